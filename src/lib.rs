@@ -1,0 +1,21 @@
+//! moenet-agent: a declarative controller for routers that peer over WireGuard and BGP.
+//!
+//! ```text
+//! Control Plane JSON ──control_plane──▶ wire ──▶ documents ──store──▶ state/*.yaml
+//!                                                                       │ (a change is a hint)
+//! overrides, node defaults ────────────▶ effective ◀────────────────────┘
+//!                                            ├──▶ render ──▶ BIRD text
+//!        kernel, bird ──▶ Observed ──▶ plan ◀┘
+//!                                       └─▶ steps ──▶ kernel, bird ──▶ observed again ──▶ status
+//! ```
+//!
+//! | room | holds | pure |
+//! |---|---|---|
+//! | [`model`] | newtypes, parsed once | yes |
+//! | [`document`] | the YAML documents, their schema and their codec | yes |
+
+//!
+//! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
+//! them to it.
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `moenet-agent` command: parses its arguments and hands over to the library.
+
+fn main() {}

@@ -1,0 +1,67 @@
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::{Invalid, Port, number_type};
+
+/// A 4-byte AS number, 1..4294967295 (RFC 6793; 0 is reserved by RFC 7607).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asn(NonZeroU32);
+
+impl Asn {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The last four decimal digits, as DN42 builds addresses and ports from them.
+    pub fn last_four(self) -> u16 {
+        // The remainder is below 10000, which fits.
+        (self.get() % 10_000) as u16
+    }
+
+    /// The conventional listen port towards this peer: `2` and the last four digits of its ASN
+    /// (semantics, section 2): AS4242421080 has 21080, AS7 has 20007.
+    pub fn conventional_port(self) -> Port {
+        Port::new(20_000 + self.last_four()).unwrap_or(Port::MIN)
+    }
+}
+
+impl TryFrom<u64> for Asn {
+    type Error = Invalid;
+    fn try_from(number: u64) -> Result<Self, Invalid> {
+        u32::try_from(number)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .map(Self)
+            .ok_or_else(|| Invalid(format!("an AS number is 1..4294967295, not {number}")))
+    }
+}
+
+impl fmt::Display for Asn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+number_type!(Asn, "Asn", {
+    "type": "integer", "minimum": 1, "maximum": 4294967295u32,
+    "description": "A 4-byte AS number.", "examples": [4242421080u32]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_conventional_port_is_2_and_the_last_four_digits() {
+        for (asn, port) in [(4242421080, 21080), (4242420007, 20007), (65000, 25000), (7, 20007)] {
+            assert_eq!(Asn::try_from(asn).unwrap().conventional_port().get(), port);
+        }
+    }
+
+    #[test]
+    fn zero_and_five_bytes_are_no_as_numbers() {
+        assert!(Asn::try_from(0).is_err());
+        assert!(Asn::try_from(1 << 32).is_err());
+    }
+}

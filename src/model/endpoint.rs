@@ -1,0 +1,119 @@
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::{Invalid, Port, shown, text_type};
+
+/// Where a peer's WireGuard listens: `host:port`, `203.0.113.9:51820` or `[2001:db8::1]:51820`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// A name that needs resolving, or an address that does not.
+    pub host: Host,
+    /// The UDP port.
+    pub port: Port,
+}
+
+/// The host half of an [`Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A DNS name of letters, digits, `-`, `_` and dots, lower case, at most 253 bytes.
+    Name(String),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl Endpoint {
+    /// The socket address, when no name needs resolving.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Address(address) => Some(SocketAddr::new(address, self.port.get())),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let wanted = || {
+            Invalid(format!(
+                "an endpoint is host:port, 192.0.2.1:port or [2001:db8::1]:port, not {}",
+                shown(text)
+            ))
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+        let port = port.parse().map_err(|_| wanted())?;
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(v6) => Host::Address(IpAddr::V6(v6.parse().map_err(|_| wanted())?)),
+            None => parse_host(host).ok_or_else(wanted)?,
+        };
+        Ok(Self { host, port })
+    }
+}
+
+fn parse_host(text: &str) -> Option<Host> {
+    if let Ok(v4) = text.parse() {
+        return Some(Host::Address(IpAddr::V4(v4)));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    // A last label of digits only would be a mistyped IPv4 address (RFC 3696, section 2).
+    let numeric_end = name.rsplit('.').next()?.bytes().all(|b| b.is_ascii_digit());
+    (name.len() <= 253 && !numeric_end && name.split('.').all(label_ok)).then_some(Host::Name(name))
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Address(address) => SocketAddr::new(*address, self.port.get()).fmt(f),
+        }
+    }
+}
+
+text_type!(Endpoint, "Endpoint", {
+    "type": "string",
+    "description": "Where the peer's WireGuard listens: host:port or [v6]:port.",
+    "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$",
+    "examples": ["example.com:51820", "[2001:db8::1]:51820"]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_both_families_read_back_as_written() {
+        for text in ["example.com:51820", "192.0.2.1:1", "[2001:db8::1]:65535", "_wg.a-b.dn42:9"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn hostile_endpoints_are_refused() {
+        for text in [
+            "",
+            ":",
+            "a:0",
+            "a:65536",
+            "a b:1",
+            "a\n:1",
+            "-a:1",
+            "a..b:1",
+            "2001:db8::1:51820x",
+            "256.1.1.1:5",
+            "[::1:5",
+            "a",
+            "[fe80::1%eth0]:5",
+            "a:+5",
+            "a: 5",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
+        }
+    }
+}

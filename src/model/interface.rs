@@ -1,0 +1,61 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Invalid, shown, text_type};
+
+/// The name of a network interface: 1..15 bytes of `A-Za-z0-9_.-`, not `.` or `..`
+/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The longest name the kernel takes, in bytes.
+    pub const MAX: usize = 15;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let ok =
+            (1..=Self::MAX).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(allowed);
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+            Invalid(format!(
+                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - and not . or .., not {}",
+                shown(text)
+            ))
+        })
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(InterfaceName, "InterfaceName", {
+    "type": "string", "minLength": 1, "maxLength": 15, "pattern": r"^[A-Za-z0-9_.-]{1,15}$",
+    "not": {"enum": [".", ".."]},
+    "description": "Name of a network interface.", "examples": ["wg_4242421080"]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_long_names_are_no_interfaces() {
+        for text in ["", ".", "..", "../../etc/cron.d/x", "a/b", "wg_4242421080123", "a b", "wg\n", "wgé"] {
+            assert!(text.parse::<InterfaceName>().is_err(), "{text:?}");
+        }
+        for text in ["lo", "wg_4242421080", "dn42-4242421080", "a.100"] {
+            assert!(text.parse::<InterfaceName>().is_ok(), "{text:?}");
+        }
+    }
+}

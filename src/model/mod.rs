@@ -1,0 +1,99 @@
+//! The vocabulary: newtypes that are parsed once and valid ever after.
+//!
+//! Nothing outside this folder checks an AS number, an interface name or a key again. Every type
+//! parses with [`std::str::FromStr`] or `TryFrom`, serialises as the text an operator writes, and
+//! carries its own JSON Schema, so that the rule, the error and the schema have one home.
+
+mod asn;
+mod endpoint;
+mod interface;
+mod key;
+mod limits;
+mod name;
+mod prefix;
+mod secret;
+mod tunnel;
+
+pub use asn::Asn;
+pub use endpoint::{Endpoint, Host};
+pub use interface::InterfaceName;
+pub use key::{PresharedKey, PrivateKey, PublicKey};
+pub use limits::{Bandwidth, Mtu, Port};
+pub use name::{ObjectName, Uid};
+pub use prefix::{LinkLocal, PeerIpv6};
+pub use secret::Secret;
+pub use tunnel::{AdminState, Extension, NodeType, PeeringPolicy, TunnelType};
+
+/// Why a text or number is not a value of a type. The message is a whole sentence part that reads
+/// on after the name of the field: "`spec.tunnel.mtu`: must be between 1280 and 9000, not 70000".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl Invalid {
+    /// An error with this message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// Shows hostile text inside an error: quoted, escaped, and cut to 80 characters.
+pub(crate) fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}
+
+/// Serde and JSON Schema for a type that is a text with a rule, through `Display` and `FromStr`.
+macro_rules! text_type {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!($schema)
+            }
+        }
+    };
+}
+
+/// Serde and JSON Schema for a type that is a whole number with a rule, through `TryFrom<u64>`.
+macro_rules! number_type {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_u64(u64::from(self.get()))
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let number = u64::deserialize(d)?;
+                Self::try_from(number).map_err(serde::de::Error::custom)
+            }
+        }
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!($schema)
+            }
+        }
+    };
+}
+
+pub(crate) use {number_type, text_type};

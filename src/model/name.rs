@@ -1,0 +1,113 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Invalid, shown, text_type};
+
+/// The name of an object, and of its file: 1..48 bytes of `A-Za-z0-9_.-` that starts with a letter,
+/// a digit or `_`. 48, because BIRD's protocol names end at 63 bytes and ours carry a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(String);
+
+impl ObjectName {
+    /// The longest name, in bytes.
+    pub const MAX: usize = 48;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The nearest valid name to a hostile text: what is not allowed becomes `-`, and the rest is cut.
+    pub fn sanitised(text: &str) -> Self {
+        let keep = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
+        let body: String = text.chars().map(keep).take(Self::MAX - 1).collect();
+        let body = body.trim_start_matches('-');
+        Self(if body.is_empty() { "_".to_owned() } else { body.to_owned() })
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let ok = (1..=Self::MAX).contains(&text.len())
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(allowed);
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+            Invalid(format!(
+                "a name is 1..48 characters of A-Z a-z 0-9 _ . - and starts with a letter, a digit or _, not {}",
+                shown(text)
+            ))
+        })
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(ObjectName, "ObjectName", {
+    "type": "string", "minLength": 1, "maxLength": 48, "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}$",
+    "description": "Name of the object, and of its file.", "examples": ["wg_4242421080"]
+});
+
+/// The Control Plane's identity of an object (`uuid`): 1..128 printable ASCII characters without
+/// blanks. It is what a link's alias carries as our mark.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(String);
+
+impl Uid {
+    /// The identity as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The identity of an operator's own document, which has no `uid`: `local/` and its name.
+    pub fn local(kind: &str, name: &ObjectName) -> Self {
+        Self(format!("local/{kind}/{name}"))
+    }
+}
+
+impl FromStr for Uid {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let ok = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+            Invalid(format!("a uuid is 1..128 printable characters without blanks, not {}", shown(text)))
+        })
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(Uid, "Uid", {
+    "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$",
+    "description": "The Control Plane's identity of the object. Absent: the document is the operator's own.",
+    "examples": ["abc-123"]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_safe_file_name() {
+        for text in ["", ".", "..", ".hidden", "a/b", "-rf", "a\0b", "a b", &"x".repeat(49)] {
+            assert!(text.parse::<ObjectName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sanitising_always_gives_a_name() {
+        for text in ["", "../../etc/cron.d/x", "---", "žluť", "ok", &"y".repeat(200)] {
+            let name = ObjectName::sanitised(text);
+            assert_eq!(name.as_str().parse::<ObjectName>().unwrap(), name);
+        }
+    }
+}

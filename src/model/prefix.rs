@@ -1,0 +1,127 @@
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use super::{Asn, Invalid, shown, text_type};
+
+/// A link-local IPv6 address (fe80::/10, RFC 4291, section 2.5.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkLocal(Ipv6Addr);
+
+impl LinkLocal {
+    /// The address.
+    pub fn get(self) -> Ipv6Addr {
+        self.0
+    }
+
+    /// Our side of every tunnel, `fe80::<last four decimal digits of our ASN, zeros dropped>:<node id>`
+    /// (semantics, section 2): AS4242420998, node 1 is `fe80::998:1`. The digits are written, not
+    /// converted: 998 stands as `0x998`.
+    pub fn derived(asn: Asn, node_id: u16) -> Self {
+        let digits = hex_as_written(asn.last_four());
+        let id = hex_as_written(node_id);
+        Self(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, digits, id))
+    }
+}
+
+/// The 16-bit group whose hexadecimal digits are the number's decimal digits: 1080 is `0x1080`.
+/// Numbers of five digits do not fit a group as written and stand as they are.
+fn hex_as_written(number: u16) -> u16 {
+    u16::from_str_radix(&number.to_string(), 16).unwrap_or(number)
+}
+
+impl TryFrom<Ipv6Addr> for LinkLocal {
+    type Error = Invalid;
+    fn try_from(address: Ipv6Addr) -> Result<Self, Invalid> {
+        if address.is_unicast_link_local() {
+            Ok(Self(address))
+        } else {
+            Err(Invalid(format!("a link-local address lies in fe80::/10; {address} does not")))
+        }
+    }
+}
+
+impl FromStr for LinkLocal {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        parse_v6(text).and_then(Self::try_from)
+    }
+}
+
+impl fmt::Display for LinkLocal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_type!(LinkLocal, "LinkLocal", {
+    "type": "string", "pattern": "^[fF][eE][89abAB][0-9a-fA-F:]+$",
+    "description": "A link-local IPv6 address.", "examples": ["fe80::2"]
+});
+
+/// A peer's tunnel address: link-local, or unique local (fc00::/7, RFC 4193). Public addresses are
+/// not refused, since networks outside DN42 are run this way too; unspecified, loopback and
+/// multicast addresses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIpv6(Ipv6Addr);
+
+impl PeerIpv6 {
+    /// The address.
+    pub fn get(self) -> Ipv6Addr {
+        self.0
+    }
+}
+
+impl FromStr for PeerIpv6 {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let address = parse_v6(text)?;
+        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            return Err(Invalid(format!("{address} is no address of a peer")));
+        }
+        Ok(Self(address))
+    }
+}
+
+impl fmt::Display for PeerIpv6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_type!(PeerIpv6, "PeerIpv6", {
+    "type": "string", "pattern": "^[0-9a-fA-F:.]+$",
+    "description": "The peer's IPv6 address in the tunnel, link-local or ULA.", "examples": ["fd00:1080::1"]
+});
+
+/// Parses an IPv6 address; a prefix length (`fe80::1/64`), common on the wire, is dropped.
+fn parse_v6(text: &str) -> Result<Ipv6Addr, Invalid> {
+    let bare = text.split_once('/').map_or(text, |(address, length)| {
+        if length.parse::<u8>().is_ok_and(|l| l <= 128) { address } else { text }
+    });
+    bare.parse().map_err(|_| Invalid(format!("an IPv6 address is wanted, not {}", shown(text))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_side_is_written_from_the_digits_of_the_asn() {
+        for (asn, id, want) in
+            [(4242420998, 1, "fe80::998:1"), (4242421080, 12, "fe80::1080:12"), (4242420000, 3, "fe80::3")]
+        {
+            let asn = Asn::try_from(asn).unwrap();
+            assert_eq!(LinkLocal::derived(asn, id).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn only_fe80_is_link_local() {
+        assert!("fe80::1".parse::<LinkLocal>().is_ok());
+        assert!("fe80::1/64".parse::<LinkLocal>().is_ok());
+        for text in ["fd00::1", "::1", "fe80::1%eth0", "1.2.3.4", "fe80::1/x", "fe80::1/200"] {
+            assert!(text.parse::<LinkLocal>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a peering is carried.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelType {
+    /// A WireGuard tunnel.
+    #[default]
+    Wireguard,
+    /// GRE over IPv4 (RFC 2784).
+    Gre,
+    /// GRE over IPv6 (RFC 7676).
+    Ip6gre,
+}
+
+/// What the administrator of a session wants of it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+pub enum AdminState {
+    /// Configured, and drift repaired for ever.
+    #[default]
+    Enabled,
+    /// Taken down; the document stays.
+    Disabled,
+    /// Not configured yet: somebody must approve it.
+    Pending,
+    /// To be removed, and then forgotten.
+    Absent,
+}
+
+/// What the BGP session announces in its capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Extension {
+    /// Both address families over one session (RFC 4760).
+    MpBgp,
+    /// IPv4 routes with an IPv6 next hop (RFC 8950).
+    ExtendedNexthop,
+}
+
+/// What the neighbour is to us, and so what is imported and exported.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PeeringPolicy {
+    /// Transit both ways, DN42's custom.
+    #[default]
+    Full,
+    /// Our own and our downstreams' routes go out; theirs come in.
+    Peer,
+    /// The neighbour buys from us: everything goes out.
+    Downstream,
+    /// We buy from the neighbour: our own and our downstreams' routes go out.
+    Upstream,
+}
+
+/// What this node is in the backbone.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeType {
+    /// A router with external peerings.
+    #[default]
+    Edge,
+    /// A route reflector.
+    Rr,
+    /// A client of the route reflectors.
+    Client,
+}
+
+/// `Display` with the text that serde writes, so that a name is spelled in one place a variant.
+macro_rules! display_words {
+    ($type:ty { $($variant:ident => $word:literal),* $(,)? }) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),* })
+            }
+        }
+    };
+}
+
+display_words!(TunnelType { Wireguard => "wireguard", Gre => "gre", Ip6gre => "ip6gre" });
+display_words!(AdminState {
+    Enabled => "Enabled", Disabled => "Disabled", Pending => "Pending", Absent => "Absent",
+});
+display_words!(PeeringPolicy {
+    Full => "full", Peer => "peer", Downstream => "downstream", Upstream => "upstream",
+});
+display_words!(NodeType { Edge => "edge", Rr => "rr", Client => "client" });
+display_words!(Extension { MpBgp => "mp-bgp", ExtendedNexthop => "extended-nexthop" });

@@ -19,3 +19,5 @@
 //! them to it.
 
 pub mod model;
+pub mod plan;
+pub mod ports;

@@ -13,8 +13,8 @@ pub struct PublicKey([u8; 32]);
 /// A WireGuard private key.
 pub type PrivateKey = Secret<[u8; 32]>;
 
-/// A WireGuard preshared key. All zeros means none to the kernel; [`parse_secret_key`] callers
-/// normalise that before comparing.
+/// A WireGuard preshared key. All zeros means none to the kernel, so what is
+/// observed is normalised before comparing.
 pub type PresharedKey = Secret<[u8; 32]>;
 
 impl PublicKey {

@@ -1,0 +1,217 @@
+//! The changes a plan can ask of the kernel. Each names what it changes and to what, so that it can be
+//! printed, applied and counted; none says how.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::kernel_view::{Address, Sysctl};
+use crate::model::{InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid};
+
+/// One change of the kernel's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelAction {
+    /// Make a link, down and without a mark.
+    CreateLink {
+        /// Its name.
+        interface: InterfaceName,
+        /// What it is.
+        kind: NewLink,
+    },
+    /// Set the alias `moenet-agent:<uid>`.
+    SetMark {
+        /// The link.
+        interface: InterfaceName,
+        /// Whose it becomes.
+        uid: Uid,
+    },
+    /// Tell the kernel to make no link-local address of its own (`addrgenmode none`).
+    DisableKernelAddresses {
+        /// The link.
+        interface: InterfaceName,
+    },
+    /// Change keys, port or peers.
+    ConfigureWireGuard {
+        /// The link.
+        interface: InterfaceName,
+        /// What changes; all else stays.
+        patch: WireGuardPatch,
+    },
+    /// Add an address.
+    AddAddress {
+        /// The link.
+        interface: InterfaceName,
+        /// The address.
+        address: Address,
+    },
+    /// Remove an address.
+    RemoveAddress {
+        /// The link.
+        interface: InterfaceName,
+        /// The address.
+        address: Address,
+    },
+    /// Set the MTU.
+    SetMtu {
+        /// The link.
+        interface: InterfaceName,
+        /// The MTU.
+        mtu: Mtu,
+    },
+    /// Set a sysctl of the link, or of all links (`conf/all`).
+    SetSysctl {
+        /// The link; none means `all`.
+        interface: Option<InterfaceName>,
+        /// Which one.
+        key: Sysctl,
+        /// Its value.
+        value: i64,
+    },
+    /// Bring the link up.
+    SetUp {
+        /// The link.
+        interface: InterfaceName,
+    },
+    /// Delete the link, if it still carries this mark at the moment of deletion.
+    DeleteLink {
+        /// The link.
+        interface: InterfaceName,
+        /// Whose it must be.
+        uid: Uid,
+    },
+}
+
+/// A link to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewLink {
+    /// WireGuard: the kernel's where there is some, else a userspace one.
+    WireGuard,
+    /// GRE over the family of the addresses.
+    Gre {
+        /// Our outer address.
+        local: Option<IpAddr>,
+        /// The neighbour's outer address.
+        remote: IpAddr,
+    },
+    /// A dummy device.
+    Dummy,
+}
+
+/// A change of a WireGuard interface. What is `None` or empty stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WireGuardPatch {
+    /// Our private key.
+    pub private_key: Option<PrivateKey>,
+    /// The UDP port.
+    pub listen_port: Option<Port>,
+    /// Peers to remove.
+    pub remove_peers: Vec<PublicKey>,
+    /// Peers to add or change.
+    pub peers: Vec<PeerPatch>,
+}
+
+/// A change of one peer; the peer is added when it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerPatch {
+    /// Which peer.
+    pub public_key: PublicKey,
+    /// A new preshared key, or none at all.
+    pub preshared_key: Option<Option<PresharedKey>>,
+    /// A new endpoint.
+    pub endpoint: Option<SocketAddr>,
+    /// A new persistent keepalive in seconds, or none at all.
+    pub keepalive: Option<Option<u16>>,
+    /// The whole new set of allowed IPs.
+    pub allowed_ips: Option<BTreeSet<IpNet>>,
+}
+
+impl KernelAction {
+    /// The link that the action changes; none for sysctls of all links.
+    pub fn interface(&self) -> Option<&InterfaceName> {
+        match self {
+            Self::CreateLink { interface, .. }
+            | Self::SetMark { interface, .. }
+            | Self::DisableKernelAddresses { interface }
+            | Self::ConfigureWireGuard { interface, .. }
+            | Self::AddAddress { interface, .. }
+            | Self::RemoveAddress { interface, .. }
+            | Self::SetMtu { interface, .. }
+            | Self::SetUp { interface }
+            | Self::DeleteLink { interface, .. } => Some(interface),
+            Self::SetSysctl { interface, .. } => interface.as_ref(),
+        }
+    }
+}
+
+impl fmt::Display for KernelAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateLink { interface, kind } => write!(f, "create {kind} link {interface}"),
+            Self::SetMark { interface, uid } => write!(f, "mark {interface} as {uid}"),
+            Self::DisableKernelAddresses { interface } => {
+                write!(f, "turn off kernel-made addresses on {interface}")
+            }
+            Self::ConfigureWireGuard { interface, patch } => {
+                write!(f, "set WireGuard on {interface}: {patch}")
+            }
+            Self::AddAddress { interface, address } => write!(f, "add address {address} to {interface}"),
+            Self::RemoveAddress { interface, address } => {
+                write!(f, "remove address {address} from {interface}")
+            }
+            Self::SetMtu { interface, mtu } => write!(f, "set MTU of {interface} to {mtu}"),
+            Self::SetSysctl { interface, key, value } => {
+                let interface = interface.as_ref().map_or("all", InterfaceName::as_str);
+                write!(f, "set sysctl {key} of {interface} to {value}")
+            }
+            Self::SetUp { interface } => write!(f, "bring {interface} up"),
+            Self::DeleteLink { interface, .. } => write!(f, "delete link {interface}"),
+        }
+    }
+}
+
+impl fmt::Display for NewLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WireGuard => f.write_str("WireGuard"),
+            Self::Gre { remote, .. } => write!(f, "GRE (to {remote})"),
+            Self::Dummy => f.write_str("dummy"),
+        }
+    }
+}
+
+impl fmt::Display for WireGuardPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.private_key.as_ref().map(|_| "private key".to_owned()));
+        parts.extend(self.listen_port.map(|port| format!("listen port {port}")));
+        parts.extend(self.remove_peers.iter().map(|key| format!("remove peer {key}")));
+        parts.extend(self.peers.iter().map(ToString::to_string));
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl fmt::Display for PeerPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer {}", self.public_key)?;
+        match &self.preshared_key {
+            Some(Some(_)) => f.write_str(" with a new preshared key")?,
+            Some(None) => f.write_str(" without preshared key")?,
+            None => {}
+        }
+        if let Some(endpoint) = self.endpoint {
+            write!(f, " at {endpoint}")?;
+        }
+        match self.keepalive {
+            Some(Some(seconds)) => write!(f, " keepalive {seconds} s")?,
+            Some(None) => f.write_str(" without keepalive")?,
+            None => {}
+        }
+        if let Some(allowed) = &self.allowed_ips {
+            let list: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+            write!(f, " allowed IPs {}", list.join(" "))?;
+        }
+        Ok(())
+    }
+}

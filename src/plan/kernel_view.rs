@@ -1,0 +1,248 @@
+//! What the kernel has, in our own types. The constructors of these types normalise, so that the
+//! two sides of a comparison mean the same by construction: a preshared key of zeros is none,
+//! a keepalive of 0 is none, a port of 0 is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::model::{InterfaceName, Port, PresharedKey, PublicKey, Uid};
+
+/// One dump of everything the plan of any object compares with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelView {
+    /// Every link of the network namespace, ours and foreign.
+    pub links: BTreeMap<InterfaceName, Link>,
+}
+
+impl KernelView {
+    /// The links that carry the mark of this object.
+    pub fn owned_by<'a>(&'a self, uid: &'a Uid) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
+        self.links.iter().filter(move |(_, link)| link.mark.is(uid))
+    }
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index; it changes only when a link is made anew.
+    pub index: u32,
+    /// What it is.
+    pub kind: LinkKind,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Whose it is.
+    pub mark: Mark,
+    /// Whether the kernel has been told to make no link-local address of its own
+    /// (`IN6_ADDR_GEN_MODE_NONE`).
+    pub addrgen_none: bool,
+    /// Its addresses.
+    pub addresses: BTreeSet<Address>,
+    /// Its WireGuard configuration, when it is a WireGuard link that could be read. Read for links
+    /// that carry our mark and for links of kind [`LinkKind::WireGuard`] and [`LinkKind::Tun`].
+    pub wireguard: Option<WireGuard>,
+    /// The ends of a GRE tunnel.
+    pub gre: Option<GreEnds>,
+    /// The sysctls of this interface that we care about; empty for links that are not ours.
+    pub sysctls: BTreeMap<Sysctl, i64>,
+}
+
+/// What a link is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A WireGuard link of the kernel.
+    WireGuard,
+    /// A tun device: a userspace WireGuard when it has a control socket.
+    Tun,
+    /// GRE over IPv4.
+    Gre,
+    /// GRE over IPv6.
+    Ip6Gre,
+    /// A dummy device.
+    Dummy,
+    /// The loopback device.
+    Loopback,
+    /// Anything else, by the kernel's name (`veth`, `bridge`; empty for hardware).
+    Other(String),
+}
+
+/// Whose a link is, by its alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// No alias.
+    None,
+    /// `moenet-agent:<uid>`.
+    Ours(Uid),
+    /// Somebody else's alias.
+    Foreign(String),
+}
+
+impl Mark {
+    /// What stands before the uid in an alias of ours.
+    pub const PREFIX: &'static str = "moenet-agent:";
+
+    /// Reads an alias. An alias of ours whose uid is not valid is foreign: nobody but us writes it,
+    /// and we never write such a one.
+    pub fn from_alias(alias: Option<&str>) -> Self {
+        match alias {
+            None | Some("") => Self::None,
+            Some(text) => match text.strip_prefix(Self::PREFIX).map(str::parse) {
+                Some(Ok(uid)) => Self::Ours(uid),
+                _ => Self::Foreign(text.to_owned()),
+            },
+        }
+    }
+
+    /// The alias that marks a link as this object's.
+    pub fn alias(uid: &Uid) -> String {
+        format!("{}{uid}", Self::PREFIX)
+    }
+
+    /// Whether this is the mark of that object.
+    pub fn is(&self, uid: &Uid) -> bool {
+        matches!(self, Self::Ours(ours) if ours == uid)
+    }
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Our address and its prefix length.
+    pub local: IpNet,
+    /// The other end of a point-to-point address, when it differs from ours.
+    pub peer: Option<IpAddr>,
+}
+
+impl Address {
+    /// An address with its prefix; a peer that equals it is none.
+    pub fn new(local: IpNet, peer: Option<IpAddr>) -> Self {
+        Self { local, peer: peer.filter(|peer| *peer != local.addr()) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{} peer {peer}/{}", self.local.addr(), self.local.prefix_len()),
+            None => self.local.fmt(f),
+        }
+    }
+}
+
+/// The outer addresses of a GRE tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GreEnds {
+    /// Our outer address, when the tunnel is bound to one.
+    pub local: Option<IpAddr>,
+    /// The neighbour's outer address.
+    pub remote: Option<IpAddr>,
+}
+
+/// The configuration and state of a WireGuard interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WireGuard {
+    /// Our public key on it; none when it has no private key yet.
+    pub public_key: Option<PublicKey>,
+    /// The UDP port it listens on.
+    pub listen_port: Option<Port>,
+    /// Its peers.
+    pub peers: BTreeMap<PublicKey, WireGuardPeer>,
+}
+
+/// One peer of a WireGuard interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WireGuardPeer {
+    /// The preshared key.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where packets go now: as configured, or where the peer last roamed to.
+    pub endpoint: Option<SocketAddr>,
+    /// Persistent keepalive in seconds.
+    pub keepalive: Option<u16>,
+    /// What may come from it.
+    pub allowed_ips: BTreeSet<IpNet>,
+    /// When the last handshake was.
+    pub last_handshake: Option<Timestamp>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+impl WireGuardPeer {
+    /// The same peer with what means "none" to the kernel read as none.
+    #[must_use]
+    pub fn normalised(mut self) -> Self {
+        self.preshared_key = self.preshared_key.filter(|key| !key.is_zero());
+        self.keepalive = self.keepalive.filter(|seconds| *seconds != 0);
+        self
+    }
+}
+
+/// A sysctl that a router's interfaces need set (`/proc/sys/net/<family>/conf/<interface>/<key>`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sysctl {
+    /// `ipv4 … forwarding`
+    Ipv4Forwarding,
+    /// `ipv4 … rp_filter`
+    RpFilter,
+    /// `ipv6 … forwarding`
+    Ipv6Forwarding,
+    /// `ipv6 … accept_ra`
+    AcceptRa,
+    /// `ipv6 … autoconf`
+    Autoconf,
+}
+
+impl Sysctl {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Ipv4Forwarding, Self::RpFilter, Self::Ipv6Forwarding, Self::AcceptRa, Self::Autoconf];
+
+    /// Family and key as they stand in the path.
+    pub fn path(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ipv4Forwarding => ("ipv4", "forwarding"),
+            Self::RpFilter => ("ipv4", "rp_filter"),
+            Self::Ipv6Forwarding => ("ipv6", "forwarding"),
+            Self::AcceptRa => ("ipv6", "accept_ra"),
+            Self::Autoconf => ("ipv6", "autoconf"),
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (family, key) = self.path();
+        write!(f, "{family}.{key}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_alias_we_would_write_is_ours() {
+        let uid: Uid = "abc-123".parse().unwrap();
+        assert!(Mark::from_alias(Some("moenet-agent:abc-123")).is(&uid));
+        assert_eq!(Mark::from_alias(Some("")), Mark::None);
+        for alias in ["moenet-agent", "moenet-agent:", "moenet-agent:a b", "xmoenet-agent:abc-123"] {
+            assert_eq!(Mark::from_alias(Some(alias)), Mark::Foreign(alias.to_owned()));
+        }
+    }
+
+    #[test]
+    fn zeros_of_the_kernel_are_none() {
+        let peer = WireGuardPeer {
+            preshared_key: Some(PresharedKey::new([0; 32])),
+            keepalive: Some(0),
+            ..Default::default()
+        };
+        assert_eq!(peer.normalised(), WireGuardPeer::default());
+    }
+}

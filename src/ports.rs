@@ -1,0 +1,47 @@
+//! The traits between the pure core and the world, in our own types. Each has one implementation
+//! that does IO, in the room of its name, and one in memory, in the tests.
+
+use async_trait::async_trait;
+
+use crate::model::InterfaceName;
+use crate::plan::action::KernelAction;
+use crate::plan::kernel_view::KernelView;
+
+/// The kernel of this router.
+#[async_trait]
+pub trait Kernel: Send + Sync {
+    /// Reads all links, their addresses and their WireGuard configuration in one dump.
+    async fn observe(&self) -> Result<KernelView, KernelError>;
+
+    /// Makes one change. Refuses to touch a link that does not carry the mark it should.
+    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError>;
+}
+
+/// Why the kernel could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A netlink request failed.
+    #[error("{operation}: {reason}")]
+    Request {
+        /// What was attempted, with its object: "create WireGuard link wg_1".
+        operation: String,
+        /// The kernel's words, and what to do.
+        reason: String,
+    },
+    /// The link is somebody else's.
+    #[error("{interface} does not carry our mark ({found}); refusing to touch it")]
+    NotOurs {
+        /// The link.
+        interface: InterfaceName,
+        /// What its alias is.
+        found: String,
+    },
+    /// The kernel (or the machine) lacks what is needed.
+    #[error("{operation}: {missing}")]
+    Unsupported {
+        /// What was attempted.
+        operation: String,
+        /// What is missing and how to get it.
+        missing: String,
+    },
+}

@@ -1,0 +1,219 @@
+//! Documents to text and back. The only file that names the YAML crate.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ApiVersion, Document, Kind, Spec};
+
+/// The largest document that is read, in bytes. Real ones are below 4 KiB.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// Why a text is no valid document: where, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", self.place())]
+pub struct DocumentError {
+    /// The file, when the text came from one.
+    pub file: Option<PathBuf>,
+    /// Line and column, counted from 1.
+    pub location: Option<(u64, u64)>,
+    /// The field, as `spec.tunnel.mtu`; empty for the document as a whole.
+    pub field: String,
+    /// The field, and what is wrong with it.
+    pub message: String,
+}
+
+impl DocumentError {
+    fn whole(message: impl Into<String>) -> Self {
+        Self { file: None, location: None, field: String::new(), message: message.into() }
+    }
+
+    /// The same error, with its file.
+    #[must_use]
+    pub fn in_file(mut self, file: &Path) -> Self {
+        self.file = Some(file.to_owned());
+        self
+    }
+
+    /// `file:line:column: `, as compilers write it.
+    fn place(&self) -> String {
+        let file = self.file.as_ref().map(|file| file.display().to_string());
+        match (file, self.location) {
+            (Some(file), Some((line, column))) => format!("{file}:{line}:{column}: "),
+            (Some(file), None) => format!("{file}: "),
+            (None, Some((line, column))) => format!("line {line}, column {column}: "),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The part of a document that says how to read the rest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: String,
+    kind: String,
+}
+
+/// Parses a document of this kind.
+///
+/// # Errors
+/// Says line, column, field and what is wrong: not YAML, another kind or version, an unknown field
+/// (with the nearest known one), or a value that breaks the rule of its type.
+pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
+    let head: Head = parse_value(text)?;
+    check_head(&head, S::KIND)?;
+    parse_value(text)
+}
+
+fn check_head(head: &Head, wanted: Kind) -> Result<(), DocumentError> {
+    let ours = serde_json::to_value(ApiVersion::V1).unwrap_or_default();
+    if ours != head.api_version.as_str() {
+        return Err(DocumentError {
+            field: "apiVersion".into(),
+            ..DocumentError::whole(format!(
+                "apiVersion: this agent reads moenet.work/v1, not {}; the document is left alone",
+                crate::model::shown(&head.api_version)
+            ))
+        });
+    }
+    if head.kind != wanted.to_string() {
+        return Err(DocumentError {
+            field: "kind".into(),
+            ..DocumentError::whole(format!(
+                "kind: a document in this place is a {wanted}, not {}",
+                crate::model::shown(&head.kind)
+            ))
+        });
+    }
+    Ok(())
+}
+
+/// Parses any YAML (and so JSON) text into a type, with the place of an error.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
+    if text.len() > MAX_BYTES {
+        return Err(DocumentError::whole(format!("larger than {MAX_BYTES} bytes, which no document is")));
+    }
+    if text.trim().is_empty() {
+        return Err(DocumentError::whole("the file is empty"));
+    }
+    if text.contains('\0') {
+        return Err(DocumentError::whole("holds NUL bytes: half-written, or not text"));
+    }
+    let mut field = String::new();
+    let options = serde_yaml::options! { with_snippet: false };
+    let parsed = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
+        serde_path_to_error::deserialize(de).map_err(|error| {
+            field = error.path().to_string();
+            error.into_inner()
+        })
+    });
+    parsed.map_err(|error: serde_yaml::Error| located(&error, field))
+}
+
+fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
+    let location = error.location().map(|at| (at.line(), at.column()));
+    let field = if field == "." { String::new() } else { field.trim_end_matches(".?").to_owned() };
+    let text = super::schema::with_nearest(&error.without_snippet().to_string());
+    let bare = strip_place(&text);
+    let message = if field.is_empty() { bare.to_owned() } else { format!("{field}: {bare}") };
+    DocumentError { file: None, location, field, message }
+}
+
+/// The library writes the place into its text too; ours goes in front, once.
+fn strip_place(text: &str) -> &str {
+    let end = text.find(" at line ").unwrap_or(text.len());
+    let start = match text.strip_prefix("line ") {
+        Some(rest) => rest.find(": ").map_or(0, |colon| "line ".len() + colon + 2),
+        None => 0,
+    };
+    text.get(start..end).unwrap_or(text)
+}
+
+/// Writes a value as YAML, the same bytes for the same value.
+///
+/// # Errors
+/// When the value has no form in YAML; none of our documents is such.
+pub fn to_yaml<T: Serialize>(value: &T) -> Result<String, DocumentError> {
+    serde_yaml::to_string(value).map_err(|error| DocumentError::whole(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::BgpSessionSpec;
+
+    const SESSION: &str = "\
+apiVersion: moenet.work/v1
+kind: BgpSession
+metadata:
+  name: wg_4242421080
+  uid: abc-123
+  generation: 7
+spec:
+  adminState: Enabled
+  asn: 4242421080
+  description: AS4242421080
+  tunnel:
+    type: wireguard
+    interface: wg_4242421080
+    listenPort: 21080
+    mtu: 1420
+    publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
+    endpoint: example.com:51820
+  address:
+    peerLinkLocal: fe80::2
+  bgp:
+    extensions:
+    - mp-bgp
+    - extended-nexthop
+    policy: full
+";
+
+    fn error(text: &str) -> DocumentError {
+        parse::<BgpSessionSpec>(text).unwrap_err()
+    }
+
+    #[test]
+    fn a_document_reads_back_byte_for_byte() {
+        let document = parse::<BgpSessionSpec>(SESSION).unwrap();
+        assert_eq!(to_yaml(&document).unwrap(), SESSION);
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_its_line_column_and_field() {
+        let error = error(&SESSION.replace("1420", "70000"));
+        assert_eq!(error.field, "spec.tunnel.mtu");
+        assert_eq!(error.location, Some((15, 10)), "{error}");
+        assert_eq!(error.message, "spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
+        let shown = error.in_file(Path::new("a.yaml")).to_string();
+        assert_eq!(shown, "a.yaml:15:10: spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
+    }
+
+    #[test]
+    fn an_unknown_field_names_the_nearest_known_one() {
+        let error = error(&SESSION.replace("listenPort:", "listenport:"));
+        assert!(error.message.contains("did you mean `listenPort`?"), "{error}");
+        assert!(error.location.is_some());
+    }
+
+    #[test]
+    fn what_is_not_a_document_is_refused() {
+        for text in ["", "\n\n", "a\0b", "- 1\n", "{", "kind: BgpSession\n", "spec: *x\n"] {
+            error(text);
+        }
+        assert!(error(&SESSION.replace("/v1", "/v2")).message.contains("left alone"));
+        assert!(error(&SESSION.replace("kind: BgpSession", "kind: Node")).message.contains("BgpSession"));
+    }
+
+    #[test]
+    fn a_document_that_ends_early_is_refused_or_a_whole_one() {
+        for end in 0..SESSION.len() - 1 {
+            let _ = parse::<BgpSessionSpec>(&SESSION[..end]);
+        }
+    }
+}

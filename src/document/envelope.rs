@@ -1,0 +1,136 @@
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ObjectName, Uid};
+
+/// The version of a document's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ApiVersion {
+    /// The only one for now.
+    #[default]
+    #[serde(rename = "moenet.work/v1")]
+    V1,
+}
+
+/// What a document is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Kind {
+    /// Who this router is.
+    Node,
+    /// Filters, limits, RPKI and classes.
+    RoutingPolicy,
+    /// Drained or not.
+    Maintenance,
+    /// One external peering.
+    BgpSession,
+    /// One backbone tunnel.
+    MeshPeer,
+    /// One internal BGP neighbour.
+    IbgpPeer,
+    /// An operator's exception.
+    Override,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Node,
+        Self::RoutingPolicy,
+        Self::Maintenance,
+        Self::BgpSession,
+        Self::MeshPeer,
+        Self::IbgpPeer,
+        Self::Override,
+    ];
+
+    /// The folder of a kind with many documents, or the file (without `.yaml`) of a kind with one.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::RoutingPolicy => "policy",
+            Self::Maintenance => "maintenance",
+            Self::BgpSession => "sessions",
+            Self::MeshPeer => "mesh",
+            Self::IbgpPeer => "ibgp",
+            Self::Override => "overrides",
+        }
+    }
+
+    /// Whether a router has one document of this kind, at the top of the state directory.
+    pub fn is_single(self) -> bool {
+        matches!(self, Self::Node | Self::RoutingPolicy | Self::Maintenance)
+    }
+
+    /// The kind that an operator means: `sessions`, `session`, `BgpSession`, `bgpsession`, `mesh`, ….
+    pub fn from_word(word: &str) -> Option<Self> {
+        let word = word.to_ascii_lowercase();
+        Self::ALL.into_iter().find(|kind| {
+            let folder = kind.folder();
+            word == folder
+                || word == folder.trim_end_matches('s')
+                || word == kind.to_string().to_ascii_lowercase()
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The specification of a kind.
+pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + fmt::Debug {
+    /// Which kind it specifies.
+    const KIND: Kind;
+}
+
+/// A document: what every file in the state directory is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Document<S> {
+    /// The version of the document's form.
+    pub api_version: ApiVersion,
+    /// What the document is about.
+    pub kind: Kind,
+    /// Which object it is.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: S,
+}
+
+/// Which object a document is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Its name; the file has the same.
+    pub name: ObjectName,
+    /// The Control Plane's identity of it. Absent: the document is the operator's own, and the sync
+    /// leaves it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Uid>,
+    /// Counts the changes of the specification that came from the Control Plane.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<S: Spec> Document<S> {
+    /// A document of the latest version.
+    pub fn new(name: ObjectName, uid: Option<Uid>, generation: u64, spec: S) -> Self {
+        let metadata = Metadata { name, uid, generation };
+        Self { api_version: ApiVersion::V1, kind: S::KIND, metadata, spec }
+    }
+
+    /// The identity that marks what this document owns: its uid, or `local/<kind>/<name>`.
+    pub fn uid(&self) -> Uid {
+        let local = || Uid::local(S::KIND.folder(), &self.metadata.name);
+        self.metadata.uid.clone().unwrap_or_else(local)
+    }
+}

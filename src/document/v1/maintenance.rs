@@ -1,0 +1,23 @@
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Kind, Spec};
+
+/// Whether the router is drained (RFC 8326; semantics, section 4). Editing this document does the same
+/// as the calls of the local API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaintenanceSpec {
+    /// Drained or not.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Since when, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2026-11-23T20:00:00Z")]
+    pub since: Option<Timestamp>,
+}
+
+impl Spec for MaintenanceSpec {
+    const KIND: Kind = Kind::Maintenance;
+}

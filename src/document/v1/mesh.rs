@@ -1,0 +1,71 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Kind, Spec};
+use crate::model::{AdminState, Endpoint, InterfaceName, Mtu, Port, PublicKey};
+
+/// One backbone tunnel to another router of ours (`GET mesh`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshPeerSpec {
+    /// What the administrator wants of it.
+    #[serde(default)]
+    pub admin_state: AdminState,
+    /// The peer's node id.
+    #[schemars(range(min = 1))]
+    pub node_id: u16,
+    /// Name of the tunnel's interface. Default: `mesh_<name>`, cut to 15 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<InterfaceName>,
+    /// Where the peer listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// The peer's WireGuard public key.
+    pub public_key: PublicKey,
+    /// Our UDP port. Default: `mesh.listenPortBase` and the peer's node id added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_port: Option<Port>,
+    /// MTU in bytes. Default: 1420.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Mtu>,
+    /// The peer's loopback IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The peer's loopback IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Whether the peer is a route reflector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_rr: Option<bool>,
+}
+
+impl Spec for MeshPeerSpec {
+    const KIND: Kind = Kind::MeshPeer;
+}
+
+/// One internal BGP neighbour (`ibgpPeers` of `GET bird-config`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IbgpPeerSpec {
+    /// What the administrator wants of it.
+    #[serde(default)]
+    pub admin_state: AdminState,
+    /// The neighbour's node id.
+    #[schemars(range(min = 1))]
+    pub node_id: u16,
+    /// The neighbour's loopback IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The neighbour's loopback IPv6 address; the session runs over it when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Whether the neighbour is a route reflector.
+    #[serde(default)]
+    pub is_rr: bool,
+}
+
+impl Spec for IbgpPeerSpec {
+    const KIND: Kind = Kind::IbgpPeer;
+}

@@ -1,0 +1,48 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Kind, Spec};
+use crate::model::{Asn, LinkLocal};
+
+/// Who this router is (`GET config`; semantics, section 7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Number of the router in its network, 1..65535.
+    #[schemars(range(min = 1))]
+    pub id: u16,
+    /// Our AS number.
+    pub asn: Asn,
+    /// Where the router stands, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "ap-northeast")]
+    pub region: Option<String>,
+    /// The loopback IPv4 address; the router id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The loopback IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Our side of every tunnel. Default: `fe80::<last four digits of our ASN>:<id>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_local: Option<LinkLocal>,
+}
+
+impl Spec for NodeSpec {
+    const KIND: Kind = Kind::Node;
+}
+
+impl NodeSpec {
+    /// Our side of every tunnel.
+    pub fn link_local(&self) -> LinkLocal {
+        self.link_local.unwrap_or_else(|| LinkLocal::derived(self.asn, self.id))
+    }
+
+    /// The BGP identifier (RFC 6286): the IPv4 loopback, else `10.255.x.y` made from the node id.
+    pub fn router_id(&self) -> Ipv4Addr {
+        let [high, low] = self.id.to_be_bytes();
+        self.loopback_ipv4.unwrap_or_else(|| Ipv4Addr::new(10, 255, high, low))
+    }
+}

@@ -1,0 +1,36 @@
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::document::{Kind, Spec};
+
+/// An operator's exception to one document: a merge patch on its specification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OverrideSpec {
+    /// Why; whoever finds this file next year will ask.
+    #[schemars(length(min = 1), example = "their side is on PPPoE until January")]
+    pub reason: String,
+    /// When the exception ends by itself, in RFC 3339. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
+    pub expires_at: Option<Timestamp>,
+    /// Observe and plan, and write nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// A JSON Merge Patch (RFC 7396) on the specification: `tunnel: {mtu: 1380}`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub set: Map<String, Value>,
+}
+
+impl Spec for OverrideSpec {
+    const KIND: Kind = Kind::Override;
+}
+
+impl OverrideSpec {
+    /// Whether the exception is in force at this moment.
+    pub fn in_force(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+}

@@ -1,0 +1,164 @@
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::{ApiVersion, Kind, Metadata};
+
+/// What was observed and done, for one object. Written by the controller, read by everybody.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatusDocument {
+    /// The version of the document's form.
+    pub api_version: ApiVersion,
+    /// What the object is.
+    pub kind: Kind,
+    /// Which object it is.
+    pub metadata: Metadata,
+    /// What was observed and done.
+    pub status: StatusBody,
+}
+
+/// What was observed and done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatusBody {
+    /// The generation of the document that this status is about.
+    #[serde(default)]
+    pub observed_generation: u64,
+    /// The one-word summary.
+    pub phase: Phase,
+    /// Conditions as Kubernetes has them.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// The fields that an override sets, as `spec.tunnel.mtu`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overridden: Vec<String>,
+    /// The tunnel, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelStatus>,
+    /// The BGP session, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpStatus>,
+    /// Round-trip time to the peer in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// The steps of the last plan that was not empty, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_steps: Vec<String>,
+    /// The last error, with what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The one-word summary of a status.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Phase {
+    /// Not configured: it waits for approval, is disabled, or was not looked at yet.
+    #[default]
+    Pending,
+    /// Being configured.
+    Configuring,
+    /// As wanted in the kernel and in BIRD; the neighbour has not answered yet.
+    Configured,
+    /// As wanted, and the BGP session is up.
+    Established,
+    /// As wanted, and something needs an eye: an import limit hit, a stale handshake.
+    Degraded,
+    /// Cannot be configured.
+    Error,
+    /// An override says to write nothing.
+    Paused,
+    /// Being removed.
+    Deleting,
+}
+
+/// One thing that is true, false or unknown of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// What the condition is about.
+    #[serde(rename = "type")]
+    pub condition_type: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// One word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When `status` last changed.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub last_transition_time: Timestamp,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionType {
+    /// The document is valid and clashes with no other.
+    Accepted,
+    /// The tunnel is as wanted.
+    TunnelConfigured,
+    /// The peer has answered lately.
+    HandshakeRecent,
+    /// BIRD has the session as wanted.
+    BirdConfigured,
+    /// The BGP session is up.
+    BgpEstablished,
+    /// No limit is exceeded.
+    WithinLimits,
+    /// A removal waits for approval.
+    RemovalHeld,
+    /// The history could be written.
+    HistoryRecorded,
+    /// Origins of routes are validated.
+    OriginsValidated,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// A tunnel as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TunnelStatus {
+    /// When the last handshake was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub last_handshake: Option<Timestamp>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Where packets go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+/// A BGP session as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpStatus {
+    /// As in the report: `established`, `active`, `connect`, `idle`, `opensent`, `openconfirm`, `down`.
+    pub state: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub since: Option<Timestamp>,
+    /// Routes taken from the neighbour, of both families.
+    pub routes_imported: u64,
+    /// Routes announced to the neighbour, of both families.
+    pub routes_exported: u64,
+    /// BIRD's last error of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}

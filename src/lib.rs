@@ -19,6 +19,7 @@
 //! them to it.
 
 pub mod document;
+pub mod effective;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -1,0 +1,117 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Session;
+use crate::model::{InterfaceName, ObjectName, Port, Uid};
+
+/// Something that only one object of a router can have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// An interface name.
+    Interface(InterfaceName),
+    /// A UDP port.
+    ListenPort(Port),
+    /// A protocol name in BIRD.
+    Protocol(String),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface(name) => write!(f, "interface {name}"),
+            Self::ListenPort(port) => write!(f, "listen port {port}"),
+            Self::Protocol(name) => write!(f, "BIRD protocol {name}"),
+        }
+    }
+}
+
+/// Why an object must wait: another has what it claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// What both claim.
+    pub claim: Claim,
+    /// Who keeps it.
+    pub keeper: ObjectName,
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} belongs to {}, which was first; give this one another", self.claim, self.keeper)
+    }
+}
+
+/// What an object claims, and whether it is already in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The object.
+    pub name: ObjectName,
+    /// Its identity, for ties.
+    pub uid: Uid,
+    /// What it claims.
+    pub claims: BTreeSet<Claim>,
+    /// What `applied/` says it already has.
+    pub holds: BTreeSet<Claim>,
+}
+
+impl Session {
+    /// What this session claims for itself.
+    pub fn claims(&self) -> BTreeSet<Claim> {
+        let mut claims = BTreeSet::from([Claim::Interface(self.tunnel.interface.clone())]);
+        claims.extend(self.tunnel.listen_port.map(Claim::ListenPort));
+        claims.extend(self.neighbours.iter().map(|neighbour| Claim::Protocol(neighbour.protocol.clone())));
+        claims
+    }
+}
+
+/// Who must wait for whom: of two objects with one claim, the one that already has it keeps it; else
+/// the one with the smaller uid (semantics, section 2).
+pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<ObjectName, Clash> {
+    let mut keepers: BTreeMap<&Claim, &Claimant> = BTreeMap::new();
+    for claimant in claimants {
+        for claim in &claimant.claims {
+            let keeper = keepers.entry(claim).or_insert(claimant);
+            if rank(claimant, claim) < rank(keeper, claim) {
+                *keeper = claimant;
+            }
+        }
+    }
+    let clash = |claimant: &Claimant| {
+        let lost = claimant.claims.iter().find(|claim| keepers[*claim].name != claimant.name)?;
+        let clash = Clash { claim: lost.clone(), keeper: keepers[lost].name.clone() };
+        Some((claimant.name.clone(), clash))
+    };
+    claimants.iter().filter_map(clash).collect()
+}
+
+fn rank<'a>(claimant: &'a Claimant, claim: &Claim) -> (bool, &'a Uid) {
+    (!claimant.holds.contains(claim), &claimant.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimant(name: &str, port: u16, holds: bool) -> Claimant {
+        let claims = BTreeSet::from([Claim::ListenPort(Port::new(port).unwrap())]);
+        Claimant {
+            name: name.parse().unwrap(),
+            uid: name.parse().unwrap(),
+            holds: if holds { claims.clone() } else { BTreeSet::new() },
+            claims,
+        }
+    }
+
+    #[test]
+    fn the_one_in_force_keeps_its_claim() {
+        let found = conflicts(&[claimant("a", 5, false), claimant("b", 5, true), claimant("c", 6, false)]);
+        assert_eq!(found.len(), 1);
+        let text = found[&"a".parse().unwrap()].to_string();
+        assert_eq!(text, "listen port 5 belongs to b, which was first; give this one another");
+    }
+
+    #[test]
+    fn a_tie_goes_to_the_smaller_uid() {
+        let found = conflicts(&[claimant("b", 5, false), claimant("a", 5, false)]);
+        assert_eq!(found.keys().map(ObjectName::as_str).collect::<Vec<_>>(), ["b"]);
+    }
+}

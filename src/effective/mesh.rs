@@ -1,0 +1,135 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::document::{IbgpPeerSpec, MeshPeerSpec};
+use crate::model::{AdminState, Endpoint, InterfaceName, Mtu, ObjectName, Port, PublicKey, Uid};
+
+use super::FieldError;
+
+/// A backbone tunnel as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshTunnel {
+    /// Its name.
+    pub name: ObjectName,
+    /// What marks its link.
+    pub uid: Uid,
+    /// What the administrator wants of it.
+    pub admin_state: AdminState,
+    /// The link's name.
+    pub interface: InterfaceName,
+    /// The link's MTU.
+    pub mtu: Mtu,
+    /// Our UDP port.
+    pub listen_port: Port,
+    /// The peer's key.
+    pub peer: PublicKey,
+    /// Where the peer listens.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl MeshTunnel {
+    /// Resolves a specification: `prefix` and `port_base` are `mesh.interfacePrefix` and
+    /// `mesh.listenPortBase` of the configuration.
+    ///
+    /// # Errors
+    /// When there is no valid interface name or port for the peer.
+    pub fn resolve(
+        name: &ObjectName,
+        uid: &Uid,
+        spec: &MeshPeerSpec,
+        prefix: &str,
+        port_base: u16,
+    ) -> Result<Self, FieldError> {
+        let derived = || interface(prefix, name, spec.node_id).parse().ok();
+        let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
+            FieldError::new("spec.interface", format!("{prefix}{name} is no name for an interface; give one"))
+        })?;
+        let conventional = || port_base.checked_add(spec.node_id).and_then(Port::new);
+        let listen_port = spec.listen_port.or_else(conventional).ok_or_else(|| {
+            let reason = format!("{port_base} and node id {} are over 65535; give a port", spec.node_id);
+            FieldError::new("spec.listenPort", reason)
+        })?;
+        Ok(Self {
+            name: name.clone(),
+            uid: uid.clone(),
+            admin_state: spec.admin_state,
+            interface,
+            mtu: spec.mtu.unwrap_or_default(),
+            listen_port,
+            peer: spec.public_key,
+            endpoint: spec.endpoint.clone(),
+        })
+    }
+}
+
+/// `mesh_<name>`; where that is over 15 bytes, its end gives way to the node id, which no other peer has.
+fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
+    let whole = format!("{prefix}{name}");
+    if whole.len() <= InterfaceName::MAX {
+        return whole;
+    }
+    let id = format!("-{node_id}");
+    let kept: String = whole.chars().take(InterfaceName::MAX - id.len()).collect();
+    format!("{kept}{id}")
+}
+
+/// An internal BGP neighbour as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InternalNeighbour {
+    /// Its name.
+    pub name: ObjectName,
+    /// Name of the protocol in BIRD.
+    pub protocol: String,
+    /// The neighbour's loopback address, IPv6 where there is one.
+    pub address: IpAddr,
+    /// Our loopback address of the same family.
+    pub source: IpAddr,
+    /// Whether the neighbour is a route reflector.
+    pub is_rr: bool,
+    /// Whether it is configured at all.
+    pub enabled: bool,
+}
+
+impl InternalNeighbour {
+    /// Resolves a specification against our loopback addresses.
+    ///
+    /// # Errors
+    /// When the two routers have no loopback address of one family.
+    pub fn resolve(
+        name: &ObjectName,
+        spec: &IbgpPeerSpec,
+        loopback_ipv4: Option<Ipv4Addr>,
+        loopback_ipv6: Option<Ipv6Addr>,
+    ) -> Result<Self, FieldError> {
+        let v6 = spec.loopback_ipv6.zip(loopback_ipv6).map(|(theirs, ours)| (theirs.into(), ours.into()));
+        let v4 = || spec.loopback_ipv4.zip(loopback_ipv4).map(|(theirs, ours)| (theirs.into(), ours.into()));
+        let (address, source) = v6.or_else(v4).ok_or_else(|| {
+            FieldError::new(
+                "spec.loopbackIpv6",
+                "this router and the peer have no loopback address of one family",
+            )
+        })?;
+        let enabled = spec.admin_state == AdminState::Enabled;
+        Ok(Self {
+            name: name.clone(),
+            protocol: format!("ibgp_{name}"),
+            address,
+            source,
+            is_rr: spec.is_rr,
+            enabled,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_do_not_collide_after_the_cut() {
+        let one: ObjectName = "frankfurt-core-1".parse().unwrap();
+        let other: ObjectName = "frankfurt-core-2".parse().unwrap();
+        let names = [interface("mesh_", &one, 12), interface("mesh_", &other, 13)];
+        assert_eq!(names, ["mesh_frankfu-12", "mesh_frankfu-13"]);
+        assert_eq!(interface("mesh_", &"hk1".parse().unwrap(), 2), "mesh_hk1");
+    }
+}

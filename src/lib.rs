@@ -18,6 +18,7 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod config;
 pub mod document;
 pub mod effective;
 pub mod model;

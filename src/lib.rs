@@ -18,4 +18,5 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod bird;
 pub mod model;

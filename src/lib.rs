@@ -21,6 +21,8 @@
 pub mod config;
 pub mod document;
 pub mod effective;
+pub mod bird;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod status;

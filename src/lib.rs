@@ -18,10 +18,11 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod bird;
 pub mod config;
 pub mod document;
 pub mod effective;
-pub mod bird;
+pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -18,6 +18,7 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -98,7 +98,10 @@ impl LinuxKernel {
         }
         let message = link_message::new_link(interface, kind)
             .ok_or_else(|| Fault::said("both ends of a GRE tunnel must be of one address family"))?;
-        Ok(self.create_in_kernel(message).await?)
+        match self.create_in_kernel(message).await {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(Fault::Unsupported(no_driver(kind))),
+            done => Ok(done?),
+        }
     }
 
     async fn create_in_kernel(&self, message: LinkMessage) -> io::Result<()> {
@@ -217,4 +220,15 @@ impl LinuxKernel {
         }
         Ok(())
     }
+}
+
+/// What to do about a kind of link that the kernel does not know.
+fn no_driver(kind: &NewLink) -> String {
+    let module = match kind {
+        NewLink::WireGuard => "wireguard",
+        NewLink::Dummy => "dummy",
+        NewLink::Gre { remote, .. } if remote.is_ipv4() => "ip_gre",
+        NewLink::Gre { .. } => "ip6_gre",
+    };
+    format!("the kernel has no such links; load its module with `modprobe {module}`")
 }

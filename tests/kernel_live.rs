@@ -1,6 +1,8 @@
 //! The kernel room against a real kernel, in network namespaces, as root. Where the kernel has no
 //! WireGuard the links are userspace ones, and the tests ask the same of them.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it did, and fails by panic")]
+
 #[path = "kernel_live/namespace.rs"]
 mod namespace;
 
@@ -319,6 +321,14 @@ live!(an_address_that_exists_with_another_peer_is_an_error, async || {
     assert!(error.contains("add address fd00::1 peer fd00::3/128") && error.contains("exists"), "{error}");
 });
 
+live!(an_ipv6_address_where_ipv6_is_off_is_refused_with_the_reason, async || {
+    let bench = Bench::new().await;
+    let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", bench.interface);
+    std::fs::write(path, "1").unwrap();
+    let error = bench.kernel.apply(&bench.add(address("fd00::1/64", None))).await.unwrap_err().to_string();
+    assert!(error.contains("disable_ipv6"), "{error}");
+});
+
 live!(foreign_links_are_never_touched, async || {
     let bench = Bench { kernel: kernel(), interface: "v0".parse().unwrap() };
     ip(&["link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
@@ -335,7 +345,10 @@ live!(foreign_links_are_never_touched, async || {
             bench.add(address("127.0.0.2/8", None)),
             bench.remove(address("127.0.0.1/8", None)),
             KernelAction::DisableKernelAddresses { interface: interface.clone() },
-            KernelAction::ConfigureWireGuard { interface: interface.clone(), patch: WireGuardPatch::default() },
+            KernelAction::ConfigureWireGuard {
+                interface: interface.clone(),
+                patch: WireGuardPatch::default(),
+            },
             KernelAction::SetSysctl { interface: Some(interface), key: Sysctl::RpFilter, value: 2 },
         ];
         for action in actions {
@@ -364,7 +377,8 @@ live!(the_loopback_link_takes_our_addresses_and_nothing_else, async || {
 
 live!(a_link_is_deleted_by_its_mark_alone, async || {
     let bench = Bench::new().await;
-    let other = KernelAction::DeleteLink { interface: bench.interface.clone(), uid: "other".parse().unwrap() };
+    let other =
+        KernelAction::DeleteLink { interface: bench.interface.clone(), uid: "other".parse().unwrap() };
     let refused = bench.kernel.apply(&other).await.unwrap_err();
     assert!(matches!(&refused, KernelError::NotOurs { found, .. } if found.contains("555555555555")));
     assert!(bench.found().await.is_some());
@@ -464,9 +478,8 @@ live!(kernel_only_says_when_the_kernel_has_no_wireguard, async || {
 });
 
 live!(gre_and_dummy_links_read_back_as_made_where_the_kernel_has_them, async || {
-    let ends = |local: &str, remote: &str| -> (IpAddr, IpAddr) {
-        (local.parse().unwrap(), remote.parse().unwrap())
-    };
+    let ends =
+        |local: &str, remote: &str| -> (IpAddr, IpAddr) { (local.parse().unwrap(), remote.parse().unwrap()) };
     let (v4, v6) = (ends("192.0.2.1", "192.0.2.2"), ends("2001:db8::1", "2001:db8::2"));
     let gre = |(local, remote)| (NewLink::Gre { local: Some(local), remote }, Some((local, remote)));
     let all = [
@@ -527,15 +540,19 @@ live!(changes_of_links_and_addresses_are_announced, async || {
     let mut news = events().unwrap();
     let bench = Bench { kernel: kernel(), interface: name("") };
     let mut until_named = async || {
-        let named = async {
-            while news.recv().await.unwrap().interface.as_ref() != Some(&bench.interface) {}
-        };
+        let named =
+            async { while news.recv().await.unwrap().interface.as_ref() != Some(&bench.interface) {} };
         tokio::time::timeout(Duration::from_secs(5), named).await.unwrap();
         // The rest of the same change.
         tokio::time::sleep(Duration::from_millis(300)).await;
         while news.try_recv().is_ok() {}
     };
     bench.apply(bench.create()).await;
+    until_named().await;
+    bench.apply(bench.mark()).await;
+    bench.apply(bench.up()).await;
+    until_named().await;
+    bench.apply(bench.mtu(1400)).await;
     until_named().await;
     bench.apply(bench.mark()).await;
     until_named().await;

@@ -99,7 +99,9 @@ impl LinuxKernel {
         let message = link_message::new_link(interface, kind)
             .ok_or_else(|| Fault::said("both ends of a GRE tunnel must be of one address family"))?;
         match self.create_in_kernel(message).await {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(Fault::Unsupported(no_driver(kind))),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                Err(Fault::Unsupported(no_driver(kind)))
+            }
             done => Ok(done?),
         }
     }

@@ -8,6 +8,8 @@ use crate::ports::KernelError;
 
 /// `ENODEV`, which has no name in [`io::ErrorKind`].
 pub(super) const ENODEV: i32 = 19;
+/// `EACCES`, which [`io::ErrorKind::PermissionDenied`] does not tell from `EPERM`.
+const EACCES: i32 = 13;
 
 /// Why a change failed, before it is known which change it was.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ fn explain(error: &io::Error) -> String {
     let advice = match error.kind() {
         // Our own words say it already.
         _ if error.raw_os_error().is_none() => None,
+        // What the kernel says to an IPv6 address where IPv6 is turned off (`inet6_addr_add`).
+        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(EACCES) => {
+            Some("is IPv6 turned off for this link? See its sysctl disable_ipv6")
+        }
         io::ErrorKind::PermissionDenied => {
             Some("run the agent as root, or give it CAP_NET_ADMIN in this network namespace")
         }

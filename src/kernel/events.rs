@@ -28,7 +28,8 @@ const WAITING: usize = 1024;
 
 /// A link, or one of its addresses, came, went or changed.
 ///
-/// WireGuard's own settings are not announced by the kernel (measured, Linux 6.12): they need polling.
+/// Not everything is announced, so looking now and then remains necessary: WireGuard's own settings
+/// never are (measured, Linux 6.12), and an alias only while the link is up (measured, Linux 6.18).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelEvent {
     /// The link; none when news were lost and everything needs a look.
@@ -37,6 +38,7 @@ pub struct KernelEvent {
 
 /// Listens for changes of links and addresses until the receiver is dropped. It opens its socket
 /// before it returns, so that what changes after that is announced. Events are not coalesced.
+/// To be called inside of a tokio runtime.
 pub fn events() -> io::Result<mpsc::Receiver<KernelEvent>> {
     let socket = subscribe()?;
     let (sender, receiver) = mpsc::channel(WAITING);

@@ -167,9 +167,7 @@ pub(super) fn alias(index: u32, uid: &Uid) -> LinkMessage {
 /// The change that keeps the kernel from making link-local addresses.
 pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
     let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-    LinkUnspec::new_with_index(index)
-        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
-        .build()
+    LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6])).build()
 }
 
 #[cfg(test)]

@@ -182,3 +182,39 @@ pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Reading links needs no privilege.
+
+    #[tokio::test]
+    async fn a_connection_that_died_is_opened_again() {
+        let netlink = Netlink::default();
+        assert!(!netlink.dump().await.unwrap().0.is_empty());
+        netlink.live.lock().unwrap().as_ref().unwrap().1.abort();
+        tokio::task::yield_now().await;
+        assert!(!netlink.dump().await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dump_that_is_cut_short_is_an_error_and_no_short_list() {
+        let netlink = Netlink::default();
+        let handle = netlink.handle().unwrap();
+        netlink.disconnect();
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let error = converse(handle, request, NLM_F_DUMP).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn the_kernels_refusal_keeps_its_number() {
+        let netlink = Netlink::default();
+        let mut nowhere = LinkMessage::default();
+        nowhere.header.index = 0x7fff_ffff;
+        let reply = netlink.exchange(RouteNetlinkMessage::GetLink(nowhere), NLM_F_ACK).await;
+        assert_eq!(reply.err().and_then(|error| error.raw_os_error()), Some(ENODEV));
+        assert!(netlink.live.lock().unwrap().is_some(), "the connection is kept");
+    }
+}

@@ -45,7 +45,7 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
     let tuns = names(|kind, _| *kind == LinkKind::Tun);
     let (from_thread, from_sockets) =
         tokio::join!(tokio::task::spawn_blocking(move || read_blocking(&ours, devices)), async {
-            ask_sockets(userspace, tuns).await
+            ask_sockets(netlink, userspace, tuns).await
         });
     let from_thread = from_thread.map_err(io::Error::other)?;
     for (name, sysctls) in from_thread.sysctls {
@@ -95,9 +95,18 @@ fn read_blocking(ours: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThr
     }
 }
 
-async fn ask_sockets(userspace: &Userspace, tuns: Vec<InterfaceName>) -> Vec<(InterfaceName, Answer)> {
+async fn ask_sockets(
+    netlink: &Netlink,
+    userspace: &Userspace,
+    tuns: Vec<InterfaceName>,
+) -> Vec<(InterfaceName, Answer)> {
     let ask = |name: InterfaceName| async move {
-        let answer = match uapi::get(&userspace.socket(&name)).await {
+        let reply = uapi::get(&userspace.socket(&name)).await;
+        // A socket goes with its link, so one that fails may mean that both have gone by now.
+        if reply.is_err() && matches!(netlink.link(&name).await, Ok(None)) {
+            return (name, Answer::Gone);
+        }
+        let answer = match reply {
             // A tun without a socket, or with one whose process is gone, is no WireGuard.
             Err(error) if is_no_wireguard(&error) => Answer::Unreadable,
             reply => answer(&name, reply),

@@ -45,7 +45,8 @@ pub(super) async fn answers(socket: &Path) -> bool {
 async fn within_deadline<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
         let seconds = DEADLINE.as_secs();
-        let text = format!("the userspace WireGuard did not answer within {seconds} s; is its process stopped?");
+        let text =
+            format!("the userspace WireGuard did not answer within {seconds} s; is its process stopped?");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     })
 }
@@ -160,7 +161,8 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
 fn bytes(hex: &str) -> io::Result<[u8; 32]> {
     let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
     let digits = digits.ok_or_else(|| invalid("a key that is not hexadecimal"))?;
-    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |n, digit| n << 4 | digit)).collect();
+    let bytes: Vec<u8> =
+        digits.chunks(2).map(|pair| pair.iter().fold(0, |n, digit| n << 4 | digit)).collect();
     bytes.try_into().map_err(|_| invalid("a key that is not 32 bytes"))
 }
 
@@ -265,7 +267,9 @@ mod tests {
 
     #[test]
     fn an_error_shows_no_key() {
-        for text in [format!("private_key={KEY}zz\n\n"), format!("public_key={KEY}\npreshared_key={KEY}0\n\n")] {
+        for text in
+            [format!("private_key={KEY}zz\n\n"), format!("public_key={KEY}\npreshared_key={KEY}0\n\n")]
+        {
             let error = parse(&text).unwrap_err().to_string();
             assert!(!error.contains("b85996"), "{error}");
         }

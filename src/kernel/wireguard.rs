@@ -3,6 +3,8 @@
 //! Errors of that crate may hold whole messages in their text, keys included: only the error number
 //! or the kind gets out. Its `Debug` shows keys too, so nothing of it is ever printed.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 
@@ -37,14 +39,28 @@ fn from_device(device: &Device) -> WireGuard {
     WireGuard {
         public_key: public_key.filter(|key| *key.bytes() != [0; 32]),
         listen_port: device.listen_port.and_then(Port::new),
-        peers: device.peers.iter().map(from_peer).collect(),
+        peers: merged(device.peers.iter().map(from_peer)),
     }
+}
+
+/// A peer whose allowed IPs do not fit one message comes again in the next, with its key and the rest
+/// of them alone (`WGPEER_A_ALLOWEDIPS` in linux/wireguard.h); the crate lists it twice then.
+fn merged(peers: impl Iterator<Item = (PublicKey, WireGuardPeer)>) -> BTreeMap<PublicKey, WireGuardPeer> {
+    let mut merged: BTreeMap<PublicKey, WireGuardPeer> = BTreeMap::new();
+    for (key, peer) in peers {
+        match merged.entry(key) {
+            Entry::Vacant(place) => drop(place.insert(peer)),
+            Entry::Occupied(mut first) => first.get_mut().allowed_ips.extend(peer.allowed_ips),
+        }
+    }
+    merged
 }
 
 fn from_peer(info: &PeerInfo) -> (PublicKey, WireGuardPeer) {
     let config = &info.config;
     let canonical = |endpoint: SocketAddr| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port());
-    let allowed = config.allowed_ips.iter().filter_map(|ip| Some(IpNet::new(ip.address, ip.cidr).ok()?.trunc()));
+    let allowed =
+        config.allowed_ips.iter().filter_map(|ip| Some(IpNet::new(ip.address, ip.cidr).ok()?.trunc()));
     let peer = WireGuardPeer {
         preshared_key: config.preshared_key.as_ref().map(|key| PresharedKey::new(key.0)),
         endpoint: config.endpoint.map(canonical),
@@ -100,6 +116,19 @@ mod tests {
         let error = silent(io::Error::new(io::ErrorKind::InvalidInput, "PresharedKey([1, 2])"));
         assert!(!error.to_string().contains("PresharedKey"));
         assert_eq!(silent(io::Error::from_raw_os_error(98)).raw_os_error(), Some(98));
+    }
+
+    #[test]
+    fn a_peer_in_two_messages_is_one_peer_with_all_its_allowed_ips() {
+        let peer = |net: &str, keepalive| WireGuardPeer {
+            allowed_ips: [net.parse().unwrap()].into(),
+            keepalive,
+            ..Default::default()
+        };
+        let key = PublicKey::new([1; 32]);
+        let parts = [(key, peer("10.0.0.0/8", Some(25))), (key, peer("fd00::/8", None))];
+        let peer = &merged(parts.into_iter())[&key];
+        assert_eq!((peer.allowed_ips.len(), peer.keepalive), (2, Some(25)));
     }
 
     #[test]

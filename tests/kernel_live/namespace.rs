@@ -8,7 +8,7 @@ const INSIDE: &str = "MOENET_TEST_NAMESPACE";
 /// Which run inside a namespace this is, for tests about restarts.
 const STAGE: &str = "MOENET_TEST_STAGE";
 /// A stand-in for the secrets in the agent's environment.
-pub const TOKEN: &str = "MOENET_TEST_TOKEN";
+pub(crate) const TOKEN: &str = "MOENET_TEST_TOKEN";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -58,7 +58,7 @@ impl Drop for Namespace {
 
 /// Runs the body in a namespace of its own, `runs` times, each time in a new process. The body gets
 /// the number of the run.
-pub fn inside<F: Future<Output = ()>>(test: &str, runs: u32, body: impl FnOnce(u32) -> F) {
+pub(crate) fn inside<F: Future<Output = ()>>(test: &str, runs: u32, body: impl FnOnce(u32) -> F) {
     if std::env::var_os(INSIDE).is_none() {
         require();
         let namespace = Namespace::new();
@@ -85,14 +85,14 @@ fn require() {
 }
 
 /// Runs `ip`, which must succeed.
-pub fn ip(args: &[&str]) {
+pub(crate) fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().unwrap();
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// An interface name that is unique over all namespaces, as the sockets of userspace WireGuard share
 /// one folder.
-pub fn name(suffix: &str) -> moenet_agent::model::InterfaceName {
+pub(crate) fn name(suffix: &str) -> moenet_agent::model::InterfaceName {
     let namespace = std::env::var(INSIDE).unwrap();
     format!("{}{suffix}", namespace.replace("moe-k-", "k")).parse().unwrap()
 }

@@ -264,7 +264,7 @@ fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
 
 /// The state's word in a report (semantics, section 3).
 fn state_word(protocol: &Protocol) -> &'static str {
-    match protocol.bgp.as_ref().map(|bgp| bgp.state) {
+    match protocol.bgp.as_ref().map(|bgp| &bgp.state) {
         Some(BgpState::Established) => "established",
         Some(BgpState::Active | BgpState::Passive) => "active",
         Some(BgpState::Connect) => "connect",

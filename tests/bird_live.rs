@@ -315,11 +315,8 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
         assert_eq!(committer.counters().configures(), 1, "{version}");
         assert!(names(&committer).await.contains(&"moe_b".to_owned()), "{version}");
         // And with the generation written too, but not loaded.
-        let other = Router::new(version);
-        let stranger = other.committer();
         let mut files = committer.live().await.unwrap().tree;
         files.fragments.insert("c".into(), fragment("c", "").text);
-        drop(stranger);
         fs::write(router.path("etc/moenet/sessions/c.conf"), fragment("c", "").text).unwrap();
         let generation = format!("define MOE_GENERATION = \"{}\";\n", files.generation());
         fs::write(router.path("etc/moenet/generation.conf"), generation).unwrap();
@@ -391,6 +388,63 @@ async fn an_established_session_survives_the_commits_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
+    for version in VERSIONS {
+        let (_router, committer) = Router::running(version).await;
+        let (_neighbour, other) = Router::running(version).await;
+        let port = port();
+        let shared = |hold: u16| Fragment {
+            text: format!("template bgp moe_shared {{ hold time {hold}; connect delay time 1; }}\n"),
+            protocols: vec![],
+        };
+        let live = session("moe_live", 1, 2, port);
+        let live = Fragment { text: live.text.replace("moe_live {", "moe_live from moe_shared {"), ..live };
+        // "a_shared" is read before "live", which uses it.
+        let (first, second) = tokio::join!(
+            committer.set_fragment("a_shared", Some(shared(240))),
+            committer.set_fragment("live", Some(live))
+        );
+        assert!(first.is_ok() && second.is_ok(), "{version}: {first:?} {second:?}");
+        other.set_fragment("live", Some(session("moe_live", 2, 1, port))).await.unwrap();
+        let established = async || {
+            committer.client().protocol_rows().await.unwrap().iter().any(|protocol| protocol.is_established())
+        };
+        eventually(&format!("{version}: established"), &established).await;
+        let error = committer.set_fragment("a_shared", Some(shared(90))).await.unwrap_err();
+        let FragmentError::Commit(error) = error else { panic!("{version}: {error}") };
+        let CommitError::WentDown(names) = &*error else { panic!("{version}: {error}") };
+        assert_eq!(names, &["moe_live"], "{version}");
+        let files = committer.live().await.unwrap().tree;
+        assert_eq!(files.fragments["a_shared"], shared(240).text, "{version}");
+        let generation = committer.client().eval(Symbol::new("MOE_GENERATION").unwrap()).await.unwrap();
+        assert_eq!(generation, Some(files.generation()), "{version}: BIRD runs what is on disk");
+        eventually(&format!("{version}: established again"), &established).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fragment_broken_on_disk_keeps_its_session_while_bird_runs_and_is_dropped_when_bird_cannot_start() {
+    for version in VERSIONS {
+        let (mut router, committer) = Router::running(version).await;
+        committer.set_fragment("old", Some(fragment("old", ""))).await.unwrap();
+        fs::write(router.path("etc/moenet/sessions/old.conf"), "nonsense;\n").unwrap();
+        let blocked = committer.set_fragment("a", Some(fragment("a", ""))).await.unwrap_err();
+        let FragmentError::Commit(error) = blocked else { panic!("{version}: {blocked}") };
+        assert!(matches!(*error, CommitError::Tree(_)), "{version}: {error}");
+        assert!(names(&committer).await.contains(&"moe_old".into()), "{version}");
+
+        router.kill();
+        assert!(committer.set_fragment("a", Some(fragment("a", ""))).await.unwrap().changed, "{version}");
+        let files = committer.live().await.unwrap().tree.fragments;
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["a"], "{version}");
+        router.start().await;
+        assert!(committer.converge().await.unwrap().loaded, "{version}");
+        // Its session comes back as soon as somebody wants it.
+        assert!(committer.set_fragment("old", Some(fragment("old", ""))).await.unwrap().loaded, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operators_main_file_is_left_alone_and_checked_with_our_tree() {
     for version in VERSIONS {
         let mut router = Router::new(version);
@@ -420,7 +474,8 @@ async fn a_daemon_that_does_not_include_our_tree_is_told_apart() {
     for version in VERSIONS {
         let mut router = Router::new(version);
         fs::create_dir_all(router.path("etc")).unwrap();
-        fs::write(router.path("etc/bird.conf"), "protocol static theirs { ipv4; }\n").unwrap();
+        let theirs = "router id 10.0.0.1;\nprotocol static theirs { ipv4; }\n";
+        fs::write(router.path("etc/bird.conf"), theirs).unwrap();
         router.start().await;
         let committer = Committer::start(CommitterConfig { manage_main_config: false, ..router.config() });
         let error = committer.set_base(base()).await.unwrap_err();
@@ -438,7 +493,7 @@ async fn a_text_that_kills_the_parser_never_reaches_the_daemon() {
             committer.set_fragment("k", Some(killer)),
             committer.set_fragment("a", Some(fragment("a", "")))
         );
-        assert!(killer.is_err(), "{version}: {killer:?}");
+        assert!(matches!(killer, Err(FragmentError::Refused { .. })), "{version}: {killer:?}");
         assert!(good.unwrap().loaded, "{version}");
     }
 }

@@ -31,7 +31,7 @@
 pub mod check;
 pub mod client;
 pub mod command;
-//pub mod committer;
+pub mod committer;
 mod counters;
 pub mod diagnostics;
 pub mod framing;
@@ -43,7 +43,9 @@ pub mod version;
 pub use check::{CheckError, Checker};
 pub use client::{BirdError, Client};
 pub use command::{BirdName, Command, Symbol};
-//pub use committer::{BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError, LiveTree};
+pub use committer::{
+    BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError, LiveTree,
+};
 pub use counters::BirdCounters;
 pub use diagnostics::Diagnostic;
 pub use framing::Reply;

@@ -35,7 +35,7 @@ fn word<'a>(rest: &mut &'a str) -> Option<&'a str> {
 fn take_since(rest: &mut &str) -> Option<i64> {
     let first = word(rest)?;
     if is_date(first) {
-        take_if(rest, is_time) && take_if(rest, is_zone);
+        let _zone = take_if(rest, is_time) && take_if(rest, is_zone);
         return None;
     }
     first.split('.').next()?.parse().ok()

@@ -27,3 +27,4 @@ pub mod model;
 pub mod plan;
 pub mod ports;
 pub mod status;
+pub mod render;

@@ -1,0 +1,65 @@
+/// Why there is no BIRD text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// A template does not parse, or does not render: the file, the line and what to do.
+    #[error("template {template}, line {line}: {message}")]
+    Template {
+        /// Name of the template, as a path below the folder of templates.
+        template: String,
+        /// The line, from 1; 0 where it is not known.
+        line: usize,
+        /// What is wrong. Never holds a value that was rendered, since that may be a password.
+        message: String,
+    },
+    /// An override whose name no built-in template has.
+    #[error("template {template}: there is no such template to override{hint}")]
+    UnknownTemplate {
+        /// Name of the override.
+        template: String,
+        /// The nearest built-in name, or how to add a part.
+        hint: String,
+    },
+    /// A value that no configuration can be made from.
+    #[error("{field}: {reason}")]
+    Input {
+        /// The field, as `spec.prefixes.ipv4`.
+        field: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+}
+
+impl RenderError {
+    /// An error about a field of the input.
+    pub(crate) fn input(field: &str, reason: impl Into<String>) -> Self {
+        Self::Input { field: field.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<minijinja::Error> for RenderError {
+    /// Keeps name, line and message, and drops the rest: minijinja's own error can print the values
+    /// of variables.
+    fn from(error: minijinja::Error) -> Self {
+        let deepest = deepest(&error);
+        let message = match deepest.detail() {
+            Some(detail) => format!("{}: {detail}", deepest.kind()),
+            None => deepest.kind().to_string(),
+        };
+        Self::Template {
+            template: deepest.name().or(error.name()).unwrap_or("?").to_owned(),
+            line: deepest.line().or(error.line()).unwrap_or(0),
+            message,
+        }
+    }
+}
+
+/// The error at the bottom of the chain of includes: it names the file that is really at fault.
+fn deepest(error: &minijinja::Error) -> &minijinja::Error {
+    let mut at = error;
+    while let Some(next) =
+        std::error::Error::source(at).and_then(|source| source.downcast_ref::<minijinja::Error>())
+    {
+        at = next;
+    }
+    at
+}

@@ -1,0 +1,61 @@
+use serde::Serialize;
+
+/// What a version of BIRD understands. Everything the built-in templates say beyond this was run on
+/// 2.0.12, 2.17, 2.20, 3.1 and 3.4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Features {
+    /// First number of the version.
+    pub major: u32,
+    /// Second number of the version.
+    pub minor: u32,
+    /// `function f() -> bool`: required without a warning from 2.14, a syntax error before. The
+    /// built-in functions return nothing and so do without; an operator's templates may not.
+    pub typed_functions: bool,
+    /// `authentication md5;` beside `password`: without it 2.17 and later warn, before it is a syntax
+    /// error (2.0.12 refuses it; 2.17, 2.20, 3.1 and 3.4 warn without it).
+    pub authentication_md5: bool,
+    /// Babel's `type tunnel` with round-trip times as cost (2.14).
+    pub babel_tunnel: bool,
+    /// Babel's `extended next hop`: IPv4 over links that have only IPv6 addresses (RFC 9229; 2.13).
+    pub babel_extended_next_hop: bool,
+}
+
+impl Features {
+    /// What the version `major.minor` understands.
+    pub fn of(major: u32, minor: u32) -> Self {
+        let since = |two: u32, three: u32| match major {
+            0 | 1 => false,
+            2 => minor >= two,
+            3 => minor >= three,
+            _ => true,
+        };
+        Self {
+            major,
+            minor,
+            typed_functions: since(14, 0),
+            authentication_md5: since(17, 1),
+            babel_tunnel: since(14, 0),
+            babel_extended_next_hop: since(13, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_supported_version_has_none_of_the_new_words() {
+        let old = Features::of(2, 0);
+        assert!(!old.typed_functions && !old.authentication_md5 && !old.babel_tunnel);
+        assert!(!old.babel_extended_next_hop);
+    }
+
+    #[test]
+    fn later_versions_have_all_of_them() {
+        for (major, minor) in [(2, 17), (2, 20), (3, 1), (3, 4), (4, 0)] {
+            let new = Features::of(major, minor);
+            assert!(new.typed_functions && new.authentication_md5 && new.babel_tunnel, "{major}.{minor}");
+        }
+    }
+}

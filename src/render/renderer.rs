@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use super::context::{Base, Peering};
+use super::{BaseInput, LinkClass, RenderError, quote};
+use crate::effective::Session;
+
+/// The template of a session's file.
+const SESSION: &str = "session.conf";
+
+/// The template of the file that exists only where `bird.conf` is ours.
+const MAIN: &str = "bird.conf";
+
+/// The built-in templates. All but a session's are named as the file that they become.
+const BUILT_IN: [(&str, &str); 10] = [
+    (MAIN, include_str!("../../templates/bird.conf")),
+    ("moenet/main.conf", include_str!("../../templates/moenet/main.conf")),
+    ("moenet/defines.conf", include_str!("../../templates/moenet/defines.conf")),
+    ("moenet/roa.conf", include_str!("../../templates/moenet/roa.conf")),
+    ("moenet/filters.conf", include_str!("../../templates/moenet/filters.conf")),
+    ("moenet/system.conf", include_str!("../../templates/moenet/system.conf")),
+    ("moenet/babel.conf", include_str!("../../templates/moenet/babel.conf")),
+    ("moenet/bgp.conf", include_str!("../../templates/moenet/bgp.conf")),
+    ("moenet/ibgp.conf", include_str!("../../templates/moenet/ibgp.conf")),
+    (SESSION, include_str!("../../templates/session.conf")),
+];
+
+/// Turns what is wanted into BIRD's configuration.
+#[derive(Debug)]
+pub struct Renderer {
+    environment: Environment<'static>,
+}
+
+impl Renderer {
+    /// Built-in templates, overlaid by an operator's: name (a path below the folder of templates, as
+    /// `moenet/filters.conf`) and text. A name that starts with `_` is a part for `include`.
+    ///
+    /// # Errors
+    /// A template that does not parse, with name and line; or one that overrides nothing.
+    pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, RenderError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_syntax(whole_lines()?);
+        // Debug mode would put the values of variables, passwords among them, into errors.
+        environment.set_debug(false);
+        // Any mode but none lets macros and captures hand on what the formatter has let through.
+        environment.set_auto_escape_callback(|_| AutoEscape::Custom("bird".into()));
+        quote::guard(&mut environment);
+        for (name, text) in BUILT_IN {
+            environment.add_template(name, text)?;
+        }
+        for (name, text) in overrides {
+            known(name)?;
+            environment.add_template_owned(name.clone(), text.clone())?;
+        }
+        Ok(Self { environment })
+    }
+
+    /// The names of the built-in templates, each of which can be overridden.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The text of a built-in template, for an operator to start from.
+    pub fn built_in(name: &str) -> Option<&'static str> {
+        BUILT_IN.iter().find(|(other, _)| *other == name).map(|(_, text)| *text)
+    }
+
+    /// Every file but the sessions', by path below BIRD's directory. `moenet/generation.conf` and the
+    /// folder `moenet/sessions`, which these include, are the committer's.
+    ///
+    /// # Errors
+    /// A template that does not render, or a value that no configuration can be made from.
+    pub fn base(&self, input: &BaseInput<'_>) -> Result<BTreeMap<String, String>, RenderError> {
+        input.check()?;
+        let context = Base::new(input);
+        let mut files = BTreeMap::new();
+        for name in Self::names().filter(|name| *name != SESSION) {
+            if name != MAIN || input.manage_main_config {
+                files.insert(name.to_owned(), self.text(name, &context)?);
+            }
+        }
+        for (name, ipv6) in [("moenet/roa4.conf", false), ("moenet/roa6.conf", true)] {
+            let routes = input.roa.map(|table| table.routes(ipv6)).unwrap_or_default();
+            files.insert(name.to_owned(), routes);
+        }
+        Ok(files)
+    }
+
+    /// The file of one session.
+    ///
+    /// # Errors
+    /// As [`Renderer::base`].
+    pub fn session(
+        &self,
+        session: &Session,
+        input: &BaseInput<'_>,
+        link: &LinkClass,
+    ) -> Result<String, RenderError> {
+        self.text(SESSION, &Peering::new(session, input, link)?)
+    }
+
+    fn text(&self, name: &str, context: &impl Serialize) -> Result<String, RenderError> {
+        Ok(self.environment.get_template(name)?.render(Serde(context))?)
+    }
+}
+
+/// A line that holds only a block tag leaves nothing behind.
+fn whole_lines() -> Result<SyntaxConfig, RenderError> {
+    let mut syntax = SyntaxConfig::builder();
+    Ok(syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build()?)
+}
+
+/// A name that overrides nothing is a typing error, and would be ignored for ever in silence.
+fn known(name: &str) -> Result<(), RenderError> {
+    if name.starts_with('_') || Renderer::names().any(|known| known == name) {
+        return Ok(());
+    }
+    let near = |known: &&str| strsim::jaro_winkler(known, name);
+    let best = Renderer::names().max_by(|a, b| near(a).total_cmp(&near(b)));
+    let hint = match best.filter(|best| near(best) > 0.8) {
+        Some(best) => format!("; did you mean `{best}`?"),
+        None => "; a part that others include has a name that starts with `_`".to_owned(),
+    };
+    Err(RenderError::UnknownTemplate { template: name.to_owned(), hint })
+}

@@ -1,0 +1,110 @@
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// One route origin authorisation (RFC 6482).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Roa {
+    /// The prefix that may be announced.
+    pub prefix: IpNet,
+    /// The longest prefix within it that may.
+    pub max_length: u8,
+    /// Who may announce it; 0 for nobody (RFC 7607).
+    pub asn: u32,
+}
+
+/// A table of ROAs, kept on disk so that a router can start where the RPKI caches are reachable only
+/// through the routes that they validate.
+///
+/// The text comes from a web server, so it is parsed and written anew; nothing of it reaches BIRD as
+/// it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoaTable {
+    /// The ROAs.
+    pub entries: BTreeSet<Roa>,
+}
+
+impl RoaTable {
+    /// Reads DN42's files for BIRD (`route 172.20.0.0/24 max 24 as 4242420000;`) and BIRD's own
+    /// listing of a table (`172.20.0.0/24-24 AS4242420000  [moe_rpki ...]`). Comments and lines of
+    /// neither form are skipped, and counted.
+    pub fn parse(text: &str) -> (Self, usize) {
+        let mut table = Self::default();
+        let mut skipped = 0;
+        for line in text.lines().map(str::trim) {
+            match from_file(line).or_else(|| from_listing(line)) {
+                Some(roa) => drop(table.entries.insert(roa)),
+                None if line.is_empty() || line.starts_with('#') => {}
+                None => skipped += 1,
+            }
+        }
+        (table, skipped)
+    }
+
+    /// The ROAs of one family as routes of a static protocol; empty when there are none.
+    pub fn routes(&self, ipv6: bool) -> String {
+        let mut text = String::new();
+        for Roa { prefix, max_length, asn } in &self.entries {
+            if prefix.addr().is_ipv6() == ipv6 {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "route {prefix} max {max_length} as {asn};");
+            }
+        }
+        text
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+fn from_file(line: &str) -> Option<Roa> {
+    let statement = line.strip_prefix("route ")?.split('#').next()?.trim().strip_suffix(';')?;
+    let words: Vec<&str> = statement.split_whitespace().collect();
+    let [prefix, "max", max_length, "as", asn] = words[..] else { return None };
+    roa(prefix, max_length, asn)
+}
+
+fn from_listing(line: &str) -> Option<Roa> {
+    let mut words = line.split_whitespace();
+    let (prefix, max_length) = words.next()?.split_once('-')?;
+    roa(prefix, max_length, words.next()?.strip_prefix("AS")?)
+}
+
+fn roa(prefix: &str, max_length: &str, asn: &str) -> Option<Roa> {
+    let prefix: IpNet = prefix.parse().ok()?;
+    let max_length: u8 = max_length.parse().ok()?;
+    let widest = if matches!(prefix.addr(), IpAddr::V4(_)) { 32 } else { 128 };
+    let valid = prefix == prefix.trunc() && (prefix.prefix_len()..=widest).contains(&max_length);
+    valid.then_some(Roa { prefix, max_length, asn: asn.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_listings_read_the_same() {
+        let file = "# made by someone\nroute 172.20.0.0/24 max 28 as 4242420000;\n\
+                    route fd00:1::/48 max 64 as 4242420001; # x\n";
+        let listing = "172.20.0.0/24-28 AS4242420000         [moe_rpki 10:00:00.000] * (100)\n\
+                       fd00:1::/48-64 AS4242420001  [moe_rpki 10:00:00.000] * (100)\n";
+        let (table, skipped) = RoaTable::parse(file);
+        assert_eq!((table.entries.len(), skipped), (2, 0));
+        assert_eq!(RoaTable::parse(listing), (table.clone(), 0));
+        assert_eq!(table.routes(false), "route 172.20.0.0/24 max 28 as 4242420000;\n");
+        assert_eq!(table.routes(true), "route fd00:1::/48 max 64 as 4242420001;\n");
+    }
+
+    #[test]
+    fn a_hostile_file_yields_no_statements() {
+        let hostile = "route 172.20.0.0/24 max 24 as 1; } protocol static x {\n\
+                       include \"/etc/shadow\";\nroute 172.20.0.1/24 max 24 as 1;\nroute 172.20.0.0/24 max 16 as 1;\n\
+                       <html>\nroute 172.20.0.0/24 max 33 as 1;\nroute 172.20.0.0/24 max 24 as -1;";
+        let (table, skipped) = RoaTable::parse(hostile);
+        assert_eq!((table.is_empty(), skipped), (true, 7));
+    }
+}

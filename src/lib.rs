@@ -23,3 +23,4 @@ pub mod effective;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod resolve;

@@ -23,4 +23,5 @@ pub mod effective;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod probe;
 pub mod resolve;

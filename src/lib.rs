@@ -20,6 +20,7 @@
 
 pub mod document;
 pub mod effective;
+pub mod firewall;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
-
+//! | [`store`] | the state directory: list, write, lock, watch | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
@@ -34,3 +34,4 @@ pub mod plan;
 pub mod ports;
 pub mod probe;
 pub mod resolve;
+pub mod store;

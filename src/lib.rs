@@ -20,18 +20,17 @@
 
 pub mod bird;
 pub mod config;
+pub mod controller;
 pub mod document;
 pub mod effective;
+pub mod firewall;
 pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ports;
-pub mod status;
-pub mod render;
-pub mod firewall;
-pub mod model;
-pub mod plan;
-pub mod ports;
 pub mod probe;
+pub mod render;
 pub mod resolve;
+pub mod status;
 pub mod store;
+pub mod telemetry;

@@ -16,7 +16,17 @@ const MAX_SYMBOL: usize = 63;
 
 /// Filters of minijinja that mark text as safe, or take safe text apart.
 const UNSAFE_FILTERS: [&str; 12] = [
-    "safe", "escape", "e", "join", "replace", "format", "indent", "split", "lines", "tojson", "urlencode",
+    "safe",
+    "escape",
+    "e",
+    "join",
+    "replace",
+    "format",
+    "indent",
+    "split",
+    "lines",
+    "tojson",
+    "urlencode",
     "string",
 ];
 

@@ -65,6 +65,8 @@ pub struct Facts<'a> {
     pub held: Option<&'a str>,
     /// The tunnel.
     pub tunnel: TunnelFacts<'a>,
+    /// Whether the object has a tunnel of its own.
+    pub has_tunnel: bool,
     /// BIRD; none for an object that has no part in it.
     pub bird: Option<BirdFacts<'a>>,
     /// The fields that an override sets.
@@ -83,7 +85,9 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
     accepted(facts, &mut conditions);
     let wanted = facts.admin_state == AdminState::Enabled;
     if wanted {
-        tunnel(facts, &mut conditions);
+        if facts.has_tunnel {
+            tunnel(facts, &mut conditions);
+        }
         if let Some(bird) = &facts.bird {
             bird_configured(bird, &mut conditions);
             established(bird, &mut conditions);
@@ -214,7 +218,8 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
         return Phase::Pending;
     }
     let bird = facts.bird.is_none() || conditions.holds(About::BirdConfigured);
-    if !conditions.holds(About::TunnelConfigured) || !bird {
+    let tunnel = !facts.has_tunnel || conditions.holds(About::TunnelConfigured);
+    if !tunnel || !bird {
         return Phase::Configuring;
     }
     let worrying = conditions.fails(About::HandshakeRecent) || conditions.fails(About::WithinLimits);

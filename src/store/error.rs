@@ -77,6 +77,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The thread that did the work was ended before it was done.
+    pub(crate) fn interrupted() -> Self {
+        Self::Bug("work on the state directory was interrupted".to_owned())
+    }
+
     /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

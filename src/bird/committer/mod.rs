@@ -49,7 +49,11 @@ use super::counters::BirdCounters;
 use super::diagnostics::Diagnostic;
 use batch::Request;
 
+/// How long a mere look waits for a reconfiguration in progress.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where the files are, and how patient to be.
+
 #[derive(Debug, Clone)]
 pub struct CommitterConfig {
     /// BIRD's configuration directory: `/etc/bird`.
@@ -188,6 +192,13 @@ impl Committer {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Live { reply }).await?;
         answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
+    }
+
+    /// Whether the daemon runs exactly these files, nothing unconfirmed. A daemon that does not answer
+    /// runs nothing.
+    pub async fn is_loaded(&self, live: &LiveTree) -> bool {
+        let running = confirm::running(&self.client, READ_PATIENCE).await;
+        matches!(running, Ok(confirm::Running::Loaded(Some(loaded))) if loaded == live.tree.generation())
     }
 
     async fn send(&self, request: Request) -> Result<(), Arc<CommitError>> {

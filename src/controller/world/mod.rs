@@ -22,6 +22,7 @@ use crate::status::Acceptance;
 use crate::store::Snapshot;
 
 pub(crate) use layered::{Layered, layered};
+pub(crate) use router::single;
 pub use sessions::claims_of;
 
 /// What a world is made from.
@@ -216,6 +217,7 @@ impl Parts<'_> {
         let features = self.inputs.features.map_err(str::to_owned)?;
         let mesh_interfaces: Vec<_> = present(self.mesh).map(|tunnel| tunnel.interface.clone()).collect();
         let ibgp: Vec<_> = present(self.ibgp).cloned().collect();
+        let interface = router::loopback_interface(self.inputs);
         let input = BaseInput {
             router,
             policy: &self.documents.policy.1,
@@ -223,7 +225,7 @@ impl Parts<'_> {
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
             manage_main_config: self.inputs.config.bird.manage_main_config,
-            loopback_interface: self.inputs.config.loopback.interface.as_str(),
+            loopback_interface: interface.as_str(),
             mesh_interfaces: &mesh_interfaces,
             ibgp: &ibgp,
             roa: self.inputs.roa,

@@ -18,7 +18,8 @@ pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<Obj
         MeshTunnel::resolve(name, &layers.uid, spec, &mesh.interface_prefix, mesh.listen_port_base)
     };
     let ourselves = |spec: &MeshPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
-    let off = |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
+    let off =
+        |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
     entries(inputs, &inputs.snapshot.mesh, router.is_some(), off, wanted)
 }
 
@@ -42,15 +43,18 @@ fn entries<S: Spec, T>(
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Layered<S>, &S) -> Result<T, FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
-    let in_force = || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
+    let in_force =
+        || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
     let names: BTreeSet<&ObjectName> = documents.keys().chain(in_force()).collect();
-    let absent: BTreeSet<ObjectName> = in_force().filter(|name| !documents.contains_key(*name)).cloned().collect();
+    let absent: BTreeSet<ObjectName> =
+        in_force().filter(|name| !documents.contains_key(*name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
     let held = guard::held(&absent, inputs.approved, in_force().count(), limit, inputs.snapshot.complete);
     let entry = |name: &ObjectName| {
         let key = (S::KIND, name.clone());
         let applied = inputs.snapshot.applied.get(&key).map(|stored| &stored.document);
-        let layers = layered::<S>(name, documents.get(name), inputs.snapshot.overrides.get(&key), applied, inputs.now);
+        let layers =
+            layered::<S>(name, documents.get(name), inputs.snapshot.overrides.get(&key), applied, inputs.now);
         let waits = held.keys.contains(name).then(|| held.why.to_owned());
         entry(name, layers, waits, router_known, &off, &wanted)
     };
@@ -87,7 +91,11 @@ fn entry<S: Spec, T>(
         },
     };
     Entry {
-        spec: layers.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok()).filter(|spec| *spec != Value::Null),
+        spec: layers
+            .spec
+            .as_ref()
+            .and_then(|spec| serde_json::to_value(spec).ok())
+            .filter(|spec| *spec != Value::Null),
         paused: layers.paused(),
         reason: layers.exception.as_ref().map(|exception| exception.reason.clone()),
         expires_at: layers.exception.as_ref().and_then(|exception| exception.expires_at),

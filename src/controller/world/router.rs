@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Inputs, Maintenance, RouterDocuments, layered, maintenance_document, node_uid};
 use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
 use crate::effective::Router;
-use crate::model::ObjectName;
+use crate::model::{InterfaceName, ObjectName};
 use crate::plan::Loopback;
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
@@ -69,9 +69,11 @@ pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result
     match (node, acceptance) {
         (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.our_key)),
         (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
-        (None, _) => Err("who this router is, is not known yet: there is no node.yaml, and node.id and node.asn \
+        (None, _) => {
+            Err("who this router is, is not known yet: there is no node.yaml, and node.id and node.asn \
                           are not in the configuration"
-            .to_owned()),
+                .to_owned())
+        }
     }
 }
 
@@ -81,9 +83,9 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
         return (Maintenance::default(), None);
     }
     let after = inputs.config.maintenance.disable_after.map(|after| after.get());
-    let at = after.zip(document.since).and_then(|(after, since)| {
-        since.checked_add(SignedDuration::try_from(after).ok()?).ok()
-    });
+    let at = after
+        .zip(document.since)
+        .and_then(|(after, since)| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
     let ebgp_disabled = at.is_some_and(|at| at <= inputs.now);
     let state = Maintenance { enabled: true, since: document.since, ebgp_disabled };
     (state, at.filter(|_| !ebgp_disabled))
@@ -92,7 +94,7 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
 pub(super) fn loopback(inputs: &Inputs<'_>, router: &Router) -> Loopback {
     Loopback {
         uid: node_uid(),
-        interface: inputs.config.loopback.interface.clone(),
+        interface: loopback_interface(inputs),
         addresses: Loopback::addresses(router.loopback_ipv4, router.loopback_ipv6),
         ours_before: addresses_before(inputs),
     }
@@ -102,4 +104,12 @@ fn addresses_before(inputs: &Inputs<'_>) -> BTreeSet<crate::plan::kernel_view::A
     let spec = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
     let before = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
     before.map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6)).unwrap_or_default()
+}
+
+/// The interface of the node's addresses: the configured one, or `lo` once a kernel without dummy devices
+/// made us choose that.
+pub(super) fn loopback_interface(inputs: &Inputs<'_>) -> InterfaceName {
+    let claimed = applied(inputs, Kind::Node).map(|applied| &applied.applied.interfaces);
+    let lo = claimed.and_then(|claimed| claimed.iter().find(|name| name.as_str() == "lo"));
+    lo.unwrap_or(&inputs.config.loopback.interface).clone()
 }

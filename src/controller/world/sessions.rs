@@ -80,7 +80,13 @@ fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectNa
 
 impl Candidate {
     /// Resolves the specification; one that contradicts itself gives way to what was in force.
-    fn resolve(&mut self, parts: &Parts<'_>, router: &Router, name: &ObjectName, applied: Option<&AppliedDocument>) {
+    fn resolve(
+        &mut self,
+        parts: &Parts<'_>,
+        router: &Router,
+        name: &ObjectName,
+        applied: Option<&AppliedDocument>,
+    ) {
         match self.try_resolve(parts, router, name) {
             Ok(()) => {}
             Err(why) if self.layers.acceptance == Acceptance::Valid => {
@@ -109,7 +115,8 @@ impl Candidate {
 /// Who claims what. A session that stays as it is holds on to what it has.
 fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) -> Vec<Claimant> {
     let snapshot = parts.inputs.snapshot;
-    let applied = |name: &ObjectName| snapshot.applied.get(&(KIND, name.clone())).map(|stored| &stored.document);
+    let applied =
+        |name: &ObjectName| snapshot.applied.get(&(KIND, name.clone())).map(|stored| &stored.document);
     let sessions = candidates.iter().filter_map(|(name, candidate)| {
         let holds = applied(name).map(claims_of).unwrap_or_default();
         let leaving = !candidate.layers.documented && candidate.held.is_none();
@@ -122,8 +129,10 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
         Some(Claimant { name: name.clone(), uid: candidate.layers.uid.clone(), claims, holds })
     });
     let mesh = present(parts.mesh).map(|tunnel: &MeshTunnel| {
-        let claims =
-            BTreeSet::from([Claim::Interface(tunnel.interface.clone()), Claim::ListenPort(tunnel.listen_port)]);
+        let claims = BTreeSet::from([
+            Claim::Interface(tunnel.interface.clone()),
+            Claim::ListenPort(tunnel.listen_port),
+        ]);
         Claimant { name: tunnel.name.clone(), uid: tunnel.uid.clone(), holds: claims.clone(), claims }
     });
     sessions.chain(mesh).collect()

@@ -123,9 +123,10 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// With BFD, for with it every `configure` of BIRD 3 is asynchronous, even an unchanged one.
 fn base() -> BTreeMap<String, String> {
     let main = "include \"generation.conf\";\nrouter id 10.0.0.1;\ntimeformat protocol \"%s\";\n\
-                protocol device { }\nprotocol static moe_static { ipv4; route 10.1.0.0/24 blackhole; }\n\
+                protocol device { }\nprotocol bfd moe_bfd { }\nprotocol static moe_static { ipv4; route 10.1.0.0/24 blackhole; }\n\
                 include \"sessions/*.conf\";\n";
     [("bird.conf", "include \"moenet/main.conf\";\n"), ("moenet/main.conf", main)]
         .map(|(path, text)| (path.to_owned(), text.to_owned()))
@@ -244,6 +245,37 @@ async fn fifty_fragments_at_once_are_one_reload() {
         assert!(results.iter().all(|result| result.as_ref().is_ok_and(|done| done.loaded)), "{version}");
         assert_eq!(committer.counters().configures(), 1, "{version}");
         println!("{version}: 50 fragments in {:?}", start.elapsed());
+    }
+}
+
+/// Prints what the committer costs at a thousand sessions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_fragments_are_one_reload_and_then_one_question() {
+    for version in VERSIONS {
+        let (_router, committer) = Router::running(version).await;
+        let set = |i: usize, extra: &'static str| {
+            let committer = committer.clone();
+            async move { committer.set_fragment(&format!("s{i}"), Some(fragment(&format!("s{i}"), extra))).await }
+        };
+        let mut start = Instant::now();
+        let mut lap = || std::mem::replace(&mut start, Instant::now()).elapsed();
+        let results = futures::future::join_all((0..1000).map(|i| set(i, ""))).await;
+        assert!(results.iter().all(Result::is_ok), "{version}");
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+        let first = lap();
+        assert!(set(500, "hold time 90;").await.unwrap().loaded, "{version}");
+        let one = lap();
+        let before = done(committer.counters());
+        let reads = committer.counters().reads();
+        committer.converge().await.unwrap();
+        assert_eq!(
+            (done(committer.counters()), committer.counters().reads()),
+            (before, reads + 2),
+            "{version}"
+        );
+        let none = lap();
+        assert_eq!(committer.client().protocols().await.unwrap().len(), 1003, "{version}");
+        println!("{version}: 1000 new {first:?}, one changed {one:?}, none {none:?}, read all {:?}", lap());
     }
 }
 

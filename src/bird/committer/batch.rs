@@ -15,7 +15,6 @@ type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
 type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
 
 /// What a handle asks of the task.
-#[derive(Debug)]
 pub(super) enum Request {
     Fragment { name: String, fragment: Option<Fragment>, reply: FragmentReply },
     Base { files: BTreeMap<String, String>, reply: BaseReply },
@@ -24,7 +23,7 @@ pub(super) enum Request {
 }
 
 /// The changes wanted, without those who want them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Wishes {
     /// All base files, if they are to change.
     pub(super) base: Option<BTreeMap<String, String>>,

@@ -1,5 +1,6 @@
 //! The files: read, write atomically, remove. Blocking; called off the runtime's threads.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -13,6 +14,8 @@ use crate::bird::counters::BirdCounters;
 /// Passwords are in these files: the owner writes, the group reads, others nothing.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
+/// How many files are flushed to the disk at the same time.
+const FLUSHES_AT_ONCE: usize = 16;
 /// How deep base files may lie below `moenet/`.
 const DEEPEST: usize = 3;
 
@@ -75,7 +78,10 @@ fn keep(live: &mut LiveTree, path: String, text: String) {
     }
 }
 
-/// Puts changes live: each file whole or not at all, the generation last but for removals.
+/// Puts changes live: each file whole or not at all, and the generation last.
+///
+/// First every temporary file is written and flushed, and only then are they renamed, so that the
+/// time in which the live tree is neither the old nor the new one is as short as it can be.
 pub(super) fn apply(
     root: &Path,
     changes: &FileChanges,
@@ -83,35 +89,55 @@ pub(super) fn apply(
     counters: &BirdCounters,
 ) -> Result<(), CommitError> {
     create_directories(&root.join(SESSIONS), group)?;
-    let mut directories = std::collections::BTreeSet::new();
+    write_temporaries(root, changes, group)?;
+    let mut touched = BTreeSet::new();
     // Removals stand before the generation for the same reason that it is written last.
     let (last, first): (Vec<_>, Vec<_>) = changes.write.iter().partition(|(path, _)| path == GENERATION);
-    for (path, text) in first {
-        directories.extend(replace(&root.join(path), text, group, counters)?);
+    for (path, _) in first {
+        touched.insert(replace(&root.join(path), counters)?);
     }
     for path in &changes.remove {
-        directories.extend(remove(&root.join(path), counters)?);
+        touched.extend(remove(&root.join(path), counters)?);
     }
-    for (path, text) in last {
-        directories.extend(replace(&root.join(path), text, group, counters)?);
+    for (path, _) in last {
+        touched.insert(replace(&root.join(path), counters)?);
     }
-    directories.iter().try_for_each(|directory| sync(directory))
+    touched.iter().try_for_each(|directory| sync(directory))
 }
 
-/// Writes a temporary file that BIRD's glob passes over, flushes it, and renames it into place.
-fn replace(
-    path: &Path,
-    text: &str,
-    group: Option<u32>,
-    counters: &BirdCounters,
-) -> Result<Option<PathBuf>, CommitError> {
-    let Some((directory, name)) = path.parent().zip(path.file_name()) else { return Ok(None) };
-    create_directories(directory, group)?;
-    let temporary = directory.join(format!(".{}.tmp", name.to_string_lossy()));
-    write(&temporary, text, group)?.sync_all().map_err(failed("flush", &temporary))?;
-    fs::rename(&temporary, path).map_err(failed("replace", path))?;
+/// Writes all temporary files and flushes them, some at a time: a flush waits for the disk, and the
+/// file system does those that wait together in one go.
+fn write_temporaries(root: &Path, changes: &FileChanges, group: Option<u32>) -> Result<(), CommitError> {
+    let write_one = |(path, text): &(String, String)| {
+        let path = root.join(path);
+        create_directories(parent(&path), group)?;
+        let temporary = temporary(&path);
+        write(&temporary, text, group)?.sync_all().map_err(failed("flush", &temporary))
+    };
+    let share = changes.write.len().div_ceil(FLUSHES_AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let chunks = changes.write.chunks(share);
+        let threads: Vec<_> =
+            chunks.map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write_one))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(CommitError::Gone)))
+    })
+}
+
+/// Where a file is written before it is renamed. BIRD's globs pass over both the dot and the ending.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// Renames a temporary file into place, and returns the directory.
+fn replace(path: &Path, counters: &BirdCounters) -> Result<PathBuf, CommitError> {
+    fs::rename(temporary(path), path).map_err(failed("replace", path))?;
     counters.count_write();
-    Ok(Some(directory.to_owned()))
+    Ok(parent(path).to_owned())
 }
 
 /// Writes a new file with the right mode from its first byte on.
@@ -146,7 +172,11 @@ pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), 
     if let Some(parent) = path.parent() {
         create_directories(parent, group)?;
     }
-    fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path).map_err(failed("create", path))?;
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        // Another thread was here first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        result => result.map_err(failed("create", path))?,
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
         .map_err(failed("restrict", path))?;
     give(path, group)

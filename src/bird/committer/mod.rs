@@ -34,6 +34,7 @@ mod tree;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,13 +87,22 @@ impl Default for CommitterConfig {
     }
 }
 
-/// The text of one session, and what it defines.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The text of one session, and what it defines. Printed without the text, which may hold a password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fragment {
     /// The whole file.
     pub text: String,
     /// The protocols BIRD must have once this is loaded.
     pub protocols: Vec<String>,
+}
+
+impl fmt::Debug for Fragment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fragment")
+            .field("bytes", &self.text.len())
+            .field("protocols", &self.protocols)
+            .finish()
+    }
 }
 
 /// What a commit came to.

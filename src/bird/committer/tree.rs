@@ -1,7 +1,7 @@
 //! What is on disk, what should be, and the difference. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -16,8 +16,8 @@ pub(super) const GENERATION: &str = "moenet/generation.conf";
 /// The constant in it.
 pub(super) const GENERATION_SYMBOL: &str = "MOE_GENERATION";
 
-/// A whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A whole configuration. Printed without its texts, for they may hold passwords.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Tree {
     /// Relative path → text.
     pub base: BTreeMap<String, String>,
@@ -34,14 +34,30 @@ pub struct LiveTree {
     pub generation: Option<String>,
 }
 
-/// The files to write, in order, and then those to remove.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// The files to write, in order, and then those to remove. Printed without their texts.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct FileChanges {
     /// Relative path and text. The generation comes last: a BIRD that starts in the middle reads the
     /// old one, and is found out.
     pub write: Vec<(String, String)>,
     /// Relative paths.
     pub remove: Vec<String>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("files", &self.files().keys())
+            .field("generation", &self.generation())
+            .finish()
+    }
+}
+
+impl fmt::Debug for FileChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<_> = self.write.iter().map(|(path, _)| path).collect();
+        f.debug_struct("FileChanges").field("write", &paths).field("remove", &self.remove).finish()
+    }
 }
 
 impl FileChanges {
@@ -193,6 +209,15 @@ mod tests {
         };
         assert_ne!(tree("xy", "").generation(), tree("x", "y").generation());
         assert_eq!(tree("x", "y").generation().len(), 32);
+    }
+
+    #[test]
+    fn no_text_is_ever_printed() {
+        let tree =
+            Tree { fragments: [("a".into(), "password \"hunter2\";".into())].into(), ..Tree::default() };
+        let changes = plan_commit(&LiveTree::default(), &tree);
+        let fragment = crate::bird::Fragment { text: tree.fragments["a"].clone(), protocols: vec![] };
+        assert!(!format!("{tree:?} {changes:?} {fragment:?}").contains("hunter2"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The real nft, in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod namespace;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Real echoes, in a network namespace of their own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod namespace;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The prober, with echoes answered from memory and time that passes when nobody works.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -22,3 +22,4 @@ pub mod document;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod wire;

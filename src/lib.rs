@@ -19,6 +19,7 @@
 //! them to it.
 
 pub mod document;
+pub mod http;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -18,6 +18,7 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod control_plane;
 pub mod document;
 pub mod http;
 pub mod model;

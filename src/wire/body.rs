@@ -69,6 +69,19 @@ fn parse(body: &[u8]) -> Result<Value, WireError> {
     })
 }
 
+/// Checks the answer to a post, whose status was 2xx. It says no more than "ok", or nothing; but a
+/// page for people, or an error, acknowledges nothing.
+pub(super) fn acknowledgement(body: &[u8]) -> Result<(), WireError> {
+    match parse(body) {
+        Ok(Value::Object(map)) => match envelope(&map) {
+            Some(ErrorBody { error, code }) => Err(WireError::Envelope { error, code }),
+            None => Ok(()),
+        },
+        Err(WireError::Html) => Err(WireError::Html),
+        _ => Ok(()),
+    }
+}
+
 /// What a value is, for an error.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
@@ -117,6 +130,16 @@ mod tests {
             assert!(error.to_string().contains("MAINTENANCE_MODE"));
         }
         assert!(open(br#"{"error":null,"sessions":[]}"#, "sessions", true).is_ok());
+    }
+
+    #[test]
+    fn an_error_or_a_page_acknowledges_nothing() {
+        for body in ["", "ok", "null", "{}", r#"{"status":"ok"}"#, r#"{"error":null}"#] {
+            assert_eq!(acknowledgement(body.as_bytes()), Ok(()), "{body}");
+        }
+        for body in ["<html>", r#"{"error":"no","code":"X"}"#] {
+            assert!(acknowledgement(body.as_bytes()).is_err(), "{body}");
+        }
     }
 
     #[test]

@@ -115,6 +115,16 @@ impl Dialect {
         }
     }
 
+    /// Checks the answer to a post, whose status was 2xx.
+    ///
+    /// # Errors
+    /// It is an error envelope or a page for people, and so acknowledges nothing.
+    pub fn decode_acknowledgement(self, body: &[u8]) -> Result<(), WireError> {
+        match self {
+            Self::Reference => super::body::acknowledgement(body),
+        }
+    }
+
     /// The body of a heartbeat.
     pub fn encode_heartbeat(self, heartbeat: &Heartbeat) -> Vec<u8> {
         encode(heartbeat)

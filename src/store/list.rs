@@ -124,7 +124,8 @@ struct Listing<'a> {
     complete: bool,
 }
 
-type Found<D> = BTreeMap<ObjectName, Result<Arc<Stored<D>>, DocumentError>>;
+type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
+type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl Listing<'_> {
     /// The documents of a kind, compared with what the sync last wrote.
@@ -170,7 +171,7 @@ impl Listing<'_> {
         &mut self,
         area: Area,
         cache: &mut Cache<D>,
-    ) -> BTreeMap<(Kind, ObjectName), Result<Arc<Stored<D>>, DocumentError>> {
+    ) -> BTreeMap<(Kind, ObjectName), Outcome<D>> {
         let mut all = BTreeMap::new();
         for kind in super::place::PLACED {
             let found = self.files(area, kind, cache);

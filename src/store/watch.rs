@@ -2,12 +2,13 @@
 //! in [`Hint::Everything`], and where there are none, the clock gives the hint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -65,11 +66,18 @@ impl Watch {
     }
 }
 
+/// Device, inode and birth of a folder.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
 /// What the callback hands to the thread; `overflow` says that paths were lost.
 struct Watched {
     dir: PathBuf,
     watcher: Option<RecommendedWatcher>,
-    armed: BTreeMap<PathBuf, (u64, u64)>,
+    armed: BTreeMap<PathBuf, Identity>,
     paths: Receiver<PathBuf>,
     overflow: Arc<AtomicBool>,
 }
@@ -105,6 +113,10 @@ impl Watched {
             let due = Instant::now() >= next_look;
             if due {
                 next_look = Instant::now() + poll;
+            }
+            if found.contains(&Hint::Everything) {
+                // A folder may have been replaced, even by one with the same inode number.
+                self.disarm();
             }
             if (due || found.contains(&Hint::Everything)) && self.arm() {
                 found = [Hint::Everything].into();
@@ -148,6 +160,13 @@ impl Watched {
         Place::parse(inside).map(Hint::Changed)
     }
 
+    fn disarm(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for path in std::mem::take(&mut self.armed).into_keys() {
+            let _ = watcher.unwatch(&path);
+        }
+    }
+
     /// Watches all folders that are there. `true`: something is amiss or was replaced, so that events
     /// may have been missed.
     fn arm(&mut self) -> bool {
@@ -157,7 +176,7 @@ impl Watched {
         let mut amiss = false;
         for folder in areas.into_iter().chain(folders).chain([SECRETS.into()]) {
             let path = if folder.as_os_str().is_empty() { self.dir.clone() } else { self.dir.join(folder) };
-            let now = std::fs::metadata(&path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+            let now = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
             if now.is_some() && now == self.armed.get(&path).copied() {
                 continue;
             }

@@ -16,7 +16,17 @@ const MAX_SYMBOL: usize = 63;
 
 /// Filters of minijinja that mark text as safe, or take safe text apart.
 const UNSAFE_FILTERS: [&str; 12] = [
-    "safe", "escape", "e", "join", "replace", "format", "indent", "split", "lines", "tojson", "urlencode",
+    "safe",
+    "escape",
+    "e",
+    "join",
+    "replace",
+    "format",
+    "indent",
+    "split",
+    "lines",
+    "tojson",
+    "urlencode",
     "string",
 ];
 
@@ -46,7 +56,12 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         };
         return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
-    write!(out, "{value}").map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
+    let text = match value.kind() {
+        // minijinja writes True, BIRD reads true.
+        ValueKind::Bool => value.to_string().to_ascii_lowercase(),
+        _ => value.to_string(),
+    };
+    out.write_str(&text).map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
 }
 
 /// Letters, digits and `_ . : / -`: a number, an address, a prefix or a name, and never a statement.

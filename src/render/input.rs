@@ -1,7 +1,9 @@
+use std::net::IpAddr;
+
 use super::{Features, RenderError, RoaTable};
 use crate::document::RoutingPolicySpec;
 use crate::effective::{InternalNeighbour, Router};
-use crate::model::InterfaceName;
+use crate::model::{Endpoint, InterfaceName};
 
 /// Prefixes taken from an external neighbour when the policy says nothing: DN42 has about 2700.
 pub const DEFAULT_IMPORT_LIMIT: u32 = 9000;
@@ -61,6 +63,17 @@ impl BaseInput<'_> {
         if country.is_some_and(|code| !(1..=999).contains(&code)) {
             return Err(RenderError::input("spec.location.country", "an ISO 3166-1 number is 1..999"));
         }
+        for (index, server) in self.policy.rpki.servers.iter().enumerate() {
+            if !is_host(&server.host) {
+                let field = format!("spec.rpki.servers[{index}].host");
+                return Err(RenderError::input(&field, "a name or an address is wanted"));
+            }
+        }
         Ok(())
     }
+}
+
+/// Whether a text is an address or a DNS name, by the rules that hold for endpoints.
+fn is_host(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || format!("{text}:1").parse::<Endpoint>().is_ok()
 }

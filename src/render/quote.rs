@@ -5,11 +5,14 @@
 //! text with a quote or a newline cannot become a statement, not even through an operator's template.
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Output, State};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
 /// The longest string that reaches BIRD, in bytes. A quoted string of 4096 bytes kills the daemon and
 /// one of about 490 breaks its replies (tried on 2.0.12, 2.17, 2.20, 3.1 and 3.4).
 pub const MAX_STRING: usize = 200;
+
+/// The longest text that is printed exactly or not at all: a DNS name has up to 253 bytes.
+const MAX_EXACT: usize = 255;
 
 /// The longest symbol that BIRD takes, in bytes.
 const MAX_SYMBOL: usize = 63;
@@ -33,6 +36,10 @@ const UNSAFE_FILTERS: [&str; 12] = [
 /// Makes an environment print only what cannot break out.
 pub(crate) fn guard(environment: &mut Environment<'_>) {
     environment.set_formatter(print);
+    // Any mode but none lets macros and captures hand on what the formatter has let through.
+    environment.set_auto_escape_callback(|_| AutoEscape::Custom("bird".into()));
+    // Debug mode would put the values of variables, passwords among them, into errors.
+    environment.set_debug(false);
     for name in UNSAFE_FILTERS {
         environment.remove_filter(name);
     }
@@ -56,7 +63,12 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         };
         return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
-    write!(out, "{value}").map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
+    let text = match value.kind() {
+        // minijinja writes True, BIRD reads true.
+        ValueKind::Bool => value.to_string().to_ascii_lowercase(),
+        _ => value.to_string(),
+    };
+    out.write_str(&text).map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
 }
 
 /// Letters, digits and `_ . : / -`: a number, an address, a prefix or a name, and never a statement.
@@ -92,9 +104,9 @@ fn is_plain(c: char) -> bool {
 /// A string of BIRD with exactly this text, or an error: for passwords and names, which must not be
 /// changed in silence.
 fn exact(text: &str) -> Result<Value, Error> {
-    let ok = text.len() <= MAX_STRING && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"');
+    let ok = text.len() <= MAX_EXACT && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"');
     ok.then(|| Value::from_safe_string(format!("\"{text}\""))).ok_or_else(|| {
-        let message = format!("only printable ASCII without \" and at most {MAX_STRING} bytes can be said");
+        let message = format!("only printable ASCII without \" and at most {MAX_EXACT} bytes can be said");
         Error::new(ErrorKind::InvalidOperation, message)
     })
 }
@@ -170,7 +182,6 @@ mod tests {
     #[test]
     fn macros_and_captures_hold_what_was_checked() {
         let mut environment = Environment::new();
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Custom("bird".into()));
         guard(&mut environment);
         let template = "{% macro m(t) %}[{{ t | quote }}]{% endmacro %}{{ m(text) }}";
         let printed = environment.render_str(template, minijinja::context! { text => "a\"; b" }).unwrap();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use super::context::{Base, Peering};
@@ -45,10 +45,6 @@ impl Renderer {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(whole_lines()?);
-        // Debug mode would put the values of variables, passwords among them, into errors.
-        environment.set_debug(false);
-        // Any mode but none lets macros and captures hand on what the formatter has let through.
-        environment.set_auto_escape_callback(|_| AutoEscape::Custom("bird".into()));
         quote::guard(&mut environment);
         for (name, text) in BUILT_IN {
             environment.add_template(name, text)?;
@@ -127,4 +123,95 @@ fn known(name: &str) -> Result<(), RenderError> {
         None => "; a part that others include has a name that starts with `_`".to_owned(),
     };
     Err(RenderError::UnknownTemplate { template: name.to_owned(), hint })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{NodeSpec, RoutingPolicySpec};
+    use crate::effective::Router;
+    use crate::render::Features;
+    use serde_json::json;
+
+    /// Renders the base of a router with one template overridden.
+    fn with(name: &str, text: &str, policy: serde_json::Value) -> Result<BTreeMap<String, String>, String> {
+        let node: NodeSpec = serde_json::from_value(json!({"id": 1, "asn": 4242420998u32})).unwrap();
+        let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap();
+        let policy: RoutingPolicySpec = serde_json::from_value(policy).unwrap();
+        let input = BaseInput {
+            router: &Router::new("jp1", &node, key),
+            policy: &policy,
+            features: Features::of(2, 17),
+            drained: false,
+            ebgp_disabled: false,
+            manage_main_config: true,
+            loopback_interface: "dummy0",
+            mesh_interfaces: &[],
+            ibgp: &[],
+            roa: None,
+        };
+        let overrides = BTreeMap::from([(name.to_owned(), text.to_owned())]);
+        let renderer = Renderer::new(&overrides).map_err(|error| error.to_string())?;
+        renderer.base(&input).map_err(|error| error.to_string())
+    }
+
+    fn refusal(name: &str, text: &str) -> String {
+        with(name, text, json!({})).unwrap_err()
+    }
+
+    #[test]
+    fn a_template_that_does_not_parse_is_named_with_its_line() {
+        let error = refusal("moenet/babel.conf", "# fine\n{% if %}\n");
+        assert!(error.starts_with("template moenet/babel.conf, line 2: syntax error"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_does_not_exist_is_named_with_its_line() {
+        let error = refusal("moenet/babel.conf", "a\nb\n{{ router.asnn }}");
+        assert!(error.starts_with("template moenet/babel.conf, line 3: undefined value"), "{error}");
+        let error = refusal("moenet/babel.conf", "{% if nonsense %}{% endif %}");
+        assert!(error.starts_with("template moenet/babel.conf, line 1: undefined value"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_no_text() {
+        let error = refusal("moenet/babel.conf", "\n{{ router.loopback_ipv4 }}");
+        assert!(error.contains("line 2") && error.contains("ask for it with `if`"), "{error}");
+    }
+
+    #[test]
+    fn an_override_of_nothing_is_a_typing_error() {
+        let error = refusal("moenet/filter.conf", "");
+        let hint = "there is no such template to override; did you mean `moenet/filters.conf`?";
+        assert_eq!(error, format!("template moenet/filter.conf: {hint}"));
+    }
+
+    #[test]
+    fn an_override_stands_in_for_the_built_in_template() {
+        let files = with("moenet/babel.conf", "# AS{{ router.asn }}\n", json!({})).unwrap();
+        assert_eq!(files["moenet/babel.conf"], "# AS4242420998\n");
+        assert!(with("_part.conf", "define MOE_X = 1;", json!({})).is_ok());
+    }
+
+    #[test]
+    fn an_own_prefix_that_swallows_the_world_is_an_error_of_the_policy() {
+        for (family, net) in [("ipv4", "0.0.0.0/0"), ("ipv6", "::/0")] {
+            let error = with("_x", "", json!({"prefixes": {family: net}})).unwrap_err();
+            assert!(error.starts_with(&format!("spec.prefixes.{family}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_cache_is_an_error_of_the_policy() {
+        for host in ["", "a\"; x", "a b", &"a".repeat(300), "-a", "::1%eth0"] {
+            let servers = json!([{"host": "ok.dn42", "port": 1}, {"host": host, "port": 8282}]);
+            let error = with("_x", "", json!({"rpki": {"servers": servers}})).unwrap_err();
+            assert!(error.starts_with("spec.rpki.servers[1].host: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_built_in_template_can_be_read() {
+        assert!(Renderer::names().all(|name| Renderer::built_in(name).is_some_and(|text| !text.is_empty())));
+    }
 }

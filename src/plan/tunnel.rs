@@ -141,7 +141,7 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     plan.extend(link::create(wanted, &found));
     plan.extend(wireguard::compare(wanted, found.keep, view));
     plan.extend(address::compare(wanted, found.keep));
-    plan.extend(link::settle(wanted, found.keep));
+    plan.extend(link::settle(wanted, &found));
     Ok(plan)
 }
 

@@ -155,6 +155,32 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     steps
 }
 
+/// Deletes the link that a crash left between "create" and "mark". It is marked first, so that nothing is
+/// ever deleted that does not carry our mark.
+pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
+    let link = view.creating.and_then(|name| Some((name, view.kernel.links.get(name)?)));
+    let Some((name, _)) =
+        link.filter(|(_, link)| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
+    else {
+        return Vec::new();
+    };
+    let mark = KernelAction::SetMark { interface: name.clone(), uid: uid.clone() };
+    let delete = KernelAction::DeleteLink { interface: name.clone(), uid: uid.clone() };
+    vec![
+        Step::kernel(mark, Drift::missing("tunnel.mark", uid)),
+        Step::kernel(delete, Drift::surplus("tunnel.interface", name)),
+    ]
+}
+
+/// Whether a link is of a kind that we make for tunnels.
+fn is_tunnel(link: &Link) -> bool {
+    match link.kind {
+        LinkKind::WireGuard | LinkKind::Gre | LinkKind::Ip6Gre => true,
+        LinkKind::Tun => link.wireguard.is_some(),
+        LinkKind::Dummy | LinkKind::Loopback | LinkKind::Other(_) => false,
+    }
+}
+
 /// Deletes every link that carries this mark.
 pub(super) fn remove_all(uid: &Uid, kernel: &KernelView) -> Vec<Step> {
     let delete = |(name, _): (&_, &Link)| {

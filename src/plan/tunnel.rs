@@ -151,3 +151,10 @@ pub fn plan_tunnel_removal(uid: &Uid, kernel: &KernelView) -> Plan {
     plan.extend(link::remove_all(uid, kernel));
     plan
 }
+
+/// What takes away the link that this object was making when the agent was stopped, before it was marked.
+pub fn plan_interrupted_removal(uid: &Uid, view: &TunnelView<'_>) -> Plan {
+    let mut plan = Plan::default();
+    plan.extend(link::remove_half_created(uid, view));
+    plan
+}

@@ -154,9 +154,10 @@ fn endpoint(
     Some(want)
 }
 
-/// Whether the peer has answered within the life of a session's keys.
+/// Whether the peer has answered within the life of a session's keys. A handshake far in the future comes
+/// from a clock that has been put right since, and says nothing.
 fn is_fresh(last_handshake: Option<Timestamp>, now: Timestamp) -> bool {
-    last_handshake.is_some_and(|at| now.as_second() - at.as_second() < HANDSHAKE_FRESH_SECONDS)
+    last_handshake.is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)
 }
 
 fn keepalive(want: &WantedWireGuard, have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<Option<u16>> {

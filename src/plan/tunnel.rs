@@ -65,6 +65,7 @@ impl WantedTunnel {
             peer,
             preshared_key: tunnel.preshared_key.clone(),
             keepalive: tunnel.keepalive,
+            calls: tunnel.endpoint.is_some(),
         });
         Ok(Self {
             uid: session.uid.clone(),
@@ -99,6 +100,7 @@ impl WantedTunnel {
                 peer: mesh.peer,
                 preshared_key: None,
                 keepalive: Some(keepalive).filter(|seconds| *seconds != 0),
+                calls: mesh.endpoint.is_some(),
             }),
             adopt: false,
         }

@@ -233,6 +233,27 @@ proptest! {
     }
 
     #[test]
+    fn an_endpoint_that_was_taken_out_is_forgotten_unless_the_peer_answers_there(mut world in world(), age in 0i64..400) {
+        world.wanted.endpoint_changed = true;
+        world.wanted.resolved = None;
+        let Some(want) = world.wanted.tunnel.wireguard.as_mut() else { return Ok(()) };
+        want.calls = false;
+        let peer_key = want.peer;
+        prop_assume!(world.converge().is_ok());
+        let peer = |world: &World| {
+            world.link().unwrap().wireguard.as_ref().unwrap().peers[&peer_key].clone()
+        };
+        let mut silent = peer(&world);
+        silent.endpoint = "203.0.113.9:51820".parse().ok();
+        silent.last_handshake = jiff::Timestamp::from_second(now().as_second() - age).ok();
+        let link = world.kernel.links.get_mut(&interface()).unwrap();
+        link.wireguard.as_mut().unwrap().peers.insert(peer_key, silent);
+        world.converge().unwrap();
+        prop_assert_eq!(peer(&world).endpoint.is_some(), age < HANDSHAKE_FRESH_SECONDS);
+        prop_assert!(is_as_wanted(&world.wanted.tunnel, &world.kernel.observe()));
+    }
+
+    #[test]
     fn a_plan_is_the_same_for_the_same_input(world in world()) {
         prop_assert_eq!(world.plan_present(), world.plan_present());
     }

@@ -100,6 +100,9 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         let action = KernelAction::SetMark { interface: interface(), uid: wanted.uid.clone() };
         steps.push(Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid)));
     }
+    if lacks_ipv6(found.keep) {
+        steps.extend(mtu(wanted, found.keep));
+    }
     if !found.keep.is_some_and(|link| link.addrgen_none) {
         let action = KernelAction::DisableKernelAddresses { interface: interface() };
         steps.push(Step::kernel(action, Drift::new("tunnel.addrgenmode", "none", "kernel-made addresses")));
@@ -107,20 +110,38 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     steps
 }
 
-/// MTU, sysctls, and up.
-pub(super) fn settle(wanted: &WantedTunnel, link: Option<&Link>) -> Vec<Step> {
-    let interface = || wanted.interface.clone();
-    let mut steps = Vec::new();
-    let mtu = link.map(|link| link.mtu);
-    if mtu != Some(u32::from(wanted.mtu.get())) {
-        let have = mtu.map_or("unset".to_owned(), |mtu| mtu.to_string());
-        let action = KernelAction::SetMtu { interface: interface(), mtu: wanted.mtu };
-        steps.push(Step::kernel(action, Drift::new("tunnel.mtu", wanted.mtu, have)));
+/// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and refuses whatever has to do
+/// with it, so there the MTU has to come first.
+const IPV6_MIN_MTU: u32 = 1280;
+
+fn lacks_ipv6(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| link.mtu < IPV6_MIN_MTU)
+}
+
+fn mtu(wanted: &WantedTunnel, link: Option<&Link>) -> Option<Step> {
+    let have = link.map(|link| link.mtu);
+    if have == Some(u32::from(wanted.mtu.get())) {
+        return None;
     }
+    let have = have.map_or("unset".to_owned(), |mtu| mtu.to_string());
+    let action = KernelAction::SetMtu { interface: wanted.interface.clone(), mtu: wanted.mtu };
+    Some(Step::kernel(action, Drift::new("tunnel.mtu", wanted.mtu, have)))
+}
+
+/// MTU, sysctls, and up.
+pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
+    let interface = || wanted.interface.clone();
+    let link = found.keep;
+    let mut steps = Vec::new();
+    if !lacks_ipv6(link) {
+        steps.extend(mtu(wanted, link));
+    }
+    // The sysctls of a link are read once it carries our mark; until then it is treated as a new one.
+    let known = link.filter(|_| !found.unmarked);
     for (key, value) in WantedTunnel::sysctls() {
         // On a link that is there, a sysctl that the kernel does not have cannot be set: a kernel without
         // IPv4 or IPv6 forwarding, or a container. On a new one all are set, once.
-        let have = link.map(|link| link.sysctls.get(&key).copied());
+        let have = known.map(|link| link.sysctls.get(&key).copied());
         if have.is_none() || have.flatten().is_some_and(|have| have != value) {
             let shown = have.flatten().map_or("the kernel's default".to_owned(), |have| have.to_string());
             let action = KernelAction::SetSysctl { interface: Some(interface()), key, value };
@@ -132,6 +153,32 @@ pub(super) fn settle(wanted: &WantedTunnel, link: Option<&Link>) -> Vec<Step> {
         steps.push(Step::kernel(action, Drift::new("tunnel.state", "up", "down")));
     }
     steps
+}
+
+/// Deletes the link that a crash left between "create" and "mark". It is marked first, so that nothing is
+/// ever deleted that does not carry our mark.
+pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
+    let link = view.creating.and_then(|name| Some((name, view.kernel.links.get(name)?)));
+    let Some((name, _)) =
+        link.filter(|(_, link)| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
+    else {
+        return Vec::new();
+    };
+    let mark = KernelAction::SetMark { interface: name.clone(), uid: uid.clone() };
+    let delete = KernelAction::DeleteLink { interface: name.clone(), uid: uid.clone() };
+    vec![
+        Step::kernel(mark, Drift::missing("tunnel.mark", uid)),
+        Step::kernel(delete, Drift::surplus("tunnel.interface", name)),
+    ]
+}
+
+/// Whether a link is of a kind that we make for tunnels.
+fn is_tunnel(link: &Link) -> bool {
+    match link.kind {
+        LinkKind::WireGuard | LinkKind::Gre | LinkKind::Ip6Gre => true,
+        LinkKind::Tun => link.wireguard.is_some(),
+        LinkKind::Dummy | LinkKind::Loopback | LinkKind::Other(_) => false,
+    }
 }
 
 /// Deletes every link that carries this mark.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{Address, KernelView, LinkKind};
+use super::kernel_view::{Address, KernelView, Link, LinkKind};
 use super::{Drift, Plan, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
 
@@ -38,15 +38,17 @@ impl Loopback {
 /// # Errors
 /// When the interface is neither `lo`, nor ours, nor a dummy device.
 pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refusal> {
-    let link = kernel.links.get(&want.interface);
     let mut plan = Plan::default();
     if want.addresses.is_empty() && want.ours_before.is_empty() {
         return Ok(plan);
     }
-    match link {
-        None => plan.extend(create(want)),
-        Some(link)
-            if matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy) || link.mark.is(&want.uid) => {}
+    match kernel.links.get(&want.interface) {
+        None if want.addresses.is_empty() => {}
+        None => {
+            plan.extend(create(want));
+            plan.extend(settle(want, None));
+        }
+        Some(link) if is_usable(want, link) => plan.extend(settle(want, Some(link))),
         Some(_) => {
             let reason = format!(
                 "{} is neither lo nor a dummy device; name another in loopback.interface",
@@ -55,23 +57,56 @@ pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refus
             return Err(Refusal { field: "loopback.interface", reason });
         }
     }
+    plan.extend(surplus(want, kernel));
+    Ok(plan)
+}
+
+fn is_usable(want: &Loopback, link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy) || link.mark.is(&want.uid)
+}
+
+/// Addresses, and up.
+fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
     let ours = link.is_some_and(|link| link.mark.is(&want.uid));
     let have = link.map(|link| link.addresses.clone()).unwrap_or_default();
     let removable =
         |address: &&Address| (ours && !is_link_local(address)) || want.ours_before.contains(address);
-    plan.extend(have.difference(&want.addresses).filter(removable).map(|address| {
+    let removed: BTreeSet<_> = have.difference(&want.addresses).filter(removable).copied().collect();
+    let kept: BTreeSet<_> = have.difference(&removed).copied().collect();
+    let added = want.addresses.difference(&have).filter(|address| !is_there(address, &kept));
+    let remove = |address: &Address| {
         let action = KernelAction::RemoveAddress { interface: want.interface.clone(), address: *address };
         Step::kernel(action, Drift::surplus("node.loopback", address))
-    }));
-    plan.extend(want.addresses.difference(&have).map(|address| {
+    };
+    let add = |address: &Address| {
         let action = KernelAction::AddAddress { interface: want.interface.clone(), address: *address };
         Step::kernel(action, Drift::missing("node.loopback", address))
-    }));
+    };
+    let mut steps: Vec<Step> = removed.iter().map(remove).chain(added.map(add)).collect();
     if !link.is_some_and(|link| link.up) {
         let action = KernelAction::SetUp { interface: want.interface.clone() };
-        plan.extend([Step::kernel(action, Drift::new("node.loopback", "up", "down"))]);
+        steps.push(Step::kernel(action, Drift::new("node.loopback", "up", "down")));
     }
-    Ok(plan)
+    steps
+}
+
+/// Whether somebody else's entry already gives the interface this address. The kernel has an IPv6 address
+/// once on an interface, whatever its prefix, and would refuse a second.
+fn is_there(want: &Address, kept: &BTreeSet<Address>) -> bool {
+    let address = want.local.addr();
+    address.is_ipv6() && kept.iter().any(|there| there.local.addr() == address)
+}
+
+/// A dummy device of ours under another name: `loopback.interface` was changed. It goes last, so that the
+/// addresses are never missing.
+fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
+    let others = kernel.owned_by(&want.uid).filter(|(name, _)| **name != want.interface);
+    others
+        .map(|(name, _)| {
+            let action = KernelAction::DeleteLink { interface: name.clone(), uid: want.uid.clone() };
+            Step::kernel(action, Drift::new("loopback.interface", &want.interface, name))
+        })
+        .collect()
 }
 
 /// The kernel makes one on every dummy device; it does no harm there.

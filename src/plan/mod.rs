@@ -27,5 +27,5 @@ pub use bird::{BaseFiles, plan_base};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};
 pub use step::{Action, Drift, Plan, Refusal, Step};
-pub use tunnel::{TunnelView, WantedTunnel, plan_tunnel, plan_tunnel_removal};
+pub use tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
 pub use wireguard::{HANDSHAKE_FRESH_SECONDS, WantedWireGuard};

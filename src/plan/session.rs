@@ -1,5 +1,4 @@
-use super::kernel_view::KernelView;
-use super::tunnel::{TunnelView, WantedTunnel, plan_tunnel, plan_tunnel_removal};
+use super::tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 
@@ -51,13 +50,14 @@ pub fn plan(
             plan.extend(bird::fragment(name.as_str(), fragment, observed.bird.fragment));
             Ok(plan)
         }
-        Desired::Absent => Ok(removal(name, uid, observed.tunnel.kernel, observed.bird)),
+        Desired::Absent => Ok(removal(name, uid, observed)),
     }
 }
 
-fn removal(name: &ObjectName, uid: &Uid, kernel: &KernelView, bird: BirdView<'_>) -> Plan {
+fn removal(name: &ObjectName, uid: &Uid, observed: &Observed<'_>) -> Plan {
     let mut plan = Plan::default();
-    plan.extend(bird::removal(name.as_str(), bird.fragment));
-    plan.extend(plan_tunnel_removal(uid, kernel).steps);
+    plan.extend(bird::removal(name.as_str(), observed.bird.fragment));
+    plan.extend(plan_tunnel_removal(uid, observed.tunnel.kernel).steps);
+    plan.extend(plan_interrupted_removal(uid, &observed.tunnel).steps);
     plan
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::action::KernelAction;
+use crate::model::InterfaceName;
 
 /// One change, of the kernel or of BIRD's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +127,17 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// The link that the plan makes. `applied/` names it before the first step is taken and until the
+    /// last one is done, so that a link which a crash leaves without its mark is known again
+    /// ([`TunnelView::creating`](super::TunnelView)). A link of ours that is replaced by one of another
+    /// kind is made anew too, so "was absent" is not enough to tell.
+    pub fn creates(&self) -> Option<&InterfaceName> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Kernel(KernelAction::CreateLink { interface, .. }) => Some(interface),
+            _ => None,
+        })
     }
 }
 

@@ -65,6 +65,7 @@ impl WantedTunnel {
             peer,
             preshared_key: tunnel.preshared_key.clone(),
             keepalive: tunnel.keepalive,
+            calls: tunnel.endpoint.is_some(),
         });
         Ok(Self {
             uid: session.uid.clone(),
@@ -99,6 +100,7 @@ impl WantedTunnel {
                 peer: mesh.peer,
                 preshared_key: None,
                 keepalive: Some(keepalive).filter(|seconds| *seconds != 0),
+                calls: mesh.endpoint.is_some(),
             }),
             adopt: false,
         }
@@ -141,7 +143,7 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     plan.extend(link::create(wanted, &found));
     plan.extend(wireguard::compare(wanted, found.keep, view));
     plan.extend(address::compare(wanted, found.keep));
-    plan.extend(link::settle(wanted, found.keep));
+    plan.extend(link::settle(wanted, &found));
     Ok(plan)
 }
 
@@ -149,5 +151,12 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
 pub fn plan_tunnel_removal(uid: &Uid, kernel: &KernelView) -> Plan {
     let mut plan = Plan::default();
     plan.extend(link::remove_all(uid, kernel));
+    plan
+}
+
+/// What takes away the link that this object was making when the agent was stopped, before it was marked.
+pub fn plan_interrupted_removal(uid: &Uid, view: &TunnelView<'_>) -> Plan {
+    let mut plan = Plan::default();
+    plan.extend(link::remove_half_created(uid, view));
     plan
 }

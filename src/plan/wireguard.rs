@@ -31,6 +31,8 @@ pub struct WantedWireGuard {
     pub preshared_key: Option<PresharedKey>,
     /// Seconds between keepalives.
     pub keepalive: Option<u16>,
+    /// Whether we call the peer; else we wait for it, and no endpoint is wanted.
+    pub calls: bool,
 }
 
 /// Everything may come from a peer; the agent installs no routes for it, BGP does.
@@ -50,7 +52,7 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>, view: &TunnelV
     let patch = WireGuardPatch {
         private_key: private_key(want, have, &mut drifts),
         listen_port: listen_port(want, have, &mut drifts),
-        remove_peers: surplus_peers(want, have, &mut drifts),
+        remove_peers: removed_peers(want, have, view, &mut drifts),
         peers: peer(want, have, view, &mut drifts).into_iter().collect(),
     };
     let because = summary(drifts)?;
@@ -93,10 +95,31 @@ fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>
     Some(want.listen_port)
 }
 
-fn surplus_peers(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Vec<PublicKey> {
-    let surplus: Vec<_> = have.peers.keys().filter(|key| **key != want.peer).copied().collect();
-    drifts.extend(surplus.iter().map(|key| Drift::surplus("tunnel.peer", key)));
-    surplus
+fn removed_peers(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    view: &TunnelView<'_>,
+    drifts: &mut Vec<Drift>,
+) -> Vec<PublicKey> {
+    let mut removed: Vec<_> = have.peers.keys().filter(|key| **key != want.peer).copied().collect();
+    drifts.extend(removed.iter().map(|key| Drift::surplus("tunnel.peer", key)));
+    if let Some(endpoint) = forgotten_endpoint(want, have, view) {
+        drifts.push(Drift::surplus("tunnel.endpoint", endpoint));
+        removed.push(want.peer);
+    }
+    removed
+}
+
+/// An endpoint that was taken out of the document and that nobody answers at. WireGuard can forget it only
+/// together with its peer, which is then added anew.
+fn forgotten_endpoint(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    view: &TunnelView<'_>,
+) -> Option<std::net::SocketAddr> {
+    let peer = have.peers.get(&want.peer)?;
+    let taken_out = !want.calls && view.endpoint_changed && !is_fresh(peer.last_handshake, view.now);
+    peer.endpoint.filter(|_| taken_out)
 }
 
 fn peer(
@@ -106,8 +129,9 @@ fn peer(
     drifts: &mut Vec<Drift>,
 ) -> Option<PeerPatch> {
     let before = drifts.len();
-    let known = have.peers.get(&want.peer);
-    if known.is_none() {
+    let forgotten = forgotten_endpoint(want, have, view).is_some();
+    let known = have.peers.get(&want.peer).filter(|_| !forgotten);
+    if known.is_none() && !forgotten {
         drifts.push(Drift::missing("tunnel.publicKey", want.peer));
     }
     let none = WireGuardPeer::default();
@@ -154,9 +178,10 @@ fn endpoint(
     Some(want)
 }
 
-/// Whether the peer has answered within the life of a session's keys.
+/// Whether the peer has answered within the life of a session's keys. A handshake far in the future comes
+/// from a clock that has been put right since, and says nothing.
 fn is_fresh(last_handshake: Option<Timestamp>, now: Timestamp) -> bool {
-    last_handshake.is_some_and(|at| now.as_second() - at.as_second() < HANDSHAKE_FRESH_SECONDS)
+    last_handshake.is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)
 }
 
 fn keepalive(want: &WantedWireGuard, have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<Option<u16>> {

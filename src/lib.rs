@@ -20,10 +20,12 @@
 
 pub mod bird;
 pub mod config;
+pub mod control_plane;
 pub mod controller;
 pub mod document;
 pub mod effective;
 pub mod firewall;
+pub mod http;
 pub mod kernel;
 pub mod model;
 pub mod plan;
@@ -34,10 +36,4 @@ pub mod resolve;
 pub mod status;
 pub mod store;
 pub mod telemetry;
-pub mod control_plane;
-pub mod document;
-pub mod http;
-pub mod model;
-pub mod plan;
-pub mod ports;
 pub mod wire;

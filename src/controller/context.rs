@@ -128,12 +128,15 @@ impl Context {
         endpoint: Option<&Endpoint>,
         not_before: Instant,
     ) -> Result<Look, String> {
-        let kernel = self.observer.kernel(not_before).await.map_err(|error| crate::telemetry::chain(&*error))?;
+        let kernel =
+            self.observer.kernel(not_before).await.map_err(|error| crate::telemetry::chain(&*error))?;
         let bird = self.observer.bird(not_before).await;
         let applied = match object {
             Some((kind, name)) => {
                 let name = name.clone();
-                self.disk(move |store| store.read_applied(kind, &name)).await.map_err(|e| crate::telemetry::chain(&e))?
+                self.disk(move |store| store.read_applied(kind, &name))
+                    .await
+                    .map_err(|e| crate::telemetry::chain(&e))?
             }
             None => None,
         };

@@ -8,12 +8,22 @@
 //!
 //! Runs of one key never overlap, keys run in parallel, and a failing key backs off alone.
 
-pub mod guard;
-pub mod observe;
+mod context;
+mod guard;
+mod observe;
 pub mod planning;
-pub mod queue;
+mod queue;
+mod reconcile;
+mod reports;
+mod runner;
+pub mod sync;
 pub mod world;
 
-pub use observe::{BirdState, Observer};
+pub use context::{Board, Context, Entry};
+pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
+pub use queue::{Backoff, Outcome, Queue};
+pub use reconcile::target;
+pub use reports::Reports;
+pub use runner::{Hint, Runner, keys};
 pub use world::World;

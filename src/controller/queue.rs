@@ -52,13 +52,27 @@ impl<K: Ord + Clone> Queue<K> {
         *due = (*due).min(now);
     }
 
-    /// A key that is due and not running; it counts as running from now on.
-    pub fn next(&mut self, now: Instant) -> Option<K> {
+    /// Says that it is time to look at a key again. Unlike [`Queue::add`], this is no news, so a failing
+    /// key waits out its backoff.
+    pub fn refresh(&mut self, key: K, now: Instant) {
+        if !self.failures.contains_key(&key) {
+            self.add(key, now);
+        }
+    }
+
+    /// Forgets which keys are running, when the runs are known to have ended without saying so.
+    pub fn release(&mut self) {
+        self.running.clear();
+    }
+
+    /// A key that is due and not running, and since when it is; it counts as running from now on.
+    pub fn next(&mut self, now: Instant) -> Option<(K, Instant)> {
         let ready = |(key, due): &(&K, &Instant)| **due <= now && !self.running.contains(*key);
-        let key = self.due.iter().filter(ready).min_by_key(|(_, due)| **due)?.0.clone();
+        let (key, due) = self.due.iter().filter(ready).min_by_key(|(_, due)| **due)?;
+        let (key, due) = (key.clone(), *due);
         self.due.remove(&key);
         self.running.insert(key.clone());
-        Some(key)
+        Some((key, due))
     }
 
     /// Says how the run of a key ended. `random` in 0..1 spreads the waits (at least half of each).
@@ -111,12 +125,12 @@ mod tests {
     async fn runs_of_one_key_never_overlap() {
         let (mut queue, now) = queue();
         queue.add("a", now);
-        assert_eq!(queue.next(now), Some("a"));
+        assert_eq!(queue.next(now), Some(("a", now)));
         queue.add("a", now);
         queue.add("a", now);
         assert_eq!(queue.next(now), None);
         queue.finish(&"a", Outcome::Settled(Duration::from_secs(60)), now, 1.0);
-        assert_eq!(queue.next(now), Some("a"), "the change during the run is not lost");
+        assert_eq!(queue.next(now), Some(("a", now)), "the change during the run is not lost");
         queue.finish(&"a", Outcome::Settled(Duration::from_secs(60)), now, 1.0);
         assert_eq!(queue.next(now), None);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(60)));
@@ -127,12 +141,12 @@ mod tests {
         let (mut queue, now) = queue();
         for wait in [1, 2, 4, 8] {
             queue.add("a", now);
-            assert_eq!(queue.next(now), Some("a"));
+            assert_eq!(queue.next(now), Some(("a", now)));
             queue.finish(&"a", Outcome::Failed, now, 1.0);
             assert_eq!(queue.next_due(), Some(now + Duration::from_secs(wait)));
         }
         queue.add("b", now);
-        assert_eq!(queue.next(now), Some("b"));
+        assert_eq!(queue.next(now), Some(("b", now)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -143,7 +157,7 @@ mod tests {
         queue.finish(&"a", Outcome::Failed, now, 1.0);
         assert_eq!(queue.next(now), None);
         queue.add("a", now);
-        assert_eq!(queue.next(now), Some("a"));
+        assert_eq!(queue.next(now), Some(("a", now)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,7 +43,8 @@ impl Trouble {
 /// Takes the steps of a plan in their order: those for the kernel one by one up to the first that fails,
 /// then those for BIRD in one commit. Returns the steps taken.
 pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (Vec<String>, Option<Trouble>) {
-    let removing = plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
+    let removing =
+        plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
     let (bird, kernel): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(|step| is_bird(&step.action));
     let mut taken = Vec::new();
     // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
@@ -94,8 +95,12 @@ async fn run_bird(
     for step in steps {
         let outcome = match &step.action {
             Action::WriteFragment { name, text } => write(ctx, subject, name, text).await,
-            Action::RemoveFragment { name } => ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal),
-            Action::LoadBird => ctx.committer.converge().await.map(drop).map_err(|error| Trouble::Bird(chain(&*error))),
+            Action::RemoveFragment { name } => {
+                ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal)
+            }
+            Action::LoadBird => {
+                ctx.committer.converge().await.map(drop).map_err(|error| Trouble::Bird(chain(&*error)))
+            }
             // The shared files go in one commit, from the world; see the router's reconcile.
             Action::Kernel(_) | Action::WriteBase { .. } | Action::RemoveBase { .. } => continue,
         };

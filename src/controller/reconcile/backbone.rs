@@ -19,7 +19,9 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     let key = Key::Mesh(name.clone());
     let Some(entry) = world.mesh.get(name) else { return forget(ctx, &key) };
     let claims = match &entry.intent {
-        Intent::Present(tunnel, _) => Some(Claims { interface: Some(tunnel.interface.clone()), protocols: Vec::new() }),
+        Intent::Present(tunnel, _) => {
+            Some(Claims { interface: Some(tunnel.interface.clone()), protocols: Vec::new() })
+        }
         _ => None,
     };
     let endpoint = match &entry.intent {
@@ -134,7 +136,12 @@ async fn conclude<T>(
     }
 }
 
-fn status<T>(entry: &Entry<T>, before: &StatusBody, round: &Round, bird: Option<BirdFacts<'_>>) -> StatusBody {
+fn status<T>(
+    entry: &Entry<T>,
+    before: &StatusBody,
+    round: &Round,
+    bird: Option<BirdFacts<'_>>,
+) -> StatusBody {
     let error = round.error();
     let missing = record::remaining(round, false);
     let link = round.look.kernel.owned_by(&entry.uid).next().map(|(_, link)| link);

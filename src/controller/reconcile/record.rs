@@ -18,7 +18,12 @@ fn metadata(subject: &Subject<'_>) -> Metadata {
 
 /// Writes down what the object is about to claim, so that a crash at any point leaves nothing that is not
 /// found again.
-pub(super) async fn finalizer(ctx: &Context, subject: &Subject<'_>, plan: &Plan, look: &Look) -> Result<(), String> {
+pub(super) async fn finalizer(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    plan: &Plan,
+    look: &Look,
+) -> Result<(), String> {
     let Some(claims) = &subject.claims else { return Ok(()) };
     let mut body = look.applied.as_ref().map(|applied| applied.applied.clone()).unwrap_or_default();
     body.interfaces.extend(claims.interface.clone());
@@ -27,7 +32,8 @@ pub(super) async fn finalizer(ctx: &Context, subject: &Subject<'_>, plan: &Plan,
         Action::Kernel(KernelAction::CreateLink { interface, .. }) => Some(interface.clone()),
         _ => None,
     });
-    let metadata = look.applied.as_ref().map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
+    let metadata =
+        look.applied.as_ref().map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);
     ctx.disk(move |store| store.write_applied(&document)).await.map(drop).map_err(|error| chain(&error))
 }
@@ -53,7 +59,9 @@ pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InF
     match ctx.disk(move |store| store.write_applied(&document)).await {
         Ok(Written::Changed) => journal(ctx, subject, steps),
         Ok(Written::Unchanged) => {}
-        Err(error) => warn!(object = %subject.key, error = %chain(&error), "what is in force could not be written down"),
+        Err(error) => {
+            warn!(object = %subject.key, error = %chain(&error), "what is in force could not be written down")
+        }
     }
 }
 

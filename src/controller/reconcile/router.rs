@@ -94,7 +94,8 @@ async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &m
     match ctx.look(Some((subject.kind, subject.name)), None, Instant::now()).await {
         Ok(look) => {
             let rest = planning::router(world, &look.view());
-            round.remaining = rest.map(|plan| plan.steps.iter().map(ToString::to_string).collect()).unwrap_or_default();
+            round.remaining =
+                rest.map(|plan| plan.steps.iter().map(ToString::to_string).collect()).unwrap_or_default();
             round.look = look;
             None
         }
@@ -204,7 +205,11 @@ fn status(world: &World, before: &StatusBody, round: &Round, error: Option<&str>
             conditions.set(About::BirdConfigured, false, "Failed", error.unwrap_or_default());
         }
         (Ok(_), Ok(_)) if !round.look.bird.is_running() => {
-            conditions.unknown(About::BirdConfigured, "NotRunning", "BIRD does not answer on its control socket");
+            conditions.unknown(
+                About::BirdConfigured,
+                "NotRunning",
+                "BIRD does not answer on its control socket",
+            );
         }
         (Ok(_), Ok(_)) => {
             let missing = record::remaining(round, true);

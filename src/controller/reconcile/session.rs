@@ -146,7 +146,8 @@ async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) {
 
 /// A peer that does not answer may have moved: its name is looked up again.
 fn refresh_endpoint(ctx: &Context, entry: &Entry<Session>, round: &Round) {
-    let Some(endpoint) = planning::endpoint(entry).filter(|endpoint| matches!(endpoint.host, Host::Name(_))) else {
+    let Some(endpoint) = planning::endpoint(entry).filter(|endpoint| matches!(endpoint.host, Host::Name(_)))
+    else {
         return;
     };
     let Intent::Present(session, _) = &entry.intent else { return };
@@ -157,12 +158,18 @@ fn refresh_endpoint(ctx: &Context, entry: &Entry<Session>, round: &Round) {
     }
 }
 
-fn link<'a>(entry: &Entry<Session>, round: &'a Round) -> Option<&'a Link> {
+fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {
     let mut owned = round.look.kernel.owned_by(&entry.uid);
     owned.next().map(|(_, link)| link)
 }
 
-fn status(ctx: &Context, world: &World, entry: &Entry<Session>, before: &StatusBody, round: &Round) -> StatusBody {
+fn status(
+    ctx: &Context,
+    world: &World,
+    entry: &Entry<Session>,
+    before: &StatusBody,
+    round: &Round,
+) -> StatusBody {
     let error = round.error().or_else(|| round.look.bird.files_error.clone());
     let missing = record::remaining(round, false);
     let (peer, expected) = match &entry.intent {
@@ -188,7 +195,12 @@ fn status(ctx: &Context, world: &World, entry: &Entry<Session>, before: &StatusB
         admin_state: entry.admin_state,
         paused: entry.paused.as_deref(),
         held: entry.held.as_deref(),
-        tunnel: TunnelFacts { link: link(entry, round), peer, missing: missing.as_deref(), error: error.as_deref() },
+        tunnel: TunnelFacts {
+            link: link(entry, round),
+            peer,
+            missing: missing.as_deref(),
+            error: error.as_deref(),
+        },
         has_tunnel: true,
         bird: present.then_some(bird),
         overridden: entry.overridden.keys().cloned().collect(),
@@ -207,7 +219,7 @@ fn acceptance(world: &World, entry: &Entry<Session>) -> Acceptance {
 }
 
 /// What is probed for a session: the first neighbour's address.
-pub(crate) fn target(entry: &Entry<Session>) -> Option<Target> {
+pub fn target(entry: &Entry<Session>) -> Option<Target> {
     let Intent::Present(session, _) = &entry.intent else { return None };
     let neighbour = session.neighbours.first()?;
     let interface = Some(session.tunnel.interface.clone()).filter(|_| session.multihop.is_none());

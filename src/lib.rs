@@ -20,6 +20,7 @@
 
 pub mod control_plane;
 pub mod document;
+pub mod fleet;
 pub mod http;
 pub mod model;
 pub mod plan;

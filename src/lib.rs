@@ -13,7 +13,10 @@
 //! |---|---|---|
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
-
+//! | [`wire`] | Control Plane JSON to our types and back | yes |
+//! | [`control_plane`] | the client, its breaker, the outbox | no |
+//! | [`fleet`] | the embedded Control Plane | no |
+//! | [`http`] | the local API | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.

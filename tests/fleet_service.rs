@@ -1,5 +1,7 @@
 //! The embedded Control Plane: every endpoint, every error, and what follows a report.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

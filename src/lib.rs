@@ -14,6 +14,10 @@
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
 //! | [`store`] | the state directory: list, write, lock, watch | no |
+//! | [`wire`] | Control Plane JSON to our types and back | yes |
+//! | [`control_plane`] | the client, its breaker, the outbox | no |
+//! | [`fleet`] | the embedded Control Plane | no |
+//! | [`http`] | the local API | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
@@ -25,6 +29,7 @@ pub mod controller;
 pub mod document;
 pub mod effective;
 pub mod firewall;
+pub mod fleet;
 pub mod http;
 pub mod kernel;
 pub mod model;

@@ -1,5 +1,7 @@
 //! The client against a Control Plane that fails in every way there is.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The outbox: nothing is lost, nothing is sent twice without need, nobody blocks another.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};

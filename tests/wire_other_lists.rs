@@ -1,5 +1,7 @@
 //! `GET mesh`, `GET config`, `GET bird-config`, and what is posted.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use moenet_agent::document::{Continent, Region};
 use moenet_agent::model::NodeType;
 use moenet_agent::wire::{

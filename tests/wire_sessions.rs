@@ -1,5 +1,7 @@
 //! `GET sessions`: the reference's example, leniency, strictness, and lists that are not complete.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use moenet_agent::model::{AdminState, Extension, PeeringPolicy, TunnelType};
 use moenet_agent::wire::{Dialect, Listing, SessionItem, WireError, WireStatus};
 use serde_json::{Value, json};
@@ -270,6 +272,9 @@ fn two_sessions_of_one_uuid_are_both_refused_and_the_list_is_incomplete() {
     let listing = list(json!([session(), with(json!({"mtu": 1300})), with(json!({"uuid": "other"}))]));
     assert!(!listing.complete);
     assert_eq!((listing.items.len(), listing.rejected.len()), (1, 2));
+    assert!(listing.rejected.iter().all(|rejected| rejected.reportable));
+    let listing = list(json!([session(), with(json!({"status": 5}))]));
+    assert!(listing.rejected.iter().all(|rejected| !rejected.reportable), "ERROR would undo the removal");
 }
 
 #[test]
@@ -309,4 +314,12 @@ fn half_a_body_is_truncated_and_never_shorter() {
         let error = Dialect::Reference.decode_sessions(&whole.as_bytes()[..end]).unwrap_err();
         assert!(matches!(error, WireError::Truncated { .. }), "{end}: {error}");
     }
+}
+
+#[test]
+fn a_thousand_rejected_sessions_decode_in_no_time() {
+    let items: Vec<Value> = (0..1000).map(|n| with(json!({"uuid": format!("u{n}"), "mtu": 1}))).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(list(json!(items)).rejected.len(), 1000);
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
 }

@@ -8,6 +8,7 @@ mod error;
 mod outbox;
 mod retry;
 mod schedule;
+mod transport;
 
 pub use breaker::{Breaker, State};
 pub use client::{Client, ClientError, ClientOptions};

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::{CallError, Client, Failure};
 use crate::model::{ObjectName, Uid};
-use crate::wire::reference::SESSION_NOT_FOUND;
 use crate::wire::{Modify, WireError, WireStatus};
 
 /// The first wait after a report that the Control Plane refuses; doubled each time.
@@ -144,7 +143,7 @@ impl Outbox {
                     self.acknowledge(&report)?;
                     delivery.delivered += 1;
                 }
-                Err(error) if is_gone(&error.failure) => {
+                Err(error) if is_gone(client, &error.failure) => {
                     tracing::info!(uid = %report.uuid, "the Control Plane knows the session no more; report dropped");
                     self.acknowledge(&report)?;
                     delivery.dropped += 1;
@@ -225,8 +224,8 @@ impl Outbox {
 }
 
 /// The session is gone: there is nobody to tell. A 404 without this code may be a wrong URL.
-fn is_gone(failure: &Failure) -> bool {
-    matches!(failure, Failure::NotFound { code: Some(code), .. } if code == SESSION_NOT_FOUND)
+fn is_gone(client: &Client, failure: &Failure) -> bool {
+    matches!(failure, Failure::NotFound { code: Some(code), .. } if client.dialect().is_session_gone(code))
 }
 
 /// Whether the failure may be this report's own fault, so that others can fare better.

@@ -115,6 +115,13 @@ impl Dialect {
         }
     }
 
+    /// Whether the code of an error says that a session does not exist.
+    pub fn is_session_gone(self, code: &str) -> bool {
+        match self {
+            Self::Reference => code == reference::SESSION_NOT_FOUND,
+        }
+    }
+
     /// Checks the answer to a post, whose status was 2xx.
     ///
     /// # Errors

@@ -3,12 +3,9 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 
-use super::super::scalar::Fields;
 use super::WireStatus;
 use crate::model::{PublicKey, Uid};
-use crate::wire::WireError;
 
 /// The body of `POST heartbeat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,25 +91,4 @@ pub struct Modify {
     pub status: WireStatus,
     /// Why it cannot be configured; `null` otherwise.
     pub error: Option<String>,
-}
-
-/// Reads a `POST modify`, as the embedded Control Plane gets it.
-///
-/// # Errors
-/// Not a JSON object, or a field is missing or breaks a rule.
-pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| WireError::NotJson { line: error.line(), column: error.column() })?;
-    let Value::Object(map) = value else {
-        return Err(WireError::NotAnObject { found: super::super::body::kind(&value), key: "uuid" });
-    };
-    let fields = Fields::new(&map);
-    let number = fields.required("status", fields.integer("status")?)?;
-    let status = WireStatus::from_number(number)
-        .ok_or_else(|| fields.wrong("status", format!("must be 0..5, not {number}")))?;
-    Ok(Modify {
-        uuid: fields.required("uuid", fields.parsed("uuid")?)?,
-        status,
-        error: fields.prose("error")?,
-    })
 }

@@ -5,6 +5,7 @@ mod config;
 mod encode;
 mod mesh;
 mod policy;
+mod serve;
 mod session;
 mod status;
 mod symbols;
@@ -17,9 +18,13 @@ use super::Call;
 use super::scalar::FieldError;
 
 pub use config::decode_config;
-pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport, decode_modify};
+pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport};
 pub use mesh::decode_mesh;
 pub use policy::decode_policy;
+pub use serve::{
+    CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_modify, identity, write_status,
+    written_status,
+};
 pub use session::decode_sessions;
 pub use status::WireStatus;
 
@@ -42,6 +47,20 @@ pub fn endpoint(call: Call) -> &'static str {
 /// `/agent/:router/:endpoint`, not encoded yet.
 pub fn segments(router: &str, call: Call) -> [&str; 3] {
     [ROOT, router, endpoint(call)]
+}
+
+/// The call of a path's last segment.
+pub fn call(endpoint_name: &str) -> Option<Call> {
+    let all = [
+        Call::Sessions,
+        Call::Mesh,
+        Call::Config,
+        Call::BirdConfig,
+        Call::Heartbeat,
+        Call::Report,
+        Call::Modify,
+    ];
+    all.into_iter().find(|call| endpoint(*call) == endpoint_name)
 }
 
 /// The code of an error about a router that does not exist.

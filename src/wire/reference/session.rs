@@ -36,7 +36,12 @@ pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
     for (index, (value, head)) in values.iter().zip(&heads).enumerate() {
         match decode_item(value, index, head, &twice) {
             Ok(item) => listing.items.push(item),
-            Err(error) => listing.rejected.push(head.reject(error)),
+            Err(error) => {
+                // One uuid has one status to overwrite, whichever of its items is looked at.
+                let safe = heads.iter().filter(|other| other.uid == head.uid).all(Head::takes_error);
+                let reportable = head.uid.is_some() && safe;
+                listing.rejected.push(Rejected { reportable, ..head.reject(error) });
+            }
         }
     }
     Ok(listing)
@@ -60,6 +65,10 @@ impl Head {
         }
     }
 
+    fn takes_error(&self) -> bool {
+        self.status.is_some_and(WireStatus::takes_error)
+    }
+
     fn reject(&self, error: FieldError) -> Rejected {
         Rejected {
             uid: self.uid.clone(),
@@ -68,7 +77,7 @@ impl Head {
             interface: self.interface.clone(),
             field: error.field,
             message: error.message,
-            reportable: self.uid.is_some() && self.status.is_some_and(WireStatus::takes_error),
+            reportable: false,
         }
     }
 }

@@ -14,12 +14,14 @@
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
 //! | [`store`] | the state directory: list, write, lock, watch | no |
+//! | [`history`] | the Git side of the state directory | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
 pub mod document;
 pub mod effective;
+pub mod history;
 pub mod model;
 pub mod plan;
 pub mod ports;

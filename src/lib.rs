@@ -18,6 +18,7 @@
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | [`http`] | the local API | no |
+//! | [`history`] | the Git side of the state directory | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
@@ -32,6 +33,7 @@ pub mod firewall;
 pub mod fleet;
 pub mod http;
 pub mod kernel;
+pub mod history;
 pub mod model;
 pub mod plan;
 pub mod ports;

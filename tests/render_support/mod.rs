@@ -1,5 +1,13 @@
 //! What the tests of rendering share: the cases below `tests/golden/render`, and the BIRDs.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part"
+)]
+
+pub mod lab;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

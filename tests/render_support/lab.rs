@@ -116,10 +116,10 @@ impl Node {
         });
     }
 
-    /// Since when a protocol is in its state.
-    pub fn since(&self, protocol: &str) -> String {
+    /// Since when a protocol is in its state, in seconds since the epoch as `moenet/main.conf` asks for.
+    pub fn since(&self, protocol: &str) -> u64 {
         let said = self.ask(&format!("show protocols {protocol}"));
-        said.lines().last().unwrap().split_whitespace().nth(4).unwrap().to_owned()
+        said.lines().last().unwrap().split_whitespace().nth(4).unwrap().parse().unwrap()
     }
 
     /// The routes of a protocol, each with its attributes in one spelling for all versions.

@@ -7,6 +7,8 @@
     reason = "each test binary uses a part"
 )]
 
+pub mod lab;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,9 +1,11 @@
+use std::fmt;
+
 use super::tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 
 /// What is wanted of a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Desired<'a> {
     /// The tunnel and the BGP session are there.
     Present {
@@ -16,11 +18,31 @@ pub enum Desired<'a> {
     Absent,
 }
 
+/// Without the text, which may hold a password.
+impl fmt::Debug for Desired<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present { tunnel, .. } => {
+                f.debug_struct("Present").field("tunnel", tunnel).finish_non_exhaustive()
+            }
+            Self::Absent => f.write_str("Absent"),
+        }
+    }
+}
+
 /// What BIRD's directory holds for a session.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct BirdView<'a> {
     /// The session's file.
     pub fragment: Option<&'a str>,
+}
+
+/// Without the text, which may hold a password.
+impl fmt::Debug for BirdView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = if self.fragment.is_some() { "a file" } else { "no file" };
+        write!(f, "BirdView({there})")
+    }
 }
 
 /// What the plan of a session looks at.

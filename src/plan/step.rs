@@ -4,7 +4,7 @@ use super::action::KernelAction;
 use crate::model::InterfaceName;
 
 /// One change, of the kernel or of BIRD's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Action {
     /// A change of the kernel.
     Kernel(KernelAction),
@@ -36,10 +36,20 @@ pub enum Action {
     LoadBird,
 }
 
+/// Without the texts, which may hold passwords.
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(action) => fmt::Debug::fmt(action, f),
+            other => fmt::Display::fmt(other, f),
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kernel(action) => action.fmt(f),
+            Self::Kernel(action) => fmt::Display::fmt(action, f),
             Self::WriteFragment { name, .. } => write!(f, "write BIRD session {name}"),
             Self::RemoveFragment { name } => write!(f, "remove BIRD session {name}"),
             Self::WriteBase { path, .. } => write!(f, "write BIRD file {path}"),

@@ -1,0 +1,241 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+
+use super::worlds::WorldMaker;
+use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
+use crate::config::{self, Config};
+use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
+use crate::controller::{Board, Context, Entry, Hint, Observer, Reports, World};
+use crate::history::History;
+use crate::http::ServeError;
+use crate::kernel::keys::KeyError;
+use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
+use crate::model::PrivateKey;
+use crate::probe::{IcmpPing, ProbeSettings, Prober};
+use crate::render::RenderError;
+use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
+use crate::store::{OUTBOX, Store, StoreError};
+use crate::wire::Dialect;
+
+/// The agent's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit it was built from.
+pub const COMMIT: &str = env!("MOENET_COMMIT");
+
+/// What keeps the agent from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The WireGuard key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The Control Plane's URL or token.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The local API.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A template of the operator.
+    #[error(transparent)]
+    Template(#[from] RenderError),
+    /// The directory of templates.
+    #[error("reading templates in {path}: {source}", path = path.display())]
+    Templates {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread was ended.
+    #[error("starting was interrupted")]
+    Interrupted,
+}
+
+/// Everything the agent is made of.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// What reconciles work with.
+    pub context: Arc<Context>,
+    /// Makes worlds.
+    pub maker: WorldMaker,
+    /// Where worlds are published.
+    pub publish: watch::Sender<Arc<World>>,
+    /// The Control Plane.
+    pub client: Option<Arc<Client>>,
+    /// What it has not acknowledged.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The history.
+    pub history: Arc<History>,
+    /// What came into force, on its way into the history.
+    pub journal: Mutex<mpsc::UnboundedReceiver<Entry>>,
+    /// Told to fetch the sessions now.
+    pub sync: Notify,
+    /// Where hints go while the agent runs.
+    pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
+    /// Counts of the kernel's writes.
+    pub kernel_counters: Arc<KernelCounters>,
+    /// When the agent started.
+    pub started: Instant,
+    /// Sessions that the Control Plane listed and that do not decode, with why.
+    pub rejected: StdMutex<BTreeMap<String, String>>,
+}
+
+impl Parts {
+    /// Makes everything from the configuration, for an agent that writes.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let directory = config.state.directory.clone();
+        let store = Arc::new(blocking(move || Store::open(&directory)).await??);
+        Self::with_store(config, store).await
+    }
+
+    /// The same around a state directory that is open already: for reading only, when it is for a plan.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
+        let key = load_key(&config, store.is_writable()).await?;
+        let renderer = crate::render::Renderer::new(&templates(config.bird.templates.as_deref())?)?;
+        let kernel = Arc::new(LinuxKernel::new(kernel_options(&config)));
+        let kernel_counters = kernel.counters();
+        let committer = Committer::start(committer_config(&config));
+        let (client, outbox) = control_plane(&config, &store)?;
+        let (journal, journalled) = mpsc::unbounded_channel();
+        let checker =
+            Checker::new(&config.bird.binary, Duration::from_secs(10), Arc::clone(committer.counters()));
+        let maker = WorldMaker::new(config.clone(), Arc::clone(&store), key, renderer, checker);
+        let (publish, world) = watch::channel(Arc::new(maker.empty()));
+        let context = Context {
+            observer: Observer::new(kernel.clone(), committer.clone()),
+            kernel,
+            resolver: Resolver::start(Arc::new(SystemLookup), ResolverSettings::default()),
+            prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
+            world,
+            reports: Reports::new(outbox.clone()),
+            journal,
+            board: Board::default(),
+            keepalive: config.wireguard.persistent_keepalive_interval,
+            restarts: crate::controller::Restarts::default(),
+            hints: StdMutex::new(None),
+            max_removals: config.guard.max_removals,
+            committer,
+            store: Arc::clone(&store),
+        };
+        Ok(Self {
+            context: Arc::new(context),
+            maker,
+            publish,
+            client,
+            outbox,
+            history: Arc::new(History::new(store.dir())),
+            journal: Mutex::new(journalled),
+            sync: Notify::new(),
+            hints: Mutex::new(None),
+            kernel_counters,
+            started: Instant::now(),
+            rejected: StdMutex::default(),
+            config,
+        })
+    }
+
+    /// BIRD's control socket.
+    pub fn bird(&self) -> &BirdClient {
+        self.context.committer.client()
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| BuildError::Interrupted)
+}
+
+/// An agent that writes makes its key when there is none; a look goes without.
+async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildError> {
+    let path = config.wireguard.private_key_path.clone();
+    blocking(move || if writes || path.exists() { keys::load_or_create(&path) } else { Ok(PrivateKey::new([1; 32])) })
+        .await?
+        .map_err(BuildError::from)
+}
+
+fn templates(directory: Option<&Path>) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut found = BTreeMap::new();
+    if let Some(directory) = directory {
+        collect(directory, directory, &mut found)
+            .map_err(|source| BuildError::Templates { path: directory.to_owned(), source })?;
+    }
+    Ok(found)
+}
+
+fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(root, &path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "conf") {
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            found.insert(name, std::fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+fn kernel_options(config: &Config) -> KernelOptions {
+    let backend = match config.wireguard.backend {
+        config::Backend::Auto => Backend::Auto,
+        config::Backend::Kernel => Backend::Kernel,
+        config::Backend::Userspace => Backend::Userspace,
+    };
+    KernelOptions { backend, ..KernelOptions::default() }
+}
+
+fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
+        directory: config.bird.directory.clone(),
+        control_socket: config.bird.control_socket.clone(),
+        bird_binary: config.bird.binary.clone(),
+        manage_main_config: config.bird.manage_main_config,
+        confirm_timeout: config.bird.confirm_timeout.get(),
+        ..CommitterConfig::default()
+    }
+}
+
+fn probe_settings(config: &Config) -> ProbeSettings {
+    ProbeSettings {
+        interval: config.probe.interval.get(),
+        count: config.probe.count,
+        timeout: config.probe.timeout.get(),
+        ..ProbeSettings::default()
+    }
+}
+
+type ControlPlane = (Option<Arc<Client>>, Option<Arc<Outbox>>);
+
+fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildError> {
+    let Some(from) = config.control_plane.as_ref().filter(|_| store.is_writable()) else { return Ok((None, None)) };
+    let Some(token) = &from.token else { return Ok((None, None)) };
+    let client = Client::new(ClientOptions {
+        url: from.url.clone(),
+        router: config.node.name.clone(),
+        token: token.clone(),
+        dialect: match from.dialect {
+            config::Dialect::Reference => Dialect::Reference,
+        },
+        request_timeout: from.request_timeout.get(),
+        max_retries: from.max_retries,
+        retry_initial_delay: Duration::from_millis(from.retry_initial_delay),
+    })?;
+    let outbox = Outbox::open(&store.dir().join(OUTBOX))?;
+    Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
+}

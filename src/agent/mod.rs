@@ -1,0 +1,119 @@
+//! Wiring: build everything, run, drain.
+//!
+//! | file | task |
+//! |---|---|
+//! | `build` | makes the parts from the configuration |
+//! | `worlds` | state directory → world, whenever a hint says that it may have changed |
+//! | `poll` | Control Plane → documents; reports, heartbeats, outbox |
+//! | `journal` | what came into force → history |
+//! | `api` | answers the local API |
+//! | `metrics` | counts for Prometheus |
+
+mod api;
+mod build;
+mod journal;
+mod metrics;
+mod poll;
+mod worlds;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use build::{BuildError, Parts};
+pub use worlds::WorldMaker;
+
+use crate::config::Config;
+use crate::controller::{Hint, Key, Runner};
+use crate::http::{HttpOptions, Server};
+use crate::kernel;
+
+/// How long a stop waits for steps in progress.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting: the state directory, the key, the local API's address. Neither the
+/// Control Plane nor DNS nor BIRD does.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildError> {
+    let parts = Arc::new(Parts::build(config).await?);
+    let server = bind(&parts).await?;
+    info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
+
+    let (hints, hinted) = mpsc::unbounded_channel();
+    let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
+    let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
+    let polls = parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
+    let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
+    let http = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+    *parts.hints.lock().await = Some(hints.clone());
+    drop(hints);
+
+    // The first world is there before the first look: nothing is judged by half of what is wanted.
+    let mut ready = parts.context.world.clone();
+    let _ = ready.changed().await;
+    let runner = tokio::spawn(Runner::new(Arc::clone(&parts.context)).run(hinted));
+    stop.cancelled().await;
+    info!("stopping; tunnels and BGP sessions stay as they are");
+    parts.hints.lock().await.take();
+    let tasks = [Some(worlds), Some(events), polls, Some(runner)];
+    drain(tasks.into_iter().flatten().collect()).await;
+    drain(vec![journal]).await;
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
+        warn!(%error, "the local API ended with an error");
+    }
+    Ok(())
+}
+
+async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {
+    let options = HttpOptions {
+        listen: parts.config.server.listen.clone(),
+        token: parts.config.server.token.clone(),
+        state: Arc::new(api::Api::new(Arc::clone(parts))),
+    };
+    Server::bind(&options).await.map_err(BuildError::from)
+}
+
+/// Netlink events name a link; whoever has or wants it is looked at.
+async fn watch_kernel(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
+    let mut events = match kernel::events() {
+        Ok(events) => events,
+        Err(error) => {
+            warn!(%error, "the kernel's events cannot be heard; changes are found by looking every few seconds");
+            return;
+        }
+    };
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stop.cancelled() => return,
+        };
+        let Some(event) = event else { return };
+        let hint = match &event.interface {
+            None => Some(Hint::Everything),
+            Some(name) => parts.context.world().key_of(name).map(Hint::Key),
+        };
+        if let Some(hint) = hint {
+            let _ = hints.send(hint);
+        }
+    }
+}
+
+async fn drain(tasks: Vec<JoinHandle<()>>) {
+    let all = futures::future::join_all(tasks);
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        warn!("a task did not end in time; what it began is finished at the next start");
+    }
+}
+
+/// Hints that one key may have changed.
+pub(crate) async fn hint(parts: &Parts, key: Key) {
+    if let Some(hints) = &*parts.hints.lock().await {
+        let _ = hints.send(Hint::Key(key));
+    }
+}

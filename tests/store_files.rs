@@ -503,3 +503,16 @@ fn an_override_is_written_by_the_object_it_is_about() {
     assert_eq!(store.load().unwrap().overrides.len(), 1);
     assert!(store.remove_override(Kind::MeshPeer, &name("a")).unwrap());
 }
+
+#[test]
+fn documents_name_their_schema_when_it_is_known_where_it_is() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    assert!(state.text("mesh/a.yaml").starts_with("apiVersion:"));
+    let store = store.with_schemas("/usr/share/moenet-agent/schemas".into());
+    assert_eq!(store.write_document(&peer("a", 1400)).unwrap(), Written::Changed);
+    let line = "# yaml-language-server: $schema=/usr/share/moenet-agent/schemas/MeshPeer.json\n";
+    assert!(state.text("mesh/a.yaml").starts_with(line));
+    assert!(store.load().unwrap().edits.is_empty());
+}

@@ -1,53 +1,21 @@
 //! A full disk and a read-only file system: real ones, in a mount namespace of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod small_disk;
+
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
 use std::process::Command;
 
 use moenet_agent::document::{Document, Kind, MeshPeerSpec};
 use moenet_agent::model::{ObjectName, Secret};
 use moenet_agent::store::{Store, StoreError, Written};
-
-const INSIDE: &str = "STORE_DISK_TEST_INSIDE";
-
-/// Runs a test of this file again in a mount namespace, with a tmpfs of 256 KiB on a directory that
-/// the child finds in its environment. Where that is not allowed, it says so, and fails under CI.
-fn on_a_small_disk(test: &str, body: fn(&Path)) {
-    if let Some(dir) = std::env::var_os(INSIDE) {
-        return body(Path::new(&dir));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=256k tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
-    let status = Command::new("unshare")
-        .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
-        .arg(dir.path())
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, dir.path())
-        .status();
-    match status.map(|status| status.code()) {
-        Ok(Some(0)) => {}
-        Ok(Some(101)) => panic!("{test} failed inside the mount namespace"),
-        other => {
-            assert!(std::env::var_os("CI").is_none(), "no mount namespace to test in: {other:?}");
-            eprintln!("NOT TESTED: {test} needs a mount namespace ({other:?})");
-        }
-    }
-}
+use small_disk::{fill, on_a_small_disk, remount};
 
 fn peer(mtu: u16) -> Document<MeshPeerSpec> {
     let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
     let spec = serde_json::json!({"nodeId": 2, "mtu": mtu, "publicKey": key});
     let name: ObjectName = "a".parse().unwrap();
     Document::new(name, Some("uid-1".parse().unwrap()), 1, serde_json::from_value(spec).unwrap())
-}
-
-/// Fills the disk to the last byte; the file can be removed again.
-fn fill(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
-    while file.write_all(&[b'x'; 512]).is_ok() {}
 }
 
 #[test]
@@ -81,21 +49,17 @@ fn a_full_disk_leaves_the_last_good_and_goes_on_when_there_is_room() {
 fn a_read_only_disk_is_read_on_and_says_what_to_do() {
     on_a_small_disk("a_read_only_disk_is_read_on_and_says_what_to_do", |disk| {
         let state = disk.join("state");
-        let remount = |mode: &str| {
-            let status = Command::new("mount").args(["-o", &format!("remount,{mode}")]).arg(disk).status();
-            assert!(status.unwrap().success());
-        };
         let store = Store::open(&state).unwrap();
         store.write_document(&peer(1400)).unwrap();
         store.confirm().unwrap();
         drop(store);
-        remount("ro");
+        remount(disk, "ro");
         let store = Store::open(&state).unwrap();
         assert!(store.load().unwrap().complete);
         assert_eq!(store.write_document(&peer(1400)).unwrap(), Written::Unchanged);
         let error = store.write_document(&peer(1410)).unwrap_err().to_string();
         assert!(error.contains("read-only") && error.contains("remount"), "{error}");
-        remount("rw");
+        remount(disk, "rw");
         assert_eq!(store.write_document(&peer(1410)).unwrap(), Written::Changed);
     });
 }

@@ -1,75 +1,16 @@
 //! The state directory, with everything in it that an editor, a disk or an operator can do to it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod store_support;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use moenet_agent::document::{Document, Kind, MaintenanceSpec, MeshPeerSpec, Metadata, OverrideSpec};
+use moenet_agent::document::{Document, Kind, MaintenanceSpec, OverrideSpec};
 use moenet_agent::model::{ObjectName, Secret};
-use moenet_agent::store::{
-    Absorbed, AppliedBody, AppliedDocument, Change, Snapshot, Store, StoreError, Written,
-};
-
-const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-
-struct State {
-    dir: tempfile::TempDir,
-}
-
-impl State {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn open(&self) -> Store {
-        let store = Store::open(&self.root()).unwrap();
-        store.confirm().unwrap();
-        store
-    }
-
-    fn put(&self, path: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.root().join(path), text).unwrap();
-    }
-
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root().join(path)).unwrap()
-    }
-}
-
-fn name(text: &str) -> ObjectName {
-    text.parse().unwrap()
-}
-
-fn peer(object: &str, mtu: u16) -> Document<MeshPeerSpec> {
-    let spec = serde_json::json!({"nodeId": 2, "mtu": mtu, "publicKey": KEY});
-    let spec = serde_json::from_value(spec).unwrap();
-    Document::new(name(object), Some("uid-1".parse().unwrap()), 1, spec)
-}
-
-fn own(object: &str) -> String {
-    format!(
-        "# mine\napiVersion: moenet.work/v1\nkind: MeshPeer\nmetadata: {{name: {object}}}\nspec: {{nodeId: 2, publicKey: {KEY}}}\n"
-    )
-}
-
-fn applied(object: &str) -> AppliedDocument {
-    let metadata = Metadata { name: name(object), uid: None, generation: 1 };
-    AppliedDocument::new(Kind::MeshPeer, metadata, AppliedBody::default())
-}
-
-fn mtu(snapshot: &Snapshot, object: &str) -> u64 {
-    let stored = snapshot.mesh[&name(object)].as_ref().unwrap();
-    u64::from(stored.document.spec.mtu.unwrap().get())
-}
-
-fn problem(snapshot: &Snapshot, object: &str) -> String {
-    snapshot.mesh[&name(object)].as_ref().unwrap_err().to_string()
-}
+use moenet_agent::store::{Store, StoreError, Written};
+use store_support::{State, applied, mtu, name, own, peer, problem};
 
 #[test]
 fn what_is_no_document_is_present_and_invalid_and_never_absent() {
@@ -351,109 +292,6 @@ fn maintenance_is_written_over_whoever_wrote_it() {
 }
 
 #[test]
-fn an_edit_in_place_becomes_an_override_also_across_a_restart() {
-    let state = State::new();
-    let store = state.open();
-    store.write_document(&peer("a", 1400)).unwrap();
-    let synced = state.text("mesh/a.yaml");
-    drop(store);
-    state.put("mesh/a.yaml", synced.replace("mtu: 1400", "mtu: 1380"));
-    let store = Store::open(&state.root()).unwrap();
-
-    let refused = store.write_document(&peer("a", 1410)).unwrap_err();
-    assert!(matches!(refused, StoreError::EditedInPlace { .. }), "{refused}");
-    let edits = store.load().unwrap().edits;
-    assert!(matches!(edits[0].change, Change::Edited { .. }) && edits.len() == 1, "{edits:?}");
-    let now = "2026-11-23T00:00:00Z".parse().unwrap();
-    assert!(matches!(store.absorb(&edits[0], now).unwrap(), Absorbed::Overridden(_)));
-    assert_eq!(state.text("mesh/a.yaml"), synced);
-
-    let snapshot = store.load().unwrap();
-    assert!(snapshot.edits.is_empty());
-    let kept = snapshot.overrides[&(Kind::MeshPeer, name("a"))].as_ref().unwrap();
-    assert_eq!(kept.document.spec.reason, "edited in place");
-    assert_eq!(serde_json::to_value(&kept.document.spec.set).unwrap(), serde_json::json!({"mtu": 1380}));
-    store.write_document(&peer("a", 1410)).unwrap();
-    assert!(store.load().unwrap().edits.is_empty());
-}
-
-#[test]
-fn the_remarks_on_top_of_an_override_survive_an_edit_in_place() {
-    let state = State::new();
-    let store = state.open();
-    store.write_document(&peer("a", 1400)).unwrap();
-    let head = "# ticket 42\napiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: a}\n";
-    state.put("overrides/mesh/a.yaml", format!("{head}spec: {{reason: r, set: {{nodeId: 3}}}}\n"));
-    state.put("mesh/a.yaml", state.text("mesh/a.yaml").replace("1400", "1380"));
-    let edits = store.load().unwrap().edits;
-    store.absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap()).unwrap();
-    let text = state.text("overrides/mesh/a.yaml");
-    assert!(
-        text.starts_with("# ticket 42\n") && text.contains("nodeId: 3") && text.contains("mtu: 1380"),
-        "{text}"
-    );
-}
-
-#[test]
-fn a_deleted_synced_document_is_put_back() {
-    let state = State::new();
-    let store = state.open();
-    store.write_document(&peer("a", 1400)).unwrap();
-    let synced = state.text("mesh/a.yaml");
-    fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
-    let edits = store.load().unwrap().edits;
-    assert_eq!(edits[0].change, Change::Deleted);
-    let now = "2026-11-23T00:00:00Z".parse().unwrap();
-    assert_eq!(store.absorb(&edits[0], now).unwrap(), Absorbed::Restored);
-    assert_eq!(state.text("mesh/a.yaml"), synced);
-    assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
-    assert!(store.load().unwrap().edits.is_empty(), "what the sync removes stays away");
-}
-
-#[test]
-fn a_crash_in_the_middle_of_a_sync_is_no_edit() {
-    let state = State::new();
-    let store = state.open();
-    store.write_document(&peer("a", 1400)).unwrap();
-    let old = state.text("mesh/a.yaml");
-    let new = old.replace("1400", "1410");
-    for document in [&old, &new] {
-        state.put(".synced/mesh/a.yaml", &old);
-        state.put(".synced/mesh/a.yaml.next", &new);
-        state.put("mesh/a.yaml", document);
-        state.put("mesh/.moenet-tmp-x", "half");
-        let again = state.dir.path().join("again");
-        fs::rename(state.root(), &again).unwrap();
-        let store = Store::open(&again).map_err(|error| error.to_string());
-        assert!(store.is_err(), "the lock moves with the directory");
-        fs::rename(&again, state.root()).unwrap();
-    }
-    drop(store);
-    for document in [&old, &new] {
-        state.put(".synced/mesh/a.yaml", &old);
-        state.put(".synced/mesh/a.yaml.next", &new);
-        state.put("mesh/a.yaml", document);
-        let store = Store::open(&state.root()).unwrap();
-        assert!(store.load().unwrap().edits.is_empty());
-        assert!(!state.root().join("mesh/.moenet-tmp-x").exists());
-        assert!(!state.root().join(".synced/mesh/a.yaml.next").exists());
-    }
-}
-
-#[test]
-fn remarks_in_a_synced_document_are_no_edit_and_a_lost_uid_makes_it_the_operators() {
-    let state = State::new();
-    let store = state.open();
-    store.write_document(&peer("a", 1400)).unwrap();
-    let synced = state.text("mesh/a.yaml");
-    state.put("mesh/a.yaml", format!("# looks good\n{synced}"));
-    assert!(store.load().unwrap().edits.is_empty());
-    state.put("mesh/a.yaml", synced.replace("  uid: uid-1\n", ""));
-    assert!(store.load().unwrap().edits.is_empty());
-    assert!(matches!(store.write_document(&peer("a", 1410)), Err(StoreError::OperatorOwned { .. })));
-}
-
-#[test]
 fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
     let state = State::new();
     let store = state.open();
@@ -502,4 +340,17 @@ fn an_override_is_written_by_the_object_it_is_about() {
     assert!(store.write_document(&document).is_err());
     assert_eq!(store.load().unwrap().overrides.len(), 1);
     assert!(store.remove_override(Kind::MeshPeer, &name("a")).unwrap());
+}
+
+#[test]
+fn documents_name_their_schema_when_it_is_known_where_it_is() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    assert!(state.text("mesh/a.yaml").starts_with("apiVersion:"));
+    let store = store.with_schemas("/usr/share/moenet-agent/schemas".into());
+    assert_eq!(store.write_document(&peer("a", 1400)).unwrap(), Written::Changed);
+    let line = "# yaml-language-server: $schema=/usr/share/moenet-agent/schemas/MeshPeer.json\n";
+    assert!(state.text("mesh/a.yaml").starts_with(line));
+    assert!(store.load().unwrap().edits.is_empty());
 }

@@ -173,7 +173,11 @@ impl History {
             changed.retain(|_, content| content.is_some());
         }
         let stream = stream(&recorded.cause, tip.as_ref(), &changed);
-        self.git.feed("commit", &["fast-import", "--quiet", "--done", "--date-format=raw"], stream).await?;
+        let import = ["fast-import", "--quiet", "--done", "--date-format=raw"];
+        if let Err(error) = self.git.feed("commit", &import, stream).await {
+            self.remove_leftovers();
+            return Err(error);
+        }
         self.refresh_index().await;
         self.tip().await
     }

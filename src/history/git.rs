@@ -126,9 +126,15 @@ impl Git {
     }
 }
 
-/// Git's own words, in one line.
+/// Git's own words, in one line, and what to do when the disk is the reason.
 fn reason(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
-    if lines.is_empty() { output.status.to_string() } else { lines.join("; ") }
+    let said = |line: &&str| !line.is_empty() && !line.contains("dumping crash report");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(said).take(4).collect();
+    let reason = if lines.is_empty() { output.status.to_string() } else { lines.join("; ") };
+    let full = ["No space left", "Out of diskspace", "Disk quota exceeded"]
+        .iter()
+        .any(|words| reason.contains(words));
+    let advice = if full { ". The disk is full: make room, and the history goes on by itself" } else { "" };
+    reason + advice
 }

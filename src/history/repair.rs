@@ -84,6 +84,13 @@ impl History {
         Ok(aside)
     }
 
+    /// Removes what failing imports leave; on a full disk there is some with each try.
+    pub(super) fn remove_leftovers(&self) {
+        remove_named(&self.git_dir(), "fast_import_crash_", Duration::ZERO);
+        // A young one may be that of an operator's own git.
+        remove_named(&self.git_dir().join("objects/pack"), "tmp_pack_", STALE);
+    }
+
     /// Removes locks that nobody holds any more.
     fn remove_stale_locks(&self) {
         let git_dir = self.git_dir();
@@ -94,6 +101,17 @@ impl History {
         for lock in locks.into_iter().filter(|lock| is_stale(lock)) {
             tracing::warn!(lock = %lock.display(), "removing the lock of a git that is gone");
             let _ = fs::remove_file(lock);
+        }
+    }
+}
+
+/// Removes the files of a folder whose name starts so and that are older than this.
+fn remove_named(folder: &Path, start: &str, older: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|found| found.modified()).ok();
+        let age = modified.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        if entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) && age >= older {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

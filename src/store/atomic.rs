@@ -14,20 +14,27 @@ pub(super) const TEMPORARY: &str = ".moenet-tmp-";
 /// Replaces a file: temporary file in the same directory, fsync, rename, fsync of the directory.
 /// On any error the old file is as it was, and the temporary one is gone.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    replace(directory, path, bytes, mode).map_err(StoreError::io("write", path))
+    replace(path, bytes, mode, true).map_err(StoreError::io("write", path))
 }
 
-fn replace(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Replaces a file whole, without waiting for the disk: for what is observed again after a power cut.
+pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    replace(path, bytes, mode, false).map_err(StoreError::io("write", path))
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
     // Created with 0600, so that a secret is never readable by others, not even for a moment.
     let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
     file.write_all(bytes)?;
     if mode != 0o600 {
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
     }
-    file.as_file().sync_all()?;
+    if durable {
+        file.as_file().sync_all()?;
+    }
     file.persist(path).map_err(|error| error.error)?;
-    sync_directory(directory)
+    if durable { sync_directory(directory) } else { Ok(()) }
 }
 
 /// Makes a rename or removal in this directory survive a power cut.

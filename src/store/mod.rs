@@ -52,6 +52,8 @@ pub struct Store {
     /// Held during a whole pass and a whole write, so that a listing never sees half a write.
     caches: Mutex<Caches>,
     writes: AtomicU64,
+    /// Where the schemas are, for the first line of what the agent writes.
+    schemas: Option<PathBuf>,
 }
 
 impl Store {
@@ -71,8 +73,13 @@ impl Store {
             held.set_unproven(&dir, true)?;
         }
         create_layout(&dir)?;
-        let store =
-            Self { dir, held: Some(Mutex::new(held)), caches: Mutex::default(), writes: AtomicU64::new(0) };
+        let store = Self {
+            dir,
+            held: Some(Mutex::new(held)),
+            caches: Mutex::default(),
+            writes: AtomicU64::new(0),
+            schemas: None,
+        };
         store.sweep();
         store.finish_writes()?;
         Ok(store)
@@ -85,7 +92,14 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        Ok(Self { dir, held: None, caches: Mutex::default(), writes: AtomicU64::new(0) })
+        Ok(Self { dir, held: None, caches: Mutex::default(), writes: AtomicU64::new(0), schemas: None })
+    }
+
+    /// Lets the documents that the agent writes name their schema, so that editors complete and check
+    /// them: `<schemas>/BgpSession.json`. Without it they name none.
+    #[must_use]
+    pub fn with_schemas(self, schemas: PathBuf) -> Self {
+        Self { schemas: Some(schemas), ..self }
     }
 
     /// The state directory, without symbolic links.

@@ -47,7 +47,7 @@ impl Store {
             return Err(StoreError::Bug("an override is written with write_override".into()));
         }
         let place = Place::document(S::KIND, &document.metadata.name);
-        let text = to_yaml(document)?;
+        let text = self.text_of(document)?;
         let _one_at_a_time = self.caches();
         drop(self.writable()?);
         let current = read::text(&self.path(&place))?;
@@ -213,6 +213,13 @@ impl Store {
         Ok(Written::Changed)
     }
 
+    /// The text of a document's file; its first line names the schema, when it is known where that is.
+    fn text_of<S: Spec>(&self, document: &Document<S>) -> Result<String, StoreError> {
+        let schema = self.schemas.as_ref().map(|dir| dir.join(format!("{}.json", S::KIND)));
+        let line = schema.map(|path| format!("# yaml-language-server: $schema={}\n", path.display()));
+        Ok(line.unwrap_or_default() + &to_yaml(document)?)
+    }
+
     /// Refuses to write over what an operator wrote.
     fn check_owner<S: Spec>(&self, place: &Place, current: &str) -> Result<(), StoreError> {
         let path = self.path(place);
@@ -300,7 +307,12 @@ impl Store {
         if read::text(&path).ok().flatten().is_some_and(|current| current.text == text) {
             return Ok(Written::Unchanged);
         }
-        self.put(&path, &text)?;
+        if place.area == Area::Status {
+            // A thousand of these change in a minute; a disk has better to do than to wait for them.
+            self.put_with(&path, &text, atomic::write_lightly)?;
+        } else {
+            self.put(&path, &text)?;
+        }
         Ok(Written::Changed)
     }
 
@@ -312,10 +324,19 @@ impl Store {
     }
 
     fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        self.put_with(path, text, atomic::write)
+    }
+
+    fn put_with(
+        &self,
+        path: &Path,
+        text: &str,
+        write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         if let Some(parent) = path.parent() {
             create_folder(parent, 0o755)?;
         }
-        atomic::write(path, text.as_bytes(), 0o644)?;
+        write(path, text.as_bytes(), 0o644)?;
         self.count(1);
         Ok(())
     }

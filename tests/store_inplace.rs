@@ -1,0 +1,141 @@
+//! Edits by hand of what the sync wrote: none is lost, and none is made up.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod store_support;
+
+use std::fs;
+
+use moenet_agent::document::Kind;
+use moenet_agent::store::{Absorbed, Change, Store, StoreError};
+use store_support::{State, name, own, peer};
+
+#[test]
+fn an_edit_in_place_becomes_an_override_also_across_a_restart() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    drop(store);
+    state.put("mesh/a.yaml", synced.replace("mtu: 1400", "mtu: 1380"));
+    let store = Store::open(&state.root()).unwrap();
+
+    let refused = store.write_document(&peer("a", 1410)).unwrap_err();
+    assert!(matches!(refused, StoreError::EditedInPlace { .. }), "{refused}");
+    let edits = store.load().unwrap().edits;
+    assert!(matches!(edits[0].change, Change::Edited { .. }) && edits.len() == 1, "{edits:?}");
+    let now = "2026-11-23T00:00:00Z".parse().unwrap();
+    assert!(matches!(store.absorb(&edits[0], now).unwrap(), Absorbed::Overridden(_)));
+    assert_eq!(state.text("mesh/a.yaml"), synced);
+
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.edits.is_empty());
+    let kept = snapshot.overrides[&(Kind::MeshPeer, name("a"))].as_ref().unwrap();
+    assert_eq!(kept.document.spec.reason, "edited in place");
+    assert_eq!(serde_json::to_value(&kept.document.spec.set).unwrap(), serde_json::json!({"mtu": 1380}));
+    store.write_document(&peer("a", 1410)).unwrap();
+    assert!(store.load().unwrap().edits.is_empty());
+}
+
+#[test]
+fn the_remarks_on_top_of_an_override_survive_an_edit_in_place() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let head = "# ticket 42\napiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: a}\n";
+    state.put("overrides/mesh/a.yaml", format!("{head}spec: {{reason: r, set: {{nodeId: 3}}}}\n"));
+    state.put("mesh/a.yaml", state.text("mesh/a.yaml").replace("1400", "1380"));
+    let edits = store.load().unwrap().edits;
+    store.absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap()).unwrap();
+    let text = state.text("overrides/mesh/a.yaml");
+    assert!(
+        text.starts_with("# ticket 42\n") && text.contains("nodeId: 3") && text.contains("mtu: 1380"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_deleted_synced_document_is_put_back() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
+    let edits = store.load().unwrap().edits;
+    assert_eq!(edits[0].change, Change::Deleted);
+    let now = "2026-11-23T00:00:00Z".parse().unwrap();
+    assert_eq!(store.absorb(&edits[0], now).unwrap(), Absorbed::Restored);
+    assert_eq!(state.text("mesh/a.yaml"), synced);
+    assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
+    assert!(store.load().unwrap().edits.is_empty(), "what the sync removes stays away");
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_sync_is_no_edit() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let old = state.text("mesh/a.yaml");
+    let new = old.replace("1400", "1410");
+    drop(store);
+    for document in [&old, &new] {
+        state.put(".synced/mesh/a.yaml", &old);
+        state.put(".synced/mesh/a.yaml.next", &new);
+        state.put("mesh/a.yaml", document);
+        state.put("mesh/.moenet-tmp-x", "half");
+        let store = Store::open(&state.root()).unwrap();
+        assert!(store.load().unwrap().edits.is_empty());
+        assert!(!state.root().join("mesh/.moenet-tmp-x").exists());
+        assert!(!state.root().join(".synced/mesh/a.yaml.next").exists());
+    }
+}
+
+#[test]
+fn remarks_in_a_synced_document_are_no_edit_and_a_lost_uid_makes_it_the_operators() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    state.put("mesh/a.yaml", format!("# looks good\n{synced}"));
+    assert!(store.load().unwrap().edits.is_empty());
+    state.put("mesh/a.yaml", synced.replace("  uid: uid-1\n", ""));
+    assert!(store.load().unwrap().edits.is_empty());
+    assert!(matches!(store.write_document(&peer("a", 1410)), Err(StoreError::OperatorOwned { .. })));
+}
+
+#[test]
+fn an_invalid_override_keeps_the_edit_where_it_is() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    state.put("overrides/mesh/a.yaml", "half");
+    let edited = state.text("mesh/a.yaml").replace("1400", "1380");
+    state.put("mesh/a.yaml", &edited);
+    let edits = store.load().unwrap().edits;
+    let error = store.absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap()).unwrap_err();
+    assert!(matches!(error, StoreError::Document(_)), "{error}");
+    assert_eq!((state.text("mesh/a.yaml"), state.text("overrides/mesh/a.yaml")), (edited, "half".to_owned()));
+}
+
+#[test]
+fn an_edit_that_goes_on_is_not_put_back_over() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    state.put("mesh/a.yaml", synced.replace("1400", "1380"));
+    let edits = store.load().unwrap().edits;
+    state.put("mesh/a.yaml", synced.replace("1400", "1390"));
+    store.absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap()).unwrap();
+    assert!(state.text("mesh/a.yaml").contains("1390"), "the later edit is found by the next listing");
+    assert_eq!(store.load().unwrap().edits.len(), 1);
+}
+
+#[test]
+fn an_operators_own_document_is_no_edit() {
+    let state = State::new();
+    let store = state.open();
+    state.put("mesh/a.yaml", own("a"));
+    assert!(store.load().unwrap().edits.is_empty());
+    assert_eq!(state.text("mesh/a.yaml"), own("a"));
+    assert!(!store.remove_document(Kind::MeshPeer, &name("b")).unwrap());
+}

@@ -23,6 +23,7 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.
 
+pub mod agent;
 pub mod bird;
 pub mod config;
 pub mod control_plane;

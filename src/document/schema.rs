@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     BgpSessionSpec, Document, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec,
+    RoutingPolicySpec, Spec, StatusDocument,
 };
 
 /// The schema of a kind's documents, as `schemas/<Kind>.json` holds it.
@@ -19,6 +19,14 @@ pub fn schema(kind: Kind) -> Value {
         Kind::IbgpPeer => of::<IbgpPeerSpec>(),
         Kind::Override => of::<OverrideSpec>(),
     }
+}
+
+/// The schema of the documents below `status/`, as `schemas/Status.json` holds it.
+pub fn status_schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<StatusDocument>().to_value();
+    schema["title"] = json!("Status");
+    schema
 }
 
 fn of<S: Spec>() -> Value {

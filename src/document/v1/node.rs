@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Kind, Spec};
 use crate::model::{Asn, LinkLocal};
 
-/// Who this router is (`GET config`; semantics, section 7).
+/// Who this router is (`GET config`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeSpec {

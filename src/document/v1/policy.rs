@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Kind, Spec};
 use crate::model::{Bandwidth, NodeType, Port};
 
-/// Filters, limits, RPKI and classes (`GET bird-config`; semantics, section 7). What is missing or zero on
+/// Filters, limits, RPKI and classes (`GET bird-config`). What is missing or zero on
 /// the wire is absent here, and what is absent has a safe default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

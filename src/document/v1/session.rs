@@ -10,7 +10,7 @@ use crate::model::{
     PublicKey, TunnelType,
 };
 
-/// One external peering: a tunnel and the BGP session in it (semantics, section 2).
+/// One external peering: a tunnel and the BGP session in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpSessionSpec {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use moenet_agent::document::{
     BgpSessionSpec, Document, Kind, NodeSpec, OverrideSpec, StatusDocument, parse, parse_value,
 };
-use moenet_agent::effective::{Defaults, Router, Session, merge};
-use moenet_agent::model::AdminState;
+use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
+use moenet_agent::model::{Endpoint, PresharedKey, Secret};
 use moenet_agent::plan::kernel_view::KernelView;
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
 use serde_json::Value;
@@ -118,28 +118,53 @@ fn sessions() -> BTreeMap<String, (Document<BgpSessionSpec>, BgpSessionSpec)> {
     sessions
 }
 
+/// The sessions among the examples.
+fn examples() -> Vec<Document<BgpSessionSpec>> {
+    let texts = documents(&repository().join("examples/documents"))
+        .into_iter()
+        .map(|path| fs::read_to_string(path).unwrap());
+    texts.filter_map(|text| parse(&text).ok()).collect()
+}
+
+/// The secrets that the samples name.
+fn secrets() -> Secrets {
+    let psk = PresharedKey::new([5; 32]).to_base64();
+    Secrets::from([
+        ("secrets/classic.psk".to_owned(), psk),
+        ("secrets/classic.bgp".to_owned(), Secret::new("not a real one".to_owned())),
+    ])
+}
+
 #[test]
-fn the_sample_sessions_resolve_and_plan_on_a_fresh_router() {
+fn sessions_of_the_state_directory_and_of_the_examples_plan_on_a_fresh_router() {
     let node: Document<NodeSpec> = load("node.yaml");
     let router = Router::new(node.metadata.name.as_str(), &node.spec, our_key());
-    let sessions = sessions();
-    assert!(!sessions.is_empty());
-    for (document, spec) in sessions.into_values() {
+    let mut all: Vec<_> = sessions().into_values().collect();
+    all.extend(examples().into_iter().map(|document| (document.clone(), document.spec)));
+    assert!(all.len() >= 5, "samples are missing");
+    for (document, spec) in all {
         let name = &document.metadata.name;
         let filled = spec.filled(&router, &Defaults::default());
-        let session = Session::resolve(name, &document.uid(), &filled, &router, &BTreeMap::new()).unwrap();
-        assert_eq!(session.admin_state, AdminState::Enabled);
-        let tunnel = WantedTunnel::of_session(&session, &private_key(), our_key(), None).unwrap();
-        let kernel = KernelView::default();
-        let now = "2026-11-23T20:00:00Z".parse().unwrap();
-        let view =
-            TunnelView { kernel: &kernel, creating: None, resolved: None, endpoint_changed: false, now };
-        let desired = Desired::Present { tunnel: &tunnel, fragment: "" };
-        let seen = Observed { tunnel: view, bird: BirdView::default() };
-        let plan = plan(name, &session.uid, &desired, &seen).unwrap();
-        let steps: Vec<_> = plan.steps.iter().map(ToString::to_string).collect();
-        assert!(steps[0].starts_with(&format!("create WireGuard link {name}")), "{steps:?}");
+        let session = Session::resolve(name, &document.uid(), &filled, &router, &secrets()).unwrap();
+        let steps = plan_on_nothing(&session);
+        assert!(steps[0].starts_with("create "), "{steps:?}");
+        assert!(steps[0].ends_with(&format!(
+            "link {0} (tunnel.interface: want {0}, have nothing)",
+            session.tunnel.interface
+        )));
     }
+}
+
+fn plan_on_nothing(session: &Session) -> Vec<String> {
+    let kernel = KernelView::default();
+    let resolved = session.tunnel.endpoint.as_ref().and_then(Endpoint::address);
+    let tunnel = WantedTunnel::of_session(session, &private_key(), our_key(), resolved).unwrap();
+    let now = "2026-11-23T20:00:00Z".parse().unwrap();
+    let view = TunnelView { kernel: &kernel, creating: None, resolved, endpoint_changed: false, now };
+    let desired = Desired::Present { tunnel: &tunnel, fragment: "" };
+    let seen = Observed { tunnel: view, bird: BirdView::default() };
+    let plan = plan(&session.name, &session.uid, &desired, &seen).unwrap();
+    plan.steps.iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod rules;
 #[path = "schemas/samples.rs"]
 mod samples;
 mod support;
+#[path = "schemas/types.rs"]
+mod types;
 
 use std::fs;
 use std::path::{Path, PathBuf};

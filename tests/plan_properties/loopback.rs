@@ -91,7 +91,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_nodes_addresses_are_there_after_one_round_and_then_nothing_is_left_to_do(mut world in world()) {

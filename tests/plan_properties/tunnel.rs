@@ -124,7 +124,7 @@ fn actions(plan: &Plan) -> impl Iterator<Item = &KernelAction> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_applied_gives_what_was_wanted_and_is_then_empty(mut world in world()) {

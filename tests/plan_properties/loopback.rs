@@ -116,7 +116,9 @@ proptest! {
 
     #[test]
     fn on_a_shared_interface_only_what_we_put_there_is_removed(mut world in world()) {
-        prop_assume!(world.link().is_some_and(|link| !link.mark.is(&uid())));
+        if world.link().is_none_or(|link| link.mark.is(&uid())) {
+            return Ok(());
+        }
         let strange = world.strange();
         let plan = world.plan();
         world.apply(&plan, plan.steps.len());

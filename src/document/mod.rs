@@ -11,6 +11,6 @@ pub mod v1;
 
 pub use codec::{DocumentError, parse, parse_value, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
-pub use schema::schema;
 pub(crate) use schema::with_nearest;
+pub use schema::{schema, status_schema};
 pub use v1::*;

@@ -52,7 +52,10 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
     json_patch::merge(&mut after, &patch);
     let merged = serde_path_to_error::deserialize(after).map_err(|error| {
         let text = crate::document::with_nearest(&error.inner().to_string());
-        broken(&format!("spec.{}", error.path()), &text)
+        // The path of the specification as a whole is ".": something is missing in it.
+        let path = error.path().to_string();
+        let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
+        broken(&field, &text)
     })?;
     let overridden = leaves(&patch).into_keys().map(|path| {
         let was = before.pointer(&format!("/{}", path.replace('.', "/"))).cloned().unwrap_or_default();

@@ -140,7 +140,9 @@ impl FromStr for Bandwidth {
 
 impl fmt::Display for Bandwidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, letter) = if self.kbit >= 1_000_000 { (1_000_000, 'G') } else { (1_000, 'M') };
+        // Three digits after the point are whole Mbit/s of a Gbit/s; anything finer is told in M.
+        let whole = self.kbit >= 1_000_000 && self.kbit.is_multiple_of(1_000);
+        let (unit, letter) = if whole { (1_000_000, 'G') } else { (1_000, 'M') };
         let fraction = format!("{:03}", self.kbit % unit * 1_000 / unit);
         match fraction.trim_end_matches('0') {
             "" => write!(f, "{}{letter}", self.kbit / unit),

@@ -12,7 +12,7 @@ pub(super) struct Found<'a> {
     pub(super) keep: Option<&'a Link>,
     /// A link of ours that is of another kind and must go first.
     pub(super) replace: Option<&'a Link>,
-    /// Whether the link that stays still has to be marked.
+    /// Whether the link does not carry our mark yet.
     pub(super) unmarked: bool,
 }
 
@@ -26,10 +26,14 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
         let same = is_kind(link, &wanted.kind);
         return Ok(Found { keep: same.then_some(link), replace: (!same).then_some(link), unmarked: false });
     }
-    let half_created = view.creating == Some(&wanted.interface) && is_blank(link);
+    let half_created = view.creating == Some(&wanted.interface) && is_tunnel(link) && is_blank(link);
     let adopted = wanted.adopt && link.wireguard.is_some();
     if link.mark == Mark::None && is_kind(link, &wanted.kind) && (half_created || adopted) {
         return Ok(Found { keep: Some(link), replace: None, unmarked: true });
+    }
+    // Half made, and meanwhile another kind is wanted, or the neighbour's name resolves to another place.
+    if link.mark == Mark::None && half_created {
+        return Ok(Found { keep: None, replace: Some(link), unmarked: true });
     }
     Err(refusal(wanted, link))
 }
@@ -89,6 +93,8 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     let interface = || wanted.interface.clone();
     let mut steps = Vec::new();
     if found.replace.is_some() {
+        // Nothing is ever deleted that does not carry our mark.
+        steps.extend(found.unmarked.then(|| mark(wanted)));
         let action = KernelAction::DeleteLink { interface: interface(), uid: wanted.uid.clone() };
         steps.push(Step::kernel(action, Drift::new("tunnel.type", &wanted.kind, "another kind of link")));
     }
@@ -97,8 +103,7 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         steps.push(Step::kernel(action, Drift::missing("tunnel.interface", &wanted.interface)));
     }
     if found.keep.is_none() || found.unmarked {
-        let action = KernelAction::SetMark { interface: interface(), uid: wanted.uid.clone() };
-        steps.push(Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid)));
+        steps.push(mark(wanted));
     }
     if lacks_ipv6(found.keep) {
         steps.extend(mtu(wanted, found.keep));
@@ -108,6 +113,11 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         steps.push(Step::kernel(action, Drift::new("tunnel.addrgenmode", "none", "kernel-made addresses")));
     }
     steps
+}
+
+fn mark(wanted: &WantedTunnel) -> Step {
+    let action = KernelAction::SetMark { interface: wanted.interface.clone(), uid: wanted.uid.clone() };
+    Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid))
 }
 
 /// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and refuses whatever has to do

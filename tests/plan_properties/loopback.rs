@@ -91,7 +91,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_nodes_addresses_are_there_after_one_round_and_then_nothing_is_left_to_do(mut world in world()) {
@@ -116,7 +116,9 @@ proptest! {
 
     #[test]
     fn on_a_shared_interface_only_what_we_put_there_is_removed(mut world in world()) {
-        prop_assume!(world.link().is_some_and(|link| !link.mark.is(&uid())));
+        if world.link().is_none_or(|link| link.mark.is(&uid())) {
+            return Ok(());
+        }
         let strange = world.strange();
         let plan = world.plan();
         world.apply(&plan, plan.steps.len());

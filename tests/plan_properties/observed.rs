@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use moenet_agent::model::{InterfaceName, Port, PresharedKey, PublicKey};
+use moenet_agent::plan::action::NewLink;
 use moenet_agent::plan::kernel_view::{
     Address, GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard, WireGuardPeer,
 };
@@ -38,7 +39,8 @@ pub(crate) fn now() -> Timestamp {
 #[derive(Debug, Clone)]
 enum There {
     Nothing,
-    HalfCreated,
+    /// As it was to be when it was made, which may not be what is wanted now.
+    HalfCreated(NewLink),
     Ours(Link),
     /// Of another object, of another program, or without any mark.
     Foreign(Link),
@@ -47,7 +49,7 @@ enum There {
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let there = prop_oneof![
         2 => Just(There::Nothing),
-        1 => Just(There::HalfCreated),
+        1 => wanted().prop_map(|wanted| There::HalfCreated(wanted.tunnel.kind)),
         4 => link(Mark::Ours(uid())).prop_map(There::Ours),
         2 => (link(Mark::None), mark()).prop_map(|(link, mark)| There::Foreign(Link { mark, ..link })),
     ];
@@ -81,8 +83,8 @@ fn place(kernel: &mut ModelKernel, wanted: &Wanted, there: There) -> Option<Inte
             }
             kernel.insert(&name, link);
         }
-        There::HalfCreated => {
-            let link = new_link(&wanted.tunnel.kind, kernel.userspace).unwrap();
+        There::HalfCreated(kind) => {
+            let link = new_link(&kind, kernel.userspace).unwrap();
             kernel.insert(&name, link);
             kernel.markable.insert(name.clone());
             return Some(name);

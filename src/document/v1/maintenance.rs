@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{Kind, Spec};
 
-/// Whether the router is drained (RFC 8326; semantics, section 4). Editing this document does the same
+/// Whether the router is drained (RFC 8326). Editing this document does the same
 /// as the calls of the local API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -14,7 +14,8 @@ pub struct MeshPeerSpec {
     #[serde(default)]
     pub admin_state: AdminState,
     /// The peer's node id.
-    #[schemars(range(min = 1))]
+    #[serde(deserialize_with = "super::rules::positive")]
+    #[schemars(range(min = 1), example = 2)]
     pub node_id: u16,
     /// Name of the tunnel's interface. Default: `mesh_<name>`, cut to 15 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,12 +30,15 @@ pub struct MeshPeerSpec {
     pub listen_port: Option<Port>,
     /// MTU in bytes. Default: 1420.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 1420))]
     pub mtu: Option<Mtu>,
     /// The peer's loopback IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "172.23.105.178")]
     pub loopback_ipv4: Option<Ipv4Addr>,
     /// The peer's loopback IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "fd48:4242:420::2")]
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// Whether the peer is a route reflector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,13 +57,16 @@ pub struct IbgpPeerSpec {
     #[serde(default)]
     pub admin_state: AdminState,
     /// The neighbour's node id.
-    #[schemars(range(min = 1))]
+    #[serde(deserialize_with = "super::rules::positive")]
+    #[schemars(range(min = 1), example = 2)]
     pub node_id: u16,
     /// The neighbour's loopback IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "172.23.105.178")]
     pub loopback_ipv4: Option<Ipv4Addr>,
     /// The neighbour's loopback IPv6 address; the session runs over it when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "fd48:4242:420::2")]
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// Whether the neighbour is a route reflector.
     #[serde(default)]

@@ -5,6 +5,7 @@ mod mesh;
 mod node;
 mod overrides;
 mod policy;
+mod rules;
 mod session;
 mod status;
 

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Kind, Spec};
 use crate::model::{Asn, LinkLocal};
 
-/// Who this router is (`GET config`; semantics, section 7).
+/// Who this router is (`GET config`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeSpec {
     /// Number of the router in its network, 1..65535.
-    #[schemars(range(min = 1))]
+    #[serde(deserialize_with = "super::rules::positive")]
+    #[schemars(range(min = 1), example = 1)]
     pub id: u16,
     /// Our AS number.
     pub asn: Asn,
@@ -21,9 +22,11 @@ pub struct NodeSpec {
     pub region: Option<String>,
     /// The loopback IPv4 address; the router id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "172.23.105.177")]
     pub loopback_ipv4: Option<Ipv4Addr>,
     /// The loopback IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "fd48:4242:420::1")]
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// Our side of every tunnel. Default: `fe80::<last four digits of our ASN>:<id>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,8 @@ use crate::document::{Kind, Spec};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OverrideSpec {
     /// Why; whoever finds this file next year will ask.
-    #[schemars(length(min = 1), example = "their side is on PPPoE until January")]
+    #[serde(deserialize_with = "super::rules::not_blank")]
+    #[schemars(regex(pattern = r"\S"), example = "their side is on PPPoE until January")]
     pub reason: String,
     /// When the exception ends by itself, in RFC 3339. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,6 +22,7 @@ pub struct OverrideSpec {
     pub paused: bool,
     /// A JSON Merge Patch (RFC 7396) on the specification: `tunnel: {mtu: 1380}`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(example = serde_json::json!({"tunnel": {"mtu": 1380}}))]
     pub set: Map<String, Value>,
 }
 

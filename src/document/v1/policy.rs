@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Kind, Spec};
 use crate::model::{Bandwidth, NodeType, Port};
 
-/// Filters, limits, RPKI and classes (`GET bird-config`; semantics, section 7). What is missing or zero on
+/// Filters, limits, RPKI and classes (`GET bird-config`). What is missing or zero on
 /// the wire is absent here, and what is absent has a safe default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,13 +45,14 @@ pub struct Location {
     pub subregion: Option<Region>,
     /// Our own number of the region, for large community `(our ASN, 2, region code)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 101)]
     pub region_code: Option<u32>,
     /// DN42's region, for community `(64511, 41..57)` on our own routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_community: Option<Region>,
     /// ISO 3166-1 numeric country code, for community `(64511, 1000 + code)` on our own routes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 999))]
+    #[serde(default, deserialize_with = "super::rules::country", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 999), example = 392)]
     pub country: Option<u16>,
     /// Bandwidth of the node's uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,11 +65,19 @@ pub struct Location {
 pub struct OwnPrefixes {
     /// IPv4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", example = "172.23.105.176/28")]
+    #[schemars(
+        with = "Option<String>",
+        regex(pattern = "^[0-9.]+/[0-9]{1,2}$"),
+        example = "172.23.105.176/28"
+    )]
     pub ipv4: Option<Ipv4Net>,
     /// IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", example = "fd48:4da8:420::/48")]
+    #[schemars(
+        with = "Option<String>",
+        regex(pattern = "^[0-9a-fA-F:.]+/[0-9]{1,3}$"),
+        example = "fd48:4da8:420::/48"
+    )]
     pub ipv6: Option<Ipv6Net>,
 }
 
@@ -90,7 +99,8 @@ pub struct Rpki {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RpkiServer {
     /// Name or address.
-    #[schemars(length(min = 1, max = 253), example = "rpki.example.dn42")]
+    #[serde(deserialize_with = "super::rules::not_blank")]
+    #[schemars(regex(pattern = r"\S"), example = "rpki.example.dn42")]
     pub host: String,
     /// TCP port.
     pub port: Port,
@@ -101,19 +111,44 @@ pub struct RpkiServer {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// Prefixes taken from an external neighbour; more are blocked. Default: 9000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1), extend("default" = 9000))]
     pub ebgp_import: Option<u32>,
     /// Prefixes announced to an external neighbour before a warning. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1))]
     pub ebgp_export: Option<u32>,
     /// Prefixes taken from an internal neighbour. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1))]
     pub ibgp_import: Option<u32>,
     /// Prefixes announced to an internal neighbour before a warning. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1))]
     pub ibgp_export: Option<u32>,
     /// Longest AS path taken from an external neighbour. Default: 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1), extend("default" = 10))]
     pub as_path_max_len: Option<u32>,
 }
 

@@ -10,7 +10,7 @@ use crate::model::{
     PublicKey, TunnelType,
 };
 
-/// One external peering: a tunnel and the BGP session in it (semantics, section 2).
+/// One external peering: a tunnel and the BGP session in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpSessionSpec {
@@ -21,7 +21,7 @@ pub struct BgpSessionSpec {
     pub asn: Asn,
     /// Text for humans. Default: `AS<asn>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1000), example = "Example Networks, noc@example.com")]
+    #[schemars(example = "Example Networks, noc@example.com")]
     pub description: Option<String>,
     /// The tunnel that carries the session.
     #[serde(default)]
@@ -53,22 +53,32 @@ pub struct TunnelSpec {
     pub listen_port: Option<Port>,
     /// MTU in bytes. Default: 1420.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 1420))]
     pub mtu: Option<Mtu>,
     /// The peer's WireGuard public key; required for WireGuard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKey>,
     /// The file below the state directory that holds the preshared key: `secrets/<name>.psk`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^secrets/[A-Za-z0-9_][A-Za-z0-9_.-]*$"))]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::secret_file",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(
+        regex(pattern = r"^secrets/[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
+        example = "secrets/wg_4242421080.psk"
+    )]
     pub preshared_key_file: Option<String>,
     /// Where the peer listens. Absent: we wait for the peer to call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
     /// Seconds between keepalives, 0 for none. Default: the configuration's, 25.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 25)]
     pub persistent_keepalive: Option<u16>,
     /// Our outer address of a GRE tunnel. Default: the kernel's choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "192.0.2.1")]
     pub local_address: Option<IpAddr>,
     /// Take over an existing WireGuard interface of this name that does not carry our mark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -87,6 +97,7 @@ pub struct AddressSpec {
     pub peer_ipv6: Option<PeerIpv6>,
     /// The peer's IPv4 address; the BGP neighbour when there is no IPv6 one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "172.20.0.1")]
     pub peer_ipv4: Option<Ipv4Addr>,
     /// Our link-local address. Default: the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +107,7 @@ pub struct AddressSpec {
     pub local_ipv6: Option<PeerIpv6>,
     /// Our IPv4 address towards `peerIpv4`. Default: the node's loopback address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "172.23.105.177")]
     pub local_ipv4: Option<Ipv4Addr>,
 }
 
@@ -106,24 +118,40 @@ pub struct BgpSpec {
     /// What the session announces. Default: `mp-bgp` and `extended-nexthop`. Without `mp-bgp` there is
     /// one session for each address family that has a peer address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = ["mp-bgp", "extended-nexthop"]))]
     pub extensions: Option<BTreeSet<Extension>>,
     /// What the neighbour is to us.
     #[serde(default)]
     pub policy: PeeringPolicy,
     /// Hops to a neighbour that is not on the link. Default: directly connected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 2, max = 255))]
+    #[serde(default, deserialize_with = "super::rules::hops", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 255), example = 2)]
     pub multihop: Option<u8>,
     /// The file below the state directory that holds the session's password (RFC 2385): `secrets/<name>.bgp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^secrets/[A-Za-z0-9_][A-Za-z0-9_.-]*$"))]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::secret_file",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(
+        regex(pattern = r"^secrets/[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
+        example = "secrets/wg_4242421080.bgp"
+    )]
     pub password_file: Option<String>,
     /// Prefixes taken from the neighbour, for each family. Default: the routing policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1))]
     pub import_limit: Option<u32>,
     /// Prefixes announced before a warning, for each family. Default: the routing policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::positive_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1))]
     pub export_limit: Option<u32>,
     /// Drain this session alone, as maintenance drains all (RFC 8326).

@@ -1,0 +1,82 @@
+//! Rules of values that have no type of their own. The schema says the same in `#[schemars(...)]`, and a
+//! test holds the two together: what an editor marks as wrong is refused, and nothing else is.
+
+use std::fmt::Display;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// A whole number from 1.
+pub(super) fn positive<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default + PartialEq,
+{
+    let number = T::deserialize(deserializer)?;
+    if number == T::default() {
+        Err(D::Error::custom("a number from 1 is wanted, not 0"))
+    } else {
+        Ok(number)
+    }
+}
+
+/// A whole number from 1, or nothing.
+pub(super) fn positive_or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default + PartialEq,
+{
+    let number = Option::<T>::deserialize(deserializer)?;
+    if number == Some(T::default()) {
+        return Err(D::Error::custom(
+            "a number from 1 is wanted, not 0; leave the field out for the default",
+        ));
+    }
+    Ok(number)
+}
+
+/// Hops to a neighbour that is not on the link.
+pub(super) fn hops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    in_range(deserializer, 2..=255, "hops to a neighbour are 2..255")
+}
+
+/// A country's number in ISO 3166-1.
+pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    in_range(deserializer, 1..=999, "a country code is 1..999")
+}
+
+fn in_range<'de, D, T>(
+    deserializer: D,
+    range: std::ops::RangeInclusive<T>,
+    rule: &str,
+) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + PartialOrd + Display,
+{
+    let number = Option::<T>::deserialize(deserializer)?;
+    match number {
+        Some(number) if !range.contains(&number) => Err(D::Error::custom(format!("{rule}, not {number}"))),
+        number => Ok(number),
+    }
+}
+
+/// A text with something in it.
+pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.trim().is_empty() { Err(D::Error::custom("some text is wanted")) } else { Ok(text) }
+}
+
+/// A file in `secrets/`, by its name there. No path leads out of that folder.
+pub(super) fn secret_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let path = Option::<String>::deserialize(deserializer)?;
+    if let Some(path) = &path {
+        let name = path.strip_prefix("secrets/").unwrap_or_default();
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if name.is_empty() || name.starts_with(['.', '-']) || !name.bytes().all(allowed) {
+            let shown = crate::model::shown(path);
+            return Err(D::Error::custom(format!("a secret is in a file secrets/<name>, not {shown}")));
+        }
+    }
+    Ok(path)
+}

@@ -219,7 +219,7 @@ fn limits(input: &BaseInput<'_>) -> Bounds {
 }
 
 fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
-    let cached = |ipv6| input.roa.is_some_and(|table| !table.routes(ipv6).is_empty());
+    let cached = |ipv6| input.roa.is_some_and(|table| table.has(ipv6));
     let mut servers: Vec<Server<'a>> = Vec::new();
     for server in &input.policy.rpki.servers {
         let server = rpki_server(server);

@@ -1,5 +1,7 @@
 //! Session shapes beside the common one, each established with a neighbour of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod render_support;
 
 use std::path::Path;

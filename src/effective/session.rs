@@ -178,6 +178,11 @@ fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<T
             "a GRE tunnel needs the neighbour's outer address",
         ));
     }
+    let v4 = from.tunnel_type == TunnelType::Gre;
+    if let Some(local) = from.local_address.filter(|local| !wireguard && local.is_ipv4() != v4) {
+        let reason = format!("{local} is of the wrong family for {}", from.tunnel_type);
+        return Err(FieldError::new("spec.tunnel.localAddress", reason));
+    }
     let interface = from.interface.clone().ok_or_else(|| {
         FieldError::new("spec.tunnel.interface", "there is no name for the interface; give one")
     })?;

@@ -4,13 +4,17 @@ use std::str::FromStr;
 use super::{Invalid, shown, text_type};
 
 /// The name of a network interface: 1..15 bytes of `A-Za-z0-9_.-`, not `.` or `..`
-/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL).
+/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), and neither `all` nor
+/// `default`, under which the kernel keeps the sysctls of every link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
     /// The longest name the kernel takes, in bytes.
     pub const MAX: usize = 15;
+
+    /// Names that fit and are none.
+    const RESERVED: [&'static str; 4] = [".", "..", "all", "default"];
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -22,11 +26,12 @@ impl FromStr for InterfaceName {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let ok =
-            (1..=Self::MAX).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(allowed);
+        let ok = (1..=Self::MAX).contains(&text.len())
+            && !Self::RESERVED.contains(&text)
+            && text.bytes().all(allowed);
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - and not . or .., not {}",
+                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - and not . .. all or default, not {}",
                 shown(text)
             ))
         })
@@ -41,7 +46,7 @@ impl fmt::Display for InterfaceName {
 
 text_type!(InterfaceName, "InterfaceName", {
     "type": "string", "minLength": 1, "maxLength": 15, "pattern": r"^[A-Za-z0-9_.-]{1,15}$",
-    "not": {"enum": [".", ".."]},
+    "not": {"enum": [".", "..", "all", "default"]},
     "description": "Name of a network interface.", "examples": ["wg_4242421080"]
 });
 
@@ -51,7 +56,19 @@ mod tests {
 
     #[test]
     fn paths_and_long_names_are_no_interfaces() {
-        for text in ["", ".", "..", "../../etc/cron.d/x", "a/b", "wg_4242421080123", "a b", "wg\n", "wgé"] {
+        for text in [
+            "",
+            ".",
+            "..",
+            "../../etc/cron.d/x",
+            "a/b",
+            "wg_4242421080123",
+            "a b",
+            "wg\n",
+            "wgé",
+            "all",
+            "default",
+        ] {
             assert!(text.parse::<InterfaceName>().is_err(), "{text:?}");
         }
         for text in ["lo", "wg_4242421080", "dn42-4242421080", "a.100"] {

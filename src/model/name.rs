@@ -68,6 +68,11 @@ impl Uid {
     pub fn local(kind: &str, name: &ObjectName) -> Self {
         Self(format!("local/{kind}/{name}"))
     }
+
+    /// An identity for an object of the Control Plane that has a node id and no identity of its own.
+    pub fn derived(word: &str, node_id: u16) -> Self {
+        Self(format!("{word}/{node_id}"))
+    }
 }
 
 impl FromStr for Uid {

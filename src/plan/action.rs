@@ -106,7 +106,7 @@ pub struct WireGuardPatch {
     pub private_key: Option<PrivateKey>,
     /// The UDP port.
     pub listen_port: Option<Port>,
-    /// Peers to remove.
+    /// Peers to remove, before any is added: one that stands in both lists is made anew.
     pub remove_peers: Vec<PublicKey>,
     /// Peers to add or change.
     pub peers: Vec<PeerPatch>,

@@ -1,4 +1,31 @@
-//! Comparing what is wanted with what is there. Pure: a plan is data.
+//! Comparing what is wanted with what is there. Pure: a plan is data, and says of each step why.
+//!
+//! | file | compares |
+//! |---|---|
+//! | `tunnel` | one tunnel as a whole: its link, then the facets below, in the kernel's order |
+//! | `link` | existence, ownership, kind, state, MTU, sysctls |
+//! | `address` | addresses |
+//! | `wireguard` | keys, port, peers |
+//! | `loopback` | the node's own addresses |
+//! | `bird` | the text of a session, and of everything the sessions share |
+//!
+//! The order of the steps is the kernel's: create, mark, WireGuard (a port is cheap before the link is
+//! up), addresses, MTU, sysctls, up, and BIRD last. Removal goes the other way.
 
 pub mod action;
+mod address;
+mod bird;
 pub mod kernel_view;
+mod link;
+mod loopback;
+mod session;
+mod step;
+mod tunnel;
+mod wireguard;
+
+pub use bird::{BaseFiles, plan_base};
+pub use loopback::{Loopback, plan_loopback};
+pub use session::{BirdView, Desired, Observed, plan};
+pub use step::{Action, Drift, Plan, Refusal, Step};
+pub use tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+pub use wireguard::{HANDSHAKE_FRESH_SECONDS, WantedWireGuard};

@@ -1,0 +1,136 @@
+//! Runs `bird -p` and `bird --version`.
+//!
+//! In a process of its own, and never with `configure check`: a quoted string of 4096 bytes or more
+//! kills the daemon that reads it, on all five versions (measured).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use super::counters::BirdCounters;
+use super::diagnostics::{self, Diagnostic};
+use super::version::Version;
+
+/// The most output that is read; the process blocks or ends past it, and the deadline takes care.
+const MOST_OUTPUT: u64 = 256 * 1024;
+
+/// Why a check did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// BIRD's parser refuses the configuration.
+    #[error("{0}")]
+    Refused(Diagnostic),
+    /// The program could not be run.
+    #[error("cannot run {}: is BIRD installed?", .program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program did not end in time, and was killed.
+    #[error("{} did not end within {deadline:?}", .program.display())]
+    Timeout {
+        /// The program.
+        program: PathBuf,
+        /// The deadline that passed.
+        deadline: Duration,
+    },
+    /// The parser itself died: some texts kill it. Such a text must not reach the daemon.
+    #[error("{} died ({status}) over the configuration: a text in it is too long for BIRD", .program.display())]
+    Crashed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// `bird --version` printed no version.
+    #[error("{} printed no version: {output:?}", .program.display())]
+    NoVersion {
+        /// The program.
+        program: PathBuf,
+        /// What it printed instead.
+        output: String,
+    },
+}
+
+/// Runs the `bird` program for anything but the daemon.
+#[derive(Debug, Clone)]
+pub struct Checker {
+    program: PathBuf,
+    deadline: Duration,
+    counters: Arc<BirdCounters>,
+}
+
+impl Checker {
+    /// A checker with this program (`bird` is looked up in `PATH`).
+    pub fn new(program: impl Into<PathBuf>, deadline: Duration, counters: Arc<BirdCounters>) -> Self {
+        Self { program: program.into(), deadline, counters }
+    }
+
+    /// Parses a configuration, and returns the warnings. The path should be absolute, for BIRD names
+    /// files as it was told. Run as root this does not prove that the user `bird` may read the files.
+    ///
+    /// # Errors
+    /// [`CheckError::Refused`] with BIRD's words, or any other [`CheckError`].
+    pub async fn check(&self, file: &Path) -> Result<Vec<Diagnostic>, CheckError> {
+        self.counters.count_check();
+        let (status, output) = self.run(&["-p".as_ref(), "-c".as_ref(), file.as_os_str()]).await?;
+        let mut messages = diagnostics::parse(&output);
+        if status.success() {
+            return Ok(messages);
+        }
+        if status.code().is_none_or(|code| code >= 128) {
+            return Err(CheckError::Crashed { program: self.program.clone(), status });
+        }
+        let silent = || Diagnostic { message: format!("bird -p failed ({status})"), ..Diagnostic::default() };
+        Err(CheckError::Refused(messages.pop().unwrap_or_else(silent)))
+    }
+
+    /// The version of the installed program, which need not be the one that runs.
+    ///
+    /// # Errors
+    /// Any [`CheckError`] but `Refused`.
+    pub async fn version(&self) -> Result<Version, CheckError> {
+        let (_, output) = self.run(&["--version".as_ref()]).await?;
+        let output = super::text::decode(&output);
+        let missing =
+            || CheckError::NoVersion { program: self.program.clone(), output: super::text::cut(&output, 80) };
+        Version::find(&output).ok_or_else(missing)
+    }
+
+    async fn run(&self, arguments: &[&std::ffi::OsStr]) -> Result<(ExitStatus, Vec<u8>), CheckError> {
+        let failed = |source| CheckError::Run { program: self.program.clone(), source };
+        let timeout = || CheckError::Timeout { program: self.program.clone(), deadline: self.deadline };
+        let mut child = Command::new(&self.program)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let work = async { tokio::try_join!(child.wait(), read_some(stdout), read_some(stderr)) };
+        let (status, stdout, stderr) =
+            tokio::time::timeout(self.deadline, work).await.map_err(|_| timeout())?.map_err(failed)?;
+        Ok((status, [stdout, stderr].concat()))
+    }
+}
+
+async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        let mut capped = pipe.take(MOST_OUTPUT);
+        capped.read_to_end(&mut bytes).await?;
+        // What is past the cap is drained and dropped, so that a talkative process can still end.
+        tokio::io::copy(&mut capped.into_inner(), &mut tokio::io::sink()).await?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,161 @@
+//! What may be asked of BIRD, as a type. Pure.
+//!
+//! The control socket has no escape and no quoting layer: a newline in a name is another command,
+//! and `all` in the place of a name is every protocol. So no free text gets here: names are types,
+//! and the text is made in one place.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::version::Version;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no name of BIRD's: {1}")]
+pub struct BadName(String, &'static str);
+
+/// The name of a protocol: 1..63 bytes of `A-Za-z0-9_.:-`. It is always sent between quotation
+/// marks, where BIRD takes it as a pattern; none of `*?[]` is allowed, so it matches itself alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BirdName(String);
+
+impl BirdName {
+    /// A name, checked.
+    ///
+    /// # Errors
+    /// [`BadName`], if it is empty, too long, or has a character that is not allowed.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
+        let ok = (1..=63).contains(&text.len()) && text.bytes().all(allowed);
+        ok.then(|| Self(text.to_owned()))
+            .ok_or_else(|| BadName(super::text::cut(text, 80), "1..63 characters of A-Z a-z 0-9 _ . : -"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BirdName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A table or a constant: 1..63 bytes of `A-Za-z0-9_` that do not start with a digit. It is sent as
+/// it is, for BIRD takes no quotation marks here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Symbol(String);
+
+impl Symbol {
+    /// A symbol, checked.
+    ///
+    /// # Errors
+    /// [`BadName`], if it is empty, too long, or has a character that is not allowed.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let ok = (1..=63).contains(&text.len())
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        ok.then(|| Self(text.to_owned()))
+            .ok_or_else(|| BadName(super::text::cut(text, 80), "1..63 characters of A-Z a-z 0-9 _"))
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A command for BIRD. `help`, `quit` and `exit` are missing on purpose: on the socket they get no
+/// reply at all (measured).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `show status`
+    ShowStatus,
+    /// `show protocols`: the rows alone.
+    ShowProtocols,
+    /// `show protocols all`: every protocol with its details, in one go.
+    ShowProtocolsAll,
+    /// `show route table T count`
+    ShowRouteCount(Symbol),
+    /// `eval S`: the value of a constant in the running configuration.
+    Eval(Symbol),
+    /// `configure timeout N`: read the files, and go back after N seconds (at least 1) without a confirmation.
+    Configure {
+        /// How long BIRD waits; 0 would mean for ever, so it is sent as 1 s or more.
+        timeout: Duration,
+    },
+    /// `configure confirm`
+    ConfigureConfirm,
+    /// `configure undo`. BIRD 3 aborts if a reconfiguration is in progress (measured, 10 of 10).
+    ConfigureUndo,
+    /// `configure status`
+    ConfigureStatus,
+    /// `disable "X"`. Any successful `configure` enables it again (measured).
+    Disable(BirdName),
+    /// `enable "X"`
+    Enable(BirdName),
+    /// `restart "X"`
+    Restart(BirdName),
+    /// `reload in "X"` on 2.x, `reload filters in "X"` on 3.x: run the import filters again.
+    ReloadIn(BirdName),
+}
+
+impl Command {
+    /// The request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
+    pub fn text(&self, version: Version) -> String {
+        match self {
+            Self::ShowStatus => "show status".into(),
+            Self::ShowProtocols => "show protocols".into(),
+            Self::ShowProtocolsAll => "show protocols all".into(),
+            Self::ShowRouteCount(table) => format!("show route table {table} count"),
+            Self::Eval(symbol) => format!("eval {symbol}"),
+            Self::Configure { timeout } => format!("configure timeout {}", timeout.as_secs().max(1)),
+            Self::ConfigureConfirm => "configure confirm".into(),
+            Self::ConfigureUndo => "configure undo".into(),
+            Self::ConfigureStatus => "configure status".into(),
+            Self::Disable(name) => format!("disable \"{name}\""),
+            Self::Enable(name) => format!("enable \"{name}\""),
+            Self::Restart(name) => format!("restart \"{name}\""),
+            Self::ReloadIn(name) if version.reloads_filters() => format!("reload filters in \"{name}\""),
+            Self::ReloadIn(name) => format!("reload in \"{name}\""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_carry_a_command_a_pattern_or_a_quotation_mark() {
+        for text in ["", "x\ndown", "a\"b", "*", "a b", "é", "x?", &"a".repeat(64)] {
+            assert!(BirdName::new(text).is_err(), "{text:?}");
+            assert!(Symbol::new(text).is_err(), "{text:?}");
+        }
+        assert!(BirdName::new("dn42_wg-x.1").is_ok());
+        assert!(Symbol::new("1x").is_err());
+        assert!(Symbol::new("a-b").is_err());
+    }
+
+    #[test]
+    fn a_protocol_named_all_is_only_itself() {
+        let all = BirdName::new("all").unwrap();
+        assert_eq!(Command::Restart(all).text(Version::new(3, 4, 0)), "restart \"all\"");
+    }
+
+    #[test]
+    fn reload_has_the_words_of_its_version() {
+        let reload = Command::ReloadIn(BirdName::new("x").unwrap());
+        assert_eq!(reload.text(Version::new(2, 20, 0)), "reload in \"x\"");
+        assert_eq!(reload.text(Version::new(3, 1, 8)), "reload filters in \"x\"");
+    }
+
+    #[test]
+    fn the_undo_timer_is_never_switched_off() {
+        let configure = Command::Configure { timeout: Duration::from_millis(300) };
+        assert_eq!(configure.text(Version::new(2, 0, 12)), "configure timeout 1");
+    }
+}

@@ -1,0 +1,101 @@
+//! What was asked within one gather time, and who waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::error::{BaseError, CommitError, FragmentError};
+use super::tree::{LiveTree, MAIN, Tree};
+use super::{Committed, Fragment};
+
+type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
+type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;
+type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
+type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
+
+/// What a handle asks of the task.
+pub(super) enum Request {
+    Fragment { name: String, fragment: Option<Fragment>, reply: FragmentReply },
+    Base { files: BTreeMap<String, String>, reply: BaseReply },
+    Converge { reply: ConvergeReply },
+    Live { reply: LiveReply },
+}
+
+/// The changes wanted, without those who want them.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// All base files, if they are to change.
+    pub(super) base: Option<BTreeMap<String, String>>,
+    /// The fragments to set, or to remove (`None`).
+    pub(super) fragments: BTreeMap<String, Option<Fragment>>,
+}
+
+impl Wishes {
+    /// The tree with the wishes fulfilled and the stale fragments left out.
+    pub(super) fn applied_to(&self, tree: &Tree, stale: &BTreeSet<String>) -> Tree {
+        let mut wanted = tree.clone();
+        wanted.fragments.retain(|name, _| !stale.contains(name));
+        wanted.base = self.base.clone().unwrap_or(wanted.base);
+        for (name, fragment) in &self.fragments {
+            match fragment {
+                Some(fragment) => drop(wanted.fragments.insert(name.clone(), fragment.text.clone())),
+                None => drop(wanted.fragments.remove(name)),
+            }
+        }
+        wanted
+    }
+}
+
+/// What came of the wishes.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The fragments that were set aside.
+    pub(super) fragments: BTreeMap<String, FragmentError>,
+    /// Why the base was set aside.
+    pub(super) base: Option<BaseError>,
+    /// What became of all the others.
+    pub(super) rest: Result<Committed, Arc<CommitError>>,
+}
+
+/// Those who wait.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    fragments: Vec<(String, FragmentReply)>,
+    bases: Vec<BaseReply>,
+    converges: Vec<ConvergeReply>,
+}
+
+impl Waiters {
+    /// Tells everyone. Who has gone away is not missed.
+    pub(super) fn answer(self, outcome: &Outcome) {
+        for (name, reply) in self.fragments {
+            let refused = outcome.fragments.get(&name).cloned().map(Err);
+            let _ = reply.send(refused.unwrap_or_else(|| outcome.rest.clone().map_err(Into::into)));
+        }
+        for reply in self.bases {
+            let refused = outcome.base.clone().map(Err);
+            let _ = reply.send(refused.unwrap_or_else(|| outcome.rest.clone().map_err(Into::into)));
+        }
+        for reply in self.converges {
+            let _ = reply.send(outcome.rest.clone());
+        }
+    }
+}
+
+/// Adds a request to a batch. `Live` is none that waits for one.
+pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, with_main: bool) {
+    match request {
+        Request::Fragment { name, fragment, reply } => {
+            wishes.fragments.insert(name.clone(), fragment);
+            waiters.fragments.push((name, reply));
+        }
+        Request::Base { mut files, reply } => {
+            files.retain(|path, _| with_main || path != MAIN);
+            wishes.base = Some(files);
+            waiters.bases.push(reply);
+        }
+        Request::Converge { reply } => waiters.converges.push(reply),
+        Request::Live { .. } => {}
+    }
+}

@@ -1,0 +1,247 @@
+//! The files: read, write atomically, remove. Blocking; called off the runtime's threads.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::CommitError;
+use super::names;
+use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
+use crate::bird::counters::BirdCounters;
+
+/// Passwords are in these files: the owner writes, the group reads, others nothing.
+const FILE_MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
+/// How many files are flushed to the disk at the same time.
+const FLUSHES_AT_ONCE: usize = 16;
+/// How deep base files may lie below `moenet/`.
+const DEEPEST: usize = 3;
+
+/// Attaches operation and path to an error of the system.
+pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CommitError {
+    let path = path.to_owned();
+    move |source| CommitError::Io { operation, path, source }
+}
+
+/// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob;
+/// `bird.conf` counts only if it is ours. Bytes that are not UTF-8 are replaced, and so never equal
+/// to what is wanted.
+pub(super) fn read(directory: &Path, with_main: bool) -> Result<LiveTree, CommitError> {
+    let mut live = LiveTree::default();
+    if with_main && let Some(text) = read_file(&directory.join(MAIN))? {
+        live.tree.base.insert(MAIN.into(), text);
+    }
+    read_directory(directory, TREE, DEEPEST, &mut live)?;
+    Ok(live)
+}
+
+/// The text of a file; `None` if there is none.
+pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+fn read_directory(root: &Path, relative: &str, depth: usize, live: &mut LiveTree) -> Result<(), CommitError> {
+    let directory = root.join(relative);
+    let entries = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("list", &directory))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed("list", &directory))?;
+        let kind = entry.file_type().map_err(failed("read", &entry.path()))?;
+        let Some(name) = entry.file_name().to_str().filter(|name| names::is_part(name)).map(str::to_owned)
+        else {
+            continue;
+        };
+        let path = format!("{relative}/{name}");
+        if kind.is_dir() && depth > 0 && relative != SESSIONS {
+            read_directory(root, &path, depth - 1, live)?;
+        } else if kind.is_file() && name.ends_with(".conf") {
+            let text = read_file(&root.join(&path))?.unwrap_or_default();
+            keep(live, path, text);
+        }
+    }
+    Ok(())
+}
+
+fn keep(live: &mut LiveTree, path: String, text: String) {
+    match fragment_at(&path) {
+        Some(name) => drop(live.tree.fragments.insert(name.to_owned(), text)),
+        None if path == GENERATION => live.generation = Some(text),
+        None => drop(live.tree.base.insert(path, text)),
+    }
+}
+
+/// Puts changes live: each file whole or not at all, and the generation last.
+///
+/// First every temporary file is written and flushed, and only then are they renamed, so that the
+/// time in which the live tree is neither the old nor the new one is as short as it can be.
+pub(super) fn apply(
+    root: &Path,
+    changes: &FileChanges,
+    group: Option<u32>,
+    counters: &BirdCounters,
+) -> Result<(), CommitError> {
+    create_directories(&root.join(SESSIONS), group)?;
+    write_temporaries(root, changes, group)?;
+    let mut touched = BTreeSet::new();
+    // Removals stand before the generation for the same reason that it is written last.
+    let (last, first): (Vec<_>, Vec<_>) = changes.write.iter().partition(|(path, _)| path == GENERATION);
+    for (path, _) in first {
+        touched.insert(replace(&root.join(path), counters)?);
+    }
+    for path in &changes.remove {
+        touched.extend(remove(&root.join(path), counters)?);
+    }
+    for (path, _) in last {
+        touched.insert(replace(&root.join(path), counters)?);
+    }
+    touched.iter().try_for_each(|directory| sync(directory))
+}
+
+/// Writes all temporary files and flushes them, some at a time: a flush waits for the disk, and the
+/// file system does those that wait together in one go.
+fn write_temporaries(root: &Path, changes: &FileChanges, group: Option<u32>) -> Result<(), CommitError> {
+    let write_one = |(path, text): &(String, String)| {
+        let path = root.join(path);
+        create_directories(parent(&path), group)?;
+        let temporary = temporary(&path);
+        write(&temporary, text, group)?.sync_all().map_err(failed("flush", &temporary))
+    };
+    let share = changes.write.len().div_ceil(FLUSHES_AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let chunks = changes.write.chunks(share);
+        let threads: Vec<_> =
+            chunks.map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write_one))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(CommitError::Gone)))
+    })
+}
+
+/// Where a file is written before it is renamed. BIRD's globs pass over both the dot and the ending.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// Renames a temporary file into place, and returns the directory.
+fn replace(path: &Path, counters: &BirdCounters) -> Result<PathBuf, CommitError> {
+    fs::rename(temporary(path), path).map_err(failed("replace", path))?;
+    counters.count_write();
+    Ok(parent(path).to_owned())
+}
+
+/// Writes a new file with the right mode from its first byte on.
+pub(super) fn write(path: &Path, text: &str, group: Option<u32>) -> Result<File, CommitError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", path)(error)),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(path).map_err(failed("create", path))?;
+    give(path, group)?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(failed("restrict", path))?;
+    file.write_all(text.as_bytes()).map_err(failed("write", path))?;
+    Ok(file)
+}
+
+fn remove(path: &Path, counters: &BirdCounters) -> Result<Option<PathBuf>, CommitError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(failed("remove", path))?,
+    }
+    counters.count_write();
+    Ok(path.parent().map(Path::to_owned))
+}
+
+/// Creates what is missing of a directory. BIRD refuses a glob in a directory that does not exist.
+pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        create_directories(parent, group)?;
+    }
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        // Another thread was here first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        result => result.map_err(failed("create", path))?,
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
+        .map_err(failed("restrict", path))?;
+    give(path, group)
+}
+
+/// Gives a path to the group. One who is not root may not, and then BIRD is likely the same user.
+fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
+    match std::os::unix::fs::chown(path, None, group) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            Err(failed("give to the group", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), CommitError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(failed("flush", directory))
+}
+
+/// The number of a group, from `/etc/group`; `None` if it has none of this name.
+pub(super) fn group_id(name: &str) -> Option<u32> {
+    group_in(&fs::read_to_string("/etc/group").ok()?, name)
+}
+
+fn group_in(file: &str, name: &str) -> Option<u32> {
+    let fields = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    };
+    file.lines().find_map(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let file = "root:x:0:\nbirds:x:7:\nbird:x:115:a,b\n";
+        assert_eq!(group_in(file, "bird"), Some(115));
+        assert_eq!(group_in(file, "bir"), None);
+    }
+
+    #[test]
+    fn files_are_whole_and_private_and_strangers_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let changes = FileChanges {
+            write: vec![
+                ("moenet/a/b.conf".into(), "b".into()),
+                ("moenet/sessions/x.conf".into(), "x".into()),
+            ],
+            remove: vec!["moenet/gone.conf".into()],
+        };
+        let counters = BirdCounters::default();
+        apply(root, &changes, None, &counters).unwrap();
+        assert_eq!(counters.writes(), 2);
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("moenet/a/b.conf"), mode("moenet/a")), (0o640, 0o750));
+        for stranger in ["moenet/sessions/.x.conf.tmp", "moenet/sessions/.y.conf", "moenet/note.txt"] {
+            fs::write(root.join(stranger), "stranger").unwrap();
+        }
+        let live = read(root, true).unwrap();
+        assert_eq!(live.tree.base, [("moenet/a/b.conf".into(), "b".into())].into());
+        assert_eq!(live.tree.fragments, [("x".into(), "x".into())].into());
+        assert_eq!(live.generation, None);
+    }
+}

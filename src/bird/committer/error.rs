@@ -1,0 +1,103 @@
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bird::check::CheckError;
+use crate::bird::client::BirdError;
+use crate::bird::diagnostics::Diagnostic;
+
+/// Why a fragment is not what BIRD runs.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FragmentError {
+    /// The name cannot be a file's.
+    #[error("{0:?} cannot name a fragment: use 1..64 of A-Z a-z 0-9 _ . - and begin with no dot or dash")]
+    Name(String),
+    /// BIRD's parser refuses the text. What was there before stays.
+    #[error("BIRD refuses the fragment {name}: {what}")]
+    Refused {
+        /// The fragment.
+        name: String,
+        /// BIRD's words, and the live file, line and column they are about.
+        what: Diagnostic,
+    },
+    /// BIRD took the text, and yet has not the protocols it was to define. It was undone.
+    #[error("BIRD loaded the fragment {name} but has no protocol {}: it was undone", .missing.join(", "))]
+    Unverified {
+        /// The fragment.
+        name: String,
+        /// The protocols that are missing.
+        missing: Vec<String>,
+    },
+    /// The commit failed for everyone.
+    #[error(transparent)]
+    Commit(#[from] Arc<CommitError>),
+}
+
+/// Why the base files are not what BIRD runs.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BaseError {
+    /// A path is none of ours.
+    #[error("{0:?} cannot be a base file: use bird.conf or moenet/….conf, outside moenet/sessions/")]
+    Path(String),
+    /// BIRD's parser refuses the files. What was there before stays.
+    #[error("BIRD refuses the base configuration: {what}")]
+    Refused {
+        /// BIRD's words, and the live file, line and column they are about.
+        what: Diagnostic,
+    },
+    /// The commit failed for everyone.
+    #[error(transparent)]
+    Commit(#[from] Arc<CommitError>),
+}
+
+/// Why nothing was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A file operation failed.
+    #[error("cannot {operation} {}", .path.display())]
+    Io {
+        /// What was tried: `read`, `write`, …
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The parser could not be run, or died without naming a file.
+    #[error("cannot check the configuration")]
+    Check(#[from] CheckError),
+    /// A file that nobody is changing is broken: the operator's `bird.conf`, or one edited by hand.
+    #[error("BIRD's configuration is broken where nothing is being changed: {0}")]
+    Tree(Diagnostic),
+    /// BIRD did not answer, or refused `configure`.
+    #[error("cannot load the configuration into BIRD")]
+    Bird(#[from] BirdError),
+    /// BIRD loaded a configuration without our files.
+    #[error(
+        "BIRD loaded its configuration without moenet/generation.conf: \
+             include \"moenet/main.conf\" in its bird.conf, and is the daemon's -c this directory's?"
+    )]
+    NotIncluded,
+    /// A reconfiguration did not come to its end.
+    #[error("BIRD's reconfiguration is still in progress after {0:?}: does a client not read its answer?")]
+    NotSettled(Duration),
+    /// Sessions that nobody changed went down with the commit. It was undone.
+    #[error("sessions that did not change went down ({}): it was undone", .0.join(", "))]
+    WentDown(Vec<String>),
+    /// The committer has ended.
+    #[error("the committer has ended: the agent is stopping")]
+    Gone,
+}
+
+impl From<CommitError> for FragmentError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(Arc::new(error))
+    }
+}
+
+impl From<CommitError> for BaseError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(Arc::new(error))
+    }
+}

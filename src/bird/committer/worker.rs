@@ -1,0 +1,258 @@
+//! The task behind the handles: one batch after the other, one at a time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::batch::{self, Outcome, Request, Waiters, Wishes};
+use super::blame::{Blame, Trial};
+use super::confirm::{self, Load, LoadError, Running};
+use super::error::{CommitError, FragmentError};
+use super::scan::protocols_in;
+use super::stage::Stage;
+use super::tree::{LiveTree, Tree, plan_commit};
+use super::{Committed, CommitterConfig, Fragment, disk};
+use crate::bird::check::Checker;
+use crate::bird::client::{Client, DEADLINE};
+
+/// How long a refusal is remembered. It ends, for another BIRD may be installed meanwhile.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// A refusal holds for this generation of the tree, name and text.
+type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
+
+pub(super) struct Worker {
+    config: CommitterConfig,
+    directory: PathBuf,
+    group: Option<u32>,
+    client: Client,
+    checker: Checker,
+    stage: Stage,
+    refusals: Refusals,
+}
+
+impl Worker {
+    pub(super) fn new(config: CommitterConfig, client: Client) -> Self {
+        // BIRD names files as it was told; blame needs them absolute.
+        let directory = std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
+        let group = config.file_group.as_deref().and_then(disk::group_id);
+        let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
+        let stage = Stage::new(directory.clone(), config.manage_main_config, group);
+        Self { config, directory, group, client, checker, stage, refusals: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+        while let Some(request) = inbox.recv().await {
+            let (mut wishes, mut waiters) = Default::default();
+            if !self.take(request, &mut wishes, &mut waiters).await {
+                continue;
+            }
+            let end = tokio::time::Instant::now() + self.config.gather;
+            while let Ok(Some(request)) = tokio::time::timeout_at(end, inbox.recv()).await {
+                self.take(request, &mut wishes, &mut waiters).await;
+            }
+            let outcome = self.settle(wishes).await;
+            waiters.answer(&outcome);
+        }
+    }
+
+    /// Adds a request to the batch, or answers it at once. Returns whether it was added.
+    async fn take(&self, request: Request, wishes: &mut Wishes, waiters: &mut Waiters) -> bool {
+        match request {
+            Request::Live { reply } => {
+                let _ = reply.send(self.read().await.map_err(Arc::new));
+                false
+            }
+            request => {
+                batch::add(request, wishes, waiters, self.config.manage_main_config);
+                true
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<LiveTree, CommitError> {
+        let (directory, with_main) = (self.directory.clone(), self.config.manage_main_config);
+        blocking(move || disk::read(&directory, with_main)).await
+    }
+
+    /// Commits the wishes; each round without one more that is to blame, so the rounds end.
+    async fn settle(&mut self, mut wishes: Wishes) -> Outcome {
+        let mut outcome =
+            Outcome { fragments: BTreeMap::new(), base: None, rest: Err(CommitError::Gone.into()) };
+        let live = match self.read().await {
+            Ok(live) => live,
+            Err(error) => return Outcome { rest: Err(error.into()), ..outcome },
+        };
+        outcome.fragments = self.recall(&live, &mut wishes);
+        let (mut stale, mut tried) = (BTreeSet::new(), HashMap::new());
+        outcome.rest = loop {
+            match self.attempt(&live, &wishes, &stale).await {
+                Ok(committed) => break Ok(committed),
+                Err(Blame::All(error)) => break Err(error.into()),
+                Err(Blame::Base(error)) if wishes.base.take().is_some() => outcome.base = Some(error),
+                Err(Blame::Fragment(name, error)) if wishes.fragments.contains_key(&name) => {
+                    tried.extend(
+                        wishes.fragments.remove(&name).flatten().map(|fragment| (name.clone(), fragment)),
+                    );
+                    outcome.fragments.insert(name, error);
+                }
+                Err(Blame::Stale(name, what)) if stale.insert(name.clone()) => {
+                    tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
+                }
+                Err(Blame::Unverified(missing))
+                    if missing.keys().any(|name| wishes.fragments.contains_key(name)) =>
+                {
+                    for (name, missing) in missing {
+                        wishes.fragments.remove(&name);
+                        outcome.fragments.insert(name.clone(), FragmentError::Unverified { name, missing });
+                    }
+                }
+                // Whoever is blamed twice is not the one.
+                Err(Blame::Base(error)) => break Err(unexplained(error.to_string())),
+                Err(Blame::Fragment(_, error)) => break Err(unexplained(error.to_string())),
+                Err(Blame::Stale(_, what)) => break Err(CommitError::Tree(what).into()),
+                Err(Blame::Unverified(_)) => break Err(CommitError::NotIncluded.into()),
+            }
+        };
+        self.remember(tried, &outcome);
+        report(&outcome);
+        outcome
+    }
+
+    /// Takes out of the wishes what was refused before and would be refused again.
+    fn recall(&mut self, live: &LiveTree, wishes: &mut Wishes) -> BTreeMap<String, FragmentError> {
+        self.refusals.retain(|_, (since, _)| since.elapsed() < REMEMBERED);
+        if wishes.base.is_some() || self.refusals.is_empty() {
+            return BTreeMap::new();
+        }
+        let generation = live.tree.generation();
+        let known = |name: &String, fragment: &Option<Fragment>| {
+            let key = (generation.clone(), name.clone(), fragment.as_ref()?.text.clone());
+            self.refusals.get(&key).map(|(_, error)| (name.clone(), error.clone()))
+        };
+        // A fragment's refusal may depend on another one, so all that goes with it must be known too.
+        let refused: BTreeMap<_, _> =
+            wishes.fragments.iter().filter_map(|(name, text)| known(name, text)).collect();
+        if refused.len() != wishes.fragments.len() {
+            return BTreeMap::new();
+        }
+        wishes.fragments.clear();
+        refused
+    }
+
+    /// Remembers what the parser refused, beside the tree that is live now.
+    fn remember(&mut self, tried: HashMap<String, Fragment>, outcome: &Outcome) {
+        let Ok(committed) = &outcome.rest else { return };
+        for (name, fragment) in tried {
+            if let Some(error @ FragmentError::Refused { .. }) = outcome.fragments.get(&name) {
+                let key = (committed.generation.clone(), name, fragment.text);
+                self.refusals.insert(key, (Instant::now(), error.clone()));
+            }
+        }
+    }
+
+    /// One round: nothing, or check, put live, load and verify.
+    async fn attempt(
+        &self,
+        live: &LiveTree,
+        wishes: &Wishes,
+        stale: &BTreeSet<String>,
+    ) -> Result<Committed, Blame> {
+        let wanted = wishes.applied_to(&live.tree, stale);
+        let (changes, generation) = (plan_commit(live, &wanted), wanted.generation());
+        let committed = |loaded, changed, warnings| Committed {
+            loaded,
+            changed,
+            warnings,
+            generation: generation.clone(),
+        };
+        if wanted.is_blank() && changes.is_empty() {
+            return Ok(committed(false, false, Vec::new()));
+        }
+        let running = confirm::running(&self.client, self.config.confirm_timeout).await?;
+        if changes.is_empty() {
+            match &running {
+                Running::Not => return Ok(committed(false, false, Vec::new())),
+                Running::Loaded(Some(loaded)) if *loaded == generation => {
+                    return Ok(committed(true, false, Vec::new()));
+                }
+                _ => {}
+            }
+        }
+        let trial = Trial { stage: &self.stage, checker: &self.checker, live, wishes };
+        let warnings = match trial.check(&wanted).await {
+            // A BIRD that runs has this fragment loaded, maybe established: it must not be taken away
+            // because another parser is installed. A BIRD that does not run cannot start with it.
+            Err(Blame::Stale(_, what)) if running != Running::Not => {
+                return Err(CommitError::Tree(what).into());
+            }
+            checked => checked?,
+        };
+        let load = Load {
+            client: &self.client,
+            directory: &self.directory,
+            group: self.group,
+            confirm_timeout: self.config.confirm_timeout,
+            live,
+            changes: &changes,
+            generation: &generation,
+            promised: promised(wishes),
+            may_go_down: (wishes.base.is_none() && running == Running::Loaded(Some(live.tree.generation())))
+                .then(|| touched(&live.tree, wishes, stale)),
+        };
+        match load.run().await {
+            Ok(loaded) => Ok(committed(loaded, loaded || !changes.is_empty(), warnings)),
+            Err(LoadError::Commit(error)) => Err(error.into()),
+            Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
+        }
+    }
+}
+
+/// What each fragment of the wishes says it defines.
+fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
+    let set = wishes.fragments.iter().filter_map(|(name, fragment)| Some((name, fragment.as_ref()?)));
+    set.map(|(name, fragment)| (name.clone(), fragment.protocols.clone())).collect()
+}
+
+/// The protocols of the fragments that change: those of their old texts and of their new ones.
+fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<String> {
+    let names = wishes.fragments.keys().chain(stale);
+    let old = names.filter_map(|name| tree.fragments.get(name)).flat_map(|text| protocols_in(text));
+    let new = wishes.fragments.values().flatten();
+    old.chain(new.flat_map(|fragment| [protocols_in(&fragment.text), fragment.protocols.clone()].concat()))
+        .collect()
+}
+
+fn unexplained(message: String) -> Arc<CommitError> {
+    let what = crate::bird::diagnostics::Diagnostic { message, ..Default::default() };
+    CommitError::Tree(what).into()
+}
+
+/// One line a commit; none when nothing changed.
+fn report(outcome: &Outcome) {
+    let refused = outcome.fragments.len();
+    match &outcome.rest {
+        Ok(done) if done.changed => tracing::info!(
+            generation = done.generation,
+            loaded = done.loaded,
+            refused,
+            base_refused = outcome.base.is_some(),
+            warnings = done.warnings.len(),
+            "bird.committed"
+        ),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(error = error.as_ref() as &dyn std::error::Error, refused, "bird.commit.failed")
+        }
+    }
+}
+
+/// Runs file operations off the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CommitError> + Send + 'static,
+) -> Result<T, CommitError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(CommitError::Gone))
+}

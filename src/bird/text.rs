@@ -1,0 +1,33 @@
+/// Decodes bytes from BIRD: lossily, with every control character replaced by `U+FFFD`, so that the
+/// text can go to a log or a terminal. A tab stays: `show route all` indents with it.
+pub(super) fn decode(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().map(printable).collect()
+}
+
+fn printable(c: char) -> char {
+    if c != '\t' && c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
+}
+
+/// The first `most` characters of a text, with `…` where it was cut.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_printable_text() {
+        assert_eq!(decode(b"a\x1b[31m\xff\tb\r"), "a\u{fffd}[31m\u{fffd}\tb\u{fffd}");
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("ééé", 2), "éé…");
+        assert_eq!(cut("éé", 2), "éé");
+    }
+}

@@ -1,0 +1,323 @@
+//! The agent's own configuration: one YAML file, a few environment variables.
+//!
+//! Unknown keys are errors that name file, line and the nearest known key. What is not given has the
+//! default that stands beside it here.
+
+mod load;
+mod values;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
+
+pub use load::{ConfigError, Environment, load, parse};
+pub use values::{Backend, Interval, Listen, LogFormat, MaxRemovals};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Who this router is.
+    pub node: Node,
+    /// Where the desired state comes from. Absent: the state directory alone.
+    #[serde(default)]
+    pub control_plane: Option<ControlPlane>,
+    /// The local API.
+    #[serde(default)]
+    pub server: Server,
+    /// The state directory.
+    #[serde(default)]
+    pub state: State,
+    /// BIRD.
+    #[serde(default)]
+    pub bird: Bird,
+    /// Tunnels.
+    #[serde(default)]
+    pub wireguard: WireGuard,
+    /// The backbone.
+    #[serde(default)]
+    pub mesh: Mesh,
+    /// The node's own addresses.
+    #[serde(default)]
+    pub loopback: LoopbackInterface,
+    /// Our table in nftables.
+    #[serde(default)]
+    pub firewall: Firewall,
+    /// Protection against removing too much.
+    #[serde(default)]
+    pub guard: Guard,
+    /// Draining.
+    #[serde(default)]
+    pub maintenance: Maintenance,
+    /// Round-trip times.
+    #[serde(default)]
+    pub probe: Probe,
+    /// Log lines.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Who this router is. What is given here wins over `GET config`, and with `id` and `asn` a router
+/// needs no Control Plane at all.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// The `:router` of the API.
+    pub name: String,
+    /// Number of the router in its network.
+    #[serde(default)]
+    pub id: Option<u16>,
+    /// Our AS number.
+    #[serde(default)]
+    pub asn: Option<Asn>,
+    /// Where the router stands.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// The loopback IPv4 address.
+    #[serde(default)]
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The loopback IPv6 address.
+    #[serde(default)]
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Our side of every tunnel. Default: derived from ASN and node id.
+    #[serde(default)]
+    pub link_local: Option<LinkLocal>,
+}
+
+/// The dialect of the Control Plane's wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// The API reference's.
+    #[default]
+    Reference,
+}
+
+/// Where the desired state comes from.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ControlPlane {
+    /// Its URL, without `/agent`.
+    pub url: String,
+    /// The bearer token.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub token: Option<Secret<String>>,
+    /// A file that holds the token, in place of `token`.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Its dialect.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// Longest time for one request.
+    #[serde(default = "Interval::seconds::<15>")]
+    pub request_timeout: Interval,
+    /// Time between heartbeats.
+    #[serde(default = "Interval::seconds::<30>")]
+    pub heartbeat_interval: Interval,
+    /// Time between fetches of the sessions.
+    #[serde(default = "Interval::seconds::<60>")]
+    pub sync_interval: Interval,
+    /// Time between fetches of the mesh.
+    #[serde(default = "Interval::seconds::<120>")]
+    pub mesh_interval: Interval,
+    /// Time between fetches of node and routing policy.
+    #[serde(default = "Interval::seconds::<300>")]
+    pub bird_config_interval: Interval,
+    /// Time between reports.
+    #[serde(default = "Interval::seconds::<60>")]
+    pub metric_interval: Interval,
+    /// Attempts after a failed one.
+    #[serde(default = "three")]
+    pub max_retries: u32,
+    /// First pause before such an attempt, in milliseconds.
+    #[serde(default = "thousand")]
+    pub retry_initial_delay: u64,
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn thousand() -> u64 {
+    1000
+}
+
+/// The local API.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Server {
+    /// `127.0.0.1:24368`, `:24368` for every address, or `unix:/path`.
+    pub listen: Listen,
+    /// The bearer token; needed for an address that is not loopback.
+    #[schemars(with = "Option<String>")]
+    pub token: Option<Secret<String>>,
+    /// A file that holds the token, in place of `token`.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The state directory.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct State {
+    /// Where it is.
+    pub directory: PathBuf,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { directory: "/var/lib/moenet-agent/state".into() }
+    }
+}
+
+/// BIRD.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Bird {
+    /// Its control socket.
+    pub control_socket: PathBuf,
+    /// Its directory: `bird.conf` and `moenet/` below it are written here.
+    pub directory: PathBuf,
+    /// The program that checks a configuration (`bird -p`).
+    pub binary: PathBuf,
+    /// Whether `bird.conf` is ours. Otherwise the operator's includes `moenet/main.conf`.
+    pub manage_main_config: bool,
+    /// A directory whose files stand in for the built-in templates of the same names.
+    pub templates: Option<PathBuf>,
+    /// How long BIRD waits for us to confirm a configuration before it goes back to the last one.
+    pub confirm_timeout: Interval,
+}
+
+impl Default for Bird {
+    fn default() -> Self {
+        Self {
+            control_socket: "/run/bird/bird.ctl".into(),
+            directory: "/etc/bird".into(),
+            binary: "bird".into(),
+            manage_main_config: true,
+            templates: None,
+            confirm_timeout: Interval::seconds::<30>(),
+        }
+    }
+}
+
+/// Tunnels.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WireGuard {
+    /// Our private key; made, mode 0600, when missing.
+    pub private_key_path: PathBuf,
+    /// Seconds between keepalives, 0 for none.
+    pub persistent_keepalive_interval: u16,
+    /// Where the search for a free port begins when the conventional one is taken.
+    #[schemars(range(min = 1))]
+    pub listen_port_base: u16,
+    /// Which WireGuard.
+    pub backend: Backend,
+}
+
+impl Default for WireGuard {
+    fn default() -> Self {
+        Self {
+            private_key_path: "/etc/wireguard/private.key".into(),
+            persistent_keepalive_interval: 25,
+            listen_port_base: 24000,
+            backend: Backend::Auto,
+        }
+    }
+}
+
+/// The backbone.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Mesh {
+    /// Whether its tunnels are configured.
+    pub enabled: bool,
+    /// What the names of its interfaces begin with.
+    pub interface_prefix: String,
+    /// Our port for a peer is this and the peer's node id added up.
+    pub listen_port_base: u16,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { enabled: true, interface_prefix: "mesh_".into(), listen_port_base: 23455 }
+    }
+}
+
+/// The node's own addresses.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LoopbackInterface {
+    /// The interface they are on: a dummy device, made when missing, or `lo`.
+    pub interface: InterfaceName,
+}
+
+impl Default for LoopbackInterface {
+    fn default() -> Self {
+        Self { interface: values::dummy0() }
+    }
+}
+
+/// Our table in nftables.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Firewall {
+    /// Whether there is one.
+    pub enabled: bool,
+}
+
+/// Protection against removing too much.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Guard {
+    /// Most removals in one go without approval: a percentage of the sessions (at least 3), or a number.
+    pub max_removals: MaxRemovals,
+}
+
+/// Draining.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Maintenance {
+    /// How long after maintenance began eBGP sessions are disabled. Absent: never.
+    pub disable_after: Option<Interval>,
+}
+
+/// Round-trip times.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Probe {
+    /// Time between probes of a peer.
+    pub interval: Interval,
+    /// Echo requests a probe.
+    #[schemars(range(min = 1, max = 100))]
+    pub count: u16,
+    /// How long an answer may take.
+    pub timeout: Interval,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { interval: Interval::seconds::<300>(), count: 4, timeout: Interval::seconds::<5>() }
+    }
+}
+
+/// Log lines.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Log {
+    /// The least level that is logged; `RUST_LOG` wins.
+    pub level: String,
+    /// Text for people or JSON for programs.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

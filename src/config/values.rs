@@ -1,0 +1,239 @@
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use crate::model::InterfaceName;
+
+/// A duration: a number of seconds, or `30s`, `5m`, `1h`, `500ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interval(Duration);
+
+impl Interval {
+    /// So many seconds.
+    pub fn seconds<const N: u64>() -> Self {
+        Self(Duration::from_secs(N))
+    }
+
+    /// The duration.
+    pub fn get(self) -> Duration {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let number: u64 = number.parse().ok()?;
+        let duration = match unit.trim() {
+            "ms" => Duration::from_millis(number),
+            "" | "s" => Duration::from_secs(number),
+            "m" => Duration::from_secs(number.checked_mul(60)?),
+            "h" => Duration::from_secs(number.checked_mul(3600)?),
+            _ => return None,
+        };
+        (duration > Duration::ZERO && duration <= Duration::from_secs(366 * 86400)).then_some(Self(duration))
+    }
+}
+
+/// A number, or a text that may be one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+impl NumberOrText {
+    fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = NumberOrText::deserialize(d)?.text();
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "a duration is seconds, or 30s, 5m, 1h, and more than 0, not {text:?}"
+            ))
+        })
+    }
+}
+
+impl JsonSchema for Interval {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Interval".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+ *(ms|s|m|h)?$",
+            "description": "A duration: seconds, or 30s, 5m, 1h.", "examples": [60, "5m"]
+        })
+    }
+}
+
+/// Where the local API listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 24368))
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted =
+            || format!("an address is 127.0.0.1:24368, [::1]:24368, :24368 or unix:/path, not {text:?}");
+        if let Some(path) = text.strip_prefix("unix:") {
+            return path.starts_with('/').then(|| Self::Unix(path.into())).ok_or_else(wanted);
+        }
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port.parse().map_err(|_| wanted())?;
+            return Ok(Self::Tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
+        }
+        let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        named.as_deref().unwrap_or(text).parse().map(Self::Tcp).map_err(|_| wanted())
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Listen {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Listen".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string", "description": "host:port, :port for every address, or unix:/path.",
+            "default": "127.0.0.1:24368", "examples": ["unix:/run/moenet-agent/api.sock"]
+        })
+    }
+}
+
+/// Most removals in one go without approval (semantics, section 6, rule 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxRemovals {
+    /// A percentage of the sessions, and at least 3.
+    Percent(u8),
+    /// A number.
+    Number(u32),
+}
+
+impl Default for MaxRemovals {
+    fn default() -> Self {
+        Self::Percent(30)
+    }
+}
+
+impl MaxRemovals {
+    /// How many of so many objects may go in one go.
+    pub fn of(self, total: usize) -> usize {
+        match self {
+            Self::Percent(percent) => (total * usize::from(percent) / 100).max(3),
+            Self::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxRemovals {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = NumberOrText::deserialize(d)?.text();
+        let percent = text.strip_suffix('%').map(|number| number.trim().parse().ok().filter(|p| *p <= 100));
+        let parsed = match percent {
+            Some(percent) => percent.map(Self::Percent),
+            None => text.parse().ok().map(Self::Number),
+        };
+        parsed.ok_or_else(|| {
+            serde::de::Error::custom(format!("a number or a percentage like 30%, not {text:?}"))
+        })
+    }
+}
+
+impl JsonSchema for MaxRemovals {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MaxRemovals".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%?$",
+            "description": "A number, or a percentage of the sessions.", "default": "30%"
+        })
+    }
+}
+
+/// Which WireGuard is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The kernel's where there is one, else a userspace one.
+    #[default]
+    Auto,
+    /// The kernel's.
+    Kernel,
+    /// A userspace one.
+    Userspace,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The default loopback interface.
+#[expect(clippy::expect_used, reason = "a constant that is a valid name; a test reads it")]
+pub(super) fn dummy0() -> InterfaceName {
+    "dummy0".parse().expect("dummy0 is a valid interface name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in [("30", 30), ("30s", 30), ("5m", 300), ("1h", 3600), ("5 m", 300)] {
+            assert_eq!(Interval::parse(text).unwrap().get().as_secs(), seconds, "{text}");
+        }
+        for text in ["", "0", "-1", "1d", "h", "99999999999h"] {
+            assert!(Interval::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn at_least_three_may_go() {
+        assert_eq!(MaxRemovals::default().of(1), 3);
+        assert_eq!(MaxRemovals::default().of(100), 30);
+        assert_eq!(MaxRemovals::Number(0).of(100), 0);
+    }
+
+    #[test]
+    fn an_empty_host_means_every_address() {
+        let listen: Listen = ":24368".parse().unwrap();
+        assert_eq!(listen, Listen::Tcp("[::]:24368".parse().unwrap()));
+        assert!("unix:relative".parse::<Listen>().is_err());
+        assert_eq!(dummy0().as_str(), "dummy0");
+    }
+}

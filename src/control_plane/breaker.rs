@@ -1,0 +1,150 @@
+use std::fmt;
+use std::time::Duration;
+
+/// Consecutive failures that open the breaker.
+const THRESHOLD: u32 = 5;
+
+/// How long it stays open before one call may probe.
+const COOLDOWN: Duration = Duration::from_secs(30);
+
+/// What `circuitBreaker` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Calls go out.
+    Closed,
+    /// No call goes out.
+    Open,
+    /// One call may probe.
+    HalfOpen,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        })
+    }
+}
+
+/// A circuit breaker: opens after 5 consecutive failures, half-opens after 30 s, and then lets one
+/// probe through. Time is an input, counted from any fixed moment.
+#[derive(Debug, Clone, Default)]
+pub struct Breaker {
+    failures: u32,
+    opened: Option<Duration>,
+    probing: bool,
+}
+
+impl Breaker {
+    /// Asks for a call. Who is admitted must [`record`](Self::record) how it went, or
+    /// [`abandon`](Self::abandon) it.
+    ///
+    /// # Errors
+    /// No call may go out; says when the next one may probe.
+    pub fn admit(&mut self, now: Duration) -> Result<(), Duration> {
+        let Some(opened) = self.opened else { return Ok(()) };
+        let passed = now.saturating_sub(opened);
+        if passed < COOLDOWN {
+            return Err(COOLDOWN - passed);
+        }
+        if self.probing {
+            // Somebody is asking already; the answer will not take longer than a request.
+            return Err(Duration::from_secs(1));
+        }
+        self.probing = true;
+        Ok(())
+    }
+
+    /// Records how an admitted call went.
+    pub fn record(&mut self, success: bool, now: Duration) {
+        let probe = std::mem::take(&mut self.probing);
+        if success {
+            *self = Self::default();
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if probe || (self.opened.is_none() && self.failures >= THRESHOLD) {
+            self.opened = Some(now);
+        }
+    }
+
+    /// An admitted call that was dropped before it was answered says nothing.
+    pub fn abandon(&mut self) {
+        self.probing = false;
+    }
+
+    /// The state at this moment.
+    pub fn state(&self, now: Duration) -> State {
+        match self.opened {
+            None => State::Closed,
+            Some(opened) if now.saturating_sub(opened) < COOLDOWN => State::Open,
+            Some(_) => State::HalfOpen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        for _ in 0..5 {
+            assert_eq!(breaker.state(at(0)), State::Closed);
+            breaker.admit(at(0)).unwrap();
+            breaker.record(false, at(0));
+        }
+        breaker
+    }
+
+    #[test]
+    fn five_consecutive_failures_open_it() {
+        let mut breaker = opened();
+        assert_eq!(breaker.state(at(1)), State::Open);
+        assert_eq!(breaker.admit(at(10)), Err(at(20)));
+    }
+
+    #[test]
+    fn a_success_in_between_starts_the_count_again() {
+        let mut breaker = Breaker::default();
+        for round in 0..20 {
+            breaker.admit(at(0)).unwrap();
+            breaker.record(round % 5 == 4, at(0));
+        }
+        assert_eq!(breaker.state(at(0)), State::Closed);
+    }
+
+    #[test]
+    fn half_open_lets_one_probe_through() {
+        let mut breaker = opened();
+        assert_eq!(breaker.state(at(30)), State::HalfOpen);
+        breaker.admit(at(30)).unwrap();
+        assert!(breaker.admit(at(30)).is_err());
+        breaker.record(true, at(31));
+        assert_eq!(breaker.state(at(31)), State::Closed);
+    }
+
+    #[test]
+    fn a_failed_probe_opens_it_again_and_an_abandoned_one_does_not_block_the_next() {
+        let mut breaker = opened();
+        breaker.admit(at(30)).unwrap();
+        breaker.abandon();
+        breaker.admit(at(30)).unwrap();
+        breaker.record(false, at(31));
+        assert_eq!(breaker.state(at(60)), State::Open);
+        assert_eq!(breaker.state(at(61)), State::HalfOpen);
+    }
+
+    #[test]
+    fn a_late_failure_of_an_old_call_does_not_keep_it_open() {
+        let mut breaker = opened();
+        breaker.record(false, at(29));
+        assert_eq!(breaker.state(at(30)), State::HalfOpen);
+    }
+}

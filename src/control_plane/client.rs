@@ -1,0 +1,335 @@
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::time::Instant;
+
+use super::retry::{WAIT_MAX, bounds, full_jitter, retry_after};
+use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
+use super::{Breaker, CallError, Counters, Failure, State};
+use crate::model::{Secret, shown};
+use crate::wire::{
+    Call, Dialect, Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem,
+    WireError, error_body,
+};
+
+/// The largest answer that is read. A thousand sessions take half a mebibyte.
+const BODY_MAX: usize = 16 * 1024 * 1024;
+
+/// The largest error that is read.
+const ERROR_MAX: usize = 64 * 1024;
+
+/// The wait after 429 and 503 that do not say how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+
+/// What a client is made from.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// `controlPlane.url`.
+    pub url: String,
+    /// `node.name`, the `:router` of every path.
+    pub router: String,
+    /// `controlPlane.token`.
+    pub token: Secret<String>,
+    /// `controlPlane.dialect`.
+    pub dialect: Dialect,
+    /// How long one request may take, its body included.
+    pub request_timeout: Duration,
+    /// How many times a request is repeated within one call.
+    pub max_retries: u32,
+    /// The bound of the first wait; each further one is twice as long.
+    pub retry_initial_delay: Duration,
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URL: people write passwords into it.
+        f.debug_struct("ClientOptions").field("router", &self.router).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not a URL.
+    #[error("controlPlane.url must be http://host/ or https://host/: {0}")]
+    Url(String),
+    /// The router's name makes no path.
+    #[error("node.name must be a name, not {0}")]
+    Router(String),
+    /// The token makes no header.
+    #[error("controlPlane.token is empty, or holds what no header can carry (a line break?)")]
+    Token,
+    /// TLS cannot be set up.
+    #[error("set up TLS for the Control Plane: {0}; is the package ca-certificates installed?")]
+    Tls(String),
+}
+
+/// The Control Plane.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    options: ClientOptions,
+    authorization: HeaderValue,
+    started: Instant,
+    gate: Mutex<Gate>,
+    counters: Counters,
+}
+
+/// What keeps requests from going out.
+#[derive(Debug, Default)]
+struct Gate {
+    breaker: Breaker,
+    /// The Control Plane asked not to be called before this moment.
+    not_before: Duration,
+}
+
+impl Client {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The URL, the router's name or the token cannot be used, or TLS cannot be set up.
+    pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
+        // An error means that it is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = base_url(&options.url)?;
+        if options.router.is_empty() || options.router == "." || options.router == ".." {
+            return Err(ClientError::Router(shown(&options.router)));
+        }
+        let authorization = authorization(&options.token)?;
+        let http = http_client(&base, options.request_timeout)?;
+        let (started, gate, counters) = (Instant::now(), Mutex::default(), Counters::default());
+        Ok(Self { http, base, options, authorization, started, gate, counters })
+    }
+
+    /// All BGP sessions of this router.
+    ///
+    /// # Errors
+    /// Any failure; there is no list then, not an empty one.
+    pub async fn fetch_sessions(&self) -> Result<Listing<SessionItem>, CallError> {
+        self.fetch(Call::Sessions, |body| self.options.dialect.decode_sessions(body)).await
+    }
+
+    /// The peers of the backbone.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_sessions`].
+    pub async fn fetch_mesh(&self) -> Result<Listing<MeshItem>, CallError> {
+        self.fetch(Call::Mesh, |body| self.options.dialect.decode_mesh(body)).await
+    }
+
+    /// Who this router is.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_sessions`].
+    pub async fn fetch_config(&self) -> Result<NodeItem, CallError> {
+        self.fetch(Call::Config, |body| self.options.dialect.decode_config(body)).await
+    }
+
+    /// The routing policy and the internal BGP neighbours.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_sessions`].
+    pub async fn fetch_policy(&self) -> Result<PolicyItem, CallError> {
+        self.fetch(Call::BirdConfig, |body| self.options.dialect.decode_policy(body)).await
+    }
+
+    /// Posts the agent's health.
+    ///
+    /// # Errors
+    /// Any failure; nothing may depend on it.
+    pub async fn post_heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), CallError> {
+        self.post(Call::Heartbeat, self.options.dialect.encode_heartbeat(heartbeat)).await
+    }
+
+    /// Posts what the sessions do.
+    ///
+    /// # Errors
+    /// As [`Client::post_heartbeat`].
+    pub async fn post_report(&self, report: &Report) -> Result<(), CallError> {
+        self.post(Call::Report, self.options.dialect.encode_report(report)).await
+    }
+
+    /// Posts a session's change of status. Not to be called but by the outbox.
+    ///
+    /// # Errors
+    /// As [`Client::post_heartbeat`].
+    pub async fn post_modify(&self, modify: &Modify) -> Result<(), CallError> {
+        self.post(Call::Modify, self.options.dialect.encode_modify(modify)).await
+    }
+
+    /// The state of the circuit breaker.
+    pub fn breaker(&self) -> State {
+        let now = self.now();
+        self.with_gate(|gate| gate.breaker.state(now))
+    }
+
+    /// How the Control Plane speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.options.dialect
+    }
+
+    /// How many requests there were, by result.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    async fn fetch<T>(
+        &self,
+        call: Call,
+        decode: impl Fn(&[u8]) -> Result<T, WireError>,
+    ) -> Result<T, CallError> {
+        self.call(call, None, |body| decode(&body).map_err(Failure::Body)).await
+    }
+
+    async fn post(&self, call: Call, body: Vec<u8>) -> Result<(), CallError> {
+        let dialect = self.options.dialect;
+        self.call(call, Some(body), |body| dialect.decode_acknowledgement(&body).map_err(Failure::Body)).await
+    }
+
+    /// Sends, and sends again as long as that may help.
+    async fn call<T>(
+        &self,
+        call: Call,
+        body: Option<Vec<u8>>,
+        read: impl Fn(Vec<u8>) -> Result<T, Failure>,
+    ) -> Result<T, CallError> {
+        let mut bounds = bounds(self.options.retry_initial_delay, self.options.max_retries);
+        let mut last = None;
+        loop {
+            let failure = match self.attempt(call, body.clone(), &read).await {
+                Ok(value) => return Ok(value),
+                // The failure that opened the breaker says more than the open breaker.
+                Err(Failure::BreakerOpen { retry_in }) => {
+                    let failure = last.unwrap_or(Failure::BreakerOpen { retry_in });
+                    return Err(CallError { call, failure });
+                }
+                Err(failure) => failure,
+            };
+            tracing::debug!(?call, result = failure.word(), %failure, "request failed");
+            let wait = bounds.next().map(|bound| full_jitter(bound, rand::random()));
+            let wait = wait.map(|wait| wait.max(failure.retry_after().unwrap_or_default()));
+            match wait.filter(|wait| failure.retryable() && *wait <= WAIT_MAX) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(CallError { call, failure }),
+            }
+            last = Some(failure);
+        }
+    }
+
+    /// Sends once, if the gate lets it, and tells the gate how it went.
+    async fn attempt<T>(
+        &self,
+        call: Call,
+        body: Option<Vec<u8>>,
+        read: impl Fn(Vec<u8>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let admitted = self.admit().inspect_err(|_| self.counters.count("withheld"))?;
+        let result = self.exchange(call, body).await.and_then(read);
+        let failure = result.as_ref().err();
+        self.counters.count(failure.map_or("ok", Failure::word));
+        admitted.record(failure);
+        result
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, Failure> {
+        let now = self.now();
+        self.with_gate(|gate| {
+            if now < gate.not_before {
+                return Err(Failure::RateLimited { retry_after: gate.not_before - now });
+            }
+            gate.breaker.admit(now).map_err(|retry_in| Failure::BreakerOpen { retry_in })
+        })?;
+        Ok(Admitted { client: self, recorded: false })
+    }
+
+    async fn exchange(&self, call: Call, body: Option<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let mut request = self
+            .http
+            .request(method, self.url(call))
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(ACCEPT, "application/json");
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| network(&error))?;
+        if response.status().is_success() {
+            return read_body(response, BODY_MAX).await;
+        }
+        Err(self.refusal(response).await)
+    }
+
+    async fn refusal(&self, response: Response) -> Failure {
+        let status = response.status();
+        let wait = retry_after(response.headers(), SystemTime::now());
+        if status.is_redirection() {
+            return Failure::Refused { status: status.as_u16(), detail: redirect(&response) };
+        }
+        let body = read_body(response, ERROR_MAX).await.ok().and_then(|body| error_body(&body));
+        let body = body.unwrap_or_default();
+        let detail = self.without_token(body.error);
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Auth { detail },
+            StatusCode::NOT_FOUND => Failure::NotFound { code: body.code, detail },
+            StatusCode::TOO_MANY_REQUESTS => {
+                Failure::RateLimited { retry_after: wait.unwrap_or(DEFAULT_WAIT) }
+            }
+            status if status.is_server_error() => {
+                Failure::Server { status: status.as_u16(), detail, retry_after: wait }
+            }
+            status => Failure::Refused { status: status.as_u16(), detail },
+        }
+    }
+
+    /// A Control Plane that repeats the token in its error would put it into our log.
+    fn without_token(&self, text: String) -> String {
+        text.replace(self.options.token.expose().trim(), "[token]")
+    }
+
+    fn url(&self, call: Call) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(self.options.dialect.segments(&self.options.router, call));
+        }
+        url
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn with_gate<T>(&self, act: impl FnOnce(&mut Gate) -> T) -> T {
+        act(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A request that may go out. Dropped without a record, as when its caller is cancelled, it gives
+/// the breaker's probe back.
+struct Admitted<'a> {
+    client: &'a Client,
+    recorded: bool,
+}
+
+impl Admitted<'_> {
+    fn record(mut self, failure: Option<&Failure>) {
+        self.recorded = true;
+        let now = self.client.now();
+        let wait = failure.and_then(Failure::retry_after);
+        self.client.with_gate(|gate| {
+            gate.breaker.record(failure.is_none_or(Failure::is_alive), now);
+            gate.not_before = gate.not_before.max(now + wait.unwrap_or_default());
+        });
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.client.with_gate(|gate| gate.breaker.abandon());
+        }
+    }
+}

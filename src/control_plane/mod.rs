@@ -1,0 +1,19 @@
+//! The Control Plane as the agent sees it: a client that retries, a breaker, and an outbox that
+//! loses nothing (semantics, section 1). What a body means is [`crate::wire`]'s business.
+
+mod breaker;
+mod client;
+mod counters;
+mod error;
+mod outbox;
+mod retry;
+mod schedule;
+mod transport;
+
+pub use breaker::{Breaker, State};
+pub use client::{Client, ClientError, ClientOptions};
+pub use counters::Counters;
+pub use error::{CallError, Class, Failure};
+pub use outbox::{Delivery, Outbox, OutboxError};
+pub use retry::{full_jitter, retry_after};
+pub use schedule::{after_failure, jittered};

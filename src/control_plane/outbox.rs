@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{CallError, Client, Failure};
+use crate::model::{ObjectName, Uid};
+use crate::wire::{Modify, WireError, WireStatus};
+
+/// The first wait after a report that the Control Plane refuses; doubled each time.
+const REFUSED_FIRST: Duration = Duration::from_secs(60);
+
+/// The longest wait between tries of one report.
+const REFUSED_MAX: Duration = Duration::from_secs(3600);
+
+/// Reports of status that the Control Plane has not acknowledged (semantics, section 1): a directory
+/// with a file a session, the newest state of it, until it is acknowledged, across restarts.
+///
+/// Files are small and writes rare, so its IO is blocking.
+#[derive(Debug)]
+pub struct Outbox {
+    directory: PathBuf,
+    memory: Mutex<Memory>,
+}
+
+/// What is known beside the files; losing it costs a repeated report.
+#[derive(Debug, Default)]
+struct Memory {
+    acknowledged: BTreeMap<Uid, (WireStatus, Option<String>)>,
+    refused: BTreeMap<Uid, Refusal>,
+}
+
+/// A report that the Control Plane does not take.
+#[derive(Debug)]
+struct Refusal {
+    report: Modify,
+    times: u32,
+    not_before: Instant,
+}
+
+/// Why the outbox cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {}: {source}; check the free space and the owner of the state directory", path.display())]
+pub struct OutboxError {
+    /// What was attempted.
+    pub operation: &'static str,
+    /// On which file.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// What became of the pending reports.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Acknowledged.
+    pub delivered: usize,
+    /// Dropped, since the Control Plane does not know the session any more.
+    pub dropped: usize,
+    /// Still pending.
+    pub kept: usize,
+    /// The failure that ended the round or, if none did, the last one.
+    pub failure: Option<CallError>,
+}
+
+impl Outbox {
+    /// Opens the directory, and makes it when there is none.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(directory: &Path) -> Result<Self, OutboxError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|source| failed("create", directory, source))?;
+        Ok(Self { directory: directory.to_owned(), memory: Mutex::default() })
+    }
+
+    /// Puts the newest state of a session. Writes nothing, and says `false`, when the same is pending
+    /// already, or is the last that was acknowledged.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn put(&self, uid: &Uid, status: WireStatus, error: Option<String>) -> Result<bool, OutboxError> {
+        let memory = self.lock();
+        let report = Modify { uuid: uid.clone(), status, error };
+        let path = self.path(uid);
+        let pending = self.read(&path)?;
+        let known = match &pending {
+            Some(pending) => *pending == report,
+            None => memory.acknowledged.get(uid).is_some_and(|(s, e)| *s == status && *e == report.error),
+        };
+        if known {
+            return Ok(false);
+        }
+        let text = serde_json::to_vec(&report).unwrap_or_default();
+        write(&self.directory, &path, &text).map_err(|source| failed("write", &path, source))?;
+        drop(memory);
+        tracing::debug!(%uid, status = status.number(), "report queued");
+        Ok(true)
+    }
+
+    /// Tells what a complete list says of the sessions. Where the Control Plane says something else
+    /// than it acknowledged, somebody changed it since, and the same report is news again.
+    pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
+        self.lock().acknowledged.retain(|uid, (status, _)| statuses.get(uid) == Some(status));
+    }
+
+    /// All that is pending, by file name. A file that is no report is set aside.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn pending(&self) -> Result<Vec<Modify>, OutboxError> {
+        let _memory = self.lock();
+        let entries = fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| failed("list", &self.directory, source))?;
+        let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.sort();
+        let reports: Result<Vec<_>, _> = paths.iter().map(|path| self.read(path)).collect();
+        Ok(reports?.into_iter().flatten().collect())
+    }
+
+    /// Tries each pending report once. A report that the Control Plane refuses waits longer each time
+    /// and blocks no other; a Control Plane that cannot be reached ends the round.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or an acknowledged report not removed.
+    pub async fn deliver_once(&self, client: &Client) -> Result<Delivery, OutboxError> {
+        let mut delivery = Delivery::default();
+        let mut over = false;
+        for report in self.pending()? {
+            if over || self.waits(&report) {
+                delivery.kept += 1;
+                continue;
+            }
+            match client.post_modify(&report).await {
+                Ok(()) => {
+                    self.acknowledge(&report)?;
+                    delivery.delivered += 1;
+                }
+                Err(error) if is_gone(client, &error.failure) => {
+                    tracing::info!(uid = %report.uuid, "the Control Plane knows the session no more; report dropped");
+                    self.acknowledge(&report)?;
+                    delivery.dropped += 1;
+                }
+                Err(error) => {
+                    over = !self.refuse(&report, &error);
+                    delivery.failure = Some(error);
+                    delivery.kept += 1;
+                }
+            }
+        }
+        Ok(delivery)
+    }
+
+    /// Removes the file, unless a newer state has come meanwhile.
+    fn acknowledge(&self, report: &Modify) -> Result<(), OutboxError> {
+        let mut memory = self.lock();
+        memory.refused.remove(&report.uuid);
+        memory.acknowledged.insert(report.uuid.clone(), (report.status, report.error.clone()));
+        let path = self.path(&report.uuid);
+        if self.read(&path)?.as_ref() == Some(report) {
+            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a refused report has to wait. A newer state of the session does not.
+    fn waits(&self, report: &Modify) -> bool {
+        let memory = self.lock();
+        let refusal = memory.refused.get(&report.uuid).filter(|refusal| refusal.report == *report);
+        refusal.is_some_and(|refusal| Instant::now() < refusal.not_before)
+    }
+
+    /// Notes a failure, and says whether the round may go on.
+    fn refuse(&self, report: &Modify, error: &CallError) -> bool {
+        if !is_about_this_report(&error.failure) {
+            return false;
+        }
+        let mut memory = self.lock();
+        let before = memory.refused.get(&report.uuid).filter(|refusal| refusal.report == *report);
+        let times = before.map_or(0, |refusal| refusal.times);
+        let wait = REFUSED_FIRST.saturating_mul(1 << times.min(10)).min(REFUSED_MAX);
+        tracing::warn!(uid = %report.uuid, %error, wait_s = wait.as_secs(), "report refused");
+        let not_before = Instant::now() + wait;
+        let refusal = Refusal { report: report.clone(), times: times + 1, not_before };
+        memory.refused.insert(report.uuid.clone(), refusal);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name that is safe, tells a person which session it is, and differs for each.
+    fn path(&self, uid: &Uid) -> PathBuf {
+        let digest = Sha256::digest(uid.as_str().as_bytes());
+        let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(format!("{}-{short}.json", ObjectName::sanitised(uid.as_str())))
+    }
+
+    /// Reads a report. One that is none, or not of this file, is set aside.
+    fn read(&self, path: &Path) -> Result<Option<Modify>, OutboxError> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed("read", path, source)),
+        };
+        match serde_json::from_slice::<Modify>(&text) {
+            Ok(report) if self.path(&report.uuid) == path => Ok(Some(report)),
+            _ => {
+                let aside = path.with_extension("bad");
+                tracing::warn!(file = %path.display(), aside = %aside.display(), "not a report; set aside");
+                fs::rename(path, &aside).map_err(|source| failed("set aside", path, source))?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The session is gone: there is nobody to tell. A 404 without this code may be a wrong URL.
+fn is_gone(client: &Client, failure: &Failure) -> bool {
+    matches!(failure, Failure::NotFound { code: Some(code), .. } if client.dialect().is_session_gone(code))
+}
+
+/// Whether the failure may be this report's own fault, so that others can fare better.
+fn is_about_this_report(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Refused { .. } | Failure::Server { .. } | Failure::Body(WireError::Envelope { .. })
+    )
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxError {
+    OutboxError { operation, path: path.to_owned(), source }
+}
+
+/// Writes a file as a whole or not at all.
+fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    fs::File::open(directory)?.sync_all()
+}

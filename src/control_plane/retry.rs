@@ -1,0 +1,73 @@
+//! When to try again: exponential backoff with full jitter, and `Retry-After`.
+
+use std::time::{Duration, SystemTime};
+
+use backoff::{BackoffBuilder, ExponentialBuilder};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// The longest wait within one call, and so the longest `Retry-After` that is sat out in it.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The longest `Retry-After` that is believed.
+const BELIEVED_MAX: Duration = Duration::from_secs(3600);
+
+/// The upper bounds of the waits between the tries of one call: doubled each time.
+pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(first)
+        .with_max_delay(WAIT_MAX)
+        .with_factor(2.0)
+        .with_max_times(retries as usize)
+        .build()
+}
+
+/// Full jitter: anything between nothing and the bound, so that a fleet that failed together does
+/// not come back together. `random` is in `0.0..1.0`.
+pub fn full_jitter(bound: Duration, random: f64) -> Duration {
+    bound.mul_f64(random.clamp(0.0, 1.0))
+}
+
+/// The wait that `Retry-After` asks for, in seconds or as an HTTP date (RFC 9110, section 10.2.3).
+/// At most an hour is believed.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(BELIEVED_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_double_up_to_the_longest_wait() {
+        let bounds: Vec<u64> = bounds(Duration::from_secs(1), 7).map(|d| d.as_secs()).collect();
+        assert_eq!(bounds, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn jitter_is_full() {
+        let bound = Duration::from_secs(8);
+        assert_eq!(full_jitter(bound, 0.0), Duration::ZERO);
+        assert_eq!(full_jitter(bound, 0.25), Duration::from_secs(2));
+        assert!(full_jitter(bound, 0.999) < bound);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now)
+        };
+        let date = httpdate::fmt_http_date(now + Duration::from_secs(90));
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read(&date), Some(Duration::from_secs(90)));
+        assert_eq!(read("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("99999999999"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("soon"), None);
+    }
+}

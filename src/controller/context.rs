@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::observe::{BirdState, Observer};
+use super::planning::{Key, View};
+use super::reports::Reports;
+use super::world::World;
+use crate::bird::Committer;
+use crate::document::{Kind, StatusBody};
+use crate::model::{Endpoint, ObjectName};
+use crate::plan::kernel_view::KernelView;
+use crate::ports::Kernel;
+use crate::probe::{Prober, Target};
+use crate::resolve::Resolver;
+use crate::store::{AppliedDocument, Store, StoreError};
+
+/// What every reconcile works with.
+pub struct Context {
+    /// The state directory.
+    pub store: Arc<Store>,
+    /// The kernel, for changes.
+    pub kernel: Arc<dyn Kernel>,
+    /// The kernel and BIRD, for looks.
+    pub observer: Observer,
+    /// BIRD, for changes.
+    pub committer: Committer,
+    /// Names of endpoints.
+    pub resolver: Resolver,
+    /// Round-trip times.
+    pub prober: Prober,
+    /// Everything that is wanted.
+    pub world: watch::Receiver<Arc<World>>,
+    /// What the Control Plane is told.
+    pub reports: Reports,
+    /// What came into force, for the history.
+    pub journal: mpsc::UnboundedSender<Entry>,
+    /// The last status of every object.
+    pub board: Board,
+    /// Seconds between keepalives of backbone tunnels.
+    pub keepalive: u16,
+}
+
+/// Something that came into force, with its steps and reasons, for the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The object's kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: ObjectName,
+    /// The steps, each with its reason.
+    pub steps: Vec<String>,
+}
+
+/// The last status of every object; what `/status`, the metrics and the reports are made from.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<BTreeMap<Key, StatusBody>>);
+
+impl Board {
+    /// Remembers a status.
+    pub fn set(&self, key: Key, status: StatusBody) {
+        self.lock().insert(key, status);
+    }
+
+    /// Forgets an object.
+    pub fn remove(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeMap<Key, StatusBody> {
+        self.lock().clone()
+    }
+
+    /// The status of one object.
+    pub fn get(&self, key: &Key) -> Option<StatusBody> {
+        self.lock().get(key).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, StatusBody>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One look at everything that a key is compared with.
+pub struct Look {
+    /// The kernel.
+    pub kernel: Arc<KernelView>,
+    /// BIRD.
+    pub bird: Arc<BirdState>,
+    /// What is in force.
+    pub applied: Option<AppliedDocument>,
+    /// The peer's address.
+    pub resolved: Option<std::net::SocketAddr>,
+    /// When this was.
+    pub now: Timestamp,
+}
+
+impl Look {
+    /// For the planner.
+    pub fn view(&self) -> View<'_> {
+        View {
+            kernel: &self.kernel,
+            bird: &self.bird,
+            applied: self.applied.as_ref(),
+            resolved: self.resolved,
+            now: self.now,
+        }
+    }
+}
+
+impl Context {
+    /// The world of this moment.
+    pub fn world(&self) -> Arc<World> {
+        Arc::clone(&self.world.borrow())
+    }
+
+    /// Looks at everything that an object is compared with, not older than `not_before`.
+    ///
+    /// # Errors
+    /// When the kernel or the state directory cannot be read; then nothing can be compared.
+    pub async fn look(
+        &self,
+        object: Option<(Kind, &ObjectName)>,
+        endpoint: Option<&Endpoint>,
+        not_before: Instant,
+    ) -> Result<Look, String> {
+        let kernel =
+            self.observer.kernel(not_before).await.map_err(|error| crate::telemetry::chain(&*error))?;
+        let bird = self.observer.bird(not_before).await;
+        let applied = match object {
+            Some((kind, name)) => {
+                let name = name.clone();
+                self.disk(move |store| store.read_applied(kind, &name))
+                    .await
+                    .map_err(|e| crate::telemetry::chain(&e))?
+            }
+            None => None,
+        };
+        let resolved = endpoint.and_then(|endpoint| self.resolver.current(endpoint).address);
+        Ok(Look { kernel, bird, applied, resolved, now: Timestamp::now() })
+    }
+
+    /// Does something with the state directory on a thread that may block.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(done) => done,
+            // The closure does not panic; the runtime is going down.
+            Err(_) => Err(StoreError::interrupted()),
+        }
+    }
+
+    /// The last measured round-trip time to a peer.
+    pub fn rtt(&self, target: &Target) -> Option<f64> {
+        self.prober.current(target).and_then(|probe| probe.rtt_ms)
+    }
+}

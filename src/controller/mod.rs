@@ -1,0 +1,29 @@
+//! The level-triggered loop.
+//!
+//! ```text
+//! state directory ─▶ world ─▶ queue ─▶ reconcile(key): observe ─▶ plan ─▶ apply ─▶ observe again ─▶ status
+//!        ▲                      ▲
+//!       sync              netlink, timers, API: a hint which key may have changed, never what
+//! ```
+//!
+//! Runs of one key never overlap, keys run in parallel, and a failing key backs off alone.
+
+mod context;
+mod guard;
+mod observe;
+pub mod planning;
+mod queue;
+mod reconcile;
+mod reports;
+mod runner;
+pub mod sync;
+pub mod world;
+
+pub use context::{Board, Context, Entry};
+pub use observe::{BirdState, Observer, look_at_bird};
+pub use planning::{Key, KeyPlan};
+pub use queue::{Backoff, Outcome, Queue};
+pub use reconcile::target;
+pub use reports::Reports;
+pub use runner::{Hint, Runner, keys};
+pub use world::World;

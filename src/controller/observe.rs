@@ -1,0 +1,129 @@
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::bird::{Committer, LiveTree, Protocol, Version};
+use crate::plan::kernel_view::KernelView;
+use crate::ports::{Kernel, KernelError};
+
+/// Looks at the kernel and at BIRD, once for all keys that ask at about the same time: a look that began
+/// after a key became due is fresh enough for it.
+pub struct Observer {
+    kernel: Arc<dyn Kernel>,
+    committer: Committer,
+    links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
+    bird: Shared<Arc<BirdState>>,
+}
+
+/// BIRD, as it was at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct BirdState {
+    /// Its version, while it answers.
+    pub running: Option<Version>,
+    /// Its protocols.
+    pub protocols: Vec<Protocol>,
+    /// The files in its directory.
+    pub live: LiveTree,
+    /// Why the files could not be read.
+    pub files_error: Option<String>,
+    /// Whether the daemon has loaded exactly these files.
+    pub loaded: bool,
+}
+
+impl BirdState {
+    /// Whether BIRD answers.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The protocols of these names.
+    pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
+        self.protocols.iter().filter(|protocol| names.contains(&protocol.name)).cloned().collect()
+    }
+}
+
+impl Observer {
+    /// An observer of this kernel and this BIRD.
+    pub fn new(kernel: Arc<dyn Kernel>, committer: Committer) -> Self {
+        Self { kernel, committer, links: Shared::default(), bird: Shared::default() }
+    }
+
+    /// The kernel, not older than this.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
+        let look = || async { self.kernel.observe().await.map(Arc::new).map_err(Arc::new) };
+        self.links.get(not_before, look).await
+    }
+
+    /// BIRD, not older than this.
+    pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
+        self.bird.get(not_before, || async { Arc::new(look_at_bird(&self.committer).await) }).await
+    }
+}
+
+/// Everything about BIRD that a plan or a status needs. Reads only.
+pub async fn look_at_bird(committer: &Committer) -> BirdState {
+    let client = committer.client();
+    let mut state = BirdState::default();
+    match committer.live().await {
+        Ok(live) => state.live = live,
+        Err(error) => state.files_error = Some(crate::telemetry::chain(&*error)),
+    }
+    state.running = client.version().await.ok();
+    if state.is_running() {
+        state.protocols = client.protocols().await.unwrap_or_default();
+        state.loaded = committer.is_loaded(&state.live).await;
+    }
+    state
+}
+
+/// The last value of something that costs, with when it was begun.
+struct Shared<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    async fn get<F: Future<Output = T>>(&self, not_before: Instant, look: impl FnOnce() -> F) -> T {
+        let mut last = self.0.lock().await;
+        if let Some((begun, value)) = &*last
+            && *begun >= not_before
+        {
+            return value.clone();
+        }
+        let begun = Instant::now();
+        let value = look().await;
+        *last = Some((begun, value.clone()));
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_keys_that_are_due_share_one_look() {
+        let (shared, looks) = (Shared::default(), AtomicU32::new(0));
+        let due = Instant::now();
+        let look = || async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            looks.fetch_add(1, Ordering::Relaxed)
+        };
+        let all = (0..1000).map(|_| shared.get(due, look));
+        futures::future::join_all(all).await;
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
+        shared.get(Instant::now(), look).await;
+        assert_eq!(looks.load(Ordering::Relaxed), 2, "a later change wants a later look");
+    }
+}

@@ -1,0 +1,148 @@
+//! The plan of one key, from the world and what was observed. The controller runs these steps, and
+//! `moenet-agent plan` prints them.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use super::observe::BirdState;
+use super::world::{Entry, Intent, World};
+use crate::document::BgpSessionSpec;
+use crate::effective::{MeshTunnel, Session};
+use crate::model::{Endpoint, ObjectName, Uid};
+use crate::plan::kernel_view::KernelView;
+use crate::plan::{
+    Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, plan,
+    plan_base, plan_loopback, plan_tunnel, plan_tunnel_removal,
+};
+use crate::store::AppliedDocument;
+
+/// What the controller looks at in one go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The node's own addresses, and the files that all sessions share.
+    Router,
+    /// The routing policy; looked at together with the node.
+    Policy,
+    /// An external peering.
+    Session(ObjectName),
+    /// A backbone tunnel.
+    Mesh(ObjectName),
+    /// An internal neighbour.
+    Ibgp(ObjectName),
+    /// A link that carries our mark and that nothing else knows of.
+    Orphan(Uid),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Router => f.write_str("node"),
+            Self::Policy => f.write_str("policy"),
+            Self::Session(name) => write!(f, "sessions/{name}"),
+            Self::Mesh(name) => write!(f, "mesh/{name}"),
+            Self::Ibgp(name) => write!(f, "ibgp/{name}"),
+            Self::Orphan(uid) => write!(f, "orphan/{uid}"),
+        }
+    }
+}
+
+/// The plan of one key, or what is in its way.
+pub type KeyPlan = Result<Plan, Refusal>;
+
+/// Everything that a plan looks at besides the world.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The kernel.
+    pub kernel: &'a KernelView,
+    /// BIRD.
+    pub bird: &'a BirdState,
+    /// What is in force for the object.
+    pub applied: Option<&'a AppliedDocument>,
+    /// The peer's address, where its name has been resolved.
+    pub resolved: Option<SocketAddr>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What the controller would do now for the node itself.
+pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
+    let mut steps = match &world.loopback {
+        Some(loopback) => plan_loopback(loopback, view.kernel)?.steps,
+        None => Vec::new(),
+    };
+    if let Ok(base) = &world.base
+        && view.bird.files_error.is_none()
+    {
+        steps.extend(plan_base(base, &view.bird.live.tree.base).steps);
+    }
+    let writes =
+        steps.iter().any(|step| matches!(step.action, Action::WriteBase { .. } | Action::RemoveBase { .. }));
+    if view.bird.is_running() && !view.bird.loaded && !writes && world.base.is_ok() {
+        let because = Drift::new("bird.loaded", "what is on disk", "another configuration");
+        steps.push(Step { action: Action::LoadBird, because });
+    }
+    Ok(Plan { steps })
+}
+
+/// What the controller would do now for an external peering.
+pub fn session(world: &World, name: &ObjectName, entry: &Entry<Session>, view: &View<'_>) -> KeyPlan {
+    let fragment = view.bird.live.tree.fragments.get(name.as_str()).map(String::as_str);
+    let tunnel = tunnel_view(view, endpoint_changed(entry, view.applied));
+    let observed = Observed { tunnel, bird: BirdView { fragment } };
+    match &entry.intent {
+        Intent::Stay => Ok(Plan::default()),
+        Intent::Absent => plan(name, &entry.uid, &Desired::Absent, &observed),
+        Intent::Present(session, text) => {
+            let wanted = WantedTunnel::of_session(session, &world.private_key, world.our_key, view.resolved)?;
+            plan(name, &entry.uid, &Desired::Present { tunnel: &wanted, fragment: text }, &observed)
+        }
+    }
+}
+
+/// What the controller would do now for a backbone tunnel.
+pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &View<'_>) -> KeyPlan {
+    match (&entry.intent, &world.router) {
+        (Intent::Present(tunnel, _), Ok(router)) => {
+            let key = &world.private_key;
+            let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
+            plan_tunnel(&wanted, &tunnel_view(view, false))
+        }
+        (Intent::Absent, _) => Ok(plan_tunnel_removal(&entry.uid, view.kernel)),
+        _ => Ok(Plan::default()),
+    }
+}
+
+/// What the controller would do now about links that carry this mark and that no object has.
+pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
+    Ok(plan_tunnel_removal(uid, view.kernel))
+}
+
+fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
+    TunnelView {
+        kernel: view.kernel,
+        creating: view.applied.and_then(|applied| applied.applied.creating.as_ref()),
+        resolved: view.resolved,
+        endpoint_changed,
+        now: view.now,
+    }
+}
+
+/// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer
+/// answers from the old one.
+fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
+    let before = applied.and_then(|applied| applied.applied.spec.clone());
+    let Some(before) = before.and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok()) else {
+        return false;
+    };
+    endpoint(entry).is_some_and(|now| before.tunnel.endpoint.as_ref() != Some(now))
+}
+
+/// The endpoint of a peering that is to be there.
+pub fn endpoint(entry: &Entry<Session>) -> Option<&Endpoint> {
+    match &entry.intent {
+        Intent::Present(session, _) => session.tunnel.endpoint.as_ref(),
+        _ => None,
+    }
+}

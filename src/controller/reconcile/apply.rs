@@ -1,0 +1,151 @@
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::{Subject, is_bird};
+use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
+use crate::controller::context::Context;
+use crate::plan::{Action, BaseFiles, Plan, Step};
+use crate::ports::KernelError;
+use crate::telemetry::chain;
+
+/// Why steps were not taken to their end.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The kernel refused.
+    Kernel(String),
+    /// The kernel, or the machine, lacks something.
+    Unsupported(String),
+    /// BIRD refused the text of this object; these are BIRD's words.
+    BirdRefused(String),
+    /// BIRD could not be given the text, for a reason that is not the object's.
+    Bird(String),
+}
+
+impl Trouble {
+    /// The text, when the object itself cannot be configured; trouble with BIRD as a whole is not that.
+    pub(super) fn error(&self) -> Option<String> {
+        match self {
+            Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
+            Self::BirdRefused(_) | Self::Bird(_) => None,
+        }
+    }
+
+    /// BIRD's words, when it refused the object.
+    pub(super) fn refused(&self) -> Option<&str> {
+        match self {
+            Self::BirdRefused(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Takes the steps of a plan in their order: those for the kernel one by one up to the first that fails,
+/// then those for BIRD in one commit. Returns the steps taken.
+pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (Vec<String>, Option<Trouble>) {
+    let removing =
+        plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
+    let (bird, kernel): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(|step| is_bird(&step.action));
+    let mut taken = Vec::new();
+    // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
+    if removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
+        return (taken, Some(trouble));
+    }
+    for step in kernel {
+        if let Err(trouble) = run_kernel(ctx, subject, step).await {
+            return (taken, Some(trouble));
+        }
+        taken.push(step.to_string());
+    }
+    if !removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
+        return (taken, Some(trouble));
+    }
+    (taken, None)
+}
+
+async fn run_kernel(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), Trouble> {
+    let Action::Kernel(action) = &step.action else { return Ok(()) };
+    match ctx.kernel.apply(action).await {
+        Ok(()) => {
+            log(subject, step);
+            Ok(())
+        }
+        Err(error) => {
+            let text = chain(&error);
+            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "failed");
+            Err(match error {
+                KernelError::Unsupported { .. } => Trouble::Unsupported(text),
+                _ => Trouble::Kernel(text),
+            })
+        }
+    }
+}
+
+fn log(subject: &Subject<'_>, step: &Step) {
+    let (key, generation) = (subject.key, subject.generation);
+    info!(object = %key, generation, step = %step.action, because = %step.because, "applied");
+}
+
+async fn run_bird(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    steps: &[&Step],
+    taken: &mut Vec<String>,
+) -> Option<Trouble> {
+    for step in steps {
+        let outcome = match &step.action {
+            Action::WriteFragment { name, text } => write(ctx, subject, name, text).await,
+            Action::RemoveFragment { name } => {
+                ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal)
+            }
+            Action::LoadBird => {
+                ctx.committer.converge().await.map(drop).map_err(|error| Trouble::Bird(chain(&*error)))
+            }
+            // The shared files go in one commit, from the world; see the router's reconcile.
+            Action::Kernel(_) | Action::WriteBase { .. } | Action::RemoveBase { .. } => continue,
+        };
+        if let Err(trouble) = outcome {
+            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = ?trouble, "failed");
+            return Some(trouble);
+        }
+        log(subject, step);
+        taken.push(step.to_string());
+    }
+    None
+}
+
+/// A session's text is made for the shared files of the same world, so they go in the same commit.
+async fn write(ctx: &Context, subject: &Subject<'_>, name: &str, text: &str) -> Result<(), Trouble> {
+    let protocols = subject.claims.as_ref().map(|claims| claims.protocols.clone()).unwrap_or_default();
+    let fragment = Fragment { text: text.to_owned(), protocols };
+    let session = ctx.committer.set_fragment(name, Some(fragment));
+    match &ctx.world().base {
+        Ok(files) => {
+            // An error of the shared files is the router's to tell.
+            let (_, session) = tokio::join!(base(ctx, files), session);
+            session.map(drop).map_err(refusal)
+        }
+        Err(_) => session.await.map(drop).map_err(refusal),
+    }
+}
+
+/// Sets the files that all sessions share.
+pub(super) async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), String> {
+    match ctx.committer.set_base(files.clone()).await {
+        Ok(_) => Ok(()),
+        Err(BaseError::Refused { what }) => Err(format!("BIRD configuration failed: {what}")),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn refusal(error: FragmentError) -> Trouble {
+    match error {
+        FragmentError::Refused { what, .. } => Trouble::BirdRefused(what.to_string()),
+        FragmentError::Unverified { .. } | FragmentError::Name(_) => Trouble::BirdRefused(error.to_string()),
+        FragmentError::Commit(error) => commit(&error),
+    }
+}
+
+fn commit(error: &Arc<CommitError>) -> Trouble {
+    Trouble::Bird(chain(&**error))
+}

@@ -1,0 +1,164 @@
+//! Backbone tunnels, internal neighbours, and links of ours that nothing knows of.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::record::{self, InForce};
+use super::{Claims, LATER, Round, SOON, Subject, round};
+use crate::controller::context::{Context, Look};
+use crate::controller::planning::{self, Key};
+use crate::controller::queue::Outcome;
+use crate::controller::world::{Entry, Intent};
+use crate::document::{Kind, Phase, StatusBody};
+use crate::model::{ObjectName, Uid};
+use crate::plan::Plan;
+use crate::status::{BirdFacts, Facts, TunnelFacts, assess};
+
+pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
+    let world = ctx.world();
+    let key = Key::Mesh(name.clone());
+    let Some(entry) = world.mesh.get(name) else { return forget(ctx, &key) };
+    let claims = match &entry.intent {
+        Intent::Present(tunnel, _) => {
+            Some(Claims { interface: Some(tunnel.interface.clone()), protocols: Vec::new() })
+        }
+        _ => None,
+    };
+    let endpoint = match &entry.intent {
+        Intent::Present(tunnel, _) => tunnel.endpoint.as_ref(),
+        _ => None,
+    };
+    let subject = Subject { endpoint, claims, ..subject(&key, Kind::MeshPeer, name, entry) };
+    let plan = |look: &Look| planning::mesh(&world, entry, ctx.keepalive, &look.view());
+    match round(ctx, &subject, due, plan).await {
+        Ok(round) => conclude(ctx, &subject, entry, round, None).await,
+        Err(error) => failed(&key, &error),
+    }
+}
+
+/// An internal neighbour has no link, and its text is in the shared files: what is left is to say how it
+/// is.
+pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
+    let world = ctx.world();
+    let key = Key::Ibgp(name.clone());
+    let Some(entry) = world.ibgp.get(name) else { return forget(ctx, &key) };
+    let protocol = match &entry.intent {
+        Intent::Present(neighbour, _) => Some(neighbour.protocol.clone()),
+        _ => None,
+    };
+    let claims = protocol.clone().map(|protocol| Claims { interface: None, protocols: vec![protocol] });
+    let subject = Subject { claims, ..subject(&key, Kind::IbgpPeer, name, entry) };
+    let round = match round(ctx, &subject, due, |_| Ok(Plan::default())).await {
+        Ok(round) => round,
+        Err(error) => return failed(&key, &error),
+    };
+    let protocols = round.look.bird.protocols(&protocol.into_iter().collect());
+    let (running, loaded) = (round.look.bird.is_running(), round.look.bird.loaded);
+    let bird = BirdFacts { running, loaded, refused: None, protocols: &protocols, expected: 1 };
+    conclude(ctx, &subject, entry, round, Some(bird)).await
+}
+
+pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
+    let key = Key::Orphan(uid.clone());
+    if ctx.world().uids().contains(uid) {
+        return Outcome::Gone;
+    }
+    let name = ObjectName::sanitised(uid.as_str());
+    let subject = Subject {
+        key: &key,
+        kind: Kind::BgpSession,
+        name: &name,
+        uid,
+        generation: 0,
+        endpoint: None,
+        claims: None,
+        hands_off: false,
+    };
+    match round(ctx, &subject, due, |look| planning::orphan(uid, &look.view())).await {
+        Ok(round) if round.is_settled() => Outcome::Gone,
+        Ok(_) => Outcome::Failed,
+        Err(error) => failed(&key, &error),
+    }
+}
+
+fn subject<'a, T>(key: &'a Key, kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Subject<'a> {
+    Subject {
+        key,
+        kind,
+        name,
+        uid: &entry.uid,
+        generation: entry.generation,
+        endpoint: None,
+        claims: None,
+        hands_off: entry.paused.is_some(),
+    }
+}
+
+fn forget(ctx: &Context, key: &Key) -> Outcome {
+    ctx.board.remove(key);
+    Outcome::Gone
+}
+
+fn failed(key: &Key, error: &str) -> Outcome {
+    warn!(object = %key, error, "cannot be looked at");
+    Outcome::Failed
+}
+
+/// `bird` is what was read of an internal neighbour; a backbone tunnel has its link instead.
+async fn conclude<T>(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    entry: &Entry<T>,
+    round: Round,
+    bird: Option<BirdFacts<'_>>,
+) -> Outcome {
+    let settled = round.is_settled() && entry.paused.is_none();
+    match &entry.intent {
+        Intent::Absent if settled => {
+            ctx.board.remove(subject.key);
+            record::gone(ctx, subject, &round.steps).await;
+            return Outcome::Gone;
+        }
+        Intent::Present(..) if settled => {
+            let in_force = InForce { spec: entry.spec.clone(), overridden: None };
+            record::in_force(ctx, subject, in_force, &round.steps).await;
+        }
+        _ => {}
+    }
+    let before = record::status_before(ctx, subject).await;
+    let status = status(entry, &before, &round, bird);
+    let phase = status.phase;
+    record::status(ctx, subject, &before, status).await;
+    match phase {
+        _ if !settled && entry.paused.is_none() => Outcome::Failed,
+        Phase::Configuring => Outcome::Settled(SOON),
+        _ => Outcome::Settled(LATER),
+    }
+}
+
+fn status<T>(
+    entry: &Entry<T>,
+    before: &StatusBody,
+    round: &Round,
+    bird: Option<BirdFacts<'_>>,
+) -> StatusBody {
+    let error = round.error();
+    let missing = record::remaining(round, false);
+    let link = round.look.kernel.owned_by(&entry.uid).next().map(|(_, link)| link);
+    let peer = link.and_then(|link| link.wireguard.as_ref()?.peers.keys().next().copied());
+    assess(&Facts {
+        now: round.look.now,
+        generation: entry.generation,
+        acceptance: entry.acceptance.clone(),
+        admin_state: entry.admin_state,
+        paused: entry.paused.as_deref(),
+        held: entry.held.as_deref(),
+        tunnel: TunnelFacts { link, peer, missing: missing.as_deref(), error: error.as_deref() },
+        has_tunnel: bird.is_none(),
+        bird,
+        overridden: entry.overridden.keys().cloned().collect(),
+        rtt_ms: None,
+        steps: round.steps.clone(),
+        before,
+    })
+}

@@ -1,0 +1,136 @@
+//! One key: observe, plan, apply, observe again, say what was read back.
+
+mod apply;
+mod backbone;
+mod record;
+mod router;
+mod session;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::context::{Context, Look};
+use super::planning::{Key, KeyPlan};
+use super::queue::Outcome;
+use crate::document::Kind;
+use crate::effective::Claim;
+use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
+use crate::plan::{Action, Refusal};
+
+use apply::Trouble;
+pub use session::target;
+
+/// A settled object is looked at again by the tick of all objects; this is only for the case that there
+/// is none.
+const LATER: Duration = Duration::from_secs(3600);
+/// An object that is on its way is looked at soon.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Brings one key to what is wanted of it. It takes the key and not a reason: whatever happened, the
+/// answer is to compare everything again.
+pub async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome {
+    match key {
+        Key::Router | Key::Policy => router::reconcile(ctx, due).await,
+        Key::Session(name) => session::reconcile(ctx, name, due).await,
+        Key::Mesh(name) => backbone::mesh(ctx, name, due).await,
+        Key::Ibgp(name) => backbone::ibgp(ctx, name, due).await,
+        Key::Orphan(uid) => backbone::orphan(ctx, uid, due).await,
+    }
+}
+
+/// What a round needs to know of its object besides how to plan for it.
+struct Subject<'a> {
+    key: &'a Key,
+    kind: Kind,
+    name: &'a ObjectName,
+    uid: &'a Uid,
+    generation: u64,
+    endpoint: Option<&'a Endpoint>,
+    /// What the object claims when it is to be there: written down before the first step.
+    claims: Option<Claims>,
+    /// Nothing may be written.
+    hands_off: bool,
+}
+
+/// What an object claims, for its finalizer.
+struct Claims {
+    interface: Option<InterfaceName>,
+    protocols: Vec<String>,
+}
+
+/// What a round found and did.
+struct Round {
+    /// The steps it took, each with its reason.
+    steps: Vec<String>,
+    /// Why it ended early.
+    trouble: Option<Trouble>,
+    /// What is in the way.
+    refusal: Option<Refusal>,
+    /// What is still to be done.
+    remaining: Vec<String>,
+    /// Everything, as it was read back.
+    look: Look,
+}
+
+impl Round {
+    /// Whether everything is as wanted, read back.
+    fn is_settled(&self) -> bool {
+        self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_empty()
+    }
+
+    /// Why the object cannot be put into force.
+    fn error(&self) -> Option<String> {
+        let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());
+        self.refusal.as_ref().map(ToString::to_string).or_else(trouble)
+    }
+}
+
+/// Observe, plan, apply, observe again.
+async fn round(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    due: Instant,
+    plan: impl Fn(&Look) -> KeyPlan,
+) -> Result<Round, String> {
+    let object = Some((subject.kind, subject.name));
+    let look = ctx.look(object, subject.endpoint, due).await?;
+    let planned = match plan(&look) {
+        Ok(planned) => planned,
+        Err(refusal) => return Ok(done(look, Some(refusal), Vec::new())),
+    };
+    if planned.is_empty() || subject.hands_off {
+        let remaining = planned.steps.iter().map(ToString::to_string).collect();
+        return Ok(done(look, None, remaining));
+    }
+    record::finalizer(ctx, subject, &planned, &look).await?;
+    let (steps, trouble) = apply::run(ctx, subject, &planned).await;
+    let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
+    let (refusal, remaining) = match plan(&look) {
+        Ok(rest) => (None, rest.steps.iter().map(ToString::to_string).collect()),
+        Err(refusal) => (Some(refusal), Vec::new()),
+    };
+    Ok(Round { steps, trouble, refusal, remaining, look })
+}
+
+fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {
+    Round { steps: Vec::new(), trouble: None, refusal, remaining, look }
+}
+
+/// Whether a step is for BIRD.
+fn is_bird(action: &Action) -> bool {
+    !matches!(action, Action::Kernel(_))
+}
+
+/// The claims of an object as its finalizer has them.
+fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
+    let mut found = Claims { interface: None, protocols: Vec::new() };
+    for claim in claims {
+        match claim {
+            Claim::Interface(name) => found.interface = Some(name),
+            Claim::Protocol(name) => found.protocols.push(name),
+            Claim::ListenPort(_) => {}
+        }
+    }
+    found
+}

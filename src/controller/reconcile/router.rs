@@ -1,0 +1,236 @@
+//! The node itself: its own addresses, and the files that all sessions share.
+
+use futures::future::join_all;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::apply::{self, Trouble};
+use super::record::{self, InForce};
+use super::{Claims, LATER, Round, SOON, Subject, round};
+use crate::bird::Fragment;
+use crate::controller::context::{Context, Look};
+use crate::controller::planning::{self, Key};
+use crate::controller::queue::Outcome;
+use crate::controller::world::{Intent, World, node_uid, single};
+use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
+use crate::plan::{Action, Plan};
+use crate::status::{Acceptance, Conditions};
+
+pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
+    let world = ctx.world();
+    let (key, name, uid) = (Key::Router, single(Kind::Node), node_uid());
+    let interface = world.loopback.as_ref().map(|loopback| loopback.interface.clone());
+    let subject = Subject {
+        key: &key,
+        kind: Kind::Node,
+        name: &name,
+        uid: &uid,
+        generation: world.router_documents.node.2,
+        endpoint: None,
+        claims: Some(Claims { interface, protocols: Vec::new() }),
+        hands_off: false,
+    };
+    let before = record::status_before(ctx, &subject).await;
+    let plan = |look: &Look| planning::router(&world, &look.view());
+    let mut round = match round(ctx, &subject, due, plan).await {
+        Ok(round) => round,
+        Err(error) => {
+            warn!(object = %key, %error, "cannot be looked at");
+            return Outcome::Failed;
+        }
+    };
+    if needs_dummy(&round) && use_lo(ctx, &subject).await {
+        return Outcome::Settled(std::time::Duration::ZERO);
+    }
+    let error = set_base(ctx, &subject, &world, &mut round).await;
+    conclude(ctx, &subject, &world, &before, round, error).await
+}
+
+/// The kernel has no dummy devices, as the one step that failed says.
+fn needs_dummy(round: &Round) -> bool {
+    matches!(round.trouble, Some(Trouble::Unsupported(_)))
+}
+
+/// Writes down that the node's addresses go on `lo`, which the next world reads. Returns whether that is
+/// news.
+async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
+    let Ok(lo) = "lo".parse() else { return false };
+    let loopback = Claims { interface: Some(lo), protocols: Vec::new() };
+    if subject.claims.as_ref().is_some_and(|claims| claims.interface == loopback.interface) {
+        return false;
+    }
+    info!(object = %subject.key, "this kernel has no dummy devices; the node's addresses go on lo");
+    let on_lo = Subject { claims: Some(loopback), ..*subject };
+    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }, &[]).await;
+    ctx.reports.reload();
+    true
+}
+
+/// Sets the shared files, and with them every session's file that is to change: texts of one world belong
+/// together, and one reload loads them all.
+async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &mut Round) -> Option<String> {
+    let Ok(files) = &world.base else { return None };
+    let steps = base_steps(world, &round.look);
+    if steps.is_empty() {
+        return None;
+    }
+    let live = &round.look.bird.live.tree.fragments;
+    let sessions = world.sessions.iter().filter_map(|(name, entry)| match &entry.intent {
+        Intent::Present(session, text) if live.get(name.as_str()).is_some_and(|there| there != text) => {
+            let protocols = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone()).collect();
+            Some(ctx.committer.set_fragment(name.as_str(), Some(Fragment { text: text.clone(), protocols })))
+        }
+        _ => None,
+    });
+    // What is wrong with a session's text is told by that session's own reconcile.
+    let (base, _) = tokio::join!(apply::base(ctx, files), join_all(sessions));
+    if let Err(error) = base {
+        return Some(error);
+    }
+    for step in &steps {
+        info!(object = %subject.key, step = %step.action, because = %step.because, "applied");
+    }
+    round.steps.extend(steps.iter().map(ToString::to_string));
+    match ctx.look(Some((subject.kind, subject.name)), None, Instant::now()).await {
+        Ok(look) => {
+            let rest = planning::router(world, &look.view());
+            round.remaining =
+                rest.map(|plan| plan.steps.iter().map(ToString::to_string).collect()).unwrap_or_default();
+            round.look = look;
+            None
+        }
+        Err(error) => Some(error),
+    }
+}
+
+fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
+    let Ok(Plan { steps }) = planning::router(world, &look.view()) else { return Vec::new() };
+    let of_base = |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    steps.into_iter().filter(|step| of_base(&step.action)).collect()
+}
+
+async fn conclude(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    before: &StatusBody,
+    round: Round,
+    error: Option<String>,
+) -> Outcome {
+    let error = error.or_else(|| round.error()).or_else(|| round.look.bird.files_error.clone());
+    let settled = round.is_settled() && error.is_none();
+    let (_, node, _) = &world.router_documents.node;
+    if settled && world.router.is_ok() {
+        let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
+        record::in_force(ctx, subject, InForce { spec, overridden: None }, &round.steps).await;
+    }
+    let status = status(world, before, &round, error.as_deref());
+    let failed = error.is_some() || (!settled && world.base.is_ok());
+    if let Some(error) = &error {
+        warn!(object = %subject.key, %error, "failed");
+    }
+    record::status(ctx, subject, before, status).await;
+    policy_in_force(ctx, world, settled).await;
+    match (failed, round.look.bird.is_running()) {
+        (true, _) => Outcome::Failed,
+        (false, true) => Outcome::Settled(LATER),
+        (false, false) => Outcome::Settled(SOON),
+    }
+}
+
+/// The policy's own record and status.
+async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
+    let (acceptance, spec, generation) = &world.router_documents.policy;
+    let name = single(Kind::RoutingPolicy);
+    let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
+    let key = Key::Policy;
+    let subject = Subject {
+        key: &key,
+        kind: Kind::RoutingPolicy,
+        name: &name,
+        uid: &uid,
+        generation: *generation,
+        endpoint: None,
+        claims: None,
+        hands_off: false,
+    };
+    if settled && *acceptance == Acceptance::Valid && *generation > 0 {
+        let spec = serde_json::to_value(spec).ok();
+        record::in_force(ctx, &subject, InForce { spec, overridden: None }, &[]).await;
+    }
+    let before = record::status_before(ctx, &subject).await;
+    let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
+    let last_error = accepted(acceptance, &mut conditions);
+    origins(world, &mut conditions);
+    let phase = if last_error.is_some() { Phase::Error } else { Phase::Configured };
+    let status = StatusBody {
+        observed_generation: *generation,
+        phase,
+        conditions: conditions.into_vec(),
+        last_error,
+        ..StatusBody::default()
+    };
+    record::status(ctx, &subject, &before, status).await;
+}
+
+fn accepted(acceptance: &Acceptance, conditions: &mut Conditions<'_>) -> Option<String> {
+    match acceptance {
+        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", ""),
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => {
+            conditions.set(About::Accepted, false, "Invalid", why);
+            return Some(why.clone());
+        }
+        Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),
+    }
+    None
+}
+
+fn origins(world: &World, conditions: &mut Conditions<'_>) {
+    if world.router_documents.policy.1.rpki.servers.is_empty() {
+        let message = "there is no RPKI server; routes without a ROA are accepted";
+        conditions.set(About::OriginsValidated, false, "NoServer", message);
+    } else {
+        conditions.set(About::OriginsValidated, true, "Configured", "");
+    }
+}
+
+fn status(world: &World, before: &StatusBody, round: &Round, error: Option<&str>) -> StatusBody {
+    let mut conditions = Conditions::new(&before.conditions, round.look.now);
+    let (acceptance, _, generation) = &world.router_documents.node;
+    let refused = accepted(acceptance, &mut conditions);
+    match (&world.router, &world.base) {
+        (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
+        (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),
+        (Ok(_), Ok(_)) if error.is_some() => {
+            conditions.set(About::BirdConfigured, false, "Failed", error.unwrap_or_default());
+        }
+        (Ok(_), Ok(_)) if !round.look.bird.is_running() => {
+            conditions.unknown(
+                About::BirdConfigured,
+                "NotRunning",
+                "BIRD does not answer on its control socket",
+            );
+        }
+        (Ok(_), Ok(_)) => {
+            let missing = record::remaining(round, true);
+            let reason = if missing.is_none() { "Loaded" } else { "NotLoaded" };
+            conditions.set(About::BirdConfigured, missing.is_none(), reason, missing.unwrap_or_default());
+        }
+    }
+    let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
+    let last_error = error.map(str::to_owned).or(refused).or(base_error);
+    let phase = match (&last_error, &world.router) {
+        (Some(_), _) => Phase::Error,
+        (None, Err(_)) => Phase::Pending,
+        (None, Ok(_)) if conditions.holds(About::BirdConfigured) => Phase::Configured,
+        (None, Ok(_)) => Phase::Configuring,
+    };
+    StatusBody {
+        observed_generation: *generation,
+        phase,
+        conditions: conditions.into_vec(),
+        last_steps: if round.steps.is_empty() { before.last_steps.clone() } else { round.steps.clone() },
+        last_error,
+        ..StatusBody::default()
+    }
+}

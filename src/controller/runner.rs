@@ -1,0 +1,126 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::context::Context;
+use super::planning::Key;
+use super::queue::{Backoff, Outcome, Queue};
+use super::reconcile::reconcile;
+use super::world::World;
+
+/// How many keys run at once. The kernel takes its changes one after another anyway; more would only wait.
+const PARALLEL: usize = 16;
+/// How often everything is looked at again: WireGuard's changes are announced by nobody.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Runs keys, each when it is due, for ever.
+pub struct Runner {
+    context: Arc<Context>,
+    queue: Queue<Key>,
+    running: JoinSet<(Key, Outcome)>,
+}
+
+/// Every key of a world.
+pub fn keys(world: &World) -> BTreeSet<Key> {
+    let sessions = world.sessions.keys().cloned().map(Key::Session);
+    let mesh = world.mesh.keys().cloned().map(Key::Mesh);
+    let ibgp = world.ibgp.keys().cloned().map(Key::Ibgp);
+    sessions.chain(mesh).chain(ibgp).chain([Key::Router]).collect()
+}
+
+impl Runner {
+    /// A runner that has nothing to do yet.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, queue: Queue::new(Backoff::default()), running: JoinSet::new() }
+    }
+
+    /// Runs until the channel of hints is closed, and then until no key is running.
+    pub async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Hint>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.start_due();
+            let next = self.queue.next_due().filter(|_| self.running.len() < PARALLEL);
+            let wait = next.unwrap_or_else(|| Instant::now() + TICK);
+            tokio::select! {
+                hint = hints.recv() => match hint {
+                    Some(hint) => self.take(hint),
+                    None => break,
+                },
+                Some(done) = self.running.join_next() => self.finish(done),
+                _ = tick.tick() => self.add_all(),
+                () = sleep_until(wait), if next.is_some() => {}
+            }
+        }
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// Runs every key until all are settled, or have failed, once.
+    pub async fn run_once(mut self) {
+        self.add_all();
+        let mut seen = BTreeSet::new();
+        loop {
+            self.start_due();
+            match self.running.join_next().await {
+                Some(Ok((key, outcome))) => {
+                    // A key may ask for another go at once: the node's addresses that move to `lo`.
+                    let again = outcome == Outcome::Settled(Duration::ZERO) && seen.insert(key.clone());
+                    self.queue.finish(&key, if again { outcome } else { Outcome::Gone }, Instant::now(), 0.0);
+                }
+                Some(Err(_)) => {}
+                None => return,
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        while self.running.len() < PARALLEL {
+            let now = Instant::now();
+            let Some((key, due)) = self.queue.next(now) else { return };
+            let context = Arc::clone(&self.context);
+            self.running.spawn(async move {
+                let outcome = reconcile(&context, &key, due).await;
+                (key, outcome)
+            });
+        }
+    }
+
+    fn finish(&mut self, done: Result<(Key, Outcome), tokio::task::JoinError>) {
+        match done {
+            Ok((key, outcome)) => self.queue.finish(&key, outcome, Instant::now(), rand::random()),
+            // A reconcile does not panic; if one did, its key would be stuck as running. Start it anew.
+            Err(error) => {
+                tracing::error!(%error, "a reconcile ended in the middle; please report this");
+                self.queue.release();
+                self.add_all();
+            }
+        }
+    }
+
+    fn take(&mut self, hint: Hint) {
+        match hint {
+            Hint::Everything => self.add_all(),
+            Hint::Key(key) => self.queue.add(key, Instant::now()),
+        }
+    }
+
+    fn add_all(&mut self) {
+        let now = Instant::now();
+        for key in keys(&self.context.world()) {
+            self.queue.refresh(key, now);
+        }
+    }
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Nobody knows; look at everything.
+    Everything,
+    /// This object.
+    Key(Key),
+}

@@ -1,0 +1,82 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, updated};
+use crate::document::{Document, IbgpPeerSpec, MeshPeerSpec, Spec};
+use crate::model::{ObjectName, Uid};
+use crate::store::{Slot, Snapshot};
+use crate::wire::{IbgpItem, Listing, MeshItem};
+
+/// Which documents of backbone tunnels the listing wants. A peer's identity is its node id.
+pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change<MeshPeerSpec>> {
+    let items = listing.items.iter().map(|item| {
+        let own = item.uid.clone();
+        (own.unwrap_or_else(|| derived("mesh", item.spec.node_id)), item.name.clone(), item.spec.clone())
+    });
+    let rejected = listing.rejected.iter().filter_map(|rejected| rejected.node_id).collect();
+    plan(items, &rejected, listing.complete, &snapshot.mesh, |spec| spec.node_id, snapshot)
+}
+
+/// Which documents of internal neighbours the listing wants.
+pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change<IbgpPeerSpec>> {
+    let items = listing
+        .items
+        .iter()
+        .map(|item| (derived("ibgp", item.spec.node_id), item.name.clone(), item.spec.clone()));
+    let rejected = listing.rejected.iter().filter_map(|rejected| rejected.node_id).collect();
+    plan(items, &rejected, listing.complete, &snapshot.ibgp, |spec| spec.node_id, snapshot)
+}
+
+/// The document of a kind that a router has one of, when it is new or different.
+pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>) -> Option<Document<S>> {
+    let existing = existing.and_then(|slot| slot.as_ref().ok()).map(|stored| &stored.document);
+    if existing.is_some_and(|document| document.metadata.uid.is_none()) {
+        return None;
+    }
+    let name = ObjectName::sanitised(S::KIND.folder());
+    let name = existing.map_or(name, |document| document.metadata.name.clone());
+    updated(name, derived("control-plane", 0), spec, existing, 0)
+}
+
+/// An identity for what the wire gives none; it also tells a synced document from an operator's own.
+fn derived(word: &str, node_id: u16) -> Uid {
+    Uid::derived(word, node_id)
+}
+
+fn plan<S: Spec>(
+    items: impl Iterator<Item = (Uid, ObjectName, S)>,
+    rejected: &BTreeSet<u16>,
+    complete: bool,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    node_id: impl Fn(&S) -> u16,
+    snapshot: &Snapshot,
+) -> Vec<Change<S>> {
+    let mut changes = Vec::new();
+    let mut listed = rejected.clone();
+    for (uid, name, spec) in items {
+        listed.insert(node_id(&spec));
+        let known = documents
+            .iter()
+            .find(|(_, slot)| synced(slot).is_some_and(|d| node_id(&d.spec) == node_id(&spec)));
+        let name = known.map_or(name, |(name, _)| name.clone());
+        let slot = documents.get(&name);
+        if slot.is_some_and(|slot| synced(slot).is_none()) {
+            // The operator's own document of this name, or a broken one: it is left alone.
+            continue;
+        }
+        let key = (S::KIND, name.clone());
+        let in_force = snapshot.applied.get(&key).map_or(0, |stored| stored.document.metadata.generation);
+        let document = updated(name, uid, spec, slot.and_then(synced), in_force);
+        changes.extend(document.map(|document| Change::Write(Box::new(document))));
+    }
+    if complete {
+        let gone = documents
+            .iter()
+            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&node_id(&d.spec))));
+        changes.extend(gone.map(|(name, _)| Change::Remove(name.clone())));
+    }
+    changes
+}
+
+fn synced<S: Spec>(slot: &Slot<S>) -> Option<&Document<S>> {
+    slot.as_ref().ok().map(|stored| &stored.document).filter(|document| document.metadata.uid.is_some())
+}

@@ -1,0 +1,208 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, updated};
+use crate::document::{BgpSessionSpec, Document, Kind};
+use crate::model::{AdminState, ObjectName, Port, Secret, TunnelType, Uid};
+use crate::store::{AppliedDocument, Slot, Snapshot};
+use crate::wire::{Listing, SessionItem, WireStatus};
+
+/// What to do with a session's document, and with the secrets beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionChange {
+    /// The document's name.
+    pub name: ObjectName,
+    /// The document; none when it stays as it is.
+    pub document: Option<Change<BgpSessionSpec>>,
+    /// Secrets by their files: to be written, or, when none, removed.
+    pub secrets: Vec<(String, Option<Secret<String>>)>,
+}
+
+/// Which documents of external peerings the listing wants. `port_base` is `wireguard.listenPortBase`;
+/// `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
+pub fn plan_sessions(
+    listing: &Listing<SessionItem>,
+    snapshot: &Snapshot,
+    port_base: u16,
+    acknowledged: impl Fn(&Uid) -> bool,
+) -> Vec<SessionChange> {
+    let mut names = Names::new(snapshot);
+    let mut ports = Ports::new(snapshot, listing, port_base);
+    let mut changes = Vec::new();
+    for item in &listing.items {
+        let known = names.of_uid(&item.uid);
+        let leaving = item.status == WireStatus::QueuedForDelete;
+        if leaving && known.is_none() && acknowledged(&item.uid) {
+            continue;
+        }
+        let name = known.unwrap_or_else(|| names.choose(item));
+        changes.extend(change(item, name, snapshot, &mut ports));
+    }
+    changes.extend(removals(listing, snapshot));
+    changes
+}
+
+fn change(
+    item: &SessionItem,
+    name: ObjectName,
+    snapshot: &Snapshot,
+    ports: &mut Ports,
+) -> Option<SessionChange> {
+    let existing = synced(snapshot.sessions.get(&name));
+    let applied = snapshot.applied.get(&(Kind::BgpSession, name.clone())).map(|stored| &stored.document);
+    let mut spec = item
+        .spec
+        .clone()
+        .or_else(|| existing.map(|document| document.spec.clone()))
+        .or_else(|| spec_in_force(applied))?;
+    spec.admin_state = item.status.admin_state();
+    let secrets = match item.spec {
+        Some(_) => secrets(item, &name, &mut spec, existing),
+        None => Vec::new(),
+    };
+    if spec.tunnel.tunnel_type == TunnelType::Wireguard && spec.tunnel.listen_port.is_none() {
+        let before = existing.and_then(|document| document.spec.tunnel.listen_port);
+        let before = before.or_else(|| spec_in_force(applied).and_then(|spec| spec.tunnel.listen_port));
+        spec.tunnel.listen_port = before.or_else(|| ports.choose(spec.asn.conventional_port()));
+    }
+    let in_force = applied.map_or(0, |applied| applied.metadata.generation);
+    let document = updated(name.clone(), item.uid.clone(), spec, existing, in_force);
+    let document = document.map(|document| Change::Write(Box::new(document)));
+    Some(SessionChange { name, document, secrets })
+}
+
+fn spec_in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
+    serde_json::from_value(applied?.applied.spec.clone()?).ok()
+}
+
+/// The document in a slot, when it is valid and the sync's own.
+fn synced(slot: Option<&Slot<BgpSessionSpec>>) -> Option<&Document<BgpSessionSpec>> {
+    slot.and_then(|slot| slot.as_ref().ok())
+        .map(|stored| &stored.document)
+        .filter(|d| d.metadata.uid.is_some())
+}
+
+/// Secrets go into files of their own, and the specification names the files.
+fn secrets(
+    item: &SessionItem,
+    name: &ObjectName,
+    spec: &mut BgpSessionSpec,
+    existing: Option<&Document<BgpSessionSpec>>,
+) -> Vec<(String, Option<Secret<String>>)> {
+    let mut found = Vec::new();
+    let mut one = |ending: &str, secret: Option<Secret<String>>, before: Option<&String>| {
+        let file = format!("secrets/{name}.{ending}");
+        let named = secret.is_some().then(|| file.clone());
+        if secret.is_some() || before == Some(&file) {
+            found.push((file, secret));
+        }
+        named
+    };
+    let before = existing.map(|document| &document.spec);
+    let psk = item.preshared_key.as_ref().map(crate::model::PresharedKey::to_base64);
+    spec.tunnel.preshared_key_file =
+        one("psk", psk, before.and_then(|s| s.tunnel.preshared_key_file.as_ref()));
+    let password = item.password.clone();
+    spec.bgp.password_file = one("bgp", password, before.and_then(|s| s.bgp.password_file.as_ref()));
+    found
+}
+
+/// Synced documents that a complete listing does not have. An item that is present but invalid is present.
+fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionChange> {
+    if !listing.complete {
+        return Vec::new();
+    }
+    let listed: BTreeSet<&Uid> = listing
+        .items
+        .iter()
+        .map(|item| &item.uid)
+        .chain(listing.rejected.iter().filter_map(|r| r.uid.as_ref()))
+        .collect();
+    let gone = snapshot.sessions.iter().filter(|(_, slot)| {
+        synced(Some(slot))
+            // A session on its way out goes when it is gone, not when it is no longer listed.
+            .filter(|document| document.spec.admin_state != AdminState::Absent)
+            .and_then(|document| document.metadata.uid.as_ref())
+            .is_some_and(|uid| !listed.contains(uid))
+    });
+    gone.map(|(name, _)| SessionChange {
+        name: name.clone(),
+        document: Some(Change::Remove(name.clone())),
+        secrets: Vec::new(),
+    })
+    .collect()
+}
+
+/// Which names are taken, and by whom.
+struct Names {
+    by_uid: BTreeMap<Uid, ObjectName>,
+    taken: BTreeSet<ObjectName>,
+}
+
+impl Names {
+    fn new(snapshot: &Snapshot) -> Self {
+        let in_force = snapshot.applied.iter().filter(|((kind, _), _)| *kind == Kind::BgpSession);
+        let in_force = in_force
+            .filter_map(|((_, name), stored)| Some((stored.document.metadata.uid.clone()?, name.clone())));
+        let documents = snapshot
+            .sessions
+            .iter()
+            .filter_map(|(name, slot)| Some((synced(Some(slot))?.metadata.uid.clone()?, name.clone())));
+        // A document counts for more than what is in force.
+        let by_uid: BTreeMap<_, _> = in_force.chain(documents).collect();
+        let taken = snapshot.sessions.keys().chain(by_uid.values()).cloned().collect();
+        Self { by_uid, taken }
+    }
+
+    fn of_uid(&self, uid: &Uid) -> Option<ObjectName> {
+        self.by_uid.get(uid).cloned()
+    }
+
+    /// The interface's name when it is free, else that and the identity.
+    fn choose(&mut self, item: &SessionItem) -> ObjectName {
+        let hint = item.name_hint.as_ref().map(|hint| hint.as_str().to_owned());
+        let base = hint.unwrap_or_else(|| format!("session-{}", item.uid));
+        let mut name = ObjectName::sanitised(&base);
+        if self.taken.contains(&name) {
+            name = ObjectName::sanitised(&format!("{base}-{}", item.uid));
+        }
+        let mut count = 2;
+        while self.taken.contains(&name) {
+            name = ObjectName::sanitised(&format!("{base}-{count}"));
+            count += 1;
+        }
+        self.taken.insert(name.clone());
+        self.by_uid.insert(item.uid.clone(), name.clone());
+        name
+    }
+}
+
+/// Which listen ports are taken.
+struct Ports {
+    taken: BTreeSet<Port>,
+    base: u16,
+}
+
+impl Ports {
+    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, base: u16) -> Self {
+        let documents = snapshot
+            .sessions
+            .values()
+            .filter_map(|slot| slot.as_ref().ok()?.document.spec.tunnel.listen_port);
+        let applied = snapshot
+            .applied
+            .values()
+            .filter_map(|stored| spec_in_force(Some(&stored.document))?.tunnel.listen_port);
+        let mesh = snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()?.document.spec.listen_port);
+        let asked = listing.items.iter().filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
+        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base }
+    }
+
+    /// The conventional port, or the next free one from the base; kept for good once chosen, since it
+    /// stands in the document from then on.
+    fn choose(&mut self, conventional: Port) -> Option<Port> {
+        let candidates = std::iter::once(conventional).chain((self.base..=u16::MAX).filter_map(Port::new));
+        let free = candidates.into_iter().find(|port| !self.taken.contains(port))?;
+        self.taken.insert(free);
+        Some(free)
+    }
+}

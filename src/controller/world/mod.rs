@@ -1,0 +1,265 @@
+//! Everything that is wanted, in one immutable value, made from one listing of the state directory.
+//!
+//! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the world of
+//! the moment and never writes it; a change of any document makes a new one.
+
+mod layered;
+mod peers;
+mod router;
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::document::{Kind, MaintenanceSpec, RoutingPolicySpec};
+use crate::effective::{InternalNeighbour, MeshTunnel, Router, Secrets, Session};
+use crate::model::{AdminState, ObjectName, PrivateKey, PublicKey, Uid};
+use crate::plan::{BaseFiles, Loopback};
+use crate::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
+use crate::status::Acceptance;
+use crate::store::Snapshot;
+
+pub(crate) use layered::{Layered, layered};
+pub(crate) use router::single;
+pub use sessions::claims_of;
+
+/// What a world is made from.
+pub struct Inputs<'a> {
+    /// The state directory.
+    pub snapshot: &'a Snapshot,
+    /// The agent's configuration.
+    pub config: &'a Config,
+    /// The files in `secrets/` that documents name.
+    pub secrets: &'a Secrets,
+    /// Our WireGuard key.
+    pub private_key: &'a PrivateKey,
+    /// Its public half.
+    pub our_key: PublicKey,
+    /// The templates, or why they cannot be used.
+    pub renderer: Result<&'a Renderer, &'a str>,
+    /// What BIRD understands, or why that is not known.
+    pub features: Result<Features, &'a str>,
+    /// The cached table of ROAs.
+    pub roa: Option<&'a RoaTable>,
+    /// The measured classes of links.
+    pub classes: &'a BTreeMap<ObjectName, Measured>,
+    /// The sessions that BIRD's directory has files for.
+    pub fragments: &'a BTreeSet<String>,
+    /// Removals that a human let pass.
+    pub approved: &'a BTreeSet<ObjectName>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What probes found out about a link, in DN42's classes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Latency, 1 to 9.
+    pub latency: Option<u8>,
+    /// Loss, 91 to 94.
+    pub loss: Option<u8>,
+}
+
+/// Everything that is wanted.
+#[derive(Debug)]
+pub struct World {
+    /// Who this router is, or why that is not known.
+    pub router: Result<Router, String>,
+    /// Node and policy as documents: accepted or not, and what is in force of them.
+    pub router_documents: RouterDocuments,
+    /// Drained, since when, and whether external sessions are down by now.
+    pub maintenance: Maintenance,
+    /// The node's own addresses.
+    pub loopback: Option<Loopback>,
+    /// The files that all sessions share, or why there are none.
+    pub base: Result<BaseFiles, String>,
+    /// The external peerings.
+    pub sessions: BTreeMap<ObjectName, Entry<Session>>,
+    /// The backbone tunnels.
+    pub mesh: BTreeMap<ObjectName, Entry<MeshTunnel>>,
+    /// The internal neighbours.
+    pub ibgp: BTreeMap<ObjectName, Entry<InternalNeighbour>>,
+    /// Our WireGuard key.
+    pub private_key: PrivateKey,
+    /// Its public half.
+    pub our_key: PublicKey,
+    /// When the world changes by itself: an override ends, external sessions go down.
+    pub changes_at: Option<Timestamp>,
+    /// All that is wrong with the state directory, for `validate` and the log.
+    pub problems: Vec<String>,
+}
+
+/// Node and policy as documents.
+#[derive(Debug, Clone)]
+pub struct RouterDocuments {
+    /// Whether the node was accepted, and its specification in force.
+    pub node: (Acceptance, Option<crate::document::NodeSpec>, u64),
+    /// Whether the policy was accepted, and its specification in force.
+    pub policy: (Acceptance, RoutingPolicySpec, u64),
+}
+
+/// Drained or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Drained.
+    pub enabled: bool,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// External sessions are disabled by now.
+    pub ebgp_disabled: bool,
+}
+
+/// One object: what is wanted of it, and how far its documents were accepted.
+#[derive(Debug, Clone)]
+pub struct Entry<T> {
+    /// What marks what it owns.
+    pub uid: Uid,
+    /// The generation of its document.
+    pub generation: u64,
+    /// What is to be done about it.
+    pub intent: Intent<T>,
+    /// What the administrator wants of it.
+    pub admin_state: AdminState,
+    /// Whether its documents were accepted.
+    pub acceptance: Acceptance,
+    /// The whole specification, defaults filled in; what `applied/` will hold.
+    pub spec: Option<serde_json::Value>,
+    /// What an override changes, each with what the document says.
+    pub overridden: BTreeMap<String, serde_json::Value>,
+    /// The override's reason.
+    pub reason: Option<String>,
+    /// When the override ends.
+    pub expires_at: Option<Timestamp>,
+    /// Observe and plan, and write nothing: why.
+    pub paused: Option<String>,
+    /// The removal waits: why.
+    pub held: Option<String>,
+    /// Whether there is a document.
+    pub documented: bool,
+    /// Whether the document is the operator's own.
+    pub operator_owned: bool,
+}
+
+/// What is to be done about an object.
+#[derive(Debug, Clone)]
+pub enum Intent<T> {
+    /// It is to be there.
+    Present(Box<T>, /** The text for BIRD; empty for an object that has none of its own. */ String),
+    /// It is to be gone.
+    Absent,
+    /// Nothing: what is in force stays.
+    Stay,
+}
+
+impl World {
+    /// Makes the world of this moment.
+    pub fn build(inputs: &Inputs<'_>) -> Self {
+        let documents = router::documents(inputs);
+        let router = router::router(inputs, &documents);
+        let (maintenance, maintenance_at) = router::maintenance(inputs);
+        let ibgp = peers::ibgp(inputs, router.as_ref().ok());
+        let mesh = peers::mesh(inputs, router.as_ref().ok());
+        let parts = Parts { inputs, documents: &documents, maintenance, ibgp: &ibgp, mesh: &mesh };
+        let base = match &router {
+            Ok(router) => parts.base(router),
+            Err(why) => Err(why.clone()),
+        };
+        let sessions = sessions::sessions(&parts, &router);
+        let ends = sessions.values().filter_map(|entry| entry.expires_at).filter(|end| *end > inputs.now);
+        let changes_at = ends.chain(maintenance_at).min();
+        Self {
+            loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
+            problems: inputs.snapshot.problems.iter().map(ToString::to_string).collect(),
+            private_key: inputs.private_key.clone(),
+            our_key: inputs.our_key,
+            router_documents: documents,
+            router,
+            maintenance,
+            base,
+            sessions,
+            mesh,
+            ibgp,
+            changes_at,
+        }
+    }
+
+    /// Every uid that something of this world may mark a link with.
+    pub fn uids(&self) -> BTreeSet<Uid> {
+        let sessions = self.sessions.values().map(|entry| entry.uid.clone());
+        let mesh = self.mesh.values().map(|entry| entry.uid.clone());
+        sessions.chain(mesh).chain([node_uid()]).collect()
+    }
+}
+
+/// What marks the dummy device of the node's own addresses.
+pub fn node_uid() -> Uid {
+    Uid::local(Kind::Node.folder(), &ObjectName::sanitised("loopback"))
+}
+
+/// The pieces that sessions and shared files are rendered from.
+pub(crate) struct Parts<'a> {
+    inputs: &'a Inputs<'a>,
+    documents: &'a RouterDocuments,
+    maintenance: Maintenance,
+    ibgp: &'a BTreeMap<ObjectName, Entry<InternalNeighbour>>,
+    mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+}
+
+impl Parts<'_> {
+    fn with_input<R>(
+        &self,
+        router: &Router,
+        render: impl FnOnce(&Renderer, &BaseInput<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let renderer = self.inputs.renderer.map_err(str::to_owned)?;
+        let features = self.inputs.features.map_err(str::to_owned)?;
+        let mesh_interfaces: Vec<_> = present(self.mesh).map(|tunnel| tunnel.interface.clone()).collect();
+        let ibgp: Vec<_> = present(self.ibgp).cloned().collect();
+        let interface = router::loopback_interface(self.inputs);
+        let input = BaseInput {
+            router,
+            policy: &self.documents.policy.1,
+            features,
+            drained: self.maintenance.enabled,
+            ebgp_disabled: self.maintenance.ebgp_disabled,
+            manage_main_config: self.inputs.config.bird.manage_main_config,
+            loopback_interface: interface.as_str(),
+            mesh_interfaces: &mesh_interfaces,
+            ibgp: &ibgp,
+            roa: self.inputs.roa,
+        };
+        render(renderer, &input)
+    }
+
+    fn base(&self, router: &Router) -> Result<BaseFiles, String> {
+        self.with_input(router, |renderer, input| renderer.base(input).map_err(|error| error.to_string()))
+    }
+
+    /// The text of a session.
+    pub(crate) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
+        let measured = self.inputs.classes.get(&session.name).copied().unwrap_or_default();
+        let bandwidth = self.documents.policy.1.location.bandwidth;
+        let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
+        self.with_input(router, |renderer, input| {
+            renderer.session(session, input, &class).map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// The objects that are to be there.
+pub(crate) fn present<T>(entries: &BTreeMap<ObjectName, Entry<T>>) -> impl Iterator<Item = &T> {
+    entries.values().filter_map(|entry| match &entry.intent {
+        Intent::Present(object, _) => Some(object.as_ref()),
+        _ => None,
+    })
+}
+
+/// What the maintenance document says.
+pub fn maintenance_document(snapshot: &Snapshot) -> MaintenanceSpec {
+    match &snapshot.maintenance {
+        Some(Ok(stored)) => stored.document.spec.clone(),
+        _ => MaintenanceSpec::default(),
+    }
+}

@@ -1,0 +1,115 @@
+//! Who this router is, its policy, whether it is drained, and its own addresses.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Inputs, Maintenance, RouterDocuments, layered, maintenance_document, node_uid};
+use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
+use crate::effective::Router;
+use crate::model::{InterfaceName, ObjectName};
+use crate::plan::Loopback;
+use crate::status::Acceptance;
+use crate::store::AppliedDocument;
+
+/// The name of a document of a kind that has one; also its name in `applied/` and `status/`.
+pub(crate) fn single(kind: Kind) -> ObjectName {
+    ObjectName::sanitised(kind.folder())
+}
+
+pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
+    let snapshot = inputs.snapshot;
+    let name = single(Kind::Node);
+    let node =
+        layered::<NodeSpec>(&name, snapshot.node.as_ref(), None, applied(inputs, Kind::Node), inputs.now);
+    let name = single(Kind::RoutingPolicy);
+    let policy_slot = snapshot.policy.as_ref();
+    let policy = layered::<RoutingPolicySpec>(
+        &name,
+        policy_slot,
+        None,
+        applied(inputs, Kind::RoutingPolicy),
+        inputs.now,
+    );
+    RouterDocuments {
+        node: (node.acceptance, configured_node(inputs, node.spec), node.generation),
+        policy: (policy.acceptance, policy.spec.unwrap_or_default(), policy.generation),
+    }
+}
+
+pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a AppliedDocument> {
+    inputs.snapshot.applied.get(&(kind, single(kind))).map(|stored| &stored.document)
+}
+
+/// What the configuration says of the node wins over the document; with id and ASN it needs none.
+fn configured_node(inputs: &Inputs<'_>, document: Option<NodeSpec>) -> Option<NodeSpec> {
+    let ours = &inputs.config.node;
+    let mut node = match document {
+        Some(node) => node,
+        None => NodeSpec {
+            id: ours.id?,
+            asn: ours.asn?,
+            region: None,
+            loopback_ipv4: None,
+            loopback_ipv6: None,
+            link_local: None,
+        },
+    };
+    node.id = ours.id.unwrap_or(node.id);
+    node.asn = ours.asn.unwrap_or(node.asn);
+    node.region = ours.region.clone().or(node.region);
+    node.loopback_ipv4 = ours.loopback_ipv4.or(node.loopback_ipv4);
+    node.loopback_ipv6 = ours.loopback_ipv6.or(node.loopback_ipv6);
+    node.link_local = ours.link_local.or(node.link_local);
+    Some(node)
+}
+
+pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {
+    let (acceptance, node, _) = &documents.node;
+    match (node, acceptance) {
+        (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.our_key)),
+        (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
+        (None, _) => {
+            Err("who this router is, is not known yet: there is no node.yaml, and node.id and node.asn \
+                          are not in the configuration"
+                .to_owned())
+        }
+    }
+}
+
+pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp>) {
+    let document = maintenance_document(inputs.snapshot);
+    if !document.enabled {
+        return (Maintenance::default(), None);
+    }
+    let after = inputs.config.maintenance.disable_after.map(|after| after.get());
+    let at = after
+        .zip(document.since)
+        .and_then(|(after, since)| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
+    let ebgp_disabled = at.is_some_and(|at| at <= inputs.now);
+    let state = Maintenance { enabled: true, since: document.since, ebgp_disabled };
+    (state, at.filter(|_| !ebgp_disabled))
+}
+
+pub(super) fn loopback(inputs: &Inputs<'_>, router: &Router) -> Loopback {
+    Loopback {
+        uid: node_uid(),
+        interface: loopback_interface(inputs),
+        addresses: Loopback::addresses(router.loopback_ipv4, router.loopback_ipv6),
+        ours_before: addresses_before(inputs),
+    }
+}
+
+fn addresses_before(inputs: &Inputs<'_>) -> BTreeSet<crate::plan::kernel_view::Address> {
+    let spec = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
+    let before = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+    before.map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6)).unwrap_or_default()
+}
+
+/// The interface of the node's addresses: the configured one, or `lo` once a kernel without dummy devices
+/// made us choose that.
+pub(super) fn loopback_interface(inputs: &Inputs<'_>) -> InterfaceName {
+    let claimed = applied(inputs, Kind::Node).map(|applied| &applied.applied.interfaces);
+    let lo = claimed.and_then(|claimed| claimed.iter().find(|name| name.as_str() == "lo"));
+    lo.unwrap_or(&inputs.config.loopback.interface).clone()
+}

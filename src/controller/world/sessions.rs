@@ -1,0 +1,186 @@
+//! The external peerings: layers, resolution, clashes, removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Entry, Intent, Layered, Parts, layered, present};
+use crate::controller::guard;
+use crate::document::{BgpSessionSpec, Kind};
+use crate::effective::{Claim, Claimant, Defaults, MeshTunnel, Router, Session, conflicts};
+use crate::model::{AdminState, ObjectName};
+use crate::status::Acceptance;
+use crate::store::AppliedDocument;
+
+const KIND: Kind = Kind::BgpSession;
+
+/// A session on its way to an entry.
+struct Candidate {
+    layers: Layered<BgpSessionSpec>,
+    session: Option<Session>,
+    spec: Option<BgpSessionSpec>,
+    held: Option<String>,
+}
+
+pub(super) fn sessions(
+    parts: &Parts<'_>,
+    router: &Result<Router, String>,
+) -> BTreeMap<ObjectName, Entry<Session>> {
+    let held = removals(parts);
+    let candidates: BTreeMap<_, _> = names(parts)
+        .into_iter()
+        .map(|name| {
+            let mut candidate = candidate(parts, router, &name);
+            candidate.held = held.keys.contains(&name).then(|| held.why.to_owned());
+            (name, candidate)
+        })
+        .collect();
+    let clashes = conflicts(&claimants(parts, &candidates));
+    candidates
+        .into_iter()
+        .map(|(name, mut candidate)| {
+            if let Some(clash) = clashes.get(&name) {
+                candidate.layers.acceptance = Acceptance::Clash(clash.to_string());
+                candidate.session = None;
+            }
+            let entry = entry(parts, router, candidate);
+            (name, entry)
+        })
+        .collect()
+}
+
+/// Desired, in force, or left behind in BIRD's directory: removal is found on all three.
+fn names(parts: &Parts<'_>) -> BTreeSet<ObjectName> {
+    let snapshot = parts.inputs.snapshot;
+    let in_force = snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).map(|(_, name)| name.clone());
+    let fragments = parts.inputs.fragments.iter().filter_map(|name| name.parse().ok());
+    snapshot.sessions.keys().cloned().chain(in_force).chain(fragments).collect()
+}
+
+fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
+    let all = names(parts);
+    let documents = &parts.inputs.snapshot.sessions;
+    let absent: BTreeSet<_> = all.iter().filter(|name| !documents.contains_key(*name)).cloned().collect();
+    let limit = parts.inputs.config.guard.max_removals;
+    let in_force = parts.inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).count();
+    guard::held(&absent, parts.inputs.approved, in_force, limit, parts.inputs.snapshot.complete)
+}
+
+fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectName) -> Candidate {
+    let snapshot = parts.inputs.snapshot;
+    let key = (KIND, name.clone());
+    let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
+    let document = snapshot.sessions.get(name);
+    let layers = layered(name, document, snapshot.overrides.get(&key), applied, parts.inputs.now);
+    let mut candidate = Candidate { layers, session: None, spec: None, held: None };
+    match router {
+        Ok(router) => candidate.resolve(parts, router, name, applied),
+        Err(why) => candidate.layers.acceptance = Acceptance::Waiting(why.clone()),
+    }
+    candidate
+}
+
+impl Candidate {
+    /// Resolves the specification; one that contradicts itself gives way to what was in force.
+    fn resolve(
+        &mut self,
+        parts: &Parts<'_>,
+        router: &Router,
+        name: &ObjectName,
+        applied: Option<&AppliedDocument>,
+    ) {
+        match self.try_resolve(parts, router, name) {
+            Ok(()) => {}
+            Err(why) if self.layers.acceptance == Acceptance::Valid => {
+                self.layers.fall_back(why, applied);
+                // Of two errors the first is the one to mend, so a second one is not told.
+                let _ = self.try_resolve(parts, router, name);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn try_resolve(&mut self, parts: &Parts<'_>, router: &Router, name: &ObjectName) -> Result<(), String> {
+        (self.session, self.spec) = (None, None);
+        let Some(spec) = &self.layers.spec else { return Ok(()) };
+        let defaults = Defaults { keepalive: parts.inputs.config.wireguard.persistent_keepalive_interval };
+        let filled = spec.filled(router, &defaults);
+        if filled.admin_state == AdminState::Enabled {
+            let session = Session::resolve(name, &self.layers.uid, &filled, router, parts.inputs.secrets);
+            self.session = Some(session.map_err(|error| error.to_string())?);
+        }
+        self.spec = Some(filled);
+        Ok(())
+    }
+}
+
+/// Who claims what. A session that stays as it is holds on to what it has.
+fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) -> Vec<Claimant> {
+    let snapshot = parts.inputs.snapshot;
+    let applied =
+        |name: &ObjectName| snapshot.applied.get(&(KIND, name.clone())).map(|stored| &stored.document);
+    let sessions = candidates.iter().filter_map(|(name, candidate)| {
+        let holds = applied(name).map(claims_of).unwrap_or_default();
+        let leaving = !candidate.layers.documented && candidate.held.is_none();
+        let claims = match &candidate.session {
+            Some(session) => session.claims(),
+            None if leaving => return None,
+            None if candidate.layers.acceptance == Acceptance::Valid => return None,
+            None => holds.clone(),
+        };
+        Some(Claimant { name: name.clone(), uid: candidate.layers.uid.clone(), claims, holds })
+    });
+    let mesh = present(parts.mesh).map(|tunnel: &MeshTunnel| {
+        let claims = BTreeSet::from([
+            Claim::Interface(tunnel.interface.clone()),
+            Claim::ListenPort(tunnel.listen_port),
+        ]);
+        Claimant { name: tunnel.name.clone(), uid: tunnel.uid.clone(), holds: claims.clone(), claims }
+    });
+    sessions.chain(mesh).collect()
+}
+
+/// What an object has in force, by its finalizer.
+pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
+    let body = &applied.applied;
+    let spec = body.spec.clone().and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
+    let port = spec.and_then(|spec| spec.tunnel.listen_port).map(Claim::ListenPort);
+    let interfaces = body.interfaces.iter().cloned().map(Claim::Interface);
+    interfaces.chain(body.protocols.iter().cloned().map(Claim::Protocol)).chain(port).collect()
+}
+
+fn entry(parts: &Parts<'_>, router: &Result<Router, String>, candidate: Candidate) -> Entry<Session> {
+    let Candidate { mut layers, session, spec, held } = candidate;
+    let admin_state = match &spec {
+        Some(spec) => spec.admin_state,
+        None if !layers.documented => AdminState::Absent,
+        None => AdminState::Enabled,
+    };
+    let clash = matches!(layers.acceptance, Acceptance::Clash(_));
+    let intent = match (session, router) {
+        _ if held.is_some() || clash => Intent::Stay,
+        (None, _) if !layers.documented => Intent::Absent,
+        (Some(session), Ok(router)) => match parts.fragment(router, &session) {
+            Ok(fragment) => Intent::Present(Box::new(session), fragment),
+            Err(why) => {
+                layers.acceptance = Acceptance::Waiting(why);
+                Intent::Stay
+            }
+        },
+        _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
+        _ => Intent::Stay,
+    };
+    Entry {
+        spec: spec.and_then(|spec| serde_json::to_value(spec).ok()),
+        paused: layers.paused(),
+        reason: layers.exception.as_ref().map(|exception| exception.reason.clone()),
+        expires_at: layers.exception.as_ref().and_then(|exception| exception.expires_at),
+        uid: layers.uid,
+        generation: layers.generation,
+        intent,
+        admin_state,
+        acceptance: layers.acceptance,
+        overridden: layers.overridden,
+        held,
+        documented: layers.documented,
+        operator_owned: layers.operator_owned,
+    }
+}

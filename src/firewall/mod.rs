@@ -1,0 +1,121 @@
+//! The firewall of the tunnels: a table of our own in nftables, off by default.
+//!
+//! The table `inet moenet_agent` accepts the UDP ports of the tunnels that exist, and clamps the MSS
+//! of TCP through them, forwarded and of this router itself (anycast breaks path MTU discovery).
+//! No other table is read or changed, and the table is written in one transaction, so there is no
+//! moment without it. It is ours by its name: whatever stands in it is replaced, and it is deleted
+//! when the firewall is disabled.
+//!
+//! **An accept in this table does not override a drop in another.** In nftables each base chain of a
+//! hook decides for itself: `accept` ends only its own chain, `drop` ends the packet (nft(8),
+//! "VERDICT STATEMENTS"). Where another table drops what it does not know, the operator adds there:
+//! `udp dport { … } accept`.
+//!
+//! nftables emits no event that we listen to, so [`converge`] is called on every pass; it costs one or
+//! two short processes when nothing has changed, and restores the table after `nft flush ruleset`.
+
+mod nft;
+mod ruleset;
+
+use async_trait::async_trait;
+
+pub use nft::Nft;
+pub use ruleset::{FirewallAction, FirewallStep, Ruleset, TABLE, Table, plan};
+
+/// The packet filter of this router, as far as it is ours.
+#[async_trait]
+pub trait Firewall: Send + Sync {
+    /// Reads our table; none when there is none.
+    async fn observe(&self) -> Result<Option<Table>, FirewallError>;
+
+    /// Makes one change in one transaction, and reads back that it is in force.
+    async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError>;
+}
+
+/// Makes our table as wanted, or makes it go when none is wanted. Says what it did, and why.
+pub async fn converge(
+    firewall: &dyn Firewall,
+    wanted: Option<&Ruleset>,
+) -> Result<Option<FirewallStep>, FirewallError> {
+    let found = match firewall.observe().await {
+        // Without nft and without wish for it there is nothing to say.
+        Err(FirewallError::Missing { .. }) if wanted.is_none() => return Ok(None),
+        found => found?,
+    };
+    let step = plan(wanted, found.as_ref());
+    if let Some(step) = &step {
+        firewall.apply(&step.action).await?;
+    }
+    Ok(step)
+}
+
+/// Why the firewall could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// There is no `nft`.
+    #[error(
+        "{operation}: {program} not found; install the Debian package `nftables`, or set firewall.enabled to false"
+    )]
+    Missing {
+        /// What was attempted.
+        operation: &'static str,
+        /// What was looked for.
+        program: String,
+    },
+    /// `nft` could not be started or spoken with.
+    #[error("{operation}: run nft: {source}")]
+    Run {
+        /// What was attempted.
+        operation: &'static str,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// `nft` or the kernel refused.
+    #[error("{operation}: nft says: {message}{}", advice(message))]
+    Refused {
+        /// What was attempted.
+        operation: &'static str,
+        /// Its words, cut.
+        message: String,
+    },
+    /// `nft` did not end.
+    #[error(
+        "{operation}: nft did not end within {seconds} s; another program may hold the ruleset, we try again"
+    )]
+    Deadline {
+        /// What was attempted.
+        operation: &'static str,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// `nft` printed something that is not what `nft -j` prints.
+    #[error(
+        "{operation}: nft printed what is no ruleset in JSON ({reason}); nftables 1.0 or later is needed"
+    )]
+    Output {
+        /// What was attempted.
+        operation: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The change was accepted, and what is read back is not it.
+    #[error(
+        "{operation}: accepted by nft, but then {difference}; does another program change table {TABLE}?"
+    )]
+    NotInForce {
+        /// What was attempted.
+        operation: &'static str,
+        /// What differs.
+        difference: String,
+    },
+}
+
+fn advice(message: &str) -> &'static str {
+    if message.contains("Operation not permitted") {
+        "; the agent needs CAP_NET_ADMIN"
+    } else if message.contains("not supported") {
+        "; the kernel lacks nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_RT)"
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,150 @@
+use std::io;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{Firewall, FirewallAction, FirewallError, Ruleset, Table};
+
+/// nftables by way of `nft -j`, which speaks the JSON of libnftables-json(5): the kernel's own netlink
+/// interface has no library that is kept well, and `nft` comes with every system that has nftables.
+#[derive(Debug)]
+pub struct Nft {
+    program: PathBuf,
+    deadline: Duration,
+    /// How this nft writes the last ruleset back, when that is not how we wrote it.
+    spelling: Mutex<Option<Table>>,
+}
+
+impl Default for Nft {
+    fn default() -> Self {
+        Self::new("nft".into(), Duration::from_secs(10))
+    }
+}
+
+impl Nft {
+    /// With another program than the `nft` in `PATH`, or another deadline for one run of it.
+    pub fn new(program: PathBuf, deadline: Duration) -> Self {
+        Self { program, deadline, spelling: Mutex::default() }
+    }
+
+    fn spelling(&self) -> MutexGuard<'_, Option<Table>> {
+        self.spelling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn install(&self, wanted: &Ruleset) -> Result<(), FirewallError> {
+        let operation = "write our table";
+        self.run(operation, &["-f", "-"], &wanted.transaction().to_string()).await?;
+        let Some(mut found) = self.read(operation).await? else {
+            return Err(FirewallError::NotInForce { operation, difference: "it is not there".to_owned() });
+        };
+        let Some(difference) = found.difference(wanted) else { return Ok(()) };
+        if !found.may_spell(wanted) {
+            return Err(FirewallError::NotInForce { operation, difference });
+        }
+        // A later nft may list our rules in other words. Without this we would write them for ever.
+        tracing::debug!("nft lists the rules of our table in other words than they were written in");
+        found.spelled = Some(wanted.clone());
+        *self.spelling() = Some(found);
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<(), FirewallError> {
+        let table = json!({"table": {"family": "inet", "name": "moenet_agent"}});
+        // "add" first, so that a table that has gone by itself is no error.
+        let commands = json!({"nftables": [{"add": table}, {"delete": table}]});
+        self.run("delete our table", &["-f", "-"], &commands.to_string()).await.map(drop)
+    }
+
+    /// Reads our table alone. Whether it is there is asked first: "No such file or directory" is what
+    /// nft says of a missing table, and of other things.
+    async fn read(&self, operation: &'static str) -> Result<Option<Table>, FirewallError> {
+        let tables = self.list(operation, &["list", "tables", "inet"]).await?;
+        let ours = json!("moenet_agent");
+        if !tables.iter().any(|object| object.pointer("/table/name") == Some(&ours)) {
+            return Ok(None);
+        }
+        let listing = self.list(operation, &["list", "table", "inet", "moenet_agent"]).await?;
+        Ok(Some(Table::parse(&listing)))
+    }
+
+    async fn list(&self, operation: &'static str, arguments: &[&str]) -> Result<Vec<Value>, FirewallError> {
+        let text = self.run(operation, arguments, "").await?;
+        let bad = |reason: String| FirewallError::Output { operation, reason };
+        let mut listing: Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        match listing.get_mut("nftables").map(Value::take) {
+            Some(Value::Array(objects)) => Ok(objects),
+            _ => Err(bad("no list `nftables`".to_owned())),
+        }
+    }
+
+    async fn run(
+        &self,
+        operation: &'static str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Vec<u8>, FirewallError> {
+        let seconds = self.deadline.as_secs();
+        let output = timeout(self.deadline, self.talk(arguments, input))
+            .await
+            .map_err(|_| FirewallError::Deadline { operation, seconds })?
+            .map_err(|source| self.not_run(operation, source))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let message: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
+        Err(FirewallError::Refused { operation, message })
+    }
+
+    async fn talk(&self, arguments: &[&str], input: &str) -> io::Result<Output> {
+        let mut child = Command::new(&self.program)
+            .arg("-j")
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A run that is given up ends with its deadline, and its transaction with it.
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // nft reads everything before it writes anything, so this does not wait for itself. One
+            // that ends early says why on stderr, which is worth more than our broken pipe.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    }
+
+    fn not_run(&self, operation: &'static str, source: io::Error) -> FirewallError {
+        if source.kind() == io::ErrorKind::NotFound {
+            return FirewallError::Missing { operation, program: self.program.display().to_string() };
+        }
+        FirewallError::Run { operation, source }
+    }
+}
+
+#[async_trait]
+impl Firewall for Nft {
+    async fn observe(&self) -> Result<Option<Table>, FirewallError> {
+        let mut found = self.read("read our table").await?;
+        if let (Some(found), Some(known)) = (&mut found, &*self.spelling())
+            && found.same_as(known)
+        {
+            found.spelled.clone_from(&known.spelled);
+        }
+        Ok(found)
+    }
+
+    async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {
+        match action {
+            FirewallAction::Install(wanted) => self.install(wanted).await,
+            FirewallAction::Remove => self.remove().await,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One router's folder, as its operator writes it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::document::{DocumentError, parse_value};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret};
+use crate::wire::Call;
+use crate::wire::reference::answer_key;
+
+/// A router's folder.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+    router: ObjectName,
+}
+
+/// `router.yaml`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RouterFile {
+    token: Option<Secret<String>>,
+    token_file: Option<PathBuf>,
+    node: Option<Value>,
+}
+
+impl Folder {
+    /// The folder of a router, if the fleet has one. The name is checked first: it is somebody
+    /// else's text, and becomes a path.
+    pub(super) fn find(fleet: &Path, router: &str) -> Option<Self> {
+        let router: ObjectName = router.parse().ok()?;
+        let path = fleet.join(router.as_str());
+        path.join("router.yaml").exists().then_some(Self { path, router })
+    }
+
+    pub(super) fn router(&self) -> &str {
+        self.router.as_str()
+    }
+
+    /// Where the server keeps what the router posts.
+    pub(super) fn reported(&self) -> PathBuf {
+        self.path.join("reported")
+    }
+
+    /// Whether the operator has put a file `maintenance` into the folder.
+    pub(super) fn in_maintenance(&self) -> bool {
+        self.path.join("maintenance").exists()
+    }
+
+    /// The router's token. An error shows where the file is wrong and not what it says there, since
+    /// who asks has not shown a token yet.
+    pub(super) fn token(&self) -> Result<Secret<String>, ApiError> {
+        let file = self.router_file()?;
+        let token = match (file.token, file.token_file) {
+            (Some(token), _) => token,
+            (None, Some(path)) => {
+                let read = fs::read_to_string(self.path.join(path));
+                Secret::new(read.map_err(|error| self.wrong("router.yaml", format!("tokenFile: {error}")))?)
+            }
+            (None, None) => return Err(self.wrong("router.yaml", "has neither token nor tokenFile")),
+        };
+        match token.expose().trim() {
+            "" => Err(self.wrong("router.yaml", "the token is empty")),
+            token => Ok(Secret::new(token.to_owned())),
+        }
+    }
+
+    /// The answer to a `GET`, as the files have it: an object that holds the call's key.
+    pub(super) fn answer(&self, call: Call) -> Result<Map<String, Value>, ApiError> {
+        let (file, map) = match call {
+            Call::Config => {
+                let node = self.router_file()?.node.unwrap_or_default();
+                ("router.yaml", Map::from_iter([("node".to_owned(), node)]))
+            }
+            Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml")?),
+            Call::BirdConfig => ("bird-config.yaml", self.mapping("bird-config.yaml")?),
+            _ => ("sessions.yaml", self.mapping("sessions.yaml")?),
+        };
+        let Some((key, array)) = answer_key(call) else { return Ok(map) };
+        match map.get(key) {
+            Some(Value::Array(_)) if array => Ok(map),
+            Some(Value::Object(_)) if !array => Ok(map),
+            // Nobody has filled in what this router is to be; an empty list is written `[]`.
+            _ => {
+                let wanted = if array { "a list; an empty one is []" } else { "a mapping" };
+                Err(self.wrong(file, format!("`{key}` is missing or not {wanted}")))
+            }
+        }
+    }
+
+    fn router_file(&self) -> Result<RouterFile, ApiError> {
+        let text = self.text("router.yaml")?;
+        parse_value(&text).map_err(|error| {
+            let place = DocumentError { message: String::new(), ..error }.in_file(&self.shown("router.yaml"));
+            let place = place.to_string();
+            ApiError::internal(format!("{place}not valid; it is YAML with token or tokenFile, and node"))
+        })
+    }
+
+    fn mapping(&self, file: &str) -> Result<Map<String, Value>, ApiError> {
+        let text = self.text(file)?;
+        parse_value(&text).map_err(|error| ApiError::internal(error.in_file(&self.shown(file)).to_string()))
+    }
+
+    fn text(&self, file: &str) -> Result<String, ApiError> {
+        fs::read_to_string(self.path.join(file)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                ApiError::not_found(format!("{} does not exist", self.shown(file).display()))
+            }
+            _ => self.wrong(file, error.to_string()),
+        })
+    }
+
+    /// A file's name below the fleet's directory, whose own place is nobody's business.
+    fn shown(&self, file: &str) -> PathBuf {
+        Path::new(self.router()).join(file)
+    }
+
+    fn wrong(&self, file: &str, message: impl std::fmt::Display) -> ApiError {
+        ApiError::internal(format!("{}: {message}", self.shown(file).display()))
+    }
+}

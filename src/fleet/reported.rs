@@ -1,0 +1,145 @@
+//! What a router has posted, on disk beside its folder's YAML files: the newest heartbeat, the
+//! newest report, the newest status a session, and a log of status changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::wire::reference::{identity, write_status, written_status};
+use crate::wire::{Modify, WireStatus};
+
+/// The size at which the log of status changes begins anew; one older log is kept.
+const LOG_MAX: u64 = 1024 * 1024;
+
+/// The newest status of each session, by uuid.
+pub(super) type Statuses = BTreeMap<String, Entry>;
+
+/// The newest status of a session that its router has posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    pub(super) status: WireStatus,
+    pub(super) error: Option<String>,
+    /// The status in `sessions.yaml` that the post was an answer to. When the operator changes that
+    /// one, the operator's wins.
+    pub(super) file_status: Option<WireStatus>,
+    pub(super) at: Timestamp,
+}
+
+/// The directory `reported/` of a router.
+#[derive(Debug)]
+pub(super) struct Reported {
+    directory: PathBuf,
+}
+
+impl Reported {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Keeps the newest heartbeat or report.
+    pub(super) fn keep(&self, file: &str, body: &Value) -> io::Result<()> {
+        self.write(file, &json!({"receivedAt": Timestamp::now(), "body": body}))
+    }
+
+    /// What is kept, for whoever asks.
+    pub(super) fn shown(&self) -> io::Result<Value> {
+        Ok(json!({
+            "heartbeat": self.read::<Value>("heartbeat.json")?,
+            "report": self.read::<Value>("report.json")?,
+            "sessions": self.statuses()?,
+        }))
+    }
+
+    pub(super) fn statuses(&self) -> io::Result<Statuses> {
+        Ok(self.read("modify.json")?.unwrap_or_default())
+    }
+
+    pub(super) fn set_statuses(&self, statuses: &Statuses) -> io::Result<()> {
+        self.write("modify.json", statuses)
+    }
+
+    /// Adds a line to the log.
+    pub(super) fn log(&self, modify: &Modify, applied: bool) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let path = self.directory.join("modify.log");
+        if fs::metadata(&path).is_ok_and(|found| found.len() > LOG_MAX) {
+            fs::rename(&path, self.directory.join("modify.log.1"))?;
+        }
+        let mut line = json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
+        line.push('\n');
+        fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+    }
+
+    /// Reads a file of ours. One that is broken is set aside: routers post again what matters.
+    fn read<T: serde::de::DeserializeOwned>(&self, file: &str) -> io::Result<Option<T>> {
+        let path = self.directory.join(file);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&text) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "not readable; set aside");
+                fs::rename(&path, path.with_extension("bad"))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn write(&self, file: &str, value: &impl Serialize) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(&self.directory)?;
+        serde_json::to_writer_pretty(&mut temporary, value)?;
+        temporary.write_all(b"\n")?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(self.directory.join(file)).map_err(|error| error.error)?;
+        sync_directory(&self.directory)
+    }
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+/// The status that is served of a session: what its router has posted, as long as the file says
+/// what it said then. `None`: the session is gone, acknowledged.
+pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<WireStatus>> {
+    match standing(item, statuses) {
+        Some(entry) if entry.status == WireStatus::Disabled => None,
+        Some(entry) => Some(Some(entry.status)),
+        None => Some(written_status(item)),
+    }
+}
+
+fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a Entry> {
+    let entry = statuses.get(identity(item)?.as_str())?;
+    (entry.file_status == written_status(item)).then_some(entry)
+}
+
+/// Puts what routers have posted into the sessions of the file.
+pub(super) fn overlay(items: &mut Vec<Value>, statuses: &Statuses) {
+    items.retain(|item| served_status(item, statuses).is_some());
+    for item in items {
+        if let Some(entry) = standing(item, statuses) {
+            write_status(item, entry.status, entry.error.as_deref());
+        }
+    }
+}
+
+/// Whether a post makes sense as an answer to what is served. One that does not comes from a router
+/// that has not heard yet what the operator wants now; it must not undo that.
+pub(super) fn applies(posted: WireStatus, served: Option<WireStatus>) -> bool {
+    match posted {
+        WireStatus::Disabled => served == Some(WireStatus::QueuedForDelete),
+        WireStatus::Active | WireStatus::Error => served.is_some_and(WireStatus::takes_error),
+        _ => false,
+    }
+}

@@ -1,0 +1,233 @@
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::folder::Folder;
+use super::reported::{Entry, Reported, applies, overlay, served_status};
+use super::{FleetOptions, RateLimit};
+use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
+use crate::wire::reference::{
+    CONFIG_HASH, ROOT, ROUTER_NOT_FOUND, SESSION_NOT_FOUND, call, check_heartbeat, check_report,
+    decode_modify, identity, written_status,
+};
+use crate::wire::{Call, Modify, WireError, WireStatus};
+
+/// The largest body that is read: a report of ten thousand sessions.
+const BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a router may take to send its body.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// Requests with a wrong token, or for no router, from all the world.
+const STRANGERS: RateLimit = RateLimit { per_second: 10.0, burst: 50 };
+
+/// The path that shows what a router has posted.
+const REPORTED: &str = "reported";
+
+struct Fleet {
+    dir: PathBuf,
+    rate: RateLimit,
+    started: Instant,
+    buckets: Mutex<HashMap<String, TokenBucket>>,
+    strangers: Mutex<TokenBucket>,
+    /// Held while what a router has posted is read, changed and written.
+    writing: Mutex<()>,
+}
+
+/// The embedded Control Plane as a service, without its listener.
+pub fn app(options: &FleetOptions) -> Router {
+    let fleet = Fleet {
+        dir: options.dir.clone(),
+        rate: options.rate,
+        started: Instant::now(),
+        buckets: Mutex::default(),
+        strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
+        writing: Mutex::default(),
+    };
+    Router::new().fallback(handle).with_state(Arc::new(fleet))
+}
+
+async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = dispatch(fleet, request).await.unwrap_or_else(|error| {
+        if error.status.is_server_error() {
+            tracing::error!(%method, path, %error, "request failed");
+        } else {
+            tracing::info!(%method, path, status = error.status.as_u16(), %error, "request refused");
+        }
+        error.into_response()
+    });
+    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    response
+}
+
+/// What a path asks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    Call(Call),
+    Reported,
+}
+
+impl Wanted {
+    fn of(endpoint: &str) -> Option<Self> {
+        if endpoint == REPORTED { Some(Self::Reported) } else { call(endpoint).map(Self::Call) }
+    }
+
+    fn method(self) -> &'static str {
+        match self {
+            Self::Call(Call::Heartbeat | Call::Report | Call::Modify) => "POST",
+            _ => "GET",
+        }
+    }
+}
+
+async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+    let [ROOT, router, endpoint] = segments[..] else {
+        return Err(ApiError::not_found("no such path; there is /agent/<router>/<endpoint>"));
+    };
+    let folder = fleet.admit(router, &parts.headers)?;
+    let wanted =
+        Wanted::of(endpoint).ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
+    if parts.method.as_str() != wanted.method() {
+        return Err(ApiError::method_not_allowed(wanted.method()));
+    }
+    let body = read_body(body, BODY_MAX, BODY_TIME).await?;
+    // Files are read and synced, so not on a thread that serves others.
+    let answered = tokio::task::spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
+    answered.map_err(|error| ApiError::internal(error.to_string()))?.map(|value| Json(value).into_response())
+}
+
+impl Fleet {
+    /// Who asks, for which router, and whether not too often. An unknown router is told apart from a
+    /// wrong token, as the reference has it; names of routers are no secrets.
+    fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
+        if !self.dir.is_dir() {
+            return Err(ApiError::internal("the fleet's directory is gone"));
+        }
+        let Some(token) = bearer(headers) else { return Err(self.stranger(ApiError::invalid_token())) };
+        let Some(folder) = Folder::find(&self.dir, router) else {
+            let message = "no router of this name has a folder with a router.yaml; check node.name";
+            return Err(self.stranger(ApiError::new(StatusCode::NOT_FOUND, ROUTER_NOT_FOUND, message)));
+        };
+        if !same(token, &folder.token()?) {
+            return Err(self.stranger(ApiError::invalid_token()));
+        }
+        self.take(folder.router())?;
+        if folder.in_maintenance() {
+            return Err(ApiError::maintenance(
+                "the operator works on this router's folder; come again later",
+            ));
+        }
+        Ok(folder)
+    }
+
+    /// Strangers share one bucket, so that guessing tokens is slow and routers do not suffer for it.
+    fn stranger(&self, error: ApiError) -> ApiError {
+        let taken = lock(&self.strangers).take(self.started.elapsed());
+        taken.err().map_or(error, ApiError::rate_limited)
+    }
+
+    fn take(&self, router: &str) -> Result<(), ApiError> {
+        let mut buckets = lock(&self.buckets);
+        let full = || TokenBucket::new(self.rate.per_second, self.rate.burst);
+        let bucket = buckets.entry(router.to_owned()).or_insert_with(full);
+        bucket.take(self.started.elapsed()).map_err(ApiError::rate_limited)
+    }
+
+    fn answer(&self, folder: &Folder, wanted: Wanted, body: &[u8]) -> Result<Value, ApiError> {
+        let reported = Reported::new(folder.reported());
+        let done = json!({"status": "ok"});
+        let kept = |file, body: Result<Value, WireError>| {
+            let _writing = lock(&self.writing);
+            reported.keep(file, &body.map_err(bad_request)?).map_err(disk)
+        };
+        match wanted {
+            Wanted::Reported => reported.shown().map_err(disk),
+            Wanted::Call(Call::Heartbeat) => kept("heartbeat.json", check_heartbeat(body)).map(|()| done),
+            Wanted::Call(Call::Report) => kept("report.json", check_report(body)).map(|()| done),
+            Wanted::Call(Call::Modify) => {
+                let modify = decode_modify(body).map_err(bad_request)?;
+                self.modify(folder, &reported, &modify).map(|()| done)
+            }
+            Wanted::Call(Call::Sessions) => sessions(folder, &reported),
+            Wanted::Call(Call::BirdConfig) => Ok(hashed(folder.answer(Call::BirdConfig)?)),
+            Wanted::Call(call) => folder.answer(call).map(Value::Object),
+        }
+    }
+
+    /// A session's change of status.
+    fn modify(&self, folder: &Folder, reported: &Reported, modify: &Modify) -> Result<(), ApiError> {
+        if !matches!(modify.status, WireStatus::Disabled | WireStatus::Active | WireStatus::Error) {
+            return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
+        }
+        let _writing = lock(&self.writing);
+        let items = list(folder.answer(Call::Sessions)?);
+        let mut statuses = reported.statuses().map_err(disk)?;
+        let item = items.iter().find(|item| identity(item).as_ref() == Some(&modify.uuid));
+        let served = item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
+        let Some((item, served)) = served else {
+            let message = format!("no session has the uuid {}", modify.uuid);
+            return Err(ApiError::new(StatusCode::NOT_FOUND, SESSION_NOT_FOUND, message));
+        };
+        let applied = applies(modify.status, served);
+        reported.log(modify, applied).map_err(disk)?;
+        if !applied {
+            return Ok(());
+        }
+        let entry = Entry {
+            status: modify.status,
+            error: modify.error.clone(),
+            file_status: written_status(item),
+            at: jiff::Timestamp::now(),
+        };
+        // What is in the file no more is forgotten.
+        statuses.retain(|uuid, _| items.iter().any(|i| identity(i).is_some_and(|u| u.as_str() == uuid)));
+        statuses.insert(modify.uuid.to_string(), entry);
+        reported.set_statuses(&statuses).map_err(disk)
+    }
+}
+
+fn sessions(folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
+    let mut items = list(folder.answer(Call::Sessions)?);
+    overlay(&mut items, &reported.statuses().map_err(disk)?);
+    Ok(json!({ "sessions": items }))
+}
+
+fn list(mut answer: Map<String, Value>) -> Vec<Value> {
+    match answer.remove("sessions") {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// The hash of all the rest, so that a router sees that something changed.
+fn hashed(mut answer: Map<String, Value>) -> Value {
+    answer.remove(CONFIG_HASH);
+    let digest = Sha256::digest(Value::Object(answer.clone()).to_string().as_bytes());
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    answer.insert(CONFIG_HASH.to_owned(), Value::from(hash));
+    Value::Object(answer)
+}
+
+fn bad_request(error: WireError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
+
+fn disk(error: std::io::Error) -> ApiError {
+    ApiError::internal(format!("reported/ of the router: {error}; check the free space and the owner"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,276 @@
+//! Commits: what was there when the cause was recorded, as a stream for `git fast-import`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::store::{Area, Place};
+
+use super::{BRANCH, CommitId, History, HistoryError};
+
+/// The largest file that is recorded, in bytes; as large as a document can be.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// Who caused a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Author {
+    /// The Control Plane, through the sync.
+    ControlPlane,
+    /// The agent: an apply, an expiry.
+    Agent,
+    /// A person, with an editor or through the local API.
+    Operator {
+        /// Their name.
+        name: String,
+    },
+}
+
+impl Author {
+    /// The operator with this user number, as `/etc/passwd` names them.
+    pub fn operator(uid: u32) -> Self {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let named = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        Self::Operator { name: named.unwrap_or_else(|| format!("uid {uid}")) }
+    }
+
+    /// `Name <address>`, in characters that Git takes.
+    fn identity(&self) -> String {
+        let name = match self {
+            Self::ControlPlane => "Control Plane",
+            Self::Agent => "moenet-agent",
+            Self::Operator { name } => name,
+        };
+        let plain = |c: char| !c.is_control() && !matches!(c, '<' | '>');
+        let name: String = name.chars().filter(|c| plain(*c)).take(80).collect();
+        let name = if name.trim().is_empty() { "operator" } else { name.trim() };
+        let address: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect();
+        format!("{name} <{address}@localhost>")
+    }
+}
+
+/// Which files a cause changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Paths {
+    /// These, relative to the state directory.
+    Some(Vec<PathBuf>),
+    /// All that differ from the history.
+    All,
+}
+
+impl FromIterator<Place> for Paths {
+    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
+        Self::Some(places.into_iter().map(|place| place.relative()).collect())
+    }
+}
+
+/// One cause, which becomes one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Who.
+    pub author: Author,
+    /// Which files.
+    pub paths: Paths,
+    /// What, in a line.
+    pub subject: String,
+    /// Why: each step with its reason. No secrets.
+    pub body: Vec<String>,
+}
+
+/// The content of files at one moment; `None`: the file was not there.
+pub(super) type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// A cause with the content that it put in place.
+#[derive(Debug, Clone)]
+pub(super) struct Recorded {
+    pub(super) cause: Cause,
+    /// `None`: all files, as they are when the commit is made.
+    pub(super) contents: Option<Contents>,
+}
+
+impl Recorded {
+    pub(super) fn new(dir: &Path, cause: Cause) -> Self {
+        let contents = match &cause.paths {
+            Paths::All => None,
+            Paths::Some(paths) => Some(contents(dir, paths.iter().filter(|path| is_kept(path)).cloned())),
+        };
+        Self { cause, contents }
+    }
+}
+
+/// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
+/// observations, not reports, not secrets.
+pub(super) fn is_kept(path: &Path) -> bool {
+    path == Path::new(".gitignore")
+        || path == Path::new("README.md")
+        || Place::parse(path).is_some_and(|place| place.area != Area::Status)
+}
+
+/// Reads files. One that cannot be read, or is no file of a document's size, is left out: the history
+/// then neither changes nor loses it.
+fn contents(dir: &Path, paths: impl Iterator<Item = PathBuf>) -> Contents {
+    paths.filter_map(|path| content(&dir.join(&path)).ok().map(|content| (path, content))).collect()
+}
+
+fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() <= MAX_BYTES => fs::read(path).map(Some),
+        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl History {
+    /// Commits what a cause changed. `None`: nothing changed.
+    ///
+    /// # Errors
+    /// When git fails. The files are as they were; a later commit with [`Paths::All`] catches up.
+    pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
+        self.commit_recorded(&Recorded::new(&self.dir, cause)).await
+    }
+
+    pub(super) async fn commit_recorded(
+        &self,
+        recorded: &Recorded,
+    ) -> Result<Option<CommitId>, HistoryError> {
+        let _turn = self.turn.lock().await;
+        self.prepare().await?;
+        match self.try_commit(recorded).await {
+            // Only git's own refusal may be the repository's fault; a full disk is found sound.
+            Err(HistoryError::Git { .. }) if !self.is_sound().await? => {
+                let aside = self.set_aside()?;
+                self.begin().await?;
+                let id = self.try_commit(recorded).await?;
+                self.try_commit(&begun_anew(&aside)).await?;
+                Ok(id)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_commit(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
+        let tip = self.tip().await?;
+        let wanted = match &recorded.contents {
+            Some(contents) => contents.clone(),
+            None => contents(&self.dir, self.all_paths(tip.as_ref()).await?.into_iter()),
+        };
+        let mut changed = self.changed(tip.as_ref(), wanted).await?;
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        if tip.is_none() {
+            changed.extend(contents(&self.dir, [PathBuf::from(".gitignore")].into_iter()));
+            changed.retain(|_, content| content.is_some());
+        }
+        let stream = stream(&recorded.cause, tip.as_ref(), &changed);
+        self.git.feed("commit", &["fast-import", "--quiet", "--done", "--date-format=raw"], stream).await?;
+        self.refresh_index().await;
+        self.tip().await
+    }
+
+    /// Every document on disk and in the history.
+    async fn all_paths(&self, tip: Option<&CommitId>) -> Result<BTreeSet<PathBuf>, HistoryError> {
+        let mut paths: BTreeSet<PathBuf> = on_disk(&self.dir, Path::new("")).into_iter().collect();
+        if let Some(tip) = tip {
+            let listed = self.git.run("list", &["ls-tree", "-r", "-z", "--name-only", tip.as_str()]).await?;
+            let listed = String::from_utf8_lossy(&listed);
+            paths.extend(listed.split('\0').map(PathBuf::from).filter(|path| is_kept(path)));
+        }
+        Ok(paths)
+    }
+
+    /// Leaves out what the history has already.
+    async fn changed(&self, tip: Option<&CommitId>, mut wanted: Contents) -> Result<Contents, HistoryError> {
+        let Some(tip) = tip else {
+            wanted.retain(|_, content| content.is_some());
+            return Ok(wanted);
+        };
+        let paths: Vec<PathBuf> = wanted.keys().cloned().collect();
+        let mut kept = self.blobs(tip, &paths).await?.into_iter();
+        wanted.retain(|_, content| kept.next().is_none_or(|kept| kept != *content));
+        Ok(wanted)
+    }
+}
+
+/// The commit that puts everything into a new repository.
+fn begun_anew(aside: &Path) -> Recorded {
+    let name = aside.file_name().unwrap_or_default().display();
+    let cause = Cause {
+        author: Author::Agent,
+        paths: Paths::All,
+        subject: "Begin a new history".to_owned(),
+        body: vec![format!("The one before was broken; it is set aside, whole, as {name}.")],
+    };
+    Recorded { cause, contents: None }
+}
+
+/// The files below a folder that the history keeps. A folder that cannot be listed has none, and what
+/// the history has of it stays, unless a file is proved to be gone.
+fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir.join(folder)).into_iter().flatten().flatten() {
+        let path = folder.join(entry.file_name());
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_kept(&path) {
+            found.push(path);
+        } else if is_folder && !hidden && folder.components().count() < 2 {
+            found.extend(on_disk(dir, &path));
+        }
+    }
+    found
+}
+
+/// The commit as `git fast-import` reads it. The paths are documents', so none needs quoting.
+fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let message = message(cause);
+    let mut head = String::new();
+    let (author, agent) = (cause.author.identity(), Author::Agent.identity());
+    let _ = write!(head, "commit {BRANCH}\nauthor {author} {now} +0000\ncommitter {agent} {now} +0000\n");
+    let _ = write!(head, "data {}\n{message}\n", message.len());
+    if let Some(tip) = tip {
+        let _ = writeln!(head, "from {tip}");
+    }
+    let mut stream = head.into_bytes();
+    for (path, content) in changed {
+        let path = path.display();
+        match content {
+            None => stream.extend(format!("D {path}\n").bytes()),
+            Some(content) => {
+                stream.extend(format!("M 100644 inline {path}\ndata {}\n", content.len()).bytes());
+                stream.extend(content);
+                stream.push(b'\n');
+            }
+        }
+    }
+    stream.extend(b"done\n");
+    stream
+}
+
+/// Subject, empty line, body; without what would end a line or the text early.
+fn message(cause: &Cause) -> String {
+    let line = |text: &str| -> String {
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_owned()
+    };
+    let mut message = line(&cause.subject);
+    message.push('\n');
+    if !cause.body.is_empty() {
+        message.push('\n');
+    }
+    for text in cause.body.iter().flat_map(|text| text.lines()) {
+        message.push_str(&line(text));
+        message.push('\n');
+    }
+    message
+}

@@ -1,0 +1,60 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why the history could not be written or read. None of it holds up routing.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// There is no git.
+    #[error("cannot run {}: {source}; install git, and the history goes on by itself", program.display())]
+    NoGit {
+        /// What was called.
+        program: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Git did not end in time.
+    #[error("git did not {operation} in {} within {deadline:?}; it was stopped", dir.display())]
+    Deadline {
+        /// What was attempted, as a verb.
+        operation: &'static str,
+        /// The state directory.
+        dir: PathBuf,
+        /// How long it had.
+        deadline: Duration,
+    },
+    /// Git refused.
+    #[error("git cannot {operation} in {}: {reason}", dir.display())]
+    Git {
+        /// What was attempted, as a verb.
+        operation: &'static str,
+        /// The state directory.
+        dir: PathBuf,
+        /// Git's words.
+        reason: String,
+    },
+    /// A file of the repository could not be read or written.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// There is no such commit.
+    #[error("the history has no commit {0:?}; `history` lists those there are")]
+    NoCommit(String),
+    /// A path that is no document of the state directory.
+    #[error("{} is nothing that the history keeps", .0.display())]
+    NotKept(PathBuf),
+}
+
+impl HistoryError {
+    /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+}

@@ -1,0 +1,134 @@
+//! Running the stock `git`: fixed arguments, an environment of our own, a deadline.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::HistoryError;
+
+/// What the configuration of an operator or a distribution must not change. Hooks and signing could
+/// wait for somebody; automatic packing would run inside a commit.
+const OPTIONS: [&str; 9] = [
+    "commit.gpgSign=false",
+    "core.autocrlf=false",
+    "core.fsmonitor=false",
+    "core.fsync=committed",
+    "core.hooksPath=/dev/null",
+    "core.quotePath=false",
+    "gc.auto=0",
+    "log.showSignature=false",
+    "safe.directory=*",
+];
+
+/// Git on one state directory.
+#[derive(Debug, Clone)]
+pub(super) struct Git {
+    dir: PathBuf,
+    program: PathBuf,
+    deadline: Duration,
+}
+
+impl Git {
+    pub(super) fn new(dir: &Path, program: PathBuf, deadline: Duration) -> Self {
+        Self { dir: dir.to_owned(), program, deadline }
+    }
+
+    pub(super) fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
+    /// Runs git; what it prints.
+    pub(super) async fn run(&self, operation: &'static str, args: &[&str]) -> Result<Vec<u8>, HistoryError> {
+        self.feed(operation, args, Vec::new()).await
+    }
+
+    /// Runs git with this on its standard input; what it prints.
+    pub(super) async fn feed(
+        &self,
+        operation: &'static str,
+        args: &[&str],
+        input: Vec<u8>,
+    ) -> Result<Vec<u8>, HistoryError> {
+        let output = self.output(operation, args, input).await?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(HistoryError::Git { operation, dir: self.dir.clone(), reason: reason(&output) })
+    }
+
+    /// Runs git for its answer: `None` when it says no.
+    pub(super) async fn ask(
+        &self,
+        operation: &'static str,
+        args: &[&str],
+    ) -> Result<Option<String>, HistoryError> {
+        let output = self.output(operation, args, Vec::new()).await?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(output.status.success().then_some(text))
+    }
+
+    async fn output(
+        &self,
+        operation: &'static str,
+        args: &[&str],
+        input: Vec<u8>,
+    ) -> Result<Output, HistoryError> {
+        let mut child = self
+            .command(args)
+            .spawn()
+            .map_err(|source| HistoryError::NoGit { program: self.program.clone(), source })?;
+        let stdin = child.stdin.take();
+        // Fed while its output is read: either alone fills a pipe and waits for ever.
+        let feed = async move {
+            if let Some(mut stdin) = stdin {
+                // A git that ends early closes the pipe; its exit status says why.
+                let _ = stdin.write_all(&input).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+        match tokio::time::timeout(self.deadline, both).await {
+            Ok(output) => output.map_err(HistoryError::io("read git's answer in", &self.dir)),
+            // Dropping the child has killed it.
+            Err(_) => {
+                Err(HistoryError::Deadline { operation, dir: self.dir.clone(), deadline: self.deadline })
+            }
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        command
+            .env_clear()
+            .env("PATH", path)
+            // Named, or a repository further up would be taken where ours is missing.
+            .env("GIT_DIR", self.dir.join(".git"))
+            .env("GIT_WORK_TREE", &self.dir)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("GIT_LITERAL_PATHSPECS", "1")
+            .env("GIT_PAGER", "cat")
+            .env("LC_ALL", "C")
+            .args(OPTIONS.iter().flat_map(|option| ["-c", option]))
+            .args(args)
+            .current_dir(&self.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// Git's own words, in one line.
+fn reason(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
+    if lines.is_empty() { output.status.to_string() } else { lines.join("; ") }
+}

@@ -1,0 +1,116 @@
+//! The Git side of the state directory: one commit a cause, readable with stock `git`.
+//!
+//! Commits are made from the content that was there when the cause was recorded, straight onto
+//! `refs/heads/main`, without the index and the work tree: a lock, a staged file or a checkout by hand
+//! holds nothing up, and the diff of an apply is what came into force although the next apply may
+//! already have run. Only documents get in, by a list of what is allowed, so a secret cannot.
+//!
+//! A repository that is broken is set aside as `.git.broken-<n>`, whole, and a new one begun: history
+//! goes on, and nothing is deleted. Errors become a condition; routing does not wait for any of this.
+
+mod commit;
+mod error;
+mod git;
+mod query;
+mod queue;
+mod repair;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+pub use commit::{Author, Cause, Paths};
+pub use error::HistoryError;
+pub use query::{CommitId, Entry};
+pub use queue::HistoryHandle;
+
+use git::Git;
+
+/// The branch that holds the history, whatever an operator has checked out.
+const BRANCH: &str = "refs/heads/main";
+/// How long one call of git may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long packing may take; nothing waits for it.
+const PACKING_DEADLINE: Duration = Duration::from_secs(600);
+/// With more loose objects than this, or more packs, the repository is packed.
+const LOOSE: u64 = 500;
+const PACKS: u64 = 20;
+/// How often it is looked whether to pack.
+const PACK_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+const GITIGNORE: &str = "\
+# What the history leaves out: observations, secrets, reports, locks, editors' leftovers.
+/status/
+/secrets/
+/outbox/
+.*
+!/.gitignore
+*~
+*.bak
+*.swp
+*.tmp
+";
+
+/// The history of one state directory.
+#[derive(Debug)]
+pub struct History {
+    dir: PathBuf,
+    git: Git,
+    /// One commit at a time.
+    turn: Mutex<()>,
+}
+
+impl History {
+    /// The history of a state directory. Looks at nothing yet: a repository that is missing is begun,
+    /// and a broken one set aside, by the first commit, so that opening cannot fail.
+    pub fn new(dir: &Path) -> Self {
+        Self::with_program(dir, "git", DEADLINE)
+    }
+
+    /// As [`History::new`], with another `git` and deadline.
+    pub fn with_program(dir: &Path, program: impl Into<PathBuf>, deadline: Duration) -> Self {
+        let git = Git::new(dir, program.into(), deadline);
+        Self { dir: dir.to_owned(), git, turn: Mutex::new(()) }
+    }
+
+    /// Begins the repository if there is none, and sets a broken one aside.
+    ///
+    /// # Errors
+    /// When git is not installed, or the repository cannot be written.
+    pub async fn open(dir: &Path) -> Result<Self, HistoryError> {
+        let history = Self::new(dir);
+        {
+            let _turn = history.turn.lock().await;
+            history.prepare().await?;
+            if !history.is_sound().await? {
+                history.set_aside()?;
+                history.begin().await?;
+            }
+        }
+        Ok(history)
+    }
+
+    /// Packs the repository, at most once a day, so that it stays small over years.
+    ///
+    /// # Errors
+    /// When git fails; the repository is as it was.
+    pub async fn maintain(&self) -> Result<(), HistoryError> {
+        let stamp = self.dir.join(".git/moenet-packed");
+        let age = std::fs::metadata(&stamp).and_then(|found| found.modified()).ok();
+        if age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < PACK_EVERY) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let counted = self.git.run("count the objects", &["count-objects", "-v"]).await?;
+        let counted = String::from_utf8_lossy(&counted);
+        let count = |key: &str| -> u64 {
+            let number = counted.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+            number.unwrap_or_default()
+        };
+        if count("count:") > LOOSE || count("packs:") > PACKS {
+            self.git.with_deadline(PACKING_DEADLINE).run("pack", &["gc", "--quiet"]).await?;
+        }
+        std::fs::write(&stamp, "").map_err(HistoryError::io("write", &stamp))
+    }
+}

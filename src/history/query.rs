@@ -1,0 +1,158 @@
+//! Reading the history.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::commit::is_kept;
+use super::{BRANCH, History, HistoryError};
+
+/// The name of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct CommitId(String);
+
+impl CommitId {
+    /// A name that git gave.
+    pub(super) fn known(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first characters, as people write them.
+    pub fn short(&self) -> &str {
+        self.0.get(..10).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One commit, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub id: CommitId,
+    /// When it was made.
+    pub time: Timestamp,
+    /// Who caused it.
+    pub author: String,
+    /// What, in a line.
+    pub subject: String,
+    /// Each step with its reason.
+    pub body: String,
+}
+
+impl History {
+    /// What the newest commit has of a file.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn last_committed(&self, path: &Path) -> Result<Option<String>, HistoryError> {
+        match self.tip().await? {
+            Some(tip) => self.blob(&tip, path).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What a commit has of a file. The commit is written as Git understands it: `HEAD~3`, `1a2b3c`.
+    ///
+    /// # Errors
+    /// When there is no such commit, or git fails.
+    pub async fn committed_at(&self, commit: &str, path: &Path) -> Result<Option<String>, HistoryError> {
+        let commit = self.resolve(commit).await?;
+        self.blob(&commit, path).await
+    }
+
+    /// The commit that a text names.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn resolve(&self, commit: &str) -> Result<CommitId, HistoryError> {
+        let unknown = || HistoryError::NoCommit(commit.chars().take(80).collect());
+        if commit.is_empty() || commit.contains(['\0', '\n']) {
+            return Err(unknown());
+        }
+        let wanted = format!("{commit}^{{commit}}");
+        let args = ["rev-parse", "-q", "--verify", "--end-of-options", &wanted];
+        self.git.ask("find a commit", &args).await?.map(CommitId::known).ok_or_else(unknown)
+    }
+
+    /// The newest commits, newest first; of these files, or of all when there are none.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn log(&self, paths: &[PathBuf], limit: usize) -> Result<Vec<Entry>, HistoryError> {
+        if self.tip().await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let limit = format!("--max-count={limit}");
+        let mut args = vec!["log", "-z", "--format=%H%x1f%at%x1f%an%x1f%s%x1f%b", &limit, BRANCH, "--"];
+        for path in paths {
+            args.push(path.to_str().ok_or_else(|| HistoryError::NotKept(path.clone()))?);
+        }
+        let text = self.git.run("list the commits", &args).await?;
+        Ok(String::from_utf8_lossy(&text).split('\0').filter_map(entry).collect())
+    }
+
+    /// A commit, with its message and its diff.
+    ///
+    /// # Errors
+    /// When there is no such commit, or git fails.
+    pub async fn show(&self, commit: &str) -> Result<String, HistoryError> {
+        let commit = self.resolve(commit).await?;
+        let args =
+            ["show", "--no-color", "--no-ext-diff", "--no-textconv", "--stat", "--patch", commit.as_str()];
+        let text = self.git.run("show a commit", &args).await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn blob(&self, commit: &CommitId, path: &Path) -> Result<Option<String>, HistoryError> {
+        if !is_kept(path) {
+            return Err(HistoryError::NotKept(path.to_owned()));
+        }
+        let blob = self.blobs(commit, &[path.to_owned()]).await?.pop().flatten();
+        Ok(blob.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// What a commit has of files, in their order.
+    pub(super) async fn blobs(
+        &self,
+        commit: &CommitId,
+        paths: &[PathBuf],
+    ) -> Result<Vec<Option<Vec<u8>>>, HistoryError> {
+        let wanted: String = paths.iter().map(|path| format!("{commit}:{}\n", path.display())).collect();
+        let answer = self.git.feed("read files", &["cat-file", "--batch"], wanted.into_bytes()).await?;
+        let mut rest = answer.as_slice();
+        Ok(paths.iter().map(|_| next_blob(&mut rest)).collect())
+    }
+}
+
+/// One answer of `git cat-file --batch`: `<id> blob <size>`, the content; or `<name> missing`.
+fn next_blob(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (line, after) = (String::from_utf8_lossy(&rest[..end]).into_owned(), &rest[end + 1..]);
+    *rest = after;
+    let mut words = line.rsplit(' ');
+    let size: usize = words.next()?.parse().ok()?;
+    let kind = words.next()?.to_owned();
+    let content = after.get(..size)?.to_vec();
+    *rest = after.get(size + 1..).unwrap_or_default();
+    (kind == "blob").then_some(content)
+}
+
+fn entry(text: &str) -> Option<Entry> {
+    let mut fields = text.trim_start_matches('\n').splitn(5, '\u{1f}');
+    let id = CommitId(fields.next()?.to_owned());
+    let time = Timestamp::from_second(fields.next()?.parse().ok()?).ok()?;
+    let (author, subject) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+    let body = fields.next()?.trim_end().to_owned();
+    Some(Entry { id, time, author, subject, body })
+}

@@ -1,0 +1,184 @@
+//! Commits in the background: recording takes as long as reading a few files.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::commit::{Cause, Paths, Recorded};
+use super::{History, HistoryError};
+
+/// How many causes wait; more are merged.
+const WAITING: usize = 64;
+/// How many lines a merged message has at most.
+const LINES: usize = 1000;
+/// How long after a failure it is tried again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// Where causes are handed in. Clones share the queue.
+#[derive(Debug, Clone)]
+pub struct HistoryHandle {
+    dir: PathBuf,
+    queue: Arc<Queue>,
+    health: watch::Receiver<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    causes: Mutex<State>,
+    changed: Notify,
+    idle: Notify,
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Recorded>,
+    /// Whether a commit is being made of what was taken from the queue.
+    busy: bool,
+    closed: bool,
+}
+
+impl History {
+    /// Starts committing in the background. The task ends after [`HistoryHandle::close`].
+    pub fn start(self: Arc<Self>) -> (HistoryHandle, JoinHandle<()>) {
+        let queue = Arc::new(Queue::default());
+        let (report, health) = watch::channel(None);
+        let handle = HistoryHandle { dir: self.dir.clone(), queue: Arc::clone(&queue), health };
+        (handle, tokio::spawn(work(self, queue, report)))
+    }
+}
+
+impl HistoryHandle {
+    /// Records a cause with the content its files have now. Never waits for git; when too many wait,
+    /// causes are merged, and no change is lost.
+    pub fn record(&self, cause: Cause) {
+        let recorded = Recorded::new(&self.dir, cause);
+        let mut state = self.queue.state();
+        let full = state.waiting.len() >= WAITING;
+        match state.waiting.back_mut() {
+            Some(last) if full => merge(last, recorded),
+            _ => state.waiting.push_back(recorded),
+        }
+        drop(state);
+        self.queue.changed.notify_one();
+    }
+
+    /// The last error, until a commit succeeds again: the condition `HistoryRecorded`.
+    pub fn health(&self) -> watch::Receiver<Option<String>> {
+        self.health.clone()
+    }
+
+    /// Waits until all that was recorded is committed. While git fails that takes for ever, so callers
+    /// set a limit.
+    pub async fn flush(&self) {
+        loop {
+            let idle = self.queue.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            let done = {
+                let state = self.queue.state();
+                state.waiting.is_empty() && !state.busy
+            };
+            if done {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Lets the task end when the queue is empty, or when git fails.
+    pub fn close(&self) {
+        self.queue.state().closed = true;
+        self.queue.changed.notify_one();
+        self.queue.ended.notify_one();
+    }
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.causes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next cause; `None` when there will be none.
+    async fn next(&self) -> Option<Recorded> {
+        loop {
+            {
+                let mut state = self.state();
+                if let Some(next) = state.waiting.pop_front() {
+                    state.busy = true;
+                    return Some(next);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn done(&self) {
+        self.state().busy = false;
+        self.idle.notify_waiters();
+    }
+}
+
+async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Option<String>>) {
+    while let Some(recorded) = queue.next().await {
+        if keep_trying(&history, &queue, &recorded, &report).await {
+            report.send_if_modified(|health| health.take().is_some());
+        }
+        queue.done();
+        if let Err(error) = history.maintain().await {
+            tracing::warn!(%error, "the history could not be packed");
+        }
+    }
+    queue.done();
+}
+
+/// Commits, again and again. `false`: it was given up, because the agent ends.
+async fn keep_trying(
+    history: &History,
+    queue: &Queue,
+    recorded: &Recorded,
+    report: &watch::Sender<Option<String>>,
+) -> bool {
+    let mut wait = RETRY.0;
+    while let Err(error) = history.commit_recorded(recorded).await {
+        tell(report, &error);
+        if queue.state().closed {
+            return false;
+        }
+        let _ = tokio::time::timeout(wait, queue.ended.notified()).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
+    true
+}
+
+fn tell(report: &watch::Sender<Option<String>>, error: &HistoryError) {
+    let text = error.to_string();
+    if report.borrow().as_deref() != Some(text.as_str()) {
+        tracing::warn!(%error, "the history could not be written; routing goes on");
+        report.send_replace(Some(text));
+    }
+}
+
+/// Puts a cause into one that waits already.
+fn merge(last: &mut Recorded, next: Recorded) {
+    match (&mut last.contents, next.contents) {
+        (Some(contents), Some(newer)) => contents.extend(newer),
+        (contents, _) => *contents = None,
+    }
+    last.cause.paths = match &last.contents {
+        Some(contents) => Paths::Some(contents.keys().cloned().collect()),
+        None => Paths::All,
+    };
+    let body = &mut last.cause.body;
+    body.push(String::new());
+    body.push(format!("And, merged because too much waited: {}", next.cause.subject));
+    body.extend(next.cause.body);
+    body.truncate(LINES);
+}

@@ -1,0 +1,113 @@
+//! A repository that is missing, locked or broken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{BRANCH, CommitId, GITIGNORE, History, HistoryError};
+
+/// A lock this old is nobody's: no call of git takes as long.
+const STALE: Duration = Duration::from_secs(600);
+/// A lock of a process that is gone is left alone for a moment: a process may just have started.
+const YOUNG: Duration = Duration::from_secs(5);
+
+impl History {
+    /// Makes sure that there is a repository, and no stale lock in it.
+    pub(super) async fn prepare(&self) -> Result<(), HistoryError> {
+        if fs::symlink_metadata(self.git_dir()).is_err() {
+            return self.begin().await;
+        }
+        self.remove_stale_locks();
+        Ok(())
+    }
+
+    /// The newest commit; `None` in a repository without one.
+    pub(super) async fn tip(&self) -> Result<Option<CommitId>, HistoryError> {
+        let wanted = format!("{BRANCH}^{{commit}}");
+        let tip = self.git.ask("find the newest commit", &["rev-parse", "-q", "--verify", &wanted]).await?;
+        Ok(tip.map(CommitId::known))
+    }
+
+    /// Brings the index to what was committed, so that `git status` is truthful. Left alone while an
+    /// operator is in the middle of something.
+    pub(super) async fn refresh_index(&self) {
+        let git_dir = self.git_dir();
+        let busy =
+            ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG"];
+        if busy.iter().any(|name| git_dir.join(name).exists()) {
+            return;
+        }
+        if let Err(error) = self.git.run("refresh the index", &["reset", "--quiet"]).await {
+            tracing::debug!(%error, "the commit is made; only `git status` is behind");
+        }
+    }
+
+    fn git_dir(&self) -> PathBuf {
+        self.dir.join(".git")
+    }
+
+    pub(super) async fn begin(&self) -> Result<(), HistoryError> {
+        self.git
+            .run("begin a repository", &["init", "--quiet", "--initial-branch=main", "--template="])
+            .await?;
+        let ignore = self.dir.join(".gitignore");
+        if fs::symlink_metadata(&ignore).is_err() {
+            fs::write(&ignore, GITIGNORE).map_err(HistoryError::io("write", &ignore))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the newest commit and its tree can be read, or there is none yet.
+    pub(super) async fn is_sound(&self) -> Result<bool, HistoryError> {
+        if self.git.ask("read", &["rev-parse", "--git-dir"]).await?.is_none() {
+            return Ok(false);
+        }
+        if let Some(tip) = self.tip().await? {
+            return Ok(self.git.ask("read", &["ls-tree", "-r", "-t", tip.as_str()]).await?.is_some());
+        }
+        // No commit yet is sound; a branch that is there and leads nowhere is not.
+        Ok(!self.git_dir().join(BRANCH).exists() && !self.has_packed_branch())
+    }
+
+    fn has_packed_branch(&self) -> bool {
+        let packed = fs::read_to_string(self.git_dir().join("packed-refs")).unwrap_or_default();
+        packed.lines().any(|line| line.ends_with(BRANCH))
+    }
+
+    /// Moves a broken repository out of the way, whole.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, HistoryError> {
+        let free = (1..1000).map(|n| self.dir.join(format!(".git.broken-{n}"))).find(|path| !path.exists());
+        let aside = free.unwrap_or_else(|| self.dir.join(".git.broken-last"));
+        let broken = self.git_dir();
+        fs::rename(&broken, &aside).map_err(HistoryError::io("set aside", &broken))?;
+        tracing::error!(aside = %aside.display(), "the history was broken; it is set aside, and a new one begun");
+        Ok(aside)
+    }
+
+    /// Removes locks that nobody holds any more.
+    fn remove_stale_locks(&self) {
+        let git_dir = self.git_dir();
+        let mut locks = vec![git_dir.join(format!("{BRANCH}.lock"))];
+        locks.extend(
+            ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"].map(|name| git_dir.join(name)),
+        );
+        for lock in locks.into_iter().filter(|lock| is_stale(lock)) {
+            tracing::warn!(lock = %lock.display(), "removing the lock of a git that is gone");
+            let _ = fs::remove_file(lock);
+        }
+    }
+}
+
+fn is_stale(lock: &Path) -> bool {
+    let modified = fs::symlink_metadata(lock).and_then(|found| found.modified()).ok();
+    let Some(age) = modified.and_then(|at| at.elapsed().ok()) else { return false };
+    age > STALE || (age > YOUNG && !git_is_running())
+}
+
+/// Whether any git runs on this machine; where that cannot be told, one may.
+fn git_is_running() -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return true };
+    let names =
+        processes.flatten().filter_map(|process| fs::read_to_string(process.path().join("comm")).ok());
+    names.into_iter().any(|name| name.starts_with("git"))
+}

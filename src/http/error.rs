@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::header::{ALLOW, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::ApiRefusal;
+
+/// An error as every API of ours words it: `{"error": "...", "code": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct ApiError {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+    /// When to come again.
+    pub retry_after: Option<Duration>,
+    /// The method that is allowed.
+    pub allow: Option<&'static str>,
+}
+
+impl ApiError {
+    /// An error with this status, code and text.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None, allow: None }
+    }
+
+    /// 400: the request itself is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    }
+
+    /// 401: no token, or a wrong one.
+    pub fn invalid_token() -> Self {
+        let message = "the token is missing or wrong; send Authorization: Bearer <token>";
+        Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
+    }
+
+    /// 404: no such path.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
+    }
+
+    /// 405: this path wants another method.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("this path wants {allow}");
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
+        Self { allow: Some(allow), ..error }
+    }
+
+    /// 413: the body is larger than anything this API reads.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
+    }
+
+    /// 429: too many calls.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "too many requests");
+        Self { retry_after: Some(retry_after), ..error }
+    }
+
+    /// 500: our fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", message)
+    }
+
+    /// 503: in maintenance.
+    pub fn maintenance(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "MAINTENANCE_MODE", message)
+    }
+}
+
+impl From<ApiRefusal> for ApiError {
+    fn from(refusal: ApiRefusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            ApiRefusal::UnknownInterface(_) => Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message),
+            ApiRefusal::Maintenance => Self::maintenance(message),
+            ApiRefusal::Failed(_) => Self::internal(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({"error": self.message, "code": self.code}));
+        let mut response = (self.status, body).into_response();
+        if let Some(wait) = self.retry_after {
+            // Rounded up: who comes a moment early would be refused again.
+            let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}

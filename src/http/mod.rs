@@ -1,0 +1,21 @@
+//! The agent's local API (semantics, section 4): what is asked of the agent, over TCP or a unix
+//! socket. It knows nothing of sessions; everything it says comes from an [`AgentApi`].
+
+mod api;
+mod bucket;
+mod error;
+mod listen;
+mod routes;
+mod server;
+mod token;
+
+pub use api::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
+pub use bucket::TokenBucket;
+pub use error::ApiError;
+pub use listen::{InvalidListen, Listen};
+pub use routes::{HttpOptions, app};
+pub use server::{ServeError, Server, serve};
+
+pub(crate) use routes::read_body;
+pub(crate) use server::run;
+pub(crate) use token::{bearer, same};

@@ -1,0 +1,272 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Request};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{AgentApi, ApiError, ApiRefusal, Listen, TokenBucket, bearer, same};
+use crate::model::{InterfaceName, Secret};
+
+/// The largest body that is read; a real one has fifty bytes.
+const BODY_MAX: usize = 64 * 1024;
+
+/// How long a client may take to send its body.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Calls of `/sync` and of `/restart` a second, and at once.
+const RATE: (f64, u32) = (10.0, 20);
+
+/// What the local API is made from.
+#[derive(Clone)]
+pub struct HttpOptions {
+    /// Where it listens.
+    pub listen: Listen,
+    /// The token that it wants; required when others than this machine can reach it.
+    pub token: Option<Secret<String>>,
+    /// Who answers.
+    pub state: Arc<dyn AgentApi>,
+}
+
+struct Api {
+    agent: Arc<dyn AgentApi>,
+    token: Option<Secret<String>>,
+    /// Without a token, a page in a browser on this machine must not be able to call us.
+    guard_browsers: bool,
+    started: Instant,
+    syncs: Mutex<TokenBucket>,
+    restarts: Mutex<TokenBucket>,
+}
+
+/// The API as a service, without its listener.
+pub fn app(options: &HttpOptions) -> Router {
+    let bucket = || Mutex::new(TokenBucket::new(RATE.0, RATE.1));
+    let api = Api {
+        agent: options.state.clone(),
+        guard_browsers: options.token.is_none() && matches!(options.listen, Listen::Tcp(_)),
+        token: options.token.clone(),
+        started: Instant::now(),
+        syncs: bucket(),
+        restarts: bucket(),
+    };
+    // One handler and one table instead of a route each: `get` of the framework would answer HEAD
+    // too, and a HEAD that starts a sync surprises.
+    Router::new().fallback(handle).with_state(Arc::new(api))
+}
+
+async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    let mut response = match api.dispatch(request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The calls of the API.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    Status,
+    Sync,
+    Metrics,
+    Maintenance,
+    MaintenanceStart,
+    MaintenanceStop,
+    Restart,
+    Health,
+    Ready,
+}
+
+/// The method and the meaning of a path.
+fn route(path: &str) -> Option<(&'static str, Call)> {
+    Some(match path {
+        "/status" => ("GET", Call::Status),
+        "/sync" => ("GET", Call::Sync),
+        "/metrics" => ("GET", Call::Metrics),
+        "/maintenance" => ("GET", Call::Maintenance),
+        "/maintenance/start" => ("POST", Call::MaintenanceStart),
+        "/maintenance/stop" => ("POST", Call::MaintenanceStop),
+        "/restart" => ("POST", Call::Restart),
+        "/healthz" => ("GET", Call::Health),
+        "/readyz" => ("GET", Call::Ready),
+        _ => return None,
+    })
+}
+
+impl Api {
+    async fn dispatch(&self, request: Request<Body>) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let found = route(parts.uri.path());
+        let open = matches!(found, Some((_, Call::Health | Call::Ready)));
+        self.admit(&parts.headers, open)?;
+        let (method, call) = found.ok_or_else(|| {
+            ApiError::not_found("no such path; there are /status, /sync, /metrics, /maintenance and /restart")
+        })?;
+        if parts.method.as_str() != method {
+            return Err(ApiError::method_not_allowed(method));
+        }
+        let body = read_body(body, BODY_MAX, BODY_TIME).await?;
+        self.answer(call, &parts.headers, &body).await
+    }
+
+    fn admit(&self, headers: &HeaderMap, open: bool) -> Result<(), ApiError> {
+        if self.guard_browsers {
+            refuse_browsers(headers)?;
+        }
+        match &self.token {
+            Some(token) if !open && !bearer(headers).is_some_and(|given| same(given, token)) => {
+                Err(ApiError::invalid_token())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn answer(&self, call: Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
+        match call {
+            Call::Status => Ok(Json(self.agent.status().await).into_response()),
+            Call::Sync => self.sync().await,
+            Call::Metrics => Ok(metrics(self.agent.metrics().await)),
+            Call::Maintenance => Ok(Json(self.agent.maintenance().await).into_response()),
+            Call::MaintenanceStart => self.set_maintenance(true).await,
+            Call::MaintenanceStop => self.set_maintenance(false).await,
+            Call::Restart => self.restart(headers, body).await,
+            Call::Health => Ok(Json(json!({"status": "ok"})).into_response()),
+            Call::Ready => self.ready().await,
+        }
+    }
+
+    async fn sync(&self) -> Result<Response, ApiError> {
+        self.take(&self.syncs)?;
+        self.refuse_in_maintenance().await?;
+        self.agent.trigger_sync().await?;
+        Ok(Json(json!({"status": "sync_triggered"})).into_response())
+    }
+
+    async fn restart(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
+        self.take(&self.restarts)?;
+        let interface = interface(headers, body)?;
+        self.refuse_in_maintenance().await?;
+        self.agent.restart(interface.clone()).await?;
+        Ok(Json(json!({"status": "ok", "interface": interface})).into_response())
+    }
+
+    async fn set_maintenance(&self, enabled: bool) -> Result<Response, ApiError> {
+        self.agent.set_maintenance(enabled).await?;
+        let word = if enabled { "enabled" } else { "disabled" };
+        Ok(Json(json!({"status": "ok", "message": format!("Maintenance mode {word}")})).into_response())
+    }
+
+    async fn ready(&self) -> Result<Response, ApiError> {
+        if self.agent.ready().await {
+            return Ok(Json(json!({"status": "ok"})).into_response());
+        }
+        let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+        Err(ApiError::new(status, "NOT_READY", "the agent has not read its state yet"))
+    }
+
+    async fn refuse_in_maintenance(&self) -> Result<(), ApiError> {
+        if self.agent.maintenance().await.enabled {
+            return Err(ApiRefusal::Maintenance.into());
+        }
+        Ok(())
+    }
+
+    fn take(&self, bucket: &Mutex<TokenBucket>) -> Result<(), ApiError> {
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(self.started.elapsed()).map_err(ApiError::rate_limited)
+    }
+}
+
+#[derive(Deserialize)]
+struct RestartBody {
+    interface: InterfaceName,
+}
+
+/// The interface of a `/restart`. The content type is insisted on, since a page in a browser can
+/// send a form anywhere, and JSON only where it is allowed to.
+fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiError> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::bad_request("send the body as JSON, with Content-Type: application/json"));
+    }
+    let body: RestartBody = serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(format!("the body is {{\"interface\": \"wg_…\"}}; this one is not: {error}"))
+    })?;
+    Ok(body.interface)
+}
+
+fn metrics(text: String) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Reads a body, up to a size and within a time.
+pub(crate) async fn read_body(body: Body, max: usize, time: Duration) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(time, to_bytes(body, max)).await {
+        Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(ApiError::too_large(max)),
+        Ok(Err(_)) => Err(ApiError::bad_request("the body ended early")),
+    }
+}
+
+/// The framework's error for a body over the limit is a type of a crate below it; its text is what
+/// can be had without naming that crate.
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Refuses what only a browser sends on behalf of a foreign page: another site's `Origin`, or a
+/// `Host` that is a name somebody pointed at 127.0.0.1 (DNS rebinding).
+fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
+    let foreign_host = headers.get(HOST).map(text).is_some_and(|host| !is_local_host(&host));
+    let origin = headers.get(ORIGIN).map(text);
+    let foreign_origin = origin.is_some_and(|o| !o.split_once("://").is_some_and(|(_, h)| is_local_host(h)));
+    if foreign_host || foreign_origin {
+        return Err(ApiError::bad_request(
+            "without server.token this API answers to localhost and loopback addresses only",
+        ));
+    }
+    Ok(())
+}
+
+fn is_local_host(host: &str) -> bool {
+    let port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, after)) if port(after) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let address = bare.parse::<std::net::IpAddr>();
+    bare.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in
+            ["localhost", "localhost:24368", "127.0.0.1:1", "[::1]:24368", "[::1]", "LOCALHOST", "127.1.2.3"]
+        {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:80", "127.0.0.1.evil", "192.0.2.1", "", "null"] {
+            assert!(!is_local_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{HttpOptions, Listen, app};
+
+/// How long calls in progress may take after the shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the API cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Everybody could restart tunnels.
+    #[error(
+        "server.listen {0} can be reached from outside; set server.token (or tokenFile), or listen on 127.0.0.1"
+    )]
+    TokenRequired(Listen),
+    /// The token is an empty text.
+    #[error("server.token is empty; remove it, or give it a value")]
+    EmptyToken,
+    /// The address cannot be had.
+    #[error("listen on {listen}: {source}")]
+    Bind {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is something at the path of the socket.
+    #[error("listen on unix:{}: {reason}", path.display())]
+    Occupied {
+        /// The path.
+        path: PathBuf,
+        /// What is there, and what to do.
+        reason: &'static str,
+    },
+    /// The listener failed while it served.
+    #[error("serve on {listen}: {source}")]
+    Serve {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The API with its listener: bound, so that an address that is taken is an error at the start.
+pub struct Server {
+    listen: Listen,
+    socket: Socket,
+    app: Router,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Listens and serves until the shutdown.
+///
+/// # Errors
+/// As [`Server::bind`] and [`Server::run`].
+pub async fn serve(
+    options: HttpOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    Server::bind(&options).await?.run(shutdown).await
+}
+
+impl Server {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The address is taken, or can be reached from outside and there is no token.
+    pub async fn bind(options: &HttpOptions) -> Result<Self, ServeError> {
+        let listen = options.listen.clone();
+        match &options.token {
+            None if !listen.is_local() => return Err(ServeError::TokenRequired(listen)),
+            Some(token) if token.expose().trim().is_empty() => return Err(ServeError::EmptyToken),
+            _ => {}
+        }
+        let socket = match &listen {
+            Listen::Tcp(address) => TcpListener::bind(address)
+                .await
+                .map(Socket::Tcp)
+                .map_err(|source| ServeError::Bind { listen: listen.clone(), source })?,
+            Listen::Unix(path) => Socket::Unix(bind_unix(path).await?),
+        };
+        Ok(Self { listen, socket, app: app(options) })
+    }
+
+    /// The address it listens on, when it is TCP.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Serves until the shutdown, and lets calls in progress end.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        let listen = self.listen;
+        tracing::info!(%listen, "local API listens");
+        let served = match self.socket {
+            Socket::Tcp(listener) => run(listener, self.app, shutdown).await,
+            Socket::Unix(listener) => run(listener, self.app, shutdown).await,
+        };
+        if let Listen::Unix(path) = &listen {
+            // Best effort: a socket left behind is found stale by the next start.
+            let _ = std::fs::remove_file(path);
+        }
+        served.map_err(|source| ServeError::Serve { listen, source })
+    }
+}
+
+/// Serves until the shutdown, and gives calls in progress a moment to end.
+pub(crate) async fn run<L>(
+    listener: L,
+    app: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let stop = CancellationToken::new();
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+        () = shutdown => stop.cancel(),
+    }
+    match tokio::time::timeout(GRACE, &mut server).await {
+        Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+        Err(_) => {
+            server.abort();
+            Ok(())
+        }
+    }
+}
+
+/// Binds beside the path and renames into place, so that nobody can connect before the mode is set.
+async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    make_way(path).await?;
+    let failed = |source| ServeError::Bind { listen: Listen::Unix(path.to_owned()), source };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside).map_err(failed)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Refuses a path where something lives; a socket that nobody answers on is left for the rename.
+async fn make_way(path: &Path) -> Result<(), ServeError> {
+    let occupied = |reason| Err(ServeError::Occupied { path: path.to_owned(), reason });
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return occupied("there is a file that is no socket; move it away, or choose another path");
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        return occupied("another process answers there; is a second agent running?");
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+
+use crate::model::Secret;
+
+/// The token of an `Authorization: Bearer` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Compares in a time that does not depend on where the texts differ, nor on how long they are:
+/// digests are compared, and all of their bytes.
+pub(crate) fn same(given: &str, wanted: &Secret<String>) -> bool {
+    let given = Sha256::digest(given.as_bytes());
+    let wanted = Sha256::digest(wanted.expose().as_bytes());
+    given.iter().zip(wanted.iter()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_is_the_token() {
+        let wanted = Secret::new("s3cret".to_owned());
+        assert!(same("s3cret", &wanted));
+        for other in ["", "s3cre", "s3crets", "S3cret"] {
+            assert!(!same(other, &wanted), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_header_is_read_strictly() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, text.parse().unwrap());
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(read("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(read("bearer abc").as_deref(), Some("abc"));
+        for text in ["abc", "Basic abc", "Bearer", "Bearer  "] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

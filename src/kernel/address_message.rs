@@ -1,0 +1,85 @@
+//! Netlink address messages and our [`Address`], both ways. Pure.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+
+use crate::plan::kernel_view::Address;
+
+/// The address and the index of its link.
+///
+/// `IFA_LOCAL` is ours and `IFA_ADDRESS` the other end. IPv4 always sends both, and IPv6 sends
+/// `IFA_LOCAL` only for an address with a peer (`inet_fill_ifaddr`, `inet6_fill_ifaddr`); without
+/// `IFA_LOCAL`, `IFA_ADDRESS` is ours.
+pub(super) fn parse(message: &AddressMessage) -> Option<(u32, Address)> {
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ours) => local = Some(*ours),
+            AddressAttribute::Address(either) => address = Some(*either),
+            _ => {}
+        }
+    }
+    let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some((message.header.index, Address::new(net, address)))
+}
+
+/// The message that adds or removes an address.
+///
+/// IPv6 addresses come with `IFA_F_NODAD`: an address that waits a second for duplicates cannot be
+/// bound to, so BGP's first connection would fail; and on a link between two ends that each have
+/// their addresses from a registry nobody else could have it.
+pub(super) fn message(index: u32, address: &Address) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.local.prefix_len();
+    let local = address.local.addr();
+    message.header.family = match local {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes.push(AddressAttribute::Local(local));
+    message.attributes.push(AddressAttribute::Address(address.peer.unwrap_or(local)));
+    if local.is_ipv6() {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_reads_back_as_sent_with_and_without_peer() {
+        for (local, peer) in [
+            ("fe80::998:1/64", None),
+            ("172.20.0.1/32", Some("172.20.0.2")),
+            ("fd00::1/128", Some("fd00::2")),
+            ("172.20.0.1/24", None),
+        ] {
+            let address = Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap()));
+            assert_eq!(parse(&message(3, &address)), Some((3, address)));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_alone_is_ours_and_not_the_peers() {
+        let mut message = AddressMessage::default();
+        message.header.prefix_len = 64;
+        message.attributes.push(AddressAttribute::Address("fe80::1".parse().unwrap()));
+        let (_, address) = parse(&message).unwrap();
+        assert_eq!((address.local, address.peer), ("fe80::1/64".parse().unwrap(), None));
+    }
+
+    #[test]
+    fn only_ipv6_skips_the_search_for_duplicates() {
+        let has = |text: &str| {
+            let address = Address::new(text.parse().unwrap(), None);
+            message(1, &address).attributes.contains(&AddressAttribute::Flags(AddressFlags::Nodad))
+        };
+        assert!(has("fe80::1/64") && !has("192.0.2.1/32"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Writing: each action, behind the check that the link is ours at this very moment.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+
+use super::counters::count;
+use super::error::{ENODEV, Fault};
+use super::{Backend, LinuxKernel, address_message, link_message, sysctl, uapi, wireguard};
+use crate::model::{InterfaceName, Uid};
+use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
+use crate::plan::kernel_view::{Address, Link, LinkKind, Mark, Sysctl};
+
+impl LinuxKernel {
+    pub(super) async fn run(&self, action: &KernelAction) -> Result<(), Fault> {
+        match action {
+            KernelAction::CreateLink { interface, kind } => self.create(interface, kind).await,
+            KernelAction::SetMark { interface, uid } => {
+                let link = self.markable(interface).await?;
+                self.change_link(link_message::alias(link.index, uid)).await
+            }
+            KernelAction::DisableKernelAddresses { interface } => {
+                let link = self.ours(interface).await?;
+                self.change_link(link_message::no_kernel_addresses(link.index)).await
+            }
+            KernelAction::SetMtu { interface, mtu } => {
+                let link = self.ours(interface).await?;
+                self.change_link(link_message::mtu(link.index, *mtu)).await
+            }
+            KernelAction::SetUp { interface } => {
+                let link = self.ours(interface).await?;
+                self.change_link(link_message::up(link.index)).await
+            }
+            KernelAction::ConfigureWireGuard { interface, patch } => self.configure(interface, patch).await,
+            KernelAction::AddAddress { interface, address } => self.add_address(interface, address).await,
+            KernelAction::RemoveAddress { interface, address } => {
+                self.remove_address(interface, address).await
+            }
+            KernelAction::SetSysctl { interface, key, value } => {
+                self.set_sysctl(interface.as_ref(), *key, *value).await
+            }
+            KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
+        }
+    }
+
+    /// The link as it is now.
+    async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
+        let message = self.netlink.link(interface).await?;
+        Ok(message.as_ref().and_then(link_message::parse).map(|(_, link)| link))
+    }
+
+    async fn existing(&self, interface: &InterfaceName) -> io::Result<Link> {
+        self.fresh(interface).await?.ok_or_else(|| io::Error::from_raw_os_error(ENODEV))
+    }
+
+    /// The link, if it carries a mark of ours. What follows goes by its index, which the kernel gives
+    /// to no other link while it counts on: a link made anew under this name is not touched.
+    async fn ours(&self, interface: &InterfaceName) -> Result<Link, Fault> {
+        let link = self.existing(interface).await?;
+        match &link.mark {
+            Mark::Ours(_) => Ok(link),
+            mark => Err(Fault::not_ours(interface, mark)),
+        }
+    }
+
+    /// The link, if it is of a kind that we make: hardware, bridges and `lo` are never marked,
+    /// whatever a document says.
+    async fn markable(&self, interface: &InterfaceName) -> Result<Link, Fault> {
+        let link = self.existing(interface).await?;
+        match &link.kind {
+            LinkKind::Loopback | LinkKind::Other(_) => Err(Fault::not_ours(interface, &link.mark)),
+            _ => Ok(link),
+        }
+    }
+
+    /// The link, if it is ours or `lo`, which may carry our loopback addresses.
+    async fn addressable(&self, interface: &InterfaceName, address: &Address) -> Result<Link, Fault> {
+        let link = self.existing(interface).await?;
+        match (&link.kind, &link.mark) {
+            (_, Mark::Ours(_)) => Ok(link),
+            (LinkKind::Loopback, _) if !address.local.addr().is_loopback() => Ok(link),
+            (_, mark) => Err(Fault::not_ours(interface, mark)),
+        }
+    }
+
+    async fn change_link(&self, message: LinkMessage) -> Result<(), Fault> {
+        count(&self.counters.link_writes);
+        Ok(self.netlink.change(RouteNetlinkMessage::NewLink(message), 0).await?)
+    }
+
+    async fn create(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
+        count(&self.counters.link_writes);
+        if *kind == NewLink::WireGuard {
+            return self.create_wireguard(interface).await;
+        }
+        let message = link_message::new_link(interface, kind)
+            .ok_or_else(|| Fault::said("both ends of a GRE tunnel must be of one address family"))?;
+        match self.create_in_kernel(message).await {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                Err(Fault::Unsupported(no_driver(kind)))
+            }
+            done => Ok(done?),
+        }
+    }
+
+    async fn create_in_kernel(&self, message: LinkMessage) -> io::Result<()> {
+        self.netlink.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    async fn create_wireguard(&self, interface: &InterfaceName) -> Result<(), Fault> {
+        let in_kernel = match self.backend {
+            Backend::Auto => !self.kernel_lacks_wireguard.load(Ordering::Relaxed),
+            Backend::Kernel => true,
+            Backend::Userspace => false,
+        };
+        if in_kernel && let Some(message) = link_message::new_link(interface, &NewLink::WireGuard) {
+            match self.create_in_kernel(message).await {
+                // The kernel's answer to a kind that it does not know (`rtnl_newlink`).
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.without_kernel()?,
+                done => return Ok(done?),
+            }
+        }
+        self.create_userspace(interface).await
+    }
+
+    /// Remembers that the kernel has no WireGuard, unless it is to be used and nothing else.
+    fn without_kernel(&self) -> Result<(), Fault> {
+        if self.backend == Backend::Kernel {
+            return Err(Fault::Unsupported(
+                "the kernel has no WireGuard; load it with `modprobe wireguard`, \
+                 or set wireguard.backend to auto"
+                    .to_owned(),
+            ));
+        }
+        self.kernel_lacks_wireguard.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn create_userspace(&self, interface: &InterfaceName) -> Result<(), Fault> {
+        // A process that finds a tun of its name would use it, whoever made it.
+        if self.netlink.link(interface).await?.is_some() {
+            return Err(Fault::said("a link of this name exists already"));
+        }
+        self.userspace.start(interface).await?;
+        match self.fresh(interface).await? {
+            Some(_) => Ok(()),
+            None => Err(Fault::said("the userspace WireGuard runs, but its link is not in this namespace")),
+        }
+    }
+
+    async fn configure(&self, interface: &InterfaceName, patch: &WireGuardPatch) -> Result<(), Fault> {
+        let link = self.ours(interface).await?;
+        match link.kind {
+            LinkKind::Tun => {
+                count(&self.counters.wireguard_writes);
+                Ok(uapi::set(&self.userspace.socket(interface), patch).await?)
+            }
+            LinkKind::WireGuard => {
+                count(&self.counters.wireguard_writes);
+                let (interface, patch) = (interface.clone(), patch.clone());
+                let set = move || wireguard::set(&interface, &patch);
+                Ok(tokio::task::spawn_blocking(set).await.map_err(io::Error::other)??)
+            }
+            _ => Err(Fault::said("it is no WireGuard link")),
+        }
+    }
+
+    async fn add_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
+        let link = self.addressable(interface, address).await?;
+        count(&self.counters.address_writes);
+        let message = RouteNetlinkMessage::NewAddress(address_message::message(link.index, address));
+        Ok(self.netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await?)
+    }
+
+    /// IPv4 compares the peer too. IPv6 knows an address of a link by itself and its length alone
+    /// (`inet6_addr_del`); there is only one such.
+    async fn remove_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
+        let link = self.addressable(interface, address).await?;
+        count(&self.counters.address_writes);
+        let message = RouteNetlinkMessage::DelAddress(address_message::message(link.index, address));
+        match self.netlink.change(message, 0).await {
+            // Gone already, as it should be.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    async fn set_sysctl(
+        &self,
+        interface: Option<&InterfaceName>,
+        key: Sysctl,
+        value: i64,
+    ) -> Result<(), Fault> {
+        if let Some(interface) = interface {
+            self.ours(interface).await?;
+        }
+        count(&self.counters.sysctl_writes);
+        let interface = interface.cloned();
+        let write = move || sysctl::write(interface.as_ref(), key, value);
+        Ok(tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??)
+    }
+
+    async fn delete(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
+        let Some(link) = self.fresh(interface).await? else {
+            return Ok(());
+        };
+        if !link.mark.is(uid) {
+            return Err(Fault::not_ours(interface, &link.mark));
+        }
+        count(&self.counters.link_writes);
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        match self.netlink.change(RouteNetlinkMessage::DelLink(message), 0).await {
+            Err(error) if error.raw_os_error() == Some(ENODEV) => {}
+            done => done?,
+        }
+        if link.kind == LinkKind::Tun {
+            self.userspace.wait_for_end(interface).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What to do about a kind of link that the kernel does not know.
+fn no_driver(kind: &NewLink) -> String {
+    let module = match kind {
+        NewLink::WireGuard => "wireguard",
+        NewLink::Dummy => "dummy",
+        NewLink::Gre { remote, .. } if remote.is_ipv4() => "ip_gre",
+        NewLink::Gre { .. } => "ip6_gre",
+    };
+    format!("the kernel has no such links; load its module with `modprobe {module}`")
+}

@@ -1,0 +1,32 @@
+//! How often the kernel was written to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Writes since the start, by what they write. A pass that changes nothing leaves all of them as
+/// they were: tests hold the agent to that, and metrics show it.
+#[derive(Debug, Default)]
+pub struct KernelCounters {
+    /// Links created, changed and deleted.
+    pub link_writes: AtomicU64,
+    /// Addresses added and removed.
+    pub address_writes: AtomicU64,
+    /// Changes of WireGuard keys, ports and peers.
+    pub wireguard_writes: AtomicU64,
+    /// Sysctls set.
+    pub sysctl_writes: AtomicU64,
+}
+
+impl KernelCounters {
+    /// All writes together.
+    pub fn total(&self) -> u64 {
+        [&self.link_writes, &self.address_writes, &self.wireguard_writes, &self.sysctl_writes]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// Counts one write, whether it will succeed or not.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

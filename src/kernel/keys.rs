@@ -1,0 +1,152 @@
+//! The router's own WireGuard key.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+use wireguard_control::Key;
+
+use crate::model::{Invalid, PrivateKey, PublicKey};
+
+/// Why there is no private key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file, or its folder, could not be read or made.
+    #[error("cannot {what} {path}: {source}", path = path.display())]
+    Io {
+        /// "read", "make the folder of", "write".
+        what: &'static str,
+        /// The file of the key.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The file holds something else. It is left as it is, for it may be somebody's key.
+    #[error(
+        "{path} holds no WireGuard private key ({reason}); put one there with `wg genkey`, \
+         or move the file away and a new key is made",
+        path = path.display()
+    )]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; never the content.
+        reason: Invalid,
+    },
+}
+
+/// Reads the private key at this path, or makes a new one there when there is no file.
+///
+/// The file is readable by its owner alone from its first byte, appears whole or not at all, and
+/// is never overwritten. It blocks: call it at start, or on a blocking thread.
+pub fn load_or_create(path: &Path) -> Result<PrivateKey, KeyError> {
+    if let Some(key) = load(path)? {
+        return Ok(key);
+    }
+    let key = PrivateKey::new(Key::generate_private().0);
+    match write_new(path, &key) {
+        Ok(()) => {
+            info!(path = %path.display(), public_key = %public_key(&key), "made a new WireGuard private key");
+            Ok(key)
+        }
+        // Somebody else was faster: theirs counts.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            load(path)?.ok_or_else(|| failed("read", path)(error))
+        }
+        Err(error) => Err(failed("write", path)(error)),
+    }
+}
+
+/// The public key that belongs to a private key. No IO.
+pub fn public_key(key: &PrivateKey) -> PublicKey {
+    PublicKey::new(Key(*key.expose()).get_public().0)
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    move |source| KeyError::Io { what, path: path.to_owned(), source }
+}
+
+fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
+    let text = match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let not_a_key = |reason| KeyError::NotAKey { path: path.to_owned(), reason };
+    let key = PrivateKey::from_base64(&text).map_err(not_a_key)?;
+    if key.is_zero() {
+        return Err(not_a_key(Invalid::new("a key of zeros means no key")));
+    }
+    warn_if_readable_by_others(path);
+    Ok(Some(key))
+}
+
+fn warn_if_readable_by_others(path: &Path) {
+    let mode = fs::metadata(path).map_or(0, |facts| facts.permissions().mode());
+    if mode & 0o077 != 0 {
+        let mode = format!("{:o}", mode & 0o7777);
+        let path = path.display();
+        warn!(%path, %mode, "others may read this WireGuard private key; run `chmod 600 {path}`");
+    }
+}
+
+fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Made with O_EXCL and mode 0600.
+    let mut file = tempfile::Builder::new().prefix(".private-key-").tempfile_in(folder)?;
+    writeln!(file, "{}", key.to_base64().expose())?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_missing_key_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard/private.key");
+        let first = load_or_create(&path).unwrap();
+        assert!(first == load_or_create(&path).unwrap());
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(names.len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("private.key");
+        for content in ["", "hunter2\n", &"A".repeat(43), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
+            fs::write(&path, content).unwrap();
+            let error = load_or_create(&path).unwrap_err();
+            assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
+            assert!(content.is_empty() || !error.to_string().contains(content.trim()), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(load_or_create(folder.path()), Err(KeyError::Io { what: "read", .. })));
+    }
+
+    #[test]
+    fn the_public_key_is_that_of_wg_pubkey() {
+        let key = PrivateKey::from_base64("SGb+ojrRNDuMePufwtIYhXzA//k6wF3R21tEBgKlzlM=").unwrap();
+        assert_eq!(public_key(&key).to_string(), "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=");
+    }
+}

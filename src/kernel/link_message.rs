@@ -1,0 +1,243 @@
+//! Netlink link messages and our [`Link`], both ways. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rtnetlink::packet_core::DefaultNla;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGre, InfoGre6, InfoKind, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, LinkWireguard};
+
+use super::netlink::name_of;
+use crate::model::{InterfaceName, Mtu, Uid};
+use crate::plan::action::NewLink;
+use crate::plan::kernel_view::{GreEnds, Link, LinkKind, Mark};
+
+/// Time to live of the outer packets. The kernel's default is to inherit that of the inner packet,
+/// and BGP to a direct neighbour sends with 1: the session would end at the first outer hop.
+const GRE_TTL: u8 = 64;
+
+/// `IFLA_GRE_FLAGS` and `IP6_TNL_F_IGN_ENCAP_LIMIT` (linux/if_tunnel.h, linux/ip6_tunnel.h): without
+/// it every outer packet carries a destination option with a limit of 0, which many networks drop.
+/// With it `ip -details link` says `encaplimit none` (measured, Linux 6.12).
+const IFLA_GRE_FLAGS: u16 = 13;
+const IP6_TNL_F_IGN_ENCAP_LIMIT: u32 = 1;
+
+/// A link as the kernel tells it, without addresses and WireGuard. None for a link whose name is
+/// no [`InterfaceName`]: the kernel allows more characters than we do, and such a link is never ours.
+pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
+    let name = name_of(message)?.parse().ok()?;
+    let kind = kind(message);
+    let link = Link {
+        index: message.header.index,
+        mtu: find(message, |a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
+            .unwrap_or_default(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        mark: mark(message),
+        addrgen_none: addrgen_none(message),
+        addresses: BTreeSet::new(),
+        wireguard: None,
+        gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
+        sysctls: BTreeMap::new(),
+        kind,
+    };
+    Some((name, link))
+}
+
+fn find<'a, T>(message: &'a LinkMessage, of: impl Fn(&'a LinkAttribute) -> Option<T>) -> Option<T> {
+    message.attributes.iter().find_map(of)
+}
+
+fn mark(message: &LinkMessage) -> Mark {
+    Mark::from_alias(find(message, |attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
+        _ => None,
+    }))
+}
+
+fn infos(message: &LinkMessage) -> &[LinkInfo] {
+    find(message, |attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    })
+    .unwrap_or_default()
+}
+
+fn kind(message: &LinkMessage) -> LinkKind {
+    if message.header.flags.contains(LinkFlags::Loopback) {
+        return LinkKind::Loopback;
+    }
+    let kind = infos(message).iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    match kind {
+        Some(InfoKind::Wireguard) => LinkKind::WireGuard,
+        Some(InfoKind::Tun) => LinkKind::Tun,
+        Some(InfoKind::GreTun) => LinkKind::Gre,
+        Some(InfoKind::GreTun6) => LinkKind::Ip6Gre,
+        Some(InfoKind::Dummy) => LinkKind::Dummy,
+        Some(other) => LinkKind::Other(other.to_string()),
+        None => LinkKind::Other(String::new()),
+    }
+}
+
+fn addrgen_none(message: &LinkMessage) -> bool {
+    let inet6 = find(message, |attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => families.iter().find_map(|family| match family {
+            AfSpecUnspec::Inet6(facts) => Some(facts.as_slice()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    inet6.unwrap_or_default().contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
+}
+
+fn gre_ends(message: &LinkMessage) -> GreEnds {
+    let mut ends = GreEnds { local: None, remote: None };
+    for info in infos(message) {
+        match info {
+            LinkInfo::Data(InfoData::GreTun(facts)) => facts.iter().for_each(|fact| match fact {
+                InfoGre::Local(address) => ends.local = specified(IpAddr::V4(*address)),
+                InfoGre::Remote(address) => ends.remote = specified(IpAddr::V4(*address)),
+                _ => {}
+            }),
+            LinkInfo::Data(InfoData::GreTun6(facts)) => facts.iter().for_each(|fact| match fact {
+                InfoGre6::Local(address) => ends.local = specified(IpAddr::V6(*address)),
+                InfoGre6::Remote(address) => ends.remote = specified(IpAddr::V6(*address)),
+                _ => {}
+            }),
+            _ => {}
+        }
+    }
+    ends
+}
+
+/// The address, unless it is all zeros, by which the kernel means none.
+fn specified(address: IpAddr) -> Option<IpAddr> {
+    (!address.is_unspecified()).then_some(address)
+}
+
+/// The message that makes a link; none when its two ends are of different families.
+pub(super) fn new_link(name: &InterfaceName, kind: &NewLink) -> Option<LinkMessage> {
+    let name = name.as_str();
+    Some(match kind {
+        NewLink::WireGuard => LinkWireguard::new(name).build(),
+        NewLink::Dummy => LinkDummy::new(name).build(),
+        NewLink::Gre { local: None, remote: IpAddr::V4(remote) } => gre(name, None, *remote),
+        NewLink::Gre { local: Some(IpAddr::V4(local)), remote: IpAddr::V4(remote) } => {
+            gre(name, Some(*local), *remote)
+        }
+        NewLink::Gre { local: None, remote: IpAddr::V6(remote) } => ip6gre(name, None, *remote),
+        NewLink::Gre { local: Some(IpAddr::V6(local)), remote: IpAddr::V6(remote) } => {
+            ip6gre(name, Some(*local), *remote)
+        }
+        NewLink::Gre { .. } => return None,
+    })
+}
+
+fn gre(name: &str, local: Option<Ipv4Addr>, remote: Ipv4Addr) -> LinkMessage {
+    let builder = LinkGre::new(name).remote(remote).ttl(GRE_TTL);
+    local.into_iter().fold(builder, LinkMessageBuilder::<LinkGre>::local).build()
+}
+
+fn ip6gre(name: &str, local: Option<Ipv6Addr>, remote: Ipv6Addr) -> LinkMessage {
+    let flags = DefaultNla::new(IFLA_GRE_FLAGS, IP6_TNL_F_IGN_ENCAP_LIMIT.to_ne_bytes().to_vec());
+    let mut facts = vec![InfoGre6::Remote(remote), InfoGre6::Ttl(GRE_TTL), InfoGre6::Other(flags)];
+    facts.extend(local.map(InfoGre6::Local));
+    LinkGre6::new(name).set_info_data(InfoData::GreTun6(facts)).build()
+}
+
+/// The change that brings a link up.
+pub(super) fn up(index: u32) -> LinkMessage {
+    LinkUnspec::new_with_index(index).up().build()
+}
+
+/// The change of a link's MTU.
+pub(super) fn mtu(index: u32, mtu: Mtu) -> LinkMessage {
+    LinkUnspec::new_with_index(index).mtu(u32::from(mtu.get())).build()
+}
+
+/// The change that marks a link.
+pub(super) fn alias(index: u32, uid: &Uid) -> LinkMessage {
+    LinkUnspec::new_with_index(index).alias(Mark::alias(uid)).build()
+}
+
+/// The change that keeps the kernel from making link-local addresses.
+pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
+    let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6])).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_core::{Emitable, Parseable};
+
+    use super::*;
+
+    fn name() -> InterfaceName {
+        "gre_1.2".parse().unwrap()
+    }
+
+    /// Through the bytes and back, as the kernel would have it.
+    fn wire(message: &LinkMessage) -> LinkMessage {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        LinkMessage::parse(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_link_that_was_asked_for_reads_back_as_asked() {
+        let ends = |a: &str, b: &str| (Some(a.parse().unwrap()), b.parse().unwrap());
+        for ((local, remote), kind) in [
+            (ends("192.0.2.1", "192.0.2.2"), LinkKind::Gre),
+            (ends("2001:db8::1", "2001:db8::2"), LinkKind::Ip6Gre),
+        ] {
+            let message = new_link(&name(), &NewLink::Gre { local, remote }).unwrap();
+            let (parsed, link) = parse(&wire(&message)).unwrap();
+            assert_eq!((parsed, link.kind), (name(), kind));
+            assert_eq!(link.gre, Some(GreEnds { local, remote: Some(remote) }));
+        }
+        let message = new_link(&name(), &NewLink::WireGuard).unwrap();
+        assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::WireGuard);
+        let message = new_link(&name(), &NewLink::Dummy).unwrap();
+        assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::Dummy);
+    }
+
+    #[test]
+    fn the_ends_of_a_tunnel_are_of_one_family() {
+        let kind = NewLink::Gre {
+            local: Some("192.0.2.1".parse().unwrap()),
+            remote: "2001:db8::2".parse().unwrap(),
+        };
+        assert_eq!(new_link(&name(), &kind), None);
+    }
+
+    #[test]
+    fn alias_flags_and_address_mode_are_read() {
+        let mut message = wire(&no_kernel_addresses(7));
+        message.attributes.push(LinkAttribute::IfName("wg_1".to_owned()));
+        message.attributes.push(LinkAttribute::Mtu(1420));
+        message.attributes.push(LinkAttribute::IfAlias("moenet-agent:abc".to_owned()));
+        message.header.flags = LinkFlags::Up;
+        let (_, link) = parse(&message).unwrap();
+        assert!(link.up && link.addrgen_none);
+        assert_eq!((link.index, link.mtu), (7, 1420));
+        assert!(link.mark.is(&"abc".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_tunnel_without_ends_has_none_rather_than_zeros() {
+        let message = gre("gre0", Some(Ipv4Addr::UNSPECIFIED), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(parse(&message).unwrap().1.gre, Some(GreEnds { local: None, remote: None }));
+    }
+
+    #[test]
+    fn a_link_with_a_name_of_other_characters_is_skipped() {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName("wg@home".to_owned()));
+        assert_eq!(parse(&message), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! The kernel of this router: links, addresses, WireGuard (the kernel's, or a userspace one) and
+//! the sysctls of interfaces.
+//!
+//! No netlink type leaves this room. Whatever writes goes through [`LinuxKernel::apply`], which reads
+//! the link's mark anew before each change and counts each write.
+
+mod address_message;
+mod apply;
+mod counters;
+mod error;
+mod events;
+pub mod keys;
+mod link_message;
+mod netlink;
+mod observe;
+mod sysctl;
+mod uapi;
+mod userspace;
+mod wireguard;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+
+pub use counters::KernelCounters;
+pub use events::{KernelEvent, events};
+
+use crate::plan::action::KernelAction;
+use crate::plan::kernel_view::KernelView;
+use crate::ports::{Kernel, KernelError};
+use error::Fault;
+use netlink::Netlink;
+use userspace::Userspace;
+
+/// Which WireGuard new links are made with. Links that exist stay what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The kernel's, or a userspace one where the kernel has none.
+    #[default]
+    Auto,
+    /// The kernel's and no other.
+    Kernel,
+    /// A userspace one, also where the kernel has WireGuard.
+    Userspace,
+}
+
+/// How the kernel is to be used.
+#[derive(Debug, Clone)]
+pub struct KernelOptions {
+    /// Which WireGuard new links are made with.
+    pub backend: Backend,
+    /// The program of userspace WireGuard; none means `$WG_USERSPACE_IMPLEMENTATION`, else
+    /// `wireguard-go`.
+    pub userspace: Option<OsString>,
+    /// Where such programs have their control sockets. They all know one place only; another one
+    /// is for tests.
+    pub socket_dir: PathBuf,
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, userspace: None, socket_dir: PathBuf::from("/var/run/wireguard") }
+    }
+}
+
+/// The Linux kernel, in the network namespace of this process.
+///
+/// Guarantees: nothing changes but by [`Kernel::apply`]; a link without our mark is never changed,
+/// but for [`KernelAction::SetMark`] itself on a kind of link that we make, and addresses on `lo`.
+///
+/// Caveats: between the check of the mark and the change lies a moment in which root could give the
+/// link away. Changes go by the link's index, so that at least no new link of the name is hit; the
+/// configuration of WireGuard and sysctls go by name.
+pub struct LinuxKernel {
+    backend: Backend,
+    userspace: Userspace,
+    netlink: Netlink,
+    counters: Arc<KernelCounters>,
+    /// Found out with the first WireGuard link, remembered until the agent starts anew.
+    kernel_lacks_wireguard: AtomicBool,
+}
+
+impl LinuxKernel {
+    /// A kernel that is spoken to from the first call on; making this value does no IO.
+    pub fn new(options: KernelOptions) -> Self {
+        Self {
+            backend: options.backend,
+            userspace: Userspace { program: options.userspace, socket_dir: options.socket_dir },
+            netlink: Netlink::default(),
+            counters: Arc::default(),
+            kernel_lacks_wireguard: AtomicBool::new(false),
+        }
+    }
+
+    /// How often the kernel was written to.
+    pub fn counters(&self) -> Arc<KernelCounters> {
+        Arc::clone(&self.counters)
+    }
+}
+
+#[async_trait]
+impl Kernel for LinuxKernel {
+    async fn observe(&self) -> Result<KernelView, KernelError> {
+        observe::observe(&self.netlink, &self.userspace)
+            .await
+            .map_err(|error| Fault::Io(error).at("read links and addresses".to_owned()))
+    }
+
+    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
+        // The text of an action shows no key.
+        self.run(action).await.map_err(|fault| fault.at(action.to_string()))
+    }
+}

@@ -1,0 +1,220 @@
+//! The one netlink connection: requests, their acknowledgements, and dumps that are complete or fail.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use rtnetlink::Handle;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use tokio::task::AbortHandle;
+
+use super::error::ENODEV;
+use crate::model::InterfaceName;
+
+/// How long one request may take. Deleting a WireGuard link holds the kernel's lock for 0.1 s
+/// (measured, Linux 6.12), and a thousand others may stand before us.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often a dump is started again when links came or went while it ran.
+const DUMP_ATTEMPTS: usize = 5;
+
+/// A connection that is opened with the first request and again when it has died.
+#[derive(Default)]
+pub(super) struct Netlink {
+    live: Mutex<Option<(Handle, AbortHandle)>>,
+    /// The kernel answers EBUSY to a second dump on one socket while the first runs
+    /// (`__netlink_dump_start`), so two passes that observe at once take turns.
+    dumping: tokio::sync::Mutex<()>,
+}
+
+/// What came back before the acknowledgement.
+struct Reply {
+    messages: Vec<RouteNetlinkMessage>,
+    /// Links came or went meanwhile (`NLM_F_DUMP_INTR`): something may be missing or twice.
+    interrupted: bool,
+}
+
+impl Netlink {
+    /// Sends a change and waits for the kernel's acknowledgement.
+    pub(super) async fn change(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.exchange(message, NLM_F_ACK | flags).await.map(|_| ())
+    }
+
+    /// Reads one link by its name; none when there is none.
+    pub(super) async fn link(&self, name: &InterfaceName) -> io::Result<Option<LinkMessage>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+        // The kernel takes alternative names for IFLA_IFNAME too (`__dev_get_by_name`): a link that
+        // answers to the name without bearing it is another one.
+        let bears = |link: &LinkMessage| name_of(link) == Some(name.as_str());
+        Ok(self.get_link(message).await?.filter(bears))
+    }
+
+    /// Reads one link by its index; none when there is none.
+    pub(super) async fn link_at(&self, index: u32) -> io::Result<Option<LinkMessage>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.get_link(message).await
+    }
+
+    async fn get_link(&self, mut message: LinkMessage) -> io::Result<Option<LinkMessage>> {
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.exchange(RouteNetlinkMessage::GetLink(message), NLM_F_ACK).await {
+            Ok(reply) => Ok(reply.messages.into_iter().find_map(new_link)),
+            Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All links and all addresses of the network namespace, each in one dump.
+    pub(super) async fn dump(&self) -> io::Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
+        let _turn = self.dumping.lock().await;
+        let mut links = LinkMessage::default();
+        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let links = self.dump_all(RouteNetlinkMessage::GetLink(links)).await?;
+        let addresses = self.dump_all(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let addresses = addresses.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Some(address),
+            _ => None,
+        });
+        Ok((links.into_iter().filter_map(new_link).collect(), addresses.collect()))
+    }
+
+    /// Dumps until nothing interrupts. Where links come and go faster than that, all attempts
+    /// together are the answer: older kernels may skip a link in an interrupted dump, hardly in
+    /// five. One that is gone may then still be listed, which costs a refused change; one that
+    /// is there and missing could cost its tunnel.
+    async fn dump_all(&self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut seen = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            let reply = self.exchange(request.clone(), NLM_F_DUMP).await?;
+            if !reply.interrupted {
+                return Ok(reply.messages);
+            }
+            seen.extend(reply.messages);
+        }
+        Ok(seen)
+    }
+
+    async fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+        let handle = self.handle()?;
+        let reply = match tokio::time::timeout(DEADLINE, converse(handle, message, flags)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the kernel did not answer within {} s", DEADLINE.as_secs()),
+            )),
+        };
+        // Errors of the kernel leave the connection intact; all others make it suspect.
+        if reply.as_ref().is_err_and(|error| error.raw_os_error().is_none()) {
+            self.disconnect();
+        }
+        reply
+    }
+
+    fn handle(&self) -> io::Result<Handle> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((handle, task)) = &*live
+            && !task.is_finished()
+        {
+            return Ok(handle.clone());
+        }
+        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        // Without these the end of an answer and the end of a dying connection look the same.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        let task = tokio::spawn(connection).abort_handle();
+        *live = Some((handle.clone(), task));
+        Ok(handle)
+    }
+
+    fn disconnect(&self) {
+        if let Some((_, task)) = self.live.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+/// One request and all that is said to it, up to the acknowledgement or the end of the dump.
+async fn converse(mut handle: Handle, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+    let mut request = NetlinkMessage::from(message);
+    request.header.flags = NLM_F_REQUEST | flags;
+    let mut answers = handle.request(request).map_err(|_| connection_ended())?;
+    let mut reply = Reply { messages: Vec::new(), interrupted: false };
+    while let Some(answer) = answers.next().await {
+        reply.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            // A dump that fails midway says so in its last message.
+            NetlinkPayload::Done(done) if done.code != 0 => {
+                return Err(io::Error::from_raw_os_error(done.code.abs()));
+            }
+            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(reply),
+            NetlinkPayload::Overrun(_) => return Err(io::Error::other("the netlink socket overran")),
+            _ => {}
+        }
+    }
+    Err(connection_ended())
+}
+
+fn connection_ended() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the netlink connection ended before the answer")
+}
+
+fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    }
+}
+
+/// The name in a link message.
+pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Reading links needs no privilege.
+
+    #[tokio::test]
+    async fn a_connection_that_died_is_opened_again() {
+        let netlink = Netlink::default();
+        assert!(!netlink.dump().await.unwrap().0.is_empty());
+        netlink.live.lock().unwrap().as_ref().unwrap().1.abort();
+        tokio::task::yield_now().await;
+        assert!(!netlink.dump().await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dump_that_is_cut_short_is_an_error_and_no_short_list() {
+        let netlink = Netlink::default();
+        let handle = netlink.handle().unwrap();
+        netlink.disconnect();
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let error = converse(handle, request, NLM_F_DUMP).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn the_kernels_refusal_keeps_its_number() {
+        let netlink = Netlink::default();
+        let mut nowhere = LinkMessage::default();
+        nowhere.header.index = 0x7fff_ffff;
+        let reply = netlink.exchange(RouteNetlinkMessage::GetLink(nowhere), NLM_F_ACK).await;
+        assert_eq!(reply.err().and_then(|error| error.raw_os_error()), Some(ENODEV));
+        assert!(netlink.live.lock().unwrap().is_some(), "the connection is kept");
+    }
+}

@@ -1,0 +1,41 @@
+//! The sysctls of interfaces, through `/proc/sys/net`, which shows the network namespace of whoever
+//! looks. Paths are joined, so that a dot in an interface's name stays one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use crate::model::InterfaceName;
+use crate::plan::kernel_view::Sysctl;
+
+fn path(interface: &str, key: Sysctl) -> PathBuf {
+    let (family, key) = key.path();
+    PathBuf::from("/proc/sys/net").join(family).join("conf").join(interface).join(key)
+}
+
+/// All that can be read; what is missing (IPv6 turned off, the link gone) is missing in the map.
+pub(super) fn read(interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
+    let value = |key| fs::read_to_string(path(interface.as_str(), key)).ok()?.trim().parse().ok();
+    Sysctl::ALL.into_iter().filter_map(|key| Some((key, value(key)?))).collect()
+}
+
+/// Sets one, of an interface or of `all`.
+pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) -> io::Result<()> {
+    let path = path(interface.map_or("all", InterfaceName::as_str), key);
+    // Not `fs::write`, which would try to create what is not there.
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dot_in_an_interfaces_name_is_no_separator() {
+        assert_eq!(
+            path("eth0.100", Sysctl::RpFilter).to_str(),
+            Some("/proc/sys/net/ipv4/conf/eth0.100/rp_filter")
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! The process behind a userspace WireGuard link.
+//!
+//! It outlives the agent, so that a restart or an upgrade does not touch a tunnel. Three things could
+//! end it with us: a signal to our process group (it gets a group of its own), a closed pipe (it has
+//! none), and systemd, which at stop ends every process of the unit's control group: the packaged
+//! unit therefore sets `KillMode=process`.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::Fault;
+use super::uapi;
+use crate::model::InterfaceName;
+
+/// How long starting and ending may take, each.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How often we look meanwhile.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Which program, and where its sockets are.
+#[derive(Debug, Clone)]
+pub(super) struct Userspace {
+    pub(super) program: Option<OsString>,
+    pub(super) socket_dir: PathBuf,
+}
+
+impl Userspace {
+    /// The control socket of a link.
+    pub(super) fn socket(&self, interface: &InterfaceName) -> PathBuf {
+        self.socket_dir.join(format!("{interface}.sock"))
+    }
+
+    /// Starts the process of a link and waits until it answers at its socket. By then its link is
+    /// there: it makes the tun device first (wireguard-go's `main`, boringtun's `DeviceHandle::new`).
+    pub(super) async fn start(&self, interface: &InterfaceName) -> Result<(), Fault> {
+        let socket = self.socket(interface);
+        self.refuse_what_cannot_start(interface, &socket).await?;
+        let program = self.program();
+        let exit = self.run(&program, interface).await?;
+        let deadline = Instant::now() + DEADLINE;
+        while !uapi::answers(&socket).await {
+            if exit.is_some_and(|status| !status.success()) || Instant::now() > deadline {
+                return Err(Fault::said(diagnose(&program, interface, exit)));
+            }
+            sleep(INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    async fn refuse_what_cannot_start(&self, interface: &InterfaceName, socket: &Path) -> Result<(), Fault> {
+        // wireguard-go would read it as an option, and has no `--`.
+        if interface.as_str().starts_with('-') {
+            return Err(Fault::said("a userspace WireGuard link cannot have a name that starts with `-`"));
+        }
+        if uapi::answers(socket).await {
+            let socket = socket.display();
+            return Err(Fault::said(format!(
+                "another WireGuard process answers at {socket}, perhaps of another network namespace; \
+                 end it or give the tunnel another interface name"
+            )));
+        }
+        Ok(())
+    }
+
+    fn program(&self) -> OsString {
+        let of_environment = || std::env::var_os("WG_USERSPACE_IMPLEMENTATION").filter(|it| !it.is_empty());
+        self.program.clone().or_else(of_environment).unwrap_or_else(|| "wireguard-go".into())
+    }
+
+    /// Runs the program until its first process ends, as it does once the daemon is on its own. One
+    /// that stays in the foreground is left running, and no status comes back.
+    async fn run(&self, program: &OsString, interface: &InterfaceName) -> Result<Option<ExitStatus>, Fault> {
+        let mut command = Command::new(program);
+        command.arg(interface.as_str()).current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A token in our environment is none of its business.
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| passes_on(name)));
+        let mut child = command.spawn().map_err(|error| missing(program, error))?;
+        match timeout(DEADLINE, child.wait()).await {
+            Ok(status) => Ok(Some(status?)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Waits until the process of a deleted link has ended, and takes away a socket that nobody
+    /// listens at any more. wireguard-go ends when its device goes, and removes its socket.
+    pub(super) async fn wait_for_end(&self, interface: &InterfaceName) -> Result<(), Fault> {
+        let socket = self.socket(interface);
+        let deadline = Instant::now() + DEADLINE;
+        while uapi::answers(&socket).await {
+            if Instant::now() > deadline {
+                let socket = socket.display();
+                return Err(Fault::said(format!(
+                    "the link is gone, but its WireGuard process still answers at {socket}; end that process"
+                )));
+            }
+            sleep(INTERVAL).await;
+        }
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the process may see of our environment: the path, and its own settings, but for the one that
+/// would keep it in the foreground.
+fn passes_on(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    name == "PATH" || name == "LOG_LEVEL" || (name.starts_with("WG_") && name != "WG_PROCESS_FOREGROUND")
+}
+
+fn missing(program: &OsString, error: io::Error) -> Fault {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Fault::Io(error);
+    }
+    let program = program.to_string_lossy();
+    Fault::Unsupported(format!(
+        "the kernel has no WireGuard, or it is not to be used, and there is no program {program}; \
+         install Debian's package wireguard-go, name another one in WG_USERSPACE_IMPLEMENTATION, \
+         or load the kernel's module with `modprobe wireguard`"
+    ))
+}
+
+fn diagnose(program: &OsString, interface: &InterfaceName, exit: Option<ExitStatus>) -> String {
+    let program = program.to_string_lossy();
+    if !Path::new("/dev/net/tun").exists() {
+        return format!("{program} needs /dev/net/tun, which is missing; run `modprobe tun`");
+    }
+    match exit {
+        Some(status) if !status.success() => {
+            format!("{program} failed ({status}); see why with `{program} --foreground {interface}`")
+        }
+        _ => format!("{program} did not open its control socket within {} s", DEADLINE.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn userspace(program: &str, folder: &Path) -> Userspace {
+        Userspace { program: Some(program.into()), socket_dir: folder.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_names_its_package() {
+        let folder = tempfile::tempdir().unwrap();
+        let wg = "wg_1".parse().unwrap();
+        let fault = userspace("no-such-wireguard", folder.path()).start(&wg).await.unwrap_err();
+        let text = fault.at("create WireGuard link wg_1".to_owned()).to_string();
+        assert!(text.contains("package wireguard-go") && text.contains("no-such-wireguard"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_is_named_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let wg = "wg_1".parse().unwrap();
+        let started = Instant::now();
+        let fault = userspace("false", folder.path()).start(&wg).await.unwrap_err();
+        assert!(fault.at(String::new()).to_string().contains("false failed (exit status: 1)"));
+        assert!(started.elapsed() < DEADLINE);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_would_be_an_option_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let option = "-f".parse().unwrap();
+        assert!(userspace("true", folder.path()).start(&option).await.is_err());
+    }
+
+    #[test]
+    fn only_settings_of_wireguard_pass_on() {
+        let passes = |name: &str| passes_on(&name.into());
+        assert!(passes("PATH") && passes("WG_THREADS"));
+        assert!(!passes("MOENET_AGENT_TOKEN") && !passes("WG_PROCESS_FOREGROUND") && !passes("LISTEN_FDS"));
+    }
+}

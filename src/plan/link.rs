@@ -1,0 +1,191 @@
+//! The link itself: whether it is there, whose it is, what it is, and its plain settings.
+
+use super::action::{KernelAction, NewLink};
+use super::kernel_view::{KernelView, Link, LinkKind, Mark};
+use super::tunnel::{TunnelView, WantedTunnel};
+use super::{Drift, Refusal, Step};
+use crate::model::Uid;
+
+/// The link of the wanted name, judged.
+pub(super) struct Found<'a> {
+    /// The link, when it stays.
+    pub(super) keep: Option<&'a Link>,
+    /// A link of ours that is of another kind and must go first.
+    pub(super) replace: Option<&'a Link>,
+    /// Whether the link that stays still has to be marked.
+    pub(super) unmarked: bool,
+}
+
+/// Judges the link of the wanted name. Only a link that carries our mark is ours; the exceptions are one
+/// we were creating when we were interrupted, and one the operator told us to adopt.
+pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<Found<'a>, Refusal> {
+    let Some(link) = view.kernel.links.get(&wanted.interface) else {
+        return Ok(Found { keep: None, replace: None, unmarked: false });
+    };
+    if link.mark.is(&wanted.uid) {
+        let same = is_kind(link, &wanted.kind);
+        return Ok(Found { keep: same.then_some(link), replace: (!same).then_some(link), unmarked: false });
+    }
+    let half_created = view.creating == Some(&wanted.interface) && is_blank(link);
+    let adopted = wanted.adopt && link.wireguard.is_some();
+    if link.mark == Mark::None && is_kind(link, &wanted.kind) && (half_created || adopted) {
+        return Ok(Found { keep: Some(link), replace: None, unmarked: true });
+    }
+    Err(refusal(wanted, link))
+}
+
+/// A WireGuard link without peers, or a GRE or dummy link: what a crash between "create" and "mark"
+/// leaves behind.
+fn is_blank(link: &Link) -> bool {
+    link.wireguard.as_ref().is_none_or(|wireguard| wireguard.peers.is_empty()) && link.addresses.is_empty()
+}
+
+fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
+    let whose = match &link.mark {
+        Mark::Ours(uid) => format!("belongs to another object of ours ({uid}), which must go first"),
+        Mark::Foreign(alias) => format!("is somebody else's (alias {})", crate::model::shown(alias)),
+        Mark::None => "exists and does not carry our mark".to_owned(),
+    };
+    let help = match (&link.mark, &link.wireguard) {
+        (Mark::None, Some(_)) => "; to take it over, set tunnel.adopt: true",
+        (Mark::Ours(_), _) => "",
+        _ => "; give the session another interface",
+    };
+    Refusal {
+        field: "spec.tunnel.interface",
+        reason: format!("interface {} {whose}{help}", wanted.interface),
+    }
+}
+
+/// Whether a link is what is wanted. A tun device with a WireGuard control socket is WireGuard in
+/// userspace; GRE ends cannot be changed to another family, so they are part of the kind.
+fn is_kind(link: &Link, wanted: &NewLink) -> bool {
+    match wanted {
+        NewLink::WireGuard => {
+            link.kind == LinkKind::WireGuard || (link.kind == LinkKind::Tun && link.wireguard.is_some())
+        }
+        NewLink::Gre { local, remote } => {
+            let family = if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre };
+            let ends = link.gre.is_some_and(|ends| ends.remote == Some(*remote) && ends.local == *local);
+            link.kind == family && ends
+        }
+        NewLink::Dummy => link.kind == LinkKind::Dummy,
+    }
+}
+
+/// Links of this object under another name: the interface was renamed, or the agent stopped half-way.
+pub(super) fn surplus(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
+    let others = kernel.owned_by(&wanted.uid).filter(|(name, _)| **name != wanted.interface);
+    others
+        .map(|(name, _)| {
+            let action = KernelAction::DeleteLink { interface: name.clone(), uid: wanted.uid.clone() };
+            Step::kernel(action, Drift::new("tunnel.interface", &wanted.interface, name))
+        })
+        .collect()
+}
+
+/// Makes the link and marks it.
+pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
+    let interface = || wanted.interface.clone();
+    let mut steps = Vec::new();
+    if found.replace.is_some() {
+        let action = KernelAction::DeleteLink { interface: interface(), uid: wanted.uid.clone() };
+        steps.push(Step::kernel(action, Drift::new("tunnel.type", &wanted.kind, "another kind of link")));
+    }
+    if found.keep.is_none() {
+        let action = KernelAction::CreateLink { interface: interface(), kind: wanted.kind.clone() };
+        steps.push(Step::kernel(action, Drift::missing("tunnel.interface", &wanted.interface)));
+    }
+    if found.keep.is_none() || found.unmarked {
+        let action = KernelAction::SetMark { interface: interface(), uid: wanted.uid.clone() };
+        steps.push(Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid)));
+    }
+    if lacks_ipv6(found.keep) {
+        steps.extend(mtu(wanted, found.keep));
+    }
+    if !found.keep.is_some_and(|link| link.addrgen_none) {
+        let action = KernelAction::DisableKernelAddresses { interface: interface() };
+        steps.push(Step::kernel(action, Drift::new("tunnel.addrgenmode", "none", "kernel-made addresses")));
+    }
+    steps
+}
+
+/// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and refuses whatever has to do
+/// with it, so there the MTU has to come first.
+const IPV6_MIN_MTU: u32 = 1280;
+
+fn lacks_ipv6(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| link.mtu < IPV6_MIN_MTU)
+}
+
+fn mtu(wanted: &WantedTunnel, link: Option<&Link>) -> Option<Step> {
+    let have = link.map(|link| link.mtu);
+    if have == Some(u32::from(wanted.mtu.get())) {
+        return None;
+    }
+    let have = have.map_or("unset".to_owned(), |mtu| mtu.to_string());
+    let action = KernelAction::SetMtu { interface: wanted.interface.clone(), mtu: wanted.mtu };
+    Some(Step::kernel(action, Drift::new("tunnel.mtu", wanted.mtu, have)))
+}
+
+/// MTU, sysctls, and up.
+pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
+    let interface = || wanted.interface.clone();
+    let link = found.keep;
+    let mut steps = Vec::new();
+    if !lacks_ipv6(link) {
+        steps.extend(mtu(wanted, link));
+    }
+    // The sysctls of a link are read once it carries our mark; until then it is treated as a new one.
+    let known = link.filter(|_| !found.unmarked);
+    for (key, value) in WantedTunnel::sysctls() {
+        // On a link that is there, a sysctl that the kernel does not have cannot be set: a kernel without
+        // IPv4 or IPv6 forwarding, or a container. On a new one all are set, once.
+        let have = known.map(|link| link.sysctls.get(&key).copied());
+        if have.is_none() || have.flatten().is_some_and(|have| have != value) {
+            let shown = have.flatten().map_or("the kernel's default".to_owned(), |have| have.to_string());
+            let action = KernelAction::SetSysctl { interface: Some(interface()), key, value };
+            steps.push(Step::kernel(action, Drift::new("tunnel.sysctl", format!("{key}={value}"), shown)));
+        }
+    }
+    if !link.is_some_and(|link| link.up) {
+        let action = KernelAction::SetUp { interface: interface() };
+        steps.push(Step::kernel(action, Drift::new("tunnel.state", "up", "down")));
+    }
+    steps
+}
+
+/// Deletes the link that a crash left between "create" and "mark". It is marked first, so that nothing is
+/// ever deleted that does not carry our mark.
+pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
+    let link = view.creating.and_then(|name| Some((name, view.kernel.links.get(name)?)));
+    let Some((name, _)) =
+        link.filter(|(_, link)| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
+    else {
+        return Vec::new();
+    };
+    let mark = KernelAction::SetMark { interface: name.clone(), uid: uid.clone() };
+    let delete = KernelAction::DeleteLink { interface: name.clone(), uid: uid.clone() };
+    vec![
+        Step::kernel(mark, Drift::missing("tunnel.mark", uid)),
+        Step::kernel(delete, Drift::surplus("tunnel.interface", name)),
+    ]
+}
+
+/// Whether a link is of a kind that we make for tunnels.
+fn is_tunnel(link: &Link) -> bool {
+    match link.kind {
+        LinkKind::WireGuard | LinkKind::Gre | LinkKind::Ip6Gre => true,
+        LinkKind::Tun => link.wireguard.is_some(),
+        LinkKind::Dummy | LinkKind::Loopback | LinkKind::Other(_) => false,
+    }
+}
+
+/// Deletes every link that carries this mark.
+pub(super) fn remove_all(uid: &Uid, kernel: &KernelView) -> Vec<Step> {
+    let delete = |(name, _): (&_, &Link)| {
+        let action = KernelAction::DeleteLink { interface: Clone::clone(name), uid: uid.clone() };
+        Step::kernel(action, Drift::surplus("tunnel.interface", name))
+    };
+    kernel.owned_by(uid).map(delete).collect()
+}

@@ -1,0 +1,124 @@
+//! The node's own addresses, on a dummy device of ours or on `lo`.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::action::{KernelAction, NewLink};
+use super::kernel_view::{Address, KernelView, Link, LinkKind};
+use super::{Drift, Plan, Refusal, Step};
+use crate::model::{InterfaceName, Uid};
+
+/// The node's addresses as the kernel is to have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loopback {
+    /// What marks a dummy device of ours.
+    pub uid: Uid,
+    /// The interface: a dummy device, which is created when missing, or `lo`.
+    pub interface: InterfaceName,
+    /// The addresses.
+    pub addresses: BTreeSet<Address>,
+    /// The addresses that `applied/` says we put there: on a shared interface only these are ours to
+    /// remove.
+    pub ours_before: BTreeSet<Address>,
+}
+
+impl Loopback {
+    /// The node's loopback addresses as host addresses.
+    pub fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> BTreeSet<Address> {
+        let v4 = v4.map(|address| Address::new(Ipv4Net::new_assert(address, 32).into(), None));
+        let v6 = v6.map(|address| Address::new(Ipv6Net::new_assert(address, 128).into(), None));
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
+/// What puts the node's addresses in place.
+///
+/// # Errors
+/// When the interface is neither `lo`, nor ours, nor a dummy device.
+pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refusal> {
+    let mut plan = Plan::default();
+    if want.addresses.is_empty() && want.ours_before.is_empty() {
+        return Ok(plan);
+    }
+    match kernel.links.get(&want.interface) {
+        None if want.addresses.is_empty() => {}
+        None => {
+            plan.extend(create(want));
+            plan.extend(settle(want, None));
+        }
+        Some(link) if is_usable(want, link) => plan.extend(settle(want, Some(link))),
+        Some(_) => {
+            let reason = format!(
+                "{} is neither lo nor a dummy device; name another in loopback.interface",
+                want.interface
+            );
+            return Err(Refusal { field: "loopback.interface", reason });
+        }
+    }
+    plan.extend(surplus(want, kernel));
+    Ok(plan)
+}
+
+fn is_usable(want: &Loopback, link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy) || link.mark.is(&want.uid)
+}
+
+/// Addresses, and up.
+fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
+    let ours = link.is_some_and(|link| link.mark.is(&want.uid));
+    let have = link.map(|link| link.addresses.clone()).unwrap_or_default();
+    let removable =
+        |address: &&Address| (ours && !is_link_local(address)) || want.ours_before.contains(address);
+    let removed: BTreeSet<_> = have.difference(&want.addresses).filter(removable).copied().collect();
+    let kept: BTreeSet<_> = have.difference(&removed).copied().collect();
+    let added = want.addresses.difference(&have).filter(|address| !is_there(address, &kept));
+    let remove = |address: &Address| {
+        let action = KernelAction::RemoveAddress { interface: want.interface.clone(), address: *address };
+        Step::kernel(action, Drift::surplus("node.loopback", address))
+    };
+    let add = |address: &Address| {
+        let action = KernelAction::AddAddress { interface: want.interface.clone(), address: *address };
+        Step::kernel(action, Drift::missing("node.loopback", address))
+    };
+    let mut steps: Vec<Step> = removed.iter().map(remove).chain(added.map(add)).collect();
+    if !link.is_some_and(|link| link.up) {
+        let action = KernelAction::SetUp { interface: want.interface.clone() };
+        steps.push(Step::kernel(action, Drift::new("node.loopback", "up", "down")));
+    }
+    steps
+}
+
+/// Whether somebody else's entry already gives the interface this address. The kernel has an IPv6 address
+/// once on an interface, whatever its prefix, and would refuse a second.
+fn is_there(want: &Address, kept: &BTreeSet<Address>) -> bool {
+    let address = want.local.addr();
+    address.is_ipv6() && kept.iter().any(|there| there.local.addr() == address)
+}
+
+/// A dummy device of ours under another name: `loopback.interface` was changed. It goes last, so that the
+/// addresses are never missing.
+fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
+    let others = kernel.owned_by(&want.uid).filter(|(name, _)| **name != want.interface);
+    others
+        .map(|(name, _)| {
+            let action = KernelAction::DeleteLink { interface: name.clone(), uid: want.uid.clone() };
+            Step::kernel(action, Drift::new("loopback.interface", &want.interface, name))
+        })
+        .collect()
+}
+
+/// The kernel makes one on every dummy device; it does no harm there.
+fn is_link_local(address: &Address) -> bool {
+    matches!(address.local, ipnet::IpNet::V6(net) if net.addr().is_unicast_link_local())
+}
+
+fn create(want: &Loopback) -> Vec<Step> {
+    let interface = || want.interface.clone();
+    let because = || Drift::missing("loopback.interface", &want.interface);
+    vec![
+        Step::kernel(KernelAction::CreateLink { interface: interface(), kind: NewLink::Dummy }, because()),
+        Step::kernel(KernelAction::SetMark { interface: interface(), uid: want.uid.clone() }, because()),
+    ]
+}

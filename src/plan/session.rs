@@ -1,0 +1,85 @@
+use std::fmt;
+
+use super::tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+use super::{Plan, Refusal, bird};
+use crate::model::{ObjectName, Uid};
+
+/// What is wanted of a session.
+#[derive(Clone, Copy)]
+pub enum Desired<'a> {
+    /// The tunnel and the BGP session are there.
+    Present {
+        /// The tunnel.
+        tunnel: &'a WantedTunnel,
+        /// The text of the session for BIRD.
+        fragment: &'a str,
+    },
+    /// Neither is.
+    Absent,
+}
+
+/// Without the text, which may hold a password.
+impl fmt::Debug for Desired<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present { tunnel, .. } => {
+                f.debug_struct("Present").field("tunnel", tunnel).finish_non_exhaustive()
+            }
+            Self::Absent => f.write_str("Absent"),
+        }
+    }
+}
+
+/// What BIRD's directory holds for a session.
+#[derive(Clone, Copy, Default)]
+pub struct BirdView<'a> {
+    /// The session's file.
+    pub fragment: Option<&'a str>,
+}
+
+/// Without the text, which may hold a password.
+impl fmt::Debug for BirdView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = if self.fragment.is_some() { "a file" } else { "no file" };
+        write!(f, "BirdView({there})")
+    }
+}
+
+/// What the plan of a session looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// The kernel.
+    pub tunnel: TunnelView<'a>,
+    /// BIRD's directory.
+    pub bird: BirdView<'a>,
+}
+
+/// What the controller would do for a session now. Total, synchronous and pure: the controller runs these
+/// very steps, and `moenet-agent plan` prints them.
+///
+/// # Errors
+/// When something that is not ours is in the way; then nothing at all is planned, and what is in force
+/// stays.
+pub fn plan(
+    name: &ObjectName,
+    uid: &Uid,
+    desired: &Desired<'_>,
+    observed: &Observed<'_>,
+) -> Result<Plan, Refusal> {
+    match desired {
+        Desired::Present { tunnel, fragment } => {
+            let mut plan = plan_tunnel(tunnel, &observed.tunnel)?;
+            plan.extend(bird::fragment(name.as_str(), fragment, observed.bird.fragment));
+            Ok(plan)
+        }
+        Desired::Absent => Ok(removal(name, uid, observed)),
+    }
+}
+
+fn removal(name: &ObjectName, uid: &Uid, observed: &Observed<'_>) -> Plan {
+    let mut plan = Plan::default();
+    plan.extend(bird::removal(name.as_str(), observed.bird.fragment));
+    plan.extend(plan_tunnel_removal(uid, observed.tunnel.kernel).steps);
+    plan.extend(plan_interrupted_removal(uid, &observed.tunnel).steps);
+    plan
+}

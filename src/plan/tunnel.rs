@@ -1,0 +1,162 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use super::action::NewLink;
+use super::kernel_view::{Address, KernelView, Sysctl};
+use super::wireguard::WantedWireGuard;
+use super::{Plan, Refusal, address, link, wireguard};
+use crate::effective::{MeshTunnel, Session};
+use crate::model::{InterfaceName, LinkLocal, Mtu, PrivateKey, PublicKey, TunnelType, Uid};
+
+/// A tunnel as the kernel is to have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedTunnel {
+    /// What marks the link.
+    pub uid: Uid,
+    /// The link's name.
+    pub interface: InterfaceName,
+    /// What the link is.
+    pub kind: NewLink,
+    /// The link's MTU.
+    pub mtu: Mtu,
+    /// All of its addresses.
+    pub addresses: BTreeSet<Address>,
+    /// The WireGuard configuration, for such a link.
+    pub wireguard: Option<WantedWireGuard>,
+    /// Whether an unmarked WireGuard link of this name is taken over.
+    pub adopt: bool,
+}
+
+/// What the plan of a tunnel looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelView<'a> {
+    /// The kernel, in one dump.
+    pub kernel: &'a KernelView,
+    /// The link that `applied/` says was being created when the agent last wrote it.
+    pub creating: Option<&'a InterfaceName>,
+    /// The peer's address, where its name has been resolved.
+    pub resolved: Option<SocketAddr>,
+    /// Whether the endpoint was given anew since it was last applied.
+    pub endpoint_changed: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl WantedTunnel {
+    /// The tunnel of a session. GRE needs the neighbour's outer address resolved; until then there is
+    /// nothing to plan, and the caller says so.
+    pub fn of_session(
+        session: &Session,
+        private_key: &PrivateKey,
+        our_key: PublicKey,
+        resolved: Option<SocketAddr>,
+    ) -> Result<Self, Refusal> {
+        let tunnel = &session.tunnel;
+        let kind = match tunnel.kind {
+            TunnelType::Wireguard => NewLink::WireGuard,
+            TunnelType::Gre | TunnelType::Ip6gre => gre(session, resolved)?,
+        };
+        let wireguard = tunnel.peer.zip(tunnel.listen_port).map(|(peer, listen_port)| WantedWireGuard {
+            private_key: private_key.clone(),
+            our_key,
+            listen_port,
+            peer,
+            preshared_key: tunnel.preshared_key.clone(),
+            keepalive: tunnel.keepalive,
+            calls: tunnel.endpoint.is_some(),
+        });
+        Ok(Self {
+            uid: session.uid.clone(),
+            interface: tunnel.interface.clone(),
+            kind,
+            mtu: tunnel.mtu,
+            addresses: session.addresses.clone(),
+            wireguard,
+            adopt: tunnel.adopt,
+        })
+    }
+
+    /// The tunnel of a mesh peer, with our link-local address on it.
+    pub fn of_mesh(
+        mesh: &MeshTunnel,
+        ours: LinkLocal,
+        private_key: &PrivateKey,
+        our_key: PublicKey,
+        keepalive: u16,
+    ) -> Self {
+        let net = ipnet::Ipv6Net::new_assert(ours.get(), 64);
+        Self {
+            uid: mesh.uid.clone(),
+            interface: mesh.interface.clone(),
+            kind: NewLink::WireGuard,
+            mtu: mesh.mtu,
+            addresses: BTreeSet::from([Address::new(net.into(), None)]),
+            wireguard: Some(WantedWireGuard {
+                private_key: private_key.clone(),
+                our_key,
+                listen_port: mesh.listen_port,
+                peer: mesh.peer,
+                preshared_key: None,
+                keepalive: Some(keepalive).filter(|seconds| *seconds != 0),
+                calls: mesh.endpoint.is_some(),
+            }),
+            adopt: false,
+        }
+    }
+
+    /// The sysctls of every tunnel link: it forwards, takes asymmetric paths, and believes no router
+    /// advertisement (DN42's network settings).
+    pub fn sysctls() -> BTreeMap<Sysctl, i64> {
+        BTreeMap::from([
+            (Sysctl::Ipv4Forwarding, 1),
+            (Sysctl::RpFilter, 0),
+            (Sysctl::Ipv6Forwarding, 1),
+            (Sysctl::AcceptRa, 0),
+            (Sysctl::Autoconf, 0),
+        ])
+    }
+}
+
+fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refusal> {
+    const FIELD: &str = "spec.tunnel.endpoint";
+    let remote = resolved.map(|address| address.ip()).ok_or_else(|| Refusal {
+        field: FIELD,
+        reason: "the neighbour's name does not resolve yet".into(),
+    })?;
+    if remote.is_ipv4() != (session.tunnel.kind == TunnelType::Gre) {
+        let reason = format!("{remote} is of the wrong family for {}", session.tunnel.kind);
+        return Err(Refusal { field: FIELD, reason });
+    }
+    Ok(NewLink::Gre { local: session.tunnel.local_address, remote })
+}
+
+/// What brings a tunnel from what is there to what is wanted.
+///
+/// # Errors
+/// When something that is not ours is in the way; then nothing at all is planned.
+pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
+    let found = link::find(wanted, view)?;
+    let mut plan = Plan::default();
+    plan.extend(link::surplus(wanted, view.kernel));
+    plan.extend(link::create(wanted, &found));
+    plan.extend(wireguard::compare(wanted, found.keep, view));
+    plan.extend(address::compare(wanted, found.keep));
+    plan.extend(link::settle(wanted, &found));
+    Ok(plan)
+}
+
+/// What takes away every link that carries this mark.
+pub fn plan_tunnel_removal(uid: &Uid, kernel: &KernelView) -> Plan {
+    let mut plan = Plan::default();
+    plan.extend(link::remove_all(uid, kernel));
+    plan
+}
+
+/// What takes away the link that this object was making when the agent was stopped, before it was marked.
+pub fn plan_interrupted_removal(uid: &Uid, view: &TunnelView<'_>) -> Plan {
+    let mut plan = Plan::default();
+    plan.extend(link::remove_half_created(uid, view));
+    plan
+}

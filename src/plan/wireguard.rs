@@ -1,0 +1,207 @@
+//! Keys, port and peers of a WireGuard link. One step for the link, whatever differs, so that the kernel
+//! never has half of a change; the reason lists every difference.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::action::{KernelAction, PeerPatch, WireGuardPatch};
+use super::kernel_view::{Link, WireGuard, WireGuardPeer};
+use super::tunnel::{TunnelView, WantedTunnel};
+use super::{Drift, Step};
+use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
+
+/// While the last handshake is younger than this, WireGuard knows better than we where the peer is
+/// (semantics, section 6, rule 7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
+pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
+
+/// WireGuard as it is to be on a link: one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedWireGuard {
+    /// Our private key.
+    pub private_key: PrivateKey,
+    /// The public key that belongs to it, which is what can be read back.
+    pub our_key: PublicKey,
+    /// Our UDP port.
+    pub listen_port: Port,
+    /// The peer's key.
+    pub peer: PublicKey,
+    /// The preshared key.
+    pub preshared_key: Option<PresharedKey>,
+    /// Seconds between keepalives.
+    pub keepalive: Option<u16>,
+    /// Whether we call the peer; else we wait for it, and no endpoint is wanted.
+    pub calls: bool,
+}
+
+/// Everything may come from a peer; the agent installs no routes for it, BGP does.
+fn allowed_ips() -> BTreeSet<IpNet> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    BTreeSet::from([
+        ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
+        ipnet::Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
+    ])
+}
+
+pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>, view: &TunnelView<'_>) -> Option<Step> {
+    let want = wanted.wireguard.as_ref()?;
+    let none = WireGuard::default();
+    let have = link.and_then(|link| link.wireguard.as_ref()).unwrap_or(&none);
+    let mut drifts = Vec::new();
+    let patch = WireGuardPatch {
+        private_key: private_key(want, have, &mut drifts),
+        listen_port: listen_port(want, have, &mut drifts),
+        remove_peers: removed_peers(want, have, view, &mut drifts),
+        peers: peer(want, have, view, &mut drifts).into_iter().collect(),
+    };
+    let because = summary(drifts)?;
+    Some(Step::kernel(
+        KernelAction::ConfigureWireGuard { interface: wanted.interface.clone(), patch },
+        because,
+    ))
+}
+
+/// One drift as it is; of several, the list.
+fn summary(mut drifts: Vec<Drift>) -> Option<Drift> {
+    if drifts.len() <= 1 {
+        return drifts.pop();
+    }
+    let list = |value: fn(&Drift) -> &str| {
+        let parts: Vec<_> = drifts
+            .iter()
+            .map(|d| format!("{} {}", d.field.trim_start_matches("tunnel."), value(d)))
+            .collect();
+        parts.join(", ")
+    };
+    Some(Drift::new("tunnel", list(|drift| &drift.want), list(|drift| &drift.have)))
+}
+
+fn private_key(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Option<PrivateKey> {
+    if have.public_key == Some(want.our_key) {
+        return None;
+    }
+    let shown = have.public_key.map_or("none".to_owned(), |key| key.to_string());
+    drifts.push(Drift::new("tunnel.ourKey", want.our_key, shown));
+    Some(want.private_key.clone())
+}
+
+fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Option<Port> {
+    if have.listen_port == Some(want.listen_port) {
+        return None;
+    }
+    let shown = have.listen_port.map_or("any".to_owned(), |port| port.to_string());
+    drifts.push(Drift::new("tunnel.listenPort", want.listen_port, shown));
+    Some(want.listen_port)
+}
+
+fn removed_peers(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    view: &TunnelView<'_>,
+    drifts: &mut Vec<Drift>,
+) -> Vec<PublicKey> {
+    let mut removed: Vec<_> = have.peers.keys().filter(|key| **key != want.peer).copied().collect();
+    drifts.extend(removed.iter().map(|key| Drift::surplus("tunnel.peer", key)));
+    if let Some(endpoint) = forgotten_endpoint(want, have, view) {
+        drifts.push(Drift::surplus("tunnel.endpoint", endpoint));
+        removed.push(want.peer);
+    }
+    removed
+}
+
+/// An endpoint that was taken out of the document and that nobody answers at. WireGuard can forget it only
+/// together with its peer, which is then added anew.
+fn forgotten_endpoint(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    view: &TunnelView<'_>,
+) -> Option<std::net::SocketAddr> {
+    let peer = have.peers.get(&want.peer)?;
+    let taken_out = !want.calls && view.endpoint_changed && !is_fresh(peer.last_handshake, view.now);
+    peer.endpoint.filter(|_| taken_out)
+}
+
+fn peer(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    view: &TunnelView<'_>,
+    drifts: &mut Vec<Drift>,
+) -> Option<PeerPatch> {
+    let before = drifts.len();
+    let forgotten = forgotten_endpoint(want, have, view).is_some();
+    let known = have.peers.get(&want.peer).filter(|_| !forgotten);
+    if known.is_none() && !forgotten {
+        drifts.push(Drift::missing("tunnel.publicKey", want.peer));
+    }
+    let none = WireGuardPeer::default();
+    let have = known.unwrap_or(&none);
+    let patch = PeerPatch {
+        public_key: want.peer,
+        preshared_key: preshared_key(want, have, drifts),
+        endpoint: endpoint(have, view, drifts),
+        keepalive: keepalive(want, have, drifts),
+        allowed_ips: allowed(have, drifts),
+    };
+    (drifts.len() > before).then_some(patch)
+}
+
+fn preshared_key(
+    want: &WantedWireGuard,
+    have: &WireGuardPeer,
+    drifts: &mut Vec<Drift>,
+) -> Option<Option<PresharedKey>> {
+    if want.preshared_key == have.preshared_key {
+        return None;
+    }
+    let word = |key: &Option<PresharedKey>, there: &'static str| if key.is_some() { there } else { "none" };
+    let (new, old) = (word(&want.preshared_key, "changed"), word(&have.preshared_key, "another"));
+    drifts.push(Drift::new("tunnel.presharedKey", new, old));
+    Some(want.preshared_key.clone())
+}
+
+/// The endpoint is drift only where WireGuard cannot know better: it was given anew, there is none yet,
+/// or the peer has been silent for longer than its keys live.
+fn endpoint(
+    have: &WireGuardPeer,
+    view: &TunnelView<'_>,
+    drifts: &mut Vec<Drift>,
+) -> Option<std::net::SocketAddr> {
+    let want = view.resolved?;
+    let applies =
+        have.endpoint.is_none() || view.endpoint_changed || !is_fresh(have.last_handshake, view.now);
+    if have.endpoint == Some(want) || !applies {
+        return None;
+    }
+    let shown = have.endpoint.map_or("none".to_owned(), |endpoint| endpoint.to_string());
+    drifts.push(Drift::new("tunnel.endpoint", want, shown));
+    Some(want)
+}
+
+/// Whether the peer has answered within the life of a session's keys. A handshake far in the future comes
+/// from a clock that has been put right since, and says nothing.
+fn is_fresh(last_handshake: Option<Timestamp>, now: Timestamp) -> bool {
+    last_handshake.is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)
+}
+
+fn keepalive(want: &WantedWireGuard, have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<Option<u16>> {
+    if want.keepalive == have.keepalive {
+        return None;
+    }
+    let shown = |seconds: Option<u16>| seconds.map_or("none".to_owned(), |seconds| format!("{seconds} s"));
+    drifts.push(Drift::new("tunnel.persistentKeepalive", shown(want.keepalive), shown(have.keepalive)));
+    Some(want.keepalive)
+}
+
+fn allowed(have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<BTreeSet<IpNet>> {
+    let want = allowed_ips();
+    if have.allowed_ips == want {
+        return None;
+    }
+    let shown = |nets: &BTreeSet<IpNet>| {
+        let list: Vec<_> = nets.iter().map(ToString::to_string).collect();
+        if list.is_empty() { "none".to_owned() } else { list.join(" ") }
+    };
+    drifts.push(Drift::new("tunnel.allowedIps", shown(&want), shown(&have.allowed_ips)));
+    Some(want)
+}

@@ -1,0 +1,85 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence};
+use tokio::time::sleep;
+
+use super::{Ping, ProbeError, ProbeSettings, Target};
+
+/// The time between two echoes, so that they do not share one burst of loss.
+const SPACING: Duration = Duration::from_millis(500);
+/// What an echo carries: as much as that of `ping`.
+const PAYLOAD: [u8; 56] = [0; 56];
+
+/// Sends real echoes.
+///
+/// An unprivileged datagram socket where the system grants one (`net.ipv4.ping_group_range`, for both
+/// families), else a raw one (`CAP_NET_RAW`). Each probe has a socket of its own: on a datagram socket
+/// the kernel picks the identifier, so replies from the same link-local address on two tunnels could
+/// not be told apart on a shared one.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IcmpPing;
+
+#[async_trait]
+impl Ping for IcmpPing {
+    async fn ping(
+        &self,
+        target: &Target,
+        settings: &ProbeSettings,
+    ) -> Result<Vec<Option<Duration>>, ProbeError> {
+        let client = open(target)?;
+        let identifier = PingIdentifier(rand::random());
+        let echoes =
+            (0..settings.count).map(|number| echo(&client, target, identifier, number, settings.timeout));
+        Ok(join_all(echoes).await)
+    }
+}
+
+fn open(target: &Target) -> Result<Client, ProbeError> {
+    if is_link_local(target.address) && target.interface.is_none() {
+        return Err(ProbeError::NoInterface { target: target.clone() });
+    }
+    let kind = if target.address.is_ipv6() { ICMP::V6 } else { ICMP::V4 };
+    let mut config = Config::builder().kind(kind);
+    if let Some(interface) = &target.interface {
+        // SO_BINDTODEVICE is also what gives a link-local destination its scope: ping_v6_sendmsg and
+        // rawv6_sendmsg take `sk_bound_dev_if` when the address has no scope id of its own.
+        config = config.interface(interface.as_str());
+    }
+    Client::new(&config.build()).map_err(|source| ProbeError::Socket { target: target.clone(), source })
+}
+
+async fn echo(
+    client: &Client,
+    target: &Target,
+    identifier: PingIdentifier,
+    number: u16,
+    timeout: Duration,
+) -> Option<Duration> {
+    sleep(SPACING * u32::from(number)).await;
+    let mut pinger = client.pinger(target.address, identifier).await;
+    match pinger.timeout(timeout).ping(PingSequence(number), &PAYLOAD).await {
+        Ok((packet, time)) if is_reply(&packet) => Some(time),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::trace!(%target, number, %error, "echo lost");
+            None
+        }
+    }
+}
+
+/// A router that says "unreachable" also quotes our echo; only the reply of the target counts.
+fn is_reply(packet: &surge_ping::IcmpPacket) -> bool {
+    use surge_ping::IcmpPacket::{V4, V6};
+    // ICMP type 0 (RFC 792) and ICMPv6 type 129 (RFC 4443, section 4.2) are the echo replies.
+    match packet {
+        V4(packet) => packet.get_icmp_type().0 == 0,
+        V6(packet) => packet.get_icmpv6_type().0 == 129,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}

@@ -1,0 +1,145 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
+
+/// Probes its targets in turn; its task ends when it is dropped.
+#[derive(Debug)]
+pub struct Prober {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    targets: Mutex<BTreeMap<Target, Entry>>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    last: Option<Probe>,
+    error: Option<String>,
+    due: Instant,
+    running: bool,
+}
+
+impl Shared {
+    fn targets(&self) -> MutexGuard<'_, BTreeMap<Target, Entry>> {
+        // The map is never left half changed, so a panic elsewhere does not spoil it.
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Prober {
+    /// Starts the task on the current tokio runtime.
+    pub fn start(ping: Arc<dyn Ping>, settings: ProbeSettings) -> Self {
+        let shared = Arc::new(Shared { targets: Mutex::default(), wake: Notify::new() });
+        let task = tokio::spawn(run(Arc::clone(&shared), ping, settings));
+        Self { shared, task }
+    }
+
+    /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once.
+    pub fn watch(&self, targets: BTreeSet<Target>) {
+        let mut known = self.shared.targets();
+        known.retain(|target, _| targets.contains(target));
+        for target in targets {
+            known.entry(target).or_insert_with(|| Entry {
+                last: None,
+                error: None,
+                due: Instant::now(),
+                running: false,
+            });
+        }
+        drop(known);
+        self.shared.wake.notify_one();
+    }
+
+    /// The last result of the target; none before the first. Never waits.
+    pub fn current(&self, target: &Target) -> Option<Probe> {
+        self.shared.targets().get(target).and_then(|entry| entry.last)
+    }
+
+    /// Why the target could not be probed last time, when it could not.
+    pub fn error(&self, target: &Target) -> Option<String> {
+        self.shared.targets().get(target).and_then(|entry| entry.error.clone())
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) {
+    let permits = Arc::new(Semaphore::new(settings.concurrency.max(1)));
+    let mut running = JoinSet::new();
+    loop {
+        for target in take_due(&shared) {
+            let (ping, permits, settings) = (Arc::clone(&ping), Arc::clone(&permits), settings.clone());
+            running.spawn(async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire_owned().await.ok();
+                let outcome = ping.ping(&target, &settings).await;
+                (target, outcome)
+            });
+        }
+        let next = shared.targets().values().filter(|entry| !entry.running).map(|entry| entry.due).min();
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            Some(ended) = running.join_next() => {
+                if let Ok((target, outcome)) = ended {
+                    record(&shared, &target, outcome, settings.interval);
+                }
+            }
+        }
+    }
+}
+
+fn take_due(shared: &Shared) -> Vec<Target> {
+    let now = Instant::now();
+    let mut targets = shared.targets();
+    let due = targets.iter_mut().filter(|(_, entry)| !entry.running && entry.due <= now);
+    due.map(|(target, entry)| {
+        entry.running = true;
+        target.clone()
+    })
+    .collect()
+}
+
+fn record(
+    shared: &Shared,
+    target: &Target,
+    outcome: Result<Vec<Option<Duration>>, ProbeError>,
+    interval: Duration,
+) {
+    let mut targets = shared.targets();
+    // It is no longer watched when it is not there.
+    let Some(entry) = targets.get_mut(target) else { return };
+    entry.running = false;
+    match outcome {
+        Ok(echoes) => (entry.last, entry.error) = (Some(Probe::new(&echoes, Timestamp::now())), None),
+        Err(error) => {
+            tracing::debug!(%target, %error, "not probed");
+            entry.error = Some(error.to_string());
+        }
+    }
+    entry.due = Instant::now() + pause(entry, interval);
+}
+
+/// The time to the next probe, with a tenth of jitter. A target that answered nothing is tried again
+/// sooner: a tunnel that is being set up must not be called dead for a whole interval.
+fn pause(entry: &Entry, interval: Duration) -> Duration {
+    let silent = entry.error.is_some() || entry.last.is_none_or(|probe| probe.rtt_ms.is_none());
+    let base = if silent { interval / 5 } else { interval };
+    base.mul_f64(rand::rng().random_range(0.9..1.1))
+}

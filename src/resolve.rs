@@ -1,0 +1,148 @@
+//! Endpoint names, looked up apart from everything else.
+//!
+//! [`Resolver::current`] answers at once from what is known; a task of its own looks names up, each
+//! under a deadline, so that a name server that is slow or gone delays no tunnel, no plan and no
+//! other name. The last good answer stays in force while lookups fail.
+//!
+//! Every refresh keeps the address in use as long as it is in the answer: a record set that is handed
+//! out in another order each time moves nobody. An address is left for the next one only when the
+//! caller says that the peer does not answer there ([`Resolver::next`]).
+
+mod choose;
+mod lookup;
+mod state;
+mod task;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::model::{Endpoint, Host};
+use state::State;
+
+pub use choose::{PATIENCE, candidates, choose};
+pub use lookup::{Lookup, ResolveError, SystemLookup};
+
+/// How often and how patiently names are looked up.
+#[derive(Debug, Clone)]
+pub struct ResolverSettings {
+    /// How long an answer is used before it is asked for again; a tenth of jitter is added or taken.
+    /// DNS' own lifetimes are not known: `getaddrinfo` does not tell them.
+    pub interval: Duration,
+    /// How long one lookup may take.
+    pub deadline: Duration,
+    /// How many lookups start at the same time.
+    pub concurrency: usize,
+}
+
+impl Default for ResolverSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(60), deadline: Duration::from_secs(10), concurrency: 8 }
+    }
+}
+
+/// What is known of an endpoint at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// Where to send packets: the address in use, from the last good answer.
+    pub address: Option<SocketAddr>,
+    /// Why the last lookup failed. The address may well be there at the same time.
+    pub error: Option<String>,
+    /// When the last lookup ended; none before the first, and for addresses that need none.
+    pub at: Option<Timestamp>,
+}
+
+/// The resolver; its task ends when it is dropped.
+#[derive(Debug)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// What the handle and the task share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to look up.
+    wake: Notify,
+    /// An address or an error is another than before.
+    changed: Notify,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is never left half changed, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolver {
+    /// Starts the task on the current tokio runtime.
+    pub fn start(lookup: Arc<dyn Lookup>, settings: ResolverSettings) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            wake: Notify::new(),
+            changed: Notify::new(),
+        });
+        let task = tokio::spawn(task::run(Arc::clone(&shared), lookup, settings));
+        Self { shared, task }
+    }
+
+    /// Looks after exactly these endpoints from now on; the others are forgotten.
+    pub fn watch<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) {
+        self.shared.state().watch(endpoints, Instant::now());
+        self.shared.wake.notify_one();
+    }
+
+    /// What is known of the endpoint. Never waits.
+    pub fn current(&self, endpoint: &Endpoint) -> Resolution {
+        match endpoint.address() {
+            Some(address) => Resolution { address: Some(address), error: None, at: None },
+            None => self.shared.state().current(endpoint),
+        }
+    }
+
+    /// Looks the endpoint's name up again now, as when the handshake is stale. Calls that come while a
+    /// lookup runs, or within seconds of one, add nothing, so this may be called on every pass.
+    pub fn refresh(&self, endpoint: &Endpoint) {
+        if let Host::Name(name) = &endpoint.host {
+            self.shared.state().refresh(name, Instant::now());
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Says that the peer does not answer at the current address, and moves on to the next one of the
+    /// answer when this one has had its time ([`PATIENCE`], longer after each full round). May be
+    /// called on every pass while the handshake is stale.
+    pub fn next(&self, endpoint: &Endpoint) -> Resolution {
+        if self.shared.state().next(endpoint, Instant::now()) {
+            self.shared.changed.notify_one();
+        }
+        self.current(endpoint)
+    }
+
+    /// Waits until something is known that was not before, and returns the names it concerns.
+    /// For one caller at a time; safe to cancel.
+    pub async fn changed(&self) -> BTreeSet<String> {
+        loop {
+            let notified = self.shared.changed.notified();
+            let names = self.shared.state().take_changed();
+            if !names.is_empty() {
+                return names;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,111 @@
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+/// Asks for the addresses of a name. Tests have one that answers from memory.
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// The addresses of the name, in the order in which the system would use them.
+    async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// Why a name has no new addresses.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The system's resolver says no.
+    #[error("resolve {name}: {source}; check the name, and the name servers in /etc/resolv.conf")]
+    Failed {
+        /// The name.
+        name: String,
+        /// Its words.
+        source: io::Error,
+    },
+    /// The system's resolver says nothing.
+    #[error("resolve {name}: no answer within {seconds} s; check the name servers in /etc/resolv.conf")]
+    Deadline {
+        /// The name.
+        name: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// There is an answer, and nothing in it that packets can be sent to.
+    #[error("resolve {name}: no usable address in the answer ({found}); check the DNS records of the name")]
+    Unusable {
+        /// The name.
+        name: String,
+        /// What the answer holds.
+        found: String,
+    },
+}
+
+/// The system's resolver: `getaddrinfo`, and with it `/etc/hosts`, `nsswitch.conf` and search domains.
+///
+/// Each lookup has a thread of its own. `getaddrinfo` cannot be cancelled, and on a dead name server it
+/// sits for half a minute and more (resolv.conf(5): 5 s, two attempts, up to three servers, each search
+/// domain). In tokio's pool of blocking threads, which `tokio::net::lookup_host` uses, such calls take
+/// the room that file access needs, and the runtime waits for them before it ends.
+#[derive(Debug, Default)]
+pub struct SystemLookup {
+    running: Arc<AtomicUsize>,
+}
+
+impl SystemLookup {
+    /// No more threads than this, also when every one of them hangs beyond its deadline.
+    const MAX_THREADS: usize = 256;
+}
+
+#[async_trait]
+impl Lookup for SystemLookup {
+    async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let slot = Slot::take(&self.running)
+            .ok_or_else(|| io::Error::other("too many lookups hang in the system's resolver"))?;
+        let (answer, wait) = oneshot::channel();
+        let query = (name.to_owned(), 0);
+        thread::Builder::new().name("resolve".to_owned()).spawn(move || {
+            let found = query.to_socket_addrs().map(|list| list.map(|found| found.ip()).collect());
+            drop(slot);
+            // Nobody waits any more when the deadline has passed.
+            let _ = answer.send(found);
+        })?;
+        wait.await.map_err(|_| io::Error::other("the lookup thread ended without an answer"))?
+    }
+}
+
+/// The right to one thread; given back when dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(running: &Arc<AtomicUsize>) -> Option<Self> {
+        let slot = Self(Arc::clone(running));
+        (running.fetch_add(1, Ordering::Relaxed) < SystemLookup::MAX_THREADS).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_resolver_knows_localhost() {
+        let found = SystemLookup::default().lookup("localhost").await.unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_full_house_of_hanging_lookups_is_an_error_and_no_further_thread() {
+        let system = SystemLookup { running: Arc::new(AtomicUsize::new(SystemLookup::MAX_THREADS)) };
+        assert!(system.lookup("localhost").await.is_err());
+        assert_eq!(system.running.load(Ordering::Relaxed), SystemLookup::MAX_THREADS);
+    }
+}

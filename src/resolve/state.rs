@@ -1,0 +1,216 @@
+//! What is known of every name, and which address each endpoint uses. No clock and no lookups in
+//! here: both come in as arguments.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::choose::{PATIENCE, choose};
+use super::{Resolution, ResolveError};
+use crate::model::{Endpoint, Host};
+
+/// A lookup on demand starts no sooner than this after the last one.
+const MIN_REFRESH: Duration = Duration::from_secs(10);
+/// The first retry after a failure; doubled each time, up to the interval.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// After this long without complaint an address counts as good again.
+const GOOD_AGAIN: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    names: BTreeMap<String, Name>,
+    endpoints: HashMap<Endpoint, Option<Choice>>,
+    changed: BTreeSet<String>,
+}
+
+/// One name.
+#[derive(Debug)]
+struct Name {
+    /// Of the last good answer.
+    candidates: Vec<IpAddr>,
+    error: Option<String>,
+    at: Option<Timestamp>,
+    /// When to look up next.
+    due: Instant,
+    started: Option<Instant>,
+    running: bool,
+    failures: u32,
+    /// The last lookup ran into its deadline.
+    hangs: bool,
+}
+
+/// The address that an endpoint uses.
+#[derive(Debug)]
+struct Choice {
+    address: IpAddr,
+    since: Instant,
+    /// How often it was moved since it was last good.
+    moves: u32,
+    complained: Instant,
+}
+
+impl Choice {
+    fn new(address: IpAddr, now: Instant) -> Self {
+        Self { address, since: now, moves: 0, complained: now }
+    }
+
+    /// How much longer than [`PATIENCE`] this address is kept, so that a peer that is simply gone is
+    /// not chased from address to address twice a minute for ever.
+    fn extra_patience(&self, candidates: usize) -> Duration {
+        let rounds = usize::try_from(self.moves).unwrap_or(usize::MAX) / candidates.max(1);
+        PATIENCE * ((1 << rounds.min(4)) - 1)
+    }
+}
+
+/// A lookup to make.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) name: String,
+    pub(super) hangs: bool,
+}
+
+impl State {
+    pub(super) fn watch<'a>(&mut self, endpoints: impl IntoIterator<Item = &'a Endpoint>, now: Instant) {
+        let mut known = std::mem::take(&mut self.endpoints);
+        let mut wanted = BTreeSet::new();
+        for endpoint in endpoints {
+            let Host::Name(name) = &endpoint.host else { continue };
+            wanted.insert(name.clone());
+            self.names.entry(name.clone()).or_insert_with(|| Name::new(now));
+            let choice = known.remove(endpoint).flatten();
+            self.endpoints.insert(endpoint.clone(), choice);
+        }
+        self.names.retain(|name, _| wanted.contains(name));
+        self.changed.retain(|name| wanted.contains(name));
+        for name in wanted {
+            self.choose_all(&name, now);
+        }
+    }
+
+    pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {
+        let choice = self.endpoints.get(endpoint).and_then(Option::as_ref);
+        let name = match &endpoint.host {
+            Host::Name(name) => self.names.get(name),
+            Host::Address(_) => None,
+        };
+        Resolution {
+            address: choice.map(|choice| SocketAddr::new(choice.address, endpoint.port.get())),
+            error: name.and_then(|name| name.error.clone()),
+            at: name.and_then(|name| name.at),
+        }
+    }
+
+    pub(super) fn refresh(&mut self, name: &str, now: Instant) {
+        if let Some(name) = self.names.get_mut(name) {
+            let earliest = name.started.map_or(now, |started| started + MIN_REFRESH);
+            name.due = name.due.min(earliest.max(now));
+        }
+    }
+
+    /// Moves the endpoint on when its address has had its time. Says whether it moved.
+    pub(super) fn next(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
+        let Host::Name(host) = &endpoint.host else { return false };
+        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else { return false };
+        let Some(Some(choice)) = self.endpoints.get_mut(endpoint) else { return false };
+        if now.saturating_duration_since(choice.complained) >= GOOD_AGAIN {
+            choice.moves = 0;
+        }
+        choice.complained = now;
+        let stale_since = choice.since + choice.extra_patience(candidates.len());
+        match choose(candidates, Some(choice.address), Some(stale_since), now) {
+            Some(address) if address != choice.address => {
+                *choice = Choice { address, since: now, moves: choice.moves + 1, complained: now };
+                self.changed.insert(host.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the lookups that are due; each counts as running until [`State::record`].
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Due> {
+        let due = self.names.iter_mut().filter(|(_, name)| !name.running && name.due <= now);
+        due.map(|(text, name)| {
+            (name.running, name.started) = (true, Some(now));
+            Due { name: text.clone(), hangs: name.hangs }
+        })
+        .collect()
+    }
+
+    /// When the next lookup is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.names.values().filter(|name| !name.running).map(|name| name.due).min()
+    }
+
+    /// Takes in how a lookup ended. Says whether anything is another than before.
+    pub(super) fn record(
+        &mut self,
+        host: &str,
+        answer: Result<Vec<IpAddr>, ResolveError>,
+        (now, at): (Instant, Timestamp),
+        interval: Duration,
+    ) -> bool {
+        // It is no longer watched when it is not there.
+        let Some(name) = self.names.get_mut(host) else { return false };
+        let error_before = name.error.is_some();
+        (name.running, name.at) = (false, Some(at));
+        name.take(answer, now, interval);
+        if error_before != name.error.is_some() {
+            self.changed.insert(host.to_owned());
+        }
+        self.choose_all(host, now);
+        self.changed.contains(host)
+    }
+
+    pub(super) fn take_changed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Chooses again for every endpoint of the name; none is moved without need.
+    fn choose_all(&mut self, host: &str, now: Instant) {
+        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else { return };
+        let of_host = |endpoint: &Endpoint| matches!(&endpoint.host, Host::Name(name) if name == host);
+        for (_, choice) in self.endpoints.iter_mut().filter(|(endpoint, _)| of_host(endpoint)) {
+            let current = choice.as_ref().map(|choice| choice.address);
+            let chosen = choose(candidates, current, None, now);
+            if chosen.is_some() && chosen != current {
+                *choice = chosen.map(|address| Choice::new(address, now));
+                self.changed.insert(host.to_owned());
+            }
+        }
+    }
+}
+
+impl Name {
+    fn new(now: Instant) -> Self {
+        Self {
+            candidates: Vec::new(),
+            error: None,
+            at: None,
+            due: now,
+            started: None,
+            running: false,
+            failures: 0,
+            hangs: false,
+        }
+    }
+
+    fn take(&mut self, answer: Result<Vec<IpAddr>, ResolveError>, now: Instant, interval: Duration) {
+        self.hangs = matches!(answer, Err(ResolveError::Deadline { .. }));
+        match answer {
+            Ok(candidates) => {
+                (self.candidates, self.error, self.failures) = (candidates, None, 0);
+                self.due = now + interval;
+            }
+            Err(error) => {
+                self.error = Some(error.to_string());
+                // Soon again: after a boot the network may be seconds away.
+                self.due = now + interval.min(FIRST_RETRY * (1 << self.failures.min(6)));
+                self.failures = self.failures.saturating_add(1);
+            }
+        }
+    }
+}

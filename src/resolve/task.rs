@@ -1,0 +1,108 @@
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::state::Due;
+use super::{Lookup, ResolveError, ResolverSettings, Shared, candidates};
+
+/// How long a lookup holds up those that wait to start. Answers come within milliseconds; whoever
+/// takes longer goes on beside the others, so that a hundred hanging names delay a good one by
+/// seconds and not by minutes.
+const GRACE: Duration = Duration::from_secs(1);
+/// How many of the names that ran into the deadline last time are tried at the same time.
+const HANGING: usize = 4;
+
+/// Looks names up when they are due, until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: ResolverSettings) {
+    let lanes = Lanes {
+        quick: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+        hanging: Arc::new(Semaphore::new(HANGING)),
+    };
+    let mut running = JoinSet::new();
+    loop {
+        for due in shared.state().take_due(Instant::now()) {
+            let (lookup, lane) = (Arc::clone(&lookup), lanes.of(&due));
+            running
+                .spawn(async move { (due.name.clone(), one(&*lookup, due, lane, settings.deadline).await) });
+        }
+        let next = shared.state().next_due();
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            Some(ended) = running.join_next() => {
+                if let Ok((name, answer)) = ended {
+                    record(&shared, &name, answer, settings.interval);
+                }
+            }
+        }
+    }
+}
+
+fn record(shared: &Shared, name: &str, answer: Result<Vec<IpAddr>, ResolveError>, interval: Duration) {
+    if let Err(error) = &answer {
+        tracing::debug!(name, %error, "endpoint name not resolved");
+    }
+    let jittered = interval.mul_f64(rand::rng().random_range(0.9..1.1));
+    if shared.state().record(name, answer, (Instant::now(), Timestamp::now()), jittered) {
+        shared.changed.notify_one();
+    }
+}
+
+struct Lanes {
+    quick: Arc<Semaphore>,
+    hanging: Arc<Semaphore>,
+}
+
+/// Where a lookup waits for its turn, and whether it lets others pass when it is slow.
+struct Lane(Arc<Semaphore>, bool);
+
+impl Lanes {
+    fn of(&self, due: &Due) -> Lane {
+        if due.hangs { Lane(Arc::clone(&self.hanging), false) } else { Lane(Arc::clone(&self.quick), true) }
+    }
+}
+
+async fn one(
+    lookup: &dyn Lookup,
+    due: Due,
+    Lane(lane, lets_pass): Lane,
+    deadline: Duration,
+) -> Result<Vec<IpAddr>, ResolveError> {
+    let name = due.name;
+    // The semaphores are never closed.
+    let permit = lane.acquire_owned().await.ok();
+    let asked = timeout(deadline, lookup.lookup(&name));
+    let answer = if lets_pass { release_after_grace(asked, permit).await } else { asked.await };
+    match answer {
+        Err(_) => Err(ResolveError::Deadline { name, seconds: deadline.as_secs() }),
+        Ok(Err(source)) => Err(ResolveError::Failed { name, source }),
+        Ok(Ok(found)) => usable(name, found),
+    }
+}
+
+async fn release_after_grace<T>(work: impl Future<Output = T>, permit: Option<OwnedSemaphorePermit>) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = sleep(GRACE) => drop(permit),
+    }
+    work.await
+}
+
+fn usable(name: String, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, ResolveError> {
+    let usable = candidates(found.iter().copied());
+    if usable.is_empty() {
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        return Err(ResolveError::Unusable { name, found: found.join(", ") });
+    }
+    Ok(usable)
+}

@@ -1,0 +1,285 @@
+use jiff::Timestamp;
+
+use super::Conditions;
+use crate::bird::{BgpState, Protocol};
+use crate::document::{BgpStatus, ConditionType as About, Phase, StatusBody, TunnelStatus};
+use crate::model::{AdminState, PublicKey};
+use crate::plan::HANDSHAKE_FRESH_SECONDS;
+use crate::plan::kernel_view::{Link, WireGuardPeer};
+
+/// Whether a document was accepted, and what is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is valid.
+    Valid,
+    /// It is not, and what was in force stays. The text names the field and the reason.
+    Invalid(String),
+    /// Another object has what it claims.
+    Clash(String),
+    /// Something it needs is not known yet: who this router is.
+    Waiting(String),
+}
+
+/// What was read back about a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelFacts<'a> {
+    /// The link, when it is there and ours.
+    pub link: Option<&'a Link>,
+    /// The peer that it should have, for WireGuard.
+    pub peer: Option<PublicKey>,
+    /// Steps that the kernel still needs, as a text; none when it is as wanted.
+    pub missing: Option<&'a str>,
+    /// Why the last attempt failed.
+    pub error: Option<&'a str>,
+}
+
+/// What was read back about BIRD.
+#[derive(Debug, Clone, Copy)]
+pub struct BirdFacts<'a> {
+    /// Whether BIRD answers.
+    pub running: bool,
+    /// Whether it has loaded what is on disk, and the session's text is there.
+    pub loaded: bool,
+    /// BIRD's words, when it refused the session.
+    pub refused: Option<&'a str>,
+    /// The protocols of the session that BIRD has.
+    pub protocols: &'a [Protocol],
+    /// How many it should have.
+    pub expected: usize,
+}
+
+/// Everything a session's status is made of.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// The generation of the document.
+    pub generation: u64,
+    /// Whether the document was accepted.
+    pub acceptance: Acceptance,
+    /// What the administrator wants.
+    pub admin_state: AdminState,
+    /// Whether an override says to write nothing.
+    pub paused: Option<&'a str>,
+    /// Whether the object's removal waits for approval.
+    pub held: Option<&'a str>,
+    /// The tunnel.
+    pub tunnel: TunnelFacts<'a>,
+    /// Whether the object has a tunnel of its own.
+    pub has_tunnel: bool,
+    /// BIRD; none for an object that has no part in it.
+    pub bird: Option<BirdFacts<'a>>,
+    /// The fields that an override sets.
+    pub overridden: Vec<String>,
+    /// Round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// The steps just taken; empty when there were none.
+    pub steps: Vec<String>,
+    /// The status of the last time.
+    pub before: &'a StatusBody,
+}
+
+/// The status of an object.
+pub fn assess(facts: &Facts<'_>) -> StatusBody {
+    let mut conditions = Conditions::new(&facts.before.conditions, facts.now);
+    accepted(facts, &mut conditions);
+    let wanted = facts.admin_state == AdminState::Enabled;
+    if wanted {
+        if facts.has_tunnel {
+            tunnel(facts, &mut conditions);
+        }
+        if let Some(bird) = &facts.bird {
+            bird_configured(bird, &mut conditions);
+            established(bird, &mut conditions);
+            limits(bird, &mut conditions);
+        }
+    }
+    if let Some(held) = facts.held {
+        conditions.set(About::RemovalHeld, true, "GuardTripped", held);
+    }
+    StatusBody {
+        observed_generation: facts.generation,
+        phase: phase(facts, &conditions),
+        last_error: last_error(facts),
+        conditions: conditions.into_vec(),
+        overridden: facts.overridden.clone(),
+        tunnel: facts.tunnel.link.map(|link| tunnel_status(link, facts.tunnel.peer)),
+        bgp: facts.bird.as_ref().filter(|_| wanted).map(bgp_status),
+        rtt_ms: facts.rtt_ms,
+        last_steps: if facts.steps.is_empty() {
+            facts.before.last_steps.clone()
+        } else {
+            facts.steps.clone()
+        },
+    }
+}
+
+fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
+    match &facts.acceptance {
+        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", ""),
+        Acceptance::Invalid(why) => conditions.set(About::Accepted, false, "Invalid", why),
+        Acceptance::Clash(why) => conditions.set(About::Accepted, false, "Clash", why),
+        Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),
+    }
+}
+
+fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
+    let tunnel = &facts.tunnel;
+    match (tunnel.error, tunnel.missing, tunnel.link) {
+        (Some(error), _, _) => conditions.set(About::TunnelConfigured, false, "Failed", error),
+        (None, Some(missing), _) => conditions.set(About::TunnelConfigured, false, "Drift", missing),
+        (None, None, None) => conditions.set(About::TunnelConfigured, false, "Missing", "there is no link"),
+        (None, None, Some(_)) => conditions.set(About::TunnelConfigured, true, "AsWanted", ""),
+    }
+    let Some(peer) = peer_of(tunnel.link, tunnel.peer) else { return };
+    match peer.last_handshake {
+        None => conditions.set(About::HandshakeRecent, false, "Never", "the peer has never answered"),
+        Some(at) => {
+            let recent = facts.now.as_second() - at.as_second() < HANDSHAKE_FRESH_SECONDS;
+            let (reason, message) =
+                if recent { ("Recent", "") } else { ("Stale", "no handshake for more than three minutes") };
+            conditions.set(About::HandshakeRecent, recent, reason, message);
+        }
+    }
+}
+
+fn peer_of(link: Option<&Link>, key: Option<PublicKey>) -> Option<&WireGuardPeer> {
+    link?.wireguard.as_ref()?.peers.get(&key?)
+}
+
+fn bird_configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
+    let about = About::BirdConfigured;
+    if let Some(message) = bird.refused {
+        conditions.set(about, false, "Refused", message);
+    } else if !bird.running {
+        conditions.unknown(about, "NotRunning", "BIRD does not answer on its control socket");
+    } else if !bird.loaded || bird.protocols.len() < bird.expected {
+        conditions.set(about, false, "NotLoaded", "BIRD has not loaded the session yet");
+    } else {
+        conditions.set(about, true, "Loaded", "");
+    }
+}
+
+fn established(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
+    if !bird.running {
+        conditions.unknown(About::BgpEstablished, "NotRunning", "BIRD does not answer on its control socket");
+        return;
+    }
+    let down = bird.protocols.iter().find(|protocol| !protocol.is_established());
+    match down {
+        Some(protocol) => {
+            let state = state_word(protocol);
+            let error = error_of(protocol).map(|error| format!(": {error}")).unwrap_or_default();
+            conditions.set(
+                About::BgpEstablished,
+                false,
+                "NotEstablished",
+                format!("{} is {state}{error}", protocol.name),
+            );
+        }
+        None if bird.protocols.is_empty() => {
+            conditions.set(About::BgpEstablished, false, "NoProtocol", "BIRD has no such session");
+        }
+        None => conditions.set(About::BgpEstablished, true, "Established", ""),
+    }
+}
+
+fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
+    let channels = bird.protocols.iter().flat_map(|p| p.channels.iter().map(move |c| (p, c)));
+    let hit = channels.flat_map(|(protocol, channel)| {
+        let named = [
+            ("import", &channel.import_limit),
+            ("receive", &channel.receive_limit),
+            ("export", &channel.export_limit),
+        ];
+        named.into_iter().filter_map(move |(word, limit)| {
+            let limit = limit.as_ref().filter(|limit| limit.hit)?;
+            Some(format!("{} {}: {word} limit of {} exceeded", protocol.name, channel.name, limit.limit))
+        })
+    });
+    let hit: Vec<_> = hit.collect();
+    let reason = if hit.is_empty() { "BelowLimits" } else { "LimitExceeded" };
+    conditions.set(About::WithinLimits, hit.is_empty(), reason, hit.join("; "));
+}
+
+fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
+    if facts.paused.is_some() {
+        return Phase::Paused;
+    }
+    if conditions.fails(About::Accepted) || failed(facts) {
+        return Phase::Error;
+    }
+    match facts.admin_state {
+        AdminState::Absent => return Phase::Deleting,
+        AdminState::Disabled | AdminState::Pending => return Phase::Pending,
+        AdminState::Enabled => {}
+    }
+    if matches!(facts.acceptance, Acceptance::Waiting(_)) {
+        return Phase::Pending;
+    }
+    let bird = facts.bird.is_none() || conditions.holds(About::BirdConfigured);
+    let tunnel = !facts.has_tunnel || conditions.holds(About::TunnelConfigured);
+    if !tunnel || !bird {
+        return Phase::Configuring;
+    }
+    let worrying = conditions.fails(About::HandshakeRecent) || conditions.fails(About::WithinLimits);
+    match (conditions.holds(About::BgpEstablished), worrying) {
+        (true, false) => Phase::Established,
+        (true, true) => Phase::Degraded,
+        (false, _) => Phase::Configured,
+    }
+}
+
+/// Whether the kernel or BIRD refused.
+fn failed(facts: &Facts<'_>) -> bool {
+    facts.tunnel.error.is_some() || facts.bird.is_some_and(|bird| bird.refused.is_some())
+}
+
+fn last_error(facts: &Facts<'_>) -> Option<String> {
+    let refused =
+        facts.bird.and_then(|bird| bird.refused).map(|text| format!("BIRD configuration failed: {text}"));
+    match &facts.acceptance {
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
+        Acceptance::Valid | Acceptance::Waiting(_) => facts.tunnel.error.map(str::to_owned).or(refused),
+    }
+}
+
+fn tunnel_status(link: &Link, key: Option<PublicKey>) -> TunnelStatus {
+    let peer = peer_of(Some(link), key);
+    TunnelStatus {
+        last_handshake: peer.and_then(|peer| peer.last_handshake),
+        rx_bytes: peer.map_or(0, |peer| peer.rx_bytes),
+        tx_bytes: peer.map_or(0, |peer| peer.tx_bytes),
+        endpoint: peer.and_then(|peer| peer.endpoint).map(|endpoint| endpoint.to_string()),
+    }
+}
+
+/// Of several BGP sessions the worst speaks for all; routes add up over both families.
+fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
+    let worst = bird.protocols.iter().find(|p| !p.is_established()).or(bird.protocols.first());
+    let routes = || bird.protocols.iter().flat_map(|p| &p.channels).filter_map(|c| c.routes.as_ref());
+    BgpStatus {
+        state: worst.map_or("down", state_word).to_owned(),
+        since: worst.and_then(|p| p.since).and_then(|since| Timestamp::from_second(since).ok()),
+        routes_imported: routes().map(|routes| routes.imported).sum(),
+        routes_exported: routes().map(|routes| routes.exported).sum(),
+        last_error: worst.and_then(error_of),
+    }
+}
+
+/// The state's word in a report (semantics, section 3).
+fn state_word(protocol: &Protocol) -> &'static str {
+    match protocol.bgp.as_ref().map(|bgp| &bgp.state) {
+        Some(BgpState::Established) => "established",
+        Some(BgpState::Active | BgpState::Passive) => "active",
+        Some(BgpState::Connect) => "connect",
+        Some(BgpState::Idle) => "idle",
+        Some(BgpState::OpenSent) => "opensent",
+        Some(BgpState::OpenConfirm) => "openconfirm",
+        _ => "down",
+    }
+}
+
+fn error_of(protocol: &Protocol) -> Option<String> {
+    protocol.bgp.as_ref().and_then(|bgp| bgp.last_error.clone())
+}

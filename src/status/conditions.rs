@@ -1,0 +1,55 @@
+use jiff::Timestamp;
+
+use crate::document::{Condition, ConditionStatus, ConditionType};
+
+/// Collects conditions, and keeps the time of the last transition where nothing changed.
+#[derive(Debug)]
+pub struct Conditions<'a> {
+    before: &'a [Condition],
+    now: Timestamp,
+    found: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    /// Begins a new list beside the one of the last time.
+    pub fn new(before: &'a [Condition], now: Timestamp) -> Self {
+        Self { before, now, found: Vec::new() }
+    }
+
+    /// Adds a condition that holds, or does not.
+    pub fn set(&mut self, about: ConditionType, holds: bool, reason: &str, message: impl Into<String>) {
+        let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+        self.push(about, status, reason, message.into());
+    }
+
+    /// Adds a condition that nobody can tell.
+    pub fn unknown(&mut self, about: ConditionType, reason: &str, message: impl Into<String>) {
+        self.push(about, ConditionStatus::Unknown, reason, message.into());
+    }
+
+    fn push(&mut self, about: ConditionType, status: ConditionStatus, reason: &str, message: String) {
+        let same = self.before.iter().find(|c| c.condition_type == about && c.status == status);
+        self.found.push(Condition {
+            condition_type: about,
+            status,
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: same.map_or(self.now, |condition| condition.last_transition_time),
+        });
+    }
+
+    /// The list.
+    pub fn into_vec(self) -> Vec<Condition> {
+        self.found
+    }
+
+    /// Whether a condition in the list holds.
+    pub fn holds(&self, about: ConditionType) -> bool {
+        self.found.iter().any(|c| c.condition_type == about && c.status == ConditionStatus::True)
+    }
+
+    /// Whether a condition in the list is known not to hold.
+    pub fn fails(&self, about: ConditionType) -> bool {
+        self.found.iter().any(|c| c.condition_type == about && c.status == ConditionStatus::False)
+    }
+}

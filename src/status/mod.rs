@@ -1,0 +1,13 @@
+//! Conditions and phase of an object, from what was read back. Pure.
+//!
+//! Status is never what was intended: each sentence here is about something observed (semantics, section 6,
+//! rule 10). What changes all the time (bytes, handshakes, route counts) is part of a status, and is no
+//! reason to write one: see [`changed`].
+
+mod assess;
+mod changed;
+mod conditions;
+
+pub use assess::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+pub use changed::changed;
+pub use conditions::Conditions;

@@ -1,0 +1,94 @@
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::document::{ApiVersion, Kind, Metadata};
+use crate::model::InterfaceName;
+
+/// What is in force for one object. Written before the first step and removed after the last one, so
+/// it is also the finalizer: what it names is found again after a crash at any point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppliedDocument {
+    /// The version of the document's form.
+    pub api_version: ApiVersion,
+    /// What the object is.
+    pub kind: Kind,
+    /// Which object it is, and which generation of its document is in force.
+    pub metadata: Metadata,
+    /// What is in force.
+    pub applied: AppliedBody,
+}
+
+/// What is in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppliedBody {
+    /// Every interface that is or was claimed for the object and not yet proved gone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub interfaces: BTreeSet<InterfaceName>,
+    /// The link that is about to be created: a crash between creating and marking it leaves an unmarked
+    /// link of this name, which is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creating: Option<InterfaceName>,
+    /// BIRD's protocols of the object.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub protocols: BTreeSet<String>,
+    /// The override that shaped the specification.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<AppliedOverride>,
+    /// The effective specification last in force. It names files in `secrets/` and holds no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Value>,
+}
+
+/// The override that shaped what is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppliedOverride {
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The fields it sets, as `spec.tunnel.mtu`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+}
+
+impl AppliedDocument {
+    /// A document of the latest version.
+    pub fn new(kind: Kind, metadata: Metadata, applied: AppliedBody) -> Self {
+        Self { api_version: ApiVersion::V1, kind, metadata, applied }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{parse_value, to_yaml};
+    use serde_json::json;
+
+    #[test]
+    fn what_is_in_force_reads_back_as_written() {
+        let spec = json!({"asn": 4242421080u64, "description": "123", "tunnel": {"endpoint": "no", "mtu": 1420}, "x": [true, "true"], "t": "2027-01-31T00:00:00Z", "n": "~"});
+        let applied = AppliedBody {
+            interfaces: ["wg_1".parse().unwrap()].into(),
+            creating: Some("wg_2".parse().unwrap()),
+            protocols: ["bgp_1".to_owned()].into(),
+            overridden: Some(AppliedOverride {
+                reason: "y: #x".into(),
+                expires_at: None,
+                fields: vec!["spec.mtu".into()],
+            }),
+            spec: Some(spec),
+        };
+        let metadata = Metadata { name: "wg_1".parse().unwrap(), uid: None, generation: 3 };
+        let document = AppliedDocument::new(Kind::BgpSession, metadata, applied);
+        let text = to_yaml(&document).unwrap();
+        assert_eq!(parse_value::<AppliedDocument>(&text).unwrap(), document, "{text}");
+        assert_eq!(to_yaml(&parse_value::<AppliedDocument>(&text).unwrap()).unwrap(), text);
+    }
+}

@@ -1,0 +1,59 @@
+//! Files that are there whole or not at all.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::StoreError;
+
+/// What our temporary files start with: hidden, so that listings skip them, and ours, so that those a
+/// crash leaves behind can be swept.
+pub(super) const TEMPORARY: &str = ".moenet-tmp-";
+
+/// Replaces a file: temporary file in the same directory, fsync, rename, fsync of the directory.
+/// On any error the old file is as it was, and the temporary one is gone.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    replace(directory, path, bytes, mode).map_err(StoreError::io("write", path))
+}
+
+fn replace(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    // Created with 0600, so that a secret is never readable by others, not even for a moment.
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    if mode != 0o600 {
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+/// Makes a rename or removal in this directory survive a power cut.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Removes a file. `false`: it was not there.
+pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            let directory = path.parent().unwrap_or(Path::new("."));
+            sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("remove", path)(error)),
+    }
+}
+
+/// Removes the temporary files that a crash left in a directory. What cannot be removed does no harm.
+pub(super) fn sweep(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Documents that were parsed once and have not changed since.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::document::{self, Document, DocumentError, Spec, parse_value};
+
+use super::read::{self, Fingerprint, Text, TextHash};
+use super::{AppliedDocument, Place};
+
+/// A document as it stands in its file.
+#[derive(Debug, Clone)]
+pub struct Stored<D> {
+    /// The document.
+    pub document: D,
+    /// The SHA-256 of the file's text.
+    pub hash: TextHash,
+    /// The file.
+    pub path: PathBuf,
+    /// The user who owns the file, as a number.
+    pub owner: u32,
+}
+
+/// A document that is there: valid, or the reason why it is not.
+pub type Slot<S> = Result<Arc<Stored<Document<S>>>, DocumentError>;
+
+/// What a file of the state directory is parsed into.
+pub(super) trait Parsed: Sized {
+    fn parse(text: &str, place: &Place) -> Result<Self, DocumentError>;
+}
+
+impl<S: Spec> Parsed for Document<S> {
+    fn parse(text: &str, place: &Place) -> Result<Self, DocumentError> {
+        let document: Self = document::parse(text)?;
+        check_name(place, document.metadata.name.as_str())?;
+        Ok(document)
+    }
+}
+
+impl Parsed for AppliedDocument {
+    fn parse(text: &str, place: &Place) -> Result<Self, DocumentError> {
+        let document: Self = parse_value(text)?;
+        check_name(place, document.metadata.name.as_str())?;
+        if document.kind != place.kind {
+            let message =
+                format!("kind: a document in this place is a {}, not {}", place.kind, document.kind);
+            return Err(field_error("kind", message));
+        }
+        Ok(document)
+    }
+}
+
+/// The name in a document is the name of its file; a kind with one document is free in it.
+fn check_name(place: &Place, name: &str) -> Result<(), DocumentError> {
+    if place.kind.is_single() || name == place.name.as_str() {
+        return Ok(());
+    }
+    let case =
+        if name.eq_ignore_ascii_case(place.name.as_str()) { " (upper and lower case differ)" } else { "" };
+    let message =
+        format!("metadata.name: is {name}, but the file is {}.yaml{case}; rename one of them", place.name);
+    Err(field_error("metadata.name", message))
+}
+
+fn field_error(field: &str, message: String) -> DocumentError {
+    DocumentError { file: None, location: None, field: field.to_owned(), message }
+}
+
+/// One file as it was last parsed.
+#[derive(Debug)]
+struct Entry<D> {
+    fingerprint: Fingerprint,
+    settled: bool,
+    hash: TextHash,
+    slot: Result<Arc<Stored<D>>, DocumentError>,
+    seen: bool,
+}
+
+/// The files of one tree and kind.
+#[derive(Debug)]
+pub(super) struct Cache<D> {
+    entries: HashMap<PathBuf, Entry<D>>,
+    /// How many texts were parsed.
+    pub(super) parsed: u64,
+}
+
+impl<D> Default for Cache<D> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), parsed: 0 }
+    }
+}
+
+impl<D: Parsed> Cache<D> {
+    /// The document in a file; `None` when there is no file. Parses only what changed.
+    pub(super) fn look(
+        &mut self,
+        path: &Path,
+        place: &Place,
+    ) -> Option<Result<Arc<Stored<D>>, DocumentError>> {
+        match read::regular(path) {
+            Ok(None) => return None,
+            Err(error) => return Some(Err(error)),
+            Ok(Some(metadata)) => {
+                let fingerprint = Fingerprint::of(&metadata);
+                if let Some(entry) = self.entries.get_mut(path)
+                    && entry.settled
+                    && entry.fingerprint == fingerprint
+                {
+                    entry.seen = true;
+                    return Some(entry.slot.clone());
+                }
+            }
+        }
+        match read::text(path) {
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+            Ok(Some(text)) => Some(self.take(path, place, &text)),
+        }
+    }
+
+    fn take(&mut self, path: &Path, place: &Place, text: &Text) -> Result<Arc<Stored<D>>, DocumentError> {
+        let settled = text.fingerprint.settled();
+        if let Some(entry) = self.entries.get_mut(path)
+            && entry.hash == text.hash
+        {
+            (entry.fingerprint, entry.settled, entry.seen) = (text.fingerprint, settled, true);
+            return entry.slot.clone();
+        }
+        self.parsed += 1;
+        let slot = D::parse(&text.text, place).map_err(|error| error.in_file(path)).map(|document| {
+            Arc::new(Stored { document, hash: text.hash, path: path.to_owned(), owner: text.owner })
+        });
+        let entry =
+            Entry { fingerprint: text.fingerprint, settled, hash: text.hash, slot: slot.clone(), seen: true };
+        self.entries.insert(path.to_owned(), entry);
+        slot
+    }
+
+    /// Forgets the files that were not looked at since the last call.
+    pub(super) fn forget_unseen(&mut self) {
+        self.entries.retain(|_, entry| std::mem::take(&mut entry.seen));
+    }
+}

@@ -1,0 +1,288 @@
+//! Listing the state directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::document::{
+    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, Spec,
+};
+use crate::model::ObjectName;
+
+use super::cache::{Cache, Parsed, Slot, Stored};
+use super::inplace::{Edit, edit};
+use super::place::folder;
+use super::{AppliedDocument, Area, Place, read};
+
+/// The folder with what the sync last wrote, to tell an edit by hand from it.
+pub(super) const SYNCED: &str = ".synced";
+
+/// Everything in the state directory, as it was at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Who this router is.
+    pub node: Option<Slot<NodeSpec>>,
+    /// Filters, limits, RPKI and classes.
+    pub policy: Option<Slot<RoutingPolicySpec>>,
+    /// Drained or not.
+    pub maintenance: Option<Slot<MaintenanceSpec>>,
+    /// The external peerings. A file that is no valid document is here as its error.
+    pub sessions: BTreeMap<ObjectName, Slot<BgpSessionSpec>>,
+    /// The backbone tunnels.
+    pub mesh: BTreeMap<ObjectName, Slot<MeshPeerSpec>>,
+    /// The internal BGP neighbours.
+    pub ibgp: BTreeMap<ObjectName, Slot<IbgpPeerSpec>>,
+    /// The operator's exceptions, by the object they are about.
+    pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
+    /// What is in force.
+    pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
+    /// Synced documents that were edited or deleted by hand; see [`super::Store::absorb`].
+    pub edits: Vec<Edit>,
+    /// All that is wrong, with its file; what is in a map as an error is here too.
+    pub problems: Vec<DocumentError>,
+    /// Whether absence proves anything. While `false`, a document or override that is not listed may
+    /// still be wanted: a folder could not be read, or vanished, or the directory is new.
+    pub complete: bool,
+}
+
+/// The parsed documents of all kinds.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    node: Pair<NodeSpec>,
+    policy: Pair<RoutingPolicySpec>,
+    maintenance: Pair<MaintenanceSpec>,
+    sessions: Pair<BgpSessionSpec>,
+    mesh: Pair<MeshPeerSpec>,
+    ibgp: Pair<IbgpPeerSpec>,
+    overrides: Cache<Document<OverrideSpec>>,
+    applied: Cache<AppliedDocument>,
+}
+
+/// The documents of a kind, and what the sync last wrote of them.
+#[derive(Debug)]
+struct Pair<S> {
+    now: Cache<Document<S>>,
+    synced: Cache<Document<S>>,
+}
+
+impl<S> Default for Pair<S> {
+    fn default() -> Self {
+        Self { now: Cache::default(), synced: Cache::default() }
+    }
+}
+
+impl Caches {
+    /// How many texts were parsed so far.
+    pub(super) fn parsed(&self) -> u64 {
+        self.node.parsed()
+            + self.policy.parsed()
+            + self.maintenance.parsed()
+            + self.sessions.parsed()
+            + self.mesh.parsed()
+            + self.ibgp.parsed()
+            + self.overrides.parsed
+            + self.applied.parsed
+    }
+
+    /// Lists everything.
+    pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool) -> Snapshot {
+        let mut listing =
+            Listing { dir, missing_is_empty, problems: Vec::new(), edits: Vec::new(), complete: true };
+        let mut snapshot = Snapshot {
+            node: listing.documents(&mut self.node).into_values().next(),
+            policy: listing.documents(&mut self.policy).into_values().next(),
+            maintenance: listing.documents(&mut self.maintenance).into_values().next(),
+            sessions: listing.documents(&mut self.sessions),
+            mesh: listing.documents(&mut self.mesh),
+            ibgp: listing.documents(&mut self.ibgp),
+            overrides: listing.tree(Area::Overrides, &mut self.overrides),
+            ..Snapshot::default()
+        };
+        let applied = listing.tree(Area::Applied, &mut self.applied);
+        snapshot.applied = applied.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))).collect();
+        (snapshot.problems, snapshot.edits, snapshot.complete) =
+            (listing.problems, listing.edits, listing.complete);
+        snapshot
+    }
+}
+
+impl<S: Spec> Pair<S> {
+    fn parsed(&self) -> u64 {
+        self.now.parsed + self.synced.parsed
+    }
+}
+
+/// One pass over the directory.
+struct Listing<'a> {
+    dir: &'a Path,
+    missing_is_empty: bool,
+    problems: Vec<DocumentError>,
+    edits: Vec<Edit>,
+    complete: bool,
+}
+
+type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
+type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
+
+impl Listing<'_> {
+    /// The documents of a kind, compared with what the sync last wrote.
+    fn documents<S: Spec>(&mut self, pair: &mut Pair<S>) -> BTreeMap<ObjectName, Slot<S>> {
+        let complete = self.complete;
+        self.complete = true;
+        let found = self.folder(Area::Documents, S::KIND, &mut pair.now);
+        let folder_complete = std::mem::replace(&mut self.complete, complete);
+        self.complete &= folder_complete;
+        for (name, synced) in self.synced(S::KIND, &mut pair.synced) {
+            let now = found.get(&name);
+            if now.is_none() && !folder_complete {
+                continue;
+            }
+            self.edits.extend(edit(Place::document(S::KIND, &name), &synced.document, now));
+        }
+        found
+    }
+
+    /// What the sync last wrote. What cannot be read is left out: no edit is inferred from it.
+    fn synced<S: Spec>(
+        &self,
+        kind: Kind,
+        cache: &mut Cache<Document<S>>,
+    ) -> Vec<(ObjectName, Arc<Stored<Document<S>>>)> {
+        let base = self.dir.join(SYNCED);
+        let names = match kind.is_single() {
+            true => [Place::single(Area::Documents, kind).name].into(),
+            false => names(&base.join(kind.folder())).map(|listed| listed.names).unwrap_or_default(),
+        };
+        let found = names.into_iter().filter_map(|name| {
+            let place = Place::document(kind, &name);
+            let stored = cache.look(&base.join(place.relative()), &place)?.ok()?;
+            Some((name, stored))
+        });
+        let found = found.collect();
+        cache.forget_unseen();
+        found
+    }
+
+    /// The documents of all kinds in a tree.
+    fn tree<D: Parsed>(
+        &mut self,
+        area: Area,
+        cache: &mut Cache<D>,
+    ) -> BTreeMap<(Kind, ObjectName), Outcome<D>> {
+        let mut all = BTreeMap::new();
+        for kind in super::place::PLACED {
+            let found = self.files(area, kind, cache);
+            all.extend(found.into_iter().map(|(name, slot)| ((kind, name), slot)));
+        }
+        cache.forget_unseen();
+        all
+    }
+
+    fn folder<D: Parsed>(&mut self, area: Area, kind: Kind, cache: &mut Cache<D>) -> Found<D> {
+        let found = self.files(area, kind, cache);
+        cache.forget_unseen();
+        found
+    }
+
+    fn files<D: Parsed>(&mut self, area: Area, kind: Kind, cache: &mut Cache<D>) -> Found<D> {
+        let mut found = BTreeMap::new();
+        for name in self.names(area, kind) {
+            let place = Place::new(area, kind, &name);
+            if let Some(slot) = cache.look(&self.dir.join(place.relative()), &place) {
+                self.problems.extend(slot.as_ref().err().cloned());
+                found.insert(name, slot);
+            }
+        }
+        self.misnamed(area, kind, &mut found);
+        found
+    }
+
+    /// The names of the documents of a kind in a tree.
+    fn names(&mut self, area: Area, kind: Kind) -> BTreeSet<ObjectName> {
+        if kind.is_single() {
+            return [Place::single(area, kind).name].into();
+        }
+        let path = self.dir.join(folder(area, kind));
+        match names(&path) {
+            Ok(listed) => {
+                self.problems.extend(listed.problems);
+                listed.names
+            }
+            Err(error) if self.missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => {
+                BTreeSet::new()
+            }
+            Err(error) => {
+                self.complete = false;
+                let message = format!("cannot be listed ({error}); nothing is removed while that is so");
+                self.problems.push(read::error(&path, message));
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// A document whose file ends in `.yml` is there and not valid; it is not absent.
+    fn misnamed<D>(&mut self, area: Area, kind: Kind, found: &mut Found<D>) {
+        let path = self.dir.join(folder(area, kind));
+        let single = Place::single(area, kind).name;
+        for file in misnamed(&path) {
+            let Some(name) = file.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.parse().ok())
+            else {
+                continue;
+            };
+            if kind.is_single() && name != single {
+                continue;
+            }
+            let error = read::error(&file, "documents end in .yaml, not .yml; rename it");
+            self.problems.push(error.clone());
+            found.entry(name).or_insert(Err(error));
+        }
+    }
+}
+
+/// The names of the documents in a folder, and the files that look like documents and cannot be.
+struct Listed {
+    names: BTreeSet<ObjectName>,
+    problems: Vec<DocumentError>,
+}
+
+fn names(path: &Path) -> std::io::Result<Listed> {
+    // A linked folder could lead out of the state directory, and a change in it shows nowhere.
+    if fs::symlink_metadata(path)?.is_symlink() {
+        return Err(std::io::Error::other("it is a symbolic link, which is never followed"));
+    }
+    let mut listed = Listed { names: BTreeSet::new(), problems: Vec::new() };
+    for entry in fs::read_dir(path)? {
+        let file = entry?.file_name();
+        let file = Path::new(&file);
+        if !is_document(file) {
+            continue;
+        }
+        match file.file_stem().and_then(OsStr::to_str).unwrap_or("�").parse() {
+            Ok(name) => drop(listed.names.insert(name)),
+            Err(error) => listed.problems.push(read::error(&path.join(file), error.to_string())),
+        }
+    }
+    Ok(listed)
+}
+
+/// Whether a file is meant as a document. Editors' temporary files are not: `.x.yaml.swp`, `x.yaml~`,
+/// `.#x.yaml`, `4913`, `x.yaml.bak`, `x.yaml.tmp`, `sedQ1x2`.
+pub(super) fn is_document(file: &Path) -> bool {
+    let hidden = file.as_os_str().as_encoded_bytes().starts_with(b".");
+    !hidden && file.extension() == Some(OsStr::new("yaml"))
+}
+
+fn misnamed(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let files = entries.flatten().map(|entry| entry.path());
+    let wrong = |file: &PathBuf| {
+        file.extension() == Some(OsStr::new("yml"))
+            && file.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+    };
+    let mut files: Vec<PathBuf> = files.filter(wrong).collect();
+    files.sort();
+    files
+}

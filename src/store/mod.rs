@@ -1,0 +1,231 @@
+//! The state directory: list, write, lock, watch. Synchronous; callers use `spawn_blocking`.
+//!
+//! What goes wrong here must never read as "there is nothing": a file that is no document is present
+//! and invalid, a folder that cannot be listed makes the listing incomplete, and a directory that is
+//! not the one that was opened is an error. Symbolic links are never followed, except to the state
+//! directory itself: what they point to changes without an event, and the history would record the
+//! link instead of the content.
+
+mod applied;
+mod atomic;
+mod cache;
+mod error;
+mod identity;
+mod inplace;
+mod list;
+mod place;
+mod read;
+mod secrets;
+mod watch;
+mod write;
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use applied::{AppliedBody, AppliedDocument, AppliedOverride};
+pub use cache::{Slot, Stored};
+pub use error::StoreError;
+pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
+pub use list::Snapshot;
+pub use place::{Area, Place};
+pub use read::TextHash;
+pub use watch::{Hint, Watch, watch};
+pub use write::{Absorbed, Written};
+
+use identity::{Held, Marker};
+use list::{Caches, SYNCED};
+use place::{PLACED, folder};
+
+/// The folder of secrets.
+pub const SECRETS: &str = "secrets";
+/// The folder of reports that the Control Plane has not acknowledged.
+pub const OUTBOX: &str = "outbox";
+
+/// The state directory of one router.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    held: Option<Mutex<Held>>,
+    /// Held during a whole pass and a whole write, so that a listing never sees half a write.
+    caches: Mutex<Caches>,
+    writes: AtomicU64,
+}
+
+impl Store {
+    /// Opens the state directory for the agent: creates what is missing and takes the lock.
+    ///
+    /// # Errors
+    /// When another agent holds the lock, or when it cannot be created or read.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        create_folder(dir, 0o755)?;
+        let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
+        // A disk that is read-only has no lock file to create; what is there is run all the same.
+        let mut held = Held::take(&dir, Marker::read(&dir).unwrap_or_else(|| Marker::new(false)))?;
+        if Marker::read(&dir).is_none() {
+            held.marker.unproven = !has_documents(&dir);
+            held.marker.write(&dir)?;
+        } else if missing_folder(&dir) {
+            held.set_unproven(&dir, true)?;
+        }
+        create_layout(&dir)?;
+        let store =
+            Self { dir, held: Some(Mutex::new(held)), caches: Mutex::default(), writes: AtomicU64::new(0) };
+        store.sweep();
+        store.finish_writes()?;
+        Ok(store)
+    }
+
+    /// Opens the state directory for looking only: no lock, and nothing is created.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
+        identity::root(dir)?;
+        let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
+        Ok(Self { dir, held: None, caches: Mutex::default(), writes: AtomicU64::new(0) })
+    }
+
+    /// The state directory, without symbolic links.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file of a place.
+    pub fn path(&self, place: &Place) -> PathBuf {
+        self.dir.join(place.relative())
+    }
+
+    /// How many files were written or removed.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// How many texts were parsed; a pass over an unchanged directory parses none.
+    pub fn parsed(&self) -> u64 {
+        self.caches().parsed()
+    }
+
+    /// Lists and parses everything; what did not change since the last call is not parsed again.
+    ///
+    /// # Errors
+    /// When the directory is gone or is another than the one that was opened. Never an empty listing.
+    pub fn load(&self) -> Result<Snapshot, StoreError> {
+        let mut caches = self.caches();
+        let marker = match &self.held {
+            Some(held) => {
+                let mut held = lock(held);
+                held.verify(&self.dir)?;
+                Some(held.marker.clone())
+            }
+            None => {
+                identity::root(&self.dir)?;
+                Marker::read(&self.dir)
+            }
+        };
+        let mut snapshot = caches.load(&self.dir, marker.is_none());
+        snapshot.complete &= !marker.is_some_and(|marker| marker.unproven);
+        self.note_missing_folder();
+        Ok(snapshot)
+    }
+
+    /// Says that the documents are all there: the sync has written a complete listing, or an operator
+    /// has approved. Until this is said of a directory that is new, or that lost a folder, listings are
+    /// not [`Snapshot::complete`]. An agent without a Control Plane says it at start when nothing in
+    /// the kernel carries its mark: then nothing can be lost.
+    ///
+    /// # Errors
+    /// When the marker or a missing folder cannot be written.
+    pub fn confirm(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.caches();
+        let mut held = self.writable()?;
+        create_layout(&self.dir)?;
+        held.set_unproven(&self.dir, false)
+    }
+
+    /// The directory, proved to be the one that was opened, for writing.
+    fn writable(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+        let held = self.held.as_ref().ok_or_else(|| StoreError::ReadOnly { dir: self.dir.clone() })?;
+        let mut held = lock(held);
+        held.verify(&self.dir)?;
+        Ok(held)
+    }
+
+    fn caches(&self) -> MutexGuard<'_, Caches> {
+        lock(&self.caches)
+    }
+
+    /// A folder that vanished leaves a doubt that outlives its return.
+    fn note_missing_folder(&self) {
+        if let Some(held) = &self.held
+            && missing_folder(&self.dir)
+        {
+            // On a full disk the doubt is kept in memory, and the folder is missing at the next start too.
+            let _ = lock(held).set_unproven(&self.dir, true);
+        }
+    }
+
+    /// Removes what a crash left half-written.
+    fn sweep(&self) {
+        for folder in layout() {
+            atomic::sweep(&self.dir.join(folder));
+        }
+        atomic::sweep(&self.dir);
+    }
+}
+
+/// A panic of another thread leaves nothing half-changed that matters: caches are checked against files.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The folders that hold documents: when one of them is missing, documents may be.
+fn document_folders() -> impl Iterator<Item = PathBuf> {
+    let many = || PLACED.into_iter().filter(|kind| !kind.is_single());
+    let areas = [Area::Documents, Area::Overrides, Area::Applied];
+    areas.into_iter().flat_map(move |area| many().map(move |kind| folder(area, kind)))
+}
+
+/// All folders, parents first.
+fn layout() -> Vec<PathBuf> {
+    let kinds = || PLACED.into_iter().filter(|kind| !kind.is_single());
+    let mut folders: Vec<PathBuf> = document_folders().collect();
+    folders.extend(kinds().map(|kind| folder(Area::Status, kind)));
+    folders.extend(kinds().map(|kind| Path::new(SYNCED).join(kind.folder())));
+    for tree in [Area::Overrides, Area::Applied, Area::Status].map(Area::folder).into_iter().chain([SYNCED]) {
+        folders.insert(0, tree.into());
+    }
+    folders
+}
+
+fn missing_folder(dir: &Path) -> bool {
+    document_folders().any(|folder| !dir.join(folder).is_dir())
+}
+
+fn has_documents(dir: &Path) -> bool {
+    let one_of = |folder: PathBuf| {
+        let entries = fs::read_dir(dir.join(folder)).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| list::is_document(Path::new(&entry.file_name())))
+    };
+    one_of(PathBuf::new()) || document_folders().any(one_of)
+}
+
+fn create_layout(dir: &Path) -> Result<(), StoreError> {
+    for folder in layout() {
+        create_folder(&dir.join(folder), 0o755)?;
+    }
+    for folder in [SECRETS, OUTBOX] {
+        create_folder(&dir.join(folder), 0o700)?;
+    }
+    Ok(())
+}
+
+fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
+    // Looked for first: on a read-only file system, creating what is there fails too.
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StoreError::io("create", path))
+}

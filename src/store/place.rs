@@ -1,0 +1,150 @@
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::document::Kind;
+use crate::model::ObjectName;
+
+/// Which of the four trees of the state directory a document stands in. The trees have the same shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// What is wanted: `sessions/x.yaml`.
+    Documents,
+    /// An operator's exceptions: `overrides/sessions/x.yaml`.
+    Overrides,
+    /// What was observed: `status/sessions/x.yaml`.
+    Status,
+    /// What is in force: `applied/sessions/x.yaml`.
+    Applied,
+}
+
+impl Area {
+    /// The folder of the tree; the documents themselves stand at the top.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Documents => "",
+            Self::Overrides => "overrides",
+            Self::Status => "status",
+            Self::Applied => "applied",
+        }
+    }
+}
+
+/// The place of one document in the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The tree.
+    pub area: Area,
+    /// The kind of the object. For an override: of the object it is about.
+    pub kind: Kind,
+    /// The name of the object. A kind with one document has the name of its file: `policy`.
+    pub name: ObjectName,
+}
+
+/// The kinds that have a place; an override has the place of what it overrides.
+pub(super) const PLACED: [Kind; 6] =
+    [Kind::Node, Kind::RoutingPolicy, Kind::Maintenance, Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer];
+
+impl Place {
+    /// The place of an object in a tree. The name does not matter for a kind with one document.
+    pub fn new(area: Area, kind: Kind, name: &ObjectName) -> Self {
+        let name = if kind.is_single() { single_name(kind) } else { name.clone() };
+        Self { area, kind, name }
+    }
+
+    /// The place of the document of an object.
+    pub fn document(kind: Kind, name: &ObjectName) -> Self {
+        Self::new(Area::Documents, kind, name)
+    }
+
+    /// The place of the one document of this kind.
+    pub fn single(area: Area, kind: Kind) -> Self {
+        Self { area, kind, name: single_name(kind) }
+    }
+
+    /// The same object in another tree.
+    #[must_use]
+    pub fn within(&self, area: Area) -> Self {
+        Self { area, ..self.clone() }
+    }
+
+    /// The path below the state directory.
+    pub fn relative(&self) -> PathBuf {
+        let mut path = folder(self.area, self.kind);
+        path.push(format!("{}.yaml", self.name));
+        path
+    }
+
+    /// The place that a path below the state directory stands for, when it stands for one.
+    pub fn parse(relative: &Path) -> Option<Self> {
+        let parts = relative.components().map(|part| match part {
+            Component::Normal(part) => part.to_str(),
+            _ => None,
+        });
+        let parts: Vec<&str> = parts.collect::<Option<_>>()?;
+        let (area, rest) = match parts.as_slice() {
+            ["overrides", rest @ ..] => (Area::Overrides, rest),
+            ["status", rest @ ..] => (Area::Status, rest),
+            ["applied", rest @ ..] => (Area::Applied, rest),
+            rest => (Area::Documents, rest),
+        };
+        let (file, folder) = rest.split_last()?;
+        let stem = file.strip_suffix(".yaml")?;
+        let kind = match folder {
+            [] => PLACED.into_iter().find(|kind| kind.is_single() && kind.folder() == stem)?,
+            [folder] => PLACED.into_iter().find(|kind| !kind.is_single() && kind.folder() == *folder)?,
+            _ => return None,
+        };
+        Some(Self { area, kind, name: stem.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.relative().display())
+    }
+}
+
+/// The folder of a kind's documents in a tree.
+pub(super) fn folder(area: Area, kind: Kind) -> PathBuf {
+    let mut path = PathBuf::from(area.folder());
+    if !kind.is_single() {
+        path.push(kind.folder());
+    }
+    path
+}
+
+fn single_name(kind: Kind) -> ObjectName {
+    // The folder names are valid object names, so nothing is replaced here.
+    ObjectName::sanitised(kind.folder())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_found_again_by_its_path() {
+        let name: ObjectName = "wg_1.a".parse().unwrap();
+        for area in [Area::Documents, Area::Overrides, Area::Status, Area::Applied] {
+            for kind in PLACED {
+                let place = Place::new(area, kind, &name);
+                assert_eq!(Place::parse(&place.relative()), Some(place));
+            }
+        }
+    }
+
+    #[test]
+    fn other_paths_have_no_place() {
+        for path in [
+            "",
+            "x.yaml",
+            "sessions/x",
+            "sessions/.x.yaml",
+            "../node.yaml",
+            "sessions/a/b.yaml",
+            ".git/x.yaml",
+        ] {
+            assert_eq!(Place::parse(Path::new(path)), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading one file that anybody may have written.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::document::DocumentError;
+
+/// The largest document that is read, in bytes.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// A file younger than this may change again within the same tick of the file system's clock, and so
+/// without a new time stamp.
+const SETTLED_AFTER_NANOS: i128 = 1_000_000_000;
+
+/// What changes when a file changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Fingerprint {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether any later change must show in the time stamps.
+    pub(super) fn settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let changed = i128::from(self.changed.0) * 1_000_000_000 + i128::from(self.changed.1);
+        i128::try_from(now).is_ok_and(|now| now - changed > SETTLED_AFTER_NANOS)
+    }
+}
+
+/// The SHA-256 of a file's text.
+pub type TextHash = [u8; 32];
+
+/// A file as it was read.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) hash: TextHash,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) owner: u32,
+}
+
+/// The hash of a text.
+pub(super) fn hash(text: &str) -> TextHash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// An error about a file as a whole.
+pub(super) fn error(path: &Path, message: impl Into<String>) -> DocumentError {
+    DocumentError {
+        file: Some(path.to_owned()),
+        location: None,
+        field: String::new(),
+        message: message.into(),
+    }
+}
+
+/// The metadata of a regular file; `None` when nothing is there.
+pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
+    };
+    if metadata.is_symlink() {
+        // What it points to changes without an event here, and the history would record the link.
+        return Err(error(path, "is a symbolic link, which is never followed; put the file itself here"));
+    }
+    if metadata.is_dir() {
+        return Err(error(path, "is a directory where a document belongs; move it away"));
+    }
+    if !metadata.is_file() {
+        return Err(error(path, "is no regular file; move it away"));
+    }
+    if metadata.len() > MAX_BYTES {
+        let size = metadata.len();
+        return Err(error(path, format!("is {size} bytes long; no document is longer than {MAX_BYTES}")));
+    }
+    Ok(Some(metadata))
+}
+
+/// Reads a regular file as text; `None` when nothing is there.
+pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
+    // A file that is replaced between the look and the reading is looked at again.
+    for _ in 0..8 {
+        let Some(expected) = regular(path)? else { return Ok(None) };
+        match read(path, &expected) {
+            Ok(Some((bytes, metadata))) => return Ok(Some(decoded(path, bytes, &metadata)?)),
+            Ok(None) => {}
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
+        }
+    }
+    Err(error(path, "is replaced again and again; it is read when that ends"))
+}
+
+/// The bytes, and the stamp from before they were read; `None` when it is another file by now.
+fn read(path: &Path, expected: &Metadata) -> io::Result<Option<(Vec<u8>, Metadata)>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if (metadata.dev(), metadata.ino()) != (expected.dev(), expected.ino()) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(Some((bytes, metadata)))
+}
+
+fn decoded(path: &Path, bytes: Vec<u8>, metadata: &Metadata) -> Result<Text, DocumentError> {
+    let text = utf8(path, bytes)?;
+    let hash = hash(&text);
+    Ok(Text { text, hash, fingerprint: Fingerprint::of(metadata), owner: metadata.uid() })
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DocumentError> {
+    if bytes.is_empty() {
+        return Err(error(path, "is empty (0 bytes): half-written, or emptied by a full disk"));
+    }
+    if bytes.contains(&0) {
+        return Err(error(path, "holds NUL bytes: half-written, or not text"));
+    }
+    String::from_utf8(bytes).map_err(|cause| {
+        let at = cause.utf8_error().valid_up_to();
+        error(path, format!("is not UTF-8: byte {at} is not text"))
+    })
+}

@@ -1,0 +1,96 @@
+//! `secrets/`: 0600 from the first byte, never a link, never outside.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use crate::model::{ObjectName, Secret};
+
+use super::{SECRETS, Store, StoreError, atomic, create_folder};
+
+/// The largest secret, in bytes.
+const MAX_BYTES: u64 = 4096;
+
+impl Store {
+    /// Reads a secret by the name a document gives it: `secrets/<name>`. The text comes without blanks
+    /// and line ends around it. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// When the name leads elsewhere, or the file is no small regular text file. The error never shows
+    /// the content.
+    pub fn read_secret(&self, name: &str) -> Result<Option<Secret<String>>, StoreError> {
+        let path = self.secret_path(name)?;
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        let refuse = |reason: &str| Err(StoreError::Secret { path: path.clone(), reason: reason.to_owned() });
+        if !metadata.is_file() {
+            return refuse("is no regular file; a link or a directory is never followed");
+        }
+        if metadata.len() > MAX_BYTES {
+            return refuse("is longer than 4096 bytes, which no key or password is");
+        }
+        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        match String::from_utf8(bytes) {
+            Ok(text) if text.trim().is_empty() => refuse("is empty"),
+            Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
+            Err(_) => refuse("is not text"),
+        }
+    }
+
+    /// Writes a secret, readable by the agent's user alone. Writes nothing when it is the same.
+    ///
+    /// # Errors
+    /// When the name leads elsewhere, or it cannot be written.
+    pub fn write_secret(&self, name: &str, secret: &Secret<String>) -> Result<super::Written, StoreError> {
+        let path = self.secret_path(name)?;
+        drop(self.writable()?);
+        create_folder(&self.dir.join(SECRETS), 0o700)?;
+        if self.read_secret(name).ok().flatten().is_some_and(|there| there.expose() == secret.expose().trim())
+        {
+            restrict(&path)?;
+            return Ok(super::Written::Unchanged);
+        }
+        atomic::write(&path, format!("{}\n", secret.expose().trim()).as_bytes(), 0o600)?;
+        self.count(1);
+        Ok(super::Written::Changed)
+    }
+
+    /// Removes a secret. `false`: there was none.
+    ///
+    /// # Errors
+    /// When the name leads elsewhere, or it cannot be removed.
+    pub fn remove_secret(&self, name: &str) -> Result<bool, StoreError> {
+        let path = self.secret_path(name)?;
+        drop(self.writable()?);
+        let removed = atomic::remove(&path)?;
+        self.count(u64::from(removed));
+        Ok(removed)
+    }
+
+    /// `secrets/<name>` and nothing else: no `..`, no folder below, no absolute path.
+    fn secret_path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let refused = || StoreError::SecretName(name.chars().take(80).collect());
+        let file = name.strip_prefix("secrets/").ok_or_else(refused)?;
+        // The longest is an object's name with an ending such as `.psk`.
+        let (stem, end) = file.rsplit_once('.').unwrap_or((file, "x"));
+        let ok = [stem, end].iter().all(|part| part.parse::<ObjectName>().is_ok());
+        let folder = self.dir.join(SECRETS);
+        if !ok || fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(refused());
+        }
+        Ok(folder.join(file))
+    }
+}
+
+/// A secret that somebody else wrote may be open to all.
+fn restrict(path: &std::path::Path) -> Result<(), StoreError> {
+    let mode = fs::metadata(path).map_err(StoreError::io("read", path))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(StoreError::io("restrict", path))
+}

@@ -1,0 +1,215 @@
+//! Noticing changes. An event is only a hint to look again, so all that can go wrong with events ends
+//! in [`Hint::Everything`], and where there are none, the clock gives the hint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use super::{Area, Place, SECRETS, document_folders};
+
+/// How long events are gathered before they become hints.
+const GATHER: Duration = Duration::from_millis(50);
+/// More changes at once than this are everything.
+const MANY: usize = 256;
+/// How many paths wait between the kernel's events and us; more are everything.
+const QUEUE: usize = 4096;
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hint {
+    /// Nobody knows; list again.
+    Everything,
+    /// A document, or an override.
+    Changed(Place),
+}
+
+/// How the state directory is watched.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch {
+    /// How often to look whether the watched folders are still the same, and, where events are not to
+    /// be had, to hint at everything.
+    pub poll: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { poll: Duration::from_secs(30) }
+    }
+}
+
+/// Watches a state directory until the receiver is dropped. Where the kernel has no watches left, or
+/// the directory is not there, everything is hinted at every 30 s. What the agent writes for itself
+/// (`status/`, `applied/`, `outbox/`, `.git/`) gives no hints.
+pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
+    Watch::default().start(dir)
+}
+
+impl Watch {
+    /// As [`watch`], with another interval.
+    pub fn start(self, dir: &Path) -> mpsc::Receiver<Hint> {
+        let (hints, receiver) = mpsc::channel(MANY);
+        let watched = Watched::new(dir.to_owned());
+        let thread = std::thread::Builder::new().name("watch-state".into());
+        if let Err(error) = thread.spawn(move || watched.run(self.poll, &hints)) {
+            tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
+        }
+        receiver
+    }
+}
+
+/// Device, inode and birth of a folder.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
+/// What the callback hands to the thread; `overflow` says that paths were lost.
+struct Watched {
+    dir: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+    armed: BTreeMap<PathBuf, Identity>,
+    paths: Receiver<PathBuf>,
+    overflow: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn new(dir: PathBuf) -> Self {
+        // Events name real paths.
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        let (sender, paths) = sync_channel(QUEUE);
+        let overflow = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&overflow);
+        let watcher = notify::recommended_watcher(move |event| forward(event, &sender, &flag));
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "no file events; the state directory is looked at every 30 s instead");
+        }
+        Self { dir, watcher: watcher.ok(), armed: BTreeMap::new(), paths, overflow }
+    }
+
+    fn run(mut self, poll: Duration, hints: &mpsc::Sender<Hint>) {
+        self.arm();
+        let mut next_look = Instant::now() + poll;
+        while !hints.is_closed() {
+            // Short enough to end soon after the receiver is gone.
+            let wait = next_look.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
+            let mut found = match self.paths.recv_timeout(wait) {
+                Ok(first) => self.gather(first),
+                Err(RecvTimeoutError::Timeout) => BTreeSet::new(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(wait);
+                    BTreeSet::new()
+                }
+            };
+            let due = Instant::now() >= next_look;
+            if due {
+                next_look = Instant::now() + poll;
+            }
+            if found.contains(&Hint::Everything) {
+                // A folder may have been replaced, even by one with the same inode number.
+                self.disarm();
+            }
+            if (due || found.contains(&Hint::Everything)) && self.arm() {
+                found = [Hint::Everything].into();
+            }
+            if self.overflow.swap(false, Ordering::Relaxed) || found.contains(&Hint::Everything) {
+                found = [Hint::Everything].into();
+            }
+            if found.into_iter().any(|hint| hints.blocking_send(hint).is_err()) {
+                return;
+            }
+        }
+    }
+
+    /// The hints of one burst of events.
+    fn gather(&self, first: PathBuf) -> BTreeSet<Hint> {
+        let end = Instant::now() + GATHER;
+        let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().collect();
+        while let Ok(path) = self.paths.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            found.extend(self.hint(&path));
+        }
+        if found.len() > MANY {
+            return [Hint::Everything].into();
+        }
+        found
+    }
+
+    fn hint(&self, path: &Path) -> Option<Hint> {
+        let inside = path.strip_prefix(&self.dir).ok()?;
+        let Some(first) = inside.iter().next().and_then(|first| first.to_str()) else {
+            return Some(Hint::Everything);
+        };
+        if first.starts_with('.') || matches!(first, "status" | "applied" | "outbox") {
+            return None;
+        }
+        if first == SECRETS
+            || document_folders().any(|folder| folder == inside)
+            || inside.ends_with("overrides")
+        {
+            return Some(Hint::Everything);
+        }
+        Place::parse(inside).map(Hint::Changed)
+    }
+
+    fn disarm(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for path in std::mem::take(&mut self.armed).into_keys() {
+            let _ = watcher.unwatch(&path);
+        }
+    }
+
+    /// Watches all folders that are there. `true`: something is amiss or was replaced, so that events
+    /// may have been missed.
+    fn arm(&mut self) -> bool {
+        let Some(watcher) = &mut self.watcher else { return true };
+        let areas = [Area::Documents, Area::Overrides].map(|area| PathBuf::from(area.folder()));
+        let folders = document_folders().filter(|folder| !folder.starts_with("applied"));
+        let mut amiss = false;
+        for folder in areas.into_iter().chain(folders).chain([SECRETS.into()]) {
+            let path = if folder.as_os_str().is_empty() { self.dir.clone() } else { self.dir.join(folder) };
+            let now = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
+            if now.is_some() && now == self.armed.get(&path).copied() {
+                continue;
+            }
+            amiss = true;
+            if self.armed.remove(&path).is_some() {
+                let _ = watcher.unwatch(&path);
+            }
+            match (now, watcher.watch(&path, RecursiveMode::NonRecursive)) {
+                (Some(now), Ok(())) => drop(self.armed.insert(path, now)),
+                (_, Err(error)) => tracing::debug!(path = %path.display(), %error, "cannot be watched"),
+                (None, Ok(())) => {}
+            }
+        }
+        amiss
+    }
+}
+
+/// Runs in the watcher's own thread, so it never waits.
+fn forward(event: notify::Result<Event>, paths: &SyncSender<PathBuf>, overflow: &AtomicBool) {
+    let Ok(event) = event else {
+        overflow.store(true, Ordering::Relaxed);
+        return;
+    };
+    // Reading a file is an event too, and we read them all.
+    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+        return;
+    }
+    if event.need_rescan() {
+        overflow.store(true, Ordering::Relaxed);
+    }
+    for path in event.paths {
+        if paths.try_send(path).is_err() {
+            overflow.store(true, Ordering::Relaxed);
+        }
+    }
+}

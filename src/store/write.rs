@@ -1,0 +1,362 @@
+//! Writing documents, without ever losing what an operator wrote.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::document::{
+    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, Spec, StatusDocument, parse, parse_value, to_yaml,
+};
+use crate::model::ObjectName;
+
+use super::inplace::{Change, Edit, edited_in_place};
+use super::list::SYNCED;
+use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, layout, read};
+
+/// What writing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The file is new, or has another content now.
+    Changed,
+    /// The file had this content already; it was not touched.
+    Unchanged,
+}
+
+/// What became of an edit by hand.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Absorbed {
+    /// The edit is an override now, and the document is as the sync left it.
+    Overridden(Box<OverrideSpec>),
+    /// The document is as the sync left it; there was nothing to keep.
+    Restored,
+}
+
+impl Store {
+    /// Writes a document of the sync, or maintenance. Writes nothing when the content is the same.
+    ///
+    /// # Errors
+    /// [`StoreError::OperatorOwned`] when the file is an operator's own; [`StoreError::EditedInPlace`]
+    /// when it was edited by hand (see [`Store::absorb`]); [`StoreError::Document`] when what is there
+    /// is invalid, so that nobody can tell.
+    pub fn write_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
+        if S::KIND == Kind::Override {
+            return Err(StoreError::Bug("an override is written with write_override".into()));
+        }
+        let place = Place::document(S::KIND, &document.metadata.name);
+        let text = to_yaml(document)?;
+        let _one_at_a_time = self.caches();
+        drop(self.writable()?);
+        let current = read::text(&self.path(&place))?;
+        if current.as_ref().is_some_and(|current| current.text == text) {
+            self.keep_synced(&place, document, &text)?;
+            return Ok(Written::Unchanged);
+        }
+        if let Some(current) = current {
+            self.check_owner::<S>(&place, &current.text)?;
+        }
+        self.write_both(&place, document.metadata.uid.is_some(), &text)?;
+        Ok(Written::Changed)
+    }
+
+    /// Removes a document of the sync. `false`: it was not there.
+    ///
+    /// # Errors
+    /// When it is an operator's own, or cannot be removed.
+    pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
+        let place = Place::document(kind, name);
+        let path = self.path(&place);
+        let _one_at_a_time = self.caches();
+        drop(self.writable()?);
+        let synced = self.synced_path(&place);
+        match read::text(&path) {
+            Ok(Some(current)) if !has_uid(&current.text)? => return Err(StoreError::OperatorOwned { path }),
+            // It is broken, and it was the sync's: the Control Plane wants it gone, whatever it says.
+            Err(error) if !synced.exists() => return Err(error.into()),
+            _ => {}
+        }
+        let removed = atomic::remove(&path)?;
+        let forgotten = atomic::remove(&synced)?;
+        self.count(u64::from(removed) + u64::from(forgotten));
+        Ok(removed)
+    }
+
+    /// Writes an override; `target` is the kind of the object it is about.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_override(
+        &self,
+        target: Kind,
+        document: &Document<OverrideSpec>,
+    ) -> Result<Written, StoreError> {
+        let place = Place::new(Area::Overrides, target, &document.metadata.name);
+        let _one_at_a_time = self.caches();
+        self.write_override_locked(&place, document)
+    }
+
+    /// Removes an override. `false`: there was none.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_override(&self, target: Kind, name: &ObjectName) -> Result<bool, StoreError> {
+        self.remove(&Place::new(Area::Overrides, target, name))
+    }
+
+    /// Writes a status.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
+        self.write_own(&Place::new(Area::Status, status.kind, &status.metadata.name), status)
+    }
+
+    /// Removes a status. `false`: there was none.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_status(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
+        self.remove(&Place::new(Area::Status, kind, name))
+    }
+
+    /// The status last written. A status that is not there or cannot be read is none.
+    pub fn read_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusDocument> {
+        let text = read::text(&self.path(&Place::new(Area::Status, kind, name))).ok()??;
+        parse_value(&text.text).ok()
+    }
+
+    /// Writes what is in force: before the first step of a plan, and after each that claims something.
+    ///
+    /// # Errors
+    /// When it cannot be written; then no step may be made.
+    pub fn write_applied(&self, applied: &AppliedDocument) -> Result<Written, StoreError> {
+        self.write_own(&Place::new(Area::Applied, applied.kind, &applied.metadata.name), applied)
+    }
+
+    /// Removes the finalizer, after the last step of a removal. `false`: there was none.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_applied(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
+        self.remove(&Place::new(Area::Applied, kind, name))
+    }
+
+    /// What is in force for one object.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Result<Option<AppliedDocument>, StoreError> {
+        let path = self.path(&Place::new(Area::Applied, kind, name));
+        let Some(text) = read::text(&path)? else { return Ok(None) };
+        Ok(Some(parse_value(&text.text).map_err(|error| error.in_file(&path))?))
+    }
+
+    /// Turns an edit by hand into an override and puts the document back as the sync left it. The
+    /// override is written first, so that a crash in between loses nothing.
+    ///
+    /// # Errors
+    /// When the override that is there is invalid, or a file cannot be written; the edit stays.
+    pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
+        let _one_at_a_time = self.caches();
+        drop(self.writable()?);
+        let mut absorbed = Absorbed::Restored;
+        if let Change::Edited { last, now: edited, .. } = &edit.change {
+            let place = edit.place.within(Area::Overrides);
+            let existing = self.override_in_force(&place, now)?;
+            if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
+                let document = Document::new(place.name.clone(), None, 0, spec);
+                self.write_override_locked(&place, &document)?;
+                absorbed = Absorbed::Overridden(Box::new(document.spec));
+            }
+        }
+        self.restore(edit)?;
+        Ok(absorbed)
+    }
+
+    fn override_in_force(&self, place: &Place, now: Timestamp) -> Result<Option<OverrideSpec>, StoreError> {
+        let path = self.path(place);
+        let Some(text) = read::text(&path)? else { return Ok(None) };
+        let document = parse::<OverrideSpec>(&text.text).map_err(|error| error.in_file(&path))?;
+        Ok(Some(document.spec).filter(|spec| spec.in_force(now)))
+    }
+
+    /// Puts a document back, unless it changed again since the edit was found.
+    fn restore(&self, edit: &Edit) -> Result<(), StoreError> {
+        let path = self.path(&edit.place);
+        let Some(synced) = read::text(&self.synced_path(&edit.place))? else { return Ok(()) };
+        match (&edit.change, read::text(&path)?) {
+            (Change::Deleted, None) => {}
+            (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
+            _ => return Ok(()),
+        }
+        self.put(&path, &synced.text)
+    }
+
+    fn write_override_locked(
+        &self,
+        place: &Place,
+        document: &Document<OverrideSpec>,
+    ) -> Result<Written, StoreError> {
+        drop(self.writable()?);
+        let path = self.path(place);
+        let current = read::text(&path)?.map(|current| current.text).unwrap_or_default();
+        if parse::<OverrideSpec>(&current).is_ok_and(|current| current == *document) {
+            return Ok(Written::Unchanged);
+        }
+        // The operator's remarks at the top say more than the reason does.
+        let remarks: String =
+            current.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
+        self.put(&path, &format!("{remarks}{}", to_yaml(document)?))?;
+        Ok(Written::Changed)
+    }
+
+    /// Refuses to write over what an operator wrote.
+    fn check_owner<S: Spec>(&self, place: &Place, current: &str) -> Result<(), StoreError> {
+        let path = self.path(place);
+        let current: Document<S> = parse(current).map_err(|error| error.in_file(&path))?;
+        if S::KIND == Kind::Maintenance {
+            return Ok(());
+        }
+        if current.metadata.uid.is_none() {
+            return Err(StoreError::OperatorOwned { path });
+        }
+        let synced = read::text(&self.synced_path(place)).ok().flatten();
+        let synced = synced.and_then(|synced| parse::<S>(&synced.text).ok());
+        if synced.is_some_and(|synced| synced != current) {
+            return Err(StoreError::EditedInPlace { path });
+        }
+        Ok(())
+    }
+
+    /// A document that is as the sync wants it, and of which the copy is missing or old.
+    fn keep_synced<S: Spec>(
+        &self,
+        place: &Place,
+        document: &Document<S>,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        let path = self.synced_path(place);
+        let kept = read::text(&path).ok().flatten().is_some_and(|kept| kept.text == text);
+        if document.metadata.uid.is_none() || kept {
+            return Ok(());
+        }
+        self.put(&path, text)
+    }
+
+    /// Writes a document and the copy that tells an edit by hand from it. The copy is first written
+    /// aside: whatever a crash leaves, the document equals one of the two, and no edit is made up.
+    fn write_both(&self, place: &Place, synced: bool, text: &str) -> Result<(), StoreError> {
+        let path = self.path(place);
+        if !synced {
+            return self.put(&path, text);
+        }
+        let copy = self.synced_path(place);
+        let aside = aside(&copy);
+        self.put(&aside, text)?;
+        if let Err(error) = self.put(&path, text) {
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
+        fs::rename(&aside, &copy).map_err(StoreError::io("rename", &aside))
+    }
+
+    /// Ends the writes of documents that a crash cut short.
+    pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
+        for folder in layout().into_iter().filter(|folder| folder.starts_with(SYNCED)) {
+            let entries = fs::read_dir(self.dir.join(&folder)).into_iter().flatten().flatten();
+            let paths = entries.map(|entry| entry.path());
+            for aside in paths.filter(|path| path.extension().is_some_and(|end| end == "next")) {
+                self.finish_write(&folder, &aside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_write(&self, folder: &Path, aside: &Path) -> Result<(), StoreError> {
+        let copy = aside.with_extension("");
+        let (Ok(inside), Some(file)) = (folder.strip_prefix(SYNCED), copy.file_name()) else { return Ok(()) };
+        let document = read::text(&self.dir.join(inside).join(file)).ok().flatten();
+        let written = read::text(aside).ok().flatten();
+        if written.is_some_and(|written| document.is_some_and(|document| document.hash == written.hash)) {
+            return fs::rename(aside, &copy).map_err(StoreError::io("rename", aside));
+        }
+        atomic::remove(aside).map(drop)
+    }
+
+    /// Where the copy of a synced document stands.
+    fn synced_path(&self, place: &Place) -> PathBuf {
+        self.dir.join(SYNCED).join(place.relative())
+    }
+
+    /// Writes a file that only the agent writes.
+    fn write_own<T: Serialize>(&self, place: &Place, document: &T) -> Result<Written, StoreError> {
+        let text = to_yaml(document)?;
+        let path = self.path(place);
+        drop(self.writable()?);
+        // Whatever stands there, our own file has its content again after this.
+        if read::text(&path).ok().flatten().is_some_and(|current| current.text == text) {
+            return Ok(Written::Unchanged);
+        }
+        self.put(&path, &text)?;
+        Ok(Written::Changed)
+    }
+
+    fn remove(&self, place: &Place) -> Result<bool, StoreError> {
+        drop(self.writable()?);
+        let removed = atomic::remove(&self.path(place))?;
+        self.count(u64::from(removed));
+        Ok(removed)
+    }
+
+    fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        if let Some(parent) = path.parent() {
+            create_folder(parent, 0o755)?;
+        }
+        atomic::write(path, text.as_bytes(), 0o644)?;
+        self.count(1);
+        Ok(())
+    }
+
+    pub(super) fn count(&self, files: u64) {
+        self.writes.fetch_add(files, Ordering::Relaxed);
+    }
+}
+
+/// The name under which a copy is written before its document is.
+fn aside(copy: &Path) -> PathBuf {
+    let mut name = copy.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
+}
+
+/// Whether a document is the sync's.
+fn has_uid(text: &str) -> Result<bool, DocumentError> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        metadata: Identity,
+    }
+    #[derive(serde::Deserialize)]
+    struct Identity {
+        uid: Option<String>,
+    }
+    parse_value::<Head>(text).map(|head| head.metadata.uid.is_some())
+}
+
+/// Whether a document's specification is this one. Compared as parsed: defaults may be written or not.
+fn same_spec(text: &str, spec: &serde_json::Value) -> bool {
+    fn of<S: Spec>(text: &str) -> Option<serde_json::Value> {
+        serde_json::to_value(parse::<S>(text).ok()?.spec).ok()
+    }
+    let readings = [
+        of::<BgpSessionSpec>,
+        of::<MeshPeerSpec>,
+        of::<IbgpPeerSpec>,
+        of::<NodeSpec>,
+        of::<RoutingPolicySpec>,
+        of::<MaintenanceSpec>,
+    ];
+    readings.into_iter().find_map(|read| read(text)).is_some_and(|found| found == *spec)
+}

@@ -1,0 +1,153 @@
+//! From bytes to the object that the caller expects, or to the reason why not.
+
+use serde_json::{Map, Value};
+
+use super::WireError;
+
+/// An error as the API words it: `{"error": "...", "code": "..."}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorBody {
+    /// For people.
+    pub error: String,
+    /// For programs, as `SESSION_NOT_FOUND`.
+    pub code: Option<String>,
+}
+
+/// Reads the error envelope of a failed call, if it is one.
+pub fn error_body(body: &[u8]) -> Option<ErrorBody> {
+    match serde_json::from_slice(body).ok()? {
+        Value::Object(map) => envelope(&map).or_else(|| {
+            let code = map.get("code").and_then(Value::as_str)?.to_owned();
+            Some(ErrorBody { error: String::new(), code: Some(code) })
+        }),
+        _ => None,
+    }
+}
+
+/// An object that says `error`, whatever else it says.
+fn envelope(map: &Map<String, Value>) -> Option<ErrorBody> {
+    let error = match map.get("error")? {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(text) if text.is_empty() => return None,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let code = map.get("code").and_then(Value::as_str).map(str::to_owned);
+    Some(ErrorBody { error, code })
+}
+
+/// The object of a successful answer, checked to hold `key` as an object or an array.
+pub(super) fn open(body: &[u8], key: &'static str, array: bool) -> Result<Map<String, Value>, WireError> {
+    let map = match parse(body)? {
+        Value::Object(map) => map,
+        other => return Err(WireError::NotAnObject { found: kind(&other), key }),
+    };
+    if let Some(ErrorBody { error, code }) = envelope(&map) {
+        return Err(WireError::Envelope { error, code });
+    }
+    let wanted = if array { "an array" } else { "an object" };
+    match map.get(key) {
+        None => Err(WireError::Missing { key }),
+        Some(value) if kind(value) == wanted => Ok(map),
+        Some(other) => Err(WireError::WrongType { key, found: kind(other), wanted }),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Value, WireError> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    match body.first() {
+        None => return Err(WireError::Empty),
+        Some(b'<') => return Err(WireError::Html),
+        Some(_) => {}
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        if error.is_eof() {
+            WireError::Truncated { bytes: body.len() }
+        } else {
+            WireError::NotJson { line: error.line(), column: error.column() }
+        }
+    })
+}
+
+/// Checks the answer to a post, whose status was 2xx. It says no more than "ok", or nothing; but a
+/// page for people, or an error, acknowledges nothing.
+pub(super) fn acknowledgement(body: &[u8]) -> Result<(), WireError> {
+    match parse(body) {
+        Ok(Value::Object(map)) => match envelope(&map) {
+            Some(ErrorBody { error, code }) => Err(WireError::Envelope { error, code }),
+            None => Ok(()),
+        },
+        Err(WireError::Html) => Err(WireError::Html),
+        _ => Ok(()),
+    }
+}
+
+/// What a value is, for an error.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &[u8]) -> WireError {
+        open(body, "sessions", true).unwrap_err()
+    }
+
+    #[test]
+    fn a_body_that_is_no_list_is_an_error_and_never_an_empty_list() {
+        assert_eq!(refused(b""), WireError::Empty);
+        assert_eq!(refused(b" \n"), WireError::Empty);
+        assert_eq!(refused(b"{}"), WireError::Missing { key: "sessions" });
+        assert_eq!(refused(b"null"), WireError::NotAnObject { found: "null", key: "sessions" });
+        assert_eq!(refused(b"[]"), WireError::NotAnObject { found: "an array", key: "sessions" });
+        assert_eq!(refused(b"<!DOCTYPE html><html>"), WireError::Html);
+        assert_eq!(refused(b"\n <html>"), WireError::Html);
+        assert_eq!(refused(br#"{"sessions": [{"uuid": "a"#), WireError::Truncated { bytes: 25 });
+        assert!(matches!(refused(b"OK"), WireError::NotJson { .. }));
+        assert!(matches!(refused(br#"{"sessions":[]} trailing"#), WireError::NotJson { .. }));
+        assert!(matches!(refused(br#"{"sessions":null}"#), WireError::WrongType { found: "null", .. }));
+        assert!(matches!(refused(br#"{"sessions":{}}"#), WireError::WrongType { found: "an object", .. }));
+        assert_eq!(refused(br#"{"data":{"sessions":[]}}"#), WireError::Missing { key: "sessions" });
+    }
+
+    #[test]
+    fn an_error_envelope_with_status_200_is_an_error_even_beside_a_list() {
+        for body in [
+            r#"{"error":"down for repair","code":"MAINTENANCE_MODE"}"#,
+            r#"{"error":"down for repair","code":"MAINTENANCE_MODE","sessions":[]}"#,
+        ] {
+            let error = refused(body.as_bytes());
+            assert!(matches!(error, WireError::Envelope { .. }), "{error}");
+            assert!(error.to_string().contains("MAINTENANCE_MODE"));
+        }
+        assert!(open(br#"{"error":null,"sessions":[]}"#, "sessions", true).is_ok());
+    }
+
+    #[test]
+    fn an_error_or_a_page_acknowledges_nothing() {
+        for body in ["", "ok", "null", "{}", r#"{"status":"ok"}"#, r#"{"error":null}"#] {
+            assert_eq!(acknowledgement(body.as_bytes()), Ok(()), "{body}");
+        }
+        for body in ["<html>", r#"{"error":"no","code":"X"}"#] {
+            assert!(acknowledgement(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_body_is_read_with_and_without_its_text() {
+        let body = error_body(br#"{"error":"no","code":"SESSION_NOT_FOUND"}"#).unwrap();
+        assert_eq!(body.code.as_deref(), Some("SESSION_NOT_FOUND"));
+        assert_eq!(error_body(br#"{"code":"X"}"#).unwrap().error, "");
+        assert_eq!(error_body(b"<html>"), None);
+        assert_eq!(error_body(b"[]"), None);
+    }
+}

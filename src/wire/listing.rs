@@ -1,0 +1,106 @@
+use std::fmt;
+
+use super::WireStatus;
+use crate::document::{BgpSessionSpec, IbgpPeerSpec, MeshPeerSpec, NodeSpec, RoutingPolicySpec};
+use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
+
+/// What the Control Plane listed. Absence from it means removal only when it is `complete`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing<T> {
+    /// The items that decode.
+    pub items: Vec<T>,
+    /// The items that are present but invalid: what is in force for them stays in force.
+    pub rejected: Vec<Rejected>,
+    /// Whether every item has a usable identity of its own. If not, nothing may be removed for not
+    /// being listed.
+    pub complete: bool,
+}
+
+/// An item that is present but invalid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its identity, when readable.
+    pub uid: Option<Uid>,
+    /// Its node id, when it is a peer of the backbone or of iBGP and the number is readable.
+    pub node_id: Option<u16>,
+    /// Its status, when readable.
+    pub status: Option<WireStatus>,
+    /// Its interface, when readable.
+    pub interface: Option<InterfaceName>,
+    /// The field that is wrong, as the wire names it: `credential.publicKey`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// Whether the Control Plane is to hear ERROR. Not for a status that is unknown, nor for one
+    /// that must not be overwritten: ERROR means "keep trying", so a disabled session would come up.
+    pub reportable: bool,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// One BGP session (semantics, section 2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionItem {
+    /// Its identity.
+    pub uid: Uid,
+    /// What the Control Plane wants of it.
+    pub status: WireStatus,
+    /// The interface that it names, else `wg_<asn>`: a good name for its document. `None` only when
+    /// `spec` is.
+    pub name_hint: Option<InterfaceName>,
+    /// Its specification. `None` only for a session that is to be removed and whose other fields do
+    /// not decode: removing needs no more than the identity.
+    pub spec: Option<BgpSessionSpec>,
+    /// The preshared key, which no document holds.
+    pub preshared_key: Option<PresharedKey>,
+    /// The BGP password, which no document holds.
+    pub password: Option<Secret<String>>,
+}
+
+/// One peer of the backbone. Its identity is `spec.node_id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeshItem {
+    /// Its name, else `node<id>`.
+    pub name: ObjectName,
+    /// Its identity for reports, when the Control Plane gave it one.
+    pub uid: Option<Uid>,
+    /// Its specification.
+    pub spec: MeshPeerSpec,
+}
+
+/// One internal BGP neighbour. Its identity is `spec.node_id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IbgpItem {
+    /// Its name, else `node<id>`.
+    pub name: ObjectName,
+    /// Its specification.
+    pub spec: IbgpPeerSpec,
+}
+
+/// Who this router is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeItem {
+    /// The router's name.
+    pub name: String,
+    /// Its specification.
+    pub spec: NodeSpec,
+}
+
+/// The routing policy, and the internal neighbours that come with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyItem {
+    /// A hint; what counts is whether the document changed.
+    pub config_hash: Option<String>,
+    /// The network's AS number. For comparison only: ours comes from `GET config`.
+    pub asn: Option<Asn>,
+    /// The policy.
+    pub spec: RoutingPolicySpec,
+    /// The internal neighbours; `None` means no change, an empty list means none.
+    pub ibgp: Option<Listing<IbgpItem>>,
+    /// What looks odd and changes nothing, for the log.
+    pub notes: Vec<String>,
+}

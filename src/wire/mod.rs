@@ -1,0 +1,19 @@
+//! Control Plane JSON to our types and back (semantics, sections 1, 2, 3 and 7). Pure.
+//!
+//! A [`Dialect`] holds paths, envelopes, field names and status numbers; nothing outside its module
+//! names any of them. Scalars are read leniently where the meaning is clear, everything else is
+//! strict: a list that is not complete is an error or says so, and a bad item is in
+//! [`Listing::rejected`], never missing.
+
+mod body;
+mod dialect;
+mod error;
+mod listing;
+pub mod reference;
+mod scalar;
+
+pub use body::{ErrorBody, error_body};
+pub use dialect::{Call, Dialect, UnknownDialect};
+pub use error::WireError;
+pub use listing::{IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem};
+pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};

@@ -1,0 +1,94 @@
+//! What the agent posts, with the field names of the reference.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::WireStatus;
+use crate::model::{PublicKey, Uid};
+
+/// The body of `POST heartbeat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// The agent's version.
+    pub version: String,
+    /// Seconds since the agent started.
+    pub uptime: u64,
+    /// Our WireGuard public key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_public_key: Option<PublicKey>,
+}
+
+/// The body of `POST report`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// What each session does.
+    pub sessions: Vec<SessionReport>,
+}
+
+/// What one session does (semantics, section 3).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SessionReport {
+    /// Which one.
+    pub uuid: Uid,
+    /// Round-trip time to the peer in milliseconds; `null` when unknown.
+    #[serde(serialize_with = "milliseconds")]
+    pub rtt_ms: Option<f64>,
+    /// Routes taken, of both address families.
+    pub routes_imported: u64,
+    /// Routes announced, of both address families.
+    pub routes_exported: u64,
+    /// What BGP does.
+    pub state: PeerState,
+}
+
+/// What a BGP session does, as the report words it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the states of RFC 4271, and down for no session at all")]
+pub enum PeerState {
+    Established,
+    Active,
+    Connect,
+    Idle,
+    OpenSent,
+    OpenConfirm,
+    Down,
+}
+
+impl FromStr for PeerState {
+    type Err = std::convert::Infallible;
+    /// Takes any writing of a state; what is no state is [`PeerState::Down`].
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "established" => Self::Established,
+            "active" => Self::Active,
+            "connect" => Self::Connect,
+            "idle" => Self::Idle,
+            "opensent" => Self::OpenSent,
+            "openconfirm" => Self::OpenConfirm,
+            _ => Self::Down,
+        })
+    }
+}
+
+/// A tenth of a millisecond is precise enough, and a whole number is written as one.
+fn milliseconds<S: Serializer>(rtt: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+    match rtt.filter(|rtt| rtt.is_finite() && *rtt >= 0.0).map(|rtt| (rtt * 10.0).round() / 10.0) {
+        None => s.serialize_none(),
+        Some(rtt) if rtt.fract() == 0.0 => s.serialize_u64(rtt as u64),
+        Some(rtt) => s.serialize_f64(rtt),
+    }
+}
+
+/// The body of `POST modify`: a session's change of status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modify {
+    /// Which session.
+    pub uuid: Uid,
+    /// Its status now.
+    pub status: WireStatus,
+    /// Why it cannot be configured; `null` otherwise.
+    pub error: Option<String>,
+}

@@ -1,0 +1,86 @@
+//! The dialect of the API reference. The only place that names its paths, its fields, its symbols
+//! and its status numbers.
+
+mod config;
+mod encode;
+mod mesh;
+mod policy;
+mod serve;
+mod session;
+mod status;
+mod symbols;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Call;
+use super::scalar::FieldError;
+
+pub use config::decode_config;
+pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport};
+pub use mesh::decode_mesh;
+pub use policy::decode_policy;
+pub use serve::{
+    CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_modify, identity, write_status,
+    written_status,
+};
+pub use session::decode_sessions;
+pub use status::WireStatus;
+
+/// The first segment of every path.
+pub const ROOT: &str = "agent";
+
+/// The last segment of a call's path.
+pub fn endpoint(call: Call) -> &'static str {
+    match call {
+        Call::Sessions => "sessions",
+        Call::Mesh => "mesh",
+        Call::Config => "config",
+        Call::BirdConfig => "bird-config",
+        Call::Heartbeat => "heartbeat",
+        Call::Report => "report",
+        Call::Modify => "modify",
+    }
+}
+
+/// `/agent/:router/:endpoint`, not encoded yet.
+pub fn segments(router: &str, call: Call) -> [&str; 3] {
+    [ROOT, router, endpoint(call)]
+}
+
+/// The call of a path's last segment.
+pub fn call(endpoint_name: &str) -> Option<Call> {
+    let all = [
+        Call::Sessions,
+        Call::Mesh,
+        Call::Config,
+        Call::BirdConfig,
+        Call::Heartbeat,
+        Call::Report,
+        Call::Modify,
+    ];
+    all.into_iter().find(|call| endpoint(*call) == endpoint_name)
+}
+
+/// The code of an error about a router that does not exist.
+pub const ROUTER_NOT_FOUND: &str = "ROUTER_NOT_FOUND";
+
+/// The code of an error about a session that does not exist.
+pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
+
+/// An item that is no object has no fields to name; its place has to do.
+fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
+    let message = format!("must be an object, not {}", super::body::kind(value));
+    FieldError { field: format!("{list}[{index}]"), message }
+}
+
+/// The keys that occur more than once. Two items of one identity contradict each other, and nobody
+/// can tell which of them is meant.
+fn repeated<K: Ord + Clone>(keys: impl Iterator<Item = Option<K>>) -> Vec<K> {
+    let mut counts = BTreeMap::new();
+    for key in keys.flatten() {
+        *counts.entry(key).or_insert(0) += 1;
+    }
+    counts.into_iter().filter_map(|(key, count)| (count > 1).then_some(key)).collect()
+}

@@ -1,0 +1,93 @@
+//! The other side of the dialect: what the embedded Control Plane has to know of its bodies.
+
+use serde_json::{Map, Value};
+
+use super::super::body::kind;
+use super::super::scalar::{FieldError, Fields};
+use super::WireStatus;
+use crate::model::Uid;
+use crate::wire::{Call, Modify, WireError};
+
+/// Reads a `POST modify`.
+///
+/// # Errors
+/// Not a JSON object, or a field is missing or breaks a rule.
+pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
+    let map = object(body, "uuid")?;
+    let fields = Fields::new(&map);
+    let number = fields.required("status", fields.integer("status")?)?;
+    let status = WireStatus::from_number(number)
+        .ok_or_else(|| fields.wrong("status", format!("must be 0..5, not {number}")))?;
+    let uuid = fields.required("uuid", fields.parsed("uuid")?)?;
+    Ok(Modify { uuid, status, error: fields.prose("error")? })
+}
+
+/// Checks a `POST heartbeat` and gives it back as it came, unknown fields included.
+///
+/// # Errors
+/// As [`decode_modify`].
+pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
+    let map = object(body, "version")?;
+    let fields = Fields::new(&map);
+    fields.required("version", fields.text("version")?)?;
+    fields.required("uptime", fields.integer("uptime")?)?;
+    Ok(Value::Object(map))
+}
+
+/// Checks a `POST report` and gives it back as it came, unknown fields included.
+///
+/// # Errors
+/// As [`decode_modify`].
+pub fn check_report(body: &[u8]) -> Result<Value, WireError> {
+    let map = object(body, "sessions")?;
+    let fields = Fields::new(&map);
+    for (index, item) in fields.required("sessions", fields.array("sessions")?)?.iter().enumerate() {
+        if identity(item).is_none() {
+            let field = format!("sessions[{index}].uuid");
+            return Err(FieldError { field, message: "is required, and missing or no uuid".into() }.into());
+        }
+    }
+    Ok(Value::Object(map))
+}
+
+fn object(body: &[u8], key: &'static str) -> Result<Map<String, Value>, WireError> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| WireError::NotJson { line: error.line(), column: error.column() })?;
+    match value {
+        Value::Object(map) => Ok(map),
+        other => Err(WireError::NotAnObject { found: kind(&other), key }),
+    }
+}
+
+/// The key that an answer holds, and whether it holds an array.
+pub fn answer_key(call: Call) -> Option<(&'static str, bool)> {
+    match call {
+        Call::Sessions => Some(("sessions", true)),
+        Call::Mesh => Some(("peers", true)),
+        Call::Config => Some(("node", false)),
+        Call::BirdConfig => Some(("policy", false)),
+        Call::Heartbeat | Call::Report | Call::Modify => None,
+    }
+}
+
+/// The key of the hash in `GET bird-config`.
+pub const CONFIG_HASH: &str = "configHash";
+
+/// The identity of a session as it is written in a list.
+pub fn identity(item: &Value) -> Option<Uid> {
+    Fields::new(item.as_object()?).parsed("uuid").ok().flatten()
+}
+
+/// The status of a session as it is written in a list.
+pub fn written_status(item: &Value) -> Option<WireStatus> {
+    let number = Fields::new(item.as_object()?).integer("status").ok().flatten()?;
+    WireStatus::from_number(number)
+}
+
+/// Writes a status, and the error that belongs to it, into a session of a list.
+pub fn write_status(item: &mut Value, status: WireStatus, error: Option<&str>) {
+    if let Value::Object(map) = item {
+        map.insert("status".into(), status.number().into());
+        map.insert("error".into(), error.map_or(Value::Null, Value::from));
+    }
+}

@@ -1,0 +1,223 @@
+//! Fields of an object, read leniently where the meaning is clear (semantics, section 1): a number
+//! given as a text, a text given as a number, `null` for what is optional. Every error names the
+//! field as the wire does.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use super::WireError;
+use super::body::kind;
+use crate::model::{Invalid, shown};
+
+/// What is wrong with which field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldError {
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+impl From<FieldError> for WireError {
+    fn from(error: FieldError) -> Self {
+        Self::Field { field: error.field, message: error.message }
+    }
+}
+
+pub(super) type Read<T> = Result<T, FieldError>;
+
+/// An object, and where in the body it stands.
+#[derive(Clone)]
+pub(super) struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    prefix: String,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(map: &'a Map<String, Value>) -> Self {
+        Self { map, prefix: String::new() }
+    }
+
+    /// The object of this key, whose fields are named with the key in front.
+    pub(super) fn object(&self, key: &str) -> Read<Option<Fields<'a>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self { map, prefix: format!("{}.", self.path(key)) })),
+            Some(other) => Err(self.wrong(key, format!("must be an object, not {}", kind(other)))),
+        }
+    }
+
+    pub(super) fn array(&self, key: &str) -> Read<Option<&'a Vec<Value>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(other) => Err(self.wrong(key, format!("must be an array, not {}", kind(other)))),
+        }
+    }
+
+    /// The value of a key; `null` is as good as absent.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    pub(super) fn wrong(&self, key: &str, message: impl Into<String>) -> FieldError {
+        FieldError { field: self.path(key), message: message.into() }
+    }
+
+    pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Read<T> {
+        value.ok_or_else(|| self.wrong(key, "is required, and missing or null"))
+    }
+
+    /// A text. A whole number is taken as its digits.
+    pub(super) fn text(&self, key: &str) -> Read<Option<String>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(value @ Value::Number(_)) => match whole(value) {
+                Some(number) => Ok(Some(number.to_string())),
+                None => Err(self.wrong(key, "must be a text, not a fraction or a negative number")),
+            },
+            Some(other) => Err(self.wrong(key, format!("must be a text, not {}", kind(other)))),
+        }
+    }
+
+    /// A text that is none when it is blank: for texts that people write.
+    pub(super) fn prose(&self, key: &str) -> Read<Option<String>> {
+        Ok(self.text(key)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    pub(super) fn parsed<T: FromStr<Err = Invalid>>(&self, key: &str) -> Read<Option<T>> {
+        let parse = |text: String| text.trim().parse().map_err(|Invalid(why)| self.wrong(key, why));
+        self.text(key)?.map(parse).transpose()
+    }
+
+    /// A whole number, also as a text of digits.
+    pub(super) fn integer(&self, key: &str) -> Read<Option<u64>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => whole(value).map(Some).ok_or_else(|| {
+                let found = match value {
+                    Value::String(text) => shown(text),
+                    Value::Number(number) => number.to_string(),
+                    other => kind(other).to_owned(),
+                };
+                self.wrong(key, format!("must be a whole number, not {found}"))
+            }),
+        }
+    }
+
+    pub(super) fn number<T: TryFrom<u64, Error = Invalid>>(&self, key: &str) -> Read<Option<T>> {
+        let convert = |number| T::try_from(number).map_err(|Invalid(why)| self.wrong(key, why));
+        self.integer(key)?.map(convert).transpose()
+    }
+
+    /// A whole number that is at most `max`.
+    pub(super) fn within<T: TryFrom<u64>>(&self, key: &str, min: u64, max: u64) -> Read<Option<T>> {
+        let check = |number: u64| {
+            let inside = (min..=max).contains(&number).then_some(number).and_then(|n| T::try_from(n).ok());
+            inside.ok_or_else(|| self.wrong(key, format!("must be {min}..{max}, not {number}")))
+        };
+        self.integer(key)?.map(check).transpose()
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Read<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(Value::String(text)) if text == "true" || text == "1" => Ok(Some(true)),
+            Some(Value::String(text)) if text == "false" || text == "0" => Ok(Some(false)),
+            Some(value) => match whole(value) {
+                Some(number @ 0..=1) => Ok(Some(number == 1)),
+                _ => Err(self.wrong(key, "must be true or false")),
+            },
+        }
+    }
+
+    /// An IPv4 address of a host; a `/32` is dropped.
+    pub(super) fn ipv4(&self, key: &str) -> Read<Option<Ipv4Addr>> {
+        let parse = |text: String| {
+            let bare = text.trim();
+            let address = bare.strip_suffix("/32").unwrap_or(bare).parse::<Ipv4Addr>();
+            address
+                .ok()
+                .filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast() && !a.is_broadcast())
+                .ok_or_else(|| {
+                    self.wrong(key, format!("must be the IPv4 address of a host, not {}", shown(&text)))
+                })
+        };
+        self.text(key)?.map(parse).transpose()
+    }
+
+    /// An IPv6 address of a host; a `/128` is dropped.
+    pub(super) fn ipv6(&self, key: &str) -> Read<Option<Ipv6Addr>> {
+        let parse = |text: String| {
+            let bare = text.trim();
+            let address = bare.strip_suffix("/128").unwrap_or(bare).parse::<Ipv6Addr>();
+            address.ok().filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast()).ok_or_else(
+                || self.wrong(key, format!("must be the IPv6 address of a host, not {}", shown(&text))),
+            )
+        };
+        self.text(key)?.map(parse).transpose()
+    }
+}
+
+/// A whole number in any clear form: `7`, `"7"`, `7.0`, `1e3`.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64().or_else(|| {
+            // Beyond 2^53 a float no longer says which whole number is meant.
+            let float =
+                number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(f));
+            float.map(|f| f as u64)
+        }),
+        Value::String(text) => {
+            let digits = text.trim();
+            let only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            only.then(|| digits.parse().ok()).flatten()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_number_is_taken_in_every_clear_form() {
+        for value in [json!(1420), json!("1420"), json!(" 1420 "), json!(1420.0), json!(1.42e3)] {
+            assert_eq!(whole(&value), Some(1420), "{value}");
+        }
+        let unclear = [
+            json!(1420.5),
+            json!(-1),
+            json!(1e30),
+            json!("1e3"),
+            json!("+5"),
+            json!("0x10"),
+            json!(""),
+            json!(true),
+            json!([1]),
+            json!("99999999999999999999"),
+        ];
+        for value in unclear {
+            assert_eq!(whole(&value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_field_with_its_place() {
+        let body = json!({"a": {"b": "x", "n": null}});
+        let map = body.as_object().unwrap();
+        let inner = Fields::new(map).object("a").unwrap().unwrap();
+        assert_eq!(inner.integer("b").unwrap_err().field, "a.b");
+        assert_eq!(inner.integer("n").unwrap(), None);
+        assert_eq!(inner.ipv4("b").unwrap_err().field, "a.b");
+    }
+}

@@ -1,0 +1,169 @@
+//! Holds the rooms of the pure core to what they promise, by reading their sources: no runtime, no file
+//! system, no process, no socket, no clock and no randomness.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms without any IO. Tests beside the code may do as they like.
+const PURE: [&str; 7] = ["model", "document", "wire", "effective", "render", "plan", "status"];
+
+/// Pure files in a room that does IO.
+const PURE_FILES: [&str; 4] = ["bird/framing.rs", "bird/protocols.rs", "bird/status.rs", "bird/version.rs"];
+
+/// What no pure source names, and what it is.
+const IMPURE: [(&str, &str); 14] = [
+    ("tokio", "a runtime"),
+    ("async fn", "asynchronous code"),
+    ("std::fs", "the file system"),
+    ("File::open", "the file system"),
+    ("std::process", "processes"),
+    ("std::env", "the environment"),
+    ("TcpStream", "a socket"),
+    ("TcpListener", "a socket"),
+    ("UdpSocket", "a socket"),
+    ("UnixStream", "a socket"),
+    ("SystemTime::now", "the clock"),
+    ("Instant::now", "the clock"),
+    ("Timestamp::now", "the clock"),
+    ("Zoned::now", "the clock"),
+];
+
+/// Randomness is looked for apart, since "rand" is part of other words.
+const RANDOM: [&str; 3] = ["rand::", "thread_rng", "getrandom"];
+
+struct Source {
+    /// Below `src/`, with slashes.
+    path: String,
+    /// Without comments, and without tests.
+    code: String,
+}
+
+impl Source {
+    fn read(file: &Path) -> Self {
+        let path = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        Self { path, code: code(&fs::read_to_string(file).unwrap()) }
+    }
+
+    fn in_room(&self, room: &str) -> bool {
+        self.path.starts_with(&format!("{room}/")) || self.path == format!("{room}.rs")
+    }
+
+    fn is_pure(&self) -> bool {
+        PURE.iter().any(|room| self.in_room(room)) || PURE_FILES.contains(&self.path.as_str())
+    }
+
+    fn names(&self, word: &str) -> bool {
+        let starts = |at: usize| !self.code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        self.code.match_indices(word).any(|(at, _)| starts(at))
+    }
+}
+
+/// A source up to its tests, which come last in this crate, and without its comments.
+fn code(text: &str) -> String {
+    let until_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
+    let bare = |line: &str| !line.trim_start().starts_with("//");
+    until_tests.lines().filter(|line| bare(line)).map(|line| format!("{line}\n")).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(&root(), &mut files);
+    files.sort();
+    files.iter().map(|file| Source::read(file)).collect()
+}
+
+/// Every source that breaks a rule, as `src/plan/link.rs names tokio (a runtime)`.
+fn offenders(rule: impl Fn(&Source) -> Option<String>) -> Vec<String> {
+    let told = |source: &Source| Some(format!("src/{} {}", source.path, rule(source)?));
+    sources().iter().filter_map(told).collect()
+}
+
+fn assert_none(offenders: &[String]) {
+    assert!(offenders.is_empty(), "{}", offenders.join("\n"));
+}
+
+#[test]
+fn pure_rooms_do_no_io_and_know_no_clock() {
+    assert_none(&offenders(|source| {
+        let impure = IMPURE.iter().find(|(word, _)| source.is_pure() && source.names(word));
+        impure.map(|(word, what)| format!("names {word} ({what})"))
+    }));
+}
+
+#[test]
+fn pure_rooms_are_not_random() {
+    assert_none(&offenders(|source| {
+        let random = RANDOM.iter().find(|word| source.is_pure() && source.names(word));
+        random.map(|word| format!("names {word}"))
+    }));
+}
+
+#[test]
+fn every_pure_room_that_the_crate_names_exists() {
+    let map = fs::read_to_string(root().join("lib.rs")).unwrap();
+    let sources = sources();
+    for room in PURE.iter().filter(|room| map.contains(&format!("mod {room};"))) {
+        assert!(sources.iter().any(|source| source.in_room(room)), "lib.rs names {room}, which is not there");
+    }
+}
+
+#[test]
+fn the_pure_core_knows_nothing_of_the_rooms_that_do_io() {
+    const IO: [&str; 7] = ["kernel", "store", "control_plane", "controller", "history", "http", "resolve"];
+    assert_none(&offenders(|source| {
+        let room = IO.iter().find(|room| source.is_pure() && source.names(&format!("crate::{room}::")));
+        room.map(|room| format!("uses crate::{room}"))
+    }));
+}
+
+#[test]
+fn only_the_codec_names_the_yaml_crate() {
+    assert_none(&offenders(|source| {
+        let named = source.names("serde_yaml") || source.names("serde_saphyr");
+        (named && source.path != "document/codec.rs").then(|| "names the YAML crate".to_owned())
+    }));
+}
+
+#[test]
+fn only_the_kernels_room_knows_netlink() {
+    const CRATES: [&str; 4] = ["rtnetlink", "netlink_packet", "netlink_sys", "wireguard_control"];
+    assert_none(&offenders(|source| {
+        let named = CRATES.iter().find(|name| !source.in_room("kernel") && source.names(name));
+        named.map(|name| format!("names {name}"))
+    }));
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    const PRINTS: [&str; 5] = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
+    assert_none(&offenders(|source| {
+        let may = source.in_room("cli") || source.path == "main.rs";
+        let print = PRINTS.iter().find(|word| !may && source.names(word));
+        print.map(|word| format!("uses {word}"))
+    }));
+}
+
+#[test]
+fn the_reader_of_sources_sees_code_and_neither_comments_nor_tests() {
+    let text = "use a; // tokio stays\n// tokio\n/// tokio\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n";
+    assert_eq!(code(text), "use a; // tokio stays\nfn f() {}\n");
+    let source = Source { path: "plan/x.rs".into(), code: "use brand::x;".into() };
+    assert!(!source.names("rand::"));
+    assert!(source.names("brand::"));
+}

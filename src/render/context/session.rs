@@ -8,7 +8,8 @@ use crate::model::{AdminState, PeeringPolicy};
 use crate::render::{BaseInput, LinkClass, RenderError};
 
 /// What the template of a session sees besides.
-#[derive(Debug, Serialize)]
+// No `Debug`, here and for `Peer`: a password is in it.
+#[derive(Serialize)]
 pub(in crate::render) struct Peering<'a> {
     #[serde(flatten)]
     base: Base<'a>,
@@ -17,7 +18,7 @@ pub(in crate::render) struct Peering<'a> {
 }
 
 /// A session.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Peer<'a> {
     name: &'a str,
     asn: u32,

@@ -1,5 +1,7 @@
 //! Every case, read by five versions of BIRD.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod render_support;
 
 use proptest::prelude::*;

@@ -1,6 +1,8 @@
 //! Every case below `tests/golden/render`: input and the files it becomes. `UPDATE_GOLDEN=1` writes
 //! what is rendered now; look at the difference before committing it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod render_support;
 
 use std::collections::BTreeMap;

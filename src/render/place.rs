@@ -20,7 +20,8 @@ pub(super) fn neighbouring(continent: Continent) -> Vec<u32> {
 
 /// Our number of the region: the one given, else DN42's number of the subregion.
 pub(super) fn region(location: &Location) -> Option<u32> {
-    location.region_code.or_else(|| location.subregion.map(|region| region.number().into()))
+    let given = location.region_code.filter(|code| *code != 0);
+    given.or_else(|| location.subregion.map(|region| region.number().into()))
 }
 
 #[cfg(test)]

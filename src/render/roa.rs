@@ -55,6 +55,18 @@ impl RoaTable {
         text
     }
 
+    /// Whether there are ROAs of one family.
+    pub fn has(&self, ipv6: bool) -> bool {
+        self.entries.iter().any(|roa| roa.prefix.addr().is_ipv6() == ipv6)
+    }
+
+    /// Whether so much is gone since the last good table that the source, and not the network, must
+    /// have changed: less than half is left. Tables of a few entries prove nothing.
+    pub fn collapsed_since(&self, last_good: &Self) -> bool {
+        const ENOUGH: usize = 20;
+        last_good.entries.len() >= ENOUGH && self.entries.len() * 2 < last_good.entries.len()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -97,6 +109,17 @@ mod tests {
         assert_eq!(RoaTable::parse(listing), (table.clone(), 0));
         assert_eq!(table.routes(false), "route 172.20.0.0/24 max 28 as 4242420000;\n");
         assert_eq!(table.routes(true), "route fd00:1::/48 max 64 as 4242420001;\n");
+    }
+
+    #[test]
+    fn losing_half_of_a_table_is_a_collapse() {
+        let table = |count: u8| {
+            let line = |i: u8| format!("route 10.{i}.0.0/16 max 24 as 1;");
+            RoaTable::parse(&(0..count).map(line).collect::<Vec<_>>().join("\n")).0
+        };
+        assert!(table(9).collapsed_since(&table(20)) && table(0).collapsed_since(&table(200)));
+        assert!(!table(10).collapsed_since(&table(20)) && !table(30).collapsed_since(&table(20)));
+        assert!(!table(0).collapsed_since(&table(3)));
     }
 
     #[test]

@@ -1,24 +1,22 @@
-//! What a template sees. These names are an interface: operators write templates against them.
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
-use super::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
-use super::{BaseInput, Features, LinkClass, RenderError, place};
+use super::some;
 use crate::document::RpkiServer;
-use crate::effective::{Neighbour, Session};
-use crate::model::{AdminState, InterfaceName, NodeType, PeeringPolicy};
+use crate::model::{InterfaceName, NodeType};
+use crate::render::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
+use crate::render::{BaseInput, Features, place};
 
 /// What every template sees.
 #[derive(Debug, Serialize)]
-pub(super) struct Base<'a> {
+pub(in crate::render) struct Base<'a> {
     bird: Features,
     router: Node<'a>,
     own: Own,
     location: Place,
-    limits: Bounds,
+    pub(super) limits: Bounds,
     rpki: Validation<'a>,
     drained: bool,
     loopback_interface: &'a str,
@@ -58,11 +56,11 @@ struct Place {
     mbit: Option<u32>,
 }
 
-/// Limits with their defaults; 0 stands for none where there is no default.
+/// Limits with their defaults.
 #[derive(Debug, Serialize)]
-struct Bounds {
-    ebgp_import: u32,
-    ebgp_export: Option<u32>,
+pub(super) struct Bounds {
+    pub(super) ebgp_import: u32,
+    pub(super) ebgp_export: Option<u32>,
     ibgp_import: Option<u32>,
     ibgp_export: Option<u32>,
     max_path: u32,
@@ -98,58 +96,8 @@ struct Internal<'a> {
     client: bool,
 }
 
-/// What the template of a session sees besides.
-#[derive(Debug, Serialize)]
-pub(super) struct Peering<'a> {
-    #[serde(flatten)]
-    base: Base<'a>,
-    session: Peer<'a>,
-    link: Link,
-}
-
-/// A session.
-#[derive(Debug, Serialize)]
-struct Peer<'a> {
-    name: &'a str,
-    asn: u32,
-    description: &'a str,
-    interface: &'a str,
-    policy: String,
-    relation: &'static str,
-    announce_all: bool,
-    disabled: bool,
-    drained: bool,
-    multihop: Option<u8>,
-    password: Option<&'a str>,
-    import_limit: u32,
-    export_limit: Option<u32>,
-    neighbours: Vec<Side<'a>>,
-}
-
-/// One BGP session of it.
-#[derive(Debug, Serialize)]
-struct Side<'a> {
-    protocol: &'a str,
-    address: IpAddr,
-    source: IpAddr,
-    ipv4: bool,
-    ipv6: bool,
-    extended_next_hop: bool,
-}
-
-/// The classes of the link; 0 is unknown.
-#[derive(Debug, Serialize)]
-struct Link {
-    latency: u8,
-    bandwidth: u8,
-    crypto: u8,
-    link_type: u8,
-    loss: u8,
-    mbit: u32,
-}
-
 impl<'a> Base<'a> {
-    pub(super) fn new(input: &BaseInput<'a>) -> Self {
+    pub(in crate::render) fn new(input: &BaseInput<'a>) -> Self {
         let reflector = input.policy.node_type == NodeType::Rr;
         let router = input.router;
         Self {
@@ -200,12 +148,6 @@ fn location(input: &BaseInput<'_>) -> Place {
     }
 }
 
-/// Zero stands for "not said" on the wire, so it is read as that here too: a limit of zero would
-/// take a session's routes away.
-fn some(limit: Option<u32>) -> Option<u32> {
-    limit.filter(|number| *number != 0)
-}
-
 fn limits(input: &BaseInput<'_>) -> Bounds {
     let from = &input.policy.limits;
     Bounds {
@@ -218,7 +160,7 @@ fn limits(input: &BaseInput<'_>) -> Bounds {
 }
 
 fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
-    let cached = |ipv6| input.roa.is_some_and(|table| !table.routes(ipv6).is_empty());
+    let cached = |ipv6| input.roa.is_some_and(|table| table.has(ipv6));
     let mut servers: Vec<Server<'a>> = Vec::new();
     for server in &input.policy.rpki.servers {
         let server = rpki_server(server);
@@ -270,78 +212,4 @@ fn internal<'a>(input: &BaseInput<'a>, reflector: bool) -> Vec<Internal<'a>> {
         client: reflector && !neighbour.is_rr,
     });
     side.collect()
-}
-
-impl<'a> Peering<'a> {
-    pub(super) fn new(
-        session: &'a Session,
-        input: &BaseInput<'a>,
-        link: &LinkClass,
-    ) -> Result<Self, RenderError> {
-        let base = Base::new(input);
-        let sides = session.neighbours.iter().map(side).collect::<Vec<_>>();
-        check(session)?;
-        let peer = Peer {
-            name: session.name.as_str(),
-            asn: session.asn.get(),
-            description: &session.description,
-            interface: session.tunnel.interface.as_str(),
-            policy: session.policy.to_string(),
-            relation: relation(session.policy),
-            announce_all: matches!(session.policy, PeeringPolicy::Full | PeeringPolicy::Downstream),
-            disabled: input.ebgp_disabled || session.admin_state != AdminState::Enabled,
-            drained: session.drained,
-            multihop: session.multihop,
-            password: session.password.as_ref().map(|secret| secret.expose().as_str()),
-            import_limit: some(session.import_limit).unwrap_or(base.limits.ebgp_import),
-            export_limit: some(session.export_limit).or(base.limits.ebgp_export),
-            neighbours: sides,
-        };
-        Ok(Self { base, session: peer, link: classes(link) })
-    }
-}
-
-/// The name of what the neighbour is to us, as `moenet/defines.conf` defines it.
-fn relation(policy: PeeringPolicy) -> &'static str {
-    match policy {
-        PeeringPolicy::Full => "MOE_FULL",
-        PeeringPolicy::Peer => "MOE_PEER",
-        PeeringPolicy::Downstream => "MOE_DOWNSTREAM",
-        PeeringPolicy::Upstream => "MOE_UPSTREAM",
-    }
-}
-
-/// BIRD refuses a link-local neighbour that is more than a hop away, on every version.
-fn check(session: &Session) -> Result<(), RenderError> {
-    let link_local = |neighbour: &Neighbour| match neighbour.address {
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        IpAddr::V4(v4) => v4.is_link_local(),
-    };
-    if session.multihop.is_some() && session.neighbours.iter().any(link_local) {
-        let reason = "a neighbour with a link-local address is on the link; take one of the two away";
-        return Err(RenderError::input("spec.bgp.multihop", reason));
-    }
-    Ok(())
-}
-
-fn side(neighbour: &Neighbour) -> Side<'_> {
-    Side {
-        protocol: &neighbour.protocol,
-        address: neighbour.address,
-        source: neighbour.source,
-        ipv4: neighbour.ipv4,
-        ipv6: neighbour.ipv6,
-        extended_next_hop: neighbour.extended_next_hop,
-    }
-}
-
-fn classes(link: &LinkClass) -> Link {
-    Link {
-        latency: link.latency.unwrap_or(0),
-        bandwidth: link.bandwidth.unwrap_or(0),
-        crypto: link.crypto,
-        link_type: link.link_type,
-        loss: link.loss.unwrap_or(0),
-        mbit: link.mbit.unwrap_or(0),
-    }
 }

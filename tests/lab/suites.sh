@@ -21,7 +21,8 @@ lab_mirror() {
           if (line[i] ~ /^Suites:/) { suites = line[i]; sub(/^Suites:/, "", suites) }
         }
         m = split(suites, s, /[ \t]+/); for (j = 1; j <= m; j++) if (s[j] != "") print uri, s[j] }' "$f"; done
-  } | awk '$2 ~ /^(bookworm|trixie|forky|sid|stable|oldstable|testing|unstable)$/ { print $1; found = 1; exit } END { exit !found }' && return
+    true
+  } | awk '!found && $2 ~ /^(bookworm|trixie|forky|sid|stable|oldstable|testing|unstable)$/ { print $1; found = 1 } END { exit !found }' && return
   echo "no Debian release among this machine's apt sources: set DEBIAN_MIRROR to a Debian repository's address" >&2
   return 1
 }

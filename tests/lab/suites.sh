@@ -45,16 +45,20 @@ lab_download() { # "suite..." package/suite...
 }
 
 # A package of another release may draw in newer libraries, and those the rest of the machine. So: the machine's
-# pins stay in force, the plan is simulated first, and one that changes or removes what is installed is refused.
-lab_install_from() { # suite package
-  local dir=$LAB_APT/install-$1 f plan
-  local options=(-o "Dir::State::lists=$dir/lists" -o "Dir::Etc::sourceparts=$dir/sources" -o APT::Sandbox::User=root)
-  mkdir -p "$dir/sources"
-  for f in /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do [ -e "$f" ] && cp "$f" "$dir/sources/"; done
+# pins stay in force, only the named packages may come from there, the plan is simulated first, and one that
+# changes or removes what is installed is refused.
+lab_install_from() { # suite package "packages that may come from the suite"
+  local dir=$LAB_APT/install-$1 kind f plan
+  local options=(-o "Dir::State::lists=$dir/lists" -o "Dir::Etc::sourceparts=$dir/sources"
+                 -o "Dir::Etc::preferencesparts=$dir/pins" -o APT::Sandbox::User=root)
+  rm -rf "$dir/pins"; mkdir -p "$dir/sources" "$dir/pins"
+  for f in /etc/apt/sources.list.d/*; do case $f in *.list | *.sources) cp "$f" "$dir/sources/" ;; esac; done
+  for f in /etc/apt/preferences.d/*; do if [ -e "$f" ]; then cp "$f" "$dir/pins/"; fi; done
+  printf 'Package: %s\nPin: release n=%s\nPin-Priority: 990\n' "$3" "$1" > "$dir/pins/zz-lab"
   lab_update "$dir" "$1" "${options[@]}" || return
-  plan=$(apt-get -s "${options[@]}" --no-install-recommends install "$2/$1") || return
+  plan=$(apt-get -s "${options[@]}" --no-install-recommends install "$2") || return
   if grep -E '^Remv |^Inst [^ ]+ \[' <<<"$plan" >&2; then
     echo "$2 from $1 would change the packages above, which are installed: not done" >&2; return 1
   fi
-  apt-get -qq "${options[@]}" -y --no-install-recommends --no-remove --no-upgrade install "$2/$1" >/dev/null
+  apt-get -qq "${options[@]}" -y --no-install-recommends --no-remove --no-upgrade install "$2" >/dev/null
 }

@@ -6,4 +6,14 @@
 
 mod lab;
 
+mod changes_in_place;
+mod control_plane_faults;
+mod convergence;
+mod embedded_control_plane;
+mod isolation;
+mod local_api;
+mod maintenance;
+mod removal;
+mod repair;
+mod restart;
 mod the_harness;

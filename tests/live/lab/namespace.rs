@@ -101,6 +101,18 @@ impl Namespace {
         to.bring_up(far, far_addresses);
     }
 
+    /// A link to the host's own namespace; it goes when this one does.
+    pub(crate) fn link_to_host(&self, device: &str, address: &str, host_device: &str, host_address: &str) {
+        let script = format!(
+            "ip link add {host_device} type veth peer name {device} netns {} \
+             && ip addr add {host_address} dev {host_device} && ip link set {host_device} up",
+            self.holder.id()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "cannot link: {}", String::from_utf8_lossy(&output.stderr));
+        self.bring_up(device, &[address]);
+    }
+
     pub(crate) fn bring_up(&self, device: &str, addresses: &[&str]) {
         for address in addresses {
             self.shell(&format!("ip addr add {address} dev {device}"));

@@ -5,7 +5,6 @@ use super::frr::Frr;
 use super::namespace::Namespace;
 use super::wireguard::{KeyPair, Tunnel};
 use super::{contains, wait_until};
-use std::path::Path;
 
 /// The other end of a neighbour's tunnel.
 pub(crate) struct FarEnd {
@@ -146,7 +145,18 @@ impl Neighbour {
         });
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    /// Its operator rotates the key of the running tunnel.
+    pub(crate) fn set_private_key(&mut self, keys: KeyPair) {
+        let file = self.folder.path().join("new.key");
+        std::fs::write(&file, &keys.private).unwrap();
+        self.inside.shell(&format!("wg set wg0 private-key {}", file.display()));
+        self.keys = keys;
+    }
+
+    /// It moves to another address of its underlay and waits to be called there.
+    pub(crate) fn move_to(&self, old: &str, new: &str) {
+        let peer = self.inside.shell("wg show wg0 peers");
+        self.inside.shell(&format!("wg set wg0 peer {} persistent-keepalive 0", peer.trim()));
+        self.inside.shell(&format!("ip addr del {old} dev u0; ip addr replace {new} dev u0"));
     }
 }

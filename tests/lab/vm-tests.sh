@@ -12,6 +12,9 @@ if [ ! -e "$image/rootfs.img" ]; then
   # wg and git are used by the tests and by the agent's history.
   VM_EXTRA="git util-linux" "$here/vm/build-image"
 fi
+for name in $CORE; do # a name that matches nothing would pass without a test
+  "$live" --list "$name" | grep -q ': test$' || { echo "no live test is called $name" >&2; exit 1; }
+done
 command="modprobe wireguard && modprobe dummy && /lab/live --test-threads=1 $CORE"
 for attempt in 1 2 3; do
   rc=0

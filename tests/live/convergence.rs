@@ -3,6 +3,17 @@
 use crate::lab::router::{PREFIX4, PREFIX6};
 use crate::lab::world::{World, uuid};
 
+/// In the guest it is the kernel path that is tested, not a userspace stand-in.
+fn assert_kernel_path(world: &World) {
+    let links = world.router.inside.shell("ip -d -o link");
+    assert_eq!(
+        links.matches(" wireguard ").count(),
+        world.neighbours.len(),
+        "not kernel WireGuard:\n{links}"
+    );
+    assert!(world.router.inside.shell("ip -o addr show dev dummy0").contains("172.23.105.177"), "{links}");
+}
+
 fn three_sessions_come_up(mut world: World) {
     world.router.start_agent();
     world.wait_established();
@@ -16,6 +27,9 @@ fn three_sessions_come_up(mut world: World) {
     second.wait_route(&first.prefix6, &format!("4242420998 {}", first.asn), 15);
     for number in 1..=3 {
         world.wait_reported(&uuid(number), 1, "");
+    }
+    if std::env::var_os("MOENET_VM").is_some() {
+        assert_kernel_path(&world);
     }
 }
 

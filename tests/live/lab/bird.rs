@@ -48,7 +48,10 @@ impl Bird {
         let (config, socket, pid) = (path("bird.conf"), path("bird.ctl"), path("bird.pid"));
         let arguments = ["-f", "-c", &config, "-s", &socket, "-P", &pid];
         self.process = Some(inside.spawn(&self.folder.join("bird.log"), &self.program(), &arguments));
-        wait_until("BIRD answers", 10, || self.try_ask(inside, "show status").map(|_| ()));
+        wait_until("BIRD answers", 10, || {
+            let log = || std::fs::read_to_string(self.folder.join("bird.log")).unwrap_or_default();
+            self.try_ask(inside, "show status").map(|_| ()).map_err(|error| format!("{error}\n{}", log()))
+        });
     }
 
     pub(crate) fn kill(&mut self) {

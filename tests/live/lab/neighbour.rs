@@ -78,7 +78,7 @@ impl Neighbour {
             "router id 10.0.{}.1;\nprotocol device {{}}\n\
              protocol static own4 {{ ipv4; route {prefix4} blackhole; }}\n\
              protocol static own6 {{ ipv6; route {prefix6} blackhole; }}\n\
-             protocol bgp router {{\n local {address} as {asn};\n neighbor {router}%'wg0' as {router_asn};\n \
+             protocol bgp moe_router {{\n local {address} as {asn};\n neighbor {router}%'wg0' as {router_asn};\n \
              connect delay time 1; connect retry time 2; error wait time 1, 2; graceful restart on;\n \
              ipv4 {{ import all; export where proto = \"own4\"; extended next hop on; }};\n \
              ipv6 {{ import all; export where proto = \"own6\"; }};\n}}\n",
@@ -109,7 +109,7 @@ impl Neighbour {
     pub(crate) fn session(&self) -> Result<String, String> {
         match &self.daemon {
             Daemon::None => Err("no daemon started".into()),
-            Daemon::Bird(bird) => bird.try_ask(&self.inside, "show protocols all router"),
+            Daemon::Bird(bird) => bird.try_ask(&self.inside, "show protocols all moe_router"),
             Daemon::Frr(frr) => frr.ask(&self.inside, "show bgp neighbors"),
         }
     }
@@ -119,7 +119,7 @@ impl Neighbour {
         match &self.daemon {
             Daemon::None => Err("no daemon started".into()),
             Daemon::Bird(bird) => {
-                bird.try_ask(&self.inside, &format!("show route {prefix} protocol router all"))
+                bird.try_ask(&self.inside, &format!("show route {prefix} protocol moe_router all"))
             }
             Daemon::Frr(frr) => {
                 let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };

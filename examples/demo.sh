@@ -31,7 +31,8 @@ finish() { # each namespace's first process takes all others in it along
   local rc=$? pid
   trap - EXIT
   if [ "$rc" != 0 ]; then printf '✘\n'; logs >&2 || true; fi
-  for pid in ${holders[@]+"${holders[@]}"}; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
+  # unshare ignores anything milder while its child lives
+  for pid in ${holders[@]+"${holders[@]}"}; do kill -KILL "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
   rm -rf "$work"
   exit "$rc"
 }

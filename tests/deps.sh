@@ -1,0 +1,49 @@
+#!/bin/bash
+# deps.sh: installs the Debian packages that are missing; silent and instant when none is.
+#
+#   tests/deps.sh demo     what examples/demo.sh needs
+#   tests/deps.sh tests    what tests/run.sh needs beside that
+#   tests/deps.sh vm       QEMU and what builds the guest's image
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
+TESTS="$DEMO frr gobgpd nftables python3 procps"
+
+installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+missing() { # one word a package; a|b: any of them will do, the first is installed
+  local word alternative found
+  for word in $1; do
+    found=
+    for alternative in ${word//|/ }; do if installed "$alternative"; then found=yes; fi; done
+    [ -n "$found" ] || echo "${word%%|*}"
+  done
+}
+
+# The daemons belong to the tests: the packages must not start their own.
+keep_services_down() {
+  [ -e /usr/sbin/policy-rc.d ] && return
+  printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+  chmod 755 /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
+need() {
+  local packages; packages=$(missing "$1" | tr '\n' ' ')
+  [ -n "$packages" ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    echo "missing Debian packages; as root: apt-get install --no-install-recommends $packages" >&2; exit 1
+  fi
+  echo "installing: $packages"
+  export DEBIAN_FRONTEND=noninteractive
+  keep_services_down
+  apt-get -qq update
+  apt-get -qq install -y --no-install-recommends --no-remove $packages >/dev/null
+}
+
+case ${1:-} in
+  demo)  need "$DEMO" ;;
+  tests) need "$TESTS" ;;
+  vm)    "$here/lab/vm/install-deps" ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+esac

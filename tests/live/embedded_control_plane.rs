@@ -1,0 +1,89 @@
+//! The embedded Control Plane over a fleet directory, with a real agent as its client.
+
+use crate::lab::namespace::Process;
+use crate::lab::router::{self, agent_program};
+use crate::lab::world::{World, uuid};
+use crate::lab::{contains, wait_until};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const LISTEN: &str = "127.0.0.1:8080";
+
+fn write(folder: &Path, name: &str, value: &Value) {
+    std::fs::write(folder.join(name), value.to_string()).unwrap();
+}
+
+/// Writes a fleet of one router and serves it inside the router's namespace.
+fn serve(world: &World) -> Process {
+    let folder = world.router.path("fleet/jp1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut router = router::node();
+    router["token"] = "lab-token".into();
+    write(&folder, "router.yaml", &router);
+    write(&folder, "sessions.yaml", &json!({"sessions": world.sessions()}));
+    write(&folder, "mesh.yaml", &json!({"peers": []}));
+    let mut policy = router::policy();
+    policy.as_object_mut().unwrap().remove("configHash");
+    write(&folder, "bird-config.yaml", &policy);
+    let fleet = world.router.path("fleet").display().to_string();
+    let arguments = ["control-plane", "--fleet", &fleet, "--listen", LISTEN];
+    let process = world.router.inside.spawn(&world.router.path("fleet.log"), &agent_program(), &arguments);
+    wait_until("the embedded Control Plane answers", 10, || {
+        world.router.inside.try_shell(&format!("curl -s http://{LISTEN}/")).map(|_| ())
+    });
+    process
+}
+
+#[track_caller]
+fn ask(world: &World, arguments: &str, path: &str) -> (u16, Value) {
+    let line = format!("curl -s -m 10 -w '\\n%{{http_code}}' {arguments} http://{LISTEN}{path}");
+    let text = world.router.inside.shell(&line);
+    let (body, code) = text.rsplit_once('\n').unwrap();
+    let body = serde_json::from_str(body).unwrap_or_else(|_| panic!("{path}: {code} not JSON: {body}"));
+    (code.trim().parse().unwrap(), body)
+}
+
+#[test]
+fn a_fleet_directory_drives_a_router_and_an_edit_is_followed() {
+    let mut world = World::new(1);
+    let _serving = serve(&world);
+    world.router.configure(&format!("http://{LISTEN}"), 1);
+    world.router.start_agent();
+    world.wait_established();
+    let reported = world.router.path("fleet/jp1/reported").display().to_string();
+    wait_until("modify has arrived", 20, || {
+        contains(&world.router.inside.try_shell(&format!("cat $(find {reported} -type f)"))?, &uuid(1))
+    });
+    let mut sessions = world.sessions();
+    sessions[0]["mtu"] = 1400.into();
+    write(&world.router.path("fleet/jp1"), "sessions.yaml", &json!({ "sessions": sessions }));
+    wait_until("the edit is in the kernel", 20, || {
+        contains(&world.router.inside.try_shell("ip link show wg_4242421001")?, "mtu 1400")
+    });
+}
+
+#[test]
+fn the_embedded_control_plane_answers_errors_as_the_reference_says() {
+    let world = World::new(1);
+    let _serving = serve(&world);
+    let token = "-H 'Authorization: Bearer lab-token'";
+    let post = format!("{token} -X POST -H 'Content-Type: application/json'");
+    let unknown = format!(r#"{post} -d '{{"uuid":"none","status":1,"error":null}}'"#);
+    let cases = [
+        ("", "/agent/jp1/sessions", 401, "INVALID_TOKEN"),
+        ("-H 'Authorization: Bearer wrong'", "/agent/jp1/sessions", 401, "INVALID_TOKEN"),
+        (token, "/agent/nowhere/sessions", 404, "ROUTER_NOT_FOUND"),
+        (&unknown, "/agent/jp1/modify", 404, "SESSION_NOT_FOUND"),
+        (&format!("{post} -d '{{'"), "/agent/jp1/modify", 400, "BAD_REQUEST"),
+    ];
+    for (arguments, path, code, name) in cases {
+        let (found, body) = ask(&world, arguments, path);
+        assert_eq!((found, body["code"].as_str()), (code, Some(name)), "{arguments} {path}: {body}");
+    }
+    for (endpoint, key) in
+        [("sessions", "sessions"), ("mesh", "peers"), ("config", "node"), ("bird-config", "policy")]
+    {
+        let (code, body) = ask(&world, token, &format!("/agent/jp1/{endpoint}"));
+        assert_eq!((code, body[key].is_null()), (200, false), "{endpoint}: {body}");
+    }
+}

@@ -1,0 +1,162 @@
+//! A neighbour: another network's router with a tunnel to the router under test.
+
+use super::bird::Bird;
+use super::frr::Frr;
+use super::namespace::Namespace;
+use super::wireguard::{KeyPair, Tunnel};
+use super::{contains, wait_until};
+
+/// The other end of a neighbour's tunnel.
+pub(crate) struct FarEnd {
+    pub(crate) asn: u32,
+    pub(crate) address: String,
+    pub(crate) public: String,
+    pub(crate) endpoint: String,
+}
+
+pub(crate) struct Neighbour {
+    pub(crate) inside: Namespace,
+    pub(crate) asn: u32,
+    pub(crate) address: String,
+    pub(crate) prefix4: String,
+    pub(crate) prefix6: String,
+    pub(crate) keys: KeyPair,
+    folder: tempfile::TempDir,
+    daemon: Daemon,
+}
+
+enum Daemon {
+    None,
+    Bird(Bird),
+    Frr(Frr),
+}
+
+impl Neighbour {
+    pub(crate) const PORT: u16 = 51820;
+
+    pub(crate) fn new(number: u32) -> Self {
+        Self {
+            inside: Namespace::new(&format!("neighbour {number}")),
+            asn: 4_242_421_000 + number,
+            address: format!("fe80::1:{number}"),
+            prefix4: format!("172.20.{number}.0/24"),
+            prefix6: format!("fd42:{number}::/48"),
+            keys: KeyPair::new(),
+            folder: tempfile::tempdir().unwrap(),
+            daemon: Daemon::None,
+        }
+    }
+
+    fn tunnel<'a>(&'a self, far: &'a FarEnd) -> Tunnel<'a> {
+        Tunnel {
+            device: "wg0",
+            address: &self.address,
+            private: &self.keys.private,
+            port: Self::PORT,
+            peer: &far.public,
+            endpoint: &far.endpoint,
+        }
+    }
+
+    pub(crate) fn start_bird(&mut self, version: &str, far: &FarEnd) {
+        self.tunnel(far).make(&self.inside, self.folder.path());
+        let mut bird = Bird::new(version, self.folder.path());
+        std::fs::write(bird.folder.join("bird.conf"), self.bird_config(far)).unwrap();
+        bird.start(&self.inside);
+        self.daemon = Daemon::Bird(bird);
+    }
+
+    pub(crate) fn start_frr(&mut self, far: &FarEnd) {
+        self.tunnel(far).make(&self.inside, self.folder.path());
+        self.daemon = Daemon::Frr(Frr::start(&self.inside, self.folder.path(), &self.frr_config(far)));
+    }
+
+    fn bird_config(&self, far: &FarEnd) -> String {
+        let Self { asn, address, prefix4, prefix6, .. } = self;
+        let (router, router_asn) = (&far.address, far.asn);
+        format!(
+            "router id 10.0.{}.1;\nprotocol device {{}}\n\
+             protocol static own4 {{ ipv4; route {prefix4} blackhole; }}\n\
+             protocol static own6 {{ ipv6; route {prefix6} blackhole; }}\n\
+             protocol bgp moe_router {{\n local {address} as {asn};\n neighbor {router}%'wg0' as {router_asn};\n \
+             connect delay time 1; connect retry time 2; error wait time 1, 2; graceful restart on;\n \
+             ipv4 {{ import all; export where proto = \"own4\"; extended next hop on; }};\n \
+             ipv6 {{ import all; export where proto = \"own6\"; }};\n}}\n",
+            asn % 250
+        )
+    }
+
+    fn frr_config(&self, far: &FarEnd) -> String {
+        let (asn, router) = (self.asn, &far.address);
+        let family = |name: &str, prefix: &str| {
+            format!(
+                " address-family {name} unicast\n  network {prefix}\n  neighbor {router} activate\n \
+                 exit-address-family\n"
+            )
+        };
+        format!(
+            "log stdout\nrouter bgp {asn}\n bgp router-id 10.0.{}.1\n no bgp ebgp-requires-policy\n \
+             no bgp network import-check\n neighbor {router} remote-as {}\n neighbor {router} interface wg0\n \
+             neighbor {router} capability extended-nexthop\n neighbor {router} timers connect 1\n{}{}",
+            asn % 250,
+            far.asn,
+            family("ipv4", &self.prefix4),
+            family("ipv6", &self.prefix6)
+        )
+    }
+
+    /// What the neighbour's daemon says about the session.
+    pub(crate) fn session(&self) -> Result<String, String> {
+        match &self.daemon {
+            Daemon::None => Err("no daemon started".into()),
+            Daemon::Bird(bird) => bird.try_ask(&self.inside, "show protocols all moe_router"),
+            Daemon::Frr(frr) => frr.ask(&self.inside, "show bgp neighbors"),
+        }
+    }
+
+    /// The route as received over the session, with its attributes.
+    pub(crate) fn route(&self, prefix: &str) -> Result<String, String> {
+        match &self.daemon {
+            Daemon::None => Err("no daemon started".into()),
+            Daemon::Bird(bird) => {
+                bird.try_ask(&self.inside, &format!("show route {prefix} protocol moe_router all"))
+            }
+            Daemon::Frr(frr) => {
+                let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+                frr.ask(&self.inside, &format!("show bgp {family} unicast {prefix}"))
+            }
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_established(&self, seconds: u64) {
+        wait_until(&format!("AS{} sees the session Established", self.asn), seconds, || {
+            contains(&self.session()?, "Established")
+                .or_else(|_| contains(&self.session()?, "state = Established"))
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_route(&self, prefix: &str, attribute: &str, seconds: u64) {
+        wait_until(&format!("AS{} has {prefix} with {attribute:?}", self.asn), seconds, || {
+            let route = self.route(prefix)?;
+            contains(&route, prefix)?;
+            contains(&route, attribute)
+        });
+    }
+
+    /// Its operator rotates the key of the running tunnel.
+    pub(crate) fn set_private_key(&mut self, keys: KeyPair) {
+        let file = self.folder.path().join("new.key");
+        std::fs::write(&file, &keys.private).unwrap();
+        self.inside.shell(&format!("wg set wg0 private-key {}", file.display()));
+        self.keys = keys;
+    }
+
+    /// It moves to another address of its underlay and waits to be called there.
+    pub(crate) fn move_to(&self, old: &str, new: &str) {
+        let peer = self.inside.shell("wg show wg0 peers");
+        self.inside.shell(&format!("wg set wg0 peer {} persistent-keepalive 0", peer.trim()));
+        self.inside.shell(&format!("ip addr del {old} dev u0; ip addr replace {new} dev u0"));
+    }
+}

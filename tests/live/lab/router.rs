@@ -1,0 +1,150 @@
+//! The router under test: a namespace with BIRD and the agent, all their files in one temporary folder.
+
+use super::bird::Bird;
+use super::namespace::{Namespace, Process};
+use super::wait_until;
+use super::wireguard::KeyPair;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+pub(crate) const ASN: u32 = 4_242_420_998;
+pub(crate) const ADDRESS: &str = "fe80::998:1";
+pub(crate) const PREFIX4: &str = "172.23.105.176/28";
+pub(crate) const PREFIX6: &str = "fd48:4242:420::/48";
+
+/// As in `GET config`.
+pub(crate) fn node() -> Value {
+    json!({"node": {
+        "id": 1, "name": "jp1", "region": "ap-northeast", "asn": ASN,
+        "loopbackIpv4": "172.23.105.177", "loopbackIpv6": "fd48:4242:420::1"
+    }})
+}
+
+/// As in `GET bird-config`, without RPKI servers, so that unknown routes are taken.
+pub(crate) fn policy() -> Value {
+    json!({
+        "configHash": "1",
+        "node": {
+            "id": 1, "name": "jp1", "type": "edge", "bandwidth": "1G", "regionCode": 101,
+            "continentLc": "LC_ORIGIN_AS", "subregionLc": "LC_REGION_AS_E",
+            "regionCommunity": "DN42_REGION_AS_E", "bandwidthCommunity": "DN42_BW_1G_PLUS"
+        },
+        "policy": {
+            "dn42As": ASN, "dn42Ipv4Prefix": PREFIX4, "dn42Ipv6Prefix": PREFIX6, "rpkiServers": [],
+            "rejectUnknownRoa": false, "ebgpImportLimit": 10000, "ebgpExportLimit": 100, "asPathMaxLen": 10
+        },
+        "ibgpPeers": []
+    })
+}
+
+pub(crate) fn agent_program() -> PathBuf {
+    std::env::var_os("MOENET_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_moenet-agent").into(), PathBuf::from)
+}
+
+pub(crate) struct Router {
+    pub(crate) inside: Namespace,
+    pub(crate) keys: KeyPair,
+    pub(crate) bird: Bird,
+    folder: tempfile::TempDir,
+    agent: Option<Process>,
+}
+
+impl Router {
+    pub(crate) fn new(bird_version: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bird = Bird::new(bird_version, &folder.path().join("bird"));
+        let router =
+            Self { inside: Namespace::new("router"), keys: KeyPair::new(), bird, folder, agent: None };
+        let key = router.path("private.key");
+        std::fs::write(&key, format!("{}\n", router.keys.private)).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        router
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn loopback(&self) -> &'static str {
+        let dummies = self.inside.try_shell("ip link add probe0 type dummy && ip link del probe0").is_ok();
+        if dummies { "dummy0" } else { "lo" }
+    }
+
+    /// Writes the configuration: short intervals, all paths in the folder. JSON is YAML.
+    pub(crate) fn configure(&self, control_plane_url: &str, sync_interval: u64) {
+        let config = json!({
+            "node": {"name": "jp1"},
+            "controlPlane": {
+                "url": control_plane_url, "token": "lab-token", "requestTimeout": 3, "heartbeatInterval": 1,
+                "syncInterval": sync_interval, "meshInterval": 2, "birdConfigInterval": 2, "metricInterval": 1,
+                "maxRetries": 1, "retryInitialDelay": 100
+            },
+            "server": {"listen": "127.0.0.1:24368"},
+            "state": {"directory": self.path("state")},
+            "bird": {
+                "controlSocket": self.bird.socket(), "directory": self.bird.folder,
+                "binary": self.bird.program(), "confirmTimeout": 10
+            },
+            "wireguard": {"privateKeyPath": self.path("private.key"), "persistentKeepaliveInterval": 1},
+            "loopback": {"interface": self.loopback()}
+        });
+        std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
+    }
+
+    /// Starts BIRD on the least configuration it accepts, as a fresh Debian machine has it.
+    pub(crate) fn start_bird(&mut self) {
+        let config = self.bird.folder.join("bird.conf");
+        if !config.exists() {
+            std::fs::write(config, "protocol device {}\n").unwrap();
+        }
+        self.bird.start(&self.inside);
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        let config = self.path("config.yaml").display().to_string();
+        let arguments = ["--config", &config, "run"];
+        self.agent = Some(self.inside.spawn(&self.path("agent.log"), &agent_program(), &arguments));
+        wait_until("the agent answers on its API", 15, || {
+            if !self.agent.as_mut().unwrap().is_running() {
+                return Err("the agent ended".into());
+            }
+            self.inside.try_shell("curl -sf http://127.0.0.1:24368/status").map(|_| ())
+        });
+    }
+
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.as_mut().expect("the agent runs").end("-KILL");
+    }
+
+    /// The local API: status code and body.
+    #[track_caller]
+    pub(crate) fn api(&self, arguments: &str, path: &str) -> (u16, String) {
+        let line = format!("curl -s -m 20 -w '\\n%{{http_code}}' {arguments} http://127.0.0.1:24368{path}");
+        let text = self.inside.shell(&line);
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        (code.trim().parse().unwrap(), body.into())
+    }
+
+    /// Everything one wants to see when a test fails.
+    fn dump(&self) {
+        let show = |what: &str, text: &str| eprintln!("──── router: {what}\n{text}");
+        show("agent.log", &std::fs::read_to_string(self.path("agent.log")).unwrap_or_default());
+        show("bird.log", &std::fs::read_to_string(self.path("bird/bird.log")).unwrap_or_default());
+        for request in ["show status", "show protocols all"] {
+            show(request, &self.bird.try_ask(&self.inside, request).unwrap_or_else(|error| error));
+        }
+        let state = format!("find {} -type f", self.path("state").display());
+        for line in ["ip addr", "wg show", &state] {
+            show(line, &self.inside.try_shell(line).unwrap_or_else(|error| error));
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.dump();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A router, its Control Plane and its neighbours, wired up.
+
+use super::bird;
+use super::control_plane::ControlPlane;
+use super::neighbour::{FarEnd, Neighbour};
+use super::router::{self, Router};
+use super::{contains, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(crate) struct World {
+    pub(crate) router: Router,
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) neighbours: Vec<Neighbour>,
+}
+
+impl World {
+    /// All but the agent runs; the Control Plane has the neighbours' sessions.
+    pub(crate) fn new(neighbours: u32) -> Self {
+        Self::with_bird(&bird::version(), neighbours)
+    }
+
+    pub(crate) fn with_bird(version: &str, neighbours: u32) -> Self {
+        let mut router = Router::new(version);
+        let control_plane = ControlPlane::new(&router.inside);
+        router.configure(&control_plane.url, 1);
+        router.start_bird();
+        let mut world = Self { router, control_plane, neighbours: vec![] };
+        for number in 1..=neighbours {
+            world.add_neighbour(number);
+        }
+        world.control_plane.sessions(&world.sessions());
+        world
+    }
+
+    /// As `new`, with the agent started and every session Established on both sides.
+    pub(crate) fn converged(neighbours: u32) -> Self {
+        let mut world = Self::new(neighbours);
+        world.router.start_agent();
+        world.wait_established();
+        world
+    }
+
+    fn add_neighbour(&mut self, number: u32) {
+        let mut neighbour = Neighbour::new(number);
+        let ours = format!("192.0.2.{}/29", 8 * number + 1);
+        let theirs = [format!("192.0.2.{}/29", 8 * number + 2), format!("192.0.2.{}/29", 8 * number + 3)];
+        let device = format!("u{number}");
+        self.router.inside.link(&device, &[&ours], &neighbour.inside, "u0", &[&theirs[0], &theirs[1]]);
+        let far = self.far_end(number);
+        neighbour.start_bird(&bird::version(), &far);
+        self.neighbours.push(neighbour);
+    }
+
+    /// The router as a neighbour sees it.
+    fn far_end(&self, number: u32) -> FarEnd {
+        FarEnd {
+            asn: router::ASN,
+            address: router::ADDRESS.into(),
+            public: self.router.keys.public.clone(),
+            endpoint: format!("192.0.2.{}:{}", 8 * number + 1, 21_000 + number),
+        }
+    }
+
+    /// The sessions as the Control Plane lists them.
+    pub(crate) fn sessions(&self) -> Vec<Value> {
+        (1..).zip(&self.neighbours).map(|(number, neighbour)| session(number, neighbour)).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_established(&self) {
+        for neighbour in &self.neighbours {
+            neighbour.wait_established(40);
+        }
+        wait_until("every session is Established in the router's BIRD", 20, || {
+            let all = self.router.bird.try_ask(&self.router.inside, "show protocols")?;
+            let up = all.lines().filter(|line| line.contains("Established")).count();
+            if up == self.neighbours.len() { Ok(()) } else { Err(all) }
+        });
+    }
+
+    /// Waits until the agent has fetched an endpoint `times` more often: what it does about an answer, it has done.
+    #[track_caller]
+    pub(crate) fn wait_polls(&self, endpoint: &str, times: usize) {
+        let before = self.control_plane.asked(endpoint);
+        wait_until(&format!("{endpoint} is fetched again"), 90, || {
+            let asked = self.control_plane.asked(endpoint);
+            if asked >= before + times { Ok(()) } else { Err(format!("{} times", asked - before)) }
+        });
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_reported(&self, uuid: &str, status: u64, text: &str) {
+        wait_until(&format!("{uuid} is reported {status} with {text:?}"), 30, || {
+            match self.control_plane.reported(uuid) {
+                Some((found, error)) if found == status => contains(&error, text),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+}
+
+pub(crate) fn session(number: u32, neighbour: &Neighbour) -> Value {
+    json!({
+        "uuid": uuid(number), "asn": neighbour.asn, "status": 4, "ipv6LinkLocal": neighbour.address, "mtu": 1420,
+        "interface": interface(number), "endpoint": format!("192.0.2.{}:{}", 8 * number + 2, Neighbour::PORT),
+        "credential": {"publicKey": neighbour.keys.public}
+    })
+}
+
+pub(crate) fn uuid(number: u32) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+pub(crate) fn interface(number: u32) -> String {
+    format!("wg_{}", 4_242_421_000 + number)
+}

@@ -1,0 +1,104 @@
+//! The local API: every endpoint, every error.
+
+use crate::lab::wait_until;
+use crate::lab::watch::ifindex;
+use crate::lab::world::{World, interface};
+use serde_json::{Value, json};
+
+#[track_caller]
+fn expect_error(world: &World, arguments: &str, path: &str, code: u16, name: &str) {
+    let (found, body) = world.router.api(arguments, path);
+    let error: Value =
+        serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path}: {found} not JSON: {body}"));
+    assert_eq!((found, error["code"].as_str()), (code, Some(name)), "{arguments} {path}: {body}");
+    assert!(error["error"].as_str().is_some_and(|text| !text.is_empty()), "{path}: no text in {body}");
+}
+
+fn restart(interface: &str) -> String {
+    format!(r#"-X POST -H 'Content-Type: application/json' -d '{{"interface":"{interface}"}}'"#)
+}
+
+#[test]
+fn status_has_every_field_of_the_reference() {
+    let world = World::converged(2);
+    wait_until("both sessions count as active", 20, || {
+        let (code, body) = world.router.api("", "/status");
+        assert_eq!(code, 200);
+        let status: Value = serde_json::from_str(&body).unwrap();
+        for field in ["status", "version", "commit", "uptime", "node", "sessions", "circuitBreaker"] {
+            assert!(!status[field].is_null(), "no {field} in {body}");
+        }
+        assert_eq!((&status["node"]["id"], &status["node"]["name"]), (&1.into(), &"jp1".into()));
+        let counts = ["total", "active", "error", "pending"].map(|name| status["sessions"][name].as_u64());
+        if counts == [Some(2), Some(2), Some(0), Some(0)] { Ok(()) } else { Err(body) }
+    });
+    let (code, metrics) = world.router.api("", "/metrics");
+    assert_eq!(code, 200);
+    assert!(metrics.contains(r#"moenet_agent_sessions_total{status="active"} 2"#), "{metrics}");
+}
+
+#[test]
+fn sync_fetches_at_once() {
+    let mut world = World::new(1);
+    world.router.configure(&world.control_plane.url, 3600);
+    world.router.start_agent();
+    world.wait_established();
+    let before = world.control_plane.asked("sessions");
+    let (code, body) = world.router.api("", "/sync");
+    assert_eq!((code, serde_json::from_str(&body).unwrap()), (200, json!({"status": "sync_triggered"})));
+    wait_until("the sessions are fetched", 5, || {
+        let asked = world.control_plane.asked("sessions");
+        if asked > before { Ok(()) } else { Err(format!("asked {asked} times")) }
+    });
+}
+
+#[test]
+fn restart_makes_exactly_that_interface_again() {
+    let world = World::converged(2);
+    let (first, second) = (ifindex(&world.router, &interface(1)), ifindex(&world.router, &interface(2)));
+    let (code, body) = world.router.api(&restart(&interface(1)), "/restart");
+    assert_eq!(code, 200, "{body}");
+    assert_ne!(ifindex(&world.router, &interface(1)), first);
+    assert_eq!(ifindex(&world.router, &interface(2)), second);
+    world.wait_established();
+}
+
+#[test]
+fn every_error_has_its_status_and_code() {
+    let world = World::converged(1);
+    expect_error(&world, "", "/nonsense", 404, "NOT_FOUND");
+    expect_error(&world, "-X DELETE", "/status", 405, "METHOD_NOT_ALLOWED");
+    expect_error(
+        &world,
+        "-X POST -H 'Content-Type: application/json' -d '{'",
+        "/restart",
+        400,
+        "BAD_REQUEST",
+    );
+    expect_error(
+        &world,
+        "-X POST -H 'Content-Type: application/json' -d '{}'",
+        "/restart",
+        400,
+        "BAD_REQUEST",
+    );
+    expect_error(&world, &restart("wg_404"), "/restart", 404, "SESSION_NOT_FOUND");
+    let big = "-X POST -H 'Content-Type: application/json' --data-binary @/dev/stdin";
+    let line = format!(
+        "head -c 20000000 /dev/zero | curl -s -o /dev/null -w '%{{http_code}}' {big} http://127.0.0.1:24368/restart"
+    );
+    assert_eq!(world.router.inside.shell(&line), "413");
+    assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
+    expect_error(&world, "", "/sync", 503, "MAINTENANCE_MODE");
+    expect_error(&world, &restart(&interface(1)), "/restart", 503, "MAINTENANCE_MODE");
+}
+
+#[test]
+fn a_hostile_restart_argument_reaches_neither_bird_nor_the_kernel() {
+    let world = World::converged(1);
+    for argument in ["all", r"x\ndown", "lo", "u1", "*"] {
+        let (code, body) = world.router.api(&restart(argument), "/restart");
+        assert!(code == 404 || code == 400, "{argument}: {code} {body}");
+    }
+    world.wait_established();
+}

@@ -1,0 +1,62 @@
+//! What is removed, when, and what is said about it.
+
+use crate::lab::wait_until;
+use crate::lab::world::{World, interface, uuid};
+
+fn gone(world: &World, number: u32) -> Result<(), String> {
+    let links = world.router.inside.try_shell("ip -o link")?;
+    if links.contains(&interface(number)) { Err(links) } else { Ok(()) }
+}
+
+#[test]
+fn a_session_queued_for_delete_while_the_agent_was_down_is_removed_and_only_then_reported() {
+    let mut world = World::converged(2);
+    world.wait_reported(&uuid(1), 1, "");
+    world.router.kill_agent();
+    let mut sessions = world.sessions();
+    sessions[0]["status"] = 5.into();
+    world.control_plane.sessions(&sessions);
+    world.router.start_agent();
+    wait_until("session 1 is reported 0", 40, || match world.control_plane.reported(&uuid(1)) {
+        Some((0, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // Looked at right after the report: it must have been true by then.
+    gone(&world, 1).unwrap();
+    let protocols = world.router.bird.ask(&world.router.inside, "show protocols");
+    assert_eq!(protocols.matches(" BGP ").count(), 1, "only the other session is left:\n{protocols}");
+    world.neighbours[1].wait_established(5);
+}
+
+#[test]
+fn a_disabled_session_goes_and_comes_back() {
+    let world = World::converged(1);
+    let mut sessions = world.sessions();
+    sessions[0]["status"] = 0.into();
+    world.control_plane.sessions(&sessions);
+    wait_until("the tunnel is gone", 20, || gone(&world, 1));
+    world.control_plane.sessions(&world.sessions());
+    world.wait_established();
+}
+
+#[test]
+fn a_session_absent_from_a_complete_list_is_removed() {
+    let world = World::converged(2);
+    world.control_plane.sessions(&world.sessions()[1..]);
+    wait_until("the tunnel is gone", 20, || gone(&world, 1));
+    world.neighbours[1].wait_established(5);
+}
+
+#[test]
+fn the_guard_holds_more_removals_than_allowed_until_they_are_approved() {
+    let world = World::converged(4);
+    world.control_plane.sessions(&[]);
+    world.wait_polls("sessions", 4);
+    for number in 1..=4 {
+        assert!(gone(&world, number).is_err(), "session {number} was removed without approval");
+    }
+    let config = world.router.path("config.yaml");
+    let agent = crate::lab::router::agent_program();
+    world.router.inside.shell(&format!("{} --config {} approve", agent.display(), config.display()));
+    wait_until("all four are gone", 40, || (1..=4).try_for_each(|number| gone(&world, number)));
+}

@@ -1,0 +1,57 @@
+//! What somebody changes by hand in the kernel is put right, and nothing else is touched.
+
+use crate::lab::watch::{ifindex, session_ages};
+use crate::lab::world::{World, interface, session, uuid};
+use crate::lab::{contains, wait_until};
+
+#[test]
+fn a_deleted_link_is_made_again() {
+    let world = World::converged(2);
+    let untouched = ifindex(&world.router, &interface(2));
+    world.router.inside.shell(&format!("ip link del {}", interface(1)));
+    wait_until("the link is back", 20, || {
+        contains(&world.router.inside.try_shell("ip -o link")?, &interface(1))
+    });
+    world.wait_established();
+    assert_eq!(ifindex(&world.router, &interface(2)), untouched);
+}
+
+#[test]
+fn a_removed_address_returns() {
+    let world = World::converged(1);
+    let device = interface(1);
+    world.router.inside.shell(&format!("ip addr del fe80::998:1/64 dev {device}"));
+    wait_until("the address is back", 20, || {
+        contains(&world.router.inside.try_shell(&format!("ip -6 addr show dev {device}"))?, "fe80::998:1/64")
+    });
+    world.wait_established();
+}
+
+#[test]
+fn a_foreign_interface_of_the_wanted_name_is_refused_and_left_alone() {
+    let mut world = World::new(2);
+    let device = interface(1);
+    world
+        .router
+        .inside
+        .shell(&format!("ip link add {device} type bridge && ip addr add 198.51.100.9/32 dev {device}"));
+    let before = world.router.inside.shell(&format!("ip -d addr show dev {device}"));
+    world.router.start_agent();
+    world.neighbours[1].wait_established(40);
+    world.wait_reported(&uuid(1), 2, &device);
+    assert_eq!(world.router.inside.shell(&format!("ip -d addr show dev {device}")), before);
+}
+
+#[test]
+fn a_session_that_claims_the_uplink_does_not_touch_it() {
+    let mut world = World::new(2);
+    let before = world.router.inside.shell("ip -d addr show dev u2");
+    let mut bad = session(1, &world.neighbours[0]);
+    bad["interface"] = "u2".into();
+    world.control_plane.sessions(&[bad, session(2, &world.neighbours[1])]);
+    world.router.start_agent();
+    world.neighbours[1].wait_established(40);
+    world.wait_reported(&uuid(1), 2, "u2");
+    assert_eq!(world.router.inside.shell("ip -d addr show dev u2"), before);
+    assert!(!session_ages(&world.router).is_empty());
+}

@@ -25,6 +25,7 @@
 
 pub mod agent;
 pub mod bird;
+pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod controller;

@@ -1,3 +1,13 @@
 //! The `moenet-agent` command: parses its arguments and hands over to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use moenet_agent::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => cli::run(arguments),
+        Err(error) => cli::usage(&error),
+    }
+}

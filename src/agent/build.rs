@@ -79,6 +79,10 @@ pub struct Parts {
     pub history: Arc<History>,
     /// What came into force, on its way into the history.
     pub journal: Mutex<mpsc::UnboundedReceiver<Entry>>,
+    /// Where causes go into the history while the agent runs.
+    pub recorder: Mutex<Option<crate::history::HistoryHandle>>,
+    /// Why the history cannot be written.
+    pub history_problem: StdMutex<Option<String>>,
     /// Told to fetch the sessions now.
     pub sync: Notify,
     /// Where hints go while the agent runs.
@@ -121,7 +125,7 @@ impl Parts {
         let context = Context {
             observer: Observer::new(kernel.clone(), committer.clone()),
             kernel,
-            resolver: Resolver::start(Arc::new(SystemLookup), ResolverSettings::default()),
+            resolver: Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default()),
             prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
             world,
             reports: Reports::new(outbox.clone()),
@@ -130,7 +134,6 @@ impl Parts {
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
             hints: StdMutex::new(None),
-            max_removals: config.guard.max_removals,
             committer,
             store: Arc::clone(&store),
         };
@@ -142,6 +145,8 @@ impl Parts {
             outbox,
             history: Arc::new(History::new(store.dir())),
             journal: Mutex::new(journalled),
+            recorder: Mutex::new(None),
+            history_problem: StdMutex::new(None),
             sync: Notify::new(),
             hints: Mutex::new(None),
             kernel_counters,
@@ -149,6 +154,11 @@ impl Parts {
             rejected: StdMutex::default(),
             config,
         })
+    }
+
+    /// Remembers why the history cannot be written.
+    pub fn history_problem(&self, problem: Option<String>) {
+        *self.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = problem;
     }
 
     /// BIRD's control socket.
@@ -164,9 +174,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// An agent that writes makes its key when there is none; a look goes without.
 async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildError> {
     let path = config.wireguard.private_key_path.clone();
-    blocking(move || if writes || path.exists() { keys::load_or_create(&path) } else { Ok(PrivateKey::new([1; 32])) })
-        .await?
-        .map_err(BuildError::from)
+    blocking(
+        move || {
+            if writes || path.exists() { keys::load_or_create(&path) } else { Ok(PrivateKey::new([1; 32])) }
+        },
+    )
+    .await?
+    .map_err(BuildError::from)
 }
 
 fn templates(directory: Option<&Path>) -> Result<BTreeMap<String, String>, BuildError> {
@@ -223,7 +237,9 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 type ControlPlane = (Option<Arc<Client>>, Option<Arc<Outbox>>);
 
 fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildError> {
-    let Some(from) = config.control_plane.as_ref().filter(|_| store.is_writable()) else { return Ok((None, None)) };
+    let Some(from) = config.control_plane.as_ref().filter(|_| store.is_writable()) else {
+        return Ok((None, None));
+    };
     let Some(token) = &from.token else { return Ok((None, None)) };
     let client = Client::new(ClientOptions {
         url: from.url.clone(),

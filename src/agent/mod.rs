@@ -48,7 +48,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let polls = parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
+    let polls =
+        parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
     let http = tokio::spawn(server.run(stop.clone().cancelled_owned()));
     *parts.hints.lock().await = Some(hints.clone());
@@ -116,4 +117,17 @@ pub(crate) async fn hint(parts: &Parts, key: Key) {
     if let Some(hints) = &*parts.hints.lock().await {
         let _ = hints.send(Hint::Key(key));
     }
+}
+
+/// Converges every object once, without polls, events or the local API. Returns what failed, and why.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildError> {
+    worlds::publish(parts).await?;
+    worlds::resolved(parts).await;
+    Runner::new(Arc::clone(&parts.context)).run_once().await;
+    journal::flush_once(parts).await;
+    let statuses = parts.context.board.all();
+    Ok(statuses.into_iter().filter_map(|(key, status)| Some((key, status.last_error?))).collect())
 }

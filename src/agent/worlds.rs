@@ -41,7 +41,13 @@ pub struct WorldMaker {
 
 impl WorldMaker {
     /// A maker of worlds for this configuration.
-    pub fn new(config: Config, store: Arc<Store>, private_key: PrivateKey, renderer: Renderer, checker: Checker) -> Self {
+    pub fn new(
+        config: Config,
+        store: Arc<Store>,
+        private_key: PrivateKey,
+        renderer: Renderer,
+        checker: Checker,
+    ) -> Self {
         let our_key = keys::public_key(&private_key);
         let (version, classes) = Default::default();
         Self { config, store, private_key, our_key, renderer, checker, version, classes }
@@ -55,7 +61,14 @@ impl WorldMaker {
     /// A world of an empty state directory; the one before the first.
     pub fn empty(&self) -> World {
         let snapshot = Snapshot::default();
-        self.world(&snapshot, &Secrets::new(), Err("not looked at yet"), &BTreeSet::new(), &BTreeMap::new(), None)
+        self.world(
+            &snapshot,
+            &Secrets::new(),
+            Err("not looked at yet"),
+            &BTreeSet::new(),
+            &BTreeMap::new(),
+            None,
+        )
     }
 
     /// Makes the world of a listing. `running` is the version of the BIRD that answers; without one its
@@ -73,7 +86,8 @@ impl WorldMaker {
         let features = features.as_ref().map(|features| *features).map_err(String::as_str);
         let secrets = secrets(&self.store, snapshot);
         let roa = roa_table(&self.store);
-        let classes = self.lock_classes().iter().map(|(name, (_, measured))| (name.clone(), *measured)).collect();
+        let classes =
+            self.lock_classes().iter().map(|(name, (_, measured))| (name.clone(), *measured)).collect();
         Ok(self.world(snapshot, &secrets, features, fragments, &classes, roa.as_ref()))
     }
 
@@ -141,10 +155,14 @@ fn secrets(store: &Store, snapshot: &Snapshot) -> Secrets {
 }
 
 fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
-    let of_spec = |spec: &BgpSessionSpec| [spec.tunnel.preshared_key_file.clone(), spec.bgp.password_file.clone()];
-    let documents = snapshot.sessions.values().filter_map(|slot| slot.as_ref().ok()).map(|s| of_spec(&s.document.spec));
+    let of_spec =
+        |spec: &BgpSessionSpec| [spec.tunnel.preshared_key_file.clone(), spec.bgp.password_file.clone()];
+    let documents =
+        snapshot.sessions.values().filter_map(|slot| slot.as_ref().ok()).map(|s| of_spec(&s.document.spec));
     let in_force = snapshot.applied.values().filter_map(|stored| {
-        serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?).ok().map(|spec| of_spec(&spec))
+        serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?)
+            .ok()
+            .map(|spec| of_spec(&spec))
     });
     let overrides = snapshot.overrides.values().filter_map(|slot| slot.as_ref().ok()).map(|stored| {
         let set = &stored.document.spec.set;
@@ -218,12 +236,12 @@ fn key_of(hint: &crate::store::Hint) -> Option<Key> {
 }
 
 /// Lists, keeps edits by hand as overrides, and publishes the world.
-async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
+pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     let mut snapshot = parts.context.disk(Store::load).await?;
     if !snapshot.edits.is_empty() && absorb(parts, std::mem::take(&mut snapshot.edits)).await {
         snapshot = parts.context.disk(Store::load).await?;
     }
-    journal::edits(parts).await;
+    clear_approval(parts, &snapshot).await;
     let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     measure(parts);
@@ -231,6 +249,18 @@ async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
     Ok(())
+}
+
+/// An approval is for the removals that were held when it was given; it ends when they are done.
+async fn clear_approval(parts: &Arc<Parts>, snapshot: &Snapshot) {
+    let approved = parts.context.store.approved();
+    let waits = |name: &ObjectName| snapshot.applied.keys().any(|(_, held)| held == name);
+    if !approved.is_empty() && !approved.iter().any(waits) {
+        let cleared = parts.context.disk(|store| Store::approve(store.dir(), &BTreeSet::new())).await;
+        if let Err(error) = cleared {
+            warn!(error = %chain(&error), "an approval that is used up could not be removed");
+        }
+    }
 }
 
 /// An edit in place is an override, and a deleted document comes back.
@@ -248,10 +278,30 @@ async fn absorb(parts: &Arc<Parts>, edits: Vec<Edit>) -> bool {
                 info!(object = %place.relative().display(), "the Control Plane's document was put back");
                 any = true;
             }
-            Err(error) => warn!(object = %place.relative().display(), error = %chain(&error), "an edit cannot be kept"),
+            Err(error) => {
+                warn!(object = %place.relative().display(), error = %chain(&error), "an edit cannot be kept")
+            }
         }
     }
     any
+}
+
+/// Waits a little for the names of endpoints, for a pass that has no later one.
+pub(super) async fn resolved(parts: &Arc<Parts>) {
+    let world = parts.context.world();
+    let unknown = || {
+        let mut endpoints = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
+        endpoints.any(|endpoint| {
+            let resolution = parts.context.resolver.current(endpoint);
+            resolution.address.is_none() && resolution.error.is_none()
+        })
+    };
+    let waiting = async {
+        while unknown() {
+            parts.context.resolver.changed().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3), waiting).await;
 }
 
 /// Endpoints to resolve and peers to probe: those of the sessions that are to be there.

@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::http::Listen;
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
 pub use load::{ConfigError, Environment, load, parse};
-pub use values::{Backend, Interval, Listen, LogFormat, MaxRemovals};
+pub use values::{Backend, Interval, LogFormat, MaxRemovals};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

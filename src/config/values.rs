@@ -1,10 +1,10 @@
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
+use crate::http::Listen;
 use crate::model::InterfaceName;
 
 /// A duration: a number of seconds, or `30s`, `5m`, `1h`, `500ms`.
@@ -77,35 +77,9 @@ impl JsonSchema for Interval {
     }
 }
 
-/// Where the local API listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
 impl Default for Listen {
     fn default() -> Self {
         Self::Tcp(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 24368))
-    }
-}
-
-impl std::str::FromStr for Listen {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wanted =
-            || format!("an address is 127.0.0.1:24368, [::1]:24368, :24368 or unix:/path, not {text:?}");
-        if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Self::Unix(path.into())).ok_or_else(wanted);
-        }
-        if let Some(port) = text.strip_prefix(':') {
-            let port = port.parse().map_err(|_| wanted())?;
-            return Ok(Self::Tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
-        }
-        let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        named.as_deref().unwrap_or(text).parse().map(Self::Tcp).map_err(|_| wanted())
     }
 }
 

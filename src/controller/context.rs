@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::observe::{BirdState, Observer};
 use super::planning::{Key, View};
 use super::reports::Reports;
+use super::runner::Hint;
 use super::world::World;
 use crate::bird::Committer;
 use crate::document::{Kind, StatusBody};
@@ -42,6 +43,34 @@ pub struct Context {
     pub board: Board,
     /// Seconds between keepalives of backbone tunnels.
     pub keepalive: u16,
+    /// Objects that are to be made anew, and who waits for it.
+    pub restarts: Restarts,
+    /// Where a reconcile says that another key must be looked at, while the agent runs.
+    pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
+}
+
+/// Objects that are to be made anew (`POST /restart`), and who waits for it.
+#[derive(Debug, Default)]
+pub struct Restarts(Mutex<BTreeMap<Key, Vec<Waiter>>>);
+
+type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
+
+impl Restarts {
+    /// Asks for an object to be made anew, and gives what to wait for.
+    pub fn ask(&self, key: Key) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.lock().entry(key).or_default().push(done);
+        wait
+    }
+
+    /// Those who wait for an object; asked for by its next reconcile.
+    pub fn take(&self, key: &Key) -> Vec<Waiter> {
+        self.lock().remove(key).unwrap_or_default()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Vec<Waiter>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Something that came into force, with its steps and reasons, for the history.
@@ -157,6 +186,13 @@ impl Context {
             Ok(done) => done,
             // The closure does not panic; the runtime is going down.
             Err(_) => Err(StoreError::interrupted()),
+        }
+    }
+
+    /// Says that a key must be looked at.
+    pub fn hint(&self, key: Key) {
+        if let Some(hints) = &*self.hints.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = hints.send(Hint::Key(key));
         }
     }
 

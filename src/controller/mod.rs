@@ -19,7 +19,7 @@ mod runner;
 pub mod sync;
 pub mod world;
 
-pub use context::{Board, Context, Entry};
+pub use context::{Board, Context, Entry, Restarts};
 pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
 pub use queue::{Backoff, Outcome, Queue};

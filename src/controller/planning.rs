@@ -14,7 +14,7 @@ use crate::model::{Endpoint, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, plan,
-    plan_base, plan_loopback, plan_tunnel, plan_tunnel_removal,
+    plan_base, plan_interrupted_removal, plan_loopback, plan_tunnel, plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
 
@@ -109,7 +109,11 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
             let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
             plan_tunnel(&wanted, &tunnel_view(view, false))
         }
-        (Intent::Absent, _) => Ok(plan_tunnel_removal(&entry.uid, view.kernel)),
+        (Intent::Absent, _) => {
+            let mut plan = plan_tunnel_removal(&entry.uid, view.kernel);
+            plan.extend(plan_interrupted_removal(&entry.uid, &tunnel_view(view, false)).steps);
+            Ok(plan)
+        }
         _ => Ok(Plan::default()),
     }
 }
@@ -136,7 +140,7 @@ fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -
     let Some(before) = before.and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok()) else {
         return false;
     };
-    endpoint(entry).is_some_and(|now| before.tunnel.endpoint.as_ref() != Some(now))
+    matches!(entry.intent, Intent::Present(..)) && before.tunnel.endpoint.as_ref() != endpoint(entry)
 }
 
 /// The endpoint of a peering that is to be there.

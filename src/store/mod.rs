@@ -19,11 +19,14 @@ mod secrets;
 mod watch;
 mod write;
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::model::ObjectName;
 
 pub use applied::{AppliedBody, AppliedDocument, AppliedOverride};
 pub use cache::{Slot, Stored};
@@ -43,6 +46,8 @@ use place::{PLACED, folder};
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";
+/// The file of removals that a human let pass.
+pub const APPROVED: &str = "approved";
 
 /// The state directory of one router.
 #[derive(Debug)]
@@ -110,6 +115,31 @@ impl Store {
     /// The file of a place.
     pub fn path(&self, place: &Place) -> PathBuf {
         self.dir.join(place.relative())
+    }
+
+    /// Whether this agent holds the lock and may write.
+    pub fn is_writable(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The removals that a human let pass (`moenet-agent approve`): one name a line in `approved`.
+    pub fn approved(&self) -> BTreeSet<ObjectName> {
+        let text = fs::read_to_string(self.dir.join(APPROVED)).unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+    }
+
+    /// Lets these removals pass, or, when there are none, takes the approval back. It is an operator's
+    /// call beside the running agent, so it needs no lock.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn approve(dir: &Path, names: &BTreeSet<ObjectName>) -> Result<(), StoreError> {
+        let path = dir.join(APPROVED);
+        if names.is_empty() {
+            return atomic::remove(&path).map(drop);
+        }
+        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+        fs::write(&path, lines).map_err(StoreError::io("write", &path))
     }
 
     /// How many files were written or removed.

@@ -16,7 +16,7 @@ use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
-use crate::plan::{Action, Refusal};
+use crate::plan::{Action, Drift, Plan, Refusal, Step};
 
 use apply::Trouble;
 pub use session::target;
@@ -94,7 +94,49 @@ async fn round(
     plan: impl Fn(&Look) -> KeyPlan,
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
-    let look = ctx.look(object, subject.endpoint, due).await?;
+    let mut look = ctx.look(object, subject.endpoint, due).await?;
+    let waiting = ctx.restarts.take(subject.key);
+    if !waiting.is_empty() && !subject.hands_off {
+        take_down(ctx, subject, &look).await?;
+        look = ctx.look(object, subject.endpoint, Instant::now()).await?;
+    }
+    let round = converge(ctx, subject, look, plan).await;
+    for waiter in waiting {
+        let settled = round.as_ref().map_err(Clone::clone).and_then(|round| match round.is_settled() {
+            true => Ok(()),
+            false => Err(round.error().unwrap_or_else(|| round.remaining.join("; "))),
+        });
+        // Whoever asked may have gone meanwhile.
+        let _ = waiter.send(settled);
+    }
+    round
+}
+
+/// Takes an object's link down so that it is made anew, and its BGP sessions with it.
+async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
+    let because = Drift::new("restart", "a new link", "the old one");
+    for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
+        let step = Step { because: because.clone(), ..step };
+        let (_, trouble) = apply::run(ctx, subject, &Plan { steps: vec![step] }).await;
+        if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
+            return Err(error);
+        }
+    }
+    let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
+    for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
+        // BIRD may be down, or not have it yet; then there is nothing to restart.
+        let _ = ctx.committer.client().restart(name).await;
+    }
+    Ok(())
+}
+
+async fn converge(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    look: Look,
+    plan: impl Fn(&Look) -> KeyPlan,
+) -> Result<Round, String> {
+    let object = Some((subject.kind, subject.name));
     let planned = match plan(&look) {
         Ok(planned) => planned,
         Err(refusal) => return Ok(done(look, Some(refusal), Vec::new())),

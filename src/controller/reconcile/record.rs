@@ -6,8 +6,7 @@ use tracing::warn;
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument};
-use crate::plan::action::KernelAction;
-use crate::plan::{Action, Plan};
+use crate::plan::Plan;
 use crate::status::changed;
 use crate::store::{AppliedBody, AppliedDocument, AppliedOverride, Written};
 use crate::telemetry::chain;
@@ -28,10 +27,7 @@ pub(super) async fn finalizer(
     let mut body = look.applied.as_ref().map(|applied| applied.applied.clone()).unwrap_or_default();
     body.interfaces.extend(claims.interface.clone());
     body.protocols.extend(claims.protocols.iter().cloned());
-    body.creating = plan.steps.iter().find_map(|step| match &step.action {
-        Action::Kernel(KernelAction::CreateLink { interface, .. }) => Some(interface.clone()),
-        _ => None,
-    });
+    body.creating = body.creating.or_else(|| plan.creates().cloned());
     let metadata =
         look.applied.as_ref().map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);

@@ -1,18 +1,22 @@
 //! The node itself: its own addresses, and the files that all sessions share.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::apply::{self, Trouble};
 use super::record::{self, InForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
 use crate::controller::context::{Context, Look};
+use crate::controller::guard;
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, World, node_uid, single};
 use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
+use crate::plan::kernel_view::Mark;
 use crate::plan::{Action, Plan};
 use crate::status::{Acceptance, Conditions};
 
@@ -42,8 +46,28 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     if needs_dummy(&round) && use_lo(ctx, &subject).await {
         return Outcome::Settled(std::time::Duration::ZERO);
     }
+    orphans(ctx, &world, &round.look);
     let error = set_base(ctx, &subject, &world, &mut round).await;
     conclude(ctx, &subject, &world, &before, round, error).await
+}
+
+/// Links that carry our mark and that neither a document nor `applied/` knows of. Absence is proved only
+/// by a complete listing, and many at once are left for a human.
+fn orphans(ctx: &Context, world: &World, look: &Look) {
+    let known = world.uids();
+    let marked = look.kernel.links.values().filter_map(|link| match &link.mark {
+        Mark::Ours(uid) => Some(uid.clone()),
+        _ => None,
+    });
+    let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = marked.partition(|uid| known.contains(uid));
+    let total = owned.len() + orphans.len();
+    let held = guard::held(&orphans, &BTreeSet::new(), total, world.max_removals, world.complete);
+    if !held.keys.is_empty() {
+        debug!(links = held.keys.len(), why = held.why, "links of ours that no document knows of stay");
+    }
+    for uid in orphans.difference(&held.keys) {
+        ctx.hint(Key::Orphan(uid.clone()));
+    }
 }
 
 /// The kernel has no dummy devices, as the one step that failed says.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::planning::Key;
 use crate::config::Config;
 use crate::document::{Kind, MaintenanceSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Secrets, Session};
@@ -89,6 +90,10 @@ pub struct World {
     pub changes_at: Option<Timestamp>,
     /// All that is wrong with the state directory, for `validate` and the log.
     pub problems: Vec<String>,
+    /// Whether absence from the state directory proves anything.
+    pub complete: bool,
+    /// How many links that nothing knows of may go in one go.
+    pub max_removals: crate::config::MaxRemovals,
 }
 
 /// Node and policy as documents.
@@ -182,7 +187,28 @@ impl World {
             mesh,
             ibgp,
             changes_at,
+            complete: inputs.snapshot.complete,
+            max_removals: inputs.config.guard.max_removals,
         }
+    }
+
+    /// Which object has or wants this interface.
+    pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<Key> {
+        if self.loopback.as_ref().is_some_and(|loopback| loopback.interface == *interface) {
+            return Some(Key::Router);
+        }
+        let session = self.sessions.iter().find(|(_, entry)| match &entry.intent {
+            Intent::Present(session, _) => session.tunnel.interface == *interface,
+            _ => false,
+        });
+        let mesh = || {
+            self.mesh.iter().find(|(_, entry)| match &entry.intent {
+                Intent::Present(tunnel, _) => tunnel.interface == *interface,
+                _ => false,
+            })
+        };
+        let session = session.map(|(name, _)| Key::Session(name.clone()));
+        session.or_else(|| mesh().map(|(name, _)| Key::Mesh(name.clone())))
     }
 
     /// Every uid that something of this world may mark a link with.

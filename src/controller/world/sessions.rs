@@ -133,7 +133,9 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             Claim::Interface(tunnel.interface.clone()),
             Claim::ListenPort(tunnel.listen_port),
         ]);
-        Claimant { name: tunnel.name.clone(), uid: tunnel.uid.clone(), holds: claims.clone(), claims }
+        // A mesh peer may have the name of a session, and is another object all the same.
+        let name = ObjectName::sanitised(&format!("mesh--{}", tunnel.name));
+        Claimant { name, uid: tunnel.uid.clone(), holds: claims.clone(), claims }
     });
     sessions.chain(mesh).collect()
 }

@@ -1,0 +1,181 @@
+//! Answers the local API (semantics, section 4).
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{Parts, build, hint, journal, metrics};
+use crate::controller::Key;
+use crate::controller::world::{World, maintenance_document};
+use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
+use crate::history::Author;
+use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
+use crate::model::{AdminState, InterfaceName, ObjectName};
+use crate::status::Acceptance;
+use crate::store::{Area, Place, Store, Written};
+use crate::telemetry::chain;
+
+/// How long `/restart` waits for the interface and its BGP session to be configured again.
+const RESTART: Duration = Duration::from_secs(60);
+
+/// The local API of a running agent.
+pub(super) struct Api {
+    parts: Arc<Parts>,
+}
+
+impl Api {
+    pub(super) fn new(parts: Arc<Parts>) -> Self {
+        Self { parts }
+    }
+
+    fn world(&self) -> Arc<World> {
+        self.parts.context.world()
+    }
+}
+
+#[async_trait]
+impl AgentApi for Api {
+    async fn status(&self) -> StatusView {
+        let world = self.world();
+        let board = self.parts.context.board.all();
+        let router = world.router.as_ref().ok();
+        let rejected = self.parts.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = counts(&world, |key| board.get(key).cloned(), rejected.len() as u64);
+        StatusView {
+            status: "ok".to_owned(),
+            version: build::VERSION.to_owned(),
+            commit: build::COMMIT.to_owned(),
+            uptime: self.parts.started.elapsed().as_secs(),
+            node: NodeView {
+                id: router.map(|router| router.id),
+                name: self.parts.config.node.name.clone(),
+                region: router.and_then(|router| router.region.clone()),
+            },
+            sessions: counts,
+            circuit_breaker: self
+                .parts
+                .client
+                .as_ref()
+                .map_or("closed".to_owned(), |c| c.breaker().to_string()),
+            overridden: overridden(&world),
+            notices: notices(&self.parts, &world, &rejected),
+        }
+    }
+
+    async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
+        self.parts.sync.notify_one();
+        Ok(())
+    }
+
+    async fn restart(&self, interface: InterfaceName) -> Result<(), ApiRefusal> {
+        let world = self.world();
+        let key = world.key_of(&interface).filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
+        let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
+        let done = self.parts.context.restarts.ask(key.clone());
+        hint(&self.parts, key).await;
+        match tokio::time::timeout(RESTART, done).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(why))) => Err(ApiRefusal::Failed(why)),
+            Ok(Err(_)) => Err(ApiRefusal::Failed("the agent is stopping".to_owned())),
+            Err(_) => Err(ApiRefusal::Failed(format!("{interface} is not configured again after a minute"))),
+        }
+    }
+
+    async fn maintenance(&self) -> MaintenanceView {
+        let state = self.world().maintenance;
+        MaintenanceView { enabled: state.enabled, since: state.since }
+    }
+
+    async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
+        let written = self.parts.context.disk(move |store| write_maintenance(store, enabled)).await;
+        let written = written.map_err(|error| ApiRefusal::Failed(chain(&error)))?;
+        if written == Written::Changed {
+            let subject = if enabled { "Start maintenance" } else { "Stop maintenance" };
+            let author = Author::Operator { name: "local API".to_owned() };
+            let place = Place::single(Area::Documents, Kind::Maintenance);
+            journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]).await;
+        }
+        // The answer comes when the drain is asked for of every later look, not before.
+        self.parts.context.reports.reload();
+        let mut world = self.parts.context.world.clone();
+        let asked = world.wait_for(|world| world.maintenance.enabled == enabled);
+        let _ = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        Ok(())
+    }
+
+    async fn metrics(&self) -> String {
+        metrics::text(&self.parts)
+    }
+
+    async fn ready(&self) -> bool {
+        let router = self.parts.context.board.get(&Key::Router);
+        router.is_some_and(|status| status.phase == Phase::Configured)
+    }
+}
+
+/// Idempotent: `since` stays when the state already is as asked.
+fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::store::StoreError> {
+    let snapshot = store.load()?;
+    let before = maintenance_document(&snapshot);
+    if before.enabled == enabled {
+        return Ok(Written::Unchanged);
+    }
+    let since = enabled.then(Timestamp::now);
+    let name = ObjectName::sanitised(Kind::Maintenance.folder());
+    store.write_document(&Document::new(name, None, 0, MaintenanceSpec { enabled, since }))
+}
+
+/// How the sessions are, in the words of the reference. What cannot be configured counts as an error,
+/// also when the Control Plane's item never became a document.
+pub(super) fn counts(
+    world: &World,
+    status: impl Fn(&Key) -> Option<StatusBody>,
+    rejected: u64,
+) -> SessionCounts {
+    let mut counts = SessionCounts::default();
+    let documented = world.sessions.iter().filter(|(_, entry)| entry.documented);
+    for (name, entry) in documented {
+        counts.total += 1;
+        match status(&Key::Session(name.clone())).unwrap_or_default().phase {
+            Phase::Established | Phase::Configured | Phase::Degraded => counts.active += 1,
+            Phase::Error => counts.error += 1,
+            Phase::Paused => {}
+            _ if entry.admin_state == AdminState::Disabled => {}
+            _ => counts.pending += 1,
+        }
+    }
+    counts.total += rejected;
+    counts.error += rejected;
+    counts
+}
+
+fn overridden(world: &World) -> Vec<String> {
+    let fields = world.sessions.iter().flat_map(|(name, entry)| {
+        entry.overridden.keys().map(move |field| format!("sessions/{name}: {field}"))
+    });
+    fields.collect()
+}
+
+/// What an operator should know at a glance.
+fn notices(
+    parts: &Parts,
+    world: &World,
+    rejected: &std::collections::BTreeMap<String, String>,
+) -> Vec<String> {
+    let mut notices: Vec<String> = world.problems.clone();
+    notices.extend(world.router.as_ref().err().cloned());
+    notices.extend(rejected.iter().map(|(uid, why)| format!("session {uid}: {why}")));
+    let held = world
+        .sessions
+        .iter()
+        .filter_map(|(name, entry)| Some(format!("sessions/{name} is held: {}", entry.held.as_ref()?)));
+    notices.extend(held);
+    if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
+        notices.push(format!("policy: {why}"));
+    }
+    let history = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    notices.extend(history.map(|why| format!("history: {why}")));
+    notices
+}

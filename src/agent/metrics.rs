@@ -1,0 +1,159 @@
+//! Counts for Prometheus (semantics, section 4). Made anew for each scrape, so that no series of a session
+//! that is gone stays behind.
+
+use std::sync::PoisonError;
+
+use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::{Parts, api, build};
+use crate::control_plane::State;
+use crate::controller::Key;
+use crate::document::StatusBody;
+
+/// The text of `/metrics`.
+pub(super) fn text(parts: &Parts) -> String {
+    let registry = Registry::new();
+    // Names and labels are constants here, so registering does not fail; a metric that could not be
+    // made would be missing, and a test looks for each.
+    let _ = sessions(parts, &registry);
+    let _ = objects(parts, &registry);
+    let _ = writes(parts, &registry);
+    let _ = state(parts, &registry);
+    TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
+}
+
+fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let world = parts.context.world();
+    let board = parts.context.board.all();
+    let rejected = parts.rejected.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    let counts = api::counts(&world, |key| board.get(key).cloned(), rejected);
+    let by_status = gauges(registry, "moenet_agent_sessions_total", "Total BGP sessions", &["status"])?;
+    for (word, count) in [("active", counts.active), ("error", counts.error), ("pending", counts.pending)] {
+        by_status.with_label_values(&[word]).set(signed(count));
+    }
+    let overridden = gauges(
+        registry,
+        "moenet_agent_session_overridden_fields",
+        "Fields of the session that an override sets",
+        &["session"],
+    )?;
+    for (name, entry) in world.sessions.iter().filter(|(_, entry)| !entry.overridden.is_empty()) {
+        overridden.with_label_values(&[name.as_str()]).set(signed(entry.overridden.len() as u64));
+    }
+    Ok(())
+}
+
+fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let labels = ["session"];
+    let up = gauges(registry, "moenet_agent_session_established", "1 while BGP is established", &labels)?;
+    let imported = gauges(registry, "moenet_agent_session_routes_imported", "Routes taken", &labels)?;
+    let exported = gauges(registry, "moenet_agent_session_routes_exported", "Routes announced", &labels)?;
+    let received =
+        gauges(registry, "moenet_agent_session_received_bytes", "Bytes received in the tunnel", &labels)?;
+    let sent = gauges(registry, "moenet_agent_session_sent_bytes", "Bytes sent in the tunnel", &labels)?;
+    let rtt =
+        GaugeVec::new(Opts::new("moenet_agent_session_rtt_seconds", "Round-trip time to the peer"), &labels)?;
+    registry.register(Box::new(rtt.clone()))?;
+    let set = |name: &str, status: &StatusBody| {
+        if let Some(bgp) = &status.bgp {
+            up.with_label_values(&[name]).set(i64::from(bgp.state == "established"));
+            imported.with_label_values(&[name]).set(signed(bgp.routes_imported));
+            exported.with_label_values(&[name]).set(signed(bgp.routes_exported));
+        }
+        if let Some(tunnel) = &status.tunnel {
+            received.with_label_values(&[name]).set(signed(tunnel.rx_bytes));
+            sent.with_label_values(&[name]).set(signed(tunnel.tx_bytes));
+        }
+        if let Some(milliseconds) = status.rtt_ms {
+            rtt.with_label_values(&[name]).set(milliseconds / 1000.0);
+        }
+    };
+    for (key, status) in parts.context.board.all() {
+        match &key {
+            Key::Session(name) => set(name.as_str(), &status),
+            Key::Mesh(_) | Key::Ibgp(_) => set(&key.to_string(), &status),
+            Key::Router | Key::Policy | Key::Orphan(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the agent changed since it started; all stand still while nothing changes.
+fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let bird = parts.context.committer.counters();
+    counter(
+        registry,
+        "moenet_agent_netlink_writes_total",
+        "Changes asked of the kernel",
+        parts.kernel_counters.total(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_bird_reloads_total",
+        "Configurations loaded into BIRD",
+        bird.configures(),
+    )?;
+    counter(registry, "moenet_agent_bird_file_writes_total", "Files written for BIRD", bird.writes())?;
+    counter(
+        registry,
+        "moenet_agent_bird_checks_total",
+        "Configurations checked with bird -p",
+        bird.checks(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_state_writes_total",
+        "Files written in the state directory",
+        parts.context.store.writes(),
+    )?;
+    let calls = parts.client.as_ref().map(|client| client.counters().snapshot()).unwrap_or_default();
+    let opts =
+        Opts::new("moenet_agent_control_plane_requests_total", "Requests to the Control Plane, by outcome");
+    let requests = prometheus::IntCounterVec::new(opts, &["outcome"])?;
+    registry.register(Box::new(requests.clone()))?;
+    for (word, count) in calls {
+        requests.with_label_values(&[word]).inc_by(count);
+    }
+    Ok(())
+}
+
+fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let info = gauges(registry, "moenet_agent_build_info", "Version and commit", &["version", "commit"])?;
+    info.with_label_values(&[build::VERSION, build::COMMIT]).set(1);
+    let open = parts.client.as_ref().map(|client| client.breaker());
+    let breaker = gauges(registry, "moenet_agent_circuit_breaker", "1 for the breaker's state", &["state"])?;
+    for (word, state) in [("closed", State::Closed), ("open", State::Open), ("half-open", State::HalfOpen)] {
+        breaker.with_label_values(&[word]).set(i64::from(open.unwrap_or(State::Closed) == state));
+    }
+    let drained = parts.context.world().maintenance.enabled;
+    gauge(registry, "moenet_agent_maintenance", "1 while the router is drained", i64::from(drained))?;
+    let uptime = parts.started.elapsed().as_secs();
+    gauge(registry, "moenet_agent_uptime_seconds", "Since the agent started", signed(uptime))?;
+    let waiting =
+        parts.outbox.as_ref().and_then(|outbox| outbox.pending().ok()).map_or(0, |p| p.len() as u64);
+    gauge(registry, "moenet_agent_outbox_pending", "Reports not acknowledged yet", signed(waiting))?;
+    let broken = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    gauge(registry, "moenet_agent_history_broken", "1 while the history cannot be written", i64::from(broken))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, value: i64) -> prometheus::Result<()> {
+    let gauge = IntGauge::new(name, help)?;
+    gauge.set(value);
+    registry.register(Box::new(gauge))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+    let counter = IntCounter::new(name, help)?;
+    counter.inc_by(value);
+    registry.register(Box::new(counter))
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,332 @@
+//! The Control Plane's side of the agent: fetches that become documents, and posts. Each runs on its own
+//! timer with jitter; none is needed for what is in force to stay.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Parts, build, journal};
+use crate::control_plane::{CallError, Client, after_failure, jittered};
+use crate::controller::Key;
+use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
+use crate::document::{Kind, Spec};
+use crate::history::Author;
+use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
+use crate::telemetry::chain;
+use crate::wire::{
+    Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Report, SessionItem, SessionReport,
+};
+
+/// A poll's answer: the changed files.
+type Changed = Vec<Place>;
+
+/// Polls and posts until the agent stops.
+pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: CancellationToken) {
+    let Some(config) = parts.config.control_plane.clone() else { return };
+    let p = || (Arc::clone(&parts), Arc::clone(&client));
+    // The node comes first: sessions cannot be judged before it is known who we are.
+    let config_interval = config.bird_config_interval.get();
+    let (a, b, c, d, e, f) = (p(), p(), p(), p(), p(), p());
+    let all = async {
+        tokio::join!(
+            every(config_interval, None, &a, |parts, client| async move { node(&parts, &client).await }),
+            every(config_interval, None, &b, |parts, client| async move { policy(&parts, &client).await }),
+            every(config.mesh_interval.get(), None, &c, |parts, client| async move {
+                mesh(&parts, &client).await
+            }),
+            every(config.sync_interval.get(), Some(&parts.sync), &d, |parts, client| async move {
+                sessions(&parts, &client).await
+            }),
+            every(config.heartbeat_interval.get(), None, &e, |parts, client| async move {
+                heartbeat(&parts, &client).await
+            }),
+            every(config.metric_interval.get(), None, &f, |parts, client| async move {
+                report(&parts, &client).await
+            }),
+            outbox(&parts, &client),
+        )
+    };
+    tokio::select! {
+        _ = all => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Calls again and again: after the interval with its jitter, or later when that failed.
+async fn every<F: Future<Output = Result<(), CallError>>>(
+    interval: Duration,
+    now: Option<&tokio::sync::Notify>,
+    (parts, client): &(Arc<Parts>, Arc<Client>),
+    call: impl Fn(Arc<Parts>, Arc<Client>) -> F,
+) {
+    let mut failed = false;
+    loop {
+        let wait = match call(Arc::clone(parts), Arc::clone(client)).await {
+            Ok(()) => {
+                failed = false;
+                jittered(interval, rand::random())
+            }
+            Err(error) => {
+                // One line when it begins to fail; the breaker's state says the rest.
+                if failed {
+                    debug!(error = %chain(&error), "the Control Plane still does not answer as it should");
+                } else {
+                    warn!(error = %chain(&error), "the Control Plane does not answer as it should; what is in force stays");
+                }
+                failed = true;
+                after_failure(interval, error.class(), rand::random())
+            }
+        };
+        match now {
+            Some(now) => drop(tokio::time::timeout(wait, now.notified()).await),
+            None => tokio::time::sleep(wait).await,
+        }
+    }
+}
+
+async fn node(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let NodeItem { spec, .. } = client.fetch_config().await?;
+    single(parts, spec, |snapshot| snapshot.node.as_ref()).await;
+    Ok(())
+}
+
+async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let PolicyItem { spec, ibgp, notes, .. } = client.fetch_policy().await?;
+    for note in notes {
+        debug!(note, "the routing policy looks odd");
+    }
+    single(parts, spec, |snapshot| snapshot.policy.as_ref()).await;
+    if let Some(listing) = ibgp {
+        apply_ibgp(parts, listing).await;
+    }
+    Ok(())
+}
+
+async fn single<S: Spec + Send + Sync + 'static>(
+    parts: &Parts,
+    spec: S,
+    slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
+) {
+    let done = parts
+        .context
+        .disk(move |store| {
+            let snapshot = settled(store)?;
+            match plan_single(spec, slot(&snapshot)) {
+                Some(document) => store.write_document(&document).map(|written| written == Written::Changed),
+                None => Ok(false),
+            }
+        })
+        .await;
+    conclude(
+        parts,
+        done.map(|changed| if changed { vec![Place::single(Area::Documents, S::KIND)] } else { Vec::new() }),
+    )
+    .await;
+}
+
+async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let listing: Listing<MeshItem> = client.fetch_mesh().await?;
+    for rejected in &listing.rejected {
+        warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
+    }
+    let done = parts.context.disk(move |store| {
+        let snapshot = settled(store)?;
+        apply(store, plan_mesh(&listing, &snapshot))
+    });
+    conclude(parts, done.await).await;
+    Ok(())
+}
+
+async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
+    let done = parts.context.disk(move |store| {
+        let snapshot = settled(store)?;
+        apply(store, plan_ibgp(&listing, &snapshot))
+    });
+    conclude(parts, done.await).await;
+}
+
+async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let listing = client.fetch_sessions().await?;
+    note_rejected(parts, &listing);
+    let statuses = listing.items.iter().map(|item| (item.uid.clone(), item.status));
+    let rejected =
+        listing.rejected.iter().filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
+    parts.context.reports.listed(statuses.chain(rejected).collect());
+    gone_already(parts, &listing).await;
+    let base = parts.config.wireguard.listen_port_base;
+    let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
+    let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
+    let done = parts.context.disk(move |store| {
+        let snapshot = settled(store)?;
+        let changes = plan_sessions(&listing, &snapshot, base, |uid| waiting.contains(uid));
+        let changed = apply_sessions(store, changes)?;
+        if listing.complete {
+            store.confirm()?;
+        }
+        Ok(changed)
+    });
+    conclude(parts, done.await).await;
+    Ok(())
+}
+
+/// Edits by hand become overrides before the sync looks, so that it cannot write over them.
+fn settled(store: &Store) -> Result<Snapshot, StoreError> {
+    let snapshot = store.load()?;
+    if snapshot.edits.is_empty() {
+        return Ok(snapshot);
+    }
+    for edit in &snapshot.edits {
+        store.absorb(edit, jiff::Timestamp::now())?;
+    }
+    store.load()
+}
+
+fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
+    let mut changed = Vec::new();
+    for change in changes {
+        let (name, did) = match change {
+            Change::Write(document) => (
+                document.metadata.name.clone(),
+                store.write_document(&document).map(|w| w == Written::Changed),
+            ),
+            Change::Remove(name) => {
+                let did = store.remove_document(S::KIND, &name);
+                (name, did)
+            }
+        };
+        match did {
+            Ok(true) => changed.push(Place::document(S::KIND, &name)),
+            Ok(false) => {}
+            // One document that cannot be written spoils no other.
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                warn!(%name, error = %chain(&error), "the Control Plane's document was not written")
+            }
+        }
+    }
+    Ok(changed)
+}
+
+fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
+    let mut changed = Vec::new();
+    for change in changes {
+        // The secret is there before the document that names it, and goes after it.
+        for (file, secret) in change.secrets.iter().filter(|(_, secret)| secret.is_some()) {
+            if let Some(secret) = secret
+                && store.write_secret(file, secret)? == Written::Changed
+            {
+                changed.push(Place::document(Kind::BgpSession, &change.name));
+            }
+        }
+        changed.extend(apply(store, change.document.into_iter().collect())?);
+        for (file, _) in change.secrets.iter().filter(|(_, secret)| secret.is_none()) {
+            store.remove_secret(file)?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Tells the world and the history of what a sync changed.
+async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
+    match done {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(mut changed) => {
+            changed.sort();
+            changed.dedup();
+            let names: Vec<_> = changed.iter().map(|place| place.relative().display().to_string()).collect();
+            info!(documents = names.len(), names = names.join(" "), "synced");
+            let subject = match names.as_slice() {
+                [one] => format!("Sync {one}"),
+                _ => format!("Sync {} documents", names.len()),
+            };
+            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed).await;
+            parts.context.reports.reload();
+        }
+        Err(error) => warn!(error = %chain(&error), "what the Control Plane wants cannot be written down"),
+    }
+}
+
+/// Items that do not decode: what is in force stays, the Control Plane hears of it, and so does the log,
+/// once.
+fn note_rejected(parts: &Parts, listing: &Listing<SessionItem>) {
+    let mut known = parts.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+    let now: BTreeMap<String, String> = listing
+        .rejected
+        .iter()
+        .map(|rejected| {
+            (rejected.uid.as_ref().map_or("?".to_owned(), ToString::to_string), rejected.to_string())
+        })
+        .collect();
+    for rejected in &listing.rejected {
+        let uid = rejected.uid.as_ref().map_or("?".to_owned(), ToString::to_string);
+        if known.get(&uid) != now.get(&uid) {
+            warn!(uid, error = %rejected, "a session is invalid; what is in force for it stays");
+        }
+        if let (Some(uid), true) = (&rejected.uid, rejected.reportable) {
+            parts.context.reports.error(uid, rejected.to_string());
+        }
+    }
+    *known = now;
+}
+
+/// A session to be removed that never was here has nothing to remove: that is read back, and said.
+async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
+    let world = parts.context.world();
+    let known: std::collections::BTreeSet<_> =
+        world.sessions.values().map(|entry| entry.uid.clone()).collect();
+    let Ok(kernel) = parts.context.observer.kernel(tokio::time::Instant::now()).await else { return };
+    for item in listing.items.iter().filter(|item| item.spec.is_none() && !known.contains(&item.uid)) {
+        if kernel.owned_by(&item.uid).next().is_none() {
+            parts.context.reports.gone(&item.uid).await;
+        }
+    }
+}
+
+async fn heartbeat(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let heartbeat = Heartbeat {
+        version: build::VERSION.to_owned(),
+        uptime: parts.started.elapsed().as_secs(),
+        mesh_public_key: Some(parts.maker.our_key()),
+    };
+    client.post_heartbeat(&heartbeat).await
+}
+
+async fn report(parts: &Parts, client: &Client) -> Result<(), CallError> {
+    let world = parts.context.world();
+    let board = parts.context.board.all();
+    let sessions = world.sessions.iter().filter(|(_, entry)| !entry.operator_owned && entry.documented);
+    let sessions = sessions.filter_map(|(name, entry)| {
+        let status = board.get(&Key::Session(name.clone()))?;
+        let bgp = status.bgp.clone().unwrap_or_default();
+        Some(SessionReport {
+            uuid: entry.uid.clone(),
+            rtt_ms: status.rtt_ms,
+            routes_imported: bgp.routes_imported,
+            routes_exported: bgp.routes_exported,
+            state: bgp.state.parse().unwrap_or(crate::wire::PeerState::Down),
+        })
+    });
+    client.post_report(&Report { sessions: sessions.collect() }).await
+}
+
+/// Delivers reports of status changes, as soon as there are some, and again until they arrive.
+async fn outbox(parts: &Parts, client: &Client) {
+    let Some(outbox) = &parts.outbox else { return };
+    let mut wait = Duration::from_secs(1);
+    loop {
+        let left = match outbox.deliver_once(client).await {
+            Ok(delivery) => delivery.kept > 0,
+            Err(error) => {
+                warn!(error = %chain(&error), "the outbox cannot be read");
+                true
+            }
+        };
+        wait = if left { (wait * 2).min(Duration::from_secs(60)) } else { Duration::from_secs(1) };
+        let pause = if left { jittered(wait, rand::random()) } else { Duration::from_secs(60) };
+        drop(tokio::time::timeout(pause, parts.context.reports.deliver.notified()).await);
+    }
+}

@@ -41,8 +41,7 @@ impl AgentApi for Api {
         let world = self.world();
         let board = self.parts.context.board.all();
         let router = world.router.as_ref().ok();
-        let rejected = self.parts.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let counts = counts(&world, |key| board.get(key).cloned(), rejected.len() as u64);
+        let counts = counts(&world, |key| board.get(key).cloned());
         StatusView {
             status: "ok".to_owned(),
             version: build::VERSION.to_owned(),
@@ -60,7 +59,7 @@ impl AgentApi for Api {
                 .as_ref()
                 .map_or("closed".to_owned(), |c| c.breaker().to_string()),
             overridden: overridden(&world),
-            notices: notices(&self.parts, &world, &rejected),
+            notices: notices(&self.parts, &world),
         }
     }
 
@@ -129,11 +128,7 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 
 /// How the sessions are, in the words of the reference. What cannot be configured counts as an error,
 /// also when the Control Plane's item never became a document.
-pub(super) fn counts(
-    world: &World,
-    status: impl Fn(&Key) -> Option<StatusBody>,
-    rejected: u64,
-) -> SessionCounts {
+pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = world.sessions.iter().filter(|(_, entry)| entry.documented);
     for (name, entry) in documented {
@@ -146,8 +141,6 @@ pub(super) fn counts(
             _ => counts.pending += 1,
         }
     }
-    counts.total += rejected;
-    counts.error += rejected;
     counts
 }
 
@@ -159,14 +152,13 @@ fn overridden(world: &World) -> Vec<String> {
 }
 
 /// What an operator should know at a glance.
-fn notices(
-    parts: &Parts,
-    world: &World,
-    rejected: &std::collections::BTreeMap<String, String>,
-) -> Vec<String> {
+fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices: Vec<String> = world.problems.clone();
     notices.extend(world.router.as_ref().err().cloned());
-    notices.extend(rejected.iter().map(|(uid, why)| format!("session {uid}: {why}")));
+    notices.extend(world.sessions.iter().filter_map(|(name, entry)| match &entry.acceptance {
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("sessions/{name}: {why}")),
+        Acceptance::Valid | Acceptance::Waiting(_) => None,
+    }));
     let held = world
         .sessions
         .iter()

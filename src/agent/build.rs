@@ -91,8 +91,8 @@ pub struct Parts {
     pub kernel_counters: Arc<KernelCounters>,
     /// When the agent started.
     pub started: Instant,
-    /// Sessions that the Control Plane listed and that do not decode, with why.
-    pub rejected: StdMutex<BTreeMap<String, String>>,
+    /// Held while a sync writes documents and until the history knows of them.
+    pub syncing: Mutex<()>,
 }
 
 impl Parts {
@@ -151,7 +151,7 @@ impl Parts {
             hints: Mutex::new(None),
             kernel_counters,
             started: Instant::now(),
-            rejected: StdMutex::default(),
+            syncing: Mutex::new(()),
             config,
         })
     }

@@ -1,6 +1,8 @@
 //! What came into force, and what people did to documents, on their way into the history. One commit a
 //! cause; routing never waits for it.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     }
     let (handle, task) = Arc::clone(&parts.history).start();
     *parts.recorder.lock().await = Some(handle.clone());
+    leftovers(&parts).await;
     let mut entries = parts.journal.lock().await;
     loop {
         let entry = tokio::select! {
@@ -92,13 +95,23 @@ pub(super) async fn record_documents(
     }
 }
 
-/// Records what people changed since the last look: documents of their own, overrides, maintenance.
-pub(super) async fn edits(parts: &Parts, places: &[(Place, u32)]) {
-    for (place, owner) in places {
+/// Records what people changed: documents of their own, overrides, maintenance. What the sync wrote is in
+/// the history by then, so that nothing of it is left to be an edit.
+pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
+    let _synced = parts.syncing.lock().await;
+    for place in places {
+        let owner = std::fs::metadata(parts.context.store.path(place)).map(|file| file.uid()).unwrap_or(0);
         let subject = format!("Edit {}", place.relative().display());
-        let author = Author::operator(*owner);
-        record_documents(parts, author, &subject, Vec::new(), vec![place.clone()]).await;
+        record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![place.clone()]).await;
     }
+}
+
+/// Records that an edit in place became an override.
+pub(super) async fn absorbed(parts: &Parts, place: &Place, owner: Option<u32>) {
+    let subject = format!("Keep an edit of {} as an override", place.relative().display());
+    let author = Author::operator(owner.unwrap_or(0));
+    let places = vec![place.within(Area::Overrides), place.clone()];
+    record_documents(parts, author, &subject, Vec::new(), places).await;
 }
 
 /// All that differs from the history at the start, by whoever it was.

@@ -25,8 +25,7 @@ pub(super) fn text(parts: &Parts) -> String {
 fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let world = parts.context.world();
     let board = parts.context.board.all();
-    let rejected = parts.rejected.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-    let counts = api::counts(&world, |key| board.get(key).cloned(), rejected);
+    let counts = api::counts(&world, |key| board.get(key).cloned());
     let by_status = gauges(registry, "moenet_agent_sessions_total", "Total BGP sessions", &["status"])?;
     for (word, count) in [("active", counts.active), ("error", counts.error), ("pending", counts.pending)] {
         by_status.with_label_values(&[word]).set(signed(count));

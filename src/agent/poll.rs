@@ -1,16 +1,15 @@
 //! The Control Plane's side of the agent: fetches that become documents, and posts. Each runs on its own
 //! timer with jitter; none is needed for what is in force to stay.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Parts, build, journal};
-use crate::control_plane::{CallError, Client, after_failure, jittered};
+use crate::control_plane::{CallError, Client, Failure, after_failure, jittered};
 use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
 use crate::document::{Kind, Spec};
@@ -19,6 +18,7 @@ use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
     Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Report, SessionItem, SessionReport,
+    WireError,
 };
 
 /// A poll's answer: the changed files.
@@ -89,13 +89,31 @@ async fn every<F: Future<Output = Result<(), CallError>>>(
 }
 
 async fn node(parts: &Parts, client: &Client) -> Result<(), CallError> {
-    let NodeItem { spec, .. } = client.fetch_config().await?;
+    let fetched = client.fetch_config().await;
+    let refused = refusal(&fetched);
+    if parts.maker.refuse(|known| known.node = refused) {
+        parts.context.reports.reload();
+    }
+    let NodeItem { spec, .. } = fetched?;
     single(parts, spec, |snapshot| snapshot.node.as_ref()).await;
     Ok(())
 }
 
+/// What the Control Plane said and what makes no sense; that it said nothing is no refusal.
+fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
+    match fetched {
+        Err(CallError { failure: Failure::Body(error @ WireError::Field { .. }), .. }) => Some(chain(error)),
+        _ => None,
+    }
+}
+
 async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
-    let PolicyItem { spec, ibgp, notes, .. } = client.fetch_policy().await?;
+    let fetched = client.fetch_policy().await;
+    let refused = refusal(&fetched);
+    if parts.maker.refuse(|known| known.policy = refused) {
+        parts.context.reports.reload();
+    }
+    let PolicyItem { spec, ibgp, notes, .. } = fetched?;
     for note in notes {
         debug!(note, "the routing policy looks odd");
     }
@@ -111,6 +129,7 @@ async fn single<S: Spec + Send + Sync + 'static>(
     spec: S,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
+    let _writing = parts.syncing.lock().await;
     let done = parts
         .context
         .disk(move |store| {
@@ -133,6 +152,7 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
     for rejected in &listing.rejected {
         warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
     }
+    let _writing = parts.syncing.lock().await;
     let done = parts.context.disk(move |store| {
         let snapshot = settled(store)?;
         apply(store, plan_mesh(&listing, &snapshot))
@@ -142,6 +162,7 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
 }
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
+    let _writing = parts.syncing.lock().await;
     let done = parts.context.disk(move |store| {
         let snapshot = settled(store)?;
         apply(store, plan_ibgp(&listing, &snapshot))
@@ -160,6 +181,7 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let base = parts.config.wireguard.listen_port_base;
     let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
     let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
+    let _writing = parts.syncing.lock().await;
     let done = parts.context.disk(move |store| {
         let snapshot = settled(store)?;
         let changes = plan_sessions(&listing, &snapshot, base, |uid| waiting.contains(uid));
@@ -250,27 +272,18 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
     }
 }
 
-/// Items that do not decode: what is in force stays, the Control Plane hears of it, and so does the log,
-/// once.
+/// Items that do not decode: what is in force for them stays, and their status says what is wrong; the log
+/// does once.
 fn note_rejected(parts: &Parts, listing: &Listing<SessionItem>) {
-    let mut known = parts.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-    let now: BTreeMap<String, String> = listing
-        .rejected
-        .iter()
-        .map(|rejected| {
-            (rejected.uid.as_ref().map_or("?".to_owned(), ToString::to_string), rejected.to_string())
-        })
-        .collect();
-    for rejected in &listing.rejected {
-        let uid = rejected.uid.as_ref().map_or("?".to_owned(), ToString::to_string);
-        if known.get(&uid) != now.get(&uid) {
-            warn!(uid, error = %rejected, "a session is invalid; what is in force for it stays");
-        }
-        if let (Some(uid), true) = (&rejected.uid, rejected.reportable) {
-            parts.context.reports.error(uid, rejected.to_string());
-        }
+    let news = parts.maker.refuse(|refused| refused.sessions.clone_from(&listing.rejected));
+    if !news {
+        return;
     }
-    *known = now;
+    for rejected in &listing.rejected {
+        let uid = rejected.uid.as_ref().map_or("none", crate::model::Uid::as_str);
+        warn!(uid, error = %rejected, "a session is invalid; what is in force for it stays");
+    }
+    parts.context.reports.reload();
 }
 
 /// A session to be removed that never was here has nothing to remove: that is read back, and said.

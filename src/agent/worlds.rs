@@ -10,14 +10,14 @@ use tracing::{info, warn};
 use super::{Parts, journal};
 use crate::bird::{Checker, Version};
 use crate::config::Config;
-use crate::controller::world::{Inputs, Intent, Measured, present};
+use crate::controller::world::{Inputs, Intent, Measured, Refused, present};
 use crate::controller::{Hint, Key, World, target};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::kernel::keys;
 use crate::model::{ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Hysteresis, Renderer, RoaTable, loss_class};
-use crate::store::{Absorbed, Area, Edit, Snapshot, Store, StoreError, watch};
+use crate::store::{Absorbed, Area, Change, Edit, Place, Snapshot, Store, StoreError, watch};
 use crate::telemetry::chain;
 
 /// How often the world is made anew without a hint: BIRD may have become another version, and measured
@@ -37,6 +37,7 @@ pub struct WorldMaker {
     checker: Checker,
     version: Mutex<Option<Version>>,
     classes: Mutex<BTreeMap<ObjectName, (Hysteresis, Measured)>>,
+    refused: Mutex<Refused>,
 }
 
 impl WorldMaker {
@@ -49,13 +50,21 @@ impl WorldMaker {
         checker: Checker,
     ) -> Self {
         let our_key = keys::public_key(&private_key);
-        let (version, classes) = Default::default();
-        Self { config, store, private_key, our_key, renderer, checker, version, classes }
+        let (version, classes, refused) = Default::default();
+        Self { config, store, private_key, our_key, renderer, checker, version, classes, refused }
     }
 
     /// Our WireGuard public key.
     pub fn our_key(&self) -> PublicKey {
         self.our_key
+    }
+
+    /// Changes what is known of the Control Plane's words that do not decode. Returns whether it is news.
+    pub fn refuse(&self, change: impl FnOnce(&mut Refused)) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refused.clone();
+        change(&mut refused);
+        *refused != before
     }
 
     /// A world of an empty state directory; the one before the first.
@@ -112,6 +121,7 @@ impl WorldMaker {
             classes,
             fragments,
             approved: &self.store.approved(),
+            refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
             now: Timestamp::now(),
         })
     }
@@ -182,7 +192,7 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
     *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
     let mut watched = watch(parts.context.store.dir());
     let mut failing = false;
-    let mut changed = BTreeSet::new();
+    let mut changed: BTreeSet<Place> = BTreeSet::new();
     loop {
         match publish(&parts).await {
             Ok(()) => failing = false,
@@ -192,7 +202,9 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
             }
             Err(_) => {}
         }
-        for key in std::mem::take(&mut changed) {
+        let places = std::mem::take(&mut changed);
+        journal::edits(&parts, &places).await;
+        for key in places.iter().filter_map(key_of) {
             let _ = hints.send(Hint::Key(key));
         }
         let _ = hints.send(Hint::Everything);
@@ -204,9 +216,9 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
             () = tokio::time::sleep(wait) => {}
             hint = watched.recv() => match hint {
                 Some(hint) => {
-                    changed.extend(key_of(&hint));
+                    changed.extend(place_of(hint));
                     while let Ok(hint) = watched.try_recv() {
-                        changed.extend(key_of(&hint));
+                        changed.extend(place_of(hint));
                     }
                 }
                 None => watched = watch(parts.context.store.dir()),
@@ -223,8 +235,14 @@ fn until_next(world: &World) -> Duration {
     due.clamp(Duration::from_millis(50), TICK)
 }
 
-fn key_of(hint: &crate::store::Hint) -> Option<Key> {
-    let crate::store::Hint::Changed(place) = hint else { return None };
+fn place_of(hint: crate::store::Hint) -> Option<Place> {
+    match hint {
+        crate::store::Hint::Changed(place) => Some(place),
+        crate::store::Hint::Everything => None,
+    }
+}
+
+fn key_of(place: &Place) -> Option<Key> {
     let name = place.name.clone();
     match (place.area, place.kind) {
         (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(Key::Session(name)),
@@ -268,10 +286,15 @@ async fn absorb(parts: &Arc<Parts>, edits: Vec<Edit>) -> bool {
     let mut any = false;
     for edit in edits {
         let place = edit.place.clone();
+        let owner = match &edit.change {
+            Change::Edited { owner, .. } => Some(*owner),
+            Change::Deleted => None,
+        };
         let done = parts.context.disk(move |store| store.absorb(&edit, Timestamp::now())).await;
         match done {
             Ok(Absorbed::Overridden(_)) => {
                 info!(object = %place.relative().display(), "edited in place: the change is kept as an override");
+                journal::absorbed(parts, &place, owner).await;
                 any = true;
             }
             Ok(Absorbed::Restored) => {

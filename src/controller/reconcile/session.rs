@@ -25,6 +25,9 @@ pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) ->
     let key = Key::Session(name.clone());
     let Some(entry) = world.sessions.get(name) else {
         ctx.board.remove(&key);
+        let name = name.clone();
+        // It was only there to say what was wrong with it; a status left behind would say so for ever.
+        let _ = ctx.disk(move |store| store.remove_status(Kind::BgpSession, &name)).await;
         return Outcome::Gone;
     };
     let subject = subject(&key, name, entry);

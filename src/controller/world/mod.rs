@@ -21,6 +21,7 @@ use crate::plan::{BaseFiles, Loopback};
 use crate::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 use crate::status::Acceptance;
 use crate::store::Snapshot;
+use crate::wire::Rejected;
 
 pub(crate) use layered::{Layered, layered};
 pub(crate) use router::single;
@@ -50,8 +51,21 @@ pub struct Inputs<'a> {
     pub fragments: &'a BTreeSet<String>,
     /// Removals that a human let pass.
     pub approved: &'a BTreeSet<ObjectName>,
+    /// What the Control Plane said and what does not decode.
+    pub refused: &'a Refused,
     /// Now.
     pub now: Timestamp,
+}
+
+/// What the Control Plane said last and what does not decode: what is in force for it stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Sessions.
+    pub sessions: Vec<Rejected>,
+    /// The node.
+    pub node: Option<String>,
+    /// The routing policy.
+    pub policy: Option<String>,
 }
 
 /// What probes found out about a link, in DN42's classes.

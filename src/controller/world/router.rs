@@ -31,9 +31,18 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
         applied(inputs, Kind::RoutingPolicy),
         inputs.now,
     );
+    let refused = inputs.refused;
+    let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {
+        (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),
+        (acceptance, _) => acceptance,
+    };
+    let (node_accepted, policy_accepted) = (
+        accepted(node.acceptance.clone(), &refused.node),
+        accepted(policy.acceptance.clone(), &refused.policy),
+    );
     RouterDocuments {
-        node: (node.acceptance, configured_node(inputs, node.spec), node.generation),
-        policy: (policy.acceptance, policy.spec.unwrap_or_default(), policy.generation),
+        node: (node_accepted, configured_node(inputs, node.spec), node.generation),
+        policy: (policy_accepted, policy.spec.unwrap_or_default(), policy.generation),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::effective::{Claim, Claimant, Defaults, MeshTunnel, Router, Session, c
 use crate::model::{AdminState, ObjectName};
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
+use crate::wire::Rejected;
 
 const KIND: Kind = Kind::BgpSession;
 
@@ -52,13 +53,41 @@ fn names(parts: &Parts<'_>) -> BTreeSet<ObjectName> {
     let snapshot = parts.inputs.snapshot;
     let in_force = snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).map(|(_, name)| name.clone());
     let fragments = parts.inputs.fragments.iter().filter_map(|name| name.parse().ok());
-    snapshot.sessions.keys().cloned().chain(in_force).chain(fragments).collect()
+    let refused = parts.inputs.refused.sessions.iter().filter_map(|rejected| refused_name(parts, rejected));
+    snapshot.sessions.keys().cloned().chain(in_force).chain(fragments).chain(refused).collect()
+}
+
+/// The object that a listed session which does not decode is about: the one of its identity, else one
+/// that is there only to say what is wrong with it.
+fn refused_name(parts: &Parts<'_>, rejected: &Rejected) -> Option<ObjectName> {
+    let uid = rejected.uid.as_ref()?;
+    let snapshot = parts.inputs.snapshot;
+    let of_document = snapshot.sessions.iter().find(|(_, slot)| {
+        slot.as_ref().is_ok_and(|stored| stored.document.metadata.uid.as_ref() == Some(uid))
+    });
+    let of_applied = || {
+        let mut applied = snapshot.applied.iter().filter(|((kind, _), _)| *kind == KIND);
+        applied
+            .find(|(_, stored)| stored.document.metadata.uid.as_ref() == Some(uid))
+            .map(|((_, name), _)| name)
+    };
+    let known = of_document.map(|(name, _)| name).or_else(of_applied).cloned();
+    let hint = || rejected.interface.as_ref().map(|interface| ObjectName::sanitised(interface.as_str()));
+    let free = |name: &ObjectName| !snapshot.sessions.contains_key(name);
+    Some(
+        known
+            .or_else(|| hint().filter(free))
+            .unwrap_or_else(|| ObjectName::sanitised(&format!("session-{uid}"))),
+    )
 }
 
 fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
     let all = names(parts);
     let documents = &parts.inputs.snapshot.sessions;
-    let absent: BTreeSet<_> = all.iter().filter(|name| !documents.contains_key(*name)).cloned().collect();
+    let refused = &parts.inputs.refused.sessions;
+    let refused: BTreeSet<_> = refused.iter().filter_map(|rejected| refused_name(parts, rejected)).collect();
+    let wanted = |name: &ObjectName| documents.contains_key(name) || refused.contains(name);
+    let absent: BTreeSet<_> = all.iter().filter(|name| !wanted(name)).cloned().collect();
     let limit = parts.inputs.config.guard.max_removals;
     let in_force = parts.inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).count();
     guard::held(&absent, parts.inputs.approved, in_force, limit, parts.inputs.snapshot.complete)
@@ -69,13 +98,25 @@ fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectNa
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
     let document = snapshot.sessions.get(name);
-    let layers = layered(name, document, snapshot.overrides.get(&key), applied, parts.inputs.now);
+    let mut layers = layered(name, document, snapshot.overrides.get(&key), applied, parts.inputs.now);
+    let refused =
+        parts.inputs.refused.sessions.iter().find(|r| refused_name(parts, r).as_ref() == Some(name));
+    if let Some(rejected) = refused {
+        layers.documented = true;
+        layers.uid = rejected.uid.clone().unwrap_or(layers.uid);
+        layers.acceptance = Acceptance::Invalid(rejected.to_string());
+        layers.spec = layers.spec.take().or_else(|| in_force(applied));
+    }
     let mut candidate = Candidate { layers, session: None, spec: None, held: None };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
         Err(why) => candidate.layers.acceptance = Acceptance::Waiting(why.clone()),
     }
     candidate
+}
+
+fn in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
+    serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 
 impl Candidate {

@@ -23,9 +23,9 @@ use crate::store::{OUTBOX, Store, StoreError};
 use crate::wire::Dialect;
 
 /// The agent's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from.
-pub const COMMIT: &str = env!("MOENET_COMMIT");
+pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 
 /// What keeps the agent from starting.
 #[derive(Debug, thiserror::Error)]

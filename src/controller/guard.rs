@@ -7,7 +7,7 @@ use crate::config::MaxRemovals;
 ///
 /// `absent` are the objects that are in force and that no document wants; `total` is how many are in
 /// force; `approved` are those that `moenet-agent approve` let pass.
-pub fn held<K: Ord + Clone>(
+pub(super) fn held<K: Ord + Clone>(
     absent: &BTreeSet<K>,
     approved: &BTreeSet<K>,
     total: usize,
@@ -24,11 +24,11 @@ pub fn held<K: Ord + Clone>(
 
 /// Removals that must wait, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held<K> {
+pub(super) struct Held<K> {
     /// The objects.
-    pub keys: BTreeSet<K>,
+    pub(super) keys: BTreeSet<K>,
     /// Why.
-    pub why: &'static str,
+    pub(super) why: &'static str,
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub struct BirdFacts<'a> {
     pub loaded: bool,
     /// BIRD's words, when it refused the session.
     pub refused: Option<&'a str>,
+    /// Why the session's text could not be given to BIRD, though BIRD has nothing against it.
+    pub trouble: Option<&'a str>,
     /// The protocols of the session that BIRD has.
     pub protocols: &'a [Protocol],
     /// How many it should have.
@@ -151,6 +153,8 @@ fn bird_configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::BirdConfigured;
     if let Some(message) = bird.refused {
         conditions.set(about, false, "Refused", message);
+    } else if let Some(message) = bird.trouble {
+        conditions.set(about, false, "Failed", message);
     } else if !bird.running {
         conditions.unknown(about, "NotRunning", "BIRD does not answer on its control socket");
     } else if !bird.loaded || bird.protocols.len() < bird.expected {

@@ -31,6 +31,14 @@ impl Trouble {
         }
     }
 
+    /// What is wrong with BIRD as a whole.
+    pub(super) fn of_bird(&self) -> Option<&str> {
+        match self {
+            Self::Bird(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// BIRD's words, when it refused the object.
     pub(super) fn refused(&self) -> Option<&str> {
         match self {

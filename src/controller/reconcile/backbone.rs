@@ -54,7 +54,8 @@ pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     };
     let protocols = round.look.bird.protocols(&protocol.into_iter().collect());
     let (running, loaded) = (round.look.bird.is_running(), round.look.bird.loaded);
-    let bird = BirdFacts { running, loaded, refused: None, protocols: &protocols, expected: 1 };
+    let bird =
+        BirdFacts { running, loaded, refused: None, trouble: None, protocols: &protocols, expected: 1 };
     conclude(ctx, &subject, entry, round, Some(bird)).await
 }
 

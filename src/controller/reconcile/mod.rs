@@ -25,11 +25,11 @@ pub use session::target;
 /// is none.
 const LATER: Duration = Duration::from_secs(3600);
 /// An object that is on its way is looked at soon.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(1);
 
 /// Brings one key to what is wanted of it. It takes the key and not a reason: whatever happened, the
 /// answer is to compare everything again.
-pub async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome {
     match key {
         Key::Router | Key::Policy => router::reconcile(ctx, due).await,
         Key::Session(name) => session::reconcile(ctx, name, due).await,

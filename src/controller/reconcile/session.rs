@@ -188,6 +188,7 @@ fn status(
         running: round.look.bird.is_running(),
         loaded: round.look.bird.loaded && record::remaining(round, true).is_none(),
         refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
+        trouble: round.trouble.as_ref().and_then(|trouble| trouble.of_bird()),
         protocols: &protocols,
         expected: expected.len(),
     };

@@ -2,12 +2,27 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 for `plan` and `diff` when changes are pending, 64 usage.
 
+mod api;
 mod apply;
+mod approve;
+mod completions;
 mod control_plane;
+mod diff;
+mod documents;
+mod get;
+mod maintenance;
+mod man;
+mod objects;
 mod offline;
 mod output;
 mod plan;
+mod render;
+mod restart;
 mod run;
+mod schema;
+mod status;
+mod sync;
+mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,9 +58,47 @@ pub enum Verb {
     /// Converge once, without the daemon
     #[command(after_help = "Example: moenet-agent apply --once")]
     Apply(apply::Apply),
+    /// Documents joined with their status
+    #[command(after_help = "Example: moenet-agent get sessions wg_4242421080")]
+    Get(get::Get),
+    /// The effective specification against what the Control Plane said
+    #[command(after_help = "Example: moenet-agent diff wg_4242421080\nExit code 2: they differ.")]
+    Diff(diff::Diff),
+    /// The text that BIRD gets for a session
+    #[command(after_help = "Example: moenet-agent render wg_4242421080")]
+    Render(render::Render),
+    /// Check documents and configuration: schema, rules, conflicts
+    #[command(after_help = "Example: moenet-agent validate sessions/wg_4242421080.yaml")]
+    Validate(validate::Validate),
+    /// The JSON Schema of a kind
+    #[command(after_help = "Example: moenet-agent schema BgpSession > BgpSession.json")]
+    Schema(schema::Schema),
+    /// Let held removals pass
+    #[command(after_help = "Example: moenet-agent approve --list")]
+    Approve(approve::Approve),
+    /// The running daemon's own account of itself
+    #[command(after_help = "Example: moenet-agent status -o json")]
+    Status,
+    /// Let the running daemon fetch the sessions now
+    #[command(after_help = "Example: moenet-agent sync")]
+    Sync,
+    /// Make one tunnel and its BGP session anew
+    #[command(after_help = "Example: moenet-agent restart wg_4242421080")]
+    Restart(restart::Restart),
+    /// Drain the router, end that, or show which it is
+    #[command(after_help = "Example: moenet-agent maintenance start")]
+    Maintenance(maintenance::Maintenance),
     /// Run the embedded Control Plane over a directory of YAML files
     #[command(after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080")]
     ControlPlane(control_plane::ControlPlane),
+    /// Completions for a shell
+    #[command(
+        after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent"
+    )]
+    Completions(completions::Completions),
+    /// The manual page
+    #[command(after_help = "Example: moenet-agent man > /usr/share/man/man1/moenet-agent.1")]
+    Man,
 }
 
 /// What a verb comes to: an exit code, or an error that is printed as one line.
@@ -57,7 +110,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Run => run::run(&arguments),
         Verb::Plan(plan) => plan.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),
+        Verb::Get(get) => get.run(&arguments),
+        Verb::Diff(diff) => diff.run(&arguments),
+        Verb::Render(render) => render.run(&arguments),
+        Verb::Validate(validate) => validate.run(&arguments),
+        Verb::Schema(schema) => schema.run(&arguments),
+        Verb::Approve(approve) => approve.run(&arguments),
+        Verb::Status => status::run(&arguments),
+        Verb::Sync => sync::run(&arguments),
+        Verb::Restart(restart) => restart.run(&arguments),
+        Verb::Maintenance(maintenance) => maintenance.run(&arguments),
         Verb::ControlPlane(control_plane) => control_plane.run(&arguments),
+        Verb::Completions(completions) => completions.run(),
+        Verb::Man => man::run(),
     };
     outcome.unwrap_or_else(|error| {
         output::error(&error);

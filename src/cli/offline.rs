@@ -29,20 +29,44 @@ pub(crate) struct Offline {
     pub(crate) bird: Arc<BirdState>,
 }
 
-impl Offline {
-    /// Looks at everything.
-    pub(crate) async fn look(config: Config) -> anyhow::Result<Self> {
+/// A router as it is to be. Needs neither the kernel nor a running BIRD.
+pub(crate) struct Wanted {
+    pub(crate) parts: Parts,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) world: World,
+    bird: Arc<BirdState>,
+}
+
+impl Wanted {
+    /// Reads the state directory.
+    pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
         let directory = config.state.directory.clone();
         let store = tokio::task::spawn_blocking(move || Store::open_read_only(&directory)).await??;
-        let parts = Parts::with_store(config, Arc::new(store)).await?;
-        Self::of(parts).await
+        Self::of(Parts::with_store(config, Arc::new(store)).await?).await
     }
 
-    pub(crate) async fn of(parts: Parts) -> anyhow::Result<Self> {
+    async fn of(parts: Parts) -> anyhow::Result<Self> {
         let snapshot = parts.context.disk(Store::load).await?;
         let bird = parts.context.observer.bird(Instant::now()).await;
         let fragments: BTreeSet<_> = bird.live.tree.fragments.keys().cloned().collect();
         let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
+        Ok(Self { parts, snapshot, world, bird })
+    }
+}
+
+impl Offline {
+    /// Looks at everything.
+    pub(crate) async fn look(config: Config) -> anyhow::Result<Self> {
+        Self::beside(Wanted::read(config).await?).await
+    }
+
+    pub(crate) async fn of(parts: Parts) -> anyhow::Result<Self> {
+        Self::beside(Wanted::of(parts).await?).await
+    }
+
+    /// What is really there, beside what is wanted.
+    async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
+        let Wanted { parts, snapshot, world, bird } = wanted;
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
         resolve(&parts, &world).await;
         Ok(Self { parts, snapshot, world, kernel, bird })

@@ -1,0 +1,116 @@
+//! The local API of the running daemon, called.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::http::Listen;
+use crate::model::Secret;
+
+/// A restart waits until tunnel and session are configured again.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// A daemon on this machine answers at once or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The local API.
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+    listen: Listen,
+    token: Option<Secret<String>>,
+}
+
+impl Api {
+    /// Where the configuration says that the daemon listens.
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        // An error means that it is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listen = config.server.listen.clone();
+        let builder = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tls_certs_only([]);
+        let (builder, base) = match &listen {
+            Listen::Tcp(address) => (builder, format!("http://{}", reachable(*address))),
+            Listen::Unix(path) => (builder.unix_socket(path.as_path()), "http://localhost".to_owned()),
+        };
+        let http = builder.build().context("set up the HTTP client")?;
+        Ok(Self { http, base, listen, token: config.server.token.clone() })
+    }
+
+    /// `GET`.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(self.http.get(self.url(path))).await
+    }
+
+    /// `POST`, with a body where the call has one.
+    pub(crate) async fn post(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let request = self.http.post(self.url(path));
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        self.send(request).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token.expose().trim()),
+            None => request,
+        };
+        // Its text holds the address, which the sentence before it has already.
+        let response = request.send().await.map_err(reqwest::Error::without_url).with_context(|| {
+            format!("no daemon answers on {}; start it with `moenet-agent run`", self.listen)
+        })?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(reqwest::Error::without_url)?;
+        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        match refusal(&answer) {
+            Some(text) => anyhow::bail!("{text}"),
+            None => anyhow::bail!("the daemon answers {status}"),
+        }
+    }
+}
+
+/// What the API says about why not.
+fn refusal(answer: &Value) -> Option<&str> {
+    answer["error"].as_str()
+}
+
+/// An address to listen on, as one to connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_reached_over_loopback() {
+        for (listen, connect) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:24368", "[::1]:24368"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), connect.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `get`: documents joined with their status.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Arguments, Outcome, documents, objects, output};
+use crate::document::{Kind, Metadata, StatusBody};
+use crate::model::ObjectName;
+use crate::store::{Snapshot, Store};
+
+/// Documents joined with their status.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// A kind (sessions, mesh, ibgp, node, policy, maintenance), names, or both
+    #[arg(value_name = "KIND|NAME")]
+    words: Vec<String>,
+}
+
+/// One document, for a program.
+#[derive(Serialize)]
+struct Row {
+    kind: Kind,
+    name: ObjectName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Metadata>,
+    /// As the documents say, with the override applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Value>,
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    exception: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusBody>,
+}
+
+impl Get {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let store = Store::open_read_only(&config.state.directory)?;
+        let snapshot = store.load()?;
+        let rows = self.rows(&store, &snapshot)?;
+        if !output::value(arguments.output, &rows)? {
+            print(&rows);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn rows(&self, store: &Store, snapshot: &Snapshot) -> anyhow::Result<Vec<Row>> {
+        let (kind, names) = self.meaning();
+        let is_wanted = |(of, name): &(Kind, ObjectName)| {
+            kind.is_none_or(|kind| kind == *of)
+                && (names.is_empty() || names.iter().any(|meant| objects::is_meant(*of, name, meant)))
+        };
+        let all = documents::all(snapshot);
+        for meant in names {
+            let known = |(of, name): &(Kind, ObjectName)| {
+                kind.is_none_or(|kind| kind == *of) && objects::is_meant(*of, name, meant)
+            };
+            anyhow::ensure!(all.keys().any(known), "there is no object named {meant}");
+        }
+        let wanted = all.into_iter().filter(|(key, _)| is_wanted(key));
+        Ok(wanted.map(|((kind, name), loaded)| row(store, snapshot, kind, name, loaded)).collect())
+    }
+
+    /// The first word is a kind, when there is such a kind.
+    fn meaning(&self) -> (Option<Kind>, &[String]) {
+        let kind = self.words.first().and_then(|word| Kind::from_word(word));
+        match (kind, self.words.get(1..)) {
+            (Some(kind), Some(names)) => (Some(kind), names),
+            _ => (None, &self.words),
+        }
+    }
+}
+
+fn row(
+    store: &Store,
+    snapshot: &Snapshot,
+    kind: Kind,
+    name: ObjectName,
+    loaded: documents::Loaded,
+) -> Row {
+    let status = store.read_status(kind, &name).map(|document| document.status);
+    let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
+    let exception = exception.map(|stored| &stored.document.spec);
+    let mut row = Row { kind, name, metadata: None, spec: None, exception: None, error: None, status };
+    match loaded {
+        Ok((metadata, mut spec)) => {
+            if let Some(exception) = exception.filter(|exception| exception.in_force(Timestamp::now())) {
+                json_patch::merge(&mut spec, &Value::Object(exception.set.clone()));
+            }
+            (row.metadata, row.spec) = (Some(metadata), Some(spec));
+        }
+        Err(error) => row.error = Some(error.to_string()),
+    }
+    row.exception = exception.and_then(|exception| serde_json::to_value(exception).ok());
+    row
+}
+
+const HEADER: [&str; 9] =
+    ["NAME", "KIND", "PHASE", "ASN", "ENDPOINT", "INTERFACE", "BGP", "OVERRIDDEN", "SINCE"];
+
+fn print(rows: &[Row]) {
+    if rows.is_empty() {
+        return output::line("There are no documents.");
+    }
+    output::line(output::table(&HEADER, rows.iter().map(cells)));
+    for row in rows {
+        if let Some(error) = &row.error {
+            output::line(format_args!("{}: {error}", output::shade("Error")));
+        }
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let status = row.status.as_ref();
+    let bgp = status.and_then(|status| status.bgp.as_ref());
+    let phase = match (&row.error, status) {
+        (Some(_), _) => "Invalid".to_owned(),
+        (None, Some(status)) => format!("{:?}", status.phase),
+        (None, None) => "-".to_owned(),
+    };
+    vec![
+        row.name.to_string(),
+        row.kind.to_string(),
+        phase,
+        field(row, &["/asn"]),
+        field(row, &["/tunnel/endpoint", "/endpoint", "/address"]),
+        field(row, &["/tunnel/interface", "/interface"]),
+        bgp.map_or_else(|| "-".to_owned(), |bgp| bgp.state.clone()),
+        overridden(row),
+        bgp.and_then(|bgp| bgp.since).map_or_else(|| "-".to_owned(), ago),
+    ]
+}
+
+/// The first of these fields that there is.
+fn field(row: &Row, pointers: &[&str]) -> String {
+    let spec = row.spec.as_ref();
+    let found = pointers.iter().find_map(|pointer| spec?.pointer(pointer));
+    match found {
+        Some(Value::String(text)) => text.clone(),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+        _ => "-".to_owned(),
+    }
+}
+
+fn overridden(row: &Row) -> String {
+    let set = row.exception.as_ref().and_then(|exception| exception.get("set"));
+    let fields: Vec<_> = set.map(crate::effective::leaves).unwrap_or_default().into_keys().collect();
+    if fields.is_empty() { "-".to_owned() } else { fields.join(",") }
+}
+
+/// How long ago, in one unit.
+pub(crate) fn ago(at: Timestamp) -> String {
+    match (Timestamp::now().as_second() - at.as_second()).max(0) {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7200 => format!("{}m", seconds / 60),
+        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,53 @@
+//! `maintenance`: drain the router, end that, or show which it is.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::api::Api;
+use super::{Arguments, Outcome, block_on, output};
+
+/// Drain the router, end that, or show which it is.
+#[derive(Debug, Args)]
+pub struct Maintenance {
+    /// What to do. Left out: show
+    #[arg(value_enum)]
+    act: Option<Act>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Act {
+    /// Drain the router
+    Start,
+    /// End that
+    Stop,
+}
+
+impl Maintenance {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let state = block_on(async {
+            let api = Api::new(&config)?;
+            match self.act {
+                Some(Act::Start) => drop(api.post("/maintenance/start", None).await?),
+                Some(Act::Stop) => drop(api.post("/maintenance/stop", None).await?),
+                None => {}
+            }
+            api.get("/maintenance").await
+        })?;
+        if !output::value(arguments.output, &state)? {
+            print(&state);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(state: &Value) {
+    match (state["enabled"].as_bool(), state["since"].as_str()) {
+        (Some(true), Some(since)) => output::line(format_args!("The router is drained since {since}.")),
+        (Some(true), None) => output::line("The router is drained."),
+        _ => output::line("The router is not drained."),
+    }
+}

@@ -1,0 +1,46 @@
+//! `status`: the running daemon's own account of itself.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::api::Api;
+use super::{Arguments, Outcome, block_on, output};
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let config = arguments.load()?;
+    let status = block_on(async { Api::new(&config)?.get("/status").await })?;
+    if !output::value(arguments.output, &status)? {
+        print(&status);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(status: &Value) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let count = |name: &str| status["sessions"][name].as_u64().unwrap_or_default();
+    let node = &status["node"];
+    output::line(format_args!(
+        "{} (id {}, {}): {}, up {} s, version {} ({})",
+        text(&node["name"]),
+        text(&node["id"]),
+        node["region"].as_str().unwrap_or("no region"),
+        output::shade(&text(&status["status"])),
+        text(&status["uptime"]),
+        text(&status["version"]),
+        text(&status["commit"]),
+    ));
+    output::line(format_args!(
+        "sessions: {} in all, {} active, {} in error, {} pending",
+        count("total"),
+        count("active"),
+        count("error"),
+        count("pending")
+    ));
+    output::line(format_args!("circuit breaker: {}", output::shade(&text(&status["circuitBreaker"]))));
+    for (title, list) in [("overridden", &status["overridden"]), ("notice", &status["notices"])] {
+        for item in list.as_array().into_iter().flatten() {
+            output::line(format_args!("{title}: {}", text(item)));
+        }
+    }
+}

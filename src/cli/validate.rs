@@ -1,0 +1,109 @@
+//! `validate`: documents and configuration: schema, rules, conflicts.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::offline::Wanted;
+use super::{Arguments, Outcome, block_on, objects, output};
+use crate::document::{
+    self, BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, StatusDocument,
+};
+use crate::status::Acceptance;
+use crate::store::AppliedDocument;
+
+/// Check documents and configuration.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// Only these files. Left out: the configuration and the whole state directory
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Validate {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let problems: Vec<String> = if self.files.is_empty() {
+            everything(arguments)?
+        } else {
+            self.files.iter().filter_map(|file| check_file(file).err()).collect()
+        };
+        if !output::value(arguments.output, &problems)? {
+            print(&problems);
+        }
+        Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn print(problems: &[String]) {
+    problems.iter().for_each(output::line);
+    if problems.is_empty() {
+        output::line("Everything is valid.");
+    }
+}
+
+/// The configuration, every file, and what the documents make together.
+fn everything(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    let config = arguments.load()?;
+    let wanted = block_on(Wanted::read(config))?;
+    let world = &wanted.world;
+    let files: BTreeSet<String> = world.problems.iter().cloned().collect();
+    let router = world.router.as_ref().err().map(|why| format!("node: {why}"));
+    let documents = &world.router_documents;
+    let single = [("node", &documents.node.0), ("policy", &documents.policy.0)];
+    let single = single.into_iter().filter_map(|(name, acceptance)| match acceptance {
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some((name.to_owned(), why.clone())),
+        _ => None,
+    });
+    let objects = objects::all(world);
+    let refused =
+        objects.iter().filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
+    // An entry whose file is no document repeats the file's problem.
+    let refused = single.chain(refused).filter(|(_, why)| !files.contains(why));
+    let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();
+    Ok(files.into_iter().chain(router).chain(refused).collect())
+}
+
+/// One file, by the kind that it says it is of.
+fn check_file(file: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    check_text(&text).map_err(|error| error.in_file(file).to_string())
+}
+
+fn check_text(text: &str) -> Result<(), DocumentError> {
+    let value: Value = document::parse_value(text)?;
+    if value.get("status").is_some() {
+        return document::parse_value::<StatusDocument>(text).map(drop);
+    }
+    if value.get("applied").is_some() {
+        return document::parse_value::<AppliedDocument>(text).map(drop);
+    }
+    let Some(word) = value.get("kind") else {
+        // The only file without a kind is the configuration.
+        return crate::config::parse(text).map(drop);
+    };
+    match Kind::ALL.into_iter().find(|kind| Some(kind.to_string().as_str()) == word.as_str()) {
+        Some(Kind::Node) => document::parse::<NodeSpec>(text).map(drop),
+        Some(Kind::RoutingPolicy) => document::parse::<RoutingPolicySpec>(text).map(drop),
+        Some(Kind::Maintenance) => document::parse::<MaintenanceSpec>(text).map(drop),
+        Some(Kind::BgpSession) => document::parse::<BgpSessionSpec>(text).map(drop),
+        Some(Kind::MeshPeer) => document::parse::<MeshPeerSpec>(text).map(drop),
+        Some(Kind::IbgpPeer) => document::parse::<IbgpPeerSpec>(text).map(drop),
+        Some(Kind::Override) => document::parse::<OverrideSpec>(text).map(drop),
+        None => Err(unknown_kind(text, word)),
+    }
+}
+
+fn unknown_kind(text: &str, word: &Value) -> DocumentError {
+    let line = text.lines().position(|line| line.starts_with("kind:"));
+    let known = Kind::ALL.map(|kind| kind.to_string()).join(", ");
+    DocumentError {
+        file: None,
+        location: line.and_then(|line| u64::try_from(line).ok()).map(|line| (line + 1, 1)),
+        field: "kind".to_owned(),
+        message: format!("kind: there are {known}, not {}", crate::model::shown(&word.to_string())),
+    }
+}

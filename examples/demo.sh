@@ -127,7 +127,9 @@ for prefix in 172.23.105.176/28 fd48:4242:420::/48; do
 done
 ok "172.23.105.176/28 and fd48:4242:420::/48"
 
-begin "the status"; ok; in_router curl -s http://127.0.0.1:24368/status | jq .
+begin "the status"
+wait_for 20 prints '"active":1' in_router curl -s http://127.0.0.1:24368/status
+ok; in_router curl -s http://127.0.0.1:24368/status | jq .
 
 begin "an edit of the fleet: mtu 1420 becomes 1400"
 index=$(in_router cat /sys/class/net/wg_4242421080/ifindex)

@@ -179,7 +179,7 @@ async fn restart_takes_exactly_one_interface() {
     let done = bench.restart(r#"{"interface":"wg_4242421080"}"#).await;
     assert_eq!(done, (200, json!({"status": "ok", "interface": "wg_4242421080"})));
     assert_eq!(*bench.fake.restarted.lock().unwrap(), ["wg_4242421080"]);
-    is_error(&bench.restart(r#"{"interface":"all"}"#).await, 404, "SESSION_NOT_FOUND");
+    is_error(&bench.restart(r#"{"interface":"all"}"#).await, 400, "BAD_REQUEST");
     is_error(&bench.restart(r#"{"interface":"wg_broken"}"#).await, 500, "INTERNAL");
 }
 

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_hostile_cache_is_an_error_of_the_policy() {
-        for host in ["", "a\"; x", "a b", &"a".repeat(300), "-a", "::1%eth0"] {
+        for host in ["a\"; x", "a b", &"a".repeat(300), "-a", "::1%eth0"] {
             let servers = json!([{"host": "ok.dn42", "port": 1}, {"host": host, "port": 8282}]);
             let error = with("_x", "", json!({"rpki": {"servers": servers}})).unwrap_err();
             assert!(error.starts_with("spec.rpki.servers[1].host: "), "{error}");

@@ -13,7 +13,8 @@ if [ ! -e "$image/rootfs.img" ]; then
   VM_EXTRA="git util-linux" "$here/vm/build-image"
 fi
 for name in $CORE; do # a name that matches nothing would pass without a test
-  "$live" --list "$name" | grep -q ': test$' || { echo "no live test is called $name" >&2; exit 1; }
+  found=$("$live" --list "$name")
+  grep -q ': test$' <<<"$found" || { echo "no live test is called $name" >&2; exit 1; }
 done
 command="modprobe wireguard && modprobe dummy && /lab/live --test-threads=1 $CORE"
 for attempt in 1 2 3; do

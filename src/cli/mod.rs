@@ -7,6 +7,7 @@ mod apply;
 mod approve;
 mod completions;
 mod control_plane;
+mod describe;
 mod diff;
 mod documents;
 mod get;
@@ -61,6 +62,9 @@ pub enum Verb {
     /// Documents joined with their status
     #[command(after_help = "Example: moenet-agent get sessions wg_4242421080")]
     Get(get::Get),
+    /// One object in full, and why it is not Established
+    #[command(after_help = "Example: moenet-agent describe sessions/wg_4242421080")]
+    Describe(describe::Describe),
     /// The effective specification against what the Control Plane said
     #[command(after_help = "Example: moenet-agent diff wg_4242421080\nExit code 2: they differ.")]
     Diff(diff::Diff),
@@ -111,6 +115,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Plan(plan) => plan.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),
         Verb::Get(get) => get.run(&arguments),
+        Verb::Describe(describe) => describe.run(&arguments),
         Verb::Diff(diff) => diff.run(&arguments),
         Verb::Render(render) => render.run(&arguments),
         Verb::Validate(validate) => validate.run(&arguments),

@@ -11,6 +11,7 @@ mod describe;
 mod diff;
 mod documents;
 mod get;
+mod history;
 mod maintenance;
 mod man;
 mod objects;
@@ -19,6 +20,7 @@ mod output;
 mod plan;
 mod render;
 mod restart;
+mod rollback;
 mod run;
 mod schema;
 mod status;
@@ -80,6 +82,12 @@ pub enum Verb {
     /// Let held removals pass
     #[command(after_help = "Example: moenet-agent approve --list")]
     Approve(approve::Approve),
+    /// Who changed what, when, and what came into force
+    #[command(after_help = "Example: moenet-agent history wg_4242421080")]
+    History(history::Log),
+    /// Write an override that brings back what was in force
+    #[command(after_help = "Example: moenet-agent rollback wg_4242421080 1a2b3c")]
+    Rollback(rollback::Rollback),
     /// The running daemon's own account of itself
     #[command(after_help = "Example: moenet-agent status -o json")]
     Status,
@@ -121,6 +129,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Validate(validate) => validate.run(&arguments),
         Verb::Schema(schema) => schema.run(&arguments),
         Verb::Approve(approve) => approve.run(&arguments),
+        Verb::History(log) => log.run(&arguments),
+        Verb::Rollback(rollback) => rollback.run(&arguments),
         Verb::Status => status::run(&arguments),
         Verb::Sync => sync::run(&arguments),
         Verb::Restart(restart) => restart.run(&arguments),

@@ -19,7 +19,8 @@ pub(super) fn print(described: &Described) {
     described.tunnel.iter().for_each(tunnel);
     described.bgp.iter().for_each(bgp);
     list("Last steps", &described.last_steps);
-    list("Why it is not Established", &described.why);
+    let up = if described.object.starts_with("mesh/") { "up" } else { "Established" };
+    list(&format!("Why it is not {up}"), &described.why);
 }
 
 fn section(title: &str, body: Option<impl std::fmt::Display>) {

@@ -7,9 +7,11 @@ mod apply;
 mod approve;
 mod completions;
 mod control_plane;
+mod describe;
 mod diff;
 mod documents;
 mod get;
+mod history;
 mod maintenance;
 mod man;
 mod objects;
@@ -18,6 +20,7 @@ mod output;
 mod plan;
 mod render;
 mod restart;
+mod rollback;
 mod run;
 mod schema;
 mod status;
@@ -61,6 +64,9 @@ pub enum Verb {
     /// Documents joined with their status
     #[command(after_help = "Example: moenet-agent get sessions wg_4242421080")]
     Get(get::Get),
+    /// One object in full, and why it is not Established
+    #[command(after_help = "Example: moenet-agent describe sessions/wg_4242421080")]
+    Describe(describe::Describe),
     /// The effective specification against what the Control Plane said
     #[command(after_help = "Example: moenet-agent diff wg_4242421080\nExit code 2: they differ.")]
     Diff(diff::Diff),
@@ -76,6 +82,12 @@ pub enum Verb {
     /// Let held removals pass
     #[command(after_help = "Example: moenet-agent approve --list")]
     Approve(approve::Approve),
+    /// Who changed what, when, and what came into force
+    #[command(after_help = "Example: moenet-agent history wg_4242421080")]
+    History(history::Log),
+    /// Write an override that brings back what was in force
+    #[command(after_help = "Example: moenet-agent rollback wg_4242421080 1a2b3c")]
+    Rollback(rollback::Rollback),
     /// The running daemon's own account of itself
     #[command(after_help = "Example: moenet-agent status -o json")]
     Status,
@@ -109,11 +121,14 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Plan(plan) => plan.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),
         Verb::Get(get) => get.run(&arguments),
+        Verb::Describe(describe) => describe.run(&arguments),
         Verb::Diff(diff) => diff.run(&arguments),
         Verb::Render(render) => render.run(&arguments),
         Verb::Validate(validate) => validate.run(&arguments),
         Verb::Schema(schema) => schema.run(&arguments),
         Verb::Approve(approve) => approve.run(&arguments),
+        Verb::History(log) => log.run(&arguments),
+        Verb::Rollback(rollback) => rollback.run(&arguments),
         Verb::Status => status::run(&arguments),
         Verb::Sync => sync::run(&arguments),
         Verb::Restart(restart) => restart.run(&arguments),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::controller::World;
 use crate::controller::world::{Entry, Intent};
 use crate::document::Kind;
-use crate::model::{AdminState, ObjectName};
+use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 
 /// What every entry of the world has, whatever its kind.
@@ -16,6 +16,7 @@ use crate::status::Acceptance;
 pub(crate) struct Object<'a> {
     pub(crate) kind: Kind,
     pub(crate) name: &'a ObjectName,
+    pub(crate) uid: &'a Uid,
     pub(crate) acceptance: &'a Acceptance,
     pub(crate) admin_state: AdminState,
     pub(crate) spec: Option<&'a Value>,
@@ -76,6 +77,7 @@ fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Objec
     Object {
         kind,
         name,
+        uid: &entry.uid,
         acceptance: &entry.acceptance,
         admin_state: entry.admin_state,
         spec: entry.spec.as_ref(),

@@ -1,0 +1,82 @@
+//! `history`: who changed what, when, and what came into force.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Arguments, Outcome, block_on, objects, output};
+use crate::document::Kind;
+use crate::history::{Entry, History};
+use crate::model::ObjectName;
+use crate::store::{Area, Place};
+
+/// Who changed what, when, and what came into force.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Only this object: wg_1, sessions/wg_1, node, policy
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// At most so many commits
+    #[arg(long, short = 'n', default_value_t = 30)]
+    limit: usize,
+}
+
+impl Log {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let paths = self.name.as_deref().map(paths).transpose()?.unwrap_or_default();
+        let history = History::new(&config.state.directory);
+        let entries = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
+        if !output::value(arguments.output, &entries)? {
+            print(&entries, self.name.is_some());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The files of an object: its document, its override and what is in force.
+fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let places: Vec<_> = places(meant)
+        .into_iter()
+        .flat_map(|(kind, name)| {
+            let areas = [Area::Documents, Area::Overrides, Area::Applied];
+            areas.map(|area| Place::new(area, kind, &name).relative())
+        })
+        .collect();
+    anyhow::ensure!(!places.is_empty(), "{} is no name of an object", crate::model::shown(meant));
+    Ok(places)
+}
+
+/// What may be meant by a name, whether it is there now or not.
+pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
+    let single = Kind::from_word(meant).filter(|kind| kind.is_single());
+    if let Some(kind) = single {
+        return vec![(kind, Place::single(Area::Documents, kind).name)];
+    }
+    let Ok(name) = meant.rsplit('/').next().unwrap_or(meant).parse::<ObjectName>() else { return Vec::new() };
+    let kinds = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer].into_iter();
+    kinds.filter(|kind| objects::is_meant(*kind, &name, meant)).map(|kind| (kind, name.clone())).collect()
+}
+
+fn print(entries: &[Entry], in_full: bool) {
+    if entries.is_empty() {
+        return output::line("There is no history of it yet.");
+    }
+    if !in_full {
+        return output::line(output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells)));
+    }
+    for entry in entries {
+        output::line(cells(entry).join("  "));
+        entry.body.lines().for_each(|line| output::line(format_args!("    {line}")));
+    }
+}
+
+fn cells(entry: &Entry) -> Vec<String> {
+    vec![
+        entry.id.short().to_owned(),
+        entry.time.to_string(),
+        entry.author.clone(),
+        entry.subject.clone(),
+    ]
+}

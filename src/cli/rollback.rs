@@ -1,0 +1,165 @@
+//! `rollback`: an override that brings back what was in force.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::offline::Wanted;
+use super::{Arguments, Outcome, block_on, documents, history, output};
+use crate::controller::World;
+use crate::document::{BgpSessionSpec, Document, Kind, OverrideSpec, parse_value, to_yaml};
+use crate::effective::{Defaults, difference};
+use crate::history::{CommitId, History};
+use crate::model::ObjectName;
+use crate::store::{AppliedDocument, Area, Place, Slot};
+
+/// An override that brings back what was in force.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The object
+    name: String,
+    /// The commit, as `history` lists it or as Git understands it. Left out: the one before the last that
+    /// changed what is in force for the object
+    commit: Option<String>,
+    /// Replace an override that is there; its reason is kept in the new one's
+    #[arg(long)]
+    force: bool,
+}
+
+impl Rollback {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let keepalive = config.wireguard.persistent_keepalive_interval;
+        let history = History::new(&config.state.directory);
+        let (wanted, (kind, name), commit, then) = block_on(async {
+            let wanted = Wanted::read(config).await?;
+            let object = self.object(&wanted)?;
+            let applied = Place::new(Area::Applied, object.0, &object.1).relative();
+            let commit = self.commit(&history, &applied).await?;
+            let text = history.committed_at(commit.as_str(), &applied).await?;
+            let text = text.with_context(|| {
+                format!("{} was not in force at {}; choose another commit", self.name, commit.short())
+            })?;
+            Ok((wanted, object, commit, specification(&text)?))
+        })?;
+        let now = document(&wanted, kind, &name)?;
+        let patch = patch(&wanted.world, kind, keepalive, &now, &then);
+        let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
+        let place = Place::new(Area::Overrides, kind, &name);
+        if existing.is_none() && patch.is_empty() {
+            output::line(format_args!("{name} is as it was at {}; nothing was written.", commit.short()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let refused = existing.is_some() && !self.force;
+        anyhow::ensure!(!refused, "{place} is there already; --force replaces it");
+        let exception = exception(&commit, patch, existing);
+        write(&wanted.parts.context.store.path(&place), &Document::new(name, None, 0, exception.clone()))?;
+        let value = json!({"file": place.relative(), "commit": commit, "override": exception});
+        if !output::value(arguments.output, &value)? {
+            output::line(format_args!("{place} brings back what was in force at {}:", commit.short()));
+            output::line(to_yaml(&exception)?.trim_end());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The one object that is meant.
+    fn object(&self, wanted: &Wanted) -> anyhow::Result<(Kind, ObjectName)> {
+        let documents = documents::all(&wanted.snapshot);
+        let meant = history::places(&self.name).into_iter().filter(|key| documents.contains_key(key));
+        let mut meant = meant.filter(|(kind, _)| !kind.is_single());
+        match (meant.next(), meant.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => anyhow::bail!("there is no document of {}, so nothing to override", self.name),
+            _ => anyhow::bail!("{} may be several objects; give the kind too: sessions/…", self.name),
+        }
+    }
+
+    async fn commit(&self, history: &History, applied: &Path) -> anyhow::Result<CommitId> {
+        if let Some(commit) = &self.commit {
+            return Ok(history.resolve(commit).await?);
+        }
+        let changes = history.log(&[applied.to_owned()], 2).await?;
+        let before = changes.into_iter().nth(1);
+        before.map(|entry| entry.id).with_context(|| {
+            format!("the history knows of no earlier state of {}; `moenet-agent history` lists it", self.name)
+        })
+    }
+}
+
+/// What `applied/` says was in force.
+fn specification(text: &str) -> anyhow::Result<Value> {
+    let applied: AppliedDocument = parse_value(text)?;
+    applied.applied.spec.context("nothing was in force then")
+}
+
+fn document(wanted: &Wanted, kind: Kind, name: &ObjectName) -> anyhow::Result<Value> {
+    let loaded = documents::all(&wanted.snapshot).remove(&(kind, name.clone()));
+    let (_, spec) = loaded.with_context(|| format!("there is no document of {name}"))??;
+    Ok(spec)
+}
+
+/// The patch that turns the document into what was in force. What is in force has every default filled
+/// in; those that are the same now stay out of the override, where that gives the same.
+fn patch(world: &World, kind: Kind, keepalive: u16, now: &Value, then: &Value) -> Map<String, Value> {
+    let filled = |spec: &Value| match kind {
+        Kind::BgpSession => filled(world, keepalive, spec),
+        _ => None,
+    };
+    let short = filled(now).map(|now| difference(&now, then)).filter(|patch| {
+        let mut after = now.clone();
+        json_patch::merge(&mut after, patch);
+        filled(&after).as_ref() == Some(then)
+    });
+    match short.unwrap_or_else(|| difference(now, then)) {
+        Value::Object(patch) => patch,
+        _ => Map::new(),
+    }
+}
+
+fn filled(world: &World, keepalive: u16, spec: &Value) -> Option<Value> {
+    let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
+    let spec = spec.filled(world.router.as_ref().ok()?, &Defaults { keepalive });
+    serde_json::to_value(spec).ok()
+}
+
+fn exception(
+    commit: &CommitId,
+    set: Map<String, Value>,
+    existing: Option<&Slot<OverrideSpec>>,
+) -> OverrideSpec {
+    let before = existing.and_then(|slot| slot.as_ref().ok()).map(|stored| &stored.document.spec);
+    let reason = format!("rolled back to {}", commit.short());
+    OverrideSpec {
+        reason: match before {
+            Some(before) => format!("{reason}; before: {}", before.reason),
+            None => reason,
+        },
+        expires_at: None,
+        paused: before.is_some_and(|before| before.paused),
+        set,
+    }
+}
+
+/// Writes beside and renames, as the daemon, which holds the lock and takes this for an operator's file.
+fn write(path: &Path, document: &Document<OverrideSpec>) -> anyhow::Result<()> {
+    let text = to_yaml(document)?;
+    replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // Hidden, so that it is no document while it is being written.
+    let mut beside = tempfile::Builder::new().prefix(".rollback-").tempfile_in(folder)?;
+    beside.write_all(bytes)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    beside.as_file().set_permissions(mode)?;
+    beside.as_file().sync_all()?;
+    beside.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}

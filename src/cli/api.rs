@@ -105,11 +105,9 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_reached_over_loopback() {
-        for (listen, connect) in [
-            ("0.0.0.0:1", "127.0.0.1:1"),
-            ("[::]:24368", "[::1]:24368"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
-        ] {
+        for (listen, connect) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:24368", "[::1]:24368"), ("192.0.2.1:80", "192.0.2.1:80")]
+        {
             assert_eq!(reachable(listen.parse().unwrap()), connect.parse().unwrap());
         }
     }

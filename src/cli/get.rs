@@ -77,13 +77,7 @@ impl Get {
     }
 }
 
-fn row(
-    store: &Store,
-    snapshot: &Snapshot,
-    kind: Kind,
-    name: ObjectName,
-    loaded: documents::Loaded,
-) -> Row {
+fn row(store: &Store, snapshot: &Snapshot, kind: Kind, name: ObjectName, loaded: documents::Loaded) -> Row {
     let status = store.read_status(kind, &name).map(|document| document.status);
     let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);

@@ -104,9 +104,7 @@ pub enum Verb {
     #[command(after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080")]
     ControlPlane(control_plane::ControlPlane),
     /// Completions for a shell
-    #[command(
-        after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent"
-    )]
+    #[command(after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent")]
     Completions(completions::Completions),
     /// The manual page
     #[command(after_help = "Example: moenet-agent man > /usr/share/man/man1/moenet-agent.1")]

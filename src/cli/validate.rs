@@ -59,8 +59,7 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
         _ => None,
     });
     let objects = objects::all(world);
-    let refused =
-        objects.iter().filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
+    let refused = objects.iter().filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
     // An entry whose file is no document repeats the file's problem.
     let refused = single.chain(refused).filter(|(_, why)| !files.contains(why));
     let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();

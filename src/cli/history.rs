@@ -73,10 +73,5 @@ fn print(entries: &[Entry], in_full: bool) {
 }
 
 fn cells(entry: &Entry) -> Vec<String> {
-    vec![
-        entry.id.short().to_owned(),
-        entry.time.to_string(),
-        entry.author.clone(),
-        entry.subject.clone(),
-    ]
+    vec![entry.id.short().to_owned(), entry.time.to_string(), entry.author.clone(), entry.subject.clone()]
 }

@@ -112,8 +112,7 @@ impl Describe {
 fn single(offline: &Offline, kind: Kind) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, kind).name;
     let loaded = documents::all(&offline.snapshot).remove(&(kind, name.clone()));
-    let (metadata, spec) =
-        loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))??;
+    let (metadata, spec) = loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))??;
     let origin = if metadata.uid.is_none() { Origin::Operator } else { Origin::ControlPlane };
     let fields = leaves(&spec).into_iter().map(|(path, value)| Field {
         field: format!("spec.{path}"),

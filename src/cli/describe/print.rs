@@ -19,8 +19,17 @@ pub(super) fn print(described: &Described) {
     described.tunnel.iter().for_each(tunnel);
     described.bgp.iter().for_each(bgp);
     list("Last steps", &described.last_steps);
-    let up = if described.object.starts_with("mesh/") { "up" } else { "Established" };
-    list(&format!("Why it is not {up}"), &described.why);
+    list(title(described), &described.why);
+}
+
+/// What the chain explains.
+fn title(described: &Described) -> &'static str {
+    let established = described.bgp.iter().all(|bgp| bgp.state == "Established");
+    match described.bgp.is_empty() {
+        _ if described.object.starts_with("mesh/") => "Why it is not up",
+        false if established => "What needs an eye",
+        _ => "Why it is not Established",
+    }
 }
 
 fn section(title: &str, body: Option<impl std::fmt::Display>) {

@@ -116,7 +116,9 @@ pub(super) fn chain(facts: &Facts) -> Vec<String> {
         sessions(bird, &mut chain);
     }
     if !up && facts.drained && !facts.disabled_by_maintenance {
-        chain.push("The router is in maintenance: its routes are drained, its sessions are not closed.".into());
+        chain.push(
+            "The router is in maintenance: its routes are drained, its sessions are not closed.".into(),
+        );
     }
     chain
 }
@@ -345,10 +347,18 @@ mod tests {
     #[test]
     fn a_silent_peer_is_told_by_which_way_packets_go() {
         let endpoint = Some("192.0.2.1:1".to_owned());
-        root(&with_peer(Peer { sent: 148, endpoint, ..Peer::default() }), "148 bytes have gone out to 192.0.2.1:1", 2);
+        root(
+            &with_peer(Peer { sent: 148, endpoint, ..Peer::default() }),
+            "148 bytes have gone out to 192.0.2.1:1",
+            2,
+        );
         root(&with_peer(Peer { received: 9, ..Peer::default() }), "keys differ", 2);
         root(&with_peer(Peer::default()), "we wait for the peer", 2);
-        root(&with_peer(Peer { endpoint: Some("a".into()), ..Peer::default() }), "nothing has gone out to a", 2);
+        root(
+            &with_peer(Peer { endpoint: Some("a".into()), ..Peer::default() }),
+            "nothing has gone out to a",
+            2,
+        );
         root(&with_peer(Peer { handshake_age: Some(600), ..fresh() }), "10 minutes ago", 2);
         root(&with_peer(fresh()), "BGP bgp_1 is Connect", 1);
     }

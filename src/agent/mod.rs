@@ -32,6 +32,8 @@ use crate::controller::{Hint, Key, Runner};
 use crate::http::{HttpOptions, Server};
 use crate::kernel;
 
+/// How long the start waits for the state directory to be read.
+const FIRST_WORLD: Duration = Duration::from_secs(5);
 /// How long a stop waits for steps in progress.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -51,13 +53,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let polls =
         parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
-    let http = tokio::spawn(server.run(stop.clone().cancelled_owned()));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
 
-    // The first world is there before the first look: nothing is judged by half of what is wanted.
+    // The first world is there before the first look and the first answer: nothing is judged by half of
+    // what is wanted. A state directory that cannot be read holds up neither for long; its world is
+    // empty and incomplete, by which nothing is removed.
     let mut ready = parts.context.world.clone();
-    let _ = ready.changed().await;
+    let _ = tokio::time::timeout(FIRST_WORLD, ready.changed()).await;
+    let http = tokio::spawn(server.run(stop.clone().cancelled_owned()));
     let runner = tokio::spawn(Runner::new(Arc::clone(&parts.context)).run(hinted));
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");

@@ -14,7 +14,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::{Area, Place, SECRETS, document_folders};
+use super::{APPROVED, Area, Place, SECRETS, document_folders};
 
 /// How long events are gathered before they become hints.
 const GATHER: Duration = Duration::from_millis(50);
@@ -152,6 +152,7 @@ impl Watched {
             return None;
         }
         if first == SECRETS
+            || first == APPROVED
             || document_folders().any(|folder| folder == inside)
             || inside.ends_with("overrides")
         {

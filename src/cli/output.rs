@@ -30,6 +30,11 @@ pub(crate) fn error(error: &anyhow::Error) {
     let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", crate::telemetry::chain(error.as_ref()));
 }
 
+/// Prints a remark to standard error, where it spoils no output.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "note: {text}");
+}
+
 /// Prints a value for a program, as asked. `false`: a person asked, so the caller prints for one.
 pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bool> {
     match format {

@@ -40,6 +40,7 @@ struct PrintedStep {
 impl Plan {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
+        let key_path = config.wireguard.private_key_path.clone();
         let printed = block_on(async {
             let offline = Offline::look(config).await?;
             let wanted =
@@ -55,6 +56,12 @@ impl Plan {
         }
         if !output::value(arguments.output, &printed)? {
             print(&printed);
+        }
+        if !key_path.exists() {
+            let place = key_path.display();
+            output::note(&format!(
+                "there is no WireGuard key at {place} yet; the first run makes one, and the plan shows a stand-in"
+            ));
         }
         let pending = printed.iter().any(|object| !object.steps.is_empty() || object.held.is_some());
         Ok(if pending { ExitCode::from(2) } else { ExitCode::SUCCESS })

@@ -132,7 +132,7 @@ async fn conclude<T>(
     record::status(ctx, subject, &before, status).await;
     match phase {
         _ if !settled && entry.paused.is_none() => Outcome::Failed,
-        Phase::Configuring => Outcome::Settled(SOON),
+        Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
         _ => Outcome::Settled(LATER),
     }
 }

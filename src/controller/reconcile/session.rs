@@ -85,7 +85,9 @@ async fn conclude(
     match phase {
         _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
         _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
-        Phase::Configured | Phase::Configuring => Outcome::Settled(SOON),
+        // Just configured, it is about to come up; one that does not is left to the tick of all objects,
+        // since a router may have many peers that never answer.
+        Phase::Configured | Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
         _ => Outcome::Settled(LATER),
     }
 }

@@ -83,6 +83,8 @@ pub struct Parts {
     pub recorder: Mutex<Option<crate::history::HistoryHandle>>,
     /// Why the history cannot be written.
     pub history_problem: StdMutex<Option<String>>,
+    /// Told when the history takes causes.
+    pub journal_ready: Notify,
     /// Told to fetch the sessions now.
     pub sync: Notify,
     /// Where hints go while the agent runs.
@@ -147,6 +149,7 @@ impl Parts {
             journal: Mutex::new(journalled),
             recorder: Mutex::new(None),
             history_problem: StdMutex::new(None),
+            journal_ready: Notify::new(),
             sync: Notify::new(),
             hints: Mutex::new(None),
             kernel_counters,

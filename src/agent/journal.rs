@@ -32,6 +32,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let (handle, task) = Arc::clone(&parts.history).start();
     *parts.recorder.lock().await = Some(handle.clone());
     leftovers(&parts).await;
+    parts.journal_ready.notify_one();
     let mut entries = parts.journal.lock().await;
     loop {
         let entry = tokio::select! {

@@ -32,6 +32,8 @@ use crate::controller::{Hint, Key, Runner};
 use crate::http::{HttpOptions, Server};
 use crate::kernel;
 
+/// How long the start waits for the history.
+const HISTORY: Duration = Duration::from_secs(2);
 /// How long the start waits for the state directory to be read.
 const FIRST_WORLD: Duration = Duration::from_secs(5);
 /// How long a stop waits for steps in progress.
@@ -50,9 +52,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let polls =
-        parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
+    let polls = tokio::spawn(poll_with_history(Arc::clone(&parts), stop.clone()));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
 
@@ -66,13 +67,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    let tasks = [Some(worlds), Some(events), polls, Some(runner)];
-    drain(tasks.into_iter().flatten().collect()).await;
+    drain(vec![worlds, events, polls, runner]).await;
     drain(vec![journal]).await;
     if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
         warn!(%error, "the local API ended with an error");
     }
     Ok(())
+}
+
+/// The history is there before the first sync, so that it knows whose the first documents are; one that
+/// cannot be opened holds nothing up.
+async fn poll_with_history(parts: Arc<Parts>, stop: CancellationToken) {
+    let _ = tokio::time::timeout(HISTORY, parts.journal_ready.notified()).await;
+    if let Some(client) = parts.client.clone() {
+        poll::run(parts, client, stop).await;
+    }
 }
 
 async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {

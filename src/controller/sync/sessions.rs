@@ -47,7 +47,12 @@ fn change(
     snapshot: &Snapshot,
     ports: &mut Ports,
 ) -> Option<SessionChange> {
-    let existing = synced(snapshot.sessions.get(&name));
+    let slot = snapshot.sessions.get(&name);
+    let existing = synced(slot);
+    if slot.is_some() && existing.is_none() {
+        // A file that is no document, or the operator's own: it is left alone, and its status says why.
+        return None;
+    }
     let applied = snapshot.applied.get(&(Kind::BgpSession, name.clone())).map(|stored| &stored.document);
     let mut spec = item
         .spec

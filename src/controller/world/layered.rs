@@ -3,9 +3,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::{Entry, Intent};
 use crate::document::{OverrideSpec, Spec};
 use crate::effective::{FieldError, Merged, merge};
-use crate::model::{ObjectName, Uid};
+use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Slot};
 
@@ -98,5 +99,30 @@ impl<S: Spec> Layered<S> {
     /// Why nothing is written for this object, when the operator says so.
     pub(crate) fn paused(&self) -> Option<String> {
         self.exception.as_ref().filter(|exception| exception.paused).map(|exception| exception.reason.clone())
+    }
+
+    /// The entry of the object in the world, once it is known what is to be done about it.
+    pub(crate) fn into_entry<T>(
+        self,
+        intent: Intent<T>,
+        admin_state: AdminState,
+        spec: Option<Value>,
+        held: Option<String>,
+    ) -> Entry<T> {
+        Entry {
+            spec,
+            paused: self.paused(),
+            reason: self.exception.as_ref().map(|exception| exception.reason.clone()),
+            expires_at: self.exception.as_ref().and_then(|exception| exception.expires_at),
+            uid: self.uid,
+            generation: self.generation,
+            intent,
+            admin_state,
+            acceptance: self.acceptance,
+            overridden: self.overridden,
+            held,
+            documented: self.documented,
+            operator_owned: self.operator_owned,
+        }
     }
 }

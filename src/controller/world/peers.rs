@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::{Entry, Inputs, Intent, Layered, layered};
 use crate::controller::guard;
 use crate::document::{IbgpPeerSpec, MeshPeerSpec, Spec};
@@ -90,23 +88,6 @@ fn entry<S: Spec, T>(
             }
         },
     };
-    Entry {
-        spec: layers
-            .spec
-            .as_ref()
-            .and_then(|spec| serde_json::to_value(spec).ok())
-            .filter(|spec| *spec != Value::Null),
-        paused: layers.paused(),
-        reason: layers.exception.as_ref().map(|exception| exception.reason.clone()),
-        expires_at: layers.exception.as_ref().and_then(|exception| exception.expires_at),
-        uid: layers.uid,
-        generation: layers.generation,
-        intent,
-        admin_state,
-        acceptance: layers.acceptance,
-        overridden: layers.overridden,
-        held,
-        documented: layers.documented,
-        operator_owned: layers.operator_owned,
-    }
+    let spec = layers.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok());
+    layers.into_entry(intent, admin_state, spec, held)
 }

@@ -211,19 +211,6 @@ fn entry(parts: &Parts<'_>, router: &Result<Router, String>, candidate: Candidat
         _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
         _ => Intent::Stay,
     };
-    Entry {
-        spec: spec.and_then(|spec| serde_json::to_value(spec).ok()),
-        paused: layers.paused(),
-        reason: layers.exception.as_ref().map(|exception| exception.reason.clone()),
-        expires_at: layers.exception.as_ref().and_then(|exception| exception.expires_at),
-        uid: layers.uid,
-        generation: layers.generation,
-        intent,
-        admin_state,
-        acceptance: layers.acceptance,
-        overridden: layers.overridden,
-        held,
-        documented: layers.documented,
-        operator_owned: layers.operator_owned,
-    }
+    let spec = spec.and_then(|spec| serde_json::to_value(spec).ok());
+    layers.into_entry(intent, admin_state, spec, held)
 }

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::model::{Endpoint, Host};
+use crate::model::Endpoint;
 use state::State;
 
 pub use choose::{PATIENCE, candidates, choose};
@@ -108,20 +108,16 @@ impl Resolver {
         }
     }
 
-    /// Looks the endpoint's name up again now, as when the handshake is stale. Calls that come while a
-    /// lookup runs, or within seconds of one, add nothing, so this may be called on every pass.
-    pub fn refresh(&self, endpoint: &Endpoint) {
-        if let Host::Name(name) = &endpoint.host {
-            self.shared.state().refresh(name, Instant::now());
+    /// Says that the peer does not answer at the current address. When that is news, the name is looked
+    /// up at once, since the peer may have moved; and when the address has had its time ([`PATIENCE`],
+    /// longer after each full round), the next one of the answer is used. May be called on every pass
+    /// while the handshake is stale.
+    pub fn next(&self, endpoint: &Endpoint) -> Resolution {
+        let now = Instant::now();
+        if self.shared.state().silent(endpoint, now) {
             self.shared.wake.notify_one();
         }
-    }
-
-    /// Says that the peer does not answer at the current address, and moves on to the next one of the
-    /// answer when this one has had its time ([`PATIENCE`], longer after each full round). May be
-    /// called on every pass while the handshake is stale.
-    pub fn next(&self, endpoint: &Endpoint) -> Resolution {
-        if self.shared.state().next(endpoint, Instant::now()) {
+        if self.shared.state().next(endpoint, now) {
             self.shared.changed.notify_one();
         }
         self.current(endpoint)

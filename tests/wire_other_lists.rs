@@ -194,18 +194,23 @@ fn what_is_posted_has_the_fields_of_the_reference() {
     let session = |rtt_ms| SessionReport {
         uuid: "abc-123".parse().unwrap(),
         rtt_ms,
+        loss: None,
         routes_imported: 150,
         routes_exported: 10,
         state: PeerState::Established,
     };
-    let sessions = [Some(25.0), Some(25.123), Some(f64::NAN), None].map(session).into();
+    let mut sessions: Vec<_> = [Some(25.0), Some(25.123), Some(f64::NAN), None].map(session).into();
+    sessions[3].loss = Some(2.0 / 3.0);
     let report = json_of(D.encode_report(&Report { sessions }));
     let want = json!({"uuid": "abc-123", "rtt_ms": 25, "routes_imported": 150, "routes_exported": 10,
         "state": "established"});
     assert_eq!(report["sessions"][0], want);
     assert_eq!(report["sessions"][1]["rtt_ms"], json!(25.1));
     assert_eq!(report["sessions"][2]["rtt_ms"], Value::Null);
-    assert_eq!(report["sessions"][3]["rtt_ms"], Value::Null);
+    assert_eq!(
+        (&report["sessions"][3]["rtt_ms"], &report["sessions"][3]["loss"]),
+        (&Value::Null, &json!(0.667))
+    );
     let modify = Modify { uuid: "abc-123".parse().unwrap(), status: WireStatus::Active, error: None };
     assert_eq!(json_of(D.encode_modify(&modify)), json!({"uuid": "abc-123", "status": 1, "error": null}));
     assert_eq!("OpenSent".parse::<PeerState>(), Ok(PeerState::OpenSent));

@@ -53,6 +53,9 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let rtt =
         GaugeVec::new(Opts::new("moenet_agent_session_rtt_seconds", "Round-trip time to the peer"), &labels)?;
     registry.register(Box::new(rtt.clone()))?;
+    let opts = Opts::new("moenet_agent_session_loss_ratio", "Share of lost echoes to the peer, 0 to 1");
+    let lost = GaugeVec::new(opts, &labels)?;
+    registry.register(Box::new(lost.clone()))?;
     let set = |name: &str, status: &StatusBody| {
         if let Some(bgp) = &status.bgp {
             up.with_label_values(&[name]).set(i64::from(bgp.state == "established"));
@@ -62,6 +65,9 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         if let Some(tunnel) = &status.tunnel {
             received.with_label_values(&[name]).set(signed(tunnel.rx_bytes));
             sent.with_label_values(&[name]).set(signed(tunnel.tx_bytes));
+        }
+        if let Some(share) = status.loss {
+            lost.with_label_values(&[name]).set(share);
         }
         if let Some(milliseconds) = status.rtt_ms {
             rtt.with_label_values(&[name]).set(milliseconds / 1000.0);

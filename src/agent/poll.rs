@@ -318,6 +318,7 @@ async fn report(parts: &Parts, client: &Client) -> Result<(), CallError> {
         Some(SessionReport {
             uuid: entry.uid.clone(),
             rtt_ms: status.rtt_ms,
+            loss: status.loss,
             routes_imported: bgp.routes_imported,
             routes_exported: bgp.routes_exported,
             state: bgp.state.parse().unwrap_or(crate::wire::PeerState::Down),

@@ -15,7 +15,7 @@ use crate::controller::{Hint, Key, World, target};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::kernel::keys;
-use crate::model::{ObjectName, PrivateKey, PublicKey, Secret};
+use crate::model::{Endpoint, Host, ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Hysteresis, Renderer, RoaTable, loss_class};
 use crate::store::{Absorbed, Area, Change, Edit, Place, Snapshot, Store, StoreError, watch};
 use crate::telemetry::chain;
@@ -212,7 +212,11 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
         tokio::select! {
             () = stop.cancelled() => break,
             () = parts.context.reports.changed.notified() => {}
-            _ = parts.context.resolver.changed() => {}
+            names = parts.context.resolver.changed() => {
+                for key in named(&parts.context.world(), &names) {
+                    let _ = hints.send(Hint::Key(key));
+                }
+            }
             () = tokio::time::sleep(wait) => {}
             hint = watched.recv() => match hint {
                 Some(hint) => {
@@ -251,6 +255,18 @@ fn key_of(place: &Place) -> Option<Key> {
         (Area::Documents, _) => Some(Key::Router),
         _ => None,
     }
+}
+
+/// The objects whose endpoints have these names.
+fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
+    let has = |endpoint: Option<&Endpoint>| match endpoint.map(|endpoint| &endpoint.host) {
+        Some(Host::Name(name)) => names.contains(name),
+        _ => false,
+    };
+    let sessions = present(&world.sessions).filter(|session| has(session.tunnel.endpoint.as_ref()));
+    let mesh = present(&world.mesh).filter(|tunnel| has(tunnel.endpoint.as_ref()));
+    let mesh = mesh.map(|tunnel| Key::Mesh(tunnel.name.clone()));
+    sessions.map(|session| Key::Session(session.name.clone())).chain(mesh).collect()
 }
 
 /// Lists, keeps edits by hand as overrides, and publishes the world.

@@ -12,11 +12,12 @@ use super::runner::Hint;
 use super::world::World;
 use crate::bird::Committer;
 use crate::document::{Kind, StatusBody};
-use crate::model::{Endpoint, ObjectName};
+use crate::model::{Endpoint, Host, ObjectName};
 use crate::plan::kernel_view::KernelView;
 use crate::ports::Kernel;
 use crate::probe::{Prober, Target};
 use crate::resolve::Resolver;
+use crate::status::NameFacts;
 use crate::store::{AppliedDocument, Store, StoreError};
 
 /// What every reconcile works with.
@@ -124,11 +125,19 @@ pub struct Look {
     pub applied: Option<AppliedDocument>,
     /// The peer's address.
     pub resolved: Option<std::net::SocketAddr>,
+    /// Why the name of the peer's endpoint was not resolved the last time it was looked up.
+    pub name_error: Option<String>,
     /// When this was.
     pub now: Timestamp,
 }
 
 impl Look {
+    /// What is known of the endpoint's name, when it has one.
+    pub fn name(&self, endpoint: Option<&Endpoint>) -> Option<NameFacts<'_>> {
+        matches!(endpoint?.host, Host::Name(_))
+            .then_some(NameFacts { address: self.resolved, error: self.name_error.as_deref() })
+    }
+
     /// For the planner.
     pub fn view(&self) -> View<'_> {
         View {
@@ -169,8 +178,9 @@ impl Context {
             }
             None => None,
         };
-        let resolved = endpoint.and_then(|endpoint| self.resolver.current(endpoint).address);
-        Ok(Look { kernel, bird, applied, resolved, now: Timestamp::now() })
+        let known = endpoint.map(|endpoint| self.resolver.current(endpoint));
+        let (resolved, name_error) = known.map_or((None, None), |known| (known.address, known.error));
+        Ok(Look { kernel, bird, applied, resolved, name_error, now: Timestamp::now() })
     }
 
     /// Does something with the state directory on a thread that may block.
@@ -196,8 +206,9 @@ impl Context {
         }
     }
 
-    /// The last measured round-trip time to a peer.
-    pub fn rtt(&self, target: &Target) -> Option<f64> {
-        self.prober.current(target).and_then(|probe| probe.rtt_ms)
+    /// The last measured round-trip time to a peer in milliseconds, and the share of lost echoes.
+    pub fn probed(&self, target: Option<&Target>) -> (Option<f64>, Option<f64>) {
+        let probe = target.and_then(|target| self.prober.current(target));
+        probe.map_or((None, None), |probe| (probe.rtt_ms, Some(f64::from(probe.loss))))
     }
 }

@@ -135,7 +135,7 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
 
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer
 /// answers from the old one.
-fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
+pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
     let before = applied.and_then(|applied| applied.applied.spec.clone());
     let Some(before) = before.and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok()) else {
         return false;

@@ -103,11 +103,18 @@ impl State {
         }
     }
 
-    pub(super) fn refresh(&mut self, name: &str, now: Instant) {
-        if let Some(name) = self.names.get_mut(name) {
-            let earliest = name.started.map_or(now, |started| started + MIN_REFRESH);
-            name.due = name.due.min(earliest.max(now));
+    /// Makes the name due when it is news that the peer is silent. Says whether it is. A silence that goes
+    /// on is no news: a thousand dead peers must not ask the name server a hundred times a second.
+    pub(super) fn silent(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
+        let Host::Name(host) = &endpoint.host else { return false };
+        let Some(Some(choice)) = self.endpoints.get(endpoint) else { return false };
+        let Some(name) = self.names.get_mut(host) else { return false };
+        if now.saturating_duration_since(choice.complained) < PATIENCE {
+            return false;
         }
+        let earliest = name.started.map_or(now, |started| started + MIN_REFRESH);
+        name.due = name.due.min(earliest.max(now));
+        true
     }
 
     /// Moves the endpoint on when its address has had its time. Says whether it moved.

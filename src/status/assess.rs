@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 
 use super::Conditions;
@@ -30,6 +32,15 @@ pub struct TunnelFacts<'a> {
     /// Steps that the kernel still needs, as a text; none when it is as wanted.
     pub missing: Option<&'a str>,
     /// Why the last attempt failed.
+    pub error: Option<&'a str>,
+}
+
+/// What is known of the name of a peer's endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct NameFacts<'a> {
+    /// The address in use, from the last good answer.
+    pub address: Option<SocketAddr>,
+    /// Why the last lookup failed.
     pub error: Option<&'a str>,
 }
 
@@ -67,14 +78,18 @@ pub struct Facts<'a> {
     pub held: Option<&'a str>,
     /// The tunnel.
     pub tunnel: TunnelFacts<'a>,
+    /// The endpoint's name, where it is one.
+    pub name: Option<NameFacts<'a>>,
     /// Whether the object has a tunnel of its own.
     pub has_tunnel: bool,
     /// BIRD; none for an object that has no part in it.
     pub bird: Option<BirdFacts<'a>>,
     /// The fields that an override sets.
     pub overridden: Vec<String>,
-    /// Round-trip time.
+    /// Round-trip time in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// The share of lost echoes, 0 to 1.
+    pub loss: Option<f64>,
     /// The steps just taken; empty when there were none.
     pub steps: Vec<String>,
     /// The status of the last time.
@@ -88,6 +103,9 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
     let wanted = facts.admin_state == AdminState::Enabled;
     if wanted {
         if facts.has_tunnel {
+            if let Some(name) = &facts.name {
+                endpoint_resolved(name, &mut conditions);
+            }
             tunnel(facts, &mut conditions);
         }
         if let Some(bird) = &facts.bird {
@@ -108,6 +126,7 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
         tunnel: facts.tunnel.link.map(|link| tunnel_status(link, facts.tunnel.peer)),
         bgp: facts.bird.as_ref().filter(|_| wanted).map(bgp_status),
         rtt_ms: facts.rtt_ms,
+        loss: facts.loss,
         last_steps: if facts.steps.is_empty() {
             facts.before.last_steps.clone()
         } else {
@@ -142,6 +161,19 @@ fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
                 if recent { ("Recent", "") } else { ("Stale", "no handshake for more than three minutes") };
             conditions.set(About::HandshakeRecent, recent, reason, message);
         }
+    }
+}
+
+/// A name without an address keeps nobody from being configured: we wait for the peer to call.
+fn endpoint_resolved(name: &NameFacts<'_>, conditions: &mut Conditions<'_>) {
+    let about = About::EndpointResolved;
+    match (name.address, name.error) {
+        (Some(_), None) => conditions.set(about, true, "Resolved", ""),
+        (Some(address), Some(error)) => {
+            conditions.set(about, false, "LookupFailed", format!("{error}; {address} stays in use"));
+        }
+        (None, Some(error)) => conditions.set(about, false, "NotResolved", error),
+        (None, None) => conditions.unknown(about, "Resolving", "the name has not been looked up yet"),
     }
 }
 

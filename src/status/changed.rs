@@ -10,6 +10,7 @@ pub fn changed(before: &StatusBody, after: &StatusBody) -> bool {
 fn settled(status: &StatusBody) -> StatusBody {
     let mut still = status.clone();
     still.rtt_ms = None;
+    still.loss = None;
     if let Some(tunnel) = &mut still.tunnel {
         tunnel.last_handshake = None;
         tunnel.rx_bytes = 0;

@@ -8,6 +8,6 @@ mod assess;
 mod changed;
 mod conditions;
 
-pub use assess::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+pub use assess::{Acceptance, BirdFacts, Facts, NameFacts, TunnelFacts, assess};
 pub use changed::changed;
 pub use conditions::Conditions;

@@ -4,13 +4,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::record::{self, InForce};
-use super::{Claims, LATER, Round, SOON, Subject, round};
+use super::{Claims, LATER, Round, SOON, Subject, chase, round};
 use crate::controller::context::{Context, Look};
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent};
 use crate::document::{Kind, Phase, StatusBody};
-use crate::model::{ObjectName, Uid};
+use crate::model::{Endpoint, ObjectName, Uid};
 use crate::plan::Plan;
 use crate::status::{BirdFacts, Facts, TunnelFacts, assess};
 
@@ -127,7 +127,10 @@ async fn conclude<T>(
         _ => {}
     }
     let before = record::status_before(ctx, subject).await;
-    let status = status(entry, &before, &round, bird);
+    if let Some(endpoint) = subject.endpoint {
+        chase(ctx, endpoint, subject.uid, &round);
+    }
+    let status = status(entry, subject.endpoint, &before, &round, bird);
     let phase = status.phase;
     record::status(ctx, subject, &before, status).await;
     match phase {
@@ -139,6 +142,7 @@ async fn conclude<T>(
 
 fn status<T>(
     entry: &Entry<T>,
+    endpoint: Option<&Endpoint>,
     before: &StatusBody,
     round: &Round,
     bird: Option<BirdFacts<'_>>,
@@ -155,10 +159,12 @@ fn status<T>(
         paused: entry.paused.as_deref(),
         held: entry.held.as_deref(),
         tunnel: TunnelFacts { link, peer, missing: missing.as_deref(), error: error.as_deref() },
+        name: round.look.name(endpoint),
         has_tunnel: bird.is_none(),
         bird,
         overridden: entry.overridden.keys().cloned().collect(),
         rtt_ms: None,
+        loss: None,
         steps: round.steps.clone(),
         before,
     })

@@ -16,7 +16,7 @@ use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
-use crate::plan::{Action, Drift, Plan, Refusal, Step};
+use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
 pub use session::target;
@@ -157,6 +157,18 @@ async fn converge(
 
 fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {
     Round { steps: Vec::new(), trouble: None, refusal, remaining, look }
+}
+
+/// A peer that does not answer may have moved: its name is looked up again, and after a while the next of
+/// its addresses is tried.
+fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
+    let link = round.look.kernel.owned_by(uid).next().map(|(_, link)| link);
+    let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else { return };
+    let now = round.look.now.as_second();
+    let fresh = |at: jiff::Timestamp| (now - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS;
+    if !wireguard.peers.values().any(|peer| peer.last_handshake.is_some_and(fresh)) {
+        ctx.resolver.next(endpoint);
+    }
 }
 
 /// Whether a step is for BIRD.

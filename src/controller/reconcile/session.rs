@@ -6,15 +6,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::record::{self, InForce};
-use super::{LATER, Round, SOON, Subject, claims, round};
+use super::{LATER, Round, SOON, Subject, chase, claims, round};
 use crate::controller::context::{Context, Look};
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::Session;
-use crate::model::{AdminState, Host, ObjectName};
-use crate::plan::HANDSHAKE_FRESH_SECONDS;
+use crate::model::{AdminState, ObjectName};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
@@ -73,11 +72,13 @@ async fn conclude(
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
         Intent::Present(..) if settled => {
-            record::in_force(ctx, subject, in_force(entry), &round.steps).await;
+            record::in_force(ctx, subject, in_force(entry, &round.look), &round.steps).await;
         }
         _ => {}
     }
-    refresh_endpoint(ctx, entry, &round);
+    if let Some(endpoint) = subject.endpoint {
+        chase(ctx, endpoint, subject.uid, &round);
+    }
     let status = status(ctx, world, entry, before, &round);
     ctx.reports.session(&entry.uid, &status);
     let phase = status.phase;
@@ -92,13 +93,33 @@ async fn conclude(
     }
 }
 
-fn in_force(entry: &Entry<Session>) -> InForce {
+fn in_force(entry: &Entry<Session>, look: &Look) -> InForce {
     let overridden = entry.reason.as_ref().map(|reason| AppliedOverride {
         reason: reason.clone(),
         expires_at: entry.expires_at,
         fields: entry.overridden.keys().cloned().collect(),
     });
-    InForce { spec: entry.spec.clone(), overridden }
+    let mut spec = entry.spec.clone();
+    if planning::endpoint(entry).is_some()
+        && look.resolved.is_none()
+        && planning::endpoint_changed(entry, look.applied.as_ref())
+    {
+        keep_endpoint(&mut spec, look);
+    }
+    InForce { spec, overridden }
+}
+
+/// A new endpoint whose name has no address yet is not in force; the old one is. Once the name has an
+/// address, the endpoint is still news, and is given to WireGuard although the peer answers from the old one.
+fn keep_endpoint(spec: &mut Option<serde_json::Value>, look: &Look) {
+    const FIELD: &str = "endpoint";
+    let before = look.applied.as_ref().and_then(|applied| applied.applied.spec.as_ref());
+    let before = before.and_then(|spec| spec.get("tunnel")?.get(FIELD)).cloned();
+    let Some(tunnel) = spec.as_mut().and_then(|spec| spec.get_mut("tunnel")?.as_object_mut()) else { return };
+    match before {
+        Some(endpoint) => drop(tunnel.insert(FIELD.to_owned(), endpoint)),
+        None => drop(tunnel.remove(FIELD)),
+    }
 }
 
 /// An object that is gone. One that the Control Plane wants removed is reported as gone, and only then
@@ -149,20 +170,6 @@ async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) {
     }
 }
 
-/// A peer that does not answer may have moved: its name is looked up again.
-fn refresh_endpoint(ctx: &Context, entry: &Entry<Session>, round: &Round) {
-    let Some(endpoint) = planning::endpoint(entry).filter(|endpoint| matches!(endpoint.host, Host::Name(_)))
-    else {
-        return;
-    };
-    let Intent::Present(session, _) = &entry.intent else { return };
-    let peer = link(entry, round).and_then(|link| link.wireguard.as_ref()?.peers.get(&session.tunnel.peer?));
-    let age = peer.and_then(|peer| peer.last_handshake).map(|at| round.look.now.as_second() - at.as_second());
-    if peer.is_some() && age.is_none_or(|age| age >= HANDSHAKE_FRESH_SECONDS) {
-        ctx.resolver.next(endpoint);
-    }
-}
-
 fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {
     let mut owned = round.look.kernel.owned_by(&entry.uid);
     owned.next().map(|(_, link)| link)
@@ -194,6 +201,7 @@ fn status(
         protocols: &protocols,
         expected: expected.len(),
     };
+    let (rtt_ms, loss) = ctx.probed(target(entry).as_ref());
     let facts = Facts {
         now: round.look.now,
         generation: entry.generation,
@@ -207,10 +215,12 @@ fn status(
             missing: missing.as_deref(),
             error: error.as_deref(),
         },
+        name: round.look.name(planning::endpoint(entry)),
         has_tunnel: true,
         bird: present.then_some(bird),
         overridden: entry.overridden.keys().cloned().collect(),
-        rtt_ms: target(entry).and_then(|target| ctx.rtt(&target)),
+        rtt_ms,
+        loss,
         steps: round.steps.clone(),
         before,
     };

@@ -42,6 +42,9 @@ pub struct StatusBody {
     /// Round-trip time to the peer in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
+    /// The share of echoes to the peer that were lost in the last probe, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// The steps of the last plan that was not empty, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_steps: Vec<String>,
@@ -98,6 +101,8 @@ pub struct Condition {
 pub enum ConditionType {
     /// The document is valid and clashes with no other.
     Accepted,
+    /// The name of the peer's endpoint leads to an address.
+    EndpointResolved,
     /// The tunnel is as wanted.
     TunnelConfigured,
     /// The peer has answered lately.

@@ -35,6 +35,9 @@ pub struct SessionReport {
     /// Round-trip time to the peer in milliseconds; `null` when unknown.
     #[serde(serialize_with = "milliseconds")]
     pub rtt_ms: Option<f64>,
+    /// The share of echoes to the peer that were lost, 0 to 1; not in the reference, left out when unknown.
+    #[serde(serialize_with = "thousandths", skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// Routes taken, of both address families.
     pub routes_imported: u64,
     /// Routes announced, of both address families.
@@ -80,6 +83,10 @@ fn milliseconds<S: Serializer>(rtt: &Option<f64>, s: S) -> Result<S::Ok, S::Erro
         Some(rtt) if rtt.fract() == 0.0 => s.serialize_u64(rtt as u64),
         Some(rtt) => s.serialize_f64(rtt),
     }
+}
+
+fn thousandths<S: Serializer>(share: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+    share.map(|share| (share * 1e3).round() / 1e3).serialize(s)
 }
 
 /// The body of `POST modify`: a session's change of status.

@@ -1,8 +1,13 @@
 //! The traits between the pure core and the world, in our own types. Each has one implementation
 //! that does IO, in the room of its name, and one in memory, in the tests.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
+use crate::bird::{BaseError, BirdError, BirdName, CommitError, Committed, Fragment, FragmentError};
+use crate::controller::BirdState;
 use crate::model::InterfaceName;
 use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::KernelView;
@@ -15,6 +20,29 @@ pub trait Kernel: Send + Sync {
 
     /// Makes one change. Refuses to touch a link that does not carry the mark it should.
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError>;
+}
+
+/// BIRD on this router; see [`crate::bird::Committer`] for what each change promises.
+#[async_trait]
+pub trait Bird: Send + Sync {
+    /// Reads everything that a plan or a status needs.
+    async fn look(&self) -> BirdState;
+
+    /// Sets the text of one session, or removes it.
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError>;
+
+    /// Sets all files that sessions share.
+    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError>;
+
+    /// Makes sure that BIRD has loaded what is on disk.
+    async fn converge(&self) -> Result<Committed, Arc<CommitError>>;
+
+    /// Restarts one protocol.
+    async fn restart(&self, name: BirdName) -> Result<(), BirdError>;
 }
 
 /// Why the kernel could not be read or changed.

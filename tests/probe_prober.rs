@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Prober, Target};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 #[derive(Default)]
 struct Fake {
+    /// When each probe began, in seconds after the first.
+    began: Mutex<(Option<Instant>, Vec<u64>)>,
     probes: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
@@ -22,6 +24,11 @@ struct Fake {
 impl Ping for Fake {
     async fn ping(&self, target: &Target, s: &ProbeSettings) -> Result<Vec<Option<Duration>>, ProbeError> {
         self.probes.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut began = self.began.lock().unwrap();
+            let first = *began.0.get_or_insert_with(Instant::now);
+            began.1.push(first.elapsed().as_secs());
+        }
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(now, Ordering::Relaxed);
         let answers = target.address.is_ipv4();
@@ -47,7 +54,8 @@ async fn a_target_is_probed_at_once_and_then_every_interval() {
     assert_eq!((probe.rtt_ms, probe.loss), (Some(20.0), 0.0));
     sleep(Duration::from_secs(3600)).await;
     let probes = fake.probes.load(Ordering::Relaxed);
-    assert!((11..=14).contains(&probes), "{probes}");
+    // The second comes after any part of the interval.
+    assert!((12..=16).contains(&probes), "{probes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,6 +70,25 @@ async fn a_thousand_silent_targets_delay_no_other_beyond_the_interval() {
     assert!(prober.current(&target("192.0.2.1")).is_some());
     assert!(prober.current(&target("2001:db8::3e7")).is_some());
     assert_eq!(fake.most_at_once.load(Ordering::Relaxed), 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_probes_are_spread_over_the_interval_from_the_first_on() {
+    let fake = Arc::new(Fake::default());
+    let prober = Prober::start(fake.clone(), ProbeSettings::default());
+    prober.watch((0..1000u32).map(|n| target(&format!("10.0.{}.{}", n / 250, n % 250))).collect());
+    sleep(Duration::from_secs(1500)).await;
+    let began = fake.began.lock().unwrap().1.clone();
+    let within = |seconds: std::ops::Range<u64>| began.iter().filter(|at| seconds.contains(at)).count();
+    for second in 0..1400 {
+        let probes = within(second..second + 1);
+        assert!(probes <= 35, "{probes} probes began in second {second}");
+    }
+    assert!(within(0..60) >= 1000, "all are probed in the first minute");
+    for start in (360..1400).step_by(60) {
+        let probes = within(start..start + 60);
+        assert!((120..=280).contains(&probes), "{probes} of 200 in the minute from {start}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,6 +67,8 @@ pub struct Parts {
     pub config: Config,
     /// What reconciles work with.
     pub context: Arc<Context>,
+    /// BIRD, with its counters.
+    pub committer: Committer,
     /// Makes worlds.
     pub maker: WorldMaker,
     /// Where worlds are published.
@@ -125,7 +127,7 @@ impl Parts {
         let maker = WorldMaker::new(config.clone(), Arc::clone(&store), key, renderer, checker);
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
-            observer: Observer::new(kernel.clone(), committer.clone()),
+            observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
             resolver: Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default()),
             prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
@@ -136,11 +138,12 @@ impl Parts {
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
             hints: StdMutex::new(None),
-            committer,
+            committer: Arc::new(committer.clone()),
             store: Arc::clone(&store),
         };
         Ok(Self {
             context: Arc::new(context),
+            committer,
             maker,
             publish,
             client,
@@ -166,7 +169,7 @@ impl Parts {
 
     /// BIRD's control socket.
     pub fn bird(&self) -> &BirdClient {
-        self.context.committer.client()
+        self.committer.client()
     }
 }
 

@@ -85,7 +85,7 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 
 /// What the agent changed since it started; all stand still while nothing changes.
 fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let bird = parts.context.committer.counters();
+    let bird = parts.committer.counters();
     counter(
         registry,
         "moenet_agent_netlink_writes_total",

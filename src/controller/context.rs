@@ -10,11 +10,10 @@ use super::planning::{Key, View};
 use super::reports::Reports;
 use super::runner::Hint;
 use super::world::World;
-use crate::bird::Committer;
 use crate::document::{Kind, StatusBody};
 use crate::model::{Endpoint, Host, ObjectName};
 use crate::plan::kernel_view::KernelView;
-use crate::ports::Kernel;
+use crate::ports::{Bird, Kernel};
 use crate::probe::{Prober, Target};
 use crate::resolve::Resolver;
 use crate::status::NameFacts;
@@ -29,7 +28,7 @@ pub struct Context {
     /// The kernel and BIRD, for looks.
     pub observer: Observer,
     /// BIRD, for changes.
-    pub committer: Committer,
+    pub committer: Arc<dyn Bird>,
     /// Names of endpoints.
     pub resolver: Resolver,
     /// Round-trip times.

@@ -1,19 +1,23 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::bird::{Committer, LiveTree, Protocol, Version};
+use crate::bird::{
+    BaseError, BirdError, BirdName, CommitError, Committed, Committer, Fragment, FragmentError, LiveTree,
+    Protocol, Version,
+};
 use crate::plan::kernel_view::KernelView;
-use crate::ports::{Kernel, KernelError};
+use crate::ports::{Bird, Kernel, KernelError};
 
 /// Looks at the kernel and at BIRD, once for all keys that ask at about the same time: a look that began
 /// after a key became due is fresh enough for it.
 pub struct Observer {
     kernel: Arc<dyn Kernel>,
-    committer: Committer,
+    committer: Arc<dyn Bird>,
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
     bird: Shared<Arc<BirdState>>,
 }
@@ -47,7 +51,7 @@ impl BirdState {
 
 impl Observer {
     /// An observer of this kernel and this BIRD.
-    pub fn new(kernel: Arc<dyn Kernel>, committer: Committer) -> Self {
+    pub fn new(kernel: Arc<dyn Kernel>, committer: Arc<dyn Bird>) -> Self {
         Self { kernel, committer, links: Shared::default(), bird: Shared::default() }
     }
 
@@ -62,7 +66,34 @@ impl Observer {
 
     /// BIRD, not older than this.
     pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
-        self.bird.get(not_before, || async { Arc::new(look_at_bird(&self.committer).await) }).await
+        self.bird.get(not_before, || async { Arc::new(self.committer.look().await) }).await
+    }
+}
+
+#[async_trait]
+impl Bird for Committer {
+    async fn look(&self) -> BirdState {
+        look_at_bird(self).await
+    }
+
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError> {
+        self.set_fragment(name, fragment).await
+    }
+
+    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
+        self.set_base(files).await
+    }
+
+    async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
+        self.converge().await
+    }
+
+    async fn restart(&self, name: BirdName) -> Result<(), BirdError> {
+        self.client().restart(name).await
     }
 }
 

@@ -10,6 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
 
+/// The time between the first probes of targets that come together: a router that starts with a thousand
+/// sessions has probed them all within a minute, twenty a second.
+const STAGGER: Duration = Duration::from_millis(50);
+
 /// Probes its targets in turn; its task ends when it is dropped.
 #[derive(Debug)]
 pub struct Prober {
@@ -46,16 +50,17 @@ impl Prober {
         Self { shared, task }
     }
 
-    /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once.
+    /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once, and
+    /// many new ones one after the other.
     pub fn watch(&self, targets: BTreeSet<Target>) {
         let mut known = self.shared.targets();
         known.retain(|target, _| targets.contains(target));
+        let mut due = Instant::now();
         for target in targets {
-            known.entry(target).or_insert_with(|| Entry {
-                last: None,
-                error: None,
-                due: Instant::now(),
-                running: false,
+            known.entry(target).or_insert_with(|| {
+                let entry = Entry { last: None, error: None, due, running: false };
+                due += STAGGER;
+                entry
             });
         }
         drop(known);
@@ -126,6 +131,7 @@ fn record(
     // It is no longer watched when it is not there.
     let Some(entry) = targets.get_mut(target) else { return };
     entry.running = false;
+    let first = entry.last.is_none();
     match outcome {
         Ok(echoes) => (entry.last, entry.error) = (Some(Probe::new(&echoes, Timestamp::now())), None),
         Err(error) => {
@@ -133,13 +139,15 @@ fn record(
             entry.error = Some(error.to_string());
         }
     }
-    entry.due = Instant::now() + pause(entry, interval);
+    entry.due = Instant::now() + pause(entry, first, interval);
 }
 
-/// The time to the next probe, with a tenth of jitter. A target that answered nothing is tried again
+/// The time to the next probe, with a tenth of jitter. After the first it is any part of the interval, so
+/// that targets that came together do not stay together. A target that answered nothing is tried again
 /// sooner: a tunnel that is being set up must not be called dead for a whole interval.
-fn pause(entry: &Entry, interval: Duration) -> Duration {
+fn pause(entry: &Entry, first: bool, interval: Duration) -> Duration {
     let silent = entry.error.is_some() || entry.last.is_none_or(|probe| probe.rtt_ms.is_none());
     let base = if silent { interval / 5 } else { interval };
-    base.mul_f64(rand::rng().random_range(0.9..1.1))
+    let range = if first { 0.0..1.0 } else { 0.9..1.1 };
+    base.mul_f64(rand::rng().random_range(range))
 }

@@ -9,8 +9,9 @@ pub fn changed(before: &StatusBody, after: &StatusBody) -> bool {
 /// The status without what moves by itself.
 fn settled(status: &StatusBody) -> StatusBody {
     let mut still = status.clone();
-    still.rtt_ms = None;
-    still.loss = None;
+    // That the peer answers, and whether all echoes do, is news; by how much they vary is not.
+    still.rtt_ms = status.rtt_ms.map(|_| 1.0);
+    still.loss = status.loss.map(|loss| if loss > 0.0 && loss < 1.0 { 0.5 } else { loss });
     if let Some(tunnel) = &mut still.tunnel {
         tunnel.last_handshake = None;
         tunnel.rx_bytes = 0;
@@ -30,6 +31,16 @@ fn settled(status: &StatusBody) -> StatusBody {
 mod tests {
     use super::*;
     use crate::document::{BgpStatus, Phase, TunnelStatus};
+
+    #[test]
+    fn a_peer_that_begins_to_answer_is_a_reason_and_another_time_is_none() {
+        let probed = |rtt_ms, loss| StatusBody { rtt_ms, loss: Some(loss), ..Default::default() };
+        assert!(changed(&StatusBody::default(), &probed(Some(9.0), 0.0)));
+        assert!(!changed(&probed(Some(9.0), 0.0), &probed(Some(200.0), 0.0)));
+        assert!(!changed(&probed(Some(9.0), 0.25), &probed(Some(9.0), 0.75)));
+        assert!(changed(&probed(Some(9.0), 0.0), &probed(Some(9.0), 0.25)));
+        assert!(changed(&probed(Some(9.0), 0.75), &probed(None, 1.0)));
+    }
 
     #[test]
     fn traffic_is_no_reason_to_write() {

@@ -13,6 +13,8 @@ mod embedded_control_plane;
 mod isolation;
 mod local_api;
 mod maintenance;
+mod names;
+mod probing;
 mod removal;
 mod repair;
 mod restart;

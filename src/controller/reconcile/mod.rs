@@ -125,7 +125,7 @@ async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<
     let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
     for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
         // BIRD may be down, or not have it yet; then there is nothing to restart.
-        let _ = ctx.committer.client().restart(name).await;
+        let _ = ctx.committer.restart(name).await;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bird;
 pub(crate) mod control_plane;
+pub(crate) mod dns;
 pub(crate) mod frr;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;

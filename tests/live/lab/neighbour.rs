@@ -153,10 +153,24 @@ impl Neighbour {
         self.keys = keys;
     }
 
+    /// It forgets where the router is, and waits to be called.
+    pub(crate) fn stop_calling(&self) {
+        let peer = self.inside.shell("wg show wg0 peers");
+        let peer = peer.trim();
+        self.inside.shell(&format!(
+            "wg set wg0 peer {peer} remove; wg set wg0 peer {peer} allowed-ips 0.0.0.0/0,::/0"
+        ));
+    }
+
     /// It moves to another address of its underlay and waits to be called there.
     pub(crate) fn move_to(&self, old: &str, new: &str) {
         let peer = self.inside.shell("wg show wg0 peers");
         self.inside.shell(&format!("wg set wg0 peer {} persistent-keepalive 0", peer.trim()));
+        self.readdress(old, new);
+    }
+
+    /// It has another address of its underlay from now on. Removing the first takes the second with it.
+    pub(crate) fn readdress(&self, old: &str, new: &str) {
         self.inside.shell(&format!("ip addr del {old} dev u0; ip addr replace {new} dev u0"));
     }
 }

@@ -92,6 +92,14 @@ impl Router {
         std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
     }
 
+    /// Changes the configuration that `configure` wrote.
+    pub(crate) fn reconfigure(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.path("config.yaml");
+        let mut config = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        edit(&mut config);
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
     /// Starts BIRD on the least configuration it accepts, as a fresh Debian machine has it.
     pub(crate) fn start_bird(&mut self) {
         let config = self.bird.folder.join("bird.conf");
@@ -124,6 +132,13 @@ impl Router {
         let text = self.inside.shell(&line);
         let (body, code) = text.rsplit_once('\n').unwrap();
         (code.trim().parse().unwrap(), body.into())
+    }
+
+    /// The value of a series in `/metrics`, with its labels as they stand there.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let (_, text) = self.api("", "/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
     }
 
     /// Everything one wants to see when a test fails.

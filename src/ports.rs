@@ -29,11 +29,7 @@ pub trait Bird: Send + Sync {
     async fn look(&self) -> BirdState;
 
     /// Sets the text of one session, or removes it.
-    async fn set_fragment(
-        &self,
-        name: &str,
-        fragment: Option<Fragment>,
-    ) -> Result<Committed, FragmentError>;
+    async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError>;
 
     /// Sets all files that sessions share.
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError>;

@@ -76,11 +76,7 @@ impl Bird for Committer {
         look_at_bird(self).await
     }
 
-    async fn set_fragment(
-        &self,
-        name: &str,
-        fragment: Option<Fragment>,
-    ) -> Result<Committed, FragmentError> {
+    async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError> {
         self.set_fragment(name, fragment).await
     }
 

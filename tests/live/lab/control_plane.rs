@@ -81,9 +81,10 @@ impl ControlPlane {
 fn join_to_host(router: &Namespace) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let (process, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let (high, low) = (64 + process % 64, process / 64 % 256);
-    let (host, inner) =
-        (format!("100.{high}.{low}.{}", 4 * n + 1), format!("100.{high}.{low}.{}", 4 * n + 2));
+    // A /30 for each of 256 Control Planes of this process.
+    let (high, first) = (64 + process % 64, (process / 64 % 64) * 1024 + n % 256 * 4);
+    let address = |host: u32| format!("100.{high}.{}.{}", (first + host) / 256, (first + host) % 256);
+    let (host, inner) = (address(1), address(2));
     router.link_to_host("cp0", &format!("{inner}/30"), &format!("mc{process}.{n}"), &format!("{host}/30"));
     host
 }

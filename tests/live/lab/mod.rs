@@ -1,5 +1,6 @@
 //! The lab: namespaces, links, neighbours, the router under test and its Control Plane.
 
+pub(crate) mod backbone;
 pub(crate) mod bird;
 pub(crate) mod control_plane;
 pub(crate) mod dns;
@@ -7,6 +8,7 @@ pub(crate) mod frr;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;
 pub(crate) mod router;
+pub(crate) mod traffic;
 pub(crate) mod watch;
 pub(crate) mod wireguard;
 pub(crate) mod world;

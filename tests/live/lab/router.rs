@@ -52,10 +52,14 @@ pub(crate) struct Router {
 
 impl Router {
     pub(crate) fn new(bird_version: &str) -> Self {
+        Self::named("router", bird_version)
+    }
+
+    /// One of several routers, with a name for error messages.
+    pub(crate) fn named(name: &str, bird_version: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bird = Bird::new(bird_version, &folder.path().join("bird"));
-        let router =
-            Self { inside: Namespace::new("router"), keys: KeyPair::new(), bird, folder, agent: None };
+        let router = Self { inside: Namespace::new(name), keys: KeyPair::new(), bird, folder, agent: None };
         let key = router.path("private.key");
         std::fs::write(&key, format!("{}\n", router.keys.private)).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -73,7 +77,15 @@ impl Router {
 
     /// Writes the configuration: short intervals, all paths in the folder. JSON is YAML.
     pub(crate) fn configure(&self, control_plane_url: &str, sync_interval: u64) {
-        let config = json!({
+        self.write_config(&self.config(control_plane_url, sync_interval));
+    }
+
+    pub(crate) fn write_config(&self, config: &Value) {
+        std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
+    }
+
+    pub(crate) fn config(&self, control_plane_url: &str, sync_interval: u64) -> Value {
+        json!({
             "node": {"name": "jp1"},
             "controlPlane": {
                 "url": control_plane_url, "token": "lab-token", "requestTimeout": 3, "heartbeatInterval": 1,
@@ -88,8 +100,7 @@ impl Router {
             },
             "wireguard": {"privateKeyPath": self.path("private.key"), "persistentKeepaliveInterval": 1},
             "loopback": {"interface": self.loopback()}
-        });
-        std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
+        })
     }
 
     /// Changes the configuration that `configure` wrote.
@@ -143,7 +154,7 @@ impl Router {
 
     /// Everything one wants to see when a test fails.
     fn dump(&self) {
-        let show = |what: &str, text: &str| eprintln!("──── router: {what}\n{text}");
+        let show = |what: &str, text: &str| eprintln!("──── {}: {what}\n{text}", self.inside.name);
         show("agent.log", &std::fs::read_to_string(self.path("agent.log")).unwrap_or_default());
         show("bird.log", &std::fs::read_to_string(self.path("bird/bird.log")).unwrap_or_default());
         for request in ["show status", "show protocols all"] {

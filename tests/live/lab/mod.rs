@@ -6,6 +6,7 @@ pub(crate) mod frr;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;
 pub(crate) mod router;
+pub(crate) mod rtr;
 pub(crate) mod watch;
 pub(crate) mod wireguard;
 pub(crate) mod world;

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
+use super::templates::Templates;
 use super::worlds::WorldMaker;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config};
@@ -116,7 +116,7 @@ impl Parts {
     /// What keeps it from starting.
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
         let key = load_key(&config, store.is_writable()).await?;
-        let renderer = crate::render::Renderer::new(&templates(config.bird.templates.as_deref())?)?;
+        let templates = Templates::open(config.bird.templates.as_deref())?;
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config)));
         let kernel_counters = kernel.counters();
         let committer = Committer::start(committer_config(&config));
@@ -124,7 +124,8 @@ impl Parts {
         let (journal, journalled) = mpsc::unbounded_channel();
         let checker =
             Checker::new(&config.bird.binary, Duration::from_secs(10), Arc::clone(committer.counters()));
-        let maker = WorldMaker::new(config.clone(), Arc::clone(&store), key, renderer, checker);
+        let maker =
+            WorldMaker::new(config.clone(), Arc::clone(&store), key, templates, checker, committer.clone());
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
@@ -187,28 +188,6 @@ async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildErro
     )
     .await?
     .map_err(BuildError::from)
-}
-
-fn templates(directory: Option<&Path>) -> Result<BTreeMap<String, String>, BuildError> {
-    let mut found = BTreeMap::new();
-    if let Some(directory) = directory {
-        collect(directory, directory, &mut found)
-            .map_err(|source| BuildError::Templates { path: directory.to_owned(), source })?;
-    }
-    Ok(found)
-}
-
-fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(root, &path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "conf") {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            found.insert(name, std::fs::read_to_string(&path)?);
-        }
-    }
-    Ok(())
 }
 
 fn kernel_options(config: &Config) -> KernelOptions {

@@ -19,6 +19,7 @@ pub(super) fn text(parts: &Parts) -> String {
     let _ = objects(parts, &registry);
     let _ = writes(parts, &registry);
     let _ = state(parts, &registry);
+    let _ = origins(parts, &registry);
     TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
 }
 
@@ -139,6 +140,22 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     gauge(registry, "moenet_agent_outbox_pending", "Reports not acknowledged yet", signed(waiting))?;
     let broken = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).is_some();
     gauge(registry, "moenet_agent_history_broken", "1 while the history cannot be written", i64::from(broken))
+}
+
+/// How far the origins of routes can be validated.
+fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let of = parts.context.world().origins;
+    let now = parts.maker.roas.origins(of.servers, of.rejects_unknown);
+    let roas = gauges(registry, "moenet_agent_roas", "Route origin authorisations", &["source", "family"])?;
+    for (source, count) in [("rpki", now.live), ("cache", now.kept)] {
+        roas.with_label_values(&[source, "ipv4"]).set(signed(count.ipv4 as u64));
+        roas.with_label_values(&[source, "ipv6"]).set(signed(count.ipv6 as u64));
+    }
+    let servers = gauges(registry, "moenet_agent_rpki_servers", "RPKI servers of the policy", &["state"])?;
+    servers.with_label_values(&["listed"]).set(signed(now.servers as u64));
+    servers.with_label_values(&["answering"]).set(signed(now.answering.unwrap_or(0) as u64));
+    let alarm = now.verdict().is_alarm();
+    gauge(registry, "moenet_agent_roa_alarm", "1 while there are no ROAs or next to none", i64::from(alarm))
 }
 
 fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {

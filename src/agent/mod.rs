@@ -8,12 +8,18 @@
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
+//! | `roa` | BIRD's tables of ROAs → the last good table on disk |
+//! | `classes` | probes → classes of links that do not flap |
+//! | `templates` | an operator's templates, tried before they are used |
 
 mod api;
 mod build;
+mod classes;
 mod journal;
 mod metrics;
 mod poll;
+mod roa;
+mod templates;
 mod worlds;
 
 use std::sync::Arc;
@@ -53,6 +59,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
+    let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
+    let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
     let polls = tokio::spawn(poll_with_history(Arc::clone(&parts), stop.clone()));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
@@ -67,7 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    drain(vec![worlds, events, polls, runner]).await;
+    drain(vec![worlds, events, polls, roas, templates, runner]).await;
     drain(vec![journal]).await;
     if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
         warn!(%error, "the local API ended with an error");

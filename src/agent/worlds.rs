@@ -7,16 +7,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::classes::{self, Classes};
+use super::roa::Roas;
+use super::templates::{Candidate, Templates};
 use super::{Parts, journal};
-use crate::bird::{Checker, Version};
+use crate::bird::committer::Tree;
+use crate::bird::{Checker, CommitError, Committer, Version};
 use crate::config::Config;
-use crate::controller::world::{Inputs, Intent, Measured, Refused, present};
+use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused, present};
 use crate::controller::{Hint, Key, World, target};
 use crate::document::{BgpSessionSpec, Kind};
-use crate::effective::Secrets;
+use crate::effective::{Secrets, Session};
 use crate::kernel::keys;
 use crate::model::{Endpoint, Host, ObjectName, PrivateKey, PublicKey, Secret};
-use crate::render::{Features, Hysteresis, Renderer, RoaTable, loss_class};
+use crate::render::{Features, Renderer, RoaTable};
+use crate::status::Acceptance;
 use crate::store::{Absorbed, Area, Change, Edit, Place, Snapshot, Store, StoreError, watch};
 use crate::telemetry::chain;
 
@@ -24,34 +29,56 @@ use crate::telemetry::chain;
 /// classes move.
 const TICK: Duration = Duration::from_secs(30);
 
-/// The cached table of ROAs, below the state directory.
-const ROA_CACHE: &str = "roa.conf";
-
 /// Makes worlds from the state directory.
 pub struct WorldMaker {
     config: Config,
     store: Arc<Store>,
     private_key: PrivateKey,
     our_key: PublicKey,
-    renderer: Renderer,
     checker: Checker,
+    committer: Committer,
     version: Mutex<Option<Version>>,
-    classes: Mutex<BTreeMap<ObjectName, (Hysteresis, Measured)>>,
     refused: Mutex<Refused>,
+    pub(super) templates: Templates,
+    pub(super) classes: Classes,
+    pub(super) roas: Roas,
+}
+
+/// What a world is made from beside the state directory.
+struct Material {
+    secrets: Secrets,
+    features: Result<Features, String>,
+    fragments: BTreeSet<String>,
+    classes: BTreeMap<ObjectName, Measured>,
+    roa: Option<Arc<RoaTable>>,
 }
 
 impl WorldMaker {
     /// A maker of worlds for this configuration.
-    pub fn new(
+    pub(super) fn new(
         config: Config,
         store: Arc<Store>,
         private_key: PrivateKey,
-        renderer: Renderer,
+        templates: Templates,
         checker: Checker,
+        committer: Committer,
     ) -> Self {
         let our_key = keys::public_key(&private_key);
-        let (version, classes, refused) = Default::default();
-        Self { config, store, private_key, our_key, renderer, checker, version, classes, refused }
+        let classes = Classes::kept(&store);
+        let (version, refused, roas) = Default::default();
+        Self {
+            config,
+            store,
+            private_key,
+            our_key,
+            checker,
+            committer,
+            version,
+            refused,
+            templates,
+            classes,
+            roas,
+        }
     }
 
     /// Our WireGuard public key.
@@ -69,15 +96,14 @@ impl WorldMaker {
 
     /// A world of an empty state directory; the one before the first.
     pub fn empty(&self) -> World {
-        let snapshot = Snapshot::default();
-        self.world(
-            &snapshot,
-            &Secrets::new(),
-            Err("not looked at yet"),
-            &BTreeSet::new(),
-            &BTreeMap::new(),
-            None,
-        )
+        let material = Material {
+            secrets: Secrets::new(),
+            features: Err("not looked at yet".to_owned()),
+            fragments: BTreeSet::new(),
+            classes: BTreeMap::new(),
+            roa: None,
+        };
+        self.world(&Snapshot::default(), &material, &self.templates.in_use())
     }
 
     /// Makes the world of a listing. `running` is the version of the BIRD that answers; without one its
@@ -91,35 +117,58 @@ impl WorldMaker {
         running: Option<Version>,
         fragments: &BTreeSet<String>,
     ) -> Result<World, StoreError> {
-        let features = self.features(running).await;
-        let features = features.as_ref().map(|features| *features).map_err(String::as_str);
-        let secrets = secrets(&self.store, snapshot);
-        let roa = roa_table(&self.store);
-        let classes =
-            self.lock_classes().iter().map(|(name, (_, measured))| (name.clone(), *measured)).collect();
-        Ok(self.world(snapshot, &secrets, features, fragments, &classes, roa.as_ref()))
+        let material = Material {
+            secrets: secrets(&self.store, snapshot),
+            features: self.features(running).await,
+            fragments: fragments.clone(),
+            classes: self.classes.measured(),
+            roa: self.roas.kept(&self.store),
+        };
+        if let Some(candidate) = self.templates.candidate() {
+            self.try_out(snapshot, &material, candidate).await;
+        }
+        Ok(self.world(snapshot, &material, &self.templates.in_use()))
     }
 
-    fn world(
-        &self,
-        snapshot: &Snapshot,
-        secrets: &Secrets,
-        features: Result<Features, &str>,
-        fragments: &BTreeSet<String>,
-        classes: &BTreeMap<ObjectName, Measured>,
-        roa: Option<&RoaTable>,
-    ) -> World {
+    /// Uses new templates if everything renders with them and BIRD's parser takes it.
+    async fn try_out(&self, snapshot: &Snapshot, material: &Material, candidate: Candidate) {
+        let before = self.world(snapshot, material, &self.templates.in_use());
+        let after = self.world(snapshot, material, &candidate.renderer);
+        if let Some(why) = not_rendered(&before, &after) {
+            return self.templates.reject(candidate, why);
+        }
+        let Ok(base) = &after.base else { return };
+        let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
+            Intent::Present(_, text) => Some((name.to_string(), text.clone())),
+            _ => None,
+        };
+        let fragments = after.sessions.iter().filter_map(text).collect();
+        match self.committer.check(Tree { base: base.clone(), fragments }).await {
+            Ok(()) => self.templates.adopt(candidate),
+            Err(CommitError::Tree(what)) => {
+                self.templates
+                    .reject(candidate, format!("BIRD refuses what the templates render to: {what}"));
+            }
+            // It could not be tried; the next world tries it again.
+            Err(error) => self.templates.postpone(format!("they cannot be tried: {}", chain(&error))),
+        }
+    }
+
+    fn world(&self, snapshot: &Snapshot, material: &Material, renderer: &Renderer) -> World {
+        let features = material.features.as_ref().map(|features| *features).map_err(String::as_str);
         World::build(&Inputs {
             snapshot,
             config: &self.config,
-            secrets,
+            secrets: &material.secrets,
             private_key: &self.private_key,
             our_key: self.our_key,
-            renderer: Ok(&self.renderer),
+            renderer: Ok(renderer),
+            templates_refused: self.templates.problem(),
             features,
-            roa,
-            classes,
-            fragments,
+            roa: material.roa.as_deref(),
+            origins: &|servers, rejects_unknown| self.roas.origins(servers, rejects_unknown),
+            classes: &material.classes,
+            fragments: &material.fragments,
             approved: &self.store.approved(),
             refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
             now: Timestamp::now(),
@@ -137,17 +186,22 @@ impl WorldMaker {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         Ok(Features::of(u32::from(version.major), u32::from(version.minor)))
     }
+}
 
-    /// Takes what probes measured; a class changes only when [`Hysteresis`] lets it.
-    pub fn measure(&self, name: &ObjectName, rtt_ms: Option<f64>, loss: f64, now: Timestamp) {
-        let mut classes = self.lock_classes();
-        let (hysteresis, measured) = classes.entry(name.clone()).or_default();
-        *measured = Measured { latency: hysteresis.update(now, rtt_ms), loss: loss_class(loss) };
+/// Why new templates do not render what is wanted now.
+fn not_rendered(before: &World, after: &World) -> Option<String> {
+    if let Err(why) = &after.base {
+        return Some(why.clone());
     }
-
-    fn lock_classes(&self) -> std::sync::MutexGuard<'_, BTreeMap<ObjectName, (Hysteresis, Measured)>> {
-        self.classes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    let lost = |(name, entry): (&ObjectName, &Entry<Session>)| {
+        let was_there = matches!(before.sessions.get(name)?.intent, Intent::Present(..));
+        match (&entry.intent, &entry.acceptance) {
+            (Intent::Present(..), _) => None,
+            (_, Acceptance::Waiting(why)) if was_there => Some(format!("session {name}: {why}")),
+            _ => None,
+        }
+    };
+    after.sessions.iter().find_map(lost)
 }
 
 /// The secrets that documents, overrides and what is in force name. One that cannot be read is missing
@@ -180,11 +234,6 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         [at("tunnel", "presharedKeyFile"), at("bgp", "passwordFile")]
     });
     documents.chain(in_force).chain(overrides).flatten().flatten().collect()
-}
-
-fn roa_table(store: &Store) -> Option<RoaTable> {
-    let text = std::fs::read_to_string(store.dir().join(ROA_CACHE)).ok()?;
-    Some(RoaTable::parse(&text).0).filter(|table| !table.is_empty())
 }
 
 /// Makes a world whenever something may have changed, until the agent stops.
@@ -278,7 +327,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     clear_approval(parts, &snapshot).await;
     let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
-    measure(parts);
+    classes::measure(parts).await;
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
@@ -350,14 +399,4 @@ fn watch_peers(parts: &Parts, world: &World) {
     parts.context.resolver.watch(sessions.chain(mesh));
     let present = world.sessions.values().filter(|entry| matches!(entry.intent, Intent::Present(..)));
     parts.context.prober.watch(present.filter_map(target).collect());
-}
-
-fn measure(parts: &Parts) {
-    let world = parts.context.world();
-    for (name, entry) in &world.sessions {
-        let probe = target(entry).and_then(|target| parts.context.prober.current(&target));
-        if let Some(probe) = probe {
-            parts.maker.measure(name, probe.rtt_ms, f64::from(probe.loss), probe.at);
-        }
-    }
 }

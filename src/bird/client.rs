@@ -15,8 +15,10 @@ use super::command::{BirdName, Command, Symbol};
 use super::counters::BirdCounters;
 use super::framing::{Decoder, FramingError, Reply};
 use super::protocols::{self, Protocol};
+use super::roa;
 use super::status::{self, ConfigureStatus, Status};
 use super::version::Version;
+use crate::render::RoaTable;
 
 /// How long a command may take, from connect to the last byte, unless told otherwise. The slowest
 /// measured was 3 s: 3000 protocols removed on 3.1.8, and 1.5 million static routes parsed.
@@ -206,6 +208,19 @@ impl Client {
         let command = Command::ShowRouteCount(table);
         let reply = self.run(&command).await?;
         status::parse_route_count(&reply).ok_or_else(|| unexpected(&command, &reply))
+    }
+
+    /// The ROAs in BIRD's tables that did not come from our own cached table: what the RPKI servers say,
+    /// and what an operator's templates add. [`MAX_REPLY`](super::framing::MAX_REPLY) bounds it at some
+    /// 160 000 of a family.
+    ///
+    /// # Errors
+    /// Any [`BirdError`]; `Refused` if there are no such tables, or a `configure` came in between (8004
+    /// on 2.x).
+    pub async fn roas(&self) -> Result<RoaTable, BirdError> {
+        let mut table = roa::parse(&self.run(&Command::ShowRoas { ipv6: false }).await?);
+        table.entries.append(&mut roa::parse(&self.run(&Command::ShowRoas { ipv6: true }).await?).entries);
+        Ok(table)
     }
 
     /// Restarts one protocol. The neighbour sees a Cease.

@@ -80,6 +80,12 @@ pub enum Command {
     ShowProtocolsAll,
     /// `show route table T count`
     ShowRouteCount(Symbol),
+    /// `show route table moe_roa4 where …`: the ROAs that did not come from our own cached table, which
+    /// alone would look as if a server had said it (the forms are the same on 2.0.12 to 3.4, measured).
+    ShowRoas {
+        /// `moe_roa6`.
+        ipv6: bool,
+    },
     /// `eval S`: the value of a constant in the running configuration.
     Eval(Symbol),
     /// `configure timeout N`: read the files, and go back after N seconds (at least 1) without a confirmation.
@@ -111,6 +117,10 @@ impl Command {
             Self::ShowProtocols => "show protocols".into(),
             Self::ShowProtocolsAll => "show protocols all".into(),
             Self::ShowRouteCount(table) => format!("show route table {table} count"),
+            Self::ShowRoas { ipv6 } => {
+                let family = if *ipv6 { 6 } else { 4 };
+                format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")
+            }
             Self::Eval(symbol) => format!("eval {symbol}"),
             Self::Configure { timeout } => format!("configure timeout {}", timeout.as_secs().max(1)),
             Self::ConfigureConfirm => "configure confirm".into(),

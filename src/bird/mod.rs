@@ -15,6 +15,7 @@
 //! | [`framing`] | bytes of the control socket → [`Reply`] | yes |
 //! | [`command`] | what may be asked, as a type; never free text | yes |
 //! | [`protocols`] | `show protocols`, `show protocols all` | yes |
+//! | [`roa`] | `show route` of a table of ROAs; how the RPKI servers get on | yes |
 //! | [`status`] | `show status`, `configure status`, route counts, `eval` | yes |
 //! | [`version`] | versions, and what each can do | yes |
 //! | [`diagnostics`] | what `bird -p` says on stderr | yes |
@@ -36,6 +37,7 @@ mod counters;
 pub mod diagnostics;
 pub mod framing;
 pub mod protocols;
+pub mod roa;
 pub mod status;
 mod text;
 pub mod version;

@@ -7,6 +7,9 @@ use crate::model::{Bandwidth, TunnelType};
 /// table of DN42's BGP communities; its formula contradicts it at 55, 1097 and 2981.
 const LATENCY_BOUNDS: [f64; 8] = [2.7, 7.3, 20.0, 55.0, 148.0, 403.0, 1097.0, 2981.0];
 
+/// A share of lost packets below which the table's "about none" is meant.
+const NO_LOSS: f64 = 0.001;
+
 /// The classes of a link in DN42's communities `(64511, class)`. What is not known is absent, and is
 /// then neither claimed for the link nor taken from a route that claims it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,16 @@ pub(crate) fn latency_range(class: u8) -> (f64, f64) {
     (index.checked_sub(1).and_then(bound).unwrap_or(0.0), bound(index).unwrap_or(f64::INFINITY))
 }
 
+/// The range of shares of lost packets of a loss class.
+pub(crate) fn loss_range(class: u8) -> (f64, f64) {
+    match class {
+        ..=91 => (0.0, NO_LOSS),
+        92 => (NO_LOSS, 0.01),
+        93 => (0.01, 0.05),
+        94.. => (0.05, 1.0),
+    }
+}
+
 /// The bandwidth class: `2x` from 10^(x-2) Mbit/s, up to 25; none below 0.1 Mbit/s.
 pub fn bandwidth_class(bandwidth: Bandwidth) -> Option<u8> {
     match bandwidth.kbit() {
@@ -78,7 +91,7 @@ pub fn loss_class(share: f64) -> Option<u8> {
         return None;
     }
     Some(match share {
-        s if s < 0.001 => 91,
+        s if s < NO_LOSS => 91,
         s if s <= 0.01 => 92,
         s if s <= 0.05 => 93,
         _ => 94,

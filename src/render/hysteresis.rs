@@ -1,7 +1,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::class::{latency_class, latency_range};
+use super::class::{latency_class, latency_range, loss_class, loss_range};
 
 /// The least time between two changes of class.
 const HOLD: SignedDuration = SignedDuration::from_hours(1);
@@ -9,10 +9,43 @@ const HOLD: SignedDuration = SignedDuration::from_hours(1);
 /// How far beyond an edge the average must lie before the class follows it, as a share of the edge.
 const MARGIN: f64 = 0.1;
 
-/// In what time an old measurement fades to a third.
-const FADING: SignedDuration = SignedDuration::from_mins(30);
+/// What is measured of a link, and told in classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Round-trip time in milliseconds.
+    Latency,
+    /// The share of lost packets, 0.0..1.0.
+    Loss,
+}
 
-/// A latency class that does not flap: every change of it makes the whole network update its routes.
+impl Measure {
+    /// The class of a value; none for what cannot be one.
+    fn class(self, value: f64) -> Option<u8> {
+        match self {
+            Self::Latency => latency_class(value),
+            Self::Loss => loss_class(value),
+        }
+    }
+
+    /// The range of values of a class.
+    fn range(self, class: u8) -> (f64, f64) {
+        match self {
+            Self::Latency => latency_range(class),
+            Self::Loss => loss_range(class),
+        }
+    }
+
+    /// In what time an old measurement fades to a third. A few packets a time tell little of a loss of
+    /// a percent, so losses are averaged over longer.
+    fn fading(self) -> SignedDuration {
+        match self {
+            Self::Latency => SignedDuration::from_mins(30),
+            Self::Loss => SignedDuration::from_hours(6),
+        }
+    }
+}
+
+/// A class that does not flap: every change of it makes the whole network update its routes.
 ///
 /// Measurements are averaged, the average must leave the class by a tenth, and the class changes at
 /// most once an hour. Time is an input, and the state can be kept over a restart.
@@ -27,30 +60,30 @@ pub struct Hysteresis {
 }
 
 impl Hysteresis {
-    /// Takes a round-trip time in milliseconds and gives the class that is in force now. Without a
-    /// measurement, or with one that is no time, the class stays as it is.
-    pub fn update(&mut self, now: Timestamp, milliseconds: Option<f64>) -> Option<u8> {
-        if let Some(measured) = milliseconds.filter(|ms| ms.is_finite() && *ms >= 0.0) {
-            let average = self.averaged(now, measured);
+    /// Takes a measurement and gives the class that is in force now. Without a measurement, or with one
+    /// that cannot be, the class stays as it is.
+    pub fn update(&mut self, measure: Measure, now: Timestamp, measured: Option<f64>) -> Option<u8> {
+        if let Some(measured) = measured.filter(|value| measure.class(*value).is_some()) {
+            let average = self.averaged(measure, now, measured);
             self.average = Some((now, average));
-            if self.may_change(now, average) {
-                self.class = latency_class(average);
+            if self.may_change(measure, now, average) {
+                self.class = measure.class(average);
                 self.since = Some(now);
             }
         }
         self.class
     }
 
-    fn averaged(&self, now: Timestamp, measured: f64) -> f64 {
+    fn averaged(&self, measure: Measure, now: Timestamp, measured: f64) -> f64 {
         let Some((then, average)) = self.average else { return measured };
         let passed = now.duration_since(then).as_secs_f64().max(0.0);
-        let weight = 1.0 - (-passed / FADING.as_secs_f64()).exp();
+        let weight = 1.0 - (-passed / measure.fading().as_secs_f64()).exp();
         average + weight * (measured - average)
     }
 
-    fn may_change(&self, now: Timestamp, average: f64) -> bool {
+    fn may_change(&self, measure: Measure, now: Timestamp, average: f64) -> bool {
         let (Some(class), Some(since)) = (self.class, self.since) else { return true };
-        let (low, high) = latency_range(class);
+        let (low, high) = measure.range(class);
         let beyond = average > high * (1.0 + MARGIN) || average < low * (1.0 - MARGIN);
         beyond && now.duration_since(since) >= HOLD
     }
@@ -68,17 +101,17 @@ mod tests {
     #[test]
     fn the_first_measurement_counts_at_once() {
         let mut link = Hysteresis::default();
-        assert_eq!(link.update(at(0), None), None);
-        assert_eq!(link.update(at(1), Some(19.0)), Some(3));
+        assert_eq!(link.update(Measure::Latency, at(0), None), None);
+        assert_eq!(link.update(Measure::Latency, at(1), Some(19.0)), Some(3));
     }
 
     #[test]
     fn a_lasting_change_is_followed_after_the_hour() {
         let mut link = Hysteresis::default();
-        link.update(at(0), Some(10.0));
+        link.update(Measure::Latency, at(0), Some(10.0));
         let mut followed = None;
         for second in (300..20_000).step_by(300) {
-            if link.update(at(second), Some(200.0)) == Some(6) {
+            if link.update(Measure::Latency, at(second), Some(200.0)) == Some(6) {
                 followed = followed.or(Some(second));
             }
         }
@@ -89,15 +122,15 @@ mod tests {
     #[test]
     fn silence_changes_nothing() {
         let mut link = Hysteresis::default();
-        link.update(at(0), Some(10.0));
-        assert_eq!(link.update(at(1_000_000), None), Some(3));
-        assert_eq!(link.update(at(1_000_001), Some(f64::NAN)), Some(3));
+        link.update(Measure::Latency, at(0), Some(10.0));
+        assert_eq!(link.update(Measure::Latency, at(1_000_000), None), Some(3));
+        assert_eq!(link.update(Measure::Latency, at(1_000_001), Some(f64::NAN)), Some(3));
     }
 
     #[test]
     fn a_restart_goes_on_from_what_was_kept() {
         let mut link = Hysteresis::default();
-        link.update(at(0), Some(10.0));
+        link.update(Measure::Latency, at(0), Some(10.0));
         let kept: Hysteresis = serde_json::from_str(&serde_json::to_string(&link).unwrap()).unwrap();
         assert_eq!(kept, link);
     }
@@ -105,21 +138,67 @@ mod tests {
     #[test]
     fn noise_at_an_edge_changes_nothing() {
         let mut link = Hysteresis::default();
-        link.update(at(0), Some(20.0));
+        link.update(Measure::Latency, at(0), Some(20.0));
         for second in (60..100_000).step_by(60) {
             let noise = if second % 120 == 0 { 18.5 } else { 21.5 };
-            assert_eq!(link.update(at(second), Some(noise)), Some(3));
+            assert_eq!(link.update(Measure::Latency, at(second), Some(noise)), Some(3));
         }
     }
 
+    #[test]
+    fn one_lost_packet_makes_no_lossy_link() {
+        let mut link = Hysteresis::default();
+        link.update(Measure::Loss, at(0), Some(0.0));
+        for probe in 1..300 {
+            // One packet of 1200 is lost, four at a time.
+            let lost = if probe == 150 { 0.25 } else { 0.0 };
+            let class = link.update(Measure::Loss, at(probe * 300), Some(lost));
+            assert!(class == Some(91) || class == Some(92), "{probe}: {class:?}");
+        }
+        assert_eq!(link.update(Measure::Loss, at(200_000), Some(0.0)), Some(91));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_changes_nothing() {
+        let mut link = Hysteresis::default();
+        link.update(Measure::Latency, at(100_000), Some(10.0));
+        assert_eq!(link.update(Measure::Latency, at(0), Some(3000.0)), Some(3));
+    }
+
     proptest! {
+        /// Noise around any edge of either table, at any pace.
+        #[test]
+        fn noise_at_an_edge_changes_the_class_at_most_once_an_hour(
+            measure in prop::sample::select(vec![Measure::Latency, Measure::Loss]),
+            edge in 0usize..8,
+            noise in prop::collection::vec((1i64..900, 0.5f64..2.0), 1..300),
+        ) {
+            let edges: &[f64] = match measure {
+                Measure::Latency => &[2.7, 7.3, 20.0, 55.0, 148.0, 403.0, 1097.0, 2981.0],
+                Measure::Loss => &[0.001, 0.01, 0.05],
+            };
+            let edge = edges[edge % edges.len()];
+            let mut link = Hysteresis::default();
+            let (mut now, mut changed, mut class) = (0, None, None);
+            for (wait, factor) in noise {
+                now += wait;
+                let new = link.update(measure, at(now), Some(edge * factor));
+                if class.is_some() && new != class {
+                    prop_assert!(changed.is_none_or(|changed| now - changed >= 3600), "{measure:?} at {now}");
+                    changed = Some(now);
+                }
+                changed = changed.or(Some(now));
+                class = new;
+            }
+        }
+
         #[test]
         fn there_is_at_most_one_change_an_hour(samples in prop::collection::vec((1i64..600, 0.0f64..4000.0), 1..300)) {
             let mut link = Hysteresis::default();
             let (mut now, mut last, mut class) = (0, None, None);
             for (wait, milliseconds) in samples {
                 now += wait;
-                let new = link.update(at(now), Some(milliseconds));
+                let new = link.update(Measure::Latency, at(now), Some(milliseconds));
                 if class.is_some() && new != class {
                     prop_assert!(last.is_none_or(|last| now - last >= 3600));
                     last = Some(now);

@@ -46,7 +46,7 @@ mod roa;
 pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_class};
 pub use error::RenderError;
 pub use features::Features;
-pub use hysteresis::Hysteresis;
+pub use hysteresis::{Hysteresis, Measure};
 pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
 pub use quote::{MAX_STRING, quoted};
 pub use renderer::Renderer;

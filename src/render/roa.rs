@@ -55,16 +55,32 @@ impl RoaTable {
         text
     }
 
+    /// The whole table as a file, which [`RoaTable::parse`] reads. It holds no clock, so that the same
+    /// table is the same text.
+    pub fn to_file(&self) -> String {
+        let head = "# The last good table of ROAs, kept by moenet-agent for a start without RPKI servers.\n\
+                    # Remove this file to take whatever the servers say next.\n";
+        [head, &self.routes(false), &self.routes(true)].concat()
+    }
+
     /// Whether there are ROAs of one family.
     pub fn has(&self, ipv6: bool) -> bool {
         self.entries.iter().any(|roa| roa.prefix.addr().is_ipv6() == ipv6)
     }
 
+    /// How many ROAs of one family there are.
+    pub fn count(&self, ipv6: bool) -> usize {
+        self.entries.iter().filter(|roa| roa.prefix.addr().is_ipv6() == ipv6).count()
+    }
+
     /// Whether so much is gone since the last good table that the source, and not the network, must
-    /// have changed: less than half is left. Tables of a few entries prove nothing.
+    /// have changed: of one family nothing is left, or less than half of a table that is not tiny.
     pub fn collapsed_since(&self, last_good: &Self) -> bool {
         const ENOUGH: usize = 20;
-        last_good.entries.len() >= ENOUGH && self.entries.len() * 2 < last_good.entries.len()
+        [false, true].into_iter().any(|ipv6| {
+            let (now, before) = (self.count(ipv6), last_good.count(ipv6));
+            (now == 0 && before > 0) || (before >= ENOUGH && now * 2 < before)
+        })
     }
 
     /// Whether there are none.
@@ -119,7 +135,22 @@ mod tests {
         };
         assert!(table(9).collapsed_since(&table(20)) && table(0).collapsed_since(&table(200)));
         assert!(!table(10).collapsed_since(&table(20)) && !table(30).collapsed_since(&table(20)));
-        assert!(!table(0).collapsed_since(&table(3)));
+        assert!(!table(1).collapsed_since(&table(3)) && table(0).collapsed_since(&table(3)));
+        assert!(!table(0).collapsed_since(&table(0)));
+    }
+
+    #[test]
+    fn a_family_that_is_gone_is_a_collapse_whatever_the_other_one_has() {
+        let (both, _) = RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute fd00::/8 max 8 as 1;");
+        let (one, _) = RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute 10.0.0.0/8 max 8 as 2;");
+        assert!(one.collapsed_since(&both) && !both.collapsed_since(&one));
+    }
+
+    #[test]
+    fn a_table_is_read_back_from_its_file() {
+        let (table, _) =
+            RoaTable::parse("route 10.0.0.0/8 max 24 as 1;\nroute fd00::/8 max 64 as 4294967295;");
+        assert_eq!(RoaTable::parse(&table.to_file()), (table, 0));
     }
 
     #[test]

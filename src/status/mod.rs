@@ -7,7 +7,9 @@
 mod assess;
 mod changed;
 mod conditions;
+mod origins;
 
 pub use assess::{Acceptance, BirdFacts, Facts, NameFacts, TunnelFacts, assess};
 pub use changed::changed;
 pub use conditions::Conditions;
+pub use origins::{Origins, Roas, Verdict};

@@ -12,6 +12,7 @@ mod cache;
 mod error;
 mod identity;
 mod inplace;
+mod keep;
 mod list;
 mod place;
 mod read;

@@ -17,6 +17,7 @@ use moenet_agent::plan::kernel_view::Link;
 use moenet_agent::probe::{ProbeSettings, Prober};
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::resolve::{Resolver, ResolverSettings};
+use moenet_agent::status::Origins;
 use moenet_agent::store::Store;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -146,7 +147,9 @@ impl Maker {
             our_key: our_key(),
             renderer: Ok(&self.renderer),
             features: Ok(Features::of(2, 17)),
+            templates_refused: None,
             roa: None,
+            origins: &|_, _| Origins::default(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &self.store.approved(),

@@ -12,6 +12,7 @@ use super::{Committed, Fragment};
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
 type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;
 type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
+type CheckReply = oneshot::Sender<Result<(), CommitError>>;
 type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
 
 /// What a handle asks of the task.
@@ -19,6 +20,7 @@ pub(super) enum Request {
     Fragment { name: String, fragment: Option<Fragment>, reply: FragmentReply },
     Base { files: BTreeMap<String, String>, reply: BaseReply },
     Converge { reply: ConvergeReply },
+    Check { tree: Tree, reply: CheckReply },
     Live { reply: LiveReply },
 }
 
@@ -83,7 +85,7 @@ impl Waiters {
     }
 }
 
-/// Adds a request to a batch. `Live` is none that waits for one.
+/// Adds a request to a batch. `Check` and `Live` are none that wait for one.
 pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, with_main: bool) {
     match request {
         Request::Fragment { name, fragment, reply } => {
@@ -96,6 +98,6 @@ pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, 
             waiters.bases.push(reply);
         }
         Request::Converge { reply } => waiters.converges.push(reply),
-        Request::Live { .. } => {}
+        Request::Check { .. } | Request::Live { .. } => {}
     }
 }

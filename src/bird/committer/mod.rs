@@ -194,6 +194,18 @@ impl Committer {
         answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
+    /// What BIRD's parser thinks of a whole tree that nobody means to load yet.
+    ///
+    /// # Errors
+    /// [`CommitError::Tree`] with BIRD's words when it is refused; any other when it could not be checked.
+    pub async fn check(&self, tree: Tree) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        if self.inbox.send(Request::Check { tree, reply }).await.is_err() {
+            return Err(CommitError::Gone);
+        }
+        answer.await.unwrap_or(Err(CommitError::Gone))
+    }
+
     /// The files on disk now, between two commits.
     ///
     /// # Errors

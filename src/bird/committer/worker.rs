@@ -12,8 +12,8 @@ use super::blame::{Blame, Trial};
 use super::confirm::{self, Load, LoadError, Running};
 use super::error::{CommitError, FragmentError};
 use super::scan::protocols_in;
-use super::stage::Stage;
-use super::tree::{LiveTree, Tree, plan_commit};
+use super::stage::{Stage, StageError};
+use super::tree::{LiveTree, MAIN, Tree, plan_commit};
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::{Client, DEADLINE};
@@ -64,6 +64,15 @@ impl Worker {
         match request {
             Request::Live { reply } => {
                 let _ = reply.send(self.read().await.map_err(Arc::new));
+                false
+            }
+            Request::Check { mut tree, reply } => {
+                tree.base.retain(|path, _| self.config.manage_main_config || path != MAIN);
+                let _ = reply.send(match self.stage.check(&tree, &self.checker).await {
+                    Ok(_) => Ok(()),
+                    Err(StageError::Refused { what, .. }) => Err(CommitError::Tree(what)),
+                    Err(StageError::Failed(error)) => Err(error),
+                });
                 false
             }
             request => {

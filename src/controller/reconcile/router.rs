@@ -18,7 +18,7 @@ use crate::controller::world::{Intent, World, node_uid, single};
 use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
 use crate::plan::kernel_view::Mark;
 use crate::plan::{Action, Plan};
-use crate::status::{Acceptance, Conditions};
+use crate::status::{Acceptance, Conditions, Verdict};
 
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -210,11 +210,23 @@ fn accepted(acceptance: &Acceptance, conditions: &mut Conditions<'_>) -> Option<
 }
 
 fn origins(world: &World, conditions: &mut Conditions<'_>) {
-    if world.router_documents.policy.1.rpki.servers.is_empty() {
-        let message = "there is no RPKI server; routes without a ROA are accepted";
-        conditions.set(About::OriginsValidated, false, "NoServer", message);
-    } else {
-        conditions.set(About::OriginsValidated, true, "Configured", "");
+    let (verdict, message) = (world.origins.verdict(), world.origins.message());
+    match verdict {
+        Verdict::NotRead => conditions.unknown(About::OriginsValidated, verdict.reason(), message),
+        Verdict::Live | Verdict::FromCache => {
+            conditions.set(About::OriginsValidated, true, verdict.reason(), message);
+        }
+        Verdict::NoServer | Verdict::Collapsed | Verdict::NoRoas => {
+            conditions.set(About::OriginsValidated, false, verdict.reason(), message);
+        }
+    }
+}
+
+fn templates(world: &World, conditions: &mut Conditions<'_>) {
+    match &world.templates {
+        None => {}
+        Some(Ok(())) => conditions.set(About::TemplatesAccepted, true, "InUse", ""),
+        Some(Err(why)) => conditions.set(About::TemplatesAccepted, false, "Refused", why),
     }
 }
 
@@ -222,6 +234,7 @@ fn status(world: &World, before: &StatusBody, round: &Round, error: Option<&str>
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let (acceptance, _, generation) = &world.router_documents.node;
     let refused = accepted(acceptance, &mut conditions);
+    templates(world, &mut conditions);
     match (&world.router, &world.base) {
         (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
         (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),

@@ -19,7 +19,7 @@ use crate::effective::{InternalNeighbour, MeshTunnel, Router, Secrets, Session};
 use crate::model::{AdminState, ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Origins};
 use crate::store::Snapshot;
 use crate::wire::Rejected;
 
@@ -43,8 +43,12 @@ pub struct Inputs<'a> {
     pub renderer: Result<&'a Renderer, &'a str>,
     /// What BIRD understands, or why that is not known.
     pub features: Result<Features, &'a str>,
+    /// Why the templates on disk are not those in use.
+    pub templates_refused: Option<String>,
     /// The cached table of ROAs.
     pub roa: Option<&'a RoaTable>,
+    /// What validation stands on, for so many RPKI servers, and whether unknown routes are refused.
+    pub origins: &'a dyn Fn(usize, bool) -> Origins,
     /// The measured classes of links.
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions that BIRD's directory has files for.
@@ -106,6 +110,10 @@ pub struct World {
     pub problems: Vec<String>,
     /// Whether absence from the state directory proves anything.
     pub complete: bool,
+    /// What the validation of origins stands on.
+    pub origins: Origins,
+    /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
+    pub templates: Option<Result<(), String>>,
     /// How many links that nothing knows of may go in one go.
     pub max_removals: crate::config::MaxRemovals,
 }
@@ -188,9 +196,17 @@ impl World {
         let sessions = sessions::sessions(&parts, &router);
         let ends = sessions.values().filter_map(|entry| entry.expires_at).filter(|end| *end > inputs.now);
         let changes_at = ends.chain(maintenance_at).min();
+        let policy = &documents.policy.1;
+        let servers = policy.rpki.servers.len();
+        let checked = servers > 0 || inputs.roa.is_some();
+        let origins = (inputs.origins)(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));
+        let refused = inputs.templates_refused.clone();
+        let templates = inputs.config.bird.templates.as_ref().map(|_| refused.map_or(Ok(()), Err));
         Self {
+            origins,
+            templates,
             loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
-            problems: inputs.snapshot.problems.iter().map(ToString::to_string).collect(),
+            problems: problems(inputs),
             private_key: inputs.private_key.clone(),
             our_key: inputs.our_key,
             router_documents: documents,
@@ -231,6 +247,11 @@ impl World {
         let mesh = self.mesh.values().map(|entry| entry.uid.clone());
         sessions.chain(mesh).chain([node_uid()]).collect()
     }
+}
+
+fn problems(inputs: &Inputs<'_>) -> Vec<String> {
+    let files = inputs.snapshot.problems.iter().map(ToString::to_string);
+    files.chain(inputs.templates_refused.clone()).collect()
 }
 
 /// What marks the dummy device of the node's own addresses.

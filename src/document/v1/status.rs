@@ -119,6 +119,8 @@ pub enum ConditionType {
     HistoryRecorded,
     /// Origins of routes are validated.
     OriginsValidated,
+    /// The operator's templates are in use.
+    TemplatesAccepted,
 }
 
 /// Whether a condition holds.

@@ -8,6 +8,7 @@ pub(crate) mod frr;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;
 pub(crate) mod router;
+pub(crate) mod rtr;
 pub(crate) mod traffic;
 pub(crate) mod watch;
 pub(crate) mod wireguard;

@@ -21,6 +21,9 @@ pub(crate) struct Neighbour {
     pub(crate) prefix4: String,
     pub(crate) prefix6: String,
     pub(crate) keys: KeyPair,
+    /// Further statements of its BIRD. What static protocols named `says…` have is announced.
+    pub(crate) says: String,
+    far_address: String,
     folder: tempfile::TempDir,
     daemon: Daemon,
 }
@@ -42,6 +45,8 @@ impl Neighbour {
             prefix4: format!("172.20.{number}.0/24"),
             prefix6: format!("fd42:{number}::/48"),
             keys: KeyPair::new(),
+            says: String::new(),
+            far_address: String::new(),
             folder: tempfile::tempdir().unwrap(),
             daemon: Daemon::None,
         }
@@ -59,6 +64,7 @@ impl Neighbour {
     }
 
     pub(crate) fn start_bird(&mut self, version: &str, far: &FarEnd) {
+        self.far_address.clone_from(&far.address);
         self.tunnel(far).make(&self.inside, self.folder.path());
         let mut bird = Bird::new(version, self.folder.path());
         std::fs::write(bird.folder.join("bird.conf"), self.bird_config(far)).unwrap();
@@ -67,21 +73,23 @@ impl Neighbour {
     }
 
     pub(crate) fn start_frr(&mut self, far: &FarEnd) {
+        self.far_address.clone_from(&far.address);
         self.tunnel(far).make(&self.inside, self.folder.path());
         self.daemon = Daemon::Frr(Frr::start(&self.inside, self.folder.path(), &self.frr_config(far)));
     }
 
     fn bird_config(&self, far: &FarEnd) -> String {
-        let Self { asn, address, prefix4, prefix6, .. } = self;
+        let Self { asn, address, prefix4, prefix6, says, .. } = self;
         let (router, router_asn) = (&far.address, far.asn);
         format!(
             "router id 10.0.{}.1;\nprotocol device {{}}\n\
              protocol static own4 {{ ipv4; route {prefix4} blackhole; }}\n\
              protocol static own6 {{ ipv6; route {prefix6} blackhole; }}\n\
+             {says}\n\
              protocol bgp moe_router {{\n local {address} as {asn};\n neighbor {router}%'wg0' as {router_asn};\n \
              connect delay time 1; connect retry time 2; error wait time 1, 2; graceful restart on;\n \
-             ipv4 {{ import all; export where proto = \"own4\"; extended next hop on; }};\n \
-             ipv6 {{ import all; export where proto = \"own6\"; }};\n}}\n",
+             ipv4 {{ import all; export where proto = \"own4\" || proto ~ \"says*\"; extended next hop on; }};\n \
+             ipv6 {{ import all; export where proto = \"own6\" || proto ~ \"says*\"; }};\n}}\n",
             asn % 250
         )
     }
@@ -112,6 +120,28 @@ impl Neighbour {
             Daemon::Bird(bird) => bird.try_ask(&self.inside, "show protocols all moe_router"),
             Daemon::Frr(frr) => frr.ask(&self.inside, "show bgp neighbors"),
         }
+    }
+
+    /// The prefixes of one family that came over the session, sorted.
+    pub(crate) fn heard(&self, family: u8) -> Result<Vec<String>, String> {
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let mut found = match &self.daemon {
+            Daemon::None => return Err("no daemon started".into()),
+            Daemon::Bird(bird) => {
+                let request = format!("show route table master{family} protocol moe_router");
+                words(bird.try_ask(&self.inside, &request)?)
+            }
+            Daemon::Frr(frr) => {
+                let request = format!("show bgp ipv{family} unicast neighbors {} routes", self.far_address);
+                words(frr.ask(&self.inside, &request)?)
+            }
+        };
+        found.retain(|word| {
+            word.contains('/') && word.starts_with(|c: char| c.is_ascii_hexdigit() || c == ':')
+        });
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 
     /// The route as received over the session, with its attributes.

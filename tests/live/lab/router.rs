@@ -38,6 +38,17 @@ pub(crate) fn policy() -> Value {
     })
 }
 
+/// As `policy`, with these fields of its `policy` instead; `null` takes one away.
+pub(crate) fn policy_with(fields: &Value) -> Value {
+    let mut whole = policy();
+    let policy = whole["policy"].as_object_mut().unwrap();
+    for (key, value) in fields.as_object().unwrap() {
+        policy.insert(key.clone(), value.clone());
+    }
+    policy.retain(|_, value| !value.is_null());
+    whole
+}
+
 pub(crate) fn agent_program() -> PathBuf {
     std::env::var_os("MOENET_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_moenet-agent").into(), PathBuf::from)
 }

@@ -8,6 +8,13 @@ use super::{contains, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// What a neighbour speaks BGP with.
+pub(crate) enum Speaker {
+    /// BIRD, with these statements besides.
+    Bird(String),
+    Frr,
+}
+
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) control_plane: ControlPlane,
@@ -21,13 +28,19 @@ impl World {
     }
 
     pub(crate) fn with_bird(version: &str, neighbours: u32) -> Self {
+        let speakers = (0..neighbours).map(|_| Speaker::Bird(String::new())).collect();
+        Self::with_speakers(version, speakers)
+    }
+
+    /// As `with_bird`, with neighbours of these makes.
+    pub(crate) fn with_speakers(version: &str, speakers: Vec<Speaker>) -> Self {
         let mut router = Router::new(version);
         let control_plane = ControlPlane::new(&router.inside);
         router.configure(&control_plane.url, 1);
         router.start_bird();
         let mut world = Self { router, control_plane, neighbours: vec![] };
-        for number in 1..=neighbours {
-            world.add_neighbour(number);
+        for (number, speaker) in (1..).zip(speakers) {
+            world.add_neighbour(number, speaker);
         }
         world.control_plane.sessions(&world.sessions());
         world
@@ -41,14 +54,20 @@ impl World {
         world
     }
 
-    fn add_neighbour(&mut self, number: u32) {
+    fn add_neighbour(&mut self, number: u32, speaker: Speaker) {
         let mut neighbour = Neighbour::new(number);
         let ours = format!("192.0.2.{}/29", 8 * number + 1);
         let theirs = [format!("192.0.2.{}/29", 8 * number + 2), format!("192.0.2.{}/29", 8 * number + 3)];
         let device = format!("u{number}");
         self.router.inside.link(&device, &[&ours], &neighbour.inside, "u0", &[&theirs[0], &theirs[1]]);
         let far = self.far_end(number);
-        neighbour.start_bird(&bird::version(), &far);
+        match speaker {
+            Speaker::Bird(says) => {
+                neighbour.says = says;
+                neighbour.start_bird(&bird::version(), &far);
+            }
+            Speaker::Frr => neighbour.start_frr(&far),
+        }
         self.neighbours.push(neighbour);
     }
 
@@ -74,7 +93,8 @@ impl World {
         }
         wait_until("every session is Established in the router's BIRD", 20, || {
             let all = self.router.bird.try_ask(&self.router.inside, "show protocols")?;
-            let up = all.lines().filter(|line| line.contains("Established")).count();
+            let up =
+                all.lines().filter(|line| line.contains(" BGP ") && line.contains("Established")).count();
             if up == self.neighbours.len() { Ok(()) } else { Err(all) }
         });
     }
@@ -98,6 +118,33 @@ impl World {
                 other => Err(format!("{other:?}")),
             }
         });
+    }
+}
+
+impl World {
+    /// The status document of an object, as `sessions/wg_1` or `policy`.
+    pub(crate) fn status(&self, object: &str) -> Result<Value, String> {
+        let file = self.router.path(&format!("state/status/{object}.yaml"));
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let value: Value = moenet_agent::document::parse_value(&text).map_err(|error| error.to_string())?;
+        Ok(value["status"].clone())
+    }
+
+    /// Waits until a condition of an object has a status and a reason, and returns its message.
+    #[track_caller]
+    pub(crate) fn wait_condition(&self, object: &str, about: &str, status: &str, reason: &str) -> String {
+        let mut message = String::new();
+        wait_until(&format!("{object}: {about} is {status}, {reason}"), 60, || {
+            let found = self.status(object)?;
+            let conditions = found["conditions"].as_array().ok_or("no conditions")?;
+            let condition = conditions.iter().find(|c| c["type"] == about).ok_or(format!("{found}"))?;
+            message = condition["message"].as_str().unwrap_or_default().into();
+            if condition["status"] == status && condition["reason"] == reason {
+                return Ok(());
+            }
+            Err(condition.to_string())
+        });
+        message
     }
 }
 

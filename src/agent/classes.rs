@@ -1,0 +1,145 @@
+//! The measured classes of links. They outlive the agent, so that a restart neither forgets a class, which
+//! the whole network would hear of, nor changes one before its hour.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::Parts;
+use crate::controller::target;
+use crate::controller::world::Measured;
+use crate::model::ObjectName;
+use crate::probe::Probe;
+use crate::render::{Hysteresis, Measure};
+use crate::store::Store;
+use crate::telemetry::chain;
+
+/// Where the classes are kept, below the state directory.
+const FILE: &str = "classes.json";
+
+/// The classes of every link, with what it takes to change them.
+#[derive(Debug, Default)]
+pub(super) struct Classes(Mutex<BTreeMap<ObjectName, Link>>);
+
+/// The classes of one link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Link {
+    latency: Hysteresis,
+    loss: Hysteresis,
+}
+
+impl Link {
+    fn classes(&self) -> Measured {
+        Measured { latency: self.latency.class, loss: self.loss.class }
+    }
+
+    /// A peer that answers nothing may be deaf to echoes, which is no loss; were the link dead, BGP would
+    /// tell.
+    fn take(&mut self, probe: &Probe) {
+        self.latency.update(Measure::Latency, probe.at, probe.rtt_ms);
+        let loss = probe.rtt_ms.map(|_| f64::from(probe.loss));
+        self.loss.update(Measure::Loss, probe.at, loss);
+    }
+}
+
+impl Classes {
+    /// Those that were kept. A file that is none of ours begins anew: classes are measured again.
+    pub(super) fn kept(store: &Store) -> Self {
+        let read = || -> Result<_, Box<dyn std::error::Error>> {
+            Ok(store.kept(FILE)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+        };
+        let links = read().unwrap_or_else(|error| {
+            warn!(file = FILE, error = %chain(&*error), "the classes of links cannot be read and are measured anew");
+            BTreeMap::new()
+        });
+        Self(Mutex::new(links))
+    }
+
+    /// The class of every link.
+    pub(super) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
+        self.lock().iter().map(|(name, link)| (name.clone(), link.classes())).collect()
+    }
+
+    /// Takes a probe. Returns whether a class changed.
+    fn take(&self, name: &ObjectName, probe: &Probe) -> bool {
+        let mut links = self.lock();
+        let link = links.entry(name.clone()).or_default();
+        let before = link.classes();
+        link.take(probe);
+        before != link.classes()
+    }
+
+    /// The text to keep: of these links only.
+    fn text(&self, names: &BTreeSet<&ObjectName>) -> Option<String> {
+        let mut links = self.lock();
+        links.retain(|name, _| names.contains(name));
+        serde_json::to_string_pretty(&*links).ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Link>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what probes found out. Written only when a class changed: that is at most twice an hour a link.
+pub(super) async fn measure(parts: &Parts) {
+    let (world, classes) = (parts.context.world(), &parts.maker.classes);
+    let mut changed = false;
+    for (name, entry) in &world.sessions {
+        let probe = target(entry).and_then(|target| parts.context.prober.current(&target));
+        changed |= probe.is_some_and(|probe| classes.take(name, &probe));
+    }
+    if !changed || !parts.context.store.is_writable() {
+        return;
+    }
+    let Some(text) = classes.text(&world.sessions.keys().collect()) else { return };
+    if let Err(error) = parts.context.disk(move |store| store.keep(FILE, &text)).await {
+        warn!(file = FILE, error = %chain(&error), "the classes of links cannot be kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    fn probe(second: i64, rtt_ms: Option<f64>, loss: f32) -> Probe {
+        Probe { rtt_ms, loss, at: Timestamp::from_second(1_700_000_000 + second).unwrap() }
+    }
+
+    #[test]
+    fn a_restart_goes_on_from_the_class_that_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (classes, name) = (Classes::kept(&store), "wg_1".parse().unwrap());
+        assert!(classes.take(&name, &probe(0, Some(10.0), 0.0)));
+        assert!(!classes.take(&name, &probe(300, Some(11.0), 0.0)));
+        store.keep(FILE, &classes.text(&BTreeSet::from([&name])).unwrap()).unwrap();
+        let after = Classes::kept(&store);
+        assert_eq!(after.measured(), classes.measured());
+        // Half an hour is no hour, whoever measured.
+        assert!(!after.take(&name, &probe(1800, Some(2000.0), 0.0)));
+        assert_eq!(after.measured()[&name], Measured { latency: Some(3), loss: Some(91) });
+    }
+
+    #[test]
+    fn a_peer_that_is_deaf_to_echoes_has_no_classes() {
+        let (classes, name) = (Classes::default(), "wg_1".parse().unwrap());
+        assert!(!classes.take(&name, &probe(0, None, 1.0)));
+        assert_eq!(classes.measured()[&name], Measured::default());
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours_begins_anew_and_gone_links_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.keep(FILE, "{").unwrap();
+        let (classes, name) = (Classes::kept(&store), "wg_1".parse().unwrap());
+        assert_eq!(classes.measured(), BTreeMap::new());
+        classes.take(&name, &probe(0, Some(1.0), 0.0));
+        assert_eq!(classes.text(&BTreeSet::new()).unwrap(), "{}");
+    }
+}

@@ -1,0 +1,343 @@
+//! The last good table of ROAs: read from BIRD when the RPKI servers have news, kept on disk for a start
+//! without them, and defended when they suddenly have next to nothing.
+//!
+//! BIRD has the kept table beside what the servers say, so a ROA counts while either has it. One that the
+//! servers take back is gone once the kept table is written anew, which is why that does not wait long.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Parts;
+use crate::bird::roa::Servers;
+use crate::render::RoaTable;
+use crate::status::{Origins, Roas as Count, Verdict};
+use crate::store::Store;
+use crate::telemetry::chain;
+
+/// Where the table is kept, below the state directory.
+pub(super) const FILE: &str = "roa.conf";
+/// How often it is looked how the RPKI servers get on.
+const LOOK: Duration = Duration::from_secs(10);
+/// How old the look at BIRD may be that is shared with others.
+const FRESH: Duration = Duration::from_secs(5);
+/// The least time between two writes when ROAs were taken back: each is a reload of BIRD.
+const TAKEN_BACK: Duration = Duration::from_secs(60);
+/// The same when there are only new ones: BIRD has them already, they are for the next start.
+const ADDED: Duration = Duration::from_secs(900);
+
+/// What is known of ROAs.
+#[derive(Debug, Default)]
+pub(super) struct Roas(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    kept: Option<Arc<RoaTable>>,
+    stamp: Option<Stamp>,
+    /// How the servers got on when `live` was read.
+    read_at: Option<Servers>,
+    live: RoaTable,
+    answering: Option<usize>,
+    written: Option<Instant>,
+    failing: bool,
+    seen: Option<Verdict>,
+    told: Option<Verdict>,
+}
+
+/// What changes when a file changes.
+type Stamp = (SystemTime, u64, u64);
+
+impl Roas {
+    /// The table on disk. One that is gone was taken away; one that cannot be read is used as it was.
+    pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
+        let mut state = self.lock();
+        let stamp = match std::fs::metadata(store.dir().join(FILE)) {
+            Ok(found) => found.modified().ok().map(|at| (at, found.len(), found.ino())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                (state.kept, state.stamp) = (None, None);
+                return None;
+            }
+            Err(_) => return state.kept.clone(),
+        };
+        if stamp.is_some() && stamp == state.stamp {
+            return state.kept.clone();
+        }
+        match store.kept(FILE) {
+            Ok(text) => {
+                let (table, skipped) = RoaTable::parse(&text.unwrap_or_default());
+                if skipped > 0 {
+                    warn!(file = FILE, lines = skipped, "lines that are no ROA are passed over");
+                }
+                state.kept = Some(table).filter(|table| !table.is_empty()).map(Arc::new);
+                state.stamp = stamp;
+            }
+            Err(error) => {
+                warn!(file = FILE, %error, "the table of ROAs cannot be read; the last one is used")
+            }
+        }
+        state.kept.clone()
+    }
+
+    /// What validation stands on, for a policy of so many servers.
+    pub(super) fn origins(&self, servers: usize, rejects_unknown: bool) -> Origins {
+        let state = self.lock();
+        let kept = state.kept.as_deref();
+        let collapsed = servers > 0
+            && state.answering.is_some_and(|answering| answering > 0)
+            && kept.is_some_and(|kept| state.live.collapsed_since(kept));
+        Origins {
+            servers,
+            answering: state.answering,
+            live: Count::of(&state.live),
+            kept: kept.map(Count::of).unwrap_or_default(),
+            collapsed,
+            rejects_unknown,
+        }
+    }
+
+    /// Whether the tables have to be read again.
+    fn is_news(&self, servers: &Servers) -> bool {
+        self.lock().read_at.as_ref() != Some(servers)
+    }
+
+    fn take(&self, servers: Servers, live: RoaTable) {
+        let mut state = self.lock();
+        (state.answering, state.read_at, state.live) = (Some(servers.answering()), Some(servers), live);
+    }
+
+    /// BIRD is away: it has no table, and what it had before says nothing of the next one.
+    fn forget(&self) {
+        let mut state = self.lock();
+        (state.answering, state.read_at, state.live) = (None, None, RoaTable::default());
+    }
+
+    /// The table that is to be written now.
+    fn due(&self, now: Instant) -> Option<RoaTable> {
+        let state = self.lock();
+        let good = state.answering.is_some_and(|answering| answering > 0) && !state.live.is_empty();
+        let none = RoaTable::default();
+        let kept = state.kept.as_deref().unwrap_or(&none);
+        if !good || state.live == *kept || state.live.collapsed_since(kept) {
+            return None;
+        }
+        let wait = if kept.entries.is_subset(&state.live.entries) { ADDED } else { TAKEN_BACK };
+        let due = kept.is_empty() || state.written.is_none_or(|at| now.duration_since(at) >= wait);
+        due.then(|| state.live.clone())
+    }
+
+    /// Notes how a write went. Returns whether that is worth a line in the log.
+    fn wrote(&self, now: Instant, well: bool) -> bool {
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.failing, !well);
+        state.written = if well { Some(now) } else { state.written };
+        well || !before
+    }
+
+    /// Whether a verdict is new, and whether it has lasted for two looks and was not told of yet: what
+    /// passes within seconds, as at a start, is no alarm.
+    fn judge(&self, verdict: Verdict) -> (bool, Option<Option<Verdict>>) {
+        let mut state = self.lock();
+        let new = state.seen.replace(verdict) != Some(verdict);
+        if new || state.told == Some(verdict) {
+            return (new, None);
+        }
+        (new, Some(state.told.replace(verdict)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after the table until the agent stops.
+pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
+    loop {
+        look(&parts).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn look(parts: &Parts) {
+    let roas = &parts.maker.roas;
+    let not_before = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
+    let bird = parts.context.observer.bird(not_before).await;
+    let world = parts.context.world();
+    let (policy, rejects) = (&world.router_documents.policy.1, world.origins.rejects_unknown);
+    if !bird.is_running() {
+        roas.forget();
+    } else if !policy.rpki.servers.is_empty() {
+        read(parts, Servers::of(&bird.protocols)).await;
+        keep(parts).await;
+    }
+    let origins = roas.origins(policy.rpki.servers.len(), rejects);
+    let (new, lasting) = roas.judge(origins.verdict());
+    if new {
+        parts.context.reports.reload();
+    }
+    if let Some(before) = lasting {
+        tell(&origins, before);
+    }
+}
+
+/// Reads BIRD's tables when the servers have news, and are not in the middle of it.
+async fn read(parts: &Parts, servers: Servers) {
+    let roas = &parts.maker.roas;
+    if servers.are_syncing() || !roas.is_news(&servers) {
+        return;
+    }
+    match parts.bird().roas().await {
+        Ok(live) => roas.take(servers, live),
+        // A `configure` came in between, or a template of the operator has no such table. It is asked
+        // again at the next look, and what was read before stays.
+        Err(error) => tracing::debug!(error = %chain(&error), "the tables of ROAs cannot be read"),
+    }
+}
+
+/// Writes the last good table when it changed.
+async fn keep(parts: &Parts) {
+    let (roas, now) = (&parts.maker.roas, Instant::now());
+    let Some(table) = roas.due(now) else { return };
+    let (count, text) = (Count::of(&table), table.to_file());
+    let done = parts.context.disk(move |store| store.keep(FILE, &text)).await;
+    let worth_a_line = roas.wrote(now, done.is_ok());
+    match done {
+        Ok(_) => {
+            info!(file = FILE, ipv4 = count.ipv4, ipv6 = count.ipv6, "the table of ROAs is kept");
+            parts.context.reports.reload();
+        }
+        Err(error) if worth_a_line => {
+            warn!(file = FILE, error = %chain(&error), "the table of ROAs cannot be kept; the old one stays");
+        }
+        Err(_) => {}
+    }
+}
+
+fn tell(origins: &Origins, before: Option<Verdict>) {
+    let verdict = origins.verdict();
+    let (reason, message) = (verdict.reason(), origins.message());
+    match verdict {
+        Verdict::Collapsed | Verdict::NoRoas => warn!(reason, message, "origins of routes: alarm"),
+        Verdict::FromCache if origins.servers > 0 => warn!(reason, message, "origins of routes"),
+        _ if before.is_some_and(Verdict::is_alarm) => info!(reason, "origins of routes: all is well again"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(range: std::ops::Range<u8>) -> RoaTable {
+        let line = |i: u8| format!("route 10.{i}.0.0/16 max 24 as 1;\nroute fd00:{i}::/32 max 64 as 1;\n");
+        RoaTable::parse(&range.map(line).collect::<String>()).0
+    }
+
+    fn answering() -> Servers {
+        let text = "1002-moe_rpki_a_1 RPKI --- up 1 Established\n1006-  Status: Established\n0000 \n";
+        let reply = crate::bird::framing::Decoder::new().push(text.as_bytes()).unwrap().unwrap();
+        Servers::of(&crate::bird::protocols::parse(&reply))
+    }
+
+    struct Bench {
+        roas: Roas,
+        store: Store,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self { roas: Roas::default(), store: Store::open(folder.path()).unwrap(), _folder: folder }
+        }
+
+        /// The servers say this; what is due at that second is written.
+        fn says(&self, live: RoaTable, now: Instant) -> bool {
+            self.roas.kept(&self.store);
+            self.roas.take(answering(), live);
+            let due = self.roas.due(now);
+            if let Some(table) = &due {
+                self.store.keep(FILE, &table.to_file()).unwrap();
+                self.roas.wrote(now, true);
+                self.roas.kept(&self.store);
+            }
+            due.is_some()
+        }
+
+        fn verdict(&self) -> Verdict {
+            self.roas.origins(1, true).verdict()
+        }
+    }
+
+    #[test]
+    fn a_table_is_written_when_it_changed_and_no_oftener_than_needed() {
+        let (bench, start) = (Bench::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(bench.says(table(0..30), at(0)), "the first one at once");
+        assert!(!bench.says(table(0..30), at(5000)), "the same one never");
+        assert!(!bench.says(table(0..31), at(800)), "new ones are in BIRD already");
+        assert!(bench.says(table(0..31), at(901)));
+        assert!(!bench.says(table(1..31), at(920)));
+        assert!(bench.says(table(1..31), at(970)), "one that was taken back must go from disk");
+        assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(1..31)));
+    }
+
+    #[test]
+    fn a_collapse_leaves_the_last_good_table_and_passes_by_itself() {
+        let (bench, start) = (Bench::new(), Instant::now());
+        let late = start + Duration::from_secs(100_000);
+        assert!(bench.says(table(0..100), start));
+        for left in [0, 10, 49] {
+            assert!(!bench.says(table(0..left), late), "{left}");
+            assert_eq!(bench.verdict(), Verdict::Collapsed);
+            assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(0..100)));
+        }
+        bench.says(table(0..100), late);
+        assert_eq!(bench.verdict(), Verdict::Live);
+        assert!(bench.says(table(0..60), late), "that many may go");
+    }
+
+    #[test]
+    fn removing_the_file_takes_what_the_servers_say() {
+        let (bench, start) = (Bench::new(), Instant::now());
+        bench.says(table(0..100), start);
+        assert!(!bench.says(table(0..3), start));
+        std::fs::remove_file(bench.store.dir().join(FILE)).unwrap();
+        assert!(bench.says(table(0..3), start));
+        assert_eq!(bench.verdict(), Verdict::Live);
+    }
+
+    #[test]
+    fn an_empty_table_is_never_written() {
+        let bench = Bench::new();
+        assert!(!bench.says(RoaTable::default(), Instant::now()));
+        assert_eq!(bench.verdict(), Verdict::NoRoas);
+        assert_eq!(bench.roas.kept(&bench.store), None);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_used_as_it_was() {
+        let bench = Bench::new();
+        bench.says(table(0..3), Instant::now());
+        let path = bench.store.dir().join(FILE);
+        std::fs::write(&path, b"\xff\xfe").unwrap();
+        assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(0..3)));
+    }
+
+    #[test]
+    fn what_passes_between_two_looks_is_no_alarm() {
+        let roas = Roas::default();
+        assert_eq!(roas.judge(Verdict::NoRoas), (true, None));
+        assert_eq!(roas.judge(Verdict::Live), (true, None));
+        assert_eq!(roas.judge(Verdict::Live), (false, Some(None)));
+        assert_eq!(roas.judge(Verdict::Live), (false, None));
+        assert_eq!(roas.judge(Verdict::Collapsed), (true, None));
+        assert_eq!(roas.judge(Verdict::Collapsed), (false, Some(Some(Verdict::Live))));
+    }
+}

@@ -1,0 +1,166 @@
+use crate::render::RoaTable;
+
+/// What the validation of routes' origins stands on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// RPKI servers in the policy.
+    pub servers: usize,
+    /// How many of them have said all they have; `None` while BIRD does not tell.
+    pub answering: Option<usize>,
+    /// ROAs that the servers say now.
+    pub live: Roas,
+    /// ROAs of the last good table on disk.
+    pub kept: Roas,
+    /// Whether the servers have lost so many of them that it must be their fault.
+    pub collapsed: bool,
+    /// Whether routes without a ROA are refused.
+    pub rejects_unknown: bool,
+}
+
+/// How many ROAs, by family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Roas {
+    /// IPv4.
+    pub ipv4: usize,
+    /// IPv6.
+    pub ipv6: usize,
+}
+
+impl Roas {
+    /// Those of a table.
+    pub fn of(table: &RoaTable) -> Self {
+        Self { ipv4: table.count(false), ipv6: table.count(true) }
+    }
+}
+
+/// How good the validation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody is asked, and nothing is kept: origins are not checked.
+    NoServer,
+    /// BIRD does not tell.
+    NotRead,
+    /// By what the servers say.
+    Live,
+    /// By the last good table: no server answers.
+    FromCache,
+    /// By the last good table: what the servers say cannot be.
+    Collapsed,
+    /// There is no ROA of a family, so that all its routes are unknown.
+    NoRoas,
+}
+
+impl Verdict {
+    /// Whether somebody has to look after it.
+    pub fn is_alarm(self) -> bool {
+        matches!(self, Self::Collapsed | Self::NoRoas)
+    }
+
+    /// One word, as in conditions.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoServer => "NoServer",
+            Self::NotRead => "NotRead",
+            Self::Live => "Live",
+            Self::FromCache => "FromCache",
+            Self::Collapsed => "Collapsed",
+            Self::NoRoas => "NoRoas",
+        }
+    }
+}
+
+impl Origins {
+    /// How good the validation is.
+    pub fn verdict(&self) -> Verdict {
+        let nothing_kept = self.kept == Roas::default();
+        match (self.servers, self.answering) {
+            (0, _) if nothing_kept => Verdict::NoServer,
+            (0, _) => Verdict::FromCache,
+            (_, None) => Verdict::NotRead,
+            _ if self.missing().is_some() => Verdict::NoRoas,
+            _ if self.collapsed => Verdict::Collapsed,
+            (_, Some(0)) => Verdict::FromCache,
+            (_, Some(_)) => Verdict::Live,
+        }
+    }
+
+    /// The families of which no ROA is known.
+    fn missing(&self) -> Option<&'static str> {
+        let none = |live: usize, kept: usize| live == 0 && kept == 0;
+        match (none(self.live.ipv4, self.kept.ipv4), none(self.live.ipv6, self.kept.ipv6)) {
+            (true, true) => Some("IPv4 and IPv6"),
+            (true, false) => Some("IPv4"),
+            (false, true) => Some("IPv6"),
+            (false, false) => None,
+        }
+    }
+
+    /// A sentence for people; empty when all is well. It tells of no number that moves by itself.
+    pub fn message(&self) -> String {
+        match self.verdict() {
+            Verdict::Live => String::new(),
+            Verdict::NoServer => "there is no RPKI server; routes without a ROA are accepted".to_owned(),
+            Verdict::NotRead => "BIRD does not tell how the RPKI servers get on".to_owned(),
+            Verdict::FromCache if self.servers == 0 => {
+                "there is no RPKI server; the table in roa.conf is used".to_owned()
+            }
+            Verdict::FromCache => {
+                "no RPKI server answers; the last good table of ROAs (roa.conf) is used".to_owned()
+            }
+            Verdict::Collapsed => format!(
+                "the RPKI servers say {} ROAs of IPv4 and {} of IPv6, and had {} and {}; the last good table \
+                 (roa.conf) stays in use. If they are right, remove roa.conf from the state directory",
+                self.live.ipv4, self.live.ipv6, self.kept.ipv4, self.kept.ipv6
+            ),
+            Verdict::NoRoas => {
+                let fate = if self.rejects_unknown { "refused" } else { "accepted unchecked" };
+                let families = self.missing().unwrap_or_default();
+                format!(
+                    "no ROA of {families} is known, so that every such route from outside is {fate}: is an \
+                     RPKI server reachable? A file roa.conf in the state directory helps a cold start"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: Roas = Roas { ipv4: 30, ipv6: 20 };
+
+    fn origins(servers: usize, answering: Option<usize>, live: Roas, kept: Roas) -> Origins {
+        Origins { servers, answering, live, kept, collapsed: false, rejects_unknown: true }
+    }
+
+    #[test]
+    fn an_empty_table_is_never_silent() {
+        let none = Roas::default();
+        for answering in [Some(0), Some(2)] {
+            let verdict = origins(2, answering, none, none).verdict();
+            assert_eq!((verdict, verdict.is_alarm()), (Verdict::NoRoas, true));
+        }
+        let half = origins(1, Some(1), Roas { ipv4: 9, ipv6: 0 }, none);
+        assert!(half.verdict().is_alarm() && half.message().contains("no ROA of IPv6"), "{}", half.message());
+        assert_eq!(origins(0, None, none, none).verdict(), Verdict::NoServer);
+    }
+
+    #[test]
+    fn a_kept_table_carries_over_servers_that_are_away() {
+        let none = Roas::default();
+        assert_eq!(origins(1, Some(0), none, SOME).verdict(), Verdict::FromCache);
+        assert_eq!(origins(1, Some(0), SOME, none).verdict(), Verdict::FromCache);
+        assert_eq!(origins(0, Some(0), none, SOME).verdict(), Verdict::FromCache);
+        assert_eq!(origins(1, None, none, SOME).verdict(), Verdict::NotRead);
+        assert_eq!(origins(2, Some(1), SOME, SOME).verdict(), Verdict::Live);
+        assert_eq!(origins(2, Some(1), SOME, SOME).message(), "");
+    }
+
+    #[test]
+    fn a_collapse_is_an_alarm_that_says_what_to_do() {
+        let after = Origins { collapsed: true, ..origins(1, Some(1), Roas::default(), SOME) };
+        assert!(after.verdict().is_alarm());
+        assert!(after.message().contains("remove roa.conf"), "{}", after.message());
+    }
+}

@@ -10,6 +10,7 @@ mod changes_in_place;
 mod control_plane_faults;
 mod convergence;
 mod embedded_control_plane;
+mod firewall;
 mod isolation;
 mod local_api;
 mod maintenance;

@@ -36,6 +36,7 @@ pub(super) async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome
         Key::Mesh(name) => backbone::mesh(ctx, name, due).await,
         Key::Ibgp(name) => backbone::ibgp(ctx, name, due).await,
         Key::Orphan(uid) => backbone::orphan(ctx, uid, due).await,
+        Key::Firewall => router::firewall(ctx, due).await,
     }
 }
 
@@ -161,7 +162,7 @@ fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {
 
 /// Whether a step is for BIRD.
 fn is_bird(action: &Action) -> bool {
-    !matches!(action, Action::Kernel(_))
+    !matches!(action, Action::Kernel(_) | Action::Firewall(_))
 }
 
 /// The claims of an object as its finalizer has them.

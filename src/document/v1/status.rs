@@ -114,6 +114,10 @@ pub enum ConditionType {
     HistoryRecorded,
     /// Origins of routes are validated.
     OriginsValidated,
+    /// Our table in nftables is as wanted.
+    FirewallConfigured,
+    /// The kernel's settings let packets pass between tunnels.
+    Forwarding,
 }
 
 /// Whether a condition holds.

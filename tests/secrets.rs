@@ -86,15 +86,17 @@ fn kernel() -> KernelView {
         addresses: [].into(),
         wireguard: Some(wireguard),
         gre: None,
+        learnt_address: false,
         sysctls: [].into(),
     };
-    KernelView { links: [("wg_65000".parse().unwrap(), link)].into() }
+    KernelView { links: [("wg_65000".parse().unwrap(), link)].into(), ..KernelView::default() }
 }
 
 fn planned(kernel: &KernelView) -> Plan {
     let tunnel = tunnel();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
-    let view = TunnelView { kernel, creating: None, resolved: None, endpoint_changed: false, now };
+    let view =
+        TunnelView { kernel, creating: None, resolved: None, endpoint_changed: false, gives_way: false, now };
     let fragment = format!("protocol bgp x {{\n\tpassword \"{PASSWORD}\";\n}}\n");
     let before = fragment.replace("horse", "recognise");
     let seen = Observed { tunnel: view, bird: BirdView { fragment: Some(&before) } };

@@ -10,7 +10,8 @@ use super::worlds::WorldMaker;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
-use crate::controller::{Board, Context, Entry, Hint, Observer, Reports, World};
+use crate::controller::{Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, World};
+use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::ServeError;
 use crate::kernel::keys::KeyError;
@@ -130,6 +131,7 @@ impl Parts {
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
+            firewall: FirewallKeeper::new(Arc::new(Nft::default())),
             resolver: Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default()),
             prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
             world,

@@ -78,7 +78,7 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         match &key {
             Key::Session(name) => set(name.as_str(), &status),
             Key::Mesh(_) | Key::Ibgp(_) => set(&key.to_string(), &status),
-            Key::Router | Key::Policy | Key::Orphan(_) => {}
+            Key::Router | Key::Policy | Key::Orphan(_) | Key::Firewall => {}
         }
     }
     Ok(())
@@ -92,6 +92,12 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "moenet_agent_netlink_writes_total",
         "Changes asked of the kernel",
         parts.kernel_counters.total(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_firewall_writes_total",
+        "Changes asked of nftables",
+        parts.context.firewall.writes(),
     )?;
     counter(
         registry,

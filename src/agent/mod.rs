@@ -37,11 +37,14 @@ use crate::config::Config;
 use crate::controller::{Hint, Key, Runner};
 use crate::http::{HttpOptions, Server};
 use crate::kernel;
+use crate::plan::firewall::TABLE_NAME;
 
 /// How long the start waits for the history.
 const HISTORY: Duration = Duration::from_secs(2);
 /// How long the start waits for the state directory to be read.
 const FIRST_WORLD: Duration = Duration::from_secs(5);
+/// How often at most a change of our table in nftables is looked at.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long a stop waits for steps in progress.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -58,6 +61,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
+    let filter = tokio::spawn(watch_firewall(Arc::clone(&parts), hints.clone(), stop.clone()));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
     let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
@@ -75,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    drain(vec![worlds, events, polls, roas, templates, runner]).await;
+    drain(vec![worlds, events, filter, polls, roas, templates, runner]).await;
     drain(vec![journal]).await;
     if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
         warn!(%error, "the local API ended with an error");
@@ -123,6 +127,30 @@ async fn watch_kernel(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, sto
         if let Some(hint) = hint {
             let _ = hints.send(hint);
         }
+    }
+}
+
+/// What changes our table in nftables is answered at once; without the kernel's events, at the next tick.
+async fn watch_firewall(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
+    if !parts.config.firewall.enabled {
+        return;
+    }
+    let mut events = match kernel::nftables_events(TABLE_NAME) {
+        Ok(events) => events,
+        Err(error) => {
+            warn!(%error, "the events of nftables cannot be heard; changes are found by looking every few seconds");
+            return;
+        }
+    };
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stop.cancelled() => return,
+        };
+        if event.is_none() || hints.send(Hint::Key(Key::Firewall)).is_err() {
+            return;
+        }
+        tokio::time::sleep(QUIET).await;
     }
 }
 

@@ -14,7 +14,9 @@ use crate::controller::world::present;
 use crate::controller::{BirdState, Key, KeyPlan, World, keys};
 use crate::document::Kind;
 use crate::model::ObjectName;
+use crate::plan::firewall::{FirewallView, Ruleset};
 use crate::plan::kernel_view::KernelView;
+use crate::plan::{Plan, Refusal};
 use crate::store::{AppliedDocument, Snapshot, Store};
 
 /// How long names of endpoints may take to resolve.
@@ -27,6 +29,8 @@ pub(crate) struct Offline {
     pub(crate) world: World,
     pub(crate) kernel: Arc<KernelView>,
     pub(crate) bird: Arc<BirdState>,
+    /// The packet filter, or why it cannot be read.
+    pub(crate) filter: Result<FirewallView, String>,
 }
 
 /// A router as it is to be. Needs neither the kernel nor a running BIRD.
@@ -68,13 +72,30 @@ impl Offline {
     async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
         let Wanted { parts, snapshot, world, bird } = wanted;
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
+        let filter = parts.context.firewall.look(world.firewall).await;
+        let filter = filter.map_err(|error| crate::telemetry::chain(&error));
         resolve(&parts, &world).await;
-        Ok(Self { parts, snapshot, world, kernel, bird })
+        Ok(Self { parts, snapshot, world, kernel, bird, filter })
     }
 
     /// Every key, and what the controller would do for it now.
     pub(crate) fn plans(&self) -> Vec<(Key, KeyPlan)> {
-        keys(&self.world).into_iter().map(|key| (key.clone(), self.plan(&key))).collect()
+        let mut plans: Vec<_> =
+            keys(&self.world).into_iter().map(|key| (key.clone(), self.plan(&key))).collect();
+        let firewall = self.firewall(&plans);
+        plans.retain(|(key, _)| *key != Key::Firewall);
+        plans.push((Key::Firewall, firewall));
+        plans
+    }
+
+    /// What the controller would do about our table in nftables, once it has taken the steps of the others.
+    fn firewall(&self, plans: &[(Key, KeyPlan)]) -> KeyPlan {
+        let steps = plans.iter().filter_map(|(_, plan)| plan.as_ref().ok()).flat_map(|plan| &plan.steps);
+        let wanted = self.world.firewall.then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel));
+        let unreadable = |reason: &String| Refusal { field: "firewall.enabled", reason: reason.clone() };
+        let view = self.filter.as_ref().map_err(unreadable)?;
+        let step = planning::firewall(wanted.as_ref(), view)?;
+        Ok(Plan { steps: step.into_iter().collect() })
     }
 
     /// What the controller would do for a key now.
@@ -93,17 +114,19 @@ impl Offline {
                         &self.view(self.applied(Kind::BgpSession, name), resolved),
                     )
                 }
-                _ => Ok(crate::plan::Plan::default()),
+                _ => Ok(Plan::default()),
             },
             Key::Mesh(name) => match world.mesh.get(name) {
                 Some(entry) if entry.paused.is_none() => {
                     let view = self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
                     planning::mesh(world, entry, self.parts.context.keepalive, &view)
                 }
-                _ => Ok(crate::plan::Plan::default()),
+                _ => Ok(Plan::default()),
             },
-            Key::Ibgp(_) => Ok(crate::plan::Plan::default()),
+            Key::Ibgp(_) => Ok(Plan::default()),
             Key::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
+            // It follows the plans of all others.
+            Key::Firewall => Ok(Plan::default()),
         }
     }
 

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::firewall::FirewallKeeper;
 use super::observe::{BirdState, Observer};
 use super::planning::{Key, View};
 use super::reports::Reports;
@@ -29,6 +30,8 @@ pub struct Context {
     pub observer: Observer,
     /// BIRD, for changes.
     pub committer: Arc<dyn Bird>,
+    /// Our table in nftables.
+    pub firewall: FirewallKeeper,
     /// Names of endpoints.
     pub resolver: Resolver,
     /// Round-trip times.

@@ -9,6 +9,7 @@
 //! Runs of one key never overlap, keys run in parallel, and a failing key backs off alone.
 
 mod context;
+mod firewall;
 mod guard;
 mod observe;
 pub mod planning;
@@ -20,6 +21,7 @@ pub mod sync;
 pub mod world;
 
 pub use context::{Board, Context, Entry, Restarts};
+pub use firewall::{FirewallKeeper, FirewallState};
 pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
 pub use queue::{Backoff, Outcome, Queue};

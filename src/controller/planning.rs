@@ -1,6 +1,7 @@
 //! The plan of one key, from the world and what was observed. The controller runs these steps, and
 //! `moenet-agent plan` prints them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -10,11 +11,12 @@ use super::observe::BirdState;
 use super::world::{Entry, Intent, World};
 use crate::document::BgpSessionSpec;
 use crate::effective::{MeshTunnel, Session};
-use crate::model::{Endpoint, ObjectName, Uid};
-use crate::plan::kernel_view::KernelView;
+use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
+use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
+use crate::plan::kernel_view::{KernelView, Mark};
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, plan,
-    plan_base, plan_interrupted_removal, plan_loopback, plan_tunnel, plan_tunnel_removal,
+    plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel, plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
 
@@ -33,6 +35,8 @@ pub enum Key {
     Ibgp(ObjectName),
     /// A link that carries our mark and that nothing else knows of.
     Orphan(Uid),
+    /// Our table in nftables. It comes last, for it follows the tunnels of all others.
+    Firewall,
 }
 
 impl fmt::Display for Key {
@@ -44,6 +48,7 @@ impl fmt::Display for Key {
             Self::Mesh(name) => write!(f, "mesh/{name}"),
             Self::Ibgp(name) => write!(f, "ibgp/{name}"),
             Self::Orphan(uid) => write!(f, "orphan/{uid}"),
+            Self::Firewall => f.write_str("firewall"),
         }
     }
 }
@@ -72,6 +77,9 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
         Some(loopback) => plan_loopback(loopback, view.kernel)?.steps,
         None => Vec::new(),
     };
+    if world.has_tunnels() {
+        steps.extend(plan_host(view.kernel).steps);
+    }
     if let Ok(base) = &world.base
         && view.bird.files_error.is_none()
     {
@@ -86,10 +94,21 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     Ok(Plan { steps })
 }
 
+/// What the controller would do now for our table in nftables; no ruleset when the firewall is disabled.
+///
+/// # Errors
+/// When a table of our name is somebody else's.
+pub fn firewall(ruleset: Option<&Ruleset>, view: &FirewallView) -> Result<Option<Step>, Refusal> {
+    plan_firewall(ruleset, view.table.as_ref())
+}
+
 /// What the controller would do now for an external peering.
 pub fn session(world: &World, name: &ObjectName, entry: &Entry<Session>, view: &View<'_>) -> KeyPlan {
     let fragment = view.bird.live.tree.fragments.get(name.as_str()).map(String::as_str);
-    let tunnel = tunnel_view(view, endpoint_changed(entry, view.applied));
+    let tunnel = TunnelView {
+        gives_way: gives_way(world, view.kernel, entry),
+        ..tunnel_view(view, endpoint_changed(entry, view.applied))
+    };
     let observed = Observed { tunnel, bird: BirdView { fragment } };
     match &entry.intent {
         Intent::Stay => Ok(Plan::default()),
@@ -129,8 +148,42 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
         creating: view.applied.and_then(|applied| applied.applied.creating.as_ref()),
         resolved: view.resolved,
         endpoint_changed,
+        gives_way: false,
         now: view.now,
     }
+}
+
+/// Whether this peering waits for an interface name that another of ours has, who waits for the next one,
+/// and so on around to the name that this one has: two peerings that swap their names.
+fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool {
+    let holder = |name| match kernel.links.get(name).map(|link| &link.mark) {
+        Some(Mark::Ours(uid)) => Some(uid),
+        _ => None,
+    };
+    let Intent::Present(session, _) = &entry.intent else { return false };
+    let mut name = &session.tunnel.interface;
+    if holder(name).is_none_or(|uid| *uid == entry.uid) {
+        return false;
+    }
+    let movable = world.sessions.values().filter(|other| other.paused.is_none());
+    let wants: BTreeMap<&Uid, &InterfaceName> = movable
+        .filter_map(|other| match &other.intent {
+            Intent::Present(session, _) => Some((&other.uid, &session.tunnel.interface)),
+            _ => None,
+        })
+        .collect();
+    // A ring is no longer than there are peerings; one that does not come back here is not ours to break.
+    for _ in 0..=wants.len() {
+        match holder(name) {
+            Some(uid) if *uid == entry.uid => return true,
+            Some(uid) => match wants.get(uid) {
+                Some(next) => name = next,
+                None => return false,
+            },
+            None => return false,
+        }
+    }
+    false
 }
 
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer

@@ -60,6 +60,11 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Takes a key out that is not to be looked at now.
+    pub fn remove(&mut self, key: &K) {
+        self.due.remove(key);
+    }
+
     /// Forgets which keys are running, when the runs are known to have ended without saying so.
     pub fn release(&mut self) {
         self.running.clear();

@@ -29,7 +29,7 @@ pub fn keys(world: &World) -> BTreeSet<Key> {
     let sessions = world.sessions.keys().cloned().map(Key::Session);
     let mesh = world.mesh.keys().cloned().map(Key::Mesh);
     let ibgp = world.ibgp.keys().cloned().map(Key::Ibgp);
-    sessions.chain(mesh).chain(ibgp).chain([Key::Router]).collect()
+    sessions.chain(mesh).chain(ibgp).chain([Key::Router, Key::Firewall]).collect()
 }
 
 impl Runner {
@@ -62,6 +62,17 @@ impl Runner {
     /// Runs every key until all are settled, or have failed, once.
     pub async fn run_once(mut self) {
         self.add_all();
+        // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
+        self.queue.remove(&Key::Firewall);
+        self.wave().await;
+        for last in [Key::Firewall, Key::Router] {
+            self.queue.add(last, Instant::now());
+            self.wave().await;
+        }
+    }
+
+    /// Runs until no key is due.
+    async fn wave(&mut self) {
         let mut seen = BTreeSet::new();
         loop {
             self.start_due();

@@ -1,52 +1,36 @@
-//! The firewall of the tunnels: a table of our own in nftables, off by default.
+//! The firewall of the tunnels: a table of our own in nftables, off by default. What it must hold is
+//! compared in [`plan::firewall`](crate::plan::firewall); here it is read and written.
 //!
 //! The table `inet moenet_agent` accepts the UDP ports of the tunnels that exist, and clamps the MSS
 //! of TCP through them, forwarded and of this router itself (anycast breaks path MTU discovery).
-//! No other table is read or changed, and the table is written in one transaction, so there is no
-//! moment without it. It is ours by its name: whatever stands in it is replaced, and it is deleted
-//! when the firewall is disabled.
+//! No other table is changed, and of others nothing is read but the default policies of their chains. The
+//! table is written in one transaction, so there is no moment without it. It is ours by the comment on its
+//! rules; a table of this name without it is left alone.
 //!
 //! **An accept in this table does not override a drop in another.** In nftables each base chain of a
 //! hook decides for itself: `accept` ends only its own chain, `drop` ends the packet (nft(8),
-//! "VERDICT STATEMENTS"). Where another table drops what it does not know, the operator adds there:
-//! `udp dport { … } accept`.
-//!
-//! nftables emits no event that we listen to, so [`converge`] is called on every pass; it costs one or
-//! two short processes when nothing has changed, and restores the table after `nft flush ruleset`.
+//! "VERDICT STATEMENTS"). Where a chain of another table drops what it does not know, its operator adds
+//! there: `udp dport { … } accept`. The node's condition `FirewallConfigured` names such chains.
 
 mod nft;
-mod ruleset;
 
 use async_trait::async_trait;
 
 pub use nft::Nft;
-pub use ruleset::{FirewallAction, FirewallStep, Ruleset, TABLE, Table, plan};
+
+use crate::plan::firewall::{FirewallAction, FirewallView, TABLE};
 
 /// The packet filter of this router, as far as it is ours.
 #[async_trait]
 pub trait Firewall: Send + Sync {
-    /// Reads our table; none when there is none.
-    async fn observe(&self) -> Result<Option<Table>, FirewallError>;
+    /// Reads the table of our name, and the chains that drop whatever it accepts.
+    async fn observe(&self) -> Result<FirewallView, FirewallError>;
 
     /// Makes one change in one transaction, and reads back that it is in force.
     async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError>;
-}
 
-/// Makes our table as wanted, or makes it go when none is wanted. Says what it did, and why.
-pub async fn converge(
-    firewall: &dyn Firewall,
-    wanted: Option<&Ruleset>,
-) -> Result<Option<FirewallStep>, FirewallError> {
-    let found = match firewall.observe().await {
-        // Without nft and without wish for it there is nothing to say.
-        Err(FirewallError::Missing { .. }) if wanted.is_none() => return Ok(None),
-        found => found?,
-    };
-    let step = plan(wanted, found.as_ref());
-    if let Some(step) = &step {
-        firewall.apply(&step.action).await?;
-    }
-    Ok(step)
+    /// How many changes were attempted since the start.
+    fn writes(&self) -> u64;
 }
 
 /// Why the firewall could not be read or changed.

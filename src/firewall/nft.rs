@@ -1,16 +1,18 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Firewall, FirewallAction, FirewallError, Ruleset, Table};
+use super::{Firewall, FirewallError};
+use crate::plan::firewall::{FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, is_listed};
 
 /// nftables by way of `nft -j`, which speaks the JSON of libnftables-json(5): the kernel's own netlink
 /// interface has no library that is kept well, and `nft` comes with every system that has nftables.
@@ -20,6 +22,7 @@ pub struct Nft {
     deadline: Duration,
     /// How this nft writes the last ruleset back, when that is not how we wrote it.
     spelling: Mutex<Option<Table>>,
+    writes: AtomicU64,
 }
 
 impl Default for Nft {
@@ -31,7 +34,7 @@ impl Default for Nft {
 impl Nft {
     /// With another program than the `nft` in `PATH`, or another deadline for one run of it.
     pub fn new(program: PathBuf, deadline: Duration) -> Self {
-        Self { program, deadline, spelling: Mutex::default() }
+        Self { program, deadline, spelling: Mutex::default(), writes: AtomicU64::new(0) }
     }
 
     fn spelling(&self) -> MutexGuard<'_, Option<Table>> {
@@ -46,7 +49,7 @@ impl Nft {
         };
         let Some(difference) = found.difference(wanted) else { return Ok(()) };
         if !found.may_spell(wanted) {
-            return Err(FirewallError::NotInForce { operation, difference });
+            return Err(FirewallError::NotInForce { operation, difference: difference.to_string() });
         }
         // A later nft may list our rules in other words. Without this we would write them for ever.
         tracing::debug!("nft lists the rules of our table in other words than they were written in");
@@ -56,18 +59,13 @@ impl Nft {
     }
 
     async fn remove(&self) -> Result<(), FirewallError> {
-        let table = json!({"table": {"family": "inet", "name": "moenet_agent"}});
-        // "add" first, so that a table that has gone by itself is no error.
-        let commands = json!({"nftables": [{"add": table}, {"delete": table}]});
-        self.run("delete our table", &["-f", "-"], &commands.to_string()).await.map(drop)
+        self.run("delete our table", &["-f", "-"], &deletion().to_string()).await.map(drop)
     }
 
-    /// Reads our table alone. Whether it is there is asked first: "No such file or directory" is what
-    /// nft says of a missing table, and of other things.
+    /// Reads the table of our name alone. Whether it is there is asked first: "No such file or directory"
+    /// is what nft says of a missing table, and of other things.
     async fn read(&self, operation: &'static str) -> Result<Option<Table>, FirewallError> {
-        let tables = self.list(operation, &["list", "tables", "inet"]).await?;
-        let ours = json!("moenet_agent");
-        if !tables.iter().any(|object| object.pointer("/table/name") == Some(&ours)) {
+        if !is_listed(&self.list(operation, &["list", "tables", "inet"]).await?) {
             return Ok(None);
         }
         let listing = self.list(operation, &["list", "table", "inet", "moenet_agent"]).await?;
@@ -131,20 +129,27 @@ impl Nft {
 
 #[async_trait]
 impl Firewall for Nft {
-    async fn observe(&self) -> Result<Option<Table>, FirewallError> {
-        let mut found = self.read("read our table").await?;
-        if let (Some(found), Some(known)) = (&mut found, &*self.spelling())
+    async fn observe(&self) -> Result<FirewallView, FirewallError> {
+        let operation = "read our table";
+        let mut table = self.read(operation).await?;
+        if let (Some(found), Some(known)) = (&mut table, &*self.spelling())
             && found.same_as(known)
         {
             found.spelled.clone_from(&known.spelled);
         }
-        Ok(found)
+        let chains = self.list(operation, &["list", "chains"]).await?;
+        Ok(FirewallView { table, dropping: dropping(&chains) })
     }
 
     async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         match action {
             FirewallAction::Install(wanted) => self.install(wanted).await,
             FirewallAction::Remove => self.remove().await,
         }
+    }
+
+    fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 }

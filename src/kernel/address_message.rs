@@ -26,6 +26,17 @@ pub(super) fn parse(message: &AddressMessage) -> Option<(u32, Address)> {
     Some((message.header.index, Address::new(net, address)))
 }
 
+/// Whether an IPv6 address was learnt, from router advertisements or DHCP: the kernel marks one that will
+/// not expire as permanent (`IFA_F_PERMANENT`).
+pub(super) fn is_learnt(message: &AddressMessage) -> bool {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    message.header.family == AddressFamily::Inet6
+        && flags.is_some_and(|flags| !flags.contains(AddressFlags::Permanent))
+}
+
 /// The message that adds or removes an address.
 ///
 /// IPv6 addresses come with `IFA_F_NODAD`: an address that waits a second for duplicates cannot be
@@ -72,6 +83,19 @@ mod tests {
         message.attributes.push(AddressAttribute::Address("fe80::1".parse().unwrap()));
         let (_, address) = parse(&message).unwrap();
         assert_eq!((address.local, address.peer), ("fe80::1/64".parse().unwrap(), None));
+    }
+
+    #[test]
+    fn an_address_that_will_expire_was_learnt() {
+        let with = |flags| {
+            let mut message = message(1, &Address::new("2001:db8::1/64".parse().unwrap(), None));
+            message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
+            message.attributes.push(AddressAttribute::Flags(flags));
+            message
+        };
+        assert!(is_learnt(&with(AddressFlags::empty())));
+        assert!(!is_learnt(&with(AddressFlags::Permanent)));
+        assert!(!is_learnt(&message(1, &Address::new("192.0.2.1/24".parse().unwrap(), None))));
     }
 
     #[test]

@@ -26,6 +26,13 @@ impl LinuxKernel {
                 let link = self.ours(interface).await?;
                 self.change_link(link_message::no_kernel_addresses(link.index)).await
             }
+            KernelAction::SetGreEnds { interface, local, remote } => {
+                let link = self.ours(interface).await?;
+                let kind = NewLink::Gre { local: *local, remote: *remote };
+                let message =
+                    link_message::new_gre_ends(link.index, interface, &kind).ok_or_else(two_families)?;
+                self.change_link(message).await
+            }
             KernelAction::SetMtu { interface, mtu } => {
                 let link = self.ours(interface).await?;
                 self.change_link(link_message::mtu(link.index, *mtu)).await
@@ -96,8 +103,7 @@ impl LinuxKernel {
         if *kind == NewLink::WireGuard {
             return self.create_wireguard(interface).await;
         }
-        let message = link_message::new_link(interface, kind)
-            .ok_or_else(|| Fault::said("both ends of a GRE tunnel must be of one address family"))?;
+        let message = link_message::new_link(interface, kind).ok_or_else(two_families)?;
         match self.create_in_kernel(message).await {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 Err(Fault::Unsupported(no_driver(kind)))
@@ -222,6 +228,10 @@ impl LinuxKernel {
         }
         Ok(())
     }
+}
+
+fn two_families() -> Fault {
+    Fault::said("both ends of a GRE tunnel must be of one address family")
 }
 
 /// What to do about a kind of link that the kernel does not know.

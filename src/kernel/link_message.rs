@@ -40,6 +40,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
         addresses: BTreeSet::new(),
         wireguard: None,
         gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
+        learnt_address: false,
         sysctls: BTreeMap::new(),
         kind,
     };
@@ -150,6 +151,15 @@ fn ip6gre(name: &str, local: Option<Ipv6Addr>, remote: Ipv6Addr) -> LinkMessage 
     LinkGre6::new(name).set_info_data(InfoData::GreTun6(facts)).build()
 }
 
+/// The change of a GRE tunnel's ends. The kernel reads all of its settings anew and takes what is not said
+/// for its default (`ipgre_netlink_parms`), so the message is the one that makes such a link.
+pub(super) fn new_gre_ends(index: u32, name: &InterfaceName, kind: &NewLink) -> Option<LinkMessage> {
+    let mut message = new_link(name, kind)?;
+    message.header.index = index;
+    message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::IfName(_)));
+    Some(message)
+}
+
 /// The change that brings a link up.
 pub(super) fn up(index: u32) -> LinkMessage {
     LinkUnspec::new_with_index(index).up().build()
@@ -204,6 +214,14 @@ mod tests {
         assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::WireGuard);
         let message = new_link(&name(), &NewLink::Dummy).unwrap();
         assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::Dummy);
+    }
+
+    #[test]
+    fn the_change_of_ends_goes_by_index_and_says_all_that_the_making_says() {
+        let kind = NewLink::Gre { local: None, remote: "192.0.2.2".parse().unwrap() };
+        let (made, changed) = (new_link(&name(), &kind).unwrap(), new_gre_ends(7, &name(), &kind).unwrap());
+        assert_eq!((changed.header.index, super::name_of(&changed)), (7, None));
+        assert_eq!(infos(&changed), infos(&made));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod events;
 pub mod keys;
 mod link_message;
 mod netlink;
+mod nftables_events;
 mod observe;
 mod sysctl;
 mod uapi;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 
 pub use counters::KernelCounters;
 pub use events::{KernelEvent, events};
+pub use nftables_events::nftables_events;
 
 use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::KernelView;

@@ -26,9 +26,10 @@ enum Answer {
     Unreadable,
 }
 
-/// What a blocking thread brings home: sysctls of our links, answers about the kernel's devices.
+/// What a blocking thread brings home: sysctls, answers about the kernel's devices.
 #[derive(Default)]
 struct FromThread {
+    all: BTreeMap<Sysctl, i64>,
     sysctls: BTreeMap<InterfaceName, BTreeMap<Sysctl, i64>>,
     answers: Vec<(InterfaceName, Answer)>,
 }
@@ -40,14 +41,18 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
         let links = view.links.iter().filter(|(_, link)| wanted(&link.kind, &link.mark));
         links.map(|(name, _)| name.clone()).collect()
     };
-    let ours = names(|_, mark| matches!(mark, Mark::Ours(_)));
+    let mut read_sysctls_of = names(|_, mark| matches!(mark, Mark::Ours(_)));
+    let learnt =
+        view.links.iter().filter(|(_, link)| link.learnt_address && !matches!(link.mark, Mark::Ours(_)));
+    read_sysctls_of.extend(learnt.map(|(name, _)| name.clone()));
     let devices = names(|kind, _| *kind == LinkKind::WireGuard);
     let tuns = names(|kind, _| *kind == LinkKind::Tun);
     let (from_thread, from_sockets) =
-        tokio::join!(tokio::task::spawn_blocking(move || read_blocking(&ours, devices)), async {
+        tokio::join!(tokio::task::spawn_blocking(move || read_blocking(&read_sysctls_of, devices)), async {
             ask_sockets(netlink, userspace, tuns).await
         });
     let from_thread = from_thread.map_err(io::Error::other)?;
+    view.all = from_thread.all;
     for (name, sysctls) in from_thread.sysctls {
         if let Some(link) = view.links.get_mut(&name) {
             link.sysctls = sysctls;
@@ -61,11 +66,14 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
 
 /// The two dumps as one view. Pure.
 fn assemble(links: &[LinkMessage], addresses: &[AddressMessage]) -> KernelView {
-    let mut view = KernelView { links: links.iter().filter_map(link_message::parse).collect() };
+    let mut view =
+        KernelView { links: links.iter().filter_map(link_message::parse).collect(), ..KernelView::default() };
     let names: BTreeMap<u32, InterfaceName> =
         view.links.iter().map(|(name, link)| (link.index, name.clone())).collect();
-    for (index, address) in addresses.iter().filter_map(address_message::parse) {
+    for message in addresses {
+        let Some((index, address)) = address_message::parse(message) else { continue };
         if let Some(link) = names.get(&index).and_then(|name| view.links.get_mut(name)) {
+            link.learnt_address |= address_message::is_learnt(message);
             link.addresses.insert(address);
         }
     }
@@ -82,9 +90,10 @@ fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
 
 /// One thread for all devices: a thousand threads for a thousand tunnels would cost more than the
 /// questions, which the kernel answers in order anyway.
-fn read_blocking(ours: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThread {
+fn read_blocking(links: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThread {
     FromThread {
-        sysctls: ours.iter().map(|name| (name.clone(), sysctl::read(name))).collect(),
+        all: sysctl::read_all(),
+        sysctls: links.iter().map(|name| (name.clone(), sysctl::read(name))).collect(),
         answers: devices
             .into_iter()
             .map(|name| {

@@ -16,7 +16,16 @@ fn path(interface: &str, key: Sysctl) -> PathBuf {
 
 /// All that can be read; what is missing (IPv6 turned off, the link gone) is missing in the map.
 pub(super) fn read(interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
-    let value = |key| fs::read_to_string(path(interface.as_str(), key)).ok()?.trim().parse().ok();
+    read_at(interface.as_str())
+}
+
+/// Those of all links together.
+pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
+    read_at("all")
+}
+
+fn read_at(interface: &str) -> BTreeMap<Sysctl, i64> {
+    let value = |key| fs::read_to_string(path(interface, key)).ok()?.trim().parse().ok();
     Sysctl::ALL.into_iter().filter_map(|key| Some((key, value(key)?))).collect()
 }
 

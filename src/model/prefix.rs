@@ -16,18 +16,21 @@ impl LinkLocal {
 
     /// Our side of every tunnel, `fe80::<last four decimal digits of our ASN, zeros dropped>:<node id>`
     /// (semantics, section 2): AS4242420998, node 1 is `fe80::998:1`. The digits are written, not
-    /// converted: 998 stands as `0x998`.
+    /// converted: 998 stands as `0x998`. A node id of five digits does not fit one group and takes two, four
+    /// digits in the last: node 12345 is `fe80::998:1:2345`, which is no other node's address.
     pub fn derived(asn: Asn, node_id: u16) -> Self {
         let digits = hex_as_written(asn.last_four());
-        let id = hex_as_written(node_id);
-        Self(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, digits, id))
+        let (high, low) = (hex_as_written(node_id / 10_000), hex_as_written(node_id % 10_000));
+        let groups = if high == 0 { [0, digits, low] } else { [digits, high, low] };
+        let [one, two, three] = groups;
+        Self(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, one, two, three))
     }
 }
 
-/// The 16-bit group whose hexadecimal digits are the number's decimal digits: 1080 is `0x1080`.
-/// Numbers of five digits do not fit a group as written and stand as they are.
+/// The 16-bit group whose hexadecimal digits are the decimal digits of a number of at most four: 1080 is
+/// `0x1080`.
 fn hex_as_written(number: u16) -> u16 {
-    u16::from_str_radix(&number.to_string(), 16).unwrap_or(number)
+    number.to_string().bytes().fold(0, |group, digit| group * 16 + u16::from(digit - b'0'))
 }
 
 impl TryFrom<Ipv6Addr> for LinkLocal {
@@ -104,15 +107,30 @@ fn parse_v6(text: &str) -> Result<Ipv6Addr, Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn our_side_is_written_from_the_digits_of_the_asn() {
-        for (asn, id, want) in
-            [(4242420998, 1, "fe80::998:1"), (4242421080, 12, "fe80::1080:12"), (4242420000, 3, "fe80::3")]
-        {
+        for (asn, id, want) in [
+            (4242420998, 1, "fe80::998:1"),
+            (4242421080, 12, "fe80::1080:12"),
+            (4242420000, 3, "fe80::3"),
+            (4242420998, 9999, "fe80::998:9999"),
+            (4242420998, 12345, "fe80::998:1:2345"),
+        ] {
             let asn = Asn::try_from(asn).unwrap();
             assert_eq!(LinkLocal::derived(asn, id).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn no_two_nodes_of_a_network_have_one_address() {
+        for asn in [4242420998, 4242420000, 4242420001] {
+            let asn = Asn::try_from(asn).unwrap();
+            let all: BTreeSet<_> = (1..=u16::MAX).map(|id| LinkLocal::derived(asn, id)).collect();
+            assert_eq!(all.len(), usize::from(u16::MAX));
         }
     }
 

@@ -27,6 +27,15 @@ pub enum KernelAction {
         /// Whose it becomes.
         uid: Uid,
     },
+    /// Change the outer addresses of a GRE tunnel, within their family.
+    SetGreEnds {
+        /// The link.
+        interface: InterfaceName,
+        /// Our outer address.
+        local: Option<IpAddr>,
+        /// The neighbour's outer address.
+        remote: IpAddr,
+    },
     /// Tell the kernel to make no link-local address of its own (`addrgenmode none`).
     DisableKernelAddresses {
         /// The link.
@@ -133,6 +142,7 @@ impl KernelAction {
         match self {
             Self::CreateLink { interface, .. }
             | Self::SetMark { interface, .. }
+            | Self::SetGreEnds { interface, .. }
             | Self::DisableKernelAddresses { interface }
             | Self::ConfigureWireGuard { interface, .. }
             | Self::AddAddress { interface, .. }
@@ -150,6 +160,13 @@ impl fmt::Display for KernelAction {
         match self {
             Self::CreateLink { interface, kind } => write!(f, "create {kind} link {interface}"),
             Self::SetMark { interface, uid } => write!(f, "mark {interface} as {uid}"),
+            Self::SetGreEnds { interface, local, remote } => {
+                write!(f, "set ends of {interface} to ")?;
+                match local {
+                    Some(local) => write!(f, "{local} and {remote}"),
+                    None => write!(f, "{remote}"),
+                }
+            }
             Self::DisableKernelAddresses { interface } => {
                 write!(f, "turn off kernel-made addresses on {interface}")
             }

@@ -16,6 +16,8 @@ use crate::model::{InterfaceName, Port, PresharedKey, PublicKey, Uid};
 pub struct KernelView {
     /// Every link of the network namespace, ours and foreign.
     pub links: BTreeMap<InterfaceName, Link>,
+    /// The sysctls of all links together (`conf/all`), as far as the kernel has them.
+    pub all: BTreeMap<Sysctl, i64>,
 }
 
 impl KernelView {
@@ -48,7 +50,10 @@ pub struct Link {
     pub wireguard: Option<WireGuard>,
     /// The ends of a GRE tunnel.
     pub gre: Option<GreEnds>,
-    /// The sysctls of this interface that we care about; empty for links that are not ours.
+    /// Whether an IPv6 address on it was learnt and will expire: from router advertisements, or DHCP.
+    pub learnt_address: bool,
+    /// The sysctls of this interface that we care about; of links that are not ours they are read only
+    /// where an address was learnt.
     pub sysctls: BTreeMap<Sysctl, i64>,
 }
 
@@ -143,6 +148,13 @@ pub struct GreEnds {
     pub remote: Option<IpAddr>,
 }
 
+impl fmt::Display for GreEnds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |address: Option<IpAddr>| address.map_or("any".to_owned(), |address| address.to_string());
+        write!(f, "{} to {}", end(self.local), end(self.remote))
+    }
+}
+
 /// The configuration and state of a WireGuard interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuard {
@@ -196,12 +208,20 @@ pub enum Sysctl {
     AcceptRa,
     /// `ipv6 … autoconf`
     Autoconf,
+    /// `ipv6 … force_forwarding`: this interface forwards whatever `conf/all/forwarding` says (Linux 6.17).
+    ForceForwarding,
 }
 
 impl Sysctl {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Ipv4Forwarding, Self::RpFilter, Self::Ipv6Forwarding, Self::AcceptRa, Self::Autoconf];
+    pub const ALL: [Self; 6] = [
+        Self::Ipv4Forwarding,
+        Self::RpFilter,
+        Self::Ipv6Forwarding,
+        Self::AcceptRa,
+        Self::Autoconf,
+        Self::ForceForwarding,
+    ];
 
     /// Family and key as they stand in the path.
     pub fn path(self) -> (&'static str, &'static str) {
@@ -211,6 +231,7 @@ impl Sysctl {
             Self::Ipv6Forwarding => ("ipv6", "forwarding"),
             Self::AcceptRa => ("ipv6", "accept_ra"),
             Self::Autoconf => ("ipv6", "autoconf"),
+            Self::ForceForwarding => ("ipv6", "force_forwarding"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The link itself: whether it is there, whose it is, what it is, and its plain settings.
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{KernelView, Link, LinkKind, Mark};
+use super::kernel_view::{GreEnds, KernelView, Link, LinkKind, Mark};
 use super::tunnel::{TunnelView, WantedTunnel};
 use super::{Drift, Refusal, Step};
 use crate::model::Uid;
@@ -62,19 +62,32 @@ fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
 }
 
 /// Whether a link is what is wanted. A tun device with a WireGuard control socket is WireGuard in
-/// userspace; GRE ends cannot be changed to another family, so they are part of the kind.
+/// userspace. The ends of a GRE tunnel can be changed, but not to another family.
 fn is_kind(link: &Link, wanted: &NewLink) -> bool {
     match wanted {
         NewLink::WireGuard => {
             link.kind == LinkKind::WireGuard || (link.kind == LinkKind::Tun && link.wireguard.is_some())
         }
-        NewLink::Gre { local, remote } => {
-            let family = if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre };
-            let ends = link.gre.is_some_and(|ends| ends.remote == Some(*remote) && ends.local == *local);
-            link.kind == family && ends
+        NewLink::Gre { remote, .. } => {
+            link.kind == if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre }
         }
         NewLink::Dummy => link.kind == LinkKind::Dummy,
     }
+}
+
+/// Moves the ends of a GRE tunnel that stays.
+pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
+    let NewLink::Gre { local, remote } = wanted.kind else { return None };
+    let have = found.keep?.gre.unwrap_or(GreEnds { local: None, remote: None });
+    let want = GreEnds { local, remote: Some(remote) };
+    if have == want {
+        return None;
+    }
+    let interface = wanted.interface.clone();
+    Some(Step::kernel(
+        KernelAction::SetGreEnds { interface, local, remote },
+        Drift::new("tunnel.endpoint", want, have),
+    ))
 }
 
 /// Links of this object under another name: the interface was renamed, or the agent stopped half-way.
@@ -139,7 +152,7 @@ fn mtu(wanted: &WantedTunnel, link: Option<&Link>) -> Option<Step> {
 }
 
 /// MTU, sysctls, and up.
-pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
+pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelView) -> Vec<Step> {
     let interface = || wanted.interface.clone();
     let link = found.keep;
     let mut steps = Vec::new();
@@ -148,7 +161,7 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     }
     // The sysctls of a link are read once it carries our mark; until then it is treated as a new one.
     let known = link.filter(|_| !found.unmarked);
-    for (key, value) in WantedTunnel::sysctls() {
+    for (key, value) in WantedTunnel::sysctls(kernel) {
         // On a link that is there, a sysctl that the kernel does not have cannot be set: a kernel without
         // IPv4 or IPv6 forwarding, or a container. On a new one all are set, once.
         let have = known.map(|link| link.sysctls.get(&key).copied());

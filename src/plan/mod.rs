@@ -7,14 +7,18 @@
 //! | `address` | addresses |
 //! | `wireguard` | keys, port, peers |
 //! | `loopback` | the node's own addresses |
+//! | `host` | the sysctls of all links together |
+//! | `firewall` | our table in nftables |
 //! | `bird` | the text of a session, and of everything the sessions share |
 //!
 //! The order of the steps is the kernel's: create, mark, WireGuard (a port is cheap before the link is
-//! up), addresses, MTU, sysctls, up, and BIRD last. Removal goes the other way.
+//! up), addresses, MTU, sysctls, up, firewall, and BIRD last. Removal goes the other way.
 
 pub mod action;
 mod address;
 mod bird;
+pub mod firewall;
+mod host;
 pub mod kernel_view;
 mod link;
 mod loopback;
@@ -24,6 +28,7 @@ mod tunnel;
 mod wireguard;
 
 pub use bird::{BaseFiles, plan_base};
+pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};
 pub use step::{Action, Drift, Plan, Refusal, Step};

@@ -1,13 +1,16 @@
 use std::fmt;
 
 use super::action::KernelAction;
+use super::firewall::FirewallAction;
 use crate::model::InterfaceName;
 
-/// One change, of the kernel or of BIRD's configuration.
+/// One change, of the kernel, of the firewall or of BIRD's configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Action {
     /// A change of the kernel.
     Kernel(KernelAction),
+    /// A change of our table in nftables.
+    Firewall(FirewallAction),
     /// Write a session's file for BIRD.
     WriteFragment {
         /// The session's name, which is the file's.
@@ -50,6 +53,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(action) => fmt::Display::fmt(action, f),
+            Self::Firewall(action) => fmt::Display::fmt(action, f),
             Self::WriteFragment { name, .. } => write!(f, "write BIRD session {name}"),
             Self::RemoveFragment { name } => write!(f, "remove BIRD session {name}"),
             Self::WriteBase { path, .. } => write!(f, "write BIRD file {path}"),

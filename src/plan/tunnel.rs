@@ -40,6 +40,8 @@ pub struct TunnelView<'a> {
     pub resolved: Option<SocketAddr>,
     /// Whether the endpoint was given anew since it was last applied.
     pub endpoint_changed: bool,
+    /// Whether objects of ours wait for each other's interface names in a ring, and this one is in it.
+    pub gives_way: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -107,15 +109,20 @@ impl WantedTunnel {
     }
 
     /// The sysctls of every tunnel link: it forwards, takes asymmetric paths, and believes no router
-    /// advertisement (DN42's network settings).
-    pub fn sysctls() -> BTreeMap<Sysctl, i64> {
-        BTreeMap::from([
+    /// advertisement (DN42's network settings). Where the kernel can be told to forward IPv6 from one
+    /// interface alone, it is, and `conf/all` stays as it is.
+    pub fn sysctls(kernel: &KernelView) -> BTreeMap<Sysctl, i64> {
+        let mut sysctls = BTreeMap::from([
             (Sysctl::Ipv4Forwarding, 1),
             (Sysctl::RpFilter, 0),
             (Sysctl::Ipv6Forwarding, 1),
             (Sysctl::AcceptRa, 0),
             (Sysctl::Autoconf, 0),
-        ])
+        ]);
+        if kernel.all.contains_key(&Sysctl::ForceForwarding) {
+            sysctls.insert(Sysctl::ForceForwarding, 1);
+        }
+        sysctls
     }
 }
 
@@ -137,13 +144,18 @@ fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refus
 /// # Errors
 /// When something that is not ours is in the way; then nothing at all is planned.
 pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
-    let found = link::find(wanted, view)?;
     let mut plan = Plan::default();
     plan.extend(link::surplus(wanted, view.kernel));
+    let found = match link::find(wanted, view) {
+        // Somebody has to begin: with the old name free, another one of the ring can go on.
+        Err(_) if view.gives_way && !plan.is_empty() => return Ok(plan),
+        found => found?,
+    };
     plan.extend(link::create(wanted, &found));
+    plan.extend(link::gre_ends(wanted, &found));
     plan.extend(wireguard::compare(wanted, found.keep, view));
     plan.extend(address::compare(wanted, found.keep));
-    plan.extend(link::settle(wanted, &found));
+    plan.extend(link::settle(wanted, &found, view.kernel));
     Ok(plan)
 }
 

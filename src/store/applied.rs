@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::document::{ApiVersion, Kind, Metadata};
-use crate::model::InterfaceName;
+use crate::model::{InterfaceName, Port};
 
 /// What is in force for one object. Written before the first step and removed after the last one, so
 /// it is also the finalizer: what it names is found again after a crash at any point.
@@ -36,12 +36,25 @@ pub struct AppliedBody {
     /// BIRD's protocols of the object.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub protocols: BTreeSet<String>,
+    /// What our table in nftables is about; of the node alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<AppliedFirewall>,
     /// The override that shaped the specification.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub overridden: Option<AppliedOverride>,
     /// The effective specification last in force. It names files in `secrets/` and holds no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
+}
+
+/// What our table in nftables is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppliedFirewall {
+    /// The UDP ports it accepts.
+    pub ports: BTreeSet<Port>,
+    /// The tunnels whose TCP connections get a fitting MSS.
+    pub tunnels: BTreeSet<InterfaceName>,
 }
 
 /// The override that shaped what is in force.
@@ -78,6 +91,10 @@ mod tests {
             interfaces: ["wg_1".parse().unwrap()].into(),
             creating: Some("wg_2".parse().unwrap()),
             protocols: ["bgp_1".to_owned()].into(),
+            firewall: Some(AppliedFirewall {
+                ports: [Port::MIN].into(),
+                tunnels: ["wg_1".parse().unwrap()].into(),
+            }),
             overridden: Some(AppliedOverride {
                 reason: "y: #x".into(),
                 expires_at: None,

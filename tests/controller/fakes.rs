@@ -13,8 +13,10 @@ use moenet_agent::bird::{
     FragmentError, LiveTree, Protocol, ProtocolState, Version,
 };
 use moenet_agent::controller::BirdState;
+use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::plan::action::KernelAction;
+use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
 use moenet_agent::plan::kernel_view::{KernelView, Link, Mark};
 use moenet_agent::ports::{Bird, Kernel, KernelError};
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
@@ -260,5 +262,20 @@ impl Ping for Nobody {
     ) -> Result<Vec<Option<Duration>>, ProbeError> {
         sleep(settings.timeout).await;
         Ok(vec![None; usize::from(settings.count)])
+    }
+}
+
+#[async_trait]
+impl Firewall for Nobody {
+    async fn observe(&self) -> Result<FirewallView, FirewallError> {
+        Err(FirewallError::Missing { operation: "look at the firewall", program: "nft".into() })
+    }
+
+    async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {
+        panic!("the firewall is not enabled, and was told to {action:?}")
+    }
+
+    fn writes(&self) -> u64 {
+        0
     }
 }

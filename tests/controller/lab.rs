@@ -8,7 +8,7 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, Hint, Key, Observer, Reports, Restarts, Runner, World,
+    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, World,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -80,6 +80,7 @@ impl Machine {
             kernel: self.kernel.clone(),
             observer: Observer::new(self.kernel.clone(), self.bird.clone()),
             committer: self.bird.clone(),
+            firewall: FirewallKeeper::new(Arc::new(Nobody)),
             resolver: Resolver::start(Arc::new(Nobody), ResolverSettings::default()),
             prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
             world,

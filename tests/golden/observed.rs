@@ -26,6 +26,8 @@ pub(crate) struct Observation {
     pub(crate) resolved: Option<SocketAddr>,
     #[serde(default)]
     endpoint_changed: bool,
+    #[serde(default)]
+    gives_way: bool,
     /// The session's file for BIRD.
     #[serde(default)]
     bird: Fragment,
@@ -128,7 +130,8 @@ impl Observation {
     }
 
     pub(crate) fn kernel(&self) -> KernelView {
-        KernelView { links: self.links.iter().map(|(name, link)| (name.clone(), link.read())).collect() }
+        let links = self.links.iter().map(|(name, link)| (name.clone(), link.read())).collect();
+        KernelView { links, ..KernelView::default() }
     }
 
     pub(crate) fn view<'a>(&'a self, kernel: &'a KernelView, current: &'a str) -> Observed<'a> {
@@ -142,6 +145,7 @@ impl Observation {
             creating: self.creating.as_ref(),
             resolved: self.resolved,
             endpoint_changed: self.endpoint_changed,
+            gives_way: self.gives_way,
             now: self.now,
         };
         Observed { tunnel, bird: BirdView { fragment } }
@@ -162,6 +166,7 @@ impl SeenLink {
             addresses: self.addresses.iter().map(|text| address(text)).collect(),
             wireguard: self.wireguard.as_ref().map(SeenWireGuard::read),
             gre: self.gre.as_ref().map(|ends| GreEnds { local: ends.local, remote: Some(ends.remote) }),
+            learnt_address: false,
             sysctls: if ours { self.sysctls() } else { BTreeMap::new() },
         }
     }
@@ -179,7 +184,7 @@ impl SeenLink {
     }
 
     fn sysctls(&self) -> BTreeMap<Sysctl, i64> {
-        let mut sysctls = WantedTunnel::sysctls();
+        let mut sysctls = WantedTunnel::sysctls(&KernelView::default());
         for (name, value) in &self.sysctls {
             let key = Sysctl::ALL.into_iter().find(|key| key.to_string() == *name).expect("a sysctl we set");
             sysctls.insert(key, *value);

@@ -11,6 +11,7 @@ mod control_plane_faults;
 mod convergence;
 mod drain;
 mod embedded_control_plane;
+mod firewall;
 mod hostile;
 mod ibgp;
 mod isolation;

@@ -42,7 +42,7 @@ impl ModelKernel {
             let runs = has_ipv6(link);
             link.sysctls.retain(|key, _| ours && (runs || key.path().0 == "ipv4"));
         }
-        KernelView { links }
+        KernelView { links, all: default_sysctls() }
     }
 
     pub(crate) fn insert(&mut self, name: &InterfaceName, mut link: Link) {
@@ -59,6 +59,9 @@ impl ModelKernel {
         match action {
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind),
             KernelAction::SetMark { interface, uid } => self.mark(interface, uid),
+            KernelAction::SetGreEnds { interface, local, remote } => {
+                self.set_ends(interface, *local, *remote)
+            }
             KernelAction::DisableKernelAddresses { interface } => disable_addresses(self.ours(interface)?),
             KernelAction::ConfigureWireGuard { interface, patch } => wireguard(self.ours(interface)?, patch),
             KernelAction::AddAddress { interface, address } => add(self.shared(interface)?, address),
@@ -90,6 +93,18 @@ impl ModelKernel {
         }
         self.insert(name, link);
         self.markable.insert(name.clone());
+        Ok(())
+    }
+
+    fn set_ends(&mut self, name: &InterfaceName, local: Option<IpAddr>, remote: IpAddr) -> Outcome {
+        let ends = Some(GreEnds { local, remote: Some(remote) });
+        let family = if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre };
+        if self.links.iter().any(|(other, link)| other != name && link.kind == family && link.gre == ends) {
+            return Err("a tunnel between these ends exists".into());
+        }
+        let link = self.ours(name)?;
+        assert_eq!(link.kind, family, "the family of a tunnel cannot be changed");
+        link.gre = ends;
         Ok(())
     }
 
@@ -153,6 +168,7 @@ pub(crate) fn new_link(kind: &NewLink, userspace: bool) -> Result<Link, String> 
         addresses: BTreeSet::new(),
         wireguard,
         gre,
+        learnt_address: false,
         sysctls: default_sysctls(),
     })
 }

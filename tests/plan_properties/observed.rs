@@ -132,6 +132,7 @@ fn link(mark: Mark) -> impl Strategy<Value = Link> {
                 addresses,
                 wireguard,
                 gre,
+                learnt_address: false,
                 sysctls,
             };
             if !has_ipv6(&link) {

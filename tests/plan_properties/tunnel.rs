@@ -24,6 +24,7 @@ impl World {
             creating: self.creating.as_ref(),
             resolved: self.wanted.resolved,
             endpoint_changed: self.wanted.endpoint_changed,
+            gives_way: false,
             now: now(),
         };
         let bird = BirdView { fragment: self.fragment.as_deref() };
@@ -93,7 +94,7 @@ fn is_as_wanted(want: &WantedTunnel, view: &KernelView) -> bool {
         && link.mtu == u32::from(want.mtu.get())
         && link.addresses == want.addresses
         && view.owned_by(&want.uid).count() == 1
-        && WantedTunnel::sysctls() == link.sysctls;
+        && WantedTunnel::sysctls(view) == link.sysctls;
     let wireguard = want.wireguard.as_ref().is_none_or(|want| {
         let Some(have) = &link.wireguard else { return false };
         let peers: Vec<_> = have.peers.iter().collect();

@@ -160,7 +160,14 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
     let resolved = session.tunnel.endpoint.as_ref().and_then(Endpoint::address);
     let tunnel = WantedTunnel::of_session(session, &private_key(), our_key(), resolved).unwrap();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
-    let view = TunnelView { kernel: &kernel, creating: None, resolved, endpoint_changed: false, now };
+    let view = TunnelView {
+        kernel: &kernel,
+        creating: None,
+        resolved,
+        endpoint_changed: false,
+        gives_way: false,
+        now,
+    };
     let desired = Desired::Present { tunnel: &tunnel, fragment: "" };
     let seen = Observed { tunnel: view, bird: BirdView::default() };
     let plan = plan(&session.name, &session.uid, &desired, &seen).unwrap();

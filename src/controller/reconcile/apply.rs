@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use super::{Subject, is_bird};
 use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
 use crate::controller::context::Context;
+use crate::controller::firewall;
 use crate::plan::{Action, BaseFiles, Plan, Step};
 use crate::ports::KernelError;
 use crate::telemetry::chain;
@@ -49,7 +50,8 @@ impl Trouble {
 }
 
 /// Takes the steps of a plan in their order: those for the kernel one by one up to the first that fails,
-/// then those for BIRD in one commit. Returns the steps taken.
+/// then the
+/// firewall, then those for BIRD in one commit. Returns the steps taken.
 pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (Vec<String>, Option<Trouble>) {
     let removing =
         plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
@@ -59,11 +61,10 @@ pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (V
     if removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
         return (taken, Some(trouble));
     }
-    for step in kernel {
-        if let Err(trouble) = run_kernel(ctx, subject, step).await {
-            return (taken, Some(trouble));
-        }
-        taken.push(step.to_string());
+    let outcome = run_kernel(ctx, subject, &kernel, &mut taken).await;
+    firewall::after_links(ctx, &kernel[..taken.len().min(kernel.len())]).await;
+    if let Err(trouble) = outcome {
+        return (taken, Some(trouble));
     }
     if !removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
         return (taken, Some(trouble));
@@ -71,7 +72,20 @@ pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (V
     (taken, None)
 }
 
-async fn run_kernel(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), Trouble> {
+async fn run_kernel(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    steps: &[&Step],
+    taken: &mut Vec<String>,
+) -> Result<(), Trouble> {
+    for step in steps {
+        take(ctx, subject, step).await?;
+        taken.push(step.to_string());
+    }
+    Ok(())
+}
+
+async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), Trouble> {
     let Action::Kernel(action) = &step.action else { return Ok(()) };
     match ctx.kernel.apply(action).await {
         Ok(()) => {
@@ -110,7 +124,10 @@ async fn run_bird(
                 ctx.committer.converge().await.map(drop).map_err(|error| Trouble::Bird(chain(&*error)))
             }
             // The shared files go in one commit, from the world; see the router's reconcile.
-            Action::Kernel(_) | Action::WriteBase { .. } | Action::RemoveBase { .. } => continue,
+            Action::Kernel(_)
+            | Action::Firewall(_)
+            | Action::WriteBase { .. }
+            | Action::RemoveBase { .. } => continue,
         };
         if let Err(trouble) = outcome {
             warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = ?trouble, "failed");

@@ -36,6 +36,7 @@ pub(super) async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome
         Key::Mesh(name) => backbone::mesh(ctx, name, due).await,
         Key::Ibgp(name) => backbone::ibgp(ctx, name, due).await,
         Key::Orphan(uid) => backbone::orphan(ctx, uid, due).await,
+        Key::Firewall => router::firewall(ctx, due).await,
     }
 }
 
@@ -173,7 +174,7 @@ fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
 
 /// Whether a step is for BIRD.
 fn is_bird(action: &Action) -> bool {
-    !matches!(action, Action::Kernel(_))
+    !matches!(action, Action::Kernel(_) | Action::Firewall(_))
 }
 
 /// The claims of an object as its finalizer has them.

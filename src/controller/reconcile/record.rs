@@ -8,7 +8,7 @@ use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument};
 use crate::plan::Plan;
 use crate::status::changed;
-use crate::store::{AppliedBody, AppliedDocument, AppliedOverride, Written};
+use crate::store::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Written};
 use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
@@ -42,12 +42,24 @@ pub(super) struct InForce {
 
 /// Writes down what is in force, and tells the history when that is new.
 pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce, steps: &[String]) {
+    with_firewall(ctx, subject, in_force, None, steps).await;
+}
+
+/// The same of the node, whose record tells what our table in nftables is about.
+pub(super) async fn with_firewall(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    in_force: InForce,
+    firewall: Option<AppliedFirewall>,
+    steps: &[String],
+) {
     let none = Claims { interface: None, protocols: Vec::new() };
     let claims = subject.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
         interfaces: claims.interface.iter().cloned().collect(),
         creating: None,
         protocols: claims.protocols.iter().cloned().collect(),
+        firewall,
         overridden: in_force.overridden,
         spec: in_force.spec,
     };

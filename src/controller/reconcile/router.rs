@@ -10,15 +10,17 @@ use super::apply::{self, Trouble};
 use super::record::{self, InForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
+use crate::controller::FirewallState;
 use crate::controller::context::{Context, Look};
-use crate::controller::guard;
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, World, node_uid, single};
+use crate::controller::{firewall, guard};
 use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
 use crate::plan::kernel_view::Mark;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, forwarding_blocked};
 use crate::status::{Acceptance, Conditions, Verdict};
+use crate::store::AppliedFirewall;
 
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -49,6 +51,23 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     orphans(ctx, &world, &round.look);
     let error = set_base(ctx, &subject, &world, &mut round).await;
     conclude(ctx, &subject, &world, &before, round, error).await
+}
+
+/// Our table in nftables. How it is, is told in the node's status.
+pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
+    match firewall::follow(ctx, due).await {
+        Some(error) => {
+            ctx.board.set(
+                Key::Firewall,
+                StatusBody { phase: Phase::Error, last_error: Some(error), ..StatusBody::default() },
+            );
+            Outcome::Failed
+        }
+        None => {
+            ctx.board.remove(&Key::Firewall);
+            Outcome::Settled(LATER)
+        }
+    }
 }
 
 /// Links that carry our mark and that neither a document nor `applied/` knows of. Absence is proved only
@@ -143,12 +162,16 @@ async fn conclude(
 ) -> Outcome {
     let error = error.or_else(|| round.error()).or_else(|| round.look.bird.files_error.clone());
     let settled = round.is_settled() && error.is_none();
+    let filter = ctx.firewall.state();
     let (_, node, _) = &world.router_documents.node;
     if settled && world.router.is_ok() {
         let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
-        record::in_force(ctx, subject, InForce { spec, overridden: None }, &round.steps).await;
+        let steps: Vec<_> = round.steps.iter().cloned().chain(ctx.firewall.take_steps()).collect();
+        let in_force = InForce { spec, overridden: None };
+        record::with_firewall(ctx, subject, in_force, firewall_in_force(world, &round, &filter), &steps)
+            .await;
     }
-    let status = status(world, before, &round, error.as_deref());
+    let status = status(world, before, &round, &filter, error.as_deref());
     let failed = error.is_some() || (!settled && world.base.is_ok());
     if let Some(error) = &error {
         warn!(object = %subject.key, %error, "failed");
@@ -159,6 +182,17 @@ async fn conclude(
         (true, _) => Outcome::Failed,
         (false, true) => Outcome::Settled(LATER),
         (false, false) => Outcome::Settled(SOON),
+    }
+}
+
+/// What the record says of our table in nftables; until the first look of this run, what it said before.
+fn firewall_in_force(world: &World, round: &Round, filter: &FirewallState) -> Option<AppliedFirewall> {
+    match &filter.in_force {
+        Some(ruleset) => {
+            Some(AppliedFirewall { ports: ruleset.ports(), tunnels: ruleset.interfaces().cloned().collect() })
+        }
+        None if world.firewall => round.look.applied.as_ref()?.applied.firewall.clone(),
+        None => None,
     }
 }
 
@@ -230,7 +264,45 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-fn status(world: &World, before: &StatusBody, round: &Round, error: Option<&str>) -> StatusBody {
+/// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
+fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
+    let about = About::FirewallConfigured;
+    match (&filter.error, &filter.in_force) {
+        (Some(error), _) => conditions.set(about, false, "Failed", error),
+        (None, Some(_)) if filter.dropping.is_empty() => conditions.set(about, true, "InForce", ""),
+        (None, Some(ruleset)) => {
+            let ports: Vec<_> = ruleset.ports().iter().map(ToString::to_string).collect();
+            let message = format!(
+                "{} drops what it does not accept itself, which our table cannot override; accept there: \
+                 udp dport {{ {} }}",
+                filter.dropping.join(", "),
+                ports.join(", ")
+            );
+            conditions.set(about, true, "OthersDrop", message);
+        }
+        (None, None) if world.firewall => conditions.unknown(about, "NotLookedAt", ""),
+        (None, None) => {}
+    }
+}
+
+/// Whether packets pass through the tunnels as far as the kernel's settings go.
+fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
+    if !world.has_tunnels() {
+        return;
+    }
+    match forwarding_blocked(&round.look.kernel) {
+        Some(why) => conditions.set(About::Forwarding, false, "Blocked", why),
+        None => conditions.set(About::Forwarding, true, "Configured", ""),
+    }
+}
+
+fn status(
+    world: &World,
+    before: &StatusBody,
+    round: &Round,
+    filter: &FirewallState,
+    error: Option<&str>,
+) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let (acceptance, _, generation) = &world.router_documents.node;
     let refused = accepted(acceptance, &mut conditions);
@@ -255,6 +327,8 @@ fn status(world: &World, before: &StatusBody, round: &Round, error: Option<&str>
         }
     }
     let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
+    packet_filter(world, filter, &mut conditions);
+    forwarding(world, round, &mut conditions);
     let last_error = error.map(str::to_owned).or(refused).or(base_error);
     let phase = match (&last_error, &world.router) {
         (Some(_), _) => Phase::Error,

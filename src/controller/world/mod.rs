@@ -92,6 +92,8 @@ pub struct World {
     pub maintenance: Maintenance,
     /// The node's own addresses.
     pub loopback: Option<Loopback>,
+    /// Whether there is to be our table in nftables.
+    pub firewall: bool,
     /// The files that all sessions share, or why there are none.
     pub base: Result<BaseFiles, String>,
     /// The external peerings.
@@ -212,6 +214,7 @@ impl World {
             router_documents: documents,
             router,
             maintenance,
+            firewall: inputs.config.firewall.enabled,
             base,
             sessions,
             mesh,
@@ -239,6 +242,11 @@ impl World {
         };
         let session = session.map(|(name, _)| Key::Session(name.clone()));
         session.or_else(|| mesh().map(|(name, _)| Key::Mesh(name.clone())))
+    }
+
+    /// Whether any tunnel is to be there.
+    pub fn has_tunnels(&self) -> bool {
+        present(&self.sessions).next().is_some() || present(&self.mesh).next().is_some()
     }
 
     /// Every uid that something of this world may mark a link with.

@@ -121,6 +121,10 @@ pub enum ConditionType {
     OriginsValidated,
     /// The operator's templates are in use.
     TemplatesAccepted,
+    /// Our table in nftables is as wanted.
+    FirewallConfigured,
+    /// The kernel's settings let packets pass between tunnels.
+    Forwarding,
 }
 
 /// Whether a condition holds.

@@ -1,0 +1,82 @@
+//! News from nftables: that a table of a name may have changed, never how.
+
+use std::io;
+use std::time::Duration;
+
+use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// `NETLINK_NETFILTER` (linux/netlink.h).
+const NETFILTER: isize = 12;
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const GROUP: u32 = 7;
+/// `ENOBUFS`: the kernel had more to say than the socket could hold.
+const ENOBUFS: i32 = 105;
+
+/// How long to wait before a socket that failed is opened again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells of each transaction that names this table, until the receiver is dropped. It opens its socket
+/// before it returns. Several transactions may become one event. To be called inside of a tokio runtime.
+///
+/// # Errors
+/// When there is no such socket: a kernel without nftables.
+pub fn nftables_events(table: &'static str) -> io::Result<mpsc::Receiver<()>> {
+    let socket = subscribe()?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(listen(socket, table, sender));
+    Ok(receiver)
+}
+
+fn subscribe() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETFILTER)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+    socket.socket_mut().add_membership(GROUP)?;
+    Ok(socket)
+}
+
+async fn listen(mut socket: TokioSocket, table: &str, sender: mpsc::Sender<()>) {
+    loop {
+        let message = tokio::select! {
+            () = sender.closed() => return,
+            message = socket.recv_from_full() => message,
+        };
+        let concerns = match message {
+            Ok((bytes, _)) => names(&bytes, table),
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => true,
+            Err(error) => {
+                warn!(%error, "the socket for nftables' events failed; opening another one");
+                tokio::time::sleep(PAUSE).await;
+                match subscribe() {
+                    Ok(fresh) => socket = fresh,
+                    Err(error) => warn!(%error, "cannot listen for changes of nftables; trying again"),
+                }
+                true
+            }
+        };
+        // A full channel holds an event already.
+        if concerns {
+            let _ = sender.try_send(());
+        }
+    }
+}
+
+/// Whether a message holds this name as a whole netlink string. Every message about a table, or about
+/// something in one, carries the table's name; most are about other programs' tables.
+fn names(message: &[u8], table: &str) -> bool {
+    let whole = [table.as_bytes(), &[0]].concat();
+    message.windows(whole.len()).any(|window| window == whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_name_counts() {
+        assert!(names(b"\x0c\0\x01\0moenet_agent\0\0", "moenet_agent"));
+        assert!(!names(b"\x0c\0\x01\0moenet_agent2\0", "moenet_agent"));
+        assert!(!names(b"", "moenet_agent"));
+    }
+}

@@ -1,0 +1,269 @@
+//! Our table in the words of libnftables-json(5): how it is written, and how what is there differs.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::Ruleset;
+use crate::model::InterfaceName;
+use crate::plan::Drift;
+
+/// The one table that may be ours, as `nft` writes it.
+pub const TABLE: &str = "inet moenet_agent";
+
+const FAMILY: &str = "inet";
+/// Its name alone.
+pub const NAME: &str = "moenet_agent";
+const PORTS: &str = "tunnel_ports";
+const INTERFACES: &str = "tunnel_interfaces";
+/// What each rule of ours says in its comment. `nft` 1.0.6 drops the comments of tables and sets from its
+/// JSON, both ways; those of rules it keeps (measured).
+const MARK: &str = "moenet-agent";
+
+/// How many differences a reason lists.
+const SHOWN: usize = 8;
+
+impl Ruleset {
+    /// The commands of one transaction for `nft -j`: the table as a whole in place of what is there.
+    pub fn transaction(&self) -> Value {
+        let table = json!({"table": {"family": FAMILY, "name": NAME}});
+        // "add" makes the "delete" valid when there is no table yet (nft(8), "TABLES").
+        let mut commands = vec![json!({"add": table}), json!({"delete": table}), json!({"add": table})];
+        commands.extend(self.objects().into_iter().map(|object| json!({"add": in_table(object)})));
+        json!({"nftables": commands})
+    }
+
+    /// The contents of the table in their normal form, in an order in which they can be added.
+    pub(super) fn objects(&self) -> Vec<Value> {
+        let ports: Vec<_> = self.ports().iter().map(|port| port.get()).collect();
+        let interfaces: Vec<_> = self.interfaces().map(InterfaceName::as_str).collect();
+        vec![
+            set(PORTS, "inet_service", json!(ports)),
+            set(INTERFACES, "ifname", json!(interfaces)),
+            chain("input", 0),
+            // Before `filter`, as `priority mangle` is: whatever another table accepts is clamped.
+            chain("forward", -150),
+            chain("output", -150),
+            rule("input", &[matches(payload("udp", "dport"), "==", set_ref(PORTS)), accept()]),
+            // Both directions: `rt mtu` takes the smaller of the MTU of the route onward and of the route
+            // back (get_tcpmss in net/netfilter/nft_rt.c), so that the SYN-ACK that comes out of a tunnel
+            // is clamped too; and it never raises the value (nft_exthdr_tcp_set_eval).
+            clamp("forward", "oifname"),
+            clamp("forward", "iifname"),
+            clamp("output", "oifname"),
+        ]
+    }
+}
+
+/// The commands of one transaction for `nft -j` that delete the table.
+pub fn deletion() -> Value {
+    let table = json!({"table": {"family": FAMILY, "name": NAME}});
+    // "add" first, so that a table that has gone by itself is no error.
+    json!({"nftables": [{"add": table}, {"delete": table}]})
+}
+
+fn set(name: &str, of: &str, elements: Value) -> Value {
+    normal(&json!({"set": {"name": name, "type": of, "elem": elements}}))
+}
+
+fn chain(hook: &str, priority: i32) -> Value {
+    json!({"chain": {"name": hook, "type": "filter", "hook": hook, "prio": priority, "policy": "accept"}})
+}
+
+fn rule(chain: &str, statements: &[Value]) -> Value {
+    json!({"rule": {"chain": chain, "comment": MARK, "expr": statements}})
+}
+
+/// `<direction> @tunnel_interfaces tcp flags syn tcp option maxseg size set rt mtu`
+fn clamp(chain: &str, direction: &str) -> Value {
+    let maxseg = json!({"tcp option": {"name": "maxseg", "field": "size"}});
+    rule(
+        chain,
+        &[
+            matches(json!({"meta": {"key": direction}}), "==", set_ref(INTERFACES)),
+            matches(payload("tcp", "flags"), "in", json!("syn")),
+            json!({"mangle": {"key": maxseg, "value": {"rt": {"key": "mtu"}}}}),
+        ],
+    )
+}
+
+fn matches(left: Value, op: &str, right: Value) -> Value {
+    json!({"match": {"op": op, "left": left, "right": right}})
+}
+
+fn payload(protocol: &str, field: &str) -> Value {
+    json!({"payload": {"protocol": protocol, "field": field}})
+}
+
+fn set_ref(name: &str) -> Value {
+    json!(format!("@{name}"))
+}
+
+fn accept() -> Value {
+    json!({"accept": null})
+}
+
+/// An object of ours with the table it goes into.
+pub(super) fn in_table(mut object: Value) -> Value {
+    for body in object.as_object_mut().into_iter().flat_map(|kinds| kinds.values_mut()) {
+        body["family"] = json!(FAMILY);
+        body["table"] = json!(NAME);
+    }
+    object
+}
+
+/// Whether one of these objects, as `nft -j list tables` prints them, is the table of our name.
+pub fn is_listed(tables: &[Value]) -> bool {
+    let named = |object: &Value| {
+        object.pointer("/table/family") == Some(&json!(FAMILY))
+            && object.pointer("/table/name") == Some(&json!(NAME))
+    };
+    tables.iter().any(named)
+}
+
+/// The chains of others, as `nft -j list chains` prints them, that drop what comes in or passes through
+/// and that they do not accept.
+pub fn dropping(chains: &[Value]) -> Vec<String> {
+    let name = |object: &Value| {
+        let text = |key: &str| object.pointer(&format!("/chain/{key}")).and_then(Value::as_str);
+        let drops = text("policy")? == "drop" && matches!(text("hook")?, "input" | "forward");
+        drops.then(|| Some(format!("{} {} {}", text("family")?, text("table")?, text("name")?)))?
+    };
+    chains.iter().filter_map(name).collect()
+}
+
+/// The table of our name as it was read, in normal form.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table {
+    objects: Vec<Value>,
+    /// The ruleset that a version of nft is known to write back in just these words.
+    pub(crate) spelled: Option<Ruleset>,
+}
+
+impl Table {
+    /// From the objects that `nft -j list table` prints.
+    pub fn parse(listing: &[Value]) -> Self {
+        let about = |object: &&Value| object.get("metainfo").is_none() && object.get("table").is_none();
+        let mut objects: Vec<_> = listing.iter().filter(about).map(normal).collect();
+        sort(&mut objects);
+        Self { objects, spelled: None }
+    }
+
+    /// Whether the table carries our mark: a rule with our comment, or, when somebody flushed its rules,
+    /// our sets and chains and nothing else.
+    pub fn is_ours(&self) -> bool {
+        let marked = |object: &Value| object.pointer("/rule/comment") == Some(&json!(MARK));
+        let names: BTreeSet<_> = self.objects.iter().map(label).collect();
+        let ours: BTreeSet<_> = Ruleset::default()
+            .objects()
+            .iter()
+            .filter(|object| object.get("rule").is_none())
+            .map(label)
+            .collect();
+        self.objects.iter().any(marked) || names == ours
+    }
+
+    /// Whether the other table holds the same objects.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.objects == other.objects
+    }
+
+    /// Whether this can be the ruleset in other words: everything but the words of the rules agrees.
+    pub fn may_spell(&self, wanted: &Ruleset) -> bool {
+        let outline = |objects: &[Value]| objects.iter().map(without_expressions).collect::<Vec<_>>();
+        outline(&self.objects) == outline(&sorted(wanted))
+    }
+
+    /// How the table differs from what is wanted; none when it does not.
+    pub fn difference(&self, wanted: &Ruleset) -> Option<Drift> {
+        let expected = sorted(wanted);
+        if self.objects == expected || self.spelled.as_ref() == Some(wanted) {
+            return None;
+        }
+        let (want, have) = (atoms(&expected), atoms(&self.objects));
+        let missing: BTreeSet<_> = want.difference(&have).map(|(label, _)| label.clone()).collect();
+        let surplus: BTreeSet<_> = have
+            .difference(&want)
+            .map(|(label, _)| if missing.contains(label) { format!("other {label}") } else { label.clone() })
+            .collect();
+        if missing.is_empty() && surplus.is_empty() {
+            return Some(Drift::new("firewall.table", "its rules in their order", "another order"));
+        }
+        Some(Drift::new("firewall.table", listed(&missing), listed(&surplus)))
+    }
+}
+
+/// "port 21080, tunnel wg_1", or "nothing".
+fn listed(names: &BTreeSet<String>) -> String {
+    let shown: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().checked_sub(SHOWN) {
+        _ if names.is_empty() => "nothing".to_owned(),
+        None | Some(0) => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn sorted(wanted: &Ruleset) -> Vec<Value> {
+    let mut objects = wanted.objects();
+    sort(&mut objects);
+    objects
+}
+
+/// By kind and name; the rules of one chain keep their order, which has a meaning.
+fn sort(objects: &mut [Value]) {
+    objects.sort_by_cached_key(label);
+}
+
+/// "set tunnel_ports", "chain input", "rules of forward".
+fn label(object: &Value) -> String {
+    let Some((kind, body)) = object.as_object().and_then(|kinds| kinds.iter().next()) else {
+        return "something unknown".to_owned();
+    };
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if kind == "rule" { format!("rules of {}", text("chain")) } else { format!("{kind} {}", text("name")) }
+}
+
+/// The objects taken apart for a reason: each element of a set by itself.
+fn atoms(objects: &[Value]) -> BTreeSet<(String, String)> {
+    let mut atoms = BTreeSet::new();
+    for object in objects {
+        let mut whole = object.clone();
+        let elements =
+            whole.pointer_mut("/set").and_then(Value::as_object_mut).and_then(|set| set.remove("elem"));
+        let what = if object.pointer("/set/name") == Some(&json!(PORTS)) { "port" } else { "tunnel" };
+        for element in elements.iter().filter_map(Value::as_array).flatten() {
+            let text = element.as_str().map_or_else(|| element.to_string(), str::to_owned);
+            atoms.insert((format!("{what} {text}"), String::new()));
+        }
+        atoms.insert((label(object), whole.to_string()));
+    }
+    atoms
+}
+
+fn without_expressions(object: &Value) -> Value {
+    if object.get("rule").is_some() { json!(label(object)) } else { object.clone() }
+}
+
+/// The parts of an object that mean something; handles do not. An object of a kind that we never make
+/// stays whole, and so is a difference.
+fn normal(object: &Value) -> Value {
+    let keys: &[&str] = match object.as_object().and_then(|kinds| kinds.keys().next()).map(String::as_str) {
+        Some("set") => &["name", "type", "flags", "timeout", "elem"],
+        Some("chain") => &["name", "type", "hook", "prio", "policy"],
+        Some("rule") => &["chain", "comment", "expr"],
+        _ => return object.clone(),
+    };
+    let mut object = object.clone();
+    for body in object.as_object_mut().into_iter().flat_map(|kinds| kinds.values_mut()) {
+        let Some(body) = body.as_object_mut() else { continue };
+        body.retain(|key, _| keys.contains(&key.as_str()));
+        if let Some(Value::Array(elements)) = body.get_mut("elem") {
+            elements.sort_by_cached_key(ToString::to_string);
+        }
+        // nft leaves the key out when a set is empty.
+        if body.get("elem").is_some_and(|elements| elements.as_array().is_some_and(Vec::is_empty)) {
+            body.remove("elem");
+        }
+    }
+    object
+}

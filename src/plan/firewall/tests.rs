@@ -1,0 +1,164 @@
+use serde_json::{Value, json};
+
+use super::table::in_table;
+use super::*;
+use crate::plan::action::WireGuardPatch;
+
+/// Tunnels `t0`, `t1`, … on these ports.
+fn ruleset(ports: &[u16]) -> Ruleset {
+    let tunnel = |(n, port): (usize, &u16)| (format!("t{n}").parse().unwrap(), Port::new(*port));
+    Ruleset::new(ports.iter().enumerate().map(tunnel))
+}
+
+/// The ruleset as nft 1.0.6 lists it: handles, its own order of set elements, an empty set without
+/// elements.
+fn listed(ruleset: &Ruleset) -> Vec<Value> {
+    let mut listing = vec![
+        json!({"metainfo": {"version": "1.0.6", "json_schema_version": 1}}),
+        json!({"table": {"family": "inet", "name": "moenet_agent", "handle": 7}}),
+    ];
+    for (handle, object) in ruleset.objects().into_iter().enumerate() {
+        let mut object = in_table(object);
+        for body in object.as_object_mut().unwrap().values_mut() {
+            body["handle"] = json!(handle);
+            if let Some(Value::Array(elements)) = body.get_mut("elem") {
+                elements.reverse();
+            }
+        }
+        listing.push(object);
+    }
+    listing
+}
+
+fn reason(wanted: &Ruleset, listing: &[Value]) -> String {
+    Table::parse(listing).difference(wanted).unwrap().to_string()
+}
+
+#[test]
+fn what_was_written_reads_back_as_no_difference() {
+    for wanted in [ruleset(&[]), ruleset(&[24000, 9, 21080]), ruleset(&[0, 5])] {
+        let found = Table::parse(&listed(&wanted));
+        assert_eq!(found.difference(&wanted), None);
+        assert_eq!(plan_firewall(Some(&wanted), Some(&found)), Ok(None));
+    }
+}
+
+#[test]
+fn a_reason_names_the_ports_and_tunnels_that_differ() {
+    let wanted = ruleset(&[1, 2]);
+    assert_eq!(
+        reason(&wanted, &listed(&ruleset(&[1]))),
+        "firewall.table: want port 2, tunnel t1, have nothing"
+    );
+    assert_eq!(reason(&ruleset(&[1]), &listed(&ruleset(&[7]))), "firewall.table: want port 1, have port 7");
+    let many: Vec<u16> = (1..30).collect();
+    assert!(reason(&ruleset(&many), &listed(&ruleset(&[]))).contains(" and 50 more, have nothing"));
+
+    let mut listing = listed(&wanted);
+    listing.retain(|object| object.pointer("/rule/chain") != Some(&json!("output")));
+    assert_eq!(reason(&wanted, &listing), "firewall.table: want rules of output, have nothing");
+    assert!(!Table::parse(&listing).may_spell(&wanted));
+}
+
+#[test]
+fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
+    let wanted = ruleset(&[1]);
+    let mut listing = listed(&wanted);
+    listing.push(json!({"rule": {"chain": "input", "expr": [{"drop": null}], "handle": 99}}));
+    assert_eq!(reason(&wanted, &listing), "firewall.table: want nothing, have rules of input");
+
+    let mut listing = listed(&wanted);
+    listing.push(json!({"map": {"name": "m", "type": "mark", "handle": 99}}));
+    assert_eq!(reason(&wanted, &listing), "firewall.table: want nothing, have map m");
+
+    let mut listing = listed(&wanted);
+    let forward: Vec<_> = (0..listing.len())
+        .filter(|at| listing[*at].pointer("/rule/chain") == Some(&json!("forward")))
+        .collect();
+    listing.swap(forward[0], forward[1]);
+    assert_eq!(
+        reason(&wanted, &listing),
+        "firewall.table: want its rules in their order, have another order"
+    );
+}
+
+#[test]
+fn another_spelling_of_the_same_rules_is_accepted_only_when_all_else_agrees() {
+    let wanted = ruleset(&[1]);
+    let mut listing = listed(&wanted);
+    for object in &mut listing {
+        if let Some(op) = object.pointer_mut("/rule/expr/1/match/op") {
+            *op = json!("!=");
+        }
+    }
+    let mut found = Table::parse(&listing);
+    assert!(found.may_spell(&wanted) && !found.may_spell(&ruleset(&[2])));
+    assert!(found.difference(&wanted).is_some());
+    found.spelled = Some(wanted.clone());
+    assert_eq!(found.difference(&wanted), None);
+    assert!(found.difference(&ruleset(&[2])).is_some());
+}
+
+#[test]
+fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_step() {
+    let found = Table::parse(&listed(&ruleset(&[1])));
+    let step = plan_firewall(None, Some(&found)).unwrap().unwrap();
+    assert_eq!(
+        step.to_string(),
+        "delete nftables table inet moenet_agent (firewall.enabled: want nothing, have inet moenet_agent)"
+    );
+    assert_eq!(plan_firewall(None, None), Ok(None));
+    let step = plan_firewall(Some(&ruleset(&[5])), None).unwrap().unwrap();
+    assert_eq!(
+        step.to_string(),
+        "write nftables table inet moenet_agent (1 UDP port, 1 tunnel) \
+         (firewall.table: want inet moenet_agent, have nothing)"
+    );
+}
+
+#[test]
+fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
+    let foreign =
+        [json!({"chain": {"name": "input", "handle": 1}}), json!({"rule": {"chain": "input", "expr": []}})];
+    let found = Table::parse(&foreign);
+    assert_eq!(plan_firewall(None, Some(&found)), Ok(None));
+    assert!(plan_firewall(Some(&ruleset(&[])), Some(&found)).unwrap_err().reason.contains("our mark"));
+}
+
+#[test]
+fn a_table_whose_rules_were_flushed_is_still_ours() {
+    let mut listing = listed(&ruleset(&[1]));
+    listing.retain(|object| object.get("rule").is_none());
+    assert!(Table::parse(&listing).is_ours());
+    listing.push(json!({"set": {"name": "mine", "type": "inet_service"}}));
+    assert!(!Table::parse(&listing).is_ours());
+}
+
+#[test]
+fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
+    let step = |action| Step::kernel(action, Drift::missing("x", "y"));
+    let uid = || "abc".parse().unwrap();
+    let patch = WireGuardPatch { listen_port: Port::new(7), ..WireGuardPatch::default() };
+    let t1 = || "t1".parse().unwrap();
+    let steps = [
+        step(KernelAction::CreateLink { interface: t1(), kind: NewLink::WireGuard }),
+        step(KernelAction::SetMark { interface: t1(), uid: uid() }),
+        step(KernelAction::ConfigureWireGuard { interface: t1(), patch }),
+        step(KernelAction::CreateLink { interface: "dummy0".parse().unwrap(), kind: NewLink::Dummy }),
+        step(KernelAction::DeleteLink { interface: "t0".parse().unwrap(), uid: uid() }),
+    ];
+    let after = ruleset(&[5]).after(&steps, &KernelView::default());
+    assert_eq!(after, Ruleset::new([(t1(), Port::new(7))]));
+}
+
+#[test]
+fn only_chains_of_others_that_drop_by_default_are_named() {
+    let chain = |hook: &str, policy: &str| json!({"chain": {"family": "inet", "table": "filter", "name": hook, "hook": hook, "policy": policy}});
+    let chains = [
+        chain("input", "drop"),
+        chain("forward", "accept"),
+        chain("output", "drop"),
+        json!({"metainfo": {}}),
+    ];
+    assert_eq!(table::dropping(&chains), ["inet filter input"]);
+}

@@ -1,5 +1,6 @@
 //! Answers the local API (semantics, section 4).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Parts, build, hint, journal, metrics};
 use crate::controller::Key;
-use crate::controller::world::{World, maintenance_document};
+use crate::controller::world::{Entry, World, maintenance_document};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
@@ -110,7 +111,8 @@ impl AgentApi for Api {
 
     async fn ready(&self) -> bool {
         let router = self.parts.context.board.get(&Key::Router);
-        router.is_some_and(|status| status.phase == Phase::Configured)
+        let configured = router.is_some_and(|status| status.phase == Phase::Configured);
+        configured && self.parts.context.store.trouble().is_none()
     }
 }
 
@@ -145,15 +147,28 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
 }
 
 fn overridden(world: &World) -> Vec<String> {
-    let fields = world.sessions.iter().flat_map(|(name, entry)| {
-        entry.overridden.keys().map(move |field| format!("sessions/{name}: {field}"))
+    fn fields<'a, T>(
+        folder: &'a str,
+        entries: &'a BTreeMap<ObjectName, Entry<T>>,
+    ) -> impl Iterator<Item = String> + use<'a, T> {
+        entries.iter().flat_map(move |(name, entry)| {
+            entry.overridden.keys().map(move |field| format!("{folder}/{name}: {field}"))
+        })
+    }
+    let documents = &world.router_documents;
+    let single = [("node", &documents.node_exception), ("policy", &documents.policy_exception)];
+    let single = single.into_iter().flat_map(|(file, exception)| {
+        let fields = exception.iter().flat_map(|exception| &exception.fields);
+        fields.map(move |field| format!("{file}: {field}"))
     });
-    fields.collect()
+    let many = fields("sessions", &world.sessions).chain(fields("mesh", &world.mesh));
+    many.chain(fields("ibgp", &world.ibgp)).chain(single).collect()
 }
 
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices: Vec<String> = world.problems.clone();
+    notices.extend(parts.context.store.trouble().map(|why| format!("state directory: {why}")));
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.sessions.iter().filter_map(|(name, entry)| match &entry.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("sessions/{name}: {why}")),

@@ -144,6 +144,9 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let waiting =
         parts.outbox.as_ref().and_then(|outbox| outbox.pending().ok()).map_or(0, |p| p.len() as u64);
     gauge(registry, "moenet_agent_outbox_pending", "Reports not acknowledged yet", signed(waiting))?;
+    let troubled = i64::from(parts.context.store.trouble().is_some());
+    let help = "1 while the state directory cannot be read or written";
+    gauge(registry, "moenet_agent_state_broken", help, troubled)?;
     let broken = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).is_some();
     gauge(registry, "moenet_agent_history_broken", "1 while the history cannot be written", i64::from(broken))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Parts, build, journal};
+use super::{Parts, build, journal, worlds};
 use crate::control_plane::{CallError, Client, Failure, after_failure, jittered};
 use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
@@ -130,10 +130,11 @@ async fn single<S: Spec + Send + Sync + 'static>(
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
     let _writing = parts.syncing.lock().await;
+    worlds::settle(parts).await;
     let done = parts
         .context
         .disk(move |store| {
-            let snapshot = settled(store)?;
+            let snapshot = store.load()?;
             match plan_single(spec, slot(&snapshot)) {
                 Some(document) => store.write_document(&document).map(|written| written == Written::Changed),
                 None => Ok(false),
@@ -153,8 +154,9 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
         warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
     }
     let _writing = parts.syncing.lock().await;
+    worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
+        let snapshot = store.load()?;
         apply(store, plan_mesh(&listing, &snapshot))
     });
     conclude(parts, done.await).await;
@@ -163,8 +165,9 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
     let _writing = parts.syncing.lock().await;
+    worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
+        let snapshot = store.load()?;
         apply(store, plan_ibgp(&listing, &snapshot))
     });
     conclude(parts, done.await).await;
@@ -182,8 +185,9 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
     let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
     let _writing = parts.syncing.lock().await;
+    worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
+        let snapshot = store.load()?;
         let changes = plan_sessions(&listing, &snapshot, base, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
@@ -193,18 +197,6 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     });
     conclude(parts, done.await).await;
     Ok(())
-}
-
-/// Edits by hand become overrides before the sync looks, so that it cannot write over them.
-fn settled(store: &Store) -> Result<Snapshot, StoreError> {
-    let snapshot = store.load()?;
-    if snapshot.edits.is_empty() {
-        return Ok(snapshot);
-    }
-    for edit in &snapshot.edits {
-        store.absorb(edit, jiff::Timestamp::now())?;
-    }
-    store.load()
 }
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
@@ -267,6 +259,10 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
             };
             journal::record_documents(parts, Author::ControlPlane, &subject, names, changed).await;
             parts.context.reports.reload();
+        }
+        // The state directory's trouble is told once, by the task that makes worlds.
+        Err(error) if error.is_transient() => {
+            debug!(error = %chain(&error), "what the Control Plane wants cannot be written down");
         }
         Err(error) => warn!(error = %chain(&error), "what the Control Plane wants cannot be written down"),
     }

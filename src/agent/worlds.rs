@@ -29,6 +29,9 @@ use crate::telemetry::chain;
 /// classes move.
 const TICK: Duration = Duration::from_secs(30);
 
+/// The same while the state directory cannot be read or written: nothing tells when that has passed.
+const TROUBLED: Duration = Duration::from_secs(2);
+
 /// Makes worlds from the state directory.
 pub struct WorldMaker {
     config: Config,
@@ -42,6 +45,8 @@ pub struct WorldMaker {
     pub(super) templates: Templates,
     pub(super) classes: Classes,
     pub(super) roas: Roas,
+    /// Edits by hand that could not be kept, and why: said once.
+    unkept: Mutex<BTreeMap<Place, String>>,
 }
 
 /// What a world is made from beside the state directory.
@@ -65,7 +70,7 @@ impl WorldMaker {
     ) -> Self {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
-        let (version, refused, roas) = Default::default();
+        let (version, refused, roas, unkept) = Default::default();
         Self {
             config,
             store,
@@ -78,6 +83,7 @@ impl WorldMaker {
             templates,
             classes,
             roas,
+            unkept,
         }
     }
 
@@ -92,6 +98,10 @@ impl WorldMaker {
         let before = refused.clone();
         change(&mut refused);
         *refused != before
+    }
+
+    fn is_unkept(&self, place: &Place) -> Option<String> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
     }
 
     /// A world of an empty state directory; the one before the first.
@@ -243,13 +253,22 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
     let mut failing = false;
     let mut changed: BTreeSet<Place> = BTreeSet::new();
     loop {
+        let recovered = parts.context.disk(|store| Ok(store.has_recovered())).await.unwrap_or_default();
         match publish(&parts).await {
-            Ok(()) => failing = false,
-            Err(error) if !failing => {
-                warn!(error = %chain(&error), "the state directory cannot be read; what is in force stays");
-                failing = true;
+            Ok(()) => {
+                if recovered || failing {
+                    info!("the state directory can be read and written again");
+                    // What failed meanwhile does not wait out its backoff, and the folders may be others.
+                    retry(&parts, &hints);
+                    watched = watch(parts.context.store.dir());
+                }
+                failing = false;
             }
-            Err(_) => {}
+            // Told below, once.
+            Err(_) => failing = true,
+        }
+        if let Some(error) = parts.context.store.news_of_trouble() {
+            warn!(error, "the state directory cannot be read or written; what is in force stays");
         }
         let places = std::mem::take(&mut changed);
         journal::edits(&parts, &places).await;
@@ -257,7 +276,8 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
             let _ = hints.send(Hint::Key(key));
         }
         let _ = hints.send(Hint::Everything);
-        let wait = until_next(&parts.context.world());
+        let troubled = parts.context.store.trouble().is_some();
+        let wait = until_next(&parts.context.world()).min(if troubled { TROUBLED } else { TICK });
         tokio::select! {
             () = stop.cancelled() => break,
             () = parts.context.reports.changed.notified() => {}
@@ -281,6 +301,13 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
     *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
+/// Looks at every key as if its documents had changed.
+fn retry(parts: &Parts, hints: &mpsc::UnboundedSender<Hint>) {
+    for key in crate::controller::keys(&parts.context.world()) {
+        let _ = hints.send(Hint::Key(key));
+    }
+}
+
 /// Until something ends by itself, and no longer than a tick.
 fn until_next(world: &World) -> Duration {
     let due = world.changes_at.map(|at| at.duration_since(Timestamp::now()));
@@ -301,7 +328,7 @@ fn key_of(place: &Place) -> Option<Key> {
         (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(Key::Session(name)),
         (Area::Documents | Area::Overrides, Kind::MeshPeer) => Some(Key::Mesh(name)),
         (Area::Documents | Area::Overrides, Kind::IbgpPeer) => Some(Key::Ibgp(name)),
-        (Area::Documents, _) => Some(Key::Router),
+        (Area::Documents | Area::Overrides, _) => Some(Key::Router),
         _ => None,
     }
 }
@@ -321,7 +348,9 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
 /// Lists, keeps edits by hand as overrides, and publishes the world.
 pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     let mut snapshot = parts.context.disk(Store::load).await?;
-    if !snapshot.edits.is_empty() && absorb(parts, std::mem::take(&mut snapshot.edits)).await {
+    if !snapshot.edits.is_empty() {
+        let _writing = parts.syncing.lock().await;
+        settle(parts).await;
         snapshot = parts.context.disk(Store::load).await?;
     }
     clear_approval(parts, &snapshot).await;
@@ -346,9 +375,18 @@ async fn clear_approval(parts: &Arc<Parts>, snapshot: &Snapshot) {
     }
 }
 
-/// An edit in place is an override, and a deleted document comes back.
-async fn absorb(parts: &Arc<Parts>, edits: Vec<Edit>) -> bool {
-    let mut any = false;
+/// Edits by hand become overrides, and deleted documents come back. Before every listing that is gone by,
+/// so that the sync cannot write over an edit; the caller holds `syncing`, so that each is kept once.
+pub(super) async fn settle(parts: &Parts) {
+    // A directory that cannot be read is told by whoever goes by its listing.
+    let Ok(Snapshot { edits, .. }) = parts.context.disk(Store::load).await else { return };
+    let unkept = absorb(parts, edits).await;
+    *parts.maker.unkept.lock().unwrap_or_else(PoisonError::into_inner) = unkept;
+}
+
+/// Returns what could not be kept, and why.
+async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
+    let mut unkept = BTreeMap::new();
     for edit in edits {
         let place = edit.place.clone();
         let owner = match &edit.change {
@@ -360,18 +398,20 @@ async fn absorb(parts: &Arc<Parts>, edits: Vec<Edit>) -> bool {
             Ok(Absorbed::Overridden(_)) => {
                 info!(object = %place.relative().display(), "edited in place: the change is kept as an override");
                 journal::absorbed(parts, &place, owner).await;
-                any = true;
             }
             Ok(Absorbed::Restored) => {
                 info!(object = %place.relative().display(), "the Control Plane's document was put back");
-                any = true;
             }
             Err(error) => {
-                warn!(object = %place.relative().display(), error = %chain(&error), "an edit cannot be kept")
+                let why = chain(&error);
+                if parts.maker.is_unkept(&place).as_ref() != Some(&why) {
+                    warn!(object = %place.relative().display(), error = why, "an edit cannot be kept");
+                }
+                unkept.insert(place, why);
             }
         }
     }
-    any
+    unkept
 }
 
 /// Waits a little for the names of endpoints, for a pass that has no later one.

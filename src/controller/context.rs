@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -89,7 +89,7 @@ pub struct Entry {
 
 /// The last status of every object; what `/status`, the metrics and the reports are made from.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<Key, StatusBody>>);
+pub struct Board(Mutex<BTreeMap<Key, StatusBody>>, Mutex<BTreeSet<Key>>);
 
 impl Board {
     /// Remembers a status.
@@ -100,6 +100,23 @@ impl Board {
     /// Forgets an object.
     pub fn remove(&self, key: &Key) {
         self.lock().remove(key);
+        self.set_unwritten(key, false);
+    }
+
+    /// Remembers whether the file of an object's status is older than its status, because it could not be
+    /// written.
+    pub fn set_unwritten(&self, key: &Key, unwritten: bool) {
+        let mut keys = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if unwritten {
+            keys.insert(key.clone());
+        } else {
+            keys.remove(key);
+        }
+    }
+
+    /// Whether the file of an object's status is older than its status.
+    pub fn is_unwritten(&self, key: &Key) -> bool {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// All of them.
@@ -193,12 +210,14 @@ impl Context {
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || work(&store)).await {
-            Ok(done) => done,
-            // The closure does not panic; the runtime is going down.
-            Err(_) => Err(StoreError::interrupted()),
+        let (store, before) = (Arc::clone(&self.store), self.store.trouble().is_some());
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        if !before && self.store.trouble().is_some() {
+            // Whoever makes worlds tells of it, and looks more often whether it has passed.
+            self.reports.reload();
         }
+        // The closure does not panic; the runtime is going down.
+        done.unwrap_or_else(|_| Err(StoreError::interrupted()))
     }
 
     /// Says that a key must be looked at.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiVersion, Document, Kind, Spec};
@@ -134,6 +134,58 @@ fn strip_place(text: &str) -> &str {
     text.get(start..end).unwrap_or(text)
 }
 
+/// Where a field of a document stands: line and column of its value, counted from 1. `None`: the text does
+/// not have the field.
+pub(crate) fn locate(text: &str, path: &[&str]) -> Option<(u64, u64)> {
+    // The library tells places in its errors only, so the text is read up to the field and refused there.
+    let mut found = false;
+    let options = serde_yaml::options! { with_snippet: false };
+    let seek = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
+        Seek { path, found: &mut found }.deserialize(de)
+    });
+    let error = seek.err().filter(|_| found)?;
+    error.location().map(|at| (at.line(), at.column()))
+}
+
+/// Goes down a path of keys, and fails at its end.
+struct Seek<'a> {
+    path: &'a [&'a str],
+    found: &'a mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, de: D) -> Result<(), D::Error> {
+        if self.path.is_empty() {
+            *self.found = true;
+            IgnoredAny::deserialize(de)?;
+            return Err(serde::de::Error::custom("found"));
+        }
+        de.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a mapping")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match self.path.split_first() {
+                Some((first, path)) if *first == key => {
+                    return map.next_value_seed(Seek { path, found: self.found });
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes a value as YAML, the same bytes for the same value.
 ///
 /// # Errors
@@ -192,6 +244,21 @@ spec:
         assert_eq!(error.message, "spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
         let shown = error.in_file(Path::new("a.yaml")).to_string();
         assert_eq!(shown, "a.yaml:15:10: spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let at = |path: &[&str]| locate(SESSION, path);
+        assert_eq!(at(&["spec", "tunnel", "mtu"]), Some((15, 10)));
+        assert_eq!(at(&["kind"]), Some((2, 7)));
+        assert_eq!(at(&["spec", "tunnel"]), Some((12, 5)));
+        assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 5)));
+        assert_eq!((at(&["spec", "mtu"]), at(&["spec", "asn", "x"])), (None, None));
+        assert_eq!(locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]), Some((1, 18)));
+        assert_eq!(
+            (locate("a: ~", &["a"]), locate("", &["a"]), locate("- a", &["a"])),
+            (Some((1, 4)), None, None)
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
 use super::StoreError;
 
 /// What our temporary files start with: hidden, so that listings skip them, and ours, so that those a
@@ -22,8 +24,27 @@ pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
     replace(path, bytes, mode, false).map_err(StoreError::io("write", path))
 }
 
+/// Creates a file whole, unless there is one. `false`: there is one, and it is as it was.
+pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, StoreError> {
+    let created = || {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        match prepared(directory, bytes, mode, true)?.persist_noclobber(path) {
+            Ok(_) => sync_directory(directory).map(|()| true),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error.error),
+        }
+    };
+    created().map_err(StoreError::io("write", path))
+}
+
 fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
+    prepared(directory, bytes, mode, durable)?.persist(path).map_err(|error| error.error)?;
+    if durable { sync_directory(directory) } else { Ok(()) }
+}
+
+/// A temporary file with this content.
+fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<NamedTempFile> {
     // Created with 0600, so that a secret is never readable by others, not even for a moment.
     let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
     file.write_all(bytes)?;
@@ -33,8 +54,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
     if durable {
         file.as_file().sync_all()?;
     }
-    file.persist(path).map_err(|error| error.error)?;
-    if durable { sync_directory(directory) } else { Ok(()) }
+    Ok(file)
 }
 
 /// Makes a rename or removal in this directory survive a power cut.

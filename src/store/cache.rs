@@ -20,6 +20,8 @@ pub struct Stored<D> {
     pub path: PathBuf,
     /// The user who owns the file, as a number.
     pub owner: u32,
+    /// The file's text, by which the place of an error is found.
+    pub text: Arc<str>,
 }
 
 /// A document that is there: valid, or the reason why it is not.
@@ -129,7 +131,8 @@ impl<D: Parsed> Cache<D> {
         }
         self.parsed += 1;
         let slot = D::parse(&text.text, place).map_err(|error| error.in_file(path)).map(|document| {
-            Arc::new(Stored { document, hash: text.hash, path: path.to_owned(), owner: text.owner })
+            let (path, content) = (path.to_owned(), text.text.as_str().into());
+            Arc::new(Stored { document, hash: text.hash, path, owner: text.owner, text: content })
         });
         let entry =
             Entry { fingerprint: text.fingerprint, settled, hash: text.hash, slot: slot.clone(), seen: true };

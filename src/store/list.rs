@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::document::{
-    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec,
+    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
+    NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Uid};
 
 use super::cache::{Cache, Parsed, Slot, Stored};
 use super::inplace::{Edit, edit};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     /// Whether absence proves anything. While `false`, a document or override that is not listed may
     /// still be wanted: a folder could not be read, or vanished, or the directory is new.
     pub complete: bool,
+    /// Whether an override that is not listed is none.
+    pub overrides_complete: bool,
 }
 
 /// The parsed documents of all kinds.
@@ -91,6 +93,8 @@ impl Caches {
     pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool) -> Snapshot {
         let mut listing =
             Listing { dir, missing_is_empty, problems: Vec::new(), edits: Vec::new(), complete: true };
+        let (overrides, overrides_complete) =
+            listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         let mut snapshot = Snapshot {
             node: listing.documents(&mut self.node).into_values().next(),
             policy: listing.documents(&mut self.policy).into_values().next(),
@@ -98,7 +102,8 @@ impl Caches {
             sessions: listing.documents(&mut self.sessions),
             mesh: listing.documents(&mut self.mesh),
             ibgp: listing.documents(&mut self.ibgp),
-            overrides: listing.tree(Area::Overrides, &mut self.overrides),
+            overrides,
+            overrides_complete,
             ..Snapshot::default()
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
@@ -128,14 +133,23 @@ type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
 type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl Listing<'_> {
+    /// Lists a part, and tells whether that part is complete.
+    fn apart<T>(&mut self, list: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let before = std::mem::replace(&mut self.complete, true);
+        let listed = list(self);
+        let complete = std::mem::replace(&mut self.complete, before);
+        self.complete &= complete;
+        (listed, complete)
+    }
+
     /// The documents of a kind, compared with what the sync last wrote.
     fn documents<S: Spec>(&mut self, pair: &mut Pair<S>) -> BTreeMap<ObjectName, Slot<S>> {
-        let complete = self.complete;
-        self.complete = true;
-        let found = self.folder(Area::Documents, S::KIND, &mut pair.now);
-        let folder_complete = std::mem::replace(&mut self.complete, complete);
-        self.complete &= folder_complete;
-        for (name, synced) in self.synced(S::KIND, &mut pair.synced) {
+        let (found, folder_complete) =
+            self.apart(|listing| listing.folder(Area::Documents, S::KIND, &mut pair.now));
+        let synced = self.synced(S::KIND, &mut pair.synced);
+        let mut found = found;
+        self.refuse_copies(&mut found, &synced);
+        for (name, synced) in synced {
             let now = found.get(&name);
             if now.is_none() && !folder_complete {
                 continue;
@@ -143,6 +157,37 @@ impl Listing<'_> {
             self.edits.extend(edit(Place::document(S::KIND, &name), &synced.document, now));
         }
         found
+    }
+
+    /// A document with the identity of another: somebody took it as a pattern and left the uid in. Both
+    /// would be one object to the kernel and to the Control Plane, so the copy is refused.
+    fn refuse_copies<S: Spec>(
+        &mut self,
+        found: &mut Found<Document<S>>,
+        synced: &[(ObjectName, Arc<Stored<Document<S>>>)],
+    ) {
+        let uid = |document: &Document<S>| document.metadata.uid.clone();
+        let mut owners: BTreeMap<Uid, ObjectName> = BTreeMap::new();
+        let originals = synced.iter().filter(|(name, _)| found.contains_key(name));
+        let originals = originals.filter_map(|(name, synced)| Some((uid(&synced.document)?, name.clone())));
+        owners.extend(originals);
+        for (name, slot) in found.iter_mut() {
+            let Ok(stored) = &*slot else { continue };
+            let Some(uid) = uid(&stored.document) else { continue };
+            let owner = owners.entry(uid).or_insert_with(|| name.clone());
+            if owner != name {
+                let error = DocumentError {
+                    file: Some(stored.path.clone()),
+                    location: document::locate(&stored.text, &["metadata", "uid"]),
+                    field: "metadata.uid".to_owned(),
+                    message: format!(
+                        "metadata.uid: it is that of {owner}; leave uid out of a document of your own"
+                    ),
+                };
+                self.problems.push(error.clone());
+                *slot = Err(error);
+            }
+        }
     }
 
     /// What the sync last wrote. What cannot be read is left out: no edit is inferred from it.

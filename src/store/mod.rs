@@ -17,6 +17,7 @@ mod list;
 mod place;
 mod read;
 mod secrets;
+mod trouble;
 mod watch;
 mod write;
 
@@ -42,6 +43,7 @@ pub use write::{Absorbed, Written};
 use identity::{Held, Marker};
 use list::{Caches, SYNCED};
 use place::{PLACED, folder};
+use trouble::Attempts;
 
 /// The folder of secrets.
 pub const SECRETS: &str = "secrets";
@@ -58,6 +60,7 @@ pub struct Store {
     /// Held during a whole pass and a whole write, so that a listing never sees half a write.
     caches: Mutex<Caches>,
     writes: AtomicU64,
+    attempts: Attempts,
     /// Where the schemas are, for the first line of what the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -84,6 +87,7 @@ impl Store {
             held: Some(Mutex::new(held)),
             caches: Mutex::default(),
             writes: AtomicU64::new(0),
+            attempts: Attempts::default(),
             schemas: None,
         };
         store.sweep();
@@ -98,7 +102,8 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        Ok(Self { dir, held: None, caches: Mutex::default(), writes: AtomicU64::new(0), schemas: None })
+        let (caches, writes, attempts) = Default::default();
+        Ok(Self { dir, held: None, caches, writes, attempts, schemas: None })
     }
 
     /// Lets the documents that the agent writes name their schema, so that editors complete and check
@@ -158,6 +163,12 @@ impl Store {
     /// # Errors
     /// When the directory is gone or is another than the one that was opened. Never an empty listing.
     pub fn load(&self) -> Result<Snapshot, StoreError> {
+        let listed = self.list();
+        self.attempts.read(&listed);
+        listed
+    }
+
+    fn list(&self) -> Result<Snapshot, StoreError> {
         let mut caches = self.caches();
         let marker = match &self.held {
             Some(held) => {

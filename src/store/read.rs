@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,10 @@ const MAX_BYTES: u64 = 256 * 1024;
 /// A file younger than this may change again within the same tick of the file system's clock, and so
 /// without a new time stamp.
 const SETTLED_AFTER_NANOS: i128 = 1_000_000_000;
+
+/// Linux's number of the flag, on every machine that BIRD and WireGuard run on but MIPS and SPARC, where it
+/// is another harmless one (`include/uapi/asm-generic/fcntl.h`).
+const O_NONBLOCK: i32 = 0o4000;
 
 /// What changes when a file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +118,8 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
 
 /// The bytes, and the stamp from before they were read; `None` when it is another file by now.
 fn read(path: &Path, expected: &Metadata) -> io::Result<Option<(Vec<u8>, Metadata)>> {
-    let file = File::open(path)?;
+    // Somebody may have put a pipe there since the look, and opening one waits for a writer.
+    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if (metadata.dev(), metadata.ino()) != (expected.dev(), expected.ino()) {
         return Ok(None);

@@ -54,7 +54,9 @@ impl Store {
             restrict(&path)?;
             return Ok(super::Written::Unchanged);
         }
-        atomic::write(&path, format!("{}\n", secret.expose().trim()).as_bytes(), 0o600)?;
+        let written = atomic::write(&path, format!("{}\n", secret.expose().trim()).as_bytes(), 0o600);
+        self.attempts.write(&written);
+        written?;
         self.count(1);
         Ok(super::Written::Changed)
     }

@@ -78,8 +78,8 @@ impl Store {
             Err(error) if !synced.exists() => return Err(error.into()),
             _ => {}
         }
-        let removed = atomic::remove(&path)?;
-        let forgotten = atomic::remove(&synced)?;
+        let removed = self.remove_file(&path)?;
+        let forgotten = self.remove_file(&synced)?;
         self.count(u64::from(removed) + u64::from(forgotten));
         Ok(removed)
     }
@@ -188,7 +188,8 @@ impl Store {
         let path = self.path(&edit.place);
         let Some(synced) = read::text(&self.synced_path(&edit.place))? else { return Ok(()) };
         match (&edit.change, read::text(&path)?) {
-            (Change::Deleted, None) => {}
+            // An editor that renames the old file away is about to write a new one, and goes first.
+            (Change::Deleted, None) => return self.create(&path, &synced.text),
             (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
             _ => return Ok(()),
         }
@@ -318,7 +319,7 @@ impl Store {
 
     fn remove(&self, place: &Place) -> Result<bool, StoreError> {
         drop(self.writable()?);
-        let removed = atomic::remove(&self.path(place))?;
+        let removed = self.remove_file(&self.path(place))?;
         self.count(u64::from(removed));
         Ok(removed)
     }
@@ -333,12 +334,28 @@ impl Store {
         text: &str,
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        if let Some(parent) = path.parent() {
-            create_folder(parent, 0o755)?;
-        }
-        write(path, text.as_bytes(), 0o644)?;
+        let folder = path.parent().map_or(Ok(()), |parent| create_folder(parent, 0o755));
+        let written = folder.and_then(|()| write(path, text.as_bytes(), 0o644));
+        self.attempts.write(&written);
+        written?;
         self.count(1);
         Ok(())
+    }
+
+    fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        let created = atomic::create(path, text.as_bytes(), 0o644);
+        self.attempts.write(&created);
+        self.count(u64::from(created?));
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
+        let removed = atomic::remove(path);
+        // That a file is not there says nothing about whether there is room.
+        if removed.is_err() {
+            self.attempts.write(&removed);
+        }
+        removed
     }
 
     pub(super) fn count(&self, files: u64) {

@@ -28,7 +28,9 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
         Intent::Present(tunnel, _) => tunnel.endpoint.as_ref(),
         _ => None,
     };
-    let subject = Subject { endpoint, claims, ..subject(&key, Kind::MeshPeer, name, entry) };
+    let mut subject = Subject { endpoint, claims, ..subject(&key, Kind::MeshPeer, name, entry) };
+    let before = record::status_before(ctx, &subject).await;
+    subject.hands_off = entry.hands_off(before.phase == Phase::Paused).is_some();
     let plan = |look: &Look| planning::mesh(&world, entry, ctx.keepalive, &look.view());
     match round(ctx, &subject, due, plan).await {
         Ok(round) => conclude(ctx, &subject, entry, round, None).await,
@@ -113,7 +115,7 @@ async fn conclude<T>(
     round: Round,
     bird: Option<BirdFacts<'_>>,
 ) -> Outcome {
-    let settled = round.is_settled() && entry.paused.is_none();
+    let settled = round.is_settled() && !subject.hands_off;
     match &entry.intent {
         Intent::Absent if settled => {
             ctx.board.remove(subject.key);
@@ -121,7 +123,7 @@ async fn conclude<T>(
             return Outcome::Gone;
         }
         Intent::Present(..) if settled => {
-            let in_force = InForce { spec: entry.spec.clone(), overridden: None };
+            let in_force = InForce { spec: entry.spec.clone(), overridden: entry.exception() };
             record::in_force(ctx, subject, in_force, &round.steps).await;
         }
         _ => {}
@@ -134,7 +136,7 @@ async fn conclude<T>(
     let phase = status.phase;
     record::status(ctx, subject, &before, status).await;
     match phase {
-        _ if !settled && entry.paused.is_none() => Outcome::Failed,
+        _ if !settled && !subject.hands_off => Outcome::Failed,
         Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
         _ => Outcome::Settled(LATER),
     }
@@ -149,6 +151,7 @@ fn status<T>(
 ) -> StatusBody {
     let error = round.error();
     let missing = record::remaining(round, false);
+    let paused = entry.hands_off(before.phase == Phase::Paused);
     let link = round.look.kernel.owned_by(&entry.uid).next().map(|(_, link)| link);
     let peer = link.and_then(|link| link.wireguard.as_ref()?.peers.keys().next().copied());
     assess(&Facts {
@@ -156,7 +159,7 @@ fn status<T>(
         generation: entry.generation,
         acceptance: entry.acceptance.clone(),
         admin_state: entry.admin_state,
-        paused: entry.paused.as_deref(),
+        paused: paused.as_deref(),
         held: entry.held.as_deref(),
         tunnel: TunnelFacts { link, peer, missing: missing.as_deref(), error: error.as_deref() },
         name: round.look.name(endpoint),

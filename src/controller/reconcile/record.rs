@@ -1,14 +1,14 @@
 //! What is written about an object: its finalizer before the first step, what came into force after the
 //! last, and its status.
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument};
 use crate::plan::Plan;
 use crate::status::changed;
-use crate::store::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Written};
+use crate::store::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, StoreError, Written};
 use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
@@ -67,9 +67,7 @@ pub(super) async fn with_firewall(
     match ctx.disk(move |store| store.write_applied(&document)).await {
         Ok(Written::Changed) => journal(ctx, subject, steps),
         Ok(Written::Unchanged) => {}
-        Err(error) => {
-            warn!(object = %subject.key, error = %chain(&error), "what is in force could not be written down")
-        }
+        Err(error) => complain(subject, &error, "what is in force could not be written down"),
     }
 }
 
@@ -85,7 +83,7 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, steps: &[String])
     match removed {
         Ok(true) => journal(ctx, subject, steps),
         Ok(false) => {}
-        Err(error) => warn!(object = %subject.key, error = %chain(&error), "its record could not be removed"),
+        Err(error) => complain(subject, &error, "its record could not be removed"),
     }
 }
 
@@ -95,7 +93,7 @@ pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>, steps: &[Str
     match ctx.disk(move |store| store.remove_applied(kind, &name)).await {
         Ok(true) => journal(ctx, subject, steps),
         Ok(false) => {}
-        Err(error) => warn!(object = %subject.key, error = %chain(&error), "its record could not be removed"),
+        Err(error) => complain(subject, &error, "its record could not be removed"),
     }
 }
 
@@ -107,15 +105,26 @@ fn journal(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
 
 /// Remembers a status, and writes it when something in it changed that does not change by itself.
 pub(super) async fn status(ctx: &Context, subject: &Subject<'_>, before: &StatusBody, status: StatusBody) {
-    let write = changed(before, &status);
+    let write = changed(before, &status) || ctx.board.is_unwritten(subject.key);
     ctx.board.set(subject.key.clone(), status.clone());
     if !write {
         return;
     }
     let metadata = Metadata { generation: 0, ..metadata(subject) };
     let document = StatusDocument { api_version: ApiVersion::V1, kind: subject.kind, metadata, status };
-    if let Err(error) = ctx.disk(move |store| store.write_status(&document)).await {
-        warn!(object = %subject.key, error = %chain(&error), "the status could not be written");
+    let written = ctx.disk(move |store| store.write_status(&document)).await;
+    ctx.board.set_unwritten(subject.key, written.is_err());
+    if let Err(error) = written {
+        complain(subject, &error, "the status could not be written");
+    }
+}
+
+/// A full disk fails every write; the state directory's trouble is told once, elsewhere.
+fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
+    if error.is_transient() {
+        debug!(object = %subject.key, error = %chain(error), "{what}");
+    } else {
+        warn!(object = %subject.key, error = %chain(error), "{what}");
     }
 }
 

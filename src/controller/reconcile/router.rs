@@ -20,7 +20,7 @@ use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
 use crate::plan::kernel_view::Mark;
 use crate::plan::{Action, Plan, forwarding_blocked};
 use crate::status::{Acceptance, Conditions, Verdict};
-use crate::store::AppliedFirewall;
+use crate::store::{AppliedFirewall, AppliedOverride};
 
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -119,6 +119,8 @@ async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &m
     }
     let live = &round.look.bird.live.tree.fragments;
     let sessions = world.sessions.iter().filter_map(|(name, entry)| match &entry.intent {
+        // One that is paused, or may be, is left as it is.
+        _ if entry.paused.is_some() || entry.exception_unreadable => None,
         Intent::Present(session, text) if live.get(name.as_str()).is_some_and(|there| there != text) => {
             let protocols = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone()).collect();
             Some(ctx.committer.set_fragment(name.as_str(), Some(Fragment { text: text.clone(), protocols })))
@@ -167,7 +169,7 @@ async fn conclude(
     if settled && world.router.is_ok() {
         let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
         let steps: Vec<_> = round.steps.iter().cloned().chain(ctx.firewall.take_steps()).collect();
-        let in_force = InForce { spec, overridden: None };
+        let in_force = InForce { spec, overridden: world.router_documents.node_exception.clone() };
         record::with_firewall(ctx, subject, in_force, firewall_in_force(world, &round, &filter), &steps)
             .await;
     }
@@ -214,7 +216,8 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     };
     if settled && *acceptance == Acceptance::Valid && *generation > 0 {
         let spec = serde_json::to_value(spec).ok();
-        record::in_force(ctx, &subject, InForce { spec, overridden: None }, &[]).await;
+        let overridden = world.router_documents.policy_exception.clone();
+        record::in_force(ctx, &subject, InForce { spec, overridden }, &[]).await;
     }
     let before = record::status_before(ctx, &subject).await;
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
@@ -225,10 +228,16 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         observed_generation: *generation,
         phase,
         conditions: conditions.into_vec(),
+        overridden: fields(world.router_documents.policy_exception.as_ref()),
         last_error,
         ..StatusBody::default()
     };
     record::status(ctx, &subject, &before, status).await;
+}
+
+/// The fields that an override sets.
+fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
+    exception.map(|exception| exception.fields.clone()).unwrap_or_default()
 }
 
 fn accepted(acceptance: &Acceptance, conditions: &mut Conditions<'_>) -> Option<String> {
@@ -340,6 +349,7 @@ fn status(
         observed_generation: *generation,
         phase,
         conditions: conditions.into_vec(),
+        overridden: fields(world.router_documents.node_exception.as_ref()),
         last_steps: if round.steps.is_empty() { before.last_steps.clone() } else { round.steps.clone() },
         last_error,
         ..StatusBody::default()

@@ -17,7 +17,6 @@ use crate::model::{AdminState, ObjectName};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
-use crate::store::AppliedOverride;
 
 pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -29,8 +28,10 @@ pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) ->
         let _ = ctx.disk(move |store| store.remove_status(Kind::BgpSession, &name)).await;
         return Outcome::Gone;
     };
-    let subject = subject(&key, name, entry);
+    let mut subject = subject(&key, name, entry);
     let before = record::status_before(ctx, &subject).await;
+    subject.hands_off = entry.hands_off(before.phase == Phase::Paused).is_some();
+    let subject = subject;
     let plan = |look: &Look| planning::session(&world, name, entry, &look.view());
     match round(ctx, &subject, due, plan).await {
         Ok(round) => conclude(ctx, &subject, &world, entry, &before, round).await,
@@ -68,7 +69,7 @@ async fn conclude(
     before: &StatusBody,
     round: Round,
 ) -> Outcome {
-    let settled = round.is_settled() && entry.paused.is_none();
+    let settled = round.is_settled() && !subject.hands_off;
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
         Intent::Present(..) if settled => {
@@ -94,11 +95,6 @@ async fn conclude(
 }
 
 fn in_force(entry: &Entry<Session>, look: &Look) -> InForce {
-    let overridden = entry.reason.as_ref().map(|reason| AppliedOverride {
-        reason: reason.clone(),
-        expires_at: entry.expires_at,
-        fields: entry.overridden.keys().cloned().collect(),
-    });
     let mut spec = entry.spec.clone();
     if planning::endpoint(entry).is_some()
         && look.resolved.is_none()
@@ -106,7 +102,7 @@ fn in_force(entry: &Entry<Session>, look: &Look) -> InForce {
     {
         keep_endpoint(&mut spec, look);
     }
-    InForce { spec, overridden }
+    InForce { spec, overridden: entry.exception() }
 }
 
 /// A new endpoint whose name has no address yet is not in force; the old one is. Once the name has an
@@ -192,6 +188,7 @@ fn status(
         _ => (None, BTreeSet::new()),
     };
     let protocols = round.look.bird.protocols(&expected);
+    let paused = entry.hands_off(before.phase == Phase::Paused);
     let present = matches!(entry.intent, Intent::Present(..));
     let bird = BirdFacts {
         running: round.look.bird.is_running(),
@@ -207,7 +204,7 @@ fn status(
         generation: entry.generation,
         acceptance: acceptance(world, entry),
         admin_state: entry.admin_state,
-        paused: entry.paused.as_deref(),
+        paused: paused.as_deref(),
         held: entry.held.as_deref(),
         tunnel: TunnelFacts {
             link: link(entry, round),

@@ -1,14 +1,16 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Entry, Intent};
-use crate::document::{OverrideSpec, Spec};
+use crate::document::{self, DocumentError, Kind, OverrideSpec, Spec};
 use crate::effective::{FieldError, Merged, merge};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
-use crate::store::{AppliedDocument, Slot};
+use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
 
 /// The layers of one object put on top of each other: its document, its override, and, where these
 /// cannot be used, what `applied/` says was in force.
@@ -26,20 +28,61 @@ pub(crate) struct Layered<S> {
     pub(crate) overridden: BTreeMap<String, Value>,
     /// The override that is in force.
     pub(crate) exception: Option<OverrideSpec>,
+    /// Whether there is an override that cannot be read: it may say that nothing is to be written.
+    pub(crate) exception_unreadable: bool,
     /// Whether there is a document, valid or not.
     pub(crate) documented: bool,
     /// Whether the document is the operator's own.
     pub(crate) operator_owned: bool,
+    /// The texts that the layers come from, the uppermost first.
+    sources: Vec<Source>,
+}
+
+/// A text that a layer comes from, and where in it the specification's fields stand.
+#[derive(Debug, Clone)]
+struct Source {
+    path: PathBuf,
+    text: Arc<str>,
+    below: &'static [&'static str],
+}
+
+impl Source {
+    fn of<D>(stored: &Stored<D>, below: &'static [&'static str]) -> Self {
+        Self { path: stored.path.clone(), text: Arc::clone(&stored.text), below }
+    }
+
+    /// The error with its place in this text, when the text sets the field.
+    fn place(&self, field: &[&str], message: &str) -> Option<String> {
+        let path: Vec<&str> = self.below.iter().chain(field).copied().collect();
+        let error = DocumentError {
+            file: Some(self.path.clone()),
+            location: Some(document::locate(&self.text, &path)?),
+            field: field.join("."),
+            message: message.to_owned(),
+        };
+        Some(error.to_string())
+    }
+}
+
+/// What the layers of an object are looked at with.
+pub(crate) struct Beside<'a> {
+    /// The operator's exception.
+    pub(crate) exception: Option<&'a Slot<OverrideSpec>>,
+    /// Whether an exception that is not listed is none.
+    pub(crate) exceptions_complete: bool,
+    /// What is in force.
+    pub(crate) applied: Option<&'a AppliedDocument>,
+    /// Now.
+    pub(crate) now: Timestamp,
 }
 
 /// Puts the layers of one object on top of each other.
 pub(crate) fn layered<S: Spec>(
     name: &ObjectName,
     document: Option<&Slot<S>>,
-    exception: Option<&Slot<OverrideSpec>>,
-    applied: Option<&AppliedDocument>,
-    now: Timestamp,
+    beside: &Beside<'_>,
 ) -> Layered<S> {
+    let applied = beside.applied;
     let local = || Uid::local(S::KIND.folder(), name);
     let mut layers = Layered {
         spec: None,
@@ -48,57 +91,128 @@ pub(crate) fn layered<S: Spec>(
         acceptance: Acceptance::Valid,
         overridden: BTreeMap::new(),
         exception: None,
+        exception_unreadable: matches!(beside.exception, Some(Err(_))),
         documented: document.is_some(),
         operator_owned: false,
+        sources: Vec::new(),
     };
-    let Some(document) = document else { return layers };
+    if let Some(Ok(stored)) = beside.exception {
+        layers.sources.push(Source::of(stored, &["spec", "set"]));
+        layers.exception = Some(&stored.document.spec).filter(|it| it.in_force(beside.now)).cloned();
+    }
     match document {
-        Ok(stored) => {
+        None => {}
+        Some(Err(error)) => layers.fall_back(error.to_string(), applied),
+        Some(Ok(stored)) => {
             layers.uid = stored.document.uid();
             layers.generation = stored.document.metadata.generation;
             layers.operator_owned = stored.document.metadata.uid.is_none();
-            match merged(&stored.document.spec, exception, now) {
-                Ok((merged, exception)) => {
-                    layers.overridden = merged.overridden;
-                    layers.spec = Some(merged.spec);
-                    layers.exception = exception;
-                }
-                Err(why) => layers.fall_back(why, applied),
-            }
+            layers.sources.push(Source::of(stored, &["spec"]));
+            layers.put_on(&stored.document.spec, beside);
         }
-        Err(error) => layers.fall_back(error.to_string(), applied),
     }
     layers
 }
 
-fn merged<S: Spec>(
-    spec: &S,
-    exception: Option<&Slot<OverrideSpec>>,
-    now: Timestamp,
-) -> Result<(Merged<S>, Option<OverrideSpec>), String> {
-    let exception = match exception {
-        None => None,
-        Some(Ok(stored)) => Some(stored.document.spec.clone()).filter(|exception| exception.in_force(now)),
-        Some(Err(error)) => return Err(error.to_string()),
-    };
-    let none = serde_json::Map::new();
-    let patch = exception.as_ref().map_or(&none, |exception| &exception.set);
-    let merged = merge(spec, patch).map_err(|error: FieldError| format!("override: {error}"))?;
-    Ok((merged, exception))
-}
-
 impl<S: Spec> Layered<S> {
+    /// Puts the override on top of the document.
+    fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
+        match (beside.exception, in_force_before(beside)) {
+            (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
+            // Without one in force before, or when that has ended, the document alone is what is good.
+            (Some(Err(error)), None) if beside.applied.is_some() => {
+                self.take(merge(spec, &Map::new()));
+                self.acceptance = Acceptance::Invalid(error.to_string());
+            }
+            (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
+            // Nobody knows whether one was removed, or one was there that took the object down.
+            (None, before)
+                if !beside.exceptions_complete && (before.is_some() || beside.applied.is_none()) =>
+            {
+                let why = "the overrides cannot be listed; what is in force stays".to_owned();
+                self.fall_back(why, beside.applied);
+            }
+            _ => match self.merged(spec) {
+                Ok(merged) => self.take(Ok(merged)),
+                Err(error) => self.fall_back(self.placed(&error), beside.applied),
+            },
+        }
+        self.fill_before(spec);
+    }
+
+    /// The document with the override on top of it.
+    fn merged(&self, spec: &S) -> Result<Merged<S>, FieldError> {
+        let Some(exception) = &self.exception else { return merge(spec, &Map::new()) };
+        if exception.paused && !matches!(S::KIND, Kind::BgpSession | Kind::MeshPeer) {
+            let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share \
+                          their files with every session";
+            return Err(FieldError::new("spec.paused", reason));
+        }
+        let mut patch = exception.set.clone();
+        let enabled = patch.get("adminState").is_some_and(|state| state == "Enabled");
+        if patch.get("adminState").is_some_and(|state| state == "Absent") {
+            let reason =
+                "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
+            return Err(FieldError::new("spec.adminState", reason));
+        }
+        // What the Control Plane wants removed is removed, also when an override has taken it down already.
+        let leaving = serde_json::to_value(spec).is_ok_and(|spec| spec["adminState"] == "Absent");
+        if leaving && !enabled {
+            patch.remove("adminState");
+        }
+        merge(spec, &patch)
+    }
+
+    /// What is overridden, with what the document says of it, when that is not known yet.
+    fn fill_before(&mut self, spec: &S) {
+        let document = serde_json::to_value(spec).unwrap_or_default();
+        for (field, before) in self.overridden.iter_mut().filter(|(_, before)| before.is_null()) {
+            let path = field.strip_prefix("spec").unwrap_or(field).replace('.', "/");
+            *before = document.pointer(&path).cloned().unwrap_or_default();
+        }
+    }
+
+    fn take(&mut self, merged: Result<Merged<S>, FieldError>) {
+        match merged {
+            Ok(merged) => (self.spec, self.overridden) = (Some(merged.spec), merged.overridden),
+            Err(error) => self.acceptance = Acceptance::Invalid(error.to_string()),
+        }
+    }
+
+    /// An error about a field, with file, line and column of what set it.
+    pub(crate) fn placed(&self, error: &FieldError) -> String {
+        let field: Vec<&str> = error.field.split('.').skip(1).collect();
+        let message = error.to_string();
+        let whole = || self.sources.iter().find_map(|source| source.place(&[], &message));
+        let set_by = self.sources.iter().find_map(|source| source.place(&field, &message));
+        set_by.or_else(whole).unwrap_or(message)
+    }
+
     /// Goes by what was in force, and says why.
     pub(crate) fn fall_back(&mut self, why: String, applied: Option<&AppliedDocument>) {
         self.acceptance = Acceptance::Invalid(why);
         self.overridden = BTreeMap::new();
-        let spec = applied.and_then(|applied| applied.applied.spec.clone());
+        let body = applied.map(|applied| &applied.applied);
+        let spec = body.and_then(|body| body.spec.clone());
         self.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
+        if let Some(before) = body.and_then(|body| body.overridden.as_ref()) {
+            self.overridden = before.fields.iter().map(|field| (field.clone(), Value::Null)).collect();
+            let paused = self.exception.as_ref().is_some_and(|exception| exception.paused);
+            let (reason, expires_at) = (before.reason.clone(), before.expires_at);
+            self.exception = Some(OverrideSpec { reason, expires_at, paused, set: Map::new() });
+        }
     }
 
     /// Why nothing is written for this object, when the operator says so.
     pub(crate) fn paused(&self) -> Option<String> {
         self.exception.as_ref().filter(|exception| exception.paused).map(|exception| exception.reason.clone())
+    }
+
+    /// The override, for the record of what is in force.
+    pub(crate) fn applied_override(&self) -> Option<AppliedOverride> {
+        let exception = self.exception.as_ref()?;
+        let (reason, expires_at) = (exception.reason.clone(), exception.expires_at);
+        Some(AppliedOverride { reason, expires_at, fields: self.overridden.keys().cloned().collect() })
     }
 
     /// The entry of the object in the world, once it is known what is to be done about it.
@@ -121,8 +235,15 @@ impl<S: Spec> Layered<S> {
             acceptance: self.acceptance,
             overridden: self.overridden,
             held,
+            exception_unreadable: self.exception_unreadable,
             documented: self.documented,
             operator_owned: self.operator_owned,
         }
     }
+}
+
+/// The override that shaped what is in force, unless it has ended.
+fn in_force_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
+    let before = beside.applied?.applied.overridden.as_ref()?;
+    before.expires_at.is_none_or(|end| beside.now < end).then_some(before)
 }

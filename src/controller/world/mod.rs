@@ -20,10 +20,10 @@ use crate::model::{AdminState, ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 use crate::status::{Acceptance, Origins};
-use crate::store::Snapshot;
+use crate::store::{AppliedOverride, Snapshot};
 use crate::wire::Rejected;
 
-pub(crate) use layered::{Layered, layered};
+pub(crate) use layered::{Beside, Layered, layered};
 pub(crate) use router::single;
 pub use sessions::claims_of;
 
@@ -127,6 +127,10 @@ pub struct RouterDocuments {
     pub node: (Acceptance, Option<crate::document::NodeSpec>, u64),
     /// Whether the policy was accepted, and its specification in force.
     pub policy: (Acceptance, RoutingPolicySpec, u64),
+    /// The override of the node that is in force.
+    pub node_exception: Option<AppliedOverride>,
+    /// The override of the policy that is in force.
+    pub policy_exception: Option<AppliedOverride>,
 }
 
 /// Drained or not.
@@ -165,6 +169,8 @@ pub struct Entry<T> {
     pub paused: Option<String>,
     /// The removal waits: why.
     pub held: Option<String>,
+    /// Whether there is an override that cannot be read: what was paused stays so.
+    pub exception_unreadable: bool,
     /// Whether there is a document.
     pub documented: bool,
     /// Whether the document is the operator's own.
@@ -182,6 +188,21 @@ pub enum Intent<T> {
     Stay,
 }
 
+impl<T> Entry<T> {
+    /// The override that shapes the object, for the record of what is in force.
+    pub(crate) fn exception(&self) -> Option<AppliedOverride> {
+        let fields = self.overridden.keys().cloned().collect();
+        self.reason.clone().map(|reason| AppliedOverride { reason, expires_at: self.expires_at, fields })
+    }
+
+    /// Why nothing is written. An override that cannot be read may be the one that says so, so what was
+    /// `paused` stays so until it is known to be no longer.
+    pub(crate) fn hands_off(&self, paused: bool) -> Option<String> {
+        let doubtful = paused && self.exception_unreadable;
+        self.paused.clone().or_else(|| doubtful.then(|| "its override cannot be read".to_owned()))
+    }
+}
+
 impl World {
     /// Makes the world of this moment.
     pub fn build(inputs: &Inputs<'_>) -> Self {
@@ -196,7 +217,12 @@ impl World {
             Err(why) => Err(why.clone()),
         };
         let sessions = sessions::sessions(&parts, &router);
-        let ends = sessions.values().filter_map(|entry| entry.expires_at).filter(|end| *end > inputs.now);
+        let exceptions = inputs.snapshot.overrides.values().filter_map(|slot| slot.as_ref().ok());
+        let ends = exceptions.filter_map(|stored| stored.document.spec.expires_at);
+        // What is in force may outlive its file, when that cannot be read, and ends all the same.
+        let held = inputs.snapshot.applied.values();
+        let held = held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
+        let ends = ends.chain(held).filter(|end| *end > inputs.now);
         let changes_at = ends.chain(maintenance_at).min();
         let policy = &documents.policy.1;
         let servers = policy.rpki.servers.len();
@@ -314,6 +340,17 @@ impl Parts<'_> {
         self.with_input(router, |renderer, input| {
             renderer.session(session, input, &class).map_err(|error| error.to_string())
         })
+    }
+}
+
+/// What an object's document is looked at with.
+fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> {
+    let (snapshot, key) = (inputs.snapshot, (kind, name.clone()));
+    Beside {
+        exception: snapshot.overrides.get(&key),
+        exceptions_complete: snapshot.overrides_complete,
+        applied: snapshot.applied.get(&key).map(|stored| &stored.document),
+        now: inputs.now,
     }
 }
 

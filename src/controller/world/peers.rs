@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Inputs, Intent, Layered, layered};
+use super::{Entry, Inputs, Intent, Layered, beside, layered};
 use crate::controller::guard;
 use crate::document::{IbgpPeerSpec, MeshPeerSpec, Spec};
 use crate::effective::{FieldError, InternalNeighbour, MeshTunnel, Router};
@@ -49,10 +49,7 @@ fn entries<S: Spec, T>(
     let limit = inputs.config.guard.max_removals;
     let held = guard::held(&absent, inputs.approved, in_force().count(), limit, inputs.snapshot.complete);
     let entry = |name: &ObjectName| {
-        let key = (S::KIND, name.clone());
-        let applied = inputs.snapshot.applied.get(&key).map(|stored| &stored.document);
-        let layers =
-            layered::<S>(name, documents.get(name), inputs.snapshot.overrides.get(&key), applied, inputs.now);
+        let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         let waits = held.keys.contains(name).then(|| held.why.to_owned());
         entry(name, layers, waits, router_known, &off, &wanted)
     };
@@ -83,7 +80,7 @@ fn entry<S: Spec, T>(
         Some(spec) => match wanted(name, &layers, spec) {
             Ok(object) => Intent::Present(Box::new(object), String::new()),
             Err(error) => {
-                layers.acceptance = Acceptance::Invalid(error.to_string());
+                layers.acceptance = Acceptance::Invalid(layers.placed(&error));
                 Intent::Stay
             }
         },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Inputs, Maintenance, RouterDocuments, layered, maintenance_document, node_uid};
+use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, layered, maintenance_document, node_uid};
 use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
 use crate::effective::Router;
 use crate::model::{InterfaceName, ObjectName};
@@ -19,18 +19,11 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 
 pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let snapshot = inputs.snapshot;
-    let name = single(Kind::Node);
-    let node =
-        layered::<NodeSpec>(&name, snapshot.node.as_ref(), None, applied(inputs, Kind::Node), inputs.now);
-    let name = single(Kind::RoutingPolicy);
-    let policy_slot = snapshot.policy.as_ref();
-    let policy = layered::<RoutingPolicySpec>(
-        &name,
-        policy_slot,
-        None,
-        applied(inputs, Kind::RoutingPolicy),
-        inputs.now,
-    );
+    let node: Layered<NodeSpec> =
+        layered(&single(Kind::Node), snapshot.node.as_ref(), &beside(inputs, Kind::Node));
+    let policy: Layered<RoutingPolicySpec> =
+        layered(&single(Kind::RoutingPolicy), snapshot.policy.as_ref(), &beside(inputs, Kind::RoutingPolicy));
+    let (node_exception, policy_exception) = (node.applied_override(), policy.applied_override());
     let refused = inputs.refused;
     let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {
         (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),
@@ -43,7 +36,13 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     RouterDocuments {
         node: (node_accepted, configured_node(inputs, node.spec), node.generation),
         policy: (policy_accepted, policy.spec.unwrap_or_default(), policy.generation),
+        node_exception,
+        policy_exception,
     }
+}
+
+fn beside<'a>(inputs: &Inputs<'a>, kind: Kind) -> Beside<'a> {
+    super::beside(inputs, kind, &single(kind))
 }
 
 pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a AppliedDocument> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Intent, Layered, Parts, layered, present};
+use super::{Entry, Intent, Layered, Parts, beside, layered, present};
 use crate::controller::guard;
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Claim, Claimant, Defaults, MeshTunnel, Router, Session, conflicts};
@@ -98,7 +98,7 @@ fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectNa
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
     let document = snapshot.sessions.get(name);
-    let mut layers = layered(name, document, snapshot.overrides.get(&key), applied, parts.inputs.now);
+    let mut layers = layered(name, document, &beside(parts.inputs, KIND, name));
     let refused =
         parts.inputs.refused.sessions.iter().find(|r| refused_name(parts, r).as_ref() == Some(name));
     if let Some(rejected) = refused {
@@ -146,7 +146,7 @@ impl Candidate {
         let filled = spec.filled(router, &defaults);
         if filled.admin_state == AdminState::Enabled {
             let session = Session::resolve(name, &self.layers.uid, &filled, router, parts.inputs.secrets);
-            self.session = Some(session.map_err(|error| error.to_string())?);
+            self.session = Some(session.map_err(|error| self.layers.placed(&error))?);
         }
         self.spec = Some(filled);
         Ok(())

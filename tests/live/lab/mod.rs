@@ -5,6 +5,7 @@ pub(crate) mod bird;
 pub(crate) mod control_plane;
 pub(crate) mod dns;
 pub(crate) mod frr;
+pub(crate) mod hands;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;
 pub(crate) mod router;

@@ -122,20 +122,12 @@ impl World {
 }
 
 impl World {
-    /// The status document of an object, as `sessions/wg_1` or `policy`.
-    pub(crate) fn status(&self, object: &str) -> Result<Value, String> {
-        let file = self.router.path(&format!("state/status/{object}.yaml"));
-        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let value: Value = moenet_agent::document::parse_value(&text).map_err(|error| error.to_string())?;
-        Ok(value["status"].clone())
-    }
-
     /// Waits until a condition of an object has a status and a reason, and returns its message.
     #[track_caller]
     pub(crate) fn wait_condition(&self, object: &str, about: &str, status: &str, reason: &str) -> String {
         let mut message = String::new();
         wait_until(&format!("{object}: {about} is {status}, {reason}"), 60, || {
-            let found = self.status(object)?;
+            let found = self.status(object);
             let conditions = found["conditions"].as_array().ok_or("no conditions")?;
             let condition = conditions.iter().find(|c| c["type"] == about).ok_or(format!("{found}"))?;
             message = condition["message"].as_str().unwrap_or_default().into();

@@ -1,0 +1,257 @@
+//! Edits in place of what the Control Plane's sync wrote, and documents of the operator's own.
+
+use crate::lab::control_plane::Answer;
+use crate::lab::hands::{Untouched, document_of, mtu_exception, override_of};
+use crate::lab::wait_until;
+use crate::lab::world::{World, interface, session};
+use std::os::unix::fs::MetadataExt as _;
+
+fn control_plane_is_away(world: &World) {
+    for endpoint in ["sessions", "config", "bird-config", "mesh"] {
+        let down = Answer::Text { status: 503, kind: "text/plain", body: "down".into() };
+        world.control_plane.answer(endpoint, down);
+    }
+}
+
+fn control_plane_is_back(world: &World) {
+    world.control_plane.answer("config", Answer::Json(crate::lab::router::node()));
+    world.control_plane.answer("bird-config", Answer::Json(crate::lab::router::policy()));
+    world.control_plane.answer("mesh", Answer::Json(serde_json::json!({"peers": []})));
+    world.control_plane.sessions(&world.sessions());
+}
+
+/// The edit is an override, the document is as the sync left it, and log, status and history say so.
+fn assert_kept(world: &World, number: u32, synced: &str, words: &[&str]) {
+    let file = override_of(number);
+    for word in words.iter().chain(&["reason: edited in place"]) {
+        world.wait_file(&file, word);
+    }
+    wait_until("the document is put back", 20, || {
+        let now = world.read(&document_of(number));
+        if now == synced { Ok(()) } else { Err(now) }
+    });
+    wait_until("the history has the edit, by its author, and nothing is left to commit", 30, || {
+        let log = world.git("log --format='%an: %s' -- overrides");
+        let subject = format!("root: Keep an edit of {} as an override", document_of(number));
+        crate::lab::contains(&log, &subject)?;
+        let status = world.git("status --porcelain");
+        if status.is_empty() { Ok(()) } else { Err(status) }
+    });
+    world.wait_log("edited in place: the change is kept as an override");
+    wait_until("the status says so", 30, || {
+        let overridden = world.session_status(number)["overridden"].to_string();
+        crate::lab::contains(&overridden, "spec.tunnel.mtu")
+    });
+}
+
+#[test]
+fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
+    let world = World::converged(1);
+    world.wait_polls("sessions", 1);
+    let (document, synced, ages) = (document_of(1), world.read(&document_of(1)), world.ages());
+    world.replace(&document, "mtu: 1420", "mtu: 1380");
+    world.wait_mtu(1, 1380);
+    assert_kept(&world, 1, &synced, &["mtu: 1380"]);
+    world.replace(&document, "description: AS4242421001", "description: on loan");
+    world.replace(&document, "policy: full", "policy: downstream");
+    world.wait_file(&override_of(1), "policy: downstream");
+    assert_kept(&world, 1, &synced, &["mtu: 1380", "description: on loan", "policy: downstream"]);
+
+    // The Control Plane goes on, and what the operator did not touch follows it.
+    let mut moved = session(1, &world.neighbours[0]);
+    moved["mtu"] = 1340.into();
+    moved["policy"] = "peer".into();
+    moved["extensions"] = serde_json::json!(["mp-bgp", "extended-nexthop"]);
+    world.control_plane.sessions(&[moved]);
+    world.wait_file(&document, "policy: peer");
+    world.wait_polls("sessions", 2);
+    world.wait_mtu(1, 1380);
+    world.wait_file(&format!("applied/{document}"), "policy: downstream");
+    assert_eq!(world.ages(), ages, "nothing of this resets a session");
+}
+
+#[test]
+fn an_edit_is_kept_though_the_agent_is_down_and_the_control_plane_away() {
+    let mut world = World::converged(2);
+    world.wait_polls("sessions", 1);
+    let (one, two, ages) = (world.read(&document_of(1)), world.read(&document_of(2)), world.ages());
+    control_plane_is_away(&world);
+    world.wait_polls("sessions", 1);
+    world.replace(&document_of(1), "mtu: 1420", "mtu: 1380");
+    world.wait_mtu(1, 1380);
+    assert_kept(&world, 1, &one, &["mtu: 1380"]);
+    world.router.kill_agent();
+    world.in_state(&format!("sed -i 's/mtu: 1420/mtu: 1340/' {}", document_of(2)));
+    world.router.start_agent();
+    world.wait_mtu(2, 1340);
+    assert_kept(&world, 2, &two, &["mtu: 1340"]);
+    control_plane_is_back(&world);
+    world.wait_polls("sessions", 2);
+    world.wait_mtu(1, 1380);
+    world.wait_mtu(2, 1340);
+    assert_eq!(world.ages(), ages);
+}
+
+#[test]
+fn an_edit_of_the_policy_in_place_is_in_force_and_one_broken_override_holds_up_no_other_document() {
+    let world = World::converged(2);
+    world.wait_polls("bird-config", 1);
+    let policy = world.read("policy.yaml");
+    world.replace("policy.yaml", "asPathMaxLen: 10", "asPathMaxLen: 7");
+    let bird = format!("grep -r . {}", world.router.path("bird/moenet").display());
+    wait_until("the policy is in force", 30, || {
+        crate::lab::contains(&world.router.inside.try_shell(&bird)?, "MOE_MAX_PATH = 7")
+    });
+    world.wait_file("overrides/policy.yaml", "reason: edited in place");
+    assert_eq!(world.read("policy.yaml"), policy);
+
+    // An edit cannot join an override that cannot be read; it waits, and all else goes on.
+    world.write(&override_of(1), "spec: {reason: [");
+    world.replace(&document_of(1), "mtu: 1420", "mtu: 1380");
+    world.wait_log("an edit cannot be kept");
+    let mut sessions = world.sessions();
+    sessions[1]["mtu"] = 1400.into();
+    world.control_plane.sessions(&sessions);
+    world.wait_mtu(2, 1400);
+    world.wait_polls("sessions", 3);
+    assert_eq!(world.log().matches("an edit cannot be kept").count(), 1, "said once");
+    world.write(&override_of(1), &mtu_exception(1, 1360));
+    world.wait_mtu(1, 1380);
+    world.wait_file(&override_of(1), "reason: lab; edited in place");
+}
+
+#[test]
+fn a_deleted_document_of_the_sync_comes_back_and_nothing_is_torn_down() {
+    let mut world = World::converged(2);
+    world.wait_phase(1, "Established");
+    world.wait_phase(2, "Established");
+    world.wait_polls("sessions", 2);
+    let files = [document_of(1), "policy.yaml".into(), "node.yaml".into()];
+    let before: Vec<String> = files.iter().map(|file| world.read(file)).collect();
+    let back = |world: &World| {
+        wait_until("the documents are back", 30, || {
+            for (file, before) in files.iter().zip(&before) {
+                let now = std::fs::read_to_string(world.state(file)).map_err(|error| error.to_string())?;
+                if now != *before {
+                    return Err(now);
+                }
+            }
+            Ok(())
+        });
+    };
+    let untouched = Untouched::since_now(&world);
+    control_plane_is_away(&world);
+    for file in &files {
+        world.remove(file);
+    }
+    back(&world);
+    world.wait_log("the Control Plane's document was put back");
+    untouched.assert(&world);
+    world.router.kill_agent();
+    for file in &files {
+        world.remove(file);
+    }
+    world.router.start_agent();
+    back(&world);
+    control_plane_is_back(&world);
+    world.wait_polls("sessions", 3);
+    untouched.assert_across_restart(&world);
+}
+
+/// As somebody with a taste of their own writes it, on a machine that ends lines with CR LF.
+fn own(world: &World) -> String {
+    let neighbour = &world.neighbours[1];
+    let text = format!(
+        "# peering with a friend, agreed on IRC\n---\napiVersion:   moenet.work/v1\nkind: BgpSession\nmetadata:   {{ \
+         name: 'friend' }}   # no uid\nspec:\n        asn: 0x{:x}\n        tunnel:\n              interface: \
+         \"{}\"\n              publicKey: {}\n              endpoint: 192.0.2.18:51820\n              mtu: 1_420\n\n\n\
+         \n        address: {{peerLinkLocal: 'FE80:0::1:2'}}\n...\n",
+        neighbour.asn,
+        interface(2),
+        neighbour.keys.public
+    );
+    text.replace("mtu: 1_420", "mtu: 1420").replace('\n', "\r\n")
+}
+
+#[test]
+fn an_operators_own_document_is_run_and_stays_as_it_is_to_the_byte() {
+    let mut world = World::new(2);
+    world.control_plane.sessions(&world.sessions()[..1]);
+    std::fs::create_dir_all(world.state("sessions")).unwrap();
+    let text = own(&world);
+    world.write("sessions/friend.yaml", &text);
+    world.router.start_agent();
+    world.wait_established();
+    let ages = world.ages();
+    let inode = |world: &World| {
+        let metadata = world.state("sessions/friend.yaml").metadata().unwrap();
+        (metadata.ino(), metadata.mtime_nsec(), metadata.ctime_nsec())
+    };
+    let before = inode(&world);
+    world.wait_polls("sessions", 2);
+    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(2)));
+    world.wait_mtu(2, 1420);
+    world.router.kill_agent();
+    world.router.start_agent();
+    world.wait_polls("sessions", 2);
+    assert_eq!((world.read("sessions/friend.yaml"), inode(&world)), (text, before));
+    assert_eq!(world.ages(), ages);
+    world.remove("sessions/friend.yaml");
+    wait_until("the session is gone", 30, || world.has_no_link(2));
+    world.has_link(1).unwrap();
+}
+
+#[test]
+fn deleting_many_documents_of_ones_own_waits_for_approval() {
+    let world = World::converged(1);
+    let document = |number: u32| {
+        format!(
+            "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: own{number}}}\nspec:\n  asn: {}\n  \
+             tunnel: {{interface: {}, publicKey: {}}}\n  address: {{peerLinkLocal: 'fe80::9:{number}'}}\n",
+            4_242_421_000 + number,
+            interface(number),
+            crate::lab::wireguard::KeyPair::new().public
+        )
+    };
+    for number in 11..=14 {
+        world.write(&format!("sessions/own{number}.yaml"), &document(number));
+    }
+    wait_until("they are there", 40, || (11..=14).try_for_each(|number| world.has_link(number)));
+    let ages = world.ages();
+    world.in_state("rm sessions/own*.yaml");
+    wait_until("the removals are held", 30, || {
+        crate::lab::contains(&world.router.api("", "/status").1, "approve")
+    });
+    world.wait_polls("sessions", 2);
+    (11..=14).try_for_each(|number| world.has_link(number)).unwrap();
+    let (agent, config) = (crate::lab::router::agent_program(), world.router.path("config.yaml"));
+    world.router.inside.shell(&format!("{} --config {} approve", agent.display(), config.display()));
+    wait_until("they are gone", 40, || (11..=14).try_for_each(|number| world.has_no_link(number)));
+    assert_eq!(world.ages(), ages);
+}
+
+#[test]
+fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stays_up() {
+    let world = World::converged(1);
+    world.wait_phase(1, "Established");
+    world.wait_polls("sessions", 2);
+    let synced = world.read(&document_of(1));
+    let untouched = Untouched::since_now(&world);
+    let copy = synced.replace(&interface(1), "wg_copy").replace("21001", "21999");
+    world.write("sessions/wg_copy.yaml", &copy);
+    wait_until("the copy is refused", 30, || {
+        let status = world.status("sessions/wg_copy").to_string();
+        crate::lab::contains(&status, "wg_copy.yaml:")?;
+        crate::lab::contains(&status, &format!("it is that of {}", interface(1)))
+    });
+    world.wait_polls("sessions", 2);
+    assert_eq!(world.read("sessions/wg_copy.yaml"), copy, "the operator's file is not written over");
+    world.remove("sessions/wg_copy.yaml");
+    untouched.assert(&world);
+
+    let without: String = synced.split_inclusive('\n').filter(|line| !line.contains("uid:")).collect();
+    world.write(&document_of(1), &without);
+    world.wait_polls("sessions", 3);
+    world.has_link(1).unwrap();
+    assert_eq!(world.ages(), untouched.ages);
+}

@@ -252,7 +252,8 @@ spec:
         assert_eq!(at(&["spec", "tunnel", "mtu"]), Some((15, 10)));
         assert_eq!(at(&["kind"]), Some((2, 7)));
         assert_eq!(at(&["spec", "tunnel"]), Some((12, 5)));
-        assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 5)));
+        // Of a list in block style: its first item, behind the dash.
+        assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 7)));
         assert_eq!((at(&["spec", "mtu"]), at(&["spec", "asn", "x"])), (None, None));
         assert_eq!(locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]), Some((1, 18)));
         assert_eq!(

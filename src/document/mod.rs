@@ -9,7 +9,7 @@ mod envelope;
 mod schema;
 pub mod v1;
 
-pub use codec::{DocumentError, parse, parse_value, to_yaml};
+pub use codec::{DocumentError, parse, parse_list, parse_value, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
 pub(crate) use schema::with_nearest;
 pub use schema::{schema, status_schema};

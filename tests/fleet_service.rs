@@ -191,6 +191,35 @@ async fn the_operator_wins_over_what_was_reported_before() {
 }
 
 #[tokio::test]
+async fn a_list_of_two_thousand_sessions_is_served_and_edits_of_it_are_followed() {
+    let fleet = fleet();
+    let session = |n: u32| {
+        let asn = 4_242_420_000 + n;
+        format!(
+            "  - uuid: 00000000-0000-4000-8000-{n:012}\n    asn: {asn}\n    status: 4\n    ipv6LinkLocal: fe80::{n:x}\n    \
+             mtu: 1420\n    interface: wg_{asn}\n    endpoint: peer-{n}.example.com:51820\n    description: a peer\n    \
+             credential: {{publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=}}\n"
+        )
+    };
+    let text: String = (0..2000).map(session).collect();
+    fs::write(fleet.path("sessions.yaml"), format!("sessions:\n{text}")).unwrap();
+    assert!(
+        fs::metadata(fleet.path("sessions.yaml")).unwrap().len() > 256 * 1024,
+        "no larger than a document"
+    );
+    assert_eq!(fleet.served().await.len(), 2000);
+    for n in [0, 1999] {
+        assert_eq!(fleet.modify(&format!("00000000-0000-4000-8000-{n:012}"), 1, None).await, 200);
+    }
+    assert_eq!(fleet.served().await.iter().filter(|(_, status)| *status == 1).count(), 2);
+    // By now the list is not parsed anew for each request; an edit that keeps its length is seen all the same.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(fleet.served().await.len(), 2000);
+    fleet.edit("sessions.yaml", "fe80::7cf", "fe80::aaa");
+    assert_eq!(fleet.get("sessions").await.1["sessions"][1999]["ipv6LinkLocal"], "fe80::aaa");
+}
+
+#[tokio::test]
 async fn heartbeat_and_report_are_kept_and_shown() {
     let fleet = fleet();
     let ok = (200, json!({"status": "ok"}));

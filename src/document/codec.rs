@@ -10,6 +10,12 @@ use super::{ApiVersion, Document, Kind, Spec};
 /// The largest document that is read, in bytes. Real ones are below 4 KiB.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// The largest file that lists all sessions of a router, in bytes; a session takes about 400.
+const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
+/// So many scalars, sequences and mappings may such a file hold: what fits into it without tricks. The
+/// library's own bounds are for one document (250 000), and a list of twenty thousand sessions is longer.
+const MAX_LIST_NODES: usize = 2_000_000;
+
 /// Why a text is no valid document: where, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", self.place())]
@@ -95,8 +101,25 @@ fn check_head(head: &Head, wanted: Kind) -> Result<(), DocumentError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
-    if text.len() > MAX_BYTES {
-        return Err(DocumentError::whole(format!("larger than {MAX_BYTES} bytes, which no document is")));
+    parse_within(text, MAX_BYTES, serde_yaml::options! { with_snippet: false })
+}
+
+/// As [`parse_value`], for a file that lists all sessions of a router and may be much longer.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_list<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
+    let budget = serde_yaml::budget! { max_nodes: MAX_LIST_NODES, max_events: 3 * MAX_LIST_NODES };
+    parse_within(text, MAX_LIST_BYTES, serde_yaml::options! { with_snippet: false, budget: budget })
+}
+
+fn parse_within<T: DeserializeOwned>(
+    text: &str,
+    max_bytes: usize,
+    options: serde_yaml::Options,
+) -> Result<T, DocumentError> {
+    if text.len() > max_bytes {
+        return Err(DocumentError::whole(format!("larger than {max_bytes} bytes, which no document is")));
     }
     if text.trim().is_empty() {
         return Err(DocumentError::whole("the file is empty"));
@@ -105,7 +128,6 @@ pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> 
         return Err(DocumentError::whole("holds NUL bytes: half-written, or not text"));
     }
     let mut field = String::new();
-    let options = serde_yaml::options! { with_snippet: false };
     let parsed = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
         serde_path_to_error::deserialize(de).map_err(|error| {
             field = error.path().to_string();

@@ -10,7 +10,7 @@ mod schema;
 pub mod v1;
 
 pub(crate) use codec::locate;
-pub use codec::{DocumentError, parse, parse_value, to_yaml};
+pub use codec::{DocumentError, parse, parse_list, parse_value, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
 pub(crate) use schema::with_nearest;
 pub use schema::{schema, status_schema};

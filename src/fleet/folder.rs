@@ -3,10 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::parsed::{Parsed, ReadError};
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -71,15 +73,15 @@ impl Folder {
     }
 
     /// The answer to a `GET`, as the files have it: an object that holds the call's key.
-    pub(super) fn answer(&self, call: Call) -> Result<Map<String, Value>, ApiError> {
+    pub(super) fn answer(&self, call: Call, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
         let (file, map) = match call {
             Call::Config => {
                 let node = self.router_file()?.node.unwrap_or_default();
-                ("router.yaml", Map::from_iter([("node".to_owned(), node)]))
+                ("router.yaml", Arc::new(Map::from_iter([("node".to_owned(), node)])))
             }
-            Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml")?),
-            Call::BirdConfig => ("bird-config.yaml", self.mapping("bird-config.yaml")?),
-            _ => ("sessions.yaml", self.mapping("sessions.yaml")?),
+            Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml", parsed)?),
+            Call::BirdConfig => ("bird-config.yaml", self.mapping("bird-config.yaml", parsed)?),
+            _ => ("sessions.yaml", self.mapping("sessions.yaml", parsed)?),
         };
         let Some((key, array)) = answer_key(call) else { return Ok(map) };
         match map.get(key) {
@@ -102,18 +104,24 @@ impl Folder {
         })
     }
 
-    fn mapping(&self, file: &str) -> Result<Map<String, Value>, ApiError> {
-        let text = self.text(file)?;
-        parse_value(&text).map_err(|error| ApiError::internal(error.in_file(&self.shown(file)).to_string()))
+    fn mapping(&self, file: &str, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
+        parsed.mapping(&self.path.join(file)).map_err(|error| match error {
+            ReadError::Io(error) => self.unreadable(file, &error),
+            ReadError::Document(error) => ApiError::internal(error.in_file(&self.shown(file)).to_string()),
+        })
     }
 
     fn text(&self, file: &str) -> Result<String, ApiError> {
-        fs::read_to_string(self.path.join(file)).map_err(|error| match error.kind() {
+        fs::read_to_string(self.path.join(file)).map_err(|error| self.unreadable(file, &error))
+    }
+
+    fn unreadable(&self, file: &str, error: &io::Error) -> ApiError {
+        match error.kind() {
             io::ErrorKind::NotFound => {
                 ApiError::not_found(format!("{} does not exist", self.shown(file).display()))
             }
             _ => self.wrong(file, error.to_string()),
-        })
+        }
     }
 
     /// A file's name below the fleet's directory, whose own place is nobody's business.

@@ -3,6 +3,7 @@
 //! force at once; a file that does not parse is an error to the router, which keeps what it has.
 
 mod folder;
+mod parsed;
 mod reported;
 mod service;
 

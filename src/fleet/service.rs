@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::folder::Folder;
+use super::parsed::Parsed;
 use super::reported::{Entry, Reported, applies, overlay, served_status};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
@@ -41,6 +42,7 @@ struct Fleet {
     strangers: Mutex<TokenBucket>,
     /// Held while what a router has posted is read, changed and written.
     writing: Mutex<()>,
+    parsed: Parsed,
 }
 
 /// The embedded Control Plane as a service, without its listener.
@@ -52,6 +54,7 @@ pub fn app(options: &FleetOptions) -> Router {
         buckets: Mutex::default(),
         strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
         writing: Mutex::default(),
+        parsed: Parsed::default(),
     };
     Router::new().fallback(handle).with_state(Arc::new(fleet))
 }
@@ -160,10 +163,18 @@ impl Fleet {
                 let modify = decode_modify(body).map_err(bad_request)?;
                 self.modify(folder, &reported, &modify).map(|()| done)
             }
-            Wanted::Call(Call::Sessions) => sessions(folder, &reported),
-            Wanted::Call(Call::BirdConfig) => Ok(hashed(folder.answer(Call::BirdConfig)?)),
-            Wanted::Call(call) => folder.answer(call).map(Value::Object),
+            Wanted::Call(Call::Sessions) => self.sessions(folder, &reported),
+            Wanted::Call(Call::BirdConfig) => {
+                Ok(hashed(Map::clone(&*folder.answer(Call::BirdConfig, &self.parsed)?)))
+            }
+            Wanted::Call(call) => Ok(Value::Object(Map::clone(&*folder.answer(call, &self.parsed)?))),
         }
+    }
+
+    fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
+        let mut items = list(&*folder.answer(Call::Sessions, &self.parsed)?).to_vec();
+        overlay(&mut items, &reported.statuses().map_err(disk)?);
+        Ok(json!({ "sessions": items }))
     }
 
     /// A session's change of status.
@@ -172,7 +183,8 @@ impl Fleet {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
         let _writing = lock(&self.writing);
-        let items = list(folder.answer(Call::Sessions)?);
+        let answer = folder.answer(Call::Sessions, &self.parsed)?;
+        let items = list(&answer);
         let mut statuses = reported.statuses().map_err(disk)?;
         let item = items.iter().find(|item| identity(item).as_ref() == Some(&modify.uuid));
         let served = item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
@@ -192,23 +204,15 @@ impl Fleet {
             at: jiff::Timestamp::now(),
         };
         // What is in the file no more is forgotten.
-        statuses.retain(|uuid, _| items.iter().any(|i| identity(i).is_some_and(|u| u.as_str() == uuid)));
+        let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
+        statuses.retain(|uuid, _| uuid.parse().is_ok_and(|uuid| there.contains(&uuid)));
         statuses.insert(modify.uuid.to_string(), entry);
         reported.set_statuses(&statuses).map_err(disk)
     }
 }
 
-fn sessions(folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
-    let mut items = list(folder.answer(Call::Sessions)?);
-    overlay(&mut items, &reported.statuses().map_err(disk)?);
-    Ok(json!({ "sessions": items }))
-}
-
-fn list(mut answer: Map<String, Value>) -> Vec<Value> {
-    match answer.remove("sessions") {
-        Some(Value::Array(items)) => items,
-        _ => Vec::new(),
-    }
+fn list(answer: &Map<String, Value>) -> &[Value] {
+    answer.get("sessions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The hash of all the rest, so that a router sees that something changed.

@@ -154,8 +154,10 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     plan.extend(link::create(wanted, &found));
     plan.extend(link::gre_ends(wanted, &found));
     plan.extend(wireguard::compare(wanted, found.keep, view));
-    plan.extend(address::compare(wanted, found.keep));
+    let addresses = address::compare(wanted, found.keep);
+    plan.extend(addresses.before_up);
     plan.extend(link::settle(wanted, &found, view.kernel));
+    plan.extend(addresses.after_up);
     Ok(plan)
 }
 

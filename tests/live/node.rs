@@ -133,6 +133,55 @@ fn sysctls_of_all_links_stay_when_the_last_tunnel_goes_and_the_agent_says_so() {
 }
 
 #[test]
+fn an_uplink_that_lives_on_router_advertisements_keeps_listening_to_them() {
+    let mut world = World::new(1);
+    let uplink = path("ipv6", "u1", "forwarding");
+    world.router.inside.shell(&format!(
+        "echo 1 > {} && ip addr add 2001:db8:9::1/64 dev u1 valid_lft 3600 preferred_lft 3600",
+        path("ipv6", "u1", "accept_ra")
+    ));
+    world.router.start_agent();
+    world.wait_established();
+    if !forwards_by_interface(&world) {
+        let status = world.router.path("state/status/node.yaml");
+        wait_until("the condition names the uplink", 40, || {
+            contains(&std::fs::read_to_string(&status).unwrap_or_default(), "u1 ignore the router")
+        });
+        assert_eq!(world.router.inside.shell(&format!("cat {uplink}")).trim(), "0");
+        world.router.inside.shell(&format!("echo 2 > {}", path("ipv6", "u1", "accept_ra")));
+        wait_until("IPv6 is forwarded", 40, || {
+            contains(&world.router.inside.try_shell("cat /proc/sys/net/ipv6/conf/all/forwarding")?, "1")
+        });
+    } else {
+        world.wait_polls("sessions", 3);
+        assert_eq!(world.router.inside.shell(&format!("cat {uplink}")).trim(), "0");
+    }
+}
+
+#[test]
+fn the_nodes_addresses_go_on_a_dummy_device_and_on_lo_where_the_kernel_has_none() {
+    let mut world = World::new(1);
+    let file = world.router.path("config.yaml");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let dummies = config["loopback"]["interface"] == "dummy0";
+    config["loopback"]["interface"] = "dummy7".into();
+    std::fs::write(file, config.to_string()).unwrap();
+    world.router.start_agent();
+    world.wait_established();
+    let device = if dummies { "dummy7" } else { "lo" };
+    let addresses = format!("ip -o addr show dev {device}");
+    wait_until("the addresses are there", 30, || {
+        let found = world.router.inside.try_shell(&addresses)?;
+        contains(&found, "172.23.105.177/32").and_then(|()| contains(&found, "fd48:4242:420::1/128"))
+    });
+    let direct = "show route protocol moe_loopback";
+    wait_until("BIRD knows them from there", 30, || {
+        contains(&world.router.bird.try_ask(&world.router.inside, direct)?, device)
+    });
+}
+
+#[test]
 fn packets_pass_from_one_neighbour_to_another_and_back() {
     let mut world = World::new(2);
     cautious(&world);

@@ -13,6 +13,7 @@ use super::runner::Hint;
 use super::world::World;
 use crate::bird::Committer;
 use crate::document::{Kind, StatusBody};
+use crate::kernel::source_towards;
 use crate::model::{Endpoint, ObjectName};
 use crate::plan::kernel_view::KernelView;
 use crate::ports::Kernel;
@@ -127,6 +128,8 @@ pub struct Look {
     pub applied: Option<AppliedDocument>,
     /// The peer's address.
     pub resolved: Option<std::net::SocketAddr>,
+    /// The address of ours that the kernel sends from to it.
+    pub source: Option<std::net::IpAddr>,
     /// When this was.
     pub now: Timestamp,
 }
@@ -139,6 +142,7 @@ impl Look {
             bird: &self.bird,
             applied: self.applied.as_ref(),
             resolved: self.resolved,
+            source: self.source,
             now: self.now,
         }
     }
@@ -173,7 +177,8 @@ impl Context {
             None => None,
         };
         let resolved = endpoint.and_then(|endpoint| self.resolver.current(endpoint).address);
-        Ok(Look { kernel, bird, applied, resolved, now: Timestamp::now() })
+        let source = resolved.and_then(|address| source_towards(address.ip()));
+        Ok(Look { kernel, bird, applied, resolved, source, now: Timestamp::now() })
     }
 
     /// Does something with the state directory on a thread that may block.

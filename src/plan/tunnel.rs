@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
@@ -78,6 +78,31 @@ impl WantedTunnel {
             wireguard,
             adopt: tunnel.adopt,
         })
+    }
+
+    /// The same with our outer address where the document leaves it open and the kernel does not choose: an
+    /// `ip6gre` link without one does not send (measured, Linux 6.12: each packet counts as an error). An
+    /// address that the link has already is kept while it is one of ours.
+    ///
+    /// # Errors
+    /// When there is no route to the neighbour, so that nobody can tell.
+    pub fn sent_from(mut self, source: Option<IpAddr>, kernel: &KernelView) -> Result<Self, Refusal> {
+        let NewLink::Gre { local: local @ None, remote: remote @ IpAddr::V6(_) } = &mut self.kind else {
+            return Ok(self);
+        };
+        let ours = |address: &IpAddr| {
+            kernel.links.values().flat_map(|link| &link.addresses).any(|there| there.local.addr() == *address)
+        };
+        let link = kernel.links.get(&self.interface).filter(|link| link.mark.is(&self.uid));
+        let before = link.and_then(|link| link.gre?.local).filter(ours);
+        *local = before.or(source);
+        match local {
+            Some(_) => Ok(self),
+            None => Err(Refusal {
+                field: "spec.tunnel.localAddress",
+                reason: format!("there is no route to {remote}, so our outer address has to be given"),
+            }),
+        }
     }
 
     /// The tunnel of a mesh peer, with our link-local address on it.

@@ -223,7 +223,9 @@ fn a_session_with_a_password_comes_up_and_the_password_is_nowhere_to_be_seen() {
             &neighbour.address,
             "fe80::998:1%'wg0'",
             &format!(
-                "authentication md5; password \"{PASSWORD}\"; {} {}",
+                "{}password \"{PASSWORD}\"; {} {}",
+                // Later versions warn without this word, and this one does not know it.
+                if bird::version().starts_with("2.0") { "" } else { "authentication md5; " },
                 family(4, "extended next hop on;"),
                 family(6, "")
             ),

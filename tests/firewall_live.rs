@@ -7,8 +7,9 @@ mod namespace;
 use std::time::Duration;
 
 use moenet_agent::firewall::{Firewall as _, FirewallError, Nft};
+use moenet_agent::kernel::nftables_events;
 use moenet_agent::model::{InterfaceName, Port};
-use moenet_agent::plan::firewall::{FirewallAction, Ruleset, plan_firewall};
+use moenet_agent::plan::firewall::{FirewallAction, Ruleset, TABLE_NAME, plan_firewall};
 use moenet_agent::plan::{Action, Step};
 use namespace::sh;
 
@@ -91,8 +92,13 @@ fn inner() {
         assert_eq!(nft.writes(), writes + 1);
         assert_eq!(foreign(), before);
 
-        println!("restored after a flush");
+        println!("restored after a flush, of which the kernel tells");
+        let mut events = nftables_events(TABLE_NAME).unwrap();
+        sh("nft add chain inet moenet_agent2 d");
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, events.recv()).await.is_err(), "told of somebody else's table");
         sh("nft flush ruleset");
+        assert_eq!(tokio::time::timeout(20 * second, events.recv()).await, Ok(Some(())));
         assert_eq!(install(&nft, &large).await.as_deref(), missing);
         assert_eq!(foreign(), "");
 

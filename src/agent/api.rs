@@ -184,5 +184,6 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     }
     let history = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
     notices.extend(history.map(|why| format!("history: {why}")));
+    notices.extend(parts.context.firewall.state().error.map(|why| format!("firewall: {why}")));
     notices
 }

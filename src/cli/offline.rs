@@ -13,6 +13,7 @@ use crate::controller::planning::{self, View};
 use crate::controller::world::present;
 use crate::controller::{BirdState, Key, KeyPlan, World, keys};
 use crate::document::Kind;
+use crate::kernel::source_towards;
 use crate::model::ObjectName;
 use crate::plan::firewall::{FirewallView, Ruleset};
 use crate::plan::kernel_view::KernelView;
@@ -145,7 +146,8 @@ impl Offline {
         applied: Option<&'a AppliedDocument>,
         resolved: Option<std::net::SocketAddr>,
     ) -> View<'a> {
-        View { kernel: &self.kernel, bird: &self.bird, applied, resolved, now: Timestamp::now() }
+        let source = resolved.and_then(|address| source_towards(address.ip()));
+        View { kernel: &self.kernel, bird: &self.bird, applied, resolved, source, now: Timestamp::now() }
     }
 }
 

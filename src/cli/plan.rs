@@ -9,6 +9,7 @@ use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, output};
 use crate::controller::{Key, KeyPlan};
 use crate::model::ObjectName;
+use crate::plan::forwarding_blocked;
 
 /// Show what the controller would do now.
 #[derive(Debug, Args)]
@@ -87,6 +88,7 @@ fn printed(offline: &Offline, key: &Key, plan: KeyPlan) -> Printed {
     });
     let refused = match key {
         Key::Session(name) => rejected(offline, name),
+        Key::Router if offline.world.has_tunnels() => forwarding_blocked(&offline.kernel),
         _ => None,
     };
     let held = match key {

@@ -12,6 +12,7 @@ use super::reports::Reports;
 use super::runner::Hint;
 use super::world::World;
 use crate::document::{Kind, StatusBody};
+use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectName};
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel};
@@ -146,6 +147,8 @@ pub struct Look {
     pub resolved: Option<std::net::SocketAddr>,
     /// Why the name of the peer's endpoint was not resolved the last time it was looked up.
     pub name_error: Option<String>,
+    /// The address of ours that the kernel sends from to it.
+    pub source: Option<std::net::IpAddr>,
     /// When this was.
     pub now: Timestamp,
 }
@@ -164,6 +167,7 @@ impl Look {
             bird: &self.bird,
             applied: self.applied.as_ref(),
             resolved: self.resolved,
+            source: self.source,
             now: self.now,
         }
     }
@@ -199,7 +203,8 @@ impl Context {
         };
         let known = endpoint.map(|endpoint| self.resolver.current(endpoint));
         let (resolved, name_error) = known.map_or((None, None), |known| (known.address, known.error));
-        Ok(Look { kernel, bird, applied, resolved, name_error, now: Timestamp::now() })
+        let source = resolved.and_then(|address| source_towards(address.ip()));
+        Ok(Look { kernel, bird, applied, resolved, name_error, source, now: Timestamp::now() })
     }
 
     /// Does something with the state directory on a thread that may block.

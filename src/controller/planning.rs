@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
@@ -67,6 +67,8 @@ pub struct View<'a> {
     pub applied: Option<&'a AppliedDocument>,
     /// The peer's address, where its name has been resolved.
     pub resolved: Option<SocketAddr>,
+    /// The address of ours that the kernel sends from to the peer's.
+    pub source: Option<IpAddr>,
     /// Now.
     pub now: Timestamp,
 }
@@ -114,7 +116,8 @@ pub fn session(world: &World, name: &ObjectName, entry: &Entry<Session>, view: &
         Intent::Stay => Ok(Plan::default()),
         Intent::Absent => plan(name, &entry.uid, &Desired::Absent, &observed),
         Intent::Present(session, text) => {
-            let wanted = WantedTunnel::of_session(session, &world.private_key, world.our_key, view.resolved)?;
+            let wanted = WantedTunnel::of_session(session, &world.private_key, world.our_key, view.resolved)?
+                .sent_from(view.source, view.kernel)?;
             plan(name, &entry.uid, &Desired::Present { tunnel: &wanted, fragment: text }, &observed)
         }
     }

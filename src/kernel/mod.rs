@@ -14,6 +14,7 @@ mod link_message;
 mod netlink;
 mod nftables_events;
 mod observe;
+mod source;
 mod sysctl;
 mod uapi;
 mod userspace;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 pub use counters::KernelCounters;
 pub use events::{KernelEvent, events};
 pub use nftables_events::nftables_events;
+pub use source::source_towards;
 
 use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::KernelView;

@@ -3,22 +3,47 @@
 use std::collections::BTreeSet;
 
 use super::action::KernelAction;
-use super::kernel_view::Link;
+use super::kernel_view::{Address, Link};
 use super::tunnel::WantedTunnel;
 use super::{Drift, Step};
 
+/// The changes of a link's addresses, on both sides of the moment in which it is brought up.
+pub(super) struct Changes {
+    pub(super) before_up: Vec<Step>,
+    pub(super) after_up: Vec<Step>,
+}
+
 /// Removes before it adds: a point-to-point address cannot change its peer while it is there.
-pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Vec<Step> {
+pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
     let none = BTreeSet::new();
     let have = link.map_or(&none, |link| &link.addresses);
+    let down = !link.is_some_and(|link| link.up);
+    let keeps = |address: &&Address| wanted.addresses.contains(address) && !(down && needs_up(address));
+    let kept: BTreeSet<_> = have.iter().filter(keeps).copied().collect();
     let interface = || wanted.interface.clone();
-    let removed = have.difference(&wanted.addresses).map(|address| {
+    let removed = have.difference(&kept).map(|address| {
         let action = KernelAction::RemoveAddress { interface: interface(), address: *address };
-        Step::kernel(action, Drift::surplus("tunnel.address", address))
+        let because = match wanted.addresses.contains(address) {
+            true => Drift::new("tunnel.address", format!("{address} with its route"), "it alone"),
+            false => Drift::surplus("tunnel.address", address),
+        };
+        Step::kernel(action, because)
     });
-    let added = wanted.addresses.difference(have).map(|address| {
+    let add = |address: &Address| {
         let action = KernelAction::AddAddress { interface: interface(), address: *address };
         Step::kernel(action, Drift::missing("tunnel.address", address))
-    });
-    removed.chain(added).collect()
+    };
+    let (late, early): (Vec<_>, Vec<_>) =
+        wanted.addresses.difference(&kept).partition(|address| down && needs_up(address));
+    Changes {
+        before_up: removed.chain(early.into_iter().map(add)).collect(),
+        after_up: late.into_iter().map(add).collect(),
+    }
+}
+
+/// The kernel makes the route to the other end of an IPv6 address when the address is added to a link that is
+/// up. When a link comes up that has such an address already, it gets a route to our own end instead
+/// (`fixup_permanent_addr`; measured, Linux 6.18). IPv4 makes the route either way.
+fn needs_up(address: &Address) -> bool {
+    address.peer.is_some_and(|peer| peer.is_ipv6())
 }

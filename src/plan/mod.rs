@@ -12,7 +12,7 @@
 //! | `bird` | the text of a session, and of everything the sessions share |
 //!
 //! The order of the steps is the kernel's: create, mark, WireGuard (a port is cheap before the link is
-//! up), addresses, MTU, sysctls, up, firewall, and BIRD last. Removal goes the other way.
+//! up), addresses, MTU, sysctls, up, firewall, and BIRD last; an IPv6 address with a peer comes after up. Removal goes the other way.
 
 pub mod action;
 mod address;

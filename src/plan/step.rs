@@ -2,6 +2,7 @@ use std::fmt;
 
 use super::action::KernelAction;
 use super::firewall::FirewallAction;
+use super::kernel_view::Sysctl;
 use crate::model::InterfaceName;
 
 /// One change, of the kernel, of the firewall or of BIRD's configuration.
@@ -141,6 +142,14 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// The sysctls of all links together that the plan changes.
+    pub fn host_sysctls(&self) -> impl Iterator<Item = Sysctl> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Kernel(KernelAction::SetSysctl { interface: None, key, .. }) => Some(*key),
+            _ => None,
+        })
     }
 
     /// The link that the plan makes. `applied/` names it before the first step is taken and until the

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
@@ -80,6 +80,31 @@ impl WantedTunnel {
         })
     }
 
+    /// The same with our outer address where the document leaves it open and the kernel does not choose: an
+    /// `ip6gre` link without one does not send (measured, Linux 6.12: each packet counts as an error). An
+    /// address that the link has already is kept while it is one of ours.
+    ///
+    /// # Errors
+    /// When there is no route to the neighbour, so that nobody can tell.
+    pub fn sent_from(mut self, source: Option<IpAddr>, kernel: &KernelView) -> Result<Self, Refusal> {
+        let NewLink::Gre { local: local @ None, remote: remote @ IpAddr::V6(_) } = &mut self.kind else {
+            return Ok(self);
+        };
+        let ours = |address: &IpAddr| {
+            kernel.links.values().flat_map(|link| &link.addresses).any(|there| there.local.addr() == *address)
+        };
+        let link = kernel.links.get(&self.interface).filter(|link| link.mark.is(&self.uid));
+        let before = link.and_then(|link| link.gre?.local).filter(ours);
+        *local = before.or(source);
+        match local {
+            Some(_) => Ok(self),
+            None => Err(Refusal {
+                field: "spec.tunnel.localAddress",
+                reason: format!("there is no route to {remote}, so our outer address has to be given"),
+            }),
+        }
+    }
+
     /// The tunnel of a mesh peer, with our link-local address on it.
     pub fn of_mesh(
         mesh: &MeshTunnel,
@@ -154,8 +179,10 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     plan.extend(link::create(wanted, &found));
     plan.extend(link::gre_ends(wanted, &found));
     plan.extend(wireguard::compare(wanted, found.keep, view));
-    plan.extend(address::compare(wanted, found.keep));
+    let addresses = address::compare(wanted, found.keep);
+    plan.extend(addresses.before_up);
     plan.extend(link::settle(wanted, &found, view.kernel));
+    plan.extend(addresses.after_up);
     Ok(plan)
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ pub struct AppliedBody {
     /// What our table in nftables is about; of the node alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<AppliedFirewall>,
+    /// Sysctls of all links together that were changed, each with its value before; of the node alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, i64>,
     /// The override that shaped the specification.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub overridden: Option<AppliedOverride>,
@@ -95,6 +98,7 @@ mod tests {
                 ports: [Port::MIN].into(),
                 tunnels: ["wg_1".parse().unwrap()].into(),
             }),
+            sysctls: [("ipv4.rp_filter".to_owned(), 1)].into(),
             overridden: Some(AppliedOverride {
                 reason: "y: #x".into(),
                 expires_at: None,

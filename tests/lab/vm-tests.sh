@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 image=${VM_IMAGE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vmrun}
 agent=${1:?the agent} live=${2:?the live tests}
-CORE="two_birds three_sessions_come_up_with killing_and_starting an_mtu_changes a_peers_key queued_for_delete a_foreign_interface maintenance_drains"
+CORE="two_birds three_sessions_come_up_with killing_and_starting an_mtu_changes a_peers_key queued_for_delete a_foreign_interface maintenance_drains a_session_over_gre a_session_over_ip6gre a_peer_with_a_ula tunnels_get_their_sysctls packets_pass our_table_is_back"
 
 if [ ! -e "$image/rootfs.img" ]; then
   # wg and git are used by the tests and by the agent's history.
@@ -16,7 +16,7 @@ for name in $CORE; do # a name that matches nothing would pass without a test
   found=$("$live" --list "$name")
   grep -q ': test$' <<<"$found" || { echo "no live test is called $name" >&2; exit 1; }
 done
-command="modprobe wireguard && modprobe dummy && /lab/live --test-threads=1 $CORE"
+command="modprobe -a wireguard dummy ip_gre ip6_gre && /lab/live --test-threads=1 $CORE"
 for attempt in 1 2 3; do
   rc=0
   "$here/vm/vmrun" --mem 2048 --timeout 900 --copy "$agent:/lab/moenet-agent" --copy "$live:/lab/live" \

@@ -120,8 +120,9 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
     world.router.kill_agent();
     enable(&world, false);
     contains(&agent(&world, "plan"), "firewall  delete nftables table inet moenet_agent").unwrap();
-    world.router.start_agent();
+    contains(&agent(&world, "apply --once"), "0 failed, 0 steps left").unwrap();
     wait_gone(&world);
+    contains(&agent(&world, "plan"), "Nothing to do.").unwrap();
     assert_eq!(foreign(&world), before);
 }
 
@@ -131,6 +132,10 @@ fn our_table_is_back_after_somebody_flushed_or_changed_it() {
     enable(&world, true);
     world.router.start_agent();
     wait_ports(&world, "21001");
+    world.wait_reported(&uuid(1), 1, "");
+    let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
+    let at = |step: &str| log.find(step).unwrap_or_else(|| panic!("no {step} in:\n{log}"));
+    assert!(at("(1 UDP port, 1 tunnel)") < at("write BIRD session wg_4242421001"), "{log}");
     world.router.inside.shell("nft flush ruleset");
     wait_ports(&world, "21001");
     world.router.inside.shell("nft insert rule inet moenet_agent input drop");

@@ -1,6 +1,8 @@
 //! What is written about an object: its finalizer before the first step, what came into force after the
 //! last, and its status.
 
+use std::collections::BTreeMap;
+
 use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject};
@@ -28,6 +30,10 @@ pub(super) async fn finalizer(
     body.interfaces.extend(claims.interface.clone());
     body.protocols.extend(claims.protocols.iter().cloned());
     body.creating = body.creating.or_else(|| plan.creates().cloned());
+    for key in plan.host_sysctls() {
+        let have = look.kernel.all.get(&key).copied().unwrap_or_default();
+        body.sysctls.entry(key.to_string()).or_insert(have);
+    }
     let metadata =
         look.applied.as_ref().map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);
@@ -42,15 +48,24 @@ pub(super) struct InForce {
 
 /// Writes down what is in force, and tells the history when that is new.
 pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce, steps: &[String]) {
-    with_firewall(ctx, subject, in_force, None, steps).await;
+    of_node(ctx, subject, in_force, NodeInForce::default(), steps).await;
 }
 
-/// The same of the node, whose record tells what our table in nftables is about.
-pub(super) async fn with_firewall(
+/// What is in force of the node besides its specification.
+#[derive(Default)]
+pub(super) struct NodeInForce {
+    /// What our table in nftables is about.
+    pub(super) firewall: Option<AppliedFirewall>,
+    /// Sysctls of all links that were changed, each with its value before.
+    pub(super) sysctls: BTreeMap<String, i64>,
+}
+
+/// The same of the node.
+pub(super) async fn of_node(
     ctx: &Context,
     subject: &Subject<'_>,
     in_force: InForce,
-    firewall: Option<AppliedFirewall>,
+    node: NodeInForce,
     steps: &[String],
 ) {
     let none = Claims { interface: None, protocols: Vec::new() };
@@ -59,7 +74,8 @@ pub(super) async fn with_firewall(
         interfaces: claims.interface.iter().cloned().collect(),
         creating: None,
         protocols: claims.protocols.iter().cloned().collect(),
-        firewall,
+        firewall: node.firewall,
+        sysctls: node.sysctls,
         overridden: in_force.overridden,
         spec: in_force.spec,
     };

@@ -1,13 +1,13 @@
 //! The node itself: its own addresses, and the files that all sessions share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::apply::{self, Trouble};
-use super::record::{self, InForce};
+use super::record::{self, InForce, NodeInForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
 use crate::controller::FirewallState;
@@ -168,10 +168,12 @@ async fn conclude(
     let (_, node, _) = &world.router_documents.node;
     if settled && world.router.is_ok() {
         let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
-        let steps: Vec<_> = round.steps.iter().cloned().chain(ctx.firewall.take_steps()).collect();
         let in_force = InForce { spec, overridden: world.router_documents.node_exception.clone() };
-        record::with_firewall(ctx, subject, in_force, firewall_in_force(world, &round, &filter), &steps)
-            .await;
+        let (sysctls, left) = sysctls_in_force(world, &round);
+        let node = NodeInForce { firewall: firewall_in_force(world, &round, &filter), sysctls };
+        let steps: Vec<_> =
+            round.steps.iter().cloned().chain(ctx.firewall.take_steps()).chain(left).collect();
+        record::of_node(ctx, subject, in_force, node, &steps).await;
     }
     let status = status(world, before, &round, &filter, error.as_deref());
     let failed = error.is_some() || (!settled && world.base.is_ok());
@@ -196,6 +198,23 @@ fn firewall_in_force(world: &World, round: &Round, filter: &FirewallState) -> Op
         None if world.firewall => round.look.applied.as_ref()?.applied.firewall.clone(),
         None => None,
     }
+}
+
+/// The sysctls of all links that the agent changed and still needs; and what to say of those that it needs
+/// no more. They stay as they are: nobody can tell who else counts on them by now.
+fn sysctls_in_force(world: &World, round: &Round) -> (BTreeMap<String, i64>, Vec<String>) {
+    let changed =
+        round.look.applied.as_ref().map(|applied| applied.applied.sysctls.clone()).unwrap_or_default();
+    if !world.has_done_with_tunnels() {
+        return (changed, Vec::new());
+    }
+    let left = changed.iter().map(|(key, before)| {
+        let text =
+            format!("leave sysctl as it is (no tunnel needs it any more): {key} of all was {before} before");
+        info!(object = %Key::Router, step = %text, "left behind");
+        text
+    });
+    (BTreeMap::new(), left.collect())
 }
 
 /// The policy's own record and status.

@@ -275,6 +275,14 @@ impl World {
         present(&self.sessions).next().is_some() || present(&self.mesh).next().is_some()
     }
 
+    /// Whether it is certain that no tunnel is wanted any more.
+    pub fn has_done_with_tunnels(&self) -> bool {
+        self.complete
+            && self.router.is_ok()
+            && self.sessions.values().all(|entry| matches!(entry.intent, Intent::Absent))
+            && self.mesh.values().all(|entry| matches!(entry.intent, Intent::Absent))
+    }
+
     /// Every uid that something of this world may mark a link with.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let sessions = self.sessions.values().map(|entry| entry.uid.clone());

@@ -72,6 +72,21 @@ impl Neighbour {
         self.daemon = Daemon::Bird(bird);
     }
 
+    /// With BIRD as its operator has set it up: `setup` is a line of shell for the tunnel's addresses.
+    pub(crate) fn start_bird_with(&mut self, version: &str, far: &FarEnd, setup: &str, config: &str) {
+        self.tunnel(far).make(&self.inside, self.folder.path());
+        self.start_daemon(version, setup, config);
+    }
+
+    /// The same where the tunnel is there already.
+    pub(crate) fn start_daemon(&mut self, version: &str, setup: &str, config: &str) {
+        self.inside.shell(setup);
+        let mut bird = Bird::new(version, self.folder.path());
+        std::fs::write(bird.folder.join("bird.conf"), config).unwrap();
+        bird.start(&self.inside);
+        self.daemon = Daemon::Bird(bird);
+    }
+
     pub(crate) fn start_frr(&mut self, far: &FarEnd) {
         self.far_address.clone_from(&far.address);
         self.tunnel(far).make(&self.inside, self.folder.path());

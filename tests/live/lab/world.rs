@@ -55,19 +55,28 @@ impl World {
     }
 
     fn add_neighbour(&mut self, number: u32, speaker: Speaker) {
-        let mut neighbour = Neighbour::new(number);
+        self.join(Neighbour::new(number), number, |neighbour, far| match speaker {
+            Speaker::Bird(says) => {
+                neighbour.says = says;
+                neighbour.start_bird(&bird::version(), far);
+            }
+            Speaker::Frr => neighbour.start_frr(far),
+        });
+    }
+
+    /// Joins a neighbour, which `start` gives its tunnel and its daemon.
+    pub(crate) fn join(
+        &mut self,
+        mut neighbour: Neighbour,
+        number: u32,
+        start: impl FnOnce(&mut Neighbour, &FarEnd),
+    ) {
         let ours = format!("192.0.2.{}/29", 8 * number + 1);
         let theirs = [format!("192.0.2.{}/29", 8 * number + 2), format!("192.0.2.{}/29", 8 * number + 3)];
         let device = format!("u{number}");
         self.router.inside.link(&device, &[&ours], &neighbour.inside, "u0", &[&theirs[0], &theirs[1]]);
         let far = self.far_end(number);
-        match speaker {
-            Speaker::Bird(says) => {
-                neighbour.says = says;
-                neighbour.start_bird(&bird::version(), &far);
-            }
-            Speaker::Frr => neighbour.start_frr(&far),
-        }
+        start(&mut neighbour, &far);
         self.neighbours.push(neighbour);
     }
 

@@ -56,7 +56,7 @@ fn an_unknown_name_is_an_error_of_the_policy_alone_and_the_last_good_one_stays()
     refused(&world, named("regionCommunity", "DN42_REGION_MARS"), "node.regionCommunity", "DN42_REGION_MARS");
     refused(&world, named("continentLc", "LC_ORIGIN_ATLANTIS"), "node.continentLc", "LC_ORIGIN_");
     refused(&world, policy_with(&json!({"dn42Ipv4Prefix": "172.23.105.177/28"})), "dn42Ipv4Prefix", "/28");
-    refused(&world, policy_with(&json!({"dn42Ipv4Prefix": "0.0.0.0/0"})), "refixes.ipv4", "too wide");
+    refused(&world, policy_with(&json!({"dn42Ipv4Prefix": "0.0.0.0/0"})), "prefixes.ipv4", "too wide");
     // It outlives the agent, for the last good policy is a document.
     world.control_plane.answer("bird-config", Answer::Json(named("regionCommunity", "DN42_REGION_MARS")));
     world.router.kill_agent();

@@ -9,6 +9,7 @@ use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
 use crate::effective::Router;
 use crate::model::{InterfaceName, ObjectName};
 use crate::plan::Loopback;
+use crate::render::check_policy;
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
 
@@ -24,13 +25,11 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
         layered::<NodeSpec>(&name, snapshot.node.as_ref(), None, applied(inputs, Kind::Node), inputs.now);
     let name = single(Kind::RoutingPolicy);
     let policy_slot = snapshot.policy.as_ref();
-    let policy = layered::<RoutingPolicySpec>(
-        &name,
-        policy_slot,
-        None,
-        applied(inputs, Kind::RoutingPolicy),
-        inputs.now,
-    );
+    let in_force = applied(inputs, Kind::RoutingPolicy);
+    let mut policy = layered::<RoutingPolicySpec>(&name, policy_slot, None, in_force, inputs.now);
+    if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
+        policy.fall_back(error.to_string(), in_force);
+    }
     let refused = inputs.refused;
     let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {
         (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),

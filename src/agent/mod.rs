@@ -8,6 +8,7 @@
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
+//! | `limits` | what a limit held back is fetched once it may come |
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
 //! | `classes` | probes → classes of links that do not flap |
 //! | `templates` | an operator's templates, tried before they are used |
@@ -16,6 +17,7 @@ mod api;
 mod build;
 mod classes;
 mod journal;
+mod limits;
 mod metrics;
 mod poll;
 mod roa;
@@ -64,6 +66,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let filter = tokio::spawn(watch_firewall(Arc::clone(&parts), hints.clone(), stop.clone()));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
     let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
+    let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
     let polls = tokio::spawn(poll_with_history(Arc::clone(&parts), stop.clone()));
     *parts.hints.lock().await = Some(hints.clone());
@@ -79,7 +82,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    drain(vec![worlds, events, filter, polls, roas, templates, runner]).await;
+    drain(vec![worlds, events, filter, polls, roas, limits, templates, runner]).await;
     drain(vec![journal]).await;
     if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
         warn!(%error, "the local API ended with an error");

@@ -14,6 +14,7 @@ use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
 use crate::document::{Kind, Spec};
 use crate::history::Author;
+use crate::render::check_policy;
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
@@ -109,9 +110,16 @@ fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
 
 async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let fetched = client.fetch_policy().await;
-    let refused = refusal(&fetched);
+    let unsafe_policy = fetched.as_ref().ok().and_then(|item| check_policy(&item.spec).err());
+    let refused = refusal(&fetched).or_else(|| unsafe_policy.as_ref().map(ToString::to_string));
     if parts.maker.refuse(|known| known.policy = refused) {
         parts.context.reports.reload();
+        if let Some(error) = &unsafe_policy {
+            warn!(%error, "the routing policy is refused; what is in force stays");
+        }
+    }
+    if unsafe_policy.is_some() {
+        return Ok(());
     }
     let PolicyItem { spec, ibgp, notes, .. } = fetched?;
     for note in notes {

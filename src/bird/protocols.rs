@@ -153,7 +153,9 @@ pub struct Routes {
 pub struct Limit {
     /// How many routes.
     pub limit: u64,
-    /// Whether it was hit. 3.4.0 may say so for a while after the limit was raised (measured).
+    /// Whether it is exceeded now, as far as the routes tell. BIRD's own mark alone would mislead: 3.1
+    /// and 3.4 keep it when an import limit is raised, and have none for an export limit that only
+    /// warns (measured).
     pub hit: bool,
     /// What happens then: `block`, `restart`, `disable`, `warn`.
     pub action: Option<String>,
@@ -174,6 +176,63 @@ pub fn parse(reply: &Reply) -> Vec<Protocol> {
             _ => {}
         }
     }
+    protocols.iter_mut().flat_map(|protocol| &mut protocol.channels).for_each(Channel::judge_limits);
     protocols.sort_by(|a, b| a.name.cmp(&b.name));
     protocols
+}
+
+impl Channel {
+    /// Judges limits by the routes, where there are some; a channel that is down has only BIRD's mark.
+    fn judge_limits(&mut self) {
+        let Some(routes) = self.routes else { return };
+        for (limit, count) in
+            [(&mut self.import_limit, routes.imported), (&mut self.export_limit, routes.exported)]
+        {
+            let Some(limit) = limit else { continue };
+            limit.hit = match limit.action.as_deref() {
+                Some("warn") => count > limit.limit,
+                // What is over the limit was held back.
+                _ => limit.hit && count >= limit.limit,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bird::framing::Decoder;
+
+    /// `[import, export]` of a channel with these lines.
+    fn hits(lines: &str) -> [Option<bool>; 2] {
+        let text = format!(
+            "1002-p BGP --- up 1 Established\n1006-  BGP state: Established\n   Channel ipv4\n{lines}0000 \n"
+        );
+        let protocols = parse(&Decoder::new().push(text.as_bytes()).unwrap().unwrap());
+        let channel = &protocols[0].channels[0];
+        [&channel.import_limit, &channel.export_limit].map(|limit| limit.as_ref().map(|limit| limit.hit))
+    }
+
+    #[test]
+    fn a_limit_is_hit_when_the_routes_say_so() {
+        let block = |mark: &str, limit: u32| {
+            format!(
+                "     Import limit:   {limit}{mark}\n       Action:       block\n     Routes:         2 imported, 9 exported\n"
+            )
+        };
+        assert_eq!(hits(&block(" [HIT]", 2)), [Some(true), None]);
+        // As many as may be, and no more were there.
+        assert_eq!(hits(&block("", 2)), [Some(false), None]);
+        // Raised on 3.1 and 3.4.
+        assert_eq!(hits(&block(" [HIT]", 20)), [Some(false), None]);
+        let warn = |limit: u32| {
+            format!(
+                "     Export limit:   {limit}\n       Action:       warn\n     Routes:         2 imported, 9 exported\n"
+            )
+        };
+        assert_eq!(hits(&warn(3)), [None, Some(true)]);
+        assert_eq!(hits(&warn(9)), [None, Some(false)]);
+        // Down by its own limit: there are no routes to count.
+        assert_eq!(hits("     Import limit:   1 [HIT]\n       Action:       disable\n"), [Some(true), None]);
+    }
 }

@@ -48,29 +48,32 @@ impl BaseInput<'_> {
     pub fn rejects_unknown(&self) -> bool {
         self.validates_origins() && self.policy.rpki.reject_unknown.unwrap_or(true)
     }
+}
 
-    /// Refuses what no safe filter can be made from.
-    pub(super) fn check(&self) -> Result<(), RenderError> {
-        let prefixes = &self.policy.prefixes;
-        // A default route as own prefix would refuse every route from outside and announce all.
-        if prefixes.ipv4.is_some_and(|net| net.prefix_len() < 8) {
-            return Err(RenderError::input("spec.prefixes.ipv4", "this is too wide to be a prefix of ours"));
-        }
-        if prefixes.ipv6.is_some_and(|net| net.prefix_len() < 16) {
-            return Err(RenderError::input("spec.prefixes.ipv6", "this is too wide to be a prefix of ours"));
-        }
-        let country = self.policy.location.country;
-        if country.is_some_and(|code| !(1..=999).contains(&code)) {
-            return Err(RenderError::input("spec.location.country", "an ISO 3166-1 number is 1..999"));
-        }
-        for (index, server) in self.policy.rpki.servers.iter().enumerate() {
-            if !is_host(&server.host) {
-                let field = format!("spec.rpki.servers[{index}].host");
-                return Err(RenderError::input(&field, "a name or an address is wanted"));
-            }
-        }
-        Ok(())
+/// Refuses a policy that no safe filter can be made from.
+///
+/// # Errors
+/// [`RenderError::Input`], with the field.
+pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
+    let prefixes = &policy.prefixes;
+    // A default route as own prefix would refuse every route from outside and announce all.
+    if prefixes.ipv4.is_some_and(|net| net.prefix_len() < 8) {
+        return Err(RenderError::input("spec.prefixes.ipv4", "this is too wide to be a prefix of ours"));
     }
+    if prefixes.ipv6.is_some_and(|net| net.prefix_len() < 16) {
+        return Err(RenderError::input("spec.prefixes.ipv6", "this is too wide to be a prefix of ours"));
+    }
+    let country = policy.location.country;
+    if country.is_some_and(|code| !(1..=999).contains(&code)) {
+        return Err(RenderError::input("spec.location.country", "an ISO 3166-1 number is 1..999"));
+    }
+    for (index, server) in policy.rpki.servers.iter().enumerate() {
+        if !is_host(&server.host) {
+            let field = format!("spec.rpki.servers[{index}].host");
+            return Err(RenderError::input(&field, "a name or an address is wanted"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a text is an address or a DNS name, by the rules that hold for endpoints.

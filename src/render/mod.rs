@@ -47,7 +47,7 @@ pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_cl
 pub use error::RenderError;
 pub use features::Features;
 pub use hysteresis::{Hysteresis, Measure};
-pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
+pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy};
 pub use quote::{MAX_STRING, quoted};
 pub use renderer::Renderer;
 pub use roa::{Roa, RoaTable};

@@ -6,7 +6,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use super::context::{Base, Peering};
-use super::{BaseInput, LinkClass, RenderError, quote};
+use super::{BaseInput, LinkClass, RenderError, check_policy, quote};
 use crate::effective::Session;
 
 /// The template of a session's file.
@@ -72,7 +72,7 @@ impl Renderer {
     /// # Errors
     /// A template that does not render, or a value that no configuration can be made from.
     pub fn base(&self, input: &BaseInput<'_>) -> Result<BTreeMap<String, String>, RenderError> {
-        input.check()?;
+        check_policy(input.policy)?;
         let context = Base::new(input);
         let mut files = BTreeMap::new();
         for name in Self::names().filter(|name| *name != SESSION) {

@@ -258,12 +258,19 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
     if !tunnel || !bird {
         return Phase::Configuring;
     }
-    let worrying = conditions.fails(About::HandshakeRecent) || conditions.fails(About::WithinLimits);
+    let worrying = conditions.fails(About::HandshakeRecent) || facts.bird.as_ref().is_some_and(is_short_of);
     match (conditions.holds(About::BgpEstablished), worrying) {
         (true, false) => Phase::Established,
         (true, true) => Phase::Degraded,
         (false, _) => Phase::Configured,
     }
+}
+
+/// Whether routes are held back by a limit. An export limit holds nothing back: it only warns.
+fn is_short_of(bird: &BirdFacts<'_>) -> bool {
+    let channels = bird.protocols.iter().flat_map(|protocol| &protocol.channels);
+    let limits = channels.flat_map(|channel| [&channel.import_limit, &channel.receive_limit]);
+    limits.flatten().any(|limit| limit.hit)
 }
 
 /// Whether the kernel or BIRD refused.

@@ -9,6 +9,7 @@ use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
 use crate::effective::Router;
 use crate::model::{InterfaceName, ObjectName};
 use crate::plan::Loopback;
+use crate::render::check_policy;
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
 
@@ -21,8 +22,11 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let snapshot = inputs.snapshot;
     let node: Layered<NodeSpec> =
         layered(&single(Kind::Node), snapshot.node.as_ref(), &beside(inputs, Kind::Node));
-    let policy: Layered<RoutingPolicySpec> =
+    let mut policy: Layered<RoutingPolicySpec> =
         layered(&single(Kind::RoutingPolicy), snapshot.policy.as_ref(), &beside(inputs, Kind::RoutingPolicy));
+    if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
+        policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
+    }
     let (node_exception, policy_exception) = (node.applied_override(), policy.applied_override());
     let refused = inputs.refused;
     let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {

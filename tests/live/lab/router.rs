@@ -122,6 +122,14 @@ impl Router {
         std::fs::write(path, config.to_string()).unwrap();
     }
 
+    /// Changes the configuration for the agent's next start.
+    pub(crate) fn edit_configuration(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.path("config.yaml");
+        let mut config = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        edit(&mut config);
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
     /// Starts BIRD on the least configuration it accepts, as a fresh Debian machine has it.
     pub(crate) fn start_bird(&mut self) {
         let config = self.bird.folder.join("bird.conf");

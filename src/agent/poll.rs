@@ -14,7 +14,7 @@ use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
 use crate::document::{Kind, Spec};
 use crate::history::Author;
-use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
+use crate::store::{Absorbed, Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
     Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Report, SessionItem, SessionReport,
@@ -129,21 +129,12 @@ async fn single<S: Spec + Send + Sync + 'static>(
     spec: S,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
-    let _writing = parts.syncing.lock().await;
-    let done = parts
-        .context
-        .disk(move |store| {
-            let snapshot = settled(store)?;
-            match plan_single(spec, slot(&snapshot)) {
-                Some(document) => store.write_document(&document).map(|written| written == Written::Changed),
-                None => Ok(false),
-            }
-        })
-        .await;
-    conclude(
-        parts,
-        done.map(|changed| if changed { vec![Place::single(Area::Documents, S::KIND)] } else { Vec::new() }),
-    )
+    let place = Place::single(Area::Documents, S::KIND);
+    sync(parts, move |store, snapshot| {
+        let Some(document) = plan_single(spec, slot(snapshot)) else { return Ok(Vec::new()) };
+        let written = store.write_document(&document)?;
+        Ok(if written == Written::Changed { vec![place] } else { Vec::new() })
+    })
     .await;
 }
 
@@ -152,22 +143,12 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
     for rejected in &listing.rejected {
         warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
     }
-    let _writing = parts.syncing.lock().await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
-        apply(store, plan_mesh(&listing, &snapshot))
-    });
-    conclude(parts, done.await).await;
+    sync(parts, move |store, snapshot| apply(store, plan_mesh(&listing, snapshot))).await;
     Ok(())
 }
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
-    let _writing = parts.syncing.lock().await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
-        apply(store, plan_ibgp(&listing, &snapshot))
-    });
-    conclude(parts, done.await).await;
+    sync(parts, move |store, snapshot| apply(store, plan_ibgp(&listing, snapshot))).await;
 }
 
 async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
@@ -181,30 +162,61 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let base = parts.config.wireguard.listen_port_base;
     let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
     let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
-    let _writing = parts.syncing.lock().await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = settled(store)?;
-        let changes = plan_sessions(&listing, &snapshot, base, |uid| waiting.contains(uid));
+    sync(parts, move |store, snapshot| {
+        let changes = plan_sessions(&listing, snapshot, base, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
             store.confirm()?;
         }
         Ok(changed)
-    });
-    conclude(parts, done.await).await;
+    })
+    .await;
     Ok(())
 }
 
-/// Edits by hand become overrides before the sync looks, so that it cannot write over them.
-fn settled(store: &Store) -> Result<Snapshot, StoreError> {
+/// Writes what the Control Plane wants, and has the history know of it before anything else is recorded.
+async fn sync(
+    parts: &Parts,
+    write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
+) {
+    let _writing = parts.syncing.lock().await;
+    let done = parts.context.disk(move |store| {
+        let (snapshot, kept) = settled(store)?;
+        Ok((kept, write(store, &snapshot)))
+    });
+    match done.await {
+        Ok((kept, changed)) => {
+            for (place, owner) in kept {
+                journal::absorbed(parts, &place, owner);
+            }
+            conclude(parts, changed).await;
+        }
+        Err(error) => conclude(parts, Err(error)).await,
+    }
+}
+
+/// Edits by hand become overrides before the sync looks, so that it cannot write over them. Returns the
+/// documents that were edited, with who did it. An edit that cannot be kept stays where it is, and holds up
+/// no other document.
+fn settled(store: &Store) -> Result<(Snapshot, Vec<(Place, u32)>), StoreError> {
     let snapshot = store.load()?;
     if snapshot.edits.is_empty() {
-        return Ok(snapshot);
+        return Ok((snapshot, Vec::new()));
     }
+    let mut kept = Vec::new();
     for edit in &snapshot.edits {
-        store.absorb(edit, jiff::Timestamp::now())?;
+        match store.absorb(edit, jiff::Timestamp::now()) {
+            Ok(Absorbed::Overridden(_)) => {
+                kept.extend(edit.change.owner().map(|owner| (edit.place.clone(), owner)));
+            }
+            Ok(Absorbed::Restored) => {}
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                warn!(object = %edit.place, error = %chain(&error), "an edit cannot be kept");
+            }
+        }
     }
-    store.load()
+    Ok((store.load()?, kept))
 }
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
@@ -265,10 +277,14 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
                 [one] => format!("Sync {one}"),
                 _ => format!("Sync {} documents", names.len()),
             };
-            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed).await;
+            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed);
             parts.context.reports.reload();
         }
-        Err(error) => warn!(error = %chain(&error), "what the Control Plane wants cannot be written down"),
+        Err(error) => {
+            warn!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+            // Some of it may be written all the same.
+            journal::synced(parts).await;
+        }
     }
 }
 

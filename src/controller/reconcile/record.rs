@@ -5,10 +5,11 @@ use tracing::warn;
 
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
-use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument};
+use crate::controller::planning::Key;
+use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::plan::Plan;
 use crate::status::changed;
-use crate::store::{AppliedBody, AppliedDocument, AppliedOverride, Written};
+use crate::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place, Written};
 use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
@@ -40,8 +41,9 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history when that is new.
-pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce, steps: &[String]) {
+/// Writes down what is in force, and tells the history when that is new. A drift that was put right is not:
+/// the log and the status have it.
+pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce) {
     let none = Claims { interface: None, protocols: Vec::new() };
     let claims = subject.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
@@ -52,17 +54,20 @@ pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InF
         spec: in_force.spec,
     };
     let document = AppliedDocument::new(subject.kind, metadata(subject), body);
+    let text = to_yaml(&document).ok();
     match ctx.disk(move |store| store.write_applied(&document)).await {
-        Ok(Written::Changed) => journal(ctx, subject, steps),
-        Ok(Written::Unchanged) => {}
+        Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
+        // The shared files are written for what other objects record: the policy, maintenance, neighbours.
+        Ok(Written::Unchanged) if *subject.key == Key::Router => journal(ctx, subject, Vec::new()),
+        Ok(Written::Unchanged) => drop(ctx.taken.take(subject.key)),
         Err(error) => {
             warn!(object = %subject.key, error = %chain(&error), "what is in force could not be written down")
         }
     }
 }
 
-/// Forgets an object that is gone.
-pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
+/// Forgets an object that is gone; `document`: its document was removed too.
+pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
     let (kind, name) = (subject.kind, subject.name.clone());
     let removed = ctx
         .disk(move |store| {
@@ -70,25 +75,36 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, steps: &[String])
             store.remove_applied(kind, &name)
         })
         .await;
+    let place = document.then(|| Place::document(kind, subject.name));
+    let files = place.into_iter().chain([applied(subject)]).map(|place| (place, None)).collect();
     match removed {
-        Ok(true) => journal(ctx, subject, steps),
-        Ok(false) => {}
+        Ok(true) => journal(ctx, subject, files),
+        Ok(false) if document => journal(ctx, subject, files),
+        Ok(false) => drop(ctx.taken.take(subject.key)),
         Err(error) => warn!(object = %subject.key, error = %chain(&error), "its record could not be removed"),
     }
 }
 
 /// The record of an object that is gone but whose document stays: its status stays too.
-pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
+pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
     match ctx.disk(move |store| store.remove_applied(kind, &name)).await {
-        Ok(true) => journal(ctx, subject, steps),
-        Ok(false) => {}
+        Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
+        Ok(false) => drop(ctx.taken.take(subject.key)),
         Err(error) => warn!(object = %subject.key, error = %chain(&error), "its record could not be removed"),
     }
 }
 
-fn journal(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
-    let entry = Entry { kind: subject.kind, name: subject.name.clone(), steps: steps.to_vec() };
+fn applied(subject: &Subject<'_>) -> Place {
+    Place::new(Area::Applied, subject.kind, subject.name)
+}
+
+/// The steps are all that were taken since the object was last in force.
+fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
+    let entry = Entry { key: subject.key.clone(), files, steps: ctx.taken.take(subject.key) };
+    if entry.files.is_empty() && entry.steps.is_empty() {
+        return;
+    }
     // The history ends when the agent stops; what it misses is committed at the next start.
     let _ = ctx.journal.send(entry);
 }

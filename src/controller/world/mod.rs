@@ -50,7 +50,7 @@ pub struct Inputs<'a> {
     /// The sessions that BIRD's directory has files for.
     pub fragments: &'a BTreeSet<String>,
     /// Removals that a human let pass.
-    pub approved: &'a BTreeSet<ObjectName>,
+    pub approved: &'a BTreeSet<String>,
     /// What the Control Plane said and what does not decode.
     pub refused: &'a Refused,
     /// Now.
@@ -108,6 +108,8 @@ pub struct World {
     pub complete: bool,
     /// How many links that nothing knows of may go in one go.
     pub max_removals: crate::config::MaxRemovals,
+    /// Removals that a human let pass.
+    pub approved: BTreeSet<String>,
 }
 
 /// Node and policy as documents.
@@ -203,6 +205,7 @@ impl World {
             changes_at,
             complete: inputs.snapshot.complete,
             max_removals: inputs.config.guard.max_removals,
+            approved: inputs.approved.clone(),
         }
     }
 
@@ -223,6 +226,17 @@ impl World {
         };
         let session = session.map(|(name, _)| Key::Session(name.clone()));
         session.or_else(|| mesh().map(|(name, _)| Key::Mesh(name.clone())))
+    }
+
+    /// Every object whose removal waits, and why.
+    pub fn held(&self) -> impl Iterator<Item = (Key, &str)> {
+        fn of<'a, T>(
+            entries: &'a BTreeMap<ObjectName, Entry<T>>,
+            key: fn(ObjectName) -> Key,
+        ) -> impl Iterator<Item = (Key, &'a str)> {
+            entries.iter().filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
+        }
+        of(&self.sessions, Key::Session).chain(of(&self.mesh, Key::Mesh)).chain(of(&self.ibgp, Key::Ibgp))
     }
 
     /// Every uid that something of this world may mark a link with.

@@ -6,6 +6,8 @@
 
 mod lab;
 
+mod approval;
+mod audit;
 mod changes_in_place;
 mod control_plane_faults;
 mod convergence;
@@ -13,7 +15,10 @@ mod embedded_control_plane;
 mod isolation;
 mod local_api;
 mod maintenance;
+mod plans;
 mod removal;
 mod repair;
+mod repository;
 mod restart;
+mod rollback;
 mod the_harness;

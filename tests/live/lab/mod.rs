@@ -1,6 +1,7 @@
 //! The lab: namespaces, links, neighbours, the router under test and its Control Plane.
 
 pub(crate) mod bird;
+pub(crate) mod cli;
 pub(crate) mod control_plane;
 pub(crate) mod frr;
 pub(crate) mod namespace;

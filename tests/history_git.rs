@@ -370,7 +370,8 @@ async fn a_commit_may_hold_exactly_what_it_is_told() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     state.put("applied/sessions/a.yaml", "mtu: 2\n");
-    let exactly = [("applied/sessions/a.yaml".into(), Some(b"mtu: 1\n".to_vec())), ("secrets/a".into(), None)];
+    let exactly =
+        [("applied/sessions/a.yaml".into(), Some(b"mtu: 1\n".to_vec())), ("secrets/a".into(), None)];
     let paths = Paths::Exactly(exactly.into());
     let id = commit(&history, Cause { paths, ..all("Apply") }).await;
     assert!(history.show(id.as_str()).await.unwrap().contains("+mtu: 1\n"));
@@ -388,7 +389,10 @@ async fn what_is_not_accepted_does_not_get_in_and_does_not_take_out_what_is() {
     commit(&history, all("First")).await;
     state.put("sessions/a.yaml", "hunter2\n");
     assert_eq!(history.commit(all("Second")).await.unwrap(), None);
-    assert_eq!(history.last_committed(Path::new("sessions/a.yaml")).await.unwrap().as_deref(), Some("a: 1\n"));
+    assert_eq!(
+        history.last_committed(Path::new("sessions/a.yaml")).await.unwrap().as_deref(),
+        Some("a: 1\n")
+    );
 }
 
 #[tokio::test]

@@ -133,8 +133,7 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 /// also when the Control Plane's item never became a document.
 pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
-    let documented =
-        world.sessions.iter().filter(|(_, entry)| entry.documented || entry.held.is_some());
+    let documented = world.sessions.iter().filter(|(_, entry)| entry.documented || entry.held.is_some());
     for (name, entry) in documented {
         counts.total += 1;
         match status(&Key::Session(name.clone())).unwrap_or_default().phase {

@@ -54,7 +54,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), recording, stop.clone()));
-    let polls = parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
+    let polls =
+        parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
 

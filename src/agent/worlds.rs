@@ -18,7 +18,7 @@ use crate::history::Author;
 use crate::kernel::keys;
 use crate::model::{ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Hysteresis, Renderer, RoaTable, loss_class};
-use crate::store::{APPROVED, Absorbed, Area, Edit, Place, COMPLETE, Snapshot, Store, StoreError, watch};
+use crate::store::{APPROVED, Absorbed, Area, COMPLETE, Edit, Place, Snapshot, Store, StoreError, watch};
 use crate::telemetry::chain;
 
 /// How often the world is made anew without a hint: BIRD may have become another version, and measured
@@ -283,8 +283,7 @@ async fn approval(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snapshot, St
         snapshot = parts.context.disk(Store::load).await?;
     }
     let wanted: BTreeSet<String> = documents(&snapshot).collect();
-    let left: BTreeSet<_> =
-        approved.difference(&wanted).filter(|line| *line != COMPLETE).cloned().collect();
+    let left: BTreeSet<_> = approved.difference(&wanted).filter(|line| *line != COMPLETE).cloned().collect();
     let applied = snapshot.applied.keys().map(|(kind, name)| format!("{}/{name}", kind.folder()));
     let links = parts.context.observer.kernel(tokio::time::Instant::now()).await;
     let marked = links.iter().flat_map(|view| view.uids()).map(|uid| Key::Orphan(uid).to_string());

@@ -41,7 +41,8 @@ impl Approve {
             }
             Store::approve(&directory, &approved)?;
         }
-        let removals = held.into_iter().map(|(object, why)| HeldRemoval { object, why, approved: !self.list });
+        let removals =
+            held.into_iter().map(|(object, why)| HeldRemoval { object, why, approved: !self.list });
         let removals: Vec<_> = removals.collect();
         if !output::value(arguments.output, &removals)? {
             print(&removals);

@@ -25,8 +25,7 @@ impl Plan {
             let offline = Offline::look(config).await?;
             Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string()))
         })?;
-        let wanted =
-            |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
+        let wanted = |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
         let mut objects: Vec<_> =
             planned.into_iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object).collect();
         if !self.names.is_empty() && objects.is_empty() {

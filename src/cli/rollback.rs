@@ -74,7 +74,12 @@ impl Rollback {
     }
 
     /// The commit that is meant, and what it has in force.
-    async fn then(&self, history: &History, kind: Kind, name: &ObjectName) -> anyhow::Result<(CommitId, Value)> {
+    async fn then(
+        &self,
+        history: &History,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> anyhow::Result<(CommitId, Value)> {
         let applied = Place::new(Area::Applied, kind, name).relative();
         let commit = self.commit(history, &applied).await?;
         let text = history.committed_at(commit.as_str(), &applied).await?;
@@ -133,7 +138,9 @@ impl Done {
         output::line(format_args!("{place} brings back what was in force at {commit}:"));
         output::line(to_yaml(exception)?.trim_end());
         if exception.paused {
-            output::note("the override was paused and still is: nothing is done before that is taken out of it");
+            output::note(
+                "the override was paused and still is: nothing is done before that is taken out of it",
+            );
         }
         Ok(())
     }

@@ -108,7 +108,9 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
         Key::Ibgp(name) => world.ibgp.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
         Key::Router | Key::Policy | Key::Orphan(_) => None,
     }
-    .map_or((None, None, None), |(acceptance, held, paused)| (Some(acceptance), held.clone(), paused.clone()));
+    .map_or((None, None, None), |(acceptance, held, paused)| {
+        (Some(acceptance), held.clone(), paused.clone())
+    });
     if let Some(Acceptance::Invalid(why) | Acceptance::Clash(why)) = acceptance {
         object.error.get_or_insert_with(|| why.clone());
     }

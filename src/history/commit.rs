@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::store::{Area, Place};
+use crate::store::{APPROVED, Area, Place};
 
 use super::{BRANCH, CommitId, History, HistoryError};
 
@@ -123,8 +123,7 @@ impl Recorded {
 /// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
 /// observations, not reports, not secrets.
 pub(super) fn is_kept(path: &Path) -> bool {
-    path == Path::new(".gitignore")
-        || path == Path::new("README.md")
+    [".gitignore", "README.md", APPROVED].iter().any(|name| path == Path::new(name))
         || Place::parse(path).is_some_and(|place| place.area != Area::Status)
 }
 

@@ -86,7 +86,11 @@ impl History {
             return Ok(CommitId::known(found));
         }
         let many = self.starting_with(commit).await?;
-        Err(if many.len() > 1 { HistoryError::Ambiguous { start: commit.to_owned(), commits: many } } else { unknown() })
+        Err(if many.len() > 1 {
+            HistoryError::Ambiguous { start: commit.to_owned(), commits: many }
+        } else {
+            unknown()
+        })
     }
 
     /// The commits whose names begin so.

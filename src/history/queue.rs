@@ -48,12 +48,8 @@ impl History {
     pub fn start(self: Arc<Self>) -> (HistoryHandle, JoinHandle<()>) {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
-        let handle = HistoryHandle {
-            dir: self.dir.clone(),
-            accepts: self.accepts,
-            queue: Arc::clone(&queue),
-            health,
-        };
+        let handle =
+            HistoryHandle { dir: self.dir.clone(), accepts: self.accepts, queue: Arc::clone(&queue), health };
         (handle, tokio::spawn(work(self, queue, report)))
     }
 }

@@ -26,7 +26,11 @@ fn wait_links(world: &World, wanted: usize) {
     wait_until(&format!("{wanted} tunnels"), 60, || {
         let found = links(world);
         let applied = world.router.path("state/applied/sessions").read_dir().unwrap().count();
-        if (found, applied) == (wanted, wanted) { Ok(()) } else { Err(format!("{found} links, {applied} in force")) }
+        if (found, applied) == (wanted, wanted) {
+            Ok(())
+        } else {
+            Err(format!("{found} links, {applied} in force"))
+        }
     });
 }
 

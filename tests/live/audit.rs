@@ -68,7 +68,11 @@ fn recorded() -> (World, usize) {
         let listed = git(&world.router, &["ls-tree", "-r", "--name-only", "main"]);
         let names = ["node", "policy", "sessions/wg_4242421001", "sessions/wg_4242421002"];
         let third = names.iter().find(|name| !listed.contains(&format!("applied/{name}.yaml")));
-        if third.is_none() && listed.contains("applied/sessions/wg_4242421003") { Ok(()) } else { Err(listed) }
+        if third.is_none() && listed.contains("applied/sessions/wg_4242421003") {
+            Ok(())
+        } else {
+            Err(listed)
+        }
     });
     world.wait_polls("sessions", 3);
     let count = commits(&world.router).len();
@@ -175,7 +179,8 @@ fn first_commits(world: &World) {
     for wanted in [
         format!("sessions/{}: create WireGuard link {}", interface(1), interface(1)),
         format!("sessions/{}: write BIRD session", interface(2)),
-        "node: write BIRD file moenet/filters.conf (bird.file: want moenet/filters.conf, have nothing)".into(),
+        "node: write BIRD file moenet/filters.conf (bird.file: want moenet/filters.conf, have nothing)"
+            .into(),
     ] {
         assert!(all.contains(&wanted), "no {wanted:?} in\n{all}");
     }
@@ -188,7 +193,8 @@ fn stock_git_reads_it(world: &World, start: usize, applied: &str) {
     assert_eq!(git(router, &["fsck", "--strict"]), "");
     assert!(git(router, &["log", "-p", "--follow", "main", "--", applied]).contains("+      mtu: 1380"));
     let blame = git(router, &["blame", "--line-porcelain", "main", "--", applied]);
-    let line = blame.split("\n\t").find(|part| part.contains("mtu: ")).is_some() || blame.contains("mtu: 1420");
+    let line =
+        blame.split("\n\t").find(|part| part.contains("mtu: ")).is_some() || blame.contains("mtu: 1420");
     assert!(line && blame.contains("author moenet-agent"), "{blame}");
     // A bisection beside the running agent, in a tree of its own: the state directory is what is wanted.
     let tree = router.path("bisect").display().to_string();
@@ -204,12 +210,17 @@ fn stock_git_reads_it(world: &World, start: usize, applied: &str) {
     assert_eq!(table.lines().count(), count + 1, "{table}");
     let rows: Vec<_> = table.lines().collect();
     let column = rows[0].find("WHAT").unwrap();
-    assert!(rows[1..].iter().all(|row| row.is_char_boundary(column) && row[..column].ends_with("  ")), "{table}");
+    assert!(
+        rows[1..].iter().all(|row| row.is_char_boundary(column) && row[..column].ends_with("  ")),
+        "{table}"
+    );
     let entries = agent(router, &["history", "-o", "json", "-n", "500"]).ended(0).json();
     assert_eq!(entries.as_array().map(Vec::len), Some(count));
     assert_eq!(entries[0]["subject"], "Apply node");
     let one = agent(router, &["history", &interface(1)]).ended(0);
-    one.says("    sessions/wg_4242421001: set MTU of wg_4242421001 to 1380 (tunnel.mtu: want 1380, have 1420)");
+    one.says(
+        "    sessions/wg_4242421001: set MTU of wg_4242421001 to 1380 (tunnel.mtu: want 1380, have 1420)",
+    );
     assert!(!one.out.contains("wg_4242421002: "), "{}", one.out);
 }
 
@@ -223,7 +234,9 @@ fn nothing_secret_is_in_it(world: &World) {
         assert!(!all.contains(&secret[..12]), "a secret is in the history");
     }
     let names = git(&world.router, &["log", "--all", "--format=", "--name-only"]);
-    let outside = names.lines().find(|name| ["status/", "secrets/", "outbox/", ".synced/"].iter().any(|f| name.starts_with(f)));
+    let outside = names
+        .lines()
+        .find(|name| ["status/", "secrets/", "outbox/", ".synced/"].iter().any(|f| name.starts_with(f)));
     assert_eq!(outside, None);
     assert!(json!(names).to_string().contains("applied/"), "{names}");
 }

@@ -44,7 +44,10 @@ fn a_rollback_brings_back_what_was_in_force_and_the_neighbour_sees_it() {
     let refused = agent(&world.router, &["rollback", &name, "main~0"]);
     assert_eq!(refused.code, 1);
     refused.says("--force");
-    let first = git(&world.router, &["log", "--format=%h", "--reverse", "main", "--", &format!("applied/sessions/{name}.yaml")]);
+    let first = git(
+        &world.router,
+        &["log", "--format=%h", "--reverse", "main", "--", &format!("applied/sessions/{name}.yaml")],
+    );
     let first = first.lines().next().unwrap();
     let done = agent(&world.router, &["rollback", &name, first, "--force", "-o", "json"]).ended(0).json();
     assert_eq!(done["override"]["set"], serde_json::json!({"tunnel": {"mtu": 1420}}), "nothing is merged");

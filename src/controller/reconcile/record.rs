@@ -77,6 +77,8 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
         .await;
     let place = document.then(|| Place::document(kind, subject.name));
     let files = place.into_iter().chain([applied(subject)]).map(|place| (place, None)).collect();
+    // An approval may be spent by it, and what waited for its interface or port may go on.
+    ctx.reports.reload();
     match removed {
         Ok(true) => journal(ctx, subject, files),
         Ok(false) if document => journal(ctx, subject, files),

@@ -169,7 +169,8 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
     };
     if world.maintenance.enabled {
         let MaintenanceState { enabled, since, ebgp_disabled } = world.maintenance;
-        let spec = Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
+        let spec =
+            Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
         record::in_force(ctx, &subject, InForce { spec, overridden: None }).await;
     } else {
         record::withdrawn(ctx, &subject).await;

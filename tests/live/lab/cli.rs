@@ -26,7 +26,12 @@ impl Answer {
 
     #[track_caller]
     pub(crate) fn says(&self, words: &str) {
-        assert!(self.out.contains(words) || self.err.contains(words), "no {words:?} in {}{}", self.out, self.err);
+        assert!(
+            self.out.contains(words) || self.err.contains(words),
+            "no {words:?} in {}{}",
+            self.out,
+            self.err
+        );
     }
 }
 

@@ -309,8 +309,12 @@ fn rollback_brings_back_what_was_in_force() {
     assert_eq!(answer["override"]["set"], serde_json::json!({"tunnel": {"mtu": 1400}}));
     router.call(&["diff", NAME]).says(2, "rolled back to ");
     router.call(&["rollback", NAME]).says(1, "--force");
-    router.call(&["rollback", NAME, "HEAD", "--force"]).says(0, "before: rolled back to ");
+    // What was in force then is brought back exactly, also where that takes no override at all.
+    router.call(&["rollback", NAME, "HEAD~1", "--force"]).says(0, "before: rolled back to ");
+    router.call(&["rollback", NAME, "HEAD", "--force"]).says(0, "is removed; without it");
+    assert!(!router.state(&format!("overrides/sessions/{NAME}.yaml")).exists());
     router.call(&["diff", NAME]).says(0, "as its document says");
+    router.call(&["rollback", "nobody"]).says(1, "there is no document of nobody");
     router.call(&["rollback", NAME, "nonsense", "--force"]).says(1, "nonsense");
 }
 

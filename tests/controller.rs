@@ -31,7 +31,14 @@ async fn a_pass_that_changed_everything_is_followed_by_one_that_writes_nothing()
     let mut agent = machine.boot();
     agent.pass().await;
     assert!((1..=20).all(|number| agent.status(number).phase == Phase::Established));
-    assert_eq!(agent.journalled().iter().filter(|entry| entry.kind == Kind::BgpSession).count(), 20);
+    assert_eq!(
+        agent
+            .journalled()
+            .iter()
+            .filter(|entry| matches!(entry.key, moenet_agent::controller::Key::Session(_)))
+            .count(),
+        20
+    );
     let counts = || {
         (
             machine.kernel.asked.lock().unwrap().len(),

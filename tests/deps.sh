@@ -7,7 +7,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
-TESTS="$DEMO frr gobgpd stayrtr nftables python3 procps iputils-ping"
+TESTS="$DEMO frr gobgpd stayrtr nftables python3 procps iputils-ping strace"
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 

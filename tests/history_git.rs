@@ -268,9 +268,11 @@ async fn a_missing_repository_is_begun_again() {
 #[tokio::test]
 async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
     for (number, break_it) in [
-        |git: &Path| fs::write(git.join("HEAD"), "nonsense").unwrap(),
-        |git: &Path| fs::write(git.join("refs/heads/main"), "").unwrap(),
-        |git: &Path| fs::write(git.join("refs/heads/main"), "0123\n").unwrap(),
+        |git: &Path| {
+            fs::write(git.join("refs/heads/main"), "").unwrap();
+            let _ = fs::remove_file(git.join("logs/refs/heads/main"));
+        },
+        |git: &Path| fs::write(git.join("refs/heads/main"), format!("{}\n", "12".repeat(20))).unwrap(),
         |git: &Path| fs::remove_dir_all(git.join("objects")).unwrap(),
         |git: &Path| fs::write(git.join("config"), "[core\n").unwrap(),
         |git: &Path| {
@@ -303,6 +305,94 @@ async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
         assert_eq!(state.files(), ".gitignore\nsessions/a.yaml\nsessions/b.yaml\n", "case {number}");
         assert_eq!(state.git(&["log", "--format=%s"]), "Begin a new history\nSync a\n", "case {number}");
     }
+}
+
+#[tokio::test]
+async fn a_head_or_branch_that_a_power_cut_emptied_is_mended_in_place() {
+    for (file, text) in
+        [("HEAD", "nonsense"), ("HEAD", ""), ("refs/heads/main", ""), ("refs/heads/main", "0123\n")]
+    {
+        let state = State::new();
+        let history = History::open(state.path()).await.unwrap();
+        state.put("sessions/a.yaml", "a: 1\n");
+        commit(&history, all("First")).await;
+        fs::write(state.path().join(".git").join(file), text).unwrap();
+        state.put("sessions/a.yaml", "a: 2\n");
+        commit(&history, all("Second")).await;
+        assert_eq!(state.git(&["log", "--format=%s"]), "Second\nFirst\n", "{file} {text:?}");
+        assert!(!state.path().join(".git.broken-1").exists(), "{file} {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_git_that_does_not_work_sets_nothing_aside() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    state.put("sessions/a.yaml", "a: 1\n");
+    commit(&history, all("First")).await;
+    for script in ["exit 127", "kill -9 $$", "exit 128"] {
+        let program = slow_git(&state, script);
+        let broken = History::with_program(state.path(), program, Duration::from_secs(5));
+        state.put("sessions/a.yaml", &format!("a: {script}\n"));
+        let error = broken.commit(all("Second")).await.unwrap_err();
+        assert!(matches!(error, HistoryError::Git { .. }), "{script}: {error}");
+        assert!(!state.path().join(".git.broken-1").exists(), "{script}");
+    }
+    commit(&history, all("Second")).await;
+    assert_eq!(state.git(&["log", "--format=%s"]), "Second\nFirst\n");
+}
+
+#[tokio::test]
+async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    for number in 0..40 {
+        state.put("sessions/a.yaml", &format!("a: {number}\n"));
+        commit(&history, all(&format!("{number}"))).await;
+    }
+    let ids = state.git(&["rev-list", "main"]);
+    for id in ids.lines() {
+        assert_eq!(history.resolve(&id[..12]).await.unwrap().as_str(), id);
+    }
+    // Of forty names some begin alike; git itself takes no less than four characters.
+    let twice = |n: usize| {
+        let mut starts: Vec<_> = ids.lines().map(|id| &id[..n]).collect();
+        starts.sort_unstable();
+        starts.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].to_owned())
+    };
+    let start = twice(1).unwrap();
+    let error = history.resolve(&start).await.unwrap_err().to_string();
+    assert!(error.contains("may be") && error.contains("give more of its name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_may_hold_exactly_what_it_is_told() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    state.put("applied/sessions/a.yaml", "mtu: 2\n");
+    let exactly =
+        [("applied/sessions/a.yaml".into(), Some(b"mtu: 1\n".to_vec())), ("secrets/a".into(), None)];
+    let paths = Paths::Exactly(exactly.into());
+    let id = commit(&history, Cause { paths, ..all("Apply") }).await;
+    assert!(history.show(id.as_str()).await.unwrap().contains("+mtu: 1\n"));
+    fs::remove_file(state.path().join("applied/sessions/a.yaml")).unwrap();
+    state.put("sessions/b.yaml", "b: 1\n");
+    commit(&history, Cause { paths: Paths::Gone, ..all("Gone") }).await;
+    assert_eq!(state.files(), ".gitignore\n");
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_does_not_get_in_and_does_not_take_out_what_is() {
+    let state = State::new();
+    let history = History::new(state.path()).accepting(|_, text| !text.starts_with(b"hunter2"));
+    state.put("sessions/a.yaml", "a: 1\n");
+    commit(&history, all("First")).await;
+    state.put("sessions/a.yaml", "hunter2\n");
+    assert_eq!(history.commit(all("Second")).await.unwrap(), None);
+    assert_eq!(
+        history.last_committed(Path::new("sessions/a.yaml")).await.unwrap().as_deref(),
+        Some("a: 1\n")
+    );
 }
 
 #[tokio::test]
@@ -368,6 +458,23 @@ async fn a_year_of_commits_is_packed() {
     assert!(count.contains("count: 0\n") && count.contains("packs: 1\n"), "{count}");
     assert_eq!(history.log(&[], 1000).await.unwrap().len(), 300);
     history.maintain().await.unwrap();
+}
+
+#[tokio::test]
+async fn hundreds_of_commits_in_an_hour_leave_few_files() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    let mut most = 0;
+    for number in 0..400 {
+        state.put("sessions/a.yaml", &format!("a: {number}\n"));
+        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        history.maintain().await.unwrap();
+        let count = state.git(&["count-objects"]);
+        most = most.max(count.split(' ').next().unwrap().parse::<u32>().unwrap());
+    }
+    assert!((200..800).contains(&most), "{most} loose objects: either too many, or this counts nothing");
+    assert_eq!(history.log(&[], 1000).await.unwrap().len(), 400);
+    assert!(state.git(&["fsck", "--strict"]).is_empty());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Answers the local API (semantics, section 4).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -89,14 +89,17 @@ impl AgentApi for Api {
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
+        // Until the history knows who did it, nobody takes the file for an edit.
+        let writing = self.parts.syncing.lock().await;
         let written = self.parts.context.disk(move |store| write_maintenance(store, enabled)).await;
         let written = written.map_err(|error| ApiRefusal::Failed(chain(&error)))?;
         if written == Written::Changed {
             let subject = if enabled { "Start maintenance" } else { "Stop maintenance" };
             let author = Author::Operator { name: "local API".to_owned() };
             let place = Place::single(Area::Documents, Kind::Maintenance);
-            journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]).await;
+            journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]);
         }
+        drop(writing);
         // The answer comes when the drain is asked for of every later look, not before.
         self.parts.context.reports.reload();
         let mut world = self.parts.context.world.clone();
@@ -132,7 +135,7 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 /// also when the Control Plane's item never became a document.
 pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
-    let documented = world.sessions.iter().filter(|(_, entry)| entry.documented);
+    let documented = world.sessions.iter().filter(|(_, entry)| entry.documented || entry.held.is_some());
     for (name, entry) in documented {
         counts.total += 1;
         match status(&Key::Session(name.clone())).unwrap_or_default().phase {
@@ -174,16 +177,11 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("sessions/{name}: {why}")),
         Acceptance::Valid | Acceptance::Waiting(_) => None,
     }));
-    let held = world
-        .sessions
-        .iter()
-        .filter_map(|(name, entry)| Some(format!("sessions/{name} is held: {}", entry.held.as_ref()?)));
-    notices.extend(held);
+    notices.extend(world.held().map(|(key, why)| format!("the removal of {key} is held: {why}")));
     if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
         notices.push(format!("policy: {why}"));
     }
-    let history = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    notices.extend(history.map(|why| format!("history: {why}")));
+    notices.extend(parts.context.history_problem().map(|why| format!("history: {why}")));
     notices.extend(parts.context.firewall.state().error.map(|why| format!("firewall: {why}")));
     notices
 }

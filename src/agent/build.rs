@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
+use super::journal::Known;
 use super::templates::Templates;
 use super::worlds::WorldMaker;
+use super::writers::is_document;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
-use crate::controller::{Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, World};
+use crate::controller::{Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, Taken, World};
 use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::ServeError;
@@ -83,11 +85,9 @@ pub struct Parts {
     /// What came into force, on its way into the history.
     pub journal: Mutex<mpsc::UnboundedReceiver<Entry>>,
     /// Where causes go into the history while the agent runs.
-    pub recorder: Mutex<Option<crate::history::HistoryHandle>>,
-    /// Why the history cannot be written.
-    pub history_problem: StdMutex<Option<String>>,
-    /// Told when the history takes causes.
-    pub journal_ready: Notify,
+    pub recorder: StdMutex<Option<crate::history::HistoryHandle>>,
+    /// What the history was told of people's files.
+    pub known: Known,
     /// Told to fetch the sessions now.
     pub sync: Notify,
     /// Where hints go while the agent runs.
@@ -137,6 +137,8 @@ impl Parts {
             world,
             reports: Reports::new(outbox.clone()),
             journal,
+            taken: Taken::default(),
+            history_problem: StdMutex::new(None),
             board: Board::default(),
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
@@ -151,11 +153,10 @@ impl Parts {
             publish,
             client,
             outbox,
-            history: Arc::new(History::new(store.dir())),
+            history: Arc::new(History::new(store.dir()).accepting(is_document)),
             journal: Mutex::new(journalled),
-            recorder: Mutex::new(None),
-            history_problem: StdMutex::new(None),
-            journal_ready: Notify::new(),
+            recorder: StdMutex::new(None),
+            known: Known::default(),
             sync: Notify::new(),
             hints: Mutex::new(None),
             kernel_counters,
@@ -167,7 +168,8 @@ impl Parts {
 
     /// Remembers why the history cannot be written.
     pub fn history_problem(&self, problem: Option<String>) {
-        *self.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = problem;
+        let mut told = self.context.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *told = problem;
     }
 
     /// BIRD's control socket.

@@ -1,38 +1,52 @@
 //! What came into force, and what people did to documents, on their way into the history. One commit a
 //! cause; routing never waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Parts;
-use crate::controller::Entry;
-use crate::document::Kind;
-use crate::history::{Author, Cause, HistoryHandle, Paths};
-use crate::store::{Area, Place};
+use super::writers::{Writers, writers};
+use crate::controller::{Entry, Key};
+use crate::document::parse_value;
+use crate::history::{Author, Cause, Contents, HistoryHandle, Paths};
+use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
 
 /// How long entries are gathered: what one world brought into force is one cause.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long a stop waits for commits, and how long a single pass does.
+const STOP: Duration = Duration::from_secs(5);
+const PASS: Duration = Duration::from_secs(15);
 
-/// Records what comes into force until the agent stops. A repository that cannot be opened is tried again
-/// with the next entry, and holds nothing up.
-pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
-    match crate::history::History::open(parts.context.store.dir()).await {
-        Ok(_) => parts.history_problem(None),
-        Err(error) => {
-            warn!(error = %chain(&error), "the history cannot be written; routing goes on");
-            parts.history_problem(Some(chain(&error)));
-        }
+/// What was already told of people's files.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Who owns, or owned last, each file that is a person's; a file that is gone has no owner to ask for.
+    owners: BTreeMap<Place, u32>,
+    /// The approval that was recorded.
+    approved: BTreeSet<String>,
+}
+
+impl Known {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let (handle, task) = Arc::clone(&parts.history).start();
-    *parts.recorder.lock().await = Some(handle.clone());
-    leftovers(&parts).await;
-    parts.journal_ready.notify_one();
+}
+
+/// Records what comes into force until the agent stops. A repository that cannot be written is tried again
+/// and again, and holds nothing up.
+pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: CancellationToken) {
+    let health = tokio::spawn(health(Arc::clone(&parts), recording.handle.clone()));
     let mut entries = parts.journal.lock().await;
     loop {
         let entry = tokio::select! {
@@ -45,99 +59,183 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
         while let Ok(entry) = entries.try_recv() {
             batch.push(entry);
         }
-        record(&handle, &batch);
-        parts.history_problem(handle.health().borrow().clone());
+        record(&recording.handle, &batch);
     }
-    while let Ok(entry) = entries.try_recv() {
-        record(&handle, &[entry]);
-    }
+    let rest: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
+    record(&recording.handle, &rest);
     // A full disk must not keep the agent from stopping.
-    let _ = tokio::time::timeout(Duration::from_secs(5), handle.flush()).await;
-    handle.close();
-    task.abort();
+    recording.end(STOP).await;
+    health.abort();
 }
 
-fn record(handle: &HistoryHandle, batch: &[Entry]) {
-    let names: Vec<_> = batch.iter().map(|entry| entry.name.to_string()).collect();
-    let subject = match names.as_slice() {
-        [one] => format!("Apply {one}"),
-        [first, .., last] => format!("Apply {} objects, {first} to {last}", names.len()),
-        [] => return,
-    };
-    let body =
-        batch.iter().flat_map(|entry| entry.steps.iter().map(|step| format!("{}: {step}", entry.name)));
-    handle.record(Cause {
-        author: Author::Agent,
-        paths: batch.iter().map(|entry| place(entry.kind, entry)).collect(),
-        subject,
-        body: body.collect(),
-    });
-}
-
-fn place(kind: Kind, entry: &Entry) -> Place {
-    if kind.is_single() {
-        Place::single(Area::Applied, kind)
-    } else {
-        Place::new(Area::Applied, kind, &entry.name)
+/// Keeps the condition `HistoryRecorded` current.
+async fn health(parts: Arc<Parts>, handle: HistoryHandle) {
+    let mut health = handle.health();
+    loop {
+        let problem = health.borrow_and_update().clone();
+        parts.history_problem(problem);
+        parts.context.hint(Key::Router);
+        if health.changed().await.is_err() {
+            return;
+        }
     }
+}
+
+/// One apply: its diff is exactly what came into force, and its message is every step that led there. Steps
+/// that led to nothing new are no cause.
+fn record(handle: &HistoryHandle, batch: &[Entry]) {
+    let new = batch.iter().filter(|entry| !entry.files.is_empty());
+    let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).collect();
+    let subject = match (objects.first(), objects.last()) {
+        (Some(one), Some(last)) if one == last => format!("Apply {one}"),
+        (Some(first), Some(last)) => format!("Apply {} objects, {first} to {last}", objects.len()),
+        _ => return,
+    };
+    let lines = batch.iter().flat_map(|entry| entry.steps.iter().map(|step| (&entry.key, step)));
+    let body = lines.map(|(key, step)| format!("{key}: {step}"));
+    let files = batch.iter().flat_map(|entry| &entry.files);
+    let contents: Contents = files
+        .map(|(place, text)| (place.relative(), text.as_ref().map(|text| text.as_bytes().to_vec())))
+        .collect();
+    let body = body.collect();
+    handle.record(Cause { author: Author::Agent, paths: Paths::Exactly(contents), subject, body });
 }
 
 /// Records everything that a cause changed in documents.
-pub(super) async fn record_documents(
+pub(super) fn record_documents(
     parts: &Parts,
     author: Author,
     subject: &str,
     body: Vec<String>,
     places: Vec<Place>,
 ) {
-    let cause = Cause { author, paths: places.into_iter().collect(), subject: subject.to_owned(), body };
-    if let Some(handle) = &*parts.recorder.lock().await {
+    let paths = places.into_iter().collect();
+    tell(parts, Cause { author, paths, subject: subject.to_owned(), body });
+}
+
+/// Records a file that is no document.
+pub(super) fn record_file(parts: &Parts, author: Author, subject: &str, body: Vec<String>, file: &str) {
+    let paths = Paths::Some(vec![PathBuf::from(file)]);
+    tell(parts, Cause { author, paths, subject: subject.to_owned(), body });
+}
+
+fn tell(parts: &Parts, cause: Cause) {
+    // Before the history takes causes, all that is there counts as left from the last time.
+    if let Some(handle) = &*parts.recorder.lock().unwrap_or_else(PoisonError::into_inner) {
         handle.record(cause);
     }
 }
 
-/// Records what people changed: documents of their own, overrides, maintenance. What the sync wrote is in
-/// the history by then, so that nothing of it is left to be an edit.
+/// Records what people changed: documents of their own, overrides, maintenance. What the sync and the agent
+/// write is recorded where they do it.
 pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
     for place in places {
-        let owner = std::fs::metadata(parts.context.store.path(place)).map(|file| file.uid()).unwrap_or(0);
+        let Some(owner) = person(parts, place) else { continue };
         let subject = format!("Edit {}", place.relative().display());
-        record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![place.clone()]).await;
+        record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![place.clone()]);
     }
 }
 
-/// Records that an edit in place became an override.
-pub(super) async fn absorbed(parts: &Parts, place: &Place, owner: Option<u32>) {
-    let subject = format!("Keep an edit of {} as an override", place.relative().display());
-    let author = Author::operator(owner.unwrap_or(0));
-    let places = vec![place.within(Area::Overrides), place.clone()];
-    record_documents(parts, author, &subject, Vec::new(), places).await;
+/// Whose the file is, when it is a person's, or was one's until it went.
+fn person(parts: &Parts, place: &Place) -> Option<u32> {
+    let path = parts.context.store.path(place);
+    let mut told = parts.known.told();
+    match std::fs::symlink_metadata(&path) {
+        Ok(file) => {
+            let text = std::fs::read(&path).unwrap_or_default();
+            let persons = place.area == Area::Overrides || !is_synced(&text);
+            persons.then(|| *told.owners.entry(place.clone()).insert_entry(file.uid()).get())
+        }
+        Err(_) => told.owners.remove(place),
+    }
 }
 
-/// All that differs from the history at the start, by whoever it was.
-pub(super) async fn leftovers(parts: &Parts) {
-    if let Some(handle) = &*parts.recorder.lock().await {
-        let subject = "Record what changed while the agent was not running".to_owned();
-        let author = Author::Operator { name: "unknown".to_owned() };
-        handle.record(Cause { author, paths: Paths::All, subject, body: Vec::new() });
+/// Whether a text has a `uid`, which is the sync's: an edit of one is recorded as the override it becomes.
+fn is_synced(text: &[u8]) -> bool {
+    let document: Option<serde_json::Value> = parse_value(&String::from_utf8_lossy(text)).ok();
+    document.is_some_and(|document| document.pointer("/metadata/uid").is_some_and(|uid| !uid.is_null()))
+}
+
+/// Records that an edit in place became an override.
+pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
+    let exception = place.within(Area::Overrides);
+    parts.known.told().owners.insert(exception.clone(), owner);
+    let subject = format!("Keep an edit of {} as an override", place.relative().display());
+    record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![exception, place.clone()]);
+}
+
+/// Records who let removals pass.
+pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
+    if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {
+        return;
+    }
+    let owner = std::fs::metadata(parts.context.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
+    let subject = format!("Approve the removal of {} objects", objects.len());
+    record_file(parts, Author::operator(owner), &subject, objects.iter().cloned().collect(), APPROVED);
+}
+
+/// Records what the sync wrote and could not tell of.
+pub(super) async fn synced(parts: &Parts) {
+    if let Ok(snapshot) = parts.context.disk(Store::load).await {
+        let subject = "Sync what was not recorded";
+        record_documents(parts, Author::ControlPlane, subject, Vec::new(), writers(&snapshot).synced);
+    }
+}
+
+/// All that differs from the history at the start, each under the name of whoever wrote it.
+async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
+    let snapshot = match parts.context.disk(Store::load).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return warn!(error = %chain(&error), "what changed meanwhile is recorded later"),
+    };
+    let Writers { synced, persons, in_force } = writers(&snapshot);
+    let cause = |author: Author, subject: &str, paths: Paths| {
+        let subject = format!("{subject} while the agent was not running");
+        handle.record(Cause { author, paths, subject, body: Vec::new() });
+    };
+    cause(Author::ControlPlane, "Sync what was not recorded", synced.into_iter().collect());
+    cause(Author::Agent, "Apply what was not recorded", in_force.into_iter().collect());
+    for (owner, places) in persons {
+        parts.known.told().owners.extend(places.iter().map(|place| (place.clone(), owner)));
+        cause(Author::operator(owner), "Edit", places.into_iter().collect());
+    }
+    // Of what is gone nobody can tell whose it was.
+    cause(Author::Operator { name: "unknown".to_owned() }, "Remove", Paths::Gone);
+}
+
+/// Begins to record: first all that is there already, before anything is added to it.
+pub(super) async fn begin(parts: &Parts) -> Recording {
+    let (handle, task) = Arc::clone(&parts.history).start();
+    leftovers(parts, &handle).await;
+    parts.recorder.lock().unwrap_or_else(PoisonError::into_inner).replace(handle.clone());
+    Recording { handle, task }
+}
+
+/// A history that takes causes.
+pub(super) struct Recording {
+    handle: HistoryHandle,
+    task: JoinHandle<()>,
+}
+
+impl Recording {
+    /// Waits for the commits, and no longer than this. Returns whether all were made.
+    async fn end(self, limit: Duration) -> bool {
+        let done = tokio::time::timeout(limit, self.handle.flush()).await.is_ok();
+        self.handle.close();
+        self.task.abort();
+        done
     }
 }
 
 /// Writes down what one pass brought into force.
-pub(super) async fn flush_once(parts: &Arc<Parts>) {
+pub(super) async fn end_pass(parts: &Parts, recording: Recording) {
     let mut entries = parts.journal.lock().await;
     let batch: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
-    if batch.is_empty() {
-        return;
+    record(&recording.handle, &batch);
+    let health = recording.handle.health();
+    if !recording.end(PASS).await {
+        let why = health.borrow().clone().unwrap_or_else(|| "git is slow".to_owned());
+        warn!(error = why, "the history is behind; the next start catches up");
     }
-    let history = match crate::history::History::open(parts.context.store.dir()).await {
-        Ok(history) => Arc::new(history),
-        Err(error) => return warn!(error = %chain(&error), "the history cannot be written"),
-    };
-    let (handle, task) = history.start();
-    record(&handle, &batch);
-    let _ = tokio::time::timeout(Duration::from_secs(15), handle.flush()).await;
-    handle.close();
-    task.abort();
 }

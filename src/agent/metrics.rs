@@ -1,8 +1,6 @@
 //! Counts for Prometheus (semantics, section 4). Made anew for each scrape, so that no series of a session
 //! that is gone stays behind.
 
-use std::sync::PoisonError;
-
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::{Parts, api, build};
@@ -147,7 +145,7 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let troubled = i64::from(parts.context.store.trouble().is_some());
     let help = "1 while the state directory cannot be read or written";
     gauge(registry, "moenet_agent_state_broken", help, troubled)?;
-    let broken = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    let broken = parts.context.history_problem().is_some();
     gauge(registry, "moenet_agent_history_broken", "1 while the history cannot be written", i64::from(broken))
 }
 

@@ -12,6 +12,7 @@
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
 //! | `classes` | probes → classes of links that do not flap |
 //! | `templates` | an operator's templates, tried before they are used |
+//! | `writers` | who writes which file, and what may stand in the history |
 
 mod api;
 mod build;
@@ -23,6 +24,7 @@ mod poll;
 mod roa;
 mod templates;
 mod worlds;
+mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +43,6 @@ use crate::http::{HttpOptions, Server};
 use crate::kernel;
 use crate::plan::firewall::TABLE_NAME;
 
-/// How long the start waits for the history.
-const HISTORY: Duration = Duration::from_secs(2);
 /// How long the start waits for the state directory to be read.
 const FIRST_WORLD: Duration = Duration::from_secs(5);
 /// How often at most a change of our table in nftables is looked at.
@@ -60,15 +60,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let server = bind(&parts).await?;
     info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
 
+    let recording = journal::begin(&parts).await;
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
     let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
     let filter = tokio::spawn(watch_firewall(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let journal = tokio::spawn(journal::run(Arc::clone(&parts), stop.clone()));
+    let journal = tokio::spawn(journal::run(Arc::clone(&parts), recording, stop.clone()));
     let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
     let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
-    let polls = tokio::spawn(poll_with_history(Arc::clone(&parts), stop.clone()));
+    let polls =
+        parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
 
@@ -82,21 +84,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    drain(vec![worlds, events, filter, polls, roas, limits, templates, runner]).await;
+    let tasks = [worlds, events, filter, roas, limits, templates, runner];
+    drain(tasks.into_iter().chain(polls).collect()).await;
     drain(vec![journal]).await;
     if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
         warn!(%error, "the local API ended with an error");
     }
     Ok(())
-}
-
-/// The history is there before the first sync, so that it knows whose the first documents are; one that
-/// cannot be opened holds nothing up.
-async fn poll_with_history(parts: Arc<Parts>, stop: CancellationToken) {
-    let _ = tokio::time::timeout(HISTORY, parts.journal_ready.notified()).await;
-    if let Some(client) = parts.client.clone() {
-        poll::run(parts, client, stop).await;
-    }
 }
 
 async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {
@@ -176,10 +170,12 @@ pub(crate) async fn hint(parts: &Parts, key: Key) {
 /// # Errors
 /// When the state directory cannot be read.
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildError> {
+    let recording = journal::begin(parts).await;
+    parts.context.taken.keep();
     worlds::publish(parts).await?;
     worlds::resolved(parts).await;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
-    journal::flush_once(parts).await;
+    journal::end_pass(parts, recording).await;
     let statuses = parts.context.board.all();
     Ok(statuses.into_iter().filter_map(|(key, status)| Some((key, status.last_error?))).collect())
 }

@@ -137,22 +137,12 @@ async fn single<S: Spec + Send + Sync + 'static>(
     spec: S,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
-    let _writing = parts.syncing.lock().await;
-    worlds::settle(parts).await;
-    let done = parts
-        .context
-        .disk(move |store| {
-            let snapshot = store.load()?;
-            match plan_single(spec, slot(&snapshot)) {
-                Some(document) => store.write_document(&document).map(|written| written == Written::Changed),
-                None => Ok(false),
-            }
-        })
-        .await;
-    conclude(
-        parts,
-        done.map(|changed| if changed { vec![Place::single(Area::Documents, S::KIND)] } else { Vec::new() }),
-    )
+    let place = Place::single(Area::Documents, S::KIND);
+    sync(parts, move |store, snapshot| {
+        let Some(document) = plan_single(spec, slot(snapshot)) else { return Ok(Vec::new()) };
+        let written = store.write_document(&document)?;
+        Ok(if written == Written::Changed { vec![place] } else { Vec::new() })
+    })
     .await;
 }
 
@@ -161,24 +151,12 @@ async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
     for rejected in &listing.rejected {
         warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
     }
-    let _writing = parts.syncing.lock().await;
-    worlds::settle(parts).await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = store.load()?;
-        apply(store, plan_mesh(&listing, &snapshot))
-    });
-    conclude(parts, done.await).await;
+    sync(parts, move |store, snapshot| apply(store, plan_mesh(&listing, snapshot))).await;
     Ok(())
 }
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
-    let _writing = parts.syncing.lock().await;
-    worlds::settle(parts).await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = store.load()?;
-        apply(store, plan_ibgp(&listing, &snapshot))
-    });
-    conclude(parts, done.await).await;
+    sync(parts, move |store, snapshot| apply(store, plan_ibgp(&listing, snapshot))).await;
 }
 
 async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
@@ -192,19 +170,31 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let base = parts.config.wireguard.listen_port_base;
     let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
     let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
-    let _writing = parts.syncing.lock().await;
-    worlds::settle(parts).await;
-    let done = parts.context.disk(move |store| {
-        let snapshot = store.load()?;
-        let changes = plan_sessions(&listing, &snapshot, base, |uid| waiting.contains(uid));
+    sync(parts, move |store, snapshot| {
+        let changes = plan_sessions(&listing, snapshot, base, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
             store.confirm()?;
         }
         Ok(changed)
+    })
+    .await;
+    Ok(())
+}
+
+/// Writes what the Control Plane wants, and has the history know of it before anything else is recorded. Edits
+/// by hand become overrides first, so that the sync cannot write over them.
+async fn sync(
+    parts: &Parts,
+    write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
+) {
+    let _writing = parts.syncing.lock().await;
+    worlds::settle(parts).await;
+    let done = parts.context.disk(move |store| {
+        let snapshot = store.load()?;
+        write(store, &snapshot)
     });
     conclude(parts, done.await).await;
-    Ok(())
 }
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
@@ -265,14 +255,19 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
                 [one] => format!("Sync {one}"),
                 _ => format!("Sync {} documents", names.len()),
             };
-            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed).await;
+            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed);
             parts.context.reports.reload();
         }
-        // The state directory's trouble is told once, by the task that makes worlds.
-        Err(error) if error.is_transient() => {
-            debug!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+        Err(error) => {
+            // The state directory's trouble is told once, by the task that makes worlds.
+            if error.is_transient() {
+                debug!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+            } else {
+                warn!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+            }
+            // Some of it may be written all the same.
+            journal::synced(parts).await;
         }
-        Err(error) => warn!(error = %chain(&error), "what the Control Plane wants cannot be written down"),
     }
 }
 

@@ -18,11 +18,12 @@ use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused, present
 use crate::controller::{Hint, Key, World, target};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Secrets, Session};
+use crate::history::Author;
 use crate::kernel::keys;
 use crate::model::{Endpoint, Host, ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::status::Acceptance;
-use crate::store::{Absorbed, Area, Change, Edit, Place, Snapshot, Store, StoreError, watch};
+use crate::store::{APPROVED, Absorbed, Area, COMPLETE, Edit, Place, Snapshot, Store, StoreError, watch};
 use crate::telemetry::chain;
 
 /// How often the world is made anew without a hint: BIRD may have become another version, and measured
@@ -353,7 +354,9 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
         settle(parts).await;
         snapshot = parts.context.disk(Store::load).await?;
     }
-    clear_approval(parts, &snapshot).await;
+    if !parts.context.store.approved().is_empty() {
+        snapshot = approval(parts, snapshot).await?;
+    }
     let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
@@ -363,16 +366,39 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An approval is for the removals that were held when it was given; it ends when they are done.
-async fn clear_approval(parts: &Arc<Parts>, snapshot: &Snapshot) {
-    let approved = parts.context.store.approved();
-    let waits = |name: &ObjectName| snapshot.applied.keys().any(|(_, held)| held == name);
-    if !approved.is_empty() && !approved.iter().any(waits) {
-        let cleared = parts.context.disk(|store| Store::approve(store.dir(), &BTreeSet::new())).await;
-        if let Err(error) = cleared {
-            warn!(error = %chain(&error), "an approval that is used up could not be removed");
-        }
+/// An approval is for the removals that were held when it was given, once: it ends for an object that is
+/// wanted again, and altogether when nothing that it is for is left.
+async fn approval(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snapshot, StoreError> {
+    let mut approved = parts.context.store.approved();
+    journal::approved(parts, &approved);
+    let mut snapshot = snapshot;
+    if approved.contains(COMPLETE) {
+        parts.context.disk(Store::confirm).await?;
+        snapshot = parts.context.disk(Store::load).await?;
     }
+    let wanted: BTreeSet<String> = documents(&snapshot).collect();
+    let left: BTreeSet<_> = approved.difference(&wanted).filter(|line| *line != COMPLETE).cloned().collect();
+    let applied = snapshot.applied.keys().map(|(kind, name)| format!("{}/{name}", kind.folder()));
+    let links = parts.context.observer.kernel(tokio::time::Instant::now()).await;
+    let marked = links.iter().flat_map(|view| view.uids()).map(|uid| Key::Orphan(uid).to_string());
+    let waiting = applied.chain(marked).any(|object| left.contains(&object));
+    // A kernel that cannot be listed proves nothing.
+    let left = if waiting || links.is_err() { left } else { BTreeSet::new() };
+    if left != approved {
+        parts.context.disk(move |store| Store::approve(store.dir(), &left)).await?;
+        approved.remove(COMPLETE);
+        let body = approved.into_iter().collect();
+        journal::record_file(parts, Author::Agent, "The approval is spent", body, APPROVED);
+    }
+    Ok(snapshot)
+}
+
+/// Every object that there is a document of, as `sessions/wg_1`.
+fn documents(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let named = |kind: Kind| move |name: &ObjectName| format!("{}/{name}", kind.folder());
+    let sessions = snapshot.sessions.keys().map(named(Kind::BgpSession));
+    let mesh = snapshot.mesh.keys().map(named(Kind::MeshPeer));
+    sessions.chain(mesh).chain(snapshot.ibgp.keys().map(named(Kind::IbgpPeer)))
 }
 
 /// Edits by hand become overrides, and deleted documents come back. Before every listing that is gone by,
@@ -389,15 +415,12 @@ async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
     let mut unkept = BTreeMap::new();
     for edit in edits {
         let place = edit.place.clone();
-        let owner = match &edit.change {
-            Change::Edited { owner, .. } => Some(*owner),
-            Change::Deleted => None,
-        };
+        let owner = edit.change.owner();
         let done = parts.context.disk(move |store| store.absorb(&edit, Timestamp::now())).await;
         match done {
             Ok(Absorbed::Overridden(_)) => {
                 info!(object = %place.relative().display(), "edited in place: the change is kept as an override");
-                journal::absorbed(parts, &place, owner).await;
+                owner.into_iter().for_each(|owner| journal::absorbed(parts, &place, owner));
             }
             Ok(Absorbed::Restored) => {
                 info!(object = %place.relative().display(), "the Control Plane's document was put back");

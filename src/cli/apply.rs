@@ -1,4 +1,5 @@
-//! `apply --once`: one pass of convergence without the daemon.
+//! `apply --once`: one pass of convergence without the daemon. It tells what it did in the words in which
+//! `plan` told it before.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, output};
+use super::{Arguments, Outcome, block_on, output, steps};
 use crate::agent;
 use crate::telemetry;
 
@@ -25,19 +26,15 @@ impl Apply {
         block_on(async {
             let parts = Arc::new(agent::Parts::build(config).await?);
             let failed = agent::apply_once(&parts).await?;
-            for (key, error) in &failed {
-                output::line(format_args!("{key}  {}: {error}", output::shade("Error")));
-            }
+            let taken = parts.context.taken.all();
             let parts = Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
-            let rest = Offline::of(parts).await?.plans();
-            let left: usize =
-                rest.iter().filter_map(|(_, plan)| plan.as_ref().ok()).map(|plan| plan.steps.len()).sum();
-            output::line(format_args!(
-                "{} objects looked at, {} failed, {left} steps left",
-                rest.len(),
-                failed.len()
-            ));
-            Ok(if failed.is_empty() && left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let left = steps::planned(&Offline::of(parts).await?);
+            let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
+            if !output::value(arguments.output, &objects)? {
+                steps::print(objects.iter());
+            }
+            let failed = objects.iter().any(|object| object.error.is_some());
+            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         })
     }
 }

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::offline::Wanted;
-use super::{Arguments, Outcome, block_on, objects, output};
-use crate::model::ObjectName;
-use crate::store::Store;
+use super::offline::Offline;
+use super::{Arguments, Outcome, block_on, output, steps};
+use crate::store::{COMPLETE, Store};
 
 /// Let held removals pass.
 #[derive(Debug, Args)]
@@ -31,19 +30,19 @@ impl Approve {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let directory = config.state.directory.clone();
-        let wanted = block_on(Wanted::read(config))?;
-        let held: Vec<_> =
-            objects::all(&wanted.world).into_iter().filter(|object| object.held.is_some()).collect();
+        let offline = block_on(Offline::look(config))?;
+        let planned = steps::planned(&offline).into_values();
+        let held: Vec<_> = planned.filter_map(|object| Some((object.object, object.held?))).collect();
         if !self.list && !held.is_empty() {
-            let names: BTreeSet<ObjectName> = held.iter().map(|object| object.name.clone()).collect();
-            let before = wanted.parts.context.store.approved();
-            Store::approve(&directory, &names.union(&before).cloned().collect())?;
+            let mut approved: BTreeSet<String> = held.iter().map(|(object, _)| object.clone()).collect();
+            approved.append(&mut offline.parts.context.store.approved());
+            if !offline.world.complete {
+                approved.insert(COMPLETE.to_owned());
+            }
+            Store::approve(&directory, &approved)?;
         }
-        let removals = held.iter().map(|object| HeldRemoval {
-            object: object.path(),
-            why: object.held.unwrap_or_default().to_owned(),
-            approved: !self.list,
-        });
+        let removals =
+            held.into_iter().map(|(object, why)| HeldRemoval { object, why, approved: !self.list });
         let removals: Vec<_> = removals.collect();
         if !output::value(arguments.output, &removals)? {
             print(&removals);

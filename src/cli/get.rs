@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Arguments, Outcome, documents, objects, output};
-use crate::document::{Kind, Metadata, StatusBody};
+use crate::document::{ConditionStatus, ConditionType, Kind, Metadata, StatusBody};
 use crate::model::ObjectName;
 use crate::store::{Snapshot, Store};
 
@@ -34,6 +34,9 @@ struct Row {
     exception: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Why its removal waits: it is in force, and no document wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<StatusBody>,
 }
@@ -56,7 +59,8 @@ impl Get {
             kind.is_none_or(|kind| kind == *of)
                 && (names.is_empty() || names.iter().any(|meant| objects::is_meant(*of, name, meant)))
         };
-        let all = documents::all(snapshot);
+        let mut all = documents::all(snapshot);
+        all.extend(undocumented(snapshot));
         for meant in names {
             let known = |(of, name): &(Kind, ObjectName)| {
                 kind.is_none_or(|kind| kind == *of) && objects::is_meant(*of, name, meant)
@@ -77,11 +81,28 @@ impl Get {
     }
 }
 
+/// What is in force without a document: it waits for approval, or is about to go.
+fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Loaded)> {
+    let all = documents::all(snapshot);
+    let applied = snapshot.applied.iter().filter(|(key, _)| !key.0.is_single() && !all.contains_key(key));
+    let loaded = applied.map(|(key, stored)| {
+        let spec = stored.document.applied.spec.clone().unwrap_or_default();
+        (key.clone(), Ok((stored.document.metadata.clone(), spec)))
+    });
+    loaded.collect()
+}
+
+fn held(status: &StatusBody) -> Option<String> {
+    let condition = status.conditions.iter().find(|c| c.condition_type == ConditionType::RemovalHeld)?;
+    (condition.status == ConditionStatus::True).then(|| condition.message.clone())
+}
+
 fn row(store: &Store, snapshot: &Snapshot, kind: Kind, name: ObjectName, loaded: documents::Loaded) -> Row {
     let status = store.read_status(kind, &name).map(|document| document.status);
     let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);
-    let mut row = Row { kind, name, metadata: None, spec: None, exception: None, error: None, status };
+    let held = status.as_ref().and_then(held);
+    let mut row = Row { kind, name, metadata: None, spec: None, exception: None, error: None, held, status };
     match loaded {
         Ok((metadata, mut spec)) => {
             if let Some(exception) = exception.filter(|exception| exception.in_force(Timestamp::now())) {
@@ -104,6 +125,10 @@ fn print(rows: &[Row]) {
     }
     output::line(output::table(&HEADER, rows.iter().map(cells)));
     for row in rows {
+        if let Some(held) = &row.held {
+            let object = format_args!("{}/{}", row.kind.folder(), row.name);
+            output::line(format_args!("The removal of {object} is held: {held}"));
+        }
         if let Some(error) = &row.error {
             output::line(format_args!("{}: {error}", output::shade("Error")));
         }

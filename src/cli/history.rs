@@ -29,7 +29,7 @@ impl Log {
         let history = History::new(&config.state.directory);
         let entries = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
         if !output::value(arguments.output, &entries)? {
-            print(&entries, self.name.is_some());
+            print(&entries, self.name.as_deref());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -59,19 +59,32 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
     kinds.filter(|kind| objects::is_meant(*kind, &name, meant)).map(|kind| (kind, name.clone())).collect()
 }
 
-fn print(entries: &[Entry], in_full: bool) {
+fn print(entries: &[Entry], object: Option<&str>) {
     if entries.is_empty() {
         return output::line("There is no history of it yet.");
     }
-    if !in_full {
-        return output::line(output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells)));
-    }
-    for entry in entries {
-        output::line(cells(entry).join("  "));
-        entry.body.lines().for_each(|line| output::line(format_args!("    {line}")));
+    let table = output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells)).to_string();
+    let mut lines = table.lines().map(str::trim_end);
+    output::line(lines.next().unwrap_or_default());
+    for (line, entry) in lines.zip(entries) {
+        output::line(line);
+        if let Some(object) = object {
+            of_object(entry, object).for_each(|line| output::line(format_args!("    {line}")));
+        }
     }
 }
 
+/// The lines of a message that are about an object, or about none.
+fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a str> {
+    let name = object.rsplit('/').next().unwrap_or(object);
+    let about = move |line: &&str| {
+        let subject = line.split_once(": ").map_or(*line, |(subject, _)| subject);
+        !subject.contains('/') || subject.trim_end_matches(".yaml").rsplit('/').next() == Some(name)
+    };
+    entry.body.lines().filter(about)
+}
+
+/// Times are in UTC, to the second: Git knows no finer ones.
 fn cells(entry: &Entry) -> Vec<String> {
     vec![entry.id.short().to_owned(), entry.time.to_string(), entry.author.clone(), entry.subject.clone()]
 }

@@ -24,6 +24,7 @@ mod rollback;
 mod run;
 mod schema;
 mod status;
+mod steps;
 mod sync;
 mod validate;
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::agent::Parts;
 use crate::config::Config;
-use crate::controller::planning::{self, View};
+use crate::controller::planning::{self, Orphans, View};
 use crate::controller::world::present;
 use crate::controller::{BirdState, Key, KeyPlan, World, keys};
 use crate::document::Kind;
@@ -18,7 +18,7 @@ use crate::model::ObjectName;
 use crate::plan::firewall::{FirewallView, Ruleset};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
-use crate::store::{AppliedDocument, Snapshot, Store};
+use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
 
 /// How long names of endpoints may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(3);
@@ -51,11 +51,20 @@ impl Wanted {
     }
 
     async fn of(parts: Parts) -> anyhow::Result<Self> {
-        let snapshot = parts.context.disk(Store::load).await?;
+        // As the agent takes it: an edit in place is an override, a document that was deleted comes back, and
+        // an approval may say that nothing is missing.
+        let mut snapshot = parts.context.disk(|store| store.load_settled(Timestamp::now())).await?;
+        snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
         let bird = parts.context.observer.bird(Instant::now()).await;
-        let fragments: BTreeSet<_> = bird.live.tree.fragments.keys().cloned().collect();
+        let fragments = bird.live.tree.fragments.keys().cloned().collect();
         let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
         Ok(Self { parts, snapshot, world, bird })
+    }
+
+    /// The world of the snapshot as it is by now.
+    pub(crate) async fn again(&self) -> anyhow::Result<World> {
+        let fragments: BTreeSet<_> = self.bird.live.tree.fragments.keys().cloned().collect();
+        Ok(self.parts.maker.make(&self.snapshot, self.bird.running, &fragments).await?)
     }
 }
 
@@ -81,8 +90,9 @@ impl Offline {
 
     /// Every key, and what the controller would do for it now.
     pub(crate) fn plans(&self) -> Vec<(Key, KeyPlan)> {
-        let mut plans: Vec<_> =
-            keys(&self.world).into_iter().map(|key| (key.clone(), self.plan(&key))).collect();
+        let orphans = self.orphans().go.into_iter().map(Key::Orphan);
+        let all = keys(&self.world).into_iter().chain(orphans);
+        let mut plans: Vec<_> = all.map(|key| (key.clone(), self.plan(&key))).collect();
         let firewall = self.firewall(&plans);
         plans.retain(|(key, _)| *key != Key::Firewall);
         plans.push((Key::Firewall, firewall));
@@ -99,13 +109,18 @@ impl Offline {
         Ok(Plan { steps: step.into_iter().collect() })
     }
 
-    /// What the controller would do for a key now.
+    /// Links of ours that nothing knows of.
+    pub(crate) fn orphans(&self) -> Orphans {
+        planning::orphans(&self.world, &self.kernel)
+    }
+
+    /// What the controller would do for a key now; of one that is paused, if it were not.
     pub(crate) fn plan(&self, key: &Key) -> KeyPlan {
         let world = &self.world;
         match key {
             Key::Router | Key::Policy => planning::router(world, &self.view(None, None)),
             Key::Session(name) => match world.sessions.get(name) {
-                Some(entry) if entry.paused.is_none() => {
+                Some(entry) => {
                     let endpoint = planning::endpoint(entry);
                     let resolved = endpoint.and_then(|e| self.parts.context.resolver.current(e).address);
                     planning::session(
@@ -118,7 +133,7 @@ impl Offline {
                 _ => Ok(Plan::default()),
             },
             Key::Mesh(name) => match world.mesh.get(name) {
-                Some(entry) if entry.paused.is_none() => {
+                Some(entry) => {
                     let view = self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
                     planning::mesh(world, entry, self.parts.context.keepalive, &view)
                 }

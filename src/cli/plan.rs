@@ -3,13 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, output};
-use crate::controller::{Key, KeyPlan};
-use crate::model::ObjectName;
-use crate::plan::forwarding_blocked;
+use super::{Arguments, Outcome, block_on, output, steps};
+use crate::controller::Key;
 
 /// Show what the controller would do now.
 #[derive(Debug, Args)]
@@ -19,52 +16,39 @@ pub struct Plan {
     names: Vec<String>,
 }
 
-/// One object's plan, for a program.
-#[derive(Serialize)]
-struct Printed {
-    object: String,
-    steps: Vec<PrintedStep>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<String>,
-}
-
-#[derive(Serialize)]
-struct PrintedStep {
-    action: String,
-    field: &'static str,
-    want: String,
-    have: String,
-}
-
 impl Plan {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let key_path = config.wireguard.private_key_path.clone();
-        let printed = block_on(async {
+        let has_key = key_path.exists();
+        let (planned, stand_in) = block_on(async {
             let offline = Offline::look(config).await?;
-            let wanted =
-                |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
-            let plans = offline.plans().into_iter().filter(|(key, _)| wanted(key));
-            Ok(plans.map(|(key, plan)| printed(&offline, &key, plan)).collect::<Vec<_>>())
+            Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string()))
         })?;
-        if !self.names.is_empty() && printed.is_empty() {
+        let wanted = |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
+        let mut objects: Vec<_> =
+            planned.into_iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object).collect();
+        if !self.names.is_empty() && objects.is_empty() {
             anyhow::bail!(
                 "there is no object named {}; `moenet-agent get` lists them",
                 self.names.join(", ")
             );
         }
-        if !output::value(arguments.output, &printed)? {
-            print(&printed);
+        if !has_key {
+            for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
+                step.replace(&stand_in, "a new key");
+            }
         }
-        if !key_path.exists() {
+        if !output::value(arguments.output, &objects)? {
+            steps::print(objects.iter());
+        }
+        if !has_key {
             let place = key_path.display();
             output::note(&format!(
-                "there is no WireGuard key at {place} yet; the first run makes one, and the plan shows a stand-in"
+                "there is no WireGuard key at {place}; the first run makes one, and nobody can say yet which"
             ));
         }
-        let pending = printed.iter().any(|object| !object.steps.is_empty() || object.held.is_some());
+        let pending = objects.iter().any(steps::ObjectSteps::is_pending);
         Ok(if pending { ExitCode::from(2) } else { ExitCode::SUCCESS })
     }
 }
@@ -73,59 +57,4 @@ impl Plan {
 pub(crate) fn is_named(key: &Key, name: &str) -> bool {
     let full = key.to_string();
     full == name || full.rsplit('/').next() == Some(name)
-}
-
-fn printed(offline: &Offline, key: &Key, plan: KeyPlan) -> Printed {
-    let (steps, error) = match plan {
-        Ok(plan) => (plan.steps, None),
-        Err(refusal) => (Vec::new(), Some(refusal.to_string())),
-    };
-    let steps = steps.into_iter().map(|step| PrintedStep {
-        action: step.action.to_string(),
-        field: step.because.field,
-        want: step.because.want,
-        have: step.because.have,
-    });
-    let refused = match key {
-        Key::Session(name) => rejected(offline, name),
-        Key::Router if offline.world.has_tunnels() => forwarding_blocked(&offline.kernel),
-        _ => None,
-    };
-    let held = match key {
-        Key::Session(name) => offline.world.sessions.get(name).and_then(|entry| entry.held.clone()),
-        Key::Mesh(name) => offline.world.mesh.get(name).and_then(|entry| entry.held.clone()),
-        Key::Ibgp(name) => offline.world.ibgp.get(name).and_then(|entry| entry.held.clone()),
-        _ => None,
-    };
-    Printed { object: key.to_string(), steps: steps.collect(), error: error.or(refused), held }
-}
-
-fn rejected(offline: &Offline, name: &ObjectName) -> Option<String> {
-    use crate::status::Acceptance;
-    match &offline.world.sessions.get(name)?.acceptance {
-        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
-        _ => None,
-    }
-}
-
-fn print(objects: &[Printed]) {
-    let mut steps = 0;
-    for object in objects {
-        for step in &object.steps {
-            output::line(format_args!("{}  {}", object.object, step.action));
-            output::line(format_args!("    because {}: want {}, have {}", step.field, step.want, step.have));
-            steps += 1;
-        }
-        if let Some(error) = &object.error {
-            output::line(format_args!("{}  {}: {error}", object.object, output::shade("Error")));
-        }
-        if let Some(held) = &object.held {
-            output::line(format_args!("{}  removal held: {held}", object.object));
-        }
-    }
-    output::line(match steps {
-        0 => "Nothing to do.".to_owned(),
-        1 => "1 step.".to_owned(),
-        n => format!("{n} steps."),
-    });
 }

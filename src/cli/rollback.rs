@@ -10,7 +10,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::offline::Wanted;
-use super::{Arguments, Outcome, block_on, documents, history, output};
+use super::{Arguments, Outcome, block_on, documents, history, objects, output};
+use crate::config::Config;
 use crate::controller::World;
 use crate::document::{BgpSessionSpec, Document, Kind, OverrideSpec, parse_value, to_yaml};
 use crate::effective::{Defaults, difference};
@@ -26,7 +27,8 @@ pub struct Rollback {
     /// The commit, as `history` lists it or as Git understands it. Left out: the one before the last that
     /// changed what is in force for the object
     commit: Option<String>,
-    /// Replace an override that is there; its reason is kept in the new one's
+    /// Replace an override that is there. What was in force is brought back exactly, so nothing of it is
+    /// merged; its reason is kept in the new one's, and a pause stays
     #[arg(long)]
     force: bool,
 }
@@ -34,37 +36,57 @@ pub struct Rollback {
 impl Rollback {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let keepalive = config.wireguard.persistent_keepalive_interval;
-        let history = History::new(&config.state.directory);
-        let (wanted, (kind, name), commit, then) = block_on(async {
-            let wanted = Wanted::read(config).await?;
-            let object = self.object(&wanted)?;
-            let applied = Place::new(Area::Applied, object.0, &object.1).relative();
-            let commit = self.commit(&history, &applied).await?;
-            let text = history.committed_at(commit.as_str(), &applied).await?;
-            let text = text.with_context(|| {
-                format!("{} was not in force at {}; choose another commit", self.name, commit.short())
-            })?;
-            Ok((wanted, object, commit, specification(&text)?))
-        })?;
-        let now = document(&wanted, kind, &name)?;
-        let patch = patch(&wanted.world, kind, keepalive, &now, &then);
-        let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
-        let place = Place::new(Area::Overrides, kind, &name);
-        if existing.is_none() && patch.is_empty() {
-            output::line(format_args!("{name} is as it was at {}; nothing was written.", commit.short()));
-            return Ok(ExitCode::SUCCESS);
-        }
-        let refused = existing.is_some() && !self.force;
-        anyhow::ensure!(!refused, "{place} is there already; --force replaces it");
-        let exception = exception(&commit, patch, existing);
-        write(&wanted.parts.context.store.path(&place), &Document::new(name, None, 0, exception.clone()))?;
-        let value = json!({"file": place.relative(), "commit": commit, "override": exception});
+        let done = block_on(self.roll_back(config))?;
+        let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.exception});
         if !output::value(arguments.output, &value)? {
-            output::line(format_args!("{place} brings back what was in force at {}:", commit.short()));
-            output::line(to_yaml(&exception)?.trim_end());
+            done.print()?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn roll_back(&self, config: Config) -> anyhow::Result<Done> {
+        let keepalive = config.wireguard.persistent_keepalive_interval;
+        let history = History::new(&config.state.directory);
+        let wanted = Wanted::read(config).await?;
+        let (kind, name) = self.object(&wanted)?;
+        let (commit, then) = self.then(&history, kind, &name).await?;
+        let now = document(&wanted, kind, &name)?;
+        let patch = patch(&wanted.world, kind, keepalive, &now, &then);
+        let place = Place::new(Area::Overrides, kind, &name);
+        let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
+        anyhow::ensure!(
+            existing.is_none() || self.force,
+            "{place} is there already. What was in force then does not go together with it, so a rollback \
+             replaces it: --force does that, and the history keeps it"
+        );
+        let exception = exception(&commit, patch, existing);
+        let path = wanted.parts.context.store.path(&place);
+        let had_one = existing.is_some();
+        let exception = Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);
+        comes_into_force(wanted, kind, &name, exception.as_ref()).await?;
+        match &exception {
+            Some(exception) => write(&path, &Document::new(name.clone(), None, 0, exception.clone()))?,
+            // The document alone says what was in force then.
+            None if had_one => remove(&path)?,
+            None => {}
+        }
+        Ok(Done { name, place, commit, exception, had_one })
+    }
+
+    /// The commit that is meant, and what it has in force.
+    async fn then(
+        &self,
+        history: &History,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> anyhow::Result<(CommitId, Value)> {
+        let applied = Place::new(Area::Applied, kind, name).relative();
+        let commit = self.commit(history, &applied).await?;
+        let text = history.committed_at(commit.as_str(), &applied).await?;
+        let text = text.with_context(|| {
+            format!("{} was not in force at {}; choose another commit", self.name, commit.short())
+        })?;
+        Ok((commit, specification(&text)?))
     }
 
     /// The one object that is meant.
@@ -74,7 +96,10 @@ impl Rollback {
         let mut meant = meant.filter(|(kind, _)| !kind.is_single());
         match (meant.next(), meant.next()) {
             (Some(one), None) => Ok(one),
-            (None, _) => anyhow::bail!("there is no document of {}, so nothing to override", self.name),
+            (None, _) => anyhow::bail!(
+                "there is no document of {}, so nothing to override; `moenet-agent get` lists what there is",
+                self.name
+            ),
             _ => anyhow::bail!("{} may be several objects; give the kind too: sessions/…", self.name),
         }
     }
@@ -89,6 +114,58 @@ impl Rollback {
             format!("the history knows of no earlier state of {}; `moenet-agent history` lists it", self.name)
         })
     }
+}
+
+/// What a rollback came to.
+struct Done {
+    name: ObjectName,
+    place: Place,
+    commit: CommitId,
+    exception: Option<OverrideSpec>,
+    had_one: bool,
+}
+
+impl Done {
+    fn print(&self) -> anyhow::Result<()> {
+        let (name, place, commit) = (&self.name, &self.place, self.commit.short());
+        let Some(exception) = &self.exception else {
+            output::line(match self.had_one {
+                true => format!("{place} is removed; without it, {name} is as it was at {commit}."),
+                false => format!("{name} is as it was at {commit}; nothing was written."),
+            });
+            return Ok(());
+        };
+        output::line(format_args!("{place} brings back what was in force at {commit}:"));
+        output::line(to_yaml(exception)?.trim_end());
+        if exception.paused {
+            output::note(
+                "the override was paused and still is: nothing is done before that is taken out of it",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Makes sure that what is about to be written comes into force: a secret that was named then may be gone,
+/// and another object may have the port by now.
+async fn comes_into_force(
+    mut wanted: Wanted,
+    kind: Kind,
+    name: &ObjectName,
+    exception: Option<&OverrideSpec>,
+) -> anyhow::Result<()> {
+    let key = (kind, name.clone());
+    wanted.snapshot.overrides.remove(&key);
+    if let Some(exception) = exception {
+        let document = Document::new(name.clone(), None, 0, exception.clone());
+        wanted.snapshot.set_override(kind, document);
+    }
+    let world = wanted.again().await?;
+    let object = objects::find(&world, &format!("{}/{name}", kind.folder()))?;
+    if let Some(why) = object.refused() {
+        anyhow::bail!("it would not come into force, so nothing was written: {why}");
+    }
+    Ok(())
 }
 
 /// What `applied/` says was in force.
@@ -143,6 +220,10 @@ fn exception(
         paused: before.is_some_and(|before| before.paused),
         set,
     }
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Writes beside and renames, as the daemon, which holds the lock and takes this for an operator's file.

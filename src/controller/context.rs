@@ -10,6 +10,7 @@ use super::observe::{BirdState, Observer};
 use super::planning::{Key, View};
 use super::reports::Reports;
 use super::runner::Hint;
+use super::taken::{Taken, TakenStep};
 use super::world::World;
 use crate::document::{Kind, StatusBody};
 use crate::kernel::source_towards;
@@ -19,7 +20,7 @@ use crate::ports::{Bird, Kernel};
 use crate::probe::{Prober, Target};
 use crate::resolve::Resolver;
 use crate::status::NameFacts;
-use crate::store::{AppliedDocument, Store, StoreError};
+use crate::store::{AppliedDocument, Place, Store, StoreError};
 
 /// What every reconcile works with.
 pub struct Context {
@@ -41,6 +42,8 @@ pub struct Context {
     pub world: watch::Receiver<Arc<World>>,
     /// What the Control Plane is told.
     pub reports: Reports,
+    /// Steps that were taken and are not yet in the history.
+    pub taken: Taken,
     /// What came into force, for the history.
     pub journal: mpsc::UnboundedSender<Entry>,
     /// The last status of every object.
@@ -49,6 +52,8 @@ pub struct Context {
     pub keepalive: u16,
     /// Objects that are to be made anew, and who waits for it.
     pub restarts: Restarts,
+    /// Why the history cannot be written, while it cannot.
+    pub history_problem: Mutex<Option<String>>,
     /// Where a reconcile says that another key must be looked at, while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
 }
@@ -80,12 +85,13 @@ impl Restarts {
 /// Something that came into force, with its steps and reasons, for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The object's kind.
-    pub kind: Kind,
-    /// Its name.
-    pub name: ObjectName,
+    /// The object.
+    pub key: Key,
+    /// What the agent put into the state directory for it, or, where there is no text, took away. Empty
+    /// where steps were taken for what is recorded of other objects.
+    pub files: Vec<(Place, Option<String>)>,
     /// The steps, each with its reason.
-    pub steps: Vec<String>,
+    pub steps: Vec<TakenStep>,
 }
 
 /// The last status of every object; what `/status`, the metrics and the reports are made from.
@@ -223,6 +229,11 @@ impl Context {
         }
         // The closure does not panic; the runtime is going down.
         done.unwrap_or_else(|_| Err(StoreError::interrupted()))
+    }
+
+    /// Why the history cannot be written.
+    pub fn history_problem(&self) -> Option<String> {
+        self.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says that a key must be looked at.

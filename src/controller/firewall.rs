@@ -38,8 +38,6 @@ pub struct FirewallState {
     pub dropping: Vec<String>,
     /// Why it is not as wanted.
     pub error: Option<String>,
-    /// Steps that were taken and are not yet in the node's record.
-    pub steps: Vec<String>,
 }
 
 impl FirewallKeeper {
@@ -57,11 +55,6 @@ impl FirewallKeeper {
     /// What the last pass found and did.
     pub fn state(&self) -> FirewallState {
         self.lock().clone()
-    }
-
-    /// The steps that were taken and are in no record yet; they are taken out.
-    pub fn take_steps(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().steps)
     }
 
     /// Reads the firewall. Nothing is written.
@@ -108,15 +101,14 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     let now = Instant::now();
     *begun = Some(now);
     let before = keeper.state();
-    let (mut state, taken) = match pass(ctx, wanted, now).await {
-        Ok(done) => done,
-        Err(error) => (FirewallState { error: Some(error), ..before.clone() }, None),
+    let state = match pass(ctx, wanted, now).await {
+        Ok(state) => state,
+        Err(error) => FirewallState { error: Some(error), ..before.clone() },
     };
     keeper.nothing_there.store(!wanted && state.error.is_none(), Ordering::Relaxed);
     if let Some(error) = state.error.as_ref().filter(|error| before.error.as_ref() != Some(error)) {
         warn!(object = %Key::Firewall, %error, "failed; routing goes on without it");
     }
-    state.steps = before.steps.iter().cloned().chain(taken).collect();
     let error = state.error.clone();
     *keeper.lock() = state.clone();
     if state != before {
@@ -126,22 +118,22 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
 }
 
 /// Observe, plan, apply. The apply reads back by itself.
-async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<(FirewallState, Option<String>), String> {
+async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, String> {
     let kernel = ctx.observer.kernel(now).await.map_err(|error| chain(&*error))?;
     let view = ctx.firewall.look(wanted).await.map_err(|error| chain(&error))?;
     let ruleset = wanted.then(|| Ruleset::in_use(&kernel));
     let step = planning::firewall(ruleset.as_ref(), &view).map_err(|refusal| refusal.to_string())?;
-    let taken = match step {
-        Some(step) => Some(take(ctx, &step).await?),
-        None => None,
-    };
+    if let Some(step) = step {
+        take(ctx, &step).await?;
+    }
     let dropping = if wanted { view.dropping } else { Vec::new() };
-    Ok((FirewallState { in_force: ruleset, dropping, error: None, steps: Vec::new() }, taken))
+    Ok(FirewallState { in_force: ruleset, dropping, error: None })
 }
 
-async fn take(ctx: &Context, step: &Step) -> Result<String, String> {
-    let Action::Firewall(action) = &step.action else { return Ok(String::new()) };
+async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
+    let Action::Firewall(action) = &step.action else { return Ok(()) };
     ctx.firewall.firewall.apply(action).await.map_err(|error| chain(&error))?;
     info!(object = %Key::Firewall, step = %step.action, because = %step.because, "applied");
-    Ok(step.to_string())
+    ctx.taken.note(&Key::Firewall, step);
+    Ok(())
 }

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
 use crate::config::MaxRemovals;
+use crate::document::Kind;
+use crate::model::ObjectName;
 
 /// Which removals may go now. Absence is proved only by a complete listing, and even then more than a
 /// few at once wait for a human (semantics, section 6, rule 1).
@@ -15,11 +17,24 @@ pub(super) fn held<K: Ord + Clone>(
     complete: bool,
 ) -> Held<K> {
     if !complete {
-        return Held { keys: absent.clone(), why: "the state directory cannot be listed completely" };
+        let why = "the state directory is new, or a folder of it is missing or cannot be read, so that a \
+                   document that is not there may still be wanted; a complete list from the Control Plane \
+                   or `moenet-agent approve` settles it";
+        return Held { keys: absent.clone(), why: why.to_owned() };
     }
     let waiting: BTreeSet<K> = absent.difference(approved).cloned().collect();
-    let keys = if waiting.len() > limit.of(total) { waiting } else { BTreeSet::new() };
-    Held { keys, why: "more removals at once than guard.maxRemovals; `moenet-agent approve` lets them pass" }
+    let (number, limit) = (waiting.len(), limit.of(total));
+    let why = format!(
+        "{number} of the {total} in force would go at once, and guard.maxRemovals lets {limit} go; \
+         `moenet-agent approve` lets them pass"
+    );
+    Held { keys: if number > limit { waiting } else { BTreeSet::new() }, why }
+}
+
+/// The names of this kind among the approved objects.
+pub(super) fn approved(objects: &BTreeSet<String>, kind: Kind) -> BTreeSet<ObjectName> {
+    let named = |object: &String| object.strip_prefix(kind.folder())?.strip_prefix('/')?.parse().ok();
+    objects.iter().filter_map(named).collect()
 }
 
 /// Removals that must wait, and why.
@@ -28,7 +43,7 @@ pub(super) struct Held<K> {
     /// The objects.
     pub(super) keys: BTreeSet<K>,
     /// Why.
-    pub(super) why: &'static str,
+    pub(super) why: String,
 }
 
 #[cfg(test)]
@@ -52,6 +67,13 @@ mod tests {
     #[test]
     fn approved_removals_pass() {
         assert!(held(&keys(10), &keys(10), 10, MaxRemovals::default(), true).keys.is_empty());
+    }
+
+    #[test]
+    fn an_approval_is_for_objects_of_its_kind() {
+        let objects = ["sessions/a", "mesh/b", "a", "orphan/c"].map(str::to_owned).into();
+        assert_eq!(approved(&objects, Kind::BgpSession), BTreeSet::from(["a".parse().unwrap()]));
+        assert_eq!(approved(&objects, Kind::MeshPeer), BTreeSet::from(["b".parse().unwrap()]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod reconcile;
 mod reports;
 mod runner;
 pub mod sync;
+mod taken;
 pub mod world;
 
 pub use context::{Board, Context, Entry, Restarts};
@@ -28,4 +29,5 @@ pub use queue::{Backoff, Outcome, Queue};
 pub use reconcile::target;
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
+pub use taken::{Taken, TakenStep};
 pub use world::World;

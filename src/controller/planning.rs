@@ -1,12 +1,13 @@
 //! The plan of one key, from the world and what was observed. The controller runs these steps, and
 //! `moenet-agent plan` prints them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
+use super::guard;
 use super::observe::BirdState;
 use super::world::{Entry, Intent, World};
 use crate::document::BgpSessionSpec;
@@ -143,6 +144,30 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
 /// What the controller would do now about links that carry this mark and that no object has.
 pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
     Ok(plan_tunnel_removal(uid, view.kernel))
+}
+
+/// Links that carry our mark and that neither a document nor `applied/` knows of: those that go, and those
+/// that wait. Absence is proved only by a complete listing, and many at once are left for a human.
+pub fn orphans(world: &World, kernel: &KernelView) -> Orphans {
+    let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = {
+        let known = world.uids();
+        kernel.uids().into_iter().partition(|uid| known.contains(uid))
+    };
+    let approved = world.approved.iter().filter_map(|object| object.strip_prefix("orphan/")?.parse().ok());
+    let total = owned.len() + orphans.len();
+    let held = guard::held(&orphans, &approved.collect(), total, world.max_removals, world.complete);
+    Orphans { go: orphans.difference(&held.keys).cloned().collect(), held: held.keys, why: held.why }
+}
+
+/// What [`orphans`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphans {
+    /// Those whose links are removed.
+    pub go: BTreeSet<Uid>,
+    /// Those that wait.
+    pub held: BTreeSet<Uid>,
+    /// What for.
+    pub why: String,
 }
 
 fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -61,20 +61,28 @@ impl Runner {
 
     /// Runs every key until all are settled, or have failed, once.
     pub async fn run_once(mut self) {
+        let (hints, mut hinted) = mpsc::unbounded_channel();
+        self.context.hints.lock().unwrap_or_else(PoisonError::into_inner).replace(hints);
         self.add_all();
         // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
         self.queue.remove(&Key::Firewall);
-        self.wave().await;
+        self.wave(&mut hinted).await;
         for last in [Key::Firewall, Key::Router] {
             self.queue.add(last, Instant::now());
-            self.wave().await;
+            self.wave(&mut hinted).await;
         }
     }
 
     /// Runs until no key is due.
-    async fn wave(&mut self) {
+    async fn wave(&mut self, hinted: &mut mpsc::UnboundedReceiver<Hint>) {
         let mut seen = BTreeSet::new();
         loop {
+            while let Ok(hint) = hinted.try_recv() {
+                // What every key does is done already; this is for links that no key is of.
+                if let Hint::Key(key @ Key::Orphan(_)) = hint {
+                    self.queue.add(key, Instant::now());
+                }
+            }
             self.start_due();
             match self.running.join_next().await {
                 Some(Ok((key, outcome))) => {

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::store::{Area, Place};
+use crate::store::{APPROVED, Area, Place};
 
 use super::{BRANCH, CommitId, History, HistoryError};
 
@@ -61,8 +62,12 @@ impl Author {
 /// Which files a cause changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Paths {
-    /// These, relative to the state directory.
+    /// These, relative to the state directory, as they are when the cause is recorded.
     Some(Vec<PathBuf>),
+    /// These, with this content; `None`: the file is gone. What the disk holds by now does not matter.
+    Exactly(Contents),
+    /// All that the history has and that are gone.
+    Gone,
     /// All that differ from the history.
     All,
 }
@@ -87,21 +92,29 @@ pub struct Cause {
 }
 
 /// The content of files at one moment; `None`: the file was not there.
-pub(super) type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// Which contents may get in, of those whose place is right.
+pub type Accepts = fn(&Place, &[u8]) -> bool;
 
 /// A cause with the content that it put in place.
 #[derive(Debug, Clone)]
 pub(super) struct Recorded {
     pub(super) cause: Cause,
-    /// `None`: all files, as they are when the commit is made.
+    /// `None`: those of the cause's paths as they are when the commit is made.
     pub(super) contents: Option<Contents>,
 }
 
 impl Recorded {
-    pub(super) fn new(dir: &Path, cause: Cause) -> Self {
+    pub(super) fn new(dir: &Path, accepts: Accepts, cause: Cause) -> Self {
         let contents = match &cause.paths {
-            Paths::All => None,
-            Paths::Some(paths) => Some(contents(dir, paths.iter().filter(|path| is_kept(path)).cloned())),
+            Paths::All | Paths::Gone => None,
+            Paths::Some(paths) => Some(contents(dir, accepts, paths.iter().cloned())),
+            Paths::Exactly(exactly) => {
+                let mut kept = exactly.clone();
+                kept.retain(|path, _| is_kept(path));
+                Some(kept)
+            }
         };
         Self { cause, contents }
     }
@@ -110,15 +123,17 @@ impl Recorded {
 /// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
 /// observations, not reports, not secrets.
 pub(super) fn is_kept(path: &Path) -> bool {
-    path == Path::new(".gitignore")
-        || path == Path::new("README.md")
+    [".gitignore", "README.md", APPROVED].iter().any(|name| path == Path::new(name))
         || Place::parse(path).is_some_and(|place| place.area != Area::Status)
 }
 
-/// Reads files. One that cannot be read, or is no file of a document's size, is left out: the history
-/// then neither changes nor loses it.
-fn contents(dir: &Path, paths: impl Iterator<Item = PathBuf>) -> Contents {
-    paths.filter_map(|path| content(&dir.join(&path)).ok().map(|content| (path, content))).collect()
+/// Reads files. One that cannot be read, is no file of a document's size or is not accepted, is left out:
+/// the history then neither changes nor loses it.
+fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) -> Contents {
+    let accepted = |path: &Path, bytes: &[u8]| Place::parse(path).is_none_or(|place| accepts(&place, bytes));
+    let read = |path: PathBuf| content(&dir.join(&path)).ok().map(|content| (path, content));
+    let kept = paths.filter(|path| is_kept(path)).filter_map(read);
+    kept.filter(|(path, content)| content.as_ref().is_none_or(|bytes| accepted(path, bytes))).collect()
 }
 
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -136,7 +151,7 @@ impl History {
     /// # Errors
     /// When git fails. The files are as they were; a later commit with [`Paths::All`] catches up.
     pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
-        self.commit_recorded(&Recorded::new(&self.dir, cause)).await
+        self.commit_recorded(&Recorded::new(&self.dir, self.accepts, cause)).await
     }
 
     pub(super) async fn commit_recorded(
@@ -148,7 +163,7 @@ impl History {
         match self.try_commit(recorded).await {
             // Only git's own refusal may be the repository's fault; a full disk is found sound.
             Err(HistoryError::Git { .. }) if !self.is_sound().await? => {
-                let aside = self.set_aside()?;
+                let aside = self.set_aside().await?;
                 self.begin().await?;
                 let id = self.try_commit(recorded).await?;
                 self.try_commit(&begun_anew(&aside)).await?;
@@ -160,16 +175,24 @@ impl History {
 
     async fn try_commit(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
         let tip = self.tip().await?;
-        let wanted = match &recorded.contents {
-            Some(contents) => contents.clone(),
-            None => contents(&self.dir, self.all_paths(tip.as_ref()).await?.into_iter()),
+        let wanted = match (&recorded.contents, &recorded.cause.paths) {
+            (Some(contents), _) => contents.clone(),
+            (None, Paths::Gone) => {
+                let mut gone = self.read(self.known_paths(tip.as_ref()).await?);
+                gone.retain(|_, content| content.is_none());
+                gone
+            }
+            (None, _) => {
+                let known = self.known_paths(tip.as_ref()).await?;
+                self.read(known.into_iter().chain(on_disk(&self.dir, Path::new(""))))
+            }
         };
         let mut changed = self.changed(tip.as_ref(), wanted).await?;
         if changed.is_empty() {
             return Ok(None);
         }
         if tip.is_none() {
-            changed.extend(contents(&self.dir, [PathBuf::from(".gitignore")].into_iter()));
+            changed.extend(self.read([PathBuf::from(".gitignore")]));
             changed.retain(|_, content| content.is_some());
         }
         let stream = stream(&recorded.cause, tip.as_ref(), &changed);
@@ -178,19 +201,20 @@ impl History {
             self.remove_leftovers();
             return Err(error);
         }
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.refresh_index().await;
         self.tip().await
     }
 
-    /// Every document on disk and in the history.
-    async fn all_paths(&self, tip: Option<&CommitId>) -> Result<BTreeSet<PathBuf>, HistoryError> {
-        let mut paths: BTreeSet<PathBuf> = on_disk(&self.dir, Path::new("")).into_iter().collect();
-        if let Some(tip) = tip {
-            let listed = self.git.run("list", &["ls-tree", "-r", "-z", "--name-only", tip.as_str()]).await?;
-            let listed = String::from_utf8_lossy(&listed);
-            paths.extend(listed.split('\0').map(PathBuf::from).filter(|path| is_kept(path)));
-        }
-        Ok(paths)
+    fn read(&self, paths: impl IntoIterator<Item = PathBuf>) -> Contents {
+        contents(&self.dir, self.accepts, paths.into_iter())
+    }
+
+    /// Every document in the history.
+    async fn known_paths(&self, tip: Option<&CommitId>) -> Result<BTreeSet<PathBuf>, HistoryError> {
+        let Some(tip) = tip else { return Ok(BTreeSet::new()) };
+        let listed = self.git.run("list", &["ls-tree", "-r", "-z", "--name-only", tip.as_str()]).await?;
+        Ok(String::from_utf8_lossy(&listed).split('\0').map(PathBuf::from).collect())
     }
 
     /// Leaves out what the history has already.

@@ -2,6 +2,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::CommitId;
+
 /// Why the history could not be written or read. None of it holds up routing.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -46,9 +48,24 @@ pub enum HistoryError {
     /// There is no such commit.
     #[error("the history has no commit {0:?}; `history` lists those there are")]
     NoCommit(String),
+    /// A name that is that of several commits.
+    #[error("{start:?} may be {}; give more of its name", some(.commits))]
+    Ambiguous {
+        /// What was given.
+        start: String,
+        /// The commits whose names begin so.
+        commits: Vec<CommitId>,
+    },
     /// A path that is no document of the state directory.
     #[error("{} is nothing that the history keeps", .0.display())]
     NotKept(PathBuf),
+}
+
+/// The first few names.
+fn some(commits: &[CommitId]) -> String {
+    let names: Vec<_> = commits.iter().take(4).map(CommitId::short).collect();
+    let more = commits.len().checked_sub(names.len()).filter(|more| *more > 0);
+    names.join(" or ") + &more.map(|more| format!(" or {more} others")).unwrap_or_default()
 }
 
 impl HistoryError {

@@ -59,13 +59,16 @@ impl Git {
         Err(HistoryError::Git { operation, dir: self.dir.clone(), reason: reason(&output) })
     }
 
-    /// Runs git for its answer: `None` when it says no.
+    /// Runs git for its answer: `None` when it says no. A git that is killed says nothing.
     pub(super) async fn ask(
         &self,
         operation: &'static str,
         args: &[&str],
     ) -> Result<Option<String>, HistoryError> {
         let output = self.output(operation, args, Vec::new()).await?;
+        if output.status.code().is_none() {
+            return Err(HistoryError::Git { operation, dir: self.dir.clone(), reason: reason(&output) });
+        }
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(output.status.success().then_some(text))
     }

@@ -16,11 +16,12 @@ mod queue;
 mod repair;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-pub use commit::{Author, Cause, Paths};
+pub use commit::{Accepts, Author, Cause, Contents, Paths};
 pub use error::HistoryError;
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
@@ -36,8 +37,9 @@ const PACKING_DEADLINE: Duration = Duration::from_secs(600);
 /// With more loose objects than this, or more packs, the repository is packed.
 const LOOSE: u64 = 500;
 const PACKS: u64 = 20;
-/// How often it is looked whether to pack.
+/// How often it is looked whether to pack, and after how many commits at the latest.
 const PACK_EVERY: Duration = Duration::from_secs(24 * 3600);
+const PACK_AFTER: u64 = 50;
 
 const GITIGNORE: &str = "\
 # What the history leaves out: observations, secrets, reports, locks, editors' leftovers.
@@ -57,8 +59,11 @@ const GITIGNORE: &str = "\
 pub struct History {
     dir: PathBuf,
     git: Git,
+    accepts: Accepts,
     /// One commit at a time.
     turn: Mutex<()>,
+    /// Commits since it was last looked whether to pack.
+    commits: AtomicU64,
 }
 
 impl History {
@@ -71,7 +76,14 @@ impl History {
     /// As [`History::new`], with another `git` and deadline.
     pub fn with_program(dir: &Path, program: impl Into<PathBuf>, deadline: Duration) -> Self {
         let git = Git::new(dir, program.into(), deadline);
-        Self { dir: dir.to_owned(), git, turn: Mutex::new(()) }
+        let (turn, commits) = Default::default();
+        Self { dir: dir.to_owned(), git, accepts: |_, _| true, turn, commits }
+    }
+
+    /// Keeps only such contents. A history is for ever, so what may hold a secret by mistake must not get in.
+    #[must_use]
+    pub fn accepting(self, accepts: Accepts) -> Self {
+        Self { accepts, ..self }
     }
 
     /// Begins the repository if there is none, and sets a broken one aside.
@@ -84,23 +96,26 @@ impl History {
             let _turn = history.turn.lock().await;
             history.prepare().await?;
             if !history.is_sound().await? {
-                history.set_aside()?;
+                history.set_aside().await?;
                 history.begin().await?;
             }
         }
         Ok(history)
     }
 
-    /// Packs the repository, at most once a day, so that it stays small over years.
+    /// Packs the repository when there is much to pack, so that it stays small over years. Looks whether
+    /// there is once a day, and after so many commits.
     ///
     /// # Errors
     /// When git fails; the repository is as it was.
     pub async fn maintain(&self) -> Result<(), HistoryError> {
         let stamp = self.dir.join(".git/moenet-packed");
         let age = std::fs::metadata(&stamp).and_then(|found| found.modified()).ok();
-        if age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < PACK_EVERY) {
+        let lately = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < PACK_EVERY);
+        if lately && self.commits.load(Ordering::Relaxed) < PACK_AFTER {
             return Ok(());
         }
+        self.commits.store(0, Ordering::Relaxed);
         let _turn = self.turn.lock().await;
         let counted = self.git.run("count the objects", &["count-objects", "-v"]).await?;
         let counted = String::from_utf8_lossy(&counted);

@@ -82,7 +82,26 @@ impl History {
         }
         let wanted = format!("{commit}^{{commit}}");
         let args = ["rev-parse", "-q", "--verify", "--end-of-options", &wanted];
-        self.git.ask("find a commit", &args).await?.map(CommitId::known).ok_or_else(unknown)
+        if let Some(found) = self.git.ask("find a commit", &args).await? {
+            return Ok(CommitId::known(found));
+        }
+        let many = self.starting_with(commit).await?;
+        Err(if many.len() > 1 {
+            HistoryError::Ambiguous { start: commit.to_owned(), commits: many }
+        } else {
+            unknown()
+        })
+    }
+
+    /// The commits whose names begin so.
+    async fn starting_with(&self, start: &str) -> Result<Vec<CommitId>, HistoryError> {
+        if !start.bytes().all(|byte| byte.is_ascii_hexdigit()) || self.tip().await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let all = self.git.run("list the commits", &["rev-list", BRANCH]).await?;
+        let all = String::from_utf8_lossy(&all);
+        let found = all.lines().filter(|id| id.starts_with(&start.to_ascii_lowercase()));
+        Ok(found.map(|id| CommitId(id.to_owned())).collect())
     }
 
     /// The newest commits, newest first; of these files, or of all when there are none.

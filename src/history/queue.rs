@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::commit::{Cause, Paths, Recorded};
+use super::commit::{Accepts, Cause, Paths, Recorded};
 use super::{History, HistoryError};
 
 /// How many causes wait; more are merged.
@@ -22,6 +22,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 #[derive(Debug, Clone)]
 pub struct HistoryHandle {
     dir: PathBuf,
+    accepts: Accepts,
     queue: Arc<Queue>,
     health: watch::Receiver<Option<String>>,
 }
@@ -47,7 +48,8 @@ impl History {
     pub fn start(self: Arc<Self>) -> (HistoryHandle, JoinHandle<()>) {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
-        let handle = HistoryHandle { dir: self.dir.clone(), queue: Arc::clone(&queue), health };
+        let handle =
+            HistoryHandle { dir: self.dir.clone(), accepts: self.accepts, queue: Arc::clone(&queue), health };
         (handle, tokio::spawn(work(self, queue, report)))
     }
 }
@@ -56,7 +58,7 @@ impl HistoryHandle {
     /// Records a cause with the content its files have now. Never waits for git; when too many wait,
     /// causes are merged, and no change is lost.
     pub fn record(&self, cause: Cause) {
-        let recorded = Recorded::new(&self.dir, cause);
+        let recorded = Recorded::new(&self.dir, self.accepts, cause);
         let mut state = self.queue.state();
         let full = state.waiting.len() >= WAITING;
         match state.waiting.back_mut() {
@@ -173,7 +175,7 @@ fn merge(last: &mut Recorded, next: Recorded) {
         (contents, _) => *contents = None,
     }
     last.cause.paths = match &last.contents {
-        Some(contents) => Paths::Some(contents.keys().cloned().collect()),
+        Some(contents) => Paths::Exactly(contents.clone()),
         None => Paths::All,
     };
     let body = &mut last.cause.body;

@@ -18,7 +18,45 @@ impl History {
             return self.begin().await;
         }
         self.remove_stale_locks();
+        self.mend_head();
+        self.mend_branch();
         Ok(())
+    }
+
+    /// A `HEAD` that leads nowhere, as a power cut leaves it, makes git deny that there is a repository at
+    /// all. It says only what is checked out, so nothing is lost by writing it anew.
+    fn mend_head(&self) {
+        let head = self.git_dir().join("HEAD");
+        let good = match fs::read(&head) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                text.trim_end().strip_prefix("ref: refs/").is_some_and(|rest| !rest.trim().is_empty())
+                    || is_id(text.trim_end())
+            }
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        let whole = self.git_dir().join("objects").is_dir() && self.git_dir().join("refs").is_dir();
+        if !good && whole {
+            tracing::warn!(head = %head.display(), "HEAD led nowhere; it is at the branch of the history again");
+            let _ = fs::write(&head, format!("ref: {BRANCH}\n"));
+        }
+    }
+
+    /// A branch without a name of a commit in it, as a power cut leaves it too. Git notes beside the branch
+    /// where it was; a repository whose objects are gone as well is found broken by the next commit.
+    fn mend_branch(&self) {
+        let branch = self.git_dir().join(BRANCH);
+        let Ok(bytes) = fs::read(&branch) else { return };
+        if is_id(String::from_utf8_lossy(&bytes).trim_end()) {
+            return;
+        }
+        let noted = fs::read(self.git_dir().join("logs").join(BRANCH)).unwrap_or_default();
+        let noted = String::from_utf8_lossy(&noted);
+        let ids = noted.lines().rev().filter_map(|line| line.split(' ').nth(1));
+        if let Some(id) = ids.filter(|id| is_id(id)).find(|id| id.bytes().any(|byte| byte != b'0')) {
+            tracing::warn!(branch = %branch.display(), "the branch led nowhere; it is where it was last again");
+            let _ = fs::write(&branch, format!("{id}\n"));
+        }
     }
 
     /// The newest commit; `None` in a repository without one.
@@ -74,8 +112,10 @@ impl History {
         packed.lines().any(|line| line.ends_with(BRANCH))
     }
 
-    /// Moves a broken repository out of the way, whole.
-    pub(super) fn set_aside(&self) -> Result<PathBuf, HistoryError> {
+    /// Moves a broken repository out of the way, whole. A git that cannot even say its version has no word
+    /// in what is broken.
+    pub(super) async fn set_aside(&self) -> Result<PathBuf, HistoryError> {
+        self.git.run("say its version", &["version"]).await?;
         let free = (1..1000).map(|n| self.dir.join(format!(".git.broken-{n}"))).find(|path| !path.exists());
         let aside = free.unwrap_or_else(|| self.dir.join(".git.broken-last"));
         let broken = self.git_dir();
@@ -103,6 +143,11 @@ impl History {
             let _ = fs::remove_file(lock);
         }
     }
+}
+
+/// Whether a text is the full name of a commit, as SHA-1 or SHA-256 gives it.
+fn is_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Removes the files of a folder whose name starts so and that are older than this.

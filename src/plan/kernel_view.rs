@@ -25,6 +25,12 @@ impl KernelView {
     pub fn owned_by<'a>(&'a self, uid: &'a Uid) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
+
+    /// Every object that a link carries the mark of.
+    pub fn uids(&self) -> BTreeSet<Uid> {
+        let marks = self.links.values().map(|link| &link.mark);
+        marks.filter_map(|mark| if let Mark::Ours(uid) = mark { Some(uid.clone()) } else { None }).collect()
+    }
 }
 
 /// A network interface.

@@ -39,6 +39,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Who edited the document, as a number; none when it was deleted, which leaves no trace of who did.
+    pub fn owner(&self) -> Option<u32> {
+        match self {
+            Self::Edited { owner, .. } => Some(*owner),
+            Self::Deleted => None,
+        }
+    }
+}
+
 /// Compares a document with what the sync last wrote. `None`: nothing to do; so too for a document
 /// that is invalid (nobody knows yet what is meant) or lost its uid (it is the operator's own now).
 pub(super) fn edit<S: Spec>(

@@ -17,6 +17,7 @@ mod list;
 mod place;
 mod read;
 mod secrets;
+mod settled;
 mod trouble;
 mod watch;
 mod write;
@@ -27,8 +28,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use crate::model::ObjectName;
 
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride};
 pub use cache::{Slot, Stored};
@@ -51,6 +50,9 @@ pub const SECRETS: &str = "secrets";
 pub const OUTBOX: &str = "outbox";
 /// The file of removals that a human let pass.
 pub const APPROVED: &str = "approved";
+/// The line in it by which a human says that no document is missing, though one may have been: the
+/// directory is new, or lost a folder.
+pub const COMPLETE: &str = "nothing-is-missing";
 
 /// The state directory of one router.
 #[derive(Debug)]
@@ -128,10 +130,12 @@ impl Store {
         self.held.is_some()
     }
 
-    /// The removals that a human let pass (`moenet-agent approve`): one name a line in `approved`.
-    pub fn approved(&self) -> BTreeSet<ObjectName> {
+    /// The removals that a human let pass (`moenet-agent approve`): one object a line in `approved`, as
+    /// `sessions/wg_1`.
+    pub fn approved(&self) -> BTreeSet<String> {
         let text = fs::read_to_string(self.dir.join(APPROVED)).unwrap_or_default();
-        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(str::to_owned).collect()
     }
 
     /// Lets these removals pass, or, when there are none, takes the approval back. It is an operator's
@@ -139,13 +143,13 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn approve(dir: &Path, names: &BTreeSet<ObjectName>) -> Result<(), StoreError> {
+    pub fn approve(dir: &Path, objects: &BTreeSet<String>) -> Result<(), StoreError> {
         let path = dir.join(APPROVED);
-        if names.is_empty() {
+        if objects.is_empty() {
             return atomic::remove(&path).map(drop);
         }
-        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
-        fs::write(&path, lines).map_err(StoreError::io("write", &path))
+        let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
+        atomic::write(&path, lines.as_bytes(), 0o644)
     }
 
     /// How many files were written or removed.

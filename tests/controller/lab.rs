@@ -8,7 +8,7 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, World,
+    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken, World,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -90,6 +90,8 @@ impl Machine {
             keepalive: 25,
             restarts: Restarts::default(),
             hints: Mutex::new(None),
+            taken: Taken::default(),
+            history_problem: Mutex::new(None),
         };
         Agent { context: Arc::new(context), maker, publish, journalled, running: None }
     }

@@ -6,6 +6,8 @@
 
 mod lab;
 
+mod approval;
+mod audit;
 mod changes_in_place;
 mod control_plane_faults;
 mod convergence;
@@ -22,12 +24,15 @@ mod maintenance;
 mod names;
 mod node;
 mod overrides;
+mod plans;
 mod policy;
 mod probing;
 mod removal;
 mod repair;
+mod repository;
 mod restart;
 mod roa;
+mod rollback;
 mod shapes;
 mod templates;
 mod the_harness;

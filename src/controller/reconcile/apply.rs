@@ -4,9 +4,10 @@ use tracing::{info, warn};
 
 use super::{Subject, is_bird};
 use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
-use crate::controller::context::Context;
+use crate::controller::context::{Context, Look};
 use crate::controller::firewall;
-use crate::plan::{Action, BaseFiles, Plan, Step};
+use crate::controller::planning::Key;
+use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
 use crate::ports::KernelError;
 use crate::telemetry::chain;
 
@@ -50,15 +51,21 @@ impl Trouble {
 }
 
 /// Takes the steps of a plan in their order: those for the kernel one by one up to the first that fails,
-/// then the
-/// firewall, then those for BIRD in one commit. Returns the steps taken.
-pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (Vec<String>, Option<Trouble>) {
+/// then the firewall, then those for BIRD in one commit. Returns the steps taken.
+///
+/// `look` is what the plan was made from.
+pub(super) async fn run(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    plan: &Plan,
+    look: &Look,
+) -> (Vec<String>, Option<Trouble>) {
     let removing =
         plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
     let (bird, kernel): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(|step| is_bird(&step.action));
     let mut taken = Vec::new();
     // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
-    if removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
+    if removing && let Some(trouble) = run_bird(ctx, subject, &bird, look, &mut taken).await {
         return (taken, Some(trouble));
     }
     let outcome = run_kernel(ctx, subject, &kernel, &mut taken).await;
@@ -66,7 +73,7 @@ pub(super) async fn run(ctx: &Context, subject: &Subject<'_>, plan: &Plan) -> (V
     if let Err(trouble) = outcome {
         return (taken, Some(trouble));
     }
-    if !removing && let Some(trouble) = run_bird(ctx, subject, &bird, &mut taken).await {
+    if !removing && let Some(trouble) = run_bird(ctx, subject, &bird, look, &mut taken).await {
         return (taken, Some(trouble));
     }
     (taken, None)
@@ -89,7 +96,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), T
     let Action::Kernel(action) = &step.action else { return Ok(()) };
     match ctx.kernel.apply(action).await {
         Ok(()) => {
-            log(subject, step);
+            note(ctx, subject.key, subject.generation, step);
             Ok(())
         }
         Err(error) => {
@@ -103,20 +110,24 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), T
     }
 }
 
-fn log(subject: &Subject<'_>, step: &Step) {
-    let (key, generation) = (subject.key, subject.generation);
-    info!(object = %key, generation, step = %step.action, because = %step.because, "applied");
+/// Says that a step was taken: in the log, and for the history. Once, also when several objects take it
+/// together.
+pub(super) fn note(ctx: &Context, key: &Key, generation: u64, step: &Step) {
+    if ctx.taken.note(key, step) {
+        info!(object = %key, generation, step = %step.action, because = %step.because, "applied");
+    }
 }
 
 async fn run_bird(
     ctx: &Context,
     subject: &Subject<'_>,
     steps: &[&Step],
+    look: &Look,
     taken: &mut Vec<String>,
 ) -> Option<Trouble> {
     for step in steps {
         let outcome = match &step.action {
-            Action::WriteFragment { name, text } => write(ctx, subject, name, text).await,
+            Action::WriteFragment { name, text } => write(ctx, subject, name, text, look).await,
             Action::RemoveFragment { name } => {
                 ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal)
             }
@@ -133,21 +144,33 @@ async fn run_bird(
             warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = ?trouble, "failed");
             return Some(trouble);
         }
-        log(subject, step);
+        note(ctx, subject.key, subject.generation, step);
         taken.push(step.to_string());
     }
     None
 }
 
 /// A session's text is made for the shared files of the same world, so they go in the same commit.
-async fn write(ctx: &Context, subject: &Subject<'_>, name: &str, text: &str) -> Result<(), Trouble> {
+async fn write(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    name: &str,
+    text: &str,
+    look: &Look,
+) -> Result<(), Trouble> {
     let protocols = subject.claims.as_ref().map(|claims| claims.protocols.clone()).unwrap_or_default();
     let fragment = Fragment { text: text.to_owned(), protocols };
     let session = ctx.committer.set_fragment(name, Some(fragment));
-    match &ctx.world().base {
+    let world = ctx.world();
+    match &world.base {
         Ok(files) => {
             // An error of the shared files is the router's to tell.
-            let (_, session) = tokio::join!(base(ctx, files), session);
+            let (base, session) = tokio::join!(base(ctx, files), session);
+            if base.is_ok() {
+                let generation = world.router_documents.node.2;
+                let steps = plan_base(files, &look.bird.live.tree.base).steps;
+                steps.iter().for_each(|step| note(ctx, &Key::Router, generation, step));
+            }
             session.map(drop).map_err(refusal)
         }
         Err(_) => session.await.map(drop).map_err(refusal),

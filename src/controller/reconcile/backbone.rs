@@ -77,7 +77,10 @@ pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
         claims: None,
         hands_off: false,
     };
-    match round(ctx, &subject, due, |look| planning::orphan(uid, &look.view())).await {
+    let round = round(ctx, &subject, due, |look| planning::orphan(uid, &look.view())).await;
+    // It was never in force, so the history has nothing of it; the log does.
+    drop(ctx.taken.take(&key));
+    match round {
         Ok(round) if round.is_settled() => Outcome::Gone,
         Ok(_) => Outcome::Failed,
         Err(error) => failed(&key, &error),
@@ -119,12 +122,12 @@ async fn conclude<T>(
     match &entry.intent {
         Intent::Absent if settled => {
             ctx.board.remove(subject.key);
-            record::gone(ctx, subject, &round.steps).await;
+            record::gone(ctx, subject, false).await;
             return Outcome::Gone;
         }
         Intent::Present(..) if settled => {
             let in_force = InForce { spec: entry.spec.clone(), overridden: entry.exception() };
-            record::in_force(ctx, subject, in_force, &round.steps).await;
+            record::in_force(ctx, subject, in_force).await;
         }
         _ => {}
     }

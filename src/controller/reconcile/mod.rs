@@ -118,7 +118,7 @@ async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<
     let because = Drift::new("restart", "a new link", "the old one");
     for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
         let step = Step { because: because.clone(), ..step };
-        let (_, trouble) = apply::run(ctx, subject, &Plan { steps: vec![step] }).await;
+        let (_, trouble) = apply::run(ctx, subject, &Plan { steps: vec![step] }, look).await;
         if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
             return Err(error);
         }
@@ -147,7 +147,7 @@ async fn converge(
         return Ok(done(look, None, remaining));
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
-    let (steps, trouble) = apply::run(ctx, subject, &planned).await;
+    let (steps, trouble) = apply::run(ctx, subject, &planned, &look).await;
     let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     let (refusal, remaining) = match plan(&look) {
         Ok(rest) => (None, rest.steps.iter().map(ToString::to_string).collect()),

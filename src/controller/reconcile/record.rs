@@ -7,10 +7,13 @@ use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
-use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument};
+use crate::controller::planning::Key;
+use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::plan::Plan;
 use crate::status::changed;
-use crate::store::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, StoreError, Written};
+use crate::store::{
+    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError, Written,
+};
 use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
@@ -46,9 +49,10 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history when that is new.
-pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce, steps: &[String]) {
-    of_node(ctx, subject, in_force, NodeInForce::default(), steps).await;
+/// Writes down what is in force, and tells the history when that is new. A drift that was put right is not:
+/// the log and the status have it.
+pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce) {
+    of_node(ctx, subject, in_force, NodeInForce::default()).await;
 }
 
 /// What is in force of the node besides its specification.
@@ -61,13 +65,7 @@ pub(super) struct NodeInForce {
 }
 
 /// The same of the node.
-pub(super) async fn of_node(
-    ctx: &Context,
-    subject: &Subject<'_>,
-    in_force: InForce,
-    node: NodeInForce,
-    steps: &[String],
-) {
+pub(super) async fn of_node(ctx: &Context, subject: &Subject<'_>, in_force: InForce, node: NodeInForce) {
     let none = Claims { interface: None, protocols: Vec::new() };
     let claims = subject.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
@@ -80,15 +78,18 @@ pub(super) async fn of_node(
         spec: in_force.spec,
     };
     let document = AppliedDocument::new(subject.kind, metadata(subject), body);
+    let text = to_yaml(&document).ok();
     match ctx.disk(move |store| store.write_applied(&document)).await {
-        Ok(Written::Changed) => journal(ctx, subject, steps),
-        Ok(Written::Unchanged) => {}
+        Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
+        // The shared files are written for what other objects record: the policy, maintenance, neighbours.
+        Ok(Written::Unchanged) if *subject.key == Key::Router => journal(ctx, subject, Vec::new()),
+        Ok(Written::Unchanged) => drop(ctx.taken.take(subject.key)),
         Err(error) => complain(subject, &error, "what is in force could not be written down"),
     }
 }
 
-/// Forgets an object that is gone.
-pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
+/// Forgets an object that is gone; `document`: its document was removed too.
+pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
     let (kind, name) = (subject.kind, subject.name.clone());
     let removed = ctx
         .disk(move |store| {
@@ -96,25 +97,43 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, steps: &[String])
             store.remove_applied(kind, &name)
         })
         .await;
+    let place = document.then(|| Place::document(kind, subject.name));
+    let files = place.into_iter().chain([applied(subject)]).map(|place| (place, None)).collect();
+    // An approval may be spent by it, and what waited for its interface or port may go on.
+    ctx.reports.reload();
     match removed {
-        Ok(true) => journal(ctx, subject, steps),
-        Ok(false) => {}
+        Ok(true) => journal(ctx, subject, files),
+        Ok(false) if document => journal(ctx, subject, files),
+        Ok(false) => drop(ctx.taken.take(subject.key)),
         Err(error) => complain(subject, &error, "its record could not be removed"),
     }
 }
 
 /// The record of an object that is gone but whose document stays: its status stays too.
-pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
+pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
     match ctx.disk(move |store| store.remove_applied(kind, &name)).await {
-        Ok(true) => journal(ctx, subject, steps),
-        Ok(false) => {}
+        Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
+        Ok(false) => drop(ctx.taken.take(subject.key)),
         Err(error) => complain(subject, &error, "its record could not be removed"),
     }
 }
 
-fn journal(ctx: &Context, subject: &Subject<'_>, steps: &[String]) {
-    let entry = Entry { kind: subject.kind, name: subject.name.clone(), steps: steps.to_vec() };
+fn applied(subject: &Subject<'_>) -> Place {
+    Place::new(Area::Applied, subject.kind, subject.name)
+}
+
+/// The steps are all that were taken since the object was last in force.
+fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
+    let mut steps = ctx.taken.take(subject.key);
+    if *subject.key == Key::Router {
+        // Our table in nftables is a part of the node's record.
+        steps.extend(ctx.taken.take(&Key::Firewall));
+    }
+    let entry = Entry { key: subject.key.clone(), files, steps };
+    if entry.files.is_empty() && entry.steps.is_empty() {
+        return;
+    }
     // The history ends when the agent stops; what it misses is committed at the next start.
     let _ = ctx.journal.send(entry);
 }

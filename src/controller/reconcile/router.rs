@@ -1,8 +1,9 @@
 //! The node itself: its own addresses, and the files that all sessions share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::future::join_all;
+use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -14,11 +15,10 @@ use crate::controller::FirewallState;
 use crate::controller::context::{Context, Look};
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
-use crate::controller::world::{Intent, World, node_uid, single};
-use crate::controller::{firewall, guard};
+use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, node_uid, single};
+use crate::controller::{TakenStep, firewall};
 use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
-use crate::plan::kernel_view::Mark;
-use crate::plan::{Action, Plan, forwarding_blocked};
+use crate::plan::{Action, Drift, Plan, forwarding_blocked};
 use crate::status::{Acceptance, Conditions, Verdict};
 use crate::store::{AppliedFirewall, AppliedOverride};
 
@@ -70,23 +70,13 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     }
 }
 
-/// Links that carry our mark and that neither a document nor `applied/` knows of. Absence is proved only
-/// by a complete listing, and many at once are left for a human.
+/// Has links that nothing knows of looked at; those that wait are said.
 fn orphans(ctx: &Context, world: &World, look: &Look) {
-    let known = world.uids();
-    let marked = look.kernel.links.values().filter_map(|link| match &link.mark {
-        Mark::Ours(uid) => Some(uid.clone()),
-        _ => None,
-    });
-    let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = marked.partition(|uid| known.contains(uid));
-    let total = owned.len() + orphans.len();
-    let held = guard::held(&orphans, &BTreeSet::new(), total, world.max_removals, world.complete);
-    if !held.keys.is_empty() {
-        debug!(links = held.keys.len(), why = held.why, "links of ours that no document knows of stay");
+    let found = planning::orphans(world, &look.kernel);
+    if !found.held.is_empty() {
+        debug!(links = found.held.len(), why = found.why, "links of ours that no document knows of stay");
     }
-    for uid in orphans.difference(&held.keys) {
-        ctx.hint(Key::Orphan(uid.clone()));
-    }
+    found.go.into_iter().for_each(|uid| ctx.hint(Key::Orphan(uid)));
 }
 
 /// The kernel has no dummy devices, as the one step that failed says.
@@ -104,7 +94,7 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     }
     info!(object = %subject.key, "this kernel has no dummy devices; the node's addresses go on lo");
     let on_lo = Subject { claims: Some(loopback), ..*subject };
-    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }, &[]).await;
+    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }).await;
     ctx.reports.reload();
     true
 }
@@ -133,7 +123,7 @@ async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &m
         return Some(error);
     }
     for step in &steps {
-        info!(object = %subject.key, step = %step.action, because = %step.because, "applied");
+        apply::note(ctx, subject.key, subject.generation, step);
     }
     round.steps.extend(steps.iter().map(ToString::to_string));
     match ctx.look(Some((subject.kind, subject.name)), None, Instant::now()).await {
@@ -163,25 +153,27 @@ async fn conclude(
     error: Option<String>,
 ) -> Outcome {
     let error = error.or_else(|| round.error()).or_else(|| round.look.bird.files_error.clone());
+    let history = ctx.history_problem();
     let settled = round.is_settled() && error.is_none();
     let filter = ctx.firewall.state();
     let (_, node, _) = &world.router_documents.node;
     if settled && world.router.is_ok() {
         let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
         let in_force = InForce { spec, overridden: world.router_documents.node_exception.clone() };
-        let (sysctls, left) = sysctls_in_force(world, &round);
+        let sysctls = sysctls_in_force(ctx, world, &round);
         let node = NodeInForce { firewall: firewall_in_force(world, &round, &filter), sysctls };
-        let steps: Vec<_> =
-            round.steps.iter().cloned().chain(ctx.firewall.take_steps()).chain(left).collect();
-        record::of_node(ctx, subject, in_force, node, &steps).await;
+        record::of_node(ctx, subject, in_force, node).await;
     }
-    let status = status(world, before, &round, &filter, error.as_deref());
+    let status = status(world, before, &round, &filter, error.as_deref(), history.as_deref());
     let failed = error.is_some() || (!settled && world.base.is_ok());
     if let Some(error) = &error {
         warn!(object = %subject.key, %error, "failed");
     }
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, settled).await;
+    if settled {
+        maintenance_in_force(ctx, world).await;
+    }
     match (failed, round.look.bird.is_running()) {
         (true, _) => Outcome::Failed,
         (false, true) => Outcome::Settled(LATER),
@@ -200,21 +192,46 @@ fn firewall_in_force(world: &World, round: &Round, filter: &FirewallState) -> Op
     }
 }
 
-/// The sysctls of all links that the agent changed and still needs; and what to say of those that it needs
-/// no more. They stay as they are: nobody can tell who else counts on them by now.
-fn sysctls_in_force(world: &World, round: &Round) -> (BTreeMap<String, i64>, Vec<String>) {
+/// The sysctls of all links that the agent changed and still needs. Those that it needs no more stay as they
+/// are, and that is said: nobody can tell who else counts on them by now.
+fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
     let changed =
         round.look.applied.as_ref().map(|applied| applied.applied.sysctls.clone()).unwrap_or_default();
     if !world.has_done_with_tunnels() {
-        return (changed, Vec::new());
+        return changed;
     }
-    let left = changed.iter().map(|(key, before)| {
-        let text =
-            format!("leave sysctl as it is (no tunnel needs it any more): {key} of all was {before} before");
-        info!(object = %Key::Router, step = %text, "left behind");
-        text
-    });
-    (BTreeMap::new(), left.collect())
+    for (key, before) in &changed {
+        let because =
+            Drift::new("node.sysctl", "nothing, for no tunnel needs it any more", format!("{before} before"));
+        let step = TakenStep { action: format!("leave sysctl {key} of all as it is"), because };
+        info!(object = %Key::Router, step = %step, "left behind");
+        ctx.taken.note(&Key::Router, step);
+    }
+    BTreeMap::new()
+}
+
+/// Whether the router is drained is in force too, and an auditor asks since when it was.
+async fn maintenance_in_force(ctx: &Context, world: &World) {
+    let name = single(Kind::Maintenance);
+    let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
+    let subject = Subject {
+        key: &Key::Router,
+        kind: Kind::Maintenance,
+        name: &name,
+        uid: &uid,
+        generation: 0,
+        endpoint: None,
+        claims: None,
+        hands_off: false,
+    };
+    if world.maintenance.enabled {
+        let MaintenanceState { enabled, since, ebgp_disabled } = world.maintenance;
+        let spec =
+            Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
+        record::in_force(ctx, &subject, InForce { spec, overridden: None }).await;
+    } else {
+        record::withdrawn(ctx, &subject).await;
+    }
 }
 
 /// The policy's own record and status.
@@ -236,7 +253,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     if settled && *acceptance == Acceptance::Valid && *generation > 0 {
         let spec = serde_json::to_value(spec).ok();
         let overridden = world.router_documents.policy_exception.clone();
-        record::in_force(ctx, &subject, InForce { spec, overridden }, &[]).await;
+        record::in_force(ctx, &subject, InForce { spec, overridden }).await;
     }
     let before = record::status_before(ctx, &subject).await;
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
@@ -330,6 +347,7 @@ fn status(
     round: &Round,
     filter: &FirewallState,
     error: Option<&str>,
+    history: Option<&str>,
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let (acceptance, _, generation) = &world.router_documents.node;
@@ -357,6 +375,10 @@ fn status(
     let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
     packet_filter(world, filter, &mut conditions);
     forwarding(world, round, &mut conditions);
+    match history {
+        None => conditions.set(About::HistoryRecorded, true, "Committed", ""),
+        Some(why) => conditions.set(About::HistoryRecorded, false, "Failed", why),
+    }
     let last_error = error.map(str::to_owned).or(refused).or(base_error);
     let phase = match (&last_error, &world.router) {
         (Some(_), _) => Phase::Error,

@@ -73,7 +73,7 @@ async fn conclude(
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
         Intent::Present(..) if settled => {
-            record::in_force(ctx, subject, in_force(entry, &round.look), &round.steps).await;
+            record::in_force(ctx, subject, in_force(entry, &round.look)).await;
         }
         _ => {}
     }
@@ -132,13 +132,13 @@ async fn depart(
             if entry.documented && !entry.operator_owned && !ctx.reports.gone(&entry.uid).await {
                 return Outcome::Failed;
             }
-            forget(ctx, subject, entry).await;
-            record::gone(ctx, subject, &round.steps).await;
+            let forgotten = forget(ctx, subject, entry).await;
+            record::gone(ctx, subject, forgotten).await;
             ctx.board.remove(subject.key);
             Outcome::Gone
         }
         _ => {
-            record::withdrawn(ctx, subject, &round.steps).await;
+            record::withdrawn(ctx, subject).await;
             let world = ctx.world();
             let status = status(ctx, &world, entry, before, round);
             record::status(ctx, subject, before, status).await;
@@ -147,10 +147,11 @@ async fn depart(
     }
 }
 
-/// Removes the document and the secrets of a session that is gone for good.
-async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) {
+/// Removes the document and the secrets of a session that is gone for good. Returns whether there was a
+/// document.
+async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) -> bool {
     if entry.operator_owned || !entry.documented {
-        return;
+        return false;
     }
     let (name, key) = (subject.name.clone(), subject.key);
     let removed = ctx
@@ -161,9 +162,10 @@ async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) {
             store.remove_document(Kind::BgpSession, &name)
         })
         .await;
-    if let Err(error) = removed {
+    removed.unwrap_or_else(|error| {
         warn!(object = %key, error = %crate::telemetry::chain(&error), "its document could not be removed");
-    }
+        false
+    })
 }
 
 fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {

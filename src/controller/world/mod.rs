@@ -54,7 +54,7 @@ pub struct Inputs<'a> {
     /// The sessions that BIRD's directory has files for.
     pub fragments: &'a BTreeSet<String>,
     /// Removals that a human let pass.
-    pub approved: &'a BTreeSet<ObjectName>,
+    pub approved: &'a BTreeSet<String>,
     /// What the Control Plane said and what does not decode.
     pub refused: &'a Refused,
     /// Now.
@@ -118,6 +118,8 @@ pub struct World {
     pub templates: Option<Result<(), String>>,
     /// How many links that nothing knows of may go in one go.
     pub max_removals: crate::config::MaxRemovals,
+    /// Removals that a human let pass.
+    pub approved: BTreeSet<String>,
 }
 
 /// Node and policy as documents.
@@ -248,6 +250,7 @@ impl World {
             changes_at,
             complete: inputs.snapshot.complete,
             max_removals: inputs.config.guard.max_removals,
+            approved: inputs.approved.clone(),
         }
     }
 
@@ -281,6 +284,17 @@ impl World {
             && self.router.is_ok()
             && self.sessions.values().all(|entry| matches!(entry.intent, Intent::Absent))
             && self.mesh.values().all(|entry| matches!(entry.intent, Intent::Absent))
+    }
+
+    /// Every object whose removal waits, and why.
+    pub fn held(&self) -> impl Iterator<Item = (Key, &str)> {
+        fn of<'a, T>(
+            entries: &'a BTreeMap<ObjectName, Entry<T>>,
+            key: fn(ObjectName) -> Key,
+        ) -> impl Iterator<Item = (Key, &'a str)> {
+            entries.iter().filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
+        }
+        of(&self.sessions, Key::Session).chain(of(&self.mesh, Key::Mesh)).chain(of(&self.ibgp, Key::Ibgp))
     }
 
     /// Every uid that something of this world may mark a link with.

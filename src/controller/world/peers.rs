@@ -47,10 +47,17 @@ fn entries<S: Spec, T>(
     let absent: BTreeSet<ObjectName> =
         in_force().filter(|name| !documents.contains_key(*name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
-    let held = guard::held(&absent, inputs.approved, in_force().count(), limit, inputs.snapshot.complete);
+    let approved = guard::approved(inputs.approved, S::KIND);
+    let held = guard::held(&absent, &approved, in_force().count(), limit, inputs.snapshot.complete);
     let entry = |name: &ObjectName| {
-        let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
-        let waits = held.keys.contains(name).then(|| held.why.to_owned());
+        let beside = beside(inputs, S::KIND, name);
+        let mut layers = layered::<S>(name, documents.get(name), &beside);
+        let waits = held.keys.contains(name).then(|| held.why.clone());
+        if waits.is_some() {
+            // What is held stays in force: also in the files that all sessions share.
+            let spec = beside.applied.and_then(|applied| applied.applied.spec.clone());
+            layers.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
+        }
         entry(name, layers, waits, router_known, &off, &wanted)
     };
     names.into_iter().map(|name| (name.clone(), entry(name))).collect()
@@ -66,7 +73,7 @@ fn entry<S: Spec, T>(
 ) -> Entry<T> {
     let mut admin_state = AdminState::Enabled;
     let intent = match &layers.spec {
-        _ if held.is_some() => Intent::Stay,
+        None if held.is_some() => Intent::Stay,
         None if !layers.documented => Intent::Absent,
         None => Intent::Stay,
         Some(_) if !router_known => {

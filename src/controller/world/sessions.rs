@@ -29,8 +29,8 @@ pub(super) fn sessions(
     let candidates: BTreeMap<_, _> = names(parts)
         .into_iter()
         .map(|name| {
-            let mut candidate = candidate(parts, router, &name);
-            candidate.held = held.keys.contains(&name).then(|| held.why.to_owned());
+            let held = held.keys.contains(&name).then(|| held.why.clone());
+            let candidate = candidate(parts, router, &name, held);
             (name, candidate)
         })
         .collect();
@@ -90,10 +90,16 @@ fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
     let absent: BTreeSet<_> = all.iter().filter(|name| !wanted(name)).cloned().collect();
     let limit = parts.inputs.config.guard.max_removals;
     let in_force = parts.inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).count();
-    guard::held(&absent, parts.inputs.approved, in_force, limit, parts.inputs.snapshot.complete)
+    let approved = guard::approved(parts.inputs.approved, KIND);
+    guard::held(&absent, &approved, in_force, limit, parts.inputs.snapshot.complete)
 }
 
-fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectName) -> Candidate {
+fn candidate(
+    parts: &Parts<'_>,
+    router: &Result<Router, String>,
+    name: &ObjectName,
+    held: Option<String>,
+) -> Candidate {
     let snapshot = parts.inputs.snapshot;
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
@@ -107,7 +113,11 @@ fn candidate(parts: &Parts<'_>, router: &Result<Router, String>, name: &ObjectNa
         layers.acceptance = Acceptance::Invalid(rejected.to_string());
         layers.spec = layers.spec.take().or_else(|| in_force(applied));
     }
-    let mut candidate = Candidate { layers, session: None, spec: None, held: None };
+    if held.is_some() {
+        // What is held stays in force, and what is in force is looked after.
+        layers.spec = in_force(applied);
+    }
+    let mut candidate = Candidate { layers, session: None, spec: None, held };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
         Err(why) => candidate.layers.acceptance = Acceptance::Waiting(why.clone()),
@@ -199,7 +209,8 @@ fn entry(parts: &Parts<'_>, router: &Result<Router, String>, candidate: Candidat
     };
     let clash = matches!(layers.acceptance, Acceptance::Clash(_));
     let intent = match (session, router) {
-        _ if held.is_some() || clash => Intent::Stay,
+        _ if clash => Intent::Stay,
+        (None, _) if held.is_some() => Intent::Stay,
         (None, _) if !layers.documented => Intent::Absent,
         (Some(session), Ok(router)) => match parts.fragment(router, &session) {
             Ok(fragment) => Intent::Present(Box::new(session), fragment),

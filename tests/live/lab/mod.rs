@@ -2,6 +2,7 @@
 
 pub(crate) mod backbone;
 pub(crate) mod bird;
+pub(crate) mod cli;
 pub(crate) mod control_plane;
 pub(crate) mod dns;
 pub(crate) mod frr;

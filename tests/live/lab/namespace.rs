@@ -144,9 +144,16 @@ impl Process {
         let _ = Command::new("nsenter").args([&pid_namespace, "kill", signal, &self.pid]).output();
     }
 
+    /// Lets a stopped program go on. `nsenter` stops with it, and must go on too.
+    pub(crate) fn resume(&self) {
+        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).output();
+        self.signal("-CONT");
+    }
+
     /// Ends the program and waits until it is gone.
     pub(crate) fn end(&mut self, signal: &str) {
         if self.is_running() {
+            self.resume();
             self.signal(signal);
             let _ = self.child.wait();
         }

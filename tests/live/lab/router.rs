@@ -140,15 +140,30 @@ impl Router {
     }
 
     pub(crate) fn start_agent(&mut self) {
+        self.start_agent_with(&[]);
+    }
+
+    /// As [`Router::start_agent`], with more in its environment: `NAME=value`.
+    pub(crate) fn start_agent_with(&mut self, environment: &[&str]) {
         let config = self.path("config.yaml").display().to_string();
-        let arguments = ["--config", &config, "run"];
-        self.agent = Some(self.inside.spawn(&self.path("agent.log"), &agent_program(), &arguments));
+        let program = agent_program().display().to_string();
+        let arguments = [environment, &[&program, "--config", &config, "run"]].concat();
+        self.agent = Some(self.inside.spawn(&self.path("agent.log"), "env".as_ref(), &arguments));
         wait_until("the agent answers on its API", 15, || {
             if !self.agent.as_mut().unwrap().is_running() {
                 return Err("the agent ended".into());
             }
             self.inside.try_shell("curl -sf http://127.0.0.1:24368/status").map(|_| ())
         });
+    }
+
+    /// Has the agent stand still while something is done.
+    pub(crate) fn with_agent_stopped<R>(&self, done: impl FnOnce() -> R) -> R {
+        let agent = self.agent.as_ref().expect("the agent runs");
+        agent.signal("-STOP");
+        let result = done();
+        agent.resume();
+        result
     }
 
     pub(crate) fn kill_agent(&mut self) {

@@ -1,0 +1,146 @@
+//! Steps by object, as `plan` shows them before and `apply` after.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::offline::Offline;
+use super::output;
+use crate::controller::{Key, KeyPlan, TakenStep};
+use crate::status::Acceptance;
+
+/// What is done about one object, or is not, and why.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ObjectSteps {
+    pub(crate) object: String,
+    pub(crate) steps: Vec<PrintedStep>,
+    /// What is in its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// Why its removal waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
+    /// Why its steps wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) paused: Option<String>,
+}
+
+/// One step.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PrintedStep {
+    action: String,
+    field: &'static str,
+    want: String,
+    have: String,
+}
+
+impl From<TakenStep> for PrintedStep {
+    fn from(TakenStep { action, because }: TakenStep) -> Self {
+        Self { action, field: because.field, want: because.want, have: because.have }
+    }
+}
+
+impl PrintedStep {
+    /// Says a word instead of a value that stands in for one.
+    pub(crate) fn replace(&mut self, value: &str, word: &str) {
+        self.want = self.want.replace(value, word);
+    }
+}
+
+impl ObjectSteps {
+    fn new(object: impl ToString) -> Self {
+        Self { object: object.to_string(), steps: Vec::new(), error: None, held: None, paused: None }
+    }
+
+    /// Whether something is to be done, or waits for somebody.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.steps.is_empty() || self.held.is_some()
+    }
+}
+
+/// Every object, in the order of their keys, with what the controller would do for it now.
+pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
+    let plans = offline.plans().into_iter();
+    let mut found: BTreeMap<_, _> =
+        plans.map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan))).collect();
+    let orphans = offline.orphans();
+    for uid in orphans.held {
+        let key = Key::Orphan(uid);
+        let held = Some(orphans.why.clone());
+        found.insert(key.clone(), ObjectSteps { held, ..ObjectSteps::new(key) });
+    }
+    found
+}
+
+/// Every object with the steps that were taken for it, beside what is left to do.
+pub(crate) fn taken(
+    mut left: BTreeMap<Key, ObjectSteps>,
+    taken: BTreeMap<Key, Vec<TakenStep>>,
+    failed: Vec<(Key, String)>,
+) -> BTreeMap<Key, ObjectSteps> {
+    for object in left.values_mut().filter(|object| object.paused.is_none()) {
+        if !object.steps.is_empty() && object.error.is_none() {
+            let left: Vec<_> = object.steps.iter().map(|step| step.action.as_str()).collect();
+            object.error = Some(format!("not done: {}", left.join("; ")));
+        }
+        object.steps.clear();
+    }
+    for (key, steps) in taken {
+        let object = left.entry(key.clone()).or_insert_with(|| ObjectSteps::new(key));
+        object.steps = steps.into_iter().map(PrintedStep::from).collect();
+    }
+    for (key, error) in failed {
+        left.entry(key.clone()).or_insert_with(|| ObjectSteps::new(key)).error = Some(error);
+    }
+    left
+}
+
+fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
+    let world = &offline.world;
+    let mut object = ObjectSteps::new(key);
+    match plan {
+        Ok(plan) => object.steps = plan.steps.iter().map(|step| TakenStep::from(step).into()).collect(),
+        Err(refusal) => object.error = Some(refusal.to_string()),
+    }
+    let (acceptance, held, paused) = match key {
+        Key::Session(name) => world.sessions.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Mesh(name) => world.mesh.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Ibgp(name) => world.ibgp.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Router | Key::Policy | Key::Firewall | Key::Orphan(_) => None,
+    }
+    .map_or((None, None, None), |(acceptance, held, paused)| {
+        (Some(acceptance), held.clone(), paused.clone())
+    });
+    if let Some(Acceptance::Invalid(why) | Acceptance::Clash(why)) = acceptance {
+        object.error.get_or_insert_with(|| why.clone());
+    }
+    (object.held, object.paused) = (held, paused);
+    object
+}
+
+/// For a person; the last line counts what is done, or was.
+pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
+    let mut steps = 0;
+    for object in objects {
+        let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
+        for step in &object.steps {
+            output::line(format_args!("{}  {}", object.object, step.action));
+            output::line(format_args!("    because {}: want {}, have {}", step.field, step.want, step.have));
+            steps += usize::from(paused.is_none());
+        }
+        if let Some(why) = paused {
+            output::line(format_args!("{}  paused, so none of this is done: {why}", object.object));
+        }
+        if let Some(error) = &object.error {
+            output::line(format_args!("{}  {}: {error}", object.object, output::shade("Error")));
+        }
+        if let Some(held) = &object.held {
+            output::line(format_args!("{}  removal held: {held}", object.object));
+        }
+    }
+    output::line(match steps {
+        0 => "Nothing to do.".to_owned(),
+        1 => "1 step.".to_owned(),
+        n => format!("{n} steps."),
+    });
+}

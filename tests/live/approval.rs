@@ -1,0 +1,126 @@
+//! The guard holds what would go at once; everybody is told, and `approve` lets exactly that go, once.
+
+use crate::lab::cli::{agent, commits};
+use crate::lab::wireguard::KeyPair;
+use crate::lab::world::{World, interface};
+use crate::lab::{contains, wait_until};
+use serde_json::{Value, json};
+
+/// Sessions whose neighbours are nowhere: what is configured is enough here.
+fn sessions(numbers: std::ops::RangeInclusive<u32>) -> Vec<Value> {
+    let one = |number: u32| {
+        json!({
+            "uuid": crate::lab::world::uuid(number), "asn": 4_242_421_000 + number, "status": 1,
+            "ipv6LinkLocal": format!("fe80::1:{number}"), "interface": interface(number),
+            "credential": {"publicKey": KeyPair::new().public}
+        })
+    };
+    numbers.map(one).collect()
+}
+
+fn links(world: &World) -> usize {
+    world.router.inside.shell("ip -o link").matches(" wg_").count()
+}
+
+fn wait_links(world: &World, wanted: usize) {
+    wait_until(&format!("{wanted} tunnels"), 60, || {
+        let found = links(world);
+        let applied = world.router.path("state/applied/sessions").read_dir().unwrap().count();
+        if (found, applied) == (wanted, wanted) {
+            Ok(())
+        } else {
+            Err(format!("{found} links, {applied} in force"))
+        }
+    });
+}
+
+#[test]
+fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
+    let mut world = World::new(0);
+    let all = sessions(1..=6);
+    world.control_plane.sessions(&all);
+    world.router.start_agent();
+    wait_links(&world, 6);
+    // Four of six are more than three.
+    world.control_plane.sessions(&all[..2]);
+    world.wait_polls("sessions", 4);
+    assert_eq!(links(&world), 6, "removed without approval");
+    let held: Vec<String> = (3..=6).map(|number| format!("sessions/{}", interface(number))).collect();
+    let why = "4 of the 6 in force would go at once, and guard.maxRemovals lets 3 go";
+    let plan = agent(&world.router, &["plan"]).ended(2);
+    let get = agent(&world.router, &["get"]).ended(0);
+    let (_, status) = world.router.api("", "/status");
+    for object in &held {
+        plan.says(&format!("{object}  removal held: {why}"));
+        get.says(&format!("The removal of {object} is held: {why}"));
+        agent(&world.router, &["describe", object]).ended(0).says(why);
+        contains(&status, &format!("the removal of {object} is held: {why}")).unwrap();
+    }
+    let rows = agent(&world.router, &["plan", "-o", "json"]).json();
+    assert_eq!(rows.as_array().unwrap().iter().filter(|row| row["held"].is_string()).count(), 4);
+    let counts: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(counts["sessions"]["total"], 6, "what is held is in force: {status}");
+
+    // What is held is looked after.
+    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(3)));
+    wait_until("the drift of a held session is put right", 40, || {
+        contains(&world.router.inside.shell(&format!("ip link show {}", interface(3))), "mtu 1420")
+    });
+
+    // One of them is wanted again before it goes: the approval is not for its next removal.
+    agent(&world.router, &["approve"]).ended(0).says("may be removed now");
+    wait_links(&world, 2);
+    wait_until("the approval is spent", 20, || {
+        let there = world.router.path("state/approved").exists();
+        if there { Err("the file is there".into()) } else { Ok(()) }
+    });
+    wait_until("approval and removal are in the history", 40, || {
+        let found = commits(&world.router).join("\n");
+        contains(&found, "root|Approve the removal of 4 objects")?;
+        contains(&found, "moenet-agent|The approval is spent")
+    });
+    world.control_plane.sessions(&all);
+    wait_links(&world, 6);
+    world.control_plane.sessions(&all[..2]);
+    world.wait_polls("sessions", 4);
+    assert_eq!(links(&world), 6, "an approval was spent twice");
+}
+
+#[test]
+fn an_approval_ends_for_what_is_wanted_again() {
+    let mut world = World::new(0);
+    let all = sessions(1..=6);
+    world.control_plane.sessions(&all);
+    world.router.start_agent();
+    wait_links(&world, 6);
+    world.control_plane.sessions(&[]);
+    world.wait_polls("sessions", 4);
+    // Approved while the agent stands still; before it looks, the Control Plane wants all but one again.
+    world.router.kill_agent();
+    agent(&world.router, &["approve"]).ended(0);
+    world.control_plane.sessions(&all[..5]);
+    let copies = world.router.path("state/sessions");
+    for (number, session) in (1..=5).zip(&all) {
+        let text = document(number, session);
+        std::fs::write(copies.join(format!("{}.yaml", interface(number))), text).unwrap();
+    }
+    world.router.start_agent();
+    wait_links(&world, 5);
+    world.wait_polls("sessions", 3);
+    assert_eq!(links(&world), 5);
+    assert!(!world.router.path("state/approved").exists(), "what is left of the approval waits for ever");
+}
+
+/// As the sync writes it.
+fn document(number: u32, session: &Value) -> String {
+    format!(
+        "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: {0}, uid: {1}, generation: 3}}\nspec:\n  \
+         adminState: Enabled\n  asn: {2}\n  tunnel: {{type: wireguard, interface: {0}, listenPort: {3}, publicKey: {4}}}\n  \
+         address: {{peerLinkLocal: \"fe80::1:{number}\"}}\n",
+        interface(number),
+        session["uuid"].as_str().unwrap(),
+        session["asn"],
+        21_000 + number,
+        session["credential"]["publicKey"]
+    )
+}

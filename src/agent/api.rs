@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Parts, build, hint, journal, metrics};
+use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{World, maintenance_document};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
@@ -59,6 +59,7 @@ impl AgentApi for Api {
                 .as_ref()
                 .map_or("closed".to_owned(), |c| c.breaker().to_string()),
             overridden: overridden(&world),
+            overrides: overrides::of(&world),
             notices: notices(&self.parts, &world),
         }
     }
@@ -145,8 +146,9 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
 }
 
 fn overridden(world: &World) -> Vec<String> {
-    let fields = world.sessions.iter().flat_map(|(name, entry)| {
-        entry.overridden.keys().map(move |field| format!("sessions/{name}: {field}"))
+    let fields = overrides::of(world).into_iter().flat_map(|one| {
+        let object = one.object;
+        one.fields.into_iter().map(move |field| format!("{object}: {}", field.field))
     });
     fields.collect()
 }

@@ -13,6 +13,7 @@ mod api;
 mod build;
 mod journal;
 mod metrics;
+mod overrides;
 mod poll;
 mod worlds;
 

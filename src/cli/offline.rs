@@ -77,13 +77,24 @@ impl Offline {
         keys(&self.world).into_iter().map(|key| (key.clone(), self.plan(&key))).collect()
     }
 
-    /// What the controller would do for a key now.
+    /// What the controller would do for a key now: nothing for an object that is paused.
     pub(crate) fn plan(&self, key: &Key) -> KeyPlan {
+        let world = &self.world;
+        let paused = match key {
+            Key::Session(name) => world.sessions.get(name).and_then(|entry| entry.paused.as_ref()),
+            Key::Mesh(name) => world.mesh.get(name).and_then(|entry| entry.paused.as_ref()),
+            _ => None,
+        };
+        if paused.is_some() { Ok(crate::plan::Plan::default()) } else { self.plan_unpaused(key) }
+    }
+
+    /// What the controller would do for a key if it were not paused.
+    pub(crate) fn plan_unpaused(&self, key: &Key) -> KeyPlan {
         let world = &self.world;
         match key {
             Key::Router | Key::Policy => planning::router(world, &self.view(None, None)),
             Key::Session(name) => match world.sessions.get(name) {
-                Some(entry) if entry.paused.is_none() => {
+                Some(entry) => {
                     let endpoint = planning::endpoint(entry);
                     let resolved = endpoint.and_then(|e| self.parts.context.resolver.current(e).address);
                     planning::session(
@@ -93,14 +104,14 @@ impl Offline {
                         &self.view(self.applied(Kind::BgpSession, name), resolved),
                     )
                 }
-                _ => Ok(crate::plan::Plan::default()),
+                None => Ok(crate::plan::Plan::default()),
             },
             Key::Mesh(name) => match world.mesh.get(name) {
-                Some(entry) if entry.paused.is_none() => {
+                Some(entry) => {
                     let view = self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
                     planning::mesh(world, entry, self.parts.context.keepalive, &view)
                 }
-                _ => Ok(crate::plan::Plan::default()),
+                None => Ok(crate::plan::Plan::default()),
             },
             Key::Ibgp(_) => Ok(crate::plan::Plan::default()),
             Key::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),

@@ -28,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::ObjectName;
 
-pub use applied::{AppliedBody, AppliedDocument, AppliedOverride};
+pub use applied::{AppliedBody, AppliedDocument, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};

@@ -12,8 +12,8 @@ use crate::document::{self, Kind};
 /// The JSON Schema of a kind.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Node, RoutingPolicy, Maintenance, BgpSession, MeshPeer, IbgpPeer, Override, BgpSessionOverride,
-    /// MeshPeerOverride, IbgpPeerOverride, Status, Applied or Config
+    /// Node, RoutingPolicy, Maintenance, BgpSession, MeshPeer, IbgpPeer; an override of one, as
+    /// BgpSessionOverride, or Override for any; Status, Applied or Config
     #[arg(value_parser = known)]
     kind: String,
 }

@@ -35,12 +35,14 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
         Kind::BgpSession => json!({"tunnel": {"mtu": 1380}}),
         Kind::MeshPeer => json!({"mtu": 1380}),
         Kind::IbgpPeer => json!({"adminState": "Disabled"}),
-        Kind::Node | Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => return None,
+        Kind::Node => json!({"linkLocal": "fe80::998:1"}),
+        Kind::RoutingPolicy => json!({"limits": {"ebgpImport": 20000}}),
+        Kind::Maintenance | Kind::Override => return None,
     };
+    let file = if kind.is_single() { kind.folder().to_owned() } else { format!("{}/<name>", kind.folder()) };
     let (target, mut schema) = (schema(kind), of::<OverrideSpec>());
     schema["title"] = json!(format!("{kind}Override"));
-    schema["description"] =
-        json!(format!("An operator's exception to a {kind}: overrides/{}/<name>.yaml.", kind.folder()));
+    schema["description"] = json!(format!("An operator's exception to a {kind}: overrides/{file}.yaml."));
     let set = target["properties"]["spec"].clone();
     let about = schema["$defs"]["OverrideSpec"]["properties"]["set"].clone();
     for (name, mut definition) in target["$defs"].as_object().cloned().unwrap_or_default() {

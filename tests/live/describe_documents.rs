@@ -1,12 +1,12 @@
 //! `describe`, where the documents say why a session is not up.
 
 use crate::describe::{
-    configure, delete_override, expect, expect_up, object, own_document, save_override, with,
+    configure, delete_override, described_by, expect, expect_up, object, own_document, save_override, with,
 };
 use crate::lab::control_plane::Answer;
-use crate::lab::world::{World, interface};
+use crate::lab::world::{World, interface, session};
 use crate::lab::{contains, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DOWN: (&str, &str) = ("BgpNotEstablished", "BGP ebgp_wg_");
 
@@ -91,6 +91,11 @@ fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
         false,
         &[("ForeignLink", "theirs0 is not ours (it carries no mark)"), ("NoBgpSession", "ebgp_foreign")],
     );
+    // One that the Control Plane lists, and of which no document can be made.
+    let mut bad = session(1, ours);
+    (bad["uuid"], bad["interface"], bad["mtu"]) = ("not-yet".into(), "wg_bad".into(), 99.into());
+    world.control_plane.sessions(&[session(1, ours), bad]);
+    expect(&world, "sessions/wg_bad", false, &[("DocumentInvalid", "mtu")]);
     write("twin", &own_document("twin", "wg_twin", 9002, ours));
     world.router.inside.shell("ip link del theirs0");
     for name in ["twin", "foreign"] {
@@ -118,15 +123,18 @@ fn a_removal_that_waits_and_a_session_that_maintenance_closed_say_so() {
     world.control_plane.sessions(&world.sessions());
     expect_up(&world, 1);
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
-    expect(
-        &world,
-        &object(1),
-        false,
-        &[
-            ("ClosedByMaintenance", "maintenance.disableAfter"),
-            ("BgpNotEstablished", "(the protocol is off)"),
-        ],
-    );
+    wait_until("maintenance is told first, and that the protocol is off last", 60, || {
+        let described = described_by(&world, "", &object(1))?;
+        let why = described["why"].as_array().ok_or("no why")?;
+        let says = |cause: Option<&Value>, reason: &str, words: &str| {
+            cause.is_some_and(|c| {
+                c["reason"] == reason && c["message"].as_str().is_some_and(|m| m.contains(words))
+            })
+        };
+        let good = says(why.first(), "ClosedByMaintenance", "maintenance.disableAfter")
+            && says(why.last(), "BgpNotEstablished", "(the protocol is off)");
+        if good && described["up"] == false { Ok(()) } else { Err(described["why"].to_string()) }
+    });
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     expect_up(&world, 1);
 }
@@ -147,7 +155,7 @@ fn provenance_is_in_get_describe_status_and_metrics() {
         let metrics = world.router.api("", "/metrics").1;
         wanted.iter().try_for_each(|line| contains(&metrics, line))
     });
-    let status: serde_json::Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
+    let status: Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
     assert_eq!(
         status["overrides"],
         json!([{

@@ -1,9 +1,11 @@
 //! `describe`, where the tunnel says why a session is not up.
 
 use crate::describe::{described_by, expect, expect_by, expect_up, object, with};
+use crate::lab::control_plane::Answer;
 use crate::lab::wait_until;
 use crate::lab::wireguard::KeyPair;
 use crate::lab::world::{World, interface};
+use serde_json::json;
 
 const DOWN: (&str, &str) = ("BgpNotEstablished", "BGP ebgp_wg_");
 
@@ -38,11 +40,16 @@ fn a_tunnel_that_never_came_up_says_how_far_it_got() {
     sessions[0]["endpoint"] = "peer.invalid:51820".into();
     listen_elsewhere(&world, 2);
     sessions[2]["credential"]["publicKey"] = KeyPair::new().public.into();
+    // Who calls first is heard by the other: here that is the neighbour, since we do not know where it is.
     sessions[3]["presharedKey"] = KeyPair::new().private.into();
+    sessions[3].as_object_mut().unwrap().remove("endpoint");
     cut(&world, 5);
     sessions[4].as_object_mut().unwrap().remove("endpoint");
     sessions[5]["ipv6LinkLocal"] = "fe80::9:9".into();
     world.control_plane.sessions(&sessions);
+    let backbone =
+        json!({"nodeId": 2, "name": "hk1", "endpoint": "192.0.2.10:9", "publicKey": KeyPair::new().public});
+    world.control_plane.answer("mesh", Answer::Json(json!({"peers": [backbone]})));
     world.router.start_agent();
     let never = |words| ("NeverHandshake", words);
     let told = |number: u32, chain: &[(&str, &str)]| expect(&world, &object(number), false, chain);
@@ -74,6 +81,7 @@ fn a_tunnel_that_never_came_up_says_how_far_it_got() {
             DOWN,
         ],
     );
+    expect(&world, "mesh/hk1", false, &[never("never a handshake on mesh_hk1: ")]);
     // Cured, every one of them.
     uncut(&world, 1);
     uncut(&world, 5);

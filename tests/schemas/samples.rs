@@ -254,7 +254,8 @@ fn the_sample_of_what_is_in_force_is_what_the_agent_would_have_written() {
     let mesh: Document<MeshPeerSpec> = load("mesh/hk1.yaml");
     in_force(&mesh, "hk1", mesh.uid(), whole(serde_json::to_value(&mesh.spec).unwrap(), "mesh_hk1"));
     let ibgp: Document<IbgpPeerSpec> = load("ibgp/hk1.yaml");
-    in_force(&ibgp, "hk1", ibgp.uid(), whole(serde_json::to_value(&ibgp.spec).unwrap(), ""));
+    let body = whole(serde_json::to_value(&ibgp.spec).unwrap(), "");
+    in_force(&ibgp, "hk1", ibgp.uid(), AppliedBody { protocols: ["ibgp_hk1".to_owned()].into(), ..body });
 }
 
 /// A session that is up, as the kernel and BIRD show it.

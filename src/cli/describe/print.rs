@@ -11,7 +11,12 @@ use crate::effective::Origin;
 pub(super) fn print(described: &Described) {
     let phase = described.phase.map(|phase| format!("{phase:?}"));
     let phase = phase.as_deref().map(output::shade).unwrap_or_default();
-    output::line(format_args!("{}  {phase}", described.object));
+    let stale = if described.phase.is_some() && !described.agent_running {
+        "  as the agent last saw it, which does not answer now"
+    } else {
+        ""
+    };
+    output::line(format_args!("{}  {phase}{stale}", described.object));
     described.exception.iter().for_each(exception);
     let said = match described.document_from {
         Some(Origin::Operator) => "its document",

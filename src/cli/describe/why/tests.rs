@@ -165,6 +165,16 @@ fn a_name_without_an_address_comes_before_the_silence_that_follows() {
 }
 
 #[test]
+fn a_name_keeps_only_gre_from_having_a_link() {
+    let mut facts = with_peer(Peer::default());
+    facts.tunnel.unresolved = Some(("peer.example".into(), "NXDOMAIN".into()));
+    facts.tunnel.link = Some(Link::Missing("wg_1".into()));
+    expect(&facts, &[Reason::NoLink, Reason::NameNotResolved, Down], "There is no link");
+    facts.tunnel.needs_address = true;
+    expect(&facts, &[Reason::NameNotResolved, Reason::NoLink, Down], "does not resolve");
+}
+
+#[test]
 fn a_silent_peer_is_told_by_which_way_packets_go() {
     let never = [Reason::NeverHandshake, Down];
     let endpoint = Some("192.0.2.1:1".to_owned());

@@ -6,6 +6,8 @@ use crate::plan::HANDSHAKE_FRESH_SECONDS;
 /// The tunnel of an object, and what the controller would do about the object.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Tunnel {
+    /// Whether there is no link without the endpoint's address, as of GRE.
+    pub(in crate::cli::describe) needs_address: bool,
     /// The name of the endpoint that does not resolve, and why.
     pub(in crate::cli::describe) unresolved: Option<(String, String)>,
     /// What the daemon failed at last.
@@ -78,8 +80,12 @@ impl Tunnel {
     /// Causes that are in the tunnel. Of an object that is not wanted only what is left of it is told.
     pub(super) fn causes(&self, wanted: bool, paused: bool) -> Vec<Cause> {
         let mut chain = Vec::new();
+        let unresolved =
+            || self.unresolved.as_ref().filter(|_| wanted).map(|(name, why)| unresolved(name, why));
+        // A name keeps a WireGuard link from nothing but its handshake.
+        let name_first = self.needs_address || !matches!(self.link, Some(Link::Missing(_)));
+        chain.extend(unresolved().filter(|_| name_first));
         if wanted {
-            chain.extend(self.unresolved.as_ref().map(|(name, why)| unresolved(name, why)));
             if let Some(Link::Foreign(name, whose, action)) = &self.link {
                 let message = format!("The link {name} is not ours ({whose}), so it is left alone.");
                 chain.push(Cause::new(Reason::ForeignLink, message).action(*action).from_fields(TUNNEL));
@@ -88,17 +94,12 @@ impl Tunnel {
             chain.extend(self.failed.as_ref().map(|why| failed(why)));
         }
         if !self.drift.is_empty() && !self.agent_runs && !paused {
-            chain.push(
-                Cause::new(
-                    Reason::AgentNotRunning,
-                    "The agent does not answer on its local API, so nothing is put right.",
-                )
-                .action("`systemctl start moenet-agent`, or `moenet-agent apply --once`"),
-            );
+            chain.push(agent_not_running());
         }
         if wanted {
             chain.extend(self.link.as_ref().and_then(Link::cause));
         }
+        chain.extend(unresolved().filter(|_| !name_first));
         chain.extend(self.drift());
         if let (true, Some(Link::Up(name, Some(peer)))) = (wanted, &self.link) {
             chain.extend(peer.causes(name));
@@ -127,6 +128,14 @@ impl Tunnel {
             _ => None,
         }
     }
+}
+
+fn agent_not_running() -> Cause {
+    Cause::new(
+        Reason::AgentNotRunning,
+        "The agent does not answer on its local API, so nothing is put right.",
+    )
+    .action("`systemctl start moenet-agent`, or `moenet-agent apply --once`")
 }
 
 fn unresolved(name: &str, why: &str) -> Cause {
@@ -221,7 +230,7 @@ impl Peer {
                     self.towards()
                 ),
                 Some(
-                    "check with the peer: its address and port, that it has our public key and we have its, and firewalls",
+                    "check with the peer: its address and port, that both have the other's public key and the same preshared key or none, and firewalls",
                 ),
             ),
             (0, 0, None) => (

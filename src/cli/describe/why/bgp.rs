@@ -105,7 +105,7 @@ impl Session {
             true => "routes above the limit are not taken; if they are right, raise bgp.importLimit",
             false => "if the routes are right, raise the limit",
         };
-        Some(Cause::new(Reason::LimitHit, message).action(action).from_fields(LIMITS))
+        Some(Cause::new(Reason::LimitHit, message).action(action).of_fields(LIMITS))
     }
 
     /// What is wrong with the addresses, as far as it was seen.
@@ -113,7 +113,7 @@ impl Session {
         let wanted = self.neighbour?;
         if let Some(has) = &self.has {
             let message = format!("BIRD's {} speaks to {has}, and {wanted} is wanted.", self.protocol);
-            return Some(Cause::new(Reason::WrongAddress, message).from_fields(ADDRESS));
+            return Some(Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS));
         }
         // Without a handshake nobody can answer, which is told already.
         let age = tunnel.fresh()?;
@@ -125,7 +125,7 @@ impl Session {
                 "Nobody answers a ping at {wanted}, though the last handshake was {} ago.",
                 span(age)
             );
-            let cause = Cause::new(Reason::NeighbourSilent, message).from_fields(ADDRESS);
+            let cause = Cause::new(Reason::NeighbourSilent, message).of_fields(ADDRESS);
             return Some(
                 cause.action("ask the peer which address it has in the tunnel, and which of ours it knows"),
             );
@@ -133,7 +133,7 @@ impl Session {
         let others = self.others.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         let message =
             format!("Nobody answers a ping at {wanted} in the tunnel; its other end answers as {others}.");
-        let cause = Cause::new(Reason::WrongAddress, message).from_fields(ADDRESS);
+        let cause = Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS);
         Some(cause.action("if that is the peer's address, it belongs in the document's address"))
     }
 
@@ -148,7 +148,7 @@ impl Session {
             Some(error) => self.explained(&state, error, bird),
             None => Cause::new(Reason::BgpNotEstablished, format!("{state}, and BIRD knows of no error.")),
         };
-        cause.from_fields(PEERING)
+        cause.of_fields(PEERING)
     }
 
     /// What BIRD's last error says, and who said it (its classes: bird.md, section 4.1).

@@ -124,7 +124,7 @@ impl Documents {
         let stays = if self.in_force { "what is in force for it stays" } else { "it is not configured" };
         Cause::new(Reason::Clash, format!("It clashes with another object, so {stays}: {why}"))
             .action("`moenet-agent get` shows both; change or remove one of them")
-            .from_fields(CLAIMS)
+            .of_fields(CLAIMS)
     }
 
     fn paused(&self, why: &str) -> Cause {
@@ -152,7 +152,7 @@ impl Documents {
                 "Its node id is this router's own, so there is nothing to connect to.",
             ),
         };
-        cause.from_fields(&["spec.adminState", "spec.nodeId"])
+        cause.of_fields(&["spec.adminState", "spec.nodeId"])
     }
 
     /// That its routes are drained, which closes no session.
@@ -178,7 +178,7 @@ impl Documents {
         };
         let fields: &[&str] = if self.maintenance.is_none() { &["spec.bgp.drained"] } else { &[] };
         (!self.closed_by_maintenance)
-            .then(|| Cause::new(Reason::Drained, message).action(action).from_fields(fields))
+            .then(|| Cause::new(Reason::Drained, message).action(action).of_fields(fields))
     }
 
     /// Puts each override of a field in front of the first cause that follows from the field.

@@ -54,7 +54,7 @@ impl Cause {
         Self { action: Some(action.into()), ..self }
     }
 
-    fn from_fields(self, fields: &'static [&'static str]) -> Self {
+    fn of_fields(self, fields: &'static [&'static str]) -> Self {
         Self { fields, ..self }
     }
 

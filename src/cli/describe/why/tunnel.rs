@@ -88,7 +88,7 @@ impl Tunnel {
         if wanted {
             if let Some(Link::Foreign(name, whose, action)) = &self.link {
                 let message = format!("The link {name} is not ours ({whose}), so it is left alone.");
-                chain.push(Cause::new(Reason::ForeignLink, message).action(*action).from_fields(TUNNEL));
+                chain.push(Cause::new(Reason::ForeignLink, message).action(*action).of_fields(TUNNEL));
                 return chain;
             }
             chain.extend(self.failed.as_ref().map(|why| failed(why)));
@@ -118,7 +118,7 @@ impl Tunnel {
             more => format!(", and {more} more"),
         };
         let cause = Cause::new(Reason::Drift, format!("It is not as wanted: {first}{more}."));
-        Some(cause.action(format!("`moenet-agent plan {}` shows the steps", self.name)).from_fields(TUNNEL))
+        Some(cause.action(format!("`moenet-agent plan {}` shows the steps", self.name)).of_fields(TUNNEL))
     }
 
     /// Seconds since the last handshake, while it counts as fresh. A tunnel without handshakes never has one.
@@ -141,18 +141,18 @@ fn agent_not_running() -> Cause {
 fn unresolved(name: &str, why: &str) -> Cause {
     Cause::new(Reason::NameNotResolved, format!("The endpoint's name {name} does not resolve: {why}"))
         .action(format!("`getent ahosts {name}` asks the same resolver; an override of the endpoint with an address helps until then"))
-        .from_fields(TUNNEL)
+        .of_fields(TUNNEL)
 }
 
 fn failed(why: &str) -> Cause {
-    Cause::new(Reason::NotConfigured, format!("The agent could not configure it: {why}.")).from_fields(TUNNEL)
+    Cause::new(Reason::NotConfigured, format!("The agent could not configure it: {why}.")).of_fields(TUNNEL)
 }
 
 impl Link {
     fn cause(&self) -> Option<Cause> {
         match self {
             Self::Missing(name) => {
-                Some(Cause::new(Reason::NoLink, format!("There is no link {name}.")).from_fields(TUNNEL))
+                Some(Cause::new(Reason::NoLink, format!("There is no link {name}.")).of_fields(TUNNEL))
             }
             Self::Down(name) => Some(Cause::new(Reason::LinkDown, format!("The link {name} is down."))),
             Self::Foreign(..) | Self::Up(..) => None,
@@ -174,7 +174,7 @@ impl Peer {
             Some(age) => self.stale(link, age),
             None => self.never(link),
         };
-        self.answer().into_iter().chain([silence.from_fields(TUNNEL)]).collect()
+        self.answer().into_iter().chain([silence.of_fields(TUNNEL)]).collect()
     }
 
     fn answer(&self) -> Option<Cause> {
@@ -190,7 +190,7 @@ impl Peer {
                     .action("look at this machine's routes and at the endpoint's address")
             }
         };
-        Some(cause.from_fields(TUNNEL))
+        Some(cause.of_fields(TUNNEL))
     }
 
     fn stale(&self, link: &str, age: i64) -> Cause {

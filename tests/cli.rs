@@ -232,6 +232,20 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     assert_eq!((&described["up"], &described["agentRunning"]), (&false.into(), &false.into()));
     assert_eq!(described["override"]["reason"], "their side is on PPPoE until January");
     assert_eq!(reasons(&described), ["Waiting", "NoLink", "BirdNotRunning"], "{}", described["why"]);
+    let keys: Vec<_> = described.as_object().unwrap().keys().map(String::as_str).collect();
+    let shape = [
+        "object",
+        "up",
+        "phase",
+        "agentRunning",
+        "documentFrom",
+        "override",
+        "fields",
+        "conditions",
+        "lastSteps",
+        "why",
+    ];
+    assert_eq!(keys, shape, "programs read these");
     router.with_bird();
     let described = router.call(&["describe", NAME, "-o", "json"]).json();
     assert_eq!(reasons(&described), ["AgentNotRunning", "NoLink", "BirdNotRunning"], "{}", described["why"]);

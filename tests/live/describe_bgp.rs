@@ -62,8 +62,15 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
 }
 
 #[test]
-fn a_limit_is_told_of_a_session_that_stays_up_and_bird_of_one_that_does_not() {
-    let mut world = World::converged(1);
+fn a_password_a_limit_and_a_bird_that_is_gone_are_told_apart() {
+    let mut world = World::new(1);
+    // The neighbour wants a password that nobody told us.
+    edit(&mut world, 1, "graceful restart on;", "graceful restart on; password \"theirs\";");
+    world.router.start_agent();
+    let silent = ("BgpNotEstablished", "BIRD knows of no error, though fe80::1:1 answers a ping.");
+    expect(&world, &object(1), false, &[silent]);
+    edit(&mut world, 1, "password \"theirs\";", "");
+    expect_up(&world, 1);
     edit(
         &mut world,
         1,

@@ -146,9 +146,25 @@ impl Session {
         let state = format!("BGP {} is {state}{off}{age}", self.protocol);
         let cause = match &self.last_error {
             Some(error) => self.explained(&state, error, bird),
-            None => Cause::new(Reason::BgpNotEstablished, format!("{state}, and BIRD knows of no error.")),
+            None => self.silent(&state),
         };
         cause.of_fields(PEERING)
+    }
+
+    /// No error at all. Segments without the right password are dropped unheard (RFC 2385), so that is how
+    /// passwords that differ look (bird.md, section 4.1).
+    fn silent(&self, state: &str) -> Cause {
+        let lead = format!("{state}, and BIRD knows of no error");
+        match (self.answers, self.neighbour) {
+            (Some(true), Some(neighbour)) => {
+                let message = format!("{lead}, though {neighbour} answers a ping.");
+                let cause = Cause::new(Reason::BgpNotEstablished, message);
+                cause.action(
+                    "compare the session's password with the peer's, and look for a firewall on TCP port 179",
+                )
+            }
+            _ => Cause::new(Reason::BgpNotEstablished, format!("{lead}.")),
+        }
     }
 
     /// What BIRD's last error says, and who said it (its classes: bird.md, section 4.1).

@@ -246,7 +246,7 @@ fn a_wrong_address_is_said_only_of_a_tunnel_that_works_and_an_address_that_is_si
         "its other end answers as fe80::9",
     );
     let answers = |session: &mut Session| (session.answers, session.others) = (Some(true), others.clone());
-    expect(&with_session(&works, answers), &[Down], "");
+    expect(&with_session(&works, answers), &[Down], "knows of no error, though fe80::2 answers a ping.");
     expect(&with_session(&with_peer(Peer::default()), silent), &[Reason::NeverHandshake, Down], "");
     let another = |session: &mut Session| session.has = Some("fe80::7%wg_1".into());
     expect(

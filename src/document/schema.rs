@@ -64,9 +64,9 @@ fn patched(definition: &mut Value) {
     for property in properties.values_mut() {
         let mut whole = std::mem::take(property);
         let Some(parts) = whole.as_object_mut() else { continue };
-        // In a patch nothing is the default of anything.
-        parts.remove("default");
-        let (about, examples) = (parts.remove("description"), parts.remove("examples"));
+        // In a patch nothing is the default of anything; what was one shows the form of a value.
+        let default = parts.remove("default").map(|default| json!([default]));
+        let (about, examples) = (parts.remove("description"), parts.remove("examples").or(default));
         let nothing = json!({"type": "null"});
         let takes_null = parts
             .get("type")

@@ -36,6 +36,11 @@ fn what_the_operator_says_is_told_first_and_ends_when_it_is_taken_back() {
     );
     save_override(&world, 1, "paused: true");
     expect(&world, &object(1), true, &[("Paused", "the agent looks and writes nothing: a test")]);
+    // describe reads the file itself; the agent may be a moment behind, and would put the link up again.
+    wait_until("the agent knows that it is to write nothing", 60, || {
+        let described = described_by(&world, "", &object(1))?;
+        if described["phase"] == "Paused" { Ok(()) } else { Err(described["phase"].to_string()) }
+    });
     world.router.inside.shell(&format!("ip link set {} down", interface(1)));
     expect(
         &world,

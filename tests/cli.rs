@@ -65,6 +65,14 @@ impl Router {
         Self { dir }
     }
 
+    /// Lets the agent find the BIRD of the system, which `tests/deps.sh tests` installs.
+    fn with_bird(&self) {
+        assert!(Path::new("/usr/sbin/bird").exists(), "there is no BIRD: tests/deps.sh tests installs it");
+        let path = self.dir.path().join("config.yaml");
+        let text = fs::read_to_string(&path).unwrap().replace("/nonexistent/bird", "/usr/sbin/bird");
+        fs::write(path, text).unwrap();
+    }
+
     fn state(&self, file: &str) -> PathBuf {
         self.dir.path().join("state").join(file)
     }
@@ -173,7 +181,15 @@ fn a_document_that_is_none_is_shown_as_such() {
 #[test]
 fn validate_names_file_line_and_column() {
     let router = Router::new();
-    router.call(&["validate"]).says(0, "Everything is valid");
+    // The texts for BIRD are made for its version, so that without BIRD they cannot be looked at.
+    let answer = router.call(&["validate"]);
+    answer
+        .says(0, "not checked: the texts for BIRD, since they cannot be made: cannot run /nonexistent/bird");
+    answer.says(0, "What could be checked is valid.");
+    router.with_bird();
+    router.call(&["validate"]).says(0, "Everything is valid.");
+    let findings = router.call(&["validate", "-o", "json"]).json();
+    assert_eq!(findings, serde_json::json!({"problems": [], "unchecked": []}));
     let file = router.state(&format!("sessions/{NAME}.yaml"));
     let path = file.display().to_string();
     router.call(&["validate", &path]).says(0, "valid");
@@ -210,12 +226,89 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     assert_eq!(origin("spec.asn"), "controlPlane");
     assert_eq!(origin("spec.tunnel.mtu"), "override");
     assert_eq!(origin("spec.tunnel.persistentKeepalive"), "default");
-    let why = described["why"].to_string();
-    assert!(why.contains(&format!("There is no link {NAME}")), "{why}");
-    assert!(why.contains("BIRD is not running"), "{why}");
-    router.call(&["describe", NAME]).says(0, "override (the document says 1420)");
+    let endpoint = fields.iter().find(|field| field["field"] == "spec.tunnel.mtu").unwrap();
+    assert_eq!((&endpoint["value"], &endpoint["document"]), (&1380.into(), &1420.into()));
+    assert_eq!(described["documentFrom"], "controlPlane");
+    assert_eq!((&described["up"], &described["agentRunning"]), (&false.into(), &false.into()));
+    assert_eq!(described["override"]["reason"], "their side is on PPPoE until January");
+    assert_eq!(reasons(&described), ["Waiting", "NoLink", "BirdNotRunning"], "{}", described["why"]);
+    let keys: Vec<_> = described.as_object().unwrap().keys().map(String::as_str).collect();
+    let shape = [
+        "object",
+        "up",
+        "phase",
+        "agentRunning",
+        "documentFrom",
+        "override",
+        "fields",
+        "conditions",
+        "lastSteps",
+        "why",
+    ];
+    assert_eq!(keys, shape, "programs read these");
+    router.with_bird();
+    let described = router.call(&["describe", NAME, "-o", "json"]).json();
+    assert_eq!(reasons(&described), ["AgentNotRunning", "NoLink", "BirdNotRunning"], "{}", described["why"]);
+    let text = router.call(&["describe", NAME]);
+    text.says(0, "override (the Control Plane says 1420)");
+    text.says(0, "Why it is not up, root cause first");
+    text.says(0, &format!(" There is no link {NAME}."));
     router.call(&["describe", "node"]).says(0, "spec.asn");
     router.call(&["describe", "hk1"]).says(1, "give the kind too");
+}
+
+/// The chain; whether example.com resolves depends on where the test runs.
+fn reasons(described: &Value) -> Vec<&str> {
+    let why = described["why"].as_array().unwrap().iter();
+    why.map(|cause| cause["reason"].as_str().unwrap()).filter(|reason| *reason != "NameNotResolved").collect()
+}
+
+#[test]
+fn an_override_that_is_not_in_force_overrides_nothing() {
+    let router = Router::new();
+    let file = router.state(&format!("overrides/sessions/{NAME}.yaml"));
+    router.call(&["get"]).says(0, "tunnel.mtu=1380 (1420)");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("mtu: 1380", "mtu: 70000")).unwrap();
+    let refused = router.call(&["get", NAME, "-o", "json"]).json();
+    assert_eq!(
+        (&refused[0]["spec"]["tunnel"]["mtu"], &refused[0]["overridden"]),
+        (&1420.into(), &Value::Null)
+    );
+    router
+        .call(&["get"])
+        .says(0, &format!("overrides/sessions/{NAME}.yaml: spec.tunnel.mtu: an MTU is 1280..9000"));
+    fs::write(&file, text.replace("2027-01-31", "2020-01-31")).unwrap();
+    let ended = router.call(&["get", NAME, "-o", "json"]).json();
+    assert_eq!((&ended[0]["spec"]["tunnel"]["mtu"], &ended[0]["overridden"]), (&1420.into(), &Value::Null));
+    assert_eq!(ended[0]["override"]["set"]["tunnel"]["mtu"], 1380, "the file is shown all the same");
+}
+
+#[test]
+fn the_sample_is_planned_and_rendered() {
+    let router = Router::new();
+    router.with_bird();
+    let plan = router.call(&["plan"]);
+    assert_eq!(plan.code, 2, "{}{}", plan.out, plan.err);
+    for step in [format!("link {NAME}"), format!("write BIRD session {NAME}"), "link mesh_hk1".to_owned()] {
+        assert!(plan.out.contains(&step), "no {step:?} in {}", plan.out);
+    }
+    let text = router.call(&["render", NAME]);
+    text.says(0, "neighbor fe80::2 as 4242421080;");
+    text.says(0, &format!("protocol bgp 'ebgp_{NAME}' from moe_ebgp"));
+    router.call(&["plan", NAME]).says(2, "1380");
+}
+
+#[test]
+fn a_document_of_another_version_is_told_as_such() {
+    let router = Router::new();
+    let file = router.state("policy.yaml");
+    let text = fs::read_to_string(&file).unwrap().replace("moenet.work/v1", "moenet.work/v2");
+    fs::write(&file, &text).unwrap();
+    let told = format!("{}:2:1: apiVersion: this agent reads moenet.work/v1, not", file.display());
+    router.call(&["validate"]).says(1, &told);
+    router.call(&["describe", "policy"]).says(0, &told);
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "the file was touched");
 }
 
 #[test]
@@ -235,7 +328,7 @@ fn what_needs_no_router_works_without_a_configuration() {
     let alone = |arguments: &[&str]| {
         call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).current_dir("/").args(arguments))
     };
-    for kind in ["BgpSession", "sessions", "status", "config"] {
+    for kind in ["BgpSession", "sessions", "status", "config", "applied", "BgpSessionOverride"] {
         assert!(alone(&["schema", kind]).json()["properties"].is_object(), "{kind}");
     }
     alone(&["completions", "bash"]).says(0, "complete -F _moenet__agent");

@@ -183,7 +183,7 @@ async fn removals_beyond_the_guard_wait_for_approval() {
     }
     agent.pass().await;
     assert_eq!(machine.in_force(), all, "four of ten are more than the guard lets pass");
-    let names = (1..=4).map(|number| name(number).parse().unwrap()).collect();
+    let names = (1..=4).map(|number| format!("sessions/{}", name(number))).collect();
     moenet_agent::store::Store::approve(&machine.state(), &names).unwrap();
     agent.pass().await;
     assert_eq!((machine.kernel.links().len(), agent.applied()), (6, 6));

@@ -1,5 +1,6 @@
 #!/bin/bash
-# deps.sh: installs the Debian packages that are missing; silent and instant when none is.
+# deps.sh: installs the Debian packages that are missing; silent and instant when none is. The tests also have
+# check-jsonschema from PyPI.
 #
 #   tests/deps.sh demo     what examples/demo.sh needs
 #   tests/deps.sh tests    what tests/run.sh needs beside that
@@ -7,7 +8,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
-TESTS="$DEMO frr gobgpd stayrtr nftables python3 procps iputils-ping strace"
+TESTS="$DEMO frr gobgpd stayrtr nftables python3 python3-venv procps iputils-ping strace faketime"
+CHECK_JSONSCHEMA=0.39.0
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
@@ -41,9 +43,18 @@ need() {
   apt-get -qq install -y --no-install-recommends --no-remove $packages >/dev/null
 }
 
+# From PyPI, into a folder of the cache that is the tests' own.
+python_tools() {
+  local venv=${XDG_CACHE_HOME:-$HOME/.cache}/moenet-tests/venv
+  "$venv/bin/check-jsonschema" --version 2>/dev/null | grep -q "$CHECK_JSONSCHEMA" && return
+  echo "installing: check-jsonschema $CHECK_JSONSCHEMA"
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "check-jsonschema==$CHECK_JSONSCHEMA"
+}
+
 case ${1:-} in
   demo)  need "$DEMO" ;;
-  tests) need "$TESTS" ;;
+  tests) need "$TESTS"; python_tools ;;
   vm)    "$here/lab/vm/install-deps" ;;
   *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -38,6 +38,7 @@ impl AgentApi for Fake {
             sessions: SessionCounts { total: 15, active: 12, error: 1, pending: 2 },
             circuit_breaker: "closed".into(),
             overridden: Vec::new(),
+            overrides: Vec::new(),
             notices: Vec::new(),
         }
     }

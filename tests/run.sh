@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny unit live vm demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit live vm demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -12,6 +12,7 @@ birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
 unit()   { cargo test --quiet --lib --bins --examples && cargo test --quiet --doc && other_tests; }
+schemas() { tests/check-schemas.sh; }
 live()   { cargo test --test live -- --test-threads=2; }
 demo()   { examples/demo.sh; }
 
@@ -43,10 +44,10 @@ stage() {
   else failed=$((failed + 1)) broken="$broken $1"; printf '=== %s FAILED in %d s\n' "$1" $((SECONDS - start)); fi
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy deny unit live vm demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy deny schemas unit live vm demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | deny | unit | live | vm | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | deny | schemas | unit | live | vm | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
-use moenet_agent::document::{DocumentError, Kind, MaintenanceSpec, Spec, parse, parse_value};
+use moenet_agent::document::{
+    DocumentError, Kind, MaintenanceSpec, Reader, Spec, parse, parse_value, parse_versions,
+};
 use serde::Deserialize;
 
 /// What `src/document/v2/maintenance.rs` would hold: v1's switch has become a choice.
@@ -40,26 +42,23 @@ mod v2 {
     }
 }
 
-/// The two lines that say how to read the rest.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: String,
-}
-
+/// A document as `v2` has it.
 #[derive(Deserialize)]
 struct V2Document {
     spec: v2::MaintenanceSpec,
 }
 
-/// What the codec would do: read the head, then the version it names, and convert up to the latest.
+/// What the codec's `parse` would hold for the kind: a reader for each version, all of which give the latest.
+const READERS: [Reader<v2::MaintenanceSpec>; 2] = [
+    Reader {
+        version: "moenet.work/v1",
+        read: |text| parse::<MaintenanceSpec>(text).map(|old| old.spec.into()),
+    },
+    Reader { version: "moenet.work/v2", read: |text| parse_value::<V2Document>(text).map(|new| new.spec) },
+];
+
 fn read_latest(text: &str) -> Result<v2::MaintenanceSpec, DocumentError> {
-    let head: Head = parse_value(text)?;
-    match head.api_version.as_str() {
-        "moenet.work/v2" => parse_value::<V2Document>(text).map(|document| document.spec),
-        // v1, and all that nobody knows: the codec of today reads the one and refuses the other.
-        _ => parse::<MaintenanceSpec>(text).map(|document| document.spec.into()),
-    }
+    parse_versions(text, Kind::Maintenance, &READERS)
 }
 
 fn document(version: &str, spec: &str) -> String {
@@ -98,6 +97,24 @@ fn a_version_that_nobody_knows_is_refused_with_a_clear_message() {
         assert!(said.contains("moenet.work/v1") && said.contains(&format!("{found:?}")), "{said}");
         assert!(said.contains("the document is left alone"), "{said}");
     }
+}
+
+#[test]
+fn an_agent_of_two_versions_names_both_and_still_wants_the_right_kind() {
+    let error = read_latest(&document("moenet.work/v3", "{}")).unwrap_err();
+    assert!(error.message.contains("this agent reads moenet.work/v1 and moenet.work/v2, not"), "{error}");
+    assert_eq!(error.location, Some((1, 1)));
+    for version in ["moenet.work/v1", "moenet.work/v2"] {
+        let node = document(version, "{}").replace("kind: Maintenance", "kind: Node");
+        assert_eq!(read_latest(&node).unwrap_err().field, "kind");
+    }
+}
+
+#[test]
+fn every_document_of_the_sample_reads_as_the_version_that_it_names() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/state/maintenance.yaml")).unwrap();
+    assert_eq!(read_latest(&text).unwrap().mode, v2::Mode::Serving);
 }
 
 #[test]

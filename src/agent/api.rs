@@ -1,15 +1,14 @@
 //! Answers the local API (semantics, section 4).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Parts, build, hint, journal, metrics};
+use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
-use crate::controller::world::{Entry, World, maintenance_document};
+use crate::controller::world::{World, maintenance_document};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
@@ -60,6 +59,7 @@ impl AgentApi for Api {
                 .as_ref()
                 .map_or("closed".to_owned(), |c| c.breaker().to_string()),
             overridden: overridden(&world),
+            overrides: overrides::of(&world),
             notices: notices(&self.parts, &world),
         }
     }
@@ -150,22 +150,11 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
 }
 
 fn overridden(world: &World) -> Vec<String> {
-    fn fields<'a, T>(
-        folder: &'a str,
-        entries: &'a BTreeMap<ObjectName, Entry<T>>,
-    ) -> impl Iterator<Item = String> + use<'a, T> {
-        entries.iter().flat_map(move |(name, entry)| {
-            entry.overridden.keys().map(move |field| format!("{folder}/{name}: {field}"))
-        })
-    }
-    let documents = &world.router_documents;
-    let single = [("node", &documents.node_exception), ("policy", &documents.policy_exception)];
-    let single = single.into_iter().flat_map(|(file, exception)| {
-        let fields = exception.iter().flat_map(|exception| &exception.fields);
-        fields.map(move |field| format!("{file}: {field}"))
+    let fields = overrides::of(world).into_iter().flat_map(|one| {
+        let object = one.object;
+        one.fields.into_iter().map(move |field| format!("{object}: {}", field.field))
     });
-    let many = fields("sessions", &world.sessions).chain(fields("mesh", &world.mesh));
-    many.chain(fields("ibgp", &world.ibgp)).chain(single).collect()
+    fields.collect()
 }
 
 /// What an operator should know at a glance.

@@ -107,7 +107,9 @@ impl Parts {
     /// What keeps it from starting.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let directory = config.state.directory.clone();
-        let store = Arc::new(blocking(move || Store::open(&directory)).await??);
+        let store = blocking(move || Store::open(&directory)).await??;
+        let schemas = config.state.schemas.clone();
+        let store = Arc::new(if schemas.is_dir() { store.with_schemas(schemas) } else { store });
         Self::with_store(config, store).await
     }
 

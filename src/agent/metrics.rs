@@ -3,10 +3,11 @@
 
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::{Parts, api, build};
+use super::{Parts, api, build, overrides};
 use crate::control_plane::State;
 use crate::controller::Key;
 use crate::document::StatusBody;
+use crate::http::OverrideView;
 
 /// The text of `/metrics`.
 pub(super) fn text(parts: &Parts) -> String {
@@ -15,6 +16,7 @@ pub(super) fn text(parts: &Parts) -> String {
     // made would be missing, and a test looks for each.
     let _ = sessions(parts, &registry);
     let _ = objects(parts, &registry);
+    let _ = overridden(&overrides::of(&parts.context.world()), &registry);
     let _ = writes(parts, &registry);
     let _ = state(parts, &registry);
     let _ = origins(parts, &registry);
@@ -29,14 +31,42 @@ fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     for (word, count) in [("active", counts.active), ("error", counts.error), ("pending", counts.pending)] {
         by_status.with_label_values(&[word]).set(signed(count));
     }
-    let overridden = gauges(
-        registry,
-        "moenet_agent_session_overridden_fields",
-        "Fields of the session that an override sets",
-        &["session"],
-    )?;
-    for (name, entry) in world.sessions.iter().filter(|(_, entry)| !entry.overridden.is_empty()) {
-        overridden.with_label_values(&[name.as_str()]).set(signed(entry.overridden.len() as u64));
+    Ok(())
+}
+
+/// What overrides set: which fields of which session, and both values where they are numbers. A series each
+/// field, and never a text as a label but the session's name and the field's.
+fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Result<()> {
+    let labels = ["session", "field"];
+    let help = "1 for each field of the session that an override sets";
+    let set = gauges(registry, "moenet_agent_session_overridden", help, &labels)?;
+    let help = "Values of overridden fields that are numbers: here, and as the document says";
+    let name = "moenet_agent_session_overridden_value";
+    let values = GaugeVec::new(Opts::new(name, help), &["session", "field", "source"])?;
+    registry.register(Box::new(values.clone()))?;
+    let help = "Fields of the session that an override sets";
+    let count = gauges(registry, "moenet_agent_session_overridden_fields", help, &["session"])?;
+    let help = "1 while an override says to write nothing for the session";
+    let paused = gauges(registry, "moenet_agent_session_paused", help, &["session"])?;
+    let help = "When the override of the session ends by itself";
+    let ends =
+        gauges(registry, "moenet_agent_session_override_expires_timestamp_seconds", help, &["session"])?;
+    for one in overrides {
+        // As for all other series: a session by its name, others with their kind.
+        let session = one.object.strip_prefix("sessions/").unwrap_or(&one.object);
+        count.with_label_values(&[session]).set(signed(one.fields.len() as u64));
+        paused.with_label_values(&[session]).set(i64::from(one.paused));
+        if let Some(end) = one.expires_at {
+            ends.with_label_values(&[session]).set(end.as_second());
+        }
+        for field in &one.fields {
+            set.with_label_values(&[session, &field.field]).set(1);
+            for (source, value) in [("here", &field.value), ("document", &field.document)] {
+                if let Some(number) = overrides::number(value) {
+                    values.with_label_values(&[session, &field.field, source]).set(number);
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -185,4 +215,42 @@ fn counter(registry: &Registry, name: &str, help: &str, value: u64) -> prometheu
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::OverriddenField;
+    use serde_json::json;
+
+    #[test]
+    fn an_override_shows_both_numbers_and_no_text() {
+        let field = |field: &str, value, document| OverriddenField { field: field.into(), value, document };
+        let one = OverrideView {
+            object: "sessions/wg_1".into(),
+            reason: "a \"reason\"".into(),
+            expires_at: "2027-01-31T00:00:00Z".parse().ok(),
+            paused: false,
+            fields: vec![
+                field("spec.tunnel.mtu", json!(1380), json!(1420)),
+                field("spec.tunnel.endpoint", json!("198.51.100.7:1"), json!(null)),
+            ],
+        };
+        let registry = Registry::new();
+        overridden(&[one], &registry).unwrap();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            r#"moenet_agent_session_overridden{field="spec.tunnel.mtu",session="wg_1"} 1"#,
+            r#"moenet_agent_session_overridden{field="spec.tunnel.endpoint",session="wg_1"} 1"#,
+            r#"moenet_agent_session_overridden_value{field="spec.tunnel.mtu",session="wg_1",source="here"} 1380"#,
+            r#"moenet_agent_session_overridden_value{field="spec.tunnel.mtu",session="wg_1",source="document"} 1420"#,
+            r#"moenet_agent_session_overridden_fields{session="wg_1"} 2"#,
+            r#"moenet_agent_session_paused{session="wg_1"} 0"#,
+            r#"moenet_agent_session_override_expires_timestamp_seconds{session="wg_1"} 1801353600"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("198.51") && !text.contains("reason"), "{text}");
+        assert_eq!(text.matches("overridden_value{").count(), 2, "{text}");
+    }
 }

@@ -20,6 +20,7 @@ mod classes;
 mod journal;
 mod limits;
 mod metrics;
+mod overrides;
 mod poll;
 mod roa;
 mod templates;

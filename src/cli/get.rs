@@ -1,5 +1,6 @@
 //! `get`: documents joined with their status.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,8 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::diff::{shown, value_at};
 use super::{Arguments, Outcome, documents, objects, output};
-use crate::document::{ConditionStatus, ConditionType, Kind, Metadata, StatusBody};
+use crate::document::{ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody};
+use crate::effective::leaves;
 use crate::model::ObjectName;
 use crate::store::{Snapshot, Store};
 
@@ -32,6 +35,9 @@ struct Row {
     spec: Option<Value>,
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
     exception: Option<Value>,
+    /// The fields that an override in force sets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    overridden: BTreeMap<String, Both>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// Why its removal waits: it is in force, and no document wants it.
@@ -39,6 +45,13 @@ struct Row {
     held: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<StatusBody>,
+}
+
+/// A field that an override sets.
+#[derive(Serialize)]
+struct Both {
+    here: Value,
+    document: Value,
 }
 
 impl Get {
@@ -102,18 +115,49 @@ fn row(store: &Store, snapshot: &Snapshot, kind: Kind, name: ObjectName, loaded:
     let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);
     let held = status.as_ref().and_then(held);
-    let mut row = Row { kind, name, metadata: None, spec: None, exception: None, error: None, held, status };
+    let mut row = Row {
+        kind,
+        name,
+        metadata: None,
+        spec: None,
+        exception: exception.and_then(|exception| serde_json::to_value(exception).ok()),
+        overridden: BTreeMap::new(),
+        error: None,
+        held,
+        status,
+    };
     match loaded {
-        Ok((metadata, mut spec)) => {
-            if let Some(exception) = exception.filter(|exception| exception.in_force(Timestamp::now())) {
-                json_patch::merge(&mut spec, &Value::Object(exception.set.clone()));
-            }
-            (row.metadata, row.spec) = (Some(metadata), Some(spec));
+        Ok((metadata, spec)) => {
+            row.metadata = Some(metadata);
+            row.with_spec(spec, exception.filter(|exception| exception.in_force(Timestamp::now())));
         }
         Err(error) => row.error = Some(error.to_string()),
     }
-    row.exception = exception.and_then(|exception| serde_json::to_value(exception).ok());
     row
+}
+
+impl Row {
+    /// An override that makes a document invalid is refused, and says so here too.
+    fn with_spec(&mut self, document: Value, exception: Option<&OverrideSpec>) {
+        let Some(exception) = exception else {
+            self.spec = Some(document);
+            return;
+        };
+        let patch = Value::Object(exception.set.clone());
+        let mut merged = document.clone();
+        json_patch::merge(&mut merged, &patch);
+        if let Err(error) = documents::check(self.kind, &merged) {
+            self.error = Some(format!("overrides/{}/{}.yaml: {error}", self.kind.folder(), self.name));
+            self.spec = Some(document);
+            return;
+        }
+        let both = |field: &str| Both {
+            here: value_at(Some(&merged), field),
+            document: value_at(Some(&document), field),
+        };
+        self.overridden = leaves(&patch).into_keys().map(|field| (field.clone(), both(&field))).collect();
+        self.spec = Some(merged);
+    }
 }
 
 const HEADER: [&str; 9] =
@@ -167,10 +211,16 @@ fn field(row: &Row, pointers: &[&str]) -> String {
     }
 }
 
+/// `tunnel.mtu=1380 (1420)`: what is here, and what the document says.
 fn overridden(row: &Row) -> String {
-    let set = row.exception.as_ref().and_then(|exception| exception.get("set"));
-    let fields: Vec<_> = set.map(crate::effective::leaves).unwrap_or_default().into_keys().collect();
-    if fields.is_empty() { "-".to_owned() } else { fields.join(",") }
+    if row.overridden.is_empty() {
+        return "-".to_owned();
+    }
+    let each = row
+        .overridden
+        .iter()
+        .map(|(field, both)| format!("{field}={} ({})", shown(&both.here), shown(&both.document)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// How long ago, in one unit.

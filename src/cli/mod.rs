@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use output::Format;
+pub use schema::schemas;
 
 /// A declarative controller for routers that peer over WireGuard and BGP.
 #[derive(Debug, Parser)]

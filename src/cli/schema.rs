@@ -7,45 +7,48 @@ use serde_json::Value;
 
 use super::output::{self, Format};
 use super::{Arguments, Outcome};
-use crate::config::Config;
 use crate::document::{self, Kind};
 
 /// The JSON Schema of a kind.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Node, RoutingPolicy, Maintenance, BgpSession, MeshPeer, IbgpPeer, Override, status or config
+    /// Node, RoutingPolicy, Maintenance, BgpSession, MeshPeer, IbgpPeer; an override of one, as
+    /// BgpSessionOverride, or Override for any; Status, Applied or Config
     #[arg(value_parser = known)]
-    kind: What,
+    kind: String,
 }
 
-/// What there is a schema of.
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Kind(Kind),
-    Status,
-    Config,
+/// Every schema by its name, which is that of its file in `schemas/`.
+pub fn schemas() -> Vec<(String, Value)> {
+    let kinds = Kind::ALL.into_iter().map(|kind| (kind.to_string(), document::schema(kind)));
+    let overrides = Kind::ALL.into_iter();
+    let overrides =
+        overrides.filter_map(|kind| Some((format!("{kind}Override"), document::override_schema(kind)?)));
+    let others = [
+        ("Status".to_owned(), document::status_schema()),
+        ("Applied".to_owned(), crate::store::applied_schema()),
+        ("Config".to_owned(), crate::config::schema()),
+    ];
+    kinds.chain(overrides).chain(others).collect()
 }
 
-fn known(word: &str) -> Result<What, String> {
-    let kinds = || Kind::ALL.map(|kind| kind.to_string()).join(", ");
-    match (word.to_ascii_lowercase().as_str(), Kind::from_word(word)) {
-        ("status", _) => Ok(What::Status),
-        ("config" | "configuration", _) => Ok(What::Config),
-        (_, Some(kind)) => Ok(What::Kind(kind)),
-        _ => Err(format!("there are {}, status, config", kinds())),
-    }
+/// The name of the schema that is meant: `BgpSession`, `sessions`, `config`, ….
+fn known(word: &str) -> Result<String, String> {
+    let word = match word.to_ascii_lowercase().as_str() {
+        "configuration" => "config".to_owned(),
+        lower => Kind::from_word(lower).map_or_else(|| lower.to_owned(), |kind| kind.to_string()),
+    };
+    let names = || schemas().into_iter().map(|(name, _)| name);
+    let found = names().find(|name| name.eq_ignore_ascii_case(&word));
+    found.ok_or_else(|| format!("there are {}", names().collect::<Vec<_>>().join(", ")))
 }
 
 impl Schema {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let schema: Value = match self.kind {
-            What::Kind(kind) => document::schema(kind),
-            What::Status => document::status_schema(),
-            What::Config => schemars::schema_for!(Config).to_value(),
-        };
+        let found = schemas().into_iter().find(|(name, _)| *name == self.kind);
         // A schema has no table.
         let format = if arguments.output == Format::Table { Format::Json } else { arguments.output };
-        output::value(format, &schema)?;
+        output::value(format, &found.map(|(_, schema)| schema))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -38,9 +38,21 @@ fn print(status: &Value) {
         count("pending")
     ));
     output::line(format_args!("circuit breaker: {}", output::shade(&text(&status["circuitBreaker"]))));
-    for (title, list) in [("overridden", &status["overridden"]), ("notice", &status["notices"])] {
-        for item in list.as_array().into_iter().flatten() {
-            output::line(format_args!("{title}: {}", text(item)));
+    let items = |name: &str| status[name].as_array().into_iter().flatten();
+    for one in items("overrides") {
+        for field in one["fields"].as_array().into_iter().flatten() {
+            output::line(format_args!(
+                "overridden: {} {} is {}, its document says {}: {}",
+                text(&one["object"]),
+                text(&field["field"]),
+                text(&field["value"]),
+                text(&field["document"]),
+                text(&one["reason"]),
+            ));
         }
     }
+    for one in items("overrides").filter(|one| one["paused"] == true) {
+        output::line(format_args!("paused: {}: {}", text(&one["object"]), text(&one["reason"])));
+    }
+    items("notices").for_each(|notice| output::line(format_args!("notice: {}", text(notice))));
 }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
+use crate::controller::World;
 use crate::document::{
     self, BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
     OverrideSpec, RoutingPolicySpec, StatusDocument,
@@ -24,29 +26,42 @@ pub struct Validate {
     files: Vec<PathBuf>,
 }
 
+/// What came of it.
+#[derive(Default, Serialize)]
+struct Findings {
+    /// What is wrong, with file, line and column where they are known.
+    problems: Vec<String>,
+    /// What could not be checked, and why.
+    unchecked: Vec<String>,
+}
+
 impl Validate {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let problems: Vec<String> = if self.files.is_empty() {
+        let findings = if self.files.is_empty() {
             everything(arguments)?
         } else {
-            self.files.iter().filter_map(|file| check_file(file).err()).collect()
+            let problems = self.files.iter().filter_map(|file| check_file(file).err()).collect();
+            Findings { problems, ..Findings::default() }
         };
-        if !output::value(arguments.output, &problems)? {
-            print(&problems);
+        if !output::value(arguments.output, &findings)? {
+            print(&findings);
         }
-        Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if findings.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-fn print(problems: &[String]) {
-    problems.iter().for_each(output::line);
-    if problems.is_empty() {
-        output::line("Everything is valid.");
+fn print(findings: &Findings) {
+    findings.problems.iter().for_each(output::line);
+    findings.unchecked.iter().for_each(|what| output::line(format_args!("not checked: {what}")));
+    match (findings.problems.is_empty(), findings.unchecked.is_empty()) {
+        (true, true) => output::line("Everything is valid."),
+        (true, false) => output::line("What could be checked is valid."),
+        (false, _) => {}
     }
 }
 
 /// The configuration, every file, and what the documents make together.
-fn everything(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let config = arguments.load()?;
     let wanted = block_on(Wanted::read(config))?;
     let world = &wanted.world;
@@ -63,7 +78,17 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
     // An entry whose file is no document repeats the file's problem.
     let refused = single.chain(refused).filter(|(_, why)| !files.contains(why));
     let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();
-    Ok(files.into_iter().chain(router).chain(refused).collect())
+    let problems = files.into_iter().chain(router).chain(refused).collect();
+    Ok(Findings { problems, unchecked: unchecked(world) })
+}
+
+/// Texts for BIRD are made for the version that is there; without a BIRD there are none to look at.
+fn unchecked(world: &World) -> Vec<String> {
+    match (&world.router, &world.base) {
+        (Ok(_), Err(why)) => vec![format!("the texts for BIRD, since they cannot be made: {why}")],
+        // Who this router is, is not known, which is a problem of its own.
+        _ => Vec::new(),
+    }
 }
 
 /// One file, by the kind that it says it is of.

@@ -62,27 +62,37 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The schema of the configuration, as `schemas/Config.json` holds it.
+pub fn schema() -> serde_json::Value {
+    crate::document::root_schema::<Config>("Config")
+}
+
 /// Who this router is. What is given here wins over `GET config`, and with `id` and `asn` a router
 /// needs no Control Plane at all.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Node {
     /// The `:router` of the API.
+    #[schemars(example = &"jp1")]
     pub name: String,
     /// Number of the router in its network.
     #[serde(default)]
+    #[schemars(range(min = 1), example = 1)]
     pub id: Option<u16>,
     /// Our AS number.
     #[serde(default)]
     pub asn: Option<Asn>,
     /// Where the router stands.
     #[serde(default)]
+    #[schemars(example = "ap-northeast")]
     pub region: Option<String>,
     /// The loopback IPv4 address.
     #[serde(default)]
+    #[schemars(example = "172.23.105.177")]
     pub loopback_ipv4: Option<Ipv4Addr>,
     /// The loopback IPv6 address.
     #[serde(default)]
+    #[schemars(example = "fd48:4242:420::1")]
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// Our side of every tunnel. Default: derived from ASN and node id.
     #[serde(default)]
@@ -103,40 +113,51 @@ pub enum Dialect {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ControlPlane {
     /// Its URL, without `/agent`.
+    #[schemars(example = "https://api.moenet.work")]
     pub url: String,
     /// The bearer token.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = "a-long-random-text")]
     pub token: Option<Secret<String>>,
     /// A file that holds the token, in place of `token`.
     #[serde(default)]
+    #[schemars(example = "/run/credentials/moenet-agent.service/token")]
     pub token_file: Option<PathBuf>,
     /// Its dialect.
     #[serde(default)]
+    #[schemars(extend("default" = "reference"))]
     pub dialect: Dialect,
     /// Longest time for one request.
     #[serde(default = "Interval::seconds::<15>")]
+    #[schemars(extend("default" = 15))]
     pub request_timeout: Interval,
     /// Time between heartbeats.
     #[serde(default = "Interval::seconds::<30>")]
+    #[schemars(extend("default" = 30))]
     pub heartbeat_interval: Interval,
     /// Time between fetches of the sessions.
     #[serde(default = "Interval::seconds::<60>")]
+    #[schemars(extend("default" = 60))]
     pub sync_interval: Interval,
     /// Time between fetches of the mesh.
     #[serde(default = "Interval::seconds::<120>")]
+    #[schemars(extend("default" = 120))]
     pub mesh_interval: Interval,
     /// Time between fetches of node and routing policy.
     #[serde(default = "Interval::seconds::<300>")]
+    #[schemars(extend("default" = 300))]
     pub bird_config_interval: Interval,
     /// Time between reports.
     #[serde(default = "Interval::seconds::<60>")]
+    #[schemars(extend("default" = 60))]
     pub metric_interval: Interval,
     /// Attempts after a failed one.
     #[serde(default = "three")]
+    #[schemars(extend("default" = 3))]
     pub max_retries: u32,
     /// First pause before such an attempt, in milliseconds.
     #[serde(default = "thousand")]
+    #[schemars(extend("default" = 1000))]
     pub retry_initial_delay: u64,
 }
 
@@ -153,11 +174,13 @@ fn thousand() -> u64 {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Server {
     /// `127.0.0.1:24368`, `:24368` for every address, or `unix:/path`.
+    #[schemars(extend("default" = "127.0.0.1:24368"))]
     pub listen: Listen,
     /// The bearer token; needed for an address that is not loopback.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = "a-long-random-text")]
     pub token: Option<Secret<String>>,
     /// A file that holds the token, in place of `token`.
+    #[schemars(example = "/run/credentials/moenet-agent.service/api-token")]
     pub token_file: Option<PathBuf>,
 }
 
@@ -166,12 +189,20 @@ pub struct Server {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct State {
     /// Where it is.
+    #[schemars(extend("default" = "/var/lib/moenet-agent/state"))]
     pub directory: PathBuf,
+    /// Where the JSON Schemas are: when this folder is there, the documents that the agent writes name their
+    /// schema in the first line, so that editors complete and check them.
+    #[schemars(extend("default" = "/usr/share/moenet-agent/schemas"))]
+    pub schemas: PathBuf,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { directory: "/var/lib/moenet-agent/state".into() }
+        Self {
+            directory: "/var/lib/moenet-agent/state".into(),
+            schemas: "/usr/share/moenet-agent/schemas".into(),
+        }
     }
 }
 
@@ -180,16 +211,22 @@ impl Default for State {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Bird {
     /// Its control socket.
+    #[schemars(extend("default" = "/run/bird/bird.ctl"))]
     pub control_socket: PathBuf,
     /// Its directory: `bird.conf` and `moenet/` below it are written here.
+    #[schemars(extend("default" = "/etc/bird"))]
     pub directory: PathBuf,
     /// The program that checks a configuration (`bird -p`).
+    #[schemars(extend("default" = "bird"))]
     pub binary: PathBuf,
     /// Whether `bird.conf` is ours. Otherwise the operator's includes `moenet/main.conf`.
+    #[schemars(extend("default" = true))]
     pub manage_main_config: bool,
     /// A directory whose files stand in for the built-in templates of the same names.
+    #[schemars(example = "/etc/moenet-agent/templates")]
     pub templates: Option<PathBuf>,
     /// How long BIRD waits for us to confirm a configuration before it goes back to the last one.
+    #[schemars(extend("default" = 30))]
     pub confirm_timeout: Interval,
 }
 
@@ -211,13 +248,16 @@ impl Default for Bird {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WireGuard {
     /// Our private key; made, mode 0600, when missing.
+    #[schemars(extend("default" = "/etc/wireguard/private.key"))]
     pub private_key_path: PathBuf,
     /// Seconds between keepalives, 0 for none.
+    #[schemars(extend("default" = 25))]
     pub persistent_keepalive_interval: u16,
     /// Where the search for a free port begins when the conventional one is taken.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("default" = 24000))]
     pub listen_port_base: u16,
     /// Which WireGuard.
+    #[schemars(extend("default" = "auto"))]
     pub backend: Backend,
 }
 
@@ -237,10 +277,13 @@ impl Default for WireGuard {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Mesh {
     /// Whether its tunnels are configured.
+    #[schemars(extend("default" = true))]
     pub enabled: bool,
     /// What the names of its interfaces begin with.
+    #[schemars(extend("default" = "mesh_"))]
     pub interface_prefix: String,
     /// Our port for a peer is this and the peer's node id added up.
+    #[schemars(extend("default" = 23455))]
     pub listen_port_base: u16,
 }
 
@@ -255,6 +298,7 @@ impl Default for Mesh {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LoopbackInterface {
     /// The interface they are on: a dummy device, made when missing, or `lo`.
+    #[schemars(extend("default" = "dummy0"))]
     pub interface: InterfaceName,
 }
 
@@ -277,6 +321,7 @@ pub struct Firewall {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Guard {
     /// Most removals in one go without approval: a percentage of the sessions (at least 3), or a number.
+    #[schemars(extend("default" = "30%"))]
     pub max_removals: MaxRemovals,
 }
 
@@ -285,6 +330,7 @@ pub struct Guard {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Maintenance {
     /// How long after maintenance began eBGP sessions are disabled. Absent: never.
+    #[schemars(example = "1h")]
     pub disable_after: Option<Interval>,
 }
 
@@ -293,11 +339,13 @@ pub struct Maintenance {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Probe {
     /// Time between probes of a peer.
+    #[schemars(extend("default" = 300))]
     pub interval: Interval,
     /// Echo requests a probe.
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 100), extend("default" = 4))]
     pub count: u16,
     /// How long an answer may take.
+    #[schemars(extend("default" = 5))]
     pub timeout: Interval,
 }
 
@@ -312,8 +360,10 @@ impl Default for Probe {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Log {
     /// The least level that is logged; `RUST_LOG` wins.
+    #[schemars(extend("default" = "info"))]
     pub level: String,
     /// Text for people or JSON for programs.
+    #[schemars(extend("default" = "text"))]
     pub format: LogFormat,
 }
 

@@ -62,38 +62,59 @@ struct Head {
     kind: String,
 }
 
-/// Parses a document of this kind.
+/// How one version of a kind's documents is read as the latest.
+pub struct Reader<D> {
+    /// The version, as `apiVersion` names it.
+    pub version: &'static str,
+    /// Reads a document that names this version.
+    pub read: fn(&str) -> Result<D, DocumentError>,
+}
+
+/// Parses a document of this kind, of any version that this agent understands.
 ///
 /// # Errors
 /// Says line, column, field and what is wrong: not YAML, another kind or version, an unknown field
 /// (with the nearest known one), or a value that breaks the rule of its type.
 pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
-    let head: Head = parse_value(text)?;
-    check_head(&head, S::KIND)?;
-    parse_value(text)
+    parse_versions(text, S::KIND, &[Reader { version: ApiVersion::V1.as_str(), read: parse_value }])
 }
 
-fn check_head(head: &Head, wanted: Kind) -> Result<(), DocumentError> {
-    let ours = serde_json::to_value(ApiVersion::V1).unwrap_or_default();
-    if ours != head.api_version.as_str() {
+/// Parses a document of this kind by the reader of the version that it names. The head is read first: a
+/// later version may have fields that nothing here has heard of, and the message must be about the version.
+///
+/// # Errors
+/// As [`parse`]; a version without a reader names all that have one.
+pub fn parse_versions<D>(text: &str, kind: Kind, readers: &[Reader<D>]) -> Result<D, DocumentError> {
+    let head: Head = parse_value(text)?;
+    let Some(reader) = readers.iter().find(|reader| reader.version == head.api_version) else {
+        let known = readers.iter().map(|reader| reader.version).collect::<Vec<_>>().join(" and ");
+        let message = format!(
+            "apiVersion: this agent reads {known}, not {}; the document is left alone",
+            crate::model::shown(&head.api_version)
+        );
         return Err(DocumentError {
             field: "apiVersion".into(),
-            ..DocumentError::whole(format!(
-                "apiVersion: this agent reads moenet.work/v1, not {}; the document is left alone",
-                crate::model::shown(&head.api_version)
-            ))
+            location: line_of(text, "apiVersion"),
+            ..DocumentError::whole(message)
         });
-    }
-    if head.kind != wanted.to_string() {
+    };
+    if head.kind != kind.to_string() {
+        let found = crate::model::shown(&head.kind);
         return Err(DocumentError {
             field: "kind".into(),
-            ..DocumentError::whole(format!(
-                "kind: a document in this place is a {wanted}, not {}",
-                crate::model::shown(&head.kind)
-            ))
+            location: line_of(text, "kind"),
+            ..DocumentError::whole(format!("kind: a document in this place is a {kind}, not {found}"))
         });
     }
-    Ok(())
+    (reader.read)(text)
+}
+
+/// Where a field of the document itself stands, when it stands on a line of its own as it does in all that
+/// is not written as JSON.
+fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
+    let is_it = |line: &str| line.strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with(':'));
+    let line = text.lines().position(is_it)?;
+    u64::try_from(line).ok().map(|line| (line + 1, 1))
 }
 
 /// Parses any YAML (and so JSON) text into a type, with the place of an error.

@@ -9,10 +9,19 @@ use crate::model::{ObjectName, Uid};
 /// The version of a document's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ApiVersion {
-    /// The only one for now.
+    /// The first, and the only one for now.
     #[default]
     #[serde(rename = "moenet.work/v1")]
     V1,
+}
+
+impl ApiVersion {
+    /// As documents name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "moenet.work/v1",
+        }
+    }
 }
 
 /// What a document is about.

@@ -1,8 +1,8 @@
 //! The YAML documents of the state directory: envelope, kinds, codec, schema.
 //!
 //! A folder a version: [`v1`] is `moenet.work/v1`, and what this module re-exports is the latest.
-//! A `v2` would bring its own folder and a `From<v1::…>` for each kind that changed; `tests/versions.rs`
-//! shows it done.
+//! A `v2` would bring its own folder, a `From<v1::…>` for each kind that changed, and a [`Reader`] beside that
+//! of `v1` in [`parse`]; `tests/versions.rs` shows it done, through the same [`parse_versions`].
 
 mod codec;
 mod envelope;
@@ -10,8 +10,8 @@ mod schema;
 pub mod v1;
 
 pub(crate) use codec::locate;
-pub use codec::{DocumentError, parse, parse_list, parse_value, to_yaml};
+pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
-pub(crate) use schema::with_nearest;
-pub use schema::{schema, status_schema};
+pub use schema::{override_schema, schema, status_schema};
+pub(crate) use schema::{root as root_schema, with_nearest};
 pub use v1::*;

@@ -27,6 +27,63 @@ pub fn status_schema() -> Value {
     root::<StatusDocument>("Status")
 }
 
+/// The schema of an override of this kind of object, as `schemas/<Kind>Override.json` holds it: what `set`
+/// may hold is the kind's specification with nothing required, and `null` takes a field away (RFC 7396).
+/// `None`: objects of this kind have no overrides.
+pub fn override_schema(kind: Kind) -> Option<Value> {
+    let example = match kind {
+        Kind::BgpSession => json!({"tunnel": {"mtu": 1380}}),
+        Kind::MeshPeer => json!({"mtu": 1380}),
+        Kind::IbgpPeer => json!({"adminState": "Disabled"}),
+        Kind::Node => json!({"linkLocal": "fe80::998:1"}),
+        Kind::RoutingPolicy => json!({"limits": {"ebgpImport": 20000}}),
+        Kind::Maintenance | Kind::Override => return None,
+    };
+    let file = if kind.is_single() { kind.folder().to_owned() } else { format!("{}/<name>", kind.folder()) };
+    let (target, mut schema) = (schema(kind), of::<OverrideSpec>());
+    schema["title"] = json!(format!("{kind}Override"));
+    schema["description"] = json!(format!("An operator's exception to a {kind}: overrides/{file}.yaml."));
+    let set = target["properties"]["spec"].clone();
+    let about = schema["$defs"]["OverrideSpec"]["properties"]["set"].clone();
+    for (name, mut definition) in target["$defs"].as_object().cloned().unwrap_or_default() {
+        if name != "Metadata" {
+            patched(&mut definition);
+        }
+        schema["$defs"][name] = definition;
+    }
+    schema["$defs"]["OverrideSpec"]["properties"]["set"] =
+        json!({"$ref": set["$ref"], "description": about["description"], "examples": [example]});
+    Some(schema)
+}
+
+/// Turns an object of a specification into what a merge patch may hold of it.
+fn patched(definition: &mut Value) {
+    let Some(fields) = definition.as_object_mut() else { return };
+    fields.remove("required");
+    let Some(Value::Object(properties)) = fields.get_mut("properties") else { return };
+    for property in properties.values_mut() {
+        let mut whole = std::mem::take(property);
+        let Some(parts) = whole.as_object_mut() else { continue };
+        // In a patch nothing is the default of anything; what was one shows the form of a value.
+        let default = parts.remove("default").map(|default| json!([default]));
+        let (about, examples) = (parts.remove("description"), parts.remove("examples").or(default));
+        let nothing = json!({"type": "null"});
+        let takes_null = parts
+            .get("type")
+            .is_some_and(|kind| kind.as_array().is_some_and(|kinds| kinds.contains(&json!("null"))))
+            || parts
+                .get("anyOf")
+                .is_some_and(|choices| choices.as_array().is_some_and(|choices| choices.contains(&nothing)));
+        let mut open = if takes_null { whole } else { json!({"anyOf": [whole, nothing]}) };
+        for (key, value) in [("description", about), ("examples", examples)] {
+            if let Some(value) = value {
+                open[key] = value;
+            }
+        }
+        *property = open;
+    }
+}
+
 fn of<S: Spec>() -> Value {
     let kind = S::KIND.to_string();
     let mut schema = root::<Document<S>>(&kind);
@@ -41,7 +98,8 @@ fn of<S: Spec>() -> Value {
     schema
 }
 
-fn root<T: JsonSchema>(title: &str) -> Value {
+/// The schema of a whole file, with the title that editors show.
+pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     schema["title"] = json!(title);
     polish(&mut schema);

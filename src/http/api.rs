@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::model::InterfaceName;
 
@@ -65,9 +66,41 @@ pub struct StatusView {
     /// The sessions that an override changes, as `wg_4242421080: spec.tunnel.mtu`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
+    /// The overrides that are in force, with what the documents say beside what is here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<OverrideView>,
     /// What the operator ought to know, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// An override that is in force.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverrideView {
+    /// The object, as `sessions/wg_4242421080`.
+    pub object: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Whether nothing is written for the object.
+    pub paused: bool,
+    /// The fields that it sets.
+    pub fields: Vec<OverriddenField>,
+}
+
+/// One field that an override sets. A specification names files in `secrets/` and holds no secret.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverriddenField {
+    /// The field, as `spec.tunnel.mtu`.
+    pub field: String,
+    /// Its value here; `null` where the override takes it away.
+    pub value: Value,
+    /// What the Control Plane's document says, or the operator's own; `null` where it says nothing.
+    pub document: Value,
 }
 
 /// Who the router is; `null` where nobody has said yet.

@@ -9,7 +9,9 @@ mod routes;
 mod server;
 mod token;
 
-pub use api::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
+pub use api::{
+    AgentApi, ApiRefusal, MaintenanceView, NodeView, OverriddenField, OverrideView, SessionCounts, StatusView,
+};
 pub use bucket::TokenBucket;
 pub use error::ApiError;
 pub use listen::{InvalidListen, Listen};

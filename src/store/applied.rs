@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::model::{InterfaceName, Port};
 
 /// What is in force for one object. Written before the first step and removed after the last one, so
 /// it is also the finalizer: what it names is found again after a crash at any point.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedDocument {
     /// The version of the document's form.
@@ -23,7 +24,7 @@ pub struct AppliedDocument {
 }
 
 /// What is in force.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedBody {
     /// Every interface that is or was claimed for the object and not yet proved gone.
@@ -35,6 +36,7 @@ pub struct AppliedBody {
     pub creating: Option<InterfaceName>,
     /// BIRD's protocols of the object.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(example = ["ebgp_wg_4242421080"])]
     pub protocols: BTreeSet<String>,
     /// What our table in nftables is about; of the node alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,11 +49,12 @@ pub struct AppliedBody {
     pub overridden: Option<AppliedOverride>,
     /// The effective specification last in force. It names files in `secrets/` and holds no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>", example = serde_json::json!({"asn": 4242421080u32}))]
     pub spec: Option<Value>,
 }
 
 /// What our table in nftables is about.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedFirewall {
     /// The UDP ports it accepts.
@@ -61,16 +64,19 @@ pub struct AppliedFirewall {
 }
 
 /// The override that shaped what is in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedOverride {
     /// Why, in the operator's words.
+    #[schemars(example = "their side is on PPPoE until January")]
     pub reason: String,
     /// When it ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
     pub expires_at: Option<Timestamp>,
     /// The fields it sets, as `spec.tunnel.mtu`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["spec.tunnel.mtu"])]
     pub fields: Vec<String>,
 }
 
@@ -79,6 +85,11 @@ impl AppliedDocument {
     pub fn new(kind: Kind, metadata: Metadata, applied: AppliedBody) -> Self {
         Self { api_version: ApiVersion::V1, kind, metadata, applied }
     }
+}
+
+/// The schema of the documents below `applied/`, as `schemas/Applied.json` holds it.
+pub fn applied_schema() -> Value {
+    crate::document::root_schema::<AppliedDocument>("Applied")
 }
 
 #[cfg(test)]

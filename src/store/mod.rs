@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride};
+pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};

@@ -207,18 +207,25 @@ impl Store {
         if parse::<OverrideSpec>(&current).is_ok_and(|current| current == *document) {
             return Ok(Written::Unchanged);
         }
-        // The operator's remarks at the top say more than the reason does.
+        // The operator's remarks at the top say more than the reason does; a schema may be named there.
         let remarks: String =
             current.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
-        self.put(&path, &format!("{remarks}{}", to_yaml(document)?))?;
+        let named = remarks.contains("yaml-language-server");
+        let line = if named { String::new() } else { self.schema_line(override_schema_name(place.kind)) };
+        self.put(&path, &format!("{line}{remarks}{}", to_yaml(document)?))?;
         Ok(Written::Changed)
     }
 
     /// The text of a document's file; its first line names the schema, when it is known where that is.
     fn text_of<S: Spec>(&self, document: &Document<S>) -> Result<String, StoreError> {
-        let schema = self.schemas.as_ref().map(|dir| dir.join(format!("{}.json", S::KIND)));
-        let line = schema.map(|path| format!("# yaml-language-server: $schema={}\n", path.display()));
-        Ok(line.unwrap_or_default() + &to_yaml(document)?)
+        Ok(self.schema_line(S::KIND) + &to_yaml(document)?)
+    }
+
+    /// The line by which editors find the schema, as the YAML language server reads it.
+    fn schema_line(&self, name: impl std::fmt::Display) -> String {
+        let path = self.schemas.as_ref().map(|dir| dir.join(format!("{name}.json")));
+        let line = path.map(|path| format!("# yaml-language-server: $schema={}\n", path.display()));
+        line.unwrap_or_default()
     }
 
     /// Refuses to write over what an operator wrote.
@@ -301,7 +308,8 @@ impl Store {
 
     /// Writes a file that only the agent writes.
     fn write_own<T: Serialize>(&self, place: &Place, document: &T) -> Result<Written, StoreError> {
-        let text = to_yaml(document)?;
+        let schema = if place.area == Area::Status { "Status" } else { "Applied" };
+        let text = self.schema_line(schema) + &to_yaml(document)?;
         let path = self.path(place);
         drop(self.writable()?);
         // Whatever stands there, our own file has its content again after this.
@@ -360,6 +368,14 @@ impl Store {
 
     pub(super) fn count(&self, files: u64) {
         self.writes.fetch_add(files, Ordering::Relaxed);
+    }
+}
+
+/// The schema of an override of this kind of object.
+fn override_schema_name(target: Kind) -> String {
+    match crate::document::override_schema(target) {
+        Some(_) => format!("{target}Override"),
+        None => Kind::Override.to_string(),
     }
 }
 

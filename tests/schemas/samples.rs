@@ -1,16 +1,21 @@
 //! The documents of the repository: the sample state directory, and the examples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moenet_agent::bird::{BgpState, ProtocolState};
+use moenet_agent::controller::world::node_uid;
 use moenet_agent::document::{
-    BgpSessionSpec, Document, Kind, NodeSpec, OverrideSpec, StatusDocument, parse, parse_value,
+    BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec, OverrideSpec,
+    RoutingPolicySpec, Spec, StatusBody, StatusDocument, parse, parse_value, to_yaml,
 };
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
-use moenet_agent::model::{Endpoint, PresharedKey, Secret};
-use moenet_agent::plan::kernel_view::KernelView;
+use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
+use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
+use moenet_agent::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+use moenet_agent::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place};
 use serde_json::Value;
 
 use super::rules::parse_as;
@@ -36,17 +41,27 @@ fn state() -> PathBuf {
     repository().join("state")
 }
 
-/// All that have the form of a document, and so a schema: other examples are configuration and fleets.
+/// All that have a schema: other examples are fleets, which are written as the Control Plane's API is.
 fn samples() -> Vec<PathBuf> {
     let mut all = documents(&state());
     all.extend(documents(&repository().join("examples/documents")));
+    all.push(repository().join("examples/demo/config.yaml"));
     all
 }
 
 /// The name of the schema that fits the document's place and content.
 fn schema_of(path: &Path, document: &Value) -> String {
-    if path.starts_with(state().join("status")) {
-        return "Status".to_owned();
+    for (folder, schema) in [("status", "Status"), ("applied", "Applied")] {
+        if path.starts_with(state().join(folder)) {
+            return schema.to_owned();
+        }
+    }
+    if document.get("kind").is_none() {
+        return "Config".to_owned();
+    }
+    // An override's place says what it is about; an example has no place, and is about a session.
+    if document["kind"] == "Override" {
+        return "BgpSessionOverride".to_owned();
     }
     document["kind"].as_str().unwrap_or_default().to_owned()
 }
@@ -54,7 +69,7 @@ fn schema_of(path: &Path, document: &Value) -> String {
 #[test]
 fn every_sample_names_its_schema_keeps_to_it_and_is_read() {
     let samples = samples();
-    assert!(samples.len() >= 8, "samples are missing");
+    assert!(samples.len() >= 21, "samples are missing");
     for path in samples {
         let text = fs::read_to_string(&path).unwrap();
         let document: Value = parse_value(&text).unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
@@ -64,6 +79,9 @@ fn every_sample_names_its_schema_keeps_to_it_and_is_read() {
         keeps_to(&path, &named, &document);
         let read = match name.as_str() {
             "Status" => parse_value::<StatusDocument>(&text).map(drop),
+            "Applied" => parse_value::<AppliedDocument>(&text).map(drop),
+            "Config" => moenet_agent::config::parse(&text).map(drop),
+            "BgpSessionOverride" => parse_as(Kind::Override, &text),
             kind => parse_as(Kind::from_word(kind).unwrap(), &text),
         };
         read.unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
@@ -90,14 +108,16 @@ fn a_document_of_the_state_directory_has_the_name_of_its_file() {
         let own = format!("{}/{name}.yaml", kind.folder());
         let good = match kind {
             Kind::Override => below.starts_with("overrides/") && below.ends_with(&format!("/{name}.yaml")),
-            single if single.is_single() => below == format!("{}.yaml", single.folder()),
+            single if single.is_single() => {
+                below == format!("{}.yaml", single.folder()) || below == format!("applied/{name}.yaml")
+            }
             _ => below == own || below == format!("status/{own}") || below == format!("applied/{own}"),
         };
         assert!(good, "{below} holds {kind} {name}");
     }
 }
 
-fn load<S: moenet_agent::document::Spec>(path: &str) -> Document<S> {
+fn load<S: Spec>(path: &str) -> Document<S> {
     parse(&fs::read_to_string(state().join(path)).unwrap()).unwrap()
 }
 
@@ -183,4 +203,133 @@ fn the_sample_status_tells_what_the_sample_override_does() {
         assert_eq!(status.metadata.uid, document.metadata.uid);
         assert_eq!(!status.status.overridden.is_empty(), document.spec != spec);
     }
+}
+
+/// The sample's node as a router.
+fn router() -> Router {
+    let node: Document<NodeSpec> = load("node.yaml");
+    Router::new(node.metadata.name.as_str(), &node.spec, our_key())
+}
+
+/// Holds the sample of `applied/` to what the agent would have written. `UPDATE_SCHEMAS=1` writes it anew.
+#[track_caller]
+fn in_force<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: AppliedBody) {
+    let metadata =
+        Metadata { name: name.parse().unwrap(), uid: Some(uid), generation: document.metadata.generation };
+    let applied = AppliedDocument::new(S::KIND, metadata, body);
+    let place = Place::new(Area::Applied, S::KIND, &applied.metadata.name).relative();
+    let up = "../".repeat(place.components().count());
+    let text =
+        format!("# yaml-language-server: $schema={up}schemas/Applied.json\n{}", to_yaml(&applied).unwrap());
+    let file = state().join(&place);
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, &text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), text, "{}", place.display());
+}
+
+#[test]
+fn the_sample_of_what_is_in_force_is_what_the_agent_would_have_written() {
+    for (name, (document, spec)) in sessions() {
+        let exception: Document<OverrideSpec> = load(&format!("overrides/sessions/{name}.yaml"));
+        let filled = spec.filled(&router(), &Defaults::default());
+        let merged = merge(&document.spec, &exception.spec.set).unwrap();
+        let body = AppliedBody {
+            interfaces: [filled.tunnel.interface.clone().unwrap()].into(),
+            protocols: [format!("ebgp_{name}")].into(),
+            overridden: Some(AppliedOverride {
+                reason: exception.spec.reason.clone(),
+                expires_at: exception.spec.expires_at,
+                fields: merged.overridden.into_keys().collect(),
+            }),
+            spec: serde_json::to_value(&filled).ok(),
+            ..AppliedBody::default()
+        };
+        in_force(&document, &name, document.uid(), body);
+    }
+    let whole = |spec: Value, interface: &str| AppliedBody {
+        interfaces: interface.parse().into_iter().collect(),
+        spec: Some(spec),
+        ..AppliedBody::default()
+    };
+    let node: Document<NodeSpec> = load("node.yaml");
+    in_force(&node, "node", node_uid(), whole(serde_json::to_value(&node.spec).unwrap(), "dummy0"));
+    let policy: Document<RoutingPolicySpec> = load("policy.yaml");
+    let uid = Uid::local("policy", &"policy".parse().unwrap());
+    in_force(&policy, "policy", uid, whole(serde_json::to_value(&policy.spec).unwrap(), ""));
+    let mesh: Document<MeshPeerSpec> = load("mesh/hk1.yaml");
+    in_force(&mesh, "hk1", mesh.uid(), whole(serde_json::to_value(&mesh.spec).unwrap(), "mesh_hk1"));
+    let ibgp: Document<IbgpPeerSpec> = load("ibgp/hk1.yaml");
+    let body = whole(serde_json::to_value(&ibgp.spec).unwrap(), "");
+    in_force(&ibgp, "hk1", ibgp.uid(), AppliedBody { protocols: ["ibgp_hk1".to_owned()].into(), ..body });
+}
+
+/// A session that is up, as the kernel and BIRD show it.
+#[test]
+fn the_sample_status_has_the_conditions_that_the_agent_writes() {
+    let text = fs::read_to_string(state().join("status/sessions/wg_4242421080.yaml")).unwrap();
+    let sample: StatusDocument = parse_value(&text).unwrap();
+    let peer = our_key();
+    let at: jiff::Timestamp = "2026-11-23T20:00:00Z".parse().unwrap();
+    let seen = WireGuardPeer { last_handshake: Some(at), ..WireGuardPeer::default() };
+    let wireguard = WireGuard { peers: BTreeMap::from([(peer, seen)]), ..WireGuard::default() };
+    let link = Link {
+        index: 1,
+        kind: LinkKind::WireGuard,
+        mtu: 1380,
+        up: true,
+        mark: Mark::None,
+        addrgen_none: true,
+        addresses: BTreeSet::new(),
+        wireguard: Some(wireguard),
+        gre: None,
+        learnt_address: false,
+        sysctls: BTreeMap::new(),
+    };
+    let protocols = [moenet_agent::bird::Protocol {
+        name: "ebgp_x".into(),
+        proto: "BGP".into(),
+        table: None,
+        state: ProtocolState::Up,
+        since: Some(1_795_480_697),
+        info: "Established".into(),
+        description: None,
+        message: None,
+        bgp: Some(moenet_agent::bird::Bgp { state: BgpState::Established, ..Default::default() }),
+        rpki: None,
+        channels: Vec::new(),
+    }];
+    let bird = BirdFacts {
+        running: true,
+        loaded: true,
+        refused: None,
+        trouble: None,
+        protocols: &protocols,
+        expected: 1,
+    };
+    let facts = Facts {
+        now: at,
+        generation: 7,
+        acceptance: Acceptance::Valid,
+        admin_state: AdminState::Enabled,
+        paused: None,
+        held: None,
+        tunnel: TunnelFacts { link: Some(&link), peer: Some(peer), missing: None, error: None },
+        has_tunnel: true,
+        bird: Some(bird),
+        overridden: sample.status.overridden.clone(),
+        rtt_ms: None,
+        loss: None,
+        name: None,
+        steps: Vec::new(),
+        before: &StatusBody::default(),
+    };
+    let written = assess(&facts);
+    let words = |status: &StatusBody| -> Vec<_> {
+        let one = |c: &Condition| (c.condition_type, c.status, c.reason.clone(), c.message.clone());
+        status.conditions.iter().map(one).collect()
+    };
+    assert_eq!(words(&sample.status), words(&written));
+    assert_eq!(sample.status.phase, written.phase);
 }

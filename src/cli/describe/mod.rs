@@ -1,23 +1,33 @@
-//! `describe`: one object in full: where each field comes from, what is really there, and why it is not
-//! Established.
+//! `describe`: one object in full: where each field comes from, what is really there, and why it is not up.
 
 mod facts;
+mod fields;
 mod print;
+mod reach;
 mod why;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::documents::{self, Loaded};
+use super::api::Api;
 use super::objects::{self, Object};
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, output};
+use super::{Arguments, Outcome, block_on, documents, history, output};
+use crate::config::Config;
 use crate::document::{Condition, Kind, Phase, StatusBody, TunnelStatus};
-use crate::effective::{Origin, leaves};
+use crate::effective::Origin;
+use crate::history::History;
+use crate::model::ObjectName;
 use crate::store::{Area, Place};
+use fields::Field;
+use why::Cause;
+
+/// How long the daemon may take to say that it is there.
+const DAEMON: Duration = Duration::from_secs(2);
 
 /// One object in full.
 #[derive(Debug, Args)]
@@ -27,17 +37,24 @@ pub struct Describe {
     name: String,
 }
 
-/// An object in full.
-#[derive(Serialize)]
+/// An object in full. The names of its fields are part of the interface for programs.
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Described {
+    /// `sessions/wg_1`
     object: String,
+    /// Whether it does what it is for; of node and policy that is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<Phase>,
-    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    /// Whether the daemon answers; without it, conditions and last steps are of earlier.
+    agent_running: bool,
+    /// Who wrote the document.
     #[serde(skip_serializing_if = "Option::is_none")]
-    override_expires_at: Option<jiff::Timestamp>,
+    document_from: Option<Origin>,
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    exception: Option<Exception>,
     fields: Vec<Field>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<Condition>,
@@ -47,20 +64,25 @@ struct Described {
     bgp: Vec<Bgp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_steps: Vec<String>,
-    /// Why it is not Established, root cause first.
-    why: Vec<String>,
+    /// Why it is not up, root cause first; of an object that is up, what needs an eye.
+    why: Vec<Cause>,
 }
 
-/// One field and where it comes from.
+/// The override that is in force.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Field {
-    field: String,
-    value: Value,
-    origin: Origin,
-    /// What the document says, where an override says otherwise.
+struct Exception {
+    /// Below the state directory.
+    file: String,
+    reason: String,
+    /// Who wrote it last, by the history.
     #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<Value>,
+    by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    paused: bool,
 }
 
 /// The tunnel as it is now.
@@ -81,6 +103,8 @@ struct Tunnel {
 struct Bgp {
     protocol: String,
     state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
     neighbour: Option<String>,
     routes_imported: u64,
     routes_exported: u64,
@@ -90,15 +114,24 @@ struct Bgp {
 impl Describe {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let offline = block_on(Offline::look(config))?;
-        let described = match self.single() {
-            Some(kind) => single(&offline, kind)?,
-            None => described(&offline, &objects::find(&offline.world, &self.name)?),
-        };
+        let described = block_on(self.look(config))?;
         if !output::value(arguments.output, &described)? {
             print::print(&described);
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn look(&self, config: Config) -> anyhow::Result<Described> {
+        let agent_runs = agent_runs(&config).await;
+        let offline = Offline::look(config).await?;
+        if let Some(kind) = self.single() {
+            return single(&offline, kind, agent_runs);
+        }
+        match objects::find(&offline.world, &self.name) {
+            Ok(object) => Ok(described(&offline, &object, agent_runs).await),
+            // What the Control Plane lists and nothing can be made of has a status and nothing else.
+            Err(error) => self.by_status(&offline, agent_runs).ok_or(error),
+        }
     }
 
     /// The kind of an object that there is one of.
@@ -106,78 +139,98 @@ impl Describe {
         let word = self.name.split('/').next()?;
         Kind::from_word(word).filter(|kind| kind.is_single())
     }
+
+    fn by_status(&self, offline: &Offline, agent_runs: bool) -> Option<Described> {
+        let mut places = history::places(&self.name).into_iter();
+        let found = places.find_map(|(kind, name)| Some((kind, status(offline, kind, &name)?, name)));
+        let (kind, status, name) = found?;
+        let object = format!("{}/{name}", kind.folder());
+        Some(Described { up: Some(false), ..of_status(object, status, agent_runs) })
+    }
+}
+
+/// Whether the daemon answers on its local API.
+async fn agent_runs(config: &Config) -> bool {
+    let Ok(api) = Api::new(config) else { return false };
+    tokio::time::timeout(DAEMON, api.get("/healthz")).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// The node, the policy, maintenance: what the document says.
-fn single(offline: &Offline, kind: Kind) -> anyhow::Result<Described> {
+fn single(offline: &Offline, kind: Kind, agent_runs: bool) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, kind).name;
     let loaded = documents::all(&offline.snapshot).remove(&(kind, name.clone()));
-    let (metadata, spec) = loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))??;
-    let origin = if metadata.uid.is_none() { Origin::Operator } else { Origin::ControlPlane };
-    let fields = leaves(&spec).into_iter().map(|(path, value)| Field {
-        field: format!("spec.{path}"),
-        value: value.clone(),
-        origin,
-        document: None,
-    });
-    let fields = fields.collect();
+    let loaded = loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))?;
     let status = status(offline, kind, &name).unwrap_or_default();
+    let described = of_status(kind.folder().to_owned(), status, agent_runs);
+    let (metadata, spec) = match loaded {
+        Ok(document) => document,
+        Err(error) => return Ok(Described { why: vec![Cause::invalid(&error.to_string())], ..described }),
+    };
+    let origin = if metadata.uid.is_none() { Origin::Operator } else { Origin::ControlPlane };
     Ok(Described {
-        object: kind.folder().to_owned(),
-        phase: None,
-        reason: None,
-        override_expires_at: None,
-        fields,
-        conditions: status.conditions,
-        tunnel: None,
-        bgp: Vec::new(),
-        last_steps: status.last_steps,
-        why: status.last_error.into_iter().collect(),
+        document_from: Some(origin),
+        fields: fields::of_document(&spec, origin),
+        // Without a daemon the status may tell of an error that is mended since.
+        why: if agent_runs { described.why } else { Vec::new() },
+        ..described
     })
 }
 
-fn status(offline: &Offline, kind: Kind, name: &crate::model::ObjectName) -> Option<StatusBody> {
+/// What the daemon noted.
+fn of_status(object: String, status: StatusBody, agent_running: bool) -> Described {
+    Described {
+        object,
+        agent_running,
+        phase: Some(status.phase),
+        conditions: status.conditions,
+        last_steps: status.last_steps,
+        why: status.last_error.iter().map(|error| Cause::invalid(error)).collect(),
+        ..Described::default()
+    }
+}
+
+fn status(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
     offline.parts.context.store.read_status(kind, name).map(|document| document.status)
 }
 
-fn described(offline: &Offline, object: &Object<'_>) -> Described {
+async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) -> Described {
     let status = status(offline, object.kind, object.name);
     let wanted = facts::wanted(offline, object);
-    let why = why::chain(&facts::gather(offline, object, &wanted, status.as_ref()));
+    let facts = facts::gather(offline, object, &wanted, status.as_ref(), agent_running).await;
     let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
     let phase = status.as_ref().map(|status| status.phase);
     let status = status.unwrap_or_default();
+    let owner = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
     Described {
         object: object.path(),
+        up: Some(facts.documents.off.is_none() && why::is_up(&facts)),
         phase,
-        reason: object.reason.map(str::to_owned),
-        override_expires_at: object.expires_at,
-        fields: fields(object, document.as_ref()),
+        agent_running,
+        document_from: document.is_some().then_some(owner),
+        exception: exception(offline, object).await,
+        fields: fields::of_object(object, document.as_ref()),
         conditions: status.conditions,
         tunnel: tunnel(offline, object, &wanted),
         bgp: bgp(offline, &wanted),
         last_steps: status.last_steps,
-        why,
+        why: why::chain(&facts),
     }
 }
 
-/// The effective specification's leaves, each with its origin.
-fn fields(object: &Object<'_>, document: Option<&Loaded>) -> Vec<Field> {
-    let said = document.and_then(|loaded| loaded.as_ref().ok()).map(|(_, spec)| spec);
-    let said_leaves = said.map(leaves).unwrap_or_default();
-    let theirs = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
-    let Some(spec) = object.spec.or(said) else { return Vec::new() };
-    let field = |(path, value): (String, &Value)| {
-        let field = format!("spec.{path}");
-        let before = object.overridden.get(&field).cloned();
-        let origin = match &before {
-            Some(_) => Origin::Override,
-            None if said_leaves.contains_key(&path) => theirs,
-            None => Origin::Default,
-        };
-        Field { field, value: value.clone(), origin, document: before }
-    };
-    leaves(spec).into_iter().map(field).collect()
+/// The override that is in force, and who wrote it; a history that cannot be read names nobody.
+async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> {
+    let reason = object.reason?.to_owned();
+    let file = Place::new(Area::Overrides, object.kind, object.name).relative();
+    let history = History::new(offline.parts.context.store.dir());
+    let last = history.log(std::slice::from_ref(&file), 1).await.unwrap_or_default().pop();
+    Some(Exception {
+        file: file.display().to_string(),
+        reason,
+        since: last.as_ref().map(|entry| entry.time),
+        by: last.map(|entry| entry.author),
+        expires_at: object.expires_at,
+        paused: object.paused.is_some(),
+    })
 }
 
 fn tunnel(offline: &Offline, object: &Object<'_>, wanted: &facts::Wanted<'_>) -> Option<Tunnel> {
@@ -198,12 +251,13 @@ fn tunnel(offline: &Offline, object: &Object<'_>, wanted: &facts::Wanted<'_>) ->
 }
 
 fn bgp(offline: &Offline, wanted: &facts::Wanted<'_>) -> Vec<Bgp> {
-    let names = wanted.protocols.iter().map(|(name, _)| name.clone()).collect();
+    let names = wanted.protocols.iter().map(|neighbour| neighbour.protocol.clone()).collect();
     let protocols = offline.bird.protocols(&names).into_iter().map(|protocol| {
         let routes = || protocol.channels.iter().filter_map(|channel| channel.routes);
         let bgp = protocol.bgp.clone().unwrap_or_default();
         Bgp {
-            state: format!("{:?}", bgp.state),
+            state: facts::state_word(&bgp.state),
+            since: protocol.since.and_then(|since| Timestamp::from_second(since).ok()),
             neighbour: bgp.neighbor_address,
             routes_imported: routes().map(|routes| routes.imported).sum(),
             routes_exported: routes().map(|routes| routes.exported).sum(),

@@ -1,35 +1,73 @@
 //! `describe` for a person.
 
-use super::{Bgp, Described, Field, Tunnel};
+use serde_json::Value;
+
+use super::{Bgp, Described, Exception, Field, Tunnel};
 use crate::cli::diff::shown;
 use crate::cli::get::ago;
 use crate::cli::output;
+use crate::effective::Origin;
 
 pub(super) fn print(described: &Described) {
     let phase = described.phase.map(|phase| format!("{phase:?}"));
     let phase = phase.as_deref().map(output::shade).unwrap_or_default();
-    output::line(format_args!("{}  {phase}", described.object));
-    if let Some(reason) = &described.reason {
-        let end = described.override_expires_at.map(|end| format!(", until {end}")).unwrap_or_default();
-        output::line(format_args!("Overridden: {reason}{end}"));
-    }
-    let rows = described.fields.iter().map(field);
+    let stale = if described.phase.is_some() && !described.agent_running {
+        "  as the agent last saw it, which does not answer now"
+    } else {
+        ""
+    };
+    output::line(format_args!("{}  {phase}{stale}", described.object));
+    described.exception.iter().for_each(exception);
+    let said = match described.document_from {
+        Some(Origin::Operator) => "its document",
+        _ => "the Control Plane",
+    };
+    let rows = described.fields.iter().map(|one| field(one, said));
     section("Specification", Some(output::table(&["FIELD", "VALUE", "FROM"], rows)));
     conditions(described);
     described.tunnel.iter().for_each(tunnel);
     described.bgp.iter().for_each(bgp);
     list("Last steps", &described.last_steps);
-    list(title(described), &described.why);
+    verdict(described);
 }
 
-/// What the chain explains.
-fn title(described: &Described) -> &'static str {
-    let established = described.bgp.iter().all(|bgp| bgp.state == "Established");
-    match described.bgp.is_empty() {
-        _ if described.object.starts_with("mesh/") => "Why it is not up",
-        false if established => "What needs an eye",
-        _ => "Why it is not Established",
+/// `Overridden by root since 2026-11-23T20:00:00Z, until 2027-01-31T00:00:00Z: their side is on PPPoE`
+fn exception(exception: &Exception) {
+    let verb = if exception.paused { "Paused" } else { "Overridden" };
+    let by = exception.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let since = exception.since.map(|since| format!(" since {since}")).unwrap_or_default();
+    let end = exception.expires_at.map(|end| format!(", until {end}")).unwrap_or_default();
+    output::line(format_args!("{verb}{by}{since}{end}: {}  ({})", exception.reason, exception.file));
+}
+
+/// The answer stands last, next to the prompt.
+fn verdict(described: &Described) {
+    let title = match (described.up, described.why.is_empty()) {
+        (Some(true), true) => return output::line(format_args!("\nIt is up{}.", summary(described))),
+        (Some(true), false) => format!("It is up{}. What needs an eye", summary(described)),
+        (Some(false), _) => "Why it is not up, root cause first".to_owned(),
+        (None, true) => return,
+        (None, false) => "What is wrong".to_owned(),
+    };
+    section(&title, None::<&str>);
+    for (number, cause) in (1..).zip(&described.why) {
+        output::line(format_args!("  {number}. {}", cause.message));
+        cause.action.iter().for_each(|action| output::line(format_args!("     → {action}")));
     }
+}
+
+/// Since when it is up, and what goes through it.
+fn summary(described: &Described) -> String {
+    let since = described.bgp.iter().filter_map(|bgp| bgp.since).max();
+    let since = since.map(|since| format!(" for {}", ago(since))).unwrap_or_default();
+    let sum = |count: fn(&Bgp) -> u64| described.bgp.iter().map(count).sum::<u64>();
+    let routes = match described.bgp.is_empty() {
+        true => String::new(),
+        false => {
+            format!(": {} routes in, {} out", sum(|bgp| bgp.routes_imported), sum(|bgp| bgp.routes_exported))
+        }
+    };
+    format!("{since}{routes}")
 }
 
 fn section(title: &str, body: Option<impl std::fmt::Display>) {
@@ -44,9 +82,10 @@ fn list(title: &str, items: &[String]) {
     }
 }
 
-fn field(field: &Field) -> Vec<String> {
+fn field(field: &Field, said: &str) -> Vec<String> {
     let origin = match &field.document {
-        Some(document) => format!("{} (the document says {})", field.origin, shown(document)),
+        Some(Value::Null) => format!("{} ({said} says nothing)", field.origin),
+        Some(document) => format!("{} ({said} says {})", field.origin, shown(document)),
         None => field.origin.to_string(),
     };
     vec![field.field.clone(), shown(&field.value), origin]

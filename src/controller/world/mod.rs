@@ -133,6 +133,10 @@ pub struct RouterDocuments {
     pub node_exception: Option<AppliedOverride>,
     /// The override of the policy that is in force.
     pub policy_exception: Option<AppliedOverride>,
+    /// What the override of the node changes, each with what the document says.
+    pub node_overridden: BTreeMap<String, serde_json::Value>,
+    /// What the override of the policy changes, each with what the document says.
+    pub policy_overridden: BTreeMap<String, serde_json::Value>,
 }
 
 /// Drained or not.

@@ -42,6 +42,8 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
         policy: (policy_accepted, policy.spec.unwrap_or_default(), policy.generation),
         node_exception,
         policy_exception,
+        node_overridden: node.overridden,
+        policy_overridden: policy.overridden,
     }
 }
 

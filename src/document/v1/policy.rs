@@ -124,7 +124,7 @@ pub struct Limits {
         deserialize_with = "super::rules::positive_or_none",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 100)]
     pub ebgp_export: Option<u32>,
     /// Prefixes taken from an internal neighbour. Default: none.
     #[serde(
@@ -132,7 +132,7 @@ pub struct Limits {
         deserialize_with = "super::rules::positive_or_none",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 50000)]
     pub ibgp_import: Option<u32>,
     /// Prefixes announced to an internal neighbour before a warning. Default: none.
     #[serde(
@@ -140,7 +140,7 @@ pub struct Limits {
         deserialize_with = "super::rules::positive_or_none",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 50000)]
     pub ibgp_export: Option<u32>,
     /// Longest AS path taken from an external neighbour. Default: 10.
     #[serde(

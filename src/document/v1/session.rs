@@ -144,7 +144,7 @@ pub struct BgpSpec {
         deserialize_with = "super::rules::positive_or_none",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 5000)]
     pub import_limit: Option<u32>,
     /// Prefixes announced before a warning, for each family. Default: the routing policy's.
     #[serde(
@@ -152,7 +152,7 @@ pub struct BgpSpec {
         deserialize_with = "super::rules::positive_or_none",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 1000)]
     pub export_limit: Option<u32>,
     /// Drain this session alone, as maintenance drains all (RFC 8326).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -32,6 +32,7 @@ pub struct StatusBody {
     pub conditions: Vec<Condition>,
     /// The fields that an override sets, as `spec.tunnel.mtu`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["spec.tunnel.mtu"])]
     pub overridden: Vec<String>,
     /// The tunnel, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,15 +42,19 @@ pub struct StatusBody {
     pub bgp: Option<BgpStatus>,
     /// Round-trip time to the peer in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 25.1)]
     pub rtt_ms: Option<f64>,
     /// The share of echoes to the peer that were lost in the last probe, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.25)]
     pub loss: Option<f64>,
     /// The steps of the last plan that was not empty, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["set MTU of wg_4242421080 to 1380 (tunnel.mtu: want 1380, have 1420)"])]
     pub last_steps: Vec<String>,
     /// The last error, with what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"BIRD configuration failed: syntax error")]
     pub last_error: Option<String>,
 }
 
@@ -87,9 +92,11 @@ pub struct Condition {
     /// Whether it holds.
     pub status: ConditionStatus,
     /// One word for programs.
+    #[schemars(example = &"NotEstablished")]
     pub reason: String,
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(example = &"ebgp_wg_4242421080 is active: Socket: Connection refused")]
     pub message: String,
     /// When `status` last changed.
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -147,11 +154,14 @@ pub struct TunnelStatus {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_handshake: Option<Timestamp>,
     /// Bytes received.
+    #[schemars(example = 48211)]
     pub rx_bytes: u64,
     /// Bytes sent.
+    #[schemars(example = 50012)]
     pub tx_bytes: u64,
     /// Where packets go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"203.0.113.9:51820")]
     pub endpoint: Option<String>,
 }
 
@@ -160,16 +170,20 @@ pub struct TunnelStatus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpStatus {
     /// As in the report: `established`, `active`, `connect`, `idle`, `opensent`, `openconfirm`, `down`.
+    #[schemars(example = &"established")]
     pub state: String,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
     /// Routes taken from the neighbour, of both families.
+    #[schemars(example = 150)]
     pub routes_imported: u64,
     /// Routes announced to the neighbour, of both families.
+    #[schemars(example = 10)]
     pub routes_exported: u64,
     /// BIRD's last error of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"Socket: Connection refused")]
     pub last_error: Option<String>,
 }

@@ -128,6 +128,30 @@ impl Neighbour {
         )
     }
 
+    /// Its BIRD, to change its configuration, ask or stop it.
+    #[track_caller]
+    pub(crate) fn bird(&mut self) -> &mut Bird {
+        match &mut self.daemon {
+            Daemon::Bird(bird) => bird,
+            _ => panic!("the neighbour runs no BIRD"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn ask_bird(&self, request: &str) -> String {
+        match &self.daemon {
+            Daemon::Bird(bird) => bird.ask(&self.inside, request),
+            _ => panic!("the neighbour runs no BIRD"),
+        }
+    }
+
+    /// Starts its BIRD again, on the configuration that it has.
+    pub(crate) fn start_bird_again(&mut self) {
+        if let Daemon::Bird(bird) = &mut self.daemon {
+            bird.start(&self.inside);
+        }
+    }
+
     /// What the neighbour's daemon says about the session.
     pub(crate) fn session(&self) -> Result<String, String> {
         match &self.daemon {

@@ -1,0 +1,97 @@
+//! The overrides that are in force, for `/status` and `/metrics`.
+
+use serde_json::Value;
+
+use crate::controller::World;
+use crate::controller::world::Entry;
+use crate::document::Kind;
+use crate::http::{OverriddenField, OverrideView};
+use crate::model::ObjectName;
+
+/// Every override. One that is refused or has ended is
+/// not in force, and not here.
+pub(super) fn of(world: &World) -> Vec<OverrideView> {
+    let sessions = world.sessions.iter().filter_map(|(name, entry)| view(Kind::BgpSession, name, entry));
+    let mesh = world.mesh.iter().filter_map(|(name, entry)| view(Kind::MeshPeer, name, entry));
+    let ibgp = world.ibgp.iter().filter_map(|(name, entry)| view(Kind::IbgpPeer, name, entry));
+    sessions.chain(mesh).chain(ibgp).chain(of_router(world)).collect()
+}
+
+/// Those of the node and of the policy.
+fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
+    let documents = &world.router_documents;
+    let node = serde_json::to_value(&documents.node.1).unwrap_or_default();
+    let policy = serde_json::to_value(&documents.policy.1).unwrap_or_default();
+    let both = [
+        (Kind::Node, &documents.node_exception, &documents.node_overridden, node),
+        (Kind::RoutingPolicy, &documents.policy_exception, &documents.policy_overridden, policy),
+    ];
+    both.into_iter().filter_map(|(kind, exception, overridden, spec)| {
+        let exception = exception.as_ref()?;
+        let fields = overridden.iter().map(|(field, document)| OverriddenField {
+            field: field.clone(),
+            value: value_at(Some(&spec), field),
+            document: document.clone(),
+        });
+        Some(OverrideView {
+            object: kind.folder().to_owned(),
+            reason: exception.reason.clone(),
+            expires_at: exception.expires_at,
+            paused: false,
+            fields: fields.collect(),
+        })
+    })
+}
+
+fn view<T>(kind: Kind, name: &ObjectName, entry: &Entry<T>) -> Option<OverrideView> {
+    let fields = entry.overridden.iter().map(|(field, document)| OverriddenField {
+        field: field.clone(),
+        value: value_at(entry.spec.as_ref(), field),
+        document: document.clone(),
+    });
+    Some(OverrideView {
+        object: format!("{}/{name}", kind.folder()),
+        reason: entry.reason.clone()?,
+        expires_at: entry.expires_at,
+        paused: entry.paused.is_some(),
+        fields: fields.collect(),
+    })
+}
+
+/// The value at `spec.tunnel.mtu`.
+fn value_at(spec: Option<&Value>, field: &str) -> Value {
+    let path = field.strip_prefix("spec.").unwrap_or(field);
+    let pointer = format!("/{}", path.replace('.', "/"));
+    spec.and_then(|spec| spec.pointer(&pointer)).cloned().unwrap_or_default()
+}
+
+/// A value as a gauge has it. Texts have none: they would have to be labels, and a label that anybody may
+/// choose the text of grows a series for each.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(on) => Some(f64::from(u8::from(*on))),
+        value => value.as_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_numbers_and_switches_are_gauges() {
+        assert_eq!(number(&json!(1380)), Some(1380.0));
+        assert_eq!(number(&json!(true)), Some(1.0));
+        for text in [json!("1380"), json!(null), json!(["a"])] {
+            assert_eq!(number(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let spec = json!({"tunnel": {"mtu": 1380}});
+        assert_eq!(value_at(Some(&spec), "spec.tunnel.mtu"), json!(1380));
+        assert_eq!(value_at(Some(&spec), "spec.tunnel.endpoint"), Value::Null);
+    }
+}

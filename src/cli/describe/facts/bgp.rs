@@ -1,0 +1,95 @@
+//! What BIRD says.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Neighbour, Wanted, condition, since};
+use crate::bird::{BgpState, Protocol, ProtocolState};
+use crate::cli::describe::why::{Bird, Session};
+use crate::cli::objects::Object;
+use crate::cli::offline::Offline;
+use crate::controller::Key;
+use crate::document::{ConditionType, Kind, StatusBody};
+use crate::plan::Action;
+
+pub(super) fn bird(
+    offline: &Offline,
+    object: &Object<'_>,
+    wanted: &Wanted<'_>,
+    status: Option<&StatusBody>,
+) -> Option<Bird> {
+    if object.kind == Kind::MeshPeer {
+        return None;
+    }
+    let state = &offline.bird;
+    let find = |name: &String| state.protocols.iter().find(|protocol| protocol.name == *name);
+    let sessions = wanted.protocols.iter().map(|neighbour| match find(&neighbour.protocol) {
+        Some(protocol) => session(protocol, neighbour),
+        None => Session { protocol: neighbour.protocol.clone(), ..Session::default() },
+    });
+    let base = offline.plan(&Key::Router);
+    let of_base = |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    let router = offline.world.router.as_ref().ok();
+    let our_asn = router.map(|router| router.asn.get());
+    let their_asn = object.spec.and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
+    Some(Bird {
+        running: state.is_running(),
+        refused: condition(status, ConditionType::BirdConfigured, "Refused"),
+        trouble: condition(status, ConditionType::BirdConfigured, "Failed"),
+        loaded: state.loaded,
+        base_current: base.is_ok_and(|plan| !plan.steps.iter().any(|step| of_base(&step.action))),
+        our_asn,
+        their_asn: their_asn.or(our_asn),
+        sessions: sessions.collect(),
+    })
+}
+
+fn session(protocol: &Protocol, wanted: &Neighbour) -> Session {
+    let bgp = protocol.bgp.as_ref();
+    let has = bgp.and_then(|bgp| bgp.neighbor_address.clone());
+    Session {
+        protocol: protocol.name.clone(),
+        state: bgp.map(|bgp| state_word(&bgp.state)),
+        age: protocol.since.map(since),
+        established: protocol.is_established(),
+        off: protocol.state == ProtocolState::Down,
+        last_error: bgp.and_then(|bgp| bgp.last_error.clone()),
+        message: protocol.message.clone(),
+        neighbour: wanted.address,
+        has: has.filter(|has| wanted.address.is_some_and(|wanted| is_another(has, wanted))),
+        source: wanted.source,
+        answers: None,
+        others: BTreeSet::new(),
+        limits: limits(protocol),
+    }
+}
+
+/// A state of BGP in BIRD's own word.
+pub(in crate::cli::describe) fn state_word(state: &BgpState) -> String {
+    match state {
+        BgpState::Other(word) => word.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// Whether BIRD's neighbour is another than the one that is wanted.
+fn is_another(has: &str, wanted: IpAddr) -> bool {
+    let bare = has.split('%').next().unwrap_or_default();
+    bare.parse::<IpAddr>().is_ok_and(|bare| bare != wanted)
+}
+
+fn limits(protocol: &Protocol) -> Vec<String> {
+    let named = protocol.channels.iter().flat_map(|channel| {
+        let all = [
+            ("import", &channel.import_limit),
+            ("receive", &channel.receive_limit),
+            ("export", &channel.export_limit),
+        ];
+        all.into_iter().filter_map(move |(word, limit)| {
+            let limit = limit.as_ref().filter(|limit| limit.hit)?;
+            let action = limit.action.as_ref().map(|action| format!(" ({action})")).unwrap_or_default();
+            Some(format!("{} {word} limit of {}{action}", channel.name, limit.limit))
+        })
+    });
+    named.collect()
+}

@@ -1,0 +1,181 @@
+//! What is observed about an object, gathered for the chain of causes; a file for each of its rooms.
+
+mod bgp;
+mod documents;
+mod tunnel;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::reach;
+use super::why::{self, Facts, Link, Tunnel};
+use crate::cli::objects::Object;
+use crate::cli::offline::Offline;
+use crate::controller::world::Intent;
+use crate::document::{ConditionStatus, ConditionType, Kind, StatusBody};
+use crate::model::{Endpoint, InterfaceName, PublicKey, TunnelType};
+use crate::plan::kernel_view::{self, WireGuardPeer};
+
+pub(super) use bgp::state_word;
+
+/// What is wanted of an object, as far as it can be looked for.
+#[derive(Default)]
+pub(super) struct Wanted<'a> {
+    interface: Option<InterfaceName>,
+    pub(super) peer: Option<PublicKey>,
+    endpoint: Option<&'a Endpoint>,
+    /// Whether there is no link without the endpoint's address, as of GRE.
+    needs_address: bool,
+    /// The BGP sessions.
+    pub(super) protocols: Vec<Neighbour>,
+}
+
+/// One BGP session that is wanted.
+pub(super) struct Neighbour {
+    pub(super) protocol: String,
+    /// Not known of one that is in force and not wanted.
+    address: Option<IpAddr>,
+    source: Option<IpAddr>,
+}
+
+/// What is wanted of an object.
+pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
+    let world = &offline.world;
+    match object.kind {
+        Kind::BgpSession => match world.sessions.get(object.name).map(|entry| &entry.intent) {
+            Some(Intent::Present(session, _)) => Wanted {
+                interface: Some(session.tunnel.interface.clone()),
+                peer: session.tunnel.peer,
+                endpoint: session.tunnel.endpoint.as_ref(),
+                needs_address: session.tunnel.kind != TunnelType::Wireguard,
+                protocols: session.neighbours.iter().map(neighbour).collect(),
+            },
+            _ => as_it_is(offline, object),
+        },
+        Kind::MeshPeer => match world.mesh.get(object.name).map(|entry| &entry.intent) {
+            Some(Intent::Present(tunnel, _)) => Wanted {
+                interface: Some(tunnel.interface.clone()),
+                peer: Some(tunnel.peer),
+                endpoint: tunnel.endpoint.as_ref(),
+                ..Wanted::default()
+            },
+            _ => as_it_is(offline, object),
+        },
+        _ => match world.ibgp.get(object.name).map(|entry| &entry.intent) {
+            Some(Intent::Present(peer, _)) => {
+                let (protocol, address) = (peer.protocol.clone(), Some(peer.address));
+                Wanted { protocols: vec![Neighbour { protocol, address, source: None }], ..Wanted::default() }
+            }
+            _ => as_it_is(offline, object),
+        },
+    }
+}
+
+fn neighbour(of: &crate::effective::Neighbour) -> Neighbour {
+    Neighbour { protocol: of.protocol.clone(), address: Some(of.address), source: Some(of.source) }
+}
+
+/// Of an object that stays as it is: what is in force for it, and else what its specification says.
+fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
+    let applied = offline.applied(object.kind, object.name).map(|applied| &applied.applied);
+    let spec = applied.and_then(|applied| applied.spec.as_ref()).or(object.spec);
+    let text = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer)?.as_str());
+    let interface = text("/tunnel/interface").or_else(|| text("/interface"));
+    let peer = text("/tunnel/publicKey").or_else(|| text("/publicKey"));
+    let protocols = applied.iter().flat_map(|applied| &applied.protocols);
+    let in_force = |protocol: &String| Neighbour { protocol: protocol.clone(), address: None, source: None };
+    Wanted {
+        interface: interface.and_then(|name| name.parse().ok()),
+        peer: peer.and_then(|key| key.parse().ok()),
+        protocols: protocols.map(in_force).collect(),
+        ..Wanted::default()
+    }
+}
+
+/// The link that carries the object's mark.
+pub(super) fn link<'a>(
+    offline: &'a Offline,
+    object: &'a Object<'_>,
+) -> Option<(&'a InterfaceName, &'a kernel_view::Link)> {
+    offline.kernel.owned_by(object.uid).next()
+}
+
+/// The peer on it.
+pub(super) fn peer<'a>(link: &'a kernel_view::Link, wanted: &Wanted<'_>) -> Option<&'a WireGuardPeer> {
+    link.wireguard.as_ref()?.peers.get(&wanted.peer?)
+}
+
+/// Everything for the chain.
+pub(super) async fn gather(
+    offline: &Offline,
+    object: &Object<'_>,
+    wanted: &Wanted<'_>,
+    status: Option<&StatusBody>,
+    agent_runs: bool,
+) -> Facts {
+    let documents = documents::documents(offline, object, status, agent_runs);
+    let drift = tunnel::drift(offline, object);
+    // What the daemon failed at is over when there is nothing left to do.
+    let failed = condition(status, ConditionType::TunnelConfigured, "Failed").filter(|_| !drift.is_empty());
+    let tunnel = Tunnel {
+        needs_address: wanted.needs_address,
+        unresolved: wanted.endpoint.and_then(|endpoint| tunnel::unresolved(offline, endpoint)),
+        failed,
+        link: tunnel::link_facts(offline, object, wanted),
+        drift,
+        agent_runs,
+        name: object.path(),
+    };
+    let mut facts = Facts { documents, tunnel, bird: bgp::bird(offline, object, wanted, status) };
+    if !why::is_up(&facts) && facts.documents.off.is_none() {
+        ask_the_network(offline, object, wanted, &mut facts).await;
+    }
+    facts
+}
+
+/// The message of a condition that fails for this reason, as the daemon noted it.
+fn condition(status: Option<&StatusBody>, about: ConditionType, reason: &str) -> Option<String> {
+    let mut conditions = status?.conditions.iter();
+    let found = conditions.find(|condition| {
+        condition.condition_type == about
+            && condition.status == ConditionStatus::False
+            && condition.reason == reason
+    });
+    found.map(|condition| condition.message.clone())
+}
+
+fn since(second: i64) -> i64 {
+    (Timestamp::now().as_second() - second).max(0)
+}
+
+/// What only the network can tell, of a session that is not up: whether the endpoint's port is open, and, in
+/// a tunnel that works, who is there.
+async fn ask_the_network(offline: &Offline, object: &Object<'_>, wanted: &Wanted<'_>, facts: &mut Facts) {
+    let Some((name, link)) = link(offline, object).filter(|(_, link)| link.up) else { return };
+    let endpoint = peer(link, wanted).and_then(|peer| peer.endpoint);
+    let has_handshakes = link.wireguard.is_some();
+    if let (Some(Link::Up(_, Some(peer))), Some(endpoint)) = (&mut facts.tunnel.link, endpoint)
+        && !peer.is_fresh()
+    {
+        peer.answer = reach::datagram(endpoint).await;
+    }
+    if has_handshakes && facts.tunnel.fresh().is_none() {
+        return;
+    }
+    let ours: BTreeSet<IpAddr> = link.addresses.iter().map(|address| address.local.addr()).collect();
+    let sessions = facts.bird.iter_mut().flat_map(|bird| &mut bird.sessions);
+    for session in sessions.filter(|session| !session.established) {
+        let Some(address) = session.neighbour else { continue };
+        let others = async {
+            match address {
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => reach::everybody(name, link.index).await,
+                _ => BTreeSet::new(),
+            }
+        };
+        let (answers, others) = tokio::join!(reach::echo(address, name), others);
+        session.answers = answers;
+        session.others = others.difference(&ours).copied().collect();
+    }
+}

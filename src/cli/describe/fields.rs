@@ -1,0 +1,65 @@
+//! Each field of an object, with where its value comes from.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::documents::Loaded;
+use crate::cli::objects::Object;
+use crate::effective::{Origin, leaves};
+
+/// One field and where it comes from.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Field {
+    /// The field, as `spec.tunnel.mtu`.
+    pub(super) field: String,
+    /// Its value here; `null` where an override takes the field away.
+    pub(super) value: Value,
+    /// Where that comes from.
+    pub(super) origin: Origin,
+    /// What the document says, where an override says otherwise; `null` where it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) document: Option<Value>,
+}
+
+/// The leaves of a document, all of one origin.
+pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
+    let field = |(path, value): (String, &Value)| Field {
+        field: format!("spec.{path}"),
+        value: value.clone(),
+        origin,
+        document: None,
+    };
+    leaves(spec).into_iter().map(field).collect()
+}
+
+/// The effective specification's leaves, each with its origin, and those that an override takes away.
+pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<Field> {
+    let said = document.and_then(|loaded| loaded.as_ref().ok()).map(|(_, spec)| spec);
+    let said_leaves = said.map(leaves).unwrap_or_default();
+    let theirs = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
+    let Some(spec) = object.spec.or(said) else { return Vec::new() };
+    let field = |(path, value): (String, &Value)| {
+        let field = format!("spec.{path}");
+        let before = object.overridden.get(&field).cloned();
+        let origin = match &before {
+            Some(_) => Origin::Override,
+            None if said_leaves.contains_key(&path) => theirs,
+            None => Origin::Default,
+        };
+        Field { field, value: value.clone(), origin, document: before }
+    };
+    let mut fields: Vec<Field> = leaves(spec).into_iter().map(field).collect();
+    let gone = object.overridden.iter().filter(|(name, _)| !fields.iter().any(|field| field.field == **name));
+    let gone: Vec<Field> = gone
+        .map(|(name, before)| Field {
+            field: name.clone(),
+            value: Value::Null,
+            origin: Origin::Override,
+            document: Some(before.clone()),
+        })
+        .collect();
+    fields.extend(gone);
+    fields.sort_by(|a, b| a.field.cmp(&b.field));
+    fields
+}

@@ -1,0 +1,88 @@
+//! What the network says at this moment. A handful of packets, sent only for a session that is not up; they
+//! change nothing at either end.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use surge_ping::{AsyncSocket, Config, ICMP};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::why::Answer;
+use crate::model::InterfaceName;
+use crate::probe::{IcmpPing, Ping, ProbeSettings, Target};
+
+/// How long an answer may take.
+const WAIT: Duration = Duration::from_millis(700);
+/// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links take part in it though they have no
+/// multicast flag, which is also how Babel works over them.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+/// Sends an endpoint an empty datagram, which no WireGuard answers. Errors that come back by ICMP are told to
+/// a connected socket (udp(7)); silence means nothing.
+pub(super) async fn datagram(endpoint: SocketAddr) -> Option<Answer> {
+    let any: IpAddr = match endpoint {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await.ok()?;
+    if let Err(error) = socket.connect(endpoint).await {
+        return judged(&error);
+    }
+    // One may be lost, and routers limit how many errors they send.
+    for _ in 0..2 {
+        if let Err(error) = socket.send(&[]).await {
+            return judged(&error);
+        }
+        if let Ok(Err(error)) = timeout(WAIT, socket.recv(&mut [0; 1])).await {
+            return judged(&error);
+        }
+    }
+    None
+}
+
+fn judged(error: &std::io::Error) -> Option<Answer> {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Some(Answer::Closed),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            Some(Answer::Unreachable(error.to_string()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an address answers an echo. `None`: none could be sent.
+pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<bool> {
+    let target = Target { address, interface: Some(interface.clone()) };
+    let settings = ProbeSettings { count: 2, timeout: WAIT, ..ProbeSettings::default() };
+    let answers = IcmpPing.ping(&target, &settings).await.ok()?;
+    Some(answers.iter().any(Option::is_some))
+}
+
+/// Who answers an echo to all nodes of a link; ourselves among them.
+pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet<IpAddr> {
+    let mut found = BTreeSet::new();
+    let config = Config::builder().kind(ICMP::V6).interface(interface.as_str()).build();
+    let Ok(socket) = AsyncSocket::new(&config) else { return found };
+    // The kernel writes the checksum (RFC 3542, section 3.1), and on a datagram socket the identifier too, so
+    // that the answers are known by what the echo carries.
+    let cookie: [u8; 16] = rand::random();
+    let mut request = [[ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 1].as_slice(), &cookie].concat();
+    let everybody = SocketAddrV6::new(ALL_NODES, 0, 0, index).into();
+    if socket.send_to(&mut request, &everybody).await.is_err() {
+        return found;
+    }
+    let end = Instant::now() + WAIT;
+    let mut answer = [0; 256];
+    while let Ok(Ok((length, from))) = timeout_at(end, socket.recv_from(&mut answer)).await {
+        let answer = answer.get(..length).unwrap_or_default();
+        if answer.first() == Some(&ECHO_REPLY) && answer.get(8..) == Some(&cookie[..]) {
+            found.insert(from.ip());
+        }
+    }
+    found
+}

@@ -300,6 +300,22 @@ fn the_sample_is_planned_and_rendered() {
 }
 
 #[test]
+fn what_the_agent_failed_at_is_not_blamed_on_the_document() {
+    let router = Router::new();
+    let status = |accepted: &str| {
+        let text = format!(
+            "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: wg_new}}\nstatus:\n  phase: Error\n  \
+             lastError: a reason\n  conditions:\n  - {{type: Accepted, status: \"{accepted}\", reason: x, \
+             lastTransitionTime: 2026-11-23T18:02:11Z}}\n"
+        );
+        fs::write(router.state("status/sessions/wg_new.yaml"), text).unwrap();
+        router.call(&["describe", "wg_new", "-o", "json"]).json()
+    };
+    assert_eq!(reasons(&status("False")), ["DocumentInvalid"]);
+    assert_eq!(reasons(&status("True")), ["NotConfigured"]);
+}
+
+#[test]
 fn a_document_of_another_version_is_told_as_such() {
     let router = Router::new();
     let file = router.state("policy.yaml");
@@ -308,6 +324,8 @@ fn a_document_of_another_version_is_told_as_such() {
     let told = format!("{}:2:1: apiVersion: this agent reads moenet.work/v1, not", file.display());
     router.call(&["validate"]).says(1, &told);
     router.call(&["describe", "policy"]).says(0, &told);
+    let policy = router.call(&["describe", "policy", "-o", "json"]).json();
+    assert_eq!((&policy["why"][0]["reason"], &policy["phase"]), (&"DocumentInvalid".into(), &Value::Null));
     assert_eq!(fs::read_to_string(&file).unwrap(), text, "the file was touched");
 }
 

@@ -18,7 +18,7 @@ use super::objects::{self, Object};
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
 use crate::config::Config;
-use crate::document::{Condition, Kind, Phase, StatusBody, TunnelStatus};
+use crate::document::{Condition, ConditionStatus, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
 use crate::history::History;
 use crate::model::ObjectName;
@@ -160,8 +160,11 @@ fn single(offline: &Offline, kind: Kind, agent_runs: bool) -> anyhow::Result<Des
     let name = Place::single(Area::Documents, kind).name;
     let loaded = documents::all(&offline.snapshot).remove(&(kind, name.clone()));
     let loaded = loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))?;
-    let status = status(offline, kind, &name).unwrap_or_default();
-    let described = of_status(kind.folder().to_owned(), status, agent_runs);
+    let object = kind.folder().to_owned();
+    let described = match status(offline, kind, &name) {
+        Some(status) => of_status(object, status, agent_runs),
+        None => Described { object, agent_running: agent_runs, ..Described::default() },
+    };
     let (metadata, spec) = match loaded {
         Ok(document) => document,
         Err(error) => return Ok(Described { why: vec![Cause::invalid(&error.to_string())], ..described }),
@@ -178,13 +181,19 @@ fn single(offline: &Offline, kind: Kind, agent_runs: bool) -> anyhow::Result<Des
 
 /// What the daemon noted.
 fn of_status(object: String, status: StatusBody, agent_running: bool) -> Described {
+    let refused =
+        |c: &Condition| c.condition_type == ConditionType::Accepted && c.status == ConditionStatus::False;
+    let cause = match status.conditions.iter().any(refused) {
+        true => Cause::invalid,
+        false => Cause::not_configured,
+    };
     Described {
         object,
         agent_running,
         phase: Some(status.phase),
         conditions: status.conditions,
         last_steps: status.last_steps,
-        why: status.last_error.iter().map(|error| Cause::invalid(error)).collect(),
+        why: status.last_error.iter().map(|error| cause(error)).collect(),
         ..Described::default()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Neighbour, Wanted, condition, since};
-use crate::bird::{BgpState, Protocol, ProtocolState};
+use crate::bird::{BgpState, Channel, Protocol, ProtocolState};
 use crate::cli::describe::why::{Bird, Session};
 use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
@@ -60,7 +60,7 @@ fn session(protocol: &Protocol, wanted: &Neighbour) -> Session {
         source: wanted.source,
         answers: None,
         others: BTreeSet::new(),
-        limits: limits(protocol),
+        limits: limits(&protocol.channels),
     }
 }
 
@@ -78,18 +78,43 @@ fn is_another(has: &str, wanted: IpAddr) -> bool {
     bare.parse::<IpAddr>().is_ok_and(|bare| bare != wanted)
 }
 
-fn limits(protocol: &Protocol) -> Vec<String> {
-    let named = protocol.channels.iter().flat_map(|channel| {
+/// Limits that are hit now. BIRD 3 keeps the mark of one that was raised since (seen on 3.1.8), so that the
+/// count of routes decides where it tells; of a receive limit it does not, since refused routes are not in it.
+fn limits(channels: &[Channel]) -> Vec<String> {
+    let named = channels.iter().flat_map(|channel| {
         let all = [
-            ("import", &channel.import_limit),
-            ("receive", &channel.receive_limit),
-            ("export", &channel.export_limit),
+            ("import", &channel.import_limit, channel.routes.map(|routes| routes.imported)),
+            ("receive", &channel.receive_limit, None),
+            ("export", &channel.export_limit, channel.routes.map(|routes| routes.exported)),
         ];
-        all.into_iter().filter_map(move |(word, limit)| {
+        all.into_iter().filter_map(move |(word, limit, count)| {
             let limit = limit.as_ref().filter(|limit| limit.hit)?;
+            if count.is_some_and(|count| count < limit.limit) {
+                return None;
+            }
             let action = limit.action.as_ref().map(|action| format!(" ({action})")).unwrap_or_default();
             Some(format!("{} {word} limit of {}{action}", channel.name, limit.limit))
         })
     });
     named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bird::{Limit, Routes};
+
+    #[test]
+    fn a_mark_that_outlives_its_limit_is_no_limit_that_is_hit() {
+        let told = |imported, limit| {
+            let routes = Some(Routes { imported, ..Routes::default() });
+            let limit = Some(Limit { limit, hit: true, action: Some("block".into()) });
+            limits(&[Channel { name: "ipv4".into(), routes, import_limit: limit, ..Channel::default() }])
+        };
+        assert_eq!(told(1, 1), ["ipv4 import limit of 1 (block)"]);
+        assert_eq!(told(2, 10000), Vec::<String>::new());
+        let limit = Some(Limit { limit: 5, hit: true, action: Some("disable".into()) });
+        let closed = Channel { name: "ipv6".into(), import_limit: limit, ..Channel::default() };
+        assert_eq!(limits(&[closed]), ["ipv6 import limit of 5 (disable)"]);
+    }
 }

@@ -50,6 +50,11 @@ impl Cause {
         Self::new(Reason::DocumentInvalid, why)
     }
 
+    /// What the daemon failed at, of which nothing else is known.
+    pub(super) fn not_configured(why: &str) -> Self {
+        Self::new(Reason::NotConfigured, why)
+    }
+
     fn action(self, action: impl Into<String>) -> Self {
         Self { action: Some(action.into()), ..self }
     }

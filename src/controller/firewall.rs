@@ -22,11 +22,27 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Brings our table in line with the tunnels, and remembers how that went.
 pub struct FirewallKeeper {
     firewall: Arc<dyn Firewall>,
-    /// When the last pass began to look; held while one runs.
-    pass: tokio::sync::Mutex<Option<Instant>>,
+    /// The last pass; held while one runs.
+    pass: tokio::sync::Mutex<Option<Pass>>,
     /// The firewall is disabled and there was nothing of ours: nobody needs to look again.
     nothing_there: AtomicBool,
     state: Mutex<FirewallState>,
+}
+
+/// When a pass was, and whether it failed.
+struct Pass {
+    /// When it began to look.
+    begun: Instant,
+    /// When it failed.
+    failed: Option<Instant>,
+}
+
+impl Pass {
+    /// Whether it is answer enough for somebody who asked at this time: it began to look since, or it failed
+    /// while they waited. A program that hangs would hang for each of them.
+    fn answers(&self, asked: Instant) -> bool {
+        self.begun >= asked || self.failed.is_some_and(|failed| failed >= asked)
+    }
 }
 
 /// What the last pass found and did.
@@ -60,10 +76,13 @@ impl FirewallKeeper {
     /// Reads the firewall. Nothing is written.
     ///
     /// # Errors
-    /// When it cannot be read; no `nft` and no wish for it is no error.
+    /// When it cannot be read. Where it is not wanted, a machine without `nft`, or where it is refused us, is
+    /// no error: then there is nothing of ours either.
     pub async fn look(&self, wanted: bool) -> Result<FirewallView, FirewallError> {
         match self.firewall.observe().await {
-            Err(FirewallError::Missing { .. }) if !wanted => Ok(FirewallView::default()),
+            Err(FirewallError::Missing { .. } | FirewallError::Refused { .. }) if !wanted => {
+                Ok(FirewallView::default())
+            }
             view => view,
         }
     }
@@ -89,22 +108,22 @@ pub(super) async fn after_links(ctx: &Context, steps: &[&Step]) {
 /// Makes one pass, unless one has begun to look since `not_before`. Returns what went wrong.
 pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String> {
     let keeper = &ctx.firewall;
-    let mut begun = keeper.pass.lock().await;
+    let mut last = keeper.pass.lock().await;
     let wanted = ctx.world().firewall;
     let settled = !wanted && keeper.nothing_there.load(Ordering::Relaxed);
-    if settled || begun.is_some_and(|begun| begun >= not_before) {
+    if settled || last.as_ref().is_some_and(|pass| pass.answers(not_before)) {
         return keeper.state().error;
     }
     if wanted {
         tokio::time::sleep(GATHER).await;
     }
     let now = Instant::now();
-    *begun = Some(now);
     let before = keeper.state();
     let state = match pass(ctx, wanted, now).await {
         Ok(state) => state,
         Err(error) => FirewallState { error: Some(error), ..before.clone() },
     };
+    *last = Some(Pass { begun: now, failed: state.error.as_ref().map(|_| Instant::now()) });
     keeper.nothing_there.store(!wanted && state.error.is_none(), Ordering::Relaxed);
     if let Some(error) = state.error.as_ref().filter(|error| before.error.as_ref() != Some(error)) {
         warn!(object = %Key::Firewall, %error, "failed; routing goes on without it");
@@ -136,4 +155,19 @@ async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
     info!(object = %Key::Firewall, step = %step.action, because = %step.because, "applied");
     ctx.taken.note(&Key::Firewall, step);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_answers_all_who_waited_through_it_and_a_success_only_those_who_came_before() {
+        let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let times: Vec<_> = (0..4).map(at).collect();
+        let done = Pass { begun: times[1], failed: None };
+        assert!(done.answers(times[0]) && done.answers(times[1]) && !done.answers(times[2]));
+        let failed = Pass { begun: times[1], failed: Some(times[2]) };
+        assert!(failed.answers(times[0]) && failed.answers(times[2]) && !failed.answers(times[3]));
+    }
 }

@@ -107,7 +107,7 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
         contains(&log, step).and_then(|()| contains(&log, "+    - 21002"))
     });
 
-    world.wait_polls("sessions", 12);
+    world.wait_polls("sessions", 5);
     assert_eq!(ours(&world).unwrap(), table, "written although nothing changed");
     assert_eq!(writes(&world), "moenet_agent_firewall_writes_total 1");
 
@@ -179,6 +179,19 @@ fn without_nft_the_sessions_come_up_and_the_condition_says_what_to_install() {
     world.wait_established();
     world.wait_reported(&uuid(1), 1, "");
     wait_condition(&world, "Debian package `nftables`");
+}
+
+#[test]
+fn an_nft_that_hangs_holds_up_no_session() {
+    let mut world = World::new(2);
+    enable(&world, true);
+    world.router.inside.shell(
+        "printf '#!/bin/sh\nexec sleep 600\n' > /run/wireguard/nft && chmod +x /run/wireguard/nft \
+         && mount --bind /run/wireguard/nft /usr/sbin/nft",
+    );
+    world.router.start_agent();
+    world.wait_established();
+    wait_condition(&world, "nft did not end within");
 }
 
 #[test]

@@ -101,9 +101,32 @@ pub(super) async fn record_documents(
 pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
     for place in places {
-        let owner = std::fs::metadata(parts.context.store.path(place)).map(|file| file.uid()).unwrap_or(0);
+        let owner =
+            std::fs::symlink_metadata(parts.context.store.path(place)).map(|file| file.uid()).unwrap_or(0);
         let subject = format!("Edit {}", place.relative().display());
         record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![place.clone()]).await;
+    }
+}
+
+/// Records what people changed when nobody knows where: more at once than there are hints for, or lost
+/// events. What is there is compared with the history.
+pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
+    let _synced = parts.syncing.lock().await;
+    let subject = "Edit several documents";
+    let author = lately(parts, places);
+    record_documents(parts, author, subject, Vec::new(), places.iter().cloned().collect()).await;
+}
+
+/// Whoever owns the files that changed in the last minute, when that is one.
+fn lately(parts: &Parts, places: &BTreeSet<Place>) -> Author {
+    let found =
+        places.iter().filter_map(|place| std::fs::symlink_metadata(parts.context.store.path(place)).ok());
+    let young = |file: &std::fs::Metadata| file.modified().ok()?.elapsed().ok();
+    let young = found.filter(|file| young(file).is_some_and(|age| age < Duration::from_secs(60)));
+    let owners: BTreeSet<u32> = young.map(|file| file.uid()).collect();
+    match owners.iter().next() {
+        Some(owner) if owners.len() == 1 => Author::operator(*owner),
+        _ => Author::Operator { name: "unknown".to_owned() },
     }
 }
 

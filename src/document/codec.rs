@@ -252,10 +252,13 @@ spec:
         assert_eq!(at(&["spec", "tunnel", "mtu"]), Some((15, 10)));
         assert_eq!(at(&["kind"]), Some((2, 7)));
         assert_eq!(at(&["spec", "tunnel"]), Some((12, 5)));
-        assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 5)));
+        assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 7)));
         assert_eq!((at(&["spec", "mtu"]), at(&["spec", "asn", "x"])), (None, None));
         assert_eq!(locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]), Some((1, 18)));
-        assert_eq!((locate("a: ~", &["a"]), locate("", &["a"]), locate("- a", &["a"])), (Some((1, 4)), None, None));
+        assert_eq!(
+            (locate("a: ~", &["a"]), locate("", &["a"]), locate("- a", &["a"])),
+            (Some((1, 4)), None, None)
+        );
     }
 
     #[test]

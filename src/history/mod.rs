@@ -25,6 +25,7 @@ pub use error::HistoryError;
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
 
+use crate::store::state_directory;
 use git::Git;
 
 /// The branch that holds the history, whatever an operator has checked out.
@@ -56,6 +57,8 @@ const GITIGNORE: &str = "\
 #[derive(Debug)]
 pub struct History {
     dir: PathBuf,
+    /// What the directory was known by when this was made: nothing is written into another one.
+    directory: Option<String>,
     git: Git,
     /// One commit at a time.
     turn: Mutex<()>,
@@ -71,7 +74,7 @@ impl History {
     /// As [`History::new`], with another `git` and deadline.
     pub fn with_program(dir: &Path, program: impl Into<PathBuf>, deadline: Duration) -> Self {
         let git = Git::new(dir, program.into(), deadline);
-        Self { dir: dir.to_owned(), git, turn: Mutex::new(()) }
+        Self { dir: dir.to_owned(), directory: state_directory(dir), git, turn: Mutex::new(()) }
     }
 
     /// Begins the repository if there is none, and sets a broken one aside.

@@ -13,6 +13,7 @@ mod error;
 mod identity;
 mod inplace;
 mod list;
+mod patience;
 mod place;
 mod read;
 mod secrets;
@@ -26,6 +27,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::model::ObjectName;
 
@@ -41,6 +43,7 @@ pub use write::{Absorbed, Written};
 
 use identity::{Held, Marker};
 use list::{Caches, SYNCED};
+use patience::Patience;
 use place::{PLACED, folder};
 use trouble::Attempts;
 
@@ -60,6 +63,7 @@ pub struct Store {
     caches: Mutex<Caches>,
     writes: AtomicU64,
     attempts: Attempts,
+    patience: Patience,
     /// Where the schemas are, for the first line of what the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -87,6 +91,7 @@ impl Store {
             caches: Mutex::default(),
             writes: AtomicU64::new(0),
             attempts: Attempts::default(),
+            patience: Patience::default(),
             schemas: None,
         };
         store.sweep();
@@ -101,8 +106,8 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        let (caches, writes, attempts) = Default::default();
-        Ok(Self { dir, held: None, caches, writes, attempts, schemas: None })
+        let (caches, writes, attempts, patience) = Default::default();
+        Ok(Self { dir, held: None, caches, writes, attempts, patience, schemas: None })
     }
 
     /// Lets the documents that the agent writes name their schema, so that editors complete and check
@@ -110,6 +115,18 @@ impl Store {
     #[must_use]
     pub fn with_schemas(self, schemas: PathBuf) -> Self {
         Self { schemas: Some(schemas), ..self }
+    }
+
+    /// Lets changes wait until nothing has happened to a file for this time, and until whoever writes it has
+    /// closed it; see [`Snapshot::settled`]. Without it every change is believed at once.
+    #[must_use]
+    pub fn with_patience(self, quiet: Duration) -> Self {
+        Self { patience: Patience::new(quiet), ..self }
+    }
+
+    /// Watches this directory; see [`watch`]. What is open for writing is known to the listings from then on.
+    pub fn watch(&self) -> tokio::sync::mpsc::Receiver<Hint> {
+        Watch::default().start_with(&self.dir, self.patience.writers.clone())
     }
 
     /// The state directory, without symbolic links.
@@ -129,7 +146,8 @@ impl Store {
 
     /// The removals that a human let pass (`moenet-agent approve`): one name a line in `approved`.
     pub fn approved(&self) -> BTreeSet<ObjectName> {
-        let text = fs::read_to_string(self.dir.join(APPROVED)).unwrap_or_default();
+        let read = read::text(&self.dir.join(APPROVED)).ok().flatten();
+        let text = read.map(|read| read.text).unwrap_or_default();
         text.lines().filter_map(|line| line.trim().parse().ok()).collect()
     }
 
@@ -180,7 +198,7 @@ impl Store {
                 Marker::read(&self.dir)
             }
         };
-        let mut snapshot = caches.load(&self.dir, marker.is_none());
+        let mut snapshot = caches.load(&self.dir, marker.is_none(), &self.patience);
         snapshot.complete &= !marker.is_some_and(|marker| marker.unproven);
         self.note_missing_folder();
         Ok(snapshot)
@@ -229,6 +247,11 @@ impl Store {
         }
         atomic::sweep(&self.dir);
     }
+}
+
+/// What a state directory is known by; `None`: none is there.
+pub(crate) fn state_directory(dir: &Path) -> Option<String> {
+    Marker::read(dir).map(|marker| marker.id)
 }
 
 /// A panic of another thread leaves nothing half-changed that matters: caches are checked against files.

@@ -104,7 +104,10 @@ pub(crate) fn layered<S: Spec>(
         None => {}
         Some(Err(error)) => layers.fall_back(error.to_string(), applied),
         Some(Ok(stored)) => {
-            layers.uid = stored.document.uid();
+            // An operator who takes a session over leaves out its uid; the mark that its tunnel carries stays.
+            if stored.document.metadata.uid.is_some() || applied.is_none() {
+                layers.uid = stored.document.uid();
+            }
             layers.generation = stored.document.metadata.generation;
             layers.operator_owned = stored.document.metadata.uid.is_none();
             layers.sources.push(Source::of(stored, &["spec"]));
@@ -151,7 +154,8 @@ impl<S: Spec> Layered<S> {
         let mut patch = exception.set.clone();
         let enabled = patch.get("adminState").is_some_and(|state| state == "Enabled");
         if patch.get("adminState").is_some_and(|state| state == "Absent") {
-            let reason = "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
+            let reason =
+                "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
             return Err(FieldError::new("spec.adminState", reason));
         }
         // What the Control Plane wants removed is removed, also when an override has taken it down already.

@@ -21,11 +21,8 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let snapshot = inputs.snapshot;
     let node: Layered<NodeSpec> =
         layered(&single(Kind::Node), snapshot.node.as_ref(), &beside(inputs, Kind::Node));
-    let policy: Layered<RoutingPolicySpec> = layered(
-        &single(Kind::RoutingPolicy),
-        snapshot.policy.as_ref(),
-        &beside(inputs, Kind::RoutingPolicy),
-    );
+    let policy: Layered<RoutingPolicySpec> =
+        layered(&single(Kind::RoutingPolicy), snapshot.policy.as_ref(), &beside(inputs, Kind::RoutingPolicy));
     let (node_exception, policy_exception) = (node.applied_override(), policy.applied_override());
     let refused = inputs.refused;
     let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {

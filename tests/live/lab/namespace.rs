@@ -30,6 +30,11 @@ impl Namespace {
         Self { name: name.into(), holder }
     }
 
+    /// Where the files stand as they are seen inside, mounts included.
+    pub(crate) fn root(&self) -> std::path::PathBuf {
+        format!("/proc/{}/root", self.holder.id()).into()
+    }
+
     /// A command that will run inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let proc = format!("/proc/{}/ns", self.holder.id());
@@ -142,6 +147,12 @@ impl Process {
     pub(crate) fn signal(&self, signal: &str) {
         let pid_namespace = format!("--pid={}/pid_for_children", self.enter);
         let _ = Command::new("nsenter").args([&pid_namespace, "kill", signal, &self.pid]).output();
+    }
+
+    /// Lets a stopped program go on. `nsenter` stops with it, and so has to go on too.
+    pub(crate) fn resume(&self) {
+        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).output();
+        self.signal("-CONT");
     }
 
     /// Ends the program and waits until it is gone.

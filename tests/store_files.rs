@@ -3,6 +3,7 @@
 
 mod store_support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -353,4 +354,21 @@ fn documents_name_their_schema_when_it_is_known_where_it_is() {
     let line = "# yaml-language-server: $schema=/usr/share/moenet-agent/schemas/MeshPeer.json\n";
     assert!(state.text("mesh/a.yaml").starts_with(line));
     assert!(store.load().unwrap().edits.is_empty());
+}
+
+#[test]
+fn an_override_in_a_place_of_nothing_is_named() {
+    let state = State::new();
+    let store = state.open();
+    fs::create_dir(state.root().join("overrides/session")).unwrap();
+    for file in ["wg_1.yaml", "maintenance.yaml", "node.yaml~", ".x.yaml.swp", "4913"] {
+        state.put(&format!("overrides/{file}"), "a");
+    }
+    let problems = store.load().unwrap().problems;
+    let named: BTreeSet<String> = problems
+        .iter()
+        .filter(|problem| problem.message.contains("overrides nothing"))
+        .map(|problem| problem.file.as_ref().unwrap().file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(named, ["maintenance.yaml", "session", "wg_1.yaml"].map(String::from).into());
 }

@@ -139,3 +139,34 @@ fn an_operators_own_document_is_no_edit() {
     assert_eq!(state.text("mesh/a.yaml"), own("a"));
     assert!(!store.remove_document(Kind::MeshPeer, &name("b")).unwrap());
 }
+
+#[test]
+fn a_copy_with_the_uid_left_in_is_refused_whatever_its_name_and_the_original_is_left_alone() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("b", 1400)).unwrap();
+    for copy in ["a", "c"] {
+        let text = state.text("mesh/b.yaml").replace("name: b", &format!("name: {copy}"));
+        state.put(&format!("mesh/{copy}.yaml"), text);
+    }
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.mesh[&name("b")].is_ok());
+    for copy in ["a", "c"] {
+        let error = snapshot.mesh[&name(copy)].as_ref().unwrap_err().to_string();
+        assert!(error.contains(&format!("mesh/{copy}.yaml:")) && error.contains("that of b"), "{error}");
+    }
+    assert!(snapshot.edits.is_empty());
+}
+
+#[test]
+fn a_document_that_is_put_back_does_not_stand_in_the_way_of_an_editor_that_was_faster() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
+    let edits = store.load().unwrap().edits;
+    state.put("mesh/a.yaml", synced.replace("1400", "1380"));
+    store.absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap()).unwrap();
+    assert!(state.text("mesh/a.yaml").contains("1380"));
+}

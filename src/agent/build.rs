@@ -30,6 +30,10 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from.
 pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 
+/// How long nothing has to happen to a file before its change is believed: longer than an editor needs
+/// between two steps of a save, and with all that follows well below a second.
+const QUIET: Duration = Duration::from_millis(250);
+
 /// What keeps the agent from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -107,7 +111,7 @@ impl Parts {
     /// What keeps it from starting.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let directory = config.state.directory.clone();
-        let store = blocking(move || Store::open(&directory)).await??;
+        let store = blocking(move || Store::open(&directory)).await??.with_patience(QUIET);
         let schemas = config.state.schemas.clone();
         let store = Arc::new(if schemas.is_dir() { store.with_schemas(schemas) } else { store });
         Self::with_store(config, store).await

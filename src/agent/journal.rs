@@ -151,6 +151,21 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
     }
 }
 
+/// Records what people changed when nobody knows where: more at once than there are hints for, or lost
+/// events. What is there is compared with the history.
+pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
+    let _synced = parts.syncing.lock().await;
+    let mut by_owner: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
+    for place in places {
+        if let Some(owner) = person(parts, place) {
+            by_owner.entry(owner).or_default().push(place.clone());
+        }
+    }
+    for (owner, places) in by_owner {
+        record_documents(parts, Author::operator(owner), "Edit several documents", Vec::new(), places);
+    }
+}
+
 /// Whether a text has a `uid`, which is the sync's: an edit of one is recorded as the override it becomes.
 fn is_synced(text: &[u8]) -> bool {
     let document: Option<serde_json::Value> = parse_value(&String::from_utf8_lossy(text)).ok();

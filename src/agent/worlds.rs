@@ -23,7 +23,7 @@ use crate::kernel::keys;
 use crate::model::{Endpoint, Host, ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::status::Acceptance;
-use crate::store::{APPROVED, Absorbed, Area, COMPLETE, Edit, Place, Snapshot, Store, StoreError, watch};
+use crate::store::{APPROVED, Absorbed, Area, COMPLETE, Edit, Place, Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 
 /// How often the world is made anew without a hint: BIRD may have become another version, and measured
@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_secs(30);
 
 /// The same while the state directory cannot be read or written: nothing tells when that has passed.
 const TROUBLED: Duration = Duration::from_secs(2);
+
+/// The same while a file is being written.
+const UNSETTLED: Duration = Duration::from_millis(100);
 
 /// Makes worlds from the state directory.
 pub struct WorldMaker {
@@ -250,18 +253,27 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
 /// Makes a world whenever something may have changed, until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
     *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
-    let mut watched = watch(parts.context.store.dir());
+    let mut watched = parts.context.store.watch();
+    let mut settled = true;
     let mut failing = false;
     let mut changed: BTreeSet<Place> = BTreeSet::new();
+    // Where documents and overrides are and were, for when nobody knows which of them changed.
+    let (mut known, mut anywhere) = (BTreeSet::new(), false);
     loop {
         let recovered = parts.context.disk(|store| Ok(store.has_recovered())).await.unwrap_or_default();
         match publish(&parts).await {
-            Ok(()) => {
+            Ok(listed) => {
+                settled = listed.settled;
+                known.extend(listed.places.iter().cloned());
+                if settled && std::mem::take(&mut anywhere) {
+                    journal::edits_anywhere(&parts, &known).await;
+                    known = listed.places;
+                }
                 if recovered || failing {
                     info!("the state directory can be read and written again");
                     // What failed meanwhile does not wait out its backoff, and the folders may be others.
                     retry(&parts, &hints);
-                    watched = watch(parts.context.store.dir());
+                    watched = parts.context.store.watch();
                 }
                 failing = false;
             }
@@ -271,7 +283,8 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
         if let Some(error) = parts.context.store.news_of_trouble() {
             warn!(error, "the state directory cannot be read or written; what is in force stays");
         }
-        let places = std::mem::take(&mut changed);
+        // A file that is being written is a change when it is whole, and one change for the history.
+        let places = if settled { std::mem::take(&mut changed) } else { BTreeSet::new() };
         journal::edits(&parts, &places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = hints.send(Hint::Key(key));
@@ -279,6 +292,7 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
         let _ = hints.send(Hint::Everything);
         let troubled = parts.context.store.trouble().is_some();
         let wait = until_next(&parts.context.world()).min(if troubled { TROUBLED } else { TICK });
+        let wait = if settled { wait } else { UNSETTLED };
         tokio::select! {
             () = stop.cancelled() => break,
             () = parts.context.reports.changed.notified() => {}
@@ -290,12 +304,15 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
             () = tokio::time::sleep(wait) => {}
             hint = watched.recv() => match hint {
                 Some(hint) => {
-                    changed.extend(place_of(hint));
-                    while let Ok(hint) = watched.try_recv() {
-                        changed.extend(place_of(hint));
+                    let more = std::iter::from_fn(|| watched.try_recv().ok());
+                    for hint in std::iter::once(hint).chain(more) {
+                        match hint {
+                            crate::store::Hint::Changed(place) => drop(changed.insert(place)),
+                            crate::store::Hint::Everything => anywhere = true,
+                        }
                     }
                 }
-                None => watched = watch(parts.context.store.dir()),
+                None => watched = parts.context.store.watch(),
             },
         }
     }
@@ -314,13 +331,6 @@ fn until_next(world: &World) -> Duration {
     let due = world.changes_at.map(|at| at.duration_since(Timestamp::now()));
     let due = due.and_then(|due| Duration::try_from(due).ok()).unwrap_or(TICK);
     due.clamp(Duration::from_millis(50), TICK)
-}
-
-fn place_of(hint: crate::store::Hint) -> Option<Place> {
-    match hint {
-        crate::store::Hint::Changed(place) => Some(place),
-        crate::store::Hint::Everything => None,
-    }
 }
 
 fn key_of(place: &Place) -> Option<Key> {
@@ -346,8 +356,30 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
     sessions.map(|session| Key::Session(session.name.clone())).chain(mesh).collect()
 }
 
+/// What a world was made from.
+pub(super) struct Listed {
+    /// Whether no file is being written: then all changes are in the world.
+    settled: bool,
+    /// Where documents and overrides are.
+    places: BTreeSet<Place>,
+}
+
+impl Listed {
+    fn of(snapshot: &Snapshot) -> Self {
+        let document = |kind: Kind| move |name: &ObjectName| Place::document(kind, name);
+        let many = snapshot.sessions.keys().map(document(Kind::BgpSession));
+        let many = many.chain(snapshot.mesh.keys().map(document(Kind::MeshPeer)));
+        let many = many.chain(snapshot.ibgp.keys().map(document(Kind::IbgpPeer)));
+        let single = [Kind::Node, Kind::RoutingPolicy, Kind::Maintenance];
+        let single = single.map(|kind| Place::single(Area::Documents, kind));
+        let overrides =
+            snapshot.overrides.keys().map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
+        Self { settled: snapshot.settled, places: many.chain(single).chain(overrides).collect() }
+    }
+}
+
 /// Lists, keeps edits by hand as overrides, and publishes the world.
-pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
+pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let mut snapshot = parts.context.disk(Store::load).await?;
     if !snapshot.edits.is_empty() {
         let _writing = parts.syncing.lock().await;
@@ -363,7 +395,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
-    Ok(())
+    Ok(Listed::of(&snapshot))
 }
 
 /// An approval is for the removals that were held when it was given, once: it ends for an object that is

@@ -29,6 +29,8 @@ struct Known {
     listed: BTreeMap<Uid, WireStatus>,
     /// Sessions that it was told are in error.
     failed: BTreeMap<Uid, String>,
+    /// The last report could not be kept, which was said.
+    unkept: bool,
 }
 
 impl Reports {
@@ -96,12 +98,16 @@ impl Reports {
 
     fn put(&self, uid: &Uid, status: WireStatus, error: Option<String>) -> bool {
         let Some(outbox) = &self.outbox else { return true };
-        match outbox.put(uid, status, error) {
+        let kept = outbox.put(uid, status, error);
+        let said = std::mem::replace(&mut self.lock().unkept, kept.is_err());
+        match kept {
             Ok(true) => {
                 self.deliver.notify_one();
                 true
             }
             Ok(false) => true,
+            // It is tried again at every look, and a full disk is not worth a line each time.
+            Err(_) if said => false,
             Err(error) => {
                 warn!(%uid, error = %chain(&error), "the report could not be kept");
                 false

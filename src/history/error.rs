@@ -15,6 +15,12 @@ pub enum HistoryError {
         /// The system's words.
         source: io::Error,
     },
+    /// The directory that is there is not the one whose history this is.
+    #[error("the state directory {} is not there; the history goes on when it is back", dir.display())]
+    Away {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// Git did not end in time.
     #[error("git did not {operation} in {} within {deadline:?}; it was stopped", dir.display())]
     Deadline {

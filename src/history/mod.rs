@@ -26,6 +26,7 @@ pub use error::HistoryError;
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
 
+use crate::store::state_directory;
 use git::Git;
 
 /// The branch that holds the history, whatever an operator has checked out.
@@ -58,6 +59,8 @@ const GITIGNORE: &str = "\
 #[derive(Debug)]
 pub struct History {
     dir: PathBuf,
+    /// What the directory was known by when this was made: nothing is written into another one.
+    directory: Option<String>,
     git: Git,
     accepts: Accepts,
     /// One commit at a time.
@@ -77,7 +80,8 @@ impl History {
     pub fn with_program(dir: &Path, program: impl Into<PathBuf>, deadline: Duration) -> Self {
         let git = Git::new(dir, program.into(), deadline);
         let (turn, commits) = Default::default();
-        Self { dir: dir.to_owned(), git, accepts: |_, _| true, turn, commits }
+        let directory = state_directory(dir);
+        Self { dir: dir.to_owned(), directory, git, accepts: |_, _| true, turn, commits }
     }
 
     /// Keeps only such contents. A history is for ever, so what may hold a secret by mistake must not get in.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::store::state_directory;
+
 use super::{BRANCH, CommitId, GITIGNORE, History, HistoryError};
 
 /// A lock this old is nobody's: no call of git takes as long.
@@ -14,6 +16,10 @@ const YOUNG: Duration = Duration::from_secs(5);
 impl History {
     /// Makes sure that there is a repository, and no stale lock in it.
     pub(super) async fn prepare(&self) -> Result<(), HistoryError> {
+        // An unmounted disk leaves an empty folder behind, in which a repository would hide below the disk.
+        if self.directory.is_some() && state_directory(&self.dir) != self.directory {
+            return Err(HistoryError::Away { dir: self.dir.clone() });
+        }
         if fs::symlink_metadata(self.git_dir()).is_err() {
             return self.begin().await;
         }

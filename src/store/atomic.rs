@@ -46,7 +46,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
 /// A temporary file with this content.
 fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<NamedTempFile> {
     // Created with 0600, so that a secret is never readable by others, not even for a moment.
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory).map_err(bare)?;
     file.write_all(bytes)?;
     if mode != 0o600 {
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -55,6 +55,13 @@ fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Res
         file.as_file().sync_all()?;
     }
     Ok(file)
+}
+
+/// The system's error without the temporary file's name, which nobody knows and which is another each time.
+fn bare(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>());
+    let number = cause.and_then(io::Error::raw_os_error);
+    number.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// Makes a rename or removal in this directory survive a power cut.

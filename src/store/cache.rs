@@ -1,11 +1,13 @@
 //! Documents that were parsed once and have not changed since.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::document::{self, Document, DocumentError, Spec, parse_value};
 
+use super::patience::Patience;
 use super::read::{self, Fingerprint, Text, TextHash};
 use super::{AppliedDocument, Place};
 
@@ -83,23 +85,68 @@ struct Entry<D> {
 #[derive(Debug)]
 pub(super) struct Cache<D> {
     entries: HashMap<PathBuf, Entry<D>>,
+    /// What each file was last taken for, valid or not.
+    last: HashMap<PathBuf, Outcome<D>>,
+    /// Since when a change of a file is not believed yet.
+    waiting: HashMap<PathBuf, Instant>,
+    seen: HashSet<PathBuf>,
+    /// Whether the folder was listed before: there is a "before" then.
+    listed: bool,
     /// How many texts were parsed.
     pub(super) parsed: u64,
 }
 
 impl<D> Default for Cache<D> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), parsed: 0 }
+        let (entries, last, waiting, seen) = Default::default();
+        Self { entries, last, waiting, seen, listed: false, parsed: 0 }
     }
 }
 
+type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
+
 impl<D: Parsed> Cache<D> {
-    /// The document in a file; `None` when there is no file. Parses only what changed.
-    pub(super) fn look(
+    /// As [`Cache::look`], but a change that may not be whole yet is not seen: what was there before is.
+    pub(super) fn look_patiently(
         &mut self,
         path: &Path,
         place: &Place,
-    ) -> Option<Result<Arc<Stored<D>>, DocumentError>> {
+        patience: &Patience,
+    ) -> Option<Outcome<D>> {
+        let since = *self.waiting.entry(path.to_owned()).or_insert_with(Instant::now);
+        let now = match read::stamp(path) {
+            Some(stamp) if self.listed && patience.waits_for(path, &stamp, since) => {
+                let hash = read::text(path).ok().flatten().map(|text| text.hash);
+                (!patience.is_own(path, hash.as_ref())).then_some(())
+            }
+            None if self.last.contains_key(path) => patience.waits_for_return(path, since).then_some(()),
+            _ => None,
+        };
+        self.seen.insert(path.to_owned());
+        if now.is_some() {
+            return self.last.get(path).cloned();
+        }
+        self.waiting.remove(path);
+        let found = self.look(path, place);
+        match &found {
+            Some(outcome) => drop(self.last.insert(path.to_owned(), outcome.clone())),
+            None => drop(self.last.remove(path)),
+        }
+        found
+    }
+
+    /// The files that were there at the last look.
+    pub(super) fn known(&self) -> impl Iterator<Item = &PathBuf> {
+        self.last.keys()
+    }
+
+    /// Whether a change is not believed yet, so that it must be looked again soon.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The document in a file; `None` when there is no file. Parses only what changed.
+    pub(super) fn look(&mut self, path: &Path, place: &Place) -> Option<Outcome<D>> {
         match read::regular(path) {
             Ok(None) => return None,
             Err(error) => return Some(Err(error)),
@@ -143,5 +190,9 @@ impl<D: Parsed> Cache<D> {
     /// Forgets the files that were not looked at since the last call.
     pub(super) fn forget_unseen(&mut self) {
         self.entries.retain(|_, entry| std::mem::take(&mut entry.seen));
+        let seen = std::mem::take(&mut self.seen);
+        self.last.retain(|path, _| seen.contains(path));
+        self.waiting.retain(|path, _| seen.contains(path));
+        self.listed = true;
     }
 }

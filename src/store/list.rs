@@ -14,6 +14,7 @@ use crate::model::{ObjectName, Uid};
 
 use super::cache::{Cache, Parsed, Slot, Stored};
 use super::inplace::{Edit, edit};
+use super::patience::Patience;
 use super::place::folder;
 use super::{AppliedDocument, Area, Place, read};
 
@@ -46,6 +47,9 @@ pub struct Snapshot {
     /// Whether absence proves anything. While `false`, a document or override that is not listed may
     /// still be wanted: a folder could not be read, or vanished, or the directory is new.
     pub complete: bool,
+    /// Whether all changes are in it. While `false`, a file is being written, and what was in it before
+    /// is listed; look again soon.
+    pub settled: bool,
     /// Whether an override that is not listed is none.
     pub overrides_complete: bool,
 }
@@ -90,11 +94,12 @@ impl Caches {
     }
 
     /// Lists everything.
-    pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool) -> Snapshot {
-        let mut listing =
-            Listing { dir, missing_is_empty, problems: Vec::new(), edits: Vec::new(), complete: true };
+    pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool, patience: &Patience) -> Snapshot {
+        let (problems, edits, complete, settled) = (Vec::new(), Vec::new(), true, true);
+        let mut listing = Listing { dir, missing_is_empty, patience, problems, edits, complete, settled };
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
+        listing.strays();
         let mut snapshot = Snapshot {
             node: listing.documents(&mut self.node).into_values().next(),
             policy: listing.documents(&mut self.policy).into_values().next(),
@@ -108,8 +113,8 @@ impl Caches {
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
         snapshot.applied = applied.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))).collect();
-        (snapshot.problems, snapshot.edits, snapshot.complete) =
-            (listing.problems, listing.edits, listing.complete);
+        (snapshot.problems, snapshot.edits, snapshot.complete, snapshot.settled) =
+            (listing.problems, listing.edits, listing.complete, listing.settled);
         snapshot
     }
 }
@@ -124,9 +129,11 @@ impl<S: Spec> Pair<S> {
 struct Listing<'a> {
     dir: &'a Path,
     missing_is_empty: bool,
+    patience: &'a Patience,
     problems: Vec<DocumentError>,
     edits: Vec<Edit>,
     complete: bool,
+    settled: bool,
 }
 
 type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
@@ -157,6 +164,29 @@ impl Listing<'_> {
             self.edits.extend(edit(Place::document(S::KIND, &name), &synced.document, now));
         }
         found
+    }
+
+    /// What stands in `overrides/` and overrides nothing: an operator who mistook the place is told.
+    fn strays(&mut self) {
+        let folder = self.dir.join(Area::Overrides.folder());
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (path, file) = (entry.path(), entry.file_name());
+            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+            let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == stem);
+            let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
+            let message = match kind {
+                Some(Kind::Maintenance) => "overrides nothing: maintenance.yaml is yours to edit",
+                Some(kind) if kind != Kind::Override && kind.is_single() != is_folder => continue,
+                _ if !is_folder && !is_document(Path::new(&file)) => continue,
+                _ if file.as_encoded_bytes().starts_with(b".") => continue,
+                _ => {
+                    "overrides nothing: an override stands in overrides/sessions, overrides/mesh or \
+                      overrides/ibgp under the name of the object, or is overrides/node.yaml or \
+                      overrides/policy.yaml"
+                }
+            };
+            self.problems.push(read::error(&path, message));
+        }
     }
 
     /// A document with the identity of another: somebody took it as a pattern and left the uid in. Both
@@ -234,36 +264,49 @@ impl Listing<'_> {
 
     fn files<D: Parsed>(&mut self, area: Area, kind: Kind, cache: &mut Cache<D>) -> Found<D> {
         let mut found = BTreeMap::new();
-        for name in self.names(area, kind) {
+        let mut names = self.names(area, kind);
+        // What only the agent writes is whole.
+        let patient = area != Area::Applied;
+        if patient && names.is_listed {
+            let folder = self.dir.join(folder(area, kind));
+            let known = cache.known().filter(|path| path.parent() == Some(&folder));
+            names.all.extend(known.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()));
+        }
+        for name in names.all {
             let place = Place::new(area, kind, &name);
-            if let Some(slot) = cache.look(&self.dir.join(place.relative()), &place) {
+            let path = self.dir.join(place.relative());
+            let slot = match patient {
+                true => cache.look_patiently(&path, &place, self.patience),
+                false => cache.look(&path, &place),
+            };
+            if let Some(slot) = slot {
                 self.problems.extend(slot.as_ref().err().cloned());
                 found.insert(name, slot);
             }
         }
+        self.settled &= !cache.waits();
         self.misnamed(area, kind, &mut found);
         found
     }
 
     /// The names of the documents of a kind in a tree.
-    fn names(&mut self, area: Area, kind: Kind) -> BTreeSet<ObjectName> {
+    fn names(&mut self, area: Area, kind: Kind) -> Names {
         if kind.is_single() {
-            return [Place::single(area, kind).name].into();
+            return Names { all: [Place::single(area, kind).name].into(), is_listed: false };
         }
         let path = self.dir.join(folder(area, kind));
+        let none = Names { all: BTreeSet::new(), is_listed: false };
         match names(&path) {
             Ok(listed) => {
                 self.problems.extend(listed.problems);
-                listed.names
+                Names { all: listed.names, is_listed: true }
             }
-            Err(error) if self.missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => {
-                BTreeSet::new()
-            }
+            Err(error) if self.missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => none,
             Err(error) => {
                 self.complete = false;
                 let message = format!("cannot be listed ({error}); nothing is removed while that is so");
                 self.problems.push(read::error(&path, message));
-                BTreeSet::new()
+                none
             }
         }
     }
@@ -285,6 +328,13 @@ impl Listing<'_> {
             found.entry(name).or_insert(Err(error));
         }
     }
+}
+
+/// The names of documents.
+struct Names {
+    all: BTreeSet<ObjectName>,
+    /// Whether a folder was listed for them.
+    is_listed: bool,
 }
 
 /// The names of the documents in a folder, and the files that look like documents and cannot be.

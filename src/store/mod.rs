@@ -14,6 +14,7 @@ mod identity;
 mod inplace;
 mod keep;
 mod list;
+mod patience;
 mod place;
 mod read;
 mod secrets;
@@ -28,6 +29,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
@@ -41,6 +43,7 @@ pub use write::{Absorbed, Written};
 
 use identity::{Held, Marker};
 use list::{Caches, SYNCED};
+use patience::Patience;
 use place::{PLACED, folder};
 use trouble::Attempts;
 
@@ -63,6 +66,7 @@ pub struct Store {
     caches: Mutex<Caches>,
     writes: AtomicU64,
     attempts: Attempts,
+    patience: Patience,
     /// Where the schemas are, for the first line of what the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -90,6 +94,7 @@ impl Store {
             caches: Mutex::default(),
             writes: AtomicU64::new(0),
             attempts: Attempts::default(),
+            patience: Patience::default(),
             schemas: None,
         };
         store.sweep();
@@ -104,8 +109,8 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        let (caches, writes, attempts) = Default::default();
-        Ok(Self { dir, held: None, caches, writes, attempts, schemas: None })
+        let (caches, writes, attempts, patience) = Default::default();
+        Ok(Self { dir, held: None, caches, writes, attempts, patience, schemas: None })
     }
 
     /// Lets the documents that the agent writes name their schema, so that editors complete and check
@@ -113,6 +118,18 @@ impl Store {
     #[must_use]
     pub fn with_schemas(self, schemas: PathBuf) -> Self {
         Self { schemas: Some(schemas), ..self }
+    }
+
+    /// Lets changes wait until nothing has happened to a file for this time, and until whoever writes it has
+    /// closed it; see [`Snapshot::settled`]. Without it every change is believed at once.
+    #[must_use]
+    pub fn with_patience(self, quiet: Duration) -> Self {
+        Self { patience: Patience::new(quiet), ..self }
+    }
+
+    /// Watches this directory; see [`watch`]. What is open for writing is known to the listings from then on.
+    pub fn watch(&self) -> tokio::sync::mpsc::Receiver<Hint> {
+        Watch::default().start_with(&self.dir, self.patience.writers.clone())
     }
 
     /// The state directory, without symbolic links.
@@ -133,7 +150,8 @@ impl Store {
     /// The removals that a human let pass (`moenet-agent approve`): one object a line in `approved`, as
     /// `sessions/wg_1`.
     pub fn approved(&self) -> BTreeSet<String> {
-        let text = fs::read_to_string(self.dir.join(APPROVED)).unwrap_or_default();
+        let read = read::text(&self.dir.join(APPROVED)).ok().flatten();
+        let text = read.map(|read| read.text).unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         lines.map(str::to_owned).collect()
     }
@@ -185,7 +203,7 @@ impl Store {
                 Marker::read(&self.dir)
             }
         };
-        let mut snapshot = caches.load(&self.dir, marker.is_none());
+        let mut snapshot = caches.load(&self.dir, marker.is_none(), &self.patience);
         snapshot.complete &= !marker.is_some_and(|marker| marker.unproven);
         self.note_missing_folder();
         Ok(snapshot)
@@ -234,6 +252,11 @@ impl Store {
         }
         atomic::sweep(&self.dir);
     }
+}
+
+/// What a state directory is known by; `None`: none is there.
+pub(crate) fn state_directory(dir: &Path) -> Option<String> {
+    Marker::read(dir).map(|marker| marker.id)
 }
 
 /// A panic of another thread leaves nothing half-changed that matters: caches are checked against files.

@@ -4,7 +4,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 /// A file younger than this may change again within the same tick of the file system's clock, and so
 /// without a new time stamp.
-const SETTLED_AFTER_NANOS: i128 = 1_000_000_000;
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Linux's number of the flag, on every machine that BIRD and WireGuard run on but MIPS and SPARC, where it
 /// is another harmless one (`include/uapi/asm-generic/fcntl.h`).
@@ -44,9 +44,14 @@ impl Fingerprint {
 
     /// Whether any later change must show in the time stamps.
     pub(super) fn settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let changed = i128::from(self.changed.0) * 1_000_000_000 + i128::from(self.changed.1);
-        i128::try_from(now).is_ok_and(|now| now - changed > SETTLED_AFTER_NANOS)
+        self.age().is_some_and(|age| age > SETTLED_AFTER)
+    }
+
+    /// Since the last change; `None` for one in the future.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let nanos = u32::try_from(self.changed.1).ok()?;
+        let changed = UNIX_EPOCH + Duration::new(u64::try_from(self.changed.0).ok()?, nanos);
+        SystemTime::now().duration_since(changed).ok()
     }
 }
 
@@ -99,6 +104,11 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
         return Err(error(path, format!("is {size} bytes long; no document is longer than {MAX_BYTES}")));
     }
     Ok(Some(metadata))
+}
+
+/// The stamp of whatever is there.
+pub(super) fn stamp(path: &Path) -> Option<Fingerprint> {
+    fs::symlink_metadata(path).ok().map(|metadata| Fingerprint::of(&metadata))
 }
 
 /// Reads a regular file as text; `None` when nothing is there.

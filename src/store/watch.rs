@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::patience::Writers;
 use super::{APPROVED, Area, Place, SECRETS, document_folders};
 
 /// How long events are gathered before they become hints.
@@ -47,7 +49,8 @@ impl Default for Watch {
 }
 
 /// Watches a state directory until the receiver is dropped. Where the kernel has no watches left, or
-/// the directory is not there, everything is hinted at every 30 s. What the agent writes for itself
+/// the directory is not there, its files' stamps are looked at every second, and everything is hinted
+/// at every 30 s. What the agent writes for itself
 /// (`status/`, `applied/`, `outbox/`, `.git/`) gives no hints.
 pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
     Watch::default().start(dir)
@@ -56,14 +59,35 @@ pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
 impl Watch {
     /// As [`watch`], with another interval.
     pub fn start(self, dir: &Path) -> mpsc::Receiver<Hint> {
+        self.start_with(dir, Writers::default())
+    }
+
+    pub(super) fn start_with(self, dir: &Path, writers: Writers) -> mpsc::Receiver<Hint> {
         let (hints, receiver) = mpsc::channel(MANY);
-        let watched = Watched::new(dir.to_owned());
+        let watched = Watched::new(dir.to_owned(), writers);
         let thread = std::thread::Builder::new().name("watch-state".into());
         if let Err(error) = thread.spawn(move || watched.run(self.poll, &hints)) {
             tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
         }
         receiver
     }
+}
+
+/// What is said once when there are no events.
+const BLIND: &str = "the kernel does not tell of changes in the state directory, so it is looked at every \
+                     second instead; fs.inotify.max_user_watches and max_user_instances may be too low";
+
+/// The folders that are watched: documents, overrides and secrets.
+fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let overrides = [Area::Overrides.folder().into(), SECRETS.into()];
+    let folders = document_folders().filter(|folder| !folder.starts_with("applied")).chain(overrides);
+    let inside: Vec<PathBuf> = folders.map(|folder| dir.join(folder)).collect();
+    std::iter::once(dir.to_owned()).chain(inside)
+}
+
+/// What changes when a file changes.
+fn stamp(found: &Metadata) -> (u64, u64, u64, i64, i64) {
+    (found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec())
 }
 
 /// Device, inode and birth of a folder.
@@ -80,20 +104,26 @@ struct Watched {
     armed: BTreeMap<PathBuf, Identity>,
     paths: Receiver<PathBuf>,
     overflow: Arc<AtomicBool>,
+    writers: Writers,
+    /// Folders are there that the kernel does not tell of.
+    blind: bool,
+    /// What stood in the folders at the last look, while that is so.
+    scanned: u64,
 }
 
 impl Watched {
-    fn new(dir: PathBuf) -> Self {
+    fn new(dir: PathBuf, writers: Writers) -> Self {
         // Events name real paths.
         let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
         let overflow = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&overflow);
-        let watcher = notify::recommended_watcher(move |event| forward(event, &sender, &flag));
+        let (flag, noted) = (Arc::clone(&overflow), writers.clone());
+        let watcher = notify::recommended_watcher(move |event| forward(event, &sender, &flag, &noted));
         if let Err(error) = &watcher {
-            tracing::warn!(%error, "no file events; the state directory is looked at every 30 s instead");
+            tracing::warn!(%error, "{BLIND}");
         }
-        Self { dir, watcher: watcher.ok(), armed: BTreeMap::new(), paths, overflow }
+        let (armed, blind) = (BTreeMap::new(), watcher.is_err());
+        Self { dir, watcher: watcher.ok(), armed, paths, overflow, writers, blind, scanned: 0 }
     }
 
     fn run(mut self, poll: Duration, hints: &mpsc::Sender<Hint>) {
@@ -110,6 +140,9 @@ impl Watched {
                     BTreeSet::new()
                 }
             };
+            if self.blind && self.scan() {
+                found.insert(Hint::Everything);
+            }
             let due = Instant::now() >= next_look;
             if due {
                 next_look = Instant::now() + poll;
@@ -164,7 +197,23 @@ impl Watched {
         Place::parse(inside).map(Hint::Changed).or(looks_like_one.then_some(Hint::Everything))
     }
 
+    /// Looks at the stamps of all files instead of waiting for events. `true`: one is another.
+    fn scan(&mut self) -> bool {
+        let mut hasher = DefaultHasher::new();
+        for folder in folders(&self.dir) {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let stamps = entries.map(|entry| (entry.path(), entry.metadata().ok()));
+            let mut stamps: Vec<_> = stamps.map(|(path, found)| (path, found.as_ref().map(stamp))).collect();
+            stamps.sort();
+            stamps.hash(&mut hasher);
+        }
+        let now = hasher.finish();
+        std::mem::replace(&mut self.scanned, now) != now
+    }
+
     fn disarm(&mut self) {
+        // The end of a write may be missed while nobody listens.
+        self.writers.forget();
         let Some(watcher) = &mut self.watcher else { return };
         for path in std::mem::take(&mut self.armed).into_keys() {
             let _ = watcher.unwatch(&path);
@@ -175,11 +224,8 @@ impl Watched {
     /// may have been missed.
     fn arm(&mut self) -> bool {
         let Some(watcher) = &mut self.watcher else { return true };
-        let areas = [Area::Documents, Area::Overrides].map(|area| PathBuf::from(area.folder()));
-        let folders = document_folders().filter(|folder| !folder.starts_with("applied"));
-        let mut amiss = false;
-        for folder in areas.into_iter().chain(folders).chain([SECRETS.into()]) {
-            let path = if folder.as_os_str().is_empty() { self.dir.clone() } else { self.dir.join(folder) };
+        let (mut amiss, mut refused) = (false, None);
+        for path in folders(&self.dir) {
             let now = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
             if now.is_some() && now == self.armed.get(&path).copied() {
                 continue;
@@ -190,25 +236,37 @@ impl Watched {
             }
             match (now, watcher.watch(&path, RecursiveMode::NonRecursive)) {
                 (Some(now), Ok(())) => drop(self.armed.insert(path, now)),
-                (_, Err(error)) => tracing::debug!(path = %path.display(), %error, "cannot be watched"),
-                (None, Ok(())) => {}
+                (Some(_), Err(error)) => refused = Some(error),
+                (None, _) => {}
             }
         }
+        if let Some(error) = refused.as_ref().filter(|_| !self.blind) {
+            tracing::warn!(%error, "{BLIND}");
+        }
+        self.blind = refused.is_some();
         amiss
     }
 }
 
 /// Runs in the watcher's own thread, so it never waits.
-fn forward(event: notify::Result<Event>, paths: &SyncSender<PathBuf>, overflow: &AtomicBool) {
+fn forward(
+    event: notify::Result<Event>,
+    paths: &SyncSender<PathBuf>,
+    overflow: &AtomicBool,
+    writers: &Writers,
+) {
     let Ok(event) = event else {
+        writers.forget();
         overflow.store(true, Ordering::Relaxed);
         return;
     };
+    note_writers(&event, writers);
     // Reading a file is an event too, and we read them all.
     if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
         return;
     }
     if event.need_rescan() {
+        writers.forget();
         overflow.store(true, Ordering::Relaxed);
     }
     for path in event.paths {
@@ -216,4 +274,16 @@ fn forward(event: notify::Result<Event>, paths: &SyncSender<PathBuf>, overflow: 
             overflow.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// The kernel tells of each write to a file and of the end of writing, also when a writer is killed.
+fn note_writers(event: &Event, writers: &Writers) {
+    let note: fn(&Writers, &Path) = match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) => Writers::began,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Remove(_)
+        | EventKind::Modify(ModifyKind::Name(_)) => Writers::ended,
+        _ => return,
+    };
+    event.paths.iter().for_each(|path| note(writers, path));
 }

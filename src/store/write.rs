@@ -343,6 +343,7 @@ impl Store {
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let folder = path.parent().map_or(Ok(()), |parent| create_folder(parent, 0o755));
+        self.patience.wrote(path, Some(read::hash(text)));
         let written = folder.and_then(|()| write(path, text.as_bytes(), 0o644));
         self.attempts.write(&written);
         written?;
@@ -351,6 +352,7 @@ impl Store {
     }
 
     fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        self.patience.wrote(path, Some(read::hash(text)));
         let created = atomic::create(path, text.as_bytes(), 0o644);
         self.attempts.write(&created);
         self.count(u64::from(created?));
@@ -358,6 +360,7 @@ impl Store {
     }
 
     fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
+        self.patience.wrote(path, None);
         let removed = atomic::remove(path);
         // That a file is not there says nothing about whether there is room.
         if removed.is_err() {

@@ -52,7 +52,7 @@ fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
     world.replace(&document, "mtu: 1420", "mtu: 1380");
     world.wait_mtu(1, 1380);
     assert_kept(&world, 1, &synced, &["mtu: 1380"]);
-    world.replace(&document, "description: AS4242421001", "description: on loan");
+    world.replace(&document, "asn: 4242421001", "asn: 4242421001\n  description: on loan");
     world.replace(&document, "policy: full", "policy: downstream");
     world.wait_file(&override_of(1), "policy: downstream");
     assert_kept(&world, 1, &synced, &["mtu: 1380", "description: on loan", "policy: downstream"]);

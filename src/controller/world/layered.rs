@@ -104,7 +104,10 @@ pub(crate) fn layered<S: Spec>(
         None => {}
         Some(Err(error)) => layers.fall_back(error.to_string(), applied),
         Some(Ok(stored)) => {
-            layers.uid = stored.document.uid();
+            // An operator who takes a session over leaves out its uid; the mark that its tunnel carries stays.
+            if stored.document.metadata.uid.is_some() || applied.is_none() {
+                layers.uid = stored.document.uid();
+            }
             layers.generation = stored.document.metadata.generation;
             layers.operator_owned = stored.document.metadata.uid.is_none();
             layers.sources.push(Source::of(stored, &["spec"]));

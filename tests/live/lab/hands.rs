@@ -1,6 +1,7 @@
 //! What an operator does by hand in the state directory, and what one finds there.
 
-use super::watch::{NetlinkEvents, bird_history};
+use super::neighbour::Neighbour;
+use super::watch::{NetlinkEvents, bird_history, session_ages};
 use super::world::{World, interface};
 use super::{contains, wait_until};
 use serde_json::Value;
@@ -37,8 +38,10 @@ impl World {
         world
     }
 
+    /// The same file as it is seen from outside of the router's namespace.
     pub(crate) fn state(&self, path: &str) -> PathBuf {
-        self.router.path("state").join(path)
+        let inside = self.router.path("state").join(path);
+        self.router.inside.root().join(inside.strip_prefix("/").unwrap())
     }
 
     pub(crate) fn read(&self, path: &str) -> String {
@@ -56,7 +59,7 @@ impl World {
     /// Runs a line of shell in the state directory, as the router sees it.
     #[track_caller]
     pub(crate) fn in_state(&self, line: &str) -> String {
-        self.router.inside.shell(&format!("cd {} && {line}", self.state("").display()))
+        self.router.inside.shell(&format!("cd {} && {line}", self.router.path("state").display()))
     }
 
     /// Puts the word in a document or override in the place of another, as an editor that writes in place.
@@ -124,6 +127,17 @@ impl World {
         });
     }
 
+    /// Waits until the local API says that it is ready, or not, and `/status` says why not.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self, ready: bool, notice: &str) {
+        wait_until(&format!("ready: {ready} {notice}"), 60, || {
+            let (code, body) = self.router.api("", "/readyz");
+            let status = self.router.api("", "/status").1;
+            let as_wanted = (code == 200) == ready && status.contains(notice);
+            if as_wanted { Ok(()) } else { Err(format!("{code} {body} {status}")) }
+        });
+    }
+
     #[track_caller]
     pub(crate) fn wait_accepted(&self, number: u32) {
         wait_until(&format!("the documents of session {number} are accepted"), 40, || {
@@ -166,12 +180,32 @@ impl World {
     }
 
     /// Since when each neighbour sees its session Established, in the neighbours' own words.
-    pub(crate) fn ages(&self) -> Vec<String> {
-        let age = |session: String| session.lines().find(|line| line.contains(" BGP ")).map(str::to_owned);
-        let all = self.neighbours.iter().map(|neighbour| age(neighbour.session().unwrap()));
-        let ages: Vec<String> = all.map(|age| age.expect("a BGP session")).collect();
-        assert!(ages.iter().all(|age| age.contains("Established")), "not all are up: {ages:?}");
-        ages
+    pub(crate) fn ages(&self) -> Vec<Age> {
+        self.neighbours.iter().map(Age::of).collect()
+    }
+}
+
+/// Since when a neighbour sees its session Established. BIRD derives the time from a monotonic clock at each
+/// look, so that it moves by a millisecond at times; a session that was reset is younger by a second at least.
+#[derive(Debug, Clone)]
+pub(crate) struct Age(i64);
+
+impl Age {
+    pub(crate) fn of(neighbour: &Neighbour) -> Self {
+        let session = neighbour.session().unwrap();
+        let line = session.lines().find(|line| line.contains(" BGP ")).expect("a BGP session");
+        assert!(line.contains("Established"), "it is not up: {line}");
+        let since = line.split_whitespace().nth(4).unwrap();
+        let parts: Vec<f64> = since.split(':').map(|part| part.parse().expect(since)).collect();
+        let [hours, minutes, seconds] = parts.as_slice() else { panic!("no time of day: {since}") };
+        #[expect(clippy::cast_possible_truncation, reason = "a day has fewer milliseconds")]
+        Self(((hours * 3600.0 + minutes * 60.0 + seconds) * 1000.0) as i64)
+    }
+}
+
+impl PartialEq for Age {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0 - other.0).abs() < 500
     }
 }
 
@@ -185,7 +219,7 @@ pub(crate) fn condition(status: &Value, wanted: &str) -> Value {
 pub(crate) struct Untouched {
     events: NetlinkEvents,
     bird: String,
-    pub(crate) ages: Vec<String>,
+    pub(crate) ages: Vec<Age>,
     writes: u64,
 }
 
@@ -202,14 +236,18 @@ impl Untouched {
     #[track_caller]
     pub(crate) fn assert(&self, world: &World) {
         self.assert_across_restart(world);
+        assert_eq!(bird_history(&world.router), self.bird, "a reload of BIRD");
         assert_eq!(world.metric(WRITES), self.writes, "changes asked of the kernel");
     }
 
-    /// The counter begins anew with the agent.
+    /// The counter begins anew with the agent, and so do its measurements of the peer, which BIRD is told.
     #[track_caller]
     pub(crate) fn assert_across_restart(&self, world: &World) {
         assert_eq!(self.events.seen(), Vec::<String>::new(), "netlink events");
-        assert_eq!(bird_history(&world.router), self.bird, "a BIRD reload or session reset");
+        assert!(
+            self.bird.ends_with(&session_ages(&world.router)),
+            "a session was reset in the router's eyes"
+        );
         assert_eq!(world.ages(), self.ages, "a session was reset in the neighbour's eyes");
     }
 }

@@ -30,6 +30,11 @@ impl Namespace {
         Self { name: name.into(), holder }
     }
 
+    /// Where the files stand as they are seen inside, mounts included.
+    pub(crate) fn root(&self) -> std::path::PathBuf {
+        format!("/proc/{}/root", self.holder.id()).into()
+    }
+
     /// A command that will run inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let proc = format!("/proc/{}/ns", self.holder.id());

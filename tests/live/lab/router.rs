@@ -170,6 +170,14 @@ impl Router {
         self.agent.as_mut().expect("the agent runs").end("-KILL");
     }
 
+    /// Stops the agent where it is while `meanwhile` happens.
+    pub(crate) fn while_agent_stands_still(&self, meanwhile: impl FnOnce()) {
+        let agent = self.agent.as_ref().expect("the agent runs");
+        agent.signal("-STOP");
+        meanwhile();
+        agent.resume();
+    }
+
     /// The local API: status code and body.
     #[track_caller]
     pub(crate) fn api(&self, arguments: &str, path: &str) -> (u16, String) {

@@ -3,6 +3,7 @@
 pub(crate) mod bird;
 pub(crate) mod control_plane;
 pub(crate) mod frr;
+pub(crate) mod gobgp;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;
 pub(crate) mod router;

@@ -151,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn the_ranges_of_loss_classes_are_those_of_the_classes() {
+        for share in [0.0, 0.0005, 0.001, 0.01, 0.02, 0.05, 0.2, 1.0] {
+            let (low, high) = loss_range(loss_class(share).unwrap());
+            assert!(low <= share && share <= high, "{share}");
+        }
+    }
+
+    #[test]
     fn loss_classes_are_those_of_the_table() {
         for (share, class) in [(0.0, 91), (0.01, 92), (0.02, 93), (0.05, 93), (0.051, 94), (1.0, 94)] {
             assert_eq!(loss_class(share), Some(class), "{share}");

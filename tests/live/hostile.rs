@@ -257,3 +257,20 @@ fn a_preshared_key_is_told_and_a_restart_of_the_agent_forgets_no_class() {
     assert_eq!(crate::lab::watch::bird_history(&world.router), before, "a class was forgotten");
     assert_eq!(std::fs::read(&classes).unwrap(), kept, "no class changed, so nothing is written");
 }
+
+#[test]
+fn gobgp_and_bird_hear_of_each_other_through_the_router() {
+    let speakers = vec![Speaker::GoBgp, Speaker::Bird(String::new())];
+    let mut world = World::with_speakers(&crate::lab::bird::version(), speakers);
+    world.router.start_agent();
+    world.wait_established();
+    let [gobgp, bird] = &world.neighbours[..] else { panic!("two neighbours") };
+    for prefix in [&gobgp.prefix4, &gobgp.prefix6] {
+        bird.wait_route(prefix, "4242420998 4242421001", 30);
+        bird.wait_route(prefix, "(64511,34)", 10);
+    }
+    for prefix in [PREFIX4, PREFIX6, &bird.prefix4, &bird.prefix6] {
+        gobgp.wait_route(prefix, "4242420998:3:1", 30);
+        gobgp.wait_route(prefix, "64511:34", 10);
+    }
+}

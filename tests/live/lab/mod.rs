@@ -6,6 +6,7 @@ pub(crate) mod cli;
 pub(crate) mod control_plane;
 pub(crate) mod dns;
 pub(crate) mod frr;
+pub(crate) mod gobgp;
 pub(crate) mod hands;
 pub(crate) mod namespace;
 pub(crate) mod neighbour;

@@ -2,6 +2,7 @@
 
 use super::bird::Bird;
 use super::frr::Frr;
+use super::gobgp::GoBgp;
 use super::namespace::Namespace;
 use super::wireguard::{KeyPair, Tunnel};
 use super::{contains, wait_until};
@@ -32,6 +33,7 @@ enum Daemon {
     None,
     Bird(Bird),
     Frr(Frr),
+    GoBgp(GoBgp),
 }
 
 impl Neighbour {
@@ -91,6 +93,22 @@ impl Neighbour {
         self.far_address.clone_from(&far.address);
         self.tunnel(far).make(&self.inside, self.folder.path());
         self.daemon = Daemon::Frr(Frr::start(&self.inside, self.folder.path(), &self.frr_config(far)));
+    }
+
+    pub(crate) fn start_gobgp(&mut self, far: &FarEnd) {
+        self.far_address.clone_from(&far.address);
+        self.tunnel(far).make(&self.inside, self.folder.path());
+        let (asn, router, folder) = (self.asn, &far.address, self.folder.path());
+        let config = format!(
+            "[global.config]\n as = {asn}\n router-id = \"10.0.{}.1\"\n[[neighbors]]\n[neighbors.config]\n \
+             neighbor-address = \"{router}%wg0\"\n peer-as = {}\n[neighbors.timers.config]\n connect-retry = 1\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n afi-safi-name = \"ipv4-unicast\"\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n afi-safi-name = \"ipv6-unicast\"\n",
+            asn % 250,
+            far.asn
+        );
+        let daemon = GoBgp::start(&self.inside, folder, &config, [&self.prefix4, &self.prefix6]);
+        self.daemon = Daemon::GoBgp(daemon);
     }
 
     fn bird_config(&self, far: &FarEnd) -> String {
@@ -158,6 +176,11 @@ impl Neighbour {
             Daemon::None => Err("no daemon started".into()),
             Daemon::Bird(bird) => bird.try_ask(&self.inside, "show protocols all moe_router"),
             Daemon::Frr(frr) => frr.ask(&self.inside, "show bgp neighbors"),
+            // Its words for the state: ESTABLISHED.
+            Daemon::GoBgp(gobgp) => {
+                let far = format!("neighbor {}%wg0", self.far_address);
+                gobgp.ask(&self.inside, &far).map(|said| said.replace("ESTABLISHED", "Established"))
+            }
         }
     }
 
@@ -173,6 +196,10 @@ impl Neighbour {
             Daemon::Frr(frr) => {
                 let request = format!("show bgp ipv{family} unicast neighbors {} routes", self.far_address);
                 words(frr.ask(&self.inside, &request)?)
+            }
+            Daemon::GoBgp(gobgp) => {
+                let request = format!("neighbor {}%wg0 adj-in -a ipv{family}", self.far_address);
+                words(gobgp.ask(&self.inside, &request)?)
             }
         };
         found.retain(|word| {
@@ -193,6 +220,10 @@ impl Neighbour {
             Daemon::Frr(frr) => {
                 let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
                 frr.ask(&self.inside, &format!("show bgp {family} unicast {prefix}"))
+            }
+            Daemon::GoBgp(gobgp) => {
+                let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+                gobgp.ask(&self.inside, &format!("global rib -a {family} {prefix}"))
             }
         }
     }

@@ -13,6 +13,7 @@ pub(crate) enum Speaker {
     /// BIRD, with these statements besides.
     Bird(String),
     Frr,
+    GoBgp,
 }
 
 pub(crate) struct World {
@@ -61,6 +62,7 @@ impl World {
                 neighbour.start_bird(&bird::version(), far);
             }
             Speaker::Frr => neighbour.start_frr(far),
+            Speaker::GoBgp => neighbour.start_gobgp(far),
         });
     }
 

@@ -51,7 +51,9 @@ impl WorldMaker {
         checker: Checker,
     ) -> Self {
         let our_key = keys::public_key(&private_key);
-        let (version, classes, refused) = Default::default();
+        let (version, refused) = Default::default();
+        let classes = store.measured().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let classes = Mutex::new(classes);
         Self { config, store, private_key, our_key, renderer, checker, version, classes, refused }
     }
 
@@ -139,11 +141,21 @@ impl WorldMaker {
         Ok(Features::of(u32::from(version.major), u32::from(version.minor)))
     }
 
-    /// Takes what probes measured; a class changes only when [`Hysteresis`] lets it.
-    pub fn measure(&self, name: &ObjectName, rtt_ms: Option<f64>, loss: f64, now: Timestamp) {
+    /// Takes what probes measured; a class changes only when [`Hysteresis`] lets it. Returns whether one did.
+    pub fn measure(&self, name: &ObjectName, rtt_ms: Option<f64>, loss: f64, now: Timestamp) -> bool {
         let mut classes = self.lock_classes();
         let (hysteresis, measured) = classes.entry(name.clone()).or_default();
+        let before = *measured;
         *measured = Measured { latency: hysteresis.update(now, rtt_ms), loss: loss_class(loss) };
+        *measured != before
+    }
+
+    /// The classes of these sessions as a text, for the next start: a class that is forgotten would change
+    /// twice, and the neighbours would be told so.
+    fn classes_of(&self, sessions: impl Fn(&ObjectName) -> bool) -> Option<String> {
+        let mut classes = self.lock_classes();
+        classes.retain(|name, _| sessions(name));
+        serde_json::to_string(&*classes).ok()
     }
 
     fn lock_classes(&self) -> std::sync::MutexGuard<'_, BTreeMap<ObjectName, (Hysteresis, Measured)>> {
@@ -265,7 +277,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<(), StoreError> {
     }
     let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
-    measure(parts);
+    measure(parts).await;
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
@@ -361,12 +373,18 @@ fn watch_peers(parts: &Parts, world: &World) {
     parts.context.prober.watch(present.filter_map(target).collect());
 }
 
-fn measure(parts: &Parts) {
+async fn measure(parts: &Parts) {
     let world = parts.context.world();
+    let mut news = false;
     for (name, entry) in &world.sessions {
         let probe = target(entry).and_then(|target| parts.context.prober.current(&target));
         if let Some(probe) = probe {
-            parts.maker.measure(name, probe.rtt_ms, f64::from(probe.loss), probe.at);
+            news |= parts.maker.measure(name, probe.rtt_ms, f64::from(probe.loss), probe.at);
         }
+    }
+    let text = news.then(|| parts.maker.classes_of(|name| world.sessions.contains_key(name))).flatten();
+    let Some(text) = text else { return };
+    if let Err(error) = parts.context.disk(move |store| store.keep_measured(&text)).await {
+        warn!(error = %chain(&error), "the classes of links could not be kept for the next start");
     }
 }

@@ -45,6 +45,8 @@ use place::{PLACED, folder};
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";
+/// What probes found out about links, for the next start and for a plan beside the agent.
+const MEASURED: &str = "status/measured.json";
 /// The file of removals that a human let pass.
 pub const APPROVED: &str = "approved";
 /// The line in it by which a human says that no document is missing, though one may have been: the
@@ -144,6 +146,22 @@ impl Store {
         }
         let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
         atomic::write(&path, lines.as_bytes(), 0o644)
+    }
+
+    /// What was measured by the last time. A file that is not there or cannot be read is none.
+    pub fn measured(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join(MEASURED)).ok()
+    }
+
+    /// Keeps what was measured.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_measured(&self, text: &str) -> Result<(), StoreError> {
+        drop(self.writable()?);
+        atomic::write_lightly(&self.dir.join(MEASURED), text.as_bytes(), 0o644)?;
+        self.count(1);
+        Ok(())
     }
 
     /// How many files were written or removed.

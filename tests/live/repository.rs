@@ -86,7 +86,7 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     wait_condition(&world, "main.lock");
     wait_recorded(&world, 1310);
     assert_eq!(git(&world.router, &["fsck", "--strict", "--no-dangling"]), "");
-    let aside = world.router.inside.shell(&format!("ls -d {}*", repository.display()));
+    let aside = world.router.inside.shell(&format!("ls -d {0} {0}.broken-*", repository.display()));
     assert_eq!(
         aside.lines().count(),
         3,

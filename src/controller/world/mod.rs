@@ -69,7 +69,7 @@ pub struct Refused {
 }
 
 /// What probes found out about a link, in DN42's classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Measured {
     /// Latency, 1 to 9.
     pub latency: Option<u8>,
@@ -230,10 +230,10 @@ impl World {
 
     /// Every object whose removal waits, and why.
     pub fn held(&self) -> impl Iterator<Item = (Key, &str)> {
-        fn of<'a, T>(
-            entries: &'a BTreeMap<ObjectName, Entry<T>>,
+        fn of<T>(
+            entries: &BTreeMap<ObjectName, Entry<T>>,
             key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = (Key, &'a str)> {
+        ) -> impl Iterator<Item = (Key, &str)> {
             entries.iter().filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
         }
         of(&self.sessions, Key::Session).chain(of(&self.mesh, Key::Mesh)).chain(of(&self.ibgp, Key::Ibgp))

@@ -477,6 +477,51 @@ async fn hundreds_of_commits_in_an_hour_leave_few_files() {
     assert!(state.git(&["fsck", "--strict"]).is_empty());
 }
 
+/// The agent commits and packs while an operator reads, stages and works in a tree of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn committing_and_packing_disturb_no_operator() {
+    let state = State::new();
+    let history = Arc::new(History::open(state.path()).await.unwrap());
+    for number in 0..60 {
+        state.put("sessions/a.yaml", &format!("a: {number}\n"));
+        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+    }
+    state.git(&["worktree", "add", "-q", "-b", "mine", "outbox/mine", "main"]);
+    let path = state.path().to_owned();
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = Arc::clone(&done);
+    let operator = std::thread::spawn(move || {
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.args(["-c", "safe.directory=*", "-c", "user.name=op", "-c", "user.email=op@x"]);
+            let output = command.args(arguments).current_dir(&path).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let mut rounds = 0;
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) || rounds < 3 {
+            git(&["log", "-p", "main"]);
+            git(&["blame", "main", "--", "sessions/a.yaml"]);
+            fs::write(path.join("outbox/mine/sessions/mine.yaml"), format!("{rounds}\n")).unwrap();
+            git(&["-C", "outbox/mine", "add", "."]);
+            git(&["-C", "outbox/mine", "commit", "-q", "-m", "mine"]);
+            git(&["fsck", "--connectivity-only", "--no-dangling"]);
+            rounds += 1;
+        }
+        rounds
+    });
+    for number in 60..220 {
+        state.put("sessions/a.yaml", &format!("a: {number}\n"));
+        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        history.maintain().await.unwrap();
+    }
+    state.git(&["gc", "--quiet", "--prune=now"]);
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let rounds = operator.join().expect("an operator's git failed");
+    assert_eq!(state.git(&["rev-list", "--count", "main..mine"]).trim(), rounds.to_string());
+    assert_eq!(state.git(&["rev-list", "--count", "main"]), "220\n");
+    assert!(state.git(&["fsck", "--strict", "--no-dangling"]).is_empty());
+}
+
 #[tokio::test]
 async fn a_failing_history_is_a_condition_that_ends_when_it_works_again() {
     let state = State::new();

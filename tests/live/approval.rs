@@ -1,6 +1,7 @@
 //! The guard holds what would go at once; everybody is told, and `approve` lets exactly that go, once.
 
 use crate::lab::cli::{agent, commits};
+use crate::lab::control_plane::Answer;
 use crate::lab::wireguard::KeyPair;
 use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
@@ -84,6 +85,44 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     world.control_plane.sessions(&all[..2]);
     world.wait_polls("sessions", 4);
     assert_eq!(links(&world), 6, "an approval was spent twice");
+}
+
+/// Internal neighbours stand in the files that all sessions share, and are held there too.
+#[test]
+fn held_internal_neighbours_stay_in_bird_until_they_are_approved() {
+    let mut world = World::new(0);
+    let policy = |peers: Value| {
+        let mut policy = crate::lab::router::policy();
+        policy["ibgpPeers"] = peers;
+        world.control_plane.answer("bird-config", Answer::Json(policy));
+    };
+    let peer = |id: u32| {
+        json!({"nodeId": id, "nodeName": format!("n{id}"), "loopbackIpv4": format!("172.23.105.18{id}"),
+               "loopbackIpv6": format!("fd48:4242:420::{id}"), "isRr": false})
+    };
+    policy((2..=6).map(peer).collect());
+    world.router.start_agent();
+    let neighbours = |router: &crate::lab::router::Router| {
+        router.bird.ask(&router.inside, "show protocols").matches(" BGP ").count()
+    };
+    let wait_neighbours = |world: &World, wanted: usize| {
+        wait_until(&format!("{wanted} internal neighbours"), 60, || {
+            let found = neighbours(&world.router);
+            if found == wanted { Ok(()) } else { Err(found.to_string()) }
+        });
+    };
+    wait_neighbours(&world, 5);
+    wait_until("all are in force", 40, || {
+        let applied = world.router.path("state/applied/ibgp").read_dir().unwrap().count();
+        if applied == 5 { Ok(()) } else { Err(applied.to_string()) }
+    });
+    policy(json!([]));
+    world.wait_polls("bird-config", 3);
+    agent(&world.router, &["plan"]).ended(2).says("ibgp/n2  removal held: 5 of the 5 in force");
+    assert_eq!(neighbours(&world.router), 5);
+    contains(&world.router.api("", "/status").1, "the removal of ibgp/n6 is held").unwrap();
+    agent(&world.router, &["approve"]).ended(0);
+    wait_neighbours(&world, 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::lab::cli::{Answer, agent, answer, exception};
 use crate::lab::router::{Router, agent_program};
 use crate::lab::watch::{NetlinkEvents, bird_history};
 use crate::lab::world::{World, interface};
+use crate::lab::{contains, wait_until};
 
 /// Everything that a look must leave as it is: every file, with its inode and times, and the kernel.
 fn everything(router: &Router) -> String {
@@ -218,6 +219,40 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
     std::fs::write(world.router.path("broken.yaml"), "node: [").unwrap();
     let broken = world.router.path("broken.yaml").display().to_string();
     assert_eq!(agent(&world.router, &["plan", "--config", &broken]).code, 1);
+}
+
+/// What probes measured shapes a session's text, and only a running agent probes.
+#[test]
+fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start() {
+    let mut world = World::new(1);
+    let name = interface(1);
+    let file = world.router.path("config.yaml");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    config["probe"] = serde_json::json!({"interval": 1, "count": 1, "timeout": 1});
+    std::fs::write(file, config.to_string()).unwrap();
+    world.router.start_agent();
+    world.wait_established();
+    wait_until("a round-trip time is measured", 40, || {
+        contains(&world.router.api("", "/metrics").1, "moenet_agent_session_rtt_seconds{")
+    });
+    // Any hint has the world made anew, with the class of the link.
+    let file = world.router.path("state").join(format!("overrides/sessions/{name}.yaml"));
+    std::fs::write(&file, exception(&name, "nothing", "{}", "")).unwrap();
+    let fragment = world.router.bird.folder.join(format!("moenet/sessions/{name}.conf"));
+    wait_until("the class is in the session's text", 40, || {
+        contains(&std::fs::read_to_string(&fragment).unwrap(), "moe_link(1,")
+    });
+    wait_until("nothing is left to do", 20, || {
+        let answer = agent(&world.router, &["plan"]);
+        if answer.code == 0 { Ok(()) } else { Err(answer.out) }
+    });
+    let before = bird_history(&world.router);
+    world.router.kill_agent();
+    assert_eq!(agent(&world.router, &["plan"]).ended(0).out, "Nothing to do.\n");
+    world.router.start_agent();
+    world.wait_polls("sessions", 3);
+    assert_eq!(bird_history(&world.router), before, "a restart forgot the class and told the neighbour so");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
 use std::path::Path;
 
+type Breakage = fn(&Path);
+
 /// Has the Control Plane ask for another MTU, and waits until it is in force.
 fn change(world: &World, mtu: u32) {
     let mut sessions = world.sessions();
@@ -59,7 +61,7 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     let world = World::converged(1);
     wait_recorded(&world, 1420);
     let repository = world.router.path("state/.git");
-    let break_it: [(&str, fn(&Path)); 7] = [
+    let break_it: [(&str, Breakage); 7] = [
         ("HEAD", |git| std::fs::write(git.join("HEAD"), "").unwrap()),
         ("missing", remove),
         ("branch", |git| std::fs::write(git.join("refs/heads/main"), "\0\0\0").unwrap()),
@@ -86,7 +88,7 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     wait_condition(&world, "main.lock");
     wait_recorded(&world, 1310);
     assert_eq!(git(&world.router, &["fsck", "--strict", "--no-dangling"]), "");
-    let aside = world.router.inside.shell(&format!("ls -d {}*", repository.display()));
+    let aside = world.router.inside.shell(&format!("ls -d {0} {0}.broken-*", repository.display()));
     assert_eq!(
         aside.lines().count(),
         3,

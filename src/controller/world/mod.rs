@@ -292,10 +292,10 @@ impl World {
 
     /// Every object whose removal waits, and why.
     pub fn held(&self) -> impl Iterator<Item = (Key, &str)> {
-        fn of<'a, T>(
-            entries: &'a BTreeMap<ObjectName, Entry<T>>,
+        fn of<T>(
+            entries: &BTreeMap<ObjectName, Entry<T>>,
             key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = (Key, &'a str)> {
+        ) -> impl Iterator<Item = (Key, &str)> {
             entries.iter().filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
         }
         of(&self.sessions, Key::Session).chain(of(&self.mesh, Key::Mesh)).chain(of(&self.ibgp, Key::Ibgp))

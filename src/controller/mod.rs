@@ -23,7 +23,7 @@ pub use context::{Board, Context, Entry, Restarts};
 pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
 pub use queue::{Backoff, Outcome, Queue};
-pub use reconcile::target;
+pub use reconcile::{mesh_target, target};
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
 pub use world::World;

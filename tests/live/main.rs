@@ -15,6 +15,7 @@ mod ibgp;
 mod isolation;
 mod local_api;
 mod maintenance;
+mod mesh;
 mod removal;
 mod repair;
 mod restart;

@@ -40,6 +40,18 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
+impl InForce {
+    /// What an object's entry wants, with the override that shapes it.
+    pub(super) fn of<T>(entry: &crate::controller::world::Entry<T>) -> Self {
+        let overridden = entry.reason.as_ref().map(|reason| AppliedOverride {
+            reason: reason.clone(),
+            expires_at: entry.expires_at,
+            fields: entry.overridden.keys().cloned().collect(),
+        });
+        Self { spec: entry.spec.clone(), overridden }
+    }
+}
+
 /// Writes down what is in force, and tells the history when that is new.
 pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce, steps: &[String]) {
     let none = Claims { interface: None, protocols: Vec::new() };

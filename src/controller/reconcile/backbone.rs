@@ -129,11 +129,9 @@ async fn conclude<T>(
             record::gone(ctx, subject, &round.steps).await;
             return Outcome::Gone;
         }
-        Intent::Present(..) if settled => {
-            // What is held or refused stays in force as it was recorded.
-            if entry.held.is_none() && entry.acceptance == Acceptance::Valid {
-                record::in_force(ctx, subject, InForce::of(entry), &round.steps).await;
-            }
+        // What is held or refused stays in force as it was recorded.
+        Intent::Present(..) if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid => {
+            record::in_force(ctx, subject, InForce::of(entry), &round.steps).await;
         }
         _ => {}
     }

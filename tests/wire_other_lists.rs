@@ -36,7 +36,7 @@ fn the_mesh_of_the_reference_decodes() {
     let item = &listing.items[0];
     assert_eq!((item.name.as_str(), item.spec.node_id), ("hk1", 2));
     assert_eq!(item.spec.loopback_ipv4.unwrap().to_string(), "172.23.105.178");
-    assert_eq!((item.uid.as_ref(), item.spec.is_rr), (None, None));
+    assert_eq!((item.spec.uuid.as_ref(), item.spec.is_rr), (None, None));
 }
 
 #[test]

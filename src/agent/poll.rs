@@ -12,14 +12,16 @@ use super::{Parts, build, journal, worlds};
 use crate::control_plane::{CallError, Client, Failure, after_failure, jittered};
 use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
-use crate::document::{Kind, Spec};
+use crate::controller::world::present;
+use crate::document::{Condition, ConditionStatus, ConditionType, Kind, Spec, StatusBody};
 use crate::history::Author;
+use crate::model::Uid;
 use crate::render::check_policy;
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
-    Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Report, SessionItem, SessionReport,
-    WireError,
+    Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PeerState, PolicyItem, Report, SessionItem,
+    SessionReport, WireError,
 };
 
 /// A poll's answer: the changed files.
@@ -323,7 +325,27 @@ async fn report(parts: &Parts, client: &Client) -> Result<(), CallError> {
             state: bgp.state.parse().unwrap_or(crate::wire::PeerState::Down),
         })
     });
-    client.post_report(&Report { sessions: sessions.collect() }).await
+    let tunnels = present(&world.mesh).filter_map(|tunnel| {
+        let status = board.get(&Key::Mesh(tunnel.name.clone()))?;
+        tunnel_report(tunnel.reported_as.clone()?, status)
+    });
+    client.post_report(&Report { sessions: sessions.chain(tunnels).collect() }).await
+}
+
+/// A backbone tunnel for which the Control Plane has a name. It has no routes of its own; it is up while its
+/// peer answers.
+fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
+    let about = |condition: &&Condition| condition.condition_type == ConditionType::HandshakeRecent;
+    let handshake = status.conditions.iter().find(about)?;
+    let up = handshake.status == ConditionStatus::True;
+    Some(SessionReport {
+        uuid,
+        rtt_ms: status.rtt_ms,
+        loss: status.loss,
+        routes_imported: 0,
+        routes_exported: 0,
+        state: if up { PeerState::Established } else { PeerState::Down },
+    })
 }
 
 /// Delivers reports of status changes, as soon as there are some, and again until they arrive.

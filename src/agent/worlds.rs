@@ -15,7 +15,7 @@ use crate::bird::committer::Tree;
 use crate::bird::{Checker, CommitError, Committer, Version};
 use crate::config::Config;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused, present};
-use crate::controller::{Hint, Key, World, target};
+use crate::controller::{Hint, Key, World, mesh_target, target};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Secrets, Session};
 use crate::history::Author;
@@ -493,5 +493,6 @@ fn watch_peers(parts: &Parts, world: &World) {
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
     parts.context.resolver.watch(sessions.chain(mesh));
     let present = world.sessions.values().filter(|entry| matches!(entry.intent, Intent::Present(..)));
-    parts.context.prober.watch(present.filter_map(target).collect());
+    let mesh = world.mesh.values().filter_map(mesh_target);
+    parts.context.prober.watch(present.filter_map(target).chain(mesh).collect());
 }

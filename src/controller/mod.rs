@@ -26,7 +26,7 @@ pub use firewall::{FirewallKeeper, FirewallState};
 pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
 pub use queue::{Backoff, Outcome, Queue};
-pub use reconcile::target;
+pub use reconcile::{mesh_target, target};
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
 pub use taken::{Taken, TakenStep};

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::guard;
 use super::observe::BirdState;
 use super::world::{Entry, Intent, World};
-use crate::document::BgpSessionSpec;
+use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
@@ -130,7 +130,9 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
         (Intent::Present(tunnel, _), Ok(router)) => {
             let key = &world.private_key;
             let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
-            plan_tunnel(&wanted, &tunnel_view(view, false))
+            let before = in_force::<MeshPeerSpec>(view.applied);
+            let moved = before.is_some_and(|before| before.endpoint != tunnel.endpoint);
+            plan_tunnel(&wanted, &tunnel_view(view, moved))
         }
         (Intent::Absent, _) => {
             let mut plan = plan_tunnel_removal(&entry.uid, view.kernel);
@@ -217,11 +219,13 @@ fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer
 /// answers from the old one.
 pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
-    let before = applied.and_then(|applied| applied.applied.spec.clone());
-    let Some(before) = before.and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok()) else {
-        return false;
-    };
+    let Some(before) = in_force::<BgpSessionSpec>(applied) else { return false };
     matches!(entry.intent, Intent::Present(..)) && before.tunnel.endpoint.as_ref() != endpoint(entry)
+}
+
+/// The specification that was in force last.
+fn in_force<S: Spec>(applied: Option<&AppliedDocument>) -> Option<S> {
+    serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 
 /// The endpoint of a peering that is to be there.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Session;
-use crate::model::{InterfaceName, ObjectName, Port, Uid};
+use crate::model::{InterfaceName, Port, Uid};
 
 /// Something that only one object of a router can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub struct Clash {
     /// What both claim.
     pub claim: Claim,
     /// Who keeps it.
-    pub keeper: ObjectName,
+    pub keeper: String,
 }
 
 impl fmt::Display for Clash {
@@ -43,8 +43,8 @@ impl fmt::Display for Clash {
 /// What an object claims, and whether it is already in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimant {
-    /// The object.
-    pub name: ObjectName,
+    /// The object: `sessions/wg_4242421080`, so that two of different kinds may have one name.
+    pub name: String,
     /// Its identity, for ties.
     pub uid: Uid,
     /// What it claims.
@@ -65,7 +65,7 @@ impl Session {
 
 /// Who must wait for whom: of two objects with one claim, the one that already has it keeps it; else
 /// the one with the smaller uid (semantics, section 2).
-pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<ObjectName, Clash> {
+pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
     let mut keepers: BTreeMap<&Claim, &Claimant> = BTreeMap::new();
     for claimant in claimants {
         for claim in &claimant.claims {
@@ -94,7 +94,7 @@ mod tests {
     fn claimant(name: &str, port: u16, holds: bool) -> Claimant {
         let claims = BTreeSet::from([Claim::ListenPort(Port::new(port).unwrap())]);
         Claimant {
-            name: name.parse().unwrap(),
+            name: name.to_owned(),
             uid: name.parse().unwrap(),
             holds: if holds { claims.clone() } else { BTreeSet::new() },
             claims,
@@ -105,13 +105,13 @@ mod tests {
     fn the_one_in_force_keeps_its_claim() {
         let found = conflicts(&[claimant("a", 5, false), claimant("b", 5, true), claimant("c", 6, false)]);
         assert_eq!(found.len(), 1);
-        let text = found[&"a".parse().unwrap()].to_string();
+        let text = found["a"].to_string();
         assert_eq!(text, "listen port 5 belongs to b, which was first; give this one another");
     }
 
     #[test]
     fn a_tie_goes_to_the_smaller_uid() {
         let found = conflicts(&[claimant("b", 5, false), claimant("a", 5, false)]);
-        assert_eq!(found.keys().map(ObjectName::as_str).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["b"]);
     }
 }

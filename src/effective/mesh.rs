@@ -1,9 +1,12 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::document::{IbgpPeerSpec, MeshPeerSpec};
-use crate::model::{AdminState, Endpoint, InterfaceName, Mtu, ObjectName, Port, PublicKey, Uid};
+use crate::model::{
+    AdminState, Asn, Endpoint, InterfaceName, LinkLocal, Mtu, ObjectName, Port, PublicKey, Uid,
+};
 
-use super::FieldError;
+use super::{Claim, FieldError};
 
 /// A backbone tunnel as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +27,25 @@ pub struct MeshTunnel {
     pub peer: PublicKey,
     /// Where the peer listens.
     pub endpoint: Option<Endpoint>,
+    /// The peer's address in the tunnel.
+    pub link_local: LinkLocal,
+    /// What reports call the tunnel.
+    pub reported_as: Option<Uid>,
+}
+
+/// What the names, ports and addresses of all backbone tunnels of a router are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct MeshDefaults<'a> {
+    /// `mesh.interfacePrefix` of the configuration.
+    pub prefix: &'a str,
+    /// `mesh.listenPortBase` of the configuration.
+    pub port_base: u16,
+    /// Our AS number, which is the peer's too.
+    pub asn: Asn,
 }
 
 impl MeshTunnel {
-    /// Resolves a specification: `prefix` and `port_base` are `mesh.interfacePrefix` and
-    /// `mesh.listenPortBase` of the configuration.
+    /// Resolves a specification.
     ///
     /// # Errors
     /// When there is no valid interface name or port for the peer.
@@ -36,9 +53,9 @@ impl MeshTunnel {
         name: &ObjectName,
         uid: &Uid,
         spec: &MeshPeerSpec,
-        prefix: &str,
-        port_base: u16,
+        defaults: &MeshDefaults<'_>,
     ) -> Result<Self, FieldError> {
+        let MeshDefaults { prefix, port_base, asn } = *defaults;
         let derived = || interface(prefix, name, spec.node_id).parse().ok();
         let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
             FieldError::new("spec.interface", format!("{prefix}{name} is no name for an interface; give one"))
@@ -57,7 +74,26 @@ impl MeshTunnel {
             listen_port,
             peer: spec.public_key,
             endpoint: spec.endpoint.clone(),
+            link_local: spec.link_local.unwrap_or_else(|| LinkLocal::derived(asn, spec.node_id)),
+            reported_as: spec.uuid.clone(),
         })
+    }
+
+    /// The specification with nothing left to derive; what is in force keeps its interface and port also
+    /// when the configuration names others for new peers.
+    pub fn filled(&self, spec: &MeshPeerSpec) -> MeshPeerSpec {
+        MeshPeerSpec {
+            interface: Some(self.interface.clone()),
+            listen_port: Some(self.listen_port),
+            mtu: Some(self.mtu),
+            link_local: Some(self.link_local),
+            ..spec.clone()
+        }
+    }
+
+    /// What this tunnel claims for itself.
+    pub fn claims(&self) -> BTreeSet<Claim> {
+        BTreeSet::from([Claim::Interface(self.interface.clone()), Claim::ListenPort(self.listen_port)])
     }
 }
 

@@ -13,7 +13,7 @@ mod session;
 
 pub use conflicts::{Claim, Claimant, Clash, conflicts};
 pub use layers::{Merged, Origin, difference, leaves, merge};
-pub use mesh::{InternalNeighbour, MeshTunnel};
+pub use mesh::{InternalNeighbour, MeshDefaults, MeshTunnel};
 pub use router::Router;
 pub use session::{Defaults, Neighbour, Secrets, Session, Tunnel};
 

@@ -66,8 +66,6 @@ pub struct SessionItem {
 pub struct MeshItem {
     /// Its name, else `node<id>`.
     pub name: ObjectName,
-    /// Its identity for reports, when the Control Plane gave it one.
-    pub uid: Option<Uid>,
     /// Its specification.
     pub spec: MeshPeerSpec,
 }

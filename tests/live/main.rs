@@ -29,6 +29,7 @@ mod isolation;
 mod limits;
 mod local_api;
 mod maintenance;
+mod mesh;
 mod names;
 mod node;
 mod overrides;

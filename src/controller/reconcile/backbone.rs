@@ -10,9 +10,11 @@ use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent};
 use crate::document::{Kind, Phase, StatusBody};
+use crate::effective::MeshTunnel;
 use crate::model::{Endpoint, ObjectName, Uid};
 use crate::plan::Plan;
-use crate::status::{BirdFacts, Facts, TunnelFacts, assess};
+use crate::probe::Target;
+use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 
 pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -33,7 +35,7 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     subject.hands_off = entry.hands_off(before.phase == Phase::Paused).is_some();
     let plan = |look: &Look| planning::mesh(&world, entry, ctx.keepalive, &look.view());
     match round(ctx, &subject, due, plan).await {
-        Ok(round) => conclude(ctx, &subject, entry, round, None).await,
+        Ok(round) => conclude(ctx, &subject, entry, round, mesh_target(entry).as_ref(), None).await,
         Err(error) => failed(&key, &error),
     }
 }
@@ -58,7 +60,7 @@ pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     let (running, loaded) = (round.look.bird.is_running(), round.look.bird.loaded);
     let bird =
         BirdFacts { running, loaded, refused: None, trouble: None, protocols: &protocols, expected: 1 };
-    conclude(ctx, &subject, entry, round, Some(bird)).await
+    conclude(ctx, &subject, entry, round, None, Some(bird)).await
 }
 
 pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
@@ -85,6 +87,12 @@ pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
         Ok(_) => Outcome::Failed,
         Err(error) => failed(&key, &error),
     }
+}
+
+/// What is probed for a backbone tunnel: the peer's own address in it.
+pub fn mesh_target(entry: &Entry<MeshTunnel>) -> Option<Target> {
+    let Intent::Present(tunnel, _) = &entry.intent else { return None };
+    Some(Target { address: tunnel.link_local.get().into(), interface: Some(tunnel.interface.clone()) })
 }
 
 fn subject<'a, T>(key: &'a Key, kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Subject<'a> {
@@ -116,6 +124,7 @@ async fn conclude<T>(
     subject: &Subject<'_>,
     entry: &Entry<T>,
     round: Round,
+    target: Option<&Target>,
     bird: Option<BirdFacts<'_>>,
 ) -> Outcome {
     let settled = round.is_settled() && !subject.hands_off;
@@ -125,17 +134,19 @@ async fn conclude<T>(
             record::gone(ctx, subject, false).await;
             return Outcome::Gone;
         }
-        Intent::Present(..) if settled => {
+        // What is held or refused stays in force as it was recorded.
+        Intent::Present(..) if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid => {
             let in_force = InForce { spec: entry.spec.clone(), overridden: entry.exception() };
             record::in_force(ctx, subject, in_force).await;
         }
         _ => {}
     }
     let before = record::status_before(ctx, subject).await;
+    let (rtt_ms, loss) = ctx.probed(target);
     if let Some(endpoint) = subject.endpoint {
         chase(ctx, endpoint, subject.uid, &round);
     }
-    let status = status(entry, subject.endpoint, &before, &round, bird);
+    let status = StatusBody { rtt_ms, loss, ..status(entry, subject.endpoint, &before, &round, bird) };
     let phase = status.phase;
     record::status(ctx, subject, &before, status).await;
     match phase {

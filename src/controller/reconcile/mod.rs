@@ -19,6 +19,7 @@ use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
+pub use backbone::mesh_target;
 pub use session::target;
 
 /// A settled object is looked at again by the tick of all objects; this is only for the case that there

@@ -6,12 +6,13 @@ use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
 use crate::wire::{IbgpItem, Listing, MeshItem};
 
-/// Which documents of backbone tunnels the listing wants. A peer's identity is its node id.
+/// Which documents of backbone tunnels the listing wants. A peer's identity is its node id, also where
+/// the Control Plane gives it a name for reports: else its link's mark would change with that.
 pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change<MeshPeerSpec>> {
-    let items = listing.items.iter().map(|item| {
-        let own = item.uid.clone();
-        (own.unwrap_or_else(|| derived("mesh", item.spec.node_id)), item.name.clone(), item.spec.clone())
-    });
+    let items = listing
+        .items
+        .iter()
+        .map(|item| (derived("mesh", item.spec.node_id), item.name.clone(), item.spec.clone()));
     let rejected = listing.rejected.iter().filter_map(|rejected| rejected.node_id).collect();
     plan(items, &rejected, listing.complete, &snapshot.mesh, |spec| spec.node_id, snapshot)
 }

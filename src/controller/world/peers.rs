@@ -4,21 +4,78 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entry, Inputs, Intent, Layered, beside, layered};
 use crate::controller::guard;
-use crate::document::{IbgpPeerSpec, MeshPeerSpec, Spec};
-use crate::effective::{FieldError, InternalNeighbour, MeshTunnel, Router};
-use crate::model::{AdminState, ObjectName};
+use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, Spec};
+use crate::effective::{
+    Claim, Claimant, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router, conflicts,
+};
+use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
-use crate::store::Slot;
+use crate::store::{AppliedDocument, Slot};
 
 pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
-    let wanted = |name: &ObjectName, layers: &Layered<MeshPeerSpec>, spec: &MeshPeerSpec| {
-        MeshTunnel::resolve(name, &layers.uid, spec, &mesh.interface_prefix, mesh.listen_port_base)
+    let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
+        // Without a router nothing is resolved; its ASN is then of no account.
+        let asn = router.map(|router| router.asn).ok_or_else(|| FieldError::new("spec", "no router"))?;
+        let defaults = MeshDefaults { prefix: &mesh.interface_prefix, port_base: mesh.listen_port_base, asn };
+        let tunnel = MeshTunnel::resolve(name, uid, spec, &defaults)?;
+        let spec = tunnel.filled(spec);
+        Ok((tunnel, spec))
     };
     let ourselves = |spec: &MeshPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off =
         |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    entries(inputs, &inputs.snapshot.mesh, router.is_some(), off, wanted)
+    let mut entries = entries(inputs, &inputs.snapshot.mesh, router.is_some(), off, wanted);
+    for (name, clash) in clashes(inputs, &entries) {
+        let before = in_force(inputs, &name, &wanted);
+        if let Some(entry) = entries.get_mut(&name) {
+            entry.acceptance = Acceptance::Clash(clash);
+            entry.intent = before.map_or(Intent::Stay, present);
+        }
+    }
+    entries
+}
+
+/// What clashes with another tunnel of the backbone, or with a session that already has what it claims. A
+/// session that is not in force yet gives way; it is judged later, beside the tunnels found good here.
+fn clashes(
+    inputs: &Inputs<'_>,
+    entries: &BTreeMap<ObjectName, Entry<MeshTunnel>>,
+) -> Vec<(ObjectName, String)> {
+    let label = |kind: Kind, name: &ObjectName| format!("{}/{name}", kind.folder());
+    let applied = || inputs.snapshot.applied.iter();
+    let sessions =
+        applied().filter(|((kind, _), _)| *kind == Kind::BgpSession).map(|((kind, name), stored)| {
+            let claims = super::claims_of(&stored.document);
+            let uid = stored.document.metadata.uid.clone();
+            let uid = uid.unwrap_or_else(|| Uid::local(kind.folder(), name));
+            Claimant { name: label(*kind, name), uid, holds: claims.clone(), claims }
+        });
+    let tunnels = entries.iter().filter_map(|(name, entry)| {
+        let Intent::Present(tunnel, _) = &entry.intent else { return None };
+        let holds = inputs.snapshot.applied.get(&(Kind::MeshPeer, name.clone()));
+        let holds = holds.map(|stored| mesh_claims(&stored.document)).unwrap_or_default();
+        Some(Claimant {
+            name: label(Kind::MeshPeer, name),
+            uid: entry.uid.clone(),
+            claims: tunnel.claims(),
+            holds,
+        })
+    });
+    let found = conflicts(&sessions.chain(tunnels).collect::<Vec<_>>());
+    let clash = |name: &ObjectName| {
+        let clash = found.get(&label(Kind::MeshPeer, name))?;
+        Some((name.clone(), clash.to_string()))
+    };
+    entries.keys().filter_map(clash).collect()
+}
+
+/// What a tunnel of the backbone has in force.
+fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
+    let body = &applied.applied;
+    let spec = body.spec.clone().and_then(|spec| serde_json::from_value::<MeshPeerSpec>(spec).ok());
+    let port = spec.and_then(|spec| spec.listen_port).map(Claim::ListenPort);
+    body.interfaces.iter().cloned().map(Claim::Interface).chain(port).collect()
 }
 
 pub(super) fn ibgp(
@@ -26,8 +83,8 @@ pub(super) fn ibgp(
     router: Option<&Router>,
 ) -> BTreeMap<ObjectName, Entry<InternalNeighbour>> {
     let (v4, v6) = router.map_or((None, None), |router| (router.loopback_ipv4, router.loopback_ipv6));
-    let wanted = |name: &ObjectName, _: &Layered<IbgpPeerSpec>, spec: &IbgpPeerSpec| {
-        InternalNeighbour::resolve(name, spec, v4, v6)
+    let wanted = |name: &ObjectName, _: &Uid, spec: &IbgpPeerSpec| {
+        Ok((InternalNeighbour::resolve(name, spec, v4, v6)?, spec.clone()))
     };
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
@@ -39,43 +96,58 @@ fn entries<S: Spec, T>(
     documents: &BTreeMap<ObjectName, Slot<S>>,
     router_known: bool,
     off: impl Fn(&S) -> bool,
-    wanted: impl Fn(&ObjectName, &Layered<S>, &S) -> Result<T, FieldError>,
+    wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
-    let in_force =
+    let recorded =
         || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
-    let names: BTreeSet<&ObjectName> = documents.keys().chain(in_force()).collect();
+    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).collect();
     let absent: BTreeSet<ObjectName> =
-        in_force().filter(|name| !documents.contains_key(*name)).cloned().collect();
+        recorded().filter(|name| !documents.contains_key(*name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
     let approved = guard::approved(inputs.approved, S::KIND);
-    let held = guard::held(&absent, &approved, in_force().count(), limit, inputs.snapshot.complete);
+    let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.complete);
     let entry = |name: &ObjectName| {
-        let beside = beside(inputs, S::KIND, name);
-        let mut layers = layered::<S>(name, documents.get(name), &beside);
+        let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         let waits = held.keys.contains(name).then(|| held.why.clone());
-        if waits.is_some() {
-            // What is held stays in force: also in the files that all sessions share.
-            let spec = beside.applied.and_then(|applied| applied.applied.spec.clone());
-            layers.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
-        }
-        entry(name, layers, waits, router_known, &off, &wanted)
+        let before = in_force(inputs, name, &wanted);
+        entry(name, layers, waits, router_known, before, &off, &wanted)
     };
     names.into_iter().map(|name| (name.clone(), entry(name))).collect()
 }
 
+/// What is in force of an object, when it is known.
+fn in_force<S: Spec, T>(
+    inputs: &Inputs<'_>,
+    name: &ObjectName,
+    wanted: &impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
+) -> Option<T> {
+    let applied = &inputs.snapshot.applied.get(&(S::KIND, name.clone()))?.document;
+    let spec = serde_json::from_value::<S>(applied.applied.spec.clone()?).ok()?;
+    wanted(name, applied.metadata.uid.as_ref()?, &spec).ok().map(|(object, _)| object)
+}
+
+fn present<T>(object: T) -> Intent<T> {
+    Intent::Present(Box::new(object), String::new())
+}
+
+/// What stays as it is stays *present*: the files that all sessions share are written from what is present,
+/// and an object that were missing there would go from BIRD while its removal waits.
 fn entry<S: Spec, T>(
     name: &ObjectName,
     mut layers: Layered<S>,
     held: Option<String>,
     router_known: bool,
+    before: Option<T>,
     off: impl Fn(&S) -> bool,
-    wanted: impl Fn(&ObjectName, &Layered<S>, &S) -> Result<T, FieldError>,
+    wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> Entry<T> {
     let mut admin_state = AdminState::Enabled;
+    let stay = |before: Option<T>| before.map_or(Intent::Stay, present);
+    let mut filled = None;
     let intent = match &layers.spec {
-        None if held.is_some() => Intent::Stay,
+        _ if held.is_some() => stay(before),
         None if !layers.documented => Intent::Absent,
-        None => Intent::Stay,
+        None => stay(before),
         Some(_) if !router_known => {
             layers.acceptance = Acceptance::Waiting("who this router is, is not known yet".to_owned());
             Intent::Stay
@@ -84,14 +156,21 @@ fn entry<S: Spec, T>(
             admin_state = AdminState::Disabled;
             Intent::Absent
         }
-        Some(spec) => match wanted(name, &layers, spec) {
-            Ok(object) => Intent::Present(Box::new(object), String::new()),
+        Some(spec) => match wanted(name, &layers.uid, spec) {
+            Ok((_, spec)) if layers.paused().is_some() => {
+                filled = Some(spec);
+                stay(before)
+            }
+            Ok((object, spec)) => {
+                filled = Some(spec);
+                present(object)
+            }
             Err(error) => {
                 layers.acceptance = Acceptance::Invalid(layers.placed(&error));
-                Intent::Stay
+                stay(before)
             }
         },
     };
-    let spec = layers.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok());
+    let spec = filled.as_ref().or(layers.spec.as_ref()).and_then(|spec| serde_json::to_value(spec).ok());
     layers.into_entry(intent, admin_state, spec, held)
 }

@@ -38,7 +38,7 @@ pub(super) fn sessions(
     candidates
         .into_iter()
         .map(|(name, mut candidate)| {
-            if let Some(clash) = clashes.get(&name) {
+            if let Some(clash) = clashes.get(&label(&name)) {
                 candidate.layers.acceptance = Acceptance::Clash(clash.to_string());
                 candidate.session = None;
             }
@@ -177,18 +177,19 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             None if candidate.layers.acceptance == Acceptance::Valid => return None,
             None => holds.clone(),
         };
-        Some(Claimant { name: name.clone(), uid: candidate.layers.uid.clone(), claims, holds })
+        Some(Claimant { name: label(name), uid: candidate.layers.uid.clone(), claims, holds })
     });
     let mesh = present(parts.mesh).map(|tunnel: &MeshTunnel| {
-        let claims = BTreeSet::from([
-            Claim::Interface(tunnel.interface.clone()),
-            Claim::ListenPort(tunnel.listen_port),
-        ]);
-        // A mesh peer may have the name of a session, and is another object all the same.
-        let name = ObjectName::sanitised(&format!("mesh--{}", tunnel.name));
+        let claims = tunnel.claims();
+        let name = format!("{}/{}", Kind::MeshPeer.folder(), tunnel.name);
         Claimant { name, uid: tunnel.uid.clone(), holds: claims.clone(), claims }
     });
     sessions.chain(mesh).collect()
+}
+
+/// What a clash calls a session.
+fn label(name: &ObjectName) -> String {
+    format!("{}/{name}", KIND.folder())
 }
 
 /// What an object has in force, by its finalizer.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Kind, Spec};
-use crate::model::{AdminState, Endpoint, InterfaceName, Mtu, Port, PublicKey};
+use crate::model::{AdminState, Endpoint, InterfaceName, LinkLocal, Mtu, Port, PublicKey, Uid};
 
 /// One backbone tunnel to another router of ours (`GET mesh`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,13 @@ pub struct MeshPeerSpec {
     /// Whether the peer is a route reflector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_rr: Option<bool>,
+    /// The peer's link-local address in the tunnel, which is probed. Default: derived from our ASN and its
+    /// node id, as every router of ours does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_local: Option<LinkLocal>,
+    /// What reports to the Control Plane call the tunnel. Absent: it is not reported on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uid>,
 }
 
 impl Spec for MeshPeerSpec {

@@ -37,8 +37,10 @@ fn mesh_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<MeshIt
         loopback_ipv4: fields.ipv4("loopbackIpv4")?,
         loopback_ipv6: fields.ipv6("loopbackIpv6")?,
         is_rr: fields.flag("isRr")?,
+        link_local: None,
+        uuid: fields.parsed("uuid")?,
     };
-    Ok(MeshItem { name, uid: fields.parsed("uuid")?, spec })
+    Ok(MeshItem { name, spec })
 }
 
 fn ibgp_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<IbgpItem> {

@@ -105,10 +105,6 @@ impl Member {
         format!("fd48:4242:420::{:x}", self.id)
     }
 
-    pub(crate) fn link_local(&self) -> String {
-        format!("fe80::998:{:x}", self.id)
-    }
-
     /// Packets that came in by an interface.
     pub(crate) fn received(&self, interface: &str) -> u64 {
         let file = format!("/sys/class/net/{interface}/statistics/rx_packets");

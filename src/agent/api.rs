@@ -167,6 +167,9 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
         notices.push(format!("policy: {why}"));
     }
+    let refused = parts.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
+    notices.extend(refused.values().map(|why| format!("Control Plane: {why}")));
+    drop(refused);
     let history = parts.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
     notices.extend(history.map(|why| format!("history: {why}")));
     notices

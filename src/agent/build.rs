@@ -20,7 +20,7 @@ use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::store::{OUTBOX, Store, StoreError};
-use crate::wire::Dialect;
+use crate::wire::{Call, Dialect};
 
 /// The agent's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -85,6 +85,8 @@ pub struct Parts {
     pub recorder: Mutex<Option<crate::history::HistoryHandle>>,
     /// Why the history cannot be written.
     pub history_problem: StdMutex<Option<String>>,
+    /// Calls that the Control Plane refuses until a person has done something about it, and why.
+    pub refused_calls: StdMutex<BTreeMap<Call, String>>,
     /// Told when the history takes causes.
     pub journal_ready: Notify,
     /// Told to fetch the sessions now.
@@ -152,6 +154,7 @@ impl Parts {
             journal: Mutex::new(journalled),
             recorder: Mutex::new(None),
             history_problem: StdMutex::new(None),
+            refused_calls: StdMutex::default(),
             journal_ready: Notify::new(),
             sync: Notify::new(),
             hints: Mutex::new(None),
@@ -165,6 +168,15 @@ impl Parts {
     /// Remembers why the history cannot be written.
     pub fn history_problem(&self, problem: Option<String>) {
         *self.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = problem;
+    }
+
+    /// Remembers why the Control Plane refuses a call, or that it does no longer.
+    pub fn refused_call(&self, call: Call, why: Option<String>) {
+        let mut refused = self.refused_calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match why {
+            Some(why) => drop(refused.insert(call, why)),
+            None => drop(refused.remove(&call)),
+        }
     }
 
     /// BIRD's control socket.

@@ -1,6 +1,6 @@
 //! Answers the local API (semantics, section 4).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -170,6 +170,9 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
         notices.push(format!("policy: {why}"));
     }
+    let refused = parts.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
+    notices.extend(refused.values().map(|why| format!("Control Plane: {why}")));
+    drop(refused);
     notices.extend(parts.context.history_problem().map(|why| format!("history: {why}")));
     notices.extend(parts.context.firewall.state().error.map(|why| format!("firewall: {why}")));
     notices

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
@@ -23,7 +24,7 @@ use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::store::{OUTBOX, Store, StoreError};
-use crate::wire::Dialect;
+use crate::wire::{Call, Dialect};
 
 /// The agent's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -92,6 +93,8 @@ pub struct Parts {
     pub recorder: StdMutex<Option<crate::history::HistoryHandle>>,
     /// What the history was told of people's files.
     pub known: Known,
+    /// Calls that the Control Plane refuses until a person has done something about it, and why.
+    pub refused_calls: StdMutex<BTreeMap<Call, String>>,
     /// Told to fetch the sessions now.
     pub sync: Notify,
     /// Where hints go while the agent runs.
@@ -163,6 +166,7 @@ impl Parts {
             journal: Mutex::new(journalled),
             recorder: StdMutex::new(None),
             known: Known::default(),
+            refused_calls: StdMutex::default(),
             sync: Notify::new(),
             hints: Mutex::new(None),
             kernel_counters,
@@ -176,6 +180,15 @@ impl Parts {
     pub fn history_problem(&self, problem: Option<String>) {
         let mut told = self.context.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *told = problem;
+    }
+
+    /// Remembers why the Control Plane refuses a call, or that it does no longer.
+    pub fn refused_call(&self, call: Call, why: Option<String>) {
+        let mut refused = self.refused_calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match why {
+            Some(why) => drop(refused.insert(call, why)),
+            None => drop(refused.remove(&call)),
+        }
     }
 
     /// BIRD's control socket.

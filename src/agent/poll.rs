@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Parts, build, journal, worlds};
-use crate::control_plane::{CallError, Client, Failure, after_failure, jittered};
+use crate::control_plane::{CallError, Class, Client, Failure, after_failure, jittered};
 use crate::controller::Key;
 use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
 use crate::controller::world::present;
@@ -66,21 +66,27 @@ async fn every<F: Future<Output = Result<(), CallError>>>(
     (parts, client): &(Arc<Parts>, Arc<Client>),
     call: impl Fn(Arc<Parts>, Arc<Client>) -> F,
 ) {
-    let mut failed = false;
+    let mut failed = None;
     loop {
         let wait = match call(Arc::clone(parts), Arc::clone(client)).await {
             Ok(()) => {
-                failed = false;
+                if let Some(call) = failed.take() {
+                    parts.refused_call(call, None);
+                    parts.context.reports.deliver.notify_one();
+                }
                 jittered(interval, rand::random())
             }
             Err(error) => {
                 // One line when it begins to fail; the breaker's state says the rest.
-                if failed {
+                if failed.is_some() {
                     debug!(error = %chain(&error), "the Control Plane still does not answer as it should");
                 } else {
                     warn!(error = %chain(&error), "the Control Plane does not answer as it should; what is in force stays");
                 }
-                failed = true;
+                failed = Some(error.call);
+                // What a person has to mend is told for as long as it lasts.
+                let told = (error.class() == Class::Operator).then(|| chain(&error));
+                parts.refused_call(error.call, told);
                 after_failure(interval, error.class(), rand::random())
             }
         };
@@ -353,15 +359,22 @@ async fn outbox(parts: &Parts, client: &Client) {
     let Some(outbox) = &parts.outbox else { return };
     let mut wait = Duration::from_secs(1);
     loop {
-        let left = match outbox.deliver_once(client).await {
-            Ok(delivery) => delivery.kept > 0,
+        let (left, failure) = match outbox.deliver_once(client).await {
+            Ok(delivery) => (delivery.kept > 0, delivery.failure),
             Err(error) => {
                 warn!(error = %chain(&error), "the outbox cannot be read");
-                true
+                (true, None)
             }
         };
         wait = if left { (wait * 2).min(Duration::from_secs(60)) } else { Duration::from_secs(1) };
-        let pause = if left { jittered(wait, rand::random()) } else { Duration::from_secs(60) };
+        let pause = match failure {
+            // Of no use until somebody has mended the token or the name; a poll that succeeds again says so.
+            Some(CallError { failure: Failure::Auth { .. } | Failure::NotFound { .. }, .. }) => {
+                after_failure(wait, Class::Operator, rand::random())
+            }
+            _ if left => jittered(wait, rand::random()),
+            _ => Duration::from_secs(60),
+        };
         drop(tokio::time::timeout(pause, parts.context.reports.deliver.notified()).await);
     }
 }

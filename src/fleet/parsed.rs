@@ -20,9 +20,12 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// What tells one content of a file from another: device, inode, size and the times of the last change.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
+/// What a file held when it looked like this.
+type Known = (Stamp, Arc<Map<String, Value>>);
+
 /// The parsed files, by their paths.
 #[derive(Debug, Default)]
-pub(super) struct Parsed(Mutex<HashMap<PathBuf, (Stamp, Arc<Map<String, Value>>)>>);
+pub(super) struct Parsed(Mutex<HashMap<PathBuf, Known>>);
 
 /// Why a file gives no mapping.
 pub(super) enum ReadError {
@@ -52,7 +55,7 @@ impl Parsed {
         Ok(map)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, (Stamp, Arc<Map<String, Value>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

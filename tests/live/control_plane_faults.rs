@@ -1,8 +1,9 @@
 //! A list exists only if it is complete: nothing is removed because of a broken answer.
 
 use crate::lab::control_plane::Answer;
-use crate::lab::watch::{NetlinkEvents, bird_history};
-use crate::lab::world::World;
+use crate::lab::watch::{NetlinkEvents, bird_history, session_ages};
+use crate::lab::world::{World, uuid};
+use crate::lab::{contains, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
@@ -53,4 +54,82 @@ fn a_slow_answer_removes_nothing() {
 #[test]
 fn an_item_without_uuid_makes_the_list_incomplete_for_deletion() {
     nothing_is_removed_after(|world| Answer::Json(json!({"sessions": [world.sessions()[0], {"asn": 1}]})));
+}
+
+/// Nothing is asked for a while, however long the machine takes over it.
+fn asks_nothing(world: &World) {
+    // Every poll, of which the slowest comes every two seconds, has heard it by then.
+    std::thread::sleep(Duration::from_secs(6));
+    let before = world.control_plane.asked_each();
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(world.control_plane.asked_each(), before, "asked again too soon");
+}
+
+fn breaker(world: &World) -> String {
+    let status: serde_json::Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
+    status["circuitBreaker"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_rate_limit_is_kept_for_as_long_as_it_says() {
+    let world = World::converged(1);
+    let refusal = Answer::Refusal { status: 429, code: "RATE_LIMITED", retry_after: Some(40) };
+    world.control_plane.answer_everything(Some(refusal));
+    let before = world.control_plane.asked_each();
+    wait_until("something is asked and refused", 30, || {
+        if world.control_plane.asked_each() != before { Ok(()) } else { Err("nothing".into()) }
+    });
+    asks_nothing(&world);
+    assert_eq!(breaker(&world), "closed", "a Control Plane that answers 429 is not broken");
+    world.control_plane.answer_everything(None);
+    world.wait_polls("sessions", 1);
+    world.wait_established();
+}
+
+#[test]
+fn errors_open_the_breaker_for_all_to_see_and_leave_everything_in_force() {
+    let world = World::converged(1);
+    // BIRD may be told a measured latency meanwhile; no session is reset.
+    let (events, before) = (NetlinkEvents::record(&world.router), session_ages(&world.router));
+    for (status, code) in [(500, "INTERNAL"), (503, "MAINTENANCE_MODE")] {
+        world.control_plane.answer_everything(Some(Answer::Refusal { status, code, retry_after: None }));
+        wait_until("the breaker opens", 60, || match breaker(&world).as_str() {
+            "open" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        assert_eq!(world.router.metric(r#"moenet_agent_circuit_breaker{state="open"}"#), Some(1.0));
+        asks_nothing(&world);
+        world.control_plane.answer_everything(None);
+        wait_until("the breaker closes", 90, || match breaker(&world).as_str() {
+            "closed" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        world.wait_polls("sessions", 1);
+    }
+    assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
+    assert_eq!(session_ages(&world.router), before, "a session was reset");
+}
+
+#[test]
+fn a_refused_token_is_not_hammered_and_the_status_says_what_to_do() {
+    let world = World::converged(1);
+    // The Control Plane takes in what it is told, so that there is no more to tell.
+    world.wait_reported(&uuid(1), 1, "");
+    let mut active = world.sessions();
+    active[0]["status"] = 1.into();
+    world.control_plane.sessions(&active);
+    world.wait_polls("sessions", 12);
+    let refusal = Answer::Refusal { status: 401, code: "INVALID_TOKEN", retry_after: None };
+    world.control_plane.answer_everything(Some(refusal));
+    wait_until("the status tells", 60, || contains(&world.router.api("", "/status").1, "controlPlane.token"));
+    asks_nothing(&world);
+    assert!(!world.router.log().contains("lab-token"), "the token is in the log");
+    world.control_plane.answer_everything(None);
+    // Whoever has mended it does not wait.
+    let before = world.control_plane.asked("sessions");
+    assert_eq!(world.router.api("", "/sync").0, 200);
+    wait_until("the sessions are fetched", 30, || {
+        if world.control_plane.asked("sessions") > before { Ok(()) } else { Err("not yet".into()) }
+    });
+    world.wait_established();
 }

@@ -2,6 +2,7 @@
 
 use crate::lab::namespace::Process;
 use crate::lab::router::{self, agent_program};
+use crate::lab::watch::{NetlinkEvents, session_ages};
 use crate::lab::world::{World, uuid};
 use crate::lab::{contains, wait_until};
 use serde_json::{Value, json};
@@ -86,4 +87,52 @@ fn the_embedded_control_plane_answers_errors_as_the_reference_says() {
         let (code, body) = ask(&world, token, &format!("/agent/jp1/{endpoint}"));
         assert_eq!((code, body[key].is_null()), (200, false), "{endpoint}: {body}");
     }
+}
+
+fn breaker(world: &World) -> Result<String, String> {
+    let status: Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
+    Ok(status["circuitBreaker"].as_str().ok_or("no breaker")?.to_owned())
+}
+
+#[test]
+fn what_it_refuses_or_cannot_read_leaves_everything_in_force() {
+    let mut world = World::new(1);
+    let _serving = serve(&world);
+    world.router.configure(&format!("http://{LISTEN}"), 1);
+    world.router.start_agent();
+    world.wait_established();
+    let folder = world.router.path("fleet/jp1");
+    let good = std::fs::read_to_string(folder.join("sessions.yaml")).unwrap();
+    let (events, before) = (NetlinkEvents::record(&world.router), session_ages(&world.router));
+    // A file in the middle of an edit is an error with its place, and no empty list.
+    std::fs::write(folder.join("sessions.yaml"), "sessions:\n  - {uuid: [\n").unwrap();
+    wait_until("the agent has heard the error", 30, || {
+        contains(&world.router.log(), "the Control Plane does not answer as it should")
+    });
+    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/sessions");
+    assert_eq!((code, body["code"].as_str()), (500, Some("INTERNAL")), "{body}");
+    contains(body["error"].as_str().unwrap(), "jp1/sessions.yaml:").unwrap();
+    std::fs::write(folder.join("sessions.yaml"), good).unwrap();
+    // An operator at work: 503 to everything, and the breaker opens and closes.
+    std::fs::write(folder.join("maintenance"), "").unwrap();
+    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/config");
+    assert_eq!((code, body["code"].as_str()), (503, Some("MAINTENANCE_MODE")), "{body}");
+    wait_until("the breaker opens", 90, || contains(&breaker(&world)?, "open"));
+    std::fs::remove_file(folder.join("maintenance")).unwrap();
+    wait_until("the breaker closes", 90, || contains(&breaker(&world)?, "closed"));
+    assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
+    assert_eq!(session_ages(&world.router), before, "a session was reset");
+}
+
+#[test]
+fn who_guesses_tokens_is_slowed_down_and_the_router_is_served() {
+    let world = World::new(1);
+    let _serving = serve(&world);
+    let many = format!(
+        "curl -s -D - -o /dev/null -H 'Authorization: Bearer x' 'http://{LISTEN}/agent/jp1/sessions?[1-300]'"
+    );
+    let headers = world.router.inside.shell(&many).to_lowercase();
+    assert!(headers.contains(" 401 ") && headers.contains(" 429 ") && headers.contains("retry-after: 1\r"));
+    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/sessions");
+    assert_eq!((code, body["sessions"].as_array().map(Vec::len)), (200, Some(1)), "{body}");
 }

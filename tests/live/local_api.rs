@@ -102,3 +102,64 @@ fn a_hostile_restart_argument_reaches_neither_bird_nor_the_kernel() {
     }
     world.wait_established();
 }
+
+#[test]
+fn calls_beyond_the_rate_are_told_when_to_come_again() {
+    let world = World::converged(1);
+    // One client and one connection, so that a slow machine is fast enough.
+    let many = "curl -s -D - -o /dev/null 'http://127.0.0.1:24368/sync?[1-300]'";
+    let headers = world.router.inside.shell(many).to_lowercase();
+    assert!(headers.contains(" 200 ") && headers.contains(" 429 "), "{headers}");
+    assert!(headers.contains("retry-after: 1\r"), "{headers}");
+    let (code, body) = world.router.api("", "/sync");
+    assert!(code == 200 || body.contains("RATE_LIMITED"), "{code} {body}");
+    assert_eq!(world.router.api("", "/status").0, 200, "looking is not limited");
+    world.wait_established();
+}
+
+#[test]
+fn with_a_token_everything_but_the_health_wants_it() {
+    let mut world = World::new(1);
+    world.router.reconfigure(|config| config["server"]["token"] = "s3cret-of-the-api".into());
+    world.router.start_agent();
+    for path in ["/status", "/sync", "/metrics", "/maintenance", "/nonsense"] {
+        expect_error(&world, "", path, 401, "INVALID_TOKEN");
+        expect_error(&world, "-H 'Authorization: Bearer s3cret'", path, 401, "INVALID_TOKEN");
+    }
+    expect_error(&world, "-X POST", "/maintenance/start", 401, "INVALID_TOKEN");
+    let right = "-H 'Authorization: Bearer s3cret-of-the-api'";
+    assert_eq!(world.router.api(right, "/status").0, 200);
+    assert_eq!(world.router.api("", "/healthz").0, 200);
+    // The command line reads the token from the configuration.
+    let status = world.router.inside.shell(&world.router.command("status"));
+    assert!(status.contains("jp1"), "{status}");
+    assert!(!world.router.log().contains("s3cret"), "the token is in the log");
+}
+
+#[test]
+fn an_address_that_others_reach_wants_a_token_before_anything_starts() {
+    let mut world = World::new(1);
+    world.router.reconfigure(|config| config["server"]["listen"] = ":24368".into());
+    world.router.spawn_agent(&[]);
+    wait_until("the agent ends", 30, || if world.router.agent_runs() { Err("runs".into()) } else { Ok(()) });
+    assert!(world.router.log().contains("server.token"), "{}", world.router.log());
+    assert!(!world.router.inside.shell("ip -o link").contains(&interface(1)), "it has begun all the same");
+}
+
+#[test]
+fn the_api_listens_on_a_unix_socket_that_only_its_group_may_open() {
+    let mut world = World::new(1);
+    let socket = world.router.path("api.sock").display().to_string();
+    world.router.reconfigure(|config| config["server"]["listen"] = format!("unix:{socket}").into());
+    world.router.spawn_agent(&[]);
+    let status = format!("curl -sf --unix-socket {socket} http://localhost/status");
+    wait_until("the API answers", 30, || world.router.inside.try_shell(&status).map(|_| ()));
+    assert_eq!(world.router.inside.shell(&format!("stat -c %a {socket}")).trim(), "660");
+    assert!(world.router.inside.try_shell("curl -s http://127.0.0.1:24368/status").is_err(), "on TCP too");
+    assert!(world.router.inside.shell(&world.router.command("status")).contains("jp1"));
+    // A socket that a killed agent left behind is in nobody's way.
+    world.router.kill_agent();
+    world.router.spawn_agent(&[]);
+    wait_until("the API answers again", 30, || world.router.inside.try_shell(&status).map(|_| ()));
+    world.wait_established();
+}

@@ -20,6 +20,12 @@ pub(crate) enum Answer {
     /// Promises the whole body, sends half, closes.
     HalfOf(Value),
     Slow(Duration, Value),
+    /// An error of the reference, perhaps with the seconds after which to come again.
+    Refusal {
+        status: u16,
+        code: &'static str,
+        retry_after: Option<u64>,
+    },
 }
 
 #[derive(Default)]
@@ -27,6 +33,8 @@ struct Shared {
     answers: BTreeMap<String, Answer>,
     posts: Vec<(String, Value)>,
     asked: BTreeMap<String, usize>,
+    /// The answer to everything, while there is one.
+    everything: Option<Answer>,
 }
 
 pub(crate) struct ControlPlane {
@@ -53,6 +61,16 @@ impl ControlPlane {
 
     pub(crate) fn answer(&self, endpoint: &str, answer: Answer) {
         self.shared.lock().unwrap().answers.insert(endpoint.into(), answer);
+    }
+
+    /// Answers every request, posts too, with this, or again as before.
+    pub(crate) fn answer_everything(&self, answer: Option<Answer>) {
+        self.shared.lock().unwrap().everything = answer;
+    }
+
+    /// How often each endpoint was asked.
+    pub(crate) fn asked_each(&self) -> BTreeMap<String, usize> {
+        self.shared.lock().unwrap().asked.clone()
     }
 
     pub(crate) fn sessions(&self, sessions: &[Value]) {
@@ -110,7 +128,10 @@ fn handle(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
         if method == "POST" {
             shared.posts.push((endpoint.clone(), serde_json::from_slice(&body).unwrap_or(Value::Null)));
         }
-        shared.answers.get(&endpoint).cloned().unwrap_or(Answer::Json(json!({"status": "ok"})))
+        let everything = shared.everything.clone();
+        everything
+            .or_else(|| shared.answers.get(&endpoint).cloned())
+            .unwrap_or(Answer::Json(json!({"status": "ok"})))
     };
     send(reader.get_mut(), answer)
 }
@@ -135,7 +156,12 @@ fn read_body(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 }
 
 fn send(stream: &mut TcpStream, answer: Answer) -> Option<()> {
+    let mut more = String::new();
     let (status, kind, body, cut) = match answer {
+        Answer::Refusal { status, code, retry_after } => {
+            more = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+            (status, "application/json", json!({"error": "not now", "code": code}).to_string(), false)
+        }
         Answer::Json(value) => (200, "application/json", value.to_string(), false),
         Answer::Text { status, kind, body } => (status, kind, body, false),
         Answer::HalfOf(value) => (200, "application/json", value.to_string(), true),
@@ -145,7 +171,7 @@ fn send(stream: &mut TcpStream, answer: Answer) -> Option<()> {
         }
     };
     let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n",
         body.len()
     );
     let sent = if cut { &body[..body.len() / 2] } else { &body[..] };

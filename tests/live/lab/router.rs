@@ -143,17 +143,22 @@ impl Router {
         self.start_agent_with(&[]);
     }
 
-    /// As [`Router::start_agent`], with more in its environment: `NAME=value`.
-    pub(crate) fn start_agent_with(&mut self, environment: &[&str]) {
+    /// Starts the agent without waiting for it, with more in its environment: `NAME=value`.
+    pub(crate) fn spawn_agent(&mut self, environment: &[&str]) {
         let config = self.path("config.yaml").display().to_string();
         let program = agent_program().display().to_string();
         let arguments = [environment, &[&program, "--config", &config, "run"]].concat();
         self.agent = Some(self.inside.spawn(&self.path("agent.log"), "env".as_ref(), &arguments));
+    }
+
+    /// As [`Router::start_agent`], with more in its environment: `NAME=value`.
+    pub(crate) fn start_agent_with(&mut self, environment: &[&str]) {
+        self.spawn_agent(environment);
         wait_until("the agent answers on its API", 15, || {
-            if !self.agent.as_mut().unwrap().is_running() {
+            if !self.agent_runs() {
                 return Err("the agent ended".into());
             }
-            self.inside.try_shell("curl -sf http://127.0.0.1:24368/status").map(|_| ())
+            self.inside.try_shell("curl -sf http://127.0.0.1:24368/healthz").map(|_| ())
         });
     }
 
@@ -164,6 +169,20 @@ impl Router {
         let result = done();
         agent.resume();
         result
+    }
+
+    pub(crate) fn agent_runs(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// A line of shell that runs a verb of the command line with the agent's configuration.
+    pub(crate) fn command(&self, verb: &str) -> String {
+        format!("{} --config {} {verb}", agent_program().display(), self.path("config.yaml").display())
+    }
+
+    /// What the agent has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
     pub(crate) fn kill_agent(&mut self) {

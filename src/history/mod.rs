@@ -47,6 +47,8 @@ const GITIGNORE: &str = "\
 /status/
 /secrets/
 /outbox/
+/roa.conf
+/classes.json
 .*
 !/.gitignore
 *~

@@ -296,6 +296,7 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
         tokio::select! {
             () = stop.cancelled() => break,
             () = parts.context.reports.changed.notified() => {}
+            () = parts.context.prober.answered() => {}
             names = parts.context.resolver.changed() => {
                 for key in named(&parts.context.world(), &names) {
                     let _ = hints.send(Hint::Key(key));

@@ -25,6 +25,7 @@ pub struct Prober {
 struct Shared {
     targets: Mutex<BTreeMap<Target, Entry>>,
     wake: Notify,
+    answered: Notify,
 }
 
 #[derive(Debug)]
@@ -45,7 +46,8 @@ impl Shared {
 impl Prober {
     /// Starts the task on the current tokio runtime.
     pub fn start(ping: Arc<dyn Ping>, settings: ProbeSettings) -> Self {
-        let shared = Arc::new(Shared { targets: Mutex::default(), wake: Notify::new() });
+        let shared =
+            Arc::new(Shared { targets: Mutex::default(), wake: Notify::new(), answered: Notify::new() });
         let task = tokio::spawn(run(Arc::clone(&shared), ping, settings));
         Self { shared, task }
     }
@@ -70,6 +72,12 @@ impl Prober {
     /// The last result of the target; none before the first. Never waits.
     pub fn current(&self, target: &Target) -> Option<Probe> {
         self.shared.targets().get(target).and_then(|entry| entry.last)
+    }
+
+    /// Waits until a target has answered for the first time, or again after it was silent: its link has a class
+    /// of latency from then on, and nobody should have to wait for that. For one caller at a time; safe to cancel.
+    pub async fn answered(&self) {
+        self.shared.answered.notified().await;
     }
 
     /// Why the target could not be probed last time, when it could not.
@@ -131,7 +139,7 @@ fn record(
     // It is no longer watched when it is not there.
     let Some(entry) = targets.get_mut(target) else { return };
     entry.running = false;
-    let first = entry.last.is_none();
+    let before = entry.last;
     match outcome {
         Ok(echoes) => (entry.last, entry.error) = (Some(Probe::new(&echoes, Timestamp::now())), None),
         Err(error) => {
@@ -139,7 +147,11 @@ fn record(
             entry.error = Some(error.to_string());
         }
     }
-    entry.due = Instant::now() + pause(entry, first, interval);
+    let answers = |probe: Option<Probe>| probe.is_some_and(|probe| probe.rtt_ms.is_some());
+    if answers(entry.last) && !answers(before) {
+        shared.answered.notify_one();
+    }
+    entry.due = Instant::now() + pause(entry, before.is_none(), interval);
 }
 
 /// The time to the next probe, with a tenth of jitter. After the first it is any part of the interval, so

@@ -35,6 +35,7 @@ impl World {
         world.router.configure(&world.control_plane.url, 3600);
         world.router.start_agent();
         world.wait_established();
+        world.wait_measured();
         world
     }
 

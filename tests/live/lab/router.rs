@@ -110,6 +110,7 @@ impl Router {
                 "binary": self.bird.program(), "confirmTimeout": 10
             },
             "wireguard": {"privateKeyPath": self.path("private.key"), "persistentKeepaliveInterval": 1},
+            "probe": {"interval": 2, "count": 1, "timeout": 1},
             "loopback": {"interface": self.loopback()}
         })
     }

@@ -52,7 +52,27 @@ impl World {
         let mut world = Self::new(neighbours);
         world.router.start_agent();
         world.wait_established();
+        world.wait_measured();
         world
+    }
+
+    /// Waits until every link has its class of latency, which the first round trip gives it: from then on
+    /// nothing changes by itself.
+    #[track_caller]
+    pub(crate) fn wait_measured(&self) {
+        wait_until("every link is measured", 40, || {
+            let sessions = self.router.bird.folder.join("moenet/sessions");
+            let loaded =
+                self.router.inside.try_shell(&format!("grep -l 'moe_link(0,' {}/*.conf", sessions.display()));
+            match loaded {
+                Err(_) => Ok(()),
+                Ok(unmeasured) => Err(unmeasured),
+            }
+        });
+        // What is on disk is loaded a moment later.
+        wait_until("the agent is at rest", 40, || {
+            self.router.inside.try_shell(&self.router.command("plan")).map(drop)
+        });
     }
 
     fn add_neighbour(&mut self, number: u32, speaker: Speaker) {

@@ -143,7 +143,7 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
     let mut told = parts.known.told();
     match std::fs::symlink_metadata(&path) {
         Ok(file) => {
-            let text = std::fs::read(&path).unwrap_or_default();
+            let text = parts.context.store.text(place).unwrap_or_default();
             let persons = place.area == Area::Overrides || !is_synced(&text);
             persons.then(|| *told.owners.entry(place.clone()).insert_entry(file.uid()).get())
         }
@@ -167,8 +167,8 @@ pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
 }
 
 /// Whether a text has a `uid`, which is the sync's: an edit of one is recorded as the override it becomes.
-fn is_synced(text: &[u8]) -> bool {
-    let document: Option<serde_json::Value> = parse_value(&String::from_utf8_lossy(text)).ok();
+fn is_synced(text: &str) -> bool {
+    let document: Option<serde_json::Value> = parse_value(text).ok();
     document.is_some_and(|document| document.pointer("/metadata/uid").is_some_and(|uid| !uid.is_null()))
 }
 

@@ -381,12 +381,7 @@ impl Listed {
 
 /// Lists, keeps edits by hand as overrides, and publishes the world.
 pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
-    let mut snapshot = parts.context.disk(Store::load).await?;
-    if !snapshot.edits.is_empty() {
-        let _writing = parts.syncing.lock().await;
-        settle(parts).await;
-        snapshot = parts.context.disk(Store::load).await?;
-    }
+    let mut snapshot = listing(parts).await?;
     if !parts.context.store.approved().is_empty() {
         snapshot = approval(parts, snapshot).await?;
     }
@@ -397,6 +392,18 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
     Ok(Listed::of(&snapshot))
+}
+
+/// Everything in the state directory, never in the middle of a sync: half of its removals would pass the guard
+/// that holds all of them.
+async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
+    let _writing = parts.syncing.lock().await;
+    let snapshot = parts.context.disk(Store::load).await?;
+    if snapshot.edits.is_empty() {
+        return Ok(snapshot);
+    }
+    settle(parts).await;
+    parts.context.disk(Store::load).await
 }
 
 /// An approval is for the removals that were held when it was given, once: it ends for an object that is

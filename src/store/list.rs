@@ -54,6 +54,14 @@ pub struct Snapshot {
     pub overrides_complete: bool,
 }
 
+impl Snapshot {
+    /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:
+    /// the rest of a removal of many may be about to follow, and the guard judges all of them together.
+    pub fn proves_absence(&self) -> bool {
+        self.complete && self.settled
+    }
+}
+
 /// The parsed documents of all kinds.
 #[derive(Debug, Default)]
 pub(super) struct Caches {

@@ -142,6 +142,11 @@ impl Store {
         self.dir.join(place.relative())
     }
 
+    /// The text in a place, where a file of a document's kind and size is; never waits for a pipe.
+    pub fn text(&self, place: &Place) -> Option<String> {
+        read::text(&self.path(place)).ok().flatten().map(|read| read.text)
+    }
+
     /// Whether this agent holds the lock and may write.
     pub fn is_writable(&self) -> bool {
         self.held.is_some()

@@ -86,7 +86,8 @@ fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
     expect(&world, "sessions/broken", false, &[("DocumentInvalid", "nothing is in force for it: ")]);
     expect(&world, "sessions/broken", false, &[("DocumentInvalid", "sessions/broken.yaml:5:8: spec.asn: ")]);
     write("twin", &own_document("twin", &interface(1), 9002, ours));
-    let clash = format!("it is not configured: interface {0} belongs to {0}, which was first", interface(1));
+    let clash =
+        format!("it is not configured: interface {0} belongs to sessions/{0}, which was first", interface(1));
     expect(&world, "sessions/twin", false, &[("Clash", &clash)]);
     world.router.inside.shell("ip link add theirs0 type bridge");
     write("foreign", &own_document("foreign", "theirs0", 9003, ours));

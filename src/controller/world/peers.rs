@@ -105,7 +105,7 @@ fn entries<S: Spec, T>(
         recorded().filter(|name| !documents.contains_key(*name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
     let approved = guard::approved(inputs.approved, S::KIND);
-    let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.complete);
+    let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.proves_absence());
     let entry = |name: &ObjectName| {
         let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         let waits = held.keys.contains(name).then(|| held.why.clone());

@@ -91,7 +91,7 @@ fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
     let limit = parts.inputs.config.guard.max_removals;
     let in_force = parts.inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).count();
     let approved = guard::approved(parts.inputs.approved, KIND);
-    guard::held(&absent, &approved, in_force, limit, parts.inputs.snapshot.complete)
+    guard::held(&absent, &approved, in_force, limit, parts.inputs.snapshot.proves_absence())
 }
 
 fn candidate(

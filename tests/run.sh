@@ -13,7 +13,6 @@ fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
 unit()   { cargo test --quiet --lib --bins --examples && cargo test --quiet --doc && other_tests; }
 schemas() { tests/check-schemas.sh; }
-live()   { cargo test --test live -- --test-threads=2; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 
@@ -48,6 +47,20 @@ other_tests() {
     [ -e "$file" ] && names+=(--test "$(basename "$file" .rs)")
   done
   [ ${#names[@]} = 0 ] || cargo test --quiet "${names[@]}"
+}
+
+# One test waits until a handshake of WireGuard, which has its own clock, is 180 s old. It runs beside all others,
+# so that it costs no time.
+live() {
+  local long=a_silent_one_is_after_three_minutes said rc=0
+  cargo test --no-run --test live || return
+  said=$(mktemp)
+  cargo test --test live -- "$long" >"$said" 2>&1 &
+  cargo test --test live -- --test-threads=2 --skip "$long" || rc=1
+  wait $! || rc=1
+  grep -q '^test result: ok. 1 passed' "$said" || { echo "the test $long did not pass:" >&2; rc=1; }
+  cat "$said"; rm -f "$said"
+  return $rc
 }
 
 vm() {

@@ -109,6 +109,12 @@ impl Fleet {
         self.post("modify", &json!({"uuid": uuid, "status": status, "error": error}).to_string()).await.0
     }
 
+    /// The files with the newest status a session.
+    fn kept(&self) -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(self.path("reported/sessions")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
     /// The statuses that are served, by uuid.
     async fn served(&self) -> Vec<(String, u64)> {
         let (status, body) = self.get("sessions").await;
@@ -165,6 +171,24 @@ async fn what_is_served_follows_the_reports() {
     is_error(&fleet.post("modify", r#"{"uuid":"never","status":1}"#).await, 404, "SESSION_NOT_FOUND");
     let log = fs::read_to_string(fleet.path("reported/modify.log")).unwrap();
     assert_eq!(log.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_report_of_one_session_leaves_the_files_of_all_others_alone() {
+    use std::os::unix::fs::MetadataExt as _;
+    let fleet = fleet();
+    fleet.edit("sessions.yaml", "status: 5", "status: 4");
+    fleet.modify("old", 1, None).await;
+    let old = fleet.kept().pop().unwrap();
+    let before = fs::metadata(&old).unwrap();
+    fleet.modify("abc-123", 1, None).await;
+    fleet.modify("abc-123", 2, Some("x")).await;
+    let after = fs::metadata(&old).unwrap();
+    assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+    assert_eq!(fleet.kept().len(), 2);
+    fs::write(fleet.path("sessions.yaml"), "sessions: [{uuid: old, asn: 4242421081, status: 4}]\n").unwrap();
+    assert_eq!(fleet.served().await, [("old".to_owned(), 1)]);
+    assert_eq!(fleet.kept(), [old], "what is in the list no more is forgotten");
 }
 
 #[tokio::test]
@@ -356,9 +380,10 @@ async fn what_was_posted_is_there_after_a_restart_and_a_broken_file_of_it_is_set
         dir: fleet.dir,
     };
     assert_eq!(again.served().await[0].1, 1);
-    fs::write(again.path("reported/modify.json"), "{").unwrap();
+    let file = again.kept().pop().unwrap();
+    fs::write(&file, "{").unwrap();
     assert_eq!(again.served().await[0].1, 4);
-    assert!(again.path("reported/modify.bad").exists());
+    assert!(file.with_extension("bad").exists());
 }
 
 #[tokio::test]

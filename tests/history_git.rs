@@ -210,7 +210,8 @@ async fn what_waits_too_long_is_merged_and_nothing_is_lost() {
     let history = Arc::new(History::with_program(state.path(), program, Duration::from_secs(20)));
     let (handle, _task) = Arc::clone(&history).start();
     let start = Instant::now();
-    for number in 0..300 {
+    // More than twice what may wait.
+    for number in 0..150 {
         state.put(&format!("sessions/s{number}.yaml"), "a: 1\n");
         handle.record(cause(
             Author::ControlPlane,
@@ -222,12 +223,12 @@ async fn what_waits_too_long_is_merged_and_nothing_is_lost() {
     drop(history);
     let state_files = || state.try_git(&["ls-tree", "-r", "--name-only", "main"]).1.lines().count();
     let end = Instant::now() + Duration::from_secs(120);
-    while state_files() < 301 && Instant::now() < end {
+    while state_files() < 151 && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert_eq!(state_files(), 301);
+    assert_eq!(state_files(), 151);
     let messages = state.git(&["log", "--format=%B"]);
-    assert!((0..300).all(|number| messages.contains(&format!("Sync {number}\n"))));
+    assert!((0..150).all(|number| messages.contains(&format!("Sync {number}\n"))));
 }
 
 fn slow_git(state: &State, script: &str) -> PathBuf {
@@ -346,7 +347,7 @@ async fn a_git_that_does_not_work_sets_nothing_aside() {
 async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
-    for number in 0..40 {
+    for number in 0..18 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
         commit(&history, all(&format!("{number}"))).await;
     }
@@ -354,7 +355,7 @@ async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
     for id in ids.lines() {
         assert_eq!(history.resolve(&id[..12]).await.unwrap().as_str(), id);
     }
-    // Of forty names some begin alike; git itself takes no less than four characters.
+    // Of eighteen names two begin with the same of sixteen digits; git itself takes no less than four characters.
     let twice = |n: usize| {
         let mut starts: Vec<_> = ids.lines().map(|id| &id[..n]).collect();
         starts.sort_unstable();
@@ -449,14 +450,15 @@ async fn an_operators_configuration_and_hooks_change_nothing() {
 async fn a_year_of_commits_is_packed() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
-    for number in 0..300 {
+    // Each commit is four objects, and more than five hundred are packed.
+    for number in 0..150 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
         commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
     }
     history.maintain().await.unwrap();
     let count = state.git(&["count-objects", "-v"]);
     assert!(count.contains("count: 0\n") && count.contains("packs: 1\n"), "{count}");
-    assert_eq!(history.log(&[], 1000).await.unwrap().len(), 300);
+    assert_eq!(history.log(&[], 1000).await.unwrap().len(), 150);
     history.maintain().await.unwrap();
 }
 
@@ -465,15 +467,18 @@ async fn hundreds_of_commits_in_an_hour_leave_few_files() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     let mut most = 0;
-    for number in 0..400 {
+    // Unpacked these would be nearly nine hundred objects.
+    for number in 0..220 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
         commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
         history.maintain().await.unwrap();
-        let count = state.git(&["count-objects"]);
-        most = most.max(count.split(' ').next().unwrap().parse::<u32>().unwrap());
+        if number % 10 == 9 {
+            let count = state.git(&["count-objects"]);
+            most = most.max(count.split(' ').next().unwrap().parse::<u32>().unwrap());
+        }
     }
     assert!((200..800).contains(&most), "{most} loose objects: either too many, or this counts nothing");
-    assert_eq!(history.log(&[], 1000).await.unwrap().len(), 400);
+    assert_eq!(history.log(&[], 1000).await.unwrap().len(), 220);
     assert!(state.git(&["fsck", "--strict"]).is_empty());
 }
 
@@ -504,12 +509,13 @@ async fn committing_and_packing_disturb_no_operator() {
             fs::write(path.join("outbox/mine/sessions/mine.yaml"), format!("{rounds}\n")).unwrap();
             git(&["-C", "outbox/mine", "add", "."]);
             git(&["-C", "outbox/mine", "commit", "-q", "-m", "mine"]);
-            git(&["fsck", "--connectivity-only", "--no-dangling"]);
+            // All that main leads to. `git fsck` would complain of a commit that is made while it runs.
+            git(&["rev-list", "--objects", "--quiet", "main"]);
             rounds += 1;
         }
         rounds
     });
-    for number in 60..220 {
+    for number in 60..180 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
         commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
         history.maintain().await.unwrap();
@@ -518,7 +524,7 @@ async fn committing_and_packing_disturb_no_operator() {
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let rounds = operator.join().expect("an operator's git failed");
     assert_eq!(state.git(&["rev-list", "--count", "main..mine"]).trim(), rounds.to_string());
-    assert_eq!(state.git(&["rev-list", "--count", "main"]), "220\n");
+    assert_eq!(state.git(&["rev-list", "--count", "main"]), "180\n");
     assert!(state.git(&["fsck", "--strict", "--no-dangling"]).is_empty());
 }
 

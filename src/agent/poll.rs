@@ -176,8 +176,7 @@ async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     parts.context.reports.listed(statuses.chain(rejected).collect());
     gone_already(parts, &listing).await;
     let base = parts.config.wireguard.listen_port_base;
-    let waiting = listing.items.iter().filter(|item| parts.context.reports.waits_gone(&item.uid));
-    let waiting: std::collections::BTreeSet<_> = waiting.map(|item| item.uid.clone()).collect();
+    let waiting = parts.context.reports.waiting_gone();
     sync(parts, move |store, snapshot| {
         let changes = plan_sessions(&listing, snapshot, base, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -85,10 +85,12 @@ impl Reports {
         self.put(uid, WireStatus::Disabled, None)
     }
 
-    /// Whether a report that a session is gone still waits.
-    pub fn waits_gone(&self, uid: &Uid) -> bool {
+    /// The sessions whose report that they are gone still waits. One look at the outbox for all of them: a look
+    /// for each of a thousand sessions would read a thousand files a thousand times.
+    pub fn waiting_gone(&self) -> BTreeSet<Uid> {
         let pending = self.outbox.as_ref().and_then(|outbox| outbox.pending().ok()).unwrap_or_default();
-        pending.iter().any(|report| report.uuid == *uid && report.status == WireStatus::Disabled)
+        let gone = pending.into_iter().filter(|report| report.status == WireStatus::Disabled);
+        gone.map(|report| report.uuid).collect()
     }
 
     /// Asks for the world to be made anew.

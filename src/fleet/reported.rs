@@ -1,5 +1,6 @@
 //! What a router has posted, on disk beside its folder's YAML files: the newest heartbeat, the
-//! newest report, the newest status a session, and a log of status changes.
+//! newest report, the newest status a session, and a log of status changes. A session's status is a file of
+//! its own, so that a router that reports a thousand sessions costs a thousand small writes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +10,17 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::model::{ObjectName, Uid};
 use crate::wire::reference::{identity, write_status, written_status};
 use crate::wire::{Modify, WireStatus};
 
 /// The size at which the log of status changes begins anew; one older log is kept.
 const LOG_MAX: u64 = 1024 * 1024;
+
+/// The folder with a file a session.
+const STATUSES: &str = "sessions";
 
 /// The newest status of each session, by uuid.
 pub(super) type Statuses = BTreeMap<String, Entry>;
@@ -23,6 +29,7 @@ pub(super) type Statuses = BTreeMap<String, Entry>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
+    pub(super) uuid: Uid,
     pub(super) status: WireStatus,
     pub(super) error: Option<String>,
     /// The status in `sessions.yaml` that the post was an answer to. When the operator changes that
@@ -44,24 +51,53 @@ impl Reported {
 
     /// Keeps the newest heartbeat or report.
     pub(super) fn keep(&self, file: &str, body: &Value) -> io::Result<()> {
-        self.write(file, &json!({"receivedAt": Timestamp::now(), "body": body}))
+        self.write(Path::new(file), &json!({"receivedAt": Timestamp::now(), "body": body}))
     }
 
     /// What is kept, for whoever asks.
     pub(super) fn shown(&self) -> io::Result<Value> {
         Ok(json!({
-            "heartbeat": self.read::<Value>("heartbeat.json")?,
-            "report": self.read::<Value>("report.json")?,
+            "heartbeat": self.read::<Value>(Path::new("heartbeat.json"))?,
+            "report": self.read::<Value>(Path::new("report.json"))?,
             "sessions": self.statuses()?,
         }))
     }
 
+    /// The newest status of each session that was posted.
     pub(super) fn statuses(&self) -> io::Result<Statuses> {
-        Ok(self.read("modify.json")?.unwrap_or_default())
+        let files = match fs::read_dir(self.directory.join(STATUSES)) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Statuses::new()),
+            Err(error) => return Err(error),
+        };
+        let mut statuses = Statuses::new();
+        for file in files {
+            let file = file?.file_name();
+            if Path::new(&file).extension().is_some_and(|extension| extension == "json")
+                && let Some(entry) = self.read::<Entry>(&Path::new(STATUSES).join(&file))?
+            {
+                statuses.insert(entry.uuid.to_string(), entry);
+            }
+        }
+        Ok(statuses)
     }
 
-    pub(super) fn set_statuses(&self, statuses: &Statuses) -> io::Result<()> {
-        self.write("modify.json", statuses)
+    /// What was posted of one session: none or one.
+    pub(super) fn status(&self, uuid: &Uid) -> io::Result<Statuses> {
+        let entry = self.read::<Entry>(&status_file(uuid))?.filter(|entry| entry.uuid == *uuid);
+        Ok(entry.map(|entry| (entry.uuid.to_string(), entry)).into_iter().collect())
+    }
+
+    pub(super) fn set_status(&self, entry: &Entry) -> io::Result<()> {
+        self.write(&status_file(&entry.uuid), entry)
+    }
+
+    /// Forgets what was posted of a session.
+    pub(super) fn forget(&self, uuid: &Uid) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(status_file(uuid))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Adds a line to the log.
@@ -77,7 +113,7 @@ impl Reported {
     }
 
     /// Reads a file of ours. One that is broken is set aside: routers post again what matters.
-    fn read<T: serde::de::DeserializeOwned>(&self, file: &str) -> io::Result<Option<T>> {
+    fn read<T: serde::de::DeserializeOwned>(&self, file: &Path) -> io::Result<Option<T>> {
         let path = self.directory.join(file);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -94,15 +130,24 @@ impl Reported {
         }
     }
 
-    fn write(&self, file: &str, value: &impl Serialize) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
-        let mut temporary = tempfile::NamedTempFile::new_in(&self.directory)?;
+    fn write(&self, file: &Path, value: &impl Serialize) -> io::Result<()> {
+        let path = self.directory.join(file);
+        let directory = path.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(directory)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
         serde_json::to_writer_pretty(&mut temporary, value)?;
         temporary.write_all(b"\n")?;
         temporary.as_file().sync_all()?;
-        temporary.persist(self.directory.join(file)).map_err(|error| error.error)?;
-        sync_directory(&self.directory)
+        temporary.persist(&path).map_err(|error| error.error)?;
+        sync_directory(directory)
     }
+}
+
+/// A name that is safe, tells a person which session it is, and differs for each.
+fn status_file(uuid: &Uid) -> PathBuf {
+    let digest = Sha256::digest(uuid.as_str().as_bytes());
+    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Path::new(STATUSES).join(format!("{}-{short}.json", ObjectName::sanitised(uuid.as_str())))
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -172,8 +172,15 @@ impl Fleet {
     }
 
     fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
+        let _writing = lock(&self.writing);
         let mut items = list(&*folder.answer(Call::Sessions, &self.parsed)?).to_vec();
-        overlay(&mut items, &reported.statuses().map_err(disk)?);
+        let statuses = reported.statuses().map_err(disk)?;
+        // What is in the file no more is forgotten.
+        let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
+        for entry in statuses.values().filter(|entry| !there.contains(&entry.uuid)) {
+            reported.forget(&entry.uuid).map_err(disk)?;
+        }
+        overlay(&mut items, &statuses);
         Ok(json!({ "sessions": items }))
     }
 
@@ -185,7 +192,7 @@ impl Fleet {
         let _writing = lock(&self.writing);
         let answer = folder.answer(Call::Sessions, &self.parsed)?;
         let items = list(&answer);
-        let mut statuses = reported.statuses().map_err(disk)?;
+        let statuses = reported.status(&modify.uuid).map_err(disk)?;
         let item = items.iter().find(|item| identity(item).as_ref() == Some(&modify.uuid));
         let served = item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
         let Some((item, served)) = served else {
@@ -198,16 +205,13 @@ impl Fleet {
             return Ok(());
         }
         let entry = Entry {
+            uuid: modify.uuid.clone(),
             status: modify.status,
             error: modify.error.clone(),
             file_status: written_status(item),
             at: jiff::Timestamp::now(),
         };
-        // What is in the file no more is forgotten.
-        let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
-        statuses.retain(|uuid, _| uuid.parse().is_ok_and(|uuid| there.contains(&uuid)));
-        statuses.insert(modify.uuid.to_string(), entry);
-        reported.set_statuses(&statuses).map_err(disk)
+        reported.set_status(&entry).map_err(disk)
     }
 }
 

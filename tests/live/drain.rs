@@ -61,7 +61,7 @@ fn files(backbone: &Backbone) -> String {
 
 /// A text without the classes of latency and loss, and without Babel's metrics, which round trips make: what
 /// is measured may well change in the meantime.
-fn unmeasured(text: &str) -> String {
+pub(crate) fn unmeasured(text: &str) -> String {
     let mut text = text.to_owned();
     for class in (0..=9).chain(91..=94) {
         for community in [format!("(64511,{class})"), format!("(64511, {class})")] {
@@ -88,7 +88,7 @@ fn without_metric(line: &str) -> String {
 }
 
 /// The first lines that differ, as an error.
-fn same(before: &str, now: &str) -> Result<(), String> {
+pub(crate) fn same(before: &str, now: &str) -> Result<(), String> {
     let differs = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     match differs {
         None if before.lines().count() == now.lines().count() => Ok(()),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
-use crate::controller::world::{World, maintenance_document};
+use crate::controller::world::{World, maintenance_in_force};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
@@ -122,7 +122,7 @@ impl AgentApi for Api {
 /// Idempotent: `since` stays when the state already is as asked.
 fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::store::StoreError> {
     let snapshot = store.load()?;
-    let before = maintenance_document(&snapshot);
+    let before = maintenance_in_force(&snapshot);
     if before.enabled == enabled {
         return Ok(Written::Unchanged);
     }

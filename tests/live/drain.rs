@@ -59,8 +59,9 @@ fn files(backbone: &Backbone) -> String {
     unmeasured(&backbone.at("jp1").bird_files())
 }
 
-/// A text without the classes of latency and loss: what the probes find may well change in the meantime.
-fn unmeasured(text: &str) -> String {
+/// A text without the classes of latency and loss, and without Babel's metrics, which round trips make: what
+/// is measured may well change in the meantime.
+pub(crate) fn unmeasured(text: &str) -> String {
     let mut text = text.to_owned();
     for class in (0..=9).chain(91..=94) {
         for community in [format!("(64511,{class})"), format!("(64511, {class})")] {
@@ -70,12 +71,24 @@ fn unmeasured(text: &str) -> String {
             .replace(&format!("moe_link({class},"), "moe_link(-,")
             .replace(&format!(", {class});"), ", -);");
     }
-    let generation = |line: &&str| !line.starts_with("define MOE_GENERATION");
-    text.lines().filter(generation).collect::<Vec<_>>().join("\n")
+    let steady = |line: &&str| {
+        let attribute = line.trim_start().split(':').next().unwrap_or_default().to_lowercase();
+        let measured = ["metric", "seqno"].iter().any(|end| attribute.ends_with(end));
+        !measured && !line.starts_with("define MOE_GENERATION")
+    };
+    text.lines().filter(steady).map(without_metric).collect::<Vec<_>>().join("\n")
+}
+
+/// A route without the metric behind its preference, `(100/96)`.
+fn without_metric(line: &str) -> String {
+    let preference =
+        |word: &str| word.strip_prefix('(')?.strip_suffix(')')?.split_once('/').map(|(p, _)| p.to_owned());
+    let words = line.split(' ').map(|word| preference(word).map_or(word.to_owned(), |p| format!("({p}/-)")));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The first lines that differ, as an error.
-fn same(before: &str, now: &str) -> Result<(), String> {
+pub(crate) fn same(before: &str, now: &str) -> Result<(), String> {
     let differs = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     match differs {
         None if before.lines().count() == now.lines().count() => Ok(()),
@@ -92,6 +105,16 @@ fn everything_from_jp1_is_leaving(backbone: &Backbone) -> Result<(), String> {
         let table = without_times(&backbone.at(peer).ask("show route protocol ibgp_jp1 all")?);
         each_route(&table, SHUTDOWN)?;
         each_route(&table, "local_pref: 0")?;
+    }
+    everything_at_jp1_is_last(backbone)
+}
+
+/// The drained router itself takes a route, of inside as of outside, only where there is no other.
+fn everything_at_jp1_is_last(backbone: &Backbone) -> Result<(), String> {
+    let jp1 = backbone.at("jp1");
+    for protocol in ["ibgp_jp2", "ibgp_jp3", "ebgp_wg_4242421001", "ebgp_wg_4242421003"] {
+        let table = without_times(&jp1.ask(&format!("show route protocol {protocol} all"))?);
+        each_route(&table, "local_pref: 0").map_err(|error| format!("{protocol}: {error}"))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::planning::Key;
 use crate::config::Config;
-use crate::document::{Kind, MaintenanceSpec, RoutingPolicySpec};
+use crate::document::{Kind, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Secrets, Session};
 use crate::model::{AdminState, ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
@@ -24,6 +24,7 @@ use crate::store::{AppliedOverride, Snapshot};
 use crate::wire::Rejected;
 
 pub(crate) use layered::{Beside, Layered, layered};
+pub use router::maintenance_in_force;
 pub(crate) use router::single;
 pub use sessions::claims_of;
 
@@ -386,12 +387,4 @@ pub(crate) fn present<T>(entries: &BTreeMap<ObjectName, Entry<T>>) -> impl Itera
         Intent::Present(object, _) => Some(object.as_ref()),
         _ => None,
     })
-}
-
-/// What the maintenance document says.
-pub fn maintenance_document(snapshot: &Snapshot) -> MaintenanceSpec {
-    match &snapshot.maintenance {
-        Some(Ok(stored)) => stored.document.spec.clone(),
-        _ => MaintenanceSpec::default(),
-    }
 }

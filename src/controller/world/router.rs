@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 
-use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, layered, maintenance_document, node_uid};
-use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
+use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, layered, node_uid};
+use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec};
 use crate::effective::Router;
 use crate::model::{InterfaceName, ObjectName};
 use crate::plan::Loopback;
 use crate::render::check_policy;
 use crate::status::Acceptance;
-use crate::store::AppliedDocument;
+use crate::store::{AppliedDocument, Snapshot};
 
 /// The name of a document of a kind that has one; also its name in `applied/` and `status/`.
 pub(crate) fn single(kind: Kind) -> ObjectName {
@@ -91,17 +92,46 @@ pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result
     }
 }
 
+/// Of the record of a drain, what outlives its document.
+#[derive(Deserialize)]
+struct Recorded {
+    enabled: bool,
+    since: Option<Timestamp>,
+}
+
+/// Whether the router is drained: by the document, or, while that cannot be read or nobody knows whether it
+/// is there, by what was in force. A document that does not say since when was written by hand; the record
+/// says when it was first seen.
+pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
+    let before = recorded(snapshot);
+    match &snapshot.maintenance {
+        Some(Ok(stored)) => {
+            let MaintenanceSpec { enabled, since } = stored.document.spec;
+            MaintenanceSpec { enabled, since: since.or(before.since).filter(|_| enabled) }
+        }
+        None if snapshot.complete => MaintenanceSpec::default(),
+        Some(Err(_)) | None => before,
+    }
+}
+
+fn recorded(snapshot: &Snapshot) -> MaintenanceSpec {
+    let applied = snapshot.applied.get(&(Kind::Maintenance, single(Kind::Maintenance)));
+    let spec = applied.and_then(|stored| stored.document.applied.spec.clone());
+    let recorded = spec.and_then(|spec| serde_json::from_value::<Recorded>(spec).ok());
+    recorded.map(|Recorded { enabled, since }| MaintenanceSpec { enabled, since }).unwrap_or_default()
+}
+
+/// The state of maintenance, and when external sessions go down by it.
 pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp>) {
-    let document = maintenance_document(inputs.snapshot);
-    if !document.enabled {
+    let spec = maintenance_in_force(inputs.snapshot);
+    if !spec.enabled {
         return (Maintenance::default(), None);
     }
+    let since = spec.since.unwrap_or(inputs.now);
     let after = inputs.config.maintenance.disable_after.map(|after| after.get());
-    let at = after
-        .zip(document.since)
-        .and_then(|(after, since)| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
+    let at = after.and_then(|after| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
     let ebgp_disabled = at.is_some_and(|at| at <= inputs.now);
-    let state = Maintenance { enabled: true, since: document.since, ebgp_disabled };
+    let state = Maintenance { enabled: true, since: Some(since), ebgp_disabled };
     (state, at.filter(|_| !ebgp_disabled))
 }
 

@@ -326,7 +326,7 @@ impl Network {
         let [four, six] = self.addresses();
         let Self { number, asn, prefix4, prefix6, .. } = self;
         let mut text = format!(
-            "router id 10.1.{number}.1;\nprotocol device {{}}\n\
+            "log stderr all;\nrouter id 10.1.{number}.1;\nprotocol device {{}}\n\
              protocol static own4 {{ ipv4; route {prefix4} blackhole; }}\n\
              protocol static own6 {{ ipv6; route {prefix6} blackhole; }}\n"
         );
@@ -353,6 +353,11 @@ impl Network {
 
     pub(crate) fn ask(&self, request: &str) -> Result<String, String> {
         self.bird.try_ask(&self.inside, request)
+    }
+
+    /// What its BIRD has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.bird.folder.join("bird.log")).unwrap_or_default()
     }
 
     /// Every route that a router told it, with all attributes and without the times.

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{BgpSessionSpec, Document, Kind};
+use crate::document::{BgpSessionSpec, Document, Kind, MeshPeerSpec};
 use crate::model::{AdminState, ObjectName, Port, Secret, TunnelType, Uid};
 use crate::store::{AppliedDocument, Slot, Snapshot};
 use crate::wire::{Listing, SessionItem, WireStatus};
@@ -17,16 +17,24 @@ pub struct SessionChange {
     pub secrets: Vec<(String, Option<Secret<String>>)>,
 }
 
-/// Which documents of external peerings the listing wants. `port_base` is `wireguard.listenPortBase`;
-/// `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
+/// Where the ports of tunnels begin that nobody gave one.
+#[derive(Debug, Clone, Copy)]
+pub struct PortBases {
+    /// `wireguard.listenPortBase` of the configuration.
+    pub sessions: u16,
+    /// `mesh.listenPortBase` of the configuration; a peer's node id is added to it.
+    pub mesh: u16,
+}
+
+/// Which documents of external peerings the listing wants. `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
 pub fn plan_sessions(
     listing: &Listing<SessionItem>,
     snapshot: &Snapshot,
-    port_base: u16,
+    bases: PortBases,
     acknowledged: impl Fn(&Uid) -> bool,
 ) -> Vec<SessionChange> {
     let mut names = Names::new(snapshot);
-    let mut ports = Ports::new(snapshot, listing, port_base);
+    let mut ports = Ports::new(snapshot, listing, bases);
     let mut changes = Vec::new();
     for item in &listing.items {
         let known = names.of_uid(&item.uid);
@@ -188,7 +196,7 @@ struct Ports {
 }
 
 impl Ports {
-    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, base: u16) -> Self {
+    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, bases: PortBases) -> Self {
         let documents = snapshot
             .sessions
             .values()
@@ -197,9 +205,14 @@ impl Ports {
             .applied
             .values()
             .filter_map(|stored| spec_in_force(Some(&stored.document))?.tunnel.listen_port);
-        let mesh = snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()?.document.spec.listen_port);
+        let mesh = snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()).map(|s| s.document.spec.clone());
+        let in_force = snapshot.applied.iter().filter(|((kind, _), _)| *kind == Kind::MeshPeer);
+        let in_force = in_force.filter_map(|(_, stored)| {
+            serde_json::from_value::<MeshPeerSpec>(stored.document.applied.spec.clone()?).ok()
+        });
+        let mesh = mesh.chain(in_force).filter_map(|spec| spec.port(bases.mesh));
         let asked = listing.items.iter().filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
-        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base }
+        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base: bases.sessions }
     }
 
     /// The conventional port, or the next free one from the base; kept for good once chosen, since it

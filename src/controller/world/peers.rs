@@ -11,6 +11,7 @@ use crate::effective::{
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Slot};
+use crate::wire::Rejected;
 
 pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
@@ -25,7 +26,9 @@ pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<Obj
     let ourselves = |spec: &MeshPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off =
         |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    let mut entries = entries(inputs, &inputs.snapshot.mesh, router.is_some(), off, wanted);
+    let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
+    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    let mut entries = entries(inputs, documents, &refused, router.is_some(), off, wanted);
     for (name, clash) in clashes(inputs, &entries) {
         let before = in_force(inputs, &name, &wanted);
         if let Some(entry) = entries.get_mut(&name) {
@@ -88,26 +91,74 @@ pub(super) fn ibgp(
     };
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    entries(inputs, &inputs.snapshot.ibgp, router.is_some(), off, wanted)
+    let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
+    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    entries(inputs, documents, &refused, router.is_some(), off, wanted)
+}
+
+/// What the Control Plane says of peers and what does not decode, by the objects that it is about.
+fn refused<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    said: &[Rejected],
+    node_id: impl Fn(&S) -> u16,
+) -> BTreeMap<ObjectName, String> {
+    let said = said.iter().rev().filter_map(|rejected| {
+        let name = refused_name(inputs, documents, rejected, &node_id)?;
+        Some((name, rejected.to_string()))
+    });
+    said.collect()
+}
+
+/// The object of the same node id, else one that is there only to say what is wrong with it; none for what
+/// has neither a number nor a name.
+fn refused_name<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    rejected: &Rejected,
+    node_id: impl Fn(&S) -> u16,
+) -> Option<ObjectName> {
+    let is_it = |spec: &S| Some(node_id(spec)) == rejected.node_id;
+    let of_document = || {
+        let known = |slot: &Slot<S>| slot.as_ref().is_ok_and(|stored| is_it(&stored.document.spec));
+        documents.iter().find(|(_, slot)| known(slot)).map(|(name, _)| name)
+    };
+    let of_applied = || {
+        let mut applied = inputs.snapshot.applied.iter().filter(|((kind, _), _)| *kind == S::KIND);
+        let spec = |stored: &AppliedDocument| {
+            serde_json::from_value::<S>(stored.applied.spec.clone().unwrap_or_default())
+        };
+        let known = |stored: &AppliedDocument| spec(stored).is_ok_and(|spec| is_it(&spec));
+        applied.find(|(_, stored)| known(&stored.document)).map(|((_, name), _)| name)
+    };
+    let free = |name: &ObjectName| !documents.contains_key(name);
+    let numbered = || rejected.node_id.map(|id| ObjectName::sanitised(&format!("node{id}")));
+    let known = of_document().or_else(of_applied).cloned();
+    known.or_else(|| rejected.name.clone().filter(free)).or_else(numbered)
 }
 
 fn entries<S: Spec, T>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
+    refused: &BTreeMap<ObjectName, String>,
     router_known: bool,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
     let recorded =
         || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
-    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).collect();
-    let absent: BTreeSet<ObjectName> =
-        recorded().filter(|name| !documents.contains_key(*name)).cloned().collect();
+    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).chain(refused.keys()).collect();
+    let wanted_at_all = |name: &ObjectName| documents.contains_key(name) || refused.contains_key(name);
+    let absent: BTreeSet<ObjectName> = recorded().filter(|name| !wanted_at_all(name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
     let approved = guard::approved(inputs.approved, S::KIND);
     let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.complete);
     let entry = |name: &ObjectName| {
-        let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
+        let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
+        if let Some(why) = refused.get(name) {
+            layers.documented = true;
+            layers.acceptance = Acceptance::Invalid(why.clone());
+        }
         let waits = held.keys.contains(name).then(|| held.why.clone());
         let before = in_force(inputs, name, &wanted);
         entry(name, layers, waits, router_known, before, &off, &wanted)

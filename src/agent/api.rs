@@ -1,5 +1,6 @@
 //! Answers the local API (semantics, section 4).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
-use crate::controller::world::{World, maintenance_in_force};
+use crate::controller::world::{Entry, World, maintenance_in_force};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
@@ -157,15 +158,23 @@ fn overridden(world: &World) -> Vec<String> {
     fields.collect()
 }
 
+/// The objects of a kind that were not accepted, and why.
+fn wrong<T>(entries: &BTreeMap<ObjectName, Entry<T>>, key: fn(ObjectName) -> Key) -> Vec<String> {
+    let wrong = entries.iter().filter_map(|(name, entry)| match &entry.acceptance {
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("{}: {why}", key(name.clone()))),
+        Acceptance::Valid | Acceptance::Waiting(_) => None,
+    });
+    wrong.collect()
+}
+
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices: Vec<String> = world.problems.clone();
     notices.extend(parts.context.store.trouble().map(|why| format!("state directory: {why}")));
     notices.extend(world.router.as_ref().err().cloned());
-    notices.extend(world.sessions.iter().filter_map(|(name, entry)| match &entry.acceptance {
-        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("sessions/{name}: {why}")),
-        Acceptance::Valid | Acceptance::Waiting(_) => None,
-    }));
+    notices.extend(wrong(&world.sessions, Key::Session));
+    notices.extend(wrong(&world.mesh, Key::Mesh));
+    notices.extend(wrong(&world.ibgp, Key::Ibgp));
     notices.extend(world.held().map(|(key, why)| format!("the removal of {key} is held: {why}")));
     if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
         notices.push(format!("policy: {why}"));

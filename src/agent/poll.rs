@@ -11,8 +11,10 @@ use tracing::{debug, info, warn};
 use super::{Parts, build, journal, worlds};
 use crate::control_plane::{CallError, Class, Client, Failure, after_failure, jittered};
 use crate::controller::Key;
-use crate::controller::sync::{Change, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single};
-use crate::controller::world::present;
+use crate::controller::sync::{
+    Change, PortBases, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single,
+};
+use crate::controller::world::{Refused, present};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, Spec, StatusBody};
 use crate::history::Author;
 use crate::model::Uid;
@@ -20,7 +22,7 @@ use crate::render::check_policy;
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
-    Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PeerState, PolicyItem, Report, SessionItem,
+    Heartbeat, IbgpItem, Listing, MeshItem, NodeItem, PeerState, PolicyItem, Rejected, Report, SessionItem,
     SessionReport, WireError,
 };
 
@@ -134,6 +136,8 @@ async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
         debug!(note, "the routing policy looks odd");
     }
     single(parts, spec, |snapshot| snapshot.policy.as_ref()).await;
+    let rejected = ibgp.as_ref().map(|listing| listing.rejected.clone()).unwrap_or_default();
+    note_rejected(parts, "an internal neighbour", rejected, |refused| &mut refused.ibgp);
     if let Some(listing) = ibgp {
         apply_ibgp(parts, listing).await;
     }
@@ -156,9 +160,7 @@ async fn single<S: Spec + Send + Sync + 'static>(
 
 async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let listing: Listing<MeshItem> = client.fetch_mesh().await?;
-    for rejected in &listing.rejected {
-        warn!(node_id = rejected.node_id, error = %rejected, "a mesh peer is invalid; what is in force for it stays");
-    }
+    note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| &mut refused.mesh);
     sync(parts, move |store, snapshot| apply(store, plan_mesh(&listing, snapshot))).await;
     Ok(())
 }
@@ -169,16 +171,17 @@ async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
 
 async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let listing = client.fetch_sessions().await?;
-    note_rejected(parts, &listing);
+    note_rejected(parts, "a session", listing.rejected.clone(), |refused| &mut refused.sessions);
     let statuses = listing.items.iter().map(|item| (item.uid.clone(), item.status));
     let rejected =
         listing.rejected.iter().filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
     parts.context.reports.listed(statuses.chain(rejected).collect());
     gone_already(parts, &listing).await;
-    let base = parts.config.wireguard.listen_port_base;
+    let config = &parts.config;
+    let bases = PortBases { sessions: config.wireguard.listen_port_base, mesh: config.mesh.listen_port_base };
     let waiting = parts.context.reports.waiting_gone();
     sync(parts, move |store, snapshot| {
-        let changes = plan_sessions(&listing, snapshot, base, |uid| waiting.contains(uid));
+        let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
             store.confirm()?;
@@ -280,14 +283,20 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
 
 /// Items that do not decode: what is in force for them stays, and their status says what is wrong; the log
 /// does once.
-fn note_rejected(parts: &Parts, listing: &Listing<SessionItem>) {
-    let news = parts.maker.refuse(|refused| refused.sessions.clone_from(&listing.rejected));
+fn note_rejected(
+    parts: &Parts,
+    what: &str,
+    rejected: Vec<Rejected>,
+    list: impl FnOnce(&mut Refused) -> &mut Vec<Rejected>,
+) {
+    let news = parts.maker.refuse(|refused| list(refused).clone_from(&rejected));
     if !news {
         return;
     }
-    for rejected in &listing.rejected {
-        let uid = rejected.uid.as_ref().map_or("none", crate::model::Uid::as_str);
-        warn!(uid, error = %rejected, "a session is invalid; what is in force for it stays");
+    for rejected in &rejected {
+        let uid = rejected.uid.as_ref().map(Uid::as_str);
+        let node_id = rejected.node_id;
+        warn!(uid, node_id, error = %rejected, "{what} is invalid; what is in force for it stays");
     }
     parts.context.reports.reload();
 }

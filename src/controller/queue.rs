@@ -60,6 +60,11 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Every key that waits for its time.
+    pub fn waiting(&self) -> Vec<K> {
+        self.due.keys().cloned().collect()
+    }
+
     /// Takes a key out that is not to be looked at now.
     pub fn remove(&mut self, key: &K) {
         self.due.remove(key);

@@ -129,7 +129,8 @@ impl Runner {
 
     fn add_all(&mut self) {
         let now = Instant::now();
-        for key in keys(&self.context.world()) {
+        // What waits and is in the world no more has a status to be forgotten.
+        for key in keys(&self.context.world()).into_iter().chain(self.queue.waiting()) {
             self.queue.refresh(key, now);
         }
     }

@@ -44,6 +44,14 @@ pub struct MeshDefaults<'a> {
     pub asn: Asn,
 }
 
+impl MeshPeerSpec {
+    /// Our UDP port: the one given, else `mesh.listenPortBase` and the peer's node id added up; none when
+    /// that is over 65535.
+    pub fn port(&self, base: u16) -> Option<Port> {
+        self.listen_port.or_else(|| base.checked_add(self.node_id).and_then(Port::new))
+    }
+}
+
 impl MeshTunnel {
     /// Resolves a specification.
     ///
@@ -60,8 +68,7 @@ impl MeshTunnel {
         let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
             FieldError::new("spec.interface", format!("{prefix}{name} is no name for an interface; give one"))
         })?;
-        let conventional = || port_base.checked_add(spec.node_id).and_then(Port::new);
-        let listen_port = spec.listen_port.or_else(conventional).ok_or_else(|| {
+        let listen_port = spec.port(port_base).ok_or_else(|| {
             let reason = format!("{port_base} and node id {} are over 65535; give a port", spec.node_id);
             FieldError::new("spec.listenPort", reason)
         })?;

@@ -23,6 +23,8 @@ pub struct Rejected {
     pub uid: Option<Uid>,
     /// Its node id, when it is a peer of the backbone or of iBGP and the number is readable.
     pub node_id: Option<u16>,
+    /// Its name, when it is a peer of the backbone or of iBGP and has one.
+    pub name: Option<ObjectName>,
     /// Its status, when readable.
     pub status: Option<WireStatus>,
     /// Its interface, when readable.

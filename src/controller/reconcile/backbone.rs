@@ -19,7 +19,7 @@ use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Mesh(name.clone());
-    let Some(entry) = world.mesh.get(name) else { return forget(ctx, &key) };
+    let Some(entry) = world.mesh.get(name) else { return forget(ctx, &key, Kind::MeshPeer, name).await };
     let claims = match &entry.intent {
         Intent::Present(tunnel, _) => {
             Some(Claims { interface: Some(tunnel.interface.clone()), protocols: Vec::new() })
@@ -45,7 +45,7 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
 pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Ibgp(name.clone());
-    let Some(entry) = world.ibgp.get(name) else { return forget(ctx, &key) };
+    let Some(entry) = world.ibgp.get(name) else { return forget(ctx, &key, Kind::IbgpPeer, name).await };
     let protocol = match &entry.intent {
         Intent::Present(neighbour, _) => Some(neighbour.protocol.clone()),
         _ => None,
@@ -108,8 +108,12 @@ fn subject<'a, T>(key: &'a Key, kind: Kind, name: &'a ObjectName, entry: &'a Ent
     }
 }
 
-fn forget(ctx: &Context, key: &Key) -> Outcome {
+/// What the Control Plane listed wrong and now does not list has nothing but a status.
+async fn forget(ctx: &Context, key: &Key, kind: Kind, name: &ObjectName) -> Outcome {
     ctx.board.remove(key);
+    let name = name.clone();
+    // That it is left behind harms nobody.
+    let _ = ctx.disk(move |store| store.remove_status(kind, &name)).await;
     Outcome::Gone
 }
 

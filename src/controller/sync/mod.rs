@@ -8,7 +8,7 @@ mod peers;
 mod sessions;
 
 pub use peers::{plan_ibgp, plan_mesh, plan_single};
-pub use sessions::{SessionChange, plan_sessions};
+pub use sessions::{PortBases, SessionChange, plan_sessions};
 
 use crate::document::{Document, Spec};
 use crate::model::ObjectName;

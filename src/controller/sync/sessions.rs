@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{BgpSessionSpec, Document, Kind};
+use crate::document::{BgpSessionSpec, Document, Kind, MeshPeerSpec};
 use crate::model::{AdminState, ObjectName, Port, Secret, TunnelType, Uid};
 use crate::store::{AppliedDocument, Slot, Snapshot};
 use crate::wire::{Listing, SessionItem, WireStatus};
@@ -17,16 +17,24 @@ pub struct SessionChange {
     pub secrets: Vec<(String, Option<Secret<String>>)>,
 }
 
-/// Which documents of external peerings the listing wants. `port_base` is `wireguard.listenPortBase`;
-/// `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
+/// Where the ports of tunnels begin that nobody gave one.
+#[derive(Debug, Clone, Copy)]
+pub struct PortBases {
+    /// `wireguard.listenPortBase` of the configuration.
+    pub sessions: u16,
+    /// `mesh.listenPortBase` of the configuration; a peer's node id is added to it.
+    pub mesh: u16,
+}
+
+/// Which documents of external peerings the listing wants. `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
 pub fn plan_sessions(
     listing: &Listing<SessionItem>,
     snapshot: &Snapshot,
-    port_base: u16,
+    bases: PortBases,
     acknowledged: impl Fn(&Uid) -> bool,
 ) -> Vec<SessionChange> {
     let mut names = Names::new(snapshot);
-    let mut ports = Ports::new(snapshot, listing, port_base);
+    let mut ports = Ports::new(snapshot, listing, bases);
     let mut changes = Vec::new();
     for item in &listing.items {
         let known = names.of_uid(&item.uid);
@@ -188,7 +196,7 @@ struct Ports {
 }
 
 impl Ports {
-    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, base: u16) -> Self {
+    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, bases: PortBases) -> Self {
         let documents = snapshot
             .sessions
             .values()
@@ -197,9 +205,15 @@ impl Ports {
             .applied
             .values()
             .filter_map(|stored| spec_in_force(Some(&stored.document))?.tunnel.listen_port);
-        let mesh = snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()?.document.spec.listen_port);
+        let mesh =
+            snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()).map(|s| s.document.spec.clone());
+        let in_force = snapshot.applied.iter().filter(|((kind, _), _)| *kind == Kind::MeshPeer);
+        let in_force = in_force.filter_map(|(_, stored)| {
+            serde_json::from_value::<MeshPeerSpec>(stored.document.applied.spec.clone()?).ok()
+        });
+        let mesh = mesh.chain(in_force).filter_map(|spec| spec.port(bases.mesh));
         let asked = listing.items.iter().filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
-        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base }
+        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base: bases.sessions }
     }
 
     /// The conventional port, or the next free one from the base; kept for good once chosen, since it
@@ -209,5 +223,53 @@ impl Ports {
         let free = candidates.into_iter().find(|port| !self.taken.contains(port))?;
         self.taken.insert(free);
         Some(free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::Store;
+
+    /// The ports of new sessions, whose documents name none, beside one backbone tunnel of this node id.
+    fn ports_beside_a_tunnel(node_id: u16) -> Vec<u16> {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let peer = json!({"nodeId": node_id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let peer: MeshPeerSpec = serde_json::from_value(peer).unwrap();
+        let name = ObjectName::sanitised("peer");
+        store.write_document(&Document::new(name, Some("uid-peer".parse().unwrap()), 1, peer)).unwrap();
+        let item = |asn: u32, uid: &str| {
+            let spec = json!({
+                "asn": asn, "tunnel": {"type": "wireguard", "interface": format!("wg_{uid}")},
+                "address": {"peerLinkLocal": "fe80::1"}
+            });
+            SessionItem {
+                uid: uid.parse().unwrap(),
+                status: WireStatus::Active,
+                name_hint: None,
+                spec: Some(serde_json::from_value(spec).unwrap()),
+                preshared_key: None,
+                password: None,
+            }
+        };
+        // One with the conventional port 23457, and another with the same.
+        let items = vec![item(4_242_423_457, "a"), item(4_242_413_457, "b")];
+        let listing = Listing { items, rejected: Vec::new(), complete: true };
+        let bases = PortBases { sessions: 23_456, mesh: 23_455 };
+        let changes = plan_sessions(&listing, &store.load().unwrap(), bases, |_| false);
+        let port = |change: SessionChange| match change.document {
+            Some(Change::Write(document)) => document.spec.tunnel.listen_port.unwrap().get(),
+            other => panic!("{other:?}"),
+        };
+        changes.into_iter().map(port).collect()
+    }
+
+    #[test]
+    fn new_sessions_leave_the_ports_that_backbone_tunnels_derive_from_their_node_ids() {
+        assert_eq!(ports_beside_a_tunnel(2), [23_456, 23_458]);
+        assert_eq!(ports_beside_a_tunnel(99), [23_457, 23_456]);
     }
 }

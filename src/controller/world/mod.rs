@@ -67,6 +67,10 @@ pub struct Inputs<'a> {
 pub struct Refused {
     /// Sessions.
     pub sessions: Vec<Rejected>,
+    /// Peers of the backbone.
+    pub mesh: Vec<Rejected>,
+    /// Internal neighbours.
+    pub ibgp: Vec<Rejected>,
     /// The node.
     pub node: Option<String>,
     /// The routing policy.

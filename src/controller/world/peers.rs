@@ -11,6 +11,7 @@ use crate::effective::{
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Slot};
+use crate::wire::Rejected;
 
 pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
@@ -25,7 +26,9 @@ pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<Obj
     let ourselves = |spec: &MeshPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off =
         |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    let mut entries = entries(inputs, &inputs.snapshot.mesh, router.is_some(), off, wanted);
+    let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
+    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    let mut entries = entries(inputs, documents, &refused, router.is_some(), off, wanted);
     for (name, clash) in clashes(inputs, &entries) {
         let before = in_force(inputs, &name, &wanted);
         if let Some(entry) = entries.get_mut(&name) {
@@ -88,26 +91,74 @@ pub(super) fn ibgp(
     };
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    entries(inputs, &inputs.snapshot.ibgp, router.is_some(), off, wanted)
+    let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
+    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    entries(inputs, documents, &refused, router.is_some(), off, wanted)
+}
+
+/// What the Control Plane says of peers and what does not decode, by the objects that it is about.
+fn refused<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    said: &[Rejected],
+    node_id: impl Fn(&S) -> u16,
+) -> BTreeMap<ObjectName, String> {
+    let said = said.iter().rev().filter_map(|rejected| {
+        let name = refused_name(inputs, documents, rejected, &node_id)?;
+        Some((name, rejected.to_string()))
+    });
+    said.collect()
+}
+
+/// The object of the same node id, else one that is there only to say what is wrong with it; none for what
+/// has neither a number nor a name.
+fn refused_name<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    rejected: &Rejected,
+    node_id: impl Fn(&S) -> u16,
+) -> Option<ObjectName> {
+    let is_it = |spec: &S| Some(node_id(spec)) == rejected.node_id;
+    let of_document = || {
+        let known = |slot: &Slot<S>| slot.as_ref().is_ok_and(|stored| is_it(&stored.document.spec));
+        documents.iter().find(|(_, slot)| known(slot)).map(|(name, _)| name)
+    };
+    let of_applied = || {
+        let mut applied = inputs.snapshot.applied.iter().filter(|((kind, _), _)| *kind == S::KIND);
+        let spec = |stored: &AppliedDocument| {
+            serde_json::from_value::<S>(stored.applied.spec.clone().unwrap_or_default())
+        };
+        let known = |stored: &AppliedDocument| spec(stored).is_ok_and(|spec| is_it(&spec));
+        applied.find(|(_, stored)| known(&stored.document)).map(|((_, name), _)| name)
+    };
+    let free = |name: &ObjectName| !documents.contains_key(name);
+    let numbered = || rejected.node_id.map(|id| ObjectName::sanitised(&format!("node{id}")));
+    let known = of_document().or_else(of_applied).cloned();
+    known.or_else(|| rejected.name.clone().filter(free)).or_else(numbered)
 }
 
 fn entries<S: Spec, T>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
+    refused: &BTreeMap<ObjectName, String>,
     router_known: bool,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
     let recorded =
         || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
-    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).collect();
-    let absent: BTreeSet<ObjectName> =
-        recorded().filter(|name| !documents.contains_key(*name)).cloned().collect();
+    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).chain(refused.keys()).collect();
+    let wanted_at_all = |name: &ObjectName| documents.contains_key(name) || refused.contains_key(name);
+    let absent: BTreeSet<ObjectName> = recorded().filter(|name| !wanted_at_all(name)).cloned().collect();
     let limit = inputs.config.guard.max_removals;
     let approved = guard::approved(inputs.approved, S::KIND);
     let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.proves_absence());
     let entry = |name: &ObjectName| {
-        let layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
+        let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
+        if let Some(why) = refused.get(name) {
+            layers.documented = true;
+            layers.acceptance = Acceptance::Invalid(why.clone());
+        }
         let waits = held.keys.contains(name).then(|| held.why.clone());
         let before = in_force(inputs, name, &wanted);
         entry(name, layers, waits, router_known, before, &off, &wanted)
@@ -173,4 +224,136 @@ fn entry<S: Spec, T>(
     };
     let spec = filled.as_ref().or(layers.spec.as_ref()).and_then(|spec| serde_json::to_value(spec).ok());
     layers.into_entry(intent, admin_state, spec, held)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controller::world::{Refused, World};
+    use crate::document::{Document, Metadata};
+    use crate::model::PrivateKey;
+    use crate::status::Origins;
+    use crate::store::{AppliedBody, Store};
+
+    fn name(text: &str) -> ObjectName {
+        text.parse().unwrap()
+    }
+
+    fn peer(id: u16, port: Option<u16>) -> Value {
+        let mut spec = json!({"nodeId": id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        if let Some(port) = port {
+            spec["listenPort"] = json!(port);
+        }
+        spec
+    }
+
+    fn write<S: Spec>(store: &Store, object: &str, spec: Value) {
+        let spec = serde_json::from_value(spec).unwrap();
+        let uid = Some(format!("uid-{object}").parse().unwrap());
+        store.write_document(&Document::<S>::new(name(object), uid, 1, spec)).unwrap();
+    }
+
+    /// A session in force on interface `mesh_a` and port 23499.
+    fn apply_session(store: &Store) {
+        let spec = json!({
+            "asn": 4_242_421_080u32, "address": {"peerLinkLocal": "fe80::1"},
+            "tunnel": {"type": "wireguard", "interface": "mesh_a", "listenPort": 23499}
+        });
+        let session: crate::document::BgpSessionSpec = serde_json::from_value(spec).unwrap();
+        let applied = AppliedBody {
+            interfaces: ["mesh_a".parse().unwrap()].into(),
+            spec: Some(serde_json::to_value(&session).unwrap()),
+            ..AppliedBody::default()
+        };
+        let metadata = Metadata { name: name("peering"), uid: Some("zzz".parse().unwrap()), generation: 1 };
+        let kind = Kind::BgpSession;
+        let document = AppliedDocument { api_version: Default::default(), kind, metadata, applied };
+        store.write_applied(&document).unwrap();
+        store
+            .write_document(&Document::new(name("peering"), Some("zzz".parse().unwrap()), 1, session))
+            .unwrap();
+    }
+
+    fn world(store: &Store, refused: &Refused) -> World {
+        let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
+        World::build(&Inputs {
+            snapshot: &store.load().unwrap(),
+            config: &crate::config::parse(config).unwrap(),
+            secrets: &Default::default(),
+            private_key: &PrivateKey::new([200; 32]),
+            our_key: crate::model::PublicKey::new([200; 32]),
+            renderer: Err("not here"),
+            features: Err("not here"),
+            templates_refused: None,
+            roa: None,
+            origins: &|_, _| Origins::default(),
+            classes: &BTreeMap::new(),
+            fragments: &BTreeSet::new(),
+            approved: &BTreeSet::new(),
+            refused,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    #[test]
+    fn a_tunnel_never_takes_the_interface_or_port_of_a_session_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.confirm().unwrap();
+        apply_session(&store);
+        // By name, by number written down, by number derived, and one that is in nobody's way.
+        for (object, spec) in
+            [("a", peer(2, None)), ("b", peer(3, Some(23499))), ("c", peer(44, None)), ("d", peer(5, None))]
+        {
+            write::<MeshPeerSpec>(&store, object, spec);
+        }
+        let world = world(&store, &Refused::default());
+        for (object, claim) in
+            [("a", "interface mesh_a"), ("b", "listen port 23499"), ("c", "listen port 23499")]
+        {
+            let entry = &world.mesh[&name(object)];
+            assert!(matches!(entry.intent, Intent::Stay), "{object}: {:?}", entry.intent);
+            let Acceptance::Clash(why) = &entry.acceptance else {
+                panic!("{object}: {:?}", entry.acceptance)
+            };
+            assert!(why.starts_with(&format!("{claim} belongs to sessions/peering")), "{why}");
+        }
+        assert!(matches!(world.mesh[&name("d")].intent, Intent::Present(..)));
+    }
+
+    #[test]
+    fn what_the_control_plane_lists_wrong_is_said_of_the_object_with_its_node_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.confirm().unwrap();
+        write::<MeshPeerSpec>(&store, "hk1", peer(2, None));
+        let rejected = |node_id, given: Option<&str>| Rejected {
+            uid: None,
+            node_id,
+            name: given.map(name),
+            status: None,
+            interface: None,
+            field: "publicKey".to_owned(),
+            message: "is wrong".to_owned(),
+            reportable: false,
+        };
+        let mesh = vec![
+            rejected(Some(2), Some("renamed")),
+            // The name is another's.
+            rejected(Some(3), Some("hk1")),
+            rejected(None, Some("jp9")),
+            rejected(None, None),
+        ];
+        let ibgp = vec![rejected(Some(2), None)];
+        let world = world(&store, &Refused { mesh, ibgp, ..Refused::default() });
+        let wrong = Acceptance::Invalid("publicKey: is wrong".to_owned());
+        let names: Vec<_> = world.mesh.keys().map(ObjectName::as_str).collect();
+        assert_eq!(names, ["hk1", "jp9", "node3"]);
+        assert!(world.mesh.values().all(|entry| entry.acceptance == wrong), "{:?}", world.mesh);
+        assert!(matches!(world.mesh[&name("hk1")].intent, Intent::Present(..)), "what is in force stays");
+        assert!(matches!(world.mesh[&name("node3")].intent, Intent::Stay));
+        assert_eq!(world.ibgp[&name("node2")].acceptance, wrong);
+    }
 }

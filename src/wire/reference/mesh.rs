@@ -76,14 +76,17 @@ fn node_id(fields: &Fields<'_>) -> Read<u16> {
     fields.required("nodeId", fields.within("nodeId", 1, 65_535)?)
 }
 
-/// `name` and `nodeName` are the same field. What is no name of a file becomes one.
 fn name(fields: &Fields<'_>, node_id: u16) -> Read<ObjectName> {
+    Ok(given_name(fields)?.unwrap_or_else(|| ObjectName::sanitised(&format!("node{node_id}"))))
+}
+
+/// `name` and `nodeName` are the same field. What is no name of a file becomes one.
+fn given_name(fields: &Fields<'_>) -> Read<Option<ObjectName>> {
     let text = match fields.prose("name")? {
         Some(text) => Some(text),
         None => fields.prose("nodeName")?,
     };
-    let text = text.unwrap_or_else(|| format!("node{node_id}"));
-    Ok(text.parse().unwrap_or_else(|_| ObjectName::sanitised(&text)))
+    Ok(text.map(|text| text.parse().unwrap_or_else(|_| ObjectName::sanitised(&text))))
 }
 
 fn decode_peers<T>(
@@ -135,6 +138,7 @@ fn reject(value: &Value, head: &Head, error: super::FieldError) -> Rejected {
     Rejected {
         uid: fields.parsed("uuid").ok().flatten(),
         node_id: head.node_id,
+        name: head.name.clone().or_else(|| given_name(&fields).ok().flatten()),
         status: None,
         interface: fields.parsed("interface").ok().flatten(),
         field: error.field,

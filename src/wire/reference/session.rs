@@ -73,6 +73,7 @@ impl Head {
         Rejected {
             uid: self.uid.clone(),
             node_id: None,
+            name: None,
             status: self.status,
             interface: self.interface.clone(),
             field: error.field,

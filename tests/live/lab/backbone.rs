@@ -49,9 +49,6 @@ impl Member {
         let port = format!("to{id}");
         router.inside.link("wan", &[&format!("{}/24", outer(id))], underlay, &port, &[]);
         underlay.shell(&format!("ip link set {port} master br0"));
-        // Every router of DN42 has this from its operator: IPv6 knows no forwarding of a link alone (Linux up to
-        // 6.16), and the agent sets nothing that reaches links which are not its own.
-        router.inside.shell("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
         let control_plane = ControlPlane::new(&router.inside);
         let mut config = router.config(&control_plane.url, 1);
         config["node"]["name"] = json!(name);

@@ -13,12 +13,27 @@
 //! |---|---|---|
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
-//! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`wire`] | Control Plane JSON to our types and back | yes |
-//! | [`control_plane`] | the client, its breaker, the outbox | no |
-//! | [`fleet`] | the embedded Control Plane | no |
-//! | [`http`] | the local API | no |
+//! | [`effective`] | defaults, documents and overrides as one, with the origin of each field | yes |
+//! | [`render`] | BIRD's configuration as text | yes |
+//! | [`plan`] | what is wanted against what is there: steps, each with its reason | yes |
+//! | [`status`] | conditions and phase, from what was read back | yes |
+//! | [`ports`] | what the controller needs of kernel and BIRD, as traits | no |
+//! | [`kernel`] | links, addresses, WireGuard, sysctls | no |
+//! | [`bird`] | BIRD's control socket, its parser, the one owner of its files | no |
+//! | [`firewall`] | our table in nftables | no |
+//! | [`resolve`] | names of endpoints | no |
+//! | [`probe`] | round-trip times and loss | no |
+//! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`history`] | the Git side of the state directory | no |
+//! | [`control_plane`] | the client, its breaker, the outbox | no |
+//! | [`controller`] | the world of wanted things, the queue, one reconcile a key | no |
+//! | [`agent`] | the wiring of all of these into a process | no |
+//! | [`http`] | the local API | no |
+//! | [`cli`] | the command line, a file a verb | no |
+//! | [`fleet`] | the embedded Control Plane | no |
+//! | [`config`] | the agent's own configuration | no |
+//! | [`telemetry`] | log lines, and errors as one line | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
 //! them to it.

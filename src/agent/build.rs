@@ -34,6 +34,8 @@ pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 /// How long nothing has to happen to a file before its change is believed: longer than an editor needs
 /// between two steps of a save, and with all that follows well below a second.
 const QUIET: Duration = Duration::from_millis(250);
+/// How long `bird -p` may take.
+const CHECK: Duration = Duration::from_secs(10);
 
 /// What keeps the agent from starting.
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +134,7 @@ impl Parts {
         let committer = Committer::start(committer_config(&config));
         let (client, outbox) = control_plane(&config, &store)?;
         let (journal, journalled) = mpsc::unbounded_channel();
-        let checker =
-            Checker::new(&config.bird.binary, Duration::from_secs(10), Arc::clone(committer.counters()));
+        let checker = Checker::new(&config.bird.binary, CHECK, Arc::clone(committer.counters()));
         let maker =
             WorldMaker::new(config.clone(), Arc::clone(&store), key, templates, checker, committer.clone());
         let (publish, world) = watch::channel(Arc::new(maker.empty()));

@@ -182,7 +182,7 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 /// How far the origins of routes can be validated.
 fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let of = parts.context.world().origins;
-    let now = parts.maker.roas.origins(of.servers, of.rejects_unknown);
+    let now = parts.maker.roas.facts().under(of.servers, of.rejects_unknown);
     let roas = gauges(registry, "moenet_agent_roas", "Route origin authorisations", &["source", "family"])?;
     for (source, count) in [("rpki", now.live), ("cache", now.kept)] {
         roas.with_label_values(&[source, "ipv4"]).set(signed(count.ipv4 as u64));

@@ -8,6 +8,7 @@
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
+//! | `overrides` | the overrides that are in force, for the API and the metrics |
 //! | `limits` | what a limit held back is fetched once it may come |
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
 //! | `classes` | probes → classes of links that do not flap |

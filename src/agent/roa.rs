@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Parts;
 use crate::bird::roa::Servers;
 use crate::render::RoaTable;
-use crate::status::{Origins, Roas as Count, Verdict};
+use crate::status::{Origins, RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 
@@ -82,20 +82,17 @@ impl Roas {
         state.kept.clone()
     }
 
-    /// What validation stands on, for a policy of so many servers.
-    pub(super) fn origins(&self, servers: usize, rejects_unknown: bool) -> Origins {
+    /// What is known of ROAs at this moment.
+    pub(super) fn facts(&self) -> RoaFacts {
         let state = self.lock();
         let kept = state.kept.as_deref();
-        let collapsed = servers > 0
-            && state.answering.is_some_and(|answering| answering > 0)
+        let collapsed = state.answering.is_some_and(|answering| answering > 0)
             && kept.is_some_and(|kept| state.live.collapsed_since(kept));
-        Origins {
-            servers,
+        RoaFacts {
             answering: state.answering,
             live: Count::of(&state.live),
             kept: kept.map(Count::of).unwrap_or_default(),
             collapsed,
-            rejects_unknown,
         }
     }
 
@@ -176,7 +173,7 @@ async fn look(parts: &Parts) {
         read(parts, Servers::of(&bird.protocols)).await;
         keep(parts).await;
     }
-    let origins = roas.origins(policy.rpki.servers.len(), rejects);
+    let origins = roas.facts().under(policy.rpki.servers.len(), rejects);
     let (new, lasting) = roas.judge(origins.verdict());
     if new {
         parts.context.reports.reload();
@@ -271,7 +268,7 @@ mod tests {
         }
 
         fn verdict(&self) -> Verdict {
-            self.roas.origins(1, true).verdict()
+            self.roas.facts().under(1, true).verdict()
         }
     }
 

@@ -17,7 +17,7 @@
 //! | [`protocols`] | `show protocols`, `show protocols all` | yes |
 //! | [`roa`] | `show route` of a table of ROAs; how the RPKI servers get on | yes |
 //! | [`status`] | `show status`, `configure status`, route counts, `eval` | yes |
-//! | [`version`] | versions, and what each can do | yes |
+//! | [`version`] | versions, and how each is told to reload | yes |
 //! | [`diagnostics`] | what `bird -p` says on stderr | yes |
 //! | [`client`] | the control socket: one connection a command, a deadline on everything | no |
 //! | [`check`] | runs `bird -p` and `bird --version` | no |

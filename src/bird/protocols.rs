@@ -83,7 +83,7 @@ pub struct Bgp {
 
 /// The state of a BGP session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(missing_docs, reason = "RFC 4271 names them")]
+#[expect(missing_docs, reason = "RFC 4271 names them")]
 pub enum BgpState {
     Idle,
     Connect,

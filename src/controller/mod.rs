@@ -17,6 +17,7 @@ mod queue;
 mod reconcile;
 mod reports;
 mod runner;
+mod runs;
 pub mod sync;
 mod taken;
 pub mod world;

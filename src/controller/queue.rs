@@ -70,11 +70,6 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.remove(key);
     }
 
-    /// Forgets which keys are running, when the runs are known to have ended without saying so.
-    pub fn release(&mut self) {
-        self.running.clear();
-    }
-
     /// A key that is due and not running, and since when it is; it counts as running from now on.
     pub fn next(&mut self, now: Instant) -> Option<(K, Instant)> {
         let ready = |(key, due): &(&K, &Instant)| **due <= now && !self.running.contains(*key);

@@ -3,13 +3,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
 use super::planning::Key;
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::reconcile;
+use super::runs::Runs;
 use super::world::World;
 
 /// How many keys run at once. The kernel takes its changes one after another anyway; more would only wait.
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_secs(10);
 pub struct Runner {
     context: Arc<Context>,
     queue: Queue<Key>,
-    running: JoinSet<(Key, Outcome)>,
+    running: Runs<Key>,
 }
 
 /// Every key of a world.
@@ -35,7 +35,7 @@ pub fn keys(world: &World) -> BTreeSet<Key> {
 impl Runner {
     /// A runner that has nothing to do yet.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, queue: Queue::new(Backoff::default()), running: JoinSet::new() }
+        Self { context, queue: Queue::new(Backoff::default()), running: Runs::new() }
     }
 
     /// Runs until the channel of hints is closed, and then until no key is running.
@@ -51,12 +51,14 @@ impl Runner {
                     Some(hint) => self.take(hint),
                     None => break,
                 },
-                Some(done) = self.running.join_next() => self.finish(done),
+                Some((key, outcome)) = self.running.ended() => {
+                    self.queue.finish(&key, outcome, Instant::now(), rand::random());
+                }
                 _ = tick.tick() => self.add_all(),
                 () = sleep_until(wait), if next.is_some() => {}
             }
         }
-        while self.running.join_next().await.is_some() {}
+        while self.running.ended().await.is_some() {}
     }
 
     /// Runs every key until all are settled, or have failed, once.
@@ -84,15 +86,10 @@ impl Runner {
                 }
             }
             self.start_due();
-            match self.running.join_next().await {
-                Some(Ok((key, outcome))) => {
-                    // A key may ask for another go at once: the node's addresses that move to `lo`.
-                    let again = outcome == Outcome::Settled(Duration::ZERO) && seen.insert(key.clone());
-                    self.queue.finish(&key, if again { outcome } else { Outcome::Gone }, Instant::now(), 0.0);
-                }
-                Some(Err(_)) => {}
-                None => return,
-            }
+            let Some((key, outcome)) = self.running.ended().await else { return };
+            // A key may ask for another go at once: the node's addresses that move to `lo`.
+            let again = outcome == Outcome::Settled(Duration::ZERO) && seen.insert(key.clone());
+            self.queue.finish(&key, if again { outcome } else { Outcome::Gone }, Instant::now(), 0.0);
         }
     }
 
@@ -101,22 +98,8 @@ impl Runner {
             let now = Instant::now();
             let Some((key, due)) = self.queue.next(now) else { return };
             let context = Arc::clone(&self.context);
-            self.running.spawn(async move {
-                let outcome = reconcile(&context, &key, due).await;
-                (key, outcome)
-            });
-        }
-    }
-
-    fn finish(&mut self, done: Result<(Key, Outcome), tokio::task::JoinError>) {
-        match done {
-            Ok((key, outcome)) => self.queue.finish(&key, outcome, Instant::now(), rand::random()),
-            // A reconcile does not panic; if one did, its key would be stuck as running. Start it anew.
-            Err(error) => {
-                tracing::error!(%error, "a reconcile ended in the middle; please report this");
-                self.queue.release();
-                self.add_all();
-            }
+            let of = key.clone();
+            self.running.start(key, async move { reconcile(&context, &of, due).await });
         }
     }
 

@@ -17,6 +17,27 @@ pub struct Origins {
     pub rejects_unknown: bool,
 }
 
+/// What is known of ROAs, whatever the policy asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoaFacts {
+    /// How many servers have said all they have; `None` while BIRD does not tell.
+    pub answering: Option<usize>,
+    /// ROAs that the servers say now.
+    pub live: Roas,
+    /// ROAs of the last good table on disk.
+    pub kept: Roas,
+    /// Whether what the servers say is so much less than what is kept that it must be their fault.
+    pub collapsed: bool,
+}
+
+impl RoaFacts {
+    /// What validation stands on, for a policy of so many servers.
+    pub fn under(self, servers: usize, rejects_unknown: bool) -> Origins {
+        let Self { answering, live, kept, collapsed } = self;
+        Origins { servers, answering, live, kept, collapsed: collapsed && servers > 0, rejects_unknown }
+    }
+}
+
 /// How many ROAs, by family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roas {

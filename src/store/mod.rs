@@ -5,7 +5,21 @@
 //! not the one that was opened is an error. Symbolic links are never followed, except to the state
 //! directory itself: what they point to changes without an event, and the history would record the
 //! link instead of the content.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `place` | which file an object has in which area |
+//! | `list`, `cache`, `read` | listing everything; only what changed is parsed again |
+//! | `settled`, `patience` | when a change counts: not while somebody still writes |
+//! | `write`, `atomic` | writing documents, overrides, statuses and what is in force |
+//! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
+//! | `applied` | the documents of what is in force |
+//! | `identity` | the lock, and whether this is the directory that was opened |
+//! | `trouble` | whether the disk can be read and written, said once |
+//! | `keep`, `secrets` | files that are no documents |
+//! | `watch` | which place may have changed |
 
+mod absorb;
 mod applied;
 mod atomic;
 mod cache;
@@ -19,6 +33,7 @@ mod place;
 mod read;
 mod secrets;
 mod settled;
+mod synced;
 mod trouble;
 mod watch;
 mod write;
@@ -31,6 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
@@ -39,7 +55,7 @@ pub use list::Snapshot;
 pub use place::{Area, Place};
 pub use read::TextHash;
 pub use watch::{Hint, Watch, watch};
-pub use write::{Absorbed, Written};
+pub use write::Written;
 
 use identity::{Held, Marker};
 use list::{Caches, SYNCED};

@@ -1,21 +1,16 @@
 //! Writing documents, without ever losing what an operator wrote.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::document::{
-    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec, StatusDocument, parse, parse_value, to_yaml,
+    Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
 };
 use crate::model::ObjectName;
 
-use super::inplace::{Change, Edit, edited_in_place};
-use super::list::SYNCED;
-use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, layout, read};
+use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
 /// What writing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +19,6 @@ pub enum Written {
     Changed,
     /// The file had this content already; it was not touched.
     Unchanged,
-}
-
-/// What became of an edit by hand.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Absorbed {
-    /// The edit is an override now, and the document is as the sync left it.
-    Overridden(Box<OverrideSpec>),
-    /// The document is as the sync left it; there was nothing to keep.
-    Restored,
 }
 
 impl Store {
@@ -154,49 +140,7 @@ impl Store {
         Ok(Some(parse_value(&text.text).map_err(|error| error.in_file(&path))?))
     }
 
-    /// Turns an edit by hand into an override and puts the document back as the sync left it. The
-    /// override is written first, so that a crash in between loses nothing.
-    ///
-    /// # Errors
-    /// When the override that is there is invalid, or a file cannot be written; the edit stays.
-    pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
-        let _one_at_a_time = self.caches();
-        drop(self.writable()?);
-        let mut absorbed = Absorbed::Restored;
-        if let Change::Edited { last, now: edited, .. } = &edit.change {
-            let place = edit.place.within(Area::Overrides);
-            let existing = self.override_in_force(&place, now)?;
-            if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
-                let document = Document::new(place.name.clone(), None, 0, spec);
-                self.write_override_locked(&place, &document)?;
-                absorbed = Absorbed::Overridden(Box::new(document.spec));
-            }
-        }
-        self.restore(edit)?;
-        Ok(absorbed)
-    }
-
-    fn override_in_force(&self, place: &Place, now: Timestamp) -> Result<Option<OverrideSpec>, StoreError> {
-        let path = self.path(place);
-        let Some(text) = read::text(&path)? else { return Ok(None) };
-        let document = parse::<OverrideSpec>(&text.text).map_err(|error| error.in_file(&path))?;
-        Ok(Some(document.spec).filter(|spec| spec.in_force(now)))
-    }
-
-    /// Puts a document back, unless it changed again since the edit was found.
-    fn restore(&self, edit: &Edit) -> Result<(), StoreError> {
-        let path = self.path(&edit.place);
-        let Some(synced) = read::text(&self.synced_path(&edit.place))? else { return Ok(()) };
-        match (&edit.change, read::text(&path)?) {
-            // An editor that renames the old file away is about to write a new one, and goes first.
-            (Change::Deleted, None) => return self.create(&path, &synced.text),
-            (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
-            _ => return Ok(()),
-        }
-        self.put(&path, &synced.text)
-    }
-
-    fn write_override_locked(
+    pub(super) fn write_override_locked(
         &self,
         place: &Place,
         document: &Document<OverrideSpec>,
@@ -246,66 +190,6 @@ impl Store {
         Ok(())
     }
 
-    /// A document that is as the sync wants it, and of which the copy is missing or old.
-    fn keep_synced<S: Spec>(
-        &self,
-        place: &Place,
-        document: &Document<S>,
-        text: &str,
-    ) -> Result<(), StoreError> {
-        let path = self.synced_path(place);
-        let kept = read::text(&path).ok().flatten().is_some_and(|kept| kept.text == text);
-        if document.metadata.uid.is_none() || kept {
-            return Ok(());
-        }
-        self.put(&path, text)
-    }
-
-    /// Writes a document and the copy that tells an edit by hand from it. The copy is first written
-    /// aside: whatever a crash leaves, the document equals one of the two, and no edit is made up.
-    fn write_both(&self, place: &Place, synced: bool, text: &str) -> Result<(), StoreError> {
-        let path = self.path(place);
-        if !synced {
-            return self.put(&path, text);
-        }
-        let copy = self.synced_path(place);
-        let aside = aside(&copy);
-        self.put(&aside, text)?;
-        if let Err(error) = self.put(&path, text) {
-            let _ = fs::remove_file(&aside);
-            return Err(error);
-        }
-        fs::rename(&aside, &copy).map_err(StoreError::io("rename", &aside))
-    }
-
-    /// Ends the writes of documents that a crash cut short.
-    pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
-        for folder in layout().into_iter().filter(|folder| folder.starts_with(SYNCED)) {
-            let entries = fs::read_dir(self.dir.join(&folder)).into_iter().flatten().flatten();
-            let paths = entries.map(|entry| entry.path());
-            for aside in paths.filter(|path| path.extension().is_some_and(|end| end == "next")) {
-                self.finish_write(&folder, &aside)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish_write(&self, folder: &Path, aside: &Path) -> Result<(), StoreError> {
-        let copy = aside.with_extension("");
-        let (Ok(inside), Some(file)) = (folder.strip_prefix(SYNCED), copy.file_name()) else { return Ok(()) };
-        let document = read::text(&self.dir.join(inside).join(file)).ok().flatten();
-        let written = read::text(aside).ok().flatten();
-        if written.is_some_and(|written| document.is_some_and(|document| document.hash == written.hash)) {
-            return fs::rename(aside, &copy).map_err(StoreError::io("rename", aside));
-        }
-        atomic::remove(aside).map(drop)
-    }
-
-    /// Where the copy of a synced document stands.
-    fn synced_path(&self, place: &Place) -> PathBuf {
-        self.dir.join(SYNCED).join(place.relative())
-    }
-
     /// Writes a file that only the agent writes.
     fn write_own<T: Serialize>(&self, place: &Place, document: &T) -> Result<Written, StoreError> {
         let schema = if place.area == Area::Status { "Status" } else { "Applied" };
@@ -332,7 +216,7 @@ impl Store {
         Ok(removed)
     }
 
-    fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+    pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.put_with(path, text, atomic::write)
     }
 
@@ -351,7 +235,7 @@ impl Store {
         Ok(())
     }
 
-    fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+    pub(super) fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.patience.wrote(path, Some(read::hash(text)));
         let created = atomic::create(path, text.as_bytes(), 0o644);
         self.attempts.write(&created);
@@ -359,7 +243,7 @@ impl Store {
         Ok(())
     }
 
-    fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
+    pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
         self.patience.wrote(path, None);
         let removed = atomic::remove(path);
         // That a file is not there says nothing about whether there is room.
@@ -382,13 +266,6 @@ fn override_schema_name(target: Kind) -> String {
     }
 }
 
-/// The name under which a copy is written before its document is.
-fn aside(copy: &Path) -> PathBuf {
-    let mut name = copy.as_os_str().to_owned();
-    name.push(".next");
-    PathBuf::from(name)
-}
-
 /// Whether a document is the sync's.
 fn has_uid(text: &str) -> Result<bool, DocumentError> {
     #[derive(serde::Deserialize)]
@@ -400,20 +277,4 @@ fn has_uid(text: &str) -> Result<bool, DocumentError> {
         uid: Option<String>,
     }
     parse_value::<Head>(text).map(|head| head.metadata.uid.is_some())
-}
-
-/// Whether a document's specification is this one. Compared as parsed: defaults may be written or not.
-fn same_spec(text: &str, spec: &serde_json::Value) -> bool {
-    fn of<S: Spec>(text: &str) -> Option<serde_json::Value> {
-        serde_json::to_value(parse::<S>(text).ok()?.spec).ok()
-    }
-    let readings = [
-        of::<BgpSessionSpec>,
-        of::<MeshPeerSpec>,
-        of::<IbgpPeerSpec>,
-        of::<NodeSpec>,
-        of::<RoutingPolicySpec>,
-        of::<MaintenanceSpec>,
-    ];
-    readings.into_iter().find_map(|read| read(text)).is_some_and(|found| found == *spec)
 }

@@ -17,7 +17,7 @@ use moenet_agent::plan::kernel_view::Link;
 use moenet_agent::probe::{ProbeSettings, Prober};
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::resolve::{Resolver, ResolverSettings};
-use moenet_agent::status::Origins;
+use moenet_agent::status::RoaFacts;
 use moenet_agent::store::Store;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -152,7 +152,7 @@ impl Maker {
             features: Ok(Features::of(2, 17)),
             templates_refused: None,
             roa: None,
-            origins: &|_, _| Origins::default(),
+            roas: RoaFacts::default(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &self.store.approved(),

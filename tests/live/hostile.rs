@@ -4,7 +4,7 @@ use crate::lab::control_plane::Answer;
 use crate::lab::neighbour::Neighbour;
 use crate::lab::router::{ASN, PREFIX4, PREFIX6, policy_with};
 use crate::lab::wait_until;
-use crate::lab::world::{Speaker, World, uuid};
+use crate::lab::world::{Speaker, World, interface, uuid};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -162,7 +162,7 @@ fn what_a_hostile_neighbour_says(version: &str) {
     // Once more, and nothing was lost or reset by all that.
     for number in 1..=3 {
         wait_until("the session's status is Established", 30, || {
-            let status = world.status(&format!("sessions/wg_{}", 4_242_421_000 + number));
+            let status = world.status(&format!("sessions/{}", interface(number)));
             if status["phase"] == "Established" { Ok(()) } else { Err(status.to_string()) }
         });
         world.wait_reported(&uuid(number), 1, "");

@@ -3,7 +3,7 @@
 use crate::lab::control_plane::Answer;
 use crate::lab::router::policy_with;
 use crate::lab::watch::session_ages;
-use crate::lab::world::{Speaker, World};
+use crate::lab::world::{Speaker, World, interface};
 use crate::lab::{bird, wait_until};
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn ten_thousand_and_one_prefixes_are_ten_thousand_and_an_export_limit_only_warns
     assert_eq!(ages.matches("Established").count(), 2, "{ages}");
     assert_eq!(taken(&world), Ok(10_000));
     for number in [1_u32, 2] {
-        let status = world.status(&format!("sessions/wg_{}", 4_242_421_000 + number));
+        let status = world.status(&format!("sessions/{}", interface(number)));
         assert_eq!(status["bgp"]["state"], "established", "{status}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::lab::control_plane::Answer;
 use crate::lab::router::{PREFIX4, policy, policy_with};
 use crate::lab::watch::session_ages;
-use crate::lab::world::World;
+use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn refused(world: &World, policy: Value, field: &str, what: &str) {
     let (_, status) = world.router.api("", "/status");
     assert!(status.contains(field), "{status}");
     for number in 1..=2_u32 {
-        let session = world.status(&format!("sessions/wg_{}", 4_242_421_000 + number));
+        let session = world.status(&format!("sessions/{}", interface(number)));
         assert_eq!(
             (&session["phase"], &session["lastError"]),
             (&json!("Established"), &Value::Null),
@@ -46,9 +46,8 @@ fn an_unknown_name_is_an_error_of_the_policy_alone_and_the_last_good_one_stays()
     world.wait_condition("policy", "Accepted", "True", "Valid");
     world.neighbours[0].wait_route(PREFIX4, "(64511,52)", 20);
     wait_until("both sessions' statuses say so", 30, || {
-        let phase = |n: u32| {
-            Ok::<_, String>(world.status(&format!("sessions/wg_{}", 4_242_421_000 + n))["phase"].clone())
-        };
+        let phase =
+            |n: u32| Ok::<_, String>(world.status(&format!("sessions/{}", interface(n)))["phase"].clone());
         let phases = [phase(1)?, phase(2)?];
         if phases == ["Established", "Established"] { Ok(()) } else { Err(format!("{phases:?}")) }
     });

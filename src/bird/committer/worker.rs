@@ -192,14 +192,7 @@ impl Worker {
             }
         }
         let trial = Trial { stage: &self.stage, checker: &self.checker, live, wishes };
-        let warnings = match trial.check(&wanted).await {
-            // A BIRD that runs has this fragment loaded, maybe established: it must not be taken away
-            // because another parser is installed. A BIRD that does not run cannot start with it.
-            Err(Blame::Stale(_, what)) if running != Running::Not => {
-                return Err(CommitError::Tree(what).into());
-            }
-            checked => checked?,
-        };
+        let warnings = trial.check(&wanted).await.map_err(|blame| spare_loaded(blame, &running))?;
         let load = Load {
             client: &self.client,
             directory: &self.directory,
@@ -217,6 +210,15 @@ impl Worker {
             Err(LoadError::Commit(error)) => Err(error.into()),
             Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
         }
+    }
+}
+
+/// A BIRD that runs has a fragment that was there before loaded, maybe established: it must not be taken
+/// away because another parser is installed. A BIRD that does not run cannot start with it.
+fn spare_loaded(blame: Blame, running: &Running) -> Blame {
+    match blame {
+        Blame::Stale(_, what) if *running != Running::Not => CommitError::Tree(what).into(),
+        blame => blame,
     }
 }
 

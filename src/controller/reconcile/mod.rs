@@ -2,6 +2,7 @@
 
 mod apply;
 mod backbone;
+mod node_status;
 mod record;
 mod router;
 mod session;

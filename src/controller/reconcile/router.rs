@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::apply::{self, Trouble};
+use super::node_status::{accepted, fields, origins, status};
 use super::record::{self, InForce, NodeInForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
@@ -17,10 +18,10 @@ use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{TakenStep, firewall};
-use crate::document::{ConditionType as About, Kind, Phase, StatusBody};
-use crate::plan::{Action, Drift, Plan, forwarding_blocked};
-use crate::status::{Acceptance, Conditions, Verdict};
-use crate::store::{AppliedFirewall, AppliedOverride};
+use crate::document::{Kind, Phase, StatusBody};
+use crate::plan::{Action, Drift, Plan};
+use crate::status::{Acceptance, Conditions};
+use crate::store::AppliedFirewall;
 
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -269,130 +270,4 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         ..StatusBody::default()
     };
     record::status(ctx, &subject, &before, status).await;
-}
-
-/// The fields that an override sets.
-fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
-    exception.map(|exception| exception.fields.clone()).unwrap_or_default()
-}
-
-fn accepted(acceptance: &Acceptance, conditions: &mut Conditions<'_>) -> Option<String> {
-    match acceptance {
-        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", ""),
-        Acceptance::Invalid(why) | Acceptance::Clash(why) => {
-            conditions.set(About::Accepted, false, "Invalid", why);
-            return Some(why.clone());
-        }
-        Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),
-    }
-    None
-}
-
-fn origins(world: &World, conditions: &mut Conditions<'_>) {
-    let (verdict, message) = (world.origins.verdict(), world.origins.message());
-    match verdict {
-        Verdict::NotRead => conditions.unknown(About::OriginsValidated, verdict.reason(), message),
-        Verdict::Live | Verdict::FromCache => {
-            conditions.set(About::OriginsValidated, true, verdict.reason(), message);
-        }
-        Verdict::NoServer | Verdict::Collapsed | Verdict::NoRoas => {
-            conditions.set(About::OriginsValidated, false, verdict.reason(), message);
-        }
-    }
-}
-
-fn templates(world: &World, conditions: &mut Conditions<'_>) {
-    match &world.templates {
-        None => {}
-        Some(Ok(())) => conditions.set(About::TemplatesAccepted, true, "InUse", ""),
-        Some(Err(why)) => conditions.set(About::TemplatesAccepted, false, "Refused", why),
-    }
-}
-
-/// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
-fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
-    let about = About::FirewallConfigured;
-    match (&filter.error, &filter.in_force) {
-        (Some(error), _) => conditions.set(about, false, "Failed", error),
-        (None, Some(_)) if filter.dropping.is_empty() => conditions.set(about, true, "InForce", ""),
-        (None, Some(ruleset)) => {
-            let ports: Vec<_> = ruleset.ports().iter().map(ToString::to_string).collect();
-            let message = format!(
-                "{} drops what it does not accept itself, which our table cannot override; accept there: \
-                 udp dport {{ {} }}",
-                filter.dropping.join(", "),
-                ports.join(", ")
-            );
-            conditions.set(about, true, "OthersDrop", message);
-        }
-        (None, None) if world.firewall => conditions.unknown(about, "NotLookedAt", ""),
-        (None, None) => {}
-    }
-}
-
-/// Whether packets pass through the tunnels as far as the kernel's settings go.
-fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
-    if !world.has_tunnels() {
-        return;
-    }
-    match forwarding_blocked(&round.look.kernel) {
-        Some(why) => conditions.set(About::Forwarding, false, "Blocked", why),
-        None => conditions.set(About::Forwarding, true, "Configured", ""),
-    }
-}
-
-fn status(
-    world: &World,
-    before: &StatusBody,
-    round: &Round,
-    filter: &FirewallState,
-    error: Option<&str>,
-    history: Option<&str>,
-) -> StatusBody {
-    let mut conditions = Conditions::new(&before.conditions, round.look.now);
-    let (acceptance, _, generation) = &world.router_documents.node;
-    let refused = accepted(acceptance, &mut conditions);
-    templates(world, &mut conditions);
-    match (&world.router, &world.base) {
-        (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
-        (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),
-        (Ok(_), Ok(_)) if error.is_some() => {
-            conditions.set(About::BirdConfigured, false, "Failed", error.unwrap_or_default());
-        }
-        (Ok(_), Ok(_)) if !round.look.bird.is_running() => {
-            conditions.unknown(
-                About::BirdConfigured,
-                "NotRunning",
-                "BIRD does not answer on its control socket",
-            );
-        }
-        (Ok(_), Ok(_)) => {
-            let missing = record::remaining(round, true);
-            let reason = if missing.is_none() { "Loaded" } else { "NotLoaded" };
-            conditions.set(About::BirdConfigured, missing.is_none(), reason, missing.unwrap_or_default());
-        }
-    }
-    let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
-    packet_filter(world, filter, &mut conditions);
-    forwarding(world, round, &mut conditions);
-    match history {
-        None => conditions.set(About::HistoryRecorded, true, "Committed", ""),
-        Some(why) => conditions.set(About::HistoryRecorded, false, "Failed", why),
-    }
-    let last_error = error.map(str::to_owned).or(refused).or(base_error);
-    let phase = match (&last_error, &world.router) {
-        (Some(_), _) => Phase::Error,
-        (None, Err(_)) => Phase::Pending,
-        (None, Ok(_)) if conditions.holds(About::BirdConfigured) => Phase::Configured,
-        (None, Ok(_)) => Phase::Configuring,
-    };
-    StatusBody {
-        observed_generation: *generation,
-        phase,
-        conditions: conditions.into_vec(),
-        overridden: fields(world.router_documents.node_exception.as_ref()),
-        last_steps: if round.steps.is_empty() { before.last_steps.clone() } else { round.steps.clone() },
-        last_error,
-        ..StatusBody::default()
-    }
 }

@@ -13,7 +13,7 @@ use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::Session;
-use crate::model::{AdminState, ObjectName};
+use crate::model::{AdminState, ObjectName, PublicKey};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
@@ -173,6 +173,13 @@ fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {
     owned.next().map(|(_, link)| link)
 }
 
+/// The peer and the protocols that are to be there.
+fn expected(entry: &Entry<Session>) -> (Option<PublicKey>, BTreeSet<String>) {
+    let Intent::Present(session, _) = &entry.intent else { return (None, BTreeSet::new()) };
+    let names = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone());
+    (session.tunnel.peer, names.collect())
+}
+
 fn status(
     ctx: &Context,
     world: &World,
@@ -182,13 +189,7 @@ fn status(
 ) -> StatusBody {
     let error = round.error().or_else(|| round.look.bird.files_error.clone());
     let missing = record::remaining(round, false);
-    let (peer, expected) = match &entry.intent {
-        Intent::Present(session, _) => {
-            let names = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone());
-            (session.tunnel.peer, names.collect::<BTreeSet<_>>())
-        }
-        _ => (None, BTreeSet::new()),
-    };
+    let (peer, expected) = expected(entry);
     let protocols = round.look.bird.protocols(&expected);
     let paused = entry.hands_off(before.phase == Phase::Paused);
     let present = matches!(entry.intent, Intent::Present(..));

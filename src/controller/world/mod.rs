@@ -2,89 +2,45 @@
 //!
 //! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the world of
 //! the moment and never writes it; a change of any document makes a new one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `inputs` | what a world is made from |
+//! | `entry` | one object: what is wanted of it, and how far its documents were accepted |
+//! | `layered` | a document and its override, or why neither counts |
+//! | `router` | node, policy, maintenance, the node's own addresses |
+//! | `sessions` | the external peerings |
+//! | `peers` | the backbone: tunnels and internal neighbours |
+//! | `texts` | the text for BIRD |
 
+mod entry;
+mod inputs;
 mod layered;
 mod peers;
 mod router;
 mod sessions;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::planning::Key;
-use crate::config::Config;
 use crate::document::{Kind, RoutingPolicySpec};
-use crate::effective::{InternalNeighbour, MeshTunnel, Router, Secrets, Session};
-use crate::model::{AdminState, ObjectName, PrivateKey, PublicKey, Uid};
+use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
+use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
-use crate::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 use crate::status::{Acceptance, Origins};
-use crate::store::{AppliedOverride, Snapshot};
-use crate::wire::Rejected;
+use crate::store::AppliedOverride;
 
+pub(crate) use entry::present;
+pub use entry::{Entry, Intent};
+pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use router::maintenance_in_force;
 pub(crate) use router::single;
 pub use sessions::claims_of;
-
-/// What a world is made from.
-pub struct Inputs<'a> {
-    /// The state directory.
-    pub snapshot: &'a Snapshot,
-    /// The agent's configuration.
-    pub config: &'a Config,
-    /// The files in `secrets/` that documents name.
-    pub secrets: &'a Secrets,
-    /// Our WireGuard key.
-    pub private_key: &'a PrivateKey,
-    /// Its public half.
-    pub our_key: PublicKey,
-    /// The templates, or why they cannot be used.
-    pub renderer: Result<&'a Renderer, &'a str>,
-    /// What BIRD understands, or why that is not known.
-    pub features: Result<Features, &'a str>,
-    /// Why the templates on disk are not those in use.
-    pub templates_refused: Option<String>,
-    /// The cached table of ROAs.
-    pub roa: Option<&'a RoaTable>,
-    /// What validation stands on, for so many RPKI servers, and whether unknown routes are refused.
-    pub origins: &'a dyn Fn(usize, bool) -> Origins,
-    /// The measured classes of links.
-    pub classes: &'a BTreeMap<ObjectName, Measured>,
-    /// The sessions that BIRD's directory has files for.
-    pub fragments: &'a BTreeSet<String>,
-    /// Removals that a human let pass.
-    pub approved: &'a BTreeSet<String>,
-    /// What the Control Plane said and what does not decode.
-    pub refused: &'a Refused,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// What the Control Plane said last and what does not decode: what is in force for it stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Refused {
-    /// Sessions.
-    pub sessions: Vec<Rejected>,
-    /// Peers of the backbone.
-    pub mesh: Vec<Rejected>,
-    /// Internal neighbours.
-    pub ibgp: Vec<Rejected>,
-    /// The node.
-    pub node: Option<String>,
-    /// The routing policy.
-    pub policy: Option<String>,
-}
-
-/// What probes found out about a link, in DN42's classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// Latency, 1 to 9.
-    pub latency: Option<u8>,
-    /// Loss, 91 to 94.
-    pub loss: Option<u8>,
-}
+use texts::Parts;
 
 /// Everything that is wanted.
 #[derive(Debug)]
@@ -155,65 +111,6 @@ pub struct Maintenance {
     pub ebgp_disabled: bool,
 }
 
-/// One object: what is wanted of it, and how far its documents were accepted.
-#[derive(Debug, Clone)]
-pub struct Entry<T> {
-    /// What marks what it owns.
-    pub uid: Uid,
-    /// The generation of its document.
-    pub generation: u64,
-    /// What is to be done about it.
-    pub intent: Intent<T>,
-    /// What the administrator wants of it.
-    pub admin_state: AdminState,
-    /// Whether its documents were accepted.
-    pub acceptance: Acceptance,
-    /// The whole specification, defaults filled in; what `applied/` will hold.
-    pub spec: Option<serde_json::Value>,
-    /// What an override changes, each with what the document says.
-    pub overridden: BTreeMap<String, serde_json::Value>,
-    /// The override's reason.
-    pub reason: Option<String>,
-    /// When the override ends.
-    pub expires_at: Option<Timestamp>,
-    /// Observe and plan, and write nothing: why.
-    pub paused: Option<String>,
-    /// The removal waits: why.
-    pub held: Option<String>,
-    /// Whether there is an override that cannot be read: what was paused stays so.
-    pub exception_unreadable: bool,
-    /// Whether there is a document.
-    pub documented: bool,
-    /// Whether the document is the operator's own.
-    pub operator_owned: bool,
-}
-
-/// What is to be done about an object.
-#[derive(Debug, Clone)]
-pub enum Intent<T> {
-    /// It is to be there.
-    Present(Box<T>, /** The text for BIRD; empty for an object that has none of its own. */ String),
-    /// It is to be gone.
-    Absent,
-    /// Nothing: what is in force stays.
-    Stay,
-}
-
-impl<T> Entry<T> {
-    /// The override that shapes the object, for the record of what is in force.
-    pub(crate) fn exception(&self) -> Option<AppliedOverride> {
-        let fields = self.overridden.keys().cloned().collect();
-        self.reason.clone().map(|reason| AppliedOverride { reason, expires_at: self.expires_at, fields })
-    }
-
-    /// Why nothing is written. An override that cannot be read may be the one that says so, so what was
-    /// `paused` stays so until it is known to be no longer.
-    pub(crate) fn hands_off(&self, paused: bool) -> Option<String> {
-        let doubtful = paused && self.exception_unreadable;
-        self.paused.clone().or_else(|| doubtful.then(|| "its override cannot be read".to_owned()))
-    }
-}
-
 impl World {
     /// Makes the world of this moment.
     pub fn build(inputs: &Inputs<'_>) -> Self {
@@ -238,7 +135,7 @@ impl World {
         let policy = &documents.policy.1;
         let servers = policy.rpki.servers.len();
         let checked = servers > 0 || inputs.roa.is_some();
-        let origins = (inputs.origins)(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));
+        let origins = inputs.roas.under(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));
         let refused = inputs.templates_refused.clone();
         let templates = inputs.config.bird.templates.as_ref().map(|_| refused.map_or(Ok(()), Err));
         Self {
@@ -324,56 +221,6 @@ pub fn node_uid() -> Uid {
     Uid::local(Kind::Node.folder(), &ObjectName::sanitised("loopback"))
 }
 
-/// The pieces that sessions and shared files are rendered from.
-pub(crate) struct Parts<'a> {
-    inputs: &'a Inputs<'a>,
-    documents: &'a RouterDocuments,
-    maintenance: Maintenance,
-    ibgp: &'a BTreeMap<ObjectName, Entry<InternalNeighbour>>,
-    mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
-}
-
-impl Parts<'_> {
-    fn with_input<R>(
-        &self,
-        router: &Router,
-        render: impl FnOnce(&Renderer, &BaseInput<'_>) -> Result<R, String>,
-    ) -> Result<R, String> {
-        let renderer = self.inputs.renderer.map_err(str::to_owned)?;
-        let features = self.inputs.features.map_err(str::to_owned)?;
-        let mesh_interfaces: Vec<_> = present(self.mesh).map(|tunnel| tunnel.interface.clone()).collect();
-        let ibgp: Vec<_> = present(self.ibgp).cloned().collect();
-        let interface = router::loopback_interface(self.inputs);
-        let input = BaseInput {
-            router,
-            policy: &self.documents.policy.1,
-            features,
-            drained: self.maintenance.enabled,
-            ebgp_disabled: self.maintenance.ebgp_disabled,
-            manage_main_config: self.inputs.config.bird.manage_main_config,
-            loopback_interface: interface.as_str(),
-            mesh_interfaces: &mesh_interfaces,
-            ibgp: &ibgp,
-            roa: self.inputs.roa,
-        };
-        render(renderer, &input)
-    }
-
-    fn base(&self, router: &Router) -> Result<BaseFiles, String> {
-        self.with_input(router, |renderer, input| renderer.base(input).map_err(|error| error.to_string()))
-    }
-
-    /// The text of a session.
-    pub(crate) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
-        let measured = self.inputs.classes.get(&session.name).copied().unwrap_or_default();
-        let bandwidth = self.documents.policy.1.location.bandwidth;
-        let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
-        self.with_input(router, |renderer, input| {
-            renderer.session(session, input, &class).map_err(|error| error.to_string())
-        })
-    }
-}
-
 /// What an object's document is looked at with.
 fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> {
     let (snapshot, key) = (inputs.snapshot, (kind, name.clone()));
@@ -383,12 +230,4 @@ fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> 
         applied: snapshot.applied.get(&key).map(|stored| &stored.document),
         now: inputs.now,
     }
-}
-
-/// The objects that are to be there.
-pub(crate) fn present<T>(entries: &BTreeMap<ObjectName, Entry<T>>) -> impl Iterator<Item = &T> {
-    entries.values().filter_map(|entry| match &entry.intent {
-        Intent::Present(object, _) => Some(object.as_ref()),
-        _ => None,
-    })
 }

@@ -234,7 +234,7 @@ mod tests {
     use crate::controller::world::{Refused, World};
     use crate::document::{Document, Metadata};
     use crate::model::PrivateKey;
-    use crate::status::Origins;
+    use crate::status::RoaFacts;
     use crate::store::{AppliedBody, Store};
 
     fn name(text: &str) -> ObjectName {
@@ -288,7 +288,7 @@ mod tests {
             features: Err("not here"),
             templates_refused: None,
             roa: None,
-            origins: &|_, _| Origins::default(),
+            roas: RoaFacts::default(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &BTreeSet::new(),

@@ -171,7 +171,7 @@ pub enum Continent {
 /// A region, as DN42's communities number it (BGP communities, regions 41..57).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs, reason = "the variants are the table's own abbreviations")]
+#[expect(missing_docs, reason = "the variants are the table's own abbreviations")]
 pub enum Region {
     Eu,
     NaE,

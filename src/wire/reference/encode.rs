@@ -49,7 +49,7 @@ pub struct SessionReport {
 /// What a BGP session does, as the report words it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the states of RFC 4271, and down for no session at all")]
+#[expect(missing_docs, reason = "the states of RFC 4271, and down for no session at all")]
 pub enum PeerState {
     Established,
     Active,

@@ -170,9 +170,6 @@ impl Session {
     /// What BIRD's last error says, and who said it (its classes: bird.md, section 4.1).
     fn explained(&self, state: &str, error: &str, bird: &Bird) -> Cause {
         let cause = |reason, what: String| Cause::new(reason, format!("{state}: {what} (BIRD: “{error}”)."));
-        let asn = |asn: Option<u32>| {
-            asn.map(|asn| format!("AS{asn}")).unwrap_or_else(|| "the wanted AS".to_owned())
-        };
         match error.split_once(": ") {
             Some(("Received", "Bad peer AS")) => {
                 let ours = asn(bird.our_asn);
@@ -198,10 +195,9 @@ impl Session {
             }
             Some(("Socket", words)) if words.contains("refused") => {
                 let who = self.neighbour.map(|address| address.to_string()).unwrap_or_default();
-                let said = self.said();
                 cause(
                     Reason::RefusedByNeighbour,
-                    format!("{who} refuses the connection on TCP port 179{said}"),
+                    format!("{who} refuses the connection on TCP port 179{}", self.said()),
                 )
                 .action("ask the peer whether its BGP daemon runs and listens there")
             }
@@ -237,4 +233,8 @@ impl Session {
             .map(|text| format!(", and says {}", crate::model::shown(text)))
             .unwrap_or_default()
     }
+}
+
+fn asn(asn: Option<u32>) -> String {
+    asn.map_or_else(|| "the wanted AS".to_owned(), |asn| format!("AS{asn}"))
 }

@@ -1,0 +1,244 @@
+//! What a world is made from, put together: the listing, secrets, BIRD's features, classes, ROAs, templates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::agent::classes::Classes;
+use crate::agent::roa::Roas;
+use crate::agent::templates::{Candidate, Templates};
+use crate::bird::committer::Tree;
+use crate::bird::{Checker, CommitError, Committer, Version};
+use crate::config::Config;
+use crate::controller::World;
+use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
+use crate::document::BgpSessionSpec;
+use crate::effective::{Secrets, Session};
+use crate::kernel::keys;
+use crate::model::{ObjectName, PrivateKey, PublicKey, Secret};
+use crate::render::{Features, Renderer, RoaTable};
+use crate::status::Acceptance;
+use crate::store::{Place, Snapshot, Store, StoreError};
+use crate::telemetry::chain;
+
+/// Makes worlds from the state directory.
+pub struct WorldMaker {
+    config: Config,
+    store: Arc<Store>,
+    private_key: PrivateKey,
+    our_key: PublicKey,
+    checker: Checker,
+    committer: Committer,
+    version: Mutex<Option<Version>>,
+    refused: Mutex<Refused>,
+    pub(in crate::agent) templates: Templates,
+    pub(in crate::agent) classes: Classes,
+    pub(in crate::agent) roas: Roas,
+    /// Edits by hand that could not be kept, and why: said once.
+    unkept: Mutex<BTreeMap<Place, String>>,
+}
+
+/// What a world is made from beside the state directory.
+struct Material {
+    secrets: Secrets,
+    features: Result<Features, String>,
+    fragments: BTreeSet<String>,
+    classes: BTreeMap<ObjectName, Measured>,
+    roa: Option<Arc<RoaTable>>,
+}
+
+impl WorldMaker {
+    /// A maker of worlds for this configuration.
+    pub(in crate::agent) fn new(
+        config: Config,
+        store: Arc<Store>,
+        private_key: PrivateKey,
+        templates: Templates,
+        checker: Checker,
+        committer: Committer,
+    ) -> Self {
+        let our_key = keys::public_key(&private_key);
+        let classes = Classes::kept(&store);
+        let (version, refused, roas, unkept) = Default::default();
+        Self {
+            config,
+            store,
+            private_key,
+            our_key,
+            checker,
+            committer,
+            version,
+            refused,
+            templates,
+            classes,
+            roas,
+            unkept,
+        }
+    }
+
+    /// Our WireGuard public key.
+    pub fn our_key(&self) -> PublicKey {
+        self.our_key
+    }
+
+    /// Changes what is known of the Control Plane's words that do not decode. Returns whether it is news.
+    pub fn refuse(&self, change: impl FnOnce(&mut Refused)) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refused.clone();
+        change(&mut refused);
+        *refused != before
+    }
+
+    /// Why the edit of this file could not be kept, when it was tried last.
+    pub(super) fn is_unkept(&self, place: &Place) -> Option<String> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
+    }
+
+    /// Remembers the edits that could not be kept.
+    pub(super) fn set_unkept(&self, unkept: BTreeMap<Place, String>) {
+        *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = unkept;
+    }
+
+    /// A world of an empty state directory; the one before the first.
+    pub fn empty(&self) -> World {
+        let material = Material {
+            secrets: Secrets::new(),
+            features: Err("not looked at yet".to_owned()),
+            fragments: BTreeSet::new(),
+            classes: BTreeMap::new(),
+            roa: None,
+        };
+        self.world(&Snapshot::default(), &material, &self.templates.in_use())
+    }
+
+    /// Makes the world of a listing. `running` is the version of the BIRD that answers; without one its
+    /// program is asked.
+    ///
+    /// # Errors
+    /// When a secret's file cannot be listed at all.
+    pub async fn make(
+        &self,
+        snapshot: &Snapshot,
+        running: Option<Version>,
+        fragments: &BTreeSet<String>,
+    ) -> Result<World, StoreError> {
+        let material = Material {
+            secrets: secrets(&self.store, snapshot),
+            features: self.features(running).await,
+            fragments: fragments.clone(),
+            classes: self.classes.measured(),
+            roa: self.roas.kept(&self.store),
+        };
+        if let Some(candidate) = self.templates.candidate() {
+            self.try_out(snapshot, &material, candidate).await;
+        }
+        Ok(self.world(snapshot, &material, &self.templates.in_use()))
+    }
+
+    /// Uses new templates if everything renders with them and BIRD's parser takes it.
+    async fn try_out(&self, snapshot: &Snapshot, material: &Material, candidate: Candidate) {
+        let before = self.world(snapshot, material, &self.templates.in_use());
+        let after = self.world(snapshot, material, &candidate.renderer);
+        if let Some(why) = not_rendered(&before, &after) {
+            return self.templates.reject(candidate, why);
+        }
+        let Ok(base) = &after.base else { return };
+        let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
+            Intent::Present(_, text) => Some((name.to_string(), text.clone())),
+            _ => None,
+        };
+        let fragments = after.sessions.iter().filter_map(text).collect();
+        match self.committer.check(Tree { base: base.clone(), fragments }).await {
+            Ok(()) => self.templates.adopt(candidate),
+            Err(CommitError::Tree(what)) => {
+                self.templates
+                    .reject(candidate, format!("BIRD refuses what the templates render to: {what}"));
+            }
+            // It could not be tried; the next world tries it again.
+            Err(error) => self.templates.postpone(format!("they cannot be tried: {}", chain(&error))),
+        }
+    }
+
+    fn world(&self, snapshot: &Snapshot, material: &Material, renderer: &Renderer) -> World {
+        let features = material.features.as_ref().map(|features| *features).map_err(String::as_str);
+        World::build(&Inputs {
+            snapshot,
+            config: &self.config,
+            secrets: &material.secrets,
+            private_key: &self.private_key,
+            our_key: self.our_key,
+            renderer: Ok(renderer),
+            templates_refused: self.templates.problem(),
+            features,
+            roa: material.roa.as_deref(),
+            roas: self.roas.facts(),
+            classes: &material.classes,
+            fragments: &material.fragments,
+            approved: &self.store.approved(),
+            refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
+            now: Timestamp::now(),
+        })
+    }
+
+    /// What BIRD understands: by the daemon that answers, else by the last one that did, else by the
+    /// installed program.
+    async fn features(&self, running: Option<Version>) -> Result<Features, String> {
+        let known = running.or(*self.version.lock().unwrap_or_else(PoisonError::into_inner));
+        let version = match known {
+            Some(version) => version,
+            None => self.checker.version().await.map_err(|error| chain(&error))?,
+        };
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        Ok(Features::of(u32::from(version.major), u32::from(version.minor)))
+    }
+}
+
+/// Why new templates do not render what is wanted now.
+fn not_rendered(before: &World, after: &World) -> Option<String> {
+    if let Err(why) = &after.base {
+        return Some(why.clone());
+    }
+    let lost = |(name, entry): (&ObjectName, &Entry<Session>)| {
+        let was_there = matches!(before.sessions.get(name)?.intent, Intent::Present(..));
+        match (&entry.intent, &entry.acceptance) {
+            (Intent::Present(..), _) => None,
+            (_, Acceptance::Waiting(why)) if was_there => Some(format!("session {name}: {why}")),
+            _ => None,
+        }
+    };
+    after.sessions.iter().find_map(lost)
+}
+
+/// The secrets that documents, overrides and what is in force name. One that cannot be read is missing
+/// here, and the session that names it says so.
+fn secrets(store: &Store, snapshot: &Snapshot) -> Secrets {
+    let read = |file: String| match store.read_secret(&file) {
+        Ok(Some(secret)) => Some((file, secret)),
+        Ok(None) => None,
+        Err(error) => {
+            warn!(file, error = %chain(&error), "a secret cannot be read");
+            None
+        }
+    };
+    named_secrets(snapshot).into_iter().filter_map(read).collect::<BTreeMap<String, Secret<String>>>()
+}
+
+fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
+    let of_spec =
+        |spec: &BgpSessionSpec| [spec.tunnel.preshared_key_file.clone(), spec.bgp.password_file.clone()];
+    let documents =
+        snapshot.sessions.values().filter_map(|slot| slot.as_ref().ok()).map(|s| of_spec(&s.document.spec));
+    let in_force = snapshot.applied.values().filter_map(|stored| {
+        serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?)
+            .ok()
+            .map(|spec| of_spec(&spec))
+    });
+    let overrides = snapshot.overrides.values().filter_map(|slot| slot.as_ref().ok()).map(|stored| {
+        let set = &stored.document.spec.set;
+        let at = |section: &str, field: &str| set.get(section)?.get(field)?.as_str().map(str::to_owned);
+        [at("tunnel", "presharedKeyFile"), at("bgp", "passwordFile")]
+    });
+    documents.chain(in_force).chain(overrides).flatten().flatten().collect()
+}

@@ -1,0 +1,268 @@
+//! State directory → world, whenever a hint says that it may have changed.
+//!
+//! | file | task |
+//! |---|---|
+//! | `maker` | what a world is made from, put together |
+//! | `edits` | edits by hand → overrides, before every listing that is gone by |
+//! | `approval` | what a human let pass, while it lasts |
+
+mod approval;
+mod edits;
+mod maker;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub(super) use edits::settle;
+pub use maker::WorldMaker;
+
+use super::{Parts, classes, journal};
+use crate::controller::world::{Intent, present};
+use crate::controller::{Hint, Key, World, mesh_target, target};
+use crate::document::Kind;
+use crate::model::{Endpoint, Host, ObjectName};
+use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
+
+/// How often the world is made anew without a hint: BIRD may have become another version, and measured
+/// classes move.
+const TICK: Duration = Duration::from_secs(30);
+
+/// The same while the state directory cannot be read or written: nothing tells when that has passed.
+const TROUBLED: Duration = Duration::from_secs(2);
+
+/// The same while a file is being written.
+const UNSETTLED: Duration = Duration::from_millis(100);
+
+/// Makes a world whenever something may have changed, until the agent stops.
+pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
+    *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
+    let mut worlds = Worlds::new(Arc::clone(&parts), hints);
+    loop {
+        worlds.make().await;
+        worlds.tell().await;
+        if worlds.wait(&stop).await.is_break() {
+            break;
+        }
+    }
+    *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// What is known from one world to the next.
+struct Worlds {
+    parts: Arc<Parts>,
+    hints: mpsc::UnboundedSender<Hint>,
+    watched: mpsc::Receiver<store::Hint>,
+    /// Whether no file was being written at the last listing.
+    settled: bool,
+    /// Whether the last listing failed.
+    failing: bool,
+    /// Files that changed and that the history was not told of.
+    changed: BTreeSet<Place>,
+    /// Where documents and overrides are and were, for when nobody knows which of them changed.
+    known: BTreeSet<Place>,
+    /// Whether something changed, and nobody knows what.
+    anywhere: bool,
+}
+
+impl Worlds {
+    fn new(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>) -> Self {
+        let watched = parts.context.store.watch();
+        let (changed, known) = Default::default();
+        Self { parts, hints, watched, settled: true, failing: false, changed, known, anywhere: false }
+    }
+
+    /// Makes and publishes a world; what is in force stays where that fails.
+    async fn make(&mut self) {
+        let context = &self.parts.context;
+        let recovered = context.disk(|store| Ok(store.has_recovered())).await.unwrap_or_default();
+        match publish(&self.parts).await {
+            Ok(listed) => {
+                self.settled = listed.settled;
+                self.known.extend(listed.places.iter().cloned());
+                if self.settled && std::mem::take(&mut self.anywhere) {
+                    journal::edits_anywhere(&self.parts, &self.known).await;
+                    self.known = listed.places;
+                }
+                if recovered || self.failing {
+                    info!("the state directory can be read and written again");
+                    // What failed meanwhile does not wait out its backoff, and the folders may be others.
+                    retry(&self.parts, &self.hints);
+                    self.watched = self.parts.context.store.watch();
+                }
+                self.failing = false;
+            }
+            // Told below, once.
+            Err(_) => self.failing = true,
+        }
+        if let Some(error) = self.parts.context.store.news_of_trouble() {
+            warn!(error, "the state directory cannot be read or written; what is in force stays");
+        }
+    }
+
+    /// Tells the history and the queue what changed.
+    async fn tell(&mut self) {
+        // A file that is being written is a change when it is whole, and one change for the history.
+        let places = if self.settled { std::mem::take(&mut self.changed) } else { BTreeSet::new() };
+        journal::edits(&self.parts, &places).await;
+        for key in places.iter().filter_map(key_of) {
+            let _ = self.hints.send(Hint::Key(key));
+        }
+        let _ = self.hints.send(Hint::Everything);
+    }
+
+    /// Waits until a world may be another. Breaks when the agent stops.
+    async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
+        let context = &self.parts.context;
+        let tick = if context.store.trouble().is_some() { TROUBLED } else { TICK };
+        let wait = if self.settled { until_next(&context.world()).min(tick) } else { UNSETTLED };
+        tokio::select! {
+            () = stop.cancelled() => return ControlFlow::Break(()),
+            () = context.reports.changed.notified() => {}
+            () = context.prober.answered() => {}
+            names = context.resolver.changed() => {
+                for key in named(&context.world(), &names) {
+                    let _ = self.hints.send(Hint::Key(key));
+                }
+            }
+            () = tokio::time::sleep(wait) => {}
+            hint = self.watched.recv() => match hint {
+                Some(hint) => self.take(hint),
+                None => self.watched = context.store.watch(),
+            },
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes this hint of the watch, and all that wait behind it.
+    fn take(&mut self, hint: store::Hint) {
+        let mut next = Some(hint);
+        while let Some(hint) = next {
+            match hint {
+                store::Hint::Changed(place) => drop(self.changed.insert(place)),
+                store::Hint::Everything => self.anywhere = true,
+            }
+            next = self.watched.try_recv().ok();
+        }
+    }
+}
+
+/// Looks at every key as if its documents had changed.
+fn retry(parts: &Parts, hints: &mpsc::UnboundedSender<Hint>) {
+    for key in crate::controller::keys(&parts.context.world()) {
+        let _ = hints.send(Hint::Key(key));
+    }
+}
+
+/// Until something ends by itself, and no longer than a tick.
+fn until_next(world: &World) -> Duration {
+    let due = world.changes_at.map(|at| at.duration_since(Timestamp::now()));
+    let due = due.and_then(|due| Duration::try_from(due).ok()).unwrap_or(TICK);
+    due.clamp(Duration::from_millis(50), TICK)
+}
+
+fn key_of(place: &Place) -> Option<Key> {
+    let name = place.name.clone();
+    match (place.area, place.kind) {
+        (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(Key::Session(name)),
+        (Area::Documents | Area::Overrides, Kind::MeshPeer) => Some(Key::Mesh(name)),
+        (Area::Documents | Area::Overrides, Kind::IbgpPeer) => Some(Key::Ibgp(name)),
+        (Area::Documents | Area::Overrides, _) => Some(Key::Router),
+        _ => None,
+    }
+}
+
+/// The objects whose endpoints have these names.
+fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
+    let has = |endpoint: Option<&Endpoint>| match endpoint.map(|endpoint| &endpoint.host) {
+        Some(Host::Name(name)) => names.contains(name),
+        _ => false,
+    };
+    let sessions = present(&world.sessions).filter(|session| has(session.tunnel.endpoint.as_ref()));
+    let mesh = present(&world.mesh).filter(|tunnel| has(tunnel.endpoint.as_ref()));
+    let mesh = mesh.map(|tunnel| Key::Mesh(tunnel.name.clone()));
+    sessions.map(|session| Key::Session(session.name.clone())).chain(mesh).collect()
+}
+
+/// What a world was made from.
+pub(super) struct Listed {
+    /// Whether no file is being written: then all changes are in the world.
+    settled: bool,
+    /// Where documents and overrides are.
+    places: BTreeSet<Place>,
+}
+
+impl Listed {
+    fn of(snapshot: &Snapshot) -> Self {
+        let document = |kind: Kind| move |name: &ObjectName| Place::document(kind, name);
+        let many = snapshot.sessions.keys().map(document(Kind::BgpSession));
+        let many = many.chain(snapshot.mesh.keys().map(document(Kind::MeshPeer)));
+        let many = many.chain(snapshot.ibgp.keys().map(document(Kind::IbgpPeer)));
+        let single = [Kind::Node, Kind::RoutingPolicy, Kind::Maintenance];
+        let single = single.map(|kind| Place::single(Area::Documents, kind));
+        let overrides =
+            snapshot.overrides.keys().map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
+        Self { settled: snapshot.settled, places: many.chain(single).chain(overrides).collect() }
+    }
+}
+
+/// Lists, keeps edits by hand as overrides, and publishes the world.
+pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
+    let mut snapshot = listing(parts).await?;
+    if !parts.context.store.approved().is_empty() {
+        snapshot = approval::spend(parts, snapshot).await?;
+    }
+    let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
+    let fragments = bird.live.tree.fragments.keys().cloned().collect();
+    classes::measure(parts).await;
+    let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
+    watch_peers(parts, &world);
+    parts.publish.send_replace(Arc::new(world));
+    Ok(Listed::of(&snapshot))
+}
+
+/// Everything in the state directory, never in the middle of a sync: half of its removals would pass the guard
+/// that holds all of them.
+async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
+    let _writing = parts.syncing.lock().await;
+    let snapshot = parts.context.disk(Store::load).await?;
+    if snapshot.edits.is_empty() {
+        return Ok(snapshot);
+    }
+    settle(parts).await;
+    parts.context.disk(Store::load).await
+}
+
+/// Waits a little for the names of endpoints, for a pass that has no later one.
+pub(super) async fn resolved(parts: &Arc<Parts>) {
+    let world = parts.context.world();
+    let unknown = || {
+        let mut endpoints = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
+        endpoints.any(|endpoint| {
+            let resolution = parts.context.resolver.current(endpoint);
+            resolution.address.is_none() && resolution.error.is_none()
+        })
+    };
+    let waiting = async {
+        while unknown() {
+            parts.context.resolver.changed().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3), waiting).await;
+}
+
+/// Endpoints to resolve and peers to probe: those of the sessions that are to be there.
+fn watch_peers(parts: &Parts, world: &World) {
+    let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
+    let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
+    parts.context.resolver.watch(sessions.chain(mesh));
+    let present = world.sessions.values().filter(|entry| matches!(entry.intent, Intent::Present(..)));
+    let mesh = world.mesh.values().filter_map(mesh_target);
+    parts.context.prober.watch(present.filter_map(target).chain(mesh).collect());
+}

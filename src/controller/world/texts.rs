@@ -1,0 +1,58 @@
+use std::collections::BTreeMap;
+
+use super::{Entry, Inputs, Maintenance, RouterDocuments, present, router};
+use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
+use crate::model::ObjectName;
+use crate::plan::BaseFiles;
+use crate::render::{BaseInput, LinkClass, Renderer};
+
+/// The pieces that sessions and shared files are rendered from.
+pub(super) struct Parts<'a> {
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) documents: &'a RouterDocuments,
+    pub(super) maintenance: Maintenance,
+    pub(super) ibgp: &'a BTreeMap<ObjectName, Entry<InternalNeighbour>>,
+    pub(super) mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+}
+
+impl Parts<'_> {
+    fn with_input<R>(
+        &self,
+        router: &Router,
+        render: impl FnOnce(&Renderer, &BaseInput<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let renderer = self.inputs.renderer.map_err(str::to_owned)?;
+        let features = self.inputs.features.map_err(str::to_owned)?;
+        let mesh_interfaces: Vec<_> = present(self.mesh).map(|tunnel| tunnel.interface.clone()).collect();
+        let ibgp: Vec<_> = present(self.ibgp).cloned().collect();
+        let interface = router::loopback_interface(self.inputs);
+        let input = BaseInput {
+            router,
+            policy: &self.documents.policy.1,
+            features,
+            drained: self.maintenance.enabled,
+            ebgp_disabled: self.maintenance.ebgp_disabled,
+            manage_main_config: self.inputs.config.bird.manage_main_config,
+            loopback_interface: interface.as_str(),
+            mesh_interfaces: &mesh_interfaces,
+            ibgp: &ibgp,
+            roa: self.inputs.roa,
+        };
+        render(renderer, &input)
+    }
+
+    /// The files that all sessions share.
+    pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, String> {
+        self.with_input(router, |renderer, input| renderer.base(input).map_err(|error| error.to_string()))
+    }
+
+    /// The text of a session.
+    pub(super) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
+        let measured = self.inputs.classes.get(&session.name).copied().unwrap_or_default();
+        let bandwidth = self.documents.policy.1.location.bandwidth;
+        let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
+        self.with_input(router, |renderer, input| {
+            renderer.session(session, input, &class).map_err(|error| error.to_string())
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! The copies of the sync's documents, by which an edit by hand is told from a write of the sync.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::document::{Document, Spec};
+
+use super::list::SYNCED;
+use super::{Place, Store, StoreError, atomic, layout, read};
+
+impl Store {
+    /// A document that is as the sync wants it, and of which the copy is missing or old.
+    pub(super) fn keep_synced<S: Spec>(
+        &self,
+        place: &Place,
+        document: &Document<S>,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        let path = self.synced_path(place);
+        let kept = read::text(&path).ok().flatten().is_some_and(|kept| kept.text == text);
+        if document.metadata.uid.is_none() || kept {
+            return Ok(());
+        }
+        self.put(&path, text)
+    }
+
+    /// Writes a document and the copy that tells an edit by hand from it. The copy is first written
+    /// aside: whatever a crash leaves, the document equals one of the two, and no edit is made up.
+    pub(super) fn write_both(&self, place: &Place, synced: bool, text: &str) -> Result<(), StoreError> {
+        let path = self.path(place);
+        if !synced {
+            return self.put(&path, text);
+        }
+        let copy = self.synced_path(place);
+        let aside = aside(&copy);
+        self.put(&aside, text)?;
+        if let Err(error) = self.put(&path, text) {
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
+        fs::rename(&aside, &copy).map_err(StoreError::io("rename", &aside))
+    }
+
+    /// Ends the writes of documents that a crash cut short.
+    pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
+        for folder in layout().into_iter().filter(|folder| folder.starts_with(SYNCED)) {
+            let entries = fs::read_dir(self.dir.join(&folder)).into_iter().flatten().flatten();
+            let paths = entries.map(|entry| entry.path());
+            for aside in paths.filter(|path| path.extension().is_some_and(|end| end == "next")) {
+                self.finish_write(&folder, &aside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_write(&self, folder: &Path, aside: &Path) -> Result<(), StoreError> {
+        let copy = aside.with_extension("");
+        let (Ok(inside), Some(file)) = (folder.strip_prefix(SYNCED), copy.file_name()) else { return Ok(()) };
+        let document = read::text(&self.dir.join(inside).join(file)).ok().flatten();
+        let written = read::text(aside).ok().flatten();
+        if written.is_some_and(|written| document.is_some_and(|document| document.hash == written.hash)) {
+            return fs::rename(aside, &copy).map_err(StoreError::io("rename", aside));
+        }
+        atomic::remove(aside).map(drop)
+    }
+
+    /// Where the copy of a synced document stands.
+    pub(super) fn synced_path(&self, place: &Place) -> PathBuf {
+        self.dir.join(SYNCED).join(place.relative())
+    }
+}
+
+/// The name under which a copy is written before its document is.
+fn aside(copy: &Path) -> PathBuf {
+    let mut name = copy.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
+}

@@ -111,7 +111,7 @@ fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
     }
     // The first neighbour sends from another address of its own; WireGuard follows it.
     world.neighbours[0].readdress("192.0.2.10/29", "192.0.2.11/29");
-    wait_endpoint(&world, 1, "192.0.2.11:51820", 30);
+    wait_endpoint(&world, 1, "192.0.2.11:51820", 90);
     // The second falls silent and is at another address; its name says so at once.
     world.neighbours[1].stop_calling();
     world.neighbours[1].readdress("192.0.2.18/29", "192.0.2.19/29");

@@ -127,7 +127,7 @@ fn sysctls_of_all_links_stay_when_the_last_tunnel_goes_and_the_agent_says_so() {
     world.control_plane.sessions(&[gone]);
     let log = world.router.path("agent.log");
     wait_until("the agent says what it leaves behind", 40, || {
-        contains(&std::fs::read_to_string(&log).unwrap(), "ipv4.rp_filter of all was 1")
+        contains(&std::fs::read_to_string(&log).unwrap(), "have 1 before")
     });
     assert_eq!(world.router.inside.shell("cat /proc/sys/net/ipv4/conf/all/rp_filter").trim(), "0");
 }

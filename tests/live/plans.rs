@@ -16,7 +16,7 @@ fn everything(router: &Router) -> String {
          -printf '%p %i %m %u %s %T@ %C@ %l\\n' | sort && find . -type f -not -name '*.log' -not -name 'events*' \
          -not -name 'trace*' | sort | xargs -d '\\n' sha256sum"
     );
-    let kernel = "ip -d addr; ip rule; wg show all dump | cut -f1-5,9; nft list ruleset; sysctl -a 2>/dev/null | \
+    let kernel = "ip -d addr; ip rule; wg show all dump | cut -f1-5,9 | sort; nft list ruleset; sysctl -a 2>/dev/null | \
                   grep -E 'forwarding|rp_filter|accept_ra|autoconf' | sort";
     let left = |text: String| {
         let counts = |line: &&str| !line.contains("valid_lft") && !line.contains("qdisc");
@@ -63,7 +63,12 @@ fn assert_mere_look(trace: &str) {
                 let digits: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
                 u32::from_str_radix(&digits, 16).ok()
             });
-            assert!(number.is_none_or(|number| number % 4 == 2), "{line}");
+            // Of nftables' (subsystem 10), NFT_MSG_GET* do (linux/netfilter/nf_tables.h).
+            let asks = |number: u32| match number >> 8 {
+                10 => [1, 4, 7, 10, 13, 16, 19, 23].contains(&(number & 0xff)),
+                _ => number % 4 == 2,
+            };
+            assert!(number.is_none_or(asks), "{line}");
             let bird = ["configure", "disable", "enable", "restart", "reload", "down", "graceful"];
             let told = bird.iter().find(|word| line.contains(&format!("\"{word}")));
             assert!(told.is_none() || line.contains("\"configure status"), "{line}");
@@ -241,7 +246,8 @@ fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start()
     std::fs::write(&file, exception(&name, "nothing", "{}", "")).unwrap();
     let fragment = world.router.bird.folder.join(format!("moenet/sessions/{name}.conf"));
     wait_until("the class is in the session's text", 40, || {
-        contains(&std::fs::read_to_string(&fragment).unwrap(), "moe_link(1,")
+        let text = std::fs::read_to_string(&fragment).unwrap();
+        if text.contains("moe_link(0,") { Err(text) } else { Ok(()) }
     });
     wait_until("nothing is left to do", 20, || {
         let answer = agent(&world.router, &["plan"]);

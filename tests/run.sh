@@ -50,13 +50,13 @@ other_tests() {
 }
 
 # One test waits until a handshake of WireGuard, which has its own clock, is 180 s old. It runs beside all others,
-# so that it costs no time. The others mostly wait for daemons: five at a time keep two processors busy.
+# so that it costs no time. The others mostly wait for daemons: four at a time keep two processors busy.
 live() {
   local long=a_silent_one_is_after_three_minutes said rc=0
   cargo test --no-run --test live || return
   said=$(mktemp)
   cargo test --test live -- "$long" >"$said" 2>&1 &
-  cargo test --test live -- --test-threads=5 --skip "$long" || rc=1
+  cargo test --test live -- --test-threads=4 --skip "$long" || rc=1
   wait $! || rc=1
   grep -q '^test result: ok. 1 passed' "$said" || { echo "the test $long did not pass:" >&2; rc=1; }
   cat "$said"; rm -f "$said"

@@ -176,7 +176,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     notices.extend(wrong(&world.mesh, Key::Mesh));
     notices.extend(wrong(&world.ibgp, Key::Ibgp));
     notices.extend(world.held().map(|(key, why)| format!("the removal of {key} is held: {why}")));
-    if let (Acceptance::Invalid(why), _, _) = &world.router_documents.policy {
+    if let Acceptance::Invalid(why) = &world.router_documents.policy.acceptance {
         notices.push(format!("policy: {why}"));
     }
     let refused = parts.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);

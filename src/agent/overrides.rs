@@ -1,15 +1,16 @@
 //! The overrides that are in force, for `/status` and `/metrics`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::controller::World;
-use crate::controller::world::Entry;
+use crate::controller::world::{Entry, RouterDocuments, SingleDocument};
 use crate::document::Kind;
 use crate::http::{OverriddenField, OverrideView};
 use crate::model::ObjectName;
 
-/// Every override. One that is refused or has ended is
-/// not in force, and not here.
+/// Every override. One that is refused or has ended is not in force, and not here.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {
     let sessions = world.sessions.iter().filter_map(|(name, entry)| view(Kind::BgpSession, name, entry));
     let mesh = world.mesh.iter().filter_map(|(name, entry)| view(Kind::MeshPeer, name, entry));
@@ -19,43 +20,40 @@ pub(super) fn of(world: &World) -> Vec<OverrideView> {
 
 /// Those of the node and of the policy.
 fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
-    let documents = &world.router_documents;
-    let node = serde_json::to_value(&documents.node.1).unwrap_or_default();
-    let policy = serde_json::to_value(&documents.policy.1).unwrap_or_default();
-    let both = [
-        (Kind::Node, &documents.node_exception, &documents.node_overridden, node),
-        (Kind::RoutingPolicy, &documents.policy_exception, &documents.policy_overridden, policy),
-    ];
-    both.into_iter().filter_map(|(kind, exception, overridden, spec)| {
-        let exception = exception.as_ref()?;
-        let fields = overridden.iter().map(|(field, document)| OverriddenField {
-            field: field.clone(),
-            value: value_at(Some(&spec), field),
-            document: document.clone(),
-        });
-        Some(OverrideView {
-            object: kind.folder().to_owned(),
-            reason: exception.reason.clone(),
-            expires_at: exception.expires_at,
-            paused: false,
-            fields: fields.collect(),
-        })
+    let RouterDocuments { node, policy } = &world.router_documents;
+    single(Kind::Node, node).into_iter().chain(single(Kind::RoutingPolicy, policy))
+}
+
+fn single<S: serde::Serialize>(kind: Kind, document: &SingleDocument<S>) -> Option<OverrideView> {
+    let exception = document.exception.as_ref()?;
+    let spec = serde_json::to_value(&document.spec).unwrap_or_default();
+    Some(OverrideView {
+        object: kind.folder().to_owned(),
+        reason: exception.reason.clone(),
+        expires_at: exception.expires_at,
+        paused: false,
+        fields: fields(&document.overridden, Some(&spec)),
     })
 }
 
 fn view<T>(kind: Kind, name: &ObjectName, entry: &Entry<T>) -> Option<OverrideView> {
-    let fields = entry.overridden.iter().map(|(field, document)| OverriddenField {
-        field: field.clone(),
-        value: value_at(entry.spec.as_ref(), field),
-        document: document.clone(),
-    });
     Some(OverrideView {
         object: format!("{}/{name}", kind.folder()),
         reason: entry.reason.clone()?,
         expires_at: entry.expires_at,
         paused: entry.paused.is_some(),
-        fields: fields.collect(),
+        fields: fields(&entry.overridden, entry.spec.as_ref()),
     })
+}
+
+/// Each overridden field with what is in force and what the document says.
+fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec<OverriddenField> {
+    let field = |(field, document): (&String, &Value)| OverriddenField {
+        field: field.clone(),
+        value: value_at(in_force, field),
+        document: document.clone(),
+    };
+    overridden.iter().map(field).collect()
 }
 
 /// The value at `spec.tunnel.mtu`.

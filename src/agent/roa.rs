@@ -166,7 +166,7 @@ async fn look(parts: &Parts) {
     let not_before = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
     let bird = parts.context.observer.bird(not_before).await;
     let world = parts.context.world();
-    let (policy, rejects) = (&world.router_documents.policy.1, world.origins.rejects_unknown);
+    let (policy, rejects) = (&world.router_documents.policy.spec, world.origins.rejects_unknown);
     if !bird.is_running() {
         roas.forget();
     } else if !policy.rpki.servers.is_empty() {

@@ -68,7 +68,7 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let files: BTreeSet<String> = world.problems.iter().cloned().collect();
     let router = world.router.as_ref().err().map(|why| format!("node: {why}"));
     let documents = &world.router_documents;
-    let single = [("node", &documents.node.0), ("policy", &documents.policy.0)];
+    let single = [("node", &documents.node.acceptance), ("policy", &documents.policy.acceptance)];
     let single = single.into_iter().filter_map(|(name, acceptance)| match acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) => Some((name.to_owned(), why.clone())),
         _ => None,

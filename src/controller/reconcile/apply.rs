@@ -167,7 +167,7 @@ async fn write(
             // An error of the shared files is the router's to tell.
             let (base, session) = tokio::join!(base(ctx, files), session);
             if base.is_ok() {
-                let generation = world.router_documents.node.2;
+                let generation = world.router_documents.node.generation;
                 let steps = plan_base(files, &look.bird.live.tree.base).steps;
                 steps.iter().for_each(|step| note(ctx, &Key::Router, generation, step));
             }

@@ -114,8 +114,8 @@ pub(super) fn status(
     history: Option<&str>,
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
-    let (acceptance, _, generation) = &world.router_documents.node;
-    let refused = accepted(acceptance, &mut conditions);
+    let node = &world.router_documents.node;
+    let refused = accepted(&node.acceptance, &mut conditions);
     templates(world, &mut conditions);
     bird_configured(world, round, error, &mut conditions);
     let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
@@ -133,10 +133,10 @@ pub(super) fn status(
         (None, Ok(_)) => Phase::Configuring,
     };
     StatusBody {
-        observed_generation: *generation,
+        observed_generation: node.generation,
         phase,
         conditions: conditions.into_vec(),
-        overridden: fields(world.router_documents.node_exception.as_ref()),
+        overridden: fields(node.exception.as_ref()),
         last_steps: if round.steps.is_empty() { before.last_steps.clone() } else { round.steps.clone() },
         last_error,
         ..StatusBody::default()

@@ -32,7 +32,7 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
         kind: Kind::Node,
         name: &name,
         uid: &uid,
-        generation: world.router_documents.node.2,
+        generation: world.router_documents.node.generation,
         endpoint: None,
         claims: Some(Claims { interface, protocols: Vec::new() }),
         hands_off: false,
@@ -157,10 +157,10 @@ async fn conclude(
     let history = ctx.history_problem();
     let settled = round.is_settled() && error.is_none();
     let filter = ctx.firewall.state();
-    let (_, node, _) = &world.router_documents.node;
+    let node = &world.router_documents.node;
     if settled && world.router.is_ok() {
-        let spec = node.as_ref().and_then(|node| serde_json::to_value(node).ok());
-        let in_force = InForce { spec, overridden: world.router_documents.node_exception.clone() };
+        let spec = node.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok());
+        let in_force = InForce { spec, overridden: node.exception.clone() };
         let sysctls = sysctls_in_force(ctx, world, &round);
         let node = NodeInForce { firewall: firewall_in_force(world, &round, &filter), sysctls };
         record::of_node(ctx, subject, in_force, node).await;
@@ -237,7 +237,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
 
 /// The policy's own record and status.
 async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
-    let (acceptance, spec, generation) = &world.router_documents.policy;
+    let policy = &world.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
     let key = Key::Policy;
@@ -246,26 +246,25 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         kind: Kind::RoutingPolicy,
         name: &name,
         uid: &uid,
-        generation: *generation,
+        generation: policy.generation,
         endpoint: None,
         claims: None,
         hands_off: false,
     };
-    if settled && *acceptance == Acceptance::Valid && *generation > 0 {
-        let spec = serde_json::to_value(spec).ok();
-        let overridden = world.router_documents.policy_exception.clone();
-        record::in_force(ctx, &subject, InForce { spec, overridden }).await;
+    if settled && policy.acceptance == Acceptance::Valid && policy.generation > 0 {
+        let spec = serde_json::to_value(&policy.spec).ok();
+        record::in_force(ctx, &subject, InForce { spec, overridden: policy.exception.clone() }).await;
     }
     let before = record::status_before(ctx, &subject).await;
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
-    let last_error = accepted(acceptance, &mut conditions);
+    let last_error = accepted(&policy.acceptance, &mut conditions);
     origins(world, &mut conditions);
     let phase = if last_error.is_some() { Phase::Error } else { Phase::Configured };
     let status = StatusBody {
-        observed_generation: *generation,
+        observed_generation: policy.generation,
         phase,
         conditions: conditions.into_vec(),
-        overridden: fields(world.router_documents.policy_exception.as_ref()),
+        overridden: fields(policy.exception.as_ref()),
         last_error,
         ..StatusBody::default()
     };

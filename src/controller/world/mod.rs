@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::planning::Key;
-use crate::document::{Kind, RoutingPolicySpec};
+use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
@@ -86,18 +86,25 @@ pub struct World {
 /// Node and policy as documents.
 #[derive(Debug, Clone)]
 pub struct RouterDocuments {
-    /// Whether the node was accepted, and its specification in force.
-    pub node: (Acceptance, Option<crate::document::NodeSpec>, u64),
-    /// Whether the policy was accepted, and its specification in force.
-    pub policy: (Acceptance, RoutingPolicySpec, u64),
-    /// The override of the node that is in force.
-    pub node_exception: Option<AppliedOverride>,
-    /// The override of the policy that is in force.
-    pub policy_exception: Option<AppliedOverride>,
-    /// What the override of the node changes, each with what the document says.
-    pub node_overridden: BTreeMap<String, serde_json::Value>,
-    /// What the override of the policy changes, each with what the document says.
-    pub policy_overridden: BTreeMap<String, serde_json::Value>,
+    /// Who this router is; without a specification that is not known.
+    pub node: SingleDocument<Option<NodeSpec>>,
+    /// The routing policy; without a document, the safe defaults.
+    pub policy: SingleDocument<RoutingPolicySpec>,
+}
+
+/// A document of which a router has one.
+#[derive(Debug, Clone)]
+pub struct SingleDocument<S> {
+    /// Whether it was accepted.
+    pub acceptance: Acceptance,
+    /// The specification in force.
+    pub spec: S,
+    /// The generation of what was read; 0 without a document.
+    pub generation: u64,
+    /// The override that is in force.
+    pub exception: Option<AppliedOverride>,
+    /// What the override changes, each with what the document says.
+    pub overridden: BTreeMap<String, serde_json::Value>,
 }
 
 /// Drained or not.
@@ -132,7 +139,7 @@ impl World {
         let held = held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
         let ends = ends.chain(held).filter(|end| *end > inputs.now);
         let changes_at = ends.chain(maintenance_at).min();
-        let policy = &documents.policy.1;
+        let policy = &documents.policy.spec;
         let servers = policy.rpki.servers.len();
         let checked = servers > 0 || inputs.roa.is_some();
         let origins = inputs.roas.under(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, layered, node_uid};
-use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec};
+use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid};
+use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, Spec};
 use crate::effective::Router;
 use crate::model::{InterfaceName, ObjectName};
 use crate::plan::Loopback;
@@ -28,24 +28,25 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
         policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
     }
-    let (node_exception, policy_exception) = (node.applied_override(), policy.applied_override());
-    let refused = inputs.refused;
-    let accepted = |acceptance: Acceptance, problem: &Option<String>| match (acceptance, problem) {
+    RouterDocuments {
+        node: in_force(node, &inputs.refused.node, |node| configured_node(inputs, node)),
+        policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
+    }
+}
+
+/// `refused` is what the Control Plane said last and what makes no sense; `spec` fills in what was not said.
+fn in_force<S: Spec, T>(
+    layered: Layered<S>,
+    refused: &Option<String>,
+    spec: impl FnOnce(Option<S>) -> T,
+) -> SingleDocument<T> {
+    let exception = layered.applied_override();
+    let acceptance = match (layered.acceptance, refused) {
         (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
-    let (node_accepted, policy_accepted) = (
-        accepted(node.acceptance.clone(), &refused.node),
-        accepted(policy.acceptance.clone(), &refused.policy),
-    );
-    RouterDocuments {
-        node: (node_accepted, configured_node(inputs, node.spec), node.generation),
-        policy: (policy_accepted, policy.spec.unwrap_or_default(), policy.generation),
-        node_exception,
-        policy_exception,
-        node_overridden: node.overridden,
-        policy_overridden: policy.overridden,
-    }
+    let (generation, overridden) = (layered.generation, layered.overridden);
+    SingleDocument { acceptance, spec: spec(layered.spec), generation, exception, overridden }
 }
 
 fn beside<'a>(inputs: &Inputs<'a>, kind: Kind) -> Beside<'a> {
@@ -80,8 +81,7 @@ fn configured_node(inputs: &Inputs<'_>, document: Option<NodeSpec>) -> Option<No
 }
 
 pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {
-    let (acceptance, node, _) = &documents.node;
-    match (node, acceptance) {
+    match (&documents.node.spec, &documents.node.acceptance) {
         (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.our_key)),
         (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
         (None, _) => {

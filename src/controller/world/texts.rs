@@ -28,7 +28,7 @@ impl Parts<'_> {
         let interface = router::loopback_interface(self.inputs);
         let input = BaseInput {
             router,
-            policy: &self.documents.policy.1,
+            policy: &self.documents.policy.spec,
             features,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
@@ -49,7 +49,7 @@ impl Parts<'_> {
     /// The text of a session.
     pub(super) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
         let measured = self.inputs.classes.get(&session.name).copied().unwrap_or_default();
-        let bandwidth = self.documents.policy.1.location.bandwidth;
+        let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
         self.with_input(router, |renderer, input| {
             renderer.session(session, input, &class).map_err(|error| error.to_string())

@@ -17,6 +17,7 @@
 //! | [`protocols`] | `show protocols`, `show protocols all` | yes |
 //! | [`roa`] | `show route` of a table of ROAs; how the RPKI servers get on | yes |
 //! | [`status`] | `show status`, `configure status`, route counts, `eval` | yes |
+//! | [`outline`] | which protocols a configuration text defines, and what each says | yes |
 //! | [`version`] | versions, and how each is told to reload | yes |
 //! | [`diagnostics`] | what `bird -p` says on stderr | yes |
 //! | [`client`] | the control socket: one connection a command, a deadline on everything | no |
@@ -36,6 +37,7 @@ pub mod committer;
 mod counters;
 pub mod diagnostics;
 pub mod framing;
+pub mod outline;
 pub mod protocols;
 pub mod roa;
 pub mod status;

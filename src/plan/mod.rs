@@ -9,7 +9,7 @@
 //! | `loopback` | the node's own addresses |
 //! | `host` | the sysctls of all links together |
 //! | `firewall` | our table in nftables |
-//! | `bird` | the text of a session, and of everything the sessions share |
+//! | `bird` | the text of a session, and of everything the sessions share, and what a new one does to them |
 //!
 //! The order of the steps is the kernel's: create, mark, WireGuard (a port is cheap before the link is
 //! up), addresses, MTU, sysctls, up, firewall, and BIRD last; an IPv6 address with a peer comes after up. Removal goes the other way.
@@ -27,7 +27,7 @@ mod step;
 mod tunnel;
 mod wireguard;
 
-pub use bird::{BaseFiles, plan_base};
+pub use bird::{BaseFiles, Effect, plan_base};
 pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};

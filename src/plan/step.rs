@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::action::KernelAction;
+use super::bird::Effect;
 use super::firewall::FirewallAction;
 use super::kernel_view::Sysctl;
 use crate::model::InterfaceName;
@@ -18,6 +19,8 @@ pub enum Action {
         name: String,
         /// The whole text. It may hold a password, so it is not printed.
         text: String,
+        /// What loading it does to the session.
+        effect: Effect,
     },
     /// Remove a session's file.
     RemoveFragment {
@@ -30,6 +33,8 @@ pub enum Action {
         path: String,
         /// The whole text.
         text: String,
+        /// What loading it does to sessions.
+        effect: Effect,
     },
     /// Remove a file that all sessions shared.
     RemoveBase {
@@ -55,9 +60,9 @@ impl fmt::Display for Action {
         match self {
             Self::Kernel(action) => fmt::Display::fmt(action, f),
             Self::Firewall(action) => fmt::Display::fmt(action, f),
-            Self::WriteFragment { name, .. } => write!(f, "write BIRD session {name}"),
+            Self::WriteFragment { name, effect, .. } => write!(f, "write BIRD session {name}{effect}"),
             Self::RemoveFragment { name } => write!(f, "remove BIRD session {name}"),
-            Self::WriteBase { path, .. } => write!(f, "write BIRD file {path}"),
+            Self::WriteBase { path, effect, .. } => write!(f, "write BIRD file {path}{effect}"),
             Self::RemoveBase { path } => write!(f, "remove BIRD file {path}"),
             Self::LoadBird => f.write_str("have BIRD load its configuration"),
         }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moenet_agent::bird::committer::{Tree, protocols_in};
+use moenet_agent::bird::committer::Tree;
+use moenet_agent::bird::outline::protocols_in;
 use moenet_agent::bird::{
     BaseError, Bgp, BgpState, BirdError, BirdName, CommitError, Committed, Diagnostic, Fragment,
     FragmentError, LiveTree, Protocol, ProtocolState, Version,

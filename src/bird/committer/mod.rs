@@ -28,7 +28,6 @@ mod disk;
 mod error;
 mod names;
 mod operator;
-mod scan;
 mod stage;
 mod tree;
 mod worker;
@@ -42,7 +41,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::{BaseError, CommitError, FragmentError};
-pub use scan::protocols_in;
+
 pub use tree::{FileChanges, LiveTree, Tree, plan_commit};
 
 use super::client::Client;

@@ -11,12 +11,12 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::confirm::{self, Load, LoadError, Running};
 use super::error::{CommitError, FragmentError};
-use super::scan::protocols_in;
 use super::stage::{Stage, StageError};
 use super::tree::{LiveTree, MAIN, Tree, plan_commit};
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::{Client, DEADLINE};
+use crate::bird::outline::protocols_in;
 
 /// How long a refusal is remembered. It ends, for another BIRD may be installed meanwhile.
 const REMEMBERED: Duration = Duration::from_secs(600);

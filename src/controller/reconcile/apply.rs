@@ -127,7 +127,7 @@ async fn run_bird(
 ) -> Option<Trouble> {
     for step in steps {
         let outcome = match &step.action {
-            Action::WriteFragment { name, text } => write(ctx, subject, name, text, look).await,
+            Action::WriteFragment { name, text, .. } => write(ctx, subject, name, text, look).await,
             Action::RemoveFragment { name } => {
                 ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal)
             }

@@ -1,0 +1,219 @@
+//! The outline of a configuration text: which protocols and templates it defines, and what each says. Pure,
+//! and total: a text that BIRD would refuse has an outline too.
+//!
+//! After a restart of the agent the fragments on disk are known by their texts alone, and a commit
+//! that removes one must not take its sessions for innocent ones that went down.
+
+/// What a text defines, in its order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline<'a> {
+    /// Protocols and templates.
+    pub blocks: Vec<Block<'a>>,
+    /// What stands beside them, as `router id 192.0.2.1`.
+    pub globals: Vec<Statement<'a>>,
+}
+
+/// One protocol or template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block<'a> {
+    /// A template is no session of its own.
+    pub is_template: bool,
+    /// `bgp`, `static`, …
+    pub class: &'a str,
+    /// Its name; `None` for one that BIRD names itself.
+    pub name: Option<&'a str>,
+    /// What it says, channels opened.
+    pub statements: Vec<Statement<'a>>,
+}
+
+/// One statement, without the semicolon. What stands in braces is part of it, except in channels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Statement<'a> {
+    /// The channel that it stands in, as `ipv4`.
+    pub channel: Option<&'a str>,
+    /// Its words, without comments and blanks.
+    pub words: Vec<&'a str>,
+}
+
+/// Words that open a channel.
+pub const CHANNELS: [&str; 2] = ["ipv4", "ipv6"];
+
+impl<'a> Outline<'a> {
+    /// Reads a text.
+    pub fn of(text: &'a str) -> Self {
+        let mut found = Self::default();
+        let mut tokens = Tokens(text);
+        while let Some(statement) = tokens.statement() {
+            match Block::of(&statement) {
+                Some(block) => found.blocks.push(block),
+                None if statement.words.is_empty() => {}
+                None => found.globals.push(statement),
+            }
+        }
+        found
+    }
+}
+
+impl<'a> Block<'a> {
+    /// `protocol bgp NAME from TEMPLATE { … }`; `protocol device` and `protocol bgp from T` have no name.
+    fn of(statement: &Statement<'a>) -> Option<Self> {
+        let start = statement.words.iter().position(|word| matches!(*word, "protocol" | "template"))?;
+        let (kind, rest) = statement.words[start..].split_first()?;
+        let open = rest.iter().position(|word| *word == "{").unwrap_or(rest.len());
+        let (head, body) = rest.split_at(open);
+        let name = head.get(1).filter(|name| **name != "from");
+        let mut statements = Vec::new();
+        body_of(None, body.get(1..).unwrap_or_default(), &mut statements);
+        // A template's parent is part of what it says.
+        statements.extend(
+            head.iter()
+                .position(|word| *word == "from")
+                .map(|at| Statement { channel: None, words: head[at..].to_vec() }),
+        );
+        Some(Self {
+            is_template: *kind == "template",
+            class: head.first().copied().unwrap_or_default(),
+            name: name.map(|name| name.trim_matches('\'')),
+            statements,
+        })
+    }
+}
+
+/// The statements of a body, which ends with its brace; those of channels are theirs.
+fn body_of<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statement<'a>>) {
+    let (mut depth, mut start) = (0_usize, 0);
+    for (at, word) in words.iter().enumerate() {
+        match *word {
+            "{" => depth += 1,
+            "}" if depth == 0 => return,
+            "}" => depth -= 1,
+            ";" if depth == 0 => {
+                add(channel, &words[start..at], found);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn add<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statement<'a>>) {
+    match words {
+        [] => {}
+        [name, rest @ ..] if channel.is_none() && CHANNELS.contains(name) => {
+            found.push(Statement { channel: None, words: vec![name] });
+            body_of(Some(name), rest.get(1..).unwrap_or_default(), found);
+        }
+        words => found.push(Statement { channel, words: words.to_vec() }),
+    }
+}
+
+/// The names of the protocols that a configuration text defines.
+pub fn protocols_in(text: &str) -> Vec<String> {
+    let blocks = Outline::of(text).blocks.into_iter().filter(|block| !block.is_template);
+    blocks.filter_map(|block| block.name.map(str::to_owned)).collect()
+}
+
+/// The rest of a text, token by token.
+struct Tokens<'a>(&'a str);
+
+impl<'a> Tokens<'a> {
+    /// The next statement of the top level, which ends at its semicolon or with its braces.
+    fn statement(&mut self) -> Option<Statement<'a>> {
+        let (mut words, mut depth) = (Vec::new(), 0_usize);
+        for token in self.by_ref() {
+            match token {
+                ";" if depth == 0 => return Some(Statement { channel: None, words }),
+                "{" => depth += 1,
+                "}" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            words.push(token);
+            if token == "}" && depth == 0 {
+                return Some(Statement { channel: None, words });
+            }
+        }
+        (!words.is_empty()).then_some(Statement { channel: None, words })
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a str;
+
+    /// The next token; comments and blanks are passed over.
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            let text = self.0.trim_start();
+            let comment = match text {
+                _ if text.starts_with('#') => text.find('\n'),
+                _ if text.starts_with("/*") => text.find("*/").map(|end| end + 2),
+                _ => {
+                    let (token, rest) = text.split_at(token_end(text)?);
+                    self.0 = rest;
+                    return Some(token);
+                }
+            };
+            self.0 = &text[comment.unwrap_or(text.len())..];
+        }
+    }
+}
+
+fn token_end(text: &str) -> Option<usize> {
+    let first = text.chars().next()?;
+    Some(match first {
+        '"' | '\'' => text[1..].find(first).map_or(text.len(), |end| end + 2),
+        c if is_word(c) => text.find(|c| !is_word(c)).unwrap_or(text.len()),
+        c => c.len_utf8(),
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn protocols_are_found_where_bird_would_find_them() {
+        let text = r#"
+            # protocol bgp no1 {}
+            /* protocol bgp no2 {} */ define X = "protocol bgp no3 {";
+            template bgp t { description "}"; }
+            function f() { if (1 = 2) then { return; } }
+            protocol device { scan time 10; }
+            protocol bgp moe_a from t { neighbor fe80::1%'wg-a' as 1; ipv4 { import all; }; }
+            protocol bgp 'moe-b.c' { }
+            protocol static moe_s
+            { ipv4; }
+            protocol bgp from t { }
+        "#;
+        assert_eq!(protocols_in(text), ["moe_a", "moe-b.c", "moe_s"]);
+    }
+
+    #[test]
+    fn channels_are_opened_and_filters_are_not() {
+        let text = "router id 1.2.3.4; protocol bgp a from t { hold time 90; \
+                    ipv4 { import filter { if x then { y; } accept; }; import table on; }; ipv6; }";
+        let outline = Outline::of(text);
+        assert_eq!(outline.globals.len(), 1);
+        let told = |statement: &Statement<'_>| {
+            format!("{}: {}", statement.channel.unwrap_or("-"), statement.words.join(" "))
+        };
+        let statements: Vec<_> = outline.blocks[0].statements.iter().map(told).collect();
+        let filter = "ipv4: import filter { if x then { y ; } accept ; }";
+        assert_eq!(
+            statements,
+            ["-: hold time 90", "-: ipv4", filter, "ipv4: import table on", "-: ipv6", "-: from t"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_texts_never_panic(text: String, noise in "[{}'\"#/*a ;\n]*|(protocol |bgp |ipv4 |[{};])*") {
+            protocols_in(&text);
+            protocols_in(&noise);
+        }
+    }
+}

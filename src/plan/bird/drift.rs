@@ -1,0 +1,76 @@
+//! What differs between two texts for BIRD, in words that hold no secret.
+
+use crate::plan::Drift;
+
+/// How much of a line is shown, in characters.
+const SHOWN: usize = 80;
+/// A line with one of these is not shown. BIRD takes passwords in quotes only, and keys of TCP-AO in
+/// hexadecimal too.
+const HIDES: [&str; 5] = ["\"", "password", "secret", "key", "hex"];
+
+/// The first line that differs, and how far the difference goes.
+pub(super) fn drift(want: &str, have: &str) -> Drift {
+    let (want, have): (Vec<_>, Vec<_>) = (want.lines().collect(), have.lines().collect());
+    let first = want.iter().zip(&have).take_while(|(a, b)| a == b).count();
+    let shorter = want.len().min(have.len()) - first;
+    let end = want.iter().rev().zip(have.iter().rev()).take(shorter).take_while(|(a, b)| a == b).count();
+    let more = have.len().max(want.len()).saturating_sub(end + first + 1);
+    let (new, old) = (line(&want, first, end), line(&have, first, end));
+    let (new, old) = match [new, old].into_iter().flatten().all(is_shown) {
+        true => (shown(new), shown(old)),
+        false => ("its new text".to_owned(), format!("another line {}", first + 1)),
+    };
+    let more = match more {
+        0 => String::new(),
+        1 => ", and another line beside it".to_owned(),
+        n => format!(", and {n} others up to line {}", first + 1 + n),
+    };
+    Drift::new("bird.session", new, format!("{old}{more}"))
+}
+
+/// A line, unless it belongs to the common end.
+fn line<'a>(lines: &[&'a str], at: usize, end: usize) -> Option<&'a str> {
+    lines[..lines.len() - end].get(at).map(|line| line.trim())
+}
+
+fn is_shown(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    !HIDES.iter().any(|word| line.contains(word))
+}
+
+fn shown(line: Option<&str>) -> String {
+    match line {
+        None | Some("") => "nothing".to_owned(),
+        Some(line) if line.chars().count() > SHOWN => line.chars().take(SHOWN).chain(['…']).collect(),
+        Some(line) => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(want: &str, have: &str) -> String {
+        let drift = drift(want, have);
+        format!("want {}, have {}", drift.want, drift.have)
+    }
+
+    #[test]
+    fn the_first_line_that_differs_is_shown() {
+        assert_eq!(told("a\nlink(2);\nc", "a\n  link(1);\nc"), "want link(2);, have link(1);");
+        assert_eq!(told("a\nx\ny\nd", "a\nb\nc\nd"), "want x, have b, and another line beside it");
+        assert_eq!(told("a\nx\nb\nb\ny\nd", "a\n1\nb\nb\n2\nd"), "want x, have 1, and 3 others up to line 5");
+        assert_eq!(told("a\nb", "a"), "want b, have nothing");
+        assert_eq!(told("a\na", "a\na\na"), "want nothing, have a");
+        let long = "x".repeat(100);
+        assert_eq!(told(&long, "y"), format!("want {}…, have y", &long[..80]));
+    }
+
+    #[test]
+    fn no_line_that_may_hold_a_secret_is_shown() {
+        for line in ["password \"a\";", "Password 1", "  \"a\";", "secret hex:00;", "key 00:11"] {
+            assert_eq!(told(line, "x"), "want its new text, have another line 1", "{line}");
+            assert_eq!(told("x", line), "want its new text, have another line 1", "{line}");
+        }
+    }
+}

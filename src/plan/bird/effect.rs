@@ -1,0 +1,220 @@
+//! What a new text does to BGP sessions that run by the old one, by what was measured on 2.0.12, 2.17, 2.20,
+//! 3.1 and 3.4: a session is kept when only filters, limits, preferences or its description change, and
+//! restarts for everything else. What was not measured counts as a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::BaseFiles;
+use crate::bird::outline::{Block, CHANNELS, Outline, Statement};
+
+/// Statements of a session that change without a restart, by their first words.
+const KEPT: [&[&str]; 4] = [&["description"], &["debug"], &["check", "link"], &["bfd"]];
+/// The same for statements of a channel.
+const KEPT_IN_CHANNEL: [&[&str]; 13] = [
+    &["import", "filter"],
+    &["import", "where"],
+    &["import", "all"],
+    &["import", "none"],
+    &["import", "limit"],
+    &["receive", "limit"],
+    &["export", "filter"],
+    &["export", "where"],
+    &["export", "all"],
+    &["export", "none"],
+    &["export", "limit"],
+    &["preference"],
+    &["next", "hop", "self"],
+];
+
+/// What happens to sessions when a text is loaded; nothing for one that only reloads routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Whom it hits, as `ebgp_wg_1` or `every BGP session`.
+    sessions: BTreeMap<String, Hit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hit {
+    /// It goes down and comes back, for these options.
+    Restarts(BTreeSet<String>),
+    /// It goes down and stays there, as the text says.
+    Disabled,
+    /// It is there no more.
+    Ends,
+}
+
+impl Effect {
+    /// What one session's new text does.
+    pub(super) fn between(old: &str, new: &str) -> Self {
+        let (old, new) = (Outline::of(old), Outline::of(new));
+        let sessions = bgp(&old).filter_map(|before| {
+            let after = bgp(&new).find(|after| is_same(before, after));
+            Some((who(before)?, hit(before, after)?))
+        });
+        Self { sessions: sessions.collect() }
+    }
+
+    /// What a new text that all sessions share does. `named` are the words that sessions say outside of their
+    /// filters: a constant among them is as good as its value.
+    pub(super) fn of_shared(old: &str, new: &str, named: &BTreeSet<String>) -> Self {
+        let mut effect = Self::between(old, new);
+        let (old, new) = (Outline::of(old), Outline::of(new));
+        let changed: BTreeSet<_> =
+            differing(&old.globals, &new.globals).filter_map(|s| global(s, named)).collect();
+        if !changed.is_empty() {
+            effect.sessions.insert("every BGP session".to_owned(), Hit::Restarts(changed));
+        }
+        effect
+    }
+}
+
+/// `, which restarts a (hold time) and ends b`; nothing where there is nothing to say.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (session, hit)) in self.sessions.iter().enumerate() {
+            f.write_str(if number == 0 { ", which " } else { " and " })?;
+            match hit {
+                Hit::Restarts(options) => {
+                    let options: Vec<_> = options.iter().map(String::as_str).collect();
+                    write!(f, "restarts {session} ({})", options.join(", "))?;
+                }
+                Hit::Disabled => write!(f, "takes {session} down")?,
+                Hit::Ends => write!(f, "ends {session}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The words that sessions and their templates say, but in filters.
+pub(super) fn named_by_sessions(files: &BaseFiles) -> BTreeSet<String> {
+    let outlines: Vec<_> = files.values().map(|text| Outline::of(text)).collect();
+    let statements = outlines.iter().flat_map(bgp).flat_map(|block| &block.statements);
+    let words = statements.filter(|statement| !is_kept(statement)).flat_map(|statement| &statement.words);
+    words.map(|word| (*word).to_owned()).collect()
+}
+
+fn bgp<'o, 'a>(outline: &'o Outline<'a>) -> impl Iterator<Item = &'o Block<'a>> {
+    outline.blocks.iter().filter(|block| block.class == "bgp")
+}
+
+fn is_same(before: &Block<'_>, after: &Block<'_>) -> bool {
+    (before.is_template, before.name) == (after.is_template, after.name)
+}
+
+fn who(block: &Block<'_>) -> Option<String> {
+    let name = block.name?;
+    Some(if block.is_template { format!("every session of {name}") } else { name.to_owned() })
+}
+
+fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
+    let Some(after) = after else { return (!before.is_template).then_some(Hit::Ends) };
+    let is_disabled = |block: &Block<'_>| block.statements.iter().any(|s| s.words == ["disabled"]);
+    match (is_disabled(before), is_disabled(after)) {
+        // It is down already, or comes up by this.
+        (true, _) => return None,
+        (false, true) => return Some(Hit::Disabled),
+        (false, false) => {}
+    }
+    let restart = differing(&before.statements, &after.statements).filter(|statement| !is_kept(statement));
+    let options: BTreeSet<_> = restart.map(option).collect();
+    (!options.is_empty()).then_some(Hit::Restarts(options))
+}
+
+/// The statements of which one side has more than the other.
+fn differing<'s, 'a>(
+    old: &'s [Statement<'a>],
+    new: &'s [Statement<'a>],
+) -> impl Iterator<Item = &'s Statement<'a>> {
+    let surplus = |of: &'s [Statement<'a>], than: &'s [Statement<'a>]| {
+        of.iter().filter(move |statement| !than.contains(statement))
+    };
+    surplus(old, new).chain(surplus(new, old))
+}
+
+fn is_kept(statement: &Statement<'_>) -> bool {
+    let kept: &[&[&str]] = if statement.channel.is_some() { &KEPT_IN_CHANNEL } else { &KEPT };
+    kept.iter().any(|words| statement.words.starts_with(words))
+}
+
+/// The name of an option: its words up to the first that is a value. What follows `password` is none of
+/// anybody's business.
+fn option(statement: &Statement<'_>) -> String {
+    let most = if statement.words.first() == Some(&"password") { 1 } else { 4 };
+    let words = statement.words.iter().take_while(|word| is_name(word)).take(most).copied();
+    statement.channel.into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn is_name(word: &str) -> bool {
+    let is_value = matches!(word, "on" | "off" | "yes" | "no");
+    !is_value && (CHANNELS.contains(&word) || word.chars().all(|c| c.is_ascii_lowercase()))
+}
+
+/// What of a global statement restarts every session: the router's id, and constants that sessions name.
+fn global(statement: &Statement<'_>, named: &BTreeSet<String>) -> Option<String> {
+    match statement.words.as_slice() {
+        ["router", "id", ..] => Some("router id".to_owned()),
+        ["hostname", ..] => Some("hostname".to_owned()),
+        ["define", name, ..] if named.contains(*name) => Some((*name).to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: &str = "protocol bgp a from t { description \"x\"; neighbor fe80::1 as 1; hold time 90; \
+                           password \"one\"; ipv4 { import table on; import limit 9 action block; \
+                           import filter { link(1, 2); accept; }; }; }";
+
+    fn told(from: &str, to: &str) -> String {
+        Effect::between(SESSION, &SESSION.replace(from, to)).to_string()
+    }
+
+    #[test]
+    fn what_only_reloads_routes_is_no_effect() {
+        for (from, to) in
+            [("link(1", "link(2"), ("limit 9", "limit 8"), ("\"x\"", "\"y\""), (" action block", "")]
+        {
+            assert_eq!(told(from, to), "", "{from} became {to}");
+        }
+        assert_eq!(Effect::between("", SESSION).to_string(), "", "a new session disturbs nobody");
+    }
+
+    #[test]
+    fn what_restarts_a_session_is_named_without_its_value() {
+        assert_eq!(told("hold time 90", "hold time 60"), ", which restarts a (hold time)");
+        assert_eq!(told("\"one\"", "\"two\""), ", which restarts a (password)");
+        assert_eq!(told("as 1", "as 2"), ", which restarts a (neighbor)");
+        assert_eq!(told("import table on; ", ""), ", which restarts a (ipv4 import table)");
+        assert_eq!(told("from t", "from u"), ", which restarts a (from t, from u)");
+        let more = SESSION.replace("ipv4 {", "ipv6 { import all; }; ipv4 {");
+        assert_eq!(Effect::between(SESSION, &more).to_string(), ", which restarts a (ipv6)");
+    }
+
+    #[test]
+    fn a_session_that_goes_down_is_told() {
+        assert_eq!(told("hold time", "disabled; hold time"), ", which takes a down");
+        assert_eq!(told("bgp a", "bgp b"), ", which ends a");
+        let disabled = SESSION.replace("hold time", "disabled; hold time");
+        assert_eq!(Effect::between(&disabled, SESSION).to_string(), "");
+    }
+
+    #[test]
+    fn what_all_sessions_share_hits_all_of_them() {
+        let files = BaseFiles::from([("bgp.conf".into(), "template bgp t { local as OURS; }".into())]);
+        let named = named_by_sessions(&files);
+        let told = |old: &str, new: &str| Effect::of_shared(old, new, &named).to_string();
+        assert_eq!(told("define OURS = 1;", "define OURS = 2;"), ", which restarts every BGP session (OURS)");
+        assert_eq!(told("define OTHER = 1;", "define OTHER = 2;"), "");
+        assert_eq!(
+            told("router id 1.1.1.1;", "router id 1.1.1.2;"),
+            ", which restarts every BGP session (router id)"
+        );
+        let template = |hold: u8| format!("template bgp t {{ hold time {hold}; }}");
+        assert_eq!(told(&template(1), &template(2)), ", which restarts every session of t (hold time)");
+        assert_eq!(told("", &template(2)), "");
+    }
+}

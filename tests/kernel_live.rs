@@ -151,6 +151,13 @@ async fn link_named(kernel: &LinuxKernel, name: &str) -> Link {
     kernel.observe().await.unwrap().links.remove(&name.parse::<InterfaceName>().unwrap()).unwrap()
 }
 
+/// What `ip` prints.
+fn told(arguments: &str) -> String {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// The process of a userspace link that this test had started.
 fn process_of(interface: &InterfaceName) -> u32 {
     let wanted = format!("wireguard-go\0{interface}\0");
@@ -304,6 +311,58 @@ live!(an_ipv4_address_with_another_peer_is_not_removed, async || {
     bench.apply(bench.add(ours)).await;
     bench.apply(bench.remove(address("172.20.0.1/32", Some("172.20.0.3")))).await;
     assert_eq!(bench.link().await.addresses, [ours].into());
+});
+
+live!(routes_that_somebody_took_away_are_made_as_the_kernel_made_them, async || {
+    let bench = Bench::new().await;
+    let (device, all) = (
+        bench.interface.clone(),
+        [
+            address("fe80::998:1/64", None),
+            address("172.20.0.1/32", Some("172.20.0.2")),
+            address("fd00::1/128", Some("fd00::2")),
+        ],
+    );
+    let interface = device.clone();
+    bench.apply(KernelAction::DisableKernelAddresses { interface }).await;
+    bench.apply(bench.up()).await;
+    for address in all {
+        bench.apply(bench.add(address)).await;
+    }
+    let wanted: BTreeSet<_> = all.iter().filter_map(Address::route).collect();
+    let has_all = |link: Link| link.routes.is_superset(&wanted);
+    assert!(has_all(bench.link().await), "they come with the addresses");
+    let routes = || [4, 6].map(|family| told(&format!("-{family} -d route show table main")));
+    let before = routes();
+
+    // Somebody else's stay as they are, also one to the same place.
+    told(&format!("route add 172.20.0.2/32 dev {device} metric 7"));
+    let foreign = told("-d route show metric 7");
+    for destination in ["172.20.0.2/32 metric 0", "fd00::2/128", "fe80::/64"] {
+        told(&format!("route del {destination} dev {device} proto kernel"));
+    }
+    assert!(bench.link().await.routes.is_disjoint(&wanted));
+    let add = |address: &Address| {
+        let source = match address.local.addr() {
+            IpAddr::V4(ours) => Some(ours),
+            IpAddr::V6(_) => None,
+        };
+        KernelAction::AddRoute { interface: device.clone(), destination: address.route().unwrap(), source }
+    };
+    for _twice in 0..2 {
+        for address in &all {
+            bench.apply(add(address)).await;
+        }
+    }
+    assert!(has_all(bench.link().await));
+    assert_eq!(told("-d route show metric 7"), foreign);
+    told(&format!("route del 172.20.0.2/32 dev {device} metric 7"));
+    assert_eq!(routes(), before);
+
+    for address in all {
+        bench.apply(bench.remove(address)).await;
+    }
+    assert_eq!(bench.link().await.routes, [].into(), "they do not go with their addresses");
 });
 
 live!(an_ipv6_address_can_be_bound_to_at_once, async || {

@@ -84,6 +84,7 @@ fn kernel() -> KernelView {
         mark: Mark::Ours(uid()),
         addrgen_none: true,
         addresses: [].into(),
+        routes: [].into(),
         wireguard: Some(wireguard),
         gre: None,
         learnt_address: false,

@@ -1,15 +1,17 @@
 //! Writing: each action, behind the check that the link is ours at this very moment.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use ipnet::IpNet;
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 
 use super::counters::count;
 use super::error::{ENODEV, Fault};
-use super::{Backend, LinuxKernel, address_message, link_message, sysctl, uapi, wireguard};
+use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard};
 use crate::model::{InterfaceName, Uid};
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::plan::kernel_view::{Address, Link, LinkKind, Mark, Sysctl};
@@ -45,6 +47,10 @@ impl LinuxKernel {
             KernelAction::AddAddress { interface, address } => self.add_address(interface, address).await,
             KernelAction::RemoveAddress { interface, address } => {
                 self.remove_address(interface, address).await
+            }
+            KernelAction::AddRoute { interface, destination, source } => {
+                let link = self.ours(interface).await?;
+                self.add_route(&link, *destination, *source).await
             }
             KernelAction::SetSysctl { interface, key, value } => {
                 self.set_sysctl(interface.as_ref(), *key, *value).await
@@ -174,11 +180,20 @@ impl LinuxKernel {
         }
     }
 
+    /// The kernel makes the route to the other end of an IPv6 address a moment later, when it is done with the
+    /// search for duplicates, even where none is made (`__ipv6_ifa_notify`; measured, Linux 6.18: a dump at once
+    /// does not have it). It is made here, so that nobody takes it for lost, and BGP can call.
     async fn add_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
         count(&self.counters.address_writes);
         let message = RouteNetlinkMessage::NewAddress(address_message::message(link.index, address));
-        Ok(self.netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await?)
+        self.netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await?;
+        match address.route() {
+            Some(route) if address.peer.is_some_and(|peer| peer.is_ipv6()) && link.up => {
+                self.add_route(&link, route, None).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// IPv4 compares the peer too. IPv6 knows an address of a link by itself and its length alone
@@ -190,6 +205,22 @@ impl LinuxKernel {
         match self.netlink.change(message, 0).await {
             // Gone already, as it should be.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Beside whatever other route there is to the same place, as the kernel itself does it (`fib_magic`).
+    async fn add_route(
+        &self,
+        link: &Link,
+        destination: IpNet,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), Fault> {
+        count(&self.counters.route_writes);
+        let message = RouteNetlinkMessage::NewRoute(route_message::message(link.index, destination, source));
+        match self.netlink.change(message, NLM_F_CREATE | NLM_F_APPEND).await {
+            // There again already, as it should be.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => Ok(done?),
         }
     }

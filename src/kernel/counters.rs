@@ -10,6 +10,8 @@ pub struct KernelCounters {
     pub link_writes: AtomicU64,
     /// Addresses added and removed.
     pub address_writes: AtomicU64,
+    /// Routes added.
+    pub route_writes: AtomicU64,
     /// Changes of WireGuard keys, ports and peers.
     pub wireguard_writes: AtomicU64,
     /// Sysctls set.
@@ -19,10 +21,14 @@ pub struct KernelCounters {
 impl KernelCounters {
     /// All writes together.
     pub fn total(&self) -> u64 {
-        [&self.link_writes, &self.address_writes, &self.wireguard_writes, &self.sysctl_writes]
-            .iter()
-            .map(|counter| counter.load(Ordering::Relaxed))
-            .sum()
+        let all = [
+            &self.link_writes,
+            &self.address_writes,
+            &self.route_writes,
+            &self.wireguard_writes,
+            &self.sysctl_writes,
+        ];
+        all.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
         mark: mark(message),
         addrgen_none: addrgen_none(message),
         addresses: BTreeSet::new(),
+        routes: BTreeSet::new(),
         wireguard: None,
         gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
         learnt_address: false,

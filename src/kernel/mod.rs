@@ -1,4 +1,4 @@
-//! The kernel of this router: links, addresses, WireGuard (the kernel's, or a userspace one) and
+//! The kernel of this router: links, addresses and their routes, WireGuard (the kernel's, or a userspace one) and
 //! the sysctls of interfaces.
 //!
 //! No netlink type leaves this room. Whatever writes goes through [`LinuxKernel::apply`], which reads
@@ -14,6 +14,7 @@ mod link_message;
 mod netlink;
 mod nftables_events;
 mod observe;
+mod route_message;
 mod source;
 mod sysctl;
 mod uapi;

@@ -12,9 +12,11 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::route::RouteMessage;
 use tokio::task::AbortHandle;
 
 use super::error::ENODEV;
+use super::route_message;
 use crate::model::InterfaceName;
 
 /// How long one request may take. Deleting a WireGuard link holds the kernel's lock for 0.1 s
@@ -31,6 +33,14 @@ pub(super) struct Netlink {
     /// The kernel answers EBUSY to a second dump on one socket while the first runs
     /// (`__netlink_dump_start`), so two passes that observe at once take turns.
     dumping: tokio::sync::Mutex<()>,
+}
+
+/// The network namespace, as messages.
+#[derive(Debug, Default)]
+pub(super) struct Dump {
+    pub(super) links: Vec<LinkMessage>,
+    pub(super) addresses: Vec<AddressMessage>,
+    pub(super) routes: Vec<RouteMessage>,
 }
 
 /// What came back before the acknowledgement.
@@ -72,18 +82,30 @@ impl Netlink {
         }
     }
 
-    /// All links and all addresses of the network namespace, each in one dump.
-    pub(super) async fn dump(&self) -> io::Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
+    /// All links, all addresses and the routes that the kernel made for them, of the network namespace.
+    pub(super) async fn dump(&self) -> io::Result<Dump> {
         let _turn = self.dumping.lock().await;
         let mut links = LinkMessage::default();
         links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let links = self.dump_all(RouteNetlinkMessage::GetLink(links)).await?;
         let addresses = self.dump_all(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
-        let addresses = addresses.into_iter().filter_map(|message| match message {
+        let mut routes = Vec::new();
+        for request in route_message::requests() {
+            routes.extend(self.dump_all(RouteNetlinkMessage::GetRoute(request)).await?);
+        }
+        let new_address = |message| match message {
             RouteNetlinkMessage::NewAddress(address) => Some(address),
             _ => None,
-        });
-        Ok((links.into_iter().filter_map(new_link).collect(), addresses.collect()))
+        };
+        let new_route = |message| match message {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
+            _ => None,
+        };
+        Ok(Dump {
+            links: links.into_iter().filter_map(new_link).collect(),
+            addresses: addresses.into_iter().filter_map(new_address).collect(),
+            routes: routes.into_iter().filter_map(new_route).collect(),
+        })
     }
 
     /// Dumps until nothing interrupts. Where links come and go faster than that, all attempts
@@ -125,7 +147,10 @@ impl Netlink {
         {
             return Ok(handle.clone());
         }
-        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        // With strict checking (since Linux 4.20) the kernel itself picks the few routes that are asked for;
+        // a router with all of the Internet's routes has a million others.
+        let (mut connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection())?;
         // Without these the end of an answer and the end of a dying connection look the same.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
@@ -192,10 +217,10 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_died_is_opened_again() {
         let netlink = Netlink::default();
-        assert!(!netlink.dump().await.unwrap().0.is_empty());
+        assert!(!netlink.dump().await.unwrap().links.is_empty());
         netlink.live.lock().unwrap().as_ref().unwrap().1.abort();
         tokio::task::yield_now().await;
-        assert!(!netlink.dump().await.unwrap().0.is_empty());
+        assert!(!netlink.dump().await.unwrap().links.is_empty());
     }
 
     #[tokio::test]

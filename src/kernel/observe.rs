@@ -1,17 +1,15 @@
-//! Reading: two dumps, and one question a WireGuard device.
+//! Reading: one dump of links, addresses and routes, and one question a WireGuard device.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use futures::StreamExt as _;
-use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::LinkMessage;
 use tracing::warn;
 
 use super::error::ENODEV;
-use super::netlink::Netlink;
+use super::netlink::{Dump, Netlink};
 use super::userspace::Userspace;
-use super::{address_message, link_message, sysctl, uapi, wireguard};
+use super::{address_message, link_message, route_message, sysctl, uapi, wireguard};
 use crate::model::InterfaceName;
 use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, WireGuard};
 
@@ -35,8 +33,7 @@ struct FromThread {
 }
 
 pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Result<KernelView> {
-    let (links, addresses) = netlink.dump().await?;
-    let mut view = assemble(&links, &addresses);
+    let mut view = assemble(&netlink.dump().await?);
     let names = |wanted: fn(&LinkKind, &Mark) -> bool| -> Vec<InterfaceName> {
         let links = view.links.iter().filter(|(_, link)| wanted(&link.kind, &link.mark));
         links.map(|(name, _)| name.clone()).collect()
@@ -64,20 +61,23 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
     Ok(view)
 }
 
-/// The two dumps as one view. Pure.
-fn assemble(links: &[LinkMessage], addresses: &[AddressMessage]) -> KernelView {
-    let mut view =
-        KernelView { links: links.iter().filter_map(link_message::parse).collect(), ..KernelView::default() };
-    let names: BTreeMap<u32, InterfaceName> =
-        view.links.iter().map(|(name, link)| (link.index, name.clone())).collect();
-    for message in addresses {
+/// The dump as one view. Pure.
+fn assemble(dump: &Dump) -> KernelView {
+    let parsed = dump.links.iter().filter_map(link_message::parse);
+    let mut links: BTreeMap<u32, _> = parsed.map(|(name, link)| (link.index, (name, link))).collect();
+    for message in &dump.addresses {
         let Some((index, address)) = address_message::parse(message) else { continue };
-        if let Some(link) = names.get(&index).and_then(|name| view.links.get_mut(name)) {
+        if let Some((_, link)) = links.get_mut(&index) {
             link.learnt_address |= address_message::is_learnt(message);
             link.addresses.insert(address);
         }
     }
-    view
+    for (index, destination) in dump.routes.iter().filter_map(route_message::parse) {
+        if let Some((_, link)) = links.get_mut(&index) {
+            link.routes.insert(destination);
+        }
+    }
+    KernelView { links: links.into_values().collect(), ..KernelView::default() }
 }
 
 fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
@@ -148,18 +148,21 @@ mod tests {
     use crate::plan::kernel_view::Address;
 
     #[test]
-    fn addresses_come_to_the_link_of_their_index() {
+    fn addresses_and_routes_come_to_the_link_of_their_index() {
         let link = |name: &str, index| LinkDummy::new(name).index(index).build();
         let address = Address::new("fe80::1/64".parse().unwrap(), None);
-        let messages = [address_message::message(2, &address), address_message::message(9, &address)];
-        let view = assemble(&[link("a", 1), link("b", 2)], &messages);
-        let counts: Vec<_> = view.links.values().map(|link| link.addresses.len()).collect();
-        assert_eq!(counts, [0, 1]);
+        let addresses = [2, 9].map(|index| address_message::message(index, &address)).into();
+        let routes =
+            [2, 9].map(|index| route_message::message(index, "fe80::/64".parse().unwrap(), None)).into();
+        let view = assemble(&Dump { links: vec![link("a", 1), link("b", 2)], addresses, routes });
+        let counts: Vec<_> =
+            view.links.values().map(|link| (link.addresses.len(), link.routes.len())).collect();
+        assert_eq!(counts, [(0, 0), (1, 1)]);
     }
 
     #[test]
     fn a_link_that_went_away_between_dump_and_question_is_absent() {
-        let mut view = assemble(&[LinkDummy::new("a").build()], &[]);
+        let mut view = assemble(&Dump { links: vec![LinkDummy::new("a").build()], ..Dump::default() });
         let name: InterfaceName = "a".parse().unwrap();
         let gone = answer(&name, Err(io::Error::from_raw_os_error(ENODEV)));
         fill_in(&mut view, name, gone);

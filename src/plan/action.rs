@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -61,6 +61,15 @@ pub enum KernelAction {
         interface: InterfaceName,
         /// The address.
         address: Address,
+    },
+    /// Make the route that the kernel makes for an address, and that somebody took away.
+    AddRoute {
+        /// The link.
+        interface: InterfaceName,
+        /// Where it leads.
+        destination: IpNet,
+        /// Our address that IPv4 sends from by this route; IPv6 chooses for itself.
+        source: Option<Ipv4Addr>,
     },
     /// Set the MTU.
     SetMtu {
@@ -147,6 +156,7 @@ impl KernelAction {
             | Self::ConfigureWireGuard { interface, .. }
             | Self::AddAddress { interface, .. }
             | Self::RemoveAddress { interface, .. }
+            | Self::AddRoute { interface, .. }
             | Self::SetMtu { interface, .. }
             | Self::SetUp { interface }
             | Self::DeleteLink { interface, .. } => Some(interface),
@@ -176,6 +186,9 @@ impl fmt::Display for KernelAction {
             Self::AddAddress { interface, address } => write!(f, "add address {address} to {interface}"),
             Self::RemoveAddress { interface, address } => {
                 write!(f, "remove address {address} from {interface}")
+            }
+            Self::AddRoute { interface, destination, .. } => {
+                write!(f, "add route to {destination} out of {interface}")
             }
             Self::SetMtu { interface, mtu } => write!(f, "set MTU of {interface} to {mtu}"),
             Self::SetSysctl { interface, key, value } => {

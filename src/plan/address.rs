@@ -1,6 +1,8 @@
-//! The addresses of a tunnel's link: exactly the wanted ones. On a link of ours nobody else has any.
+//! The addresses of a tunnel's link: exactly the wanted ones. On a link of ours nobody else has any. And the
+//! routes that the kernel makes for them, by which the neighbour is reached.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::action::KernelAction;
 use super::kernel_view::{Address, Link};
@@ -37,8 +39,25 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
         wanted.addresses.difference(&kept).partition(|address| down && needs_up(address));
     Changes {
         before_up: removed.chain(early.into_iter().map(add)).collect(),
-        after_up: late.into_iter().map(add).collect(),
+        after_up: late.into_iter().map(add).chain(routes(wanted, link, &kept)).collect(),
     }
+}
+
+/// The routes of addresses that stay, where somebody took them away: the kernel makes them with the address,
+/// and again only when the link goes up. They are made as the kernel makes them, so that they go with their
+/// address; another route to the same place is somebody else's and stays.
+fn routes(wanted: &WantedTunnel, link: Option<&Link>, kept: &BTreeSet<Address>) -> Vec<Step> {
+    let Some(link) = link.filter(|link| link.up) else { return Vec::new() };
+    let missing = kept.iter().filter_map(|address| {
+        let destination = address.route().filter(|route| !link.routes.contains(route))?;
+        let source = match address.local.addr() {
+            IpAddr::V4(ours) => Some(ours),
+            IpAddr::V6(_) => None,
+        };
+        let action = KernelAction::AddRoute { interface: wanted.interface.clone(), destination, source };
+        Some(Step::kernel(action, Drift::missing("tunnel.route", destination)))
+    });
+    missing.collect()
 }
 
 /// The kernel makes the route to the other end of an IPv6 address when the address is added to a link that is

@@ -72,6 +72,7 @@ mod tests {
             mark: Mark::None,
             addrgen_none: false,
             addresses: BTreeSet::new(),
+            routes: BTreeSet::new(),
             wireguard: None,
             gre: None,
             learnt_address: !uplink.is_empty(),

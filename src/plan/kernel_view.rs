@@ -51,6 +51,9 @@ pub struct Link {
     pub addrgen_none: bool,
     /// Its addresses.
     pub addresses: BTreeSet<Address>,
+    /// Where the routes out of it lead that the kernel made for its addresses (protocol `kernel`); no other
+    /// route is looked at.
+    pub routes: BTreeSet<IpNet>,
     /// Its WireGuard configuration, when it is a WireGuard link that could be read. Read for links
     /// that carry our mark and for links of kind [`LinkKind::WireGuard`] and [`LinkKind::Tun`].
     pub wireguard: Option<WireGuard>,
@@ -133,6 +136,18 @@ impl Address {
     /// An address with its prefix; a peer that equals it is none.
     pub fn new(local: IpNet, peer: Option<IpAddr>) -> Self {
         Self { local, peer: peer.filter(|peer| *peer != local.addr()) }
+    }
+
+    /// Where the route leads that the kernel makes for this address: to the other end, or to the network that
+    /// the address is in (`fib_add_ifaddr`, `addrconf_prefix_route`). None for an address alone.
+    pub fn route(&self) -> Option<IpNet> {
+        let length = self.local.prefix_len();
+        let net = match self.peer {
+            Some(peer) => IpNet::new(peer, length).ok()?,
+            None if length == self.local.max_prefix_len() => return None,
+            None => self.local,
+        };
+        Some(net.trunc())
     }
 }
 
@@ -261,6 +276,18 @@ mod tests {
         for alias in ["moenet-agent", "moenet-agent:", "moenet-agent:a b", "xmoenet-agent:abc-123"] {
             assert_eq!(Mark::from_alias(Some(alias)), Mark::Foreign(alias.to_owned()));
         }
+    }
+
+    #[test]
+    fn an_address_has_a_route_to_its_other_end_or_its_network() {
+        let route = |local: &str, peer: Option<&str>| {
+            let address = Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap()));
+            address.route().map(|net| net.to_string())
+        };
+        assert_eq!(route("172.20.0.1/32", Some("172.20.0.2")).as_deref(), Some("172.20.0.2/32"));
+        assert_eq!(route("fd00::1/128", Some("fd00::2")).as_deref(), Some("fd00::2/128"));
+        assert_eq!(route("fe80::998:1/64", None).as_deref(), Some("fe80::/64"));
+        assert_eq!(route("172.20.0.1/32", None), None);
     }
 
     #[test]

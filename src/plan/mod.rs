@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `tunnel` | one tunnel as a whole: its link, then the facets below, in the kernel's order |
 //! | `link` | existence, ownership, kind, state, MTU, sysctls |
-//! | `address` | addresses |
+//! | `address` | addresses, and the routes that the kernel makes for them |
 //! | `wireguard` | keys, port, peers |
 //! | `loopback` | the node's own addresses |
 //! | `host` | the sysctls of all links together |

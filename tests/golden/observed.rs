@@ -58,6 +58,9 @@ struct SeenLink {
     kernel_addresses: bool,
     #[serde(default)]
     addresses: Vec<String>,
+    /// Routes of these addresses that somebody took away.
+    #[serde(default)]
+    routes_gone: Vec<ipnet::IpNet>,
     wireguard: Option<SeenWireGuard>,
     gre: Option<SeenGre>,
     /// Sysctls that are not as we set them, as `ipv4.rp_filter`.
@@ -164,11 +167,18 @@ impl SeenLink {
             mark,
             addrgen_none: !self.kernel_addresses,
             addresses: self.addresses.iter().map(|text| address(text)).collect(),
+            routes: self.routes(),
             wireguard: self.wireguard.as_ref().map(SeenWireGuard::read),
             gre: self.gre.as_ref().map(|ends| GreEnds { local: ends.local, remote: Some(ends.remote) }),
             learnt_address: false,
             sysctls: if ours { self.sysctls() } else { BTreeMap::new() },
         }
+    }
+
+    /// Those that the kernel makes for its addresses, but for the ones that the case says are gone.
+    fn routes(&self) -> BTreeSet<ipnet::IpNet> {
+        let made = self.addresses.iter().filter_map(|text| address(text).route());
+        made.filter(|route| self.up && !self.routes_gone.contains(route)).collect()
     }
 
     fn kind(&self) -> LinkKind {

@@ -4,7 +4,7 @@
 use crate::lab::bird;
 use crate::lab::neighbour::{FarEnd, Neighbour};
 use crate::lab::router::{ASN, PREFIX4, PREFIX6};
-use crate::lab::watch::ifindex;
+use crate::lab::watch::{ifindex, session_ages};
 use crate::lab::world::{World, interface, session, uuid};
 use crate::lab::{contains, wait_until};
 use serde_json::{Value, json};
@@ -182,6 +182,52 @@ fn a_peer_with_a_ula_has_point_to_point_addresses_of_128_bits() {
     reaches(&world, PREFIX6, OUR_IPV6);
     let addresses = world.router.inside.shell(&format!("ip -o -6 addr show dev {}", interface(1)));
     contains(&addresses, &format!("inet6 {OUR_IPV6} peer fd42:1::1/128")).unwrap();
+}
+
+#[test]
+fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_touched() {
+    let world = established(|neighbour| Shape {
+        session: json!({"ipv6": "fd42:1::1", "ipv4": "172.20.1.1", "extensions": []}),
+        setup: format!(
+            "ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 && ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"
+        ),
+        bgp: bgp("moe_router", neighbour.asn, "172.20.1.1", OUR_IPV4, &family(4, ""))
+            + &bgp("moe_router6", neighbour.asn, &neighbour.address, "fe80::998:1%'wg0'", &family(6, "")),
+    });
+    wait_until("both sessions are up", 30, || {
+        let ages = session_ages(&world.router);
+        if ages.matches("Established").count() == 2 { Ok(()) } else { Err(ages) }
+    });
+    let device = interface(1);
+    let routes = || world.router.inside.shell(&format!("ip -4 route show; ip -6 route show dev {device}"));
+    world.router.inside.shell(&format!(
+        "ip route add 172.20.1.1/32 dev u1 metric 9 && ip route add fd42:1::1/128 dev {device} metric 9"
+    ));
+    let before = routes();
+    let index = ifindex(&world.router, &device);
+    let ages = session_ages(&world.router);
+    for route in ["172.20.1.1/32", "fd42:1::1/128 metric 256", "fe80::/64"] {
+        world.router.inside.shell(&format!("ip route del {route} dev {device} proto kernel"));
+    }
+    wait_until("the routes are as before", 20, || {
+        let now = routes();
+        if now == before { Ok(()) } else { Err(now) }
+    });
+    for address in ["172.20.1.1", "fd42:1::1", "fe80::1:1%wg_4242421001"] {
+        wait_until(&format!("{address} answers"), 10, || {
+            world.router.inside.try_shell(&format!("ping -c 1 -W 1 {address}")).map(drop)
+        });
+    }
+    assert_eq!(ifindex(&world.router, &device), index);
+    assert_eq!(session_ages(&world.router), ages, "a session was reset");
+    let log = world.log();
+    for route in ["172.20.1.1/32", "fd42:1::1/128", "fe80::/64"] {
+        let line = format!(
+            "step=add route to {route} out of {device} because=tunnel.route: want {route}, have nothing"
+        );
+        assert_eq!(log.matches(&line).count(), 1, "{log}");
+    }
+    assert!(!log.contains("WARN failed"), "{log}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The model kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use moenet_agent::model::{InterfaceName, Uid};
@@ -66,6 +66,9 @@ impl ModelKernel {
             KernelAction::ConfigureWireGuard { interface, patch } => wireguard(self.ours(interface)?, patch),
             KernelAction::AddAddress { interface, address } => add(self.shared(interface)?, address),
             KernelAction::RemoveAddress { interface, address } => remove(self.shared(interface)?, address),
+            KernelAction::AddRoute { interface, destination, source } => {
+                add_route(self.ours(interface)?, *destination, *source)
+            }
             KernelAction::SetMtu { interface, mtu } => set_mtu(self.ours(interface)?, mtu.get().into()),
             KernelAction::SetSysctl { interface, key, value } => {
                 let interface = interface.as_ref().expect("a tunnel sets no sysctl of all links");
@@ -166,6 +169,7 @@ pub(crate) fn new_link(kind: &NewLink, userspace: bool) -> Result<Link, String> 
         mark: Mark::None,
         addrgen_none: false,
         addresses: BTreeSet::new(),
+        routes: BTreeSet::new(),
         wireguard,
         gre,
         learnt_address: false,
@@ -187,6 +191,8 @@ fn set_up(link: &mut Link) -> Outcome {
     if std::mem::replace(&mut link.up, true) {
         return Err("the link is up already".into());
     }
+    let as_wanted = |address: &&Address| !address.peer.is_some_and(|peer| peer.is_ipv6());
+    link.routes = link.addresses.iter().filter(as_wanted).filter_map(Address::route).collect();
     make_link_local(link);
     Ok(())
 }
@@ -194,8 +200,9 @@ fn set_up(link: &mut Link) -> Outcome {
 /// What the kernel does when IPv6 starts on a link.
 fn make_link_local(link: &mut Link) {
     if link.up && has_ipv6(link) && !link.addrgen_none && link.kind != LinkKind::Loopback {
-        let made: IpNet = "fe80::5efe:1:2:3/64".parse().unwrap();
-        link.addresses.insert(Address::new(made, None));
+        let made = Address::new("fe80::5efe:1:2:3/64".parse().unwrap(), None);
+        link.addresses.insert(made);
+        link.routes.extend(made.route());
     }
 }
 
@@ -240,11 +247,30 @@ fn add(link: &mut Link, address: &Address) -> Outcome {
         return Err(format!("{address} exists"));
     }
     link.addresses.insert(*address);
+    if link.up {
+        link.routes.extend(address.route());
+    }
     Ok(())
 }
 
+/// As the kernel made it when the address came: nobody needs another.
+fn add_route(link: &mut Link, destination: IpNet, source: Option<Ipv4Addr>) -> Outcome {
+    if !link.up {
+        return Err("the link is down".into());
+    }
+    let made = |address: &&Address| address.route() == Some(destination);
+    let address = link.addresses.iter().find(made).ok_or("no address of ours has this route")?;
+    assert_eq!(source.map(IpAddr::V4), Some(address.local.addr()).filter(IpAddr::is_ipv4));
+    link.routes.insert(destination).then_some(()).ok_or("this route is there".into())
+}
+
 fn remove(link: &mut Link, address: &Address) -> Outcome {
-    link.addresses.remove(address).then_some(()).ok_or(format!("{address} is not there"))
+    if !link.addresses.remove(address) {
+        return Err(format!("{address} is not there"));
+    }
+    let needed: BTreeSet<IpNet> = link.addresses.iter().filter_map(Address::route).collect();
+    link.routes.retain(|route| needed.contains(route));
+    Ok(())
 }
 
 fn wireguard(link: &mut Link, patch: &WireGuardPatch) -> Outcome {

@@ -116,8 +116,8 @@ fn mark() -> impl Strategy<Value = Mark> {
 /// A link with any settings whatever, that a kernel could have.
 fn link(mark: Mark) -> impl Strategy<Value = Link> {
     let mtu = prop::sample::select(vec![1000u32, 1280, 1380, 1420, 1500, 9000]);
-    (kind(), mtu, any::<[bool; 2]>(), addresses(), wireguard(), sysctls()).prop_map(
-        move |((kind, gre), mtu, [up, addrgen_none], addresses, wireguard, sysctls)| {
+    (kind(), mtu, any::<[bool; 3]>(), addresses(), wireguard(), sysctls()).prop_map(
+        move |((kind, gre), mtu, [up, addrgen_none, routes], addresses, wireguard, sysctls)| {
             let wireguard = matches!(kind, LinkKind::WireGuard).then_some(wireguard.clone()).or_else(|| {
                 // A tun device without peers stands for one that is no WireGuard.
                 (kind == LinkKind::Tun && !wireguard.peers.is_empty()).then_some(wireguard)
@@ -130,6 +130,7 @@ fn link(mark: Mark) -> impl Strategy<Value = Link> {
                 mark: mark.clone(),
                 addrgen_none,
                 addresses,
+                routes: BTreeSet::new(),
                 wireguard,
                 gre,
                 learnt_address: false,
@@ -138,6 +139,10 @@ fn link(mark: Mark) -> impl Strategy<Value = Link> {
             if !has_ipv6(&link) {
                 link.addresses.retain(|address| address.local.addr().is_ipv4());
                 link.addrgen_none = false;
+            }
+            // Somebody may have taken all of them away.
+            if up && routes {
+                link.routes = link.addresses.iter().filter_map(Address::route).collect();
             }
             link
         },

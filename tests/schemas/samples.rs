@@ -282,6 +282,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         mark: Mark::None,
         addrgen_none: true,
         addresses: BTreeSet::new(),
+        routes: BTreeSet::new(),
         wireguard: Some(wireguard),
         gre: None,
         learnt_address: false,

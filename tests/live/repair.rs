@@ -43,6 +43,28 @@ fn a_foreign_interface_of_the_wanted_name_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
+    let world = World::converged(1);
+    let device = interface(1);
+    let alias = |alias: &str| world.router.inside.shell(&format!("ip link set {device} alias {alias:?}"));
+    alias("somebody's");
+    world.wait_reported(&uuid(1), 2, "is somebody else's");
+    let before =
+        world.router.inside.shell(&format!("ip -d addr show dev {device}; ip route show dev {device}"));
+    let refused = "cannot be put into force";
+    world.wait_log(refused);
+    std::thread::sleep(std::time::Duration::from_secs(15));
+    assert_eq!(world.log().matches(refused).count(), 1, "{}", world.log());
+    assert_eq!(
+        world.router.inside.shell(&format!("ip -d addr show dev {device}; ip route show dev {device}")),
+        before
+    );
+    alias(&format!("moenet-agent:{}", uuid(1)));
+    world.wait_reported(&uuid(1), 1, "");
+    world.wait_log("can be put into force again");
+}
+
+#[test]
 fn a_session_that_claims_the_uplink_does_not_touch_it() {
     let mut world = World::new(2);
     let before = world.router.inside.shell("ip -d addr show dev u2");

@@ -12,15 +12,19 @@ use crate::ports::KernelError;
 use crate::telemetry::chain;
 
 /// Why steps were not taken to their end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// The kernel refused.
+    #[error("{0}")]
     Kernel(String),
     /// The kernel, or the machine, lacks something.
+    #[error("{0}")]
     Unsupported(String),
     /// BIRD refused the text of this object; these are BIRD's words.
+    #[error("BIRD refused it: {0}")]
     BirdRefused(String),
     /// BIRD could not be given the text, for a reason that is not the object's.
+    #[error("{0}")]
     Bird(String),
 }
 
@@ -141,7 +145,7 @@ async fn run_bird(
             | Action::RemoveBase { .. } => continue,
         };
         if let Err(trouble) = outcome {
-            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = ?trouble, "failed");
+            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = %trouble, "failed");
             return Some(trouble);
         }
         note(ctx, subject.key, subject.generation, step);

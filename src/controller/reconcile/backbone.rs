@@ -152,6 +152,7 @@ async fn conclude<T>(
     }
     let status = StatusBody { rtt_ms, loss, ..status(entry, subject.endpoint, &before, &round, bird) };
     let phase = status.phase;
+    record::told(ctx, subject, &round, &status);
     record::status(ctx, subject, &before, status).await;
     match phase {
         _ if !settled && !subject.hands_off => Outcome::Failed,

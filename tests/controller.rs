@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "controller/drain.rs"]
+mod drain;
 #[path = "controller/fakes.rs"]
 mod fakes;
 #[path = "plan_properties/kernel.rs"]

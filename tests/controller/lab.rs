@@ -69,10 +69,13 @@ impl Machine {
     /// Starts an agent; nothing runs yet.
     pub(crate) fn boot(&self) -> Agent {
         let store = Arc::new(self.store());
-        let config = format!("{{node: {{name: jp1}}, state: {{directory: {}}}}}", self.state().display());
+        let config = format!(
+            "{{node: {{name: jp1}}, state: {{directory: {}}}, maintenance: {{disableAfter: 15m}}}}",
+            self.state().display()
+        );
         let config = config::parse(&config).unwrap();
-        let maker =
-            Maker { config, renderer: Renderer::new(&BTreeMap::new()).unwrap(), store: Arc::clone(&store) };
+        let (renderer, store_too) = (Renderer::new(&BTreeMap::new()).unwrap(), Arc::clone(&store));
+        let maker = Maker { config, renderer, store: store_too, clock: Mutex::default() };
         let (publish, world) = watch::channel(Arc::new(maker.world()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let context = Context {
@@ -137,6 +140,8 @@ struct Maker {
     config: Config,
     renderer: Renderer,
     store: Arc<Store>,
+    /// How far its clock is off.
+    clock: Mutex<jiff::SignedDuration>,
 }
 
 impl Maker {
@@ -157,7 +162,7 @@ impl Maker {
             fragments: &BTreeSet::new(),
             approved: &self.store.approved(),
             refused: &Refused::default(),
-            now: jiff::Timestamp::now(),
+            now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })
     }
 }
@@ -174,6 +179,12 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn store(&self) -> &Store {
         &self.context.store
+    }
+
+    /// Sets the clock, from now on so much off the real one.
+    pub(crate) fn set_clock(&self, off: jiff::SignedDuration) {
+        *self.maker.clock.lock().unwrap() = off;
+        self.relist();
     }
 
     /// Lists the state directory again, as after any event.

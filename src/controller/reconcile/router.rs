@@ -172,9 +172,7 @@ async fn conclude(
     }
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, settled).await;
-    if settled {
-        maintenance_in_force(ctx, world).await;
-    }
+    maintenance_in_force(ctx, world, settled).await;
     match (failed, round.look.bird.is_running()) {
         (true, _) => Outcome::Failed,
         (false, true) => Outcome::Settled(LATER),
@@ -211,8 +209,10 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
     BTreeMap::new()
 }
 
-/// Whether the router is drained is in force too, and an auditor asks since when it was.
-async fn maintenance_in_force(ctx: &Context, world: &World) {
+/// Whether the router is drained is in force too, and an auditor asks since when it was. A drain is on record as
+/// soon as it is wanted, whatever else fails: a document that breaks meanwhile must not end it. The end of one is
+/// when BIRD's files say so.
+async fn maintenance_in_force(ctx: &Context, world: &World, settled: bool) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
     let subject = Subject {
@@ -230,7 +230,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         let spec =
             Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
         record::in_force(ctx, &subject, InForce { spec, overridden: None }).await;
-    } else {
+    } else if settled {
         record::withdrawn(ctx, &subject).await;
     }
 }

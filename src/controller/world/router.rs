@@ -93,10 +93,13 @@ pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result
 }
 
 /// Of the record of a drain, what outlives its document.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Recorded {
     enabled: bool,
     since: Option<Timestamp>,
+    #[serde(default)]
+    external_sessions_disabled: bool,
 }
 
 /// Whether the router is drained: by the document, or, while that cannot be read or nobody knows whether it
@@ -110,15 +113,14 @@ pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
             MaintenanceSpec { enabled, since: since.or(before.since).filter(|_| enabled) }
         }
         None if snapshot.complete => MaintenanceSpec::default(),
-        Some(Err(_)) | None => before,
+        Some(Err(_)) | None => MaintenanceSpec { enabled: before.enabled, since: before.since },
     }
 }
 
-fn recorded(snapshot: &Snapshot) -> MaintenanceSpec {
+fn recorded(snapshot: &Snapshot) -> Recorded {
     let applied = snapshot.applied.get(&(Kind::Maintenance, single(Kind::Maintenance)));
     let spec = applied.and_then(|stored| stored.document.applied.spec.clone());
-    let recorded = spec.and_then(|spec| serde_json::from_value::<Recorded>(spec).ok());
-    recorded.map(|Recorded { enabled, since }| MaintenanceSpec { enabled, since }).unwrap_or_default()
+    spec.and_then(|spec| serde_json::from_value(spec).ok()).unwrap_or_default()
 }
 
 /// The state of maintenance, and when external sessions go down by it.
@@ -130,7 +132,10 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
     let since = spec.since.unwrap_or(inputs.now);
     let after = inputs.config.maintenance.disable_after.map(|after| after.get());
     let at = after.and_then(|after| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
-    let ebgp_disabled = at.is_some_and(|at| at <= inputs.now);
+    // Once down they stay down until the drain ends: a clock that is set back brings no session up.
+    let before = recorded(inputs.snapshot);
+    let down_already = before.external_sessions_disabled && before.since == Some(since);
+    let ebgp_disabled = at.is_some_and(|at| at <= inputs.now || down_already);
     let state = Maintenance { enabled: true, since: Some(since), ebgp_disabled };
     (state, at.filter(|_| !ebgp_disabled))
 }

@@ -63,9 +63,10 @@ fn explain(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             Some("run the agent as root, or give it CAP_NET_ADMIN in this network namespace")
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some("/proc/sys is mounted read-only here; under systemd set ProtectKernelTunables=no")
-        }
+        io::ErrorKind::ReadOnlyFilesystem => Some(
+            "/proc/sys is mounted read-only here; under systemd set ProtectKernelTunables=no, and for a \
+             container set it from outside, with conf/default for tunnels to come",
+        ),
         io::ErrorKind::AddrInUse => Some("another socket listens on this UDP port; choose another port"),
         io::ErrorKind::AlreadyExists => {
             Some("something of this name or address exists already; look with `ip -details address`")

@@ -29,9 +29,13 @@ fn read_at(interface: &str) -> BTreeMap<Sysctl, i64> {
     Sysctl::ALL.into_iter().filter_map(|key| Some((key, value(key)?))).collect()
 }
 
-/// Sets one, of an interface or of `all`.
+/// Sets one, of an interface or of `all`. One that has the value is not written: in a container `/proc/sys` is
+/// read-only, and what it holds was chosen by whoever started the container.
 pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) -> io::Result<()> {
     let path = path(interface.map_or("all", InterfaceName::as_str), key);
+    if fs::read_to_string(&path).is_ok_and(|have| have.trim() == value.to_string()) {
+        return Ok(());
+    }
     // Not `fs::write`, which would try to create what is not there.
     fs::OpenOptions::new().write(true).open(path)?.write_all(value.to_string().as_bytes())
 }

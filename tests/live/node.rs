@@ -1,7 +1,7 @@
 //! The node itself: its own addresses, its router id, what it originates, and the kernel's settings.
 
 use crate::lab::router::{PREFIX4, PREFIX6};
-use crate::lab::world::{World, interface, session};
+use crate::lab::world::{World, interface, session, uuid};
 use crate::lab::{contains, wait_until};
 
 /// What every tunnel's sysctls are to be, and what a cautious distribution sets by default.
@@ -111,6 +111,39 @@ fn a_sysctl_that_somebody_sets_back_is_repaired() {
     wait_until("rp_filter of all links is off", 40, || {
         contains(&world.router.inside.try_shell("cat /proc/sys/net/ipv4/conf/all/rp_filter")?, "0")
     });
+}
+
+#[test]
+fn where_proc_sys_is_read_only_a_tunnel_comes_up_if_all_is_set_and_else_the_error_says_what_to_do() {
+    let mut world = World::new(1);
+    let inside = |world: &World, line: &str| world.router.inside.shell(line);
+    let rp_filter = path("ipv4", "default", "rp_filter");
+    for (family, key, value) in WANTED {
+        world.router.inside.shell(&format!("echo {value} > {}", path(family, "default", key)));
+    }
+    world.router.inside.shell(&format!("echo 0 > {}", path("ipv4", "all", "rp_filter")));
+    // Where there is such a thing, the tunnel's own is what the agent sets.
+    let _ =
+        world.router.inside.try_shell(&format!("echo 1 > {}", path("ipv6", "default", "force_forwarding")));
+    if !forwards_by_interface(&world) {
+        world.router.inside.shell(&format!("echo 1 > {}", path("ipv6", "all", "forwarding")));
+    }
+    inside(&world, &format!("echo 1 > {rp_filter}"));
+    let read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys";
+    world.router.inside.shell(read_only);
+    world.router.start_agent();
+    world.wait_reported(&uuid(1), 2, "for a container set it from outside");
+    world.router.inside.shell("umount /proc/sys");
+    world.wait_established();
+
+    let link = interface(1);
+    inside(&world, &format!("echo 0 > {rp_filter} && {read_only} && ip link del {link}"));
+    wait_until("the tunnel is back and up", 30, || {
+        contains(&world.router.inside.try_shell(&format!("ip link show {link}"))?, ",UP")
+    });
+    world.wait_established();
+    wait_sysctls(&world, &link);
+    world.wait_reported(&uuid(1), 1, "");
 }
 
 #[test]

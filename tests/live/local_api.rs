@@ -1,5 +1,6 @@
 //! The local API: every endpoint, every error.
 
+use crate::lab::hands::{exception, override_of};
 use crate::lab::wait_until;
 use crate::lab::watch::ifindex;
 use crate::lab::world::{World, interface};
@@ -61,6 +62,21 @@ fn restart_makes_exactly_that_interface_again() {
     assert_ne!(ifindex(&world.router, &interface(1)), first);
     assert_eq!(ifindex(&world.router, &interface(2)), second);
     world.wait_established();
+}
+
+#[test]
+fn restart_of_a_paused_session_does_nothing_and_says_so() {
+    let world = World::converged(1);
+    let index = ifindex(&world.router, &interface(1));
+    world.write(&override_of(1), &exception(&interface(1), "reason: hands off\npaused: true"));
+    world.wait_phase(1, "Paused");
+    let (code, body) = world.router.api(&restart(&interface(1)), "/restart");
+    assert_eq!((code, body.contains("is paused")), (500, true), "{body}");
+    assert_eq!(ifindex(&world.router, &interface(1)), index);
+    world.remove(&override_of(1));
+    world.wait_phase(1, "Established");
+    assert_eq!(world.router.api(&restart(&interface(1)), "/restart").0, 200);
+    assert_ne!(ifindex(&world.router, &interface(1)), index);
 }
 
 #[test]

@@ -98,8 +98,11 @@ async fn round(
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
     let mut look = ctx.look(object, subject.endpoint, due).await?;
-    let waiting = ctx.restarts.take(subject.key);
-    if !waiting.is_empty() && !subject.hands_off {
+    let mut waiting = ctx.restarts.take(subject.key);
+    if subject.hands_off {
+        waiting.drain(..).for_each(|waiter| drop(waiter.send(Err(paused(subject)))));
+    }
+    if !waiting.is_empty() {
         take_down(ctx, subject, &look).await?;
         look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     }
@@ -113,6 +116,12 @@ async fn round(
         let _ = waiter.send(settled);
     }
     round
+}
+
+/// Why an object that is paused is not made anew.
+fn paused(subject: &Subject<'_>) -> String {
+    let (key, folder, name) = (subject.key, subject.kind.folder(), subject.name);
+    format!("{key} is paused, so nothing is written for it; end that in overrides/{folder}/{name}.yaml first")
 }
 
 /// Takes an object's link down so that it is made anew, and its BGP sessions with it.

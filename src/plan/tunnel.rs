@@ -136,6 +136,12 @@ impl WantedTunnel {
     /// The sysctls of every tunnel link: it forwards, takes asymmetric paths, and believes no router
     /// advertisement (DN42's network settings). Where the kernel can be told to forward IPv6 from one
     /// interface alone, it is, and `conf/all` stays as it is.
+    ///
+    /// `accept_local`, which the same settings have for anycast, is not among them. Without it IPv4 drops what
+    /// comes from an address that the router has itself, also in transit and with `rp_filter` off
+    /// (`fib_validate_source`; measured, Linux 6.18). That is the one thing which keeps a peer from sending in
+    /// the name of our own addresses, and whether there is anycast only the operator knows, who sets it for
+    /// all links at once: the kernel takes `conf/all` or the interface's own (`IN_DEV_ORCONF`).
     pub fn sysctls(kernel: &KernelView) -> BTreeMap<Sysctl, i64> {
         let mut sysctls = BTreeMap::from([
             (Sysctl::Ipv4Forwarding, 1),

@@ -164,8 +164,6 @@ pub(crate) struct FakeBird {
     pub(crate) fate: Arc<Fate>,
     /// Sessions whose text is refused.
     pub(crate) refuses: Mutex<BTreeSet<String>>,
-    /// The shared files are refused.
-    pub(crate) refuses_base: Mutex<bool>,
     pub(crate) sets: Mutex<usize>,
     /// It does not run.
     pub(crate) down: Mutex<bool>,
@@ -217,10 +215,6 @@ impl Bird for FakeBird {
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
         *self.sets.lock().unwrap() += 1;
         sleep(GATHER).await;
-        if *self.refuses_base.lock().unwrap() {
-            let what = Diagnostic { message: "syntax error".to_owned(), ..Diagnostic::default() };
-            return Err(BaseError::Refused { what });
-        }
         self.fate.step(|| self.tree.lock().unwrap().base = files).await;
         Ok(self.committed())
     }

@@ -149,6 +149,33 @@ fn a_maintenance_file_that_cannot_be_read_or_found_keeps_the_drain_and_says_wher
 }
 
 #[test]
+fn a_drain_that_bird_has_not_heard_of_yet_outlives_its_broken_file_and_so_does_its_end() {
+    let mut world = World::converged_without_polls(2);
+    wait_undrained(&world);
+    world.router.bird.kill();
+    assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
+    world.write("maintenance.yaml", &by_hand("enabled: perhaps"));
+    let said = |world: &World| contains(&world.router.api("", "/status").1, "maintenance.yaml:5:");
+    wait_until("/status says file, line and column", 30, || said(&world));
+    assert_eq!(maintenance(&world.router)["enabled"], true);
+    world.router.kill_agent();
+    world.router.start_agent();
+    wait_until("the next agent says so too", 30, || said(&world));
+    assert_eq!(maintenance(&world.router)["enabled"], true);
+    world.router.start_bird();
+    wait_drained(&world);
+
+    world.router.bird.kill();
+    world.write("maintenance.yaml", &by_hand("enabled: false"));
+    wait_maintenance(&world.router, false);
+    world.write("maintenance.yaml", &by_hand("enabled: perhaps"));
+    wait_until("/status says file, line and column again", 30, || said(&world));
+    assert_eq!(maintenance(&world.router)["enabled"], false);
+    world.router.start_bird();
+    wait_undrained(&world);
+}
+
+#[test]
 fn one_session_is_drained_by_an_override_and_no_other_notices() {
     let world = World::converged_without_polls(2);
     wait_undrained(&world);

@@ -5,8 +5,10 @@
 //! | `maker` | what a world is made from, put together |
 //! | `edits` | edits by hand → overrides, before every listing that is gone by |
 //! | `approval` | what a human let pass, while it lasts |
+//! | `drain` | whether the router is to be drained, written down first |
 
 mod approval;
+mod drain;
 mod edits;
 mod maker;
 
@@ -222,6 +224,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
+    drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
     parts.publish.send_replace(Arc::new(world));
     Ok(Listed::of(&snapshot))

@@ -172,7 +172,9 @@ async fn conclude(
     }
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, settled).await;
-    maintenance_in_force(ctx, world, settled).await;
+    if settled {
+        maintenance_in_force(ctx, world).await;
+    }
     match (failed, round.look.bird.is_running()) {
         (true, _) => Outcome::Failed,
         (false, true) => Outcome::Settled(LATER),
@@ -209,10 +211,9 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
     BTreeMap::new()
 }
 
-/// Whether the router is drained is in force too, and an auditor asks since when it was. A drain is on record as
-/// soon as it is wanted, whatever else fails: a document that breaks meanwhile must not end it. The end of one is
-/// when BIRD's files say so.
-async fn maintenance_in_force(ctx: &Context, world: &World, settled: bool) {
+/// Whether the router is drained is in force too, and an auditor asks since when it was. That it is wanted was
+/// written down before this world was made.
+async fn maintenance_in_force(ctx: &Context, world: &World) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
     let subject = Subject {
@@ -230,7 +231,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World, settled: bool) {
         let spec =
             Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
         record::in_force(ctx, &subject, InForce { spec, overridden: None }).await;
-    } else if settled {
+    } else {
         record::withdrawn(ctx, &subject).await;
     }
 }

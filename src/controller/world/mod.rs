@@ -37,8 +37,8 @@ pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
-pub use router::maintenance_in_force;
 pub(crate) use router::single;
+pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
 use texts::Parts;
 

@@ -106,15 +106,21 @@ struct Recorded {
 /// is there, by what was in force. A document that does not say since when was written by hand; the record
 /// says when it was first seen.
 pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
-    let before = recorded(snapshot);
+    let before = recorded_maintenance(snapshot);
     match &snapshot.maintenance {
         Some(Ok(stored)) => {
             let MaintenanceSpec { enabled, since } = stored.document.spec;
             MaintenanceSpec { enabled, since: since.or(before.since).filter(|_| enabled) }
         }
         None if snapshot.complete => MaintenanceSpec::default(),
-        Some(Err(_)) | None => MaintenanceSpec { enabled: before.enabled, since: before.since },
+        Some(Err(_)) | None => before,
     }
+}
+
+/// What the record says of a drain: that it is wanted, or in force.
+pub fn recorded_maintenance(snapshot: &Snapshot) -> MaintenanceSpec {
+    let Recorded { enabled, since, .. } = recorded(snapshot);
+    MaintenanceSpec { enabled, since }
 }
 
 fn recorded(snapshot: &Snapshot) -> Recorded {

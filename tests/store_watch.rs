@@ -163,23 +163,17 @@ async fn a_directory_that_is_not_there_is_polled_for() {
 
 const INSIDE: &str = "FEW_WATCHES_TEST_INSIDE";
 
-/// Runs the test again in a user namespace that has only a few watches, which is nobody else's limit.
-#[tokio::test]
-async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
+/// Runs a test again in a user namespace with this limit, which is nobody else's. `true`: this is the run
+/// inside.
+fn in_a_namespace_with(limit: &str, test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
-        let mut watched = Watched::new(LONG).await;
-        for path in ["mesh/x.yaml", "overrides/ibgp/x.yaml", "node.yaml"] {
-            watched.put(path, "a");
-            assert!(until_everything(&mut watched.hints).await, "{path}");
-            settle(&mut watched.hints).await;
-        }
-        return;
+        return true;
     }
-    let script = "echo 3 > /proc/sys/user/max_inotify_watches || exit 77; exec \"$@\"";
+    let script = format!("echo {limit} || exit 77; exec \"$@\"");
     let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+        .args(["--user", "--map-root-user", "sh", "-c", &script, "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "where_the_kernel_has_too_few_watches_a_change_is_found_by_looking", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
         .status();
     match status.map(|status| status.code()) {
@@ -187,7 +181,41 @@ async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
         Ok(Some(101)) => panic!("it failed inside the user namespace"),
         other => {
             assert!(std::env::var_os("CI").is_none(), "no user namespace to test in: {other:?}");
-            eprintln!("NOT TESTED: too few watches need a user namespace ({other:?})");
+            eprintln!("NOT TESTED: a limit of watches needs a user namespace ({other:?})");
         }
     }
+    false
+}
+
+#[tokio::test]
+async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
+    let limit = "3 > /proc/sys/user/max_inotify_watches";
+    if !in_a_namespace_with(limit, "where_the_kernel_has_too_few_watches_a_change_is_found_by_looking") {
+        return;
+    }
+    let mut watched = Watched::new(LONG).await;
+    for path in ["mesh/x.yaml", "overrides/ibgp/x.yaml", "node.yaml"] {
+        watched.put(path, "a");
+        assert!(until_everything(&mut watched.hints).await, "{path}");
+        settle(&mut watched.hints).await;
+    }
+}
+
+#[tokio::test]
+async fn watches_that_were_not_to_be_had_are_asked_for_until_they_are() {
+    let limit = "/proc/sys/user/max_inotify_instances";
+    let test = "watches_that_were_not_to_be_had_are_asked_for_until_they_are";
+    if !in_a_namespace_with(&format!("0 > {limit}"), test) {
+        return;
+    }
+    let mut watched = Watched::new(Duration::from_millis(200)).await;
+    // Each time that it is asked for in vain is no reason to list a thousand documents.
+    assert_eq!(settle(&mut watched.hints).await, BTreeSet::new());
+    watched.put("mesh/x.yaml", "a");
+    assert!(until_everything(&mut watched.hints).await);
+    fs::write(limit, "1").unwrap();
+    assert!(until_everything(&mut watched.hints).await, "something may have changed in between");
+    settle(&mut watched.hints).await;
+    watched.put("mesh/x.yaml", "b");
+    assert_eq!(settle(&mut watched.hints).await, [changed(Area::Documents, "x")].into());
 }

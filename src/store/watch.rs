@@ -24,6 +24,10 @@ const GATHER: Duration = Duration::from_millis(50);
 const MANY: usize = 256;
 /// How many paths wait between the kernel's events and us; more are everything.
 const QUEUE: usize = 4096;
+/// How often files are looked at where the kernel does not tell of changes.
+const SCAN: Duration = Duration::from_secs(1);
+/// A look at all files may take this part of the time until the next one.
+const SCAN_SHARE: u32 = 100;
 
 /// What may have changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +42,7 @@ pub enum Hint {
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
     /// How often to look whether the watched folders are still the same, and, where events are not to
-    /// be had, to hint at everything.
+    /// be had, whether they are by now.
     pub poll: Duration,
 }
 
@@ -48,10 +52,10 @@ impl Default for Watch {
     }
 }
 
-/// Watches a state directory until the receiver is dropped. Where the kernel has no watches left, or
-/// the directory is not there, its files' stamps are looked at every second, and everything is hinted
-/// at every 30 s. What the agent writes for itself
-/// (`status/`, `applied/`, `outbox/`, `.git/`) gives no hints.
+/// Watches a state directory until the receiver is dropped. Where the kernel has no watches left, its files'
+/// stamps are looked at every second, and watches are asked for again every 30 s; while a folder is not there,
+/// everything is hinted at as often. What the agent writes for itself (`status/`, `applied/`, `outbox/`,
+/// `.git/`) gives no hints.
 pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
     Watch::default().start(dir)
 }
@@ -75,7 +79,11 @@ impl Watch {
 
 /// What is said once when there are no events.
 const BLIND: &str = "the kernel does not tell of changes in the state directory, so it is looked at every \
-                     second instead; fs.inotify.max_user_watches and max_user_instances may be too low";
+                     second instead; fs.inotify.max_user_watches or max_user_instances is too low, or other \
+                     programs of this user have them all";
+
+/// What is said once when that has passed.
+const SEEING: &str = "the kernel tells of changes in the state directory again";
 
 /// The folders that are watched: documents, overrides and secrets.
 fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
@@ -97,18 +105,28 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.created().ok())
 }
 
-/// What the callback hands to the thread; `overflow` says that paths were lost.
-struct Watched {
-    dir: PathBuf,
-    watcher: Option<RecommendedWatcher>,
-    armed: BTreeMap<PathBuf, Identity>,
-    paths: Receiver<PathBuf>,
+/// What the kernel's events hand to the thread.
+#[derive(Clone)]
+struct Events {
+    paths: SyncSender<PathBuf>,
+    /// Paths were lost.
     overflow: Arc<AtomicBool>,
     writers: Writers,
+}
+
+/// The watched folders, and how they are watched.
+struct Watched {
+    dir: PathBuf,
+    /// None while the kernel has no instance left.
+    watcher: Option<RecommendedWatcher>,
+    armed: BTreeMap<PathBuf, Identity>,
+    events: Events,
+    paths: Receiver<PathBuf>,
     /// Folders are there that the kernel does not tell of.
     blind: bool,
     /// What stood in the folders at the last look, while that is so.
     scanned: u64,
+    next_scan: Instant,
 }
 
 impl Watched {
@@ -116,14 +134,9 @@ impl Watched {
         // Events name real paths.
         let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
-        let overflow = Arc::new(AtomicBool::new(false));
-        let (flag, noted) = (Arc::clone(&overflow), writers.clone());
-        let watcher = notify::recommended_watcher(move |event| forward(event, &sender, &flag, &noted));
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "{BLIND}");
-        }
-        let (armed, blind) = (BTreeMap::new(), watcher.is_err());
-        Self { dir, watcher: watcher.ok(), armed, paths, overflow, writers, blind, scanned: 0 }
+        let events = Events { paths: sender, overflow: Arc::default(), writers };
+        let (armed, next_scan) = (BTreeMap::new(), Instant::now());
+        Self { dir, watcher: None, armed, events, paths, blind: false, scanned: 0, next_scan }
     }
 
     fn run(mut self, poll: Duration, hints: &mpsc::Sender<Hint>) {
@@ -131,14 +144,11 @@ impl Watched {
         let mut next_look = Instant::now() + poll;
         while !hints.is_closed() {
             // Short enough to end soon after the receiver is gone.
-            let wait = next_look.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
+            let wait = next_look.saturating_duration_since(Instant::now()).min(SCAN);
             let mut found = match self.paths.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
-                Err(RecvTimeoutError::Timeout) => BTreeSet::new(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(wait);
-                    BTreeSet::new()
-                }
+                // This end holds a sender too.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => BTreeSet::new(),
             };
             if self.blind && self.scan() {
                 found.insert(Hint::Everything);
@@ -154,7 +164,7 @@ impl Watched {
             if (due || found.contains(&Hint::Everything)) && self.arm() {
                 found = [Hint::Everything].into();
             }
-            if self.overflow.swap(false, Ordering::Relaxed) || found.contains(&Hint::Everything) {
+            if self.events.overflow.swap(false, Ordering::Relaxed) || found.contains(&Hint::Everything) {
                 found = [Hint::Everything].into();
             }
             if found.into_iter().any(|hint| hints.blocking_send(hint).is_err()) {
@@ -199,79 +209,99 @@ impl Watched {
 
     /// Looks at the stamps of all files instead of waiting for events. `true`: one is another.
     fn scan(&mut self) -> bool {
+        let begin = Instant::now();
+        if begin < self.next_scan {
+            return false;
+        }
         let mut hasher = DefaultHasher::new();
         for folder in folders(&self.dir) {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let stamps = entries.map(|entry| (entry.path(), entry.metadata().ok()));
-            let mut stamps: Vec<_> = stamps.map(|(path, found)| (path, found.as_ref().map(stamp))).collect();
+            let stamps = entries.map(|entry| (entry.file_name(), entry.metadata().ok()));
+            let mut stamps: Vec<_> = stamps.map(|(file, found)| (file, found.as_ref().map(stamp))).collect();
             stamps.sort();
             stamps.hash(&mut hasher);
         }
+        self.next_scan = begin + SCAN.max(begin.elapsed() * SCAN_SHARE);
         let now = hasher.finish();
         std::mem::replace(&mut self.scanned, now) != now
     }
 
     fn disarm(&mut self) {
         // The end of a write may be missed while nobody listens.
-        self.writers.forget();
+        self.events.writers.forget();
         let Some(watcher) = &mut self.watcher else { return };
         for path in std::mem::take(&mut self.armed).into_keys() {
             let _ = watcher.unwatch(&path);
         }
     }
 
-    /// Watches all folders that are there. `true`: something is amiss or was replaced, so that events
-    /// may have been missed.
+    /// Watches all folders that are there, as far as the kernel can. `true`: one is not there, is another, or
+    /// is watched from now on, so that events may have been missed.
     fn arm(&mut self) -> bool {
-        let Some(watcher) = &mut self.watcher else { return true };
         let (mut amiss, mut refused) = (false, None);
+        if self.watcher.is_none() {
+            let events = self.events.clone();
+            match notify::recommended_watcher(move |event| forward(event, &events)) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(error) => refused = Some(error),
+            }
+        }
         for path in folders(&self.dir) {
             let now = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
-            if now.is_some() && now == self.armed.get(&path).copied() {
+            let before = self.armed.get(&path).copied();
+            if now.is_some() && now == before {
                 continue;
             }
-            amiss = true;
-            if self.armed.remove(&path).is_some() {
+            if let (Some(_), Some(watcher)) = (self.armed.remove(&path), &mut self.watcher) {
                 let _ = watcher.unwatch(&path);
             }
-            match (now, watcher.watch(&path, RecursiveMode::NonRecursive)) {
-                (Some(now), Ok(())) => drop(self.armed.insert(path, now)),
-                (Some(_), Err(error)) => refused = Some(error),
+            let watched = self.watcher.as_mut().map(|w| w.watch(&path, RecursiveMode::NonRecursive));
+            match (now, watched) {
+                (Some(now), Some(Ok(()))) => drop(self.armed.insert(path, now)),
+                // It is looked at instead, so nothing in it is missed.
+                (Some(_), Some(Err(error))) => {
+                    refused = Some(error);
+                    continue;
+                }
+                (Some(_), None) => continue,
                 (None, _) => {}
             }
+            amiss = true;
         }
-        if let Some(error) = refused.as_ref().filter(|_| !self.blind) {
-            tracing::warn!(%error, "{BLIND}");
+        self.tell(refused);
+        amiss
+    }
+
+    /// Says once that there are no events, and once that there are again.
+    fn tell(&mut self, refused: Option<notify::Error>) {
+        match &refused {
+            Some(error) if !self.blind => tracing::warn!(%error, "{BLIND}"),
+            None if self.blind => tracing::info!("{SEEING}"),
+            _ => {}
         }
         self.blind = refused.is_some();
-        amiss
     }
 }
 
 /// Runs in the watcher's own thread, so it never waits.
-fn forward(
-    event: notify::Result<Event>,
-    paths: &SyncSender<PathBuf>,
-    overflow: &AtomicBool,
-    writers: &Writers,
-) {
+fn forward(event: notify::Result<Event>, to: &Events) {
     let Ok(event) = event else {
-        writers.forget();
-        overflow.store(true, Ordering::Relaxed);
+        to.writers.forget();
+        to.overflow.store(true, Ordering::Relaxed);
         return;
     };
-    note_writers(&event, writers);
+    note_writers(&event, &to.writers);
     // Reading a file is an event too, and we read them all.
     if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
         return;
     }
     if event.need_rescan() {
-        writers.forget();
-        overflow.store(true, Ordering::Relaxed);
+        to.writers.forget();
+        to.overflow.store(true, Ordering::Relaxed);
     }
     for path in event.paths {
-        if paths.try_send(path).is_err() {
-            overflow.store(true, Ordering::Relaxed);
+        if to.paths.try_send(path).is_err() {
+            to.overflow.store(true, Ordering::Relaxed);
         }
     }
 }

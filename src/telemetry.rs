@@ -8,11 +8,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// The watch of files warns of each watch that went with its folder, in words that no operator can act on; the
+/// agent says itself what is wrong with the state directory.
+const QUIET: &str = "notify=error";
+
 /// Starts logging to standard error: text for people, JSON for programs. `RUST_LOG` wins over the level.
 pub fn start(log: &Log) {
     let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(&log.level))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+        .or_else(|_| EnvFilter::try_new(format!("{},{QUIET}", log.level)))
+        .unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}")));
     // Colour is for people: not for a file, a pipe or the journal.
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

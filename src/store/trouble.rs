@@ -42,6 +42,8 @@ impl Attempts {
     pub(super) fn write<T>(&self, done: &Result<T, StoreError>) {
         match done {
             Ok(_) => self.state().write = None,
+            // A folder went between its making and the write: the next listing says what is amiss.
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(error @ StoreError::Io { source, .. }) => {
                 let what = source.kind().to_string();
                 self.state().write = Some(Error { what, text: error.to_string() });

@@ -51,6 +51,7 @@ fn a_removed_state_directory_takes_nothing_with_it_and_all_goes_on_when_it_is_ba
     let log = world.log();
     let told = log.matches("the state directory cannot be read or written").count();
     assert!(told <= 2, "each thing is said once:\n{log}");
+    assert!(!log.contains("watch descriptor"), "the words of a library:\n{log}");
 }
 
 #[test]

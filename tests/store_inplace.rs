@@ -98,8 +98,85 @@ fn remarks_in_a_synced_document_are_no_edit_and_a_lost_uid_makes_it_the_operator
     state.put("mesh/a.yaml", format!("# looks good\n{synced}"));
     assert!(store.load().unwrap().edits.is_empty());
     state.put("mesh/a.yaml", synced.replace("  uid: uid-1\n", ""));
-    assert!(store.load().unwrap().edits.is_empty());
+    absorb_all(&store);
     assert!(matches!(store.write_document(&peer("a", 1410)), Err(StoreError::OperatorOwned { .. })));
+}
+
+/// Absorbs what there is to absorb, and returns the changes.
+fn absorb_all(store: &Store) -> Vec<Change> {
+    let edits = store.load().unwrap().edits;
+    let now = "2026-11-23T00:00:00Z".parse().unwrap();
+    edits.iter().for_each(|edit| drop(store.absorb(edit, now).unwrap()));
+    edits.into_iter().map(|edit| edit.change).collect()
+}
+
+#[test]
+fn a_document_that_an_operator_took_over_is_not_the_syncs_though_it_breaks_later() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let synced = state.text("mesh/a.yaml");
+    let own = synced.replace("  uid: uid-1\n", "");
+    state.put("mesh/a.yaml", &own);
+    assert_eq!(absorb_all(&store), [Change::TakenOver]);
+    assert_eq!((absorb_all(&store), state.text("mesh/a.yaml")), (Vec::new(), own));
+    state.put("mesh/a.yaml", "spec: {");
+    drop(store);
+    let store = Store::open(&state.root()).unwrap();
+    assert!(store.load().unwrap().broken.is_empty());
+    assert!(matches!(store.remove_document(Kind::MeshPeer, &name("a")), Err(StoreError::Document(_))));
+    assert_eq!(state.text("mesh/a.yaml"), "spec: {");
+    // Deleted, it is the sync's again, and so it is with its uid back.
+    fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
+    assert_eq!(absorb_all(&store), [Change::Deleted]);
+    assert_eq!(state.text("mesh/a.yaml"), synced);
+    assert_eq!(absorb_all(&store), [Change::GivenBack]);
+    assert_eq!((absorb_all(&store), state.text(".synced/mesh/a.yaml")), (Vec::new(), synced));
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_synced_document_is_set_aside_when_that_is_removed() {
+    let state = State::new();
+    let store = state.open();
+    let there = |path: &str| fs::symlink_metadata(state.root().join(path)).is_ok();
+    for (number, half) in
+        ["spec: {", "\0\0", "kind: MeshPeer\nmetadata: {name: b, uid: uid-1}\n"].iter().enumerate()
+    {
+        store.write_document(&peer("a", 1400)).unwrap();
+        state.put("mesh/a.yaml", half);
+        let broken = store.load().unwrap().broken;
+        assert_eq!(broken[&(Kind::MeshPeer, name("a"))].uid.as_str(), "uid-1");
+        assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
+        assert!(!there("mesh/a.yaml") && !there(".synced/mesh/a.yaml"));
+        let ending = if number == 0 { String::new() } else { format!(".{}", number + 1) };
+        assert_eq!(state.text(&format!("mesh/a.yaml.broken{ending}")), *half);
+    }
+    store.write_document(&peer("a", 1400)).unwrap();
+    fs::rename(state.root().join("mesh/a.yaml"), state.root().join("mesh/a.yml")).unwrap();
+    assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
+    assert!(!there("mesh/a.yml") && there("mesh/a.yml.broken"));
+    store.write_document(&peer("a", 1400)).unwrap();
+    fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
+    fs::create_dir(state.root().join("mesh/a.yaml")).unwrap();
+    assert_eq!(store.displace_document(&peer("a", 1410)).unwrap(), moenet_agent::store::Written::Changed);
+    assert!(state.text("mesh/a.yaml").contains("1410") && there("mesh/a.yaml.broken.4"));
+    assert!(store.load().unwrap().problems.is_empty());
+}
+
+#[test]
+fn a_broken_document_without_a_uid_is_somebodys_who_takes_it_over() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let half = state.text("mesh/a.yaml").replace("  uid: uid-1\n", "").replace("1400", "99999");
+    state.put("mesh/a.yaml", &half);
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.broken.is_empty() && snapshot.mesh[&name("a")].is_err());
+    assert!(matches!(
+        store.remove_document(Kind::MeshPeer, &name("a")),
+        Err(StoreError::OperatorOwned { .. })
+    ));
+    assert_eq!(state.text("mesh/a.yaml"), half);
 }
 
 #[test]

@@ -215,6 +215,10 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
                 document.metadata.name.clone(),
                 store.write_document(&document).map(|w| w == Written::Changed),
             ),
+            Change::Displace(document) => (
+                document.metadata.name.clone(),
+                store.displace_document(&document).map(|w| w == Written::Changed),
+            ),
             Change::Remove(name) => {
                 let did = store.remove_document(S::KIND, &name);
                 (name, did)

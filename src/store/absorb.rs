@@ -8,6 +8,7 @@ use crate::document::{
 };
 
 use super::inplace::{Change, Edit, edited_in_place};
+use super::synced::without_mark;
 use super::{Area, Place, Store, StoreError, read};
 
 /// What became of an edit by hand.
@@ -17,6 +18,10 @@ pub enum Absorbed {
     Overridden(Box<OverrideSpec>),
     /// The document is as the sync left it; there was nothing to keep.
     Restored,
+    /// The document is the operator's own from now on.
+    TakenOver,
+    /// The document is the sync's again.
+    GivenBack,
 }
 
 impl Store {
@@ -28,6 +33,11 @@ impl Store {
     pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
         let _one_at_a_time = self.caches();
         drop(self.writable()?);
+        match edit.change {
+            Change::TakenOver => return self.mark_copy(&edit.place, true).map(|()| Absorbed::TakenOver),
+            Change::GivenBack => return self.mark_copy(&edit.place, false).map(|()| Absorbed::GivenBack),
+            Change::Deleted | Change::Edited { .. } => {}
+        }
         let mut absorbed = Absorbed::Restored;
         if let Change::Edited { last, now: edited, .. } = &edit.change {
             let place = edit.place.within(Area::Overrides);
@@ -55,11 +65,11 @@ impl Store {
         let Some(synced) = read::text(&self.synced_path(&edit.place))? else { return Ok(()) };
         match (&edit.change, read::text(&path)?) {
             // An editor that renames the old file away is about to write a new one, and goes first.
-            (Change::Deleted, None) => return self.create(&path, &synced.text),
+            (Change::Deleted, None) => return self.create(&path, without_mark(&synced.text)),
             (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
             _ => return Ok(()),
         }
-        self.put(&path, &synced.text)
+        self.put(&path, without_mark(&synced.text))
     }
 }
 

@@ -3,6 +3,8 @@
 //! The copy stands in `.synced/`, not in the history: an edit is found offline, across a restart, and
 //! when the repository is broken.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::document::{Document, DocumentError, OverrideSpec, Spec};
@@ -10,6 +12,7 @@ use crate::effective::difference;
 
 use super::Place;
 use super::cache::Stored;
+use super::synced::is_taken_over;
 
 /// Why an override is there that nobody wrote as one.
 pub const EDITED_IN_PLACE: &str = "edited in place";
@@ -28,6 +31,10 @@ pub struct Edit {
 pub enum Change {
     /// The file is gone. It is put back; nothing is torn down.
     Deleted,
+    /// The `uid` is gone: the document is the operator's own from now on.
+    TakenOver,
+    /// The `uid` is back: the document is the sync's again.
+    GivenBack,
     /// The content is another.
     Edited {
         /// The specification as the sync left it.
@@ -44,25 +51,30 @@ impl Change {
     pub fn owner(&self) -> Option<u32> {
         match self {
             Self::Edited { owner, .. } => Some(*owner),
-            Self::Deleted => None,
+            Self::Deleted | Self::TakenOver | Self::GivenBack => None,
         }
     }
 }
 
 /// Compares a document with what the sync last wrote. `None`: nothing to do; so too for a document
-/// that is invalid (nobody knows yet what is meant) or lost its uid (it is the operator's own now).
+/// that is invalid: nobody knows yet what is meant.
 pub(super) fn edit<S: Spec>(
     place: Place,
-    synced: &Document<S>,
-    now: Option<&Result<std::sync::Arc<Stored<Document<S>>>, DocumentError>>,
+    copy: &Stored<Document<S>>,
+    now: Option<&Result<Arc<Stored<Document<S>>>, DocumentError>>,
 ) -> Option<Edit> {
+    let taken_over = is_taken_over(&copy.text);
     let stored = match now {
         None => return Some(Edit { place, change: Change::Deleted }),
         Some(Err(_)) => return None,
         Some(Ok(stored)) => stored,
     };
-    if stored.document.metadata.uid.is_none() || stored.document == *synced {
-        return None;
+    if stored.document.metadata.uid.is_none() {
+        return (!taken_over).then_some(Edit { place, change: Change::TakenOver });
+    }
+    let synced = &copy.document;
+    if stored.document == *synced {
+        return taken_over.then_some(Edit { place, change: Change::GivenBack });
     }
     let last = serde_json::to_value(&synced.spec).ok()?;
     let spec = serde_json::to_value(&stored.document.spec).ok()?;

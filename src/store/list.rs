@@ -6,16 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::document::{
     self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
     NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{ObjectName, Uid};
 
+use super::aside::is_own;
 use super::cache::{Cache, Parsed, Slot, Stored};
 use super::inplace::{Edit, edit};
 use super::patience::Patience;
 use super::place::folder;
+use super::synced::is_taken_over;
 use super::{AppliedDocument, Area, Place, read};
 
 /// The folder with what the sync last wrote, to tell an edit by hand from it.
@@ -42,6 +46,8 @@ pub struct Snapshot {
     pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
     /// Synced documents that were edited or deleted by hand; see [`super::Store::absorb`].
     pub edits: Vec<Edit>,
+    /// The sync's documents that are none any more, as it last wrote them; in their maps as errors too.
+    pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
     /// All that is wrong, with its file; what is in a map as an error is here too.
     pub problems: Vec<DocumentError>,
     /// Whether absence proves anything. While `false`, a document or override that is not listed may
@@ -52,6 +58,22 @@ pub struct Snapshot {
     pub settled: bool,
     /// Whether an override that is not listed is none.
     pub overrides_complete: bool,
+}
+
+/// What the sync last wrote where something stands by now that is no document.
+#[derive(Debug, Clone)]
+pub struct BrokenDocument {
+    /// The identity of the object.
+    pub uid: Uid,
+    /// Its specification.
+    pub spec: Value,
+}
+
+impl BrokenDocument {
+    fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
+        let spec = serde_json::to_value(&synced.spec).ok()?;
+        Some(Self { uid: synced.metadata.uid.clone()?, spec })
+    }
 }
 
 impl Snapshot {
@@ -103,8 +125,10 @@ impl Caches {
 
     /// Lists everything.
     pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool, patience: &Patience) -> Snapshot {
-        let (problems, edits, complete, settled) = (Vec::new(), Vec::new(), true, true);
-        let mut listing = Listing { dir, missing_is_empty, patience, problems, edits, complete, settled };
+        let (problems, edits, broken) = Default::default();
+        let (complete, settled) = (true, true);
+        let mut listing =
+            Listing { dir, missing_is_empty, patience, problems, edits, broken, complete, settled };
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();
@@ -121,8 +145,9 @@ impl Caches {
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
         snapshot.applied = applied.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))).collect();
-        (snapshot.problems, snapshot.edits, snapshot.complete, snapshot.settled) =
-            (listing.problems, listing.edits, listing.complete, listing.settled);
+        (snapshot.problems, snapshot.edits, snapshot.broken) =
+            (listing.problems, listing.edits, listing.broken);
+        (snapshot.complete, snapshot.settled) = (listing.complete, listing.settled);
         snapshot
     }
 }
@@ -140,6 +165,7 @@ struct Listing<'a> {
     patience: &'a Patience,
     problems: Vec<DocumentError>,
     edits: Vec<Edit>,
+    broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
     complete: bool,
     settled: bool,
 }
@@ -169,9 +195,22 @@ impl Listing<'_> {
             if now.is_none() && !folder_complete {
                 continue;
             }
-            self.edits.extend(edit(Place::document(S::KIND, &name), &synced.document, now));
+            if let Some(Err(error)) = now
+                && !is_taken_over(&synced.text)
+                && !self.is_meant_as_own(error)
+                && let Some(document) = BrokenDocument::of(&synced.document)
+            {
+                self.broken.insert((S::KIND, name.clone()), document);
+            }
+            self.edits.extend(edit(Place::document(S::KIND, &name), &synced, now));
         }
         found
+    }
+
+    /// Whether a file that is no valid document has a valid head, and no uid in it.
+    fn is_meant_as_own(&self, error: &DocumentError) -> bool {
+        let text = error.file.as_ref().and_then(|file| read::text(file).ok().flatten());
+        text.is_some_and(|text| is_own(&text.text))
     }
 
     /// What stands in `overrides/` and overrides nothing: an operator who mistook the place is told.
@@ -319,7 +358,7 @@ impl Listing<'_> {
         }
     }
 
-    /// A document whose file ends in `.yml` is there and not valid; it is not absent.
+    /// A document whose file ends in `.yml`, `.json` or `.YAML` is there and not valid; it is not absent.
     fn misnamed<D>(&mut self, area: Area, kind: Kind, found: &mut Found<D>) {
         let path = self.dir.join(folder(area, kind));
         let single = Place::single(area, kind).name;
@@ -331,7 +370,7 @@ impl Listing<'_> {
             if kind.is_single() && name != single {
                 continue;
             }
-            let error = read::error(&file, "documents end in .yaml, not .yml; rename it");
+            let error = read::error(&file, "documents end in .yaml; rename it");
             self.problems.push(error.clone());
             found.entry(name).or_insert(Err(error));
         }
@@ -378,11 +417,16 @@ pub(super) fn is_document(file: &Path) -> bool {
     !hidden && file.extension() == Some(OsStr::new("yaml"))
 }
 
+/// Whether somebody means a document by this ending.
+pub(super) fn looks_like_a_document(end: &OsStr) -> bool {
+    ["yaml", "yml", "json"].iter().any(|known| end.eq_ignore_ascii_case(known))
+}
+
 fn misnamed(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let files = entries.flatten().map(|entry| entry.path());
     let wrong = |file: &PathBuf| {
-        file.extension() == Some(OsStr::new("yml"))
+        file.extension().is_some_and(|end| end != "yaml" && looks_like_a_document(end))
             && file.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
     };
     let mut files: Vec<PathBuf> = files.filter(wrong).collect();

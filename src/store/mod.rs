@@ -13,6 +13,7 @@
 //! | `settled`, `patience` | when a change counts: not while somebody still writes |
 //! | `write`, `atomic` | writing documents, overrides, statuses and what is in force |
 //! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
+//! | `aside` | what stands in a synced document's place and is none, when that document goes |
 //! | `applied` | the documents of what is in force |
 //! | `identity` | the lock, and whether this is the directory that was opened |
 //! | `trouble` | whether the disk can be read and written, said once |
@@ -21,6 +22,7 @@
 
 mod absorb;
 mod applied;
+mod aside;
 mod atomic;
 mod cache;
 mod error;
@@ -51,7 +53,7 @@ pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
-pub use list::Snapshot;
+pub use list::{BrokenDocument, Snapshot};
 pub use place::{Area, Place};
 pub use read::TextHash;
 pub use watch::{Hint, Watch, watch};

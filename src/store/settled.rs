@@ -39,6 +39,9 @@ impl Store {
     /// `None`: it cannot be kept, and stays.
     fn settle_edit(&self, snapshot: &mut Snapshot, edit: &Edit, now: Timestamp) -> Option<()> {
         let place = &edit.place;
+        if matches!(edit.change, Change::TakenOver | Change::GivenBack) {
+            return Some(());
+        }
         if let Change::Edited { last, now: edited, .. } = &edit.change {
             let key = (place.kind, place.name.clone());
             let existing = match snapshot.overrides.get(&key) {

@@ -8,7 +8,30 @@ use crate::document::{Document, Spec};
 use super::list::SYNCED;
 use super::{Place, Store, StoreError, atomic, layout, read};
 
+/// The first line of a copy whose document an operator has made their own. Where that breaks, nobody could
+/// tell from it that it is not the sync's, which the Control Plane may have removed.
+const TAKEN_OVER: &str = "# The document of this copy is an operator's own now.\n";
+
+/// Whether this copy says that its document is the operator's own.
+pub(super) fn is_taken_over(copy: &str) -> bool {
+    copy.starts_with(TAKEN_OVER)
+}
+
+/// The document as the sync wrote it.
+pub(super) fn without_mark(copy: &str) -> &str {
+    copy.strip_prefix(TAKEN_OVER).unwrap_or(copy)
+}
+
 impl Store {
+    /// Notes in the copy of a document whose it is.
+    pub(super) fn mark_copy(&self, place: &Place, taken_over: bool) -> Result<(), StoreError> {
+        let path = self.synced_path(place);
+        let Some(copy) = read::text(&path)? else { return Ok(()) };
+        let text = without_mark(&copy.text);
+        let mark = if taken_over { TAKEN_OVER } else { "" };
+        self.put(&path, &format!("{mark}{text}"))
+    }
+
     /// A document that is as the sync wants it, and of which the copy is missing or old.
     pub(super) fn keep_synced<S: Spec>(
         &self,

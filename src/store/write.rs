@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use crate::document::{
-    Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
-};
+use crate::document::{Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml};
 use crate::model::ObjectName;
 
+use super::aside::has_uid;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
 /// What writing did.
@@ -48,7 +47,21 @@ impl Store {
         Ok(Written::Changed)
     }
 
-    /// Removes a document of the sync. `false`: it was not there.
+    /// Writes a document of the sync in the place of something that is no document, which is set aside.
+    ///
+    /// # Errors
+    /// As [`Store::write_document`], and when what is there cannot be set aside.
+    pub fn displace_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
+        let place = Place::document(S::KIND, &document.metadata.name);
+        let one_at_a_time = self.caches();
+        drop(self.writable()?);
+        self.set_aside(&place)?;
+        drop(one_at_a_time);
+        self.write_document(document)
+    }
+
+    /// Removes a document of the sync. What stands in its place and is no document may be what somebody is
+    /// working on: it is set aside. `false`: nothing was there.
     ///
     /// # Errors
     /// When it is an operator's own, or cannot be removed.
@@ -58,13 +71,12 @@ impl Store {
         let _one_at_a_time = self.caches();
         drop(self.writable()?);
         let synced = self.synced_path(&place);
-        match read::text(&path) {
-            Ok(Some(current)) if !has_uid(&current.text)? => return Err(StoreError::OperatorOwned { path }),
-            // It is broken, and it was the sync's: the Control Plane wants it gone, whatever it says.
-            Err(error) if !synced.exists() => return Err(error.into()),
+        let aside = self.set_aside(&place)?;
+        match read::text(&path)? {
+            Some(current) if !has_uid(&current.text)? => return Err(StoreError::OperatorOwned { path }),
             _ => {}
         }
-        let removed = self.remove_file(&path)?;
+        let removed = self.remove_file(&path)? || aside;
         let forgotten = self.remove_file(&synced)?;
         self.count(u64::from(removed) + u64::from(forgotten));
         Ok(removed)
@@ -264,17 +276,4 @@ fn override_schema_name(target: Kind) -> String {
         Some(_) => format!("{target}Override"),
         None => Kind::Override.to_string(),
     }
-}
-
-/// Whether a document is the sync's.
-fn has_uid(text: &str) -> Result<bool, DocumentError> {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        metadata: Identity,
-    }
-    #[derive(serde::Deserialize)]
-    struct Identity {
-        uid: Option<String>,
-    }
-    parse_value::<Head>(text).map(|head| head.metadata.uid.is_some())
 }

@@ -255,3 +255,36 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
     world.has_link(1).unwrap();
     assert_eq!(world.ages(), untouched.ages);
 }
+
+#[test]
+fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_drops() {
+    let world = World::converged(3);
+    world.wait_polls("sessions", 2);
+    let other = crate::lab::hands::Age::of(&world.neighbours[2]);
+    let half = "spec: {asn: 4242421001, tunnel: {mtu: 1400}  # to be continued";
+    for number in [1, 2] {
+        world.write(&document_of(number), half);
+        world.wait_refused(number, &[&document_of(number), "changes by the Control Plane wait"]);
+    }
+    let mut sessions = world.sessions();
+    sessions[0]["mtu"] = 1400.into();
+    world.control_plane.sessions(&sessions);
+    world.wait_polls("sessions", 2);
+    world.wait_mtu(1, 1420);
+    assert_eq!(world.read(&document_of(1)), half);
+
+    // One is to be removed, the other is not listed any more.
+    sessions[0]["status"] = 5.into();
+    world.control_plane.sessions(&[sessions[0].clone(), sessions[2].clone()]);
+    for number in [1, 2] {
+        wait_until("the session is gone", 30, || world.has_no_link(number));
+        wait_until("its document is gone", 30, || {
+            if world.state(&document_of(number)).exists() { Err("it is there".into()) } else { Ok(()) }
+        });
+        assert_eq!(world.read(&format!("{}.broken", document_of(number))), half, "nothing is lost");
+    }
+    world.wait_reported(&crate::lab::world::uuid(1), 0, "");
+    world.wait_log("is set aside");
+    assert_eq!(crate::lab::hands::Age::of(&world.neighbours[2]), other);
+    assert!(!world.git("log -p").contains("to be continued"));
+}

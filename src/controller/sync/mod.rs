@@ -12,14 +12,23 @@ pub use sessions::{PortBases, SessionChange, plan_sessions};
 
 use crate::document::{Document, Spec};
 use crate::model::ObjectName;
+use crate::store::{BrokenDocument, Snapshot};
 
 /// What to do with one document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change<S> {
     /// Write it; it is new or different.
     Write(Box<Document<S>>),
+    /// Write it in the place of something that is no document: the Control Plane wants the object down.
+    Displace(Box<Document<S>>),
     /// Remove it; the Control Plane does not list it any more.
     Remove(ObjectName),
+}
+
+/// The sync's documents of a kind in whose place stands what is none.
+fn broken<S: Spec>(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectName, &BrokenDocument)> {
+    let of_kind = snapshot.broken.iter().filter(|((kind, _), _)| *kind == S::KIND);
+    of_kind.map(|((_, name), document)| (name, document))
 }
 
 /// The document with its generation: the next one when the specification changed, and none at all when

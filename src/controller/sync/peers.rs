@@ -29,7 +29,8 @@ pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change
 
 /// The document of a kind that a router has one of, when it is new or different.
 pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>) -> Option<Document<S>> {
-    let existing = existing.and_then(|slot| slot.as_ref().ok()).map(|stored| &stored.document);
+    // What is no document is left alone, and its status says why.
+    let existing = existing.map(|slot| slot.as_ref().map(|stored| &stored.document)).transpose().ok()?;
     if existing.is_some_and(|document| document.metadata.uid.is_none()) {
         return None;
     }
@@ -72,12 +73,52 @@ fn plan<S: Spec>(
     if complete {
         let gone = documents
             .iter()
-            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&node_id(&d.spec))));
-        changes.extend(gone.map(|(name, _)| Change::Remove(name.clone())));
+            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&node_id(&d.spec))))
+            .map(|(name, _)| name);
+        let broken = super::broken::<S>(snapshot);
+        let gone_though_broken = broken.filter(|(_, document)| {
+            let spec = serde_json::from_value::<S>(document.spec.clone());
+            spec.is_ok_and(|spec| !listed.contains(&node_id(&spec)))
+        });
+        let gone = gone.chain(gone_though_broken.map(|(name, _)| name));
+        changes.extend(gone.map(|name| Change::Remove(name.clone())));
     }
     changes
 }
 
 fn synced<S: Spec>(slot: &Slot<S>) -> Option<&Document<S>> {
     slot.as_ref().ok().map(|stored| &stored.document).filter(|document| document.metadata.uid.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::document::{NodeSpec, parse};
+    use crate::model::ObjectName;
+    use crate::store::Store;
+
+    #[test]
+    fn a_mesh_peer_that_somebody_broke_goes_with_a_complete_list_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let spec = json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+        let document = Document::new(ObjectName::sanitised("hk1"), Some(derived("mesh", 2)), 1, spec);
+        store.write_document(&document).unwrap();
+        std::fs::write(dir.path().join("mesh/hk1.yaml"), "").unwrap();
+        let snapshot = store.load().unwrap();
+        let plan =
+            |complete| plan_mesh(&Listing { items: Vec::new(), rejected: Vec::new(), complete }, &snapshot);
+        assert_eq!((plan(true), plan(false)), (vec![Change::Remove(ObjectName::sanitised("hk1"))], vec![]));
+    }
+
+    #[test]
+    fn a_node_that_is_no_document_is_left_alone() {
+        let spec: NodeSpec = serde_json::from_value(json!({"id": 1, "asn": 1})).unwrap();
+        assert!(plan_single(spec.clone(), None).is_some());
+        let broken: Slot<NodeSpec> = Err(parse::<NodeSpec>("spec: {").unwrap_err());
+        assert!(plan_single(spec, Some(&broken)).is_none());
+    }
 }

@@ -57,8 +57,11 @@ fn change(
 ) -> Option<SessionChange> {
     let slot = snapshot.sessions.get(&name);
     let existing = synced(slot);
-    if slot.is_some() && existing.is_none() {
-        // A file that is no document, or the operator's own: it is left alone, and its status says why.
+    let broken = snapshot.broken.get(&(Kind::BgpSession, name.clone()));
+    let down = item.status.admin_state() != AdminState::Enabled;
+    if slot.is_some() && existing.is_none() && !(down && broken.is_some()) {
+        // A file that is no document, or the operator's own: it is left alone, and its status says why. To
+        // take the session down is the Control Plane's word all the same.
         return None;
     }
     let applied = snapshot.applied.get(&(Kind::BgpSession, name.clone())).map(|stored| &stored.document);
@@ -66,7 +69,8 @@ fn change(
         .spec
         .clone()
         .or_else(|| existing.map(|document| document.spec.clone()))
-        .or_else(|| spec_in_force(applied))?;
+        .or_else(|| spec_in_force(applied))
+        .or_else(|| serde_json::from_value(broken?.spec.clone()).ok())?;
     spec.admin_state = item.status.admin_state();
     let secrets = match item.spec {
         Some(_) => secrets(item, &name, &mut spec, existing),
@@ -79,7 +83,8 @@ fn change(
     }
     let in_force = applied.map_or(0, |applied| applied.metadata.generation);
     let document = updated(name.clone(), item.uid.clone(), spec, existing, in_force);
-    let document = document.map(|document| Change::Write(Box::new(document)));
+    let write = if broken.is_some() { Change::Displace } else { Change::Write };
+    let document = document.map(|document| write(Box::new(document)));
     Some(SessionChange { name, document, secrets })
 }
 
@@ -137,12 +142,16 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
             .and_then(|document| document.metadata.uid.as_ref())
             .is_some_and(|uid| !listed.contains(uid))
     });
-    gone.map(|(name, _)| SessionChange {
-        name: name.clone(),
-        document: Some(Change::Remove(name.clone())),
-        secrets: Vec::new(),
-    })
-    .collect()
+    let broken = super::broken::<BgpSessionSpec>(snapshot);
+    let broken = broken.filter(|(_, document)| !listed.contains(&document.uid)).map(|(name, _)| name);
+    gone.map(|(name, _)| name)
+        .chain(broken)
+        .map(|name| SessionChange {
+            name: name.clone(),
+            document: Some(Change::Remove(name.clone())),
+            secrets: Vec::new(),
+        })
+        .collect()
 }
 
 /// Which names are taken, and by whom.
@@ -160,8 +169,10 @@ impl Names {
             .sessions
             .iter()
             .filter_map(|(name, slot)| Some((synced(Some(slot))?.metadata.uid.clone()?, name.clone())));
+        let broken = super::broken::<BgpSessionSpec>(snapshot);
+        let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
         // A document counts for more than what is in force.
-        let by_uid: BTreeMap<_, _> = in_force.chain(documents).collect();
+        let by_uid: BTreeMap<_, _> = in_force.chain(documents).chain(broken).collect();
         let taken = snapshot.sessions.keys().chain(by_uid.values()).cloned().collect();
         Self { by_uid, taken }
     }
@@ -265,6 +276,51 @@ mod tests {
             other => panic!("{other:?}"),
         };
         changes.into_iter().map(port).collect()
+    }
+
+    /// What a listing does about a document of the sync that somebody broke; no status: it is not listed.
+    fn about_a_broken_one(status: Option<WireStatus>, complete: bool) -> Option<Change<BgpSessionSpec>> {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let spec = |mtu: u16| {
+            serde_json::from_value::<BgpSessionSpec>(json!({
+                "asn": 4_242_421_080_u32, "tunnel": {"type": "wireguard", "interface": "wg_1", "mtu": mtu},
+                "address": {"peerLinkLocal": "fe80::1"}
+            }))
+            .unwrap()
+        };
+        let uid: Uid = "uid-1".parse().unwrap();
+        let name = ObjectName::sanitised("wg_1");
+        store.write_document(&Document::new(name, Some(uid.clone()), 1, spec(1420))).unwrap();
+        std::fs::write(dir.path().join("sessions/wg_1.yaml"), "spec: {").unwrap();
+        let item = |status| SessionItem {
+            uid: uid.clone(),
+            status,
+            name_hint: None,
+            spec: (status != WireStatus::QueuedForDelete).then(|| spec(1400)),
+            preshared_key: None,
+            password: None,
+        };
+        let items = status.into_iter().map(item).collect();
+        let listing = Listing { items, rejected: Vec::new(), complete };
+        let bases = PortBases { sessions: 24_000, mesh: 23_455 };
+        let changes = plan_sessions(&listing, &store.load().unwrap(), bases, |_| false);
+        assert!(changes.len() <= 1, "{changes:?}");
+        changes.into_iter().next().and_then(|change| change.document)
+    }
+
+    #[test]
+    fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_takes_down() {
+        let state = |status| match about_a_broken_one(Some(status), true) {
+            Some(Change::Displace(document)) => Some(document.spec.admin_state),
+            None => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(state(WireStatus::Active), None, "what it is to be instead waits");
+        assert_eq!(state(WireStatus::Disabled), Some(AdminState::Disabled));
+        assert_eq!(state(WireStatus::QueuedForDelete), Some(AdminState::Absent));
+        assert!(matches!(about_a_broken_one(None, true), Some(Change::Remove(_))));
+        assert!(about_a_broken_one(None, false).is_none());
     }
 
     #[test]

@@ -64,12 +64,18 @@ impl Source {
     }
 }
 
+/// What happens while something that is no document stands in the place of one of the sync's.
+const WAITS: &str = ". Until that is mended, what was in force stays, and changes by the Control Plane wait, but \
+                     for its word to take the object down; deleted, the Control Plane's document comes back";
+
 /// What the layers of an object are looked at with.
 pub(crate) struct Beside<'a> {
     /// The operator's exception.
     pub(crate) exception: Option<&'a Slot<OverrideSpec>>,
     /// Whether an exception that is not listed is none.
     pub(crate) exceptions_complete: bool,
+    /// Whether something that is no document stands in the place of one of the sync's.
+    pub(crate) broken: bool,
     /// What is in force.
     pub(crate) applied: Option<&'a AppliedDocument>,
     /// Now.
@@ -102,6 +108,7 @@ pub(crate) fn layered<S: Spec>(
     }
     match document {
         None => {}
+        Some(Err(error)) if beside.broken => layers.fall_back(format!("{error}{WAITS}"), applied),
         Some(Err(error)) => layers.fall_back(error.to_string(), applied),
         Some(Ok(stored)) => {
             // An operator who takes a session over leaves out its uid; the mark that its tunnel carries stays.

@@ -234,6 +234,7 @@ fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> 
     Beside {
         exception: snapshot.overrides.get(&key),
         exceptions_complete: snapshot.overrides_complete,
+        broken: snapshot.broken.contains_key(&key),
         applied: snapshot.applied.get(&key).map(|stored| &stored.document),
         now: inputs.now,
     }

@@ -1,0 +1,106 @@
+//! What stands in the place of a synced document and is none: somebody's half-done edit, or what a full disk
+//! left. When the Control Plane takes the object away, it goes aside and not away.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use crate::document::{
+    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec, Spec,
+    parse, parse_value,
+};
+
+use super::synced::is_taken_over;
+use super::{Place, Store, StoreError, atomic, read};
+
+/// What is appended to the name of a file that is set aside; nothing takes that for a document.
+const ASIDE: &str = "broken";
+
+impl Store {
+    /// Sets aside what stands in the place of a synced document and is none. `false`: there is nothing like
+    /// that, or nobody can tell that it was the sync's.
+    pub(super) fn set_aside(&self, place: &Place) -> Result<bool, StoreError> {
+        let copy = read::text(&self.synced_path(place)).ok().flatten();
+        if copy.is_none_or(|copy| is_taken_over(&copy.text)) {
+            return Ok(false);
+        }
+        let path = self.path(place);
+        let mut moved = false;
+        for path in ["yaml", "yml", "YAML", "YML", "json"].map(|end| path.with_extension(end)) {
+            if fs::symlink_metadata(&path).is_err() {
+                continue;
+            }
+            let text = read::text(&path).ok().flatten().map(|read| read.text).unwrap_or_default();
+            let named_as_one = path.extension().is_some_and(|end| end == "yaml");
+            if named_as_one && is_document(place, &text) || is_own(&text) {
+                break;
+            }
+            self.move_aside(&path)?;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let aside = free_name(path);
+        self.patience.wrote(path, None);
+        fs::rename(path, &aside).map_err(StoreError::io("set aside", path))?;
+        self.count(1);
+        if let Some(folder) = path.parent() {
+            atomic::sync_directory(folder).map_err(StoreError::io("sync", folder))?;
+        }
+        warn!(
+            file = %path.display(), aside = %aside.display(),
+            "the Control Plane takes this document away; what stood in its place was none and is set aside"
+        );
+        Ok(())
+    }
+}
+
+/// A name beside this one that nothing has.
+fn free_name(path: &Path) -> PathBuf {
+    let named = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".");
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let numbered = (2..).map(|number| named(&format!("{ASIDE}.{number}")));
+    let mut names = std::iter::once(named(ASIDE)).chain(numbered);
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| named(ASIDE))
+}
+
+/// Whether a text is the document of this place.
+fn is_document(place: &Place, text: &str) -> bool {
+    fn is<S: Spec>(place: &Place, text: &str) -> bool {
+        parse::<S>(text).is_ok_and(|found| place.kind.is_single() || found.metadata.name == place.name)
+    }
+    match place.kind {
+        Kind::BgpSession => is::<BgpSessionSpec>(place, text),
+        Kind::MeshPeer => is::<MeshPeerSpec>(place, text),
+        Kind::IbgpPeer => is::<IbgpPeerSpec>(place, text),
+        Kind::Node => is::<NodeSpec>(place, text),
+        Kind::RoutingPolicy => is::<RoutingPolicySpec>(place, text),
+        // The sync writes neither.
+        Kind::Maintenance | Kind::Override => true,
+    }
+}
+
+/// Whether a text, valid or not, is meant as a document of the operator's own.
+pub(super) fn is_own(text: &str) -> bool {
+    has_uid(text).is_ok_and(|has_uid| !has_uid)
+}
+
+/// Whether a document is the sync's.
+pub(super) fn has_uid(text: &str) -> Result<bool, DocumentError> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        metadata: Identity,
+    }
+    #[derive(serde::Deserialize)]
+    struct Identity {
+        uid: Option<String>,
+    }
+    parse_value::<Head>(text).map(|head| head.metadata.uid.is_some())
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::document::{
     BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, parse, parse_value,
+    RoutingPolicySpec, Spec, parse, parse_value, unknown_field,
 };
 use crate::model::ObjectName;
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
@@ -73,7 +73,9 @@ pub(super) fn is_document(place: &Place, text: &[u8]) -> bool {
     match (place.area, place.kind) {
         (Area::Status, _) | (Area::Documents, Kind::Override) => false,
         (Area::Applied, _) => parse_value::<AppliedDocument>(text).is_ok(),
-        (Area::Overrides, _) => is::<OverrideSpec>(text),
+        // What `set` holds is judged with the document that it changes, which may come later.
+        (Area::Overrides, kind) => parse::<OverrideSpec>(text)
+            .is_ok_and(|document| unknown_field(kind, &document.spec.set).is_none()),
         (Area::Documents, Kind::Node) => is::<NodeSpec>(text),
         (Area::Documents, Kind::RoutingPolicy) => is::<RoutingPolicySpec>(text),
         (Area::Documents, Kind::Maintenance) => is::<MaintenanceSpec>(text),
@@ -93,8 +95,26 @@ mod tests {
         let good = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: wg_1}\n\
                     spec: {reason: x, set: {tunnel: {mtu: 1400}}}\n";
         assert!(is_document(&place, good.as_bytes()));
-        let bad = good.replace("reason: x", "reason: x, presharedKey: hunter2");
-        assert!(!is_document(&place, bad.as_bytes()));
+        for (from, to) in [
+            ("reason: x", "reason: x, presharedKey: hunter2"),
+            ("{mtu: 1400}", "{presharedKey: hunter2}"),
+            ("{mtu: 1400}", "{mtu: {key: hunter2}}"),
+            ("{mtu: 1400}", "{mtu: [hunter2]}"),
+            ("{mtu: 1400}", "hunter2"),
+            ("{tunnel: {mtu: 1400}}", "{password: hunter2}"),
+        ] {
+            let bad = good.replace(from, to);
+            assert!(bad.contains("hunter2") && !is_document(&place, bad.as_bytes()), "{bad}");
+        }
+        for set in ["{bgp: {extensions: [mp-bgp], policy: null}, address: {peerIpv4: null}}", "{}"] {
+            let text = good.replace("{tunnel: {mtu: 1400}}", set);
+            assert!(is_document(&place, text.as_bytes()), "{text}");
+        }
+        let place = Place::single(Area::Overrides, Kind::RoutingPolicy);
+        let servers =
+            good.replace("{tunnel: {mtu: 1400}}", "{rpki: {servers: [{host: a.dn42, port: 8282}]}}");
+        assert!(is_document(&place, servers.as_bytes()));
+        assert!(!is_document(&place, servers.replace("port: 8282", "sshKey: hunter2").as_bytes()));
         assert!(!is_document(&place, b"\0\0\xff"));
     }
 }

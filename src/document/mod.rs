@@ -12,6 +12,6 @@ pub mod v1;
 pub(crate) use codec::locate;
 pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
-pub use schema::{override_schema, schema, status_schema};
+pub use schema::{override_schema, schema, status_schema, unknown_field};
 pub(crate) use schema::{root as root_schema, with_nearest};
 pub use v1::*;

@@ -161,10 +161,32 @@ fn parse_within<T: DeserializeOwned>(
 fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
     let location = error.location().map(|at| (at.line(), at.column()));
     let field = if field == "." { String::new() } else { field.trim_end_matches(".?").to_owned() };
-    let text = super::schema::with_nearest(&error.without_snippet().to_string());
-    let bare = strip_place(&text);
-    let message = if field.is_empty() { bare.to_owned() } else { format!("{field}: {bare}") };
+    // The place comes off first: it stands behind the last of the known fields.
+    let bare = plain(strip_place(&error.without_snippet().to_string()));
+    let text = super::schema::with_nearest(&bare);
+    let message = match field.char_indices().nth(LONGEST_FIELD) {
+        None if field.is_empty() => text,
+        None => format!("{field}: {text}"),
+        Some((end, _)) => format!("{}…: {text}", field.get(..end).unwrap_or_default()),
+    };
     DocumentError { file: None, location, field, message }
+}
+
+/// So many characters of a field's path are shown; no real one is as long.
+const LONGEST_FIELD: usize = 120;
+
+/// The library's words for what its own knobs are about, in ours.
+fn plain(text: &str) -> String {
+    if text.starts_with("budget breached: Depth") || text == "recursion limit exceeded" {
+        return "nested more deeply than any document is".to_owned();
+    }
+    if text.starts_with("budget breached") {
+        return "holds more values than any document does, its aliases expanded".to_owned();
+    }
+    match text.split_once(", set DuplicateKeyPolicy") {
+        Some((text, _)) => text.replacen("duplicate mapping key: ", "stands there twice: ", 1),
+        None => text.to_owned(),
+    }
 }
 
 /// The library writes the place into its text too; ours goes in front, once.
@@ -310,6 +332,34 @@ spec:
         let error = error(&SESSION.replace("listenPort:", "listenport:"));
         assert!(error.message.contains("did you mean `listenPort`?"), "{error}");
         assert!(error.location.is_some());
+    }
+
+    #[test]
+    fn the_nearest_field_is_told_though_it_is_the_last_of_the_known_ones() {
+        let text = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: a}\n\
+                    spec:\n  reason: x\n  sett: {mtu: 1400}\n";
+        let error = parse::<crate::document::OverrideSpec>(text).unwrap_err();
+        assert_eq!(error.message, "spec.sett: unknown field `sett`, did you mean `set`?");
+        assert_eq!(error.location, Some((6, 3)));
+    }
+
+    #[test]
+    fn no_word_of_the_library_reaches_an_operator() {
+        let set = |set: &str| {
+            let text = format!(
+                "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {{name: a}}\n\
+                 spec: {{reason: x, set: {set}}}\n"
+            );
+            parse::<crate::document::OverrideSpec>(&text).unwrap_err().to_string()
+        };
+        let deep = set(&("{a: ".repeat(80) + "1" + &"}".repeat(80)));
+        assert!(deep.contains("nested more deeply") && deep.len() < 250, "{deep}");
+        let aliases =
+            (1..12).map(|n| format!(", a{n}: &a{n} [{}]", vec![format!("*a{}", n - 1); 9].join(",")));
+        let bomb = set(&format!("{{a0: &a0 [x]{}}}", aliases.collect::<String>()));
+        assert!(bomb.contains("more values than any document does"), "{bomb}");
+        let twice = set("{mtu: 1400, mtu: 1380}");
+        assert!(twice.ends_with("stands there twice: mtu"), "{twice}");
     }
 
     #[test]

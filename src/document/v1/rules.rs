@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -65,6 +66,15 @@ where
 pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.trim().is_empty() { Err(D::Error::custom("some text is wanted")) } else { Ok(text) }
+}
+
+/// A moment in RFC 3339, with an example for whoever wrote something else.
+pub(super) fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let shown = crate::model::shown(&text);
+        D::Error::custom(format!("a moment is written as 2027-01-31T00:00:00Z, not {shown}"))
+    })
 }
 
 /// A file in `secrets/`, by its name there. No path leads out of that folder.

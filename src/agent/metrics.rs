@@ -34,8 +34,9 @@ fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// What overrides set: which fields of which session, and both values where they are numbers. A series each
-/// field, and never a text as a label but the session's name and the field's.
+/// What overrides set: which fields of which session, and both values, as numbers where they are, and as labels
+/// of a series whose value is always 1, as Prometheus has it for texts. A series each field and value that is
+/// in force: as many as somebody wrote by hand.
 fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Result<()> {
     let labels = ["session", "field"];
     let help = "1 for each field of the session that an override sets";
@@ -44,6 +45,9 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
     let name = "moenet_agent_session_overridden_value";
     let values = GaugeVec::new(Opts::new(name, help), &["session", "field", "source"])?;
     registry.register(Box::new(values.clone()))?;
+    let help = "Always 1; the overridden field's value here, and as the document says";
+    let info_labels = ["session", "field", "here", "document"];
+    let info = gauges(registry, "moenet_agent_session_overridden_info", help, &info_labels)?;
     let help = "Fields of the session that an override sets";
     let count = gauges(registry, "moenet_agent_session_overridden_fields", help, &["session"])?;
     let help = "1 while an override says to write nothing for the session";
@@ -61,6 +65,8 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
         }
         for field in &one.fields {
             set.with_label_values(&[session, &field.field]).set(1);
+            let (here, document) = (overrides::label(&field.value), overrides::label(&field.document));
+            info.with_label_values(&[session, &field.field, &here, &document]).set(1);
             for (source, value) in [("here", &field.value), ("document", &field.document)] {
                 if let Some(number) = overrides::number(value) {
                     values.with_label_values(&[session, &field.field, source]).set(number);
@@ -224,7 +230,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_override_shows_both_numbers_and_no_text() {
+    fn an_override_shows_both_values_as_numbers_and_as_labels() {
         let field = |field: &str, value, document| OverriddenField { field: field.into(), value, document };
         let one = OverrideView {
             object: "sessions/wg_1".into(),
@@ -234,6 +240,7 @@ mod tests {
             fields: vec![
                 field("spec.tunnel.mtu", json!(1380), json!(1420)),
                 field("spec.tunnel.endpoint", json!("198.51.100.7:1"), json!(null)),
+                field("spec.description", json!(format!("\"a\nb\" {}", "c".repeat(500))), json!("d")),
             ],
         };
         let registry = Registry::new();
@@ -244,13 +251,16 @@ mod tests {
             r#"moenet_agent_session_overridden{field="spec.tunnel.endpoint",session="wg_1"} 1"#,
             r#"moenet_agent_session_overridden_value{field="spec.tunnel.mtu",session="wg_1",source="here"} 1380"#,
             r#"moenet_agent_session_overridden_value{field="spec.tunnel.mtu",session="wg_1",source="document"} 1420"#,
-            r#"moenet_agent_session_overridden_fields{session="wg_1"} 2"#,
+            r#"moenet_agent_session_overridden_info{document="1420",field="spec.tunnel.mtu",here="1380",session="wg_1"} 1"#,
+            r#"moenet_agent_session_overridden_info{document="",field="spec.tunnel.endpoint",here="198.51.100.7:1",session="wg_1"} 1"#,
+            r#"moenet_agent_session_overridden_fields{session="wg_1"} 3"#,
             r#"moenet_agent_session_paused{session="wg_1"} 0"#,
             r#"moenet_agent_session_override_expires_timestamp_seconds{session="wg_1"} 1801353600"#,
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
-        assert!(!text.contains("198.51") && !text.contains("reason"), "{text}");
+        assert!(!text.contains("reason"), "{text}");
+        assert!(text.contains(r#"here="\"a b\" ccc"#) && !text.contains(&"c".repeat(100)), "{text}");
         assert_eq!(text.matches("overridden_value{").count(), 2, "{text}");
     }
 }

@@ -63,8 +63,24 @@ fn value_at(spec: Option<&Value>, field: &str) -> Value {
     spec.and_then(|spec| spec.pointer(&pointer)).cloned().unwrap_or_default()
 }
 
-/// A value as a gauge has it. Texts have none: they would have to be labels, and a label that anybody may
-/// choose the text of grows a series for each.
+/// The longest text of a value in a label, in characters.
+const LABEL: usize = 80;
+
+/// A value as a label has it: one line, and not longer than a person reads.
+pub(super) fn label(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    let mut kept: String = text.chars().take(LABEL).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(LABEL).is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// A value as a gauge has it; texts have none.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Bool(on) => Some(f64::from(u8::from(*on))),

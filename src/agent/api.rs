@@ -167,9 +167,20 @@ fn wrong<T>(entries: &BTreeMap<ObjectName, Entry<T>>, key: fn(ObjectName) -> Key
     wrong.collect()
 }
 
+/// So many overrides that wait are told one by one.
+const FEW: usize = 5;
+
+/// Overrides that wait for their objects: a name may not be what was meant.
+fn waiting(all: &[String]) -> Vec<String> {
+    let more = all.len().saturating_sub(FEW);
+    let rest = (more > 0).then(|| format!("and {more} more overrides wait for objects that are not there"));
+    all.iter().take(FEW).cloned().chain(rest).collect()
+}
+
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices: Vec<String> = world.problems.clone();
+    notices.extend(waiting(&world.waiting));
     notices.extend(parts.context.store.trouble().map(|why| format!("state directory: {why}")));
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(wrong(&world.sessions, Key::Session));

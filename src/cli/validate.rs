@@ -76,7 +76,8 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let objects = objects::all(world);
     let refused = objects.iter().filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
     // An entry whose file is no document repeats the file's problem.
-    let refused = single.chain(refused).filter(|(_, why)| !files.contains(why));
+    let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
+    let refused = single.chain(refused).filter(|(_, why)| !repeated(why));
     let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();
     let problems = files.into_iter().chain(router).chain(refused).collect();
     Ok(Findings { problems, unchecked: unchecked(world) })
@@ -84,11 +85,12 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
 
 /// Texts for BIRD are made for the version that is there; without a BIRD there are none to look at.
 fn unchecked(world: &World) -> Vec<String> {
-    match (&world.router, &world.base) {
-        (Ok(_), Err(why)) => vec![format!("the texts for BIRD, since they cannot be made: {why}")],
+    let texts = match (&world.router, &world.base) {
+        (Ok(_), Err(why)) => Some(format!("the texts for BIRD, since they cannot be made: {why}")),
         // Who this router is, is not known, which is a problem of its own.
-        _ => Vec::new(),
-    }
+        _ => None,
+    };
+    texts.into_iter().chain(world.waiting.iter().cloned()).collect()
 }
 
 /// One file, by the kind that it says it is of.

@@ -26,12 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::planning::Key;
-use crate::document::{Kind, NodeSpec, RoutingPolicySpec};
+use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::status::{Acceptance, Origins};
-use crate::store::AppliedOverride;
+use crate::store::{AppliedOverride, Area, Place, Slot};
 
 pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
@@ -71,6 +71,8 @@ pub struct World {
     pub changes_at: Option<Timestamp>,
     /// All that is wrong with the state directory, for `validate` and the log.
     pub problems: Vec<String>,
+    /// Overrides of objects that there is no document of.
+    pub waiting: Vec<String>,
     /// Whether absence from the state directory proves anything.
     pub complete: bool,
     /// What the validation of origins stands on.
@@ -150,6 +152,7 @@ impl World {
             templates,
             loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
+            waiting: waiting(inputs),
             private_key: inputs.private_key.clone(),
             our_key: inputs.our_key,
             router_documents: documents,
@@ -221,6 +224,25 @@ impl World {
 fn problems(inputs: &Inputs<'_>) -> Vec<String> {
     let files = inputs.snapshot.problems.iter().map(ToString::to_string);
     files.chain(inputs.templates_refused.clone()).collect()
+}
+
+/// Overrides that wait for their objects, or whose names are not what was meant.
+fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
+    let snapshot = inputs.snapshot;
+    let is_there = |(kind, name): &(Kind, ObjectName)| match kind {
+        Kind::BgpSession => snapshot.sessions.contains_key(name),
+        Kind::MeshPeer => snapshot.mesh.contains_key(name),
+        Kind::IbgpPeer => snapshot.ibgp.contains_key(name),
+        Kind::Node => snapshot.node.is_some(),
+        Kind::RoutingPolicy => snapshot.policy.is_some(),
+        Kind::Maintenance | Kind::Override => true,
+    };
+    let counts = |slot: &Slot<OverrideSpec>| {
+        slot.as_ref().is_ok_and(|stored| stored.document.spec.in_force(inputs.now))
+    };
+    let waiting = snapshot.overrides.iter().filter(|(key, slot)| counts(slot) && !is_there(key));
+    let file = |kind: &Kind, name: &ObjectName| Place::new(Area::Overrides, *kind, name).to_string();
+    waiting.map(|((kind, name), _)| format!("{} waits: there is no such object", file(kind, name))).collect()
 }
 
 /// What marks the dummy device of the node's own addresses.

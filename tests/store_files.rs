@@ -27,6 +27,8 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
     state.put("mesh/Case.yaml", own("case"));
     state.put("mesh/kind.yaml", own("kind").replace("MeshPeer", "IbgpPeer"));
     state.put("mesh/old.yml", own("old"));
+    state.put("mesh/shout.YAML", own("shout"));
+    state.put("mesh/brace.json", "{}");
     state.put("mesh/two words.yaml", own("x"));
     fs::create_dir(state.root().join("mesh/dir.yaml")).unwrap();
     let outside = state.dir.path().join("outside.yaml");
@@ -46,6 +48,8 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
         ("Case", "upper and lower case differ"),
         ("kind", "is a MeshPeer, not \"IbgpPeer\""),
         ("old", "rename it"),
+        ("shout", "rename it"),
+        ("brace", "rename it"),
         ("dir", "is a directory"),
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
@@ -53,8 +57,8 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
         let problem = problem(&snapshot, object);
         assert!(problem.contains(part) && problem.contains(&state.root().display().to_string()), "{problem}");
     }
-    assert_eq!(snapshot.mesh.len(), 12);
-    assert_eq!(snapshot.problems.len(), 13, "{:#?}", snapshot.problems);
+    assert_eq!(snapshot.mesh.len(), 14);
+    assert_eq!(snapshot.problems.len(), 15, "{:#?}", snapshot.problems);
 }
 
 #[test]

@@ -187,8 +187,12 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     notices.extend(wrong(&world.mesh, Key::Mesh));
     notices.extend(wrong(&world.ibgp, Key::Ibgp));
     notices.extend(world.held().map(|(key, why)| format!("the removal of {key} is held: {why}")));
-    if let Acceptance::Invalid(why) = &world.router_documents.policy.acceptance {
-        notices.push(format!("policy: {why}"));
+    let documents = &world.router_documents;
+    for (name, acceptance) in [("node", &documents.node.acceptance), ("policy", &documents.policy.acceptance)]
+    {
+        if let Acceptance::Invalid(why) = acceptance {
+            notices.push(format!("{name}: {why}"));
+        }
     }
     let refused = parts.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
     notices.extend(refused.values().map(|why| format!("Control Plane: {why}")));

@@ -180,6 +180,13 @@ pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
     record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![exception, place.clone()]);
 }
 
+/// Records that a document is the sync's again, where the history has another: an operator's own stood there.
+pub(super) fn put_back(parts: &Parts, place: &Place) {
+    parts.known.told().owners.remove(place);
+    let subject = format!("Put back {}", place.relative().display());
+    record_documents(parts, Author::Agent, &subject, Vec::new(), vec![place.clone()]);
+}
+
 /// Records who let removals pass.
 pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {

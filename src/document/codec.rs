@@ -160,7 +160,12 @@ fn parse_within<T: DeserializeOwned>(
 
 fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
     let location = error.location().map(|at| (at.line(), at.column()));
-    let field = if field == "." { String::new() } else { field.trim_end_matches(".?").to_owned() };
+    // The library calls what it had not read yet a question mark.
+    let field = if matches!(field.as_str(), "." | "?") {
+        String::new()
+    } else {
+        field.trim_end_matches(".?").to_owned()
+    };
     // The place comes off first: it stands behind the last of the known fields.
     let bare = plain(strip_place(&error.without_snippet().to_string()));
     let text = super::schema::with_nearest(&bare);

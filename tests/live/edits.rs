@@ -253,6 +253,20 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
     world.write(&document_of(1), &without);
     world.wait_polls("sessions", 3);
     world.has_link(1).unwrap();
+    let recorded = |what: &str, uid: bool| {
+        wait_until(what, 30, || {
+            let text = world.git(&format!("show main:{}", document_of(1)));
+            if text.contains("uid:") == uid { Ok(()) } else { Err(text) }
+        });
+    };
+    recorded("the history has it as the operator's own", false);
+    world.remove(&document_of(1));
+    world.wait_file(&document_of(1), "uid:");
+    recorded("the history has it as the Control Plane's again", true);
+    wait_until("nothing is left to commit", 30, || {
+        let status = world.git("status --porcelain");
+        if status.is_empty() { Ok(()) } else { Err(status) }
+    });
     assert_eq!(world.ages(), untouched.ages);
 }
 

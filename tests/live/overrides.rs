@@ -126,11 +126,14 @@ fn an_override_for_a_session_that_is_not_there_yet_waits_and_shapes_its_first_co
     world.control_plane.sessions(&world.sessions()[1..]);
     wait_until("session 1 is gone", 30, || world.has_no_link(1));
     world.write(&override_of(1), &mtu_exception(1, 1380));
+    let told = || world.router.api("", "/status").1.contains(&format!("{} waits", override_of(1)));
+    wait_until("/status says that it waits", 20, || if told() { Ok(()) } else { Err(String::new()) });
     world.wait_polls("sessions", 2);
     let begin = world.git("rev-parse HEAD");
     world.control_plane.sessions(&world.sessions());
     world.wait_established();
     world.wait_mtu(1, 1380);
+    assert!(!told());
     let applied = format!("log -p --format= {}..HEAD -- applied/{}", begin.trim(), document_of(1));
     wait_until("the history has what came into force", 20, || {
         let log = world.git(&applied);
@@ -153,6 +156,12 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
     for (text, place, word) in [
         (exception(&name, "reason: lab\nset:\n  tunnel:\n    mtu: 70000"), ":8:12: ", "not 70000"),
         (exception(&name, "reason: lab\nset: {tunnel: {mtuu: 1400}}"), ":6:24: ", "did you mean `mtu`"),
+        // The Control Plane's own word for it.
+        (
+            exception(&name, "reason: lab\nset: {tunnel: {presharedKey: hunter2}}"),
+            ":6:24: ",
+            "presharedKeyFile",
+        ),
         (exception(&name, "set: {tunnel: {mtu: 1400}}"), ":5:3: ", "reason"),
         (exception(&name, "reason: ''\nset: {tunnel: {mtu: 1400}}"), ":5:11: ", "reason"),
         (exception(&name, "reason: lab\nset: {asn: null}"), ":6:", "asn"),
@@ -182,7 +191,11 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
     world.wait_mtu(1, 1340);
     world.wait_reported(&uuid(1), 1, "");
     world.wait_phase(1, "Established");
-    assert_eq!(world.ages().len(), 1);
+    wait_until("the history has what came into force", 30, || {
+        crate::lab::contains(&world.git(&format!("log -p -- {file}")), "mtu: 1340")
+    });
+    let history = world.git("log -p --all");
+    assert!(!history.contains("hunter2") && !world.log().contains("hunter2"), "a secret got out");
 }
 
 #[test]
@@ -256,6 +269,10 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
         crate::lab::contains(&status, "overrides/policy.yaml:6:")
     });
     shell(&bird, "MOE_MAX_PATH = 7");
+    world.write("overrides/node.yaml", &exception("jp1", "reason: lab\npaused: true"));
+    wait_until("/status names the place of what the node's override cannot be", 30, || {
+        crate::lab::contains(&world.router.api("", "/status").1, "overrides/node.yaml:")
+    });
     world.in_state("rm overrides/mesh/hk1.yaml overrides/node.yaml overrides/policy.yaml");
     shell("ip link show mesh_hk1", "mtu 1420");
     shell("ip addr", "fd48:4242:420::1/128");

@@ -32,12 +32,14 @@ async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
             }
             Ok(Absorbed::Restored) => {
                 info!(object = %place.relative().display(), "the Control Plane's document was put back");
+                journal::put_back(parts, &place);
             }
             Ok(Absorbed::TakenOver) => {
                 info!(object = %place.relative().display(), "the document has no uid any more: it is the operator's own, and the Control Plane's is not written over it");
             }
             Ok(Absorbed::GivenBack) => {
                 info!(object = %place.relative().display(), "the document has its uid again: it is the Control Plane's");
+                journal::put_back(parts, &place);
             }
             Err(error) => {
                 let why = chain(&error);

@@ -89,9 +89,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let tasks = [worlds, events, filter, roas, limits, templates, runner];
     drain(tasks.into_iter().chain(polls).collect()).await;
     drain(vec![journal]).await;
-    if let Ok(Ok(Err(error))) = tokio::time::timeout(DRAIN, http).await {
-        warn!(%error, "the local API ended with an error");
-    }
+    drain(vec![http]).await;
     Ok(())
 }
 

@@ -64,20 +64,12 @@ pub enum FleetError {
         /// Why.
         source: io::Error,
     },
-    /// The listener failed while it served.
-    #[error("serve on {listen}: {source}")]
-    Serve {
-        /// The address.
-        listen: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// Listens and serves until the shutdown.
 ///
 /// # Errors
-/// There is no such directory, the address is taken, or the listener fails.
+/// There is no such directory, or the address is taken.
 pub async fn serve(
     options: FleetOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -90,6 +82,6 @@ pub async fn serve(
     // Port 0 is a free one; say which.
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");
-    let served = crate::http::run(listener, app(&options), shutdown).await;
-    served.map_err(|source| FleetError::Serve { listen, source })
+    crate::http::run(listener, app(&options), shutdown).await;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The agent's local API (semantics, section 4): what is asked of the agent, over TCP or a unix
 //! socket. It knows nothing of sessions; everything it says comes from an [`AgentApi`].
 
+mod accept;
 mod api;
 mod bucket;
 mod error;
@@ -18,6 +19,6 @@ pub use listen::{InvalidListen, Listen};
 pub use routes::{HttpOptions, app};
 pub use server::{ServeError, Server, serve};
 
+pub(crate) use accept::run;
 pub(crate) use routes::read_body;
-pub(crate) use server::run;
 pub(crate) use token::{bearer, same};

@@ -228,14 +228,17 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Refuses what only a browser sends on behalf of a foreign page: another site's `Origin`, or a
-/// `Host` that is a name somebody pointed at 127.0.0.1 (DNS rebinding).
+/// Refuses what only a browser sends on behalf of a foreign page: another site's `Origin`, a `Host` that is
+/// a name somebody pointed at 127.0.0.1 (DNS rebinding), or a `Sec-Fetch-Site` that owns up to it, which is all
+/// there is when a page names us as an image: such a GET has no `Origin`.
 fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
     let foreign_host = headers.get(HOST).map(text).is_some_and(|host| !is_local_host(&host));
     let origin = headers.get(ORIGIN).map(text);
     let foreign_origin = origin.is_some_and(|o| !o.split_once("://").is_some_and(|(_, h)| is_local_host(h)));
-    if foreign_host || foreign_origin {
+    let site = headers.get("sec-fetch-site").map(text);
+    let foreign_page = site.is_some_and(|site| !matches!(site.as_str(), "none" | "same-origin"));
+    if foreign_host || foreign_origin || foreign_page {
         return Err(ApiError::bad_request(
             "without server.token this API answers to localhost and loopback addresses only",
         ));

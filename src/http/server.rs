@@ -3,17 +3,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_util::sync::CancellationToken;
 
-use super::{HttpOptions, Listen, app};
-
-/// How long calls in progress may take after the shutdown.
-const GRACE: Duration = Duration::from_secs(5);
+use super::{HttpOptions, Listen, accept, app};
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +36,6 @@ pub enum ServeError {
         /// What is there, and what to do.
         reason: &'static str,
     },
-    /// The listener failed while it served.
-    #[error("serve on {listen}: {source}")]
-    Serve {
-        /// The address.
-        listen: Listen,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// The API with its listener: bound, so that an address that is taken is an error at the start.
@@ -67,12 +53,13 @@ enum Socket {
 /// Listens and serves until the shutdown.
 ///
 /// # Errors
-/// As [`Server::bind`] and [`Server::run`].
+/// As [`Server::bind`].
 pub async fn serve(
     options: HttpOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    Server::bind(&options).await?.run(shutdown).await
+    Server::bind(&options).await?.run(shutdown).await;
+    Ok(())
 }
 
 impl Server {
@@ -106,46 +93,16 @@ impl Server {
     }
 
     /// Serves until the shutdown, and lets calls in progress end.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let listen = self.listen;
         tracing::info!(%listen, "local API listens");
-        let served = match self.socket {
-            Socket::Tcp(listener) => run(listener, self.app, shutdown).await,
-            Socket::Unix(listener) => run(listener, self.app, shutdown).await,
-        };
+        match self.socket {
+            Socket::Tcp(listener) => accept::run(listener, self.app, shutdown).await,
+            Socket::Unix(listener) => accept::run(listener, self.app, shutdown).await,
+        }
         if let Listen::Unix(path) = &listen {
             // Best effort: a socket left behind is found stale by the next start.
             let _ = std::fs::remove_file(path);
-        }
-        served.map_err(|source| ServeError::Serve { listen, source })
-    }
-}
-
-/// Serves until the shutdown, and gives calls in progress a moment to end.
-pub(crate) async fn run<L>(
-    listener: L,
-    app: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let stop = CancellationToken::new();
-    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
-    tokio::select! {
-        ended = &mut server => return ended.unwrap_or_else(|error| Err(io::Error::other(error))),
-        () = shutdown => stop.cancel(),
-    }
-    match tokio::time::timeout(GRACE, &mut server).await {
-        Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
-        Err(_) => {
-            server.abort();
-            Ok(())
         }
     }
 }

@@ -73,6 +73,13 @@ impl Uid {
     pub fn derived(word: &str, node_id: u16) -> Self {
         Self(format!("{word}/{node_id}"))
     }
+
+    /// Whether it is one that we give ourselves. Nobody else may bring such a one along: a link goes by its
+    /// mark, so a session called `mesh/2` would be taken for the backbone tunnel, and removed as that.
+    pub fn is_ours(&self) -> bool {
+        const OURS: [&str; 4] = ["local", "mesh", "ibgp", "control-plane"];
+        self.0.split_once('/').is_some_and(|(word, _)| OURS.contains(&word))
+    }
 }
 
 impl FromStr for Uid {
@@ -105,6 +112,17 @@ mod tests {
     fn a_name_is_a_safe_file_name() {
         for text in ["", ".", "..", ".hidden", "a/b", "-rf", "a\0b", "a b", &"x".repeat(49)] {
             assert!(text.parse::<ObjectName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn identities_that_we_give_ourselves_are_known_from_those_of_others() {
+        let name = "loopback".parse().unwrap();
+        for ours in [Uid::local("node", &name), Uid::derived("mesh", 2), Uid::derived("ibgp", 2)] {
+            assert!(ours.is_ours(), "{ours}");
+        }
+        for other in ["abc-123", "local", "mesh-2", "meshes/2", "a/mesh/2"] {
+            assert!(!other.parse::<Uid>().unwrap().is_ours(), "{other}");
         }
     }
 

@@ -4,6 +4,13 @@ use serde_json::{Map, Value};
 
 use super::WireError;
 
+/// The most items of a list that are read: ten times a large router.
+const ITEMS_MAX: usize = 10_000;
+
+/// The most values of a body that are read. A value takes up to 50 times its text in memory, so a body within
+/// the limit of bytes could otherwise take more than a router has.
+const VALUES_MAX: usize = 500_000;
+
 /// An error as the API words it: `{"error": "...", "code": "..."}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorBody {
@@ -48,6 +55,9 @@ pub(super) fn open(body: &[u8], key: &'static str, array: bool) -> Result<Map<St
     let wanted = if array { "an array" } else { "an object" };
     match map.get(key) {
         None => Err(WireError::Missing { key }),
+        Some(Value::Array(items)) if array && items.len() > ITEMS_MAX => {
+            Err(WireError::TooMany { what: key, most: ITEMS_MAX })
+        }
         Some(value) if kind(value) == wanted => Ok(map),
         Some(other) => Err(WireError::WrongType { key, found: kind(other), wanted }),
     }
@@ -59,6 +69,10 @@ fn parse(body: &[u8]) -> Result<Value, WireError> {
         None => return Err(WireError::Empty),
         Some(b'<') => return Err(WireError::Html),
         Some(_) => {}
+    }
+    // Counted before anything is made of them; commas in texts count too, which does no harm.
+    if body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > VALUES_MAX {
+        return Err(WireError::TooMany { what: "values", most: VALUES_MAX });
     }
     serde_json::from_slice(body).map_err(|error| {
         if error.is_eof() {
@@ -117,6 +131,29 @@ mod tests {
         assert!(matches!(refused(br#"{"sessions":null}"#), WireError::WrongType { found: "null", .. }));
         assert!(matches!(refused(br#"{"sessions":{}}"#), WireError::WrongType { found: "an object", .. }));
         assert_eq!(refused(br#"{"data":{"sessions":[]}}"#), WireError::Missing { key: "sessions" });
+    }
+
+    #[test]
+    fn a_body_that_would_take_all_memory_is_refused_before_it_is_read() {
+        let list = |item: &str, count| format!("{{\"sessions\":[{}]}}", vec![item; count].join(","));
+        for item in ["1", "[]", "{}", "{\"a\":[[[]]]}"] {
+            assert_eq!(
+                refused(list(item, 600_000).as_bytes()),
+                WireError::TooMany { what: "values", most: VALUES_MAX },
+                "{item}"
+            );
+        }
+        let items = refused(list("1", ITEMS_MAX + 1).as_bytes());
+        assert_eq!(items, WireError::TooMany { what: "sessions", most: ITEMS_MAX });
+        assert!(open(list("1", ITEMS_MAX).as_bytes(), "sessions", true).is_ok());
+    }
+
+    #[test]
+    fn a_body_that_is_nested_without_end_is_no_json_and_overflows_nothing() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested = format!("{{\"sessions\":{}1{}}}", open.repeat(100_000), close.repeat(100_000));
+            assert!(matches!(refused(nested.as_bytes()), WireError::NotJson { .. }));
+        }
     }
 
     #[test]

@@ -57,6 +57,14 @@ pub enum WireError {
         /// What it should hold.
         wanted: &'static str,
     },
+    /// More than any router has.
+    #[error("the body holds more than {most} {what}, which no router has; nothing is changed")]
+    TooMany {
+        /// Of what: "values", "sessions".
+        what: &'static str,
+        /// How many are read.
+        most: usize,
+    },
     /// A field breaks a rule.
     #[error("{field}: {message}")]
     Field {

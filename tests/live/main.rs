@@ -24,6 +24,7 @@ mod edits;
 mod embedded_control_plane;
 mod firewall;
 mod hostile;
+mod hostile_control_plane;
 mod ibgp;
 mod isolation;
 mod limits;

@@ -59,7 +59,7 @@ impl Head {
         let empty = Map::new();
         let fields = Fields::new(value.as_object().unwrap_or(&empty));
         Self {
-            uid: fields.parsed("uuid").ok().flatten(),
+            uid: uid(&fields).ok(),
             status: status(&fields).ok(),
             interface: asn(&fields).and_then(|asn| interface(&fields, asn)).or_else(|_| named(&fields)).ok(),
         }
@@ -86,7 +86,7 @@ impl Head {
 fn decode_item(value: &Value, index: usize, head: &Head, twice: &BTreeSet<Uid>) -> Read<SessionItem> {
     let Value::Object(map) = value else { return Err(not_an_object(LIST, index, value)) };
     let fields = Fields::new(map);
-    let uid: Uid = fields.required("uuid", fields.parsed("uuid")?)?;
+    let uid = uid(&fields)?;
     if twice.contains(&uid) {
         return Err(fields.wrong("uuid", "is that of another session too; neither is believed"));
     }
@@ -123,6 +123,17 @@ fn decode_wanted(fields: &Fields<'_>, status: WireStatus) -> Read<Wanted> {
         bgp: bgp(fields)?,
     };
     Ok(Wanted { spec: Some(spec), preshared_key: credential.preshared_key, password: password(fields)? })
+}
+
+/// The identity. One of those that we give ourselves is none of the Control Plane's.
+fn uid(fields: &Fields<'_>) -> Read<Uid> {
+    let uid: Uid = fields.required("uuid", fields.parsed("uuid")?)?;
+    if uid.is_ours() {
+        return Err(
+            fields.wrong("uuid", format!("{} is kept for the agent's own objects", shown(uid.as_str())))
+        );
+    }
+    Ok(uid)
 }
 
 fn status(fields: &Fields<'_>) -> Read<WireStatus> {

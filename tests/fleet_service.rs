@@ -158,6 +158,42 @@ async fn edits_are_served_at_the_next_request() {
 }
 
 #[tokio::test]
+async fn half_of_an_edit_is_served_to_nobody() {
+    let fleet = fleet();
+    let path = fleet.path("sessions.yaml");
+    let (first, rest) = SESSIONS.split_at(SESSIONS.find("  - {uuid: old").unwrap());
+    // As `cp` and editors write: into the file itself, here in a dozen steps. Each step parses.
+    fs::write(&path, first).unwrap();
+    let writer = std::thread::spawn(move || {
+        for text in ["  # more\n"; 10].into_iter().chain([rest]) {
+            std::thread::sleep(Duration::from_millis(30));
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        }
+    });
+    assert_eq!(fleet.served().await, [("abc-123".to_owned(), 4), ("old".to_owned(), 5)]);
+    writer.join().unwrap();
+    // Nor is its end waited for without end.
+    let path = fleet.path("sessions.yaml");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            fs::write(&path, SESSIONS).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = std::time::Instant::now();
+    let (status, body) = fleet.get("sessions").await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // A writer that the machine holds up looks like one that is done.
+    let whole = status == 200 && body["sessions"].as_array().unwrap().len() == 2;
+    assert!(whole || status == 500, "{status} {body}");
+}
+
+#[tokio::test]
 async fn what_is_served_follows_the_reports() {
     let fleet = fleet();
     assert_eq!(fleet.modify("abc-123", 1, None).await, 200);
@@ -285,6 +321,10 @@ async fn bad_posts_are_bad_requests_that_name_the_field() {
 #[tokio::test]
 async fn tokens_and_routers_are_told_apart() {
     let fleet = fleet();
+    // Of a file that is being written the token may be half.
+    let (status, _, body) = fleet.send("GET", "/agent/jp1/sessions", Some("s3c"), "").await;
+    is_error(&(status, body), 500, "INTERNAL");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     for (path, token, status, code) in [
         ("/agent/jp1/sessions", None, 401, "INVALID_TOKEN"),
         ("/agent/jp1/sessions", Some("wrong"), 401, "INVALID_TOKEN"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::parsed::{Parsed, ReadError};
+use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -76,7 +76,9 @@ impl Folder {
     pub(super) fn answer(&self, call: Call, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
         let (file, map) = match call {
             Call::Config => {
-                let node = self.router_file()?.node.unwrap_or_default();
+                let read = read_quiet(&self.path.join("router.yaml"));
+                let (text, _) = read.map_err(|error| self.unreadable("router.yaml", &error))?;
+                let node = self.parse_router(&text)?.node.unwrap_or_default();
                 ("router.yaml", Arc::new(Map::from_iter([("node".to_owned(), node)])))
             }
             Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml", parsed)?),
@@ -95,9 +97,18 @@ impl Folder {
         }
     }
 
+    /// Whether a token may be wrong because half of its file is there.
+    pub(super) fn token_is_being_written(&self) -> bool {
+        is_being_written(&self.path.join("router.yaml"))
+    }
+
     fn router_file(&self) -> Result<RouterFile, ApiError> {
-        let text = self.text("router.yaml")?;
-        parse_value(&text).map_err(|error| {
+        let read = fs::read_to_string(self.path.join("router.yaml"));
+        self.parse_router(&read.map_err(|error| self.unreadable("router.yaml", &error))?)
+    }
+
+    fn parse_router(&self, text: &str) -> Result<RouterFile, ApiError> {
+        parse_value(text).map_err(|error| {
             let place = DocumentError { message: String::new(), ..error }.in_file(&self.shown("router.yaml"));
             let place = place.to_string();
             ApiError::internal(format!("{place}not valid; it is YAML with token or tokenFile, and node"))
@@ -109,10 +120,6 @@ impl Folder {
             ReadError::Io(error) => self.unreadable(file, &error),
             ReadError::Document(error) => ApiError::internal(error.in_file(&self.shown(file)).to_string()),
         })
-    }
-
-    fn text(&self, file: &str) -> Result<String, ApiError> {
-        fs::read_to_string(self.path.join(file)).map_err(|error| self.unreadable(file, &error))
     }
 
     fn unreadable(&self, file: &str, error: &io::Error) -> ApiError {

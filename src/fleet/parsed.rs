@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -17,8 +17,24 @@ use crate::document::{DocumentError, parse_list};
 /// clock, and look the same. It is parsed each time.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// A file that was written less than this ago may be half of what its writer means: `cp`, `git checkout` and some
+/// editors write into the file itself, and half a list of sessions reads as a list of half the sessions. A busy disk holds a writer up for a
+/// quarter of a second and more between two writes (seen beside a process that syncs).
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long is waited for a file to be quiet.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What tells one content of a file from another: device, inode, size and the times of the last change.
-type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Stamp {
+    fn of(found: &fs::Metadata) -> Self {
+        let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
+        Self(found.dev(), found.ino(), found.len(), modified, changed)
+    }
+}
 
 /// What a file held when it looked like this.
 type Known = (Stamp, Arc<Map<String, Value>>);
@@ -38,19 +54,16 @@ pub(super) enum ReadError {
 impl Parsed {
     /// The mapping in a file, parsed only when the file is another than the last time.
     pub(super) fn mapping(&self, path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
-        let mut file = fs::File::open(path).map_err(ReadError::Io)?;
-        let found = file.metadata().map_err(ReadError::Io)?;
-        let stamp = stamp(&found);
-        if let Some((known, map)) = self.lock().get(path)
-            && *known == stamp
+        let known = fs::metadata(path).map_err(ReadError::Io)?;
+        if let Some((stamp, map)) = self.lock().get(path)
+            && *stamp == Stamp::of(&known)
         {
             return Ok(Arc::clone(map));
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(ReadError::Io)?;
+        let (text, found) = read_quiet(path).map_err(ReadError::Io)?;
         let map: Arc<Map<String, Value>> = Arc::new(parse_list(&text).map_err(ReadError::Document)?);
-        if is_settled(&found) {
-            self.lock().insert(path.to_owned(), (stamp, Arc::clone(&map)));
+        if age(&found) > SETTLED {
+            self.lock().insert(path.to_owned(), (Stamp::of(&found), Arc::clone(&map)));
         }
         Ok(map)
     }
@@ -60,14 +73,39 @@ impl Parsed {
     }
 }
 
-fn stamp(found: &fs::Metadata) -> Stamp {
-    let changed = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
-    (found.dev(), found.ino(), found.len(), changed.0, changed.1, changed.2, changed.3)
+/// Reads a file once nobody has written to it for a moment. Blocks.
+pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut file = fs::File::open(path)?;
+        let found = file.metadata()?;
+        let wait = QUIET.checked_sub(age(&found));
+        if wait.is_none() {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            // Somebody may have begun to write meanwhile.
+            if Stamp::of(&file.metadata()?) == Stamp::of(&found) {
+                return Ok((text, found));
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(
+                "it is being written all the time; write it elsewhere and rename it",
+            ));
+        }
+        std::thread::sleep(wait.unwrap_or(QUIET));
+    }
 }
 
-fn is_settled(found: &fs::Metadata) -> bool {
+/// Whether a file may be written at this moment.
+pub(super) fn is_being_written(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| age(&found) < QUIET)
+}
+
+/// The time since the last change; very long for one in the future, which a clock that was set back leaves.
+fn age(found: &fs::Metadata) -> Duration {
     // The change time: unlike that of the modification nobody can set it.
-    let changed = u64::try_from(found.ctime()).map(Duration::from_secs).unwrap_or_default();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(changed) > SETTLED
+    let nanos = u32::try_from(found.ctime_nsec()).unwrap_or_default();
+    let since = Duration::new(u64::try_from(found.ctime()).unwrap_or_default(), nanos);
+    (SystemTime::UNIX_EPOCH + since).elapsed().unwrap_or(Duration::MAX)
 }

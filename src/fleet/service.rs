@@ -124,7 +124,12 @@ impl Fleet {
             return Err(self.stranger(ApiError::new(StatusCode::NOT_FOUND, ROUTER_NOT_FOUND, message)));
         };
         if !same(token, &folder.token()?) {
-            return Err(self.stranger(ApiError::invalid_token()));
+            let error = match folder.token_is_being_written() {
+                // Told that its token is wrong, a router waits for a person.
+                true => ApiError::internal("router.yaml is being written; come again"),
+                false => ApiError::invalid_token(),
+            };
+            return Err(self.stranger(error));
         }
         self.take(folder.router())?;
         if folder.in_maintenance() {
@@ -172,8 +177,9 @@ impl Fleet {
     }
 
     fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
-        let _writing = lock(&self.writing);
+        // May wait for the file's writer, so not while the others wait for us.
         let mut items = list(&*folder.answer(Call::Sessions, &self.parsed)?).to_vec();
+        let _writing = lock(&self.writing);
         let statuses = reported.statuses().map_err(disk)?;
         // What is in the file no more is forgotten.
         let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
@@ -189,8 +195,8 @@ impl Fleet {
         if !matches!(modify.status, WireStatus::Disabled | WireStatus::Active | WireStatus::Error) {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
-        let _writing = lock(&self.writing);
         let answer = folder.answer(Call::Sessions, &self.parsed)?;
+        let _writing = lock(&self.writing);
         let items = list(&answer);
         let statuses = reported.status(&modify.uuid).map_err(disk)?;
         let item = items.iter().find(|item| identity(item).as_ref() == Some(&modify.uuid));

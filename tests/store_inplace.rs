@@ -81,10 +81,17 @@ fn a_crash_in_the_middle_of_a_sync_is_no_edit() {
         state.put(".synced/mesh/a.yaml", &old);
         state.put(".synced/mesh/a.yaml.next", &new);
         state.put("mesh/a.yaml", document);
-        state.put("mesh/.moenet-tmp-x", "half");
+        // Of a killed agent; in secrets/ it may be half of a key.
+        let halves =
+            ["mesh", "status/mesh", "secrets", "outbox"].map(|folder| format!("{folder}/.moenet-tmp-x"));
+        for half in &halves {
+            state.put(half, "half");
+        }
         let store = Store::open(&state.root()).unwrap();
         assert!(store.load().unwrap().edits.is_empty());
-        assert!(!state.root().join("mesh/.moenet-tmp-x").exists());
+        for half in &halves {
+            assert!(!state.root().join(half).exists(), "{half}");
+        }
         assert!(!state.root().join(".synced/mesh/a.yaml.next").exists());
     }
 }

@@ -109,6 +109,9 @@ impl Checker {
         let timeout = || CheckError::Timeout { program: self.program.clone(), deadline: self.deadline };
         let mut child = Command::new(&self.program)
             .args(arguments)
+            // A token in our environment is none of its business.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

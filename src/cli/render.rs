@@ -7,13 +7,22 @@ use serde_json::json;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
+use crate::controller::World;
+use crate::controller::world::Intent;
+use crate::document::Kind;
 use crate::status::Acceptance;
+
+/// What stands in the place of a password; `wg show` says the same of a key.
+const HIDDEN: &str = "(hidden)";
 
 /// The text that BIRD gets for a session.
 #[derive(Debug, Args)]
 pub struct Render {
     /// The session
     name: String,
+    /// Show the password too, and not `(hidden)` in its place
+    #[arg(long)]
+    secrets: bool,
 }
 
 impl Render {
@@ -24,11 +33,27 @@ impl Render {
         let Some(text) = object.text.filter(|text| !text.is_empty()) else {
             anyhow::bail!("{} has no text for BIRD: {}", object.path(), why_none(&object));
         };
+        let text =
+            if self.secrets { text.to_owned() } else { without_password(&wanted.world, &object, text) };
         let value = json!({"object": object.path(), "text": text});
         if !output::value(arguments.output, &value)? {
             output::line(text.trim_end());
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The text as one may show it to others, which is what such a text is for. BIRD's strings have no escapes, so
+/// the password stands in it as it is.
+fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> String {
+    let entry = world.sessions.get(object.name).filter(|_| object.kind == Kind::BgpSession);
+    let password = match entry.map(|entry| &entry.intent) {
+        Some(Intent::Present(session, _)) => session.password.as_ref(),
+        _ => None,
+    };
+    match password {
+        Some(password) => text.replace(&format!("\"{}\"", password.expose()), &format!("\"{HIDDEN}\"")),
+        None => text.to_owned(),
     }
 }
 

@@ -242,7 +242,8 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxErro
 
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    // By this the next start knows what a crash has left.
+    let mut file = tempfile::Builder::new().prefix(crate::store::TEMPORARY).tempfile_in(directory)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -201,7 +201,7 @@ impl Context {
         let applied = match object {
             Some((kind, name)) => {
                 let name = name.clone();
-                self.disk(move |store| store.read_applied(kind, &name))
+                self.disk(move |store| Ok(store.read_applied(kind, &name)))
                     .await
                     .map_err(|e| crate::telemetry::chain(&e))?
             }

@@ -104,6 +104,9 @@ impl Nft {
         let mut child = Command::new(&self.program)
             .arg("-j")
             .args(arguments)
+            // A token in our environment is none of its business.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

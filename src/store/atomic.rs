@@ -7,11 +7,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use super::StoreError;
-
-/// What our temporary files start with: hidden, so that listings skip them, and ours, so that those a
-/// crash leaves behind can be swept.
-pub(super) const TEMPORARY: &str = ".moenet-tmp-";
+use super::{StoreError, TEMPORARY};
 
 /// Replaces a file: temporary file in the same directory, fsync, rename, fsync of the directory.
 /// On any error the old file is as it was, and the temporary one is gone.

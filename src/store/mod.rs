@@ -75,6 +75,10 @@ pub const APPROVED: &str = "approved";
 /// directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
 
+/// What the agent's temporary files start with: hidden, so that listings skip them, and ours, so that those a
+/// crash leaves behind can be swept.
+pub(crate) const TEMPORARY: &str = ".moenet-tmp-";
+
 /// The state directory of one router.
 #[derive(Debug)]
 pub struct Store {
@@ -270,7 +274,8 @@ impl Store {
 
     /// Removes what a crash left half-written.
     fn sweep(&self) {
-        for folder in layout() {
+        let folders = layout().into_iter().chain([SECRETS, OUTBOX].map(PathBuf::from));
+        for folder in folders {
             atomic::sweep(&self.dir.join(folder));
         }
         atomic::sweep(&self.dir);

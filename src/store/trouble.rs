@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::atomic::TEMPORARY;
+use super::TEMPORARY;
 use super::{Store, StoreError};
 
 /// Bytes that must fit before a full disk counts as having room again: a document, and its folder's growth.

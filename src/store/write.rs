@@ -142,14 +142,12 @@ impl Store {
         self.remove(&Place::new(Area::Applied, kind, name))
     }
 
-    /// What is in force for one object.
-    ///
-    /// # Errors
-    /// When the file is there and cannot be read.
-    pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Result<Option<AppliedDocument>, StoreError> {
-        let path = self.path(&Place::new(Area::Applied, kind, name));
-        let Some(text) = read::text(&path)? else { return Ok(None) };
-        Ok(Some(parse_value(&text.text).map_err(|error| error.in_file(&path))?))
+    /// What is recorded as in force for one object. A record that is not there or cannot be read, as one that a
+    /// power cut emptied, is none: what there is carries our mark in the kernel, and the record is written anew
+    /// once that is as it should be. Until then the listing names what is wrong with it.
+    pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
+        let text = read::text(&self.path(&Place::new(Area::Applied, kind, name))).ok()??;
+        parse_value(&text.text).ok()
     }
 
     pub(super) fn write_override_locked(

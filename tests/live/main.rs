@@ -43,6 +43,7 @@ mod repository;
 mod restart;
 mod roa;
 mod rollback;
+mod secrets;
 mod shapes;
 mod templates;
 mod the_harness;

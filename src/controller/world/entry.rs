@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 
@@ -40,7 +41,7 @@ pub struct Entry<T> {
 }
 
 /// What is to be done about an object.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Intent<T> {
     /// It is to be there.
     Present(Box<T>, /** The text for BIRD; empty for an object that has none of its own. */ String),
@@ -48,6 +49,17 @@ pub enum Intent<T> {
     Absent,
     /// Nothing: what is in force stays.
     Stay,
+}
+
+/// Without the text, which may hold a password.
+impl<T: fmt::Debug> fmt::Debug for Intent<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present(object, _) => f.debug_tuple("Present").field(object).finish_non_exhaustive(),
+            Self::Absent => f.write_str("Absent"),
+            Self::Stay => f.write_str("Stay"),
+        }
+    }
 }
 
 impl<T> Entry<T> {
@@ -71,4 +83,15 @@ pub(crate) fn present<T>(entries: &BTreeMap<ObjectName, Entry<T>>) -> impl Itera
         Intent::Present(object, _) => Some(object.as_ref()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_shows_no_text_for_bird() {
+        let shown = format!("{:?}", Intent::Present(Box::new(1), "password \"hunter2\";".to_owned()));
+        assert!(shown.contains("Present(1") && !shown.contains("hunter2"), "{shown}");
+    }
 }

@@ -11,6 +11,7 @@ mod audit;
 mod changes_in_place;
 mod control_plane_faults;
 mod convergence;
+mod crash;
 mod describe;
 mod describe_bgp;
 mod describe_documents;

@@ -151,7 +151,7 @@ async fn single<S: Spec + Send + Sync + 'static>(
 ) {
     let place = Place::single(Area::Documents, S::KIND);
     sync(parts, move |store, snapshot| {
-        let Some(document) = plan_single(spec, slot(snapshot)) else { return Ok(Vec::new()) };
+        let Some(document) = plan_single(spec, slot(snapshot), snapshot) else { return Ok(Vec::new()) };
         let written = store.write_document(&document)?;
         Ok(if written == Written::Changed { vec![place] } else { Vec::new() })
     })

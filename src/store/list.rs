@@ -48,6 +48,9 @@ pub struct Snapshot {
     pub edits: Vec<Edit>,
     /// The sync's documents that are none any more, as it last wrote them; in their maps as errors too.
     pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
+    /// Synced documents without a copy of what the sync last wrote, as after a restore from the history: an edit
+    /// of them by hand could not be told from what the sync wrote.
+    pub uncopied: BTreeSet<Place>,
     /// All that is wrong, with its file; what is in a map as an error is here too.
     pub problems: Vec<DocumentError>,
     /// Whether absence proves anything. While `false`, a document or override that is not listed may
@@ -125,10 +128,10 @@ impl Caches {
 
     /// Lists everything.
     pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool, patience: &Patience) -> Snapshot {
-        let (problems, edits, broken) = Default::default();
+        let (problems, edits, broken, uncopied) = Default::default();
         let (complete, settled) = (true, true);
         let mut listing =
-            Listing { dir, missing_is_empty, patience, problems, edits, broken, complete, settled };
+            Listing { dir, missing_is_empty, patience, problems, edits, broken, uncopied, complete, settled };
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();
@@ -145,8 +148,8 @@ impl Caches {
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
         snapshot.applied = applied.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))).collect();
-        (snapshot.problems, snapshot.edits, snapshot.broken) =
-            (listing.problems, listing.edits, listing.broken);
+        (snapshot.problems, snapshot.edits) = (listing.problems, listing.edits);
+        (snapshot.broken, snapshot.uncopied) = (listing.broken, listing.uncopied);
         (snapshot.complete, snapshot.settled) = (listing.complete, listing.settled);
         snapshot
     }
@@ -166,6 +169,7 @@ struct Listing<'a> {
     problems: Vec<DocumentError>,
     edits: Vec<Edit>,
     broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
+    uncopied: BTreeSet<Place>,
     complete: bool,
     settled: bool,
 }
@@ -190,6 +194,11 @@ impl Listing<'_> {
         let synced = self.synced(S::KIND, &mut pair.synced);
         let mut found = found;
         self.refuse_copies(&mut found, &synced);
+        let copied: BTreeSet<&ObjectName> = synced.iter().map(|(name, _)| name).collect();
+        let of_the_sync =
+            |slot: &Outcome<Document<S>>| slot.as_ref().is_ok_and(|s| s.document.metadata.uid.is_some());
+        let uncopied = found.iter().filter(|(name, slot)| !copied.contains(name) && of_the_sync(slot));
+        self.uncopied.extend(uncopied.map(|(name, _)| Place::document(S::KIND, name)));
         for (name, synced) in synced {
             let now = found.get(&name);
             if now.is_none() && !folder_complete {

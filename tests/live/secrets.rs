@@ -172,7 +172,7 @@ fn files_that_a_power_cut_emptied_are_made_again_and_no_session_notices() {
         world.wait_phase(number, "Established");
     }
     wait_until("no file is empty, and the key is there again", 40, || {
-        let empty = world.in_state("find applied status secrets -type f -empty");
+        let empty = world.in_state("find applied .synced status secrets -type f -empty");
         let there = world.in_state("cat secrets/*.psk");
         if empty.is_empty() && there.trim() == key { Ok(()) } else { Err(format!("{empty}{there}")) }
     });

@@ -12,7 +12,7 @@ pub use sessions::{PortBases, SessionChange, plan_sessions};
 
 use crate::document::{Document, Spec};
 use crate::model::ObjectName;
-use crate::store::{BrokenDocument, Snapshot};
+use crate::store::{BrokenDocument, Place, Snapshot};
 
 /// What to do with one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,17 +32,60 @@ fn broken<S: Spec>(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectName, &B
 }
 
 /// The document with its generation: the next one when the specification changed, and none at all when
-/// nothing did.
+/// nothing did. One that is as it should be and has no copy is written again for the sake of that.
 fn updated<S: Spec>(
     name: ObjectName,
     uid: crate::model::Uid,
     spec: S,
     existing: Option<&Document<S>>,
     generation_in_force: u64,
+    snapshot: &Snapshot,
 ) -> Option<Document<S>> {
     match existing {
-        Some(document) if document.spec == spec && document.metadata.uid.as_ref() == Some(&uid) => None,
+        Some(document) if document.spec == spec && document.metadata.uid.as_ref() == Some(&uid) => {
+            let place = Place::document(S::KIND, &document.metadata.name);
+            snapshot.uncopied.contains(&place).then(|| document.clone())
+        }
         Some(document) => Some(Document::new(name, Some(uid), document.metadata.generation + 1, spec)),
         None => Some(Document::new(name, Some(uid), generation_in_force + 1, spec)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::document::MeshPeerSpec;
+    use crate::store::{Store, Written};
+    use crate::wire::{Listing, MeshItem};
+
+    #[test]
+    fn a_document_that_came_without_its_copy_gets_one_and_an_edit_of_it_is_found_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let spec = json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+        let item = MeshItem { name: "hk1".parse().unwrap(), spec };
+        let listing = Listing { items: vec![item], rejected: Vec::new(), complete: true };
+        let sync = || match plan_mesh(&listing, &store.load().unwrap()).as_slice() {
+            [] => None,
+            [Change::Write(document)] => Some(store.write_document(document).unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((sync(), sync()), (Some(Written::Changed), None));
+        let (document, copy) = (dir.path().join("mesh/hk1.yaml"), dir.path().join(".synced/mesh/hk1.yaml"));
+        let text = std::fs::read_to_string(&document).unwrap();
+        // As after a restore from the history, which has no copies, and after a power cut.
+        for broken in [None, Some("")] {
+            match broken {
+                None => std::fs::remove_file(&copy).unwrap(),
+                Some(text) => std::fs::write(&copy, text).unwrap(),
+            }
+            assert_eq!((sync(), sync()), (Some(Written::Unchanged), None));
+            assert_eq!(std::fs::read_to_string(&copy).unwrap(), text);
+        }
+        std::fs::write(&document, text.replace("nodeId: 2", "nodeId: 2\n  mtu: 1400")).unwrap();
+        assert_eq!(store.load().unwrap().edits.len(), 1);
     }
 }

@@ -28,7 +28,7 @@ pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change
 }
 
 /// The document of a kind that a router has one of, when it is new or different.
-pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>) -> Option<Document<S>> {
+pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>, snapshot: &Snapshot) -> Option<Document<S>> {
     // What is no document is left alone, and its status says why.
     let existing = existing.map(|slot| slot.as_ref().map(|stored| &stored.document)).transpose().ok()?;
     if existing.is_some_and(|document| document.metadata.uid.is_none()) {
@@ -36,7 +36,7 @@ pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>) -> Option<Docum
     }
     let name = ObjectName::sanitised(S::KIND.folder());
     let name = existing.map_or(name, |document| document.metadata.name.clone());
-    updated(name, derived("control-plane", 0), spec, existing, 0)
+    updated(name, derived("control-plane", 0), spec, existing, 0, snapshot)
 }
 
 /// An identity for what the wire gives none; it also tells a synced document from an operator's own.
@@ -67,7 +67,7 @@ fn plan<S: Spec>(
         }
         let key = (S::KIND, name.clone());
         let in_force = snapshot.applied.get(&key).map_or(0, |stored| stored.document.metadata.generation);
-        let document = updated(name, uid, spec, slot.and_then(synced), in_force);
+        let document = updated(name, uid, spec, slot.and_then(synced), in_force, snapshot);
         changes.extend(document.map(|document| Change::Write(Box::new(document))));
     }
     if complete {

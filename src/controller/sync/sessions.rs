@@ -82,7 +82,7 @@ fn change(
         spec.tunnel.listen_port = before.or_else(|| ports.choose(spec.asn.conventional_port()));
     }
     let in_force = applied.map_or(0, |applied| applied.metadata.generation);
-    let document = updated(name.clone(), item.uid.clone(), spec, existing, in_force);
+    let document = updated(name.clone(), item.uid.clone(), spec, existing, in_force, snapshot);
     let write = if broken.is_some() { Change::Displace } else { Change::Write };
     let document = document.map(|document| write(Box::new(document)));
     Some(SessionChange { name, document, secrets })

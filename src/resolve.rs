@@ -1,4 +1,4 @@
-//! Endpoint names, looked up apart from everything else.
+//! Names of endpoints and of RPKI servers, looked up apart from everything else.
 //!
 //! [`Resolver::current`] answers at once from what is known; a task of its own looks names up, each
 //! under a deadline, so that a name server that is slow or gone delays no tunnel, no plan and no
@@ -13,8 +13,8 @@ mod lookup;
 mod state;
 mod task;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +98,16 @@ impl Resolver {
     pub fn watch<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) {
         self.shared.state().watch(endpoints, Instant::now());
         self.shared.wake.notify_one();
+    }
+
+    /// Begins with what an earlier run knew: such an address is in use until an answer says otherwise.
+    pub fn remember(&self, known: BTreeMap<Endpoint, IpAddr>) {
+        self.shared.state().remember(known);
+    }
+
+    /// What is known of every endpoint with a name that is watched or remembered. Never waits.
+    pub fn all(&self) -> BTreeMap<Endpoint, Resolution> {
+        self.shared.state().all()
     }
 
     /// What is known of the endpoint. Never waits.

@@ -11,6 +11,7 @@
 //! | `overrides` | the overrides that are in force, for the API and the metrics |
 //! | `limits` | what a limit held back is fetched once it may come |
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
+//! | `rpki` | names of RPKI servers → addresses |
 //! | `classes` | probes → classes of links that do not flap |
 //! | `templates` | an operator's templates, tried before they are used |
 //! | `writers` | who writes which file, and what may stand in the history |
@@ -24,6 +25,7 @@ mod metrics;
 mod overrides;
 mod poll;
 mod roa;
+mod rpki;
 mod templates;
 mod worlds;
 mod writers;
@@ -38,6 +40,7 @@ use tracing::{info, warn};
 
 pub use build::{BuildError, Parts};
 pub use worlds::WorldMaker;
+pub(crate) use worlds::rpki_resolved;
 
 use crate::config::Config;
 use crate::controller::{Hint, Key, Runner};
@@ -173,7 +176,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildE
     let recording = journal::begin(parts).await;
     parts.context.taken.keep();
     worlds::publish(parts).await?;
-    worlds::resolved(parts).await;
+    worlds::resolved(parts).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     journal::end_pass(parts, recording).await;
     let statuses = parts.context.board.all();

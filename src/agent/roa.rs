@@ -170,7 +170,9 @@ async fn look(parts: &Parts) {
     if !bird.is_running() {
         roas.forget();
     } else if !policy.rpki.servers.is_empty() {
-        read(parts, Servers::of(&bird.protocols)).await;
+        let servers = Servers::of(&bird.protocols);
+        parts.maker.rpki.judge(policy, &servers, Instant::now());
+        read(parts, servers).await;
         keep(parts).await;
     }
     let origins = roas.facts().under(policy.rpki.servers.len(), rejects);

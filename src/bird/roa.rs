@@ -39,6 +39,13 @@ impl Servers {
         self.states.iter().filter(|state| state.1.as_deref() == Some("Established")).count()
     }
 
+    /// Whether this one has, or is in the middle of it.
+    pub fn answers(&self, protocol: &str) -> bool {
+        let state = self.states.iter().find(|state| state.0 == protocol);
+        let status = state.and_then(|state| state.1.as_deref());
+        status.is_some_and(|status| status == "Established" || status.starts_with("Sync-"))
+    }
+
     /// Whether one of them is in the middle of saying it, so that the tables hold a part.
     pub fn are_syncing(&self) -> bool {
         self.states.iter().any(|state| state.1.as_deref().is_some_and(|status| status.starts_with("Sync-")))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::Parts;
+use crate::agent::{Parts, rpki_resolved};
 use crate::config::Config;
 use crate::controller::planning::{self, Orphans, View};
 use crate::controller::world::present;
@@ -79,7 +79,10 @@ impl Offline {
     }
 
     /// What is really there, beside what is wanted.
-    async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
+    async fn beside(mut wanted: Wanted) -> anyhow::Result<Self> {
+        if rpki_resolved(&wanted.parts, &wanted.world).await {
+            wanted.world = wanted.again().await?;
+        }
         let Wanted { parts, snapshot, world, bird } = wanted;
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
         let filter = parts.context.firewall.look(world.firewall).await;

@@ -49,6 +49,7 @@ const GITIGNORE: &str = "\
 /outbox/
 /roa.conf
 /classes.json
+/rpki.json
 .*
 !/.gitignore
 *~

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::{Invalid, Port, shown, text_type};
 
 /// Where a peer's WireGuard listens: `host:port`, `203.0.113.9:51820` or `[2001:db8::1]:51820`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// A name that needs resolving, or an address that does not.
     pub host: Host,
@@ -14,7 +14,7 @@ pub struct Endpoint {
 }
 
 /// The host half of an [`Endpoint`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A DNS name of letters, digits, `-`, `_` and dots, lower case, at most 253 bytes.
     Name(String),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Features, RenderError, RoaTable};
@@ -32,6 +33,8 @@ pub struct BaseInput<'a> {
     pub mesh_interfaces: &'a [InterfaceName],
     /// The internal BGP neighbours.
     pub ibgp: &'a [InternalNeighbour],
+    /// Where the names of RPKI servers lead, as far as that is known.
+    pub rpki: &'a BTreeMap<Endpoint, IpAddr>,
     /// The last good table of ROAs, when there is one on disk.
     pub roa: Option<&'a RoaTable>,
 }
@@ -68,15 +71,10 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
         return Err(RenderError::input("spec.location.country", "an ISO 3166-1 number is 1..999"));
     }
     for (index, server) in policy.rpki.servers.iter().enumerate() {
-        if !is_host(&server.host) {
+        if server.endpoint().is_none() {
             let field = format!("spec.rpki.servers[{index}].host");
             return Err(RenderError::input(&field, "a name or an address is wanted"));
         }
     }
     Ok(())
-}
-
-/// Whether a text is an address or a DNS name, by the rules that hold for endpoints.
-fn is_host(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || format!("{text}:1").parse::<Endpoint>().is_ok()
 }

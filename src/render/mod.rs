@@ -44,6 +44,7 @@ mod renderer;
 mod roa;
 
 pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_class};
+pub use context::rpki_protocol;
 pub use error::RenderError;
 pub use features::Features;
 pub use hysteresis::{Hysteresis, Measure};

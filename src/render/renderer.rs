@@ -148,6 +148,7 @@ mod tests {
             loopback_interface: "dummy0",
             mesh_interfaces: &[],
             ibgp: &[],
+            rpki: &BTreeMap::new(),
             roa: None,
         };
         let overrides = BTreeMap::from([(name.to_owned(), text.to_owned())]);

@@ -23,6 +23,8 @@ const GOOD_AGAIN: Duration = Duration::from_secs(300);
 pub(super) struct State {
     names: BTreeMap<String, Name>,
     endpoints: HashMap<Endpoint, Option<Choice>>,
+    /// What an earlier run knew of endpoints that nobody has asked to watch yet.
+    remembered: BTreeMap<Endpoint, IpAddr>,
     changed: BTreeSet<String>,
 }
 
@@ -80,7 +82,8 @@ impl State {
             let Host::Name(name) = &endpoint.host else { continue };
             wanted.insert(name.clone());
             self.names.entry(name.clone()).or_insert_with(|| Name::new(now));
-            let choice = known.remove(endpoint).flatten();
+            let remembered = self.remembered.remove(endpoint).map(|address| Choice::new(address, now));
+            let choice = known.remove(endpoint).flatten().or(remembered);
             self.endpoints.insert(endpoint.clone(), choice);
         }
         self.names.retain(|name, _| wanted.contains(name));
@@ -90,14 +93,24 @@ impl State {
         }
     }
 
+    pub(super) fn remember(&mut self, known: BTreeMap<Endpoint, IpAddr>) {
+        self.remembered = known;
+    }
+
+    pub(super) fn all(&self) -> BTreeMap<Endpoint, Resolution> {
+        let endpoints = self.endpoints.keys().chain(self.remembered.keys());
+        endpoints.map(|endpoint| (endpoint.clone(), self.current(endpoint))).collect()
+    }
+
     pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {
         let choice = self.endpoints.get(endpoint).and_then(Option::as_ref);
+        let address = choice.map(|choice| choice.address).or(self.remembered.get(endpoint).copied());
         let name = match &endpoint.host {
             Host::Name(name) => self.names.get(name),
             Host::Address(_) => None,
         };
         Resolution {
-            address: choice.map(|choice| SocketAddr::new(choice.address, endpoint.port.get())),
+            address: address.map(|address| SocketAddr::new(address, endpoint.port.get())),
             error: name.and_then(|name| name.error.clone()),
             at: name.and_then(|name| name.at),
         }

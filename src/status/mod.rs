@@ -12,4 +12,4 @@ mod origins;
 pub use assess::{Acceptance, BirdFacts, Facts, NameFacts, TunnelFacts, assess};
 pub use changed::changed;
 pub use conditions::Conditions;
-pub use origins::{Origins, RoaFacts, Roas, Verdict};
+pub use origins::{Origins, RoaFacts, Roas, RpkiName, Verdict};

@@ -1,3 +1,6 @@
+use std::net::IpAddr;
+
+use crate::model::Endpoint;
 use crate::render::RoaTable;
 
 /// What the validation of routes' origins stands on.
@@ -35,6 +38,30 @@ impl RoaFacts {
     pub fn under(self, servers: usize, rejects_unknown: bool) -> Origins {
         let Self { answering, live, kept, collapsed } = self;
         Origins { servers, answering, live, kept, collapsed: collapsed && servers > 0, rejects_unknown }
+    }
+}
+
+/// An RPKI server that the policy names, and where the name leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpkiName {
+    /// Name and port.
+    pub endpoint: Endpoint,
+    /// The address in use, from the last good answer.
+    pub address: Option<IpAddr>,
+    /// Why the last lookup failed.
+    pub error: Option<String>,
+}
+
+impl RpkiName {
+    /// What is wrong with the name, and what is done about it.
+    pub fn problem(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        Some(match self.address {
+            Some(address) => format!("{error}; {address} stays in use"),
+            None => {
+                format!("{error}; until it leads somewhere, the RPKI server {} is not asked", self.endpoint)
+            }
+        })
     }
 }
 

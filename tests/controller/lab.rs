@@ -158,6 +158,7 @@ impl Maker {
             templates_refused: None,
             roa: None,
             roas: RoaFacts::default(),
+            rpki: &BTreeMap::new(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &self.store.approved(),

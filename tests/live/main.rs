@@ -44,6 +44,7 @@ mod repository;
 mod restart;
 mod roa;
 mod rollback;
+mod rpki_names;
 mod secrets;
 mod shapes;
 mod templates;

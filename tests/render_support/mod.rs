@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 
 use moenet_agent::document::{BgpSessionSpec, IbgpPeerSpec, NodeSpec, RoutingPolicySpec};
 use moenet_agent::effective::{Defaults, InternalNeighbour, Router, Session};
-use moenet_agent::model::{InterfaceName, Secret};
+use moenet_agent::model::{Endpoint, InterfaceName, Secret};
 use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 
 /// The versions that the templates are for: the folder's name, and the first two numbers.
@@ -42,6 +42,8 @@ pub struct Case {
     pub mesh: Vec<InterfaceName>,
     #[serde(default)]
     pub roa: Option<String>,
+    #[serde(default)]
+    pub rpki: BTreeMap<Endpoint, std::net::IpAddr>,
     #[serde(default)]
     pub drained: bool,
     #[serde(default)]
@@ -106,6 +108,7 @@ impl Case {
             loopback_interface: &self.loopback_interface,
             mesh_interfaces: &self.mesh,
             ibgp: &ibgp,
+            rpki: &self.rpki,
             roa: roa.as_ref(),
         };
         let renderer = Renderer::new(&self.templates).map_err(|error| error.to_string())?;

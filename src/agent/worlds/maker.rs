@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::agent::classes::Classes;
 use crate::agent::roa::Roas;
+use crate::agent::rpki::RpkiServers;
 use crate::agent::templates::{Candidate, Templates};
 use crate::bird::committer::Tree;
 use crate::bird::{Checker, CommitError, Committer, Version};
@@ -17,8 +18,9 @@ use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
 use crate::kernel::keys;
-use crate::model::{ObjectName, PrivateKey, PublicKey, Secret};
+use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey, Secret};
 use crate::render::{Features, Renderer, RoaTable};
+use crate::resolve::Resolution;
 use crate::status::Acceptance;
 use crate::store::{Place, Snapshot, Store, StoreError};
 use crate::telemetry::chain;
@@ -36,6 +38,7 @@ pub struct WorldMaker {
     pub(in crate::agent) templates: Templates,
     pub(in crate::agent) classes: Classes,
     pub(in crate::agent) roas: Roas,
+    pub(crate) rpki: RpkiServers,
     /// Edits by hand that could not be kept, and why: said once.
     unkept: Mutex<BTreeMap<Place, String>>,
 }
@@ -47,6 +50,7 @@ struct Material {
     fragments: BTreeSet<String>,
     classes: BTreeMap<ObjectName, Measured>,
     roa: Option<Arc<RoaTable>>,
+    rpki: BTreeMap<Endpoint, Resolution>,
 }
 
 impl WorldMaker {
@@ -61,6 +65,7 @@ impl WorldMaker {
     ) -> Self {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
+        let rpki = RpkiServers::kept(&store);
         let (version, refused, roas, unkept) = Default::default();
         Self {
             config,
@@ -74,6 +79,7 @@ impl WorldMaker {
             templates,
             classes,
             roas,
+            rpki,
             unkept,
         }
     }
@@ -109,6 +115,7 @@ impl WorldMaker {
             fragments: BTreeSet::new(),
             classes: BTreeMap::new(),
             roa: None,
+            rpki: BTreeMap::new(),
         };
         self.world(&Snapshot::default(), &material, &self.templates.in_use())
     }
@@ -130,6 +137,7 @@ impl WorldMaker {
             fragments: fragments.clone(),
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
+            rpki: self.rpki.known(),
         };
         if let Some(candidate) = self.templates.candidate() {
             self.try_out(snapshot, &material, candidate).await;
@@ -174,6 +182,7 @@ impl WorldMaker {
             features,
             roa: material.roa.as_deref(),
             roas: self.roas.facts(),
+            rpki: &material.rpki,
             classes: &material.classes,
             fragments: &material.fragments,
             approved: &self.store.approved(),

@@ -42,6 +42,9 @@ const TROUBLED: Duration = Duration::from_secs(2);
 /// The same while a file is being written.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
+/// How long a pass that has no later one, or a person, waits for names.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Makes a world whenever something may have changed, until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
     *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
@@ -128,6 +131,7 @@ impl Worlds {
             () = stop.cancelled() => return ControlFlow::Break(()),
             () = context.reports.changed.notified() => {}
             () = context.prober.answered() => {}
+            () = self.parts.maker.rpki.changed() => {}
             names = context.resolver.changed() => {
                 for key in named(&context.world(), &names) {
                     let _ = self.hints.send(Hint::Key(key));
@@ -226,6 +230,8 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
+    parts.maker.rpki.watch(&world.router_documents.policy.spec);
+    parts.maker.rpki.keep(parts, &world.rpki).await;
     parts.publish.send_replace(Arc::new(world));
     Ok(Listed::of(&snapshot))
 }
@@ -242,8 +248,14 @@ async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     parts.context.disk(Store::load).await
 }
 
-/// Waits a little for the names of endpoints, for a pass that has no later one.
-pub(super) async fn resolved(parts: &Arc<Parts>) {
+/// Waits a little for the names of endpoints and RPKI servers, for a pass that has no later one.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
+    if rpki_resolved(parts, &parts.context.world()).await {
+        publish(parts).await?;
+    }
     let world = parts.context.world();
     let unknown = || {
         let mut endpoints = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
@@ -257,7 +269,14 @@ pub(super) async fn resolved(parts: &Arc<Parts>) {
             parts.context.resolver.changed().await;
         }
     };
-    let _ = tokio::time::timeout(Duration::from_secs(3), waiting).await;
+    let _ = tokio::time::timeout(PATIENCE, waiting).await;
+    Ok(())
+}
+
+/// Waits a little for the names of RPKI servers. Returns whether the world may be another by that.
+pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
+    let resolved = parts.maker.rpki.resolved(&world.router_documents.policy.spec);
+    tokio::time::timeout(PATIENCE, resolved).await.unwrap_or(true)
 }
 
 /// Endpoints to resolve and peers to probe: those of the sessions that are to be there.

@@ -5,7 +5,7 @@ use crate::controller::FirewallState;
 use crate::controller::world::World;
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::plan::forwarding_blocked;
-use crate::status::{Acceptance, Conditions, Verdict};
+use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
 use crate::store::AppliedOverride;
 
 /// The fields that an override sets.
@@ -37,6 +37,22 @@ pub(super) fn origins(world: &World, conditions: &mut Conditions<'_>) {
         Verdict::NoServer | Verdict::Collapsed | Verdict::NoRoas => {
             conditions.set(About::OriginsValidated, false, verdict.reason(), message);
         }
+    }
+}
+
+/// Says whether the names of RPKI servers lead somewhere; nothing where they are all addresses.
+pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
+    let about = About::EndpointResolved;
+    if world.rpki.is_empty() {
+        return;
+    }
+    let problems: Vec<String> = world.rpki.iter().filter_map(RpkiName::problem).collect();
+    let missing = world.rpki.iter().any(|name| name.address.is_none());
+    match (problems.is_empty(), missing) {
+        (true, false) => conditions.set(about, true, "Resolved", ""),
+        (true, true) => conditions.unknown(about, "Resolving", "not every RPKI server was looked up yet"),
+        (false, false) => conditions.set(about, false, "LookupFailed", problems.join("; ")),
+        (false, true) => conditions.set(about, false, "NotResolved", problems.join("; ")),
     }
 }
 

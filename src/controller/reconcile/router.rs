@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::apply::{self, Trouble};
-use super::node_status::{accepted, fields, origins, status};
+use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
@@ -260,6 +260,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
     let last_error = accepted(&policy.acceptance, &mut conditions);
     origins(world, &mut conditions);
+    rpki_names(world, &mut conditions);
     let phase = if last_error.is_some() { Phase::Error } else { Phase::Configured };
     let status = StatusBody {
         observed_generation: policy.generation,

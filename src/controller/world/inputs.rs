@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::effective::Secrets;
-use crate::model::{ObjectName, PrivateKey, PublicKey};
+use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
 use crate::render::{Features, Renderer, RoaTable};
+use crate::resolve::Resolution;
 use crate::status::RoaFacts;
 use crate::store::Snapshot;
 use crate::wire::Rejected;
@@ -32,6 +33,8 @@ pub struct Inputs<'a> {
     pub roa: Option<&'a RoaTable>,
     /// What is known of ROAs, live and cached.
     pub roas: RoaFacts,
+    /// Where the names of RPKI servers lead.
+    pub rpki: &'a BTreeMap<Endpoint, Resolution>,
     /// The measured classes of links.
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions that BIRD's directory has files for.

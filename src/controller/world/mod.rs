@@ -30,7 +30,7 @@ use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
-use crate::status::{Acceptance, Origins};
+use crate::status::{Acceptance, Origins, RpkiName};
 use crate::store::{AppliedOverride, Area, Place, Slot};
 
 pub(crate) use entry::present;
@@ -77,6 +77,8 @@ pub struct World {
     pub complete: bool,
     /// What the validation of origins stands on.
     pub origins: Origins,
+    /// The RPKI servers that have names.
+    pub rpki: Vec<RpkiName>,
     /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
     pub templates: Option<Result<(), String>>,
     /// How many links that nothing knows of may go in one go.
@@ -128,7 +130,10 @@ impl World {
         let (maintenance, maintenance_at) = router::maintenance(inputs);
         let ibgp = peers::ibgp(inputs, router.as_ref().ok());
         let mesh = peers::mesh(inputs, router.as_ref().ok());
-        let parts = Parts { inputs, documents: &documents, maintenance, ibgp: &ibgp, mesh: &mesh };
+        let rpki = router::rpki_names(inputs, &documents.policy.spec);
+        let known = rpki.iter().filter_map(|name| Some((name.endpoint.clone(), name.address?))).collect();
+        let parts =
+            Parts { inputs, documents: &documents, maintenance, ibgp: &ibgp, mesh: &mesh, rpki: known };
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),
@@ -149,6 +154,7 @@ impl World {
         let templates = inputs.config.bird.templates.as_ref().map(|_| refused.map_or(Ok(()), Err));
         Self {
             origins,
+            rpki,
             templates,
             loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),

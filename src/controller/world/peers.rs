@@ -289,6 +289,7 @@ mod tests {
             templates_refused: None,
             roa: None,
             roas: RoaFacts::default(),
+            rpki: &BTreeMap::new(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &BTreeSet::new(),

@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid};
-use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, Spec};
+use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
-use crate::model::{InterfaceName, ObjectName};
+use crate::model::{Host, InterfaceName, ObjectName};
 use crate::plan::Loopback;
 use crate::render::check_policy;
-use crate::status::Acceptance;
+use crate::status::{Acceptance, RpkiName};
 use crate::store::{AppliedDocument, Snapshot};
 
 /// The name of a document of a kind that has one; also its name in `applied/` and `status/`.
@@ -32,6 +32,18 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
         node: in_force(node, &inputs.refused.node, |node| configured_node(inputs, node)),
         policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
     }
+}
+
+/// The RPKI servers that have names, and where those lead.
+pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec<RpkiName> {
+    let endpoints: BTreeSet<_> = policy.rpki.servers.iter().filter_map(RpkiServer::endpoint).collect();
+    let named = endpoints.into_iter().filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
+    let name = |endpoint| {
+        let known = inputs.rpki.get(&endpoint);
+        let address = known.and_then(|known| known.address).map(|address| address.ip());
+        RpkiName { address, error: known.and_then(|known| known.error.clone()), endpoint }
+    };
+    named.map(name).collect()
 }
 
 /// `refused` is what the Control Plane said last and what makes no sense; `spec` fills in what was not said.

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{Entry, Inputs, Maintenance, RouterDocuments, present, router};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::ObjectName;
+use crate::model::{Endpoint, ObjectName};
 use crate::plan::BaseFiles;
 use crate::render::{BaseInput, LinkClass, Renderer};
 
@@ -13,6 +14,8 @@ pub(super) struct Parts<'a> {
     pub(super) maintenance: Maintenance,
     pub(super) ibgp: &'a BTreeMap<ObjectName, Entry<InternalNeighbour>>,
     pub(super) mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+    /// Where the names of RPKI servers lead.
+    pub(super) rpki: BTreeMap<Endpoint, IpAddr>,
 }
 
 impl Parts<'_> {
@@ -36,6 +39,7 @@ impl Parts<'_> {
             loopback_interface: interface.as_str(),
             mesh_interfaces: &mesh_interfaces,
             ibgp: &ibgp,
+            rpki: &self.rpki,
             roa: self.inputs.roa,
         };
         render(renderer, &input)

@@ -1,11 +1,12 @@
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Kind, Spec};
-use crate::model::{Bandwidth, NodeType, Port};
+use crate::model::{Bandwidth, Endpoint, Host, NodeType, Port};
 
 /// Filters, limits, RPKI and classes (`GET bird-config`). What is missing or zero on
 /// the wire is absent here, and what is absent has a safe default.
@@ -104,6 +105,16 @@ pub struct RpkiServer {
     pub host: String,
     /// TCP port.
     pub port: Port,
+}
+
+impl RpkiServer {
+    /// Where it listens; none for a host that is neither a name nor an address.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => Some(Endpoint { host: Host::Address(address), port: self.port }),
+            Err(_) => format!("{}:{}", self.host, self.port).parse().ok(),
+        }
+    }
 }
 
 /// Limits that protect us and our neighbours; each applies to each address family.

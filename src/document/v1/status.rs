@@ -108,7 +108,7 @@ pub struct Condition {
 pub enum ConditionType {
     /// The document is valid and clashes with no other.
     Accepted,
-    /// The name of the peer's endpoint leads to an address.
+    /// The name of the peer's endpoint leads to an address; in the policy's status, those of RPKI servers do.
     EndpointResolved,
     /// The tunnel is as wanted.
     TunnelConfigured,

@@ -5,6 +5,7 @@ mod base;
 mod session;
 
 pub(super) use base::Base;
+pub use base::rpki_protocol;
 pub(super) use session::Peering;
 
 /// Zero stands for "not said" on the wire, so it is read as that here too: a limit of zero would

@@ -1,0 +1,224 @@
+//! Where the names of RPKI servers lead. BIRD stands still while it looks up a name, so it gets addresses.
+//!
+//! The last good address stays in use while lookups fail, also across a restart of the agent: it is kept
+//! beside the documents. An answer in another order, or one that has the address in use among others, moves
+//! nothing. A server that does not answer at its address is tried at the next one of the answer, at ever
+//! greater intervals, for every move is a reload of BIRD.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Parts;
+use crate::bird::roa::Servers;
+use crate::document::{RoutingPolicySpec, RpkiServer};
+use crate::model::{Endpoint, Host};
+use crate::render::rpki_protocol;
+use crate::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
+use crate::status::RpkiName;
+use crate::store::Store;
+use crate::telemetry::chain;
+
+/// Where the addresses are kept, below the state directory.
+const FILE: &str = "rpki.json";
+/// How long a server may be silent before its next address is tried: BIRD asks a silent one every 90 s.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// So many times as long after each move, up to [`PATIENCE`] times its fifth power.
+const GROWTH: u32 = 3;
+
+/// The names of RPKI servers, with a resolver of their own: nobody else's names are in their way.
+#[derive(Debug)]
+pub(crate) struct RpkiServers {
+    resolver: Resolver,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the file holds.
+    kept: BTreeMap<String, IpAddr>,
+    silent: BTreeMap<Endpoint, Silence>,
+    /// The names that were told to be in trouble.
+    told: BTreeSet<Endpoint>,
+    failing: bool,
+}
+
+/// A server that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Silence {
+    /// Since when at this address.
+    since: Instant,
+    /// How often it was tried at another one.
+    moves: u32,
+}
+
+impl Silence {
+    fn is_over(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= PATIENCE * GROWTH.pow(self.moves.min(5))
+    }
+}
+
+impl RpkiServers {
+    /// Begins with the addresses that were kept.
+    pub(super) fn kept(store: &Store) -> Self {
+        let read = || -> Result<BTreeMap<String, IpAddr>, Box<dyn std::error::Error>> {
+            Ok(store.kept(FILE)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+        };
+        let kept = read().unwrap_or_else(|error| {
+            warn!(file = FILE, error = %chain(&*error), "the addresses of RPKI servers cannot be read; they are looked up anew");
+            BTreeMap::new()
+        });
+        let resolver = Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default());
+        let known = kept.iter().filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
+        resolver.remember(known.collect());
+        Self { resolver, state: Mutex::new(State { kept, ..State::default() }) }
+    }
+
+    /// Looks after the servers of this policy from now on.
+    pub(super) fn watch(&self, policy: &RoutingPolicySpec) {
+        self.resolver.watch(&named(policy));
+    }
+
+    /// Where every name leads.
+    pub(super) fn known(&self) -> BTreeMap<Endpoint, Resolution> {
+        self.resolver.all()
+    }
+
+    /// Waits until a name leads elsewhere than before, or begins or ceases to be in trouble.
+    pub(super) async fn changed(&self) {
+        self.resolver.changed().await;
+    }
+
+    /// Looks up the servers of this policy, and waits until each has an address or an error. Returns
+    /// whether there was anything to wait for.
+    pub(crate) async fn resolved(&self, policy: &RoutingPolicySpec) -> bool {
+        self.watch(policy);
+        let open = || self.known().values().any(|known| known.address.is_none() && known.error.is_none());
+        let waited = open();
+        while open() {
+            self.changed().await;
+        }
+        waited
+    }
+
+    /// Tries the next address of servers that have been silent for long. Where that is another, the world
+    /// is made anew by [`RpkiServers::changed`].
+    pub(super) fn judge(&self, policy: &RoutingPolicySpec, servers: &Servers, now: Instant) {
+        let silent = policy.rpki.servers.iter().filter(|server| !servers.answers(&rpki_protocol(server)));
+        let silent: BTreeSet<Endpoint> = silent.filter_map(RpkiServer::endpoint).collect();
+        let due: Vec<Endpoint> = self.lock().silent_for_long(silent, now);
+        for endpoint in due {
+            let before = self.resolver.current(&endpoint).address;
+            let after = self.resolver.next(&endpoint).address;
+            if let (Some(before), Some(after)) = (before, after)
+                && before != after
+            {
+                info!(server = %endpoint, silent = %before.ip(), address = %after.ip(), "an RPKI server does not answer; its next address is tried");
+            }
+        }
+    }
+
+    /// Keeps the addresses in use where they are not those in the file, and tells once of names in trouble.
+    pub(super) async fn keep(&self, parts: &Parts, names: &[RpkiName]) {
+        self.tell(names);
+        let addresses = names.iter().filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
+        let addresses: BTreeMap<String, IpAddr> = addresses.collect();
+        if addresses.is_empty() || self.lock().kept == addresses || !parts.context.store.is_writable() {
+            return;
+        }
+        let Ok(text) = serde_json::to_string_pretty(&addresses) else { return };
+        let done = parts.context.disk(move |store| store.keep(FILE, &text)).await;
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.failing, done.is_err());
+        match done {
+            Ok(_) => state.kept = addresses,
+            Err(error) if !before => {
+                warn!(file = FILE, error = %chain(&error), "the addresses of RPKI servers cannot be kept");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn tell(&self, names: &[RpkiName]) {
+        let mut state = self.lock();
+        let troubled = names.iter().filter_map(|name| Some((name.endpoint.clone(), name.problem()?)));
+        let troubled: BTreeMap<Endpoint, String> = troubled.collect();
+        for (server, problem) in troubled.iter().filter(|(server, _)| !state.told.contains(*server)) {
+            warn!(%server, problem, "the name of an RPKI server cannot be looked up");
+        }
+        let well = names.iter().map(|name| &name.endpoint).filter(|server| !troubled.contains_key(*server));
+        for server in well.filter(|server| state.told.contains(*server)) {
+            info!(%server, "the name of an RPKI server can be looked up again");
+        }
+        state.told = troubled.into_keys().collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes in who is silent. Returns those that have been for long enough to be tried elsewhere.
+    fn silent_for_long(&mut self, silent: BTreeSet<Endpoint>, now: Instant) -> Vec<Endpoint> {
+        self.silent.retain(|endpoint, _| silent.contains(endpoint));
+        let mut due = Vec::new();
+        for endpoint in silent {
+            let silence = self.silent.entry(endpoint.clone()).or_insert(Silence { since: now, moves: 0 });
+            if silence.is_over(now) {
+                *silence = Silence { since: now, moves: silence.moves.saturating_add(1) };
+                due.push(endpoint);
+            }
+        }
+        due
+    }
+}
+
+/// The servers that have names.
+fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
+    let endpoints = policy.rpki.servers.iter().filter_map(RpkiServer::endpoint);
+    endpoints.filter(|endpoint| matches!(endpoint.host, Host::Name(_))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_kept_address_is_in_use_before_any_answer_and_a_broken_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.keep(FILE, r#"{"rpki.nowhere.invalid:8282": "fd42::1"}"#).unwrap();
+        let servers = RpkiServers::kept(&store);
+        let known = servers.known();
+        let address = known[&endpoint("rpki.nowhere.invalid:8282")].address;
+        assert_eq!(address, Some("[fd42::1]:8282".parse().unwrap()));
+        store.keep(FILE, "{").unwrap();
+        assert!(RpkiServers::kept(&store).known().is_empty());
+    }
+
+    #[test]
+    fn a_silent_server_is_tried_elsewhere_at_ever_greater_intervals() {
+        let (mut state, server) = (State::default(), endpoint("rpki.dn42:8282"));
+        let start = Instant::now();
+        let moves = (0..100_000).step_by(10).filter(|second| {
+            let now = start + Duration::from_secs(*second);
+            !state.silent_for_long([server.clone()].into(), now).is_empty()
+        });
+        let moves: Vec<u64> = moves.collect();
+        assert_eq!(moves, [180, 720, 2340, 7200, 21_780, 65_520]);
+        // Once it has answered, it begins anew.
+        let late = start + Duration::from_secs(200_000);
+        assert!(state.silent_for_long(BTreeSet::new(), late).is_empty());
+        assert!(state.silent_for_long([server.clone()].into(), late).is_empty());
+        assert!(!state.silent_for_long([server].into(), late + PATIENCE).is_empty());
+    }
+}

@@ -1,8 +1,11 @@
 //! Limits of BGP channels: one line in the log when one is exceeded, and what an import limit held back is
 //! fetched once there is room. BIRD drops what is over the limit and does not come back to it when the limit
-//! is raised or other routes go (2.0.12 to 3.4, measured); its import table still has it.
+//! is raised or other routes go (2.0.12 to 3.4, measured); its import table still has it. What a receive limit
+//! held back is not even there, so that only a new session brings it. BIRD 2 says when there is room again (2.0.12,
+//! measured); BIRD 3 calls the limit hit until the session ends (3.4, measured), and so does the status: there it
+//! is for the operator to restart it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Parts;
+use crate::bird::protocols::Limit;
 use crate::bird::{BirdName, Protocol};
 use crate::telemetry::chain;
 
@@ -25,7 +29,9 @@ type Which = (String, String);
 /// The channels that exceed a limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Exceeded {
-    /// Routes are held back, by an import or receive limit of so many.
+    /// Routes are held back, by a receive limit of so many.
+    receive: BTreeMap<Which, u64>,
+    /// Routes are held back, by an import limit of so many.
     import: BTreeMap<Which, u64>,
     /// More is announced than the limit of so many.
     export: BTreeMap<Which, u64>,
@@ -37,30 +43,36 @@ impl Exceeded {
         let channels = protocols.iter().flat_map(|p| p.channels.iter().map(move |channel| (p, channel)));
         for (protocol, channel) in channels.filter(|(protocol, _)| protocol.bgp.is_some()) {
             let which = || (protocol.name.clone(), channel.name.clone());
-            let import =
-                [&channel.import_limit, &channel.receive_limit].into_iter().flatten().find(|l| l.hit);
-            found.import.extend(import.map(|limit| (which(), limit.limit)));
-            let export = channel.export_limit.as_ref().filter(|limit| limit.hit);
-            found.export.extend(export.map(|limit| (which(), limit.limit)));
+            let hit =
+                |limit: &Option<Limit>| limit.as_ref().filter(|limit| limit.hit).map(|l| (which(), l.limit));
+            found.receive.extend(hit(&channel.receive_limit));
+            found.import.extend(hit(&channel.import_limit));
+            found.export.extend(hit(&channel.export_limit));
         }
         found
     }
 
-    /// The protocols, up by now, that held routes back at the last look and do not any more.
-    fn relieved(&self, before: &Self, protocols: &[Protocol]) -> Vec<BirdName> {
-        let relieved = |protocol: &&Protocol| {
-            let was = |(name, _): &Which| *name == protocol.name;
-            protocol.is_established()
-                && before.import.keys().any(was)
-                && before
-                    .import
-                    .keys()
-                    .filter(|which| was(which))
-                    .any(|which| !self.import.contains_key(which))
-        };
-        let names = protocols.iter().filter(relieved).map(|protocol| BirdName::new(&protocol.name));
-        names.flatten().collect()
+    /// The protocols, up by now, whose receive limit held routes back at the last look and does not any more.
+    fn to_restart(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
+        relieved(&before.receive, &self.receive, protocols).collect()
     }
+
+    /// The same of import limits; not of those that are restarted.
+    fn to_reload(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
+        let restarted = self.to_restart(before, protocols);
+        relieved(&before.import, &self.import, protocols).filter(|name| !restarted.contains(name)).collect()
+    }
+}
+
+/// The protocols, up by now, that had a channel over the limit before which is not any more.
+fn relieved<'a>(
+    before: &'a BTreeMap<Which, u64>,
+    now: &'a BTreeMap<Which, u64>,
+    protocols: &'a [Protocol],
+) -> impl Iterator<Item = BirdName> + 'a {
+    let up = |name: &str| protocols.iter().any(|protocol| protocol.name == name && protocol.is_established());
+    let gone = before.keys().filter(|which| !now.contains_key(*which));
+    gone.filter(move |(name, _)| up(name)).filter_map(|(name, _)| BirdName::new(name).ok())
 }
 
 /// Looks after limits until the agent stops.
@@ -79,7 +91,13 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
         }
         let now = Exceeded::of(&bird.protocols);
         tell(&now, &before);
-        for name in now.relieved(&before, &bird.protocols) {
+        for name in now.to_restart(&before, &bird.protocols) {
+            info!(protocol = %name, "below its receive limit again; a new session brings what was held back");
+            if let Err(error) = parts.bird().restart(name.clone()).await {
+                warn!(protocol = %name, error = %chain(&error), "what was held back cannot be fetched");
+            }
+        }
+        for name in now.to_reload(&before, &bird.protocols) {
             match parts.bird().reload_in(name.clone()).await {
                 Ok(()) => info!(protocol = %name, "below its limit again; what was held back is taken"),
                 Err(error) => {
@@ -98,6 +116,11 @@ fn tell(now: &Exceeded, before: &Exceeded) {
         warn!(protocol, channel, limit, "import limit exceeded; more routes are not taken");
     }
     for ((protocol, channel), limit) in
+        now.receive.iter().filter(|(which, _)| !before.receive.contains_key(*which))
+    {
+        warn!(protocol, channel, limit, "receive limit exceeded; what else the neighbour says is not heard");
+    }
+    for ((protocol, channel), limit) in
         now.export.iter().filter(|(which, _)| !before.export.contains_key(*which))
     {
         warn!(protocol, channel, limit, "export limit exceeded; the routes are announced all the same");
@@ -107,17 +130,18 @@ fn tell(now: &Exceeded, before: &Exceeded) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bird::protocols::{Bgp, BgpState, Channel, Limit};
+    use crate::bird::protocols::{Bgp, BgpState, Channel};
 
-    fn protocols(import_hit: bool, up: bool) -> Vec<Protocol> {
+    fn protocols(receive_hit: bool, import_hit: bool, up: bool) -> Vec<Protocol> {
         let text = "1002-ebgp_x BGP --- up 1 Established\n1006-\n0000 \n";
         let reply = crate::bird::framing::Decoder::new().push(text.as_bytes()).unwrap().unwrap();
         let mut protocols = crate::bird::protocols::parse(&reply);
         let state = if up { BgpState::Established } else { BgpState::Idle };
         protocols[0].bgp = Some(Bgp { state, ..Bgp::default() });
         let limit = |hit| Some(Limit { limit: 5, hit, action: None });
+        let (receive_limit, import_limit) = (limit(receive_hit), limit(import_hit));
         protocols[0].channels = vec![
-            Channel { name: "ipv4".into(), import_limit: limit(import_hit), ..Channel::default() },
+            Channel { name: "ipv4".into(), receive_limit, import_limit, ..Channel::default() },
             Channel { name: "ipv6".into(), export_limit: limit(true), ..Channel::default() },
         ];
         protocols
@@ -125,12 +149,26 @@ mod tests {
 
     #[test]
     fn what_was_held_back_is_fetched_once_when_there_is_room() {
-        let (full, free) = (Exceeded::of(&protocols(true, true)), Exceeded::of(&protocols(false, true)));
+        let (at_limit, below) = (protocols(false, true, true), protocols(false, false, true));
+        let (full, free) = (Exceeded::of(&at_limit), Exceeded::of(&below));
         assert_eq!((full.import.len(), full.export.len(), free.import.len()), (1, 1, 0));
-        let relieved = free.relieved(&full, &protocols(false, true));
+        let relieved = free.to_reload(&full, &below);
         assert_eq!(relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(), ["ebgp_x"]);
-        assert!(free.relieved(&free, &protocols(false, true)).is_empty());
-        assert!(full.relieved(&full, &protocols(true, true)).is_empty());
-        assert!(free.relieved(&full, &protocols(false, false)).is_empty(), "a new session says all anew");
+        assert!(free.to_restart(&full, &below).is_empty(), "its routes are there, and no session is reset");
+        assert!(free.to_reload(&free, &below).is_empty());
+        assert!(full.to_reload(&full, &at_limit).is_empty());
+        let down = protocols(false, false, false);
+        assert!(free.to_reload(&full, &down).is_empty(), "a new session says all anew");
+    }
+
+    #[test]
+    fn what_was_not_even_heard_needs_a_new_session() {
+        let (flood, below) = (protocols(true, true, true), protocols(false, false, true));
+        let (full, free) = (Exceeded::of(&flood), Exceeded::of(&below));
+        assert!(full.to_restart(&full, &flood).is_empty());
+        let relieved = free.to_restart(&full, &below);
+        assert_eq!(relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(), ["ebgp_x"]);
+        assert!(free.to_reload(&full, &below).is_empty(), "once is enough");
+        assert!(free.to_restart(&full, &protocols(false, false, false)).is_empty());
     }
 }

@@ -7,6 +7,10 @@ use crate::effective::{Neighbour, Session};
 use crate::model::{AdminState, PeeringPolicy};
 use crate::render::{BaseInput, LinkClass, RenderError};
 
+/// How many times the import limit a neighbour may say at all, refused routes counted. Far beyond what a
+/// neighbour of DN42 ever says, and far below what fills a small router's memory.
+const RECEIVE_FACTOR: u32 = 10;
+
 /// What the template of a session sees besides.
 // No `Debug`, here and for `Peer`: a password is in it.
 #[derive(Serialize)]
@@ -33,6 +37,7 @@ struct Peer<'a> {
     link_protocol: String,
     password: Option<&'a str>,
     import_limit: u32,
+    receive_limit: u32,
     export_limit: Option<u32>,
     neighbours: Vec<Side<'a>>,
 }
@@ -68,6 +73,7 @@ impl<'a> Peering<'a> {
         let base = Base::new(input);
         let sides = session.neighbours.iter().map(side).collect::<Vec<_>>();
         check(session)?;
+        let import_limit = some(session.import_limit).unwrap_or(base.limits.ebgp_import);
         let peer = Peer {
             name: session.name.as_str(),
             asn: session.asn.get(),
@@ -81,7 +87,8 @@ impl<'a> Peering<'a> {
             multihop: session.multihop,
             link_protocol: format!("moe_link_{}", session.name),
             password: session.password.as_ref().map(|secret| secret.expose().as_str()),
-            import_limit: some(session.import_limit).unwrap_or(base.limits.ebgp_import),
+            import_limit,
+            receive_limit: import_limit.saturating_mul(RECEIVE_FACTOR),
             export_limit: some(session.export_limit).or(base.limits.ebgp_export),
             neighbours: sides,
         };

@@ -382,7 +382,8 @@ fn over_gre(kind: &str, ours: &str, theirs: &[&str]) -> World {
         world.router.inside.shell(&format!("ip addr add {ours} dev u1 nodad"));
     }
     start(&mut world, &[gre(kind, &end(theirs[0]))]);
-    world.neighbours[0].wait_established(60);
+    // The emulated guest, beside other work, takes the agent a minute to get so far.
+    world.neighbours[0].wait_established(150);
     world
 }
 
@@ -393,6 +394,12 @@ fn gre(kind: &str, endpoint: &str) -> Value {
 fn both_families_pass(world: &World) {
     reaches(world, PREFIX4, "fe80::998:1");
     reaches(world, PREFIX6, "fe80::998:1");
+    // GRE hides nothing (31), and is a tunnel (83).
+    for prefix in [PREFIX4, PREFIX6] {
+        let route = world.neighbours[0].route(prefix).unwrap().replace(", ", ",");
+        assert!(route.contains("(64511,31)") && route.contains("(64511,83)"), "{route}");
+        assert!((32..=36).all(|class| !route.contains(&format!("(64511,{class})"))), "{route}");
+    }
 }
 
 /// The far end moves to its second address: the tunnel stays, and its end moves.

@@ -15,10 +15,10 @@ use crate::controller::sync::{
     Change, PortBases, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single,
 };
 use crate::controller::world::{Refused, present};
-use crate::document::{Condition, ConditionStatus, ConditionType, Kind, Spec, StatusBody};
+use crate::document::{Condition, ConditionStatus, ConditionType, Kind, RoutingPolicySpec, Spec, StatusBody};
 use crate::history::Author;
-use crate::model::Uid;
-use crate::render::check_policy;
+use crate::model::{Asn, Uid};
+use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
@@ -131,10 +131,8 @@ async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
     if unsafe_policy.is_some() {
         return Ok(());
     }
-    let PolicyItem { spec, ibgp, notes, .. } = fetched?;
-    for note in notes {
-        debug!(note, "the routing policy looks odd");
-    }
+    let PolicyItem { spec, ibgp, notes, asn, .. } = fetched?;
+    remark(parts, &spec, notes, asn);
     single(parts, spec, |snapshot| snapshot.policy.as_ref()).await;
     let rejected = ibgp.as_ref().map(|listing| listing.rejected.clone()).unwrap_or_default();
     note_rejected(parts, "an internal neighbour", rejected, |refused| &mut refused.ibgp);
@@ -142,6 +140,24 @@ async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
         apply_ibgp(parts, listing).await;
     }
     Ok(())
+}
+
+/// Tells once of what is no error of the policy, and hardly meant; its status does for as long as it lasts.
+fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
+    let ours = parts.context.world().router.as_ref().ok().map(|router| router.asn);
+    if let (Some(said), Some(ours)) = (said, ours)
+        && said != ours
+    {
+        let remark = format!("policy.dn42As: AS{said} is another network's; AS{ours}, from the node, counts");
+        remarks.push(remark);
+    }
+    remarks.extend(odd_policy(spec));
+    let mut before = Vec::new();
+    if parts.maker.refuse(|known| before = std::mem::replace(&mut known.remarks, remarks.clone())) {
+        parts.context.reports.reload();
+        let new = remarks.iter().filter(|remark| !before.contains(*remark));
+        new.for_each(|remark| warn!(remark, "the routing policy looks odd"));
+    }
 }
 
 async fn single<S: Spec + Send + Sync + 'static>(

@@ -55,4 +55,4 @@ pub use diagnostics::Diagnostic;
 pub use framing::Reply;
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
 pub use status::{ConfigureStatus, Phase, Status};
-pub use version::Version;
+pub use version::{Support, Version};

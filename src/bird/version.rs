@@ -13,6 +13,17 @@ pub struct Version {
     pub patch: u16,
 }
 
+/// How far a version of BIRD is known to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// The templates were loaded by this one or by its neighbours, and the live tests run.
+    Tested,
+    /// Nobody has tried.
+    Untested,
+    /// It cannot read the templates.
+    TooOld,
+}
+
 impl Version {
     /// A version from its numbers.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
@@ -31,6 +42,35 @@ impl Version {
         let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
         let patch = parts.next().unwrap_or(Ok(0)).ok()?;
         Some(Self::new(major, minor, patch))
+    }
+
+    /// How far this version is known to work.
+    pub fn support(self) -> Support {
+        let two = (self.minor, self.patch);
+        match self.major {
+            0 | 1 => Support::TooOld,
+            // 2.0.7 takes no declaration of a variable after a statement (run: "syntax error, unexpected INT").
+            2 if two <= (0, 7) => Support::TooOld,
+            2 if two < (0, 12) => Support::Untested,
+            2 if self.minor <= 20 => Support::Tested,
+            3 if (1..=4).contains(&self.minor) => Support::Tested,
+            _ => Support::Untested,
+        }
+    }
+
+    /// A sentence for the operator of a version that is not known to work; none for one that is.
+    pub fn warning(self) -> Option<String> {
+        const TESTED: &str = "2.0.12 to 2.20 and 3.1 to 3.4";
+        match self.support() {
+            Support::Tested => None,
+            Support::Untested => Some(format!(
+                "this agent was never tested with BIRD {self}, only with {TESTED}; what BIRD refuses does not come \
+                 into force, and for what it takes in another sense there is no proof"
+            )),
+            Support::TooOld => Some(format!(
+                "BIRD {self} cannot read what this agent writes, and is left as it is; install one of {TESTED}"
+            )),
+        }
     }
 
     /// `reload filters in X` in place of `reload in X`: 3.x only (measured; the wrong form is 9001).
@@ -64,6 +104,23 @@ mod tests {
         ];
         for (text, want) in cases {
             assert_eq!(Version::find(text), want.map(|(a, b, c)| Version::new(a, b, c)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_tested_is_said_and_what_cannot_work_too() {
+        let support = |text| Version::find(text).unwrap().support();
+        for tested in ["2.0.12", "2.13.1", "2.17.6", "2.20.0", "3.1.8", "3.4.0"] {
+            assert_eq!(support(tested), Support::Tested, "{tested}");
+            assert_eq!(Version::find(tested).unwrap().warning(), None);
+        }
+        for untested in ["2.0.8", "2.0.11", "2.21", "3.0.1", "3.5", "4.0"] {
+            assert_eq!(support(untested), Support::Untested, "{untested}");
+            assert!(Version::find(untested).unwrap().warning().unwrap().contains("never tested"));
+        }
+        for old in ["1.6.8", "2.0.7", "2.0.0"] {
+            assert_eq!(support(old), Support::TooOld, "{old}");
+            assert!(Version::find(old).unwrap().warning().unwrap().contains("install one of"));
         }
     }
 

@@ -21,9 +21,10 @@ impl Plan {
         let config = arguments.load()?;
         let key_path = config.wireguard.private_key_path.clone();
         let has_key = key_path.exists();
-        let (planned, stand_in) = block_on(async {
+        let (planned, stand_in, bird) = block_on(async {
             let offline = Offline::look(config).await?;
-            Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string()))
+            let bird = offline.world.bird.and_then(crate::bird::Version::warning);
+            Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string(), bird))
         })?;
         let wanted = |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
         let mut objects: Vec<_> =
@@ -41,6 +42,9 @@ impl Plan {
         }
         if !output::value(arguments.output, &objects)? {
             steps::print(objects.iter());
+        }
+        if let Some(warning) = bird {
+            output::note(&warning);
         }
         if !has_key {
             let place = key_path.display();

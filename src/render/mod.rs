@@ -48,7 +48,7 @@ pub use context::rpki_protocol;
 pub use error::RenderError;
 pub use features::Features;
 pub use hysteresis::{Hysteresis, Measure};
-pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy};
+pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy, odd_policy};
 pub use quote::{MAX_STRING, quoted};
 pub use renderer::Renderer;
 pub use roa::{Roa, RoaTable};

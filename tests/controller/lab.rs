@@ -155,6 +155,7 @@ impl Maker {
             our_key: our_key(),
             renderer: Ok(&self.renderer),
             features: Ok(Features::of(2, 17)),
+            bird: None,
             templates_refused: None,
             roa: None,
             roas: RoaFacts::default(),

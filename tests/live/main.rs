@@ -8,6 +8,7 @@ mod lab;
 
 mod approval;
 mod audit;
+mod bird_versions;
 mod changes_in_place;
 mod control_plane_faults;
 mod convergence;

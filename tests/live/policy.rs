@@ -41,6 +41,27 @@ fn named(key: &str, value: &str) -> Value {
 }
 
 #[test]
+fn what_is_odd_about_the_policy_is_said_and_harms_nobody() {
+    let mut world = World::with_bird(&crate::lab::bird::version(), 1);
+    let odd = json!({"dn42As": "4242420999", "dn42Ipv4Prefix": "172.23.105.176/30", "asPathMaxLen": 4_294_967_295_u32,
+        "ebgpImportLimit": 4_294_967_295_u32, "ebgpExportLimit": "4294967295"});
+    world.control_plane.answer("bird-config", Answer::Json(policy_with(&odd)));
+    world.router.start_agent();
+    world.wait_established();
+    wait_until("the policy's status says what is odd", 30, || {
+        let why = world.wait_condition("policy", "Accepted", "True", "Valid");
+        contains(&why, "policy.dn42As: AS4242420999 is another network's; AS4242420998")?;
+        contains(&why, "172.23.105.176/30 is announced to nobody")
+    });
+    let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
+    assert_eq!(log.matches("the routing policy looks odd").count(), 2, "{log}");
+    // Who we are comes from the node, and the other family is announced.
+    world.neighbours[0].wait_route(crate::lab::router::PREFIX6, "4242420998", 20);
+    let route = world.neighbours[0].route(crate::lab::router::PREFIX6).unwrap();
+    assert!(!route.contains("4242420999"), "{route}");
+}
+
+#[test]
 fn an_unknown_name_is_an_error_of_the_policy_alone_and_the_last_good_one_stays() {
     let mut world = World::converged(2);
     world.wait_condition("policy", "Accepted", "True", "Valid");
@@ -56,6 +77,21 @@ fn an_unknown_name_is_an_error_of_the_policy_alone_and_the_last_good_one_stays()
     refused(&world, named("continentLc", "LC_ORIGIN_ATLANTIS"), "node.continentLc", "LC_ORIGIN_");
     refused(&world, policy_with(&json!({"dn42Ipv4Prefix": "172.23.105.177/28"})), "dn42Ipv4Prefix", "/28");
     refused(&world, policy_with(&json!({"dn42Ipv4Prefix": "0.0.0.0/0"})), "prefixes.ipv4", "too wide");
+    refused(&world, policy_with(&json!({"asPathMaxLen": -1})), "asPathMaxLen", "-1");
+    refused(
+        &world,
+        policy_with(&json!({"dn42Ipv4Prefix": "172.20.0.0/14"})),
+        "prefixes.ipv4",
+        "wider than /21",
+    );
+    refused(&world, policy_with(&json!({"ebgpImportLimit": "many"})), "ebgpImportLimit", "many");
+    refused(&world, policy_with(&json!({"dn42Ipv6Prefix": ""})), "dn42Ipv6Prefix", "must be a prefix");
+    refused(
+        &world,
+        policy_with(&json!({"rpkiServers": [{"host": "a b", "port": 1}]})),
+        "rpkiServers[0].host",
+        "a b",
+    );
     // It outlives the agent, for the last good policy is a document.
     world.control_plane.answer("bird-config", Answer::Json(named("regionCommunity", "DN42_REGION_MARS")));
     world.router.kill_agent();

@@ -11,7 +11,7 @@ use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
 use crate::agent::templates::{Candidate, Templates};
 use crate::bird::committer::Tree;
-use crate::bird::{Checker, CommitError, Committer, Version};
+use crate::bird::{Checker, CommitError, Committer, Support, Version};
 use crate::config::Config;
 use crate::controller::World;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
@@ -46,6 +46,7 @@ pub struct WorldMaker {
 /// What a world is made from beside the state directory.
 struct Material {
     secrets: Secrets,
+    bird: Option<Version>,
     features: Result<Features, String>,
     fragments: BTreeSet<String>,
     classes: BTreeMap<ObjectName, Measured>,
@@ -111,6 +112,7 @@ impl WorldMaker {
     pub fn empty(&self) -> World {
         let material = Material {
             secrets: Secrets::new(),
+            bird: None,
             features: Err("not looked at yet".to_owned()),
             fragments: BTreeSet::new(),
             classes: BTreeMap::new(),
@@ -131,9 +133,11 @@ impl WorldMaker {
         running: Option<Version>,
         fragments: &BTreeSet<String>,
     ) -> Result<World, StoreError> {
+        let version = self.version(running).await;
         let material = Material {
             secrets: secrets(&self.store, snapshot),
-            features: self.features(running).await,
+            bird: version.as_ref().ok().copied(),
+            features: version.and_then(features),
             fragments: fragments.clone(),
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
@@ -179,6 +183,7 @@ impl WorldMaker {
             our_key: self.our_key,
             renderer: Ok(renderer),
             templates_refused: self.templates.problem(),
+            bird: material.bird,
             features,
             roa: material.roa.as_deref(),
             roas: self.roas.facts(),
@@ -191,16 +196,29 @@ impl WorldMaker {
         })
     }
 
-    /// What BIRD understands: by the daemon that answers, else by the last one that did, else by the
-    /// installed program.
-    async fn features(&self, running: Option<Version>) -> Result<Features, String> {
-        let known = running.or(*self.version.lock().unwrap_or_else(PoisonError::into_inner));
-        let version = match known {
+    /// The version of BIRD: of the daemon that answers, else of the last one that did, else of the installed
+    /// program. One that was never tested is told of once.
+    async fn version(&self, running: Option<Version>) -> Result<Version, String> {
+        let before = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = match running.or(before) {
             Some(version) => version,
             None => self.checker.version().await.map_err(|error| chain(&error))?,
         };
+        if before != Some(version)
+            && let Some(warning) = version.warning()
+        {
+            warn!(%version, "{warning}");
+        }
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
-        Ok(Features::of(u32::from(version.major), u32::from(version.minor)))
+        Ok(version)
+    }
+}
+
+/// What a version understands; none for one that cannot read the templates.
+fn features(version: Version) -> Result<Features, String> {
+    match (version.support(), version.warning()) {
+        (Support::TooOld, Some(why)) => Err(why),
+        _ => Ok(Features::of(u32::from(version.major), u32::from(version.minor))),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The conditions and the status of the node itself.
 
+use std::collections::BTreeSet;
+
 use super::{Round, record};
+use crate::bird::Support;
 use crate::controller::FirewallState;
 use crate::controller::world::World;
 use crate::document::{ConditionType as About, Phase, StatusBody};
@@ -13,10 +16,18 @@ pub(super) fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
     exception.map(|exception| exception.fields.clone()).unwrap_or_default()
 }
 
-/// Says whether a document was accepted. Returns why not, where that is an error.
-pub(super) fn accepted(acceptance: &Acceptance, conditions: &mut Conditions<'_>) -> Option<String> {
+fn join(remarks: &BTreeSet<String>) -> String {
+    remarks.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
+/// Says whether a document was accepted, and what is odd about it. Returns why not, where that is an error.
+pub(super) fn accepted(
+    acceptance: &Acceptance,
+    remarks: &BTreeSet<String>,
+    conditions: &mut Conditions<'_>,
+) -> Option<String> {
     match acceptance {
-        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", ""),
+        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", join(remarks)),
         Acceptance::Invalid(why) | Acceptance::Clash(why) => {
             conditions.set(About::Accepted, false, "Invalid", why);
             return Some(why.clone());
@@ -63,6 +74,18 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
         Some(Ok(())) => conditions.set(About::TemplatesAccepted, true, "InUse", ""),
         Some(Err(why)) => conditions.set(About::TemplatesAccepted, false, "Refused", why),
     }
+}
+
+/// Says whether the version of BIRD is one that the agent was tested with.
+fn bird_supported(world: &World, conditions: &mut Conditions<'_>) {
+    let Some(version) = world.bird else { return };
+    let message = version.warning().unwrap_or_default();
+    let reason = match version.support() {
+        Support::Tested => "Tested",
+        Support::Untested => "NeverTested",
+        Support::TooOld => "TooOld",
+    };
+    conditions.set(About::BirdSupported, version.support() == Support::Tested, reason, message);
 }
 
 /// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
@@ -131,8 +154,9 @@ pub(super) fn status(
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let node = &world.router_documents.node;
-    let refused = accepted(&node.acceptance, &mut conditions);
+    let refused = accepted(&node.acceptance, &BTreeSet::new(), &mut conditions);
     templates(world, &mut conditions);
+    bird_supported(world, &mut conditions);
     bird_configured(world, round, error, &mut conditions);
     let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
     packet_filter(world, filter, &mut conditions);

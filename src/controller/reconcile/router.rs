@@ -258,7 +258,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     }
     let before = record::status_before(ctx, &subject).await;
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
-    let last_error = accepted(&policy.acceptance, &mut conditions);
+    let last_error = accepted(&policy.acceptance, &world.remarks, &mut conditions);
     origins(world, &mut conditions);
     rpki_names(world, &mut conditions);
     let phase = if last_error.is_some() { Phase::Error } else { Phase::Configured };

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::bird::Version;
 use crate::config::Config;
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
@@ -27,6 +28,8 @@ pub struct Inputs<'a> {
     pub renderer: Result<&'a Renderer, &'a str>,
     /// What BIRD understands, or why that is not known.
     pub features: Result<Features, &'a str>,
+    /// The version of BIRD, where it is known.
+    pub bird: Option<Version>,
     /// Why the templates on disk are not those in use.
     pub templates_refused: Option<String>,
     /// The cached table of ROAs.
@@ -60,6 +63,8 @@ pub struct Refused {
     pub node: Option<String>,
     /// The routing policy.
     pub policy: Option<String>,
+    /// What it said of the policy that is no error, and hardly meant.
+    pub remarks: Vec<String>,
 }
 
 /// What probes found out about a link, in DN42's classes.

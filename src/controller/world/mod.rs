@@ -26,10 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::planning::Key;
+use crate::bird::Version;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
+use crate::render::odd_policy;
 use crate::status::{Acceptance, Origins, RpkiName};
 use crate::store::{AppliedOverride, Area, Place, Slot};
 
@@ -75,10 +77,14 @@ pub struct World {
     pub waiting: Vec<String>,
     /// Whether absence from the state directory proves anything.
     pub complete: bool,
+    /// What is no error of the policy, and hardly meant.
+    pub remarks: BTreeSet<String>,
     /// What the validation of origins stands on.
     pub origins: Origins,
     /// The RPKI servers that have names.
     pub rpki: Vec<RpkiName>,
+    /// The version of BIRD, where it is known.
+    pub bird: Option<Version>,
     /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
     pub templates: Option<Result<(), String>>,
     /// How many links that nothing knows of may go in one go.
@@ -147,6 +153,8 @@ impl World {
         let ends = ends.chain(held).filter(|end| *end > inputs.now);
         let changes_at = ends.chain(maintenance_at).min();
         let policy = &documents.policy.spec;
+        let said = inputs.refused.remarks.iter().cloned();
+        let remarks: BTreeSet<String> = said.chain(odd_policy(policy)).collect();
         let servers = policy.rpki.servers.len();
         let checked = servers > 0 || inputs.roa.is_some();
         let origins = inputs.roas.under(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));
@@ -155,6 +163,8 @@ impl World {
         Self {
             origins,
             rpki,
+            remarks,
+            bird: inputs.bird,
             templates,
             loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),

@@ -286,6 +286,7 @@ mod tests {
             our_key: crate::model::PublicKey::new([200; 32]),
             renderer: Err("not here"),
             features: Err("not here"),
+            bird: None,
             templates_refused: None,
             roa: None,
             roas: RoaFacts::default(),

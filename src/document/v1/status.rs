@@ -128,6 +128,8 @@ pub enum ConditionType {
     OriginsValidated,
     /// The operator's templates are in use.
     TemplatesAccepted,
+    /// The version of BIRD is one that the agent was tested with.
+    BirdSupported,
     /// Our table in nftables is as wanted.
     FirewallConfigured,
     /// The kernel's settings let packets pass between tunnels.

@@ -322,7 +322,7 @@ fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
         "secrets/.a",
         "secrets/a\0",
     ] {
-        assert!(matches!(store.read_secret(bad), Err(StoreError::SecretName(_))), "{bad}");
+        assert!(matches!(store.read_secret(bad), Err(StoreError::SecretName)), "{bad}");
         assert!(store.write_secret(bad, &secret).is_err(), "{bad}");
         assert!(store.remove_secret(bad).is_err(), "{bad}");
     }

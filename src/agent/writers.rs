@@ -1,12 +1,15 @@
 //! Who writes which file of the state directory, and what may stand in its history.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
 
 use crate::document::{
     BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, parse, parse_value, unknown_field,
+    RoutingPolicySpec, Spec, check_spec, parse, parse_value,
 };
-use crate::model::ObjectName;
+use crate::model::{ObjectName, plain_key};
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
 
 /// The valid documents of a state directory, by who writes them.
@@ -63,19 +66,23 @@ fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = 
     slots.iter().filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
 }
 
-/// Whether a text may stand in the history: only a document of its place. A text that is none may hold a
-/// key that somebody took for a field of ours, and the history is for ever.
-pub(super) fn is_document(place: &Place, text: &[u8]) -> bool {
+/// Whether a text may stand in the history: only a document of its place, and none with a key in plain sight. A
+/// text that is no document may hold a secret that somebody took for a field of ours, and the history is for ever.
+pub(super) fn is_document(path: &Path, text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    plain_key(text).is_none() && Place::parse(path).is_none_or(|place| is_of_place(&place, text))
+}
+
+fn is_of_place(place: &Place, text: &str) -> bool {
     fn is<S: Spec>(text: &str) -> bool {
         parse::<S>(text).is_ok()
     }
-    let Ok(text) = std::str::from_utf8(text) else { return false };
     match (place.area, place.kind) {
         (Area::Status, _) | (Area::Documents, Kind::Override) => false,
         (Area::Applied, _) => parse_value::<AppliedDocument>(text).is_ok(),
-        // What `set` holds is judged with the document that it changes, which may come later.
-        (Area::Overrides, kind) => parse::<OverrideSpec>(text)
-            .is_ok_and(|document| unknown_field(kind, &document.spec.set).is_none()),
+        (Area::Overrides, kind) => {
+            parse::<OverrideSpec>(text).is_ok_and(|document| fits(kind, document.spec.set))
+        }
         (Area::Documents, Kind::Node) => is::<NodeSpec>(text),
         (Area::Documents, Kind::RoutingPolicy) => is::<RoutingPolicySpec>(text),
         (Area::Documents, Kind::Maintenance) => is::<MaintenanceSpec>(text),
@@ -85,36 +92,83 @@ pub(super) fn is_document(place: &Place, text: &[u8]) -> bool {
     }
 }
 
+/// Some public key; all zeroes would be none.
+const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+/// Whether a patch sets only fields that there are, to values that they can have: on top of the least that a
+/// document of the kind can say it makes a valid specification.
+fn fits(kind: Kind, patch: Map<String, Value>) -> bool {
+    let mut spec = match kind {
+        Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
+        Kind::BgpSession => json!({"asn": 4_242_420_000u32}),
+        Kind::MeshPeer => json!({"nodeId": 1, "publicKey": ANY_KEY}),
+        Kind::IbgpPeer => json!({"nodeId": 1}),
+        Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => json!({}),
+    };
+    json_patch::merge(&mut spec, &Value::Object(patch));
+    check_spec(kind, &spec).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OVERRIDE: &str = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: wg_1}\n\
+                            spec: {reason: x, set: {tunnel: {mtu: 1400}}}\n";
+    const KEY: &str = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
+
+    fn place(kind: Kind) -> std::path::PathBuf {
+        Place::new(Area::Overrides, kind, &"wg_1".parse().unwrap()).relative()
+    }
+
     #[test]
     fn a_text_with_a_field_of_its_own_does_not_get_in() {
-        let place = Place::new(Area::Overrides, Kind::BgpSession, &"wg_1".parse().unwrap());
-        let good = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: wg_1}\n\
-                    spec: {reason: x, set: {tunnel: {mtu: 1400}}}\n";
-        assert!(is_document(&place, good.as_bytes()));
-        for (from, to) in [
-            ("reason: x", "reason: x, presharedKey: hunter2"),
-            ("{mtu: 1400}", "{presharedKey: hunter2}"),
-            ("{mtu: 1400}", "{mtu: {key: hunter2}}"),
-            ("{mtu: 1400}", "{mtu: [hunter2]}"),
-            ("{mtu: 1400}", "hunter2"),
-            ("{tunnel: {mtu: 1400}}", "{password: hunter2}"),
+        let is_in = |text: &str| is_document(&place(Kind::BgpSession), text.as_bytes());
+        assert!(is_in(OVERRIDE));
+        let with = |set: &str| OVERRIDE.replace("{tunnel: {mtu: 1400}}", set);
+        for good in [
+            "{}".to_owned(),
+            "{bgp: {passwordFile: secrets/wg_1.password}}".into(),
+            format!("{{tunnel: {{publicKey: \"{KEY}\", presharedKeyFile: null}}}}"),
         ] {
-            let bad = good.replace(from, to);
-            assert!(bad.contains("hunter2") && !is_document(&place, bad.as_bytes()), "{bad}");
+            assert!(is_in(&with(&good)), "{good}");
         }
-        for set in ["{bgp: {extensions: [mp-bgp], policy: null}, address: {peerIpv4: null}}", "{}"] {
-            let text = good.replace("{tunnel: {mtu: 1400}}", set);
-            assert!(is_document(&place, text.as_bytes()), "{text}");
+        for bad in [
+            "{tunnel: {presharedKey: hunter2}}",
+            "{tunnel: {presharedKeyFile: hunter2}}",
+            "{bgp: {password: hunter2}}",
+            "{password: hunter2}",
+            "{asn: hunter2}",
+        ] {
+            assert!(!is_in(&with(bad)), "{bad}");
         }
-        let place = Place::single(Area::Overrides, Kind::RoutingPolicy);
-        let servers =
-            good.replace("{tunnel: {mtu: 1400}}", "{rpki: {servers: [{host: a.dn42, port: 8282}]}}");
-        assert!(is_document(&place, servers.as_bytes()));
-        assert!(!is_document(&place, servers.replace("port: 8282", "sshKey: hunter2").as_bytes()));
-        assert!(!is_document(&place, b"\0\0\xff"));
+        assert!(!is_in(&OVERRIDE.replace("reason: x", "reason: x, presharedKey: hunter2")));
+        assert!(!is_document(&place(Kind::BgpSession), b"\0\0\xff"));
+    }
+
+    #[test]
+    fn a_key_in_plain_sight_does_not_get_in_wherever_it_stands() {
+        for text in
+            [format!("# psk {KEY}\n{OVERRIDE}"), OVERRIDE.replace("reason: x", &format!("reason: {KEY}"))]
+        {
+            assert!(!is_document(&place(Kind::BgpSession), text.as_bytes()), "{text}");
+        }
+        for file in ["README.md", "approved", "applied/sessions/wg_1.yaml"] {
+            assert!(!is_document(Path::new(file), KEY.as_bytes()), "{file}");
+        }
+        assert!(is_document(Path::new("README.md"), b"hello"));
+    }
+
+    #[test]
+    fn an_override_of_each_kind_gets_in() {
+        for (kind, set) in [
+            (Kind::Node, "{region: eu-west}"),
+            (Kind::RoutingPolicy, "{limits: {ebgpImport: 20000}}"),
+            (Kind::MeshPeer, "{mtu: 1380}"),
+            (Kind::IbgpPeer, "{isRr: true}"),
+        ] {
+            let text = OVERRIDE.replace("{tunnel: {mtu: 1400}}", set);
+            assert!(is_document(&place(kind), text.as_bytes()), "{set}");
+        }
     }
 }

@@ -18,7 +18,7 @@ const MAX_LIST_NODES: usize = 2_000_000;
 
 /// Why a text is no valid document: where, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", self.place())]
+#[error("{}{}", self.place(), crate::model::without_keys(message))]
 pub struct DocumentError {
     /// The file, when the text came from one.
     pub file: Option<PathBuf>,

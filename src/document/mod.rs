@@ -4,14 +4,16 @@
 //! A `v2` would bring its own folder, a `From<v1::…>` for each kind that changed, and a [`Reader`] beside that
 //! of `v1` in [`parse`]; `tests/versions.rs` shows it done, through the same [`parse_versions`].
 
+mod check;
 mod codec;
 mod envelope;
 mod schema;
 pub mod v1;
 
+pub(crate) use check::check_spec;
 pub(crate) use codec::locate;
 pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
-pub use schema::{override_schema, schema, status_schema, unknown_field};
+pub use schema::{override_schema, schema, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};
 pub use v1::*;

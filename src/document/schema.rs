@@ -1,10 +1,8 @@
 //! JSON Schema (draft 2020-12) of the documents, and the nearest known field for a mistyped one.
 
-use std::sync::LazyLock;
-
 use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     BgpSessionSpec, Document, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
@@ -56,50 +54,6 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
     schema["$defs"]["OverrideSpec"]["properties"]["set"] =
         json!({"$ref": set["$ref"], "description": about["description"], "examples": [example]});
     Some(schema)
-}
-
-/// The first field of a merge patch that the specification of this kind does not have, as `tunnel.mtuu`; so
-/// too a list or an object where it has none. What a field holds is not looked at.
-pub fn unknown_field(kind: Kind, patch: &Map<String, Value>) -> Option<String> {
-    static SCHEMAS: LazyLock<[Value; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(schema));
-    let at = Kind::ALL.iter().position(|known| *known == kind)?;
-    let root = SCHEMAS.get(at)?;
-    let spec = &root["properties"]["spec"];
-    patch_unknown(root, &[spec], &Value::Object(patch.clone()), "")
-}
-
-fn patch_unknown(root: &Value, schemas: &[&Value], value: &Value, path: &str) -> Option<String> {
-    let schemas: Vec<&Value> = schemas.iter().flat_map(|schema| alternatives(root, schema)).collect();
-    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match value {
-        Value::Object(fields) => fields.iter().find_map(|(key, value)| {
-            let known: Vec<&Value> =
-                schemas.iter().filter_map(|schema| schema["properties"].get(key)).collect();
-            match known.is_empty() {
-                true => Some(below(key)),
-                false => patch_unknown(root, &known, value, &below(key)),
-            }
-        }),
-        Value::Array(items) => {
-            let known: Vec<&Value> = schemas.iter().filter_map(|schema| schema.get("items")).collect();
-            let unknown = || items.iter().find_map(|item| patch_unknown(root, &known, item, path));
-            if known.is_empty() { Some(path.to_owned()) } else { unknown() }
-        }
-        Value::String(_) if schemas.iter().all(|schema| schema.get("properties").is_some()) => {
-            Some(path.to_owned())
-        }
-        _ => None,
-    }
-}
-
-/// What a schema stands for: itself, what it refers to, or one of several.
-fn alternatives<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
-    if let Some(name) = schema["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/")) {
-        return alternatives(root, &root["$defs"][name]);
-    }
-    let choices = ["anyOf", "oneOf", "allOf"].iter().filter_map(|key| schema[key].as_array()).flatten();
-    let choices: Vec<&Value> = choices.flat_map(|choice| alternatives(root, choice)).collect();
-    if choices.is_empty() { vec![schema] } else { choices }
 }
 
 /// Turns an object of a specification into what a merge patch may hold of it.

@@ -20,7 +20,7 @@ pub use session::{Defaults, Neighbour, Secrets, Session, Tunnel};
 /// Why a specification cannot be put into force, although each of its values is valid: the field and
 /// the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}")]
+#[error("{field}: {}", crate::model::without_keys(reason))]
 pub struct FieldError {
     /// The field, as `spec.tunnel.publicKey`.
     pub field: String,

@@ -94,8 +94,8 @@ pub struct Cause {
 /// The content of files at one moment; `None`: the file was not there.
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-/// Which contents may get in, of those whose place is right.
-pub type Accepts = fn(&Place, &[u8]) -> bool;
+/// Which contents may get in, of those whose path below the state directory is right.
+pub type Accepts = fn(&Path, &[u8]) -> bool;
 
 /// A cause with the content that it put in place.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl Recorded {
             Paths::Some(paths) => Some(contents(dir, accepts, paths.iter().cloned())),
             Paths::Exactly(exactly) => {
                 let mut kept = exactly.clone();
-                kept.retain(|path, _| is_kept(path));
+                kept.retain(|path, content| is_kept(path) && is_accepted(accepts, path, content.as_deref()));
                 Some(kept)
             }
         };
@@ -130,10 +130,14 @@ pub(super) fn is_kept(path: &Path) -> bool {
 /// Reads files. One that cannot be read, is no file of a document's size or is not accepted, is left out:
 /// the history then neither changes nor loses it.
 fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) -> Contents {
-    let accepted = |path: &Path, bytes: &[u8]| Place::parse(path).is_none_or(|place| accepts(&place, bytes));
     let read = |path: PathBuf| content(&dir.join(&path)).ok().map(|content| (path, content));
     let kept = paths.filter(|path| is_kept(path)).filter_map(read);
-    kept.filter(|(path, content)| content.as_ref().is_none_or(|bytes| accepted(path, bytes))).collect()
+    kept.filter(|(path, content)| is_accepted(accepts, path, content.as_deref())).collect()
+}
+
+/// Whether a content may get in. That a file is gone always may.
+fn is_accepted(accepts: Accepts, path: &Path, content: Option<&[u8]>) -> bool {
+    content.is_none_or(|bytes| accepts(path, bytes))
 }
 
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -10,6 +10,7 @@ mod interface;
 mod key;
 mod limits;
 mod name;
+mod plain;
 mod prefix;
 mod secret;
 mod tunnel;
@@ -20,6 +21,7 @@ pub use interface::InterfaceName;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use limits::{Bandwidth, Mtu, Port};
 pub use name::{ObjectName, Uid};
+pub(crate) use plain::{plain_key, without_keys};
 pub use prefix::{LinkLocal, PeerIpv6};
 pub use secret::Secret;
 pub use tunnel::{AdminState, Extension, NodeType, PeeringPolicy, TunnelType};
@@ -37,8 +39,9 @@ impl Invalid {
     }
 }
 
-/// Shows hostile text inside an error: quoted, escaped, and cut to 80 characters.
+/// Shows hostile text inside an error: quoted, escaped, without keys, and cut to 80 characters.
 pub(crate) fn shown(text: &str) -> String {
+    let text = without_keys(text);
     let mut short: String = text.chars().take(80).collect();
     if short.len() < text.len() {
         short.push('…');

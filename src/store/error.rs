@@ -54,9 +54,9 @@ pub enum StoreError {
     /// The file that stands in the way is no valid document, so nobody can tell whose it is.
     #[error("not written over, because nobody can tell whose it is: {0}")]
     Document(#[from] DocumentError),
-    /// A name that does not stay inside `secrets/`.
-    #[error("{0:?} is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only")]
-    SecretName(String),
+    /// A name that does not stay inside `secrets/`; it is not shown, since it may be the secret itself.
+    #[error("what is named is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only")]
+    SecretName,
     /// A file in `secrets/` that is none: a link, a directory, too large, not text.
     #[error("{}: {reason}", path.display())]
     Secret {

@@ -12,7 +12,7 @@ use crate::document::{
     self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
     NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
-use crate::model::{ObjectName, Uid};
+use crate::model::{ObjectName, Uid, plain_key};
 
 use super::aside::is_own;
 use super::cache::{Cache, Parsed, Slot, Stored};
@@ -337,6 +337,11 @@ impl Listing<'_> {
             };
             if let Some(slot) = slot {
                 self.problems.extend(slot.as_ref().err().cloned());
+                if let Ok(stored) = &slot
+                    && patient
+                {
+                    self.problems.extend(in_plain_sight(&stored.path, &stored.text));
+                }
                 found.insert(name, slot);
             }
         }
@@ -384,6 +389,16 @@ impl Listing<'_> {
             found.entry(name).or_insert(Err(error));
         }
     }
+}
+
+/// That a document holds a key which may be secret. It is in force all the same, since a comment is no reason to
+/// take a session down; the history leaves it out, and somebody has to hear of it.
+fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
+    let at = plain_key(text)?;
+    let line = text[..at].matches('\n').count() as u64 + 1;
+    let message = "holds a key in plain sight, so the history leaves this file out; write the key to a file in \
+                   secrets/, mode 0600, and take it out here";
+    Some(DocumentError { location: Some((line, 1)), ..read::error(path, message) })
 }
 
 /// The names of documents.

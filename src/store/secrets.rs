@@ -75,7 +75,7 @@ impl Store {
 
     /// `secrets/<name>` and nothing else: no `..`, no folder below, no absolute path.
     fn secret_path(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let refused = || StoreError::SecretName(name.chars().take(80).collect());
+        let refused = || StoreError::SecretName;
         let file = name.strip_prefix("secrets/").ok_or_else(refused)?;
         // The longest is an object's name with an ending such as `.psk`.
         let (stem, end) = file.rsplit_once('.').unwrap_or((file, "x"));

@@ -7,7 +7,7 @@ use crate::agent::{Parts, journal};
 use crate::controller::Key;
 use crate::document::Kind;
 use crate::history::Author;
-use crate::model::ObjectName;
+use crate::model::{ObjectName, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store, StoreError};
 
 /// An approval is for the removals that were held when it was given, once: it ends for an object that is
@@ -31,7 +31,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
     if left != approved {
         parts.context.disk(move |store| Store::approve(store.dir(), &left)).await?;
         approved.remove(COMPLETE);
-        let body = approved.into_iter().collect();
+        let body = approved.iter().map(|object| without_keys(object).into_owned()).collect();
         journal::record_file(parts, Author::Agent, "The approval is spent", body, APPROVED);
     }
     Ok(snapshot)

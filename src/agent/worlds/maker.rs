@@ -41,6 +41,8 @@ pub struct WorldMaker {
     pub(crate) rpki: RpkiServers,
     /// Edits by hand that could not be kept, and why: said once.
     unkept: Mutex<BTreeMap<Place, String>>,
+    /// Secrets that could not be read, and why: said once.
+    unread: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a world is made from beside the state directory.
@@ -67,7 +69,7 @@ impl WorldMaker {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store);
-        let (version, refused, roas, unkept) = Default::default();
+        let (version, refused, roas, unkept, unread) = Default::default();
         Self {
             config,
             store,
@@ -82,6 +84,7 @@ impl WorldMaker {
             roas,
             rpki,
             unkept,
+            unread,
         }
     }
 
@@ -135,7 +138,7 @@ impl WorldMaker {
     ) -> Result<World, StoreError> {
         let version = self.version(running).await;
         let material = Material {
-            secrets: secrets(&self.store, snapshot),
+            secrets: self.secrets(snapshot),
             bird: version.as_ref().ok().copied(),
             features: version.and_then(features),
             fragments: fragments.clone(),
@@ -147,6 +150,17 @@ impl WorldMaker {
             self.try_out(snapshot, &material, candidate).await;
         }
         Ok(self.world(snapshot, &material, &self.templates.in_use()))
+    }
+
+    /// Reads the secrets that are named. Why one cannot be read is told once.
+    fn secrets(&self, snapshot: &Snapshot) -> Secrets {
+        let (found, unread) = secrets(&self.store, snapshot);
+        let mut told = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        for (file, error) in unread.iter().filter(|(file, error)| told.get(*file) != Some(*error)) {
+            warn!(file, error, "a secret cannot be read");
+        }
+        *told = unread;
+        found
     }
 
     /// Uses new templates if everything renders with them and BIRD's parser takes it.
@@ -238,18 +252,19 @@ fn not_rendered(before: &World, after: &World) -> Option<String> {
     after.sessions.iter().find_map(lost)
 }
 
-/// The secrets that documents, overrides and what is in force name. One that cannot be read is missing
-/// here, and the session that names it says so.
-fn secrets(store: &Store, snapshot: &Snapshot) -> Secrets {
-    let read = |file: String| match store.read_secret(&file) {
-        Ok(Some(secret)) => Some((file, secret)),
-        Ok(None) => None,
-        Err(error) => {
-            warn!(file, error = %chain(&error), "a secret cannot be read");
-            None
+/// The secrets that documents, overrides and what is in force name, and those that cannot be read, with the
+/// reason. The session that names one of these says so.
+fn secrets(store: &Store, snapshot: &Snapshot) -> (Secrets, BTreeMap<String, String>) {
+    let (mut found, mut unread) = (Secrets::new(), BTreeMap::new());
+    for file in named_secrets(snapshot) {
+        match store.read_secret(&file) {
+            Ok(Some(secret)) => drop(found.insert(file, secret)),
+            // The session that names it says so; what is no name of a file may be the secret itself.
+            Ok(None) | Err(StoreError::SecretName) => {}
+            Err(error) => drop(unread.insert(file, chain(&error))),
         }
-    };
-    named_secrets(snapshot).into_iter().filter_map(read).collect::<BTreeMap<String, Secret<String>>>()
+    }
+    (found, unread)
 }
 
 fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {

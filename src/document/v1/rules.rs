@@ -84,8 +84,10 @@ pub(super) fn secret_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         let name = path.strip_prefix("secrets/").unwrap_or_default();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if name.is_empty() || name.starts_with(['.', '-']) || !name.bytes().all(allowed) {
-            let shown = crate::model::shown(path);
-            return Err(D::Error::custom(format!("a secret is in a file secrets/<name>, not {shown}")));
+            // What was written here instead may be the secret itself, so it is not quoted.
+            return Err(D::Error::custom(
+                "a secret is in a file of its own: write it to secrets/<name>, mode 0600, and secrets/<name> here",
+            ));
         }
     }
     Ok(path)

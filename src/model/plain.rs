@@ -1,0 +1,75 @@
+//! Keys that stand in a text in plain sight, where a secret one must not be.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Characters of 32 bytes in base64, before the `=` that fills the last group.
+const LENGTH: usize = 43;
+
+/// What stands for a key in a text that is shown.
+const HIDDEN: &str = "(a key)";
+
+/// Where the text has something that only a secret key looks like: 32 bytes in base64 that are not the value of
+/// a field `publicKey`. Of a key in a comment or in a reason nobody can tell which kind it is.
+pub(crate) fn plain_key(text: &str) -> Option<usize> {
+    let is_public = |at: usize| {
+        let before = text[..at].trim_end_matches(['"', '\'', ' ']);
+        let before = before.strip_suffix(':').map(|before| before.trim_end_matches(['"', '\'', ' ']));
+        before.is_some_and(|before| before.ends_with("publicKey"))
+    };
+    keys(text).map(|key| key.start).find(|at| !is_public(*at))
+}
+
+/// The text without its keys, for an error: what was written in the wrong place may be secret.
+pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut end = 0;
+    for key in keys(text) {
+        shown.push_str(&text[end..key.start]);
+        shown.push_str(HIDDEN);
+        end = key.end;
+    }
+    if end == 0 { Cow::Borrowed(text) } else { Cow::Owned(shown + &text[end..]) }
+}
+
+/// Every key in base64, as `wg genkey`, `wg genpsk` and `wg pubkey` print it.
+fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let bytes = text.as_bytes();
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let fills = text.match_indices('=').map(|(at, _)| at);
+    fills.filter_map(move |at| {
+        let start = at.checked_sub(LENGTH)?;
+        // The last character carries four bits of the key; its other two are none (RFC 4648, section 4).
+        let ends = b"AEIMQUYcgkosw048".contains(&bytes[at - 1]);
+        let alone = !bytes.get(at + 1).is_some_and(|byte| *byte == b'=' || is_base64(byte))
+            && !start.checked_sub(1).is_some_and(|before| is_base64(&bytes[before]));
+        (ends && alone && bytes[start..at].iter().all(is_base64)).then_some(start..at + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
+
+    #[test]
+    fn a_key_is_secret_unless_its_field_says_that_it_is_public() {
+        for public in ["publicKey: KEY", "{mtu: 1, publicKey: \"KEY\"}", "\"publicKey\": \"KEY\"", "", "a=b"]
+        {
+            assert_eq!(plain_key(&public.replace("KEY", KEY)), None, "{public}");
+        }
+        for secret in ["presharedKey: KEY", "# psk KEY", "psk=KEY", "KEY", "{x: 'KEY', publicKey: KEY}"] {
+            assert!(plain_key(&secret.replace("KEY", KEY)).is_some(), "{secret}");
+        }
+        // A longer text in base64 is something else.
+        assert_eq!(plain_key(&format!("A{KEY}")), None);
+        assert_eq!(plain_key(&format!("{KEY}=")), None);
+    }
+
+    #[test]
+    fn a_text_is_shown_without_its_keys() {
+        assert_eq!(without_keys(&format!("not {KEY}, é {KEY}!")), "not (a key), é (a key)!");
+        assert_eq!(without_keys("ü = none"), "ü = none");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,11 +16,15 @@ use super::writers::{Writers, writers};
 use crate::controller::{Entry, Key};
 use crate::document::parse_value;
 use crate::history::{Author, Cause, Contents, HistoryHandle, Paths};
+use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
 
 /// How long entries are gathered: what one world brought into force is one cause.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long steps that led to nothing new by themselves wait for what they were taken for: a policy comes into
+/// force together with the texts of the sessions that follow from it, in no order.
+const AROUND: Duration = Duration::from_secs(2);
 /// How long a stop waits for commits, and how long a single pass does.
 const STOP: Duration = Duration::from_secs(5);
 const PASS: Duration = Duration::from_secs(15);
@@ -48,6 +52,7 @@ impl Known {
 pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: CancellationToken) {
     let health = tokio::spawn(health(Arc::clone(&parts), recording.handle.clone()));
     let mut entries = parts.journal.lock().await;
+    let mut around = Around::default();
     loop {
         let entry = tokio::select! {
             entry = entries.recv() => entry,
@@ -59,13 +64,31 @@ pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: Cancellat
         while let Ok(entry) = entries.try_recv() {
             batch.push(entry);
         }
-        record(&recording.handle, &batch);
+        around.record(&recording.handle, batch);
     }
     let rest: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
-    record(&recording.handle, &rest);
+    around.record(&recording.handle, rest);
     // A full disk must not keep the agent from stopping.
     recording.end(STOP).await;
     health.abort();
+}
+
+/// Steps that led to nothing new by themselves, and when they were taken.
+#[derive(Default)]
+struct Around(Vec<(Instant, Entry)>);
+
+impl Around {
+    /// Records a batch, with the steps just before it. One that brings nothing new into force is no cause: a
+    /// drift that was put right is in the log and in the status.
+    fn record(&mut self, handle: &HistoryHandle, batch: Vec<Entry>) {
+        let now = Instant::now();
+        self.0.retain(|(at, _)| now.duration_since(*at) < AROUND);
+        self.0.extend(batch.into_iter().map(|entry| (now, entry)));
+        if self.0.iter().any(|(_, entry)| !entry.files.is_empty()) {
+            let all: Vec<_> = self.0.drain(..).map(|(_, entry)| entry).collect();
+            record(handle, &all);
+        }
+    }
 }
 
 /// Keeps the condition `HistoryRecorded` current.
@@ -81,8 +104,7 @@ async fn health(parts: Arc<Parts>, handle: HistoryHandle) {
     }
 }
 
-/// One apply: its diff is exactly what came into force, and its message is every step that led there. Steps
-/// that led to nothing new are no cause.
+/// One apply: its diff is exactly what came into force, and its message is every step that led there.
 fn record(handle: &HistoryHandle, batch: &[Entry]) {
     let new = batch.iter().filter(|entry| !entry.files.is_empty());
     let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).collect();
@@ -129,11 +151,53 @@ fn tell(parts: &Parts, cause: Cause) {
 /// Records what people changed: documents of their own, overrides, maintenance. What the sync and the agent
 /// write is recorded where they do it.
 pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
+    if places.is_empty() {
+        return;
+    }
     let _synced = parts.syncing.lock().await;
+    for (owner, places) in by_owner(parts, places) {
+        let subject = edited(parts, &places);
+        record_documents(parts, Author::operator(owner), &subject, names(&places), places);
+    }
+}
+
+/// What one person changed at one moment is one cause: a rename, a copy of several files, a checkout.
+fn by_owner(parts: &Parts, places: &BTreeSet<Place>) -> BTreeMap<u32, Vec<Place>> {
+    let mut found: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
     for place in places {
-        let Some(owner) = person(parts, place) else { continue };
-        let subject = format!("Edit {}", place.relative().display());
-        record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![place.clone()]);
+        if let Some(owner) = person(parts, place) {
+            found.entry(owner).or_default().push(place.clone());
+        }
+    }
+    found
+}
+
+/// `Edit overrides/sessions/wg_1.yaml`, `Remove …`, `Edit 3 documents`; a file that went and one that came are
+/// a rename, which Git shows as one too.
+fn edited(parts: &Parts, places: &[Place]) -> String {
+    let is_there = |place: &Place| std::fs::symlink_metadata(parts.context.store.path(place)).is_ok();
+    let path = |place: &Place| place.relative().display().to_string();
+    match places {
+        [one] if is_there(one) => format!("Edit {}", path(one)),
+        [one] => format!("Remove {}", path(one)),
+        [one, two] => match (is_there(one), is_there(two)) {
+            (here, there) if here != there && (one.area, one.kind) != (two.area, two.kind) => {
+                format!("Edit {} and {}", path(one), path(two))
+            }
+            (true, false) => format!("Rename {} to {}", path(two), path(one)),
+            (false, true) => format!("Rename {} to {}", path(one), path(two)),
+            (true, true) => format!("Edit {} and {}", path(one), path(two)),
+            (false, false) => format!("Remove {} and {}", path(one), path(two)),
+        },
+        several => format!("Edit {} documents", several.len()),
+    }
+}
+
+/// The files of a commit, where its subject has no room for them.
+fn names(places: &[Place]) -> Vec<String> {
+    match places {
+        [_] | [_, _] => Vec::new(),
+        several => several.iter().map(|place| place.relative().display().to_string()).collect(),
     }
 }
 
@@ -155,13 +219,7 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
 /// events. What is there is compared with the history.
 pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
-    let mut by_owner: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
-    for place in places {
-        if let Some(owner) = person(parts, place) {
-            by_owner.entry(owner).or_default().push(place.clone());
-        }
-    }
-    for (owner, places) in by_owner {
+    for (owner, places) in by_owner(parts, places) {
         record_documents(parts, Author::operator(owner), "Edit several documents", Vec::new(), places);
     }
 }
@@ -194,7 +252,9 @@ pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     }
     let owner = std::fs::metadata(parts.context.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
     let subject = format!("Approve the removal of {} objects", objects.len());
-    record_file(parts, Author::operator(owner), &subject, objects.iter().cloned().collect(), APPROVED);
+    // Anything may have been written into it.
+    let body = objects.iter().map(|object| without_keys(object).into_owned()).collect();
+    record_file(parts, Author::operator(owner), &subject, body, APPROVED);
 }
 
 /// Records what the sync wrote and could not tell of.

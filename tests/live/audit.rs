@@ -122,7 +122,7 @@ fn each_cause_is_one_commit_under_its_author_with_exactly_what_it_changed() {
     // An override that is taken away is its owner's doing.
     std::fs::remove_file(world.router.path("state").join(&file)).unwrap();
     let apply = format!("moenet-agent|Apply sessions/{first}");
-    wait_commits(&world, start + 4, &[&ann, &apply]);
+    wait_commits(&world, start + 4, &[&format!("uid {ANN}|Remove {file}"), &apply]);
     assert_eq!(mtu(&world, 1), "1420");
 
     // A removal: the sync takes the document away, and the agent what was in force.
@@ -239,4 +239,108 @@ fn nothing_secret_is_in_it(world: &World) {
         .find(|name| ["status/", "secrets/", "outbox/", ".synced/"].iter().any(|f| name.starts_with(f)));
     assert_eq!(outside, None);
     assert!(json!(names).to_string().contains("applied/"), "{names}");
+}
+
+/// A policy, and an override of it, come into force in the texts of the sessions: their steps are its steps.
+#[test]
+fn the_steps_that_a_policy_leads_to_elsewhere_stand_in_its_commit() {
+    let world = World::converged(2);
+    world.wait_polls("sessions", 2);
+    wait_until("what came into force is in the history", 60, || {
+        let found = git(&world.router, &["ls-tree", "-r", "--name-only", "main"]);
+        let all = ["applied/policy.yaml", "applied/sessions/wg_4242421001", "applied/sessions/wg_4242421002"];
+        if all.iter().all(|name| found.contains(name)) { Ok(()) } else { Err(found) }
+    });
+    let start = commits(&world.router).len();
+    let file = "overrides/policy.yaml";
+    write_as(&world.router, ANN, file, &exception("policy", "transit", "{limits: {ebgpImport: 20000}}", ""));
+    let ann = format!("uid {ANN}|Edit {file}");
+    wait_commits(&world, start, &[&ann, "moenet-agent|Apply policy"]);
+    assert_eq!(files(&world, "main"), ["applied/policy.yaml"]);
+    let message = git(&world.router, &["log", "-1", "--format=%b", "main"]);
+    for number in 1..=2 {
+        let step = format!("sessions/{0}: write BIRD session {0} (bird.session: want", interface(number));
+        assert!(message.contains(&step), "no {step:?} in {message}");
+    }
+    // A drift that is put right brings nothing new into force.
+    let start = commits(&world.router).len();
+    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(1)));
+    wait_until("the drift is put right", 40, || {
+        if mtu(&world, 1) == "1420" { Ok(()) } else { Err(mtu(&world, 1)) }
+    });
+    world.wait_polls("sessions", 3);
+    assert_eq!(commits(&world.router).len(), start);
+
+    // What one person does at one moment is one cause, and stock git follows it.
+    let [from, to] = [1, 2].map(|number| format!("overrides/sessions/{}.yaml", interface(number)));
+    write_as(&world.router, BOB, &from, &exception(&interface(1), "PPPoE", "{tunnel: {mtu: 1380}}", ""));
+    let (bob, apply) =
+        (format!("uid {BOB}|Edit {from}"), format!("moenet-agent|Apply sessions/{}", interface(1)));
+    wait_commits(&world, start, &[&bob, &apply]);
+    let state = world.router.path("state");
+    std::fs::rename(state.join(&from), state.join(&to)).unwrap();
+    let bob = format!("uid {BOB}|Rename {from} to {to}");
+    wait_commits(&world, start + 2, &[&bob, &apply]);
+    let renamed = git(&world.router, &["show", "--format=", "--name-status", "main~1"]);
+    assert_eq!(renamed, format!("R100\t{from}\t{to}\n"));
+}
+
+/// A key that an operator pasted where none belongs is in no object of the history, no status and no log.
+#[test]
+fn a_key_in_the_wrong_place_is_kept_nowhere_and_somebody_hears_of_it() {
+    let world = World::converged(1);
+    let name = interface(1);
+    let file = format!("overrides/sessions/{name}.yaml");
+    let state = world.router.path("state");
+    let save = |text: &str| write_as(&world.router, ANN, &file, text);
+    let status = || {
+        std::fs::read_to_string(state.join(format!("status/sessions/{name}.yaml"))).map_err(|e| e.to_string())
+    };
+    for (set, words) in [
+        (format!("{{tunnel: {{presharedKey: \"{PSK}\"}}}}"), "unknown field `presharedKey`"),
+        (format!("{{tunnel: {{presharedKeyFile: \"{PSK}\"}}}}"), "write it to secrets/<name>"),
+        (format!("{{bgp: {{password: {PASSWORD}}}}}"), "unknown field `password`"),
+        (format!("{{bgp: {{passwordFile: {PASSWORD}}}}}"), "write it to secrets/<name>"),
+    ] {
+        save(&exception(&name, "pasted", &set, ""));
+        wait_until(&format!("{words} is in the status"), 40, || {
+            let text = status()?;
+            if text.contains(words) { Ok(()) } else { Err(text) }
+        });
+    }
+    // In a comment it hurts nobody, so the override is in force; the history leaves the file out.
+    save(&format!("# psk: {PSK}\n{}", exception(&name, "pasted", "{tunnel: {mtu: 1390}}", "")));
+    wait_until("the override is in force", 40, || {
+        if mtu(&world, 1) == "1390" { Ok(()) } else { Err(mtu(&world, 1)) }
+    });
+    wait_until("somebody is told", 40, || {
+        let (_, text) = world.router.api("", "/status");
+        if text.contains("holds a key in plain sight") { Ok(()) } else { Err(text) }
+    });
+    wait_until("the apply is in the history", 40, || {
+        let text = git(&world.router, &["show", &format!("main:applied/sessions/{name}.yaml")]);
+        if text.contains("mtu: 1390") { Ok(()) } else { Err(text) }
+    });
+    let edits = |world: &World| {
+        let found = commits(&world.router);
+        found.iter().filter(|line| line.starts_with(&format!("uid {ANN}|"))).count()
+    };
+    assert_eq!(edits(&world), 0, "{:?}", commits(&world.router));
+    let all = format!("git -c safe.directory=* -C {} cat-file --batch-all-objects --batch", state.display());
+    let all = world.router.inside.shell(&format!("{all} | strings -n 6"));
+    assert!(all.contains("mtu: 1390"), "the search finds what is there");
+    for secret in [PSK, PASSWORD] {
+        assert!(!all.contains(&secret[..12]), "a secret is in the history");
+        assert!(
+            !world.router.log().contains(&secret[..12]),
+            "a secret is in the log:\n{}",
+            world.router.log()
+        );
+        assert!(!status().unwrap().contains(&secret[..12]), "{}", status().unwrap());
+    }
+    // Without it the file is recorded.
+    save(&exception(&name, "cleaned", "{tunnel: {mtu: 1390}}", ""));
+    wait_until("the edit is in the history", 40, || {
+        if edits(&world) == 1 { Ok(()) } else { Err(String::new()) }
+    });
 }

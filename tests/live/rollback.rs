@@ -55,7 +55,7 @@ fn a_rollback_brings_back_what_was_in_force_and_the_neighbour_sees_it() {
     wait_mtu(&world, "1420");
     wait_applied(&world, 5);
     for (arguments, word) in [
-        (["nobody", "main"], "no document of nobody"),
+        (["nobody", "main"], "no object named nobody"),
         ([name.as_str(), "nonsense"], "no commit \"nonsense\""),
         ([name.as_str(), ""], "no commit"),
         ([name.as_str(), "main~4000"], "no commit"),
@@ -75,6 +75,9 @@ fn a_rollback_brings_back_what_was_in_force_and_the_neighbour_sees_it() {
     agent(&world.router, &["rollback", &name]).ended(0).says("adminState: Enabled");
     world.wait_established();
     wait_applied(&world, 8);
-    let root = commits(&world.router).iter().filter(|line| line.starts_with("root|Edit overrides/")).count();
+    let of_root = |line: &&String| {
+        ["root|Edit overrides/", "root|Remove overrides/"].iter().any(|start| line.starts_with(start))
+    };
+    let root = commits(&world.router).iter().filter(of_root).count();
     assert_eq!(root, 5, "{:?}", commits(&world.router));
 }

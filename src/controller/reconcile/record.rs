@@ -49,8 +49,7 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history when that is new. A drift that was put right is not:
-/// the log and the status have it.
+/// Writes down what is in force, and tells the history which steps led there.
 pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce) {
     of_node(ctx, subject, in_force, NodeInForce::default()).await;
 }
@@ -81,9 +80,9 @@ pub(super) async fn of_node(ctx: &Context, subject: &Subject<'_>, in_force: InFo
     let text = to_yaml(&document).ok();
     match ctx.disk(move |store| store.write_applied(&document)).await {
         Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
-        // The shared files are written for what other objects record: the policy, maintenance, neighbours.
-        Ok(Written::Unchanged) if *subject.key == Key::Router => journal(ctx, subject, Vec::new()),
-        Ok(Written::Unchanged) => drop(ctx.taken.take(subject.key)),
+        // What other objects record leads to steps here: the policy and the node to each session's text, and
+        // the policy, maintenance and neighbours to the files that all share.
+        Ok(Written::Unchanged) => journal(ctx, subject, Vec::new()),
         Err(error) => complain(subject, &error, "what is in force could not be written down"),
     }
 }

@@ -22,6 +22,15 @@ pub enum Acceptance {
     Waiting(String),
 }
 
+impl Acceptance {
+    /// Has what is valid wait. A document that is not valid has no part in what others lack, and stays known as such.
+    pub fn wait(&mut self, why: &str) {
+        if *self == Self::Valid {
+            *self = Self::Waiting(why.to_owned());
+        }
+    }
+}
+
 /// What was read back about a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelFacts<'a> {

@@ -200,7 +200,7 @@ fn entry<S: Spec, T>(
         None if !layers.documented => Intent::Absent,
         None => stay(before),
         Some(_) if !router_known => {
-            layers.acceptance = Acceptance::Waiting("who this router is, is not known yet".to_owned());
+            layers.acceptance.wait("who this router is, is not known yet");
             Intent::Stay
         }
         Some(spec) if off(spec) => {

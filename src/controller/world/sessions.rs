@@ -120,7 +120,7 @@ fn candidate(
     let mut candidate = Candidate { layers, session: None, spec: None, held };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
-        Err(why) => candidate.layers.acceptance = Acceptance::Waiting(why.clone()),
+        Err(why) => candidate.layers.acceptance.wait(why),
     }
     candidate
 }
@@ -216,7 +216,7 @@ fn entry(parts: &Parts<'_>, router: &Result<Router, String>, candidate: Candidat
         (Some(session), Ok(router)) => match parts.fragment(router, &session) {
             Ok(fragment) => Intent::Present(Box::new(session), fragment),
             Err(why) => {
-                layers.acceptance = Acceptance::Waiting(why);
+                layers.acceptance.wait(&why);
                 Intent::Stay
             }
         },

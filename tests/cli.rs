@@ -380,7 +380,8 @@ fn every_verb_shows_an_example() {
     assert!(names.len() > 15, "{names:?}");
     for name in names.into_iter().filter(|name| !name.is_empty()) {
         let help = call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).args([name, "--help"]));
-        help.says(0, &format!("Example: moenet-agent {name}"));
+        help.says(0, "Example");
+        help.says(0, &format!("moenet-agent {name}"));
     }
 }
 
@@ -425,8 +426,140 @@ fn rollback_brings_back_what_was_in_force() {
     router.call(&["rollback", NAME, "HEAD", "--force"]).says(0, "is removed; without it");
     assert!(!router.state(&format!("overrides/sessions/{NAME}.yaml")).exists());
     router.call(&["diff", NAME]).says(0, "as its document says");
-    router.call(&["rollback", "nobody"]).says(1, "there is no document of nobody");
+    router.call(&["rollback", "nobody"]).says(1, "there is no object named nobody");
     router.call(&["rollback", NAME, "nonsense", "--force"]).says(1, "nonsense");
+}
+
+#[test]
+fn a_mistyped_name_is_never_taken_for_one_with_nothing_to_do() {
+    let router = Router::new();
+    router.with_bird();
+    for verb in ["get", "describe", "diff", "render", "plan", "rollback"] {
+        router
+            .call(&[verb, "wg_4242421081"])
+            .says(1, &format!("no object named wg_4242421081; did you mean {NAME}?"));
+        router.call(&[verb, "sesions/wg_4242421080"]).says(1, &format!("did you mean sessions/{NAME}?"));
+        router.call(&[verb, "x"]).says(1, "no object named x; `moenet-agent get` lists them");
+    }
+    router.call(&["history", "wg_4242421081"]).says(1, &format!("did you mean {NAME}?"));
+    // One of several.
+    router.call(&["plan", NAME, "wg_4242421081"]).says(1, "did you mean");
+    router.call(&["plan", NAME, "node", "policy"]).says(2, "write BIRD file");
+}
+
+#[test]
+fn an_override_that_waits_for_its_document_is_seen() {
+    let router = Router::new();
+    let text = fs::read_to_string(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
+    fs::write(router.state("overrides/sessions/wg_4242421081.yaml"), text.replace(NAME, "wg_4242421081"))
+        .unwrap();
+    let waits = "overrides/sessions/wg_4242421081.yaml waits for a document of sessions/wg_4242421081.";
+    router.call(&["get"]).says(0, waits);
+    router.call(&["validate"]).says(0, waits);
+    router.call(&["describe", "wg_4242421081"]).says(1, waits);
+    let row = router.call(&["get", "wg_4242421081", "-o", "json"]).json();
+    assert_eq!((&row[0]["spec"], &row[0]["override"]["set"]["tunnel"]["mtu"]), (&Value::Null, &1380.into()));
+}
+
+#[test]
+fn node_and_policy_show_what_is_in_force_and_roll_back() {
+    let router = Router::new();
+    fs::remove_file(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
+    fs::remove_dir_all(router.state("applied")).unwrap();
+    router.git(&["init", "-q", "-b", "main"]);
+    let policy = |limit: u32| {
+        let document = fs::read_to_string(router.state("policy.yaml")).unwrap();
+        let spec = document.split_once("spec:").map(|(_, spec)| spec.to_owned()).unwrap();
+        let spec = spec.replace("ebgpImport: 10000", &format!("ebgpImport: {limit}")).replace('\n', "\n  ");
+        fs::create_dir_all(router.state("applied")).unwrap();
+        let text = format!(
+            "apiVersion: moenet.work/v1\nkind: RoutingPolicy\nmetadata: {{name: policy}}\napplied:\n  spec:{spec}\n"
+        );
+        fs::write(router.state("applied/policy.yaml"), text.trim_end()).unwrap();
+        router.git(&["add", "-A"]);
+        router.git(&["commit", "-qm", &format!("Apply limit {limit}")]);
+    };
+    policy(20000);
+    policy(10000);
+    let answer = router.call(&["rollback", "policy", "-o", "json"]).json();
+    assert_eq!(answer["override"]["set"], serde_json::json!({"limits": {"ebgpImport": 20000}}));
+    router.call(&["diff", "policy"]).says(2, "spec.limits.ebgpImport");
+    let described = router.call(&["describe", "policy", "-o", "json"]).json();
+    let fields = described["fields"].as_array().unwrap();
+    let limit = fields.iter().find(|field| field["field"] == "spec.limits.ebgpImport").unwrap();
+    assert_eq!(
+        *limit,
+        serde_json::json!({
+            "field": "spec.limits.ebgpImport", "value": 20000, "origin": "override", "document": 10000
+        })
+    );
+    assert!(described["override"]["reason"].as_str().unwrap().starts_with("rolled back to "));
+    // What the configuration says of the node wins, and says so.
+    fs::write(
+        router.state("overrides/node.yaml"),
+        "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: node}\nspec: {reason: x, set: {asn: 4242420001, region: eu-west}}\n",
+    )
+    .unwrap();
+    let described = router.call(&["describe", "node", "-o", "json"]).json();
+    let fields = described["fields"].as_array().unwrap();
+    let origin = |name: &str| {
+        let field = fields.iter().find(|field| field["field"] == name).unwrap();
+        (field["value"].clone(), field["origin"].clone())
+    };
+    assert_eq!(origin("spec.region"), ("eu-west".into(), "override".into()));
+    assert_eq!(origin("spec.asn").0, 4_242_420_998u32);
+    assert_ne!(origin("spec.asn").1, "override");
+    router.call(&["get", "node", "policy"]).says(0, "limits.ebgpImport=20000 (10000)");
+}
+
+#[test]
+fn a_history_that_cannot_be_read_is_no_empty_one() {
+    let router = Router::new();
+    router.call(&["history"]).says(0, "There is no history yet");
+    fs::write(router.state(".git"), "garbage").unwrap();
+    router.call(&["history"]).says(1, "cannot be read");
+    fs::remove_file(router.state(".git")).unwrap();
+    router.git(&["init", "-q", "-b", "main"]);
+    router.call(&["history"]).says(0, "There is no history yet");
+    fs::write(router.state(".git/refs/heads/main"), "").unwrap();
+    router.call(&["history"]).says(1, "its branch leads nowhere");
+    fs::remove_dir_all(router.state("")).unwrap();
+    router.call(&["history"]).says(1, "the state directory");
+    for verb in [&["get"][..], &["plan"], &["validate"], &["describe", NAME], &["rollback", NAME]] {
+        let answer = router.call(verb);
+        answer.says(1, "there is no state directory");
+        answer.says(1, "`moenet-agent run` makes it");
+    }
+}
+
+#[test]
+fn what_may_be_a_secret_is_not_shown_again() {
+    let router = Router::new();
+    let key = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
+    let file = router.state(&format!("overrides/sessions/{NAME}.yaml"));
+    let text = fs::read_to_string(&file).unwrap();
+    for set in [
+        format!("{{tunnel: {{presharedKeyFile: \"{key}\"}}}}"),
+        format!("{{tunnel: {{presharedKey: \"{key}\"}}}}"),
+        format!("{{tunnel: {{listenPort: \"{key}\"}}}}"),
+        format!("{{tunnel: {{endpoint: \"{key}\"}}}}"),
+        format!("{{asn: \"{key}\"}}"),
+    ] {
+        let (head, _) = text.split_once("  set:").unwrap();
+        fs::write(&file, format!("{head}  set: {set}\n")).unwrap();
+        for verb in [&["get"][..], &["validate"], &["describe", NAME], &["plan"]] {
+            let answer = router.call(verb);
+            assert!(
+                !format!("{}{}", answer.out, answer.err).contains(&key[..20]),
+                "{verb:?} {}{}",
+                answer.out,
+                answer.err
+            );
+        }
+        router.call(&["validate"]).says(1, "spec.");
+    }
+    fs::write(&file, format!("# psk: {key}\n{text}")).unwrap();
+    router.call(&["validate"]).says(1, "wg_4242421080.yaml:1:1: holds a key in plain sight");
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Diff {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let wanted = block_on(Wanted::read(config))?;
-        let object = objects::find(&wanted.world, &self.name)?;
+        let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
         let differences = differences(&object);
         if !output::value(arguments.output, &differences)? {
             print(&object, &differences);
@@ -39,7 +39,7 @@ impl Diff {
 }
 
 fn differences(object: &objects::Object<'_>) -> Vec<Difference> {
-    let ours = |field: &str| value_at(object.spec, field);
+    let ours = |field: &str| value_at(object.spec(), field);
     let all = object.overridden.iter().map(|(field, theirs)| Difference {
         field: field.clone(),
         control_plane: theirs.clone(),

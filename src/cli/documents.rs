@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::document::{
-    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, Metadata, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec,
-};
+use crate::document::{DocumentError, Kind, Metadata, Spec};
 use crate::model::ObjectName;
 use crate::store::{Area, Place, Slot, Snapshot};
 
@@ -39,25 +36,4 @@ fn loaded<S: Spec>(slot: &Slot<S>) -> Loaded {
     let document = &slot.as_ref().map_err(Clone::clone)?.document;
     let spec = serde_json::to_value(&document.spec).unwrap_or_default();
     Ok((document.metadata.clone(), spec))
-}
-
-/// Whether a specification is one of this kind.
-///
-/// # Errors
-/// The field and what is wrong with it.
-pub(crate) fn check(kind: Kind, spec: &Value) -> Result<(), String> {
-    match kind {
-        Kind::Node => of::<NodeSpec>(spec),
-        Kind::RoutingPolicy => of::<RoutingPolicySpec>(spec),
-        Kind::Maintenance => of::<MaintenanceSpec>(spec),
-        Kind::BgpSession => of::<BgpSessionSpec>(spec),
-        Kind::MeshPeer => of::<MeshPeerSpec>(spec),
-        Kind::IbgpPeer => of::<IbgpPeerSpec>(spec),
-        Kind::Override => of::<OverrideSpec>(spec),
-    }
-}
-
-fn of<S: Spec>(spec: &Value) -> Result<(), String> {
-    let read: Result<S, _> = serde_path_to_error::deserialize(spec.clone());
-    read.map(drop).map_err(|error| format!("spec.{}: {}", error.path(), error.inner()))
 }

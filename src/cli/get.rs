@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::diff::{shown, value_at};
-use super::{Arguments, Outcome, documents, objects, output};
-use crate::document::{ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody};
+use super::{Arguments, Outcome, documents, objects, offline, output};
+use crate::document::{self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody};
 use crate::effective::leaves;
 use crate::model::ObjectName;
 use crate::store::{Snapshot, Store};
@@ -57,7 +57,7 @@ struct Both {
 impl Get {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let store = Store::open_read_only(&config.state.directory)?;
+        let store = offline::open(&config.state.directory)?;
         let snapshot = store.load()?;
         let rows = self.rows(&store, &snapshot)?;
         if !output::value(arguments.output, &rows)? {
@@ -72,21 +72,31 @@ impl Get {
             kind.is_none_or(|kind| kind == *of)
                 && (names.is_empty() || names.iter().any(|meant| objects::is_meant(*of, name, meant)))
         };
-        let mut all = documents::all(snapshot);
-        all.extend(undocumented(snapshot));
+        let mut all: BTreeMap<_, _> =
+            documents::all(snapshot).into_iter().map(|(key, loaded)| (key, Some(loaded))).collect();
+        all.extend(undocumented(snapshot).into_iter().map(|(key, loaded)| (key, Some(loaded))));
+        // An override that waits for its object; it may be that its name is mistyped.
+        for key in objects::waiting(snapshot) {
+            all.entry(key).or_insert(None);
+        }
         for meant in names {
             let known = |(of, name): &(Kind, ObjectName)| {
                 kind.is_none_or(|kind| kind == *of) && objects::is_meant(*of, name, meant)
             };
-            anyhow::ensure!(all.keys().any(known), "there is no object named {meant}");
+            if !all.keys().any(known) {
+                return Err(objects::unknown(
+                    meant,
+                    all.keys().map(|(kind, name)| objects::path(*kind, name)),
+                ));
+            }
         }
         let wanted = all.into_iter().filter(|(key, _)| is_wanted(key));
         Ok(wanted.map(|((kind, name), loaded)| row(store, snapshot, kind, name, loaded)).collect())
     }
 
-    /// The first word is a kind, when there is such a kind.
+    /// The first word is a kind, when there is a kind of many of that name.
     fn meaning(&self) -> (Option<Kind>, &[String]) {
-        let kind = self.words.first().and_then(|word| Kind::from_word(word));
+        let kind = self.words.first().and_then(|word| Kind::from_word(word)).filter(|kind| !kind.is_single());
         match (kind, self.words.get(1..)) {
             (Some(kind), Some(names)) => (Some(kind), names),
             _ => (None, &self.words),
@@ -110,7 +120,13 @@ fn held(status: &StatusBody) -> Option<String> {
     (condition.status == ConditionStatus::True).then(|| condition.message.clone())
 }
 
-fn row(store: &Store, snapshot: &Snapshot, kind: Kind, name: ObjectName, loaded: documents::Loaded) -> Row {
+fn row(
+    store: &Store,
+    snapshot: &Snapshot,
+    kind: Kind,
+    name: ObjectName,
+    loaded: Option<documents::Loaded>,
+) -> Row {
     let status = store.read_status(kind, &name).map(|document| document.status);
     let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);
@@ -127,11 +143,12 @@ fn row(store: &Store, snapshot: &Snapshot, kind: Kind, name: ObjectName, loaded:
         status,
     };
     match loaded {
-        Ok((metadata, spec)) => {
+        Some(Ok((metadata, spec))) => {
             row.metadata = Some(metadata);
             row.with_spec(spec, exception.filter(|exception| exception.in_force(Timestamp::now())));
         }
-        Err(error) => row.error = Some(error.to_string()),
+        Some(Err(error)) => row.error = Some(error.to_string()),
+        None => {}
     }
     row
 }
@@ -146,7 +163,7 @@ impl Row {
         let patch = Value::Object(exception.set.clone());
         let mut merged = document.clone();
         json_patch::merge(&mut merged, &patch);
-        if let Err(error) = documents::check(self.kind, &merged) {
+        if let Err(error) = document::check_spec(self.kind, &merged) {
             self.error = Some(format!("overrides/{}/{}.yaml: {error}", self.kind.folder(), self.name));
             self.spec = Some(document);
             return;
@@ -169,6 +186,9 @@ fn print(rows: &[Row]) {
     }
     output::line(output::table(&HEADER, rows.iter().map(cells)));
     for row in rows {
+        if row.metadata.is_none() && row.error.is_none() {
+            output::line(objects::waits(row.kind, &row.name));
+        }
         if let Some(held) = &row.held {
             let object = format_args!("{}/{}", row.kind.folder(), row.name);
             output::line(format_args!("The removal of {object} is held: {held}"));
@@ -185,6 +205,7 @@ fn cells(row: &Row) -> Vec<String> {
     let phase = match (&row.error, status) {
         (Some(_), _) => "Invalid".to_owned(),
         (None, Some(status)) => format!("{:?}", status.phase),
+        (None, None) if row.metadata.is_none() => "Waiting".to_owned(),
         (None, None) => "-".to_owned(),
     };
     vec![
@@ -225,7 +246,12 @@ fn overridden(row: &Row) -> String {
 
 /// How long ago, in one unit.
 pub(crate) fn ago(at: Timestamp) -> String {
-    match (Timestamp::now().as_second() - at.as_second()).max(0) {
+    span(Timestamp::now().as_second() - at.as_second())
+}
+
+/// So many seconds, in one unit.
+pub(crate) fn span(seconds: i64) -> String {
+    match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds}s"),
         seconds @ 120..7200 => format!("{}m", seconds / 60),
         seconds @ 7200..172_800 => format!("{}h", seconds / 3600),

@@ -1,11 +1,11 @@
 //! `history`: who changed what, when, and what came into force.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Arguments, Outcome, block_on, objects, output};
+use super::{Arguments, Outcome, block_on, documents, objects, offline, output};
 use crate::document::Kind;
 use crate::history::{Entry, History};
 use crate::model::ObjectName;
@@ -28,6 +28,9 @@ impl Log {
         let paths = self.name.as_deref().map(paths).transpose()?.unwrap_or_default();
         let history = History::new(&config.state.directory);
         let entries = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
+        if let Some(name) = self.name.as_ref().filter(|_| entries.is_empty()) {
+            known(&config.state.directory, name)?;
+        }
         if !output::value(arguments.output, &entries)? {
             print(&entries, self.name.as_deref());
         }
@@ -36,7 +39,7 @@ impl Log {
 }
 
 /// The files of an object: its document, its override and what is in force.
-fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
     let places: Vec<_> = places(meant)
         .into_iter()
         .flat_map(|(kind, name)| {
@@ -46,6 +49,17 @@ fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
         .collect();
     anyhow::ensure!(!places.is_empty(), "{} is no name of an object", crate::model::shown(meant));
     Ok(places)
+}
+
+/// Nothing is told of a name that is nobody's: it is a slip of the hand.
+fn known(directory: &Path, meant: &str) -> anyhow::Result<()> {
+    let snapshot = offline::open(directory)?.load()?;
+    let documents = documents::all(&snapshot);
+    let is_meant = |(kind, name): &(Kind, ObjectName)| objects::is_meant(*kind, name, meant);
+    if documents.keys().chain(snapshot.overrides.keys()).any(is_meant) {
+        return Ok(());
+    }
+    Err(objects::unknown(meant, documents.keys().map(|(kind, name)| objects::path(*kind, name))))
 }
 
 /// What may be meant by a name, whether it is there now or not.
@@ -61,10 +75,10 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
 
 fn print(entries: &[Entry], object: Option<&str>) {
     if entries.is_empty() {
-        return output::line("There is no history of it yet.");
+        return output::line("There is no history yet; the agent begins it with its first document.");
     }
-    let table = output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells)).to_string();
-    let mut lines = table.lines().map(str::trim_end);
+    let table = output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells));
+    let mut lines = table.lines();
     output::line(lines.next().unwrap_or_default());
     for (line, entry) in lines.zip(entries) {
         output::line(line);

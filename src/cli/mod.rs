@@ -1,6 +1,7 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0 done, 1 failed, 2 for `plan` and `diff` when changes are pending, 64 usage.
+//! Exit codes: 0 done, 1 failed, 2 for `plan` and `diff` when changes are pending, 64 usage. A plan with nothing
+//! pending and an object in error has failed.
 
 mod api;
 mod apply;
@@ -28,6 +29,7 @@ mod steps;
 mod sync;
 mod validate;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,9 +38,23 @@ use clap::{Parser, Subcommand};
 pub use output::Format;
 pub use schema::schemas;
 
+/// What to look at first, for somebody who does not know the verbs yet.
+const FIRST: &str = "\
+Something is wrong?
+  moenet-agent get                      every object, its phase, and what is overridden
+  moenet-agent describe NAME            why one is not up, root cause first, and what to do
+  moenet-agent plan                     what the controller would do now, and why
+  moenet-agent history [NAME]           who changed what, when
+  moenet-agent rollback NAME            back to what was in force before
+
+A NAME is that of a session (wg_4242421080 or sessions/wg_4242421080), of a mesh or ibgp peer
+(mesh/hk1), or node, policy. Every verb prints JSON with `-o json`, and more with `VERB --help`.
+
+Exit codes: 0 done; 1 failed; 2 of plan and diff: changes are pending; 64 wrong arguments.";
+
 /// A declarative controller for routers that peer over WireGuard and BGP.
 #[derive(Debug, Parser)]
-#[command(name = "moenet-agent", version, about, disable_help_subcommand = true)]
+#[command(name = "moenet-agent", version, about, disable_help_subcommand = true, after_help = FIRST)]
 pub struct Arguments {
     /// The configuration file. Default: ./config.yaml, else /etc/moenet-agent/config.yaml
     #[arg(long, short, global = true, value_name = "FILE")]
@@ -55,60 +71,118 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the daemon
+    ///
+    /// It follows the state directory and the Control Plane until it is told to stop (SIGTERM), and leaves all
+    /// tunnels and sessions as they are then.
     #[command(after_help = "Example: moenet-agent run --config /etc/moenet-agent/config.yaml")]
     Run,
     /// Show what the controller would do now; touches nothing
-    #[command(after_help = "Example: moenet-agent plan wg_4242421080\nExit code 2: changes are pending.")]
+    ///
+    /// Each step with its reason: what is wanted, and what is there. With a running daemon and without. What is
+    /// paused or held is shown and marked.
+    #[command(after_help = "\
+Examples:
+  moenet-agent plan
+  moenet-agent plan wg_4242421080 node
+
+Exit code: 0 nothing to do; 2 changes are pending; 1 nothing is pending, but an object is in error.")]
     Plan(plan::Plan),
     /// Converge once, without the daemon
+    ///
+    /// Does what `plan` shows, tells it in the same words, and ends. Not beside a running daemon, which converges
+    /// by itself.
     #[command(after_help = "Example: moenet-agent apply --once")]
     Apply(apply::Apply),
-    /// Documents joined with their status
-    #[command(after_help = "Example: moenet-agent get sessions wg_4242421080")]
+    /// List documents with their status
+    ///
+    /// OVERRIDDEN has the fields that an override sets, and in brackets what the document says. An override
+    /// without a document is Waiting: for a session to come, or for somebody to mend its name.
+    #[command(after_help = "\
+Examples:
+  moenet-agent get
+  moenet-agent get sessions
+  moenet-agent get wg_4242421080 node
+  moenet-agent get sessions -o json | jq -r '.[] | select(.status.phase != \"Established\").name'")]
     Get(get::Get),
-    /// One object in full, and why it is not Established
+    /// Show one object in full, and why it is not up
+    ///
+    /// Where each field comes from, what is really there, and the causes, the root cause first. For a session that
+    /// is not up a few packets are sent to see who answers; nothing is changed.
     #[command(after_help = "Example: moenet-agent describe sessions/wg_4242421080")]
     Describe(describe::Describe),
-    /// The effective specification against what the Control Plane said
-    #[command(after_help = "Example: moenet-agent diff wg_4242421080\nExit code 2: they differ.")]
+    /// Show what an override changes: what is in force against what the document says
+    #[command(after_help = "\
+Examples:
+  moenet-agent diff wg_4242421080
+  moenet-agent diff policy
+
+Exit code: 0 they are the same; 2 they differ.")]
     Diff(diff::Diff),
-    /// The text that BIRD gets for a session
+    /// Print the text that BIRD gets for a session
     #[command(after_help = "Example: moenet-agent render wg_4242421080")]
     Render(render::Render),
     /// Check documents and configuration: schema, rules, conflicts
-    #[command(after_help = "Example: moenet-agent validate sessions/wg_4242421080.yaml")]
+    ///
+    /// Without a file, everything that the daemon reads. Exit code 1 when something is wrong.
+    #[command(after_help = "\
+Examples:
+  moenet-agent validate
+  moenet-agent validate sessions/wg_4242421080.yaml")]
     Validate(validate::Validate),
-    /// The JSON Schema of a kind
+    /// Print the JSON Schema of a kind
     #[command(after_help = "Example: moenet-agent schema BgpSession > BgpSession.json")]
     Schema(schema::Schema),
     /// Let held removals pass
-    #[command(after_help = "Example: moenet-agent approve --list")]
+    ///
+    /// Too many removals at once wait for a human. This lets all go that are held now, once; what is held later is
+    /// held again.
+    #[command(after_help = "\
+Examples:
+  moenet-agent approve --list           look first
+  moenet-agent approve")]
     Approve(approve::Approve),
-    /// Who changed what, when, and what came into force
-    #[command(after_help = "Example: moenet-agent history wg_4242421080")]
+    /// Show who changed what, when, and what came into force
+    ///
+    /// The state directory is a Git repository, so that `git log -p`, `git blame` and `git bisect` work in it too.
+    #[command(after_help = "\
+Examples:
+  moenet-agent history -n 10
+  moenet-agent history wg_4242421080")]
     History(history::Log),
     /// Write an override that brings back what was in force
-    #[command(after_help = "Example: moenet-agent rollback wg_4242421080 1a2b3c")]
+    ///
+    /// The document stays as it is; deleting the override ends the rollback.
+    #[command(after_help = "\
+Examples:
+  moenet-agent rollback wg_4242421080           before the last change
+  moenet-agent rollback wg_4242421080 1a2b3c    as it was at this commit of `history`
+  moenet-agent rollback policy")]
     Rollback(rollback::Rollback),
-    /// The running daemon's own account of itself
+    /// Show the running daemon's own account of itself
     #[command(after_help = "Example: moenet-agent status -o json")]
     Status,
     /// Let the running daemon fetch the sessions now
     #[command(after_help = "Example: moenet-agent sync")]
     Sync,
     /// Make one tunnel and its BGP session anew
+    ///
+    /// The session goes down for that. The running daemon does it.
     #[command(after_help = "Example: moenet-agent restart wg_4242421080")]
     Restart(restart::Restart),
     /// Drain the router, end that, or show which it is
-    #[command(after_help = "Example: moenet-agent maintenance start")]
+    #[command(after_help = "\
+Examples:
+  moenet-agent maintenance
+  moenet-agent maintenance start
+  moenet-agent maintenance stop")]
     Maintenance(maintenance::Maintenance),
     /// Run the embedded Control Plane over a directory of YAML files
     #[command(after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080")]
     ControlPlane(control_plane::ControlPlane),
-    /// Completions for a shell
+    /// Print completions for a shell
     #[command(after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent")]
     Completions(completions::Completions),
-    /// The manual page
+    /// Print the manual page
     #[command(after_help = "Example: moenet-agent man > /usr/share/man/man1/moenet-agent.1")]
     Man,
 }
@@ -141,8 +215,25 @@ pub fn run(arguments: Arguments) -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         output::error(&error);
+        if is_denied(&error) && !is_root() {
+            output::note(
+                "only root, or the user that the agent runs as, may look at all of it: try it with sudo",
+            );
+        }
         ExitCode::FAILURE
     })
+}
+
+/// Whether an error is the system's refusal to let this user look.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(denied)
+        || error.to_string().contains("Permission denied")
+}
+
+fn is_root() -> bool {
+    // The owner of a process's folder is its effective user (proc(5)).
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.

@@ -1,25 +1,29 @@
 //! Objects by the names that people give them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 
+use super::documents;
 use crate::controller::World;
-use crate::controller::world::{Entry, Intent};
+use crate::controller::world::{Entry, Intent, SingleDocument};
 use crate::document::Kind;
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
+use crate::store::{Area, Place, Snapshot};
 
 /// What every entry of the world has, whatever its kind.
 #[derive(Clone)]
 pub(crate) struct Object<'a> {
     pub(crate) kind: Kind,
-    pub(crate) name: &'a ObjectName,
-    pub(crate) uid: &'a Uid,
+    pub(crate) name: Cow<'a, ObjectName>,
+    pub(crate) uid: Cow<'a, Uid>,
     pub(crate) acceptance: &'a Acceptance,
     pub(crate) admin_state: AdminState,
-    pub(crate) spec: Option<&'a Value>,
+    spec: Option<Cow<'a, Value>>,
     pub(crate) overridden: &'a BTreeMap<String, Value>,
     pub(crate) reason: Option<&'a str>,
     pub(crate) expires_at: Option<Timestamp>,
@@ -31,9 +35,14 @@ pub(crate) struct Object<'a> {
 }
 
 impl Object<'_> {
-    /// `sessions/wg_1`.
+    /// `sessions/wg_1`, or `node`.
     pub(crate) fn path(&self) -> String {
-        format!("{}/{}", self.kind.folder(), self.name)
+        path(self.kind, &self.name)
+    }
+
+    /// The specification in force, or to be.
+    pub(crate) fn spec(&self) -> Option<&Value> {
+        self.spec.as_deref()
     }
 
     /// Why the documents are not in force, when they are not.
@@ -45,6 +54,11 @@ impl Object<'_> {
     }
 }
 
+/// `sessions/wg_1`; of a kind that there is one of, its folder's word: `node`.
+pub(crate) fn path(kind: Kind, name: &ObjectName) -> String {
+    if kind.is_single() { kind.folder().to_owned() } else { format!("{}/{name}", kind.folder()) }
+}
+
 /// Every session, mesh peer and internal neighbour.
 pub(crate) fn all(world: &World) -> Vec<Object<'_>> {
     let sessions = world.sessions.iter().map(|(name, entry)| object(Kind::BgpSession, name, entry));
@@ -54,19 +68,84 @@ pub(crate) fn all(world: &World) -> Vec<Object<'_>> {
 }
 
 /// The one that is meant.
-pub(crate) fn find<'a>(world: &'a World, meant: &str) -> anyhow::Result<Object<'a>> {
-    let mut found = all(world).into_iter().filter(|object| is_meant(object.kind, object.name, meant));
+pub(crate) fn find<'a>(world: &'a World, snapshot: &Snapshot, meant: &str) -> anyhow::Result<Object<'a>> {
+    let all: Vec<_> = singles(world).into_iter().chain(all(world)).collect();
+    let mut found = all.iter().filter(|object| is_meant(object.kind, &object.name, meant));
     match (found.next(), found.next()) {
-        (Some(object), None) => Ok(object),
+        (Some(object), None) => Ok(object.clone()),
         (Some(one), Some(two)) => {
             anyhow::bail!("{meant} may be {} or {}; give the kind too", one.path(), two.path())
         }
-        (None, _) => anyhow::bail!("there is no object named {meant}; `moenet-agent get` lists them"),
+        (None, _) => {
+            let unknown = unknown(meant, all.iter().map(Object::path));
+            let mut waiting = waiting(snapshot).into_iter();
+            match waiting.find(|(kind, name)| is_meant(*kind, name, meant)) {
+                Some((kind, name)) => anyhow::bail!("{unknown} {}", waits(kind, &name)),
+                None => Err(unknown),
+            }
+        }
     }
 }
 
-/// Whether an object is meant by `wg_1`, `sessions/wg_1`, `session/wg_1` or `BgpSession/wg_1`.
+/// The overrides without a document that they are for.
+pub(crate) fn waiting(snapshot: &Snapshot) -> Vec<(Kind, ObjectName)> {
+    let documents = documents::all(snapshot);
+    let waiting = snapshot.overrides.keys().filter(|key| !documents.contains_key(key));
+    waiting.cloned().collect()
+}
+
+/// That an override waits, in a sentence.
+pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
+    let file = Place::new(Area::Overrides, kind, name).relative();
+    format!("{} waits for a document of {}.", file.display(), path(kind, name))
+}
+
+/// That a name is no object's, with the one that it resembles.
+pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> anyhow::Error {
+    let bare = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    // Who gives no kind is not to be told of one.
+    let known = known.into_iter().map(|path| if meant.contains('/') { path } else { bare(path) });
+    let distance = |known: &str| strsim::damerau_levenshtein(&meant.to_lowercase(), &known.to_lowercase());
+    let near =
+        known.map(|known| (distance(&known), known)).filter(|(far, known)| *far <= 1 + known.len() / 4);
+    match near.min() {
+        Some((_, nearest)) => anyhow::anyhow!("there is no object named {meant}; did you mean {nearest}?"),
+        None => anyhow::anyhow!("there is no object named {meant}; `moenet-agent get` lists them"),
+    }
+}
+
+/// Node and policy, which share their files with all others.
+fn singles(world: &World) -> [Object<'_>; 2] {
+    let documents = &world.router_documents;
+    [single(Kind::Node, &documents.node), single(Kind::RoutingPolicy, &documents.policy)]
+}
+
+fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> {
+    let name = Place::single(Area::Documents, kind).name;
+    let exception = document.exception.as_ref();
+    Object {
+        kind,
+        uid: Cow::Owned(Uid::local(kind.folder(), &name)),
+        name: Cow::Owned(name),
+        acceptance: &document.acceptance,
+        admin_state: AdminState::Enabled,
+        spec: serde_json::to_value(&document.spec).ok().filter(|spec| !spec.is_null()).map(Cow::Owned),
+        overridden: &document.overridden,
+        reason: exception.map(|exception| exception.reason.as_str()),
+        expires_at: exception.and_then(|exception| exception.expires_at),
+        paused: None,
+        held: None,
+        operator_owned: document.operator_owned,
+        text: None,
+    }
+}
+
+/// Whether an object is meant by `wg_1`, `sessions/wg_1`, `session/wg_1` or `BgpSession/wg_1`; one of a kind that
+/// there is one of by any word for the kind.
 pub(crate) fn is_meant(kind: Kind, name: &ObjectName, meant: &str) -> bool {
+    if kind.is_single() {
+        return Kind::from_word(meant) == Some(kind);
+    }
     match meant.split_once('/') {
         Some((word, rest)) => Kind::from_word(word) == Some(kind) && rest == name.as_str(),
         None => meant == name.as_str(),
@@ -76,11 +155,11 @@ pub(crate) fn is_meant(kind: Kind, name: &ObjectName, meant: &str) -> bool {
 fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Object<'a> {
     Object {
         kind,
-        name,
-        uid: &entry.uid,
+        name: Cow::Borrowed(name),
+        uid: Cow::Borrowed(&entry.uid),
         acceptance: &entry.acceptance,
         admin_state: entry.admin_state,
-        spec: entry.spec.as_ref(),
+        spec: entry.spec.as_ref().map(Cow::Borrowed),
         overridden: &entry.overridden,
         reason: entry.reason.as_deref(),
         expires_at: entry.expires_at,

@@ -1,9 +1,12 @@
 //! Looking at a router without its daemon: the world of its state directory, and what is really there.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -22,6 +25,22 @@ use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
 
 /// How long names of endpoints may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(3);
+
+/// The state directory, for reading.
+///
+/// # Errors
+/// When it is not there, which is no fault before the first start, or may not be looked into.
+pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
+    match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
+            "there is no state directory {} yet: `moenet-agent run` makes it, or `apply --once`. If there was one, \
+             its disk may not be mounted, or state.directory in the configuration names another",
+            directory.display()
+        ),
+        listed => drop(listed.with_context(|| format!("read the state directory {}", directory.display()))?),
+    }
+    Ok(Store::open_read_only(directory)?)
+}
 
 /// A router as it is and as it is to be, at one moment. Made without a single write.
 pub(crate) struct Offline {
@@ -46,7 +65,7 @@ impl Wanted {
     /// Reads the state directory.
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
         let directory = config.state.directory.clone();
-        let store = tokio::task::spawn_blocking(move || Store::open_read_only(&directory)).await??;
+        let store = tokio::task::spawn_blocking(move || open(&directory)).await??;
         Self::of(Parts::with_store(config, Arc::new(store)).await?).await
     }
 

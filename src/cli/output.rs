@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 /// How to print.
@@ -45,29 +45,57 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
     Ok(true)
 }
 
-/// A table without lines, as `kubectl` prints.
-pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
+/// Columns whose words are coloured.
+const SHADED: [&str; 3] = ["PHASE", "STATUS", "BGP"];
+/// Columns that are broken into lines where a terminal is too narrow; keys and names stay whole.
+const WRAPPED: [&str; 3] = ["MESSAGE", "OVERRIDDEN", "VALUE"];
+
+/// A table without lines, as `kubectl` prints, without blanks at the ends of its lines.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.to_vec());
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    // Whether the output takes colour is known where it is printed.
+    table.enforce_styling();
     for row in rows {
-        table.add_row(row);
+        let cells = header.iter().zip(row).map(|(column, text)| {
+            let colour = colour(&text).filter(|_| SHADED.contains(column));
+            let cell = Cell::new(text);
+            colour.map_or(cell.clone(), |colour| cell.fg(colour))
+        });
+        table.add_row(cells);
     }
-    for column in table.column_iter_mut() {
+    let wraps = table.is_tty() && header.iter().any(|column| WRAPPED.contains(column));
+    table.set_content_arrangement(match wraps {
+        true => ContentArrangement::Dynamic,
+        false => ContentArrangement::Disabled,
+    });
+    for (name, column) in header.iter().zip(table.column_iter_mut()) {
         column.set_padding((0, 2));
+        if wraps && !WRAPPED.contains(name) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
-    table
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// Good, doubtful and bad, in the colours that everybody knows.
+fn colour(word: &str) -> Option<Color> {
+    match word {
+        "Established" | "established" | "True" | "ok" | "closed" => Some(Color::Green),
+        "Error" | "Invalid" | "False" | "open" => Some(Color::Red),
+        "Configuring" | "Degraded" | "Pending" | "Paused" | "Deleting" | "Unknown" | "Waiting" | "active"
+        | "connect" | "idle" | "opensent" | "openconfirm" | "down" => Some(Color::Yellow),
+        _ => None,
+    }
+}
+
+/// A word in its colour.
 pub(crate) fn shade(word: &str) -> String {
-    let style = match word {
-        "Established" | "True" | "ok" | "closed" => AnsiColor::Green.on_default(),
-        "Error" | "False" | "open" => AnsiColor::Red.on_default(),
-        "Configured" | "Configuring" | "Degraded" | "Pending" | "Paused" | "Deleting" | "Unknown" => {
-            AnsiColor::Yellow.on_default()
-        }
-        _ => Style::new(),
+    let style = match colour(word) {
+        Some(Color::Green) => AnsiColor::Green.on_default(),
+        Some(Color::Red) => AnsiColor::Red.on_default(),
+        Some(_) => AnsiColor::Yellow.on_default(),
+        None => Style::new(),
     };
     format!("{style}{word}{style:#}")
 }

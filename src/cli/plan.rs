@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, output, steps};
+use super::{Arguments, Outcome, block_on, objects, output, steps};
 use crate::controller::Key;
+use crate::document::Kind;
 
 /// Show what the controller would do now.
 #[derive(Debug, Args)]
@@ -26,15 +27,15 @@ impl Plan {
             let bird = offline.world.bird.and_then(crate::bird::Version::warning);
             Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string(), bird))
         })?;
+        // One of several that is mistyped must not pass for one with nothing to do.
+        for name in &self.names {
+            if !planned.keys().any(|key| is_named(key, name)) {
+                return Err(objects::unknown(name, planned.keys().map(Key::to_string)));
+            }
+        }
         let wanted = |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
         let mut objects: Vec<_> =
             planned.into_iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object).collect();
-        if !self.names.is_empty() && objects.is_empty() {
-            anyhow::bail!(
-                "there is no object named {}; `moenet-agent get` lists them",
-                self.names.join(", ")
-            );
-        }
         if !has_key {
             for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
                 step.replace(&stand_in, "a new key");
@@ -53,12 +54,28 @@ impl Plan {
             ));
         }
         let pending = objects.iter().any(steps::ObjectSteps::is_pending);
-        Ok(if pending { ExitCode::from(2) } else { ExitCode::SUCCESS })
+        let failing = objects.iter().any(|object| object.error.is_some());
+        Ok(match (pending, failing) {
+            (true, _) => ExitCode::from(2),
+            (false, true) => ExitCode::FAILURE,
+            (false, false) => ExitCode::SUCCESS,
+        })
     }
 }
 
-/// Whether a key is meant by a name: `wg_1`, `sessions/wg_1`, `node`.
-pub(crate) fn is_named(key: &Key, name: &str) -> bool {
-    let full = key.to_string();
-    full == name || full.rsplit('/').next() == Some(name)
+/// Whether a key is meant by a name: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are put into
+/// force with the node's files.
+fn is_named(key: &Key, name: &str) -> bool {
+    let kind = match key {
+        Key::Router => return Kind::from_word(name).is_some_and(Kind::is_single),
+        Key::Policy | Key::Firewall | Key::Orphan(_) => {
+            let full = key.to_string();
+            return full == name || full.rsplit('/').next() == Some(name);
+        }
+        Key::Session(_) => Kind::BgpSession,
+        Key::Mesh(_) => Kind::MeshPeer,
+        Key::Ibgp(_) => Kind::IbgpPeer,
+    };
+    let (Key::Session(object) | Key::Mesh(object) | Key::Ibgp(object)) = key else { return false };
+    objects::is_meant(kind, object, name)
 }

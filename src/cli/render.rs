@@ -29,7 +29,7 @@ impl Render {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let wanted = block_on(Wanted::read(config))?;
-        let object = objects::find(&wanted.world, &self.name)?;
+        let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
         let Some(text) = object.text.filter(|text| !text.is_empty()) else {
             anyhow::bail!("{} has no text for BIRD: {}", object.path(), why_none(&object));
         };
@@ -60,6 +60,9 @@ fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> 
 fn why_none(object: &objects::Object<'_>) -> String {
     match object.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) | Acceptance::Waiting(why) => why.clone(),
+        _ if object.kind.is_single() => {
+            "it is part of the files that all share, which `bird.directory` has".to_owned()
+        }
         Acceptance::Valid if object.text.is_some() => "it is part of the files that all share".to_owned(),
         Acceptance::Valid => format!("its adminState is {:?}", object.admin_state),
     }

@@ -6,24 +6,47 @@ use clap::Args;
 use serde_json::json;
 
 use super::api::Api;
-use super::{Arguments, Outcome, block_on, output};
-use crate::model::InterfaceName;
+use super::{Arguments, Outcome, block_on, objects, offline, output};
+use crate::config::Config;
+use crate::model::{InterfaceName, ObjectName};
 
 /// Make one tunnel and its BGP session anew.
 #[derive(Debug, Args)]
 pub struct Restart {
-    /// The interface
-    interface: InterfaceName,
+    /// The session, or the interface of its tunnel
+    #[arg(value_name = "NAME|INTERFACE", value_parser = named)]
+    name: String,
+}
+
+/// A name, with its kind or without.
+fn named(text: &str) -> Result<String, String> {
+    let bare: Result<ObjectName, _> = text.rsplit('/').next().unwrap_or_default().parse();
+    bare.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 impl Restart {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let body = json!({"interface": self.interface});
+        let interface = self.interface(&config)?;
+        let body = json!({"interface": interface});
         let answer = block_on(async { Api::new(&config)?.post("/restart", Some(&body)).await })?;
         if !output::value(arguments.output, &answer)? {
-            output::line(format_args!("{} and its BGP session are configured again.", self.interface));
+            output::line(format_args!("{interface} and its BGP session are configured again."));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The interface that is in force for an object of this name; else the name is that of an interface, and
+    /// the daemon knows whether there is one.
+    fn interface(&self, config: &Config) -> anyhow::Result<InterfaceName> {
+        let applied = offline::open(&config.state.directory)
+            .and_then(|store| Ok(store.load()?.applied))
+            .unwrap_or_default();
+        let mut meant = applied.iter().filter(|((kind, name), _)| objects::is_meant(*kind, name, &self.name));
+        let interface = meant.find_map(|(_, stored)| stored.document.applied.interfaces.first().cloned());
+        match interface {
+            Some(interface) => Ok(interface),
+            None => Ok(self.name.parse()?),
+        }
     }
 }

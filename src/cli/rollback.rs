@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, documents, history, objects, output};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::controller::World;
+use crate::controller::world::configured_node;
 use crate::document::{BgpSessionSpec, Document, Kind, OverrideSpec, parse_value, to_yaml};
 use crate::effective::{Defaults, difference};
 use crate::history::{CommitId, History};
@@ -45,13 +46,13 @@ impl Rollback {
     }
 
     async fn roll_back(&self, config: Config) -> anyhow::Result<Done> {
-        let keepalive = config.wireguard.persistent_keepalive_interval;
+        let defaults = Filling::of(&config);
         let history = History::new(&config.state.directory);
         let wanted = Wanted::read(config).await?;
-        let (kind, name) = self.object(&wanted)?;
+        let (kind, name) = self.object(&wanted, &history).await?;
         let (commit, then) = self.then(&history, kind, &name).await?;
         let now = document(&wanted, kind, &name)?;
-        let patch = patch(&wanted.world, kind, keepalive, &now, &then);
+        let patch = patch(&wanted.world, kind, &defaults, &now, &then);
         let place = Place::new(Area::Overrides, kind, &name);
         let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
         anyhow::ensure!(
@@ -90,18 +91,31 @@ impl Rollback {
     }
 
     /// The one object that is meant.
-    fn object(&self, wanted: &Wanted) -> anyhow::Result<(Kind, ObjectName)> {
+    async fn object(&self, wanted: &Wanted, history: &History) -> anyhow::Result<(Kind, ObjectName)> {
         let documents = documents::all(&wanted.snapshot);
-        let meant = history::places(&self.name).into_iter().filter(|key| documents.contains_key(key));
-        let mut meant = meant.filter(|(kind, _)| !kind.is_single());
+        let mut meant = history::places(&self.name).into_iter().filter(|key| documents.contains_key(key));
         match (meant.next(), meant.next()) {
+            (Some((Kind::Maintenance, _)), _) => anyhow::bail!(
+                "maintenance has no overrides to roll back with: `moenet-agent maintenance start` and `stop` change it"
+            ),
             (Some(one), None) => Ok(one),
-            (None, _) => anyhow::bail!(
-                "there is no document of {}, so nothing to override; `moenet-agent get` lists what there is",
+            (None, _) if self.was_known(history).await => anyhow::bail!(
+                "there is no document of {} any more, so nothing to override; `git log -p` in the state directory \
+                 has the one that was there: write it anew, without its uid, and it is yours",
                 self.name
             ),
+            (None, _) => Err(objects::unknown(
+                &self.name,
+                documents.keys().map(|(kind, name)| objects::path(*kind, name)),
+            )),
             _ => anyhow::bail!("{} may be several objects; give the kind too: sessions/…", self.name),
         }
+    }
+
+    /// Whether the history has something of this name.
+    async fn was_known(&self, history: &History) -> bool {
+        let Ok(paths) = history::paths(&self.name) else { return false };
+        history.log(&paths, 1).await.is_ok_and(|entries| !entries.is_empty())
     }
 
     async fn commit(&self, history: &History, applied: &Path) -> anyhow::Result<CommitId> {
@@ -161,7 +175,7 @@ async fn comes_into_force(
         wanted.snapshot.set_override(kind, document);
     }
     let world = wanted.again().await?;
-    let object = objects::find(&world, &format!("{}/{name}", kind.folder()))?;
+    let object = objects::find(&world, &wanted.snapshot, &objects::path(kind, name))?;
     if let Some(why) = object.refused() {
         anyhow::bail!("it would not come into force, so nothing was written: {why}");
     }
@@ -180,13 +194,38 @@ fn document(wanted: &Wanted, kind: Kind, name: &ObjectName) -> anyhow::Result<Va
     Ok(spec)
 }
 
+/// What the configuration fills in where a document says nothing.
+struct Filling {
+    keepalive: u16,
+    node: config::Node,
+}
+
+impl Filling {
+    fn of(config: &Config) -> Self {
+        Self { keepalive: config.wireguard.persistent_keepalive_interval, node: config.node.clone() }
+    }
+
+    /// A specification with every default filled in, as it comes into force; none of a kind that has no defaults.
+    fn fill(&self, world: &World, kind: Kind, spec: &Value) -> Option<Value> {
+        match kind {
+            Kind::BgpSession => {
+                let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
+                let defaults = Defaults { keepalive: self.keepalive };
+                serde_json::to_value(spec.filled(world.router.as_ref().ok()?, &defaults)).ok()
+            }
+            Kind::Node => {
+                let node = serde_json::from_value(spec.clone()).ok()?;
+                serde_json::to_value(configured_node(&self.node, Some(node))).ok()
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The patch that turns the document into what was in force. What is in force has every default filled
 /// in; those that are the same now stay out of the override, where that gives the same.
-fn patch(world: &World, kind: Kind, keepalive: u16, now: &Value, then: &Value) -> Map<String, Value> {
-    let filled = |spec: &Value| match kind {
-        Kind::BgpSession => filled(world, keepalive, spec),
-        _ => None,
-    };
+fn patch(world: &World, kind: Kind, filling: &Filling, now: &Value, then: &Value) -> Map<String, Value> {
+    let filled = |spec: &Value| filling.fill(world, kind, spec);
     let short = filled(now).map(|now| difference(&now, then)).filter(|patch| {
         let mut after = now.clone();
         json_patch::merge(&mut after, patch);
@@ -196,12 +235,6 @@ fn patch(world: &World, kind: Kind, keepalive: u16, now: &Value, then: &Value) -
         Value::Object(patch) => patch,
         _ => Map::new(),
     }
-}
-
-fn filled(world: &World, keepalive: u16, spec: &Value) -> Option<Value> {
-    let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
-    let spec = spec.filled(world.router.as_ref().ok()?, &Defaults { keepalive });
-    serde_json::to_value(spec).ok()
 }
 
 fn exception(

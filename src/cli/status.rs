@@ -21,12 +21,12 @@ fn print(status: &Value) {
     let count = |name: &str| status["sessions"][name].as_u64().unwrap_or_default();
     let node = &status["node"];
     output::line(format_args!(
-        "{} (id {}, {}): {}, up {} s, version {} ({})",
+        "{} (id {}, {}): {}, up {}, version {} ({})",
         text(&node["name"]),
         text(&node["id"]),
         node["region"].as_str().unwrap_or("no region"),
         output::shade(&text(&status["status"])),
-        text(&status["uptime"]),
+        super::get::span(status["uptime"].as_i64().unwrap_or_default()),
         text(&status["version"]),
         text(&status["commit"]),
     ));

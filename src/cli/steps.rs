@@ -1,6 +1,7 @@
 //! Steps by object, as `plan` shows them before and `apply` after.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -118,29 +119,53 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     object
 }
 
-/// For a person; the last line counts what is done, or was.
+/// For a person; the last line counts what is done, or was, and what waits.
 pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
-    let mut steps = 0;
+    let mut count = Count::default();
     for object in objects {
         let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
         for step in &object.steps {
             output::line(format_args!("{}  {}", object.object, step.action));
             output::line(format_args!("    because {}: want {}, have {}", step.field, step.want, step.have));
-            steps += usize::from(paused.is_none());
         }
+        count.steps += if paused.is_none() { object.steps.len() } else { 0 };
         if let Some(why) = paused {
+            count.paused += 1;
             output::line(format_args!("{}  paused, so none of this is done: {why}", object.object));
         }
         if let Some(error) = &object.error {
+            count.errors += 1;
             output::line(format_args!("{}  {}: {error}", object.object, output::shade("Error")));
         }
         if let Some(held) = &object.held {
+            count.held += 1;
             output::line(format_args!("{}  removal held: {held}", object.object));
         }
     }
-    output::line(match steps {
-        0 => "Nothing to do.".to_owned(),
-        1 => "1 step.".to_owned(),
-        n => format!("{n} steps."),
-    });
+    output::line(count);
+}
+
+/// How many steps there are, and how many objects wait.
+#[derive(Default)]
+struct Count {
+    steps: usize,
+    paused: usize,
+    held: usize,
+    errors: usize,
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.steps {
+            0 => f.write_str("Nothing to do")?,
+            1 => f.write_str("1 step")?,
+            n => write!(f, "{n} steps")?,
+        }
+        for (number, what) in [(self.paused, "paused"), (self.held, "held"), (self.errors, "in error")] {
+            if number > 0 {
+                write!(f, ", {number} {what}")?;
+            }
+        }
+        f.write_str(".")
+    }
 }

@@ -33,6 +33,9 @@ struct Findings {
     problems: Vec<String>,
     /// What could not be checked, and why.
     unchecked: Vec<String>,
+    /// Overrides without a document, which may be meant so or be mistyped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waiting: Vec<String>,
 }
 
 impl Validate {
@@ -53,6 +56,7 @@ impl Validate {
 fn print(findings: &Findings) {
     findings.problems.iter().for_each(output::line);
     findings.unchecked.iter().for_each(|what| output::line(format_args!("not checked: {what}")));
+    findings.waiting.iter().for_each(output::line);
     match (findings.problems.is_empty(), findings.unchecked.is_empty()) {
         (true, true) => output::line("Everything is valid."),
         (true, false) => output::line("What could be checked is valid."),
@@ -80,7 +84,9 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let refused = single.chain(refused).filter(|(_, why)| !repeated(why));
     let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();
     let problems = files.into_iter().chain(router).chain(refused).collect();
-    Ok(Findings { problems, unchecked: unchecked(world) })
+    let waiting = objects::waiting(&wanted.snapshot).into_iter();
+    let waiting = waiting.map(|(kind, name)| objects::waits(kind, &name)).collect();
+    Ok(Findings { problems, unchecked: unchecked(world), waiting })
 }
 
 /// Texts for BIRD are made for the version that is there; without a BIRD there are none to look at.

@@ -18,6 +18,8 @@ pub enum Origin {
     Operator,
     /// An override.
     Override,
+    /// What was in force before the document became unreadable; where that had it from is not known.
+    LastGood,
 }
 
 impl fmt::Display for Origin {
@@ -27,6 +29,7 @@ impl fmt::Display for Origin {
             Self::ControlPlane => "control plane",
             Self::Operator => "operator",
             Self::Override => "override",
+            Self::LastGood => "last good",
         })
     }
 }

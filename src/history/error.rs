@@ -21,6 +21,18 @@ pub enum HistoryError {
         /// The state directory.
         dir: PathBuf,
     },
+    /// There is a repository, and git does not take it for one.
+    #[error(
+        "the history in {} cannot be read: {reason}; when it is broken, the agent sets it aside and begins a new \
+         one with its next commit",
+        dir.display()
+    )]
+    Broken {
+        /// The repository.
+        dir: PathBuf,
+        /// Git's words.
+        reason: String,
+    },
     /// Git did not end in time.
     #[error("git did not {operation} in {} within {deadline:?}; it was stopped", dir.display())]
     Deadline {

@@ -1,5 +1,6 @@
 //! Running the stock `git`: fixed arguments, an environment of our own, a deadline.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -79,10 +80,7 @@ impl Git {
         args: &[&str],
         input: Vec<u8>,
     ) -> Result<Output, HistoryError> {
-        let mut child = self
-            .command(args)
-            .spawn()
-            .map_err(|source| HistoryError::NoGit { program: self.program.clone(), source })?;
+        let mut child = self.command(args).spawn().map_err(|source| self.not_run(source))?;
         let stdin = child.stdin.take();
         // Fed while its output is read: either alone fills a pipe and waits for ever.
         let feed = async move {
@@ -99,6 +97,17 @@ impl Git {
             Err(_) => {
                 Err(HistoryError::Deadline { operation, dir: self.dir.clone(), deadline: self.deadline })
             }
+        }
+    }
+
+    /// Why git was not even started: it may be git that is missing, or the directory that it is to run in.
+    fn not_run(&self, source: io::Error) -> HistoryError {
+        match std::fs::read_dir(&self.dir) {
+            Ok(_) => HistoryError::NoGit { program: self.program.clone(), source },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                HistoryError::Away { dir: self.dir.clone() }
+            }
+            Err(error) => HistoryError::io("enter", &self.dir)(error),
         }
     }
 

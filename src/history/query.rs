@@ -110,6 +110,7 @@ impl History {
     /// When git fails.
     pub async fn log(&self, paths: &[PathBuf], limit: usize) -> Result<Vec<Entry>, HistoryError> {
         if self.tip().await?.is_none() {
+            self.has_none_yet().await?;
             return Ok(Vec::new());
         }
         let limit = format!("--max-count={limit}");
@@ -119,6 +120,22 @@ impl History {
         }
         let text = self.git.run("list the commits", &args).await?;
         Ok(String::from_utf8_lossy(&text).split('\0').filter_map(entry).collect())
+    }
+
+    /// Whether a history without a commit is one that is not begun, rather than one that cannot be read.
+    async fn has_none_yet(&self) -> Result<(), HistoryError> {
+        let dir = self.dir.join(".git");
+        let found = match std::fs::symlink_metadata(&dir) {
+            Ok(_) => self.git.run("read", &["rev-parse", "--git-dir"]).await,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(HistoryError::io("read", &dir)(error)),
+        };
+        match found {
+            Ok(_) if self.is_sound().await? => Ok(()),
+            Ok(_) => Err(HistoryError::Broken { dir, reason: "its branch leads nowhere".to_owned() }),
+            Err(HistoryError::Git { reason, .. }) => Err(HistoryError::Broken { dir, reason }),
+            Err(error) => Err(error),
+        }
     }
 
     /// A commit, with its message and its diff.

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::cli::documents::Loaded;
 use crate::cli::objects::Object;
+use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 
 /// One field and where it comes from.
@@ -38,12 +39,15 @@ pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<F
     let said = document.and_then(|loaded| loaded.as_ref().ok()).map(|(_, spec)| spec);
     let said_leaves = said.map(leaves).unwrap_or_default();
     let theirs = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
-    let Some(spec) = object.spec.or(said) else { return Vec::new() };
+    let Some(spec) = object.spec().or(said) else { return Vec::new() };
     let field = |(path, value): (String, &Value)| {
         let field = format!("spec.{path}");
         let before = object.overridden.get(&field).cloned();
         let origin = match &before {
             Some(_) => Origin::Override,
+            None if said.is_none() && document.is_some() => Origin::LastGood,
+            // The configuration of the node wins over its document.
+            None if object.kind == Kind::Node && said_leaves.get(&path) != Some(&value) => Origin::Default,
             None if said_leaves.contains_key(&path) => theirs,
             None => Origin::Default,
         };

@@ -124,20 +124,15 @@ impl Describe {
     async fn look(&self, config: Config) -> anyhow::Result<Described> {
         let agent_runs = agent_runs(&config).await;
         let offline = Offline::look(config).await?;
-        if let Some(kind) = self.single() {
-            return single(&offline, kind, agent_runs);
+        if Kind::from_word(&self.name) == Some(Kind::Maintenance) {
+            return maintenance(&offline, agent_runs);
         }
-        match objects::find(&offline.world, &self.name) {
+        match objects::find(&offline.world, &offline.snapshot, &self.name) {
+            Ok(object) if object.kind.is_single() => Ok(single(&offline, &object, agent_runs).await),
             Ok(object) => Ok(described(&offline, &object, agent_runs).await),
             // What the Control Plane lists and nothing can be made of has a status and nothing else.
             Err(error) => self.by_status(&offline, agent_runs).ok_or(error),
         }
-    }
-
-    /// The kind of an object that there is one of.
-    fn single(&self) -> Option<Kind> {
-        let word = self.name.split('/').next()?;
-        Kind::from_word(word).filter(|kind| kind.is_single())
     }
 
     fn by_status(&self, offline: &Offline, agent_runs: bool) -> Option<Described> {
@@ -155,28 +150,51 @@ async fn agent_runs(config: &Config) -> bool {
     tokio::time::timeout(DAEMON, api.get("/healthz")).await.is_ok_and(|answer| answer.is_ok())
 }
 
-/// The node, the policy, maintenance: what the document says.
-fn single(offline: &Offline, kind: Kind, agent_runs: bool) -> anyhow::Result<Described> {
-    let name = Place::single(Area::Documents, kind).name;
-    let loaded = documents::all(&offline.snapshot).remove(&(kind, name.clone()));
-    let loaded = loaded.ok_or_else(|| anyhow::anyhow!("there is no {}.yaml", kind.folder()))?;
-    let object = kind.folder().to_owned();
-    let described = match status(offline, kind, &name) {
-        Some(status) => of_status(object, status, agent_runs),
-        None => Described { object, agent_running: agent_runs, ..Described::default() },
-    };
-    let (metadata, spec) = match loaded {
-        Ok(document) => document,
-        Err(error) => return Ok(Described { why: vec![Cause::invalid(&error.to_string())], ..described }),
-    };
-    let origin = if metadata.uid.is_none() { Origin::Operator } else { Origin::ControlPlane };
-    Ok(Described {
-        document_from: Some(origin),
-        fields: fields::of_document(&spec, origin),
-        // Without a daemon the status may tell of an error that is mended since.
-        why: if agent_runs { described.why } else { Vec::new() },
+/// The node and the policy: what is in force of them, and what is wrong with their documents.
+async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Described {
+    let described = of_status_of(offline, object.kind, &object.name, agent_runs);
+    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
+    let refused = object.refused().map(Cause::invalid);
+    let unread = document.iter().filter_map(|loaded| loaded.as_ref().err()).map(|error| error.to_string());
+    let unread = unread.map(|error| Cause::invalid(&error)).next();
+    // Without a daemon the status may tell of an error that is mended since.
+    let noted = if agent_runs { described.why } else { Vec::new() };
+    let why = refused.or(unread).map_or(noted, |cause| vec![cause]);
+    let owner = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
+    Described {
+        document_from: document.is_some().then_some(owner),
+        exception: exception(offline, object).await,
+        fields: fields::of_object(object, document.as_ref()),
+        why,
         ..described
+    }
+}
+
+/// Drained or not: what the document says.
+fn maintenance(offline: &Offline, agent_runs: bool) -> anyhow::Result<Described> {
+    let name = Place::single(Area::Documents, Kind::Maintenance).name;
+    let loaded = documents::all(&offline.snapshot).remove(&(Kind::Maintenance, name.clone()));
+    let loaded = loaded.ok_or_else(|| {
+        anyhow::anyhow!("there is no maintenance.yaml, so the router is not drained; `moenet-agent maintenance start` drains it")
+    })?;
+    let described = of_status_of(offline, Kind::Maintenance, &name, agent_runs);
+    Ok(match loaded {
+        Ok((_, spec)) => Described {
+            document_from: Some(Origin::Operator),
+            fields: fields::of_document(&spec, Origin::Operator),
+            ..described
+        },
+        Err(error) => Described { why: vec![Cause::invalid(&error.to_string())], ..described },
     })
+}
+
+/// What the daemon noted about an object that there is one of; nothing before its first round.
+fn of_status_of(offline: &Offline, kind: Kind, name: &ObjectName, agent_running: bool) -> Described {
+    let object = kind.folder().to_owned();
+    match status(offline, kind, name) {
+        Some(status) => of_status(object, status, agent_running),
+        None => Described { object, agent_running, ..Described::default() },
+    }
 }
 
 /// What the daemon noted.
@@ -203,10 +221,10 @@ fn status(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody
 }
 
 async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) -> Described {
-    let status = status(offline, object.kind, object.name);
+    let status = status(offline, object.kind, &object.name);
     let wanted = facts::wanted(offline, object);
     let facts = facts::gather(offline, object, &wanted, status.as_ref(), agent_running).await;
-    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
+    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
     let phase = status.as_ref().map(|status| status.phase);
     let status = status.unwrap_or_default();
     let owner = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
@@ -229,7 +247,7 @@ async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) 
 /// The override that is in force, and who wrote it; a history that cannot be read names nobody.
 async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> {
     let reason = object.reason?.to_owned();
-    let file = Place::new(Area::Overrides, object.kind, object.name).relative();
+    let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
     let history = History::new(offline.parts.context.store.dir());
     let last = history.log(std::slice::from_ref(&file), 1).await.unwrap_or_default().pop();
     Some(Exception {

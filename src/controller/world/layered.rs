@@ -34,6 +34,8 @@ pub(crate) struct Layered<S> {
     pub(crate) documented: bool,
     /// Whether the document is the operator's own.
     pub(crate) operator_owned: bool,
+    /// What the document says, when it is valid.
+    document: Value,
     /// The texts that the layers come from, the uppermost first.
     sources: Vec<Source>,
 }
@@ -100,6 +102,7 @@ pub(crate) fn layered<S: Spec>(
         exception_unreadable: matches!(beside.exception, Some(Err(_))),
         documented: document.is_some(),
         operator_owned: false,
+        document: Value::Null,
         sources: Vec::new(),
     };
     if let Some(Ok(stored)) = beside.exception {
@@ -127,6 +130,7 @@ pub(crate) fn layered<S: Spec>(
 impl<S: Spec> Layered<S> {
     /// Puts the override on top of the document.
     fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
+        self.document = serde_json::to_value(spec).unwrap_or_default();
         match (beside.exception, in_force_before(beside)) {
             (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
             // Without one in force before, or when that has ended, the document alone is what is good.
@@ -147,7 +151,6 @@ impl<S: Spec> Layered<S> {
                 Err(error) => self.fall_back(self.placed(&error), beside.applied),
             },
         }
-        self.fill_before(spec);
     }
 
     /// The document with the override on top of it.
@@ -173,13 +176,10 @@ impl<S: Spec> Layered<S> {
         merge(spec, &patch)
     }
 
-    /// What is overridden, with what the document says of it, when that is not known yet.
-    fn fill_before(&mut self, spec: &S) {
-        let document = serde_json::to_value(spec).unwrap_or_default();
-        for (field, before) in self.overridden.iter_mut().filter(|(_, before)| before.is_null()) {
-            let path = field.strip_prefix("spec").unwrap_or(field).replace('.', "/");
-            *before = document.pointer(&path).cloned().unwrap_or_default();
-        }
+    /// What the document says of a field, as `spec.tunnel.mtu`.
+    fn said(&self, field: &str) -> Value {
+        let path = field.strip_prefix("spec").unwrap_or(field).replace('.', "/");
+        self.document.pointer(&path).cloned().unwrap_or_default()
     }
 
     fn take(&mut self, merged: Result<Merged<S>, FieldError>) {
@@ -206,7 +206,7 @@ impl<S: Spec> Layered<S> {
         let spec = body.and_then(|body| body.spec.clone());
         self.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
         if let Some(before) = body.and_then(|body| body.overridden.as_ref()) {
-            self.overridden = before.fields.iter().map(|field| (field.clone(), Value::Null)).collect();
+            self.overridden = before.fields.iter().map(|field| (field.clone(), self.said(field))).collect();
             let paused = self.exception.as_ref().is_some_and(|exception| exception.paused);
             let (reason, expires_at) = (before.reason.clone(), before.expires_at);
             self.exception = Some(OverrideSpec { reason, expires_at, paused, set: Map::new() });

@@ -39,7 +39,7 @@ pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
-pub(crate) use router::single;
+pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
 use texts::Parts;
@@ -111,6 +111,8 @@ pub struct SingleDocument<S> {
     pub spec: S,
     /// The generation of what was read; 0 without a document.
     pub generation: u64,
+    /// Whether the document is the operator's own.
+    pub operator_owned: bool,
     /// The override that is in force.
     pub exception: Option<AppliedOverride>,
     /// What the override changes, each with what the document says.

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid};
+use crate::config::Node;
 use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
 use crate::model::{Host, InterfaceName, ObjectName};
@@ -21,15 +22,16 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 
 pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let snapshot = inputs.snapshot;
-    let node: Layered<NodeSpec> =
+    let mut node: Layered<NodeSpec> =
         layered(&single(Kind::Node), snapshot.node.as_ref(), &beside(inputs, Kind::Node));
     let mut policy: Layered<RoutingPolicySpec> =
         layered(&single(Kind::RoutingPolicy), snapshot.policy.as_ref(), &beside(inputs, Kind::RoutingPolicy));
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
         policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
     }
+    node.overridden.retain(|field, _| !is_configured(&inputs.config.node, field));
     RouterDocuments {
-        node: in_force(node, &inputs.refused.node, |node| configured_node(inputs, node)),
+        node: in_force(node, &inputs.refused.node, |node| configured_node(&inputs.config.node, node)),
         policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
     }
 }
@@ -57,8 +59,14 @@ fn in_force<S: Spec, T>(
         (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
-    let (generation, overridden) = (layered.generation, layered.overridden);
-    SingleDocument { acceptance, spec: spec(layered.spec), generation, exception, overridden }
+    SingleDocument {
+        acceptance,
+        spec: spec(layered.spec),
+        generation: layered.generation,
+        operator_owned: layered.operator_owned,
+        exception,
+        overridden: layered.overridden,
+    }
 }
 
 fn beside<'a>(inputs: &Inputs<'a>, kind: Kind) -> Beside<'a> {
@@ -70,8 +78,7 @@ pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a Applied
 }
 
 /// What the configuration says of the node wins over the document; with id and ASN it needs none.
-fn configured_node(inputs: &Inputs<'_>, document: Option<NodeSpec>) -> Option<NodeSpec> {
-    let ours = &inputs.config.node;
+pub(crate) fn configured_node(ours: &Node, document: Option<NodeSpec>) -> Option<NodeSpec> {
     let mut node = match document {
         Some(node) => node,
         None => NodeSpec {
@@ -90,6 +97,19 @@ fn configured_node(inputs: &Inputs<'_>, document: Option<NodeSpec>) -> Option<No
     node.loopback_ipv6 = ours.loopback_ipv6.or(node.loopback_ipv6);
     node.link_local = ours.link_local.or(node.link_local);
     Some(node)
+}
+
+/// Whether the configuration says what a field of the node is, so that neither document nor override does.
+fn is_configured(ours: &Node, field: &str) -> bool {
+    match field {
+        "spec.id" => ours.id.is_some(),
+        "spec.asn" => ours.asn.is_some(),
+        "spec.region" => ours.region.is_some(),
+        "spec.loopbackIpv4" => ours.loopback_ipv4.is_some(),
+        "spec.loopbackIpv6" => ours.loopback_ipv6.is_some(),
+        "spec.linkLocal" => ours.link_local.is_some(),
+        _ => false,
+    }
 }
 
 pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {

@@ -31,7 +31,7 @@ pub(super) fn bird(
     let of_base = |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
     let router = offline.world.router.as_ref().ok();
     let our_asn = router.map(|router| router.asn.get());
-    let their_asn = object.spec.and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
+    let their_asn = object.spec().and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
     Some(Bird {
         running: state.is_running(),
         refused: condition(status, ConditionType::BirdConfigured, "Refused"),

@@ -22,7 +22,7 @@ pub(super) fn documents(
     let mut found = Documents {
         object: object.path(),
         in_force: offline
-            .applied(object.kind, object.name)
+            .applied(object.kind, &object.name)
             .is_some_and(|applied| applied.applied.spec.is_some()),
         paused: object.paused.map(str::to_owned),
         held: object.held.map(str::to_owned),
@@ -34,7 +34,8 @@ pub(super) fn documents(
             .enabled
             .then_some(maintenance.since)
             .filter(|_| object.kind != Kind::MeshPeer),
-        drained_alone: object.spec.and_then(|spec| spec.pointer("/bgp/drained")) == Some(&Value::Bool(true)),
+        drained_alone: object.spec().and_then(|spec| spec.pointer("/bgp/drained"))
+            == Some(&Value::Bool(true)),
         closed_by_maintenance: external && maintenance.ebgp_disabled,
         ..Documents::default()
     };
@@ -52,7 +53,7 @@ pub(super) fn documents(
 }
 
 fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
-    let said = object.spec.and_then(|spec| serde_json::from_value(spec.get("adminState")?.clone()).ok());
+    let said = object.spec().and_then(|spec| serde_json::from_value(spec.get("adminState")?.clone()).ok());
     match (said, object.admin_state) {
         (_, AdminState::Absent) | (Some(AdminState::Absent), _) => Some(Off::Absent),
         (Some(AdminState::Pending), _) | (None, AdminState::Pending) => Some(Off::Pending),
@@ -71,7 +72,7 @@ fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
 fn exception(object: &Object<'_>) -> Option<Exception> {
     let fields = object.overridden.iter().map(|(field, document)| Overridden {
         field: field.clone(),
-        here: value_at(object.spec, field),
+        here: value_at(object.spec(), field),
         document: document.clone(),
     });
     let reason = object.reason?.to_owned();

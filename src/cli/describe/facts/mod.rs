@@ -44,7 +44,7 @@ pub(super) struct Neighbour {
 pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
     let world = &offline.world;
     match object.kind {
-        Kind::BgpSession => match world.sessions.get(object.name).map(|entry| &entry.intent) {
+        Kind::BgpSession => match world.sessions.get(&object.name).map(|entry| &entry.intent) {
             Some(Intent::Present(session, _)) => Wanted {
                 interface: Some(session.tunnel.interface.clone()),
                 peer: session.tunnel.peer,
@@ -54,7 +54,7 @@ pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a
             },
             _ => as_it_is(offline, object),
         },
-        Kind::MeshPeer => match world.mesh.get(object.name).map(|entry| &entry.intent) {
+        Kind::MeshPeer => match world.mesh.get(&object.name).map(|entry| &entry.intent) {
             Some(Intent::Present(tunnel, _)) => Wanted {
                 interface: Some(tunnel.interface.clone()),
                 peer: Some(tunnel.peer),
@@ -63,7 +63,7 @@ pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a
             },
             _ => as_it_is(offline, object),
         },
-        _ => match world.ibgp.get(object.name).map(|entry| &entry.intent) {
+        _ => match world.ibgp.get(&object.name).map(|entry| &entry.intent) {
             Some(Intent::Present(peer, _)) => {
                 let (protocol, address) = (peer.protocol.clone(), Some(peer.address));
                 Wanted { protocols: vec![Neighbour { protocol, address, source: None }], ..Wanted::default() }
@@ -79,8 +79,8 @@ fn neighbour(of: &crate::effective::Neighbour) -> Neighbour {
 
 /// Of an object that stays as it is: what is in force for it, and else what its specification says.
 fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
-    let applied = offline.applied(object.kind, object.name).map(|applied| &applied.applied);
-    let spec = applied.and_then(|applied| applied.spec.as_ref()).or(object.spec);
+    let applied = offline.applied(object.kind, &object.name).map(|applied| &applied.applied);
+    let spec = applied.and_then(|applied| applied.spec.as_ref()).or(object.spec());
     let text = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer)?.as_str());
     let interface = text("/tunnel/interface").or_else(|| text("/interface"));
     let peer = text("/tunnel/publicKey").or_else(|| text("/publicKey"));
@@ -99,7 +99,7 @@ pub(super) fn link<'a>(
     offline: &'a Offline,
     object: &'a Object<'_>,
 ) -> Option<(&'a InterfaceName, &'a kernel_view::Link)> {
-    offline.kernel.owned_by(object.uid).next()
+    offline.kernel.owned_by(&object.uid).next()
 }
 
 /// The peer on it.

@@ -71,7 +71,7 @@ fn observed(peer: &WireGuardPeer, port: Option<u16>) -> Peer {
 
 /// The object's key in the controller.
 fn key(object: &Object<'_>) -> Key {
-    let name = object.name.clone();
+    let name = object.name.clone().into_owned();
     match object.kind {
         Kind::MeshPeer => Key::Mesh(name),
         Kind::IbgpPeer => Key::Ibgp(name),

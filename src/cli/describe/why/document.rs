@@ -89,17 +89,10 @@ impl Documents {
         let paused = self.paused.as_ref().map(|why| self.paused(why));
         let held = self.held.as_ref().map(|why| {
             Cause::new(Reason::RemovalHeld, format!("Its document is gone, and its removal waits: {why}."))
-                .action(format!(
-                    "`moenet-agent approve {}` removes it; its document, put back, keeps it",
-                    self.name()
-                ))
+                .action("`moenet-agent approve` lets all go that is held, as `approve --list` shows; its document, put back, keeps it")
         });
         let off = self.off.map(|off| self.off(off));
         [invalid, waiting, clash, paused, held, off].into_iter().flatten().collect()
-    }
-
-    fn name(&self) -> &str {
-        self.object.rsplit('/').next().unwrap_or_default()
     }
 
     fn override_file(&self) -> String {

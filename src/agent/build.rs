@@ -152,6 +152,7 @@ impl Parts {
             board: Board::default(),
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
+            turns: crate::controller::Turns::default(),
             hints: StdMutex::new(None),
             committer: Arc::new(committer.clone()),
             store: Arc::clone(&store),

@@ -11,6 +11,7 @@ use super::planning::{Key, View};
 use super::reports::Reports;
 use super::runner::Hint;
 use super::taken::{Taken, TakenStep};
+use super::turns::Turns;
 use super::world::World;
 use crate::document::{Kind, StatusBody};
 use crate::kernel::source_towards;
@@ -52,6 +53,8 @@ pub struct Context {
     pub keepalive: u16,
     /// Objects that are to be made anew, and who waits for it.
     pub restarts: Restarts,
+    /// Turns at the kernel and the state directory.
+    pub turns: Turns,
     /// Why the history cannot be written, while it cannot.
     pub history_problem: Mutex<Option<String>>,
     /// Where a reconcile says that another key must be looked at, while the agent runs.
@@ -222,6 +225,7 @@ impl Context {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (store, before) = (Arc::clone(&self.store), self.store.trouble().is_some());
+        let _turn = self.turns.disk().await;
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         if !before && self.store.trouble().is_some() {
             // Whoever makes worlds tells of it, and looks more often whether it has passed.

@@ -20,6 +20,7 @@ mod runner;
 mod runs;
 pub mod sync;
 mod taken;
+mod turns;
 pub mod world;
 
 pub use context::{Board, Context, Entry, Restarts};
@@ -31,4 +32,5 @@ pub use reconcile::{mesh_target, target};
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
 pub use taken::{Taken, TakenStep};
+pub use turns::Turns;
 pub use world::World;

@@ -27,7 +27,7 @@ pub struct Observer {
 pub struct BirdState {
     /// Its version, while it answers.
     pub running: Option<Version>,
-    /// Its protocols.
+    /// Its protocols, sorted by name.
     pub protocols: Vec<Protocol>,
     /// The files in its directory.
     pub live: LiveTree,
@@ -45,7 +45,8 @@ impl BirdState {
 
     /// The protocols of these names.
     pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
-        self.protocols.iter().filter(|protocol| names.contains(&protocol.name)).cloned().collect()
+        let find = |name: &String| self.protocols.binary_search_by(|protocol| protocol.name.cmp(name)).ok();
+        names.iter().filter_map(find).map(|index| self.protocols[index].clone()).collect()
     }
 }
 

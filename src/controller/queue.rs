@@ -7,10 +7,16 @@ use tokio::time::Instant;
 /// a further addition makes it run once more afterwards; runs of one key never overlap.
 #[derive(Debug)]
 pub struct Queue<K> {
+    /// When each key that waits is due.
     due: BTreeMap<K, Instant>,
-    running: BTreeSet<K>,
+    /// The same, the next one first.
+    order: BTreeSet<(Instant, K)>,
+    /// The keys that run, each with since when it is to run once more.
+    running: BTreeMap<K, Option<Instant>>,
     failures: BTreeMap<K, u32>,
     backoff: Backoff,
+    /// When the first beat was.
+    origin: Instant,
 }
 
 /// How long a failing key waits: twice as long each time, within bounds, and each key alone.
@@ -20,11 +26,14 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
+    /// Waits that are longer than this end on a multiple of it, so that a thousand keys that fail share a
+    /// look at everything now and then, and do not have a look each, four in every second.
+    pub beat: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), most: Duration::from_secs(300) }
+        Self { first: Duration::from_secs(1), most: Duration::from_secs(300), beat: Duration::from_secs(10) }
     }
 }
 
@@ -40,16 +49,19 @@ pub enum Outcome {
 }
 
 impl<K: Ord + Clone> Queue<K> {
-    /// An empty queue.
-    pub fn new(backoff: Backoff) -> Self {
-        Self { due: BTreeMap::new(), running: BTreeSet::new(), failures: BTreeMap::new(), backoff }
+    /// An empty queue, with its first beat now.
+    pub fn new(backoff: Backoff, now: Instant) -> Self {
+        let (due, order, running, failures) = Default::default();
+        Self { due, order, running, failures, backoff, origin: now }
     }
 
     /// Says that a key may have changed. What changed may be the cure, so a failing key does not wait
     /// out its backoff.
     pub fn add(&mut self, key: K, now: Instant) {
-        let due = self.due.entry(key).or_insert(now);
-        *due = (*due).min(now);
+        match self.running.get_mut(&key) {
+            Some(again) => *again = Some(again.map_or(now, |at| at.min(now))),
+            None => self.schedule(key, now),
+        }
     }
 
     /// Says that it is time to look at a key again. Unlike [`Queue::add`], this is no news, so a failing
@@ -60,44 +72,56 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Has a key that does not run looked at at this time, or sooner if it is due sooner.
+    fn schedule(&mut self, key: K, at: Instant) {
+        if self.due.get(&key).is_none_or(|due| at < *due) {
+            self.remove(&key);
+            self.order.insert((at, key.clone()));
+            self.due.insert(key, at);
+        }
+    }
+
     /// Every key that waits for its time.
     pub fn waiting(&self) -> Vec<K> {
-        self.due.keys().cloned().collect()
+        let again = self.running.iter().filter(|(_, again)| again.is_some());
+        self.due.keys().chain(again.map(|(key, _)| key)).cloned().collect()
     }
 
     /// Takes a key out that is not to be looked at now.
     pub fn remove(&mut self, key: &K) {
-        self.due.remove(key);
+        if let Some((key, at)) = self.due.remove_entry(key) {
+            self.order.remove(&(at, key));
+        }
     }
 
     /// A key that is due and not running, and since when it is; it counts as running from now on.
     pub fn next(&mut self, now: Instant) -> Option<(K, Instant)> {
-        let ready = |(key, due): &(&K, &Instant)| **due <= now && !self.running.contains(*key);
-        let (key, due) = self.due.iter().filter(ready).min_by_key(|(_, due)| **due)?;
-        let (key, due) = (key.clone(), *due);
+        self.next_due().filter(|due| *due <= now)?;
+        let (due, key) = self.order.pop_first()?;
         self.due.remove(&key);
-        self.running.insert(key.clone());
+        self.running.insert(key.clone(), None);
         Some((key, due))
     }
 
     /// Says how the run of a key ended. `random` in 0..1 spreads the waits (at least half of each).
     pub fn finish(&mut self, key: &K, outcome: Outcome, now: Instant, random: f64) {
-        self.running.remove(key);
-        let wait = match outcome {
-            Outcome::Gone => {
-                self.failures.remove(key);
-                return;
-            }
+        // An addition during the run stands, and is sooner than what follows here.
+        if let Some(again) = self.running.remove(key).flatten() {
+            self.schedule(key.clone(), again);
+        }
+        let spread = |wait: Duration| now + wait.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
+        match outcome {
+            Outcome::Gone => drop(self.failures.remove(key)),
             Outcome::Settled(wait) => {
                 self.failures.remove(key);
-                wait
+                self.schedule(key.clone(), spread(wait));
             }
-            Outcome::Failed => self.fail(key),
-        };
-        let at = now + wait.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
-        // An addition during the run stands, and is sooner.
-        let due = self.due.entry(key.clone()).or_insert(at);
-        *due = (*due).min(at);
+            Outcome::Failed => {
+                let wait = self.fail(key);
+                let at = if wait > self.backoff.beat { self.on_beat(spread(wait)) } else { spread(wait) };
+                self.schedule(key.clone(), at);
+            }
+        }
     }
 
     fn fail(&mut self, key: &K) -> Duration {
@@ -107,9 +131,21 @@ impl<K: Ord + Clone> Queue<K> {
         self.backoff.first.saturating_mul(1 << doublings).min(self.backoff.most)
     }
 
+    /// The first beat from this time on.
+    fn on_beat(&self, at: Instant) -> Instant {
+        let (since, beat) = (at.duration_since(self.origin).as_millis(), self.backoff.beat.as_millis());
+        let beats = u32::try_from(since.div_ceil(beat.max(1))).unwrap_or(u32::MAX);
+        self.origin + self.backoff.beat * beats
+    }
+
+    /// When the first beat was.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
     /// When the next key that is not running is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.due.iter().filter(|(key, _)| !self.running.contains(*key)).map(|(_, due)| *due).min()
+        self.order.first().map(|(due, _)| *due)
     }
 
     /// Whether a key is running.
@@ -123,7 +159,8 @@ mod tests {
     use super::*;
 
     fn queue() -> (Queue<&'static str>, Instant) {
-        (Queue::new(Backoff::default()), Instant::now())
+        let now = Instant::now();
+        (Queue::new(Backoff::default(), now), now)
     }
 
     #[tokio::test(start_paused = true)]
@@ -172,5 +209,26 @@ mod tests {
         queue.next(now);
         queue.finish(&"a", Outcome::Gone, now, 1.0);
         assert_eq!((queue.next_due(), queue.is_running()), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_fail_for_long_are_due_together() {
+        let start = Instant::now();
+        let mut queue = Queue::new(Backoff::default(), start);
+        let (mut now, mut dues) = (start, BTreeSet::new());
+        for key in 0..1000 {
+            queue.add(key, now);
+        }
+        while now < start + Duration::from_secs(3600) {
+            while let Some((key, due)) = queue.next(now) {
+                dues.insert(due);
+                queue.finish(&key, Outcome::Failed, now, f64::from(key) / 1000.0);
+            }
+            now = queue.next_due().unwrap();
+        }
+        let early = dues.iter().filter(|due| **due < start + Duration::from_secs(60));
+        let late: Vec<_> = dues.iter().filter(|due| **due >= start + Duration::from_secs(60)).collect();
+        assert!(early.count() > 1000, "the first tries are each key's own");
+        assert!(late.len() <= 354, "{} times in an hour to look for a thousand keys", late.len());
     }
 }

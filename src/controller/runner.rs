@@ -12,8 +12,6 @@ use super::reconcile::reconcile;
 use super::runs::Runs;
 use super::world::World;
 
-/// How many keys run at once. The kernel takes its changes one after another anyway; more would only wait.
-const PARALLEL: usize = 16;
 /// How often everything is looked at again: WireGuard's changes are announced by nobody.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -35,16 +33,18 @@ pub fn keys(world: &World) -> BTreeSet<Key> {
 impl Runner {
     /// A runner that has nothing to do yet.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, queue: Queue::new(Backoff::default()), running: Runs::new() }
+        let backoff = Backoff { beat: TICK, ..Backoff::default() };
+        Self { context, queue: Queue::new(backoff, Instant::now()), running: Runs::new() }
     }
 
     /// Runs until the channel of hints is closed, and then until no key is running.
     pub async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Hint>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // On the beats of the queue: what failed and everything else share a look.
+        let mut tick = tokio::time::interval_at(self.queue.origin(), TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             self.start_due();
-            let next = self.queue.next_due().filter(|_| self.running.len() < PARALLEL);
+            let next = self.queue.next_due();
             let wait = next.unwrap_or_else(|| Instant::now() + TICK);
             tokio::select! {
                 hint = hints.recv() => match hint {
@@ -54,7 +54,7 @@ impl Runner {
                 Some((key, outcome)) = self.running.ended() => {
                     self.queue.finish(&key, outcome, Instant::now(), rand::random());
                 }
-                _ = tick.tick() => self.add_all(),
+                at = tick.tick() => self.add_all(at),
                 () = sleep_until(wait), if next.is_some() => {}
             }
         }
@@ -65,7 +65,7 @@ impl Runner {
     pub async fn run_once(mut self) {
         let (hints, mut hinted) = mpsc::unbounded_channel();
         self.context.hints.lock().unwrap_or_else(PoisonError::into_inner).replace(hints);
-        self.add_all();
+        self.add_all(Instant::now());
         // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
         self.queue.remove(&Key::Firewall);
         self.wave(&mut hinted).await;
@@ -94,9 +94,7 @@ impl Runner {
     }
 
     fn start_due(&mut self) {
-        while self.running.len() < PARALLEL {
-            let now = Instant::now();
-            let Some((key, due)) = self.queue.next(now) else { return };
+        while let Some((key, due)) = self.queue.next(Instant::now()) {
             let context = Arc::clone(&self.context);
             let of = key.clone();
             self.running.start(key, async move { reconcile(&context, &of, due).await });
@@ -105,13 +103,12 @@ impl Runner {
 
     fn take(&mut self, hint: Hint) {
         match hint {
-            Hint::Everything => self.add_all(),
+            Hint::Everything => self.add_all(Instant::now()),
             Hint::Key(key) => self.queue.add(key, Instant::now()),
         }
     }
 
-    fn add_all(&mut self) {
-        let now = Instant::now();
+    fn add_all(&mut self, now: Instant) {
         // What waits and is in the world no more has a status to be forgotten.
         for key in keys(&self.context.world()).into_iter().chain(self.queue.waiting()) {
             self.queue.refresh(key, now);

@@ -19,11 +19,6 @@ impl<K: std::fmt::Display> Runs<K> {
         Self { tasks: JoinSet::new(), keys: HashMap::new() }
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.tasks.len()
-    }
-
     /// Starts a run of a key.
     pub(super) fn start(&mut self, key: K, run: impl Future<Output = Outcome> + Send + 'static) {
         let task = self.tasks.spawn(run);
@@ -62,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_run_that_panics_releases_its_own_key_and_no_other() {
-        let (mut queue, mut runs) = (Queue::new(Backoff::default()), Runs::new());
+        let (mut queue, mut runs) = (Queue::new(Backoff::default(), Instant::now()), Runs::new());
         for key in ["bad", "good"] {
             queue.add(key, Instant::now());
             assert!(queue.next(Instant::now()).is_some_and(|(next, _)| next == key));

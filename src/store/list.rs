@@ -126,6 +126,11 @@ impl Caches {
             + self.applied.parsed
     }
 
+    /// What is in force for one object.
+    pub(super) fn in_force(&mut self, path: &Path, place: &Place) -> Option<Outcome<AppliedDocument>> {
+        self.applied.look(path, place)
+    }
+
     /// Lists everything.
     pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool, patience: &Patience) -> Snapshot {
         let (problems, edits, broken, uncopied) = Default::default();

@@ -146,8 +146,10 @@ impl Store {
     /// power cut emptied, is none: what there is carries our mark in the kernel, and the record is written anew
     /// once that is as it should be. Until then the listing names what is wrong with it.
     pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
-        let text = read::text(&self.path(&Place::new(Area::Applied, kind, name))).ok()??;
-        parse_value(&text.text).ok()
+        let place = Place::new(Area::Applied, kind, name);
+        // Parsed only when it changed: a thousand objects at rest are looked at every few seconds.
+        let found = self.caches().in_force(&self.path(&place), &place);
+        found?.ok().map(|stored| stored.document.clone())
     }
 
     pub(super) fn write_override_locked(

@@ -165,6 +165,9 @@ pub(crate) struct FakeBird {
     /// Sessions whose text is refused.
     pub(crate) refuses: Mutex<BTreeSet<String>>,
     pub(crate) sets: Mutex<usize>,
+    pub(crate) looks: Mutex<usize>,
+    /// How often it read its files, and until when what is set goes with the next time.
+    pub(crate) reloads: Mutex<(usize, Option<Instant>)>,
     /// It does not run.
     pub(crate) down: Mutex<bool>,
 }
@@ -173,6 +176,23 @@ pub(crate) struct FakeBird {
 const GATHER: Duration = Duration::from_millis(200);
 
 impl FakeBird {
+    /// Gathers what is set, as the committer does: all within one gather time is one reload.
+    async fn gather(&self) {
+        *self.sets.lock().unwrap() += 1;
+        let end = {
+            let mut reloads = self.reloads.lock().unwrap();
+            let now = Instant::now();
+            match reloads.1.filter(|end| now < *end) {
+                Some(end) => end,
+                None => {
+                    *reloads = (reloads.0 + 1, Some(now + GATHER));
+                    now + GATHER
+                }
+            }
+        };
+        tokio::time::sleep_until(end).await;
+    }
+
     fn committed(&self) -> Committed {
         let generation = self.tree.lock().unwrap().generation();
         Committed { loaded: true, changed: true, warnings: Vec::new(), generation }
@@ -182,6 +202,7 @@ impl FakeBird {
 #[async_trait]
 impl Bird for FakeBird {
     async fn look(&self) -> BirdState {
+        *self.looks.lock().unwrap() += 1;
         let tree = self.tree.lock().unwrap().clone();
         let running = !*self.down.lock().unwrap();
         let protocols = tree.fragments.values().flat_map(|text| protocols_in(text)).map(established);
@@ -195,8 +216,7 @@ impl Bird for FakeBird {
     }
 
     async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError> {
-        *self.sets.lock().unwrap() += 1;
-        sleep(GATHER).await;
+        self.gather().await;
         if self.refuses.lock().unwrap().contains(name) {
             let what = Diagnostic { message: "syntax error".to_owned(), ..Diagnostic::default() };
             return Err(FragmentError::Refused { name: name.to_owned(), what });
@@ -213,8 +233,7 @@ impl Bird for FakeBird {
     }
 
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
-        *self.sets.lock().unwrap() += 1;
-        sleep(GATHER).await;
+        self.gather().await;
         self.fate.step(|| self.tree.lock().unwrap().base = files).await;
         Ok(self.committed())
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken, World,
+    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken, Turns,
+    World,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -92,6 +93,7 @@ impl Machine {
             board: Board::default(),
             keepalive: 25,
             restarts: Restarts::default(),
+            turns: Turns::default(),
             hints: Mutex::new(None),
             taken: Taken::default(),
             history_problem: Mutex::new(None),

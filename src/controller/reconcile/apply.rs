@@ -89,6 +89,10 @@ async fn run_kernel(
     steps: &[&Step],
     taken: &mut Vec<String>,
 ) -> Result<(), Trouble> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let _turn = ctx.turns.kernel().await;
     for step in steps {
         take(ctx, subject, step).await?;
         taken.push(step.to_string());

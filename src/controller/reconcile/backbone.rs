@@ -141,7 +141,7 @@ async fn conclude<T>(
         // What is held or refused stays in force as it was recorded.
         Intent::Present(..) if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid => {
             let in_force = InForce { spec: entry.spec.clone(), overridden: entry.exception() };
-            record::in_force(ctx, subject, in_force).await;
+            record::in_force(ctx, subject, in_force, round.look.applied.as_ref()).await;
         }
         _ => {}
     }

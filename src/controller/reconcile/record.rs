@@ -49,9 +49,14 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history which steps led there.
-pub(super) async fn in_force(ctx: &Context, subject: &Subject<'_>, in_force: InForce) {
-    of_node(ctx, subject, in_force, NodeInForce::default()).await;
+/// Writes down what is in force, and tells the history which steps led there. `before` is what was written down, as it was just read, if it was.
+pub(super) async fn in_force(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    in_force: InForce,
+    before: Option<&AppliedDocument>,
+) {
+    of_node(ctx, subject, in_force, NodeInForce::default(), before).await;
 }
 
 /// What is in force of the node besides its specification.
@@ -64,7 +69,13 @@ pub(super) struct NodeInForce {
 }
 
 /// The same of the node.
-pub(super) async fn of_node(ctx: &Context, subject: &Subject<'_>, in_force: InForce, node: NodeInForce) {
+pub(super) async fn of_node(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    in_force: InForce,
+    node: NodeInForce,
+    before: Option<&AppliedDocument>,
+) {
     let none = Claims { interface: None, protocols: Vec::new() };
     let claims = subject.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
@@ -77,8 +88,22 @@ pub(super) async fn of_node(ctx: &Context, subject: &Subject<'_>, in_force: InFo
         spec: in_force.spec,
     };
     let document = AppliedDocument::new(subject.kind, metadata(subject), body);
+    if before == Some(&document) {
+        return recorded(ctx, subject, Ok(Written::Unchanged), None);
+    }
     let text = to_yaml(&document).ok();
-    match ctx.disk(move |store| store.write_applied(&document)).await {
+    let written = ctx.disk(move |store| store.write_applied(&document)).await;
+    recorded(ctx, subject, written, text);
+}
+
+/// Tells the history of what was written down.
+fn recorded(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    written: Result<Written, StoreError>,
+    text: Option<String>,
+) {
+    match written {
         Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
         // What other objects record leads to steps here: the policy and the node to each session's text, and
         // the policy, maintenance and neighbours to the files that all share.

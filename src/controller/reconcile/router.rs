@@ -95,7 +95,7 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     }
     info!(object = %subject.key, "this kernel has no dummy devices; the node's addresses go on lo");
     let on_lo = Subject { claims: Some(loopback), ..*subject };
-    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }).await;
+    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }, None).await;
     ctx.reports.reload();
     true
 }
@@ -163,7 +163,7 @@ async fn conclude(
         let in_force = InForce { spec, overridden: node.exception.clone() };
         let sysctls = sysctls_in_force(ctx, world, &round);
         let node = NodeInForce { firewall: firewall_in_force(world, &round, &filter), sysctls };
-        record::of_node(ctx, subject, in_force, node).await;
+        record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
     }
     let status = status(world, before, &round, &filter, error.as_deref(), history.as_deref());
     let failed = error.is_some() || (!settled && world.base.is_ok());
@@ -230,7 +230,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         let MaintenanceState { enabled, since, ebgp_disabled } = world.maintenance;
         let spec =
             Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
-        record::in_force(ctx, &subject, InForce { spec, overridden: None }).await;
+        record::in_force(ctx, &subject, InForce { spec, overridden: None }, None).await;
     } else {
         record::withdrawn(ctx, &subject).await;
     }
@@ -254,7 +254,8 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     };
     if settled && policy.acceptance == Acceptance::Valid && policy.generation > 0 {
         let spec = serde_json::to_value(&policy.spec).ok();
-        record::in_force(ctx, &subject, InForce { spec, overridden: policy.exception.clone() }).await;
+        let in_force = InForce { spec, overridden: policy.exception.clone() };
+        record::in_force(ctx, &subject, in_force, None).await;
     }
     let before = record::status_before(ctx, &subject).await;
     let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());

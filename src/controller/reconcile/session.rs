@@ -73,7 +73,8 @@ async fn conclude(
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
         Intent::Present(..) if settled => {
-            record::in_force(ctx, subject, in_force(entry, &round.look)).await;
+            let before = round.look.applied.as_ref();
+            record::in_force(ctx, subject, in_force(entry, &round.look), before).await;
         }
         _ => {}
     }

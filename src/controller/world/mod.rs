@@ -139,9 +139,7 @@ impl World {
         let ibgp = peers::ibgp(inputs, router.as_ref().ok());
         let mesh = peers::mesh(inputs, router.as_ref().ok());
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
-        let known = rpki.iter().filter_map(|name| Some((name.endpoint.clone(), name.address?))).collect();
-        let parts =
-            Parts { inputs, documents: &documents, maintenance, ibgp: &ibgp, mesh: &mesh, rpki: known };
+        let parts = Parts::new(inputs, &documents, maintenance, &ibgp, &mesh, &rpki);
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),

@@ -3,22 +3,43 @@ use std::net::IpAddr;
 
 use super::{Entry, Inputs, Maintenance, RouterDocuments, present, router};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{Endpoint, ObjectName};
+use crate::model::{Endpoint, InterfaceName, ObjectName};
 use crate::plan::BaseFiles;
 use crate::render::{BaseInput, LinkClass, Renderer};
+use crate::status::RpkiName;
 
 /// The pieces that sessions and shared files are rendered from.
 pub(super) struct Parts<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) documents: &'a RouterDocuments,
     pub(super) maintenance: Maintenance,
-    pub(super) ibgp: &'a BTreeMap<ObjectName, Entry<InternalNeighbour>>,
     pub(super) mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+    /// The internal neighbours that are to be there.
+    neighbours: Vec<InternalNeighbour>,
+    /// The interfaces of the backbone tunnels that are to be there.
+    mesh_interfaces: Vec<InterfaceName>,
+    /// The interface of the node's own addresses.
+    loopback: InterfaceName,
     /// Where the names of RPKI servers lead.
-    pub(super) rpki: BTreeMap<Endpoint, IpAddr>,
+    rpki: BTreeMap<Endpoint, IpAddr>,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    pub(super) fn new(
+        inputs: &'a Inputs<'a>,
+        documents: &'a RouterDocuments,
+        maintenance: Maintenance,
+        ibgp: &BTreeMap<ObjectName, Entry<InternalNeighbour>>,
+        mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+        rpki: &[RpkiName],
+    ) -> Self {
+        let neighbours = present(ibgp).cloned().collect();
+        let mesh_interfaces = present(mesh).map(|tunnel| tunnel.interface.clone()).collect();
+        let loopback = router::loopback_interface(inputs);
+        let rpki = rpki.iter().filter_map(|name| Some((name.endpoint.clone(), name.address?))).collect();
+        Self { inputs, documents, maintenance, mesh, neighbours, mesh_interfaces, loopback, rpki }
+    }
+
     fn with_input<R>(
         &self,
         router: &Router,
@@ -26,9 +47,6 @@ impl Parts<'_> {
     ) -> Result<R, String> {
         let renderer = self.inputs.renderer.map_err(str::to_owned)?;
         let features = self.inputs.features.map_err(str::to_owned)?;
-        let mesh_interfaces: Vec<_> = present(self.mesh).map(|tunnel| tunnel.interface.clone()).collect();
-        let ibgp: Vec<_> = present(self.ibgp).cloned().collect();
-        let interface = router::loopback_interface(self.inputs);
         let input = BaseInput {
             router,
             policy: &self.documents.policy.spec,
@@ -36,9 +54,9 @@ impl Parts<'_> {
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
             manage_main_config: self.inputs.config.bird.manage_main_config,
-            loopback_interface: interface.as_str(),
-            mesh_interfaces: &mesh_interfaces,
-            ibgp: &ibgp,
+            loopback_interface: self.loopback.as_str(),
+            mesh_interfaces: &self.mesh_interfaces,
+            ibgp: &self.neighbours,
             rpki: &self.rpki,
             roa: self.inputs.roa,
         };

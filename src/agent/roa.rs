@@ -23,8 +23,9 @@ use crate::telemetry::chain;
 pub(super) const FILE: &str = "roa.conf";
 /// How often it is looked how the RPKI servers get on.
 const LOOK: Duration = Duration::from_secs(10);
-/// How old the look at BIRD may be that is shared with others.
-const FRESH: Duration = Duration::from_secs(5);
+/// How old the look at BIRD may be that is shared with others: as old as that of the controller's last tick,
+/// so that this costs no look of its own.
+const FRESH: Duration = Duration::from_secs(12);
 /// The least time between two writes when ROAs were taken back: each is a reload of BIRD.
 const TAKEN_BACK: Duration = Duration::from_secs(60);
 /// The same when there are only new ones: BIRD has them already, they are for the next start.

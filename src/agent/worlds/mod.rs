@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -44,6 +45,9 @@ const UNSETTLED: Duration = Duration::from_millis(100);
 
 /// How long a pass that has no later one, or a person, waits for names.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long first answers of peers are gathered. Each may be a class of its link, and each new class a reload
+/// of BIRD: a thousand peers that answer in their first minute must not be a thousand reloads.
+const ANSWERS: Duration = Duration::from_secs(10);
 
 /// Makes a world whenever something may have changed, until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
@@ -124,26 +128,35 @@ impl Worlds {
 
     /// Waits until a world may be another. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
-        let context = &self.parts.context;
+        let context = Arc::clone(&self.parts.context);
         let tick = if context.store.trouble().is_some() { TROUBLED } else { TICK };
         let wait = if self.settled { until_next(&context.world()).min(tick) } else { UNSETTLED };
-        tokio::select! {
-            () = stop.cancelled() => return ControlFlow::Break(()),
-            () = context.reports.changed.notified() => {}
-            () = context.prober.answered() => {}
-            () = self.parts.maker.rpki.changed() => {}
-            names = context.resolver.changed() => {
-                for key in named(&context.world(), &names) {
-                    let _ = self.hints.send(Hint::Key(key));
+        let mut due = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return ControlFlow::Break(()),
+                () = context.reports.changed.notified() => break,
+                () = self.parts.maker.rpki.changed() => break,
+                () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS),
+                names = context.resolver.changed() => self.resolved(&names),
+                () = tokio::time::sleep_until(due) => break,
+                hint = self.watched.recv() => {
+                    match hint {
+                        Some(hint) => self.take(hint),
+                        None => self.watched = context.store.watch(),
+                    }
+                    break;
                 }
             }
-            () = tokio::time::sleep(wait) => {}
-            hint = self.watched.recv() => match hint {
-                Some(hint) => self.take(hint),
-                None => self.watched = context.store.watch(),
-            },
         }
         ControlFlow::Continue(())
+    }
+
+    /// Has those looked at whose peers have these names. No world is another for that.
+    fn resolved(&self, names: &BTreeSet<String>) {
+        for key in named(&self.parts.context.world(), names) {
+            let _ = self.hints.send(Hint::Key(key));
+        }
     }
 
     /// Takes this hint of the watch, and all that wait behind it.
@@ -224,7 +237,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     if !parts.context.store.approved().is_empty() {
         snapshot = approval::spend(parts, snapshot).await?;
     }
-    let bird = parts.context.observer.bird(tokio::time::Instant::now()).await;
+    let bird = parts.context.observer.bird(Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
     let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;

@@ -49,7 +49,8 @@ pub(super) struct InForce {
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history which steps led there. `before` is what was written down, as it was just read, if it was.
+/// Writes down what is in force, and tells the history which steps led there. `before` is what was written
+/// down, as it was just read, if it was.
 pub(super) async fn in_force(
     ctx: &Context,
     subject: &Subject<'_>,

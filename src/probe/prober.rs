@@ -34,6 +34,8 @@ struct Entry {
     error: Option<String>,
     due: Instant,
     running: bool,
+    /// How many probes in a row brought nothing.
+    silences: u32,
 }
 
 impl Shared {
@@ -60,7 +62,7 @@ impl Prober {
         let mut due = Instant::now();
         for target in targets {
             known.entry(target).or_insert_with(|| {
-                let entry = Entry { last: None, error: None, due, running: false };
+                let entry = Entry { last: None, error: None, due, running: false, silences: 0 };
                 due += STAGGER;
                 entry
             });
@@ -151,15 +153,20 @@ fn record(
     if answers(entry.last) && !answers(before) {
         shared.answered.notify_one();
     }
+    let silent = entry.error.is_some() || !answers(entry.last);
+    entry.silences = if silent { entry.silences.saturating_add(1) } else { 0 };
     entry.due = Instant::now() + pause(entry, before.is_none(), interval);
 }
 
 /// The time to the next probe, with a tenth of jitter. After the first it is any part of the interval, so
 /// that targets that came together do not stay together. A target that answered nothing is tried again
-/// sooner: a tunnel that is being set up must not be called dead for a whole interval.
+/// sooner: a tunnel that is being set up must not be called dead for a whole interval. One that stays silent is
+/// tried less and less, or a thousand dead ones would hold up the first probe of a new one for minutes.
 fn pause(entry: &Entry, first: bool, interval: Duration) -> Duration {
-    let silent = entry.error.is_some() || entry.last.is_none_or(|probe| probe.rtt_ms.is_none());
-    let base = if silent { interval / 5 } else { interval };
+    let base = match entry.silences {
+        0 => interval,
+        times => interval.min((interval / 5).saturating_mul(1 << (times - 1).min(8))),
+    };
     let range = if first { 0.0..1.0 } else { 0.9..1.1 };
     base.mul_f64(rand::rng().random_range(range))
 }

@@ -159,7 +159,7 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
         // The Control Plane's own word for it.
         (
             exception(&name, "reason: lab\nset: {tunnel: {presharedKey: hunter2}}"),
-            ":6:24: ",
+            ":6:32: ",
             "presharedKeyFile",
         ),
         (exception(&name, "set: {tunnel: {mtu: 1400}}"), ":5:3: ", "reason"),
@@ -270,8 +270,8 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
     });
     shell(&bird, "MOE_MAX_PATH = 7");
     world.write("overrides/node.yaml", &exception("jp1", "reason: lab\npaused: true"));
-    wait_until("/status names the place of what the node's override cannot be", 30, || {
-        crate::lab::contains(&world.router.api("", "/status").1, "overrides/node.yaml:")
+    wait_until("/status says what the node's override cannot be", 30, || {
+        crate::lab::contains(&world.router.api("", "/status").1, "spec.paused: is for a session")
     });
     world.in_state("rm overrides/mesh/hk1.yaml overrides/node.yaml overrides/policy.yaml");
     shell("ip link show mesh_hk1", "mtu 1420");

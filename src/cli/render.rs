@@ -46,7 +46,7 @@ impl Render {
 /// The text as one may show it to others, which is what such a text is for. BIRD's strings have no escapes, so
 /// the password stands in it as it is.
 fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> String {
-    let entry = world.sessions.get(object.name).filter(|_| object.kind == Kind::BgpSession);
+    let entry = world.sessions.get(&object.name).filter(|_| object.kind == Kind::BgpSession);
     let password = match entry.map(|entry| &entry.intent) {
         Some(Intent::Present(session, _)) => session.password.as_ref(),
         _ => None,

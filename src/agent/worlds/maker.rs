@@ -18,7 +18,7 @@ use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
 use crate::kernel::keys;
-use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey, Secret};
+use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
 use crate::status::Acceptance;

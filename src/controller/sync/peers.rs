@@ -117,8 +117,9 @@ mod tests {
     #[test]
     fn a_node_that_is_no_document_is_left_alone() {
         let spec: NodeSpec = serde_json::from_value(json!({"id": 1, "asn": 1})).unwrap();
-        assert!(plan_single(spec.clone(), None).is_some());
+        let nothing = Snapshot::default();
+        assert!(plan_single(spec.clone(), None, &nothing).is_some());
         let broken: Slot<NodeSpec> = Err(parse::<NodeSpec>("spec: {").unwrap_err());
-        assert!(plan_single(spec, Some(&broken)).is_none());
+        assert!(plan_single(spec, Some(&broken), &nothing).is_none());
     }
 }

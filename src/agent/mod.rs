@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `build` | makes the parts from the configuration |
 //! | `worlds` | state directory → world, whenever a hint says that it may have changed |
-//! | `poll` | Control Plane → documents; reports, heartbeats, outbox |
+//! | `poll` | Control Plane → documents |
+//! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
@@ -24,6 +25,7 @@ mod limits;
 mod metrics;
 mod overrides;
 mod poll;
+mod reporting;
 mod roa;
 mod rpki;
 mod templates;

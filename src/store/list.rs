@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use crate::document::{
     self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
@@ -17,75 +15,15 @@ use crate::model::{ObjectName, Uid, plain_key};
 use super::aside::is_own;
 use super::cache::{Cache, Parsed, Slot, Stored};
 use super::inplace::{Edit, edit};
+use super::names::{is_document, misnamed, names};
 use super::patience::Patience;
 use super::place::folder;
+use super::snapshot::{BrokenDocument, Snapshot};
 use super::synced::is_taken_over;
 use super::{AppliedDocument, Area, Place, read};
 
 /// The folder with what the sync last wrote, to tell an edit by hand from it.
 pub(super) const SYNCED: &str = ".synced";
-
-/// Everything in the state directory, as it was at one moment.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Who this router is.
-    pub node: Option<Slot<NodeSpec>>,
-    /// Filters, limits, RPKI and classes.
-    pub policy: Option<Slot<RoutingPolicySpec>>,
-    /// Drained or not.
-    pub maintenance: Option<Slot<MaintenanceSpec>>,
-    /// The external peerings. A file that is no valid document is here as its error.
-    pub sessions: BTreeMap<ObjectName, Slot<BgpSessionSpec>>,
-    /// The backbone tunnels.
-    pub mesh: BTreeMap<ObjectName, Slot<MeshPeerSpec>>,
-    /// The internal BGP neighbours.
-    pub ibgp: BTreeMap<ObjectName, Slot<IbgpPeerSpec>>,
-    /// The operator's exceptions, by the object they are about.
-    pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
-    /// What is in force.
-    pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
-    /// Synced documents that were edited or deleted by hand; see [`super::Store::absorb`].
-    pub edits: Vec<Edit>,
-    /// The sync's documents that are none any more, as it last wrote them; in their maps as errors too.
-    pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
-    /// Synced documents without a copy of what the sync last wrote, as after a restore from the history: an edit
-    /// of them by hand could not be told from what the sync wrote.
-    pub uncopied: BTreeSet<Place>,
-    /// All that is wrong, with its file; what is in a map as an error is here too.
-    pub problems: Vec<DocumentError>,
-    /// Whether absence proves anything. While `false`, a document or override that is not listed may
-    /// still be wanted: a folder could not be read, or vanished, or the directory is new.
-    pub complete: bool,
-    /// Whether all changes are in it. While `false`, a file is being written, and what was in it before
-    /// is listed; look again soon.
-    pub settled: bool,
-    /// Whether an override that is not listed is none.
-    pub overrides_complete: bool,
-}
-
-/// What the sync last wrote where something stands by now that is no document.
-#[derive(Debug, Clone)]
-pub struct BrokenDocument {
-    /// The identity of the object.
-    pub uid: Uid,
-    /// Its specification.
-    pub spec: Value,
-}
-
-impl BrokenDocument {
-    fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
-        let spec = serde_json::to_value(&synced.spec).ok()?;
-        Some(Self { uid: synced.metadata.uid.clone()?, spec })
-    }
-}
-
-impl Snapshot {
-    /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:
-    /// the rest of a removal of many may be about to follow, and the guard judges all of them together.
-    pub fn proves_absence(&self) -> bool {
-        self.complete && self.settled
-    }
-}
 
 /// The parsed documents of all kinds.
 #[derive(Debug, Default)]
@@ -411,54 +349,4 @@ struct Names {
     all: BTreeSet<ObjectName>,
     /// Whether a folder was listed for them.
     is_listed: bool,
-}
-
-/// The names of the documents in a folder, and the files that look like documents and cannot be.
-struct Listed {
-    names: BTreeSet<ObjectName>,
-    problems: Vec<DocumentError>,
-}
-
-fn names(path: &Path) -> std::io::Result<Listed> {
-    // A linked folder could lead out of the state directory, and a change in it shows nowhere.
-    if fs::symlink_metadata(path)?.is_symlink() {
-        return Err(std::io::Error::other("it is a symbolic link, which is never followed"));
-    }
-    let mut listed = Listed { names: BTreeSet::new(), problems: Vec::new() };
-    for entry in fs::read_dir(path)? {
-        let file = entry?.file_name();
-        let file = Path::new(&file);
-        if !is_document(file) {
-            continue;
-        }
-        match file.file_stem().and_then(OsStr::to_str).unwrap_or("�").parse() {
-            Ok(name) => drop(listed.names.insert(name)),
-            Err(error) => listed.problems.push(read::error(&path.join(file), error.to_string())),
-        }
-    }
-    Ok(listed)
-}
-
-/// Whether a file is meant as a document. Editors' temporary files are not: `.x.yaml.swp`, `x.yaml~`,
-/// `.#x.yaml`, `4913`, `x.yaml.bak`, `x.yaml.tmp`, `sedQ1x2`.
-pub(super) fn is_document(file: &Path) -> bool {
-    let hidden = file.as_os_str().as_encoded_bytes().starts_with(b".");
-    !hidden && file.extension() == Some(OsStr::new("yaml"))
-}
-
-/// Whether somebody means a document by this ending.
-pub(super) fn looks_like_a_document(end: &OsStr) -> bool {
-    ["yaml", "yml", "json"].iter().any(|known| end.eq_ignore_ascii_case(known))
-}
-
-fn misnamed(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let files = entries.flatten().map(|entry| entry.path());
-    let wrong = |file: &PathBuf| {
-        file.extension().is_some_and(|end| end != "yaml" && looks_like_a_document(end))
-            && file.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
-    };
-    let mut files: Vec<PathBuf> = files.filter(wrong).collect();
-    files.sort();
-    files
 }

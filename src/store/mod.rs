@@ -9,7 +9,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | which file an object has in which area |
-//! | `list`, `cache`, `read` | listing everything; only what changed is parsed again |
+//! | `list`, `names`, `cache`, `read` | listing everything; only what changed is parsed again |
+//! | `snapshot` | what a listing finds |
 //! | `settled`, `patience` | when a change counts: not while somebody still writes |
 //! | `write`, `atomic` | writing documents, overrides, statuses and what is in force |
 //! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
@@ -30,11 +31,13 @@ mod identity;
 mod inplace;
 mod keep;
 mod list;
+mod names;
 mod patience;
 mod place;
 mod read;
 mod secrets;
 mod settled;
+mod snapshot;
 mod synced;
 mod trouble;
 mod watch;
@@ -53,9 +56,9 @@ pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
-pub use list::{BrokenDocument, Snapshot};
 pub use place::{Area, Place};
 pub use read::TextHash;
+pub use snapshot::{BrokenDocument, Snapshot};
 pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 
@@ -318,7 +321,7 @@ fn missing_folder(dir: &Path) -> bool {
 fn has_documents(dir: &Path) -> bool {
     let one_of = |folder: PathBuf| {
         let entries = fs::read_dir(dir.join(folder)).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| list::is_document(Path::new(&entry.file_name())))
+        entries.into_iter().any(|entry| names::is_document(Path::new(&entry.file_name())))
     };
     one_of(PathBuf::new()) || document_folders().any(one_of)
 }

@@ -202,7 +202,7 @@ impl Watched {
             return Some(Hint::Everything);
         }
         // What looks like a document and has no place is a problem that a listing names.
-        let looks_like_one = inside.extension().is_some_and(super::list::looks_like_a_document)
+        let looks_like_one = inside.extension().is_some_and(super::names::looks_like_a_document)
             && inside.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
         Place::parse(inside).map(Hint::Changed).or(looks_like_one.then_some(Hint::Everything))
     }

@@ -271,7 +271,9 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
     shell(&bird, "MOE_MAX_PATH = 7");
     world.write("overrides/node.yaml", &exception("jp1", "reason: lab\npaused: true"));
     wait_until("/status says what the node's override cannot be", 30, || {
-        crate::lab::contains(&world.router.api("", "/status").1, "spec.paused: is for a session")
+        let said = world.router.api("", "/status").1;
+        crate::lab::contains(&said, "overrides/node.yaml:6:")?;
+        crate::lab::contains(&said, "spec.paused: is for a session")
     });
     world.in_state("rm overrides/mesh/hk1.yaml overrides/node.yaml overrides/policy.yaml");
     shell("ip link show mesh_hk1", "mtu 1420");

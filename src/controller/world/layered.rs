@@ -55,7 +55,9 @@ impl Source {
 
     /// The error with its place in this text, when the text sets the field.
     fn place(&self, field: &[&str], message: &str) -> Option<String> {
-        let path: Vec<&str> = self.below.iter().chain(field).copied().collect();
+        // `paused` stands beside what an override sets.
+        let below = if field == ["paused"] { &self.below[..1] } else { self.below };
+        let path: Vec<&str> = below.iter().chain(field).copied().collect();
         let error = DocumentError {
             file: Some(self.path.clone()),
             location: Some(document::locate(&self.text, &path)?),

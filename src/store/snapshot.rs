@@ -1,0 +1,78 @@
+//! What a listing of the state directory finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::document::{
+    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, Spec,
+};
+use crate::model::{ObjectName, Uid};
+
+use super::cache::{Slot, Stored};
+use super::inplace::Edit;
+use super::{AppliedDocument, Place};
+
+/// Everything in the state directory, as it was at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Who this router is.
+    pub node: Option<Slot<NodeSpec>>,
+    /// Filters, limits, RPKI and classes.
+    pub policy: Option<Slot<RoutingPolicySpec>>,
+    /// Drained or not.
+    pub maintenance: Option<Slot<MaintenanceSpec>>,
+    /// The external peerings. A file that is no valid document is here as its error.
+    pub sessions: BTreeMap<ObjectName, Slot<BgpSessionSpec>>,
+    /// The backbone tunnels.
+    pub mesh: BTreeMap<ObjectName, Slot<MeshPeerSpec>>,
+    /// The internal BGP neighbours.
+    pub ibgp: BTreeMap<ObjectName, Slot<IbgpPeerSpec>>,
+    /// The operator's exceptions, by the object they are about.
+    pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
+    /// What is in force.
+    pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
+    /// Synced documents that were edited or deleted by hand; see [`super::Store::absorb`].
+    pub edits: Vec<Edit>,
+    /// The sync's documents that are none any more, as it last wrote them; in their maps as errors too.
+    pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
+    /// Synced documents without a copy of what the sync last wrote, as after a restore from the history: an edit
+    /// of them by hand could not be told from what the sync wrote.
+    pub uncopied: BTreeSet<Place>,
+    /// All that is wrong, with its file; what is in a map as an error is here too.
+    pub problems: Vec<DocumentError>,
+    /// Whether absence proves anything. While `false`, a document or override that is not listed may
+    /// still be wanted: a folder could not be read, or vanished, or the directory is new.
+    pub complete: bool,
+    /// Whether all changes are in it. While `false`, a file is being written, and what was in it before
+    /// is listed; look again soon.
+    pub settled: bool,
+    /// Whether an override that is not listed is none.
+    pub overrides_complete: bool,
+}
+
+/// What the sync last wrote where something stands by now that is no document.
+#[derive(Debug, Clone)]
+pub struct BrokenDocument {
+    /// The identity of the object.
+    pub uid: Uid,
+    /// Its specification.
+    pub spec: Value,
+}
+
+impl BrokenDocument {
+    pub(super) fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
+        let spec = serde_json::to_value(&synced.spec).ok()?;
+        Some(Self { uid: synced.metadata.uid.clone()?, spec })
+    }
+}
+
+impl Snapshot {
+    /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:
+    /// the rest of a removal of many may be about to follow, and the guard judges all of them together.
+    pub fn proves_absence(&self) -> bool {
+        self.complete && self.settled
+    }
+}

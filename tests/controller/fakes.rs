@@ -140,6 +140,9 @@ impl Kernel for FakeKernel {
     }
 
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
+        if let KernelAction::SetSysctl { interface: None, key, value } = action {
+            self.model.lock().unwrap().all.insert(*key, *value);
+        }
         // A sysctl of all links changes no link.
         let Some(name) = action.interface().cloned() else { return Ok(()) };
         self.asked.lock().unwrap().push((Instant::now(), name.clone()));

@@ -20,6 +20,8 @@ const IPV6_MIN_MTU: u32 = 1280;
 pub(crate) struct ModelKernel {
     /// What is there, whole; [`Self::observe`] shows what a dump would.
     pub(crate) links: BTreeMap<InterfaceName, Link>,
+    /// Sysctls of all links that were set; the others have their defaults.
+    pub(crate) all: BTreeMap<Sysctl, i64>,
     /// No WireGuard of the kernel's own: links are tun devices.
     pub(crate) userspace: bool,
     /// Whose plans are applied.
@@ -42,7 +44,9 @@ impl ModelKernel {
             let runs = has_ipv6(link);
             link.sysctls.retain(|key, _| ours && (runs || key.path().0 == "ipv4"));
         }
-        KernelView { links, all: default_sysctls() }
+        let mut all = default_sysctls();
+        all.extend(self.all.clone());
+        KernelView { links, all }
     }
 
     pub(crate) fn insert(&mut self, name: &InterfaceName, mut link: Link) {

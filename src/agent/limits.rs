@@ -20,9 +20,9 @@ use crate::telemetry::chain;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(10);
-/// How old the look at BIRD may be that is shared with others: as old as that of the controller's last tick,
-/// so that this costs no look of its own.
-const FRESH: Duration = Duration::from_secs(12);
+/// How old the look at BIRD may be that is shared with others. Half of the time between two: a limit that is
+/// hit and raised within one is not missed.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// Protocol and channel.
 type Which = (String, String);

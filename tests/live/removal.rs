@@ -40,10 +40,16 @@ fn a_disabled_session_goes_and_comes_back() {
 }
 
 #[test]
-fn a_session_absent_from_a_complete_list_is_removed() {
+fn a_session_absent_from_a_complete_list_is_removed_with_its_secrets() {
     let world = World::converged(2);
+    let mut sessions = world.sessions();
+    sessions[0]["presharedKey"] = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".into();
+    world.control_plane.sessions(&sessions);
+    let secrets = || world.in_state("ls secrets");
+    wait_until("the key is there", 20, || crate::lab::contains(&secrets(), &interface(1)));
     world.control_plane.sessions(&world.sessions()[1..]);
     wait_until("the tunnel is gone", 20, || gone(&world, 1));
+    wait_until("the key is gone", 20, || if secrets().is_empty() { Ok(()) } else { Err(secrets()) });
     world.neighbours[1].wait_established(5);
 }
 

@@ -22,6 +22,7 @@ fn world(version: &str) -> World {
     save(&world.router, "moenet/defines.conf", &format!("{DEFINES}define MOE_EXTRA = 1;\n"));
     world.router.start_agent();
     world.wait_established();
+    world.wait_measured();
     wait_extra(&world, "1");
     world
 }

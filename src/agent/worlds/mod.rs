@@ -47,7 +47,7 @@ const UNSETTLED: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long first answers of peers are gathered. Each may be a class of its link, and each new class a reload
 /// of BIRD: a thousand peers that answer in their first minute must not be a thousand reloads.
-const ANSWERS: Duration = Duration::from_secs(10);
+const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Makes a world whenever something may have changed, until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
@@ -76,6 +76,8 @@ struct Worlds {
     changed: BTreeSet<Place>,
     /// Where documents and overrides are and were, for when nobody knows which of them changed.
     known: BTreeSet<Place>,
+    /// Where they were at the last listing.
+    listed: BTreeSet<Place>,
     /// Whether something changed, and nobody knows what.
     anywhere: bool,
 }
@@ -83,8 +85,8 @@ struct Worlds {
 impl Worlds {
     fn new(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>) -> Self {
         let watched = parts.context.store.watch();
-        let (changed, known) = Default::default();
-        Self { parts, hints, watched, settled: true, failing: false, changed, known, anywhere: false }
+        let (changed, known, listed) = Default::default();
+        Self { parts, hints, watched, settled: true, failing: false, changed, known, listed, anywhere: false }
     }
 
     /// Makes and publishes a world; what is in force stays where that fails.
@@ -97,8 +99,9 @@ impl Worlds {
                 self.known.extend(listed.places.iter().cloned());
                 if self.settled && std::mem::take(&mut self.anywhere) {
                     journal::edits_anywhere(&self.parts, &self.known).await;
-                    self.known = listed.places;
+                    self.known.clone_from(&listed.places);
                 }
+                self.listed = listed.places;
                 if recovered || self.failing {
                     info!("the state directory can be read and written again");
                     // What failed meanwhile does not wait out its backoff, and the folders may be others.
@@ -119,6 +122,12 @@ impl Worlds {
     async fn tell(&mut self) {
         // A file that is being written is a change when it is whole, and one change for the history.
         let places = if self.settled { std::mem::take(&mut self.changed) } else { BTreeSet::new() };
+        // One that was listed and is away by now is being saved once more, and is told of when it is whole.
+        let store = &self.parts.context.store;
+        let is_away = |place: &Place| std::fs::symlink_metadata(store.path(place)).is_err();
+        let (away, places) =
+            places.into_iter().partition(|place| self.listed.contains(place) && is_away(place));
+        self.changed.extend::<BTreeSet<Place>>(away);
         journal::edits(&self.parts, &places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
@@ -223,8 +232,13 @@ impl Listed {
         let many = snapshot.sessions.keys().map(document(Kind::BgpSession));
         let many = many.chain(snapshot.mesh.keys().map(document(Kind::MeshPeer)));
         let many = many.chain(snapshot.ibgp.keys().map(document(Kind::IbgpPeer)));
-        let single = [Kind::Node, Kind::RoutingPolicy, Kind::Maintenance];
-        let single = single.map(|kind| Place::single(Area::Documents, kind));
+        let single = [
+            (Kind::Node, snapshot.node.is_some()),
+            (Kind::RoutingPolicy, snapshot.policy.is_some()),
+            (Kind::Maintenance, snapshot.maintenance.is_some()),
+        ];
+        let single = single.into_iter().filter(|(_, is_there)| *is_there);
+        let single = single.map(|(kind, _)| Place::single(Area::Documents, kind));
         let overrides =
             snapshot.overrides.keys().map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
         Self { settled: snapshot.settled, places: many.chain(single).chain(overrides).collect() }

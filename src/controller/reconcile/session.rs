@@ -13,7 +13,7 @@ use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::Session;
-use crate::model::{AdminState, ObjectName, PublicKey};
+use crate::model::{AdminState, ObjectName, PublicKey, Uid};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
@@ -149,10 +149,10 @@ async fn depart(
     }
 }
 
-/// Removes the document and the secrets of a session that is gone for good. Returns whether there was a
-/// document.
+/// Removes the secrets and the document of a session of the Control Plane's that is gone for good; the sync may
+/// have removed the document already. Returns whether there was one. An operator's files are theirs to remove.
 async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) -> bool {
-    if entry.operator_owned || !entry.documented {
+    if entry.operator_owned || entry.uid == Uid::local(Kind::BgpSession.folder(), subject.name) {
         return false;
     }
     let (name, key) = (subject.name.clone(), subject.key);

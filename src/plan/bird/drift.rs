@@ -10,7 +10,10 @@ const HIDES: [&str; 5] = ["\"", "password", "secret", "key", "hex"];
 
 /// The first line that differs, and how far the difference goes.
 pub(super) fn drift(want: &str, have: &str) -> Drift {
-    let (want, have): (Vec<_>, Vec<_>) = (want.lines().collect(), have.lines().collect());
+    let (want, have) = (said(want), said(have));
+    if want == have {
+        return Drift::new("bird.session", "its new remarks", "others");
+    }
     let first = want.iter().zip(&have).take_while(|(a, b)| a == b).count();
     let shorter = want.len().min(have.len()) - first;
     let end = want.iter().rev().zip(have.iter().rev()).take(shorter).take_while(|(a, b)| a == b).count();
@@ -18,19 +21,24 @@ pub(super) fn drift(want: &str, have: &str) -> Drift {
     let (new, old) = (line(&want, first, end), line(&have, first, end));
     let (new, old) = match [new, old].into_iter().flatten().all(is_shown) {
         true => (shown(new), shown(old)),
-        false => ("its new text".to_owned(), format!("another line {}", first + 1)),
+        false => ("its new text".to_owned(), "another line".to_owned()),
     };
     let more = match more {
         0 => String::new(),
         1 => ", and another line beside it".to_owned(),
-        n => format!(", and {n} others up to line {}", first + 1 + n),
+        n => format!(", and {n} other lines beside it"),
     };
     Drift::new("bird.session", new, format!("{old}{more}"))
 }
 
+/// The lines that say something: no remarks.
+fn said(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
 /// A line, unless it belongs to the common end.
 fn line<'a>(lines: &[&'a str], at: usize, end: usize) -> Option<&'a str> {
-    lines[..lines.len() - end].get(at).map(|line| line.trim())
+    lines[..lines.len() - end].get(at).copied()
 }
 
 fn is_shown(line: &str) -> bool {
@@ -40,7 +48,7 @@ fn is_shown(line: &str) -> bool {
 
 fn shown(line: Option<&str>) -> String {
     match line {
-        None | Some("") => "nothing".to_owned(),
+        None => "nothing".to_owned(),
         Some(line) if line.chars().count() > SHOWN => line.chars().take(SHOWN).chain(['…']).collect(),
         Some(line) => line.to_owned(),
     }
@@ -59,7 +67,12 @@ mod tests {
     fn the_first_line_that_differs_is_shown() {
         assert_eq!(told("a\nlink(2);\nc", "a\n  link(1);\nc"), "want link(2);, have link(1);");
         assert_eq!(told("a\nx\ny\nd", "a\nb\nc\nd"), "want x, have b, and another line beside it");
-        assert_eq!(told("a\nx\nb\nb\ny\nd", "a\n1\nb\nb\n2\nd"), "want x, have 1, and 3 others up to line 5");
+        assert_eq!(
+            told("a\nx\nb\nb\ny\nd", "a\n1\nb\nb\n2\nd"),
+            "want x, have 1, and 3 other lines beside it"
+        );
+        assert_eq!(told("# new\n\na\nb", "# old\na\nc"), "want b, have c");
+        assert_eq!(told("# new\na", "# old\na"), "want its new remarks, have others");
         assert_eq!(told("a\nb", "a"), "want b, have nothing");
         assert_eq!(told("a\na", "a\na\na"), "want nothing, have a");
         let long = "x".repeat(100);
@@ -69,8 +82,8 @@ mod tests {
     #[test]
     fn no_line_that_may_hold_a_secret_is_shown() {
         for line in ["password \"a\";", "Password 1", "  \"a\";", "secret hex:00;", "key 00:11"] {
-            assert_eq!(told(line, "x"), "want its new text, have another line 1", "{line}");
-            assert_eq!(told("x", line), "want its new text, have another line 1", "{line}");
+            assert_eq!(told(line, "x"), "want its new text, have another line", "{line}");
+            assert_eq!(told("x", line), "want its new text, have another line", "{line}");
         }
     }
 }

@@ -42,10 +42,12 @@ impl NetlinkEvents {
     }
 }
 
-/// What must stay the same when BIRD is left alone: last reconfiguration, and when each session came up.
+/// What must stay the same when BIRD is left alone: last reconfiguration, and when each session came up. BIRD 2 tells
+/// the time of a moment in the past a millisecond later or earlier each time, so it counts by seconds.
 pub(crate) fn bird_history(router: &Router) -> String {
     let status = router.bird.ask(&router.inside, "show status");
     let reconfigured = status.lines().find(|line| line.starts_with("Last reconfiguration")).expect("a time");
+    let reconfigured = reconfigured.split('.').next().unwrap_or_default();
     format!("{reconfigured}\n{}", session_ages(router))
 }
 

@@ -1,15 +1,13 @@
 //! Limits of BGP channels: one line in the log when one is exceeded, and what an import limit held back is
 //! fetched once there is room. BIRD drops what is over the limit and does not come back to it when the limit
 //! is raised or other routes go (2.0.12 to 3.4, measured); its import table still has it. What a receive limit
-//! held back is not even there, so that only a new session brings it. BIRD 2 says when there is room again (2.0.12,
-//! measured); BIRD 3 calls the limit hit until the session ends (3.4, measured), and so does the status: there it
-//! is for the operator to restart it.
+//! held back is not even there, so that only a new session brings it, and that is for the operator to make: whether
+//! there is room again, BIRD does not say. BIRD 2 forgets at a reload of the channel that the limit is hit, and
+//! BIRD 3 calls it hit until the session ends (2.0.12 and 3.4, measured).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,12 +15,6 @@ use super::Parts;
 use crate::bird::protocols::Limit;
 use crate::bird::{BirdName, Protocol};
 use crate::telemetry::chain;
-
-/// How often it is looked.
-const LOOK: Duration = Duration::from_secs(10);
-/// How old the look at BIRD may be that is shared with others. Half of the time between two: a limit that is
-/// hit and raised within one is not missed.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// Protocol and channel.
 type Which = (String, String);
@@ -53,52 +45,35 @@ impl Exceeded {
         found
     }
 
-    /// The protocols, up by now, whose receive limit held routes back at the last look and does not any more.
-    fn to_restart(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
-        relieved(&before.receive, &self.receive, protocols).collect()
-    }
-
-    /// The same of import limits; not of those that are restarted.
-    fn to_reload(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
-        let restarted = self.to_restart(before, protocols);
-        relieved(&before.import, &self.import, protocols).filter(|name| !restarted.contains(name)).collect()
+    /// The protocols, up by now, that held routes back by an import limit at the last look and do not any more.
+    fn relieved(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
+        let up = |name: &str| protocols.iter().any(|p| p.name == name && p.is_established());
+        let gone = before.import.keys().filter(|which| !self.import.contains_key(*which));
+        gone.filter(|(name, _)| up(name)).filter_map(|(name, _)| BirdName::new(name).ok()).collect()
     }
 }
 
-/// The protocols, up by now, that had a channel over the limit before which is not any more.
-fn relieved<'a>(
-    before: &'a BTreeMap<Which, u64>,
-    now: &'a BTreeMap<Which, u64>,
-    protocols: &'a [Protocol],
-) -> impl Iterator<Item = BirdName> + 'a {
-    let up = |name: &str| protocols.iter().any(|protocol| protocol.name == name && protocol.is_established());
-    let gone = before.keys().filter(|which| !now.contains_key(*which));
-    gone.filter(move |(name, _)| up(name)).filter_map(|(name, _)| BirdName::new(name).ok())
-}
-
-/// Looks after limits until the agent stops.
+/// Looks after limits until the agent stops, by every look at BIRD that the controller takes: it takes one every few
+/// seconds at rest, and one before and after each change, so that a limit which is hit and raised is seen as both.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
+    let mut looks = parts.context.observer.looks();
     let mut before = Exceeded::default();
     loop {
-        tokio::select! {
+        let look = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            look = looks.changed() => look,
+        };
+        if look.is_err() {
+            return;
         }
-        let not_before = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
-        let bird = parts.context.observer.bird(not_before).await;
+        let bird = Arc::clone(&looks.borrow_and_update());
         // A BIRD that does not answer has not let go of anything.
         if !bird.is_running() {
             continue;
         }
         let now = Exceeded::of(&bird.protocols);
         tell(&now, &before);
-        for name in now.to_restart(&before, &bird.protocols) {
-            info!(protocol = %name, "below its receive limit again; a new session brings what was held back");
-            if let Err(error) = parts.bird().restart(name.clone()).await {
-                warn!(protocol = %name, error = %chain(&error), "what was held back cannot be fetched");
-            }
-        }
-        for name in now.to_reload(&before, &bird.protocols) {
+        for name in now.relieved(&before, &bird.protocols) {
             match parts.bird().reload_in(name.clone()).await {
                 Ok(()) => info!(protocol = %name, "below its limit again; what was held back is taken"),
                 Err(error) => {
@@ -153,23 +128,19 @@ mod tests {
         let (at_limit, below) = (protocols(false, true, true), protocols(false, false, true));
         let (full, free) = (Exceeded::of(&at_limit), Exceeded::of(&below));
         assert_eq!((full.import.len(), full.export.len(), free.import.len()), (1, 1, 0));
-        let relieved = free.to_reload(&full, &below);
+        let relieved = free.relieved(&full, &below);
         assert_eq!(relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(), ["ebgp_x"]);
-        assert!(free.to_restart(&full, &below).is_empty(), "its routes are there, and no session is reset");
-        assert!(free.to_reload(&free, &below).is_empty());
-        assert!(full.to_reload(&full, &at_limit).is_empty());
+        assert!(free.relieved(&free, &below).is_empty());
+        assert!(full.relieved(&full, &at_limit).is_empty());
         let down = protocols(false, false, false);
-        assert!(free.to_reload(&full, &down).is_empty(), "a new session says all anew");
+        assert!(free.relieved(&full, &down).is_empty(), "a new session says all anew");
     }
 
     #[test]
-    fn what_was_not_even_heard_needs_a_new_session() {
-        let (flood, below) = (protocols(true, true, true), protocols(false, false, true));
+    fn a_receive_limit_that_is_hit_no_more_brings_nothing() {
+        let (flood, below) = (protocols(true, false, true), protocols(false, false, true));
         let (full, free) = (Exceeded::of(&flood), Exceeded::of(&below));
-        assert!(full.to_restart(&full, &flood).is_empty());
-        let relieved = free.to_restart(&full, &below);
-        assert_eq!(relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(), ["ebgp_x"]);
-        assert!(free.to_reload(&full, &below).is_empty(), "once is enough");
-        assert!(free.to_restart(&full, &protocols(false, false, false)).is_empty());
+        assert_eq!((full.receive.len(), free.receive.len()), (1, 0));
+        assert!(free.relieved(&full, &below).is_empty());
     }
 }

@@ -3,7 +3,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::bird::{
@@ -20,6 +20,7 @@ pub struct Observer {
     committer: Arc<dyn Bird>,
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
     bird: Shared<Arc<BirdState>>,
+    looks: watch::Sender<Arc<BirdState>>,
 }
 
 /// BIRD, as it was at one moment.
@@ -53,7 +54,13 @@ impl BirdState {
 impl Observer {
     /// An observer of this kernel and this BIRD.
     pub fn new(kernel: Arc<dyn Kernel>, committer: Arc<dyn Bird>) -> Self {
-        Self { kernel, committer, links: Shared::default(), bird: Shared::default() }
+        Self {
+            kernel,
+            committer,
+            links: Shared::default(),
+            bird: Shared::default(),
+            looks: watch::Sender::default(),
+        }
     }
 
     /// The kernel, not older than this.
@@ -67,7 +74,17 @@ impl Observer {
 
     /// BIRD, not older than this.
     pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
-        self.bird.get(not_before, || async { Arc::new(self.committer.look().await) }).await
+        let look = || async {
+            let state = Arc::new(self.committer.look().await);
+            self.looks.send_replace(Arc::clone(&state));
+            state
+        };
+        self.bird.get(not_before, look).await
+    }
+
+    /// Every look at BIRD from now on, the latest if several are taken at once.
+    pub fn looks(&self) -> watch::Receiver<Arc<BirdState>> {
+        self.looks.subscribe()
     }
 }
 

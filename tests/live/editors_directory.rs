@@ -64,6 +64,7 @@ fn an_unmounted_state_directory_is_told_and_all_goes_on_when_it_is_mounted_again
     world.wait_mtu(1, 1380);
     world.wait_phase(1, "Established");
     world.wait_polls("sessions", 2);
+    world.wait_measured();
     let untouched = Untouched::since_now(&world);
     beside(&world, "umount -l state");
     world.wait_ready(false, "is another directory than the one that was opened");

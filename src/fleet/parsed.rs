@@ -18,8 +18,8 @@ use crate::document::{DocumentError, parse_list};
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// A file that was written less than this ago may be half of what its writer means: `cp`, `git checkout` and some
-/// editors write into the file itself, and half a list of sessions reads as a list of half the sessions. A busy disk holds a writer up for a
-/// quarter of a second and more between two writes (seen beside a process that syncs).
+/// editors write into the file itself, and half a list of sessions reads as a list of half the sessions. A busy
+/// disk holds a writer up for a quarter of a second and more between two writes (seen beside a process that syncs).
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How long is waited for a file to be quiet.

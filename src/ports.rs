@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::bird::{BaseError, BirdError, BirdName, CommitError, Committed, Fragment, FragmentError};
+use crate::bird::{
+    BaseError, BirdError, BirdName, CommitError, Committed, Fragment, FragmentError,
+};
 use crate::controller::BirdState;
 use crate::model::InterfaceName;
 use crate::plan::action::KernelAction;
@@ -29,7 +31,11 @@ pub trait Bird: Send + Sync {
     async fn look(&self) -> BirdState;
 
     /// Sets the text of one session, or removes it.
-    async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError>;
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError>;
 
     /// Sets all files that sessions share.
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError>;

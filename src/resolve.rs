@@ -43,7 +43,11 @@ pub struct ResolverSettings {
 
 impl Default for ResolverSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(60), deadline: Duration::from_secs(10), concurrency: 8 }
+        Self {
+            interval: Duration::from_secs(60),
+            deadline: Duration::from_secs(10),
+            concurrency: 8,
+        }
     }
 }
 
@@ -113,7 +117,11 @@ impl Resolver {
     /// What is known of the endpoint. Never waits.
     pub fn current(&self, endpoint: &Endpoint) -> Resolution {
         match endpoint.address() {
-            Some(address) => Resolution { address: Some(address), error: None, at: None },
+            Some(address) => Resolution {
+                address: Some(address),
+                error: None,
+                at: None,
+            },
             None => self.shared.state().current(endpoint),
         }
     }

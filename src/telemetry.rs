@@ -18,8 +18,11 @@ pub fn start(log: &Log) {
         .or_else(|_| EnvFilter::try_new(format!("{},{QUIET}", log.level)))
         .unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}")));
     // Colour is for people: not for a file, a pipe or the journal.
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let builder = builder.with_target(false).with_ansi(colour);
     // A second start, as tests make one, changes nothing.
     let _ = match log.format {

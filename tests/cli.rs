@@ -30,7 +30,8 @@ struct Answer {
 impl Answer {
     #[track_caller]
     fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
     #[track_caller]
@@ -48,7 +49,10 @@ impl Router {
 
     fn listening(listen: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("state"), &dir.path().join("state"));
+        copy(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("state"),
+            &dir.path().join("state"),
+        );
         let at = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "node: {{name: jp1, id: 1, asn: 4242420998}}\n\
@@ -67,9 +71,14 @@ impl Router {
 
     /// Lets the agent find the BIRD of the system, which `tests/deps.sh tests` installs.
     fn with_bird(&self) {
-        assert!(Path::new("/usr/sbin/bird").exists(), "there is no BIRD: tests/deps.sh tests installs it");
+        assert!(
+            Path::new("/usr/sbin/bird").exists(),
+            "there is no BIRD: tests/deps.sh tests installs it"
+        );
         let path = self.dir.path().join("config.yaml");
-        let text = fs::read_to_string(&path).unwrap().replace("/nonexistent/bird", "/usr/sbin/bird");
+        let text = fs::read_to_string(&path)
+            .unwrap()
+            .replace("/nonexistent/bird", "/usr/sbin/bird");
         fs::write(path, text).unwrap();
     }
 
@@ -79,12 +88,23 @@ impl Router {
 
     fn call(&self, arguments: &[&str]) -> Answer {
         let config = self.dir.path().join("config.yaml");
-        call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).arg("--config").arg(config).args(arguments))
+        call(
+            Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+                .arg("--config")
+                .arg(config)
+                .args(arguments),
+        )
     }
 
     fn git(&self, arguments: &[&str]) {
         let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
-        let done = call(Command::new("git").arg("-C").arg(self.state("")).args(identity).args(arguments));
+        let done = call(
+            Command::new("git")
+                .arg("-C")
+                .arg(self.state(""))
+                .args(identity)
+                .args(arguments),
+        );
         assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     }
 
@@ -95,7 +115,11 @@ impl Router {
             self.effective(mtu)
         );
         fs::create_dir_all(self.state("applied/sessions")).unwrap();
-        fs::write(self.state(&format!("applied/sessions/{NAME}.yaml")), applied).unwrap();
+        fs::write(
+            self.state(&format!("applied/sessions/{NAME}.yaml")),
+            applied,
+        )
+        .unwrap();
         self.git(&["add", "-A"]);
         self.git(&["commit", "-qm", &format!("Apply MTU {mtu}")]);
     }
@@ -105,7 +129,12 @@ impl Router {
         let described = self.call(&["describe", NAME, "-o", "json"]).json();
         let mut spec = serde_json::json!({});
         for field in described["fields"].as_array().unwrap() {
-            let path: Vec<_> = field["field"].as_str().unwrap().split('.').skip(1).collect();
+            let path: Vec<_> = field["field"]
+                .as_str()
+                .unwrap()
+                .split('.')
+                .skip(1)
+                .collect();
             match path.as_slice() {
                 [one] => spec[one] = field["value"].clone(),
                 [one, two] => spec[one][two] = field["value"].clone(),
@@ -138,7 +167,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Answers one call, and gives back the request.
-fn answer_once(listener: TcpListener, status: &'static str, body: &'static str) -> JoinHandle<String> {
+fn answer_once(
+    listener: TcpListener,
+    status: &'static str,
+    body: &'static str,
+) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = vec![0; 4096];
@@ -158,7 +191,15 @@ fn get_joins_documents_with_their_status() {
     let router = Router::new();
     let table = router.call(&["get"]);
     table.says(0, "OVERRIDDEN");
-    for word in [NAME, "BgpSession", "Established", "4242421080", "tunnel.mtu", "MeshPeer", "IbgpPeer"] {
+    for word in [
+        NAME,
+        "BgpSession",
+        "Established",
+        "4242421080",
+        "tunnel.mtu",
+        "MeshPeer",
+        "IbgpPeer",
+    ] {
         assert!(table.out.contains(word), "{word}: {}", table.out);
     }
     let rows = router.call(&["get", "sessions", NAME, "-o", "json"]).json();
@@ -167,7 +208,9 @@ fn get_joins_documents_with_their_status() {
     assert_eq!(rows[0]["status"]["bgp"]["state"], "established");
     let yaml = router.call(&["get", "mesh", "-o", "yaml"]);
     yaml.says(0, "kind: MeshPeer");
-    router.call(&["get", "nothing"]).says(1, "no object named nothing");
+    router
+        .call(&["get", "nothing"])
+        .says(1, "no object named nothing");
 }
 
 #[test]
@@ -183,17 +226,24 @@ fn validate_names_file_line_and_column() {
     let router = Router::new();
     // The texts for BIRD are made for its version, so that without BIRD they cannot be looked at.
     let answer = router.call(&["validate"]);
-    answer
-        .says(0, "not checked: the texts for BIRD, since they cannot be made: cannot run /nonexistent/bird");
+    answer.says(
+        0,
+        "not checked: the texts for BIRD, since they cannot be made: cannot run /nonexistent/bird",
+    );
     answer.says(0, "What could be checked is valid.");
     router.with_bird();
     router.call(&["validate"]).says(0, "Everything is valid.");
     let findings = router.call(&["validate", "-o", "json"]).json();
-    assert_eq!(findings, serde_json::json!({"problems": [], "unchecked": []}));
+    assert_eq!(
+        findings,
+        serde_json::json!({"problems": [], "unchecked": []})
+    );
     let file = router.state(&format!("sessions/{NAME}.yaml"));
     let path = file.display().to_string();
     router.call(&["validate", &path]).says(0, "valid");
-    let text = fs::read_to_string(&file).unwrap().replace("mtu: 1420", "mtu: 70000");
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace("mtu: 1420", "mtu: 70000");
     fs::write(&file, text).unwrap();
     for arguments in [vec!["validate"], vec!["validate", &path]] {
         let answer = router.call(&arguments);
@@ -202,14 +252,18 @@ fn validate_names_file_line_and_column() {
     }
     let config = router.dir.path().join("config.yaml").display().to_string();
     router.call(&["validate", &config]).says(0, "valid");
-    router.call(&["validate", "/nonexistent.yaml"]).says(1, "/nonexistent.yaml");
+    router
+        .call(&["validate", "/nonexistent.yaml"])
+        .says(1, "/nonexistent.yaml");
 }
 
 #[test]
 fn validate_finds_two_sessions_that_want_the_same() {
     let router = Router::new();
     let text = fs::read_to_string(router.state(&format!("sessions/{NAME}.yaml"))).unwrap();
-    let twin = text.replace(&format!("name: {NAME}"), "name: twin").replace("abc-123", "def-456");
+    let twin = text
+        .replace(&format!("name: {NAME}"), "name: twin")
+        .replace("abc-123", "def-456");
     fs::write(router.state("sessions/twin.yaml"), twin).unwrap();
     router.call(&["validate"]).says(1, "sessions/twin.yaml: ");
 }
@@ -217,7 +271,9 @@ fn validate_finds_two_sessions_that_want_the_same() {
 #[test]
 fn describe_tells_origins_and_the_chain_of_causes() {
     let router = Router::new();
-    let described = router.call(&["describe", &format!("sessions/{NAME}"), "-o", "json"]).json();
+    let described = router
+        .call(&["describe", &format!("sessions/{NAME}"), "-o", "json"])
+        .json();
     let fields = described["fields"].as_array().unwrap();
     let origin = |name: &str| {
         let field = fields.iter().find(|field| field["field"] == name).unwrap();
@@ -226,13 +282,35 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     assert_eq!(origin("spec.asn"), "controlPlane");
     assert_eq!(origin("spec.tunnel.mtu"), "override");
     assert_eq!(origin("spec.tunnel.persistentKeepalive"), "default");
-    let endpoint = fields.iter().find(|field| field["field"] == "spec.tunnel.mtu").unwrap();
-    assert_eq!((&endpoint["value"], &endpoint["document"]), (&1380.into(), &1420.into()));
+    let endpoint = fields
+        .iter()
+        .find(|field| field["field"] == "spec.tunnel.mtu")
+        .unwrap();
+    assert_eq!(
+        (&endpoint["value"], &endpoint["document"]),
+        (&1380.into(), &1420.into())
+    );
     assert_eq!(described["documentFrom"], "controlPlane");
-    assert_eq!((&described["up"], &described["agentRunning"]), (&false.into(), &false.into()));
-    assert_eq!(described["override"]["reason"], "their side is on PPPoE until January");
-    assert_eq!(reasons(&described), ["Waiting", "NoLink", "BirdNotRunning"], "{}", described["why"]);
-    let keys: Vec<_> = described.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        (&described["up"], &described["agentRunning"]),
+        (&false.into(), &false.into())
+    );
+    assert_eq!(
+        described["override"]["reason"],
+        "their side is on PPPoE until January"
+    );
+    assert_eq!(
+        reasons(&described),
+        ["Waiting", "NoLink", "BirdNotRunning"],
+        "{}",
+        described["why"]
+    );
+    let keys: Vec<_> = described
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let shape = [
         "object",
         "up",
@@ -248,19 +326,28 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     assert_eq!(keys, shape, "programs read these");
     router.with_bird();
     let described = router.call(&["describe", NAME, "-o", "json"]).json();
-    assert_eq!(reasons(&described), ["AgentNotRunning", "NoLink", "BirdNotRunning"], "{}", described["why"]);
+    assert_eq!(
+        reasons(&described),
+        ["AgentNotRunning", "NoLink", "BirdNotRunning"],
+        "{}",
+        described["why"]
+    );
     let text = router.call(&["describe", NAME]);
     text.says(0, "override (the Control Plane says 1420)");
     text.says(0, "Why it is not up, root cause first");
     text.says(0, &format!(" There is no link {NAME}."));
     router.call(&["describe", "node"]).says(0, "spec.asn");
-    router.call(&["describe", "hk1"]).says(1, "give the kind too");
+    router
+        .call(&["describe", "hk1"])
+        .says(1, "give the kind too");
 }
 
 /// The chain; whether example.com resolves depends on where the test runs.
 fn reasons(described: &Value) -> Vec<&str> {
     let why = described["why"].as_array().unwrap().iter();
-    why.map(|cause| cause["reason"].as_str().unwrap()).filter(|reason| *reason != "NameNotResolved").collect()
+    why.map(|cause| cause["reason"].as_str().unwrap())
+        .filter(|reason| *reason != "NameNotResolved")
+        .collect()
 }
 
 #[test]
@@ -272,16 +359,26 @@ fn an_override_that_is_not_in_force_overrides_nothing() {
     fs::write(&file, text.replace("mtu: 1380", "mtu: 70000")).unwrap();
     let refused = router.call(&["get", NAME, "-o", "json"]).json();
     assert_eq!(
-        (&refused[0]["spec"]["tunnel"]["mtu"], &refused[0]["overridden"]),
+        (
+            &refused[0]["spec"]["tunnel"]["mtu"],
+            &refused[0]["overridden"]
+        ),
         (&1420.into(), &Value::Null)
     );
-    router
-        .call(&["get"])
-        .says(0, &format!("overrides/sessions/{NAME}.yaml: spec.tunnel.mtu: an MTU is 1280..9000"));
+    router.call(&["get"]).says(
+        0,
+        &format!("overrides/sessions/{NAME}.yaml: spec.tunnel.mtu: an MTU is 1280..9000"),
+    );
     fs::write(&file, text.replace("2027-01-31", "2020-01-31")).unwrap();
     let ended = router.call(&["get", NAME, "-o", "json"]).json();
-    assert_eq!((&ended[0]["spec"]["tunnel"]["mtu"], &ended[0]["overridden"]), (&1420.into(), &Value::Null));
-    assert_eq!(ended[0]["override"]["set"]["tunnel"]["mtu"], 1380, "the file is shown all the same");
+    assert_eq!(
+        (&ended[0]["spec"]["tunnel"]["mtu"], &ended[0]["overridden"]),
+        (&1420.into(), &Value::Null)
+    );
+    assert_eq!(
+        ended[0]["override"]["set"]["tunnel"]["mtu"], 1380,
+        "the file is shown all the same"
+    );
 }
 
 #[test]
@@ -290,7 +387,11 @@ fn the_sample_is_planned_and_rendered() {
     router.with_bird();
     let plan = router.call(&["plan"]);
     assert_eq!(plan.code, 2, "{}{}", plan.out, plan.err);
-    for step in [format!("link {NAME}"), format!("write BIRD session {NAME}"), "link mesh_hk1".to_owned()] {
+    for step in [
+        format!("link {NAME}"),
+        format!("write BIRD session {NAME}"),
+        "link mesh_hk1".to_owned(),
+    ] {
         assert!(plan.out.contains(&step), "no {step:?} in {}", plan.out);
     }
     let text = router.call(&["render", NAME]);
@@ -319,14 +420,26 @@ fn what_the_agent_failed_at_is_not_blamed_on_the_document() {
 fn a_document_of_another_version_is_told_as_such() {
     let router = Router::new();
     let file = router.state("policy.yaml");
-    let text = fs::read_to_string(&file).unwrap().replace("moenet.work/v1", "moenet.work/v2");
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace("moenet.work/v1", "moenet.work/v2");
     fs::write(&file, &text).unwrap();
-    let told = format!("{}:2:1: apiVersion: this agent reads moenet.work/v1, not", file.display());
+    let told = format!(
+        "{}:2:1: apiVersion: this agent reads moenet.work/v1, not",
+        file.display()
+    );
     router.call(&["validate"]).says(1, &told);
     router.call(&["describe", "policy"]).says(0, &told);
     let policy = router.call(&["describe", "policy", "-o", "json"]).json();
-    assert_eq!((&policy["why"][0]["reason"], &policy["phase"]), (&"DocumentInvalid".into(), &Value::Null));
-    assert_eq!(fs::read_to_string(&file).unwrap(), text, "the file was touched");
+    assert_eq!(
+        (&policy["why"][0]["reason"], &policy["phase"]),
+        (&"DocumentInvalid".into(), &Value::Null)
+    );
+    assert_eq!(
+        fs::read_to_string(&file).unwrap(),
+        text,
+        "the file was touched"
+    );
 }
 
 #[test]
@@ -336,18 +449,42 @@ fn diff_has_both_values_and_exit_code_two() {
     assert_eq!(answer.code, 2);
     let differences = answer.json();
     assert_eq!(differences[0]["field"], "spec.tunnel.mtu");
-    assert_eq!((&differences[0]["controlPlane"], &differences[0]["effective"]), (&1420.into(), &1380.into()));
-    router.call(&["diff", NAME]).says(2, "their side is on PPPoE until January");
-    router.call(&["diff", "mesh/hk1"]).says(0, "as its document says");
+    assert_eq!(
+        (
+            &differences[0]["controlPlane"],
+            &differences[0]["effective"]
+        ),
+        (&1420.into(), &1380.into())
+    );
+    router
+        .call(&["diff", NAME])
+        .says(2, "their side is on PPPoE until January");
+    router
+        .call(&["diff", "mesh/hk1"])
+        .says(0, "as its document says");
 }
 
 #[test]
 fn what_needs_no_router_works_without_a_configuration() {
     let alone = |arguments: &[&str]| {
-        call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).current_dir("/").args(arguments))
+        call(
+            Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+                .current_dir("/")
+                .args(arguments),
+        )
     };
-    for kind in ["BgpSession", "sessions", "status", "config", "applied", "BgpSessionOverride"] {
-        assert!(alone(&["schema", kind]).json()["properties"].is_object(), "{kind}");
+    for kind in [
+        "BgpSession",
+        "sessions",
+        "status",
+        "config",
+        "applied",
+        "BgpSessionOverride",
+    ] {
+        assert!(
+            alone(&["schema", kind]).json()["properties"].is_object(),
+            "{kind}"
+        );
     }
     alone(&["completions", "bash"]).says(0, "complete -F _moenet__agent");
     alone(&["man"]).says(0, ".TH moenet-agent");
@@ -367,7 +504,11 @@ fn a_mistake_in_the_arguments_is_exit_code_64() {
         vec!["completions", "cmd.exe"],
     ] {
         let answer = call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).args(&arguments));
-        assert_eq!(answer.code, 64, "{arguments:?}: {}{}", answer.out, answer.err);
+        assert_eq!(
+            answer.code, 64,
+            "{arguments:?}: {}{}",
+            answer.out, answer.err
+        );
     }
 }
 
@@ -376,7 +517,9 @@ fn every_verb_shows_an_example() {
     let help = call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).arg("--help"));
     let (_, verbs) = help.out.split_once("Commands:\n").unwrap();
     let verbs = verbs.lines().take_while(|line| !line.is_empty());
-    let names: Vec<_> = verbs.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let names: Vec<_> = verbs
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .collect();
     assert!(names.len() > 15, "{names:?}");
     for name in names.into_iter().filter(|name| !name.is_empty()) {
         let help = call(Command::new(env!("CARGO_BIN_EXE_moenet-agent")).args([name, "--help"]));
@@ -395,14 +538,26 @@ fn approve_lists_and_lets_pass_what_is_held() {
              applied: {{interfaces: [gone{number}]}}\n"
         );
         fs::create_dir_all(router.state("applied/sessions")).unwrap();
-        fs::write(router.state(&format!("applied/sessions/gone{number}.yaml")), text).unwrap();
+        fs::write(
+            router.state(&format!("applied/sessions/gone{number}.yaml")),
+            text,
+        )
+        .unwrap();
     }
     let listed = router.call(&["approve", "--list", "-o", "json"]).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(8));
     assert!(!router.state("approved").exists());
     router.call(&["approve"]).says(0, "sessions/gone7");
-    assert_eq!(fs::read_to_string(router.state("approved")).unwrap().lines().count(), 8);
-    router.call(&["approve", "--list"]).says(0, "No removal is held");
+    assert_eq!(
+        fs::read_to_string(router.state("approved"))
+            .unwrap()
+            .lines()
+            .count(),
+        8
+    );
+    router
+        .call(&["approve", "--list"])
+        .says(0, "No removal is held");
 }
 
 #[test]
@@ -415,19 +570,43 @@ fn rollback_brings_back_what_was_in_force() {
     router.call(&["rollback", NAME]).says(1, "no earlier state");
     router.apply(1420);
     router.call(&["history", NAME]).says(0, "Apply MTU 1400");
-    assert_eq!(router.call(&["history", "-o", "json"]).json().as_array().map(Vec::len), Some(2));
-    router.call(&["rollback", NAME, "HEAD"]).says(0, "nothing was written");
+    assert_eq!(
+        router
+            .call(&["history", "-o", "json"])
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+    router
+        .call(&["rollback", NAME, "HEAD"])
+        .says(0, "nothing was written");
     let answer = router.call(&["rollback", NAME, "-o", "json"]).json();
-    assert_eq!(answer["override"]["set"], serde_json::json!({"tunnel": {"mtu": 1400}}));
+    assert_eq!(
+        answer["override"]["set"],
+        serde_json::json!({"tunnel": {"mtu": 1400}})
+    );
     router.call(&["diff", NAME]).says(2, "rolled back to ");
     router.call(&["rollback", NAME]).says(1, "--force");
     // What was in force then is brought back exactly, also where that takes no override at all.
-    router.call(&["rollback", NAME, "HEAD~1", "--force"]).says(0, "before: rolled back to ");
-    router.call(&["rollback", NAME, "HEAD", "--force"]).says(0, "is removed; without it");
-    assert!(!router.state(&format!("overrides/sessions/{NAME}.yaml")).exists());
+    router
+        .call(&["rollback", NAME, "HEAD~1", "--force"])
+        .says(0, "before: rolled back to ");
+    router
+        .call(&["rollback", NAME, "HEAD", "--force"])
+        .says(0, "is removed; without it");
+    assert!(
+        !router
+            .state(&format!("overrides/sessions/{NAME}.yaml"))
+            .exists()
+    );
     router.call(&["diff", NAME]).says(0, "as its document says");
-    router.call(&["rollback", "nobody"]).says(1, "there is no object named nobody");
-    router.call(&["rollback", NAME, "nonsense", "--force"]).says(1, "nonsense");
+    router
+        .call(&["rollback", "nobody"])
+        .says(1, "there is no object named nobody");
+    router
+        .call(&["rollback", NAME, "nonsense", "--force"])
+        .says(1, "nonsense");
 }
 
 #[test]
@@ -435,30 +614,49 @@ fn a_mistyped_name_is_never_taken_for_one_with_nothing_to_do() {
     let router = Router::new();
     router.with_bird();
     for verb in ["get", "describe", "diff", "render", "plan", "rollback"] {
+        router.call(&[verb, "wg_4242421081"]).says(
+            1,
+            &format!("no object named wg_4242421081; did you mean {NAME}?"),
+        );
         router
-            .call(&[verb, "wg_4242421081"])
-            .says(1, &format!("no object named wg_4242421081; did you mean {NAME}?"));
-        router.call(&[verb, "sesions/wg_4242421080"]).says(1, &format!("did you mean sessions/{NAME}?"));
-        router.call(&[verb, "x"]).says(1, "no object named x; `moenet-agent get` lists them");
+            .call(&[verb, "sesions/wg_4242421080"])
+            .says(1, &format!("did you mean sessions/{NAME}?"));
+        router
+            .call(&[verb, "x"])
+            .says(1, "no object named x; `moenet-agent get` lists them");
     }
-    router.call(&["history", "wg_4242421081"]).says(1, &format!("did you mean {NAME}?"));
+    router
+        .call(&["history", "wg_4242421081"])
+        .says(1, &format!("did you mean {NAME}?"));
     // One of several.
-    router.call(&["plan", NAME, "wg_4242421081"]).says(1, "did you mean");
-    router.call(&["plan", NAME, "node", "policy"]).says(2, "write BIRD file");
+    router
+        .call(&["plan", NAME, "wg_4242421081"])
+        .says(1, "did you mean");
+    router
+        .call(&["plan", NAME, "node", "policy"])
+        .says(2, "write BIRD file");
 }
 
 #[test]
 fn an_override_that_waits_for_its_document_is_seen() {
     let router = Router::new();
-    let text = fs::read_to_string(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
-    fs::write(router.state("overrides/sessions/wg_4242421081.yaml"), text.replace(NAME, "wg_4242421081"))
-        .unwrap();
-    let waits = "overrides/sessions/wg_4242421081.yaml waits for a document of sessions/wg_4242421081.";
+    let text =
+        fs::read_to_string(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
+    fs::write(
+        router.state("overrides/sessions/wg_4242421081.yaml"),
+        text.replace(NAME, "wg_4242421081"),
+    )
+    .unwrap();
+    let waits =
+        "overrides/sessions/wg_4242421081.yaml waits for a document of sessions/wg_4242421081.";
     router.call(&["get"]).says(0, waits);
     router.call(&["validate"]).says(0, waits);
     router.call(&["describe", "wg_4242421081"]).says(1, waits);
     let row = router.call(&["get", "wg_4242421081", "-o", "json"]).json();
-    assert_eq!((&row[0]["spec"], &row[0]["override"]["set"]["tunnel"]["mtu"]), (&Value::Null, &1380.into()));
+    assert_eq!(
+        (&row[0]["spec"], &row[0]["override"]["set"]["tunnel"]["mtu"]),
+        (&Value::Null, &1380.into())
+    );
 }
 
 #[test]
@@ -469,8 +667,13 @@ fn node_and_policy_show_what_is_in_force_and_roll_back() {
     router.git(&["init", "-q", "-b", "main"]);
     let policy = |limit: u32| {
         let document = fs::read_to_string(router.state("policy.yaml")).unwrap();
-        let spec = document.split_once("spec:").map(|(_, spec)| spec.to_owned()).unwrap();
-        let spec = spec.replace("ebgpImport: 10000", &format!("ebgpImport: {limit}")).replace('\n', "\n  ");
+        let spec = document
+            .split_once("spec:")
+            .map(|(_, spec)| spec.to_owned())
+            .unwrap();
+        let spec = spec
+            .replace("ebgpImport: 10000", &format!("ebgpImport: {limit}"))
+            .replace('\n', "\n  ");
         fs::create_dir_all(router.state("applied")).unwrap();
         let text = format!(
             "apiVersion: moenet.work/v1\nkind: RoutingPolicy\nmetadata: {{name: policy}}\napplied:\n  spec:{spec}\n"
@@ -482,18 +685,31 @@ fn node_and_policy_show_what_is_in_force_and_roll_back() {
     policy(20000);
     policy(10000);
     let answer = router.call(&["rollback", "policy", "-o", "json"]).json();
-    assert_eq!(answer["override"]["set"], serde_json::json!({"limits": {"ebgpImport": 20000}}));
-    router.call(&["diff", "policy"]).says(2, "spec.limits.ebgpImport");
+    assert_eq!(
+        answer["override"]["set"],
+        serde_json::json!({"limits": {"ebgpImport": 20000}})
+    );
+    router
+        .call(&["diff", "policy"])
+        .says(2, "spec.limits.ebgpImport");
     let described = router.call(&["describe", "policy", "-o", "json"]).json();
     let fields = described["fields"].as_array().unwrap();
-    let limit = fields.iter().find(|field| field["field"] == "spec.limits.ebgpImport").unwrap();
+    let limit = fields
+        .iter()
+        .find(|field| field["field"] == "spec.limits.ebgpImport")
+        .unwrap();
     assert_eq!(
         *limit,
         serde_json::json!({
             "field": "spec.limits.ebgpImport", "value": 20000, "origin": "override", "document": 10000
         })
     );
-    assert!(described["override"]["reason"].as_str().unwrap().starts_with("rolled back to "));
+    assert!(
+        described["override"]["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("rolled back to ")
+    );
     // What the configuration says of the node wins, and says so.
     fs::write(
         router.state("overrides/node.yaml"),
@@ -509,7 +725,9 @@ fn node_and_policy_show_what_is_in_force_and_roll_back() {
     assert_eq!(origin("spec.region"), ("eu-west".into(), "override".into()));
     assert_eq!(origin("spec.asn").0, 4_242_420_998u32);
     assert_ne!(origin("spec.asn").1, "override");
-    router.call(&["get", "node", "policy"]).says(0, "limits.ebgpImport=20000 (10000)");
+    router
+        .call(&["get", "node", "policy"])
+        .says(0, "limits.ebgpImport=20000 (10000)");
 }
 
 #[test]
@@ -522,10 +740,18 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
     router.git(&["init", "-q", "-b", "main"]);
     router.call(&["history"]).says(0, "There is no history yet");
     fs::write(router.state(".git/refs/heads/main"), "").unwrap();
-    router.call(&["history"]).says(1, "its branch leads nowhere");
+    router
+        .call(&["history"])
+        .says(1, "its branch leads nowhere");
     fs::remove_dir_all(router.state("")).unwrap();
     router.call(&["history"]).says(1, "the state directory");
-    for verb in [&["get"][..], &["plan"], &["validate"], &["describe", NAME], &["rollback", NAME]] {
+    for verb in [
+        &["get"][..],
+        &["plan"],
+        &["validate"],
+        &["describe", NAME],
+        &["rollback", NAME],
+    ] {
         let answer = router.call(verb);
         answer.says(1, "there is no state directory");
         answer.says(1, "`moenet-agent run` makes it");
@@ -559,28 +785,41 @@ fn what_may_be_a_secret_is_not_shown_again() {
         router.call(&["validate"]).says(1, "spec.");
     }
     fs::write(&file, format!("# psk: {key}\n{text}")).unwrap();
-    router.call(&["validate"]).says(1, "wg_4242421080.yaml:1:1: holds a key in plain sight");
+    router
+        .call(&["validate"])
+        .says(1, "wg_4242421080.yaml:1:1: holds a key in plain sight");
 }
 
 #[test]
 fn the_local_api_is_called_with_the_token() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let router = Router::listening(&format!("0.0.0.0:{}", listener.local_addr().unwrap().port()));
+    let router = Router::listening(&format!(
+        "0.0.0.0:{}",
+        listener.local_addr().unwrap().port()
+    ));
     let server = answer_once(
         listener.try_clone().unwrap(),
         "200 OK",
         r#"{"status":"ok","version":"1","commit":"c","uptime":5,"node":{"id":1,"name":"jp1","region":null},
             "sessions":{"total":3,"active":2,"error":1,"pending":0},"circuitBreaker":"closed"}"#,
     );
-    router.call(&["status"]).says(0, "3 in all, 2 active, 1 in error");
+    router
+        .call(&["status"])
+        .says(0, "3 in all, 2 active, 1 in error");
     let request = server.join().unwrap();
     assert!(request.starts_with("GET /status HTTP/1.1"), "{request}");
     assert!(request.contains("authorization: Bearer t0ken"), "{request}");
-    let server = answer_once(listener, "404 Not Found", r#"{"error":"no such interface","code":"X"}"#);
+    let server = answer_once(
+        listener,
+        "404 Not Found",
+        r#"{"error":"no such interface","code":"X"}"#,
+    );
     let answer = router.call(&["restart", "wg_1"]);
     answer.says(1, "no such interface");
     assert!(server.join().unwrap().contains(r#"{"interface":"wg_1"}"#));
-    Router::new().call(&["sync"]).says(1, "no daemon answers on 127.0.0.1:1");
+    Router::new()
+        .call(&["sync"])
+        .says(1, "no daemon answers on 127.0.0.1:1");
 }
 
 #[test]
@@ -592,10 +831,17 @@ fn the_local_api_is_called_over_a_unix_socket() {
         let (mut stream, _) = listener.accept().unwrap();
         let length = stream.read(&mut [0; 4096]).unwrap();
         let body = r#"{"enabled":true,"since":"2026-11-23T00:00:00Z"}"#;
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
         length
     });
     let router = Router::listening(&format!("unix:{}", path.display()));
-    router.call(&["maintenance"]).says(0, "drained since 2026-11-23T00:00:00Z");
+    router
+        .call(&["maintenance"])
+        .says(0, "drained since 2026-11-23T00:00:00Z");
     assert!(server.join().unwrap() > 0);
 }

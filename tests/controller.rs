@@ -49,7 +49,10 @@ async fn a_pass_that_changed_everything_is_followed_by_one_that_writes_nothing()
         )
     };
     let before = counts();
-    assert!(before.0 >= 20 * 8 && before.1 >= 20 && before.2 >= 40, "nothing was done: {before:?}");
+    assert!(
+        before.0 >= 20 * 8 && before.1 >= 20 && before.2 >= 40,
+        "nothing was done: {before:?}"
+    );
     for _ in 0..3 {
         agent.pass().await;
     }
@@ -65,7 +68,10 @@ async fn one_look_serves_all_keys_of_a_pass() {
     *machine.kernel.looks.lock().unwrap() = 0;
     agent.pass().await;
     let looks = *machine.kernel.looks.lock().unwrap();
-    assert!(looks <= 3, "{looks} dumps of the kernel for 100 sessions at rest");
+    assert!(
+        looks <= 3,
+        "{looks} dumps of the kernel for 100 sessions at rest"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +81,10 @@ async fn however_many_sessions_are_new_bird_reads_its_files_a_few_times() {
     let _hints = agent.run();
     sleep(Duration::from_secs(30)).await;
     assert!((1..=150).all(|number| agent.status(number).phase == Phase::Established));
-    let (reloads, looks) = (machine.bird.reloads.lock().unwrap().0, *machine.bird.looks.lock().unwrap());
+    let (reloads, looks) = (
+        machine.bird.reloads.lock().unwrap().0,
+        *machine.bird.looks.lock().unwrap(),
+    );
     assert!(reloads <= 3, "{reloads} reloads");
     assert!(looks <= 30, "{looks} looks in half a minute");
 }
@@ -88,10 +97,23 @@ async fn cost_of_one_change(sessions: u8) -> [usize; 6] {
     let hints = agent.run();
     sleep(Duration::from_secs(60)).await;
     let counts = || {
-        let (parsed, written) = (agent.store().parsed() as usize, agent.store().writes() as usize);
-        let (looks, of_bird) = (*machine.kernel.looks.lock().unwrap(), *machine.bird.looks.lock().unwrap());
+        let (parsed, written) = (
+            agent.store().parsed() as usize,
+            agent.store().writes() as usize,
+        );
+        let (looks, of_bird) = (
+            *machine.kernel.looks.lock().unwrap(),
+            *machine.bird.looks.lock().unwrap(),
+        );
         let steps = machine.kernel.asked.lock().unwrap().len();
-        [looks, of_bird, parsed, written, steps, machine.bird.reloads.lock().unwrap().0]
+        [
+            looks,
+            of_bird,
+            parsed,
+            written,
+            steps,
+            machine.bird.reloads.lock().unwrap().0,
+        ]
     };
     // Between two ticks.
     sleep(Duration::from_secs(1)).await;
@@ -111,14 +133,25 @@ async fn cost_of_one_change(sessions: u8) -> [usize; 6] {
 #[tokio::test(start_paused = true)]
 async fn a_change_costs_the_same_beside_ten_sessions_and_beside_many() {
     let (few, many) = (cost_of_one_change(10).await, cost_of_one_change(150).await);
-    assert_eq!(few, many, "kernel looks, BIRD looks, texts parsed, files written, steps, reloads");
-    assert!(many[0] <= 4 && many[1] <= 4 && many[2] <= 4 && many[4..] == [1, 0], "{many:?}");
+    assert_eq!(
+        few, many,
+        "kernel looks, BIRD looks, texts parsed, files written, steps, reloads"
+    );
+    assert!(
+        many[0] <= 4 && many[1] <= 4 && many[2] <= 4 && many[4..] == [1, 0],
+        "{many:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn sessions_that_fail_for_long_share_their_looks() {
     let machine = Machine::new(150);
-    machine.kernel.refuses.lock().unwrap().extend((1..=150).map(interface));
+    machine
+        .kernel
+        .refuses
+        .lock()
+        .unwrap()
+        .extend((1..=150).map(interface));
     let mut agent = machine.boot();
     let _hints = agent.run();
     sleep(Duration::from_secs(1800)).await;
@@ -153,19 +186,30 @@ async fn a_key_that_fails_backs_off_alone_until_something_changes() {
     let began = Instant::now();
     sleep(LONG).await;
     assert_eq!(agent.status(2).phase, Phase::Error);
-    assert!(agent.status(2).last_error.unwrap().contains("Operation not permitted"));
+    assert!(
+        agent
+            .status(2)
+            .last_error
+            .unwrap()
+            .contains("Operation not permitted")
+    );
     for other in [1, 3] {
         assert_eq!(agent.status(other).phase, Phase::Established);
     }
     let tries: Vec<_> = {
         let asked = machine.kernel.asked.lock().unwrap();
         let of_second = asked.iter().filter(|(_, name)| *name == interface(2));
-        of_second.map(|(at, _)| at.duration_since(began).as_secs()).collect()
+        of_second
+            .map(|(at, _)| at.duration_since(began).as_secs())
+            .collect()
     };
     // Twice as long each time, at least half of it, up to five minutes.
     let waits: Vec<_> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!((15..=35).contains(&tries.len()), "{tries:?}");
-    assert!(waits[..3].iter().all(|wait| *wait <= 9) && waits.iter().all(|wait| *wait <= 311), "{waits:?}");
+    assert!(
+        waits[..3].iter().all(|wait| *wait <= 9) && waits.iter().all(|wait| *wait <= 311),
+        "{waits:?}"
+    );
     assert!(waits[waits.len() - 1] >= 150, "{waits:?}");
     // Whoever says that it changed does not wait for the backoff.
     machine.kernel.refuses.lock().unwrap().clear();
@@ -192,8 +236,18 @@ async fn a_text_that_bird_refuses_is_the_error_of_its_session_only() {
     let agent = machine.boot();
     agent.pass().await;
     assert_eq!(agent.status(2).phase, Phase::Error);
-    assert!(agent.status(2).last_error.unwrap().contains("BIRD configuration failed: syntax error"));
-    assert!([1, 3].iter().all(|number| agent.status(*number).phase == Phase::Established));
+    assert!(
+        agent
+            .status(2)
+            .last_error
+            .unwrap()
+            .contains("BIRD configuration failed: syntax error")
+    );
+    assert!(
+        [1, 3]
+            .iter()
+            .all(|number| agent.status(*number).phase == Phase::Established)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,8 +284,22 @@ async fn drift_that_nobody_announces_is_repaired_within_the_tick() {
     let _hints = agent.run();
     sleep(Duration::from_secs(30)).await;
     let wanted = machine.in_force();
-    machine.kernel.model.lock().unwrap().links.remove(&interface(1));
-    machine.kernel.model.lock().unwrap().links.get_mut(&interface(2)).unwrap().mtu = 1300;
+    machine
+        .kernel
+        .model
+        .lock()
+        .unwrap()
+        .links
+        .remove(&interface(1));
+    machine
+        .kernel
+        .model
+        .lock()
+        .unwrap()
+        .links
+        .get_mut(&interface(2))
+        .unwrap()
+        .mtu = 1300;
     sleep(Duration::from_secs(11)).await;
     assert_eq!(machine.in_force(), wanted);
 }
@@ -243,11 +311,20 @@ async fn removals_beyond_the_guard_wait_for_approval() {
     agent.pass().await;
     let all = machine.in_force();
     for number in 1..=4 {
-        agent.store().remove_document(Kind::BgpSession, &name(number).parse().unwrap()).unwrap();
+        agent
+            .store()
+            .remove_document(Kind::BgpSession, &name(number).parse().unwrap())
+            .unwrap();
     }
     agent.pass().await;
-    assert_eq!(machine.in_force(), all, "four of ten are more than the guard lets pass");
-    let names = (1..=4).map(|number| format!("sessions/{}", name(number))).collect();
+    assert_eq!(
+        machine.in_force(),
+        all,
+        "four of ten are more than the guard lets pass"
+    );
+    let names = (1..=4)
+        .map(|number| format!("sessions/{}", name(number)))
+        .collect();
     moenet_agent::store::Store::approve(&machine.state(), &names).unwrap();
     agent.pass().await;
     assert_eq!((machine.kernel.links().len(), agent.applied()), (6, 6));
@@ -263,7 +340,11 @@ async fn nothing_is_removed_while_the_listing_is_incomplete() {
     std::fs::remove_file(folder.join(format!("{}.yaml", name(1)))).unwrap();
     std::fs::rename(&folder, machine.state().join("elsewhere")).unwrap();
     agent.pass().await;
-    assert_eq!(machine.in_force(), all, "a folder that is gone proves nothing");
+    assert_eq!(
+        machine.in_force(),
+        all,
+        "a folder that is gone proves nothing"
+    );
 }
 
 /// Kills the agent at one step, starts it anew, and returns what is in force then. Says too whether the
@@ -282,9 +363,15 @@ async fn crash_and_restart(machine: &Machine, death: Death) -> (lab::InForce, bo
     for _ in 0..3 {
         agent.pass().await;
     }
-    let before = (machine.kernel.asked.lock().unwrap().len(), *machine.bird.sets.lock().unwrap());
+    let before = (
+        machine.kernel.asked.lock().unwrap().len(),
+        *machine.bird.sets.lock().unwrap(),
+    );
     agent.pass().await;
-    let after = (machine.kernel.asked.lock().unwrap().len(), *machine.bird.sets.lock().unwrap());
+    let after = (
+        machine.kernel.asked.lock().unwrap().len(),
+        *machine.bird.sets.lock().unwrap(),
+    );
     assert_eq!(before, after, "not at rest after {death:?}");
     (machine.in_force(), reached)
 }
@@ -302,7 +389,10 @@ async fn die_everywhere(prepare: impl AsyncFn() -> Machine) -> usize {
         for done in [false, true] {
             let machine = prepare().await;
             let (found, reached) = crash_and_restart(&machine, Death { step, done }).await;
-            assert_eq!(found, wanted, "killed at step {step}, its effect there: {done}");
+            assert_eq!(
+                found, wanted,
+                "killed at step {step}, its effect there: {done}"
+            );
             if !reached {
                 return step;
             }
@@ -334,10 +424,19 @@ async fn killed_at_any_step_of_a_removal_the_next_start_ends_it_and_leaves_nothi
     let agent = machine.boot();
     agent.pass().await;
     agent.pass().await;
-    assert_eq!(machine.kernel.links().keys().collect::<Vec<_>>(), [&interface(2)]);
+    assert_eq!(
+        machine.kernel.links().keys().collect::<Vec<_>>(),
+        [&interface(2)]
+    );
     let left: Vec<_> = ["sessions", "applied/sessions", "status/sessions"]
         .iter()
-        .filter(|folder| machine.state().join(folder).join(format!("{}.yaml", name(1))).exists())
+        .filter(|folder| {
+            machine
+                .state()
+                .join(folder)
+                .join(format!("{}.yaml", name(1)))
+                .exists()
+        })
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }

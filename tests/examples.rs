@@ -12,10 +12,14 @@ use serde_json::Value;
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 fn example(path: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(path);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(path);
     let text = std::fs::read_to_string(&file).unwrap();
     // What the demo puts in place of its placeholders.
-    text.replace("FOLDER", "/tmp/demo").replace("LOOPBACK", "dummy0").replace("NEIGHBOUR_KEY", KEY)
+    text.replace("FOLDER", "/tmp/demo")
+        .replace("LOOPBACK", "dummy0")
+        .replace("NEIGHBOUR_KEY", KEY)
 }
 
 fn body(path: &str) -> Vec<u8> {
@@ -32,12 +36,31 @@ fn the_demos_configuration_is_one() {
 #[test]
 fn the_demos_fleet_is_what_a_control_plane_serves() {
     let dialect = Dialect::Reference;
-    let sessions = dialect.decode_sessions(&body("demo/fleet/jp1/sessions.yaml")).unwrap();
-    assert_eq!((sessions.items.len(), sessions.rejected.len(), sessions.complete), (1, 0, true));
-    assert!(dialect.decode_mesh(&body("demo/fleet/jp1/mesh.yaml")).unwrap().rejected.is_empty());
-    let policy = dialect.decode_policy(&body("demo/fleet/jp1/bird-config.yaml")).unwrap();
+    let sessions = dialect
+        .decode_sessions(&body("demo/fleet/jp1/sessions.yaml"))
+        .unwrap();
+    assert_eq!(
+        (
+            sessions.items.len(),
+            sessions.rejected.len(),
+            sessions.complete
+        ),
+        (1, 0, true)
+    );
+    assert!(
+        dialect
+            .decode_mesh(&body("demo/fleet/jp1/mesh.yaml"))
+            .unwrap()
+            .rejected
+            .is_empty()
+    );
+    let policy = dialect
+        .decode_policy(&body("demo/fleet/jp1/bird-config.yaml"))
+        .unwrap();
     assert!(policy.spec.prefixes.ipv4.is_some() && policy.spec.prefixes.ipv6.is_some());
-    let node = dialect.decode_config(&body("demo/fleet/jp1/router.yaml")).unwrap();
+    let node = dialect
+        .decode_config(&body("demo/fleet/jp1/router.yaml"))
+        .unwrap();
     assert_eq!(node.name, "jp1");
 }
 
@@ -47,7 +70,11 @@ fn no_example_is_left_out() {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            if path.is_dir() {
+                walk(&path, found)
+            } else {
+                found.push(path)
+            }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -55,8 +82,16 @@ fn no_example_is_left_out() {
     walk(&root, &mut found);
     let known = ["demo.sh", "demo/config.yaml", "demo/neighbour.conf"];
     for path in found {
-        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let name = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let judged = name.starts_with("documents/") || name.starts_with("demo/fleet/jp1/");
-        assert!(judged || known.contains(&name.as_str()), "no test looks at examples/{name}");
+        assert!(
+            judged || known.contains(&name.as_str()),
+            "no test looks at examples/{name}"
+        );
     }
 }

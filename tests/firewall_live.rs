@@ -32,7 +32,11 @@ fn ruleset(ports: std::ops::Range<u16>) -> Ruleset {
 async fn converge(nft: &Nft, wanted: Option<&Ruleset>) -> Result<Option<Step>, FirewallError> {
     let view = nft.observe().await?;
     let step = plan_firewall(wanted, view.table.as_ref()).unwrap();
-    if let Some(Step { action: Action::Firewall(action), .. }) = &step {
+    if let Some(Step {
+        action: Action::Firewall(action),
+        ..
+    }) = &step
+    {
         nft.apply(action).await?;
     }
     Ok(step)
@@ -40,12 +44,18 @@ async fn converge(nft: &Nft, wanted: Option<&Ruleset>) -> Result<Option<Step>, F
 
 /// Everything but our table, byte for byte.
 fn foreign() -> String {
-    sh("nft list ruleset | awk '/^table inet moenet_agent \\{/ {skip=1} !skip {print} /^}/ {skip=0}'")
+    sh(
+        "nft list ruleset | awk '/^table inet moenet_agent \\{/ {skip=1} !skip {print} /^}/ {skip=0}'",
+    )
 }
 
 async fn install(nft: &Nft, wanted: &Ruleset) -> Option<String> {
     let step = converge(nft, Some(wanted)).await.unwrap();
-    assert_eq!(converge(nft, Some(wanted)).await.unwrap(), None, "not converged");
+    assert_eq!(
+        converge(nft, Some(wanted)).await.unwrap(),
+        None,
+        "not converged"
+    );
     step.map(|step| step.because.to_string())
 }
 
@@ -55,7 +65,10 @@ fn inner() {
     if !namespace::inside() {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let nft = Nft::default();
         sh(&format!("nft -f - <<'X'\n{FOREIGN}\nX\n"));
@@ -69,7 +82,11 @@ fn inner() {
         let text = sh("nft list table inet moenet_agent");
         println!("{text}");
         assert!(text.contains("udp dport @tunnel_ports accept"));
-        assert_eq!(text.matches("tcp flags syn tcp option maxseg size set rt mtu").count(), 3);
+        assert_eq!(
+            text.matches("tcp flags syn tcp option maxseg size set rt mtu")
+                .count(),
+            3
+        );
         assert_eq!(foreign(), before);
 
         println!("repaired when somebody changes it");
@@ -96,9 +113,15 @@ fn inner() {
         let mut events = nftables_events(TABLE_NAME).unwrap();
         sh("nft add chain inet moenet_agent2 d");
         let second = Duration::from_secs(1);
-        assert!(tokio::time::timeout(second, events.recv()).await.is_err(), "told of somebody else's table");
+        assert!(
+            tokio::time::timeout(second, events.recv()).await.is_err(),
+            "told of somebody else's table"
+        );
         sh("nft flush ruleset");
-        assert_eq!(tokio::time::timeout(20 * second, events.recv()).await, Ok(Some(())));
+        assert_eq!(
+            tokio::time::timeout(20 * second, events.recv()).await,
+            Ok(Some(()))
+        );
         assert_eq!(install(&nft, &large).await.as_deref(), missing);
         assert_eq!(foreign(), "");
 
@@ -124,7 +147,10 @@ fn our_table_is_written_repaired_and_removed_and_no_other_is_touched() {
 #[tokio::test]
 async fn a_missing_nft_is_an_error_that_names_the_package() {
     let nft = Nft::new("/nonexistent/nft".into(), Duration::from_secs(5));
-    let error = converge(&nft, Some(&Ruleset::default())).await.unwrap_err().to_string();
+    let error = converge(&nft, Some(&Ruleset::default()))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("Debian package `nftables`"), "{error}");
 }
 
@@ -134,6 +160,9 @@ async fn an_nft_that_hangs_is_given_up_at_the_deadline() {
     let program = directory.path().join("nft");
     std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
     sh(&format!("chmod +x {}", program.display()));
-    let error = converge(&Nft::new(program, Duration::from_secs(1)), None).await.unwrap_err().to_string();
+    let error = converge(&Nft::new(program, Duration::from_secs(1)), None)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("did not end within 1 s"), "{error}");
 }

@@ -62,8 +62,14 @@ fn fleet_with(rate: RateLimit) -> Fleet {
     ] {
         fs::write(router.join(file), text).unwrap();
     }
-    let options = FleetOptions { rate, ..FleetOptions::new(dir.path(), "127.0.0.1:0".parse().unwrap()) };
-    Fleet { app: app(&options), dir }
+    let options = FleetOptions {
+        rate,
+        ..FleetOptions::new(dir.path(), "127.0.0.1:0".parse().unwrap())
+    };
+    Fleet {
+        app: app(&options),
+        dir,
+    }
 }
 
 impl Fleet {
@@ -89,24 +95,47 @@ impl Fleet {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
+        let (parts, body) = self
+            .app
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .into_parts();
         let body = to_bytes(body, 1 << 24).await.unwrap();
-        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).unwrap())
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            serde_json::from_slice(&body).unwrap(),
+        )
     }
 
     async fn get(&self, endpoint: &str) -> (u16, Value) {
-        let (status, _, body) = self.send("GET", &format!("/agent/jp1/{endpoint}"), Some("s3cret"), "").await;
+        let (status, _, body) = self
+            .send("GET", &format!("/agent/jp1/{endpoint}"), Some("s3cret"), "")
+            .await;
         (status, body)
     }
 
     async fn post(&self, endpoint: &str, body: &str) -> (u16, Value) {
-        let (status, _, body) =
-            self.send("POST", &format!("/agent/jp1/{endpoint}"), Some("s3cret"), body).await;
+        let (status, _, body) = self
+            .send(
+                "POST",
+                &format!("/agent/jp1/{endpoint}"),
+                Some("s3cret"),
+                body,
+            )
+            .await;
         (status, body)
     }
 
     async fn modify(&self, uuid: &str, status: u8, error: Option<&str>) -> u16 {
-        self.post("modify", &json!({"uuid": uuid, "status": status, "error": error}).to_string()).await.0
+        self.post(
+            "modify",
+            &json!({"uuid": uuid, "status": status, "error": error}).to_string(),
+        )
+        .await
+        .0
     }
 
     /// The files with the newest status a session.
@@ -119,13 +148,27 @@ impl Fleet {
     async fn served(&self) -> Vec<(String, u64)> {
         let (status, body) = self.get("sessions").await;
         assert_eq!(status, 200, "{body}");
-        let item = |s: &Value| (s["uuid"].as_str().unwrap().to_owned(), s["status"].as_u64().unwrap());
-        body["sessions"].as_array().unwrap().iter().map(item).collect()
+        let item = |s: &Value| {
+            (
+                s["uuid"].as_str().unwrap().to_owned(),
+                s["status"].as_u64().unwrap(),
+            )
+        };
+        body["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(item)
+            .collect()
     }
 }
 
 fn is_error(answer: &(u16, Value), status: u16, code: &str) -> String {
-    assert_eq!((answer.0, answer.1["code"].as_str()), (status, Some(code)), "{answer:?}");
+    assert_eq!(
+        (answer.0, answer.1["code"].as_str()),
+        (status, Some(code)),
+        "{answer:?}"
+    );
     answer.1["error"].as_str().unwrap().to_owned()
 }
 
@@ -133,13 +176,26 @@ fn is_error(answer: &(u16, Value), status: u16, code: &str) -> String {
 async fn every_list_is_served_and_decodes_in_the_dialect() {
     let fleet = fleet();
     let bytes = |value: Value| value.to_string().into_bytes();
-    let sessions = Dialect::Reference.decode_sessions(&bytes(fleet.get("sessions").await.1)).unwrap();
-    assert_eq!((sessions.items.len(), sessions.complete), (2, true), "{:?}", sessions.rejected);
-    let mesh = Dialect::Reference.decode_mesh(&bytes(fleet.get("mesh").await.1)).unwrap();
+    let sessions = Dialect::Reference
+        .decode_sessions(&bytes(fleet.get("sessions").await.1))
+        .unwrap();
+    assert_eq!(
+        (sessions.items.len(), sessions.complete),
+        (2, true),
+        "{:?}",
+        sessions.rejected
+    );
+    let mesh = Dialect::Reference
+        .decode_mesh(&bytes(fleet.get("mesh").await.1))
+        .unwrap();
     assert_eq!(mesh.items[0].name.as_str(), "hk1");
-    let node = Dialect::Reference.decode_config(&bytes(fleet.get("config").await.1)).unwrap();
+    let node = Dialect::Reference
+        .decode_config(&bytes(fleet.get("config").await.1))
+        .unwrap();
     assert_eq!(node.spec.asn.get(), 4242420998);
-    let policy = Dialect::Reference.decode_policy(&bytes(fleet.get("bird-config").await.1)).unwrap();
+    let policy = Dialect::Reference
+        .decode_policy(&bytes(fleet.get("bird-config").await.1))
+        .unwrap();
     assert_eq!(policy.config_hash.unwrap().len(), 64);
     assert!(policy.ibgp.unwrap().items.is_empty());
 }
@@ -171,7 +227,10 @@ async fn half_of_an_edit_is_served_to_nobody() {
             std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
         }
     });
-    assert_eq!(fleet.served().await, [("abc-123".to_owned(), 4), ("old".to_owned(), 5)]);
+    assert_eq!(
+        fleet.served().await,
+        [("abc-123".to_owned(), 4), ("old".to_owned(), 5)]
+    );
     writer.join().unwrap();
     // Nor is its end waited for without end.
     let path = fleet.path("sessions.yaml");
@@ -187,7 +246,11 @@ async fn half_of_an_edit_is_served_to_nobody() {
     let (status, body) = fleet.get("sessions").await;
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     writer.join().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
     // A writer that the machine holds up looks like one that is done.
     let whole = status == 200 && body["sessions"].as_array().unwrap().len() == 2;
     assert!(whole || status == 500, "{status} {body}");
@@ -198,13 +261,29 @@ async fn what_is_served_follows_the_reports() {
     let fleet = fleet();
     assert_eq!(fleet.modify("abc-123", 1, None).await, 200);
     assert_eq!(fleet.served().await[0], ("abc-123".into(), 1));
-    assert_eq!(fleet.modify("abc-123", 2, Some("BIRD configuration failed: x")).await, 200);
+    assert_eq!(
+        fleet
+            .modify("abc-123", 2, Some("BIRD configuration failed: x"))
+            .await,
+        200
+    );
     let item = fleet.get("sessions").await.1["sessions"][0].clone();
-    assert_eq!((&item["status"], &item["error"]), (&json!(2), &json!("BIRD configuration failed: x")));
+    assert_eq!(
+        (&item["status"], &item["error"]),
+        (&json!(2), &json!("BIRD configuration failed: x"))
+    );
     assert_eq!(fleet.modify("old", 0, None).await, 200);
     assert_eq!(fleet.served().await, [("abc-123".to_owned(), 2)]);
-    is_error(&fleet.post("modify", r#"{"uuid":"old","status":0}"#).await, 404, "SESSION_NOT_FOUND");
-    is_error(&fleet.post("modify", r#"{"uuid":"never","status":1}"#).await, 404, "SESSION_NOT_FOUND");
+    is_error(
+        &fleet.post("modify", r#"{"uuid":"old","status":0}"#).await,
+        404,
+        "SESSION_NOT_FOUND",
+    );
+    is_error(
+        &fleet.post("modify", r#"{"uuid":"never","status":1}"#).await,
+        404,
+        "SESSION_NOT_FOUND",
+    );
     let log = fs::read_to_string(fleet.path("reported/modify.log")).unwrap();
     assert_eq!(log.lines().count(), 3);
 }
@@ -220,11 +299,22 @@ async fn a_report_of_one_session_leaves_the_files_of_all_others_alone() {
     fleet.modify("abc-123", 1, None).await;
     fleet.modify("abc-123", 2, Some("x")).await;
     let after = fs::metadata(&old).unwrap();
-    assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+    assert_eq!(
+        (before.ino(), before.mtime_nsec()),
+        (after.ino(), after.mtime_nsec())
+    );
     assert_eq!(fleet.kept().len(), 2);
-    fs::write(fleet.path("sessions.yaml"), "sessions: [{uuid: old, asn: 4242421081, status: 4}]\n").unwrap();
+    fs::write(
+        fleet.path("sessions.yaml"),
+        "sessions: [{uuid: old, asn: 4242421081, status: 4}]\n",
+    )
+    .unwrap();
     assert_eq!(fleet.served().await, [("old".to_owned(), 1)]);
-    assert_eq!(fleet.kept(), [old], "what is in the list no more is forgotten");
+    assert_eq!(
+        fleet.kept(),
+        [old],
+        "what is in the list no more is forgotten"
+    );
 }
 
 #[tokio::test]
@@ -233,8 +323,16 @@ async fn the_operator_wins_over_what_was_reported_before() {
     fleet.modify("abc-123", 1, None).await;
     fleet.edit("sessions.yaml", "status: 4", "status: 0");
     assert_eq!(fleet.served().await[0], ("abc-123".into(), 0));
-    assert_eq!(fleet.modify("abc-123", 1, None).await, 200, "late, and acknowledged");
-    assert_eq!(fleet.served().await[0], ("abc-123".into(), 0), "but it changes nothing");
+    assert_eq!(
+        fleet.modify("abc-123", 1, None).await,
+        200,
+        "late, and acknowledged"
+    );
+    assert_eq!(
+        fleet.served().await[0],
+        ("abc-123".into(), 0),
+        "but it changes nothing"
+    );
     fleet.modify("old", 0, None).await;
     fleet.edit("sessions.yaml", "status: 5", "status: 4");
     assert_eq!(fleet.served().await[1], ("old".into(), 4), "wanted again");
@@ -245,9 +343,17 @@ async fn the_operator_wins_over_what_was_reported_before() {
         "uuid: old, asn: 4242421081, status: 5",
     );
     fleet.modify("old", 2, Some("late")).await;
-    assert_eq!(fleet.served().await[1], ("old".into(), 5), "a late error does not bring it back");
+    assert_eq!(
+        fleet.served().await[1],
+        ("old".into(), 5),
+        "a late error does not bring it back"
+    );
     fleet.modify("abc-123", 0, None).await;
-    assert_eq!(fleet.served().await.len(), 2, "nobody asked for its removal");
+    assert_eq!(
+        fleet.served().await.len(),
+        2,
+        "nobody asked for its removal"
+    );
 }
 
 #[tokio::test]
@@ -269,14 +375,30 @@ async fn a_list_of_two_thousand_sessions_is_served_and_edits_of_it_are_followed(
     );
     assert_eq!(fleet.served().await.len(), 2000);
     for n in [0, 1999] {
-        assert_eq!(fleet.modify(&format!("00000000-0000-4000-8000-{n:012}"), 1, None).await, 200);
+        assert_eq!(
+            fleet
+                .modify(&format!("00000000-0000-4000-8000-{n:012}"), 1, None)
+                .await,
+            200
+        );
     }
-    assert_eq!(fleet.served().await.iter().filter(|(_, status)| *status == 1).count(), 2);
+    assert_eq!(
+        fleet
+            .served()
+            .await
+            .iter()
+            .filter(|(_, status)| *status == 1)
+            .count(),
+        2
+    );
     // By now the list is not parsed anew for each request; an edit that keeps its length is seen all the same.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(fleet.served().await.len(), 2000);
     fleet.edit("sessions.yaml", "fe80::7cf", "fe80::aaa");
-    assert_eq!(fleet.get("sessions").await.1["sessions"][1999]["ipv6LinkLocal"], "fe80::aaa");
+    assert_eq!(
+        fleet.get("sessions").await.1["sessions"][1999]["ipv6LinkLocal"],
+        "fe80::aaa"
+    );
 }
 
 #[tokio::test]
@@ -284,10 +406,20 @@ async fn heartbeat_and_report_are_kept_and_shown() {
     let fleet = fleet();
     let ok = (200, json!({"status": "ok"}));
     assert_eq!(
-        fleet.post("heartbeat", r#"{"version":"1.2.0","uptime":3600,"meshPublicKey":"x","more":1}"#).await,
+        fleet
+            .post(
+                "heartbeat",
+                r#"{"version":"1.2.0","uptime":3600,"meshPublicKey":"x","more":1}"#
+            )
+            .await,
         ok
     );
-    assert_eq!(fleet.post("report", r#"{"sessions":[{"uuid":"abc-123","rtt_ms":25}]}"#).await, ok);
+    assert_eq!(
+        fleet
+            .post("report", r#"{"sessions":[{"uuid":"abc-123","rtt_ms":25}]}"#)
+            .await,
+        ok
+    );
     fleet.modify("abc-123", 1, None).await;
     let shown = fleet.get("reported").await.1;
     assert_eq!(shown["heartbeat"]["body"]["more"], 1);
@@ -305,7 +437,11 @@ async fn bad_posts_are_bad_requests_that_name_the_field() {
         ("heartbeat", r#"{"uptime":1}"#, "version"),
         ("heartbeat", r#"{"version":"1","uptime":"x"}"#, "uptime"),
         ("report", "{}", "sessions"),
-        ("report", r#"{"sessions":[{"rtt_ms":1}]}"#, "sessions[0].uuid"),
+        (
+            "report",
+            r#"{"sessions":[{"rtt_ms":1}]}"#,
+            "sessions[0].uuid",
+        ),
         ("modify", r#"{"status":1}"#, "uuid"),
         ("modify", r#"{"uuid":"abc-123"}"#, "status"),
         ("modify", r#"{"uuid":"abc-123","status":9}"#, "status"),
@@ -315,24 +451,45 @@ async fn bad_posts_are_bad_requests_that_name_the_field() {
         assert!(text.contains(field), "{text}");
     }
     let large = format!(r#"{{"sessions":[],"x":"{}"}}"#, "x".repeat(5 << 20));
-    is_error(&fleet.post("report", &large).await, 413, "PAYLOAD_TOO_LARGE");
+    is_error(
+        &fleet.post("report", &large).await,
+        413,
+        "PAYLOAD_TOO_LARGE",
+    );
 }
 
 #[tokio::test]
 async fn tokens_and_routers_are_told_apart() {
     let fleet = fleet();
     // Of a file that is being written the token may be half.
-    let (status, _, body) = fleet.send("GET", "/agent/jp1/sessions", Some("s3c"), "").await;
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/sessions", Some("s3c"), "")
+        .await;
     is_error(&(status, body), 500, "INTERNAL");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     for (path, token, status, code) in [
         ("/agent/jp1/sessions", None, 401, "INVALID_TOKEN"),
         ("/agent/jp1/sessions", Some("wrong"), 401, "INVALID_TOKEN"),
         ("/agent/jp1/nowhere", Some("wrong"), 401, "INVALID_TOKEN"),
-        ("/agent/nope/sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
+        (
+            "/agent/nope/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
         ("/agent/nope/sessions", None, 401, "INVALID_TOKEN"),
-        ("/agent/../sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
-        ("/agent/%2e%2e/sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
+        (
+            "/agent/../sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        (
+            "/agent/%2e%2e/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
         ("/agent//sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
         ("/agent/jp1/nowhere", Some("s3cret"), 404, "NOT_FOUND"),
         ("/agent/jp1/sessions/", Some("s3cret"), 404, "NOT_FOUND"),
@@ -341,7 +498,9 @@ async fn tokens_and_routers_are_told_apart() {
         let (got, _, body) = fleet.send("GET", path, token, "").await;
         is_error(&(got, body), status, code);
     }
-    let (status, headers, body) = fleet.send("POST", "/agent/jp1/sessions", Some("s3cret"), "").await;
+    let (status, headers, body) = fleet
+        .send("POST", "/agent/jp1/sessions", Some("s3cret"), "")
+        .await;
     is_error(&(status, body), 405, "METHOD_NOT_ALLOWED");
     assert_eq!(headers["allow"], "GET");
 }
@@ -351,7 +510,9 @@ async fn a_token_can_stand_in_a_file_of_its_own() {
     let fleet = fleet();
     fleet.edit("router.yaml", "token: s3cret", "tokenFile: token");
     fs::write(fleet.path("token"), "0ther\n").unwrap();
-    let (status, _, _) = fleet.send("GET", "/agent/jp1/mesh", Some("0ther"), "").await;
+    let (status, _, _) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("0ther"), "")
+        .await;
     assert_eq!(status, 200);
     fs::write(fleet.path("token"), "\n").unwrap();
     let (status, _, body) = fleet.send("GET", "/agent/jp1/mesh", Some("x"), "").await;
@@ -361,7 +522,14 @@ async fn a_token_can_stand_in_a_file_of_its_own() {
 #[tokio::test]
 async fn a_broken_file_is_an_error_with_its_place_and_never_an_empty_list() {
     let fleet = fleet();
-    for text in ["sessions: [{uuid: a\n", "sessions:\n", "sessions: {}\n", "", "{}\n", "- 1\n"] {
+    for text in [
+        "sessions: [{uuid: a\n",
+        "sessions:\n",
+        "sessions: {}\n",
+        "",
+        "{}\n",
+        "- 1\n",
+    ] {
         fs::write(fleet.path("sessions.yaml"), text).unwrap();
         let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
         assert!(message.starts_with("jp1/sessions.yaml"), "{message}");
@@ -370,13 +538,24 @@ async fn a_broken_file_is_an_error_with_its_place_and_never_an_empty_list() {
     let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
     let place = message.strip_prefix("jp1/sessions.yaml:").unwrap();
     assert!(place.chars().next().unwrap().is_ascii_digit(), "{message}");
-    is_error(&fleet.post("modify", r#"{"uuid":"abc-123","status":1}"#).await, 500, "INTERNAL");
+    is_error(
+        &fleet
+            .post("modify", r#"{"uuid":"abc-123","status":1}"#)
+            .await,
+        500,
+        "INTERNAL",
+    );
     fs::remove_file(fleet.path("mesh.yaml")).unwrap();
     is_error(&fleet.get("mesh").await, 404, "NOT_FOUND");
     fs::write(fleet.path("router.yaml"), "token: [s3cret\n").unwrap();
-    let (status, _, body) = fleet.send("GET", "/agent/jp1/mesh", Some("guess"), "").await;
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+        .await;
     let message = is_error(&(status, body), 500, "INTERNAL");
-    assert!(message.starts_with("jp1/router.yaml:") && !message.contains("s3cret"), "{message}");
+    assert!(
+        message.starts_with("jp1/router.yaml:") && !message.contains("s3cret"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -390,11 +569,16 @@ async fn maintenance_answers_503() {
 
 #[tokio::test]
 async fn a_router_that_asks_too_often_is_told_when_to_come_again() {
-    let fleet = fleet_with(RateLimit { per_second: 0.5, burst: 3 });
+    let fleet = fleet_with(RateLimit {
+        per_second: 0.5,
+        burst: 3,
+    });
     for _ in 0..3 {
         assert_eq!(fleet.get("mesh").await.0, 200);
     }
-    let (status, headers, body) = fleet.send("GET", "/agent/jp1/mesh", Some("s3cret"), "").await;
+    let (status, headers, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("s3cret"), "")
+        .await;
     is_error(&(status, body), 429, "RATE_LIMITED");
     assert_eq!(headers["retry-after"], "2");
 }
@@ -404,7 +588,9 @@ async fn guessing_tokens_is_slow_and_does_not_hinder_the_router() {
     let fleet = fleet();
     let mut limited = false;
     for _ in 0..80 {
-        let (status, _, _) = fleet.send("GET", "/agent/jp1/mesh", Some("guess"), "").await;
+        let (status, _, _) = fleet
+            .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+            .await;
         limited |= status == 429;
     }
     assert!(limited);
@@ -416,7 +602,10 @@ async fn what_was_posted_is_there_after_a_restart_and_a_broken_file_of_it_is_set
     let fleet = fleet();
     fleet.modify("abc-123", 1, None).await;
     let again = Fleet {
-        app: app(&FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap())),
+        app: app(&FleetOptions::new(
+            fleet.dir.path(),
+            "127.0.0.1:0".parse().unwrap(),
+        )),
         dir: fleet.dir,
     };
     assert_eq!(again.served().await[0].1, 1);
@@ -449,12 +638,27 @@ async fn the_agents_client_and_outbox_speak_with_it() {
     assert_eq!(jp1.fetch_sessions().await.unwrap().items.len(), 2);
     assert_eq!(jp1.fetch_config().await.unwrap().name, "jp1");
     assert_eq!(jp1.fetch_mesh().await.unwrap().items.len(), 1);
-    assert!(jp1.fetch_policy().await.unwrap().spec.prefixes.ipv4.is_some());
-    let heartbeat = Heartbeat { version: "1".into(), uptime: 1, mesh_public_key: None };
+    assert!(
+        jp1.fetch_policy()
+            .await
+            .unwrap()
+            .spec
+            .prefixes
+            .ipv4
+            .is_some()
+    );
+    let heartbeat = Heartbeat {
+        version: "1".into(),
+        uptime: 1,
+        mesh_public_key: None,
+    };
     jp1.post_heartbeat(&heartbeat).await.unwrap();
     jp1.post_report(&Report::default()).await.unwrap();
     let outbox = Outbox::open(&fleet.dir.path().join("outbox")).unwrap();
-    for (uid, status) in [("abc-123", WireStatus::Active), ("old", WireStatus::Disabled)] {
+    for (uid, status) in [
+        ("abc-123", WireStatus::Active),
+        ("old", WireStatus::Disabled),
+    ] {
         outbox.put(&uid.parse().unwrap(), status, None).unwrap();
     }
     assert_eq!(outbox.deliver_once(&jp1).await.unwrap().delivered, 2);
@@ -462,13 +666,22 @@ async fn the_agents_client_and_outbox_speak_with_it() {
     let wrong = client("jp1", "x").fetch_sessions().await.unwrap_err();
     assert!(matches!(wrong.failure, Failure::Auth { .. }));
     let unknown = client("nope", "s3cret").fetch_sessions().await.unwrap_err();
-    assert!(matches!(unknown.failure, Failure::NotFound { code: Some(_), .. }));
+    assert!(matches!(
+        unknown.failure,
+        Failure::NotFound { code: Some(_), .. }
+    ));
 }
 
 #[tokio::test]
 async fn serve_listens_until_the_shutdown_and_refuses_a_directory_that_is_none() {
-    let nowhere = FleetOptions::new(Path::new("/nonexistent/fleet"), "127.0.0.1:0".parse().unwrap());
-    assert!(matches!(serve(nowhere, async {}).await, Err(FleetError::NoDirectory(_))));
+    let nowhere = FleetOptions::new(
+        Path::new("/nonexistent/fleet"),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    assert!(matches!(
+        serve(nowhere, async {}).await,
+        Err(FleetError::NoDirectory(_))
+    ));
     let fleet = fleet();
     let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
     serve(options, async {}).await.unwrap();

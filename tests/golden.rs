@@ -52,8 +52,10 @@ impl Case {
     }
 
     fn run(&self) -> Outcome {
-        let invalid =
-            |error: &dyn std::fmt::Display| Outcome { plan: format!("invalid: {error}\n"), applied: None };
+        let invalid = |error: &dyn std::fmt::Display| Outcome {
+            plan: format!("invalid: {error}\n"),
+            applied: None,
+        };
         let document = match parse::<BgpSessionSpec>(&self.session) {
             Ok(document) => document,
             Err(error) => return invalid(&error),
@@ -75,7 +77,10 @@ impl Case {
         };
         let planned = self.plan(&session);
         let in_force = planned.is_ok() && session.admin_state == AdminState::Enabled;
-        Outcome { plan: shown(&planned), applied: in_force.then(|| to_yaml(&spec).unwrap()) }
+        Outcome {
+            plan: shown(&planned),
+            applied: in_force.then(|| to_yaml(&spec).unwrap()),
+        }
     }
 
     fn router(&self) -> Router {
@@ -87,7 +92,10 @@ impl Case {
         &self,
         document: &Document<BgpSessionSpec>,
     ) -> Result<BgpSessionSpec, moenet_agent::effective::FieldError> {
-        let in_force = self.exception.as_ref().filter(|exception| exception.spec.in_force(self.observed.now));
+        let in_force = self
+            .exception
+            .as_ref()
+            .filter(|exception| exception.spec.in_force(self.observed.now));
         let merged = match in_force {
             Some(exception) => merge(&document.spec, &exception.spec.set)?.spec,
             None => document.spec.clone(),
@@ -98,11 +106,15 @@ impl Case {
     fn plan(&self, session: &Session) -> Result<Plan, Refusal> {
         let kernel = self.observed.kernel();
         let seen = self.observed.view(&kernel, FRAGMENT);
-        let tunnel = WantedTunnel::of_session(session, &private_key(), our_key(), self.observed.resolved);
+        let tunnel =
+            WantedTunnel::of_session(session, &private_key(), our_key(), self.observed.resolved);
         match (session.admin_state, &tunnel) {
             (AdminState::Enabled, Err(refusal)) => Err(refusal.clone()),
             (AdminState::Enabled, Ok(tunnel)) => {
-                let desired = Desired::Present { tunnel, fragment: FRAGMENT };
+                let desired = Desired::Present {
+                    tunnel,
+                    fragment: FRAGMENT,
+                };
                 plan(&session.name, &session.uid, &desired, &seen)
             }
             _ => plan(&session.name, &session.uid, &Desired::Absent, &seen),
@@ -136,13 +148,20 @@ fn check(file: &Path, got: Option<&str>) -> Result<(), String> {
         return Ok(());
     }
     let shown = |text: Option<&str>| text.unwrap_or("(no file)\n").to_owned();
-    Err(format!("{}\n--- expected\n{}--- got\n{}", file.display(), shown(want.as_deref()), shown(got)))
+    Err(format!(
+        "{}\n--- expected\n{}--- got\n{}",
+        file.display(),
+        shown(want.as_deref()),
+        shown(got)
+    ))
 }
 
 #[test]
 fn every_case_gives_the_plan_and_the_specification_it_says() {
-    let mut folders: Vec<_> =
-        fs::read_dir(golden().join("plan")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<_> = fs::read_dir(golden().join("plan"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     folders.sort();
     assert!(folders.len() >= 20, "cases are missing");
     let mut wrong = Vec::new();
@@ -150,8 +169,15 @@ fn every_case_gives_the_plan_and_the_specification_it_says() {
         let case = Case::load(folder);
         let outcome = case.run();
         let plan = check(&case.folder.join("expected-plan.txt"), Some(&outcome.plan));
-        let applied = check(&case.folder.join("expected-applied.yaml"), outcome.applied.as_deref());
+        let applied = check(
+            &case.folder.join("expected-applied.yaml"),
+            outcome.applied.as_deref(),
+        );
         wrong.extend([plan, applied].into_iter().filter_map(Result::err));
     }
-    assert!(wrong.is_empty(), "{}\nUPDATE_GOLDEN=1 accepts this", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{}\nUPDATE_GOLDEN=1 accepts this",
+        wrong.join("\n")
+    );
 }

@@ -10,7 +10,12 @@ use moenet_agent::history::{Author, Cause, CommitId, History, HistoryError, Path
 use small_disk::{fill, on_a_small_disk, remount};
 
 fn commit(history: &History) -> Result<Option<CommitId>, HistoryError> {
-    let cause = Cause { author: Author::Agent, paths: Paths::All, subject: "x".into(), body: vec![] };
+    let cause = Cause {
+        author: Author::Agent,
+        paths: Paths::All,
+        subject: "x".into(),
+        body: vec![],
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -30,31 +35,44 @@ fn begun(disk: &Path) -> History {
 
 #[test]
 fn a_full_disk_fails_a_commit_and_leaves_the_repository_whole() {
-    on_a_small_disk("a_full_disk_fails_a_commit_and_leaves_the_repository_whole", |disk| {
-        let history = begun(disk);
-        fill(&disk.join("ballast"));
-        for _ in 0..3 {
-            let error = commit(&history).unwrap_err().to_string();
-            assert!(error.contains("make room"), "{error}");
-        }
-        assert!(!disk.join(".git.broken-1").exists());
-        fs::remove_file(disk.join("ballast")).unwrap();
-        assert!(commit(&history).unwrap().is_some());
-        let reports = fs::read_dir(disk.join(".git")).unwrap().flatten();
-        assert!(!reports.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("crash")));
-    });
+    on_a_small_disk(
+        "a_full_disk_fails_a_commit_and_leaves_the_repository_whole",
+        |disk| {
+            let history = begun(disk);
+            fill(&disk.join("ballast"));
+            for _ in 0..3 {
+                let error = commit(&history).unwrap_err().to_string();
+                assert!(error.contains("make room"), "{error}");
+            }
+            assert!(!disk.join(".git.broken-1").exists());
+            fs::remove_file(disk.join("ballast")).unwrap();
+            assert!(commit(&history).unwrap().is_some());
+            let reports = fs::read_dir(disk.join(".git")).unwrap().flatten();
+            assert!(
+                !reports
+                    .into_iter()
+                    .any(|entry| entry.file_name().to_string_lossy().contains("crash"))
+            );
+        },
+    );
 }
 
 #[test]
 fn a_read_only_disk_fails_a_commit_and_is_still_read() {
-    on_a_small_disk("a_read_only_disk_fails_a_commit_and_is_still_read", |disk| {
-        let history = begun(disk);
-        remount(disk, "ro");
-        let error = commit(&history).unwrap_err().to_string();
-        assert!(error.contains("Read-only"), "{error}");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert_eq!(runtime.block_on(history.log(&[], 5)).unwrap().len(), 1);
-        remount(disk, "rw");
-        assert!(commit(&history).unwrap().is_some());
-    });
+    on_a_small_disk(
+        "a_read_only_disk_fails_a_commit_and_is_still_read",
+        |disk| {
+            let history = begun(disk);
+            remount(disk, "ro");
+            let error = commit(&history).unwrap_err().to_string();
+            assert!(error.contains("Read-only"), "{error}");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            assert_eq!(runtime.block_on(history.log(&[], 5)).unwrap().len(), 1);
+            remount(disk, "rw");
+            assert!(commit(&history).unwrap().is_some());
+        },
+    );
 }

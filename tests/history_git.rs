@@ -16,8 +16,16 @@ struct State {
 
 impl State {
     fn new() -> Self {
-        let state = Self { dir: tempfile::tempdir().unwrap() };
-        for folder in ["sessions", "applied/sessions", "status/sessions", "secrets", "outbox"] {
+        let state = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for folder in [
+            "sessions",
+            "applied/sessions",
+            "status/sessions",
+            "secrets",
+            "outbox",
+        ] {
             fs::create_dir_all(state.path().join(folder)).unwrap();
         }
         state
@@ -40,10 +48,24 @@ impl State {
 
     fn try_git(&self, args: &[&str]) -> (bool, String) {
         let mut command = Command::new("git");
-        command.args(["-c", "safe.directory=*", "-c", "user.name=op", "-c", "user.email=op@x"]);
-        let output = command.args(args).current_dir(self.path()).output().unwrap();
+        command.args([
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "user.name=op",
+            "-c",
+            "user.email=op@x",
+        ]);
+        let output = command
+            .args(args)
+            .current_dir(self.path())
+            .output()
+            .unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
     }
 
     fn files(&self) -> String {
@@ -53,15 +75,29 @@ impl State {
 
 fn cause(author: Author, paths: &[&str], subject: &str) -> Cause {
     let paths = Paths::Some(paths.iter().map(PathBuf::from).collect());
-    Cause { author, paths, subject: subject.into(), body: vec![] }
+    Cause {
+        author,
+        paths,
+        subject: subject.into(),
+        body: vec![],
+    }
 }
 
 fn all(subject: &str) -> Cause {
-    Cause { author: Author::Agent, paths: Paths::All, subject: subject.into(), body: vec![] }
+    Cause {
+        author: Author::Agent,
+        paths: Paths::All,
+        subject: subject.into(),
+        body: vec![],
+    }
 }
 
 async fn commit(history: &History, cause: Cause) -> CommitId {
-    history.commit(cause).await.unwrap().expect("something changed")
+    history
+        .commit(cause)
+        .await
+        .unwrap()
+        .expect("something changed")
 }
 
 #[tokio::test]
@@ -70,28 +106,64 @@ async fn one_commit_a_cause_with_its_author_and_only_its_files() {
     let history = History::open(state.path()).await.unwrap();
     state.put("sessions/a.yaml", "a: 1\n");
     state.put("sessions/b.yaml", "b: 1\n");
-    commit(&history, cause(Author::ControlPlane, &["sessions/a.yaml"], "Sync a")).await;
-    assert!(!state.files().contains("sessions/b.yaml"), "{}", state.files());
-    commit(&history, cause(Author::Operator { name: "Ann <x>\n".into() }, &["sessions/b.yaml"], "Edit b"))
-        .await;
+    commit(
+        &history,
+        cause(Author::ControlPlane, &["sessions/a.yaml"], "Sync a"),
+    )
+    .await;
+    assert!(
+        !state.files().contains("sessions/b.yaml"),
+        "{}",
+        state.files()
+    );
+    commit(
+        &history,
+        cause(
+            Author::Operator {
+                name: "Ann <x>\n".into(),
+            },
+            &["sessions/b.yaml"],
+            "Edit b",
+        ),
+    )
+    .await;
     state.put("applied/sessions/a.yaml", "mtu: 1420\n");
     let mut apply = cause(Author::Agent, &["applied/sessions/a.yaml"], "Apply a");
-    apply.body = vec!["- set the MTU of wg_1 to 1420 (have 1400)".into(), "# no remark".into()];
+    apply.body = vec![
+        "- set the MTU of wg_1 to 1420 (have 1400)".into(),
+        "# no remark".into(),
+    ];
     let id = commit(&history, apply).await;
 
     let log = state.git(&["log", "--format=%an|%s"]);
-    assert_eq!(log, "moenet-agent|Apply a\nAnn x|Edit b\nControl Plane|Sync a\n");
+    assert_eq!(
+        log,
+        "moenet-agent|Apply a\nAnn x|Edit b\nControl Plane|Sync a\n"
+    );
     let shown = history.show(id.as_str()).await.unwrap();
     assert!(
         shown.contains("set the MTU of wg_1 to 1420 (have 1400)") && shown.contains("# no remark"),
         "{shown}"
     );
     assert!(shown.contains("+mtu: 1420"), "{shown}");
-    assert_eq!(state.git(&["show", "--format=", "--name-only", id.as_str()]), "applied/sessions/a.yaml\n");
-    let entries = history.log(&["applied/sessions/a.yaml".into()], 10).await.unwrap();
-    assert_eq!((entries.len(), entries[0].subject.as_str(), &entries[0].id), (1, "Apply a", &id));
+    assert_eq!(
+        state.git(&["show", "--format=", "--name-only", id.as_str()]),
+        "applied/sessions/a.yaml\n"
+    );
+    let entries = history
+        .log(&["applied/sessions/a.yaml".into()], 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        (entries.len(), entries[0].subject.as_str(), &entries[0].id),
+        (1, "Apply a", &id)
+    );
     assert_eq!(history.log(&[], 2).await.unwrap().len(), 2);
-    assert_eq!(state.git(&["status", "--porcelain"]), "", "the index is where the history is");
+    assert_eq!(
+        state.git(&["status", "--porcelain"]),
+        "",
+        "the index is where the history is"
+    );
 }
 
 #[tokio::test]
@@ -99,7 +171,13 @@ async fn nothing_changed_is_no_commit() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     assert!(history.log(&[], 5).await.unwrap().is_empty());
-    assert_eq!(history.last_committed(Path::new("sessions/a.yaml")).await.unwrap(), None);
+    assert_eq!(
+        history
+            .last_committed(Path::new("sessions/a.yaml"))
+            .await
+            .unwrap(),
+        None
+    );
     state.put("sessions/a.yaml", "a: 1\n");
     commit(&history, all("First")).await;
     assert_eq!(history.commit(all("Second")).await.unwrap(), None);
@@ -115,12 +193,29 @@ async fn a_removed_file_is_removed_and_can_be_read_as_it_was() {
     state.put("sessions/a.yaml", "a: 1\n");
     let first = commit(&history, all("First")).await;
     fs::remove_file(state.path().join("sessions/a.yaml")).unwrap();
-    commit(&history, cause(Author::ControlPlane, &["sessions/a.yaml"], "Remove a")).await;
+    commit(
+        &history,
+        cause(Author::ControlPlane, &["sessions/a.yaml"], "Remove a"),
+    )
+    .await;
     let path = Path::new("sessions/a.yaml");
     assert_eq!(history.last_committed(path).await.unwrap(), None);
-    assert_eq!(history.committed_at(first.short(), path).await.unwrap().as_deref(), Some("a: 1\n"));
+    assert_eq!(
+        history
+            .committed_at(first.short(), path)
+            .await
+            .unwrap()
+            .as_deref(),
+        Some("a: 1\n")
+    );
     for bad in ["", "--all", "nonsense", "HEAD:sessions", "a\nb", "main~7"] {
-        assert!(matches!(history.committed_at(bad, path).await, Err(HistoryError::NoCommit(_))), "{bad}");
+        assert!(
+            matches!(
+                history.committed_at(bad, path).await,
+                Err(HistoryError::NoCommit(_))
+            ),
+            "{bad}"
+        );
     }
     assert!(matches!(
         history.last_committed(Path::new("secrets/a.psk")).await,
@@ -153,7 +248,13 @@ async fn secrets_never_get_in_whoever_tries() {
         "outbox",
         "/etc/passwd",
     ];
-    assert_eq!(history.commit(cause(Author::Agent, &named, "Steal")).await.unwrap(), None);
+    assert_eq!(
+        history
+            .commit(cause(Author::Agent, &named, "Steal"))
+            .await
+            .unwrap(),
+        None
+    );
     state.put(".gitignore", "!secrets/\n");
     commit(&history, all("All")).await;
     state.git(&["add", "-f", "secrets", "status"]);
@@ -169,16 +270,34 @@ async fn blame_and_bisect_work_as_on_any_repository() {
     let history = History::open(state.path()).await.unwrap();
     for mtu in 1400..1408 {
         state.put("sessions/a.yaml", &format!("kind: x\nmtu: {mtu}\n"));
-        commit(&history, cause(Author::ControlPlane, &["sessions/a.yaml"], &format!("MTU {mtu}"))).await;
+        commit(
+            &history,
+            cause(
+                Author::ControlPlane,
+                &["sessions/a.yaml"],
+                &format!("MTU {mtu}"),
+            ),
+        )
+        .await;
     }
     let blame = state.git(&["blame", "-s", "sessions/a.yaml"]);
     assert_eq!(blame.lines().count(), 2, "{blame}");
     state.git(&["clone", "-q", ".", "copy"]);
     let clone = |args: &[&str]| state.git(&[&["-C", "copy"], args].concat());
     clone(&["bisect", "start", "HEAD", "HEAD~7"]);
-    let found = clone(&["bisect", "run", "sh", "-c", "! grep -q 'mtu: 140[567]' sessions/a.yaml"]);
+    let found = clone(&[
+        "bisect",
+        "run",
+        "sh",
+        "-c",
+        "! grep -q 'mtu: 140[567]' sessions/a.yaml",
+    ]);
     assert!(found.contains("MTU 1405"), "{found}");
-    assert!(state.git(&["log", "-p", "--follow", "sessions/a.yaml"]).contains("+mtu: 1407"));
+    assert!(
+        state
+            .git(&["log", "-p", "--follow", "sessions/a.yaml"])
+            .contains("+mtu: 1407")
+    );
     assert!(state.git(&["fsck", "--strict"]).is_empty());
 }
 
@@ -189,7 +308,11 @@ async fn the_content_is_that_of_the_moment_it_was_recorded() {
     let (handle, task) = Arc::clone(&history).start();
     for mtu in 1400..1410 {
         state.put("applied/sessions/a.yaml", &format!("mtu: {mtu}\n"));
-        handle.record(cause(Author::Agent, &["applied/sessions/a.yaml"], &format!("Apply {mtu}")));
+        handle.record(cause(
+            Author::Agent,
+            &["applied/sessions/a.yaml"],
+            &format!("Apply {mtu}"),
+        ));
     }
     handle.flush().await;
     let entries = history.log(&[], 100).await.unwrap();
@@ -207,7 +330,11 @@ async fn the_content_is_that_of_the_moment_it_was_recorded() {
 async fn what_waits_too_long_is_merged_and_nothing_is_lost() {
     let state = State::new();
     let program = slow_git(&state, "sleep 0.02; exec git \"$@\"");
-    let history = Arc::new(History::with_program(state.path(), program, Duration::from_secs(20)));
+    let history = Arc::new(History::with_program(
+        state.path(),
+        program,
+        Duration::from_secs(20),
+    ));
     let (handle, _task) = Arc::clone(&history).start();
     let start = Instant::now();
     // More than twice what may wait.
@@ -219,9 +346,18 @@ async fn what_waits_too_long_is_merged_and_nothing_is_lost() {
             &format!("Sync {number}"),
         ));
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "recording does not wait for git");
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "recording does not wait for git"
+    );
     drop(history);
-    let state_files = || state.try_git(&["ls-tree", "-r", "--name-only", "main"]).1.lines().count();
+    let state_files = || {
+        state
+            .try_git(&["ls-tree", "-r", "--name-only", "main"])
+            .1
+            .lines()
+            .count()
+    };
     let end = Instant::now() + Duration::from_secs(120);
     while state_files() < 151 && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -242,8 +378,11 @@ fn slow_git(state: &State, script: &str) -> PathBuf {
 async fn a_git_that_hangs_or_is_missing_is_a_clear_error() {
     let state = State::new();
     state.put("sessions/a.yaml", "a: 1\n");
-    let hanging =
-        History::with_program(state.path(), slow_git(&state, "exec sleep 60"), Duration::from_millis(200));
+    let hanging = History::with_program(
+        state.path(),
+        slow_git(&state, "exec sleep 60"),
+        Duration::from_millis(200),
+    );
     let start = Instant::now();
     let error = hanging.commit(all("x")).await.unwrap_err();
     assert!(
@@ -273,7 +412,13 @@ async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
             fs::write(git.join("refs/heads/main"), "").unwrap();
             let _ = fs::remove_file(git.join("logs/refs/heads/main"));
         },
-        |git: &Path| fs::write(git.join("refs/heads/main"), format!("{}\n", "12".repeat(20))).unwrap(),
+        |git: &Path| {
+            fs::write(
+                git.join("refs/heads/main"),
+                format!("{}\n", "12".repeat(20)),
+            )
+            .unwrap()
+        },
         |git: &Path| fs::remove_dir_all(git.join("objects")).unwrap(),
         |git: &Path| fs::write(git.join("config"), "[core\n").unwrap(),
         |git: &Path| {
@@ -300,19 +445,32 @@ async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
         commit(&history, all("First")).await;
         break_it(&state.path().join(".git"));
         state.put("sessions/a.yaml", "a: 2\n");
-        let outcome = history.commit(cause(Author::ControlPlane, &["sessions/a.yaml"], "Sync a")).await;
+        let outcome = history
+            .commit(cause(Author::ControlPlane, &["sessions/a.yaml"], "Sync a"))
+            .await;
         assert!(matches!(outcome, Ok(Some(_))), "case {number}: {outcome:?}");
         assert!(state.path().join(".git.broken-1").exists(), "case {number}");
-        assert_eq!(state.files(), ".gitignore\nsessions/a.yaml\nsessions/b.yaml\n", "case {number}");
-        assert_eq!(state.git(&["log", "--format=%s"]), "Begin a new history\nSync a\n", "case {number}");
+        assert_eq!(
+            state.files(),
+            ".gitignore\nsessions/a.yaml\nsessions/b.yaml\n",
+            "case {number}"
+        );
+        assert_eq!(
+            state.git(&["log", "--format=%s"]),
+            "Begin a new history\nSync a\n",
+            "case {number}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_head_or_branch_that_a_power_cut_emptied_is_mended_in_place() {
-    for (file, text) in
-        [("HEAD", "nonsense"), ("HEAD", ""), ("refs/heads/main", ""), ("refs/heads/main", "0123\n")]
-    {
+    for (file, text) in [
+        ("HEAD", "nonsense"),
+        ("HEAD", ""),
+        ("refs/heads/main", ""),
+        ("refs/heads/main", "0123\n"),
+    ] {
         let state = State::new();
         let history = History::open(state.path()).await.unwrap();
         state.put("sessions/a.yaml", "a: 1\n");
@@ -320,8 +478,15 @@ async fn a_head_or_branch_that_a_power_cut_emptied_is_mended_in_place() {
         fs::write(state.path().join(".git").join(file), text).unwrap();
         state.put("sessions/a.yaml", "a: 2\n");
         commit(&history, all("Second")).await;
-        assert_eq!(state.git(&["log", "--format=%s"]), "Second\nFirst\n", "{file} {text:?}");
-        assert!(!state.path().join(".git.broken-1").exists(), "{file} {text:?}");
+        assert_eq!(
+            state.git(&["log", "--format=%s"]),
+            "Second\nFirst\n",
+            "{file} {text:?}"
+        );
+        assert!(
+            !state.path().join(".git.broken-1").exists(),
+            "{file} {text:?}"
+        );
     }
 }
 
@@ -336,7 +501,10 @@ async fn a_git_that_does_not_work_sets_nothing_aside() {
         let broken = History::with_program(state.path(), program, Duration::from_secs(5));
         state.put("sessions/a.yaml", &format!("a: {script}\n"));
         let error = broken.commit(all("Second")).await.unwrap_err();
-        assert!(matches!(error, HistoryError::Git { .. }), "{script}: {error}");
+        assert!(
+            matches!(error, HistoryError::Git { .. }),
+            "{script}: {error}"
+        );
         assert!(!state.path().join(".git.broken-1").exists(), "{script}");
     }
     commit(&history, all("Second")).await;
@@ -359,11 +527,17 @@ async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
     let twice = |n: usize| {
         let mut starts: Vec<_> = ids.lines().map(|id| &id[..n]).collect();
         starts.sort_unstable();
-        starts.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].to_owned())
+        starts
+            .windows(2)
+            .find(|pair| pair[0] == pair[1])
+            .map(|pair| pair[0].to_owned())
     };
     let start = twice(1).unwrap();
     let error = history.resolve(&start).await.unwrap_err().to_string();
-    assert!(error.contains("may be") && error.contains("give more of its name"), "{error}");
+    assert!(
+        error.contains("may be") && error.contains("give more of its name"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -371,14 +545,36 @@ async fn a_commit_may_hold_exactly_what_it_is_told() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     state.put("applied/sessions/a.yaml", "mtu: 2\n");
-    let exactly =
-        [("applied/sessions/a.yaml".into(), Some(b"mtu: 1\n".to_vec())), ("secrets/a".into(), None)];
+    let exactly = [
+        ("applied/sessions/a.yaml".into(), Some(b"mtu: 1\n".to_vec())),
+        ("secrets/a".into(), None),
+    ];
     let paths = Paths::Exactly(exactly.into());
-    let id = commit(&history, Cause { paths, ..all("Apply") }).await;
-    assert!(history.show(id.as_str()).await.unwrap().contains("+mtu: 1\n"));
+    let id = commit(
+        &history,
+        Cause {
+            paths,
+            ..all("Apply")
+        },
+    )
+    .await;
+    assert!(
+        history
+            .show(id.as_str())
+            .await
+            .unwrap()
+            .contains("+mtu: 1\n")
+    );
     fs::remove_file(state.path().join("applied/sessions/a.yaml")).unwrap();
     state.put("sessions/b.yaml", "b: 1\n");
-    commit(&history, Cause { paths: Paths::Gone, ..all("Gone") }).await;
+    commit(
+        &history,
+        Cause {
+            paths: Paths::Gone,
+            ..all("Gone")
+        },
+    )
+    .await;
     assert_eq!(state.files(), ".gitignore\n");
 }
 
@@ -391,7 +587,11 @@ async fn what_is_not_accepted_does_not_get_in_and_does_not_take_out_what_is() {
     state.put("sessions/a.yaml", "hunter2\n");
     assert_eq!(history.commit(all("Second")).await.unwrap(), None);
     assert_eq!(
-        history.last_committed(Path::new("sessions/a.yaml")).await.unwrap().as_deref(),
+        history
+            .last_committed(Path::new("sessions/a.yaml"))
+            .await
+            .unwrap()
+            .as_deref(),
         Some("a: 1\n")
     );
 }
@@ -405,7 +605,10 @@ async fn locks_staged_files_and_checkouts_by_hand_hold_nothing_up() {
     state.put(".git/index.lock", "");
     state.put("sessions/a.yaml", "a: 2\n");
     commit(&history, all("While the index is locked")).await;
-    assert!(state.path().join(".git/index.lock").exists(), "a young lock is somebody's");
+    assert!(
+        state.path().join(".git/index.lock").exists(),
+        "a young lock is somebody's"
+    );
     let old = std::time::SystemTime::now() - Duration::from_secs(700);
     for lock in ["index.lock", "refs/heads/main.lock"] {
         let path = state.path().join(".git").join(lock);
@@ -416,7 +619,11 @@ async fn locks_staged_files_and_checkouts_by_hand_hold_nothing_up() {
     assert!(!state.path().join(".git/index.lock").exists());
     state.git(&["checkout", "-q", "--detach", first.as_str()]);
     state.put("sessions/b.yaml", "b: 1\n");
-    commit(&history, cause(Author::Agent, &["sessions/b.yaml"], "While detached")).await;
+    commit(
+        &history,
+        cause(Author::Agent, &["sessions/b.yaml"], "While detached"),
+    )
+    .await;
     assert_eq!(state.git(&["rev-list", "--count", "main"]), "4\n");
     assert!(!state.path().join(".git.broken-1").exists());
 }
@@ -453,11 +660,18 @@ async fn a_year_of_commits_is_packed() {
     // Each commit is four objects, and more than five hundred are packed.
     for number in 0..150 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
-        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        commit(
+            &history,
+            cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}")),
+        )
+        .await;
     }
     history.maintain().await.unwrap();
     let count = state.git(&["count-objects", "-v"]);
-    assert!(count.contains("count: 0\n") && count.contains("packs: 1\n"), "{count}");
+    assert!(
+        count.contains("count: 0\n") && count.contains("packs: 1\n"),
+        "{count}"
+    );
     assert_eq!(history.log(&[], 1000).await.unwrap().len(), 150);
     history.maintain().await.unwrap();
 }
@@ -470,14 +684,21 @@ async fn hundreds_of_commits_in_an_hour_leave_few_files() {
     // Unpacked these would be nearly nine hundred objects.
     for number in 0..220 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
-        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        commit(
+            &history,
+            cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}")),
+        )
+        .await;
         history.maintain().await.unwrap();
         if number % 10 == 9 {
             let count = state.git(&["count-objects"]);
             most = most.max(count.split(' ').next().unwrap().parse::<u32>().unwrap());
         }
     }
-    assert!((200..800).contains(&most), "{most} loose objects: either too many, or this counts nothing");
+    assert!(
+        (200..800).contains(&most),
+        "{most} loose objects: either too many, or this counts nothing"
+    );
     assert_eq!(history.log(&[], 1000).await.unwrap().len(), 220);
     assert!(state.git(&["fsck", "--strict"]).is_empty());
 }
@@ -489,7 +710,11 @@ async fn committing_and_packing_disturb_no_operator() {
     let history = Arc::new(History::open(state.path()).await.unwrap());
     for number in 0..60 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
-        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        commit(
+            &history,
+            cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}")),
+        )
+        .await;
     }
     state.git(&["worktree", "add", "-q", "-b", "mine", "outbox/mine", "main"]);
     let path = state.path().to_owned();
@@ -498,15 +723,30 @@ async fn committing_and_packing_disturb_no_operator() {
     let operator = std::thread::spawn(move || {
         let git = |arguments: &[&str]| {
             let mut command = Command::new("git");
-            command.args(["-c", "safe.directory=*", "-c", "user.name=op", "-c", "user.email=op@x"]);
+            command.args([
+                "-c",
+                "safe.directory=*",
+                "-c",
+                "user.name=op",
+                "-c",
+                "user.email=op@x",
+            ]);
             let output = command.args(arguments).current_dir(&path).output().unwrap();
-            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
         let mut rounds = 0;
         while !seen.load(std::sync::atomic::Ordering::Relaxed) || rounds < 3 {
             git(&["log", "-p", "main"]);
             git(&["blame", "main", "--", "sessions/a.yaml"]);
-            fs::write(path.join("outbox/mine/sessions/mine.yaml"), format!("{rounds}\n")).unwrap();
+            fs::write(
+                path.join("outbox/mine/sessions/mine.yaml"),
+                format!("{rounds}\n"),
+            )
+            .unwrap();
             git(&["-C", "outbox/mine", "add", "."]);
             git(&["-C", "outbox/mine", "commit", "-q", "-m", "mine"]);
             // All that main leads to. `git fsck` would complain of a commit that is made while it runs.
@@ -517,14 +757,21 @@ async fn committing_and_packing_disturb_no_operator() {
     });
     for number in 60..180 {
         state.put("sessions/a.yaml", &format!("a: {number}\n"));
-        commit(&history, cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}"))).await;
+        commit(
+            &history,
+            cause(Author::Agent, &["sessions/a.yaml"], &format!("{number}")),
+        )
+        .await;
         history.maintain().await.unwrap();
     }
     // Not with `--prune=now`, which git-gc(1) forbids beside a writer: the operator's commit may be its victim.
     state.git(&["gc", "--quiet"]);
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let rounds = operator.join().expect("an operator's git failed");
-    assert_eq!(state.git(&["rev-list", "--count", "main..mine"]).trim(), rounds.to_string());
+    assert_eq!(
+        state.git(&["rev-list", "--count", "main..mine"]).trim(),
+        rounds.to_string()
+    );
     assert_eq!(state.git(&["rev-list", "--count", "main"]), "180\n");
     assert!(state.git(&["fsck", "--strict", "--no-dangling"]).is_empty());
 }
@@ -535,7 +782,11 @@ async fn a_failing_history_is_a_condition_that_ends_when_it_works_again() {
     let flag = state.path().join("outbox/works");
     let script = format!("test -e {} || exit 1; exec git \"$@\"", flag.display());
     let program = slow_git(&state, &script);
-    let history = Arc::new(History::with_program(state.path(), program, Duration::from_secs(10)));
+    let history = Arc::new(History::with_program(
+        state.path(),
+        program,
+        Duration::from_secs(10),
+    ));
     let (handle, _task) = history.start();
     let mut health = handle.health();
     state.put("sessions/a.yaml", "a: 1\n");
@@ -548,6 +799,16 @@ async fn a_failing_history_is_a_condition_that_ends_when_it_works_again() {
 
 #[test]
 fn the_author_of_an_edit_is_who_owns_the_file() {
-    assert_eq!(Author::operator(0), Author::Operator { name: "root".into() });
-    assert_eq!(Author::operator(4_000_000_000), Author::Operator { name: "uid 4000000000".into() });
+    assert_eq!(
+        Author::operator(0),
+        Author::Operator {
+            name: "root".into()
+        }
+    );
+    assert_eq!(
+        Author::operator(4_000_000_000),
+        Author::Operator {
+            name: "uid 4000000000".into()
+        }
+    );
 }

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::http::{
-    AgentApi, ApiRefusal, HttpOptions, Listen, MaintenanceView, NodeView, ServeError, Server, SessionCounts,
-    StatusView, app,
+    AgentApi, ApiRefusal, HttpOptions, Listen, MaintenanceView, NodeView, ServeError, Server,
+    SessionCounts, StatusView, app,
 };
 use moenet_agent::model::{InterfaceName, Secret};
 use serde_json::{Value, json};
@@ -35,8 +35,17 @@ impl AgentApi for Fake {
             version: "1.2.0".into(),
             commit: "abc1234".into(),
             uptime: 3600,
-            node: NodeView { id: Some(1), name: "jp1".into(), region: Some("ap-northeast".into()) },
-            sessions: SessionCounts { total: 15, active: 12, error: 1, pending: 2 },
+            node: NodeView {
+                id: Some(1),
+                name: "jp1".into(),
+                region: Some("ap-northeast".into()),
+            },
+            sessions: SessionCounts {
+                total: 15,
+                active: 12,
+                error: 1,
+                pending: 2,
+            },
             circuit_breaker: "closed".into(),
             overridden: Vec::new(),
             overrides: Vec::new(),
@@ -62,7 +71,10 @@ impl AgentApi for Fake {
 
     async fn maintenance(&self) -> MaintenanceView {
         let enabled = self.drained.load(Ordering::SeqCst);
-        MaintenanceView { enabled, since: enabled.then(|| "2026-11-23T20:00:00Z".parse().unwrap()) }
+        MaintenanceView {
+            enabled,
+            since: enabled.then(|| "2026-11-23T20:00:00Z".parse().unwrap()),
+        }
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
@@ -92,7 +104,11 @@ fn bench_with(token: Option<&str>) -> Bench {
         token: token.map(|token| Secret::new(token.to_owned())),
         state: fake.clone(),
     };
-    Bench { fake, app: app(&options), options }
+    Bench {
+        fake,
+        app: app(&options),
+        options,
+    }
 }
 
 fn bench() -> Bench {
@@ -104,25 +120,45 @@ impl Bench {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
     }
 
     async fn call(&self, method: &str, path: &str) -> (u16, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .unwrap();
         let (status, _, body) = self.send(request).await;
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
     async fn restart(&self, body: &str) -> (u16, Value) {
-        let request = Request::post("/restart").header("content-type", "application/json; charset=utf-8");
-        let (status, _, body) = self.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        let request =
+            Request::post("/restart").header("content-type", "application/json; charset=utf-8");
+        let (status, _, body) = self
+            .send(request.body(Body::from(body.to_owned())).unwrap())
+            .await;
         (status, serde_json::from_str(&body).unwrap())
     }
 }
 
 fn is_error(answer: &(u16, Value), status: u16, code: &str) {
-    assert_eq!((answer.0, answer.1["code"].as_str()), (status, Some(code)), "{answer:?}");
-    assert!(answer.1["error"].as_str().is_some_and(|text| !text.is_empty()), "{answer:?}");
+    assert_eq!(
+        (answer.0, answer.1["code"].as_str()),
+        (status, Some(code)),
+        "{answer:?}"
+    );
+    assert!(
+        answer.1["error"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty()),
+        "{answer:?}"
+    );
     assert_eq!(answer.1.as_object().unwrap().len(), 2);
 }
 
@@ -140,7 +176,10 @@ async fn status_has_every_field_of_the_reference_and_the_circuit_breaker() {
 #[tokio::test]
 async fn sync_is_triggered_and_answered_at_once() {
     let bench = bench();
-    assert_eq!(bench.call("GET", "/sync").await, (200, json!({"status": "sync_triggered"})));
+    assert_eq!(
+        bench.call("GET", "/sync").await,
+        (200, json!({"status": "sync_triggered"}))
+    );
     assert_eq!(bench.fake.syncs.load(Ordering::SeqCst), 1);
     let head = bench.call("HEAD", "/sync").await;
     assert_eq!((head.0, bench.fake.syncs.load(Ordering::SeqCst)), (405, 1));
@@ -151,26 +190,50 @@ async fn metrics_are_prometheus_text() {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let (status, headers, body) = bench().send(request).await;
     assert_eq!(status, 200);
-    assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    assert!(
+        headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
     assert!(body.contains("moenet_agent_sessions_total"));
 }
 
 #[tokio::test]
 async fn maintenance_starts_and_stops_and_is_idempotent() {
     let bench = bench();
-    assert_eq!(bench.call("GET", "/maintenance").await, (200, json!({"enabled": false, "since": null})));
+    assert_eq!(
+        bench.call("GET", "/maintenance").await,
+        (200, json!({"enabled": false, "since": null}))
+    );
     for _ in 0..2 {
         let started = bench.call("POST", "/maintenance/start").await;
-        assert_eq!(started, (200, json!({"status": "ok", "message": "Maintenance mode enabled"})));
+        assert_eq!(
+            started,
+            (
+                200,
+                json!({"status": "ok", "message": "Maintenance mode enabled"})
+            )
+        );
     }
     let on = json!({"enabled": true, "since": "2026-11-23T20:00:00Z"});
     assert_eq!(bench.call("GET", "/maintenance").await, (200, on));
     is_error(&bench.call("GET", "/sync").await, 503, "MAINTENANCE_MODE");
-    is_error(&bench.restart(r#"{"interface":"wg_4242421080"}"#).await, 503, "MAINTENANCE_MODE");
+    is_error(
+        &bench.restart(r#"{"interface":"wg_4242421080"}"#).await,
+        503,
+        "MAINTENANCE_MODE",
+    );
     assert!(bench.fake.restarted.lock().unwrap().is_empty());
     for _ in 0..2 {
         let stopped = bench.call("POST", "/maintenance/stop").await;
-        assert_eq!(stopped, (200, json!({"status": "ok", "message": "Maintenance mode disabled"})));
+        assert_eq!(
+            stopped,
+            (
+                200,
+                json!({"status": "ok", "message": "Maintenance mode disabled"})
+            )
+        );
     }
     assert_eq!(bench.call("GET", "/sync").await.0, 200);
 }
@@ -179,21 +242,50 @@ async fn maintenance_starts_and_stops_and_is_idempotent() {
 async fn restart_takes_exactly_one_interface() {
     let bench = bench();
     let done = bench.restart(r#"{"interface":"wg_4242421080"}"#).await;
-    assert_eq!(done, (200, json!({"status": "ok", "interface": "wg_4242421080"})));
+    assert_eq!(
+        done,
+        (200, json!({"status": "ok", "interface": "wg_4242421080"}))
+    );
     assert_eq!(*bench.fake.restarted.lock().unwrap(), ["wg_4242421080"]);
-    is_error(&bench.restart(r#"{"interface":"all"}"#).await, 400, "BAD_REQUEST");
-    is_error(&bench.restart(r#"{"interface":"wg_broken"}"#).await, 500, "INTERNAL");
+    is_error(
+        &bench.restart(r#"{"interface":"all"}"#).await,
+        400,
+        "BAD_REQUEST",
+    );
+    is_error(
+        &bench.restart(r#"{"interface":"wg_broken"}"#).await,
+        500,
+        "INTERNAL",
+    );
 }
 
 #[tokio::test]
 async fn a_restart_that_is_not_understood_is_a_bad_request() {
     let bench = bench();
-    for body in ["", "{", "null", "[]", "{}", r#"{"interface":null}"#, r#"{"interface":"x\ndown"}"#] {
+    for body in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        r#"{"interface":null}"#,
+        r#"{"interface":"x\ndown"}"#,
+    ] {
         is_error(&bench.restart(body).await, 400, "BAD_REQUEST");
     }
-    is_error(&bench.restart(r#"{"interface":"../../etc"}"#).await, 400, "BAD_REQUEST");
-    let form = Request::post("/restart").header("content-type", "application/x-www-form-urlencoded");
-    let (status, _, _) = bench.send(form.body(Body::from(r#"{"interface":"wg_4242421080"}"#)).unwrap()).await;
+    is_error(
+        &bench.restart(r#"{"interface":"../../etc"}"#).await,
+        400,
+        "BAD_REQUEST",
+    );
+    let form =
+        Request::post("/restart").header("content-type", "application/x-www-form-urlencoded");
+    let (status, _, _) = bench
+        .send(
+            form.body(Body::from(r#"{"interface":"wg_4242421080"}"#))
+                .unwrap(),
+        )
+        .await;
     assert_eq!(status, 400, "a page in a browser could send this");
     assert!(bench.fake.restarted.lock().unwrap().is_empty());
 }
@@ -208,7 +300,14 @@ async fn a_large_body_is_refused() {
 #[tokio::test]
 async fn unknown_paths_and_wrong_methods_are_errors_of_the_same_form() {
     let bench = bench();
-    for path in ["/", "/status/", "/Status", "/api/status", "/restart/x", "/%2e%2e/etc/passwd"] {
+    for path in [
+        "/",
+        "/status/",
+        "/Status",
+        "/api/status",
+        "/restart/x",
+        "/%2e%2e/etc/passwd",
+    ] {
         is_error(&bench.call("GET", path).await, 404, "NOT_FOUND");
     }
     for (method, path, allow) in [
@@ -220,9 +319,17 @@ async fn unknown_paths_and_wrong_methods_are_errors_of_the_same_form() {
         ("POST", "/sync", "GET"),
         ("POST", "/metrics", "GET"),
     ] {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .unwrap();
         let (status, headers, body) = bench.send(request).await;
-        is_error(&(status, serde_json::from_str(&body).unwrap()), 405, "METHOD_NOT_ALLOWED");
+        is_error(
+            &(status, serde_json::from_str(&body).unwrap()),
+            405,
+            "METHOD_NOT_ALLOWED",
+        );
         assert_eq!(headers["allow"], allow);
     }
 }
@@ -236,14 +343,29 @@ async fn with_a_token_everything_but_the_probes_wants_it() {
     for path in ["/restart", "/maintenance/start"] {
         is_error(&bench.call("POST", path).await, 401, "INVALID_TOKEN");
     }
-    for wrong in ["Bearer wrong", "Bearer s3cre", "Basic s3cret", "s3cret", "Bearer"] {
-        let request = Request::get("/status").header("authorization", wrong).body(Body::empty()).unwrap();
+    for wrong in [
+        "Bearer wrong",
+        "Bearer s3cre",
+        "Basic s3cret",
+        "s3cret",
+        "Bearer",
+    ] {
+        let request = Request::get("/status")
+            .header("authorization", wrong)
+            .body(Body::empty())
+            .unwrap();
         assert_eq!(bench.send(request).await.0, 401, "{wrong}");
     }
     let right = Request::get("/status").header("authorization", "Bearer s3cret");
     assert_eq!(bench.send(right.body(Body::empty()).unwrap()).await.0, 200);
-    assert_eq!(bench.call("GET", "/healthz").await, (200, json!({"status": "ok"})));
-    assert_eq!(bench.call("GET", "/readyz").await, (200, json!({"status": "ok"})));
+    assert_eq!(
+        bench.call("GET", "/healthz").await,
+        (200, json!({"status": "ok"}))
+    );
+    assert_eq!(
+        bench.call("GET", "/readyz").await,
+        (200, json!({"status": "ok"}))
+    );
     bench.fake.unready.store(true, Ordering::SeqCst);
     is_error(&bench.call("GET", "/readyz").await, 503, "NOT_READY");
 }
@@ -257,12 +379,20 @@ async fn floods_are_limited_and_told_when_to_come_again() {
         let (status, headers, body) = bench.send(request).await;
         if status == 429 {
             refused += 1;
-            is_error(&(status, serde_json::from_str(&body).unwrap()), 429, "RATE_LIMITED");
+            is_error(
+                &(status, serde_json::from_str(&body).unwrap()),
+                429,
+                "RATE_LIMITED",
+            );
             assert_eq!(headers["retry-after"], "1");
         }
     }
     assert!((5..=20).contains(&refused), "{refused}");
-    assert_eq!(bench.restart(r#"{"interface":"wg_4242421080"}"#).await.0, 200, "another bucket");
+    assert_eq!(
+        bench.restart(r#"{"interface":"wg_4242421080"}"#).await.0,
+        200,
+        "another bucket"
+    );
 }
 
 #[tokio::test]
@@ -277,15 +407,32 @@ async fn a_page_in_a_browser_cannot_call_an_api_without_a_token() {
         ("sec-fetch-site", "same-site"),
     ] {
         for (method, path) in [("POST", "/maintenance/start"), ("GET", "/sync")] {
-            let request = Request::builder().method(method).uri(path).header(name, value);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(name, value);
             let (status, _, body) = bench.send(request.body(Body::empty()).unwrap()).await;
-            is_error(&(status, serde_json::from_str(&body).unwrap()), 400, "BAD_REQUEST");
+            is_error(
+                &(status, serde_json::from_str(&body).unwrap()),
+                400,
+                "BAD_REQUEST",
+            );
         }
     }
-    let typed = Request::get("/status").header("sec-fetch-site", "none").body(Body::empty()).unwrap();
-    assert_eq!(bench.send(typed).await.0, 200, "an operator typed the address");
+    let typed = Request::get("/status")
+        .header("sec-fetch-site", "none")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(
+        bench.send(typed).await.0,
+        200,
+        "an operator typed the address"
+    );
     for host in ["localhost:24368", "127.0.0.1:24368", "[::1]:24368"] {
-        let request = Request::get("/status").header("host", host).body(Body::empty()).unwrap();
+        let request = Request::get("/status")
+            .header("host", host)
+            .body(Body::empty())
+            .unwrap();
         assert_eq!(bench.send(request).await.0, 200, "{host}");
     }
 }
@@ -295,9 +442,18 @@ async fn an_address_that_is_not_loopback_needs_a_token() {
     for listen in [":0", "0.0.0.0:0", "[::]:0"] {
         let mut options = bench().options;
         options.listen = listen.parse().unwrap();
-        assert!(matches!(Server::bind(&options).await, Err(ServeError::TokenRequired(_))), "{listen}");
+        assert!(
+            matches!(
+                Server::bind(&options).await,
+                Err(ServeError::TokenRequired(_))
+            ),
+            "{listen}"
+        );
         options.token = Some(Secret::new(String::new()));
-        assert!(matches!(Server::bind(&options).await, Err(ServeError::EmptyToken)));
+        assert!(matches!(
+            Server::bind(&options).await,
+            Err(ServeError::EmptyToken)
+        ));
         options.token = Some(Secret::new("s3cret".into()));
         options.listen = "0.0.0.0:0".parse().unwrap();
         assert!(Server::bind(&options).await.is_ok());
@@ -318,17 +474,29 @@ async fn a_unix_socket_is_for_its_group_replaces_a_stale_one_and_nothing_else() 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
     let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
-    stream.write_all(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
-    assert!(matches!(Server::bind(&options).await, Err(ServeError::Occupied { .. })), "it is in use");
+    assert!(
+        matches!(
+            Server::bind(&options).await,
+            Err(ServeError::Occupied { .. })
+        ),
+        "it is in use"
+    );
     stop.send(()).unwrap();
     running.await.unwrap();
     assert!(!path.exists());
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Server::bind(&options).await, Err(ServeError::Occupied { .. })));
+    assert!(matches!(
+        Server::bind(&options).await,
+        Err(ServeError::Occupied { .. })
+    ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -353,13 +521,23 @@ async fn hung_up(stream: &mut tokio::net::TcpStream) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_ends_its_request_is_hung_up_on() {
     let address = listening().await;
-    for said in ["", "GET /status HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "\r\n"] {
+    for said in [
+        "",
+        "GET /status HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        "\r\n",
+    ] {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
-        assert!(hung_up(&mut stream).await < Duration::from_secs(15), "{said:?}");
+        assert!(
+            hung_up(&mut stream).await < Duration::from_secs(15),
+            "{said:?}"
+        );
     }
     // A byte now and then does not help.
-    let (mut reader, mut writer) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+    let (mut reader, mut writer) = tokio::net::TcpStream::connect(address)
+        .await
+        .unwrap()
+        .into_split();
     let drip = async {
         while writer.write_all(b"X").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -376,10 +554,14 @@ async fn a_client_that_never_ends_its_request_is_hung_up_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_asks_for_ever_is_sent_away_and_may_come_again() {
-    let mut stream = tokio::net::TcpStream::connect(listening().await).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(listening().await)
+        .await
+        .unwrap();
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(600) {
-        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let asked = stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await;
         let mut answer = [0; 4096];
         match (asked, stream.read(&mut answer).await) {
             (Ok(()), Ok(length)) if length > 0 => assert!(answer.starts_with(b"HTTP/1.1 200")),
@@ -387,7 +569,11 @@ async fn a_client_that_asks_for_ever_is_sent_away_and_may_come_again() {
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(90), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(90),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -405,7 +591,10 @@ async fn idle_clients_take_no_more_than_their_share() {
     assert!((200..300).contains(&served), "{served}");
     drop(idle);
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -413,11 +602,20 @@ async fn idle_clients_take_no_more_than_their_share() {
 
 #[tokio::test]
 async fn a_head_beyond_all_measure_is_refused() {
-    let mut stream = tokio::net::TcpStream::connect(listening().await).await.unwrap();
-    let head = format!("GET /status HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(1 << 20));
+    let mut stream = tokio::net::TcpStream::connect(listening().await)
+        .await
+        .unwrap();
+    let head = format!(
+        "GET /status HTTP/1.1\r\nHost: localhost\r\nX: {}",
+        "x".repeat(1 << 20)
+    );
     // It may stop reading before we stop writing.
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }

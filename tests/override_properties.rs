@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 type Fields = Vec<(&'static str, Option<Value>)>;
 
 fn section(fields: Fields) -> Value {
-    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let given = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(given.collect())
 }
 
@@ -25,8 +27,10 @@ fn number(range: std::ops::Range<u32>) -> impl Strategy<Value = Option<Value>> {
 }
 
 fn tunnel() -> impl Strategy<Value = Value> {
-    let keys =
-        &["xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "8KZP3Ggwk3R8j8YVOAaYqvn1BWq0ZPVFvdaPfhBsQ3E="];
+    let keys = &[
+        "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+        "8KZP3Ggwk3R8j8YVOAaYqvn1BWq0ZPVFvdaPfhBsQ3E=",
+    ];
     let endpoints = &["example.com:51820", "[2001:db8::1]:1", "192.0.2.1:65535"];
     let files = &["secrets/a.psk", "secrets/b.psk"];
     let parts = (
@@ -39,32 +43,48 @@ fn tunnel() -> impl Strategy<Value = Value> {
         number(1..65536),
         prop::option::of(Just(Value::from(true))),
     );
-    parts.prop_map(|(interface, port, mtu, key, endpoint, file, keepalive, adopt)| {
+    parts.prop_map(
+        |(interface, port, mtu, key, endpoint, file, keepalive, adopt)| {
+            section(vec![
+                ("interface", interface),
+                ("listenPort", port),
+                ("mtu", mtu),
+                ("publicKey", key),
+                ("endpoint", endpoint),
+                ("presharedKeyFile", file),
+                ("persistentKeepalive", keepalive),
+                ("adopt", adopt),
+            ])
+        },
+    )
+}
+
+fn address() -> impl Strategy<Value = Value> {
+    let parts = (
+        one_of(&["fe80::2", "fe80::abcd:1"]),
+        one_of(&["fd00::2"]),
+        one_of(&["172.20.0.1", "10.0.0.1"]),
+    );
+    parts.prop_map(|(link_local, v6, v4)| {
         section(vec![
-            ("interface", interface),
-            ("listenPort", port),
-            ("mtu", mtu),
-            ("publicKey", key),
-            ("endpoint", endpoint),
-            ("presharedKeyFile", file),
-            ("persistentKeepalive", keepalive),
-            ("adopt", adopt),
+            ("peerLinkLocal", link_local),
+            ("peerIpv6", v6),
+            ("peerIpv4", v4),
         ])
     })
 }
 
-fn address() -> impl Strategy<Value = Value> {
-    let parts =
-        (one_of(&["fe80::2", "fe80::abcd:1"]), one_of(&["fd00::2"]), one_of(&["172.20.0.1", "10.0.0.1"]));
-    parts.prop_map(|(link_local, v6, v4)| {
-        section(vec![("peerLinkLocal", link_local), ("peerIpv6", v6), ("peerIpv4", v4)])
-    })
-}
-
 fn bgp() -> impl Strategy<Value = Value> {
-    let extensions = prop::option::of(prop::sample::subsequence(vec!["extended-nexthop", "mp-bgp"], 0..=2));
-    let parts =
-        (extensions, one_of(&["full", "peer", "downstream", "upstream"]), number(2..256), number(1..100_000));
+    let extensions = prop::option::of(prop::sample::subsequence(
+        vec!["extended-nexthop", "mp-bgp"],
+        0..=2,
+    ));
+    let parts = (
+        extensions,
+        one_of(&["full", "peer", "downstream", "upstream"]),
+        number(2..256),
+        number(1..100_000),
+    );
     parts.prop_map(|(extensions, policy, multihop, limit)| {
         section(vec![
             ("extensions", extensions.map(Value::from)),
@@ -99,11 +119,19 @@ fn value(spec: &BgpSessionSpec) -> Value {
 }
 
 fn patch(from: &BgpSessionSpec, to: &BgpSessionSpec) -> Map<String, Value> {
-    difference(&value(from), &value(to)).as_object().cloned().unwrap()
+    difference(&value(from), &value(to))
+        .as_object()
+        .cloned()
+        .unwrap()
 }
 
 fn exception(set: Map<String, Value>) -> OverrideSpec {
-    OverrideSpec { reason: "x".into(), expires_at: None, paused: false, set }
+    OverrideSpec {
+        reason: "x".into(),
+        expires_at: None,
+        paused: false,
+        set,
+    }
 }
 
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
@@ -112,7 +140,8 @@ fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 
 /// Whether one path is the other, or leads into it.
 fn touch(a: &str, b: &str) -> bool {
-    let leads = |a: &str, b: &str| b == a || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('.'));
+    let leads =
+        |a: &str, b: &str| b == a || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('.'));
     leads(a, b) || leads(b, a)
 }
 

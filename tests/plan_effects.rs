@@ -63,17 +63,33 @@ const CHANGES: [(&str, &str, &str); 16] = [
     ("import limit LIMIT action block;", "", ""),
     ("import table on;", "import table on; preference 120;", ""),
     ("import filter {", "# a remark\nimport filter {", ""),
-    ("define HOLD = 90", "define HOLD = 60", "restarts every BGP session (HOLD)"),
+    (
+        "define HOLD = 90",
+        "define HOLD = 60",
+        "restarts every BGP session (HOLD)",
+    ),
     ("hold time HOLD", "hold time 80", "restarts a (hold time)"),
-    ("keepalive time 20", "keepalive time 15", "restarts every session of t (keepalive time)"),
+    (
+        "keepalive time 20",
+        "keepalive time 15",
+        "restarts every session of t (keepalive time)",
+    ),
     ("import table on;", "", "restarts a (ipv6 import table)"),
-    ("graceful restart on", "graceful restart off", "restarts every session of t (graceful restart)"),
+    (
+        "graceful restart on",
+        "graceful restart off",
+        "restarts every session of t (graceful restart)",
+    ),
     (
         "hold time 80;",
         "hold time 80; ipv4 { extended next hop on; import all; export none; };",
         "restarts a (ipv4, ",
     ),
-    ("router id 10.0.0.1", "router id 10.0.0.3", "restarts every BGP session (router id)"),
+    (
+        "router id 10.0.0.1",
+        "router id 10.0.0.3",
+        "restarts every BGP session (router id)",
+    ),
     ("hold time 80;", "hold time 80; disabled;", "takes a down"),
     ("disabled;", "", ""),
 ];
@@ -89,9 +105,16 @@ impl Pair {
         let (router, neighbour) = (Node::new("e1", version, &[]), Node::new("e2", version, &[]));
         router.wire(("w0", "fe80::1"), &neighbour, ("w0", "fe80::2"));
         let text = router.preamble("10.0.0.1") + ROUTER;
-        std::fs::write(neighbour.directory().join("bird.conf"), neighbour.preamble("10.0.0.2") + NEIGHBOUR)
-            .unwrap();
-        let mut pair = Self { router, neighbour, text };
+        std::fs::write(
+            neighbour.directory().join("bird.conf"),
+            neighbour.preamble("10.0.0.2") + NEIGHBOUR,
+        )
+        .unwrap();
+        let mut pair = Self {
+            router,
+            neighbour,
+            text,
+        };
         pair.write();
         pair.router.start();
         pair.neighbour.start();
@@ -113,7 +136,12 @@ impl Pair {
         self.write();
         self.router.configure();
         let action = step.action.to_string();
-        action.split_once("bird.conf").unwrap().1.trim_start_matches(", which ").to_owned()
+        action
+            .split_once("bird.conf")
+            .unwrap()
+            .1
+            .trim_start_matches(", which ")
+            .to_owned()
     }
 
     fn neighbour_sees(&self, said: &str, before: u64, change: &str) {
@@ -121,7 +149,9 @@ impl Pair {
         if said.starts_with("restarts") {
             eventually(change, || {
                 let again = shown().contains("Established") && self.neighbour.since("b") > before;
-                again.then_some(()).ok_or_else(|| format!("{said}, but: {}", shown()))
+                again
+                    .then_some(())
+                    .ok_or_else(|| format!("{said}, but: {}", shown()))
             });
         } else if said.starts_with("takes") {
             eventually(change, || {
@@ -131,7 +161,12 @@ impl Pair {
             });
         } else {
             sleep(Duration::from_millis(1200));
-            eventually(change, || shown().contains("Established").then_some(()).ok_or_else(shown));
+            eventually(change, || {
+                shown()
+                    .contains("Established")
+                    .then_some(())
+                    .ok_or_else(shown)
+            });
         }
     }
 }
@@ -142,7 +177,10 @@ fn the_plan_tells_what_the_neighbour_sees(version: &'static str) {
     for (from, to, expected) in CHANGES {
         sleep(Duration::from_millis(1100));
         let before = pair.neighbour.since("b");
-        let was_up = pair.neighbour.ask("show protocols b").contains("Established");
+        let was_up = pair
+            .neighbour
+            .ask("show protocols b")
+            .contains("Established");
         let said = pair.change(from, to);
         assert!(
             said.starts_with(expected) && said.is_empty() == expected.is_empty(),

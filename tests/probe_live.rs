@@ -26,26 +26,46 @@ const SETUP: &str = "
     done";
 
 fn target(address: &str, interface: Option<&str>) -> Target {
-    Target { address: address.parse().unwrap(), interface: interface.map(|name| name.parse().unwrap()) }
+    Target {
+        address: address.parse().unwrap(),
+        interface: interface.map(|name| name.parse().unwrap()),
+    }
 }
 
 async fn probe(address: &str, interface: Option<&str>) -> Result<Probe, ProbeError> {
-    let settings = ProbeSettings { count: 3, timeout: Duration::from_secs(1), ..ProbeSettings::default() };
-    let echoes = IcmpPing.ping(&target(address, interface), &settings).await?;
+    let settings = ProbeSettings {
+        count: 3,
+        timeout: Duration::from_secs(1),
+        ..ProbeSettings::default()
+    };
+    let echoes = IcmpPing
+        .ping(&target(address, interface), &settings)
+        .await?;
     Ok(Probe::new(&echoes, jiff::Timestamp::now()))
 }
 
 async fn assert_echoes() {
-    for (address, interface) in
-        [("127.0.0.1", None), ("::1", None), ("::1", Some("lo")), ("fe80::2", Some("left"))]
-    {
+    for (address, interface) in [
+        ("127.0.0.1", None),
+        ("::1", None),
+        ("::1", Some("lo")),
+        ("fe80::2", Some("left")),
+    ] {
         let found = probe(address, interface).await.unwrap();
         assert_eq!(found.loss, 0.0, "{address} {interface:?}");
         assert!((0.001..500.0).contains(&found.rtt_ms.unwrap()), "{found:?}");
     }
-    for (address, interface) in [("198.51.100.1", None), ("203.0.113.9", None), ("fe80::9", Some("left"))] {
+    for (address, interface) in [
+        ("198.51.100.1", None),
+        ("203.0.113.9", None),
+        ("fe80::9", Some("left")),
+    ] {
         let found = probe(address, interface).await.unwrap();
-        assert_eq!((found.rtt_ms, found.loss), (None, 1.0), "{address} {interface:?}");
+        assert_eq!(
+            (found.rtt_ms, found.loss),
+            (None, 1.0),
+            "{address} {interface:?}"
+        );
     }
 }
 
@@ -56,7 +76,10 @@ fn inner() {
         return;
     }
     namespace::sh(SETUP);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         // A new namespace grants unprivileged sockets to nobody ("1 0", inet_init_net).
         println!("with raw sockets");
@@ -66,10 +89,16 @@ fn inner() {
         assert_echoes().await;
         println!("the same address at the end of two tunnels");
         namespace::sh("ip link set other down");
-        let (left, other) = tokio::join!(probe("fe80::2", Some("left")), probe("fe80::2", Some("other")));
+        let (left, other) = tokio::join!(
+            probe("fe80::2", Some("left")),
+            probe("fe80::2", Some("other"))
+        );
         assert_eq!((left.unwrap().loss, other.unwrap().loss), (0.0, 1.0));
         println!("what cannot be probed is an error and not a loss");
-        let missing = probe("fe80::2", Some("wg_missing")).await.unwrap_err().to_string();
+        let missing = probe("fe80::2", Some("wg_missing"))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(missing.contains("fe80::2%wg_missing"), "{missing}");
         let nowhere = probe("fe80::2", None).await.unwrap_err().to_string();
         assert!(nowhere.contains("needs the interface"), "{nowhere}");

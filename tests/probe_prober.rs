@@ -22,7 +22,11 @@ struct Fake {
 
 #[async_trait]
 impl Ping for Fake {
-    async fn ping(&self, target: &Target, s: &ProbeSettings) -> Result<Vec<Option<Duration>>, ProbeError> {
+    async fn ping(
+        &self,
+        target: &Target,
+        s: &ProbeSettings,
+    ) -> Result<Vec<Option<Duration>>, ProbeError> {
         self.probes.fetch_add(1, Ordering::Relaxed);
         {
             let mut began = self.began.lock().unwrap();
@@ -32,14 +36,25 @@ impl Ping for Fake {
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(now, Ordering::Relaxed);
         let answers = target.address.is_ipv4();
-        sleep(if answers { Duration::from_millis(20) } else { s.timeout }).await;
+        sleep(if answers {
+            Duration::from_millis(20)
+        } else {
+            s.timeout
+        })
+        .await;
         self.at_once.fetch_sub(1, Ordering::Relaxed);
-        Ok(vec![answers.then_some(Duration::from_millis(20)); usize::from(s.count)])
+        Ok(vec![
+            answers.then_some(Duration::from_millis(20));
+            usize::from(s.count)
+        ])
     }
 }
 
 fn target(address: &str) -> Target {
-    Target { address: address.parse().unwrap(), interface: None }
+    Target {
+        address: address.parse().unwrap(),
+        interface: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,11 +77,18 @@ async fn a_target_is_probed_at_once_and_then_every_interval() {
 async fn a_thousand_silent_targets_delay_no_other_beyond_the_interval() {
     let fake = Arc::new(Fake::default());
     let prober = Prober::start(fake.clone(), ProbeSettings::default());
-    let mut all: BTreeSet<_> = (0..1000).map(|n| target(&format!("2001:db8::{n:x}"))).collect();
+    let mut all: BTreeSet<_> = (0..1000)
+        .map(|n| target(&format!("2001:db8::{n:x}")))
+        .collect();
     all.insert(target("192.0.2.1"));
     prober.watch(all);
     sleep(Duration::from_secs(200)).await;
-    assert_eq!(prober.current(&target("2001:db8::1")).map(|p| (p.rtt_ms, p.loss)), Some((None, 1.0)));
+    assert_eq!(
+        prober
+            .current(&target("2001:db8::1"))
+            .map(|p| (p.rtt_ms, p.loss)),
+        Some((None, 1.0))
+    );
     assert!(prober.current(&target("192.0.2.1")).is_some());
     assert!(prober.current(&target("2001:db8::3e7")).is_some());
     assert_eq!(fake.most_at_once.load(Ordering::Relaxed), 32);
@@ -76,10 +98,15 @@ async fn a_thousand_silent_targets_delay_no_other_beyond_the_interval() {
 async fn a_thousand_probes_are_spread_over_the_interval_from_the_first_on() {
     let fake = Arc::new(Fake::default());
     let prober = Prober::start(fake.clone(), ProbeSettings::default());
-    prober.watch((0..1000u32).map(|n| target(&format!("10.0.{}.{}", n / 250, n % 250))).collect());
+    prober.watch(
+        (0..1000u32)
+            .map(|n| target(&format!("10.0.{}.{}", n / 250, n % 250)))
+            .collect(),
+    );
     sleep(Duration::from_secs(1500)).await;
     let began = fake.began.lock().unwrap().1.clone();
-    let within = |seconds: std::ops::Range<u64>| began.iter().filter(|at| seconds.contains(at)).count();
+    let within =
+        |seconds: std::ops::Range<u64>| began.iter().filter(|at| seconds.contains(at)).count();
     for second in 0..1400 {
         let probes = within(second..second + 1);
         assert!(probes <= 35, "{probes} probes began in second {second}");
@@ -87,7 +114,10 @@ async fn a_thousand_probes_are_spread_over_the_interval_from_the_first_on() {
     assert!(within(0..60) >= 1000, "all are probed in the first minute");
     for start in (360..1400).step_by(60) {
         let probes = within(start..start + 60);
-        assert!((120..=280).contains(&probes), "{probes} of 200 in the minute from {start}");
+        assert!(
+            (120..=280).contains(&probes),
+            "{probes} of 200 in the minute from {start}"
+        );
     }
 }
 

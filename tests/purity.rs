@@ -7,7 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms without any IO. Tests beside the code may do as they like.
-const PURE: [&str; 7] = ["model", "document", "wire", "effective", "render", "plan", "status"];
+const PURE: [&str; 7] = [
+    "model",
+    "document",
+    "wire",
+    "effective",
+    "render",
+    "plan",
+    "status",
+];
 
 /// Pure files in a room that does IO.
 const PURE_FILES: [&str; 11] = [
@@ -25,7 +33,12 @@ const PURE_FILES: [&str; 11] = [
 ];
 
 /// Rooms and files that do no IO either, but name plain data of rooms that do: a listing of the store.
-const NO_IO: [&str; 4] = ["controller/world", "controller/sync", "controller/guard", "controller/planning"];
+const NO_IO: [&str; 4] = [
+    "controller/world",
+    "controller/sync",
+    "controller/guard",
+    "controller/planning",
+];
 
 /// What no pure source names, and what it is.
 const IMPURE: [(&str, &str); 23] = [
@@ -66,8 +79,16 @@ struct Source {
 
 impl Source {
     fn read(file: &Path) -> Self {
-        let path = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-        Self { path, code: code(&fs::read_to_string(file).unwrap()) }
+        let path = file
+            .strip_prefix(root())
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        Self {
+            path,
+            code: code(&fs::read_to_string(file).unwrap()),
+        }
     }
 
     fn in_room(&self, room: &str) -> bool {
@@ -83,7 +104,8 @@ impl Source {
     }
 
     fn names(&self, word: &str) -> bool {
-        let starts = |at: usize| !self.code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let starts =
+            |at: usize| !self.code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         self.code.match_indices(word).any(|(at, _)| starts(at))
     }
 }
@@ -91,8 +113,17 @@ impl Source {
 /// A source without its tests and comments, and with every `use a::{b, c}` written out.
 fn code(text: &str) -> String {
     let bare = |line: &&str| !line.trim_start().starts_with("//");
-    let lines: String = without_tests(text).lines().filter(bare).map(|line| format!("{line}\n")).collect();
-    format!("{lines}{}", imports(&lines).map(|path| format!("use {path};\n")).collect::<String>())
+    let lines: String = without_tests(text)
+        .lines()
+        .filter(bare)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    format!(
+        "{lines}{}",
+        imports(&lines)
+            .map(|path| format!("use {path};\n"))
+            .collect::<String>()
+    )
 }
 
 /// Tests end where a brace stands at the beginning of a line: what follows them is code again.
@@ -102,7 +133,9 @@ fn without_tests(text: &str) -> String {
     while let Some((before, tests)) = rest.split_once("#[cfg(test)]\nmod tests") {
         kept.push_str(before);
         let end = if tests.starts_with(';') { ";" } else { "\n}" };
-        rest = tests.split_once(end).map_or("", |(_, after)| after.trim_start_matches('\n'));
+        rest = tests
+            .split_once(end)
+            .map_or("", |(_, after)| after.trim_start_matches('\n'));
     }
     kept + rest
 }
@@ -114,7 +147,10 @@ fn imports(code: &str) -> impl Iterator<Item = String> {
         before.is_empty() || before.ends_with(['\n', ' ', ')'])
     });
     starts.flat_map(|(at, word)| {
-        let path = code[at + word.len()..].split(';').next().unwrap_or_default();
+        let path = code[at + word.len()..]
+            .split(';')
+            .next()
+            .unwrap_or_default();
         let path: String = path.split_whitespace().collect::<Vec<_>>().join(" ");
         flattened("", &path)
     })
@@ -122,7 +158,9 @@ fn imports(code: &str) -> impl Iterator<Item = String> {
 
 /// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
 fn flattened(before: &str, tree: &str) -> Vec<String> {
-    let Some((head, group)) = tree.split_once('{') else { return vec![format!("{before}{}", tree.trim())] };
+    let Some((head, group)) = tree.split_once('{') else {
+        return vec![format!("{before}{}", tree.trim())];
+    };
     let prefix = format!("{before}{}", head.trim());
     let group = group.rsplit_once('}').map_or(group, |(inside, _)| inside);
     let mut depth = 0;
@@ -130,7 +168,10 @@ fn flattened(before: &str, tree: &str) -> Vec<String> {
         depth += i32::from(c == '{') - i32::from(c == '}');
         c == ',' && depth == 0
     });
-    parts.filter(|part| !part.trim().is_empty()).flat_map(|part| flattened(&prefix, part)).collect()
+    parts
+        .filter(|part| !part.trim().is_empty())
+        .flat_map(|part| flattened(&prefix, part))
+        .collect()
 }
 
 fn root() -> PathBuf {
@@ -167,7 +208,9 @@ fn assert_none(offenders: &[String]) {
 #[test]
 fn pure_rooms_do_no_io_and_know_no_clock() {
     assert_none(&offenders(|source| {
-        let impure = IMPURE.iter().find(|(word, _)| source.does_no_io() && source.names(word));
+        let impure = IMPURE
+            .iter()
+            .find(|(word, _)| source.does_no_io() && source.names(word));
         impure.map(|(word, what)| format!("names {word} ({what})"))
     }));
 }
@@ -175,7 +218,9 @@ fn pure_rooms_do_no_io_and_know_no_clock() {
 #[test]
 fn pure_rooms_are_not_random() {
     assert_none(&offenders(|source| {
-        let random = RANDOM.iter().find(|word| source.does_no_io() && source.names(word));
+        let random = RANDOM
+            .iter()
+            .find(|word| source.does_no_io() && source.names(word));
         random.map(|word| format!("names {word}"))
     }));
 }
@@ -184,14 +229,26 @@ fn pure_rooms_are_not_random() {
 fn every_room_and_file_that_is_held_pure_exists() {
     let map = fs::read_to_string(root().join("lib.rs")).unwrap();
     let sources = sources();
-    for room in PURE.iter().filter(|room| map.contains(&format!("mod {room};"))) {
-        assert!(sources.iter().any(|source| source.in_room(room)), "lib.rs names {room}, which is not there");
+    for room in PURE
+        .iter()
+        .filter(|room| map.contains(&format!("mod {room};")))
+    {
+        assert!(
+            sources.iter().any(|source| source.in_room(room)),
+            "lib.rs names {room}, which is not there"
+        );
     }
     for room in NO_IO {
-        assert!(sources.iter().any(|source| source.in_room(room)), "{room} is not there");
+        assert!(
+            sources.iter().any(|source| source.in_room(room)),
+            "{room} is not there"
+        );
     }
     for file in PURE_FILES {
-        assert!(sources.iter().any(|source| source.path == file), "{file} is not there");
+        assert!(
+            sources.iter().any(|source| source.path == file),
+            "{file} is not there"
+        );
     }
 }
 
@@ -232,9 +289,16 @@ fn only_the_codec_names_the_yaml_crate() {
 
 #[test]
 fn only_the_kernels_room_knows_netlink() {
-    const CRATES: [&str; 4] = ["rtnetlink", "netlink_packet", "netlink_sys", "wireguard_control"];
+    const CRATES: [&str; 4] = [
+        "rtnetlink",
+        "netlink_packet",
+        "netlink_sys",
+        "wireguard_control",
+    ];
     assert_none(&offenders(|source| {
-        let named = CRATES.iter().find(|name| !source.in_room("kernel") && source.names(name));
+        let named = CRATES
+            .iter()
+            .find(|name| !source.in_room("kernel") && source.names(name));
         named.map(|name| format!("names {name}"))
     }));
 }
@@ -253,16 +317,25 @@ fn only_the_command_line_prints() {
 fn the_reader_of_sources_sees_code_and_neither_comments_nor_tests() {
     let text = "use a; // tokio stays\n// tokio\n/// tokio\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n";
     assert_eq!(code(text), "use a; // tokio stays\nfn f() {}\nuse a;\n");
-    let after =
-        "#[cfg(test)]\nmod tests;\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n\nfn g() {}\n";
+    let after = "#[cfg(test)]\nmod tests;\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n\nfn g() {}\n";
     assert_eq!(code(after), "fn f() {}\nfn g() {}\n");
     let grouped = code(
         "use std::{\n    collections::BTreeMap,\n    fs::{self, File},\n};\npub(crate) use crate::{store, model};\n",
     );
-    for path in ["std::fs::File", "crate::store", "std::collections::BTreeMap"] {
-        assert!(grouped.contains(&format!("use {path};\n")), "{path} in {grouped}");
+    for path in [
+        "std::fs::File",
+        "crate::store",
+        "std::collections::BTreeMap",
+    ] {
+        assert!(
+            grouped.contains(&format!("use {path};\n")),
+            "{path} in {grouped}"
+        );
     }
-    let source = Source { path: "plan/x.rs".into(), code: "use brand::x;".into() };
+    let source = Source {
+        path: "plan/x.rs".into(),
+        code: "use brand::x;".into(),
+    };
     assert!(!source.names("rand::"));
     assert!(source.names("brand::"));
 }

@@ -12,7 +12,9 @@ fn every_case_loads_on_every_version_without_a_warning() {
     for (name, folder) in cases() {
         let case = Case::read(&folder);
         for (version, major, minor) in BIRDS {
-            let files = case.render((major, minor)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let files = case
+                .render((major, minor))
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_silent(version, &name, &files);
         }
     }

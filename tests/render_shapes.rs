@@ -49,7 +49,10 @@ const SHAPES: [Shape; 5] = [
     Shape {
         number: 3,
         links: &[(V4, "172.20.103.1")],
-        sessions: &[("fe80::998:1", "fe80::3", ONLY_6), (V4, "172.20.103.1", ONLY_4)],
+        sessions: &[
+            ("fe80::998:1", "fe80::3", ONLY_6),
+            (V4, "172.20.103.1", ONLY_4),
+        ],
         protocols: &["ebgp_two_v6", "ebgp_two_v4"],
         next_hop: V4,
     },
@@ -73,13 +76,27 @@ impl Shape {
     fn node(&self, version: &'static str, ours: &Node) -> Node {
         let node = Node::new(&format!("n{}", self.number), version, &[]);
         let interface = format!("w{}", self.number);
-        ours.wire((&interface, "fe80::998:1"), &node, ("x0", &format!("fe80::{}", self.number)));
+        ours.wire(
+            (&interface, "fe80::998:1"),
+            &node,
+            ("x0", &format!("fe80::{}", self.number)),
+        );
         for (our, their) in self.links {
-            let peer = |address: &str| format!("{address}/{}", if address.contains(':') { 128 } else { 32 });
+            let peer = |address: &str| {
+                format!("{address}/{}", if address.contains(':') { 128 } else { 32 })
+            };
             // IPv4 has no duplicate address detection to leave out.
             let nodad: &[&str] = if our.contains(':') { &["nodad"] } else { &[] };
             let add = |node: &Node, local: &str, remote: &str, interface: &str| {
-                let base = ["address", "add", local, "peer", &peer(remote), "dev", interface];
+                let base = [
+                    "address",
+                    "add",
+                    local,
+                    "peer",
+                    &peer(remote),
+                    "dev",
+                    interface,
+                ];
                 node.ip(&[&base[..], nodad].concat());
             };
             add(ours, our, their, &interface);
@@ -98,7 +115,11 @@ impl Shape {
              protocol static s6 {{ ipv6; route fd00:{n}::/48 unreachable; }}\n"
         );
         for (index, (ours, theirs, channels)) in self.sessions.iter().enumerate() {
-            let hops = if n == 5 { "multihop 10;" } else { "direct; interface \"x0\";" };
+            let hops = if n == 5 {
+                "multihop 10;"
+            } else {
+                "direct; interface \"x0\";"
+            };
             text += &format!(
                 "protocol bgp ours{index} {{ local as 6510{n}; neighbor {ours} as 4242420998; {hops}\n\
                  source address {theirs}; connect delay time 1; {channels} }}\n"
@@ -112,9 +133,16 @@ impl Shape {
             ours.wait_for(protocol);
         }
         let n = self.number;
-        let v6 = self.sessions.iter().any(|(.., channels)| channels.contains("ipv6"));
-        for prefix in
-            [Some(format!("172.20.{n}.0/24")), v6.then(|| format!("fd00:{n}::/48"))].into_iter().flatten()
+        let v6 = self
+            .sessions
+            .iter()
+            .any(|(.., channels)| channels.contains("ipv6"));
+        for prefix in [
+            Some(format!("172.20.{n}.0/24")),
+            v6.then(|| format!("fd00:{n}::/48")),
+        ]
+        .into_iter()
+        .flatten()
         {
             eventually(&prefix, || {
                 let said = ours.ask(&format!("show route {prefix}"));
@@ -125,21 +153,38 @@ impl Shape {
             });
         }
         eventually("our own net", || {
-            let said = node.ask("show route 172.23.105.176/28 all").replace("BGP.", "bgp_");
+            let said = node
+                .ask("show route 172.23.105.176/28 all")
+                .replace("BGP.", "bgp_");
             let wanted = format!("bgp_next_hop: {}", self.next_hop);
-            said.contains(&wanted).then_some(()).ok_or_else(|| said + &node.log())
+            said.contains(&wanted)
+                .then_some(())
+                .ok_or_else(|| said + &node.log())
         });
     }
 }
 
 fn scenario(version: &'static str) {
-    let (_, major, minor) = BIRDS.into_iter().find(|(name, ..)| *name == version).unwrap();
+    let (_, major, minor) = BIRDS
+        .into_iter()
+        .find(|(name, ..)| *name == version)
+        .unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/render_live/shapes.yaml");
     let case = Case::parse(&std::fs::read_to_string(folder).unwrap()).unwrap();
-    let mut ours = Node::new("shapes", version, &["172.23.105.177/32", "fd48:4da8:420::1/128"]);
-    let mut nodes: Vec<Node> = SHAPES.iter().map(|shape| shape.node(version, &ours)).collect();
+    let mut ours = Node::new(
+        "shapes",
+        version,
+        &["172.23.105.177/32", "fd48:4da8:420::1/128"],
+    );
+    let mut nodes: Vec<Node> = SHAPES
+        .iter()
+        .map(|shape| shape.node(version, &ours))
+        .collect();
     let mut files = case.render((major, minor)).unwrap();
-    files.insert("bird.conf".to_owned(), ours.preamble(V4) + "include \"moenet/main.conf\";\n");
+    files.insert(
+        "bird.conf".to_owned(),
+        ours.preamble(V4) + "include \"moenet/main.conf\";\n",
+    );
     write(ours.directory(), &files);
     ours.start();
     nodes.iter_mut().for_each(Node::start);

@@ -26,7 +26,12 @@ impl Names {
     }
 
     fn asked(&self, name: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|asked| *asked == name).count()
+        self.asked
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|asked| *asked == name)
+            .count()
     }
 }
 
@@ -53,14 +58,20 @@ fn endpoint(text: &str) -> Endpoint {
 }
 
 fn address(resolver: &Resolver, endpoint: &Endpoint) -> Option<String> {
-    resolver.current(endpoint).address.map(|address| address.to_string())
+    resolver
+        .current(endpoint)
+        .address
+        .map(|address| address.to_string())
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_address_needs_no_lookup_and_no_watching() {
     let (names, resolver) = start();
     let literal = endpoint("[2001:db8::1]:51820");
-    assert_eq!(address(&resolver, &literal).as_deref(), Some("[2001:db8::1]:51820"));
+    assert_eq!(
+        address(&resolver, &literal).as_deref(),
+        Some("[2001:db8::1]:51820")
+    );
     resolver.watch([&literal]);
     sleep(Duration::from_secs(300)).await;
     assert!(names.asked.lock().unwrap().is_empty());
@@ -75,7 +86,9 @@ async fn a_new_address_is_known_within_the_interval_and_is_told() {
     assert!(resolver.changed().await.contains("a.example"));
     assert_eq!(address(&resolver, &a).as_deref(), Some("192.0.2.1:5"));
     names.set("a.example", &["192.0.2.2"]);
-    let told = timeout(Duration::from_secs(67), resolver.changed()).await.unwrap();
+    let told = timeout(Duration::from_secs(67), resolver.changed())
+        .await
+        .unwrap();
     assert!(told.contains("a.example"));
     assert_eq!(address(&resolver, &a).as_deref(), Some("192.0.2.2:5"));
 }
@@ -91,7 +104,12 @@ async fn the_last_good_address_stays_while_lookups_fail() {
     resolver.changed().await;
     let known = resolver.current(&a);
     assert_eq!(known.address, "192.0.2.1:5".parse().ok());
-    assert!(known.error.unwrap().contains("a.example: Name or service not known"));
+    assert!(
+        known
+            .error
+            .unwrap()
+            .contains("a.example: Name or service not known")
+    );
     names.set("a.example", &["192.0.2.1"]);
     resolver.changed().await;
     assert_eq!(resolver.current(&a).error, None);
@@ -101,17 +119,27 @@ async fn the_last_good_address_stays_while_lookups_fail() {
 async fn a_hundred_hanging_names_do_not_delay_a_good_one() {
     let (names, resolver) = start();
     names.set("z.example", &["192.0.2.1"]);
-    let mut all: Vec<_> = (0..100).map(|n| endpoint(&format!("hung{n}.example:5"))).collect();
+    let mut all: Vec<_> = (0..100)
+        .map(|n| endpoint(&format!("hung{n}.example:5")))
+        .collect();
     all.push(endpoint("z.example:5"));
     resolver.watch(&all);
     let began = Instant::now();
     while address(&resolver, &all[100]).is_none() {
         resolver.changed().await;
     }
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
     // From then on they are known to hang, and the good one is refreshed on time.
     sleep(Duration::from_secs(600)).await;
-    assert!(names.asked("z.example") >= 9, "{}", names.asked("z.example"));
+    assert!(
+        names.asked("z.example") >= 9,
+        "{}",
+        names.asked("z.example")
+    );
     let hung = resolver.current(&all[0]);
     assert!(hung.error.unwrap().contains("no answer within 10 s"));
 }
@@ -136,7 +164,10 @@ async fn a_handshake_that_becomes_stale_resolves_at_once_and_one_that_stays_stal
         resolver.next(&a);
     }
     let asked = names.asked("a.example");
-    assert!((10..=14).contains(&asked), "{asked} lookups in ten minutes of silence");
+    assert!(
+        (10..=14).contains(&asked),
+        "{asked} lookups in ten minutes of silence"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,5 +213,8 @@ async fn what_is_no_longer_watched_is_no_longer_asked_for() {
     resolver.changed().await;
     resolver.watch([]);
     sleep(Duration::from_secs(600)).await;
-    assert_eq!((names.asked("a.example"), address(&resolver, &a)), (1, None));
+    assert_eq!(
+        (names.asked("a.example"), address(&resolver, &a)),
+        (1, None)
+    );
 }

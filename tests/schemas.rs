@@ -34,11 +34,14 @@ fn text(schema: &Value) -> String {
 fn walk(path: &str, value: &Value, seen: &mut impl FnMut(&str, &Value)) {
     seen(path, value);
     match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(key, value)| walk(&format!("{path}/{key}"), value, seen))
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(key, value)| walk(&format!("{path}/{key}"), value, seen)),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(at, value)| walk(&format!("{path}/{at}"), value, seen));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(at, value)| walk(&format!("{path}/{at}"), value, seen));
         }
         _ => {}
     }
@@ -52,7 +55,10 @@ fn the_schemas_on_disk_are_what_the_types_say() {
             fs::write(file(&name), text(&schema)).unwrap();
         }
         let there = fs::read_to_string(file(&name)).unwrap_or_default();
-        assert!(there == text(&schema), "schemas/{name}.json is out of date; UPDATE_SCHEMAS=1 writes it");
+        assert!(
+            there == text(&schema),
+            "schemas/{name}.json is out of date; UPDATE_SCHEMAS=1 writes it"
+        );
     }
 }
 
@@ -61,15 +67,24 @@ fn there_is_no_schema_of_nothing() {
     let known: Vec<_> = schemas().into_iter().map(|(name, _)| file(&name)).collect();
     for entry in fs::read_dir(repository().join("schemas")).unwrap() {
         let path = entry.unwrap().path();
-        let ours = path.extension().is_some_and(|extension| extension == "json");
-        assert!(!ours || known.contains(&path), "{} belongs to no type", path.display());
+        let ours = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
+        assert!(
+            !ours || known.contains(&path),
+            "{} belongs to no type",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn every_schema_is_one_of_draft_2020_12() {
     for (name, schema) in schemas() {
-        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{name}");
+        assert_eq!(
+            schema["$schema"], "https://json-schema.org/draft/2020-12/schema",
+            "{name}"
+        );
         assert!(jsonschema::meta::is_valid(&schema), "{name} is no schema");
     }
 }
@@ -79,7 +94,9 @@ fn every_field_is_explained() {
     let mut silent = Vec::new();
     for (name, schema) in schemas() {
         walk("", &schema, &mut |path, value| {
-            let Some(properties) = value.get("properties").and_then(Value::as_object) else { return };
+            let Some(properties) = value.get("properties").and_then(Value::as_object) else {
+                return;
+            };
             for (field, property) in properties {
                 if !is_explained(&schema, property) {
                     silent.push(format!("{name}{path}/properties/{field}"));
@@ -87,7 +104,11 @@ fn every_field_is_explained() {
             }
         });
     }
-    assert!(silent.is_empty(), "without a description:\n{}", silent.join("\n"));
+    assert!(
+        silent.is_empty(),
+        "without a description:\n{}",
+        silent.join("\n")
+    );
 }
 
 fn is_explained(root: &Value, property: &Value) -> bool {
@@ -105,7 +126,9 @@ fn every_field_that_is_filled_in_shows_what_it_may_hold() {
     let mut bare = Vec::new();
     for (name, schema) in schemas() {
         walk("", &schema, &mut |path, value| {
-            let Some(properties) = value.get("properties").and_then(Value::as_object) else { return };
+            let Some(properties) = value.get("properties").and_then(Value::as_object) else {
+                return;
+            };
             for (field, property) in properties {
                 if !shows_a_value(&schema, property) {
                     bare.push(format!("{name}{path}/properties/{field}"));
@@ -113,12 +136,19 @@ fn every_field_that_is_filled_in_shows_what_it_may_hold() {
             }
         });
     }
-    assert!(bare.is_empty(), "without default, example or choice:\n{}", bare.join("\n"));
+    assert!(
+        bare.is_empty(),
+        "without default, example or choice:\n{}",
+        bare.join("\n")
+    );
 }
 
 fn shows_a_value(root: &Value, property: &Value) -> bool {
     let has = |key: &str| property.get(key).is_some();
-    if ["default", "examples", "const", "enum", "oneOf"].into_iter().any(has) {
+    if ["default", "examples", "const", "enum", "oneOf"]
+        .into_iter()
+        .any(has)
+    {
         return true;
     }
     // A section is filled in field by field, a list item by item, and a time is a time.
@@ -127,9 +157,13 @@ fn shows_a_value(root: &Value, property: &Value) -> bool {
         return true;
     }
     let below = |part: &Value| shows_a_value(root, part);
-    let target = property["$ref"].as_str().and_then(|to| root.pointer(to.strip_prefix('#')?));
+    let target = property["$ref"]
+        .as_str()
+        .and_then(|to| root.pointer(to.strip_prefix('#')?));
     let choices = property["anyOf"].as_array().into_iter().flatten();
-    target.is_some_and(below) || choices.into_iter().any(below) || (is("array") && below(&property["items"]))
+    target.is_some_and(below)
+        || choices.into_iter().any(below)
+        || (is("array") && below(&property["items"]))
 }
 
 #[test]
@@ -139,13 +173,24 @@ fn an_override_may_hold_any_part_of_a_specification_and_null() {
             "apiVersion": "moenet.work/v1", "kind": "Override", "metadata": {"name": "x"},
             "spec": {"reason": "a test", "set": set}
         });
-        let (_, schema) = schemas().into_iter().find(|(name, _)| *name == format!("{kind}Override")).unwrap();
-        jsonschema::validator_for(&schema).unwrap().is_valid(&document)
+        let (_, schema) = schemas()
+            .into_iter()
+            .find(|(name, _)| *name == format!("{kind}Override"))
+            .unwrap();
+        jsonschema::validator_for(&schema)
+            .unwrap()
+            .is_valid(&document)
     };
     for (kind, set) in [
         ("BgpSession", json!({"tunnel": {"mtu": 1380}})),
-        ("BgpSession", json!({"tunnel": {"endpoint": null}, "description": null})),
-        ("BgpSession", json!({"adminState": "Disabled", "bgp": {"drained": true, "extensions": ["mp-bgp"]}})),
+        (
+            "BgpSession",
+            json!({"tunnel": {"endpoint": null}, "description": null}),
+        ),
+        (
+            "BgpSession",
+            json!({"adminState": "Disabled", "bgp": {"drained": true, "extensions": ["mp-bgp"]}}),
+        ),
         ("BgpSession", json!({})),
         ("MeshPeer", json!({"endpoint": "hk.example.com:23456"})),
         ("IbgpPeer", json!({"isRr": true})),
@@ -165,13 +210,25 @@ fn an_override_may_hold_any_part_of_a_specification_and_null() {
 
 #[test]
 fn the_defaults_of_the_configurations_schema_are_those_that_are_in_force() {
-    let (_, schema) = schemas().into_iter().find(|(name, _)| name == "Config").unwrap();
-    let mut whole = json!({"node": {"name": "jp1"}, "controlPlane": {"url": "https://example.com"}});
+    let (_, schema) = schemas()
+        .into_iter()
+        .find(|(name, _)| name == "Config")
+        .unwrap();
+    let mut whole =
+        json!({"node": {"name": "jp1"}, "controlPlane": {"url": "https://example.com"}});
     let mut count = 0;
     for (section, property) in schema["properties"].as_object().unwrap() {
-        let reference = property["$ref"].as_str().or(property["anyOf"][0]["$ref"].as_str()).unwrap();
-        let fields = schema.pointer(&reference[1..]).unwrap()["properties"].as_object().unwrap();
-        for (field, property) in fields.iter().filter(|(_, property)| property.get("default").is_some()) {
+        let reference = property["$ref"]
+            .as_str()
+            .or(property["anyOf"][0]["$ref"].as_str())
+            .unwrap();
+        let fields = schema.pointer(&reference[1..]).unwrap()["properties"]
+            .as_object()
+            .unwrap();
+        for (field, property) in fields
+            .iter()
+            .filter(|(_, property)| property.get("default").is_some())
+        {
             whole[section][field] = property["default"].clone();
             count += 1;
         }
@@ -190,9 +247,16 @@ fn a_default_that_is_told_in_words_is_there_for_editors_too() {
         default.trim_end_matches('.').parse::<u64>().ok()
     };
     // In a patch nothing is the default of anything.
-    for (name, schema) in schemas().into_iter().filter(|(name, _)| !name.ends_with("Override")) {
+    for (name, schema) in schemas()
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with("Override"))
+    {
         walk("", &schema, &mut |path, value| {
-            let Some(default) = value.get("description").and_then(Value::as_str).and_then(fixed) else {
+            let Some(default) = value
+                .get("description")
+                .and_then(Value::as_str)
+                .and_then(fixed)
+            else {
                 return;
             };
             assert_eq!(value.get("default"), Some(&default.into()), "{name}{path}");
@@ -204,7 +268,9 @@ fn a_default_that_is_told_in_words_is_there_for_editors_too() {
 fn every_example_keeps_to_its_schema() {
     for (name, schema) in schemas() {
         walk("", &schema, &mut |path, value| {
-            let Some(examples) = value.get("examples").and_then(Value::as_array) else { return };
+            let Some(examples) = value.get("examples").and_then(Value::as_array) else {
+                return;
+            };
             let mut alone = value.clone();
             alone["$defs"] = schema["$defs"].clone();
             let validator = jsonschema::validator_for(&alone).unwrap();
@@ -218,6 +284,9 @@ fn every_example_keeps_to_its_schema() {
 /// The schema that a document names in its first line, which is where editors look for it.
 fn named_schema(document: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(document).ok()?;
-    let name = text.lines().next()?.strip_prefix("# yaml-language-server: $schema=")?;
+    let name = text
+        .lines()
+        .next()?
+        .strip_prefix("# yaml-language-server: $schema=")?;
     Some(document.parent()?.join(name))
 }

@@ -11,7 +11,9 @@ use moenet_agent::effective::Secrets;
 use moenet_agent::model::{PresharedKey, PrivateKey, Secret, Uid};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, WireGuard, WireGuardPeer};
-use moenet_agent::plan::{BirdView, Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base};
+use moenet_agent::plan::{
+    BirdView, Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base,
+};
 use support::{PSK_FILE, key, our_key, resolve, router};
 
 /// A key that is recognised in any spelling.
@@ -24,7 +26,13 @@ const PASSWORD_FILE: &str = "secrets/peer.bgp";
 fn spellings() -> Vec<String> {
     let mut spellings = vec![PASSWORD.to_owned(), "recognise".to_owned()];
     for bytes in [KEY, OTHER] {
-        spellings.push(PrivateKey::new(bytes).to_base64().expose().trim_end_matches('=').to_owned());
+        spellings.push(
+            PrivateKey::new(bytes)
+                .to_base64()
+                .expose()
+                .trim_end_matches('=')
+                .to_owned(),
+        );
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         spellings.extend([hex.to_uppercase(), hex]);
         let list: Vec<_> = bytes.iter().map(ToString::to_string).collect();
@@ -38,7 +46,10 @@ fn spellings() -> Vec<String> {
 fn assert_hidden(what: &str, text: &str) {
     let squeezed: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for spelling in spellings() {
-        assert!(!text.contains(&spelling) && !squeezed.contains(&spelling), "{what} shows a secret: {text}");
+        assert!(
+            !text.contains(&spelling) && !squeezed.contains(&spelling),
+            "{what} shows a secret: {text}"
+        );
     }
 }
 
@@ -49,7 +60,10 @@ fn assert_debug_hides(what: &str, value: &impl Debug) {
 
 fn secrets() -> Secrets {
     let psk = PresharedKey::new(KEY).to_base64();
-    Secrets::from([(PSK_FILE.into(), psk), (PASSWORD_FILE.into(), Secret::new(PASSWORD.into()))])
+    Secrets::from([
+        (PSK_FILE.into(), psk),
+        (PASSWORD_FILE.into(), Secret::new(PASSWORD.into())),
+    ])
 }
 
 fn spec() -> BgpSessionSpec {
@@ -73,9 +87,15 @@ fn tunnel() -> WantedTunnel {
 
 /// A kernel whose link has another preshared key.
 fn kernel() -> KernelView {
-    let peer = WireGuardPeer { preshared_key: Some(PresharedKey::new(OTHER)), ..WireGuardPeer::default() };
-    let wireguard =
-        WireGuard { public_key: None, listen_port: None, peers: [(key(7), peer)].into_iter().collect() };
+    let peer = WireGuardPeer {
+        preshared_key: Some(PresharedKey::new(OTHER)),
+        ..WireGuardPeer::default()
+    };
+    let wireguard = WireGuard {
+        public_key: None,
+        listen_port: None,
+        peers: [(key(7), peer)].into_iter().collect(),
+    };
     let link = Link {
         index: 1,
         kind: LinkKind::WireGuard,
@@ -90,18 +110,35 @@ fn kernel() -> KernelView {
         learnt_address: false,
         sysctls: [].into(),
     };
-    KernelView { links: [("wg_65000".parse().unwrap(), link)].into(), ..KernelView::default() }
+    KernelView {
+        links: [("wg_65000".parse().unwrap(), link)].into(),
+        ..KernelView::default()
+    }
 }
 
 fn planned(kernel: &KernelView) -> Plan {
     let tunnel = tunnel();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
-    let view =
-        TunnelView { kernel, creating: None, resolved: None, endpoint_changed: false, gives_way: false, now };
+    let view = TunnelView {
+        kernel,
+        creating: None,
+        resolved: None,
+        endpoint_changed: false,
+        gives_way: false,
+        now,
+    };
     let fragment = format!("protocol bgp x {{\n\tpassword \"{PASSWORD}\";\n}}\n");
     let before = fragment.replace("horse", "recognise");
-    let seen = Observed { tunnel: view, bird: BirdView { fragment: Some(&before) } };
-    let desired = Desired::Present { tunnel: &tunnel, fragment: &fragment };
+    let seen = Observed {
+        tunnel: view,
+        bird: BirdView {
+            fragment: Some(&before),
+        },
+    };
+    let desired = Desired::Present {
+        tunnel: &tunnel,
+        fragment: &fragment,
+    };
     assert_debug_hides("what is wanted", &desired);
     assert_debug_hides("what is seen", &seen);
     plan(&"peer".parse().unwrap(), &uid(), &desired, &seen).unwrap()
@@ -110,7 +147,10 @@ fn planned(kernel: &KernelView) -> Plan {
 #[test]
 fn a_session_and_its_tunnel_show_no_secret() {
     assert_debug_hides("the secrets", &secrets());
-    assert_debug_hides("a session", &resolve("peer", &uid(), &spec(), &secrets()).unwrap());
+    assert_debug_hides(
+        "a session",
+        &resolve("peer", &uid(), &spec(), &secrets()).unwrap(),
+    );
     assert_debug_hides("a wanted tunnel", &tunnel());
     assert_debug_hides("a router", &router());
 }
@@ -124,7 +164,11 @@ fn what_the_kernel_has_shows_no_secret() {
 fn a_plan_its_steps_and_their_reasons_show_no_secret() {
     for kernel in [kernel(), KernelView::default()] {
         let plan = planned(&kernel);
-        assert!(plan.steps.iter().any(|step| step.to_string().contains("preshared key")));
+        assert!(
+            plan.steps
+                .iter()
+                .any(|step| step.to_string().contains("preshared key"))
+        );
         assert_debug_hides("a plan", &plan);
         for step in &plan.steps {
             assert_debug_hides("a step", step);
@@ -158,8 +202,10 @@ fn a_change_of_wireguard_shows_no_secret() {
         peers: vec![peer],
         ..WireGuardPatch::default()
     };
-    let action =
-        KernelAction::ConfigureWireGuard { interface: "wg_1".parse().unwrap(), patch: patch.clone() };
+    let action = KernelAction::ConfigureWireGuard {
+        interface: "wg_1".parse().unwrap(),
+        patch: patch.clone(),
+    };
     assert_debug_hides("a patch", &patch);
     assert_hidden("a patch", &patch.to_string());
     assert_debug_hides("an action", &action);
@@ -185,7 +231,10 @@ fn an_error_about_a_secret_does_not_quote_it() {
     assert_hidden("an error", &error.to_string());
     let broken = Secrets::from([
         (PSK_FILE.into(), PresharedKey::new(KEY).to_base64()),
-        (PASSWORD_FILE.into(), Secret::new(format!("{PASSWORD}\"; recognise"))),
+        (
+            PASSWORD_FILE.into(),
+            Secret::new(format!("{PASSWORD}\"; recognise")),
+        ),
     ]);
     let error = resolve("peer", &uid(), &spec(), &broken).unwrap_err();
     assert_hidden("an error", &error.to_string());

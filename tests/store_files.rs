@@ -25,7 +25,10 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
     state.put("mesh/large.yaml", "#".repeat(300 * 1024));
     state.put("mesh/other.yaml", own("another"));
     state.put("mesh/Case.yaml", own("case"));
-    state.put("mesh/kind.yaml", own("kind").replace("MeshPeer", "IbgpPeer"));
+    state.put(
+        "mesh/kind.yaml",
+        own("kind").replace("MeshPeer", "IbgpPeer"),
+    );
     state.put("mesh/old.yml", own("old"));
     state.put("mesh/shout.YAML", own("shout"));
     state.put("mesh/brace.json", "{}");
@@ -55,7 +58,10 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
         ("dangling", "symbolic link"),
     ] {
         let problem = problem(&snapshot, object);
-        assert!(problem.contains(part) && problem.contains(&state.root().display().to_string()), "{problem}");
+        assert!(
+            problem.contains(part) && problem.contains(&state.root().display().to_string()),
+            "{problem}"
+        );
     }
     assert_eq!(snapshot.mesh.len(), 14);
     assert_eq!(snapshot.problems.len(), 15, "{:#?}", snapshot.problems);
@@ -81,7 +87,14 @@ fn editors_temporary_files_are_no_documents() {
         state.put(&format!("mesh/{file}"), "half");
     }
     let snapshot = store.load().unwrap();
-    assert_eq!(snapshot.mesh.keys().map(ObjectName::as_str).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(
+        snapshot
+            .mesh
+            .keys()
+            .map(ObjectName::as_str)
+            .collect::<Vec<_>>(),
+        ["a"]
+    );
     assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
 }
 
@@ -96,8 +109,16 @@ fn a_change_that_keeps_size_and_time_is_seen() {
         let text = state.text("mesh/a.yaml");
         let text = text.replace(&format!("mtu: {}", mtu_now - 1), &format!("mtu: {mtu_now}"));
         fs::write(&path, text).unwrap();
-        fs::File::options().write(true).open(&path).unwrap().set_modified(stamp).unwrap();
-        assert_eq!(mtu(&store.load().unwrap(), "a"), u64::try_from(mtu_now).unwrap());
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(stamp)
+            .unwrap();
+        assert_eq!(
+            mtu(&store.load().unwrap(), "a"),
+            u64::try_from(mtu_now).unwrap()
+        );
     }
 }
 
@@ -125,8 +146,17 @@ fn a_second_agent_is_refused_by_the_number_of_the_first() {
     let state = State::new();
     let first = state.open();
     let refused = Store::open(&state.root()).unwrap_err().to_string();
-    assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
-    assert!(Store::open_read_only(&state.root()).unwrap().load().unwrap().complete);
+    assert!(
+        refused.contains(&format!("process {}", std::process::id())),
+        "{refused}"
+    );
+    assert!(
+        Store::open_read_only(&state.root())
+            .unwrap()
+            .load()
+            .unwrap()
+            .complete
+    );
     drop(first);
     Store::open(&state.root()).unwrap();
 }
@@ -134,16 +164,31 @@ fn a_second_agent_is_refused_by_the_number_of_the_first() {
 #[test]
 fn looking_creates_nothing_and_writes_nothing() {
     let state = State::new();
-    assert!(matches!(Store::open_read_only(&state.root()), Err(StoreError::Vanished { .. })));
+    assert!(matches!(
+        Store::open_read_only(&state.root()),
+        Err(StoreError::Vanished { .. })
+    ));
     fs::create_dir_all(state.root().join("mesh")).unwrap();
     state.put("mesh/a.yaml", own("a"));
     let store = Store::open_read_only(&state.root()).unwrap();
     let snapshot = store.load().unwrap();
     assert!(snapshot.complete && snapshot.mesh.len() == 1);
-    assert!(matches!(store.write_document(&peer("b", 1400)), Err(StoreError::ReadOnly { .. })));
-    assert!(matches!(store.write_applied(&applied("b")), Err(StoreError::ReadOnly { .. })));
-    assert!(matches!(store.remove_document(Kind::MeshPeer, &name("a")), Err(StoreError::ReadOnly { .. })));
-    let left: Vec<_> = fs::read_dir(state.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(matches!(
+        store.write_document(&peer("b", 1400)),
+        Err(StoreError::ReadOnly { .. })
+    ));
+    assert!(matches!(
+        store.write_applied(&applied("b")),
+        Err(StoreError::ReadOnly { .. })
+    ));
+    assert!(matches!(
+        store.remove_document(Kind::MeshPeer, &name("a")),
+        Err(StoreError::ReadOnly { .. })
+    ));
+    let left: Vec<_> = fs::read_dir(state.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["mesh"]);
 }
 
@@ -154,7 +199,10 @@ fn a_new_directory_proves_no_absence_until_it_is_confirmed() {
     assert!(!store.load().unwrap().complete);
     drop(store);
     let store = Store::open(&state.root()).unwrap();
-    assert!(!store.load().unwrap().complete, "a restart does not make it any more certain");
+    assert!(
+        !store.load().unwrap().complete,
+        "a restart does not make it any more certain"
+    );
     store.confirm().unwrap();
     drop(store);
     assert!(Store::open(&state.root()).unwrap().load().unwrap().complete);
@@ -177,7 +225,10 @@ fn a_state_directory_that_vanished_is_an_error_and_never_an_empty_listing() {
     fs::rename(state.root(), &away).unwrap();
     assert!(matches!(store.load(), Err(StoreError::Vanished { .. })));
     assert!(store.write_applied(&applied("a")).is_err());
-    assert!(!state.root().exists(), "nothing is written where the disk was");
+    assert!(
+        !state.root().exists(),
+        "nothing is written where the disk was"
+    );
 
     fs::create_dir(state.root()).unwrap();
     let error = store.load().unwrap_err().to_string();
@@ -196,10 +247,18 @@ fn a_copy_of_the_directory_in_its_place_is_taken_and_locked() {
     store.write_document(&peer("a", 1400)).unwrap();
     let away = state.dir.path().join("away");
     fs::rename(state.root(), &away).unwrap();
-    let copied = std::process::Command::new("cp").arg("-a").arg(&away).arg(state.root()).status().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(&away)
+        .arg(state.root())
+        .status()
+        .unwrap();
     assert!(copied.success());
     assert_eq!(store.load().unwrap().mesh.len(), 1);
-    assert!(matches!(Store::open(&state.root()), Err(StoreError::Locked { .. })));
+    assert!(matches!(
+        Store::open(&state.root()),
+        Err(StoreError::Locked { .. })
+    ));
 }
 
 #[test]
@@ -209,7 +268,12 @@ fn an_emptied_directory_proves_nothing() {
     store.write_document(&peer("a", 1400)).unwrap();
     for entry in fs::read_dir(state.root()).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        }
+        .unwrap();
     }
     assert!(!store.load().unwrap().complete);
     fs::create_dir_all(state.root().join("mesh")).unwrap();
@@ -250,14 +314,29 @@ fn a_linked_folder_is_not_followed() {
 fn the_same_document_is_written_once() {
     let state = State::new();
     let store = state.open();
-    assert_eq!(store.write_document(&peer("a", 1400)).unwrap(), Written::Changed);
+    assert_eq!(
+        store.write_document(&peer("a", 1400)).unwrap(),
+        Written::Changed
+    );
     let writes = store.writes();
-    assert_eq!(store.write_document(&peer("a", 1400)).unwrap(), Written::Unchanged);
-    assert_eq!(store.write_applied(&applied("a")).unwrap(), Written::Changed);
-    assert_eq!(store.write_applied(&applied("a")).unwrap(), Written::Unchanged);
+    assert_eq!(
+        store.write_document(&peer("a", 1400)).unwrap(),
+        Written::Unchanged
+    );
+    assert_eq!(
+        store.write_applied(&applied("a")).unwrap(),
+        Written::Changed
+    );
+    assert_eq!(
+        store.write_applied(&applied("a")).unwrap(),
+        Written::Unchanged
+    );
     assert_eq!(store.writes(), writes + 1);
     let snapshot = store.load().unwrap();
-    assert_eq!(snapshot.applied[&(Kind::MeshPeer, name("a"))].document, applied("a"));
+    assert_eq!(
+        snapshot.applied[&(Kind::MeshPeer, name("a"))].document,
+        applied("a")
+    );
     assert!(snapshot.edits.is_empty() && snapshot.problems.is_empty());
 }
 
@@ -280,8 +359,14 @@ fn what_cannot_be_parsed_is_not_written_over() {
     let state = State::new();
     let store = state.open();
     state.put("mesh/a.yaml", "half");
-    assert!(matches!(store.write_document(&peer("a", 1400)), Err(StoreError::Document(_))));
-    assert!(matches!(store.remove_document(Kind::MeshPeer, &name("a")), Err(StoreError::Document(_))));
+    assert!(matches!(
+        store.write_document(&peer("a", 1400)),
+        Err(StoreError::Document(_))
+    ));
+    assert!(matches!(
+        store.remove_document(Kind::MeshPeer, &name("a")),
+        Err(StoreError::Document(_))
+    ));
     assert_eq!(state.text("mesh/a.yaml"), "half");
 }
 
@@ -290,10 +375,23 @@ fn maintenance_is_written_over_whoever_wrote_it() {
     let state = State::new();
     let store = state.open();
     let head = "apiVersion: moenet.work/v1\nkind: Maintenance\nmetadata: {name: maintenance}\n";
-    state.put("maintenance.yaml", format!("{head}spec: {{enabled: true}}\n"));
+    state.put(
+        "maintenance.yaml",
+        format!("{head}spec: {{enabled: true}}\n"),
+    );
     let off = Document::new(name("maintenance"), None, 0, MaintenanceSpec::default());
     assert_eq!(store.write_document(&off).unwrap(), Written::Changed);
-    assert!(!store.load().unwrap().maintenance.unwrap().unwrap().document.spec.enabled);
+    assert!(
+        !store
+            .load()
+            .unwrap()
+            .maintenance
+            .unwrap()
+            .unwrap()
+            .document
+            .spec
+            .enabled
+    );
 }
 
 #[test]
@@ -304,9 +402,22 @@ fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
     store.write_secret("secrets/a.psk", &secret).unwrap();
     let path = state.root().join("secrets/a.psk");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&path), mode(&state.root().join("secrets"))), (0o600, 0o700));
-    assert_eq!(store.read_secret("secrets/a.psk").unwrap().unwrap().expose(), "hunter2");
-    assert_eq!(store.write_secret("secrets/a.psk", &secret).unwrap(), Written::Unchanged);
+    assert_eq!(
+        (mode(&path), mode(&state.root().join("secrets"))),
+        (0o600, 0o700)
+    );
+    assert_eq!(
+        store
+            .read_secret("secrets/a.psk")
+            .unwrap()
+            .unwrap()
+            .expose(),
+        "hunter2"
+    );
+    assert_eq!(
+        store.write_secret("secrets/a.psk", &secret).unwrap(),
+        Written::Unchanged
+    );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     store.write_secret("secrets/a.psk", &secret).unwrap();
     assert_eq!(mode(&path), 0o600);
@@ -322,7 +433,10 @@ fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
         "secrets/.a",
         "secrets/a\0",
     ] {
-        assert!(matches!(store.read_secret(bad), Err(StoreError::SecretName)), "{bad}");
+        assert!(
+            matches!(store.read_secret(bad), Err(StoreError::SecretName)),
+            "{bad}"
+        );
         assert!(store.write_secret(bad, &secret).is_err(), "{bad}");
         assert!(store.remove_secret(bad).is_err(), "{bad}");
     }
@@ -337,11 +451,21 @@ fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
 fn an_override_is_written_by_the_object_it_is_about() {
     let state = State::new();
     let store = state.open();
-    let spec =
-        OverrideSpec { reason: "r".into(), expires_at: None, paused: true, set: serde_json::Map::new() };
+    let spec = OverrideSpec {
+        reason: "r".into(),
+        expires_at: None,
+        paused: true,
+        set: serde_json::Map::new(),
+    };
     let document = Document::new(name("a"), None, 0, spec);
-    assert_eq!(store.write_override(Kind::MeshPeer, &document).unwrap(), Written::Changed);
-    assert_eq!(store.write_override(Kind::MeshPeer, &document).unwrap(), Written::Unchanged);
+    assert_eq!(
+        store.write_override(Kind::MeshPeer, &document).unwrap(),
+        Written::Changed
+    );
+    assert_eq!(
+        store.write_override(Kind::MeshPeer, &document).unwrap(),
+        Written::Unchanged
+    );
     assert!(store.write_document(&document).is_err());
     assert_eq!(store.load().unwrap().overrides.len(), 1);
     assert!(store.remove_override(Kind::MeshPeer, &name("a")).unwrap());
@@ -354,7 +478,10 @@ fn documents_name_their_schema_when_it_is_known_where_it_is() {
     store.write_document(&peer("a", 1400)).unwrap();
     assert!(state.text("mesh/a.yaml").starts_with("apiVersion:"));
     let store = store.with_schemas("/usr/share/moenet-agent/schemas".into());
-    assert_eq!(store.write_document(&peer("a", 1400)).unwrap(), Written::Changed);
+    assert_eq!(
+        store.write_document(&peer("a", 1400)).unwrap(),
+        Written::Changed
+    );
     let line = "# yaml-language-server: $schema=/usr/share/moenet-agent/schemas/MeshPeer.json\n";
     assert!(state.text("mesh/a.yaml").starts_with(line));
     assert!(store.load().unwrap().edits.is_empty());
@@ -365,14 +492,34 @@ fn an_override_in_a_place_of_nothing_is_named() {
     let state = State::new();
     let store = state.open();
     fs::create_dir(state.root().join("overrides/session")).unwrap();
-    for file in ["wg_1.yaml", "maintenance.yaml", "node.yaml~", ".x.yaml.swp", "4913"] {
+    for file in [
+        "wg_1.yaml",
+        "maintenance.yaml",
+        "node.yaml~",
+        ".x.yaml.swp",
+        "4913",
+    ] {
         state.put(&format!("overrides/{file}"), "a");
     }
     let problems = store.load().unwrap().problems;
     let named: BTreeSet<String> = problems
         .iter()
         .filter(|problem| problem.message.contains("overrides nothing"))
-        .map(|problem| problem.file.as_ref().unwrap().file_name().unwrap().to_string_lossy().into_owned())
+        .map(|problem| {
+            problem
+                .file
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
-    assert_eq!(named, ["maintenance.yaml", "session", "wg_1.yaml"].map(String::from).into());
+    assert_eq!(
+        named,
+        ["maintenance.yaml", "session", "wg_1.yaml"]
+            .map(String::from)
+            .into()
+    );
 }

@@ -27,7 +27,13 @@ fn settled(store: &Store) -> Snapshot {
 }
 
 fn mtu(snapshot: &Snapshot, peer: &str) -> Option<u16> {
-    snapshot.mesh[&name(peer)].as_ref().unwrap().document.spec.mtu.map(moenet_agent::model::Mtu::get)
+    snapshot.mesh[&name(peer)]
+        .as_ref()
+        .unwrap()
+        .document
+        .spec
+        .mtu
+        .map(moenet_agent::model::Mtu::get)
 }
 
 #[test]
@@ -37,17 +43,30 @@ fn until_a_change_has_settled_what_was_there_before_is_listed() {
     state.put("mesh/a.yaml", own("a"));
     let store = patient(&state);
     let first = store.load().unwrap();
-    assert!(first.settled && first.mesh.contains_key(&name("a")), "at the start there is no before");
+    assert!(
+        first.settled && first.mesh.contains_key(&name("a")),
+        "at the start there is no before"
+    );
 
     state.put("mesh/a.yaml", "");
     let between = store.load().unwrap();
     assert!(!between.settled && between.mesh[&name("a")].is_ok() && between.problems.is_empty());
-    state.put("mesh/a.yaml", own("a").replace("nodeId: 2", "nodeId: 2, mtu: 1400"));
+    state.put(
+        "mesh/a.yaml",
+        own("a").replace("nodeId: 2", "nodeId: 2, mtu: 1400"),
+    );
     assert_eq!(mtu(&store.load().unwrap(), "a"), None);
     assert_eq!(mtu(&settled(&store), "a"), Some(1400));
 
-    fs::rename(state.root().join("mesh/a.yaml"), state.root().join("mesh/a.yaml~")).unwrap();
-    assert!(store.load().unwrap().mesh.contains_key(&name("a")), "it may be about to come back");
+    fs::rename(
+        state.root().join("mesh/a.yaml"),
+        state.root().join("mesh/a.yaml~"),
+    )
+    .unwrap();
+    assert!(
+        store.load().unwrap().mesh.contains_key(&name("a")),
+        "it may be about to come back"
+    );
     assert!(!settled(&store).mesh.contains_key(&name("a")), "it did not");
 }
 
@@ -77,7 +96,9 @@ fn what_the_agent_writes_itself_is_whole_at_once() {
     assert_eq!((mtu(&listed, "a"), listed.settled), (Some(1400), true));
     store.write_document(&peer("a", 1410)).unwrap();
     assert_eq!(mtu(&store.load().unwrap(), "a"), Some(1410));
-    store.remove_document(moenet_agent::document::Kind::MeshPeer, &name("a")).unwrap();
+    store
+        .remove_document(moenet_agent::document::Kind::MeshPeer, &name("a"))
+        .unwrap();
     assert!(!store.load().unwrap().mesh.contains_key(&name("a")));
 }
 
@@ -92,7 +113,10 @@ fn a_file_that_changes_without_end_is_believed_in_the_end() {
     while mtu(&store.load().unwrap(), "a").is_none() {
         looks += 1;
         assert!(looks < 400, "never believed");
-        state.put("mesh/a.yaml", own("a").replace("nodeId: 2", "nodeId: 2, mtu: 1400"));
+        state.put(
+            "mesh/a.yaml",
+            own("a").replace("nodeId: 2", "nodeId: 2, mtu: 1400"),
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(looks > 1);

@@ -24,7 +24,11 @@ impl Watched {
         drop(Store::open(&root).unwrap());
         let mut hints = Watch { poll }.start(&root);
         settle(&mut hints).await;
-        Self { _dir: dir, root, hints }
+        Self {
+            _dir: dir,
+            root,
+            hints,
+        }
     }
 
     fn put(&self, path: &str, text: &str) {
@@ -35,7 +39,8 @@ impl Watched {
 /// All hints until it is quiet for a third of a second.
 async fn settle(hints: &mut Receiver<Hint>) -> BTreeSet<Hint> {
     let mut found = BTreeSet::new();
-    while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_millis(350), hints.recv()).await {
+    while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_millis(350), hints.recv()).await
+    {
         found.insert(hint);
     }
     found
@@ -51,7 +56,10 @@ const LONG: Duration = Duration::from_secs(3600);
 async fn every_way_to_save_a_file_gives_a_hint() {
     let mut watched = Watched::new(LONG).await;
     let shell = |command: &str| {
-        let status = Command::new("sh").args(["-ec", command]).current_dir(&watched.root).status();
+        let status = Command::new("sh")
+            .args(["-ec", command])
+            .current_dir(&watched.root)
+            .status();
         assert!(status.unwrap().success(), "{command}");
     };
     for command in [
@@ -69,7 +77,10 @@ async fn every_way_to_save_a_file_gives_a_hint() {
         assert_eq!(hints, [changed(Area::Documents, "x")].into(), "{command}");
     }
     shell("echo a > overrides/mesh/x.yaml");
-    assert_eq!(settle(&mut watched.hints).await, [changed(Area::Overrides, "x")].into());
+    assert_eq!(
+        settle(&mut watched.hints).await,
+        [changed(Area::Overrides, "x")].into()
+    );
     shell("echo a > policy.yaml");
     let policy = Hint::Changed(Place::single(Area::Documents, Kind::RoutingPolicy));
     assert_eq!(settle(&mut watched.hints).await, [policy].into());
@@ -82,7 +93,10 @@ async fn a_hint_comes_well_within_a_second() {
     let mut watched = Watched::new(LONG).await;
     let start = std::time::Instant::now();
     watched.put("overrides/mesh/x.yaml", "a");
-    assert_eq!(watched.hints.recv().await, Some(changed(Area::Overrides, "x")));
+    assert_eq!(
+        watched.hints.recv().await,
+        Some(changed(Area::Overrides, "x"))
+    );
     assert!(start.elapsed() < Duration::from_millis(500));
 }
 
@@ -115,7 +129,11 @@ async fn thousands_of_events_at_once_become_a_look_at_everything() {
     }
     assert!(settle(&mut watched.hints).await.contains(&Hint::Everything));
     watched.put("mesh/later.yaml", "a");
-    assert!(settle(&mut watched.hints).await.contains(&changed(Area::Documents, "later")));
+    assert!(
+        settle(&mut watched.hints)
+            .await
+            .contains(&changed(Area::Documents, "later"))
+    );
 }
 
 #[tokio::test]
@@ -125,7 +143,10 @@ async fn a_folder_that_was_replaced_is_watched_again() {
     fs::create_dir(watched.root.join("mesh")).unwrap();
     assert!(settle(&mut watched.hints).await.contains(&Hint::Everything));
     watched.put("mesh/x.yaml", "a");
-    assert_eq!(settle(&mut watched.hints).await, [changed(Area::Documents, "x")].into());
+    assert_eq!(
+        settle(&mut watched.hints).await,
+        [changed(Area::Documents, "x")].into()
+    );
 }
 
 #[tokio::test]
@@ -134,18 +155,28 @@ async fn a_directory_that_went_and_came_back_is_looked_at_and_watched() {
     let away = watched.root.with_file_name("away");
     fs::rename(&watched.root, &away).unwrap();
     assert!(until_everything(&mut watched.hints).await);
-    let copied = Command::new("cp").arg("-a").arg(&away).arg(&watched.root).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&away)
+        .arg(&watched.root)
+        .status()
+        .unwrap();
     assert!(copied.success());
     assert!(until_everything(&mut watched.hints).await);
     tokio::time::sleep(Duration::from_millis(500)).await;
     settle_now(&mut watched.hints);
     watched.put("mesh/x.yaml", "a");
-    assert_eq!(watched.hints.recv().await, Some(changed(Area::Documents, "x")));
+    assert_eq!(
+        watched.hints.recv().await,
+        Some(changed(Area::Documents, "x"))
+    );
 }
 
 async fn until_everything(hints: &mut Receiver<Hint>) -> bool {
     let found = async { while hints.recv().await != Some(Hint::Everything) {} };
-    tokio::time::timeout(Duration::from_secs(5), found).await.is_ok()
+    tokio::time::timeout(Duration::from_secs(5), found)
+        .await
+        .is_ok()
 }
 
 fn settle_now(hints: &mut Receiver<Hint>) {
@@ -156,7 +187,10 @@ fn settle_now(hints: &mut Receiver<Hint>) {
 async fn a_directory_that_is_not_there_is_polled_for() {
     let dir = tempfile::tempdir().unwrap();
     let root: &Path = &dir.path().join("state");
-    let mut hints = Watch { poll: Duration::from_millis(100) }.start(root);
+    let mut hints = Watch {
+        poll: Duration::from_millis(100),
+    }
+    .start(root);
     assert!(until_everything(&mut hints).await);
     assert!(until_everything(&mut hints).await);
 }
@@ -180,7 +214,10 @@ fn in_a_namespace_with(limit: &str, test: &str) -> bool {
         Ok(Some(0)) => {}
         Ok(Some(101)) => panic!("it failed inside the user namespace"),
         other => {
-            assert!(std::env::var_os("CI").is_none(), "no user namespace to test in: {other:?}");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "no user namespace to test in: {other:?}"
+            );
             eprintln!("NOT TESTED: a limit of watches needs a user namespace ({other:?})");
         }
     }
@@ -190,7 +227,10 @@ fn in_a_namespace_with(limit: &str, test: &str) -> bool {
 #[tokio::test]
 async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
     let limit = "3 > /proc/sys/user/max_inotify_watches";
-    if !in_a_namespace_with(limit, "where_the_kernel_has_too_few_watches_a_change_is_found_by_looking") {
+    if !in_a_namespace_with(
+        limit,
+        "where_the_kernel_has_too_few_watches_a_change_is_found_by_looking",
+    ) {
         return;
     }
     let mut watched = Watched::new(LONG).await;
@@ -214,8 +254,14 @@ async fn watches_that_were_not_to_be_had_are_asked_for_until_they_are() {
     watched.put("mesh/x.yaml", "a");
     assert!(until_everything(&mut watched.hints).await);
     fs::write(limit, "1").unwrap();
-    assert!(until_everything(&mut watched.hints).await, "something may have changed in between");
+    assert!(
+        until_everything(&mut watched.hints).await,
+        "something may have changed in between"
+    );
     settle(&mut watched.hints).await;
     watched.put("mesh/x.yaml", "b");
-    assert_eq!(settle(&mut watched.hints).await, [changed(Area::Documents, "x")].into());
+    assert_eq!(
+        settle(&mut watched.hints).await,
+        [changed(Area::Documents, "x")].into()
+    );
 }

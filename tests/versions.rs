@@ -36,8 +36,15 @@ mod v2 {
     /// Nothing that v1 could say is lost.
     impl From<V1> for MaintenanceSpec {
         fn from(old: V1) -> Self {
-            let mode = if old.enabled { Mode::Drained } else { Mode::Serving };
-            Self { mode, since: old.since }
+            let mode = if old.enabled {
+                Mode::Drained
+            } else {
+                Mode::Serving
+            };
+            Self {
+                mode,
+                since: old.since,
+            }
         }
     }
 }
@@ -54,7 +61,10 @@ const READERS: [Reader<v2::MaintenanceSpec>; 2] = [
         version: "moenet.work/v1",
         read: |text| parse::<MaintenanceSpec>(text).map(|old| old.spec.into()),
     },
-    Reader { version: "moenet.work/v2", read: |text| parse_value::<V2Document>(text).map(|new| new.spec) },
+    Reader {
+        version: "moenet.work/v2",
+        read: |text| parse_value::<V2Document>(text).map(|new| new.spec),
+    },
 ];
 
 fn read_latest(text: &str) -> Result<v2::MaintenanceSpec, DocumentError> {
@@ -67,8 +77,14 @@ fn document(version: &str, spec: &str) -> String {
 
 #[test]
 fn a_document_of_the_older_version_is_read_as_the_newer() {
-    let old = document("moenet.work/v1", "{enabled: true, since: 2026-11-23T20:00:00Z}");
-    let new = document("moenet.work/v2", "{mode: drained, since: 2026-11-23T20:00:00Z}");
+    let old = document(
+        "moenet.work/v1",
+        "{enabled: true, since: 2026-11-23T20:00:00Z}",
+    );
+    let new = document(
+        "moenet.work/v2",
+        "{mode: drained, since: 2026-11-23T20:00:00Z}",
+    );
     assert_eq!(read_latest(&old).unwrap(), read_latest(&new).unwrap());
 }
 
@@ -89,12 +105,22 @@ fn each_version_refuses_the_fields_of_the_other() {
 
 #[test]
 fn a_version_that_nobody_knows_is_refused_with_a_clear_message() {
-    for version in ["moenet.work/v2", "moenet.work/v1beta1", "v1", "example.com/v1", "''"] {
-        let error = parse::<MaintenanceSpec>(&document(version, "{anything: [at, all]}")).unwrap_err();
+    for version in [
+        "moenet.work/v2",
+        "moenet.work/v1beta1",
+        "v1",
+        "example.com/v1",
+        "''",
+    ] {
+        let error =
+            parse::<MaintenanceSpec>(&document(version, "{anything: [at, all]}")).unwrap_err();
         assert_eq!(error.field, "apiVersion", "{error}");
         let said = error.to_string();
         let found = version.trim_matches('\'');
-        assert!(said.contains("moenet.work/v1") && said.contains(&format!("{found:?}")), "{said}");
+        assert!(
+            said.contains("moenet.work/v1") && said.contains(&format!("{found:?}")),
+            "{said}"
+        );
         assert!(said.contains("the document is left alone"), "{said}");
     }
 }
@@ -102,7 +128,12 @@ fn a_version_that_nobody_knows_is_refused_with_a_clear_message() {
 #[test]
 fn an_agent_of_two_versions_names_both_and_still_wants_the_right_kind() {
     let error = read_latest(&document("moenet.work/v3", "{}")).unwrap_err();
-    assert!(error.message.contains("this agent reads moenet.work/v1 and moenet.work/v2, not"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("this agent reads moenet.work/v1 and moenet.work/v2, not"),
+        "{error}"
+    );
     assert_eq!(error.location, Some((1, 1)));
     for version in ["moenet.work/v1", "moenet.work/v2"] {
         let node = document(version, "{}").replace("kind: Maintenance", "kind: Node");
@@ -112,8 +143,11 @@ fn an_agent_of_two_versions_names_both_and_still_wants_the_right_kind() {
 
 #[test]
 fn every_document_of_the_sample_reads_as_the_version_that_it_names() {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/state/maintenance.yaml")).unwrap();
+    let text = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/state/maintenance.yaml"
+    ))
+    .unwrap();
     assert_eq!(read_latest(&text).unwrap().mode, v2::Mode::Serving);
 }
 
@@ -129,6 +163,7 @@ fn the_version_is_checked_before_anything_else() {
 
 #[test]
 fn a_document_without_a_version_says_that_it_is_missing() {
-    let error = parse::<MaintenanceSpec>("kind: Maintenance\nmetadata: {name: jp1}\nspec: {}\n").unwrap_err();
+    let error = parse::<MaintenanceSpec>("kind: Maintenance\nmetadata: {name: jp1}\nspec: {}\n")
+        .unwrap_err();
     assert!(error.to_string().contains("apiVersion"), "{error}");
 }

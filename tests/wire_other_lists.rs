@@ -5,8 +5,8 @@
 use moenet_agent::document::{Continent, Region};
 use moenet_agent::model::NodeType;
 use moenet_agent::wire::{
-    Call, Dialect, Heartbeat, Listing, MeshItem, Modify, PeerState, PolicyItem, Report, SessionReport,
-    WireError, WireStatus,
+    Call, Dialect, Heartbeat, Listing, MeshItem, Modify, PeerState, PolicyItem, Report,
+    SessionReport, WireError, WireStatus,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -35,30 +35,53 @@ fn the_mesh_of_the_reference_decodes() {
     assert!(listing.complete && listing.rejected.is_empty());
     let item = &listing.items[0];
     assert_eq!((item.name.as_str(), item.spec.node_id), ("hk1", 2));
-    assert_eq!(item.spec.loopback_ipv4.unwrap().to_string(), "172.23.105.178");
+    assert_eq!(
+        item.spec.loopback_ipv4.unwrap().to_string(),
+        "172.23.105.178"
+    );
     assert_eq!((item.spec.uuid.as_ref(), item.spec.is_rr), (None, None));
 }
 
 #[test]
 fn name_and_node_name_are_the_same_field_and_neither_is_needed() {
     for (patch, name) in [
-        (json!({"nodeId": "2", "nodeName": "hk1", "publicKey": KEY}), "hk1"),
-        (json!({"nodeId": 2, "publicKey": KEY, "isRr": true, "mtu": 1400, "listenPort": 7}), "node2"),
-        (json!({"nodeId": 2, "name": "../hk", "publicKey": KEY}), "hk"),
+        (
+            json!({"nodeId": "2", "nodeName": "hk1", "publicKey": KEY}),
+            "hk1",
+        ),
+        (
+            json!({"nodeId": 2, "publicKey": KEY, "isRr": true, "mtu": 1400, "listenPort": 7}),
+            "node2",
+        ),
+        (
+            json!({"nodeId": 2, "name": "../hk", "publicKey": KEY}),
+            "hk",
+        ),
     ] {
         let listing = mesh(json!([patch]));
-        assert_eq!(listing.items[0].name.as_str().trim_matches('-'), name, "{:?}", listing.rejected);
+        assert_eq!(
+            listing.items[0].name.as_str().trim_matches('-'),
+            name,
+            "{:?}",
+            listing.rejected
+        );
     }
 }
 
 #[test]
 fn peers_of_one_id_or_one_name_are_refused() {
     let ids = mesh(json!([peer(), peer()]));
-    assert_eq!((ids.items.len(), ids.rejected.len(), ids.complete), (0, 2, false));
+    assert_eq!(
+        (ids.items.len(), ids.rejected.len(), ids.complete),
+        (0, 2, false)
+    );
     let mut third = peer();
     third["nodeId"] = json!(3);
     let names = mesh(json!([peer(), third]));
-    assert_eq!((names.items.len(), names.rejected.len(), names.complete), (0, 2, true));
+    assert_eq!(
+        (names.items.len(), names.rejected.len(), names.complete),
+        (0, 2, true)
+    );
     assert_eq!(names.rejected[1].node_id, Some(3));
     assert!(!mesh(json!([{"name": "x"}])).complete);
     assert!(!mesh(json!([null])).complete);
@@ -72,8 +95,14 @@ fn the_node_of_the_reference_decodes_with_loopbacks_as_given() {
         "loopbackIpv4": "172.23.105.177", "loopbackIpv6": "fd48:4242:420::1"
     }, "features": {}});
     let item = D.decode_config(&bytes(&body)).unwrap();
-    assert_eq!((item.name.as_str(), item.spec.id, item.spec.asn.get()), ("jp1", 1, 4242420998));
-    assert_eq!(item.spec.loopback_ipv6.unwrap().to_string(), "fd48:4242:420::1");
+    assert_eq!(
+        (item.name.as_str(), item.spec.id, item.spec.asn.get()),
+        ("jp1", 1, 4242420998)
+    );
+    assert_eq!(
+        item.spec.loopback_ipv6.unwrap().to_string(),
+        "fd48:4242:420::1"
+    );
     assert_eq!(item.spec.link_local().to_string(), "fe80::998:1");
 }
 
@@ -82,12 +111,20 @@ fn a_node_without_an_id_or_an_asn_is_an_error_that_names_it() {
     for (node, field) in [
         (json!({"id": 0, "name": "a", "asn": 1}), "node.id"),
         (json!({"id": 1, "name": "a"}), "node.asn"),
-        (json!({"id": 1, "name": "a", "asn": 1, "loopbackIpv4": "x"}), "node.loopbackIpv4"),
+        (
+            json!({"id": 1, "name": "a", "asn": 1, "loopbackIpv4": "x"}),
+            "node.loopbackIpv4",
+        ),
     ] {
-        let error = D.decode_config(&bytes(&json!({ "node": node }))).unwrap_err();
+        let error = D
+            .decode_config(&bytes(&json!({ "node": node })))
+            .unwrap_err();
         assert!(error.to_string().starts_with(field), "{error}");
     }
-    assert!(matches!(D.decode_config(b"{}"), Err(WireError::Missing { key: "node" })));
+    assert!(matches!(
+        D.decode_config(b"{}"),
+        Err(WireError::Missing { key: "node" })
+    ));
 }
 
 fn policy() -> Value {
@@ -120,10 +157,19 @@ fn the_policy_of_the_reference_decodes() {
     let item = D.decode_policy(&bytes(&policy())).unwrap();
     let location = &item.spec.location;
     assert_eq!(item.spec.node_type, NodeType::Edge);
-    assert_eq!((location.continent, location.subregion), (Some(Continent::As), Some(Region::AsE)));
-    assert_eq!((location.region_community, location.region_code), (Some(Region::AsE), Some(101)));
+    assert_eq!(
+        (location.continent, location.subregion),
+        (Some(Continent::As), Some(Region::AsE))
+    );
+    assert_eq!(
+        (location.region_community, location.region_code),
+        (Some(Region::AsE), Some(101))
+    );
     assert_eq!(location.bandwidth.unwrap().mbit(), 1000);
-    assert_eq!(item.spec.prefixes.ipv4.unwrap().to_string(), "172.23.105.176/28");
+    assert_eq!(
+        item.spec.prefixes.ipv4.unwrap().to_string(),
+        "172.23.105.176/28"
+    );
     assert_eq!(item.spec.rpki.servers[0].host, "rpki.burble.dn42");
     assert_eq!(item.spec.limits.as_path_max_len, Some(10));
     assert_eq!(item.asn.unwrap().get(), 4242420998);
@@ -139,17 +185,35 @@ fn no_ibgp_key_means_no_change_and_an_empty_list_means_none() {
     let empty = changed("/ibgpPeers", json!([])).unwrap().ibgp.unwrap();
     assert!(empty.complete && empty.items.is_empty());
     assert!(changed("/ibgpPeers", json!("...")).is_err());
-    let bad = changed("/ibgpPeers", json!([{"nodeId": 2}])).unwrap().ibgp.unwrap();
+    let bad = changed("/ibgpPeers", json!([{"nodeId": 2}]))
+        .unwrap()
+        .ibgp
+        .unwrap();
     assert!(bad.complete && bad.rejected.len() == 1);
 }
 
 #[test]
 fn a_limit_of_zero_is_no_limit_and_never_rejects_everything() {
-    for key in ["asPathMaxLen", "ebgpImportLimit", "ebgpExportLimit", "ibgpImportLimit"] {
-        let limits = changed(&format!("/policy/{key}"), json!(0)).unwrap().spec.limits;
+    for key in [
+        "asPathMaxLen",
+        "ebgpImportLimit",
+        "ebgpExportLimit",
+        "ibgpImportLimit",
+    ] {
+        let limits = changed(&format!("/policy/{key}"), json!(0))
+            .unwrap()
+            .spec
+            .limits;
         assert!(!format!("{limits:?}").contains("Some(0)"));
     }
-    assert_eq!(changed("/policy/asPathMaxLen", json!(null)).unwrap().spec.limits.as_path_max_len, None);
+    assert_eq!(
+        changed("/policy/asPathMaxLen", json!(null))
+            .unwrap()
+            .spec
+            .limits
+            .as_path_max_len,
+        None
+    );
 }
 
 #[test]
@@ -169,10 +233,22 @@ fn a_policy_with_a_broken_field_is_an_error_that_names_it() {
         ("/policy/rejectUnknownRoa", json!("maybe")),
     ] {
         let error = changed(pointer, value).unwrap_err().to_string();
-        assert!(error.starts_with(&pointer[1..].replace('/', ".")), "{pointer}: {error}");
+        assert!(
+            error.starts_with(&pointer[1..].replace('/', ".")),
+            "{pointer}: {error}"
+        );
     }
-    let hostile = changed("/policy/rpkiServers", json!([{"host": "a\"; } evil", "port": 1}])).unwrap_err();
-    assert!(hostile.to_string().starts_with("policy.rpkiServers[0].host: "), "{hostile}");
+    let hostile = changed(
+        "/policy/rpkiServers",
+        json!([{"host": "a\"; } evil", "port": 1}]),
+    )
+    .unwrap_err();
+    assert!(
+        hostile
+            .to_string()
+            .starts_with("policy.rpkiServers[0].host: "),
+        "{hostile}"
+    );
 }
 
 #[test]
@@ -187,8 +263,11 @@ fn the_bandwidth_counts_and_its_community_stands_in() {
 #[test]
 fn what_is_posted_has_the_fields_of_the_reference() {
     let json_of = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
-    let heartbeat =
-        Heartbeat { version: "1.2.0".into(), uptime: 3600, mesh_public_key: Some(KEY.parse().unwrap()) };
+    let heartbeat = Heartbeat {
+        version: "1.2.0".into(),
+        uptime: 3600,
+        mesh_public_key: Some(KEY.parse().unwrap()),
+    };
     let want = json!({"version": "1.2.0", "uptime": 3600, "meshPublicKey": KEY});
     assert_eq!(json_of(D.encode_heartbeat(&heartbeat)), want);
     let session = |rtt_ms| SessionReport {
@@ -199,7 +278,9 @@ fn what_is_posted_has_the_fields_of_the_reference() {
         routes_exported: 10,
         state: PeerState::Established,
     };
-    let mut sessions: Vec<_> = [Some(25.0), Some(25.123), Some(f64::NAN), None].map(session).into();
+    let mut sessions: Vec<_> = [Some(25.0), Some(25.123), Some(f64::NAN), None]
+        .map(session)
+        .into();
     sessions[3].loss = Some(2.0 / 3.0);
     let report = json_of(D.encode_report(&Report { sessions }));
     let want = json!({"uuid": "abc-123", "rtt_ms": 25, "routes_imported": 150, "routes_exported": 10,
@@ -208,25 +289,53 @@ fn what_is_posted_has_the_fields_of_the_reference() {
     assert_eq!(report["sessions"][1]["rtt_ms"], json!(25.1));
     assert_eq!(report["sessions"][2]["rtt_ms"], Value::Null);
     assert_eq!(
-        (&report["sessions"][3]["rtt_ms"], &report["sessions"][3]["loss"]),
+        (
+            &report["sessions"][3]["rtt_ms"],
+            &report["sessions"][3]["loss"]
+        ),
         (&Value::Null, &json!(0.667))
     );
-    let modify = Modify { uuid: "abc-123".parse().unwrap(), status: WireStatus::Active, error: None };
-    assert_eq!(json_of(D.encode_modify(&modify)), json!({"uuid": "abc-123", "status": 1, "error": null}));
+    let modify = Modify {
+        uuid: "abc-123".parse().unwrap(),
+        status: WireStatus::Active,
+        error: None,
+    };
+    assert_eq!(
+        json_of(D.encode_modify(&modify)),
+        json!({"uuid": "abc-123", "status": 1, "error": null})
+    );
     assert_eq!("OpenSent".parse::<PeerState>(), Ok(PeerState::OpenSent));
-    assert_eq!(serde_json::to_value(PeerState::OpenConfirm).unwrap(), "openconfirm");
+    assert_eq!(
+        serde_json::to_value(PeerState::OpenConfirm).unwrap(),
+        "openconfirm"
+    );
 }
 
 #[test]
 fn paths_are_those_of_the_reference_and_the_only_dialect_is_reference() {
-    assert_eq!(D.segments("jp1", Call::BirdConfig), ["agent", "jp1", "bird-config"]);
+    assert_eq!(
+        D.segments("jp1", Call::BirdConfig),
+        ["agent", "jp1", "bird-config"]
+    );
     assert_eq!("reference".parse::<Dialect>(), Ok(D));
     assert!("Reference".parse::<Dialect>().is_err());
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let words =
-        ["uuid", "asn", "status", "abc", "1", "wg_1", "fe80::1", KEY, "192.0.2.1/32", "", "é", "{\"a\":"];
+    let words = [
+        "uuid",
+        "asn",
+        "status",
+        "abc",
+        "1",
+        "wg_1",
+        "fe80::1",
+        KEY,
+        "192.0.2.1/32",
+        "",
+        "é",
+        "{\"a\":",
+    ];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -274,7 +383,9 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 fn decode_all(body: &[u8]) {
-    let _ = D.decode_sessions(body).map(|listing| format!("{listing:?}"));
+    let _ = D
+        .decode_sessions(body)
+        .map(|listing| format!("{listing:?}"));
     let _ = D.decode_mesh(body).map(|listing| format!("{listing:?}"));
     let _ = D.decode_config(body);
     let _ = D.decode_policy(body);

@@ -26,13 +26,19 @@ fn with(patch: Value) -> Value {
 }
 
 fn list(items: Value) -> Listing<SessionItem> {
-    Dialect::Reference.decode_sessions(json!({"sessions": items}).to_string().as_bytes()).unwrap()
+    Dialect::Reference
+        .decode_sessions(json!({"sessions": items}).to_string().as_bytes())
+        .unwrap()
 }
 
 fn one(patch: Value) -> SessionItem {
     let listing = list(json!([with(patch.clone())]));
     assert!(listing.complete);
-    assert!(listing.rejected.is_empty(), "{patch}: {:?}", listing.rejected);
+    assert!(
+        listing.rejected.is_empty(),
+        "{patch}: {:?}",
+        listing.rejected
+    );
     listing.items.into_iter().next().unwrap()
 }
 
@@ -54,7 +60,10 @@ fn the_session_of_the_reference_decodes() {
     assert_eq!(spec.asn.get(), 4242421080);
     assert_eq!(spec.address.peer_link_local.unwrap().to_string(), "fe80::2");
     assert_eq!(spec.address.peer_ipv6, None);
-    assert_eq!(spec.tunnel.endpoint.unwrap().to_string(), "example.com:51820");
+    assert_eq!(
+        spec.tunnel.endpoint.unwrap().to_string(),
+        "example.com:51820"
+    );
     assert_eq!(spec.tunnel.public_key.unwrap().to_string(), KEY);
     assert_eq!(spec.bgp.policy, PeeringPolicy::Full);
     assert_eq!(spec.bgp.extensions, None);
@@ -68,13 +77,23 @@ fn an_empty_list_is_complete_and_empty() {
 
 #[test]
 fn numbers_as_texts_and_texts_as_numbers_mean_the_same() {
-    let item = one(json!({"asn": "4242421080", "status": "4", "mtu": "1380", "port": "5000", "uuid": 17}));
+    let item =
+        one(json!({"asn": "4242421080", "status": "4", "mtu": "1380", "port": "5000", "uuid": 17}));
     let spec = item.spec.unwrap();
     assert_eq!(item.uid.as_str(), "17");
     assert_eq!(item.status, WireStatus::QueuedForSetup);
     assert_eq!(spec.tunnel.mtu.unwrap().get(), 1380);
     assert_eq!(spec.tunnel.listen_port.unwrap().get(), 5000);
-    assert_eq!(one(json!({"mtu": 1380.0})).spec.unwrap().tunnel.mtu.unwrap().get(), 1380);
+    assert_eq!(
+        one(json!({"mtu": 1380.0}))
+            .spec
+            .unwrap()
+            .tunnel
+            .mtu
+            .unwrap()
+            .get(),
+        1380
+    );
 }
 
 #[test]
@@ -101,7 +120,10 @@ fn null_is_as_good_as_absent_for_every_optional_field() {
     for key in optional {
         one(json!({ key: null }));
     }
-    assert_eq!(one(json!({"interface": null})).name_hint.unwrap().as_str(), "wg_4242421080");
+    assert_eq!(
+        one(json!({"interface": null})).name_hint.unwrap().as_str(),
+        "wg_4242421080"
+    );
 }
 
 #[test]
@@ -117,7 +139,11 @@ fn unknown_fields_are_ignored() {
 
 #[test]
 fn a_credential_is_an_object_a_text_with_json_or_a_bare_key() {
-    for credential in [json!({"publicKey": KEY}), json!(format!("{{\"publicKey\":\"{KEY}\"}}")), json!(KEY)] {
+    for credential in [
+        json!({"publicKey": KEY}),
+        json!(format!("{{\"publicKey\":\"{KEY}\"}}")),
+        json!(KEY),
+    ] {
         let spec = one(json!({"credential": credential})).spec.unwrap();
         assert_eq!(spec.tunnel.public_key.unwrap().to_string(), KEY);
     }
@@ -131,11 +157,17 @@ fn a_preshared_key_is_read_from_both_places_and_kept_out_of_the_specification() 
         json!({"credential": format!("{{\"publicKey\":\"{KEY}\",\"presharedKey\":\"{OTHER}\"}}")}),
     ] {
         let item = one(patch);
-        assert_eq!(item.preshared_key.as_ref().unwrap().to_base64().expose(), OTHER);
+        assert_eq!(
+            item.preshared_key.as_ref().unwrap().to_base64().expose(),
+            OTHER
+        );
         assert!(!format!("{item:?}").contains(OTHER));
     }
     let zeros = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    assert!(one(json!({"presharedKey": zeros})).preshared_key.is_none(), "zeros mean none to the kernel");
+    assert!(
+        one(json!({"presharedKey": zeros})).preshared_key.is_none(),
+        "zeros mean none to the kernel"
+    );
 }
 
 #[test]
@@ -180,8 +212,17 @@ fn optional_extras_are_taken() {
     assert_eq!(spec.bgp.extensions.unwrap().len(), 2);
     assert_eq!(spec.bgp.policy, PeeringPolicy::Downstream);
     assert_eq!(spec.tunnel.listen_port.unwrap().get(), 30000);
-    assert_eq!((spec.bgp.multihop, spec.bgp.import_limit, spec.bgp.export_limit), (Some(2), Some(500), None));
-    let spec = one(json!({"name": "n".repeat(2000), "extensions": ["mp-bgp"]})).spec.unwrap();
+    assert_eq!(
+        (
+            spec.bgp.multihop,
+            spec.bgp.import_limit,
+            spec.bgp.export_limit
+        ),
+        (Some(2), Some(500), None)
+    );
+    let spec = one(json!({"name": "n".repeat(2000), "extensions": ["mp-bgp"]}))
+        .spec
+        .unwrap();
     assert_eq!(spec.description.unwrap().len(), 1000);
     assert!(spec.bgp.extensions.unwrap().contains(&Extension::MpBgp));
 }
@@ -194,7 +235,9 @@ fn a_gre_tunnel_needs_no_key_and_no_port() {
         ("gre", "gre.example.com:5", "gre.example.com:5"),
         ("ip6gre", "2001:db8::1", "[2001:db8::1]:47"),
     ] {
-        let spec = one(json!({"type": kind, "endpoint": endpoint, "credential": null})).spec.unwrap();
+        let spec = one(json!({"type": kind, "endpoint": endpoint, "credential": null}))
+            .spec
+            .unwrap();
         assert_ne!(spec.tunnel.tunnel_type, TunnelType::Wireguard);
         assert_eq!(spec.tunnel.endpoint.unwrap().to_string(), want);
     }
@@ -225,16 +268,25 @@ fn a_broken_field_is_named_as_the_wire_names_it() {
         (json!({"endpoint": ""}), "endpoint"),
         (json!({"credential": {}}), "credential.publicKey"),
         (json!({"credential": null}), "credential.publicKey"),
-        (json!({"credential": {"publicKey": "c2hvcnQ="}}), "credential.publicKey"),
+        (
+            json!({"credential": {"publicKey": "c2hvcnQ="}}),
+            "credential.publicKey",
+        ),
         (json!({"credential": [KEY]}), "credential"),
-        (json!({"credential": {"publicKey": KEY, "presharedKey": "x"}}), "credential.presharedKey"),
+        (
+            json!({"credential": {"publicKey": KEY, "presharedKey": "x"}}),
+            "credential.presharedKey",
+        ),
         (json!({"listenPort": 0}), "listenPort"),
         (json!({"type": "openvpn"}), "type"),
         (json!({"policy": "FULL"}), "policy"),
         (json!({"extensions": ["add-path"]}), "extensions"),
         (json!({"extensions": [1]}), "extensions"),
         (json!({"multihop": 256}), "multihop"),
-        (json!({"ipv6": null, "ipv6LinkLocal": null}), "ipv6LinkLocal"),
+        (
+            json!({"ipv6": null, "ipv6LinkLocal": null}),
+            "ipv6LinkLocal",
+        ),
     ] {
         let error = refused(patch.clone());
         assert!(error.starts_with(&format!("{field}: ")), "{patch}: {error}");
@@ -243,12 +295,18 @@ fn a_broken_field_is_named_as_the_wire_names_it() {
 
 #[test]
 fn one_bad_item_never_spoils_the_list() {
-    let listing = list(json!([with(json!({"mtu": 1})), with(json!({"uuid": "b", "interface": "wg_b"}))]));
+    let listing = list(json!([
+        with(json!({"mtu": 1})),
+        with(json!({"uuid": "b", "interface": "wg_b"}))
+    ]));
     assert!(listing.complete);
     assert_eq!(listing.items.len(), 1);
     let rejected = &listing.rejected[0];
     assert_eq!(rejected.uid.as_ref().unwrap().as_str(), "abc-123");
-    assert_eq!(rejected.interface.as_ref().unwrap().as_str(), "wg_4242421080");
+    assert_eq!(
+        rejected.interface.as_ref().unwrap().as_str(),
+        "wg_4242421080"
+    );
     assert!(rejected.reportable);
 }
 
@@ -256,7 +314,13 @@ fn one_bad_item_never_spoils_the_list() {
 fn an_item_without_a_usable_uuid_makes_the_list_incomplete() {
     // The last ones are the names of our own links.
     let ours = ["local/node/loopback", "local/sessions/own", "mesh/2"].map(|uuid| json!(uuid));
-    let none = [json!(null), json!(""), json!("a b"), json!({}), json!("x".repeat(129))];
+    let none = [
+        json!(null),
+        json!(""),
+        json!("a b"),
+        json!({}),
+        json!("x".repeat(129)),
+    ];
     for uuid in none.into_iter().chain(ours) {
         let listing = list(json!([with(json!({"uuid": uuid}))]));
         assert!(!listing.complete, "{uuid}");
@@ -272,17 +336,31 @@ fn an_item_without_a_usable_uuid_makes_the_list_incomplete() {
 
 #[test]
 fn two_sessions_of_one_uuid_are_both_refused_and_the_list_is_incomplete() {
-    let listing = list(json!([session(), with(json!({"mtu": 1300})), with(json!({"uuid": "other"}))]));
+    let listing = list(json!([
+        session(),
+        with(json!({"mtu": 1300})),
+        with(json!({"uuid": "other"}))
+    ]));
     assert!(!listing.complete);
     assert_eq!((listing.items.len(), listing.rejected.len()), (1, 2));
     assert!(listing.rejected.iter().all(|rejected| rejected.reportable));
     let listing = list(json!([session(), with(json!({"status": 5}))]));
-    assert!(listing.rejected.iter().all(|rejected| !rejected.reportable), "ERROR would undo the removal");
+    assert!(
+        listing.rejected.iter().all(|rejected| !rejected.reportable),
+        "ERROR would undo the removal"
+    );
 }
 
 #[test]
 fn an_unknown_status_is_refused_and_not_reported() {
-    for status in [json!(6), json!(-1), json!("ACTIVE"), json!(null), json!(1.5), json!(true)] {
+    for status in [
+        json!(6),
+        json!(-1),
+        json!("ACTIVE"),
+        json!(null),
+        json!(1.5),
+        json!(true),
+    ] {
         let listing = list(json!([with(json!({"status": status}))]));
         assert!(listing.complete);
         assert_eq!(listing.rejected[0].field, "status");
@@ -294,7 +372,10 @@ fn an_unknown_status_is_refused_and_not_reported() {
 fn a_session_to_be_removed_needs_its_uuid_and_nothing_else() {
     let listing = list(json!([{"uuid": "gone", "status": 5}]));
     assert_eq!(listing.items[0].status, WireStatus::QueuedForDelete);
-    assert_eq!((&listing.items[0].spec, &listing.items[0].name_hint), (&None, &None));
+    assert_eq!(
+        (&listing.items[0].spec, &listing.items[0].name_hint),
+        (&None, &None)
+    );
     let item = one(json!({"status": 5, "mtu": "broken", "credential": 7}));
     assert_eq!(item.spec, None);
     assert_eq!(item.name_hint.unwrap().as_str(), "wg_4242421080");
@@ -314,15 +395,26 @@ fn a_broken_session_that_nobody_wants_up_is_not_reported_as_an_error() {
 fn half_a_body_is_truncated_and_never_shorter() {
     let whole = json!({"sessions": [session(), with(json!({"uuid": "b"}))]}).to_string();
     for end in 1..whole.len() {
-        let error = Dialect::Reference.decode_sessions(&whole.as_bytes()[..end]).unwrap_err();
-        assert!(matches!(error, WireError::Truncated { .. }), "{end}: {error}");
+        let error = Dialect::Reference
+            .decode_sessions(&whole.as_bytes()[..end])
+            .unwrap_err();
+        assert!(
+            matches!(error, WireError::Truncated { .. }),
+            "{end}: {error}"
+        );
     }
 }
 
 #[test]
 fn a_thousand_rejected_sessions_decode_in_no_time() {
-    let items: Vec<Value> = (0..1000).map(|n| with(json!({"uuid": format!("u{n}"), "mtu": 1}))).collect();
+    let items: Vec<Value> = (0..1000)
+        .map(|n| with(json!({"uuid": format!("u{n}"), "mtu": 1})))
+        .collect();
     let began = std::time::Instant::now();
     assert_eq!(list(json!(items)).rejected.len(), 1000);
-    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -72,7 +72,9 @@ impl AgentApi for Api {
 
     async fn restart(&self, interface: InterfaceName) -> Result<(), ApiRefusal> {
         let world = self.world();
-        let key = world.key_of(&interface).filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
+        let key = world
+            .key_of(&interface)
+            .filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
         let done = self.parts.context.restarts.ask(key.clone());
         hint(&self.parts, key).await;
@@ -80,23 +82,38 @@ impl AgentApi for Api {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(why))) => Err(ApiRefusal::Failed(why)),
             Ok(Err(_)) => Err(ApiRefusal::Failed("the agent is stopping".to_owned())),
-            Err(_) => Err(ApiRefusal::Failed(format!("{interface} is not configured again after a minute"))),
+            Err(_) => Err(ApiRefusal::Failed(format!(
+                "{interface} is not configured again after a minute"
+            ))),
         }
     }
 
     async fn maintenance(&self) -> MaintenanceView {
         let state = self.world().maintenance;
-        MaintenanceView { enabled: state.enabled, since: state.since }
+        MaintenanceView {
+            enabled: state.enabled,
+            since: state.since,
+        }
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
         // Until the history knows who did it, nobody takes the file for an edit.
         let writing = self.parts.syncing.lock().await;
-        let written = self.parts.context.disk(move |store| write_maintenance(store, enabled)).await;
+        let written = self
+            .parts
+            .context
+            .disk(move |store| write_maintenance(store, enabled))
+            .await;
         let written = written.map_err(|error| ApiRefusal::Failed(chain(&error)))?;
         if written == Written::Changed {
-            let subject = if enabled { "Start maintenance" } else { "Stop maintenance" };
-            let author = Author::Operator { name: "local API".to_owned() };
+            let subject = if enabled {
+                "Start maintenance"
+            } else {
+                "Stop maintenance"
+            };
+            let author = Author::Operator {
+                name: "local API".to_owned(),
+            };
             let place = Place::single(Area::Documents, Kind::Maintenance);
             journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]);
         }
@@ -129,17 +146,28 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
     }
     let since = enabled.then(Timestamp::now);
     let name = ObjectName::sanitised(Kind::Maintenance.folder());
-    store.write_document(&Document::new(name, None, 0, MaintenanceSpec { enabled, since }))
+    store.write_document(&Document::new(
+        name,
+        None,
+        0,
+        MaintenanceSpec { enabled, since },
+    ))
 }
 
 /// How the sessions are, in the words of the reference. What cannot be configured counts as an error,
 /// also when the Control Plane's item never became a document.
 pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
-    let documented = world.sessions.iter().filter(|(_, entry)| entry.documented || entry.held.is_some());
+    let documented = world
+        .sessions
+        .iter()
+        .filter(|(_, entry)| entry.documented || entry.held.is_some());
     for (name, entry) in documented {
         counts.total += 1;
-        match status(&Key::Session(name.clone())).unwrap_or_default().phase {
+        match status(&Key::Session(name.clone()))
+            .unwrap_or_default()
+            .phase
+        {
             Phase::Established | Phase::Configured | Phase::Degraded => counts.active += 1,
             Phase::Error => counts.error += 1,
             Phase::Paused => {}
@@ -153,17 +181,23 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
 fn overridden(world: &World) -> Vec<String> {
     let fields = overrides::of(world).into_iter().flat_map(|one| {
         let object = one.object;
-        one.fields.into_iter().map(move |field| format!("{object}: {}", field.field))
+        one.fields
+            .into_iter()
+            .map(move |field| format!("{object}: {}", field.field))
     });
     fields.collect()
 }
 
 /// The objects of a kind that were not accepted, and why.
 fn wrong<T>(entries: &BTreeMap<ObjectName, Entry<T>>, key: fn(ObjectName) -> Key) -> Vec<String> {
-    let wrong = entries.iter().filter_map(|(name, entry)| match &entry.acceptance {
-        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(format!("{}: {why}", key(name.clone()))),
-        Acceptance::Valid | Acceptance::Waiting(_) => None,
-    });
+    let wrong = entries
+        .iter()
+        .filter_map(|(name, entry)| match &entry.acceptance {
+            Acceptance::Invalid(why) | Acceptance::Clash(why) => {
+                Some(format!("{}: {why}", key(name.clone())))
+            }
+            Acceptance::Valid | Acceptance::Waiting(_) => None,
+        });
     wrong.collect()
 }
 
@@ -173,7 +207,8 @@ const FEW: usize = 5;
 /// Overrides that wait for their objects: a name may not be what was meant.
 fn waiting(all: &[String]) -> Vec<String> {
     let more = all.len().saturating_sub(FEW);
-    let rest = (more > 0).then(|| format!("and {more} more overrides wait for objects that are not there"));
+    let rest = (more > 0)
+        .then(|| format!("and {more} more overrides wait for objects that are not there"));
     all.iter().take(FEW).cloned().chain(rest).collect()
 }
 
@@ -181,23 +216,50 @@ fn waiting(all: &[String]) -> Vec<String> {
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices: Vec<String> = world.problems.clone();
     notices.extend(waiting(&world.waiting));
-    notices.extend(parts.context.store.trouble().map(|why| format!("state directory: {why}")));
+    notices.extend(
+        parts
+            .context
+            .store
+            .trouble()
+            .map(|why| format!("state directory: {why}")),
+    );
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(wrong(&world.sessions, Key::Session));
     notices.extend(wrong(&world.mesh, Key::Mesh));
     notices.extend(wrong(&world.ibgp, Key::Ibgp));
-    notices.extend(world.held().map(|(key, why)| format!("the removal of {key} is held: {why}")));
+    notices.extend(
+        world
+            .held()
+            .map(|(key, why)| format!("the removal of {key} is held: {why}")),
+    );
     let documents = &world.router_documents;
-    for (name, acceptance) in [("node", &documents.node.acceptance), ("policy", &documents.policy.acceptance)]
-    {
+    for (name, acceptance) in [
+        ("node", &documents.node.acceptance),
+        ("policy", &documents.policy.acceptance),
+    ] {
         if let Acceptance::Invalid(why) = acceptance {
             notices.push(format!("{name}: {why}"));
         }
     }
-    let refused = parts.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
+    let refused = parts
+        .refused_calls
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     notices.extend(refused.values().map(|why| format!("Control Plane: {why}")));
     drop(refused);
-    notices.extend(parts.context.history_problem().map(|why| format!("history: {why}")));
-    notices.extend(parts.context.firewall.state().error.map(|why| format!("firewall: {why}")));
+    notices.extend(
+        parts
+            .context
+            .history_problem()
+            .map(|why| format!("history: {why}")),
+    );
+    notices.extend(
+        parts
+            .context
+            .firewall
+            .state()
+            .error
+            .map(|why| format!("firewall: {why}")),
+    );
     notices
 }

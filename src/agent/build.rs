@@ -13,7 +13,9 @@ use super::writers::is_document;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
-use crate::controller::{Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, Taken, World};
+use crate::controller::{
+    Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, Taken, World,
+};
 use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::ServeError;
@@ -116,9 +118,15 @@ impl Parts {
     /// What keeps it from starting.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let directory = config.state.directory.clone();
-        let store = blocking(move || Store::open(&directory)).await??.with_patience(QUIET);
+        let store = blocking(move || Store::open(&directory))
+            .await??
+            .with_patience(QUIET);
         let schemas = config.state.schemas.clone();
-        let store = Arc::new(if schemas.is_dir() { store.with_schemas(schemas) } else { store });
+        let store = Arc::new(if schemas.is_dir() {
+            store.with_schemas(schemas)
+        } else {
+            store
+        });
         Self::with_store(config, store).await
     }
 
@@ -135,14 +143,23 @@ impl Parts {
         let (client, outbox) = control_plane(&config, &store)?;
         let (journal, journalled) = mpsc::unbounded_channel();
         let checker = Checker::new(&config.bird.binary, CHECK, Arc::clone(committer.counters()));
-        let maker =
-            WorldMaker::new(config.clone(), Arc::clone(&store), key, templates, checker, committer.clone());
+        let maker = WorldMaker::new(
+            config.clone(),
+            Arc::clone(&store),
+            key,
+            templates,
+            checker,
+            committer.clone(),
+        );
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
             firewall: FirewallKeeper::new(Arc::new(Nft::default())),
-            resolver: Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default()),
+            resolver: Resolver::start(
+                Arc::new(SystemLookup::default()),
+                ResolverSettings::default(),
+            ),
             prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
             world,
             reports: Reports::new(outbox.clone()),
@@ -180,13 +197,20 @@ impl Parts {
 
     /// Remembers why the history cannot be written.
     pub fn history_problem(&self, problem: Option<String>) {
-        let mut told = self.context.history_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = self
+            .context
+            .history_problem
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *told = problem;
     }
 
     /// Remembers why the Control Plane refuses a call, or that it does no longer.
     pub fn refused_call(&self, call: Call, why: Option<String>) {
-        let mut refused = self.refused_calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut refused = self
+            .refused_calls
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match why {
             Some(why) => drop(refused.insert(call, why)),
             None => drop(refused.remove(&call)),
@@ -199,18 +223,24 @@ impl Parts {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| BuildError::Interrupted)
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BuildError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| BuildError::Interrupted)
 }
 
 /// An agent that writes makes its key when there is none; a look goes without.
 async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildError> {
     let path = config.wireguard.private_key_path.clone();
-    blocking(
-        move || {
-            if writes || path.exists() { keys::load_or_create(&path) } else { Ok(PrivateKey::new([1; 32])) }
-        },
-    )
+    blocking(move || {
+        if writes || path.exists() {
+            keys::load_or_create(&path)
+        } else {
+            Ok(PrivateKey::new([1; 32]))
+        }
+    })
     .await?
     .map_err(BuildError::from)
 }
@@ -221,7 +251,10 @@ fn kernel_options(config: &Config) -> KernelOptions {
         config::Backend::Kernel => Backend::Kernel,
         config::Backend::Userspace => Backend::Userspace,
     };
-    KernelOptions { backend, ..KernelOptions::default() }
+    KernelOptions {
+        backend,
+        ..KernelOptions::default()
+    }
 }
 
 fn committer_config(config: &Config) -> CommitterConfig {
@@ -247,10 +280,16 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 type ControlPlane = (Option<Arc<Client>>, Option<Arc<Outbox>>);
 
 fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildError> {
-    let Some(from) = config.control_plane.as_ref().filter(|_| store.is_writable()) else {
+    let Some(from) = config
+        .control_plane
+        .as_ref()
+        .filter(|_| store.is_writable())
+    else {
         return Ok((None, None));
     };
-    let Some(token) = &from.token else { return Ok((None, None)) };
+    let Some(token) = &from.token else {
+        return Ok((None, None));
+    };
     let client = Client::new(ClientOptions {
         url: from.url.clone(),
         router: config.node.name.clone(),

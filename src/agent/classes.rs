@@ -33,13 +33,17 @@ struct Link {
 
 impl Link {
     fn classes(&self) -> Measured {
-        Measured { latency: self.latency.class, loss: self.loss.class }
+        Measured {
+            latency: self.latency.class,
+            loss: self.loss.class,
+        }
     }
 
     /// A peer that answers nothing may be deaf to echoes, which is no loss; were the link dead, BGP would
     /// tell.
     fn take(&mut self, probe: &Probe) {
-        self.latency.update(Measure::Latency, probe.at, probe.rtt_ms);
+        self.latency
+            .update(Measure::Latency, probe.at, probe.rtt_ms);
         let loss = probe.rtt_ms.map(|_| f64::from(probe.loss));
         self.loss.update(Measure::Loss, probe.at, loss);
     }
@@ -49,7 +53,11 @@ impl Classes {
     /// Those that were kept. A file that is none of ours begins anew: classes are measured again.
     pub(super) fn kept(store: &Store) -> Self {
         let read = || -> Result<_, Box<dyn std::error::Error>> {
-            Ok(store.kept(FILE)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+            Ok(store
+                .kept(FILE)?
+                .map(|text| serde_json::from_str(&text))
+                .transpose()?
+                .unwrap_or_default())
         };
         let links = read().unwrap_or_else(|error| {
             warn!(file = FILE, error = %chain(&*error), "the classes of links cannot be read and are measured anew");
@@ -60,7 +68,10 @@ impl Classes {
 
     /// The class of every link.
     pub(super) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
-        self.lock().iter().map(|(name, link)| (name.clone(), link.classes())).collect()
+        self.lock()
+            .iter()
+            .map(|(name, link)| (name.clone(), link.classes()))
+            .collect()
     }
 
     /// Takes a probe. Returns whether a class changed.
@@ -95,8 +106,14 @@ pub(super) async fn measure(parts: &Parts) {
     if !changed || !parts.context.store.is_writable() {
         return;
     }
-    let Some(text) = classes.text(&world.sessions.keys().collect()) else { return };
-    if let Err(error) = parts.context.disk(move |store| store.keep(FILE, &text)).await {
+    let Some(text) = classes.text(&world.sessions.keys().collect()) else {
+        return;
+    };
+    if let Err(error) = parts
+        .context
+        .disk(move |store| store.keep(FILE, &text))
+        .await
+    {
         warn!(file = FILE, error = %chain(&error), "the classes of links cannot be kept");
     }
 }
@@ -107,7 +124,11 @@ mod tests {
     use jiff::Timestamp;
 
     fn probe(second: i64, rtt_ms: Option<f64>, loss: f32) -> Probe {
-        Probe { rtt_ms, loss, at: Timestamp::from_second(1_700_000_000 + second).unwrap() }
+        Probe {
+            rtt_ms,
+            loss,
+            at: Timestamp::from_second(1_700_000_000 + second).unwrap(),
+        }
     }
 
     #[test]
@@ -117,12 +138,20 @@ mod tests {
         let (classes, name) = (Classes::kept(&store), "wg_1".parse().unwrap());
         assert!(classes.take(&name, &probe(0, Some(10.0), 0.0)));
         assert!(!classes.take(&name, &probe(300, Some(11.0), 0.0)));
-        store.keep(FILE, &classes.text(&BTreeSet::from([&name])).unwrap()).unwrap();
+        store
+            .keep(FILE, &classes.text(&BTreeSet::from([&name])).unwrap())
+            .unwrap();
         let after = Classes::kept(&store);
         assert_eq!(after.measured(), classes.measured());
         // Half an hour is no hour, whoever measured.
         assert!(!after.take(&name, &probe(1800, Some(2000.0), 0.0)));
-        assert_eq!(after.measured()[&name], Measured { latency: Some(3), loss: Some(91) });
+        assert_eq!(
+            after.measured()[&name],
+            Measured {
+                latency: Some(3),
+                loss: Some(91)
+            }
+        );
     }
 
     #[test]

@@ -113,14 +113,26 @@ fn record(handle: &HistoryHandle, batch: &[Entry]) {
         (Some(first), Some(last)) => format!("Apply {} objects, {first} to {last}", objects.len()),
         _ => return,
     };
-    let lines = batch.iter().flat_map(|entry| entry.steps.iter().map(|step| (&entry.key, step)));
+    let lines = batch
+        .iter()
+        .flat_map(|entry| entry.steps.iter().map(|step| (&entry.key, step)));
     let body = lines.map(|(key, step)| format!("{key}: {step}"));
     let files = batch.iter().flat_map(|entry| &entry.files);
     let contents: Contents = files
-        .map(|(place, text)| (place.relative(), text.as_ref().map(|text| text.as_bytes().to_vec())))
+        .map(|(place, text)| {
+            (
+                place.relative(),
+                text.as_ref().map(|text| text.as_bytes().to_vec()),
+            )
+        })
         .collect();
     let body = body.collect();
-    handle.record(Cause { author: Author::Agent, paths: Paths::Exactly(contents), subject, body });
+    handle.record(Cause {
+        author: Author::Agent,
+        paths: Paths::Exactly(contents),
+        subject,
+        body,
+    });
 }
 
 /// Records everything that a cause changed in documents.
@@ -132,18 +144,44 @@ pub(super) fn record_documents(
     places: Vec<Place>,
 ) {
     let paths = places.into_iter().collect();
-    tell(parts, Cause { author, paths, subject: subject.to_owned(), body });
+    tell(
+        parts,
+        Cause {
+            author,
+            paths,
+            subject: subject.to_owned(),
+            body,
+        },
+    );
 }
 
 /// Records a file that is no document.
-pub(super) fn record_file(parts: &Parts, author: Author, subject: &str, body: Vec<String>, file: &str) {
+pub(super) fn record_file(
+    parts: &Parts,
+    author: Author,
+    subject: &str,
+    body: Vec<String>,
+    file: &str,
+) {
     let paths = Paths::Some(vec![PathBuf::from(file)]);
-    tell(parts, Cause { author, paths, subject: subject.to_owned(), body });
+    tell(
+        parts,
+        Cause {
+            author,
+            paths,
+            subject: subject.to_owned(),
+            body,
+        },
+    );
 }
 
 fn tell(parts: &Parts, cause: Cause) {
     // Before the history takes causes, all that is there counts as left from the last time.
-    if let Some(handle) = &*parts.recorder.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(handle) = &*parts
+        .recorder
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
         handle.record(cause);
     }
 }
@@ -157,7 +195,13 @@ pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
     for (owner, places) in by_owner(parts, places) {
         let subject = edited(parts, &places);
-        record_documents(parts, Author::operator(owner), &subject, names(&places), places);
+        record_documents(
+            parts,
+            Author::operator(owner),
+            &subject,
+            names(&places),
+            places,
+        );
     }
 }
 
@@ -175,7 +219,8 @@ fn by_owner(parts: &Parts, places: &BTreeSet<Place>) -> BTreeMap<u32, Vec<Place>
 /// `Edit overrides/sessions/wg_1.yaml`, `Remove …`, `Edit 3 documents`; a file that went and one that came are
 /// a rename, which Git shows as one too.
 fn edited(parts: &Parts, places: &[Place]) -> String {
-    let is_there = |place: &Place| std::fs::symlink_metadata(parts.context.store.path(place)).is_ok();
+    let is_there =
+        |place: &Place| std::fs::symlink_metadata(parts.context.store.path(place)).is_ok();
     let path = |place: &Place| place.relative().display().to_string();
     match places {
         [one] if is_there(one) => format!("Edit {}", path(one)),
@@ -197,7 +242,10 @@ fn edited(parts: &Parts, places: &[Place]) -> String {
 fn names(places: &[Place]) -> Vec<String> {
     match places {
         [_] | [_, _] => Vec::new(),
-        several => several.iter().map(|place| place.relative().display().to_string()).collect(),
+        several => several
+            .iter()
+            .map(|place| place.relative().display().to_string())
+            .collect(),
     }
 }
 
@@ -209,7 +257,13 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
         Ok(file) => {
             let text = parts.context.store.text(place).unwrap_or_default();
             let persons = place.area == Area::Overrides || !is_synced(&text);
-            persons.then(|| *told.owners.entry(place.clone()).insert_entry(file.uid()).get())
+            persons.then(|| {
+                *told
+                    .owners
+                    .entry(place.clone())
+                    .insert_entry(file.uid())
+                    .get()
+            })
         }
         Err(_) => told.owners.remove(place),
     }
@@ -220,29 +274,54 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
 pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
     for (owner, places) in by_owner(parts, places) {
-        record_documents(parts, Author::operator(owner), "Edit several documents", Vec::new(), places);
+        record_documents(
+            parts,
+            Author::operator(owner),
+            "Edit several documents",
+            Vec::new(),
+            places,
+        );
     }
 }
 
 /// Whether a text has a `uid`, which is the sync's: an edit of one is recorded as the override it becomes.
 fn is_synced(text: &str) -> bool {
     let document: Option<serde_json::Value> = parse_value(text).ok();
-    document.is_some_and(|document| document.pointer("/metadata/uid").is_some_and(|uid| !uid.is_null()))
+    document.is_some_and(|document| {
+        document
+            .pointer("/metadata/uid")
+            .is_some_and(|uid| !uid.is_null())
+    })
 }
 
 /// Records that an edit in place became an override.
 pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
     let exception = place.within(Area::Overrides);
     parts.known.told().owners.insert(exception.clone(), owner);
-    let subject = format!("Keep an edit of {} as an override", place.relative().display());
-    record_documents(parts, Author::operator(owner), &subject, Vec::new(), vec![exception, place.clone()]);
+    let subject = format!(
+        "Keep an edit of {} as an override",
+        place.relative().display()
+    );
+    record_documents(
+        parts,
+        Author::operator(owner),
+        &subject,
+        Vec::new(),
+        vec![exception, place.clone()],
+    );
 }
 
 /// Records that a document is the sync's again, where the history has another: an operator's own stood there.
 pub(super) fn put_back(parts: &Parts, place: &Place) {
     parts.known.told().owners.remove(place);
     let subject = format!("Put back {}", place.relative().display());
-    record_documents(parts, Author::Agent, &subject, Vec::new(), vec![place.clone()]);
+    record_documents(
+        parts,
+        Author::Agent,
+        &subject,
+        Vec::new(),
+        vec![place.clone()],
+    );
 }
 
 /// Records who let removals pass.
@@ -250,10 +329,14 @@ pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {
         return;
     }
-    let owner = std::fs::metadata(parts.context.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
+    let owner =
+        std::fs::metadata(parts.context.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
     let subject = format!("Approve the removal of {} objects", objects.len());
     // Anything may have been written into it.
-    let body = objects.iter().map(|object| without_keys(object).into_owned()).collect();
+    let body = objects
+        .iter()
+        .map(|object| without_keys(object).into_owned())
+        .collect();
     record_file(parts, Author::operator(owner), &subject, body, APPROVED);
 }
 
@@ -261,7 +344,13 @@ pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
 pub(super) async fn synced(parts: &Parts) {
     if let Ok(snapshot) = parts.context.disk(Store::load).await {
         let subject = "Sync what was not recorded";
-        record_documents(parts, Author::ControlPlane, subject, Vec::new(), writers(&snapshot).synced);
+        record_documents(
+            parts,
+            Author::ControlPlane,
+            subject,
+            Vec::new(),
+            writers(&snapshot).synced,
+        );
     }
 }
 
@@ -269,28 +358,65 @@ pub(super) async fn synced(parts: &Parts) {
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     let snapshot = match parts.context.disk(Store::load).await {
         Ok(snapshot) => snapshot,
-        Err(error) => return warn!(error = %chain(&error), "what changed meanwhile is recorded later"),
+        Err(error) => {
+            return warn!(error = %chain(&error), "what changed meanwhile is recorded later");
+        }
     };
-    let Writers { synced, persons, in_force } = writers(&snapshot);
+    let Writers {
+        synced,
+        persons,
+        in_force,
+    } = writers(&snapshot);
     let cause = |author: Author, subject: &str, paths: Paths| {
         let subject = format!("{subject} while the agent was not running");
-        handle.record(Cause { author, paths, subject, body: Vec::new() });
+        handle.record(Cause {
+            author,
+            paths,
+            subject,
+            body: Vec::new(),
+        });
     };
-    cause(Author::ControlPlane, "Sync what was not recorded", synced.into_iter().collect());
-    cause(Author::Agent, "Apply what was not recorded", in_force.into_iter().collect());
+    cause(
+        Author::ControlPlane,
+        "Sync what was not recorded",
+        synced.into_iter().collect(),
+    );
+    cause(
+        Author::Agent,
+        "Apply what was not recorded",
+        in_force.into_iter().collect(),
+    );
     for (owner, places) in persons {
-        parts.known.told().owners.extend(places.iter().map(|place| (place.clone(), owner)));
-        cause(Author::operator(owner), "Edit", places.into_iter().collect());
+        parts
+            .known
+            .told()
+            .owners
+            .extend(places.iter().map(|place| (place.clone(), owner)));
+        cause(
+            Author::operator(owner),
+            "Edit",
+            places.into_iter().collect(),
+        );
     }
     // Of what is gone nobody can tell whose it was.
-    cause(Author::Operator { name: "unknown".to_owned() }, "Remove", Paths::Gone);
+    cause(
+        Author::Operator {
+            name: "unknown".to_owned(),
+        },
+        "Remove",
+        Paths::Gone,
+    );
 }
 
 /// Begins to record: first all that is there already, before anything is added to it.
 pub(super) async fn begin(parts: &Parts) -> Recording {
     let (handle, task) = Arc::clone(&parts.history).start();
     leftovers(parts, &handle).await;
-    parts.recorder.lock().unwrap_or_else(PoisonError::into_inner).replace(handle.clone());
+    parts
+        .recorder
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .replace(handle.clone());
     Recording { handle, task }
 }
 
@@ -303,7 +429,9 @@ pub(super) struct Recording {
 impl Recording {
     /// Waits for the commits, and no longer than this. Returns whether all were made.
     async fn end(self, limit: Duration) -> bool {
-        let done = tokio::time::timeout(limit, self.handle.flush()).await.is_ok();
+        let done = tokio::time::timeout(limit, self.handle.flush())
+            .await
+            .is_ok();
         self.handle.close();
         self.task.abort();
         done
@@ -317,7 +445,13 @@ pub(super) async fn end_pass(parts: &Parts, recording: Recording) {
     record(&recording.handle, &batch);
     let health = recording.handle.health();
     if !recording.end(PASS).await {
-        let why = health.borrow().clone().unwrap_or_else(|| "git is slow".to_owned());
-        warn!(error = why, "the history is behind; the next start catches up");
+        let why = health
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| "git is slow".to_owned());
+        warn!(
+            error = why,
+            "the history is behind; the next start catches up"
+        );
     }
 }

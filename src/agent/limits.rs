@@ -33,11 +33,17 @@ struct Exceeded {
 impl Exceeded {
     fn of(protocols: &[Protocol]) -> Self {
         let mut found = Self::default();
-        let channels = protocols.iter().flat_map(|p| p.channels.iter().map(move |channel| (p, channel)));
+        let channels = protocols
+            .iter()
+            .flat_map(|p| p.channels.iter().map(move |channel| (p, channel)));
         for (protocol, channel) in channels.filter(|(protocol, _)| protocol.bgp.is_some()) {
             let which = || (protocol.name.clone(), channel.name.clone());
-            let hit =
-                |limit: &Option<Limit>| limit.as_ref().filter(|limit| limit.hit).map(|l| (which(), l.limit));
+            let hit = |limit: &Option<Limit>| {
+                limit
+                    .as_ref()
+                    .filter(|limit| limit.hit)
+                    .map(|l| (which(), l.limit))
+            };
             found.receive.extend(hit(&channel.receive_limit));
             found.import.extend(hit(&channel.import_limit));
             found.export.extend(hit(&channel.export_limit));
@@ -47,9 +53,18 @@ impl Exceeded {
 
     /// The protocols, up by now, that held routes back by an import limit at the last look and do not any more.
     fn relieved(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
-        let up = |name: &str| protocols.iter().any(|p| p.name == name && p.is_established());
-        let gone = before.import.keys().filter(|which| !self.import.contains_key(*which));
-        gone.filter(|(name, _)| up(name)).filter_map(|(name, _)| BirdName::new(name).ok()).collect()
+        let up = |name: &str| {
+            protocols
+                .iter()
+                .any(|p| p.name == name && p.is_established())
+        };
+        let gone = before
+            .import
+            .keys()
+            .filter(|which| !self.import.contains_key(*which));
+        gone.filter(|(name, _)| up(name))
+            .filter_map(|(name, _)| BirdName::new(name).ok())
+            .collect()
     }
 }
 
@@ -75,7 +90,9 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
         tell(&now, &before);
         for name in now.relieved(&before, &bird.protocols) {
             match parts.bird().reload_in(name.clone()).await {
-                Ok(()) => info!(protocol = %name, "below its limit again; what was held back is taken"),
+                Ok(()) => {
+                    info!(protocol = %name, "below its limit again; what was held back is taken")
+                }
                 Err(error) => {
                     warn!(protocol = %name, error = %chain(&error), "what was held back cannot be taken")
                 }
@@ -86,20 +103,35 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 }
 
 fn tell(now: &Exceeded, before: &Exceeded) {
-    for ((protocol, channel), limit) in
-        now.import.iter().filter(|(which, _)| !before.import.contains_key(*which))
+    for ((protocol, channel), limit) in now
+        .import
+        .iter()
+        .filter(|(which, _)| !before.import.contains_key(*which))
     {
-        warn!(protocol, channel, limit, "import limit exceeded; more routes are not taken");
+        warn!(
+            protocol,
+            channel, limit, "import limit exceeded; more routes are not taken"
+        );
     }
-    for ((protocol, channel), limit) in
-        now.receive.iter().filter(|(which, _)| !before.receive.contains_key(*which))
+    for ((protocol, channel), limit) in now
+        .receive
+        .iter()
+        .filter(|(which, _)| !before.receive.contains_key(*which))
     {
-        warn!(protocol, channel, limit, "receive limit exceeded; what else the neighbour says is not heard");
+        warn!(
+            protocol,
+            channel, limit, "receive limit exceeded; what else the neighbour says is not heard"
+        );
     }
-    for ((protocol, channel), limit) in
-        now.export.iter().filter(|(which, _)| !before.export.contains_key(*which))
+    for ((protocol, channel), limit) in now
+        .export
+        .iter()
+        .filter(|(which, _)| !before.export.contains_key(*which))
     {
-        warn!(protocol, channel, limit, "export limit exceeded; the routes are announced all the same");
+        warn!(
+            protocol,
+            channel, limit, "export limit exceeded; the routes are announced all the same"
+        );
     }
 }
 
@@ -110,15 +142,40 @@ mod tests {
 
     fn protocols(receive_hit: bool, import_hit: bool, up: bool) -> Vec<Protocol> {
         let text = "1002-ebgp_x BGP --- up 1 Established\n1006-\n0000 \n";
-        let reply = crate::bird::framing::Decoder::new().push(text.as_bytes()).unwrap().unwrap();
+        let reply = crate::bird::framing::Decoder::new()
+            .push(text.as_bytes())
+            .unwrap()
+            .unwrap();
         let mut protocols = crate::bird::protocols::parse(&reply);
-        let state = if up { BgpState::Established } else { BgpState::Idle };
-        protocols[0].bgp = Some(Bgp { state, ..Bgp::default() });
-        let limit = |hit| Some(Limit { limit: 5, hit, action: None });
+        let state = if up {
+            BgpState::Established
+        } else {
+            BgpState::Idle
+        };
+        protocols[0].bgp = Some(Bgp {
+            state,
+            ..Bgp::default()
+        });
+        let limit = |hit| {
+            Some(Limit {
+                limit: 5,
+                hit,
+                action: None,
+            })
+        };
         let (receive_limit, import_limit) = (limit(receive_hit), limit(import_hit));
         protocols[0].channels = vec![
-            Channel { name: "ipv4".into(), receive_limit, import_limit, ..Channel::default() },
-            Channel { name: "ipv6".into(), export_limit: limit(true), ..Channel::default() },
+            Channel {
+                name: "ipv4".into(),
+                receive_limit,
+                import_limit,
+                ..Channel::default()
+            },
+            Channel {
+                name: "ipv6".into(),
+                export_limit: limit(true),
+                ..Channel::default()
+            },
         ];
         protocols
     }
@@ -127,13 +184,22 @@ mod tests {
     fn what_was_held_back_is_fetched_once_when_there_is_room() {
         let (at_limit, below) = (protocols(false, true, true), protocols(false, false, true));
         let (full, free) = (Exceeded::of(&at_limit), Exceeded::of(&below));
-        assert_eq!((full.import.len(), full.export.len(), free.import.len()), (1, 1, 0));
+        assert_eq!(
+            (full.import.len(), full.export.len(), free.import.len()),
+            (1, 1, 0)
+        );
         let relieved = free.relieved(&full, &below);
-        assert_eq!(relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(), ["ebgp_x"]);
+        assert_eq!(
+            relieved.iter().map(BirdName::as_str).collect::<Vec<_>>(),
+            ["ebgp_x"]
+        );
         assert!(free.relieved(&free, &below).is_empty());
         assert!(full.relieved(&full, &at_limit).is_empty());
         let down = protocols(false, false, false);
-        assert!(free.relieved(&full, &down).is_empty(), "a new session says all anew");
+        assert!(
+            free.relieved(&full, &down).is_empty(),
+            "a new session says all anew"
+        );
     }
 
     #[test]

@@ -20,15 +20,26 @@ pub(super) fn text(parts: &Parts) -> String {
     let _ = writes(parts, &registry);
     let _ = state(parts, &registry);
     let _ = origins(parts, &registry);
-    TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
+    TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap_or_default()
 }
 
 fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let world = parts.context.world();
     let board = parts.context.board.all();
     let counts = api::counts(&world, |key| board.get(key).cloned());
-    let by_status = gauges(registry, "moenet_agent_sessions_total", "Total BGP sessions", &["status"])?;
-    for (word, count) in [("active", counts.active), ("error", counts.error), ("pending", counts.pending)] {
+    let by_status = gauges(
+        registry,
+        "moenet_agent_sessions_total",
+        "Total BGP sessions",
+        &["status"],
+    )?;
+    for (word, count) in [
+        ("active", counts.active),
+        ("error", counts.error),
+        ("pending", counts.pending),
+    ] {
         by_status.with_label_values(&[word]).set(signed(count));
     }
     Ok(())
@@ -47,29 +58,53 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
     registry.register(Box::new(values.clone()))?;
     let help = "Always 1; the overridden field's value here, and as the document says";
     let info_labels = ["session", "field", "here", "document"];
-    let info = gauges(registry, "moenet_agent_session_overridden_info", help, &info_labels)?;
+    let info = gauges(
+        registry,
+        "moenet_agent_session_overridden_info",
+        help,
+        &info_labels,
+    )?;
     let help = "Fields of the session that an override sets";
-    let count = gauges(registry, "moenet_agent_session_overridden_fields", help, &["session"])?;
+    let count = gauges(
+        registry,
+        "moenet_agent_session_overridden_fields",
+        help,
+        &["session"],
+    )?;
     let help = "1 while an override says to write nothing for the session";
     let paused = gauges(registry, "moenet_agent_session_paused", help, &["session"])?;
     let help = "When the override of the session ends by itself";
-    let ends =
-        gauges(registry, "moenet_agent_session_override_expires_timestamp_seconds", help, &["session"])?;
+    let ends = gauges(
+        registry,
+        "moenet_agent_session_override_expires_timestamp_seconds",
+        help,
+        &["session"],
+    )?;
     for one in overrides {
         // As for all other series: a session by its name, others with their kind.
         let session = one.object.strip_prefix("sessions/").unwrap_or(&one.object);
-        count.with_label_values(&[session]).set(signed(one.fields.len() as u64));
-        paused.with_label_values(&[session]).set(i64::from(one.paused));
+        count
+            .with_label_values(&[session])
+            .set(signed(one.fields.len() as u64));
+        paused
+            .with_label_values(&[session])
+            .set(i64::from(one.paused));
         if let Some(end) = one.expires_at {
             ends.with_label_values(&[session]).set(end.as_second());
         }
         for field in &one.fields {
             set.with_label_values(&[session, &field.field]).set(1);
-            let (here, document) = (overrides::label(&field.value), overrides::label(&field.document));
-            info.with_label_values(&[session, &field.field, &here, &document]).set(1);
+            let (here, document) = (
+                overrides::label(&field.value),
+                overrides::label(&field.document),
+            );
+            info.with_label_values(&[session, &field.field, &here, &document])
+                .set(1);
             for (source, value) in [("here", &field.value), ("document", &field.document)] {
                 if let Some(number) = overrides::number(value) {
-                    values.with_label_values(&[session, &field.field, source]).set(number);
+                    values
+                        .with_label_values(&[session, &field.field, source])
+                        .set(number);
                 }
             }
         }
@@ -79,26 +114,65 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
 
 fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let labels = ["session"];
-    let up = gauges(registry, "moenet_agent_session_established", "1 while BGP is established", &labels)?;
-    let imported = gauges(registry, "moenet_agent_session_routes_imported", "Routes taken", &labels)?;
-    let exported = gauges(registry, "moenet_agent_session_routes_exported", "Routes announced", &labels)?;
-    let received =
-        gauges(registry, "moenet_agent_session_received_bytes", "Bytes received in the tunnel", &labels)?;
-    let sent = gauges(registry, "moenet_agent_session_sent_bytes", "Bytes sent in the tunnel", &labels)?;
-    let rtt =
-        GaugeVec::new(Opts::new("moenet_agent_session_rtt_seconds", "Round-trip time to the peer"), &labels)?;
+    let up = gauges(
+        registry,
+        "moenet_agent_session_established",
+        "1 while BGP is established",
+        &labels,
+    )?;
+    let imported = gauges(
+        registry,
+        "moenet_agent_session_routes_imported",
+        "Routes taken",
+        &labels,
+    )?;
+    let exported = gauges(
+        registry,
+        "moenet_agent_session_routes_exported",
+        "Routes announced",
+        &labels,
+    )?;
+    let received = gauges(
+        registry,
+        "moenet_agent_session_received_bytes",
+        "Bytes received in the tunnel",
+        &labels,
+    )?;
+    let sent = gauges(
+        registry,
+        "moenet_agent_session_sent_bytes",
+        "Bytes sent in the tunnel",
+        &labels,
+    )?;
+    let rtt = GaugeVec::new(
+        Opts::new(
+            "moenet_agent_session_rtt_seconds",
+            "Round-trip time to the peer",
+        ),
+        &labels,
+    )?;
     registry.register(Box::new(rtt.clone()))?;
-    let opts = Opts::new("moenet_agent_session_loss_ratio", "Share of lost echoes to the peer, 0 to 1");
+    let opts = Opts::new(
+        "moenet_agent_session_loss_ratio",
+        "Share of lost echoes to the peer, 0 to 1",
+    );
     let lost = GaugeVec::new(opts, &labels)?;
     registry.register(Box::new(lost.clone()))?;
     let set = |name: &str, status: &StatusBody| {
         if let Some(bgp) = &status.bgp {
-            up.with_label_values(&[name]).set(i64::from(bgp.state == "established"));
-            imported.with_label_values(&[name]).set(signed(bgp.routes_imported));
-            exported.with_label_values(&[name]).set(signed(bgp.routes_exported));
+            up.with_label_values(&[name])
+                .set(i64::from(bgp.state == "established"));
+            imported
+                .with_label_values(&[name])
+                .set(signed(bgp.routes_imported));
+            exported
+                .with_label_values(&[name])
+                .set(signed(bgp.routes_exported));
         }
         if let Some(tunnel) = &status.tunnel {
-            received.with_label_values(&[name]).set(signed(tunnel.rx_bytes));
+            received
+                .with_label_values(&[name])
+                .set(signed(tunnel.rx_bytes));
             sent.with_label_values(&[name]).set(signed(tunnel.tx_bytes));
         }
         if let Some(share) = status.loss {
@@ -139,7 +213,12 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Configurations loaded into BIRD",
         bird.configures(),
     )?;
-    counter(registry, "moenet_agent_bird_file_writes_total", "Files written for BIRD", bird.writes())?;
+    counter(
+        registry,
+        "moenet_agent_bird_file_writes_total",
+        "Files written for BIRD",
+        bird.writes(),
+    )?;
     counter(
         registry,
         "moenet_agent_bird_checks_total",
@@ -152,9 +231,15 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Files written in the state directory",
         parts.context.store.writes(),
     )?;
-    let calls = parts.client.as_ref().map(|client| client.counters().snapshot()).unwrap_or_default();
-    let opts =
-        Opts::new("moenet_agent_control_plane_requests_total", "Requests to the Control Plane, by outcome");
+    let calls = parts
+        .client
+        .as_ref()
+        .map(|client| client.counters().snapshot())
+        .unwrap_or_default();
+    let opts = Opts::new(
+        "moenet_agent_control_plane_requests_total",
+        "Requests to the Control Plane, by outcome",
+    );
     let requests = prometheus::IntCounterVec::new(opts, &["outcome"])?;
     registry.register(Box::new(requests.clone()))?;
     for (word, count) in calls {
@@ -164,44 +249,114 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 }
 
 fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let info = gauges(registry, "moenet_agent_build_info", "Version and commit", &["version", "commit"])?;
-    info.with_label_values(&[build::VERSION, build::COMMIT]).set(1);
+    let info = gauges(
+        registry,
+        "moenet_agent_build_info",
+        "Version and commit",
+        &["version", "commit"],
+    )?;
+    info.with_label_values(&[build::VERSION, build::COMMIT])
+        .set(1);
     let open = parts.client.as_ref().map(|client| client.breaker());
-    let breaker = gauges(registry, "moenet_agent_circuit_breaker", "1 for the breaker's state", &["state"])?;
-    for (word, state) in [("closed", State::Closed), ("open", State::Open), ("half-open", State::HalfOpen)] {
-        breaker.with_label_values(&[word]).set(i64::from(open.unwrap_or(State::Closed) == state));
+    let breaker = gauges(
+        registry,
+        "moenet_agent_circuit_breaker",
+        "1 for the breaker's state",
+        &["state"],
+    )?;
+    for (word, state) in [
+        ("closed", State::Closed),
+        ("open", State::Open),
+        ("half-open", State::HalfOpen),
+    ] {
+        breaker
+            .with_label_values(&[word])
+            .set(i64::from(open.unwrap_or(State::Closed) == state));
     }
     let drained = parts.context.world().maintenance.enabled;
-    gauge(registry, "moenet_agent_maintenance", "1 while the router is drained", i64::from(drained))?;
+    gauge(
+        registry,
+        "moenet_agent_maintenance",
+        "1 while the router is drained",
+        i64::from(drained),
+    )?;
     let uptime = parts.started.elapsed().as_secs();
-    gauge(registry, "moenet_agent_uptime_seconds", "Since the agent started", signed(uptime))?;
-    let waiting =
-        parts.outbox.as_ref().and_then(|outbox| outbox.pending().ok()).map_or(0, |p| p.len() as u64);
-    gauge(registry, "moenet_agent_outbox_pending", "Reports not acknowledged yet", signed(waiting))?;
+    gauge(
+        registry,
+        "moenet_agent_uptime_seconds",
+        "Since the agent started",
+        signed(uptime),
+    )?;
+    let waiting = parts
+        .outbox
+        .as_ref()
+        .and_then(|outbox| outbox.pending().ok())
+        .map_or(0, |p| p.len() as u64);
+    gauge(
+        registry,
+        "moenet_agent_outbox_pending",
+        "Reports not acknowledged yet",
+        signed(waiting),
+    )?;
     let troubled = i64::from(parts.context.store.trouble().is_some());
     let help = "1 while the state directory cannot be read or written";
     gauge(registry, "moenet_agent_state_broken", help, troubled)?;
     let broken = parts.context.history_problem().is_some();
-    gauge(registry, "moenet_agent_history_broken", "1 while the history cannot be written", i64::from(broken))
+    gauge(
+        registry,
+        "moenet_agent_history_broken",
+        "1 while the history cannot be written",
+        i64::from(broken),
+    )
 }
 
 /// How far the origins of routes can be validated.
 fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let of = parts.context.world().origins;
-    let now = parts.maker.roas.facts().under(of.servers, of.rejects_unknown);
-    let roas = gauges(registry, "moenet_agent_roas", "Route origin authorisations", &["source", "family"])?;
+    let now = parts
+        .maker
+        .roas
+        .facts()
+        .under(of.servers, of.rejects_unknown);
+    let roas = gauges(
+        registry,
+        "moenet_agent_roas",
+        "Route origin authorisations",
+        &["source", "family"],
+    )?;
     for (source, count) in [("rpki", now.live), ("cache", now.kept)] {
-        roas.with_label_values(&[source, "ipv4"]).set(signed(count.ipv4 as u64));
-        roas.with_label_values(&[source, "ipv6"]).set(signed(count.ipv6 as u64));
+        roas.with_label_values(&[source, "ipv4"])
+            .set(signed(count.ipv4 as u64));
+        roas.with_label_values(&[source, "ipv6"])
+            .set(signed(count.ipv6 as u64));
     }
-    let servers = gauges(registry, "moenet_agent_rpki_servers", "RPKI servers of the policy", &["state"])?;
-    servers.with_label_values(&["listed"]).set(signed(now.servers as u64));
-    servers.with_label_values(&["answering"]).set(signed(now.answering.unwrap_or(0) as u64));
+    let servers = gauges(
+        registry,
+        "moenet_agent_rpki_servers",
+        "RPKI servers of the policy",
+        &["state"],
+    )?;
+    servers
+        .with_label_values(&["listed"])
+        .set(signed(now.servers as u64));
+    servers
+        .with_label_values(&["answering"])
+        .set(signed(now.answering.unwrap_or(0) as u64));
     let alarm = now.verdict().is_alarm();
-    gauge(registry, "moenet_agent_roa_alarm", "1 while there are no ROAs or next to none", i64::from(alarm))
+    gauge(
+        registry,
+        "moenet_agent_roa_alarm",
+        "1 while there are no ROAs or next to none",
+        i64::from(alarm),
+    )
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntGaugeVec> {
     let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(gauges.clone()))?;
     Ok(gauges)
@@ -231,7 +386,11 @@ mod tests {
 
     #[test]
     fn an_override_shows_both_values_as_numbers_and_as_labels() {
-        let field = |field: &str, value, document| OverriddenField { field: field.into(), value, document };
+        let field = |field: &str, value, document| OverriddenField {
+            field: field.into(),
+            value,
+            document,
+        };
         let one = OverrideView {
             object: "sessions/wg_1".into(),
             reason: "a \"reason\"".into(),
@@ -240,12 +399,18 @@ mod tests {
             fields: vec![
                 field("spec.tunnel.mtu", json!(1380), json!(1420)),
                 field("spec.tunnel.endpoint", json!("198.51.100.7:1"), json!(null)),
-                field("spec.description", json!(format!("\"a\nb\" {}", "c".repeat(500))), json!("d")),
+                field(
+                    "spec.description",
+                    json!(format!("\"a\nb\" {}", "c".repeat(500))),
+                    json!("d"),
+                ),
             ],
         };
         let registry = Registry::new();
         overridden(&[one], &registry).unwrap();
-        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let text = TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
         for line in [
             r#"moenet_agent_session_overridden{field="spec.tunnel.mtu",session="wg_1"} 1"#,
             r#"moenet_agent_session_overridden{field="spec.tunnel.endpoint",session="wg_1"} 1"#,
@@ -257,10 +422,16 @@ mod tests {
             r#"moenet_agent_session_paused{session="wg_1"} 0"#,
             r#"moenet_agent_session_override_expires_timestamp_seconds{session="wg_1"} 1801353600"#,
         ] {
-            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "no {line} in\n{text}"
+            );
         }
         assert!(!text.contains("reason"), "{text}");
-        assert!(text.contains(r#"here="\"a b\" ccc"#) && !text.contains(&"c".repeat(100)), "{text}");
+        assert!(
+            text.contains(r#"here="\"a b\" ccc"#) && !text.contains(&"c".repeat(100)),
+            "{text}"
+        );
         assert_eq!(text.matches("overridden_value{").count(), 2, "{text}");
     }
 }

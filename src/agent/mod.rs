@@ -70,14 +70,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let recording = journal::begin(&parts).await;
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let events = tokio::spawn(watch_kernel(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let filter = tokio::spawn(watch_firewall(Arc::clone(&parts), hints.clone(), stop.clone()));
+    let events = tokio::spawn(watch_kernel(
+        Arc::clone(&parts),
+        hints.clone(),
+        stop.clone(),
+    ));
+    let filter = tokio::spawn(watch_firewall(
+        Arc::clone(&parts),
+        hints.clone(),
+        stop.clone(),
+    ));
     let journal = tokio::spawn(journal::run(Arc::clone(&parts), recording, stop.clone()));
     let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
     let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
-    let polls =
-        parts.client.clone().map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
+    let polls = parts
+        .client
+        .clone()
+        .map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
     *parts.hints.lock().await = Some(hints.clone());
     drop(hints);
 
@@ -108,7 +118,11 @@ async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {
 }
 
 /// Netlink events name a link; whoever has or wants it is looked at.
-async fn watch_kernel(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
+async fn watch_kernel(
+    parts: Arc<Parts>,
+    hints: mpsc::UnboundedSender<Hint>,
+    stop: CancellationToken,
+) {
     let mut events = match kernel::events() {
         Ok(events) => events,
         Err(error) => {
@@ -133,7 +147,11 @@ async fn watch_kernel(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, sto
 }
 
 /// What changes our table in nftables is answered at once; without the kernel's events, at the next tick.
-async fn watch_firewall(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
+async fn watch_firewall(
+    parts: Arc<Parts>,
+    hints: mpsc::UnboundedSender<Hint>,
+    stop: CancellationToken,
+) {
     if !parts.config.firewall.enabled {
         return;
     }
@@ -182,5 +200,8 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildE
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     journal::end_pass(parts, recording).await;
     let statuses = parts.context.board.all();
-    Ok(statuses.into_iter().filter_map(|(key, status)| Some((key, status.last_error?))).collect())
+    Ok(statuses
+        .into_iter()
+        .filter_map(|(key, status)| Some((key, status.last_error?)))
+        .collect())
 }

@@ -12,16 +12,31 @@ use crate::model::ObjectName;
 
 /// Every override. One that is refused or has ended is not in force, and not here.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {
-    let sessions = world.sessions.iter().filter_map(|(name, entry)| view(Kind::BgpSession, name, entry));
-    let mesh = world.mesh.iter().filter_map(|(name, entry)| view(Kind::MeshPeer, name, entry));
-    let ibgp = world.ibgp.iter().filter_map(|(name, entry)| view(Kind::IbgpPeer, name, entry));
-    sessions.chain(mesh).chain(ibgp).chain(of_router(world)).collect()
+    let sessions = world
+        .sessions
+        .iter()
+        .filter_map(|(name, entry)| view(Kind::BgpSession, name, entry));
+    let mesh = world
+        .mesh
+        .iter()
+        .filter_map(|(name, entry)| view(Kind::MeshPeer, name, entry));
+    let ibgp = world
+        .ibgp
+        .iter()
+        .filter_map(|(name, entry)| view(Kind::IbgpPeer, name, entry));
+    sessions
+        .chain(mesh)
+        .chain(ibgp)
+        .chain(of_router(world))
+        .collect()
 }
 
 /// Those of the node and of the policy.
 fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
     let RouterDocuments { node, policy } = &world.router_documents;
-    single(Kind::Node, node).into_iter().chain(single(Kind::RoutingPolicy, policy))
+    single(Kind::Node, node)
+        .into_iter()
+        .chain(single(Kind::RoutingPolicy, policy))
 }
 
 fn single<S: serde::Serialize>(kind: Kind, document: &SingleDocument<S>) -> Option<OverrideView> {
@@ -60,7 +75,9 @@ fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec
 fn value_at(spec: Option<&Value>, field: &str) -> Value {
     let path = field.strip_prefix("spec.").unwrap_or(field);
     let pointer = format!("/{}", path.replace('.', "/"));
-    spec.and_then(|spec| spec.pointer(&pointer)).cloned().unwrap_or_default()
+    spec.and_then(|spec| spec.pointer(&pointer))
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// The longest text of a value in a label, in characters.
@@ -73,7 +90,11 @@ pub(super) fn label(value: &Value) -> String {
         Value::String(text) => text.clone(),
         value => value.to_string(),
     };
-    let mut kept: String = text.chars().take(LABEL).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut kept: String = text
+        .chars()
+        .take(LABEL)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().nth(LABEL).is_some() {
         kept.push('…');
     }

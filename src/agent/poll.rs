@@ -21,34 +21,54 @@ use crate::model::{Asn, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
-use crate::wire::{IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError};
+use crate::wire::{
+    IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError,
+};
 
 /// A poll's answer: the changed files.
 type Changed = Vec<Place>;
 
 /// Polls and posts until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: CancellationToken) {
-    let Some(config) = parts.config.control_plane.clone() else { return };
+    let Some(config) = parts.config.control_plane.clone() else {
+        return;
+    };
     let p = || (Arc::clone(&parts), Arc::clone(&client));
     // The node comes first: sessions cannot be judged before it is known who we are.
     let config_interval = config.bird_config_interval.get();
     let (a, b, c, d, e, f) = (p(), p(), p(), p(), p(), p());
     let all = async {
         tokio::join!(
-            every(config_interval, None, &a, |parts, client| async move { node(&parts, &client).await }),
-            every(config_interval, None, &b, |parts, client| async move { policy(&parts, &client).await }),
-            every(config.mesh_interval.get(), None, &c, |parts, client| async move {
-                mesh(&parts, &client).await
+            every(config_interval, None, &a, |parts, client| async move {
+                node(&parts, &client).await
             }),
-            every(config.sync_interval.get(), Some(&parts.sync), &d, |parts, client| async move {
-                sessions(&parts, &client).await
+            every(config_interval, None, &b, |parts, client| async move {
+                policy(&parts, &client).await
             }),
-            every(config.heartbeat_interval.get(), None, &e, |parts, client| async move {
-                heartbeat(&parts, &client).await
-            }),
-            every(config.metric_interval.get(), None, &f, |parts, client| async move {
-                report(&parts, &client).await
-            }),
+            every(
+                config.mesh_interval.get(),
+                None,
+                &c,
+                |parts, client| async move { mesh(&parts, &client).await }
+            ),
+            every(
+                config.sync_interval.get(),
+                Some(&parts.sync),
+                &d,
+                |parts, client| async move { sessions(&parts, &client).await }
+            ),
+            every(
+                config.heartbeat_interval.get(),
+                None,
+                &e,
+                |parts, client| async move { heartbeat(&parts, &client).await }
+            ),
+            every(
+                config.metric_interval.get(),
+                None,
+                &f,
+                |parts, client| async move { report(&parts, &client).await }
+            ),
             outbox(&parts, &client),
         )
     };
@@ -110,14 +130,20 @@ async fn node(parts: &Parts, client: &Client) -> Result<(), CallError> {
 /// What the Control Plane said and what makes no sense; that it said nothing is no refusal.
 fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
     match fetched {
-        Err(CallError { failure: Failure::Body(error @ WireError::Field { .. }), .. }) => Some(chain(error)),
+        Err(CallError {
+            failure: Failure::Body(error @ WireError::Field { .. }),
+            ..
+        }) => Some(chain(error)),
         _ => None,
     }
 }
 
 async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let fetched = client.fetch_policy().await;
-    let unsafe_policy = fetched.as_ref().ok().and_then(|item| check_policy(&item.spec).err());
+    let unsafe_policy = fetched
+        .as_ref()
+        .ok()
+        .and_then(|item| check_policy(&item.spec).err());
     let refused = refusal(&fetched).or_else(|| unsafe_policy.as_ref().map(ToString::to_string));
     if parts.maker.refuse(|known| known.policy = refused) {
         parts.context.reports.reload();
@@ -128,11 +154,22 @@ async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
     if unsafe_policy.is_some() {
         return Ok(());
     }
-    let PolicyItem { spec, ibgp, notes, asn, .. } = fetched?;
+    let PolicyItem {
+        spec,
+        ibgp,
+        notes,
+        asn,
+        ..
+    } = fetched?;
     remark(parts, &spec, notes, asn);
     single(parts, spec, |snapshot| snapshot.policy.as_ref()).await;
-    let rejected = ibgp.as_ref().map(|listing| listing.rejected.clone()).unwrap_or_default();
-    note_rejected(parts, "an internal neighbour", rejected, |refused| &mut refused.ibgp);
+    let rejected = ibgp
+        .as_ref()
+        .map(|listing| listing.rejected.clone())
+        .unwrap_or_default();
+    note_rejected(parts, "an internal neighbour", rejected, |refused| {
+        &mut refused.ibgp
+    });
     if let Some(listing) = ibgp {
         apply_ibgp(parts, listing).await;
     }
@@ -141,16 +178,27 @@ async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
 
 /// Tells once of what is no error of the policy, and hardly meant; its status does for as long as it lasts.
 fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
-    let ours = parts.context.world().router.as_ref().ok().map(|router| router.asn);
+    let ours = parts
+        .context
+        .world()
+        .router
+        .as_ref()
+        .ok()
+        .map(|router| router.asn);
     if let (Some(said), Some(ours)) = (said, ours)
         && said != ours
     {
-        let remark = format!("policy.dn42As: AS{said} is another network's; AS{ours}, from the node, counts");
+        let remark = format!(
+            "policy.dn42As: AS{said} is another network's; AS{ours}, from the node, counts"
+        );
         remarks.push(remark);
     }
     remarks.extend(odd_policy(spec));
     let mut before = Vec::new();
-    if parts.maker.refuse(|known| before = std::mem::replace(&mut known.remarks, remarks.clone())) {
+    if parts
+        .maker
+        .refuse(|known| before = std::mem::replace(&mut known.remarks, remarks.clone()))
+    {
         parts.context.reports.reload();
         let new = remarks.iter().filter(|remark| !before.contains(*remark));
         new.for_each(|remark| warn!(remark, "the routing policy looks odd"));
@@ -164,34 +212,61 @@ async fn single<S: Spec + Send + Sync + 'static>(
 ) {
     let place = Place::single(Area::Documents, S::KIND);
     sync(parts, move |store, snapshot| {
-        let Some(document) = plan_single(spec, slot(snapshot), snapshot) else { return Ok(Vec::new()) };
+        let Some(document) = plan_single(spec, slot(snapshot), snapshot) else {
+            return Ok(Vec::new());
+        };
         let written = store.write_document(&document)?;
-        Ok(if written == Written::Changed { vec![place] } else { Vec::new() })
+        Ok(if written == Written::Changed {
+            vec![place]
+        } else {
+            Vec::new()
+        })
     })
     .await;
 }
 
 async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let listing: Listing<MeshItem> = client.fetch_mesh().await?;
-    note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| &mut refused.mesh);
-    sync(parts, move |store, snapshot| apply(store, plan_mesh(&listing, snapshot))).await;
+    note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| {
+        &mut refused.mesh
+    });
+    sync(parts, move |store, snapshot| {
+        apply(store, plan_mesh(&listing, snapshot))
+    })
+    .await;
     Ok(())
 }
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
-    sync(parts, move |store, snapshot| apply(store, plan_ibgp(&listing, snapshot))).await;
+    sync(parts, move |store, snapshot| {
+        apply(store, plan_ibgp(&listing, snapshot))
+    })
+    .await;
 }
 
 async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let listing = client.fetch_sessions().await?;
-    note_rejected(parts, "a session", listing.rejected.clone(), |refused| &mut refused.sessions);
-    let statuses = listing.items.iter().map(|item| (item.uid.clone(), item.status));
-    let rejected =
-        listing.rejected.iter().filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
-    parts.context.reports.listed(statuses.chain(rejected).collect());
+    note_rejected(parts, "a session", listing.rejected.clone(), |refused| {
+        &mut refused.sessions
+    });
+    let statuses = listing
+        .items
+        .iter()
+        .map(|item| (item.uid.clone(), item.status));
+    let rejected = listing
+        .rejected
+        .iter()
+        .filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
+    parts
+        .context
+        .reports
+        .listed(statuses.chain(rejected).collect());
     gone_already(parts, &listing).await;
     let config = &parts.config;
-    let bases = PortBases { sessions: config.wireguard.listen_port_base, mesh: config.mesh.listen_port_base };
+    let bases = PortBases {
+        sessions: config.wireguard.listen_port_base,
+        mesh: config.mesh.listen_port_base,
+    };
     let waiting = parts.context.reports.waiting_gone();
     sync(parts, move |store, snapshot| {
         let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
@@ -226,11 +301,15 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
         let (name, did) = match change {
             Change::Write(document) => (
                 document.metadata.name.clone(),
-                store.write_document(&document).map(|w| w == Written::Changed),
+                store
+                    .write_document(&document)
+                    .map(|w| w == Written::Changed),
             ),
             Change::Displace(document) => (
                 document.metadata.name.clone(),
-                store.displace_document(&document).map(|w| w == Written::Changed),
+                store
+                    .displace_document(&document)
+                    .map(|w| w == Written::Changed),
             ),
             Change::Remove(name) => {
                 let did = store.remove_document(S::KIND, &name);
@@ -276,7 +355,10 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
         Ok(mut changed) => {
             changed.sort();
             changed.dedup();
-            let names: Vec<_> = changed.iter().map(|place| place.relative().display().to_string()).collect();
+            let names: Vec<_> = changed
+                .iter()
+                .map(|place| place.relative().display().to_string())
+                .collect();
             info!(documents = names.len(), names = names.join(" "), "synced");
             let subject = match names.as_slice() {
                 [one] => format!("Sync {one}"),
@@ -306,7 +388,9 @@ fn note_rejected(
     rejected: Vec<Rejected>,
     list: impl FnOnce(&mut Refused) -> &mut Vec<Rejected>,
 ) {
-    let news = parts.maker.refuse(|refused| list(refused).clone_from(&rejected));
+    let news = parts
+        .maker
+        .refuse(|refused| list(refused).clone_from(&rejected));
     if !news {
         return;
     }
@@ -321,10 +405,24 @@ fn note_rejected(
 /// A session to be removed that never was here has nothing to remove: that is read back, and said.
 async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
     let world = parts.context.world();
-    let known: std::collections::BTreeSet<_> =
-        world.sessions.values().map(|entry| entry.uid.clone()).collect();
-    let Ok(kernel) = parts.context.observer.kernel(tokio::time::Instant::now()).await else { return };
-    for item in listing.items.iter().filter(|item| item.spec.is_none() && !known.contains(&item.uid)) {
+    let known: std::collections::BTreeSet<_> = world
+        .sessions
+        .values()
+        .map(|entry| entry.uid.clone())
+        .collect();
+    let Ok(kernel) = parts
+        .context
+        .observer
+        .kernel(tokio::time::Instant::now())
+        .await
+    else {
+        return;
+    };
+    for item in listing
+        .items
+        .iter()
+        .filter(|item| item.spec.is_none() && !known.contains(&item.uid))
+    {
         if kernel.owned_by(&item.uid).next().is_none() {
             parts.context.reports.gone(&item.uid).await;
         }

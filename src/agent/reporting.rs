@@ -27,7 +27,10 @@ pub(super) async fn heartbeat(parts: &Parts, client: &Client) -> Result<(), Call
 pub(super) async fn report(parts: &Parts, client: &Client) -> Result<(), CallError> {
     let world = parts.context.world();
     let board = parts.context.board.all();
-    let sessions = world.sessions.iter().filter(|(_, entry)| !entry.operator_owned && entry.documented);
+    let sessions = world
+        .sessions
+        .iter()
+        .filter(|(_, entry)| !entry.operator_owned && entry.documented);
     let sessions = sessions.filter_map(|(name, entry)| {
         let status = board.get(&Key::Session(name.clone()))?;
         let bgp = status.bgp.clone().unwrap_or_default();
@@ -44,7 +47,11 @@ pub(super) async fn report(parts: &Parts, client: &Client) -> Result<(), CallErr
         let status = board.get(&Key::Mesh(tunnel.name.clone()))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });
-    client.post_report(&Report { sessions: sessions.chain(tunnels).collect() }).await
+    client
+        .post_report(&Report {
+            sessions: sessions.chain(tunnels).collect(),
+        })
+        .await
 }
 
 /// A backbone tunnel for which the Control Plane has a name. It has no routes of its own; it is up while its
@@ -59,7 +66,11 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
         loss: status.loss,
         routes_imported: 0,
         routes_exported: 0,
-        state: if up { PeerState::Established } else { PeerState::Down },
+        state: if up {
+            PeerState::Established
+        } else {
+            PeerState::Down
+        },
     })
 }
 
@@ -75,12 +86,17 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
                 (true, None)
             }
         };
-        wait = if left { (wait * 2).min(Duration::from_secs(60)) } else { Duration::from_secs(1) };
+        wait = if left {
+            (wait * 2).min(Duration::from_secs(60))
+        } else {
+            Duration::from_secs(1)
+        };
         let pause = match failure {
             // Of no use until somebody has mended the token or the name; a poll that succeeds again says so.
-            Some(CallError { failure: Failure::Auth { .. } | Failure::NotFound { .. }, .. }) => {
-                after_failure(wait, Class::Operator, rand::random())
-            }
+            Some(CallError {
+                failure: Failure::Auth { .. } | Failure::NotFound { .. },
+                ..
+            }) => after_failure(wait, Class::Operator, rand::random()),
             _ if left => jittered(wait, rand::random()),
             _ => Duration::from_secs(60),
         };

@@ -57,7 +57,10 @@ impl Roas {
     pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
         let mut state = self.lock();
         let stamp = match std::fs::metadata(store.dir().join(FILE)) {
-            Ok(found) => found.modified().ok().map(|at| (at, found.len(), found.ino())),
+            Ok(found) => found
+                .modified()
+                .ok()
+                .map(|at| (at, found.len(), found.ino())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 (state.kept, state.stamp) = (None, None);
                 return None;
@@ -71,7 +74,11 @@ impl Roas {
             Ok(text) => {
                 let (table, skipped) = RoaTable::parse(&text.unwrap_or_default());
                 if skipped > 0 {
-                    warn!(file = FILE, lines = skipped, "lines that are no ROA are passed over");
+                    warn!(
+                        file = FILE,
+                        lines = skipped,
+                        "lines that are no ROA are passed over"
+                    );
                 }
                 state.kept = Some(table).filter(|table| !table.is_empty()).map(Arc::new);
                 state.stamp = stamp;
@@ -104,7 +111,8 @@ impl Roas {
 
     fn take(&self, servers: Servers, live: RoaTable) {
         let mut state = self.lock();
-        (state.answering, state.read_at, state.live) = (Some(servers.answering()), Some(servers), live);
+        (state.answering, state.read_at, state.live) =
+            (Some(servers.answering()), Some(servers), live);
     }
 
     /// BIRD is away: it has no table, and what it had before says nothing of the next one.
@@ -122,8 +130,15 @@ impl Roas {
         if !good || state.live == *kept || state.live.collapsed_since(kept) {
             return None;
         }
-        let wait = if kept.entries.is_subset(&state.live.entries) { ADDED } else { TAKEN_BACK };
-        let due = kept.is_empty() || state.written.is_none_or(|at| now.duration_since(at) >= wait);
+        let wait = if kept.entries.is_subset(&state.live.entries) {
+            ADDED
+        } else {
+            TAKEN_BACK
+        };
+        let due = kept.is_empty()
+            || state
+                .written
+                .is_none_or(|at| now.duration_since(at) >= wait);
         due.then(|| state.live.clone())
     }
 
@@ -164,10 +179,15 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 
 async fn look(parts: &Parts) {
     let roas = &parts.maker.roas;
-    let not_before = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
+    let not_before = Instant::now()
+        .checked_sub(FRESH)
+        .unwrap_or_else(Instant::now);
     let bird = parts.context.observer.bird(not_before).await;
     let world = parts.context.world();
-    let (policy, rejects) = (&world.router_documents.policy.spec, world.origins.rejects_unknown);
+    let (policy, rejects) = (
+        &world.router_documents.policy.spec,
+        world.origins.rejects_unknown,
+    );
     if !bird.is_running() {
         roas.forget();
     } else if !policy.rpki.servers.is_empty() {
@@ -205,11 +225,19 @@ async fn keep(parts: &Parts) {
     let (roas, now) = (&parts.maker.roas, Instant::now());
     let Some(table) = roas.due(now) else { return };
     let (count, text) = (Count::of(&table), table.to_file());
-    let done = parts.context.disk(move |store| store.keep(FILE, &text)).await;
+    let done = parts
+        .context
+        .disk(move |store| store.keep(FILE, &text))
+        .await;
     let worth_a_line = roas.wrote(now, done.is_ok());
     match done {
         Ok(_) => {
-            info!(file = FILE, ipv4 = count.ipv4, ipv6 = count.ipv6, "the table of ROAs is kept");
+            info!(
+                file = FILE,
+                ipv4 = count.ipv4,
+                ipv6 = count.ipv6,
+                "the table of ROAs is kept"
+            );
             parts.context.reports.reload();
         }
         Err(error) if worth_a_line => {
@@ -225,7 +253,9 @@ fn tell(origins: &Origins, before: Option<Verdict>) {
     match verdict {
         Verdict::Collapsed | Verdict::NoRoas => warn!(reason, message, "origins of routes: alarm"),
         Verdict::FromCache if origins.servers > 0 => warn!(reason, message, "origins of routes"),
-        _ if before.is_some_and(Verdict::is_alarm) => info!(reason, "origins of routes: all is well again"),
+        _ if before.is_some_and(Verdict::is_alarm) => {
+            info!(reason, "origins of routes: all is well again")
+        }
         _ => {}
     }
 }
@@ -235,13 +265,18 @@ mod tests {
     use super::*;
 
     fn table(range: std::ops::Range<u8>) -> RoaTable {
-        let line = |i: u8| format!("route 10.{i}.0.0/16 max 24 as 1;\nroute fd00:{i}::/32 max 64 as 1;\n");
+        let line =
+            |i: u8| format!("route 10.{i}.0.0/16 max 24 as 1;\nroute fd00:{i}::/32 max 64 as 1;\n");
         RoaTable::parse(&range.map(line).collect::<String>()).0
     }
 
     fn answering() -> Servers {
-        let text = "1002-moe_rpki_a_1 RPKI --- up 1 Established\n1006-  Status: Established\n0000 \n";
-        let reply = crate::bird::framing::Decoder::new().push(text.as_bytes()).unwrap().unwrap();
+        let text =
+            "1002-moe_rpki_a_1 RPKI --- up 1 Established\n1006-  Status: Established\n0000 \n";
+        let reply = crate::bird::framing::Decoder::new()
+            .push(text.as_bytes())
+            .unwrap()
+            .unwrap();
         Servers::of(&crate::bird::protocols::parse(&reply))
     }
 
@@ -254,7 +289,11 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            Self { roas: Roas::default(), store: Store::open(folder.path()).unwrap(), _folder: folder }
+            Self {
+                roas: Roas::default(),
+                store: Store::open(folder.path()).unwrap(),
+                _folder: folder,
+            }
         }
 
         /// The servers say this; what is due at that second is written.
@@ -281,11 +320,20 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(bench.says(table(0..30), at(0)), "the first one at once");
         assert!(!bench.says(table(0..30), at(5000)), "the same one never");
-        assert!(!bench.says(table(0..31), at(800)), "new ones are in BIRD already");
+        assert!(
+            !bench.says(table(0..31), at(800)),
+            "new ones are in BIRD already"
+        );
         assert!(bench.says(table(0..31), at(901)));
         assert!(!bench.says(table(1..31), at(920)));
-        assert!(bench.says(table(1..31), at(970)), "one that was taken back must go from disk");
-        assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(1..31)));
+        assert!(
+            bench.says(table(1..31), at(970)),
+            "one that was taken back must go from disk"
+        );
+        assert_eq!(
+            bench.roas.kept(&bench.store).as_deref(),
+            Some(&table(1..31))
+        );
     }
 
     #[test]
@@ -296,7 +344,10 @@ mod tests {
         for left in [0, 10, 49] {
             assert!(!bench.says(table(0..left), late), "{left}");
             assert_eq!(bench.verdict(), Verdict::Collapsed);
-            assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(0..100)));
+            assert_eq!(
+                bench.roas.kept(&bench.store).as_deref(),
+                Some(&table(0..100))
+            );
         }
         bench.says(table(0..100), late);
         assert_eq!(bench.verdict(), Verdict::Live);
@@ -338,6 +389,9 @@ mod tests {
         assert_eq!(roas.judge(Verdict::Live), (false, Some(None)));
         assert_eq!(roas.judge(Verdict::Live), (false, None));
         assert_eq!(roas.judge(Verdict::Collapsed), (true, None));
-        assert_eq!(roas.judge(Verdict::Collapsed), (false, Some(Some(Verdict::Live))));
+        assert_eq!(
+            roas.judge(Verdict::Collapsed),
+            (false, Some(Some(Verdict::Live)))
+        );
     }
 }

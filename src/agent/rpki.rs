@@ -66,16 +66,31 @@ impl RpkiServers {
     /// Begins with the addresses that were kept.
     pub(super) fn kept(store: &Store) -> Self {
         let read = || -> Result<BTreeMap<String, IpAddr>, Box<dyn std::error::Error>> {
-            Ok(store.kept(FILE)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+            Ok(store
+                .kept(FILE)?
+                .map(|text| serde_json::from_str(&text))
+                .transpose()?
+                .unwrap_or_default())
         };
         let kept = read().unwrap_or_else(|error| {
             warn!(file = FILE, error = %chain(&*error), "the addresses of RPKI servers cannot be read; they are looked up anew");
             BTreeMap::new()
         });
-        let resolver = Resolver::start(Arc::new(SystemLookup::default()), ResolverSettings::default());
-        let known = kept.iter().filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
+        let resolver = Resolver::start(
+            Arc::new(SystemLookup::default()),
+            ResolverSettings::default(),
+        );
+        let known = kept
+            .iter()
+            .filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
         resolver.remember(known.collect());
-        Self { resolver, state: Mutex::new(State { kept, ..State::default() }) }
+        Self {
+            resolver,
+            state: Mutex::new(State {
+                kept,
+                ..State::default()
+            }),
+        }
     }
 
     /// Looks after the servers of this policy from now on.
@@ -97,7 +112,11 @@ impl RpkiServers {
     /// whether there was anything to wait for.
     pub(crate) async fn resolved(&self, policy: &RoutingPolicySpec) -> bool {
         self.watch(policy);
-        let open = || self.known().values().any(|known| known.address.is_none() && known.error.is_none());
+        let open = || {
+            self.known()
+                .values()
+                .any(|known| known.address.is_none() && known.error.is_none())
+        };
         let waited = open();
         while open() {
             self.changed().await;
@@ -108,7 +127,11 @@ impl RpkiServers {
     /// Tries the next address of servers that have been silent for long. Where that is another, the world
     /// is made anew by [`RpkiServers::changed`].
     pub(super) fn judge(&self, policy: &RoutingPolicySpec, servers: &Servers, now: Instant) {
-        let silent = policy.rpki.servers.iter().filter(|server| !servers.answers(&rpki_protocol(server)));
+        let silent = policy
+            .rpki
+            .servers
+            .iter()
+            .filter(|server| !servers.answers(&rpki_protocol(server)));
         let silent: BTreeSet<Endpoint> = silent.filter_map(RpkiServer::endpoint).collect();
         let due: Vec<Endpoint> = self.lock().silent_for_long(silent, now);
         for endpoint in due {
@@ -125,13 +148,23 @@ impl RpkiServers {
     /// Keeps the addresses in use where they are not those in the file, and tells once of names in trouble.
     pub(super) async fn keep(&self, parts: &Parts, names: &[RpkiName]) {
         self.tell(names);
-        let addresses = names.iter().filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
+        let addresses = names
+            .iter()
+            .filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
         let addresses: BTreeMap<String, IpAddr> = addresses.collect();
-        if addresses.is_empty() || self.lock().kept == addresses || !parts.context.store.is_writable() {
+        if addresses.is_empty()
+            || self.lock().kept == addresses
+            || !parts.context.store.is_writable()
+        {
             return;
         }
-        let Ok(text) = serde_json::to_string_pretty(&addresses) else { return };
-        let done = parts.context.disk(move |store| store.keep(FILE, &text)).await;
+        let Ok(text) = serde_json::to_string_pretty(&addresses) else {
+            return;
+        };
+        let done = parts
+            .context
+            .disk(move |store| store.keep(FILE, &text))
+            .await;
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.failing, done.is_err());
         match done {
@@ -145,12 +178,20 @@ impl RpkiServers {
 
     fn tell(&self, names: &[RpkiName]) {
         let mut state = self.lock();
-        let troubled = names.iter().filter_map(|name| Some((name.endpoint.clone(), name.problem()?)));
+        let troubled = names
+            .iter()
+            .filter_map(|name| Some((name.endpoint.clone(), name.problem()?)));
         let troubled: BTreeMap<Endpoint, String> = troubled.collect();
-        for (server, problem) in troubled.iter().filter(|(server, _)| !state.told.contains(*server)) {
+        for (server, problem) in troubled
+            .iter()
+            .filter(|(server, _)| !state.told.contains(*server))
+        {
             warn!(%server, problem, "the name of an RPKI server cannot be looked up");
         }
-        let well = names.iter().map(|name| &name.endpoint).filter(|server| !troubled.contains_key(*server));
+        let well = names
+            .iter()
+            .map(|name| &name.endpoint)
+            .filter(|server| !troubled.contains_key(*server));
         for server in well.filter(|server| state.told.contains(*server)) {
             info!(%server, "the name of an RPKI server can be looked up again");
         }
@@ -168,9 +209,15 @@ impl State {
         self.silent.retain(|endpoint, _| silent.contains(endpoint));
         let mut due = Vec::new();
         for endpoint in silent {
-            let silence = self.silent.entry(endpoint.clone()).or_insert(Silence { since: now, moves: 0 });
+            let silence = self.silent.entry(endpoint.clone()).or_insert(Silence {
+                since: now,
+                moves: 0,
+            });
             if silence.is_over(now) {
-                *silence = Silence { since: now, moves: silence.moves.saturating_add(1) };
+                *silence = Silence {
+                    since: now,
+                    moves: silence.moves.saturating_add(1),
+                };
                 due.push(endpoint);
             }
         }
@@ -181,7 +228,9 @@ impl State {
 /// The servers that have names.
 fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
     let endpoints = policy.rpki.servers.iter().filter_map(RpkiServer::endpoint);
-    endpoints.filter(|endpoint| matches!(endpoint.host, Host::Name(_))).collect()
+    endpoints
+        .filter(|endpoint| matches!(endpoint.host, Host::Name(_)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -196,7 +245,9 @@ mod tests {
     async fn a_kept_address_is_in_use_before_any_answer_and_a_broken_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        store.keep(FILE, r#"{"rpki.nowhere.invalid:8282": "fd42::1"}"#).unwrap();
+        store
+            .keep(FILE, r#"{"rpki.nowhere.invalid:8282": "fd42::1"}"#)
+            .unwrap();
         let servers = RpkiServers::kept(&store);
         let known = servers.known();
         let address = known[&endpoint("rpki.nowhere.invalid:8282")].address;
@@ -211,14 +262,24 @@ mod tests {
         let start = Instant::now();
         let moves = (0..100_000).step_by(10).filter(|second| {
             let now = start + Duration::from_secs(*second);
-            !state.silent_for_long([server.clone()].into(), now).is_empty()
+            !state
+                .silent_for_long([server.clone()].into(), now)
+                .is_empty()
         });
         let moves: Vec<u64> = moves.collect();
         assert_eq!(moves, [180, 720, 2340, 7200, 21_780, 65_520]);
         // Once it has answered, it begins anew.
         let late = start + Duration::from_secs(200_000);
         assert!(state.silent_for_long(BTreeSet::new(), late).is_empty());
-        assert!(state.silent_for_long([server.clone()].into(), late).is_empty());
-        assert!(!state.silent_for_long([server].into(), late + PATIENCE).is_empty());
+        assert!(
+            state
+                .silent_for_long([server.clone()].into(), late)
+                .is_empty()
+        );
+        assert!(
+            !state
+                .silent_for_long([server].into(), late + PATIENCE)
+                .is_empty()
+        );
     }
 }

@@ -46,8 +46,16 @@ impl Templates {
     pub(super) fn open(directory: Option<&Path>) -> Result<Self, BuildError> {
         let texts = directory.map(read).transpose()?.unwrap_or_default();
         let in_use = Arc::new(Renderer::new(&texts)?);
-        let state = State { in_use, seen: texts.clone(), judged: texts, problem: None };
-        Ok(Self { directory: directory.map(Path::to_owned), state: Mutex::new(state) })
+        let state = State {
+            in_use,
+            seen: texts.clone(),
+            judged: texts,
+            problem: None,
+        };
+        Ok(Self {
+            directory: directory.map(Path::to_owned),
+            state: Mutex::new(state),
+        })
     }
 
     /// The templates in use.
@@ -79,7 +87,10 @@ impl Templates {
         }
         self.lock().seen.clone_from(&texts);
         match Renderer::new(&texts) {
-            Ok(renderer) => Some(Candidate { texts, renderer: Arc::new(renderer) }),
+            Ok(renderer) => Some(Candidate {
+                texts,
+                renderer: Arc::new(renderer),
+            }),
             Err(error) => {
                 self.refuse(Some(texts), error.to_string());
                 None
@@ -91,7 +102,10 @@ impl Templates {
     pub(super) fn adopt(&self, candidate: Candidate) {
         let mut state = self.lock();
         (state.in_use, state.judged, state.problem) = (candidate.renderer, candidate.texts, None);
-        info!(templates = state.judged.len(), "the operator's templates are in use");
+        info!(
+            templates = state.judged.len(),
+            "the operator's templates are in use"
+        );
     }
 
     /// Goes on with those in use.
@@ -108,13 +122,18 @@ impl Templates {
         let mut state = self.lock();
         state.judged = texts.unwrap_or_else(|| std::mem::take(&mut state.judged));
         if state.problem.as_ref() != Some(&why) {
-            warn!(error = why, "the operator's templates are refused; the last good ones stay in use");
+            warn!(
+                error = why,
+                "the operator's templates are refused; the last good ones stay in use"
+            );
             state.problem = Some(why);
         }
     }
 
     fn is_news(&self) -> bool {
-        let Some(directory) = &self.directory else { return false };
+        let Some(directory) = &self.directory else {
+            return false;
+        };
         let state = self.lock();
         match read(directory) {
             Ok(texts) => texts != state.judged && texts != state.seen,
@@ -144,8 +163,10 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
 
 fn read(directory: &Path) -> Result<Texts, BuildError> {
     let mut found = BTreeMap::new();
-    collect(directory, directory, &mut found)
-        .map_err(|source| BuildError::Templates { path: directory.to_owned(), source })?;
+    collect(directory, directory, &mut found).map_err(|source| BuildError::Templates {
+        path: directory.to_owned(),
+        source,
+    })?;
     Ok(found)
 }
 
@@ -154,8 +175,15 @@ fn collect(root: &Path, directory: &Path, found: &mut Texts) -> std::io::Result<
         let path = entry?.path();
         if path.is_dir() {
             collect(root, &path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "conf") {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
+            let name = path
+                .strip_prefix(root)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
             found.insert(name, std::fs::read_to_string(&path)?);
         }
     }
@@ -180,8 +208,13 @@ mod tests {
     #[test]
     fn a_broken_template_is_refused_at_the_start() {
         let folder = folder("{% if %}");
-        let error = Templates::open(Some(folder.path())).unwrap_err().to_string();
-        assert!(error.starts_with("template moenet/babel.conf, line 1: "), "{error}");
+        let error = Templates::open(Some(folder.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("template moenet/babel.conf, line 1: "),
+            "{error}"
+        );
     }
 
     #[test]
@@ -193,7 +226,10 @@ mod tests {
         write(&folder, "\n{% if %}");
         assert!(templates.is_news() && templates.candidate().is_none());
         let problem = templates.problem().unwrap();
-        assert!(problem.starts_with("template moenet/babel.conf, line 2: "), "{problem}");
+        assert!(
+            problem.starts_with("template moenet/babel.conf, line 2: "),
+            "{problem}"
+        );
         assert!(!templates.is_news() && Arc::ptr_eq(&before, &templates.in_use()));
         write(&folder, "# two\n");
         let candidate = templates.candidate().unwrap();
@@ -224,7 +260,12 @@ mod tests {
         let path = folder.path().to_owned();
         drop(folder);
         assert!(!path.exists() && templates.is_news() && templates.candidate().is_none());
-        assert!(templates.problem().unwrap().contains("reading templates in "));
+        assert!(
+            templates
+                .problem()
+                .unwrap()
+                .contains("reading templates in ")
+        );
         assert!(!templates.is_news());
     }
 }

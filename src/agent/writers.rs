@@ -26,7 +26,8 @@ pub(super) struct Writers {
 pub(super) fn writers(snapshot: &Snapshot) -> Writers {
     let mut found = Writers::default();
     let exceptions = snapshot.overrides.iter();
-    let exceptions = exceptions.filter_map(|((kind, name), slot)| file(Area::Overrides, *kind, name, slot));
+    let exceptions =
+        exceptions.filter_map(|((kind, name), slot)| file(Area::Overrides, *kind, name, slot));
     let documents = single(snapshot.node.as_ref())
         .chain(single(snapshot.policy.as_ref()))
         .chain(single(snapshot.maintenance.as_ref()))
@@ -35,13 +36,19 @@ pub(super) fn writers(snapshot: &Snapshot) -> Writers {
         .chain(many(&snapshot.ibgp));
     for file in documents.chain(exceptions) {
         if !file.synced {
-            found.persons.entry(file.owner).or_default().push(file.place);
+            found
+                .persons
+                .entry(file.owner)
+                .or_default()
+                .push(file.place);
         } else if !snapshot.edits.iter().any(|edit| edit.place == file.place) {
             found.synced.push(file.place);
         }
     }
     let in_force = snapshot.applied.keys();
-    found.in_force = in_force.map(|(kind, name)| Place::new(Area::Applied, *kind, name)).collect();
+    found.in_force = in_force
+        .map(|(kind, name)| Place::new(Area::Applied, *kind, name))
+        .collect();
     found
 }
 
@@ -54,22 +61,31 @@ struct File {
 fn file<S>(area: Area, kind: Kind, name: &ObjectName, slot: &Slot<S>) -> Option<File> {
     let stored = slot.as_ref().ok()?;
     let synced = stored.document.metadata.uid.is_some();
-    Some(File { place: Place::new(area, kind, name), synced, owner: stored.owner })
+    Some(File {
+        place: Place::new(area, kind, name),
+        synced,
+        owner: stored.owner,
+    })
 }
 
 fn single<S: Spec>(slot: Option<&Slot<S>>) -> impl Iterator<Item = File> {
     let name = ObjectName::sanitised(S::KIND.folder());
-    slot.and_then(|slot| file(Area::Documents, S::KIND, &name, slot)).into_iter()
+    slot.and_then(|slot| file(Area::Documents, S::KIND, &name, slot))
+        .into_iter()
 }
 
 fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = File> {
-    slots.iter().filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
+    slots
+        .iter()
+        .filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
 }
 
 /// Whether a text may stand in the history: only a document of its place, and none with a key in plain sight. A
 /// text that is no document may hold a secret that somebody took for a field of ours, and the history is for ever.
 pub(super) fn is_document(path: &Path, text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
     plain_key(text).is_none() && Place::parse(path).is_none_or(|place| is_of_place(&place, text))
 }
 
@@ -142,16 +158,22 @@ mod tests {
         ] {
             assert!(!is_in(&with(bad)), "{bad}");
         }
-        assert!(!is_in(&OVERRIDE.replace("reason: x", "reason: x, presharedKey: hunter2")));
+        assert!(!is_in(
+            &OVERRIDE.replace("reason: x", "reason: x, presharedKey: hunter2")
+        ));
         assert!(!is_document(&place(Kind::BgpSession), b"\0\0\xff"));
     }
 
     #[test]
     fn a_key_in_plain_sight_does_not_get_in_wherever_it_stands() {
-        for text in
-            [format!("# psk {KEY}\n{OVERRIDE}"), OVERRIDE.replace("reason: x", &format!("reason: {KEY}"))]
-        {
-            assert!(!is_document(&place(Kind::BgpSession), text.as_bytes()), "{text}");
+        for text in [
+            format!("# psk {KEY}\n{OVERRIDE}"),
+            OVERRIDE.replace("reason: x", &format!("reason: {KEY}")),
+        ] {
+            assert!(
+                !is_document(&place(Kind::BgpSession), text.as_bytes()),
+                "{text}"
+            );
         }
         for file in ["README.md", "approved", "applied/sessions/wg_1.yaml"] {
             assert!(!is_document(Path::new(file), KEY.as_bytes()), "{file}");

@@ -69,8 +69,16 @@ pub struct Checker {
 
 impl Checker {
     /// A checker with this program (`bird` is looked up in `PATH`).
-    pub fn new(program: impl Into<PathBuf>, deadline: Duration, counters: Arc<BirdCounters>) -> Self {
-        Self { program: program.into(), deadline, counters }
+    pub fn new(
+        program: impl Into<PathBuf>,
+        deadline: Duration,
+        counters: Arc<BirdCounters>,
+    ) -> Self {
+        Self {
+            program: program.into(),
+            deadline,
+            counters,
+        }
     }
 
     /// Parses a configuration, and returns the warnings. The path should be absolute, for BIRD names
@@ -80,15 +88,23 @@ impl Checker {
     /// [`CheckError::Refused`] with BIRD's words, or any other [`CheckError`].
     pub async fn check(&self, file: &Path) -> Result<Vec<Diagnostic>, CheckError> {
         self.counters.count_check();
-        let (status, output) = self.run(&["-p".as_ref(), "-c".as_ref(), file.as_os_str()]).await?;
+        let (status, output) = self
+            .run(&["-p".as_ref(), "-c".as_ref(), file.as_os_str()])
+            .await?;
         let mut messages = diagnostics::parse(&output);
         if status.success() {
             return Ok(messages);
         }
         if status.code().is_none_or(|code| code >= 128) {
-            return Err(CheckError::Crashed { program: self.program.clone(), status });
+            return Err(CheckError::Crashed {
+                program: self.program.clone(),
+                status,
+            });
         }
-        let silent = || Diagnostic { message: format!("bird -p failed ({status})"), ..Diagnostic::default() };
+        let silent = || Diagnostic {
+            message: format!("bird -p failed ({status})"),
+            ..Diagnostic::default()
+        };
         Err(CheckError::Refused(messages.pop().unwrap_or_else(silent)))
     }
 
@@ -99,14 +115,25 @@ impl Checker {
     pub async fn version(&self) -> Result<Version, CheckError> {
         let (_, output) = self.run(&["--version".as_ref()]).await?;
         let output = super::text::decode(&output);
-        let missing =
-            || CheckError::NoVersion { program: self.program.clone(), output: super::text::cut(&output, 80) };
+        let missing = || CheckError::NoVersion {
+            program: self.program.clone(),
+            output: super::text::cut(&output, 80),
+        };
         Version::find(&output).ok_or_else(missing)
     }
 
-    async fn run(&self, arguments: &[&std::ffi::OsStr]) -> Result<(ExitStatus, Vec<u8>), CheckError> {
-        let failed = |source| CheckError::Run { program: self.program.clone(), source };
-        let timeout = || CheckError::Timeout { program: self.program.clone(), deadline: self.deadline };
+    async fn run(
+        &self,
+        arguments: &[&std::ffi::OsStr],
+    ) -> Result<(ExitStatus, Vec<u8>), CheckError> {
+        let failed = |source| CheckError::Run {
+            program: self.program.clone(),
+            source,
+        };
+        let timeout = || CheckError::Timeout {
+            program: self.program.clone(),
+            deadline: self.deadline,
+        };
         let mut child = Command::new(&self.program)
             .args(arguments)
             // A token in our environment is none of its business.
@@ -121,8 +148,10 @@ impl Checker {
             .map_err(failed)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let work = async { tokio::try_join!(child.wait(), read_some(stdout), read_some(stderr)) };
-        let (status, stdout, stderr) =
-            tokio::time::timeout(self.deadline, work).await.map_err(|_| timeout())?.map_err(failed)?;
+        let (status, stdout, stderr) = tokio::time::timeout(self.deadline, work)
+            .await
+            .map_err(|_| timeout())?
+            .map_err(failed)?;
         Ok((status, [stdout, stderr].concat()))
     }
 }

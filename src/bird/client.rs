@@ -36,7 +36,9 @@ pub enum BirdError {
         source: io::Error,
     },
     /// BIRD accepted the connection, or should have, and then was silent.
-    #[error("BIRD did not answer `{command}` within {deadline:?}: it hangs or is overloaded; see its log")]
+    #[error(
+        "BIRD did not answer `{command}` within {deadline:?}: it hangs or is overloaded; see its log"
+    )]
     Timeout {
         /// The request line.
         command: String,
@@ -72,7 +74,9 @@ pub enum BirdError {
         text: String,
     },
     /// BIRD did something else than the command says, such as an answer without the value asked for.
-    #[error("BIRD's answer to `{command}` is not what this agent knows: {text:?}; is the version supported?")]
+    #[error(
+        "BIRD's answer to `{command}` is not what this agent knows: {text:?}; is the version supported?"
+    )]
     Unexpected {
         /// The request line.
         command: String,
@@ -137,13 +141,20 @@ impl Client {
         self.count(command);
         // The version is not known before the greeting; this text is for errors alone.
         let shown = command.text(Version::new(2, 0, 12));
-        let timeout = || BirdError::Timeout { command: shown.clone(), deadline: self.deadline };
+        let timeout = || BirdError::Timeout {
+            command: shown.clone(),
+            deadline: self.deadline,
+        };
         let conversation = tokio::time::timeout(self.deadline, self.converse(command, &shown));
         let reply = conversation.await.map_err(|_| timeout())??;
         if reply.is_success() {
             return Ok(reply);
         }
-        Err(BirdError::Refused { command: shown, code: reply.code, text: reply.text })
+        Err(BirdError::Refused {
+            command: shown,
+            code: reply.code,
+            text: reply.text,
+        })
     }
 
     /// `show status`.
@@ -160,7 +171,8 @@ impl Client {
     /// Any [`BirdError`].
     pub async fn version(&self) -> Result<Version, BirdError> {
         let reply = self.run(&Command::ConfigureStatus).await?;
-        self.last_version().ok_or_else(|| unexpected(&Command::ConfigureStatus, &reply))
+        self.last_version()
+            .ok_or_else(|| unexpected(&Command::ConfigureStatus, &reply))
     }
 
     /// Every protocol with its details, sorted by name. BIRD 3 has no order of its own.
@@ -168,7 +180,9 @@ impl Client {
     /// # Errors
     /// Any [`BirdError`].
     pub async fn protocols(&self) -> Result<Vec<Protocol>, BirdError> {
-        Ok(protocols::parse(&self.run(&Command::ShowProtocolsAll).await?))
+        Ok(protocols::parse(
+            &self.run(&Command::ShowProtocolsAll).await?,
+        ))
     }
 
     /// Every protocol's row, sorted by name: states alone, and a twentieth of the bytes.
@@ -219,7 +233,9 @@ impl Client {
     /// on 2.x).
     pub async fn roas(&self) -> Result<RoaTable, BirdError> {
         let mut table = roa::parse(&self.run(&Command::ShowRoas { ipv6: false }).await?);
-        table.entries.append(&mut roa::parse(&self.run(&Command::ShowRoas { ipv6: true }).await?).entries);
+        table
+            .entries
+            .append(&mut roa::parse(&self.run(&Command::ShowRoas { ipv6: true }).await?).entries);
         Ok(table)
     }
 
@@ -259,7 +275,10 @@ impl Client {
         match command {
             Command::Configure { .. } => self.counters.count_configure(),
             Command::ConfigureConfirm | Command::ConfigureUndo => {}
-            Command::Disable(_) | Command::Enable(_) | Command::Restart(_) | Command::ReloadIn(_) => {
+            Command::Disable(_)
+            | Command::Enable(_)
+            | Command::Restart(_)
+            | Command::ReloadIn(_) => {
                 self.counters.count_action();
             }
             _ => self.counters.count_read(),
@@ -282,8 +301,13 @@ impl Client {
         })?;
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         let request = format!("{}\n", command.text(version));
-        stream.write_all(request.as_bytes()).await.map_err(|error| self.failed(shown, error.into()))?;
-        read_reply(&mut stream, &mut decoder).await.map_err(|failure| self.failed(shown, failure))
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .map_err(|error| self.failed(shown, error.into()))?;
+        read_reply(&mut stream, &mut decoder)
+            .await
+            .map_err(|failure| self.failed(shown, failure))
     }
 
     /// Connects. A busy BIRD has a full backlog of 8, which a non-blocking connect sees as EAGAIN
@@ -302,13 +326,20 @@ impl Client {
     }
 
     fn not_running(&self, source: io::Error) -> BirdError {
-        BirdError::NotRunning { socket: self.socket.to_path_buf(), source }
+        BirdError::NotRunning {
+            socket: self.socket.to_path_buf(),
+            source,
+        }
     }
 
     fn failed(&self, command: &str, failure: ReadFailure) -> BirdError {
         let command = command.to_owned();
         match failure {
-            ReadFailure::Io(source) => BirdError::Io { command, socket: self.socket.to_path_buf(), source },
+            ReadFailure::Io(source) => BirdError::Io {
+                command,
+                socket: self.socket.to_path_buf(),
+                source,
+            },
             ReadFailure::Framing(source) => BirdError::Framing { command, source },
         }
     }
@@ -329,7 +360,10 @@ impl From<io::Error> for ReadFailure {
 /// in its start has accepted already, and resets (measured).
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
-    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | UnexpectedEof)
+    matches!(
+        error.kind(),
+        NotFound | ConnectionRefused | ConnectionReset | UnexpectedEof
+    )
 }
 
 async fn read_reply(stream: &mut UnixStream, decoder: &mut Decoder) -> Result<Reply, ReadFailure> {
@@ -342,13 +376,22 @@ async fn read_reply(stream: &mut UnixStream, decoder: &mut Decoder) -> Result<Re
         if length == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        if let Some(reply) = decoder.push(&chunk[..length]).map_err(ReadFailure::Framing)? {
+        if let Some(reply) = decoder
+            .push(&chunk[..length])
+            .map_err(ReadFailure::Framing)?
+        {
             return Ok(reply);
         }
     }
 }
 
 fn unexpected(command: &Command, reply: &Reply) -> BirdError {
-    let line = reply.lines.first().map_or(reply.text.as_str(), |(_, text)| text.as_str());
-    BirdError::Unexpected { command: command.text(Version::new(2, 0, 12)), text: super::text::cut(line, 80) }
+    let line = reply
+        .lines
+        .first()
+        .map_or(reply.text.as_str(), |(_, text)| text.as_str());
+    BirdError::Unexpected {
+        command: command.text(Version::new(2, 0, 12)),
+        text: super::text::cut(line, 80),
+    }
 }

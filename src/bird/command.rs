@@ -25,10 +25,15 @@ impl BirdName {
     /// # Errors
     /// [`BadName`], if it is empty, too long, or has a character that is not allowed.
     pub fn new(text: &str) -> Result<Self, BadName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
         let ok = (1..=63).contains(&text.len()) && text.bytes().all(allowed);
-        ok.then(|| Self(text.to_owned()))
-            .ok_or_else(|| BadName(super::text::cut(text, 80), "1..63 characters of A-Z a-z 0-9 _ . : -"))
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+            BadName(
+                super::text::cut(text, 80),
+                "1..63 characters of A-Z a-z 0-9 _ . : -",
+            )
+        })
     }
 
     /// The name as text.
@@ -56,9 +61,15 @@ impl Symbol {
     pub fn new(text: &str) -> Result<Self, BadName> {
         let ok = (1..=63).contains(&text.len())
             && !text.starts_with(|c: char| c.is_ascii_digit())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        ok.then(|| Self(text.to_owned()))
-            .ok_or_else(|| BadName(super::text::cut(text, 80), "1..63 characters of A-Z a-z 0-9 _"))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+            BadName(
+                super::text::cut(text, 80),
+                "1..63 characters of A-Z a-z 0-9 _",
+            )
+        })
     }
 }
 
@@ -122,14 +133,18 @@ impl Command {
                 format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")
             }
             Self::Eval(symbol) => format!("eval {symbol}"),
-            Self::Configure { timeout } => format!("configure timeout {}", timeout.as_secs().max(1)),
+            Self::Configure { timeout } => {
+                format!("configure timeout {}", timeout.as_secs().max(1))
+            }
             Self::ConfigureConfirm => "configure confirm".into(),
             Self::ConfigureUndo => "configure undo".into(),
             Self::ConfigureStatus => "configure status".into(),
             Self::Disable(name) => format!("disable \"{name}\""),
             Self::Enable(name) => format!("enable \"{name}\""),
             Self::Restart(name) => format!("restart \"{name}\""),
-            Self::ReloadIn(name) if version.reloads_filters() => format!("reload filters in \"{name}\""),
+            Self::ReloadIn(name) if version.reloads_filters() => {
+                format!("reload filters in \"{name}\"")
+            }
             Self::ReloadIn(name) => format!("reload in \"{name}\""),
         }
     }
@@ -141,7 +156,16 @@ mod tests {
 
     #[test]
     fn a_name_cannot_carry_a_command_a_pattern_or_a_quotation_mark() {
-        for text in ["", "x\ndown", "a\"b", "*", "a b", "é", "x?", &"a".repeat(64)] {
+        for text in [
+            "",
+            "x\ndown",
+            "a\"b",
+            "*",
+            "a b",
+            "é",
+            "x?",
+            &"a".repeat(64),
+        ] {
             assert!(BirdName::new(text).is_err(), "{text:?}");
             assert!(Symbol::new(text).is_err(), "{text:?}");
         }
@@ -153,19 +177,30 @@ mod tests {
     #[test]
     fn a_protocol_named_all_is_only_itself() {
         let all = BirdName::new("all").unwrap();
-        assert_eq!(Command::Restart(all).text(Version::new(3, 4, 0)), "restart \"all\"");
+        assert_eq!(
+            Command::Restart(all).text(Version::new(3, 4, 0)),
+            "restart \"all\""
+        );
     }
 
     #[test]
     fn reload_has_the_words_of_its_version() {
         let reload = Command::ReloadIn(BirdName::new("x").unwrap());
         assert_eq!(reload.text(Version::new(2, 20, 0)), "reload in \"x\"");
-        assert_eq!(reload.text(Version::new(3, 1, 8)), "reload filters in \"x\"");
+        assert_eq!(
+            reload.text(Version::new(3, 1, 8)),
+            "reload filters in \"x\""
+        );
     }
 
     #[test]
     fn the_undo_timer_is_never_switched_off() {
-        let configure = Command::Configure { timeout: Duration::from_millis(300) };
-        assert_eq!(configure.text(Version::new(2, 0, 12)), "configure timeout 1");
+        let configure = Command::Configure {
+            timeout: Duration::from_millis(300),
+        };
+        assert_eq!(
+            configure.text(Version::new(2, 0, 12)),
+            "configure timeout 1"
+        );
     }
 }

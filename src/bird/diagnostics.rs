@@ -32,7 +32,9 @@ pub struct Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line, self.column) {
-            (Some(file), Some(line), Some(column)) => write!(f, "{file}:{line}:{column}: {}", self.message),
+            (Some(file), Some(line), Some(column)) => {
+                write!(f, "{file}:{line}:{column}: {}", self.message)
+            }
             _ => f.write_str(&self.message),
         }
     }
@@ -41,14 +43,20 @@ impl fmt::Display for Diagnostic {
 /// Every message in the output of `bird -p`, in order. After a failure the last one is the error.
 pub fn parse(output: &[u8]) -> Vec<Diagnostic> {
     let lines = output.split(|byte| *byte == b'\n').map(decode);
-    lines.filter(|line| !line.trim().is_empty()).map(|line| parse_line(&line)).collect()
+    lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| parse_line(&line))
+        .collect()
 }
 
 /// One message, with or without what `bird` puts before it. Also reads the text of `8002`.
 pub fn parse_line(line: &str) -> Diagnostic {
     let text = strip_stamp(line.strip_prefix("bird: ").unwrap_or(line)).trim();
     let Some((file, line, column, message)) = place(text) else {
-        return Diagnostic { message: cut(text, LONGEST), ..Diagnostic::default() };
+        return Diagnostic {
+            message: cut(text, LONGEST),
+            ..Diagnostic::default()
+        };
     };
     Diagnostic {
         file: Some(file.to_owned()),
@@ -60,8 +68,9 @@ pub fn parse_line(line: &str) -> Diagnostic {
 
 /// Takes `2026-11-23 20:59:08.469 [0001] <FATAL> ` off, which 3.x puts first.
 fn strip_stamp(text: &str) -> &str {
-    let starts_with_date =
-        text.get(..5).is_some_and(|year| year.ends_with('-') && year.as_bytes()[0].is_ascii_digit());
+    let starts_with_date = text
+        .get(..5)
+        .is_some_and(|year| year.ends_with('-') && year.as_bytes()[0].is_ascii_digit());
     match text.split_once("> ") {
         Some((stamp, rest)) if starts_with_date && stamp.contains(" <") => rest,
         _ => text,
@@ -104,10 +113,20 @@ mod tests {
             bird: 2026-11-23 20:59:08.469 [0001] <FATAL> /t/e.conf:2:10 Kernel device protocol already defined\n\
             bird: /t/e.conf:1:0 No protocol is specified in the config file\n";
         let want = [
-            at("/t/e.conf", 2, 103, "Missing authentication option, assuming MD5"),
+            at(
+                "/t/e.conf",
+                2,
+                103,
+                "Missing authentication option, assuming MD5",
+            ),
             at("/t/e.conf", 3, 27, "Inferring function f: bool"),
             at("/t/e.conf", 2, 10, "Kernel device protocol already defined"),
-            at("/t/e.conf", 1, 0, "No protocol is specified in the config file"),
+            at(
+                "/t/e.conf",
+                1,
+                0,
+                "No protocol is specified in the config file",
+            ),
         ];
         assert_eq!(parse(output), want);
     }
@@ -115,10 +134,18 @@ mod tests {
     #[test]
     fn a_message_without_a_place_is_kept_whole() {
         for stamp in ["bird: ", "bird: 2026-11-23 20:59:08.486 [0001] <FATAL> "] {
-            let line =
-                format!("{stamp}Unable to open configuration file /t/n.conf: No such file or directory");
-            let message = "Unable to open configuration file /t/n.conf: No such file or directory".to_owned();
-            assert_eq!(parse_line(&line), Diagnostic { message, ..Diagnostic::default() });
+            let line = format!(
+                "{stamp}Unable to open configuration file /t/n.conf: No such file or directory"
+            );
+            let message =
+                "Unable to open configuration file /t/n.conf: No such file or directory".to_owned();
+            assert_eq!(
+                parse_line(&line),
+                Diagnostic {
+                    message,
+                    ..Diagnostic::default()
+                }
+            );
         }
     }
 
@@ -127,7 +154,12 @@ mod tests {
         let line = "/t/a.conf:2:10 Unable to match pattern /t/b:3:4: No such file";
         assert_eq!(
             parse_line(line),
-            at("/t/a.conf", 2, 10, "Unable to match pattern /t/b:3:4: No such file")
+            at(
+                "/t/a.conf",
+                2,
+                10,
+                "Unable to match pattern /t/b:3:4: No such file"
+            )
         );
     }
 

@@ -32,7 +32,11 @@ impl Reply {
     /// The texts of the lines with this code, in order, the last line included.
     pub fn with_code(&self, code: u16) -> impl Iterator<Item = &str> {
         let last = (self.code == code).then_some(self.text.as_str());
-        self.lines.iter().filter(move |(have, _)| *have == code).map(|(_, text)| text.as_str()).chain(last)
+        self.lines
+            .iter()
+            .filter(move |(have, _)| *have == code)
+            .map(|(_, text)| text.as_str())
+            .chain(last)
     }
 }
 
@@ -88,24 +92,38 @@ impl Decoder {
     pub fn take(&mut self) -> Result<Option<Reply>, FramingError> {
         let mut start = 0;
         let mut complete = None;
-        while let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+        while let Some(length) = self.buffer[self.scanned..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        {
             let end = self.scanned + length;
             self.scanned = end + 1;
-            let line = parse_line(&self.buffer[start..end], self.lines.last().map(|(code, _)| *code))?;
+            let line = parse_line(
+                &self.buffer[start..end],
+                self.lines.last().map(|(code, _)| *code),
+            )?;
             self.held += end + 1 - start;
             start = end + 1;
             match line {
                 Line::More(code, text) => self.lines.push((code, text)),
                 Line::Last(code, text) => {
                     self.held = 0;
-                    complete = Some(Reply { lines: std::mem::take(&mut self.lines), code, text });
+                    complete = Some(Reply {
+                        lines: std::mem::take(&mut self.lines),
+                        code,
+                        text,
+                    });
                     break;
                 }
                 Line::Asynchronous => {}
             }
         }
         self.buffer.drain(..start);
-        self.scanned = if complete.is_some() { 0 } else { self.buffer.len() };
+        self.scanned = if complete.is_some() {
+            0
+        } else {
+            self.buffer.len()
+        };
         Ok(complete)
     }
 }
@@ -125,7 +143,10 @@ fn parse_line(line: &[u8], previous: Option<u16>) -> Result<Line, FramingError> 
 
 fn code(line: &[u8]) -> Option<u16> {
     let digits = line.get(..4)?;
-    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u16::from(byte - b'0')))
+    digits.iter().try_fold(0, |sum, byte| {
+        byte.is_ascii_digit()
+            .then(|| sum * 10 + u16::from(byte - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -140,14 +161,24 @@ mod tests {
     #[test]
     fn a_line_with_a_blank_as_its_fifth_byte_does_not_end_a_reply() {
         let reply = decoded(b"1002-a\n abc def\n1006-  x\n    y\n0000 \n");
-        let lines = [(1002, "a"), (1002, "abc def"), (1006, "  x"), (1006, "   y")];
-        assert_eq!(reply.lines, lines.map(|(code, text)| (code, text.to_owned())));
+        let lines = [
+            (1002, "a"),
+            (1002, "abc def"),
+            (1006, "  x"),
+            (1006, "   y"),
+        ];
+        assert_eq!(
+            reply.lines,
+            lines.map(|(code, text)| (code, text.to_owned()))
+        );
         assert_eq!((reply.code, reply.text.as_str()), (0, ""));
     }
 
     #[test]
     fn the_last_line_alone_decides() {
-        assert!(!decoded(b"0002-Reading configuration from x\n8002 x:1:1 syntax error\n").is_success());
+        assert!(
+            !decoded(b"0002-Reading configuration from x\n8002 x:1:1 syntax error\n").is_success()
+        );
         assert!(decoded(b"1002-a\n8000-<line overflow>\n0000 \n").is_success());
         assert!(!decoded(b"9001 syntax error\n").is_success());
     }
@@ -161,7 +192,14 @@ mod tests {
     #[test]
     fn two_replies_in_one_chunk_are_two_replies() {
         let mut decoder = Decoder::new();
-        assert_eq!(decoder.push(b"0001 BIRD 3.4.0 ready.\n0023 9\n00").unwrap().unwrap().code, 1);
+        assert_eq!(
+            decoder
+                .push(b"0001 BIRD 3.4.0 ready.\n0023 9\n00")
+                .unwrap()
+                .unwrap()
+                .code,
+            1
+        );
         assert_eq!(decoder.take().unwrap().unwrap().text, "9");
         assert_eq!(decoder.take().unwrap(), None);
         assert_eq!(decoder.push(b"00 \n").unwrap().unwrap().code, 0);
@@ -169,8 +207,17 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_reply_line_is_an_error() {
-        for bytes in [&b"HTTP/1.1 200 OK\n"[..], b"\n", b" first\n", b"12\n", b"00010x\n"] {
-            assert!(matches!(Decoder::new().push(bytes), Err(FramingError::Malformed(_))));
+        for bytes in [
+            &b"HTTP/1.1 200 OK\n"[..],
+            b"\n",
+            b" first\n",
+            b"12\n",
+            b"00010x\n",
+        ] {
+            assert!(matches!(
+                Decoder::new().push(bytes),
+                Err(FramingError::Malformed(_))
+            ));
         }
     }
 

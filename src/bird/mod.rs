@@ -48,7 +48,8 @@ pub use check::{CheckError, Checker};
 pub use client::{BirdError, Client};
 pub use command::{BirdName, Command, Symbol};
 pub use committer::{
-    BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError, LiveTree,
+    BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError,
+    LiveTree,
 };
 pub use counters::BirdCounters;
 pub use diagnostics::Diagnostic;

@@ -57,9 +57,15 @@ impl<'a> Outline<'a> {
 impl<'a> Block<'a> {
     /// `protocol bgp NAME from TEMPLATE { … }`; `protocol device` and `protocol bgp from T` have no name.
     fn of(statement: &Statement<'a>) -> Option<Self> {
-        let start = statement.words.iter().position(|word| matches!(*word, "protocol" | "template"))?;
+        let start = statement
+            .words
+            .iter()
+            .position(|word| matches!(*word, "protocol" | "template"))?;
         let (kind, rest) = statement.words[start..].split_first()?;
-        let open = rest.iter().position(|word| *word == "{").unwrap_or(rest.len());
+        let open = rest
+            .iter()
+            .position(|word| *word == "{")
+            .unwrap_or(rest.len());
         let (head, body) = rest.split_at(open);
         let name = head.get(1).filter(|name| **name != "from");
         let mut statements = Vec::new();
@@ -68,7 +74,10 @@ impl<'a> Block<'a> {
         statements.extend(
             head.iter()
                 .position(|word| *word == "from")
-                .map(|at| Statement { channel: None, words: head[at..].to_vec() }),
+                .map(|at| Statement {
+                    channel: None,
+                    words: head[at..].to_vec(),
+                }),
         );
         Some(Self {
             is_template: *kind == "template",
@@ -100,17 +109,28 @@ fn add<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statemen
     match words {
         [] => {}
         [name, rest @ ..] if channel.is_none() && CHANNELS.contains(name) => {
-            found.push(Statement { channel: None, words: vec![name] });
+            found.push(Statement {
+                channel: None,
+                words: vec![name],
+            });
             body_of(Some(name), rest.get(1..).unwrap_or_default(), found);
         }
-        words => found.push(Statement { channel, words: words.to_vec() }),
+        words => found.push(Statement {
+            channel,
+            words: words.to_vec(),
+        }),
     }
 }
 
 /// The names of the protocols that a configuration text defines.
 pub fn protocols_in(text: &str) -> Vec<String> {
-    let blocks = Outline::of(text).blocks.into_iter().filter(|block| !block.is_template);
-    blocks.filter_map(|block| block.name.map(str::to_owned)).collect()
+    let blocks = Outline::of(text)
+        .blocks
+        .into_iter()
+        .filter(|block| !block.is_template);
+    blocks
+        .filter_map(|block| block.name.map(str::to_owned))
+        .collect()
 }
 
 /// The rest of a text, token by token.
@@ -122,17 +142,28 @@ impl<'a> Tokens<'a> {
         let (mut words, mut depth) = (Vec::new(), 0_usize);
         for token in self.by_ref() {
             match token {
-                ";" if depth == 0 => return Some(Statement { channel: None, words }),
+                ";" if depth == 0 => {
+                    return Some(Statement {
+                        channel: None,
+                        words,
+                    });
+                }
                 "{" => depth += 1,
                 "}" => depth = depth.saturating_sub(1),
                 _ => {}
             }
             words.push(token);
             if token == "}" && depth == 0 {
-                return Some(Statement { channel: None, words });
+                return Some(Statement {
+                    channel: None,
+                    words,
+                });
             }
         }
-        (!words.is_empty()).then_some(Statement { channel: None, words })
+        (!words.is_empty()).then_some(Statement {
+            channel: None,
+            words,
+        })
     }
 }
 
@@ -199,13 +230,24 @@ mod tests {
         let outline = Outline::of(text);
         assert_eq!(outline.globals.len(), 1);
         let told = |statement: &Statement<'_>| {
-            format!("{}: {}", statement.channel.unwrap_or("-"), statement.words.join(" "))
+            format!(
+                "{}: {}",
+                statement.channel.unwrap_or("-"),
+                statement.words.join(" ")
+            )
         };
         let statements: Vec<_> = outline.blocks[0].statements.iter().map(told).collect();
         let filter = "ipv4: import filter { if x then { y ; } accept ; }";
         assert_eq!(
             statements,
-            ["-: hold time 90", "-: ipv4", filter, "ipv4: import table on", "-: ipv6", "-: from t"]
+            [
+                "-: hold time 90",
+                "-: ipv4",
+                filter,
+                "ipv4: import table on",
+                "-: ipv6",
+                "-: from t"
+            ]
         );
     }
 

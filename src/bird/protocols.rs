@@ -40,7 +40,10 @@ impl Protocol {
     /// Whether this is a BGP session that is established.
     pub fn is_established(&self) -> bool {
         self.state == ProtocolState::Up
-            && self.bgp.as_ref().is_some_and(|bgp| bgp.state == BgpState::Established)
+            && self
+                .bgp
+                .as_ref()
+                .is_some_and(|bgp| bgp.state == BgpState::Established)
     }
 }
 
@@ -176,7 +179,10 @@ pub fn parse(reply: &Reply) -> Vec<Protocol> {
             _ => {}
         }
     }
-    protocols.iter_mut().flat_map(|protocol| &mut protocol.channels).for_each(Channel::judge_limits);
+    protocols
+        .iter_mut()
+        .flat_map(|protocol| &mut protocol.channels)
+        .for_each(Channel::judge_limits);
     protocols.sort_by(|a, b| a.name.cmp(&b.name));
     protocols
 }
@@ -185,9 +191,10 @@ impl Channel {
     /// Judges limits by the routes, where there are some; a channel that is down has only BIRD's mark.
     fn judge_limits(&mut self) {
         let Some(routes) = self.routes else { return };
-        for (limit, count) in
-            [(&mut self.import_limit, routes.imported), (&mut self.export_limit, routes.exported)]
-        {
+        for (limit, count) in [
+            (&mut self.import_limit, routes.imported),
+            (&mut self.export_limit, routes.exported),
+        ] {
             let Some(limit) = limit else { continue };
             limit.hit = match limit.action.as_deref() {
                 Some("warn") => count > limit.limit,
@@ -210,7 +217,8 @@ mod tests {
         );
         let protocols = parse(&Decoder::new().push(text.as_bytes()).unwrap().unwrap());
         let channel = &protocols[0].channels[0];
-        [&channel.import_limit, &channel.export_limit].map(|limit| limit.as_ref().map(|limit| limit.hit))
+        [&channel.import_limit, &channel.export_limit]
+            .map(|limit| limit.as_ref().map(|limit| limit.hit))
     }
 
     #[test]
@@ -233,6 +241,9 @@ mod tests {
         assert_eq!(hits(&warn(3)), [None, Some(true)]);
         assert_eq!(hits(&warn(9)), [None, Some(false)]);
         // Down by its own limit: there are no routes to count.
-        assert_eq!(hits("     Import limit:   1 [HIT]\n       Action:       disable\n"), [Some(true), None]);
+        assert_eq!(
+            hits("     Import limit:   1 [HIT]\n       Action:       disable\n"),
+            [Some(true), None]
+        );
     }
 }

@@ -26,17 +26,30 @@ impl Servers {
     pub fn of(protocols: &[Protocol]) -> Self {
         let state = |protocol: &Protocol| {
             let rpki = protocol.rpki.as_ref()?;
-            let routes = protocol.channels.iter().filter_map(|channel| channel.routes);
+            let routes = protocol
+                .channels
+                .iter()
+                .filter_map(|channel| channel.routes);
             let counts = routes.map(|routes| routes.imported).collect();
-            Some((protocol.name.clone(), rpki.status.clone(), rpki.serial, counts))
+            Some((
+                protocol.name.clone(),
+                rpki.status.clone(),
+                rpki.serial,
+                counts,
+            ))
         };
-        Self { states: protocols.iter().filter_map(state).collect() }
+        Self {
+            states: protocols.iter().filter_map(state).collect(),
+        }
     }
 
     /// How many have said everything that they have: BIRD calls a server `Established` once its End of
     /// Data has come (RFC 8210, section 8.1).
     pub fn answering(&self) -> usize {
-        self.states.iter().filter(|state| state.1.as_deref() == Some("Established")).count()
+        self.states
+            .iter()
+            .filter(|state| state.1.as_deref() == Some("Established"))
+            .count()
     }
 
     /// Whether this one has, or is in the middle of it.
@@ -48,7 +61,12 @@ impl Servers {
 
     /// Whether one of them is in the middle of saying it, so that the tables hold a part.
     pub fn are_syncing(&self) -> bool {
-        self.states.iter().any(|state| state.1.as_deref().is_some_and(|status| status.starts_with("Sync-")))
+        self.states.iter().any(|state| {
+            state
+                .1
+                .as_deref()
+                .is_some_and(|status| status.starts_with("Sync-"))
+        })
     }
 }
 
@@ -57,7 +75,10 @@ mod tests {
     use super::*;
 
     fn reply(text: &str) -> Reply {
-        super::super::framing::Decoder::new().push(text.as_bytes()).unwrap().unwrap()
+        super::super::framing::Decoder::new()
+            .push(text.as_bytes())
+            .unwrap()
+            .unwrap()
     }
 
     #[test]

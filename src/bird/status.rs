@@ -24,7 +24,10 @@ pub struct Status {
 
 /// Reads a reply to `show status`. Keys that are missing are `None`.
 pub fn parse(reply: &Reply) -> Status {
-    let mut status = Status { running: reply.code == 13, ..Status::default() };
+    let mut status = Status {
+        running: reply.code == 13,
+        ..Status::default()
+    };
     for (code, text) in &reply.lines {
         let text = text.trim();
         match code {
@@ -32,11 +35,15 @@ pub fn parse(reply: &Reply) -> Status {
             24 => status.recovering = true,
             _ => {}
         }
-        let value = |key| text.strip_prefix(key).map(|value: &str| value.trim().to_owned());
+        let value = |key| {
+            text.strip_prefix(key)
+                .map(|value: &str| value.trim().to_owned())
+        };
         status.router_id = status.router_id.or_else(|| value("Router ID is"));
         status.last_reboot = status.last_reboot.or_else(|| value("Last reboot on"));
-        status.last_reconfiguration =
-            status.last_reconfiguration.or_else(|| value("Last reconfiguration on"));
+        status.last_reconfiguration = status
+            .last_reconfiguration
+            .or_else(|| value("Last reconfiguration on"));
     }
     status
 }
@@ -65,7 +72,13 @@ pub struct ConfigureStatus {
 
 /// Reads a reply to `configure status`; `None` if it says nothing this knows.
 pub fn parse_configure(reply: &Reply) -> Option<ConfigureStatus> {
-    let codes = || reply.lines.iter().map(|(code, _)| *code).chain([reply.code]);
+    let codes = || {
+        reply
+            .lines
+            .iter()
+            .map(|(code, _)| *code)
+            .chain([reply.code])
+    };
     let phase = codes().find_map(|code| match code {
         3 => Some(Phase::Settled),
         4 => Some(Phase::InProgress),
@@ -76,7 +89,9 @@ pub fn parse_configure(reply: &Reply) -> Option<ConfigureStatus> {
     // "Configuration unconfirmed, undo in 19.999 s"
     let seconds = |text: &str| text.split_whitespace().rev().nth(1)?.parse().ok();
     let undo_in = reply.with_code(22).next().map(|text| {
-        seconds(text).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default()
+        seconds(text)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .unwrap_or_default()
     });
     Some(ConfigureStatus { phase, undo_in })
 }
@@ -84,7 +99,10 @@ pub fn parse_configure(reply: &Reply) -> Option<ConfigureStatus> {
 /// Reads `show route … count`: the routes of all tables in the reply, from
 /// `9 of 9 routes for 6 networks in table master4`. `None` if no line says so.
 pub fn parse_route_count(reply: &Reply) -> Option<u64> {
-    reply.with_code(1007).filter_map(count).reduce(u64::saturating_add)
+    reply
+        .with_code(1007)
+        .filter_map(count)
+        .reduce(u64::saturating_add)
 }
 
 fn count(text: &str) -> Option<u64> {

@@ -1,11 +1,18 @@
 /// Decodes bytes from BIRD: lossily, with every control character replaced by `U+FFFD`, so that the
 /// text can go to a log or a terminal. A tab stays: `show route all` indents with it.
 pub(super) fn decode(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(printable).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(printable)
+        .collect()
 }
 
 fn printable(c: char) -> char {
-    if c != '\t' && c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
+    if c != '\t' && c.is_control() {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
 }
 
 /// The first `most` characters of a text, with `…` where it was cut.
@@ -22,7 +29,10 @@ mod tests {
 
     #[test]
     fn bytes_become_printable_text() {
-        assert_eq!(decode(b"a\x1b[31m\xff\tb\r"), "a\u{fffd}[31m\u{fffd}\tb\u{fffd}");
+        assert_eq!(
+            decode(b"a\x1b[31m\xff\tb\r"),
+            "a\u{fffd}[31m\u{fffd}\tb\u{fffd}"
+        );
     }
 
     #[test]

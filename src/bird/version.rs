@@ -27,7 +27,11 @@ pub enum Support {
 impl Version {
     /// A version from its numbers.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
-        Self { major, minor, patch }
+        Self {
+            major,
+            minor,
+            patch,
+        }
     }
 
     /// The first word of a text that is a version: `2.0.12`, `BIRD 2.0.12 ready.`, `BIRD version 3.4.0`.
@@ -37,7 +41,9 @@ impl Version {
 
     /// A package may add to the number (`2.17.6+branch.abc`, `3.0-alpha2`): digits and dots count.
     fn parse_word(word: &str) -> Option<Self> {
-        let numbers = word.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        let numbers = word
+            .split(|c: char| !c.is_ascii_digit() && c != '.')
+            .next()?;
         let mut parts = numbers.trim_end_matches('.').split('.').map(str::parse);
         let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
         let patch = parts.next().unwrap_or(Ok(0)).ok()?;
@@ -103,7 +109,11 @@ mod tests {
             ("99999999.1", None),
         ];
         for (text, want) in cases {
-            assert_eq!(Version::find(text), want.map(|(a, b, c)| Version::new(a, b, c)), "{text}");
+            assert_eq!(
+                Version::find(text),
+                want.map(|(a, b, c)| Version::new(a, b, c)),
+                "{text}"
+            );
         }
     }
 
@@ -116,17 +126,32 @@ mod tests {
         }
         for untested in ["2.0.8", "2.0.11", "2.21", "3.0.1", "3.5", "4.0"] {
             assert_eq!(support(untested), Support::Untested, "{untested}");
-            assert!(Version::find(untested).unwrap().warning().unwrap().contains("never tested"));
+            assert!(
+                Version::find(untested)
+                    .unwrap()
+                    .warning()
+                    .unwrap()
+                    .contains("never tested")
+            );
         }
         for old in ["1.6.8", "2.0.7", "2.0.0"] {
             assert_eq!(support(old), Support::TooOld, "{old}");
-            assert!(Version::find(old).unwrap().warning().unwrap().contains("install one of"));
+            assert!(
+                Version::find(old)
+                    .unwrap()
+                    .warning()
+                    .unwrap()
+                    .contains("install one of")
+            );
         }
     }
 
     #[test]
     fn only_the_newer_branch_reloads_filters_by_name() {
         let versions = ["2.0.12", "2.20.0", "3.1.8", "3.4.0"].map(|v| Version::find(v).unwrap());
-        assert_eq!(versions.map(Version::reloads_filters), [false, false, true, true]);
+        assert_eq!(
+            versions.map(Version::reloads_filters),
+            [false, false, true, true]
+        );
     }
 }

@@ -37,10 +37,18 @@ impl Api {
             .tls_certs_only([]);
         let (builder, base) = match &listen {
             Listen::Tcp(address) => (builder, format!("http://{}", reachable(*address))),
-            Listen::Unix(path) => (builder.unix_socket(path.as_path()), "http://localhost".to_owned()),
+            Listen::Unix(path) => (
+                builder.unix_socket(path.as_path()),
+                "http://localhost".to_owned(),
+            ),
         };
         let http = builder.build().context("set up the HTTP client")?;
-        Ok(Self { http, base, listen, token: config.server.token.clone() })
+        Ok(Self {
+            http,
+            base,
+            listen,
+            token: config.server.token.clone(),
+        })
     }
 
     /// `GET`.
@@ -68,11 +76,21 @@ impl Api {
             None => request,
         };
         // Its text holds the address, which the sentence before it has already.
-        let response = request.send().await.map_err(reqwest::Error::without_url).with_context(|| {
-            format!("no daemon answers on {}; start it with `moenet-agent run`", self.listen)
-        })?;
+        let response = request
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .with_context(|| {
+                format!(
+                    "no daemon answers on {}; start it with `moenet-agent run`",
+                    self.listen
+                )
+            })?;
         let status = response.status();
-        let body = response.bytes().await.map_err(reqwest::Error::without_url)?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(reqwest::Error::without_url)?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() {
             return Ok(answer);
@@ -105,9 +123,11 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_reached_over_loopback() {
-        for (listen, connect) in
-            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:24368", "[::1]:24368"), ("192.0.2.1:80", "192.0.2.1:80")]
-        {
+        for (listen, connect) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:24368", "[::1]:24368"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
             assert_eq!(reachable(listen.parse().unwrap()), connect.parse().unwrap());
         }
     }

@@ -27,14 +27,19 @@ impl Apply {
             let parts = Arc::new(agent::Parts::build(config).await?);
             let failed = agent::apply_once(&parts).await?;
             let taken = parts.context.taken.all();
-            let parts = Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
+            let parts =
+                Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
             let left = steps::planned(&Offline::of(parts).await?);
             let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
             if !output::value(arguments.output, &objects)? {
                 steps::print(objects.iter());
             }
             let failed = objects.iter().any(|object| object.error.is_some());
-            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            Ok(if failed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
         })
     }
 }

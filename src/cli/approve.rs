@@ -32,17 +32,23 @@ impl Approve {
         let directory = config.state.directory.clone();
         let offline = block_on(Offline::look(config))?;
         let planned = steps::planned(&offline).into_values();
-        let held: Vec<_> = planned.filter_map(|object| Some((object.object, object.held?))).collect();
+        let held: Vec<_> = planned
+            .filter_map(|object| Some((object.object, object.held?)))
+            .collect();
         if !self.list && !held.is_empty() {
-            let mut approved: BTreeSet<String> = held.iter().map(|(object, _)| object.clone()).collect();
+            let mut approved: BTreeSet<String> =
+                held.iter().map(|(object, _)| object.clone()).collect();
             approved.append(&mut offline.parts.context.store.approved());
             if !offline.world.complete {
                 approved.insert(COMPLETE.to_owned());
             }
             Store::approve(&directory, &approved)?;
         }
-        let removals =
-            held.into_iter().map(|(object, why)| HeldRemoval { object, why, approved: !self.list });
+        let removals = held.into_iter().map(|(object, why)| HeldRemoval {
+            object,
+            why,
+            approved: !self.list,
+        });
         let removals: Vec<_> = removals.collect();
         if !output::value(arguments.output, &removals)? {
             print(&removals);
@@ -53,7 +59,11 @@ impl Approve {
 
 fn print(removals: &[HeldRemoval]) {
     for removal in removals {
-        let word = if removal.approved { "may be removed now; it was held" } else { "held" };
+        let word = if removal.approved {
+            "may be removed now; it was held"
+        } else {
+            "held"
+        };
         output::line(format_args!("{}  {word}: {}", removal.object, removal.why));
     }
     if removals.is_empty() {

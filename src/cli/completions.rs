@@ -18,7 +18,12 @@ pub struct Completions {
 impl Completions {
     pub(super) fn run(&self) -> Outcome {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "moenet-agent", &mut text);
+        clap_complete::generate(
+            self.shell,
+            &mut Arguments::command(),
+            "moenet-agent",
+            &mut text,
+        );
         output::line(String::from_utf8_lossy(&text).trim_end());
         Ok(ExitCode::SUCCESS)
     }

@@ -34,7 +34,11 @@ impl Diff {
         if !output::value(arguments.output, &differences)? {
             print(&object, &differences);
         }
-        Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+        Ok(if differences.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(2)
+        })
     }
 }
 
@@ -45,27 +49,41 @@ fn differences(object: &objects::Object<'_>) -> Vec<Difference> {
         control_plane: theirs.clone(),
         effective: ours(field),
     });
-    all.filter(|difference| difference.control_plane != difference.effective).collect()
+    all.filter(|difference| difference.control_plane != difference.effective)
+        .collect()
 }
 
 /// The value at `spec.tunnel.mtu`.
 pub(crate) fn value_at(spec: Option<&Value>, field: &str) -> Value {
     let path = field.strip_prefix("spec.").unwrap_or(field);
     let pointer = format!("/{}", path.replace('.', "/"));
-    spec.and_then(|spec| spec.pointer(&pointer)).cloned().unwrap_or_default()
+    spec.and_then(|spec| spec.pointer(&pointer))
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn print(object: &objects::Object<'_>, differences: &[Difference]) {
     if differences.is_empty() {
         return output::line(format_args!("{} is as its document says.", object.path()));
     }
-    let theirs = if object.operator_owned { "DOCUMENT" } else { "CONTROL PLANE" };
+    let theirs = if object.operator_owned {
+        "DOCUMENT"
+    } else {
+        "CONTROL PLANE"
+    };
     let rows = differences.iter().map(|difference| {
-        vec![difference.field.clone(), shown(&difference.control_plane), shown(&difference.effective)]
+        vec![
+            difference.field.clone(),
+            shown(&difference.control_plane),
+            shown(&difference.effective),
+        ]
     });
     output::line(output::table(&["FIELD", theirs, "HERE"], rows));
     let reason = object.reason.unwrap_or("no reason given");
-    let end = object.expires_at.map(|end| format!("; it ends {end}")).unwrap_or_default();
+    let end = object
+        .expires_at
+        .map(|end| format!("; it ends {end}"))
+        .unwrap_or_default();
     output::line(format_args!("The override says: {reason}{end}"));
 }
 

@@ -28,8 +28,15 @@ fn single<S: Spec>(found: &mut BTreeMap<(Kind, ObjectName), Loaded>, slot: Optio
     found.extend(slot.map(|slot| ((S::KIND, name), loaded(slot))));
 }
 
-fn many<S: Spec>(found: &mut BTreeMap<(Kind, ObjectName), Loaded>, slots: &BTreeMap<ObjectName, Slot<S>>) {
-    found.extend(slots.iter().map(|(name, slot)| ((S::KIND, name.clone()), loaded(slot))));
+fn many<S: Spec>(
+    found: &mut BTreeMap<(Kind, ObjectName), Loaded>,
+    slots: &BTreeMap<ObjectName, Slot<S>>,
+) {
+    found.extend(
+        slots
+            .iter()
+            .map(|(name, slot)| ((S::KIND, name.clone()), loaded(slot))),
+    );
 }
 
 fn loaded<S: Spec>(slot: &Slot<S>) -> Loaded {

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::diff::{shown, value_at};
 use super::{Arguments, Outcome, documents, objects, offline, output};
-use crate::document::{self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody};
+use crate::document::{
+    self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody,
+};
 use crate::effective::leaves;
 use crate::model::ObjectName;
 use crate::store::{Snapshot, Store};
@@ -70,11 +72,20 @@ impl Get {
         let (kind, names) = self.meaning();
         let is_wanted = |(of, name): &(Kind, ObjectName)| {
             kind.is_none_or(|kind| kind == *of)
-                && (names.is_empty() || names.iter().any(|meant| objects::is_meant(*of, name, meant)))
+                && (names.is_empty()
+                    || names
+                        .iter()
+                        .any(|meant| objects::is_meant(*of, name, meant)))
         };
-        let mut all: BTreeMap<_, _> =
-            documents::all(snapshot).into_iter().map(|(key, loaded)| (key, Some(loaded))).collect();
-        all.extend(undocumented(snapshot).into_iter().map(|(key, loaded)| (key, Some(loaded))));
+        let mut all: BTreeMap<_, _> = documents::all(snapshot)
+            .into_iter()
+            .map(|(key, loaded)| (key, Some(loaded)))
+            .collect();
+        all.extend(
+            undocumented(snapshot)
+                .into_iter()
+                .map(|(key, loaded)| (key, Some(loaded))),
+        );
         // An override that waits for its object; it may be that its name is mistyped.
         for key in objects::waiting(snapshot) {
             all.entry(key).or_insert(None);
@@ -91,12 +102,18 @@ impl Get {
             }
         }
         let wanted = all.into_iter().filter(|(key, _)| is_wanted(key));
-        Ok(wanted.map(|((kind, name), loaded)| row(store, snapshot, kind, name, loaded)).collect())
+        Ok(wanted
+            .map(|((kind, name), loaded)| row(store, snapshot, kind, name, loaded))
+            .collect())
     }
 
     /// The first word is a kind, when there is a kind of many of that name.
     fn meaning(&self) -> (Option<Kind>, &[String]) {
-        let kind = self.words.first().and_then(|word| Kind::from_word(word)).filter(|kind| !kind.is_single());
+        let kind = self
+            .words
+            .first()
+            .and_then(|word| Kind::from_word(word))
+            .filter(|kind| !kind.is_single());
         match (kind, self.words.get(1..)) {
             (Some(kind), Some(names)) => (Some(kind), names),
             _ => (None, &self.words),
@@ -107,7 +124,10 @@ impl Get {
 /// What is in force without a document: it waits for approval, or is about to go.
 fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Loaded)> {
     let all = documents::all(snapshot);
-    let applied = snapshot.applied.iter().filter(|(key, _)| !key.0.is_single() && !all.contains_key(key));
+    let applied = snapshot
+        .applied
+        .iter()
+        .filter(|(key, _)| !key.0.is_single() && !all.contains_key(key));
     let loaded = applied.map(|(key, stored)| {
         let spec = stored.document.applied.spec.clone().unwrap_or_default();
         (key.clone(), Ok((stored.document.metadata.clone(), spec)))
@@ -116,7 +136,10 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
 }
 
 fn held(status: &StatusBody) -> Option<String> {
-    let condition = status.conditions.iter().find(|c| c.condition_type == ConditionType::RemovalHeld)?;
+    let condition = status
+        .conditions
+        .iter()
+        .find(|c| c.condition_type == ConditionType::RemovalHeld)?;
     (condition.status == ConditionStatus::True).then(|| condition.message.clone())
 }
 
@@ -127,8 +150,13 @@ fn row(
     name: ObjectName,
     loaded: Option<documents::Loaded>,
 ) -> Row {
-    let status = store.read_status(kind, &name).map(|document| document.status);
-    let exception = snapshot.overrides.get(&(kind, name.clone())).and_then(|slot| slot.as_ref().ok());
+    let status = store
+        .read_status(kind, &name)
+        .map(|document| document.status);
+    let exception = snapshot
+        .overrides
+        .get(&(kind, name.clone()))
+        .and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);
     let held = status.as_ref().and_then(held);
     let mut row = Row {
@@ -145,7 +173,10 @@ fn row(
     match loaded {
         Some(Ok((metadata, spec))) => {
             row.metadata = Some(metadata);
-            row.with_spec(spec, exception.filter(|exception| exception.in_force(Timestamp::now())));
+            row.with_spec(
+                spec,
+                exception.filter(|exception| exception.in_force(Timestamp::now())),
+            );
         }
         Some(Err(error)) => row.error = Some(error.to_string()),
         None => {}
@@ -164,7 +195,11 @@ impl Row {
         let mut merged = document.clone();
         json_patch::merge(&mut merged, &patch);
         if let Err(error) = document::check_spec(self.kind, &merged) {
-            self.error = Some(format!("overrides/{}/{}.yaml: {error}", self.kind.folder(), self.name));
+            self.error = Some(format!(
+                "overrides/{}/{}.yaml: {error}",
+                self.kind.folder(),
+                self.name
+            ));
             self.spec = Some(document);
             return;
         }
@@ -172,13 +207,25 @@ impl Row {
             here: value_at(Some(&merged), field),
             document: value_at(Some(&document), field),
         };
-        self.overridden = leaves(&patch).into_keys().map(|field| (field.clone(), both(&field))).collect();
+        self.overridden = leaves(&patch)
+            .into_keys()
+            .map(|field| (field.clone(), both(&field)))
+            .collect();
         self.spec = Some(merged);
     }
 }
 
-const HEADER: [&str; 9] =
-    ["NAME", "KIND", "PHASE", "ASN", "ENDPOINT", "INTERFACE", "BGP", "OVERRIDDEN", "SINCE"];
+const HEADER: [&str; 9] = [
+    "NAME",
+    "KIND",
+    "PHASE",
+    "ASN",
+    "ENDPOINT",
+    "INTERFACE",
+    "BGP",
+    "OVERRIDDEN",
+    "SINCE",
+];
 
 fn print(rows: &[Row]) {
     if rows.is_empty() {
@@ -217,7 +264,8 @@ fn cells(row: &Row) -> Vec<String> {
         field(row, &["/tunnel/interface", "/interface"]),
         bgp.map_or_else(|| "-".to_owned(), |bgp| bgp.state.clone()),
         overridden(row),
-        bgp.and_then(|bgp| bgp.since).map_or_else(|| "-".to_owned(), ago),
+        bgp.and_then(|bgp| bgp.since)
+            .map_or_else(|| "-".to_owned(), ago),
     ]
 }
 

@@ -25,7 +25,12 @@ pub struct Log {
 impl Log {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let paths = self.name.as_deref().map(paths).transpose()?.unwrap_or_default();
+        let paths = self
+            .name
+            .as_deref()
+            .map(paths)
+            .transpose()?
+            .unwrap_or_default();
         let history = History::new(&config.state.directory);
         let entries = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
         if let Some(name) = self.name.as_ref().filter(|_| entries.is_empty()) {
@@ -47,7 +52,11 @@ pub(crate) fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
             areas.map(|area| Place::new(area, kind, &name).relative())
         })
         .collect();
-    anyhow::ensure!(!places.is_empty(), "{} is no name of an object", crate::model::shown(meant));
+    anyhow::ensure!(
+        !places.is_empty(),
+        "{} is no name of an object",
+        crate::model::shown(meant)
+    );
     Ok(places)
 }
 
@@ -56,10 +65,19 @@ fn known(directory: &Path, meant: &str) -> anyhow::Result<()> {
     let snapshot = offline::open(directory)?.load()?;
     let documents = documents::all(&snapshot);
     let is_meant = |(kind, name): &(Kind, ObjectName)| objects::is_meant(*kind, name, meant);
-    if documents.keys().chain(snapshot.overrides.keys()).any(is_meant) {
+    if documents
+        .keys()
+        .chain(snapshot.overrides.keys())
+        .any(is_meant)
+    {
         return Ok(());
     }
-    Err(objects::unknown(meant, documents.keys().map(|(kind, name)| objects::path(*kind, name))))
+    Err(objects::unknown(
+        meant,
+        documents
+            .keys()
+            .map(|(kind, name)| objects::path(*kind, name)),
+    ))
 }
 
 /// What may be meant by a name, whether it is there now or not.
@@ -68,16 +86,31 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
     if let Some(kind) = single {
         return vec![(kind, Place::single(Area::Documents, kind).name)];
     }
-    let Ok(name) = meant.rsplit('/').next().unwrap_or(meant).parse::<ObjectName>() else { return Vec::new() };
+    let Ok(name) = meant
+        .rsplit('/')
+        .next()
+        .unwrap_or(meant)
+        .parse::<ObjectName>()
+    else {
+        return Vec::new();
+    };
     let kinds = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer].into_iter();
-    kinds.filter(|kind| objects::is_meant(*kind, &name, meant)).map(|kind| (kind, name.clone())).collect()
+    kinds
+        .filter(|kind| objects::is_meant(*kind, &name, meant))
+        .map(|kind| (kind, name.clone()))
+        .collect()
 }
 
 fn print(entries: &[Entry], object: Option<&str>) {
     if entries.is_empty() {
-        return output::line("There is no history yet; the agent begins it with its first document.");
+        return output::line(
+            "There is no history yet; the agent begins it with its first document.",
+        );
     }
-    let table = output::table(&["COMMIT", "WHEN", "WHO", "WHAT"], entries.iter().map(cells));
+    let table = output::table(
+        &["COMMIT", "WHEN", "WHO", "WHAT"],
+        entries.iter().map(cells),
+    );
     let mut lines = table.lines();
     output::line(lines.next().unwrap_or_default());
     for (line, entry) in lines.zip(entries) {
@@ -100,5 +133,10 @@ fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a 
 
 /// Times are in UTC, to the second: Git knows no finer ones.
 fn cells(entry: &Entry) -> Vec<String> {
-    vec![entry.id.short().to_owned(), entry.time.to_string(), entry.author.clone(), entry.subject.clone()]
+    vec![
+        entry.id.short().to_owned(),
+        entry.time.to_string(),
+        entry.author.clone(),
+        entry.subject.clone(),
+    ]
 }

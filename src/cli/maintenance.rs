@@ -46,7 +46,9 @@ impl Maintenance {
 
 fn print(state: &Value) {
     match (state["enabled"].as_bool(), state["since"].as_str()) {
-        (Some(true), Some(since)) => output::line(format_args!("The router is drained since {since}.")),
+        (Some(true), Some(since)) => {
+            output::line(format_args!("The router is drained since {since}."))
+        }
         (Some(true), None) => output::line("The router is drained."),
         _ => output::line("The router is not drained."),
     }

@@ -29,7 +29,10 @@ pub(super) fn run() -> Outcome {
 fn verb_section(verb: &Command, text: &mut Vec<u8>) -> std::io::Result<()> {
     let name = verb.get_name().to_uppercase();
     text.extend(format!(".SH \"{name}\"\n").bytes());
-    let page = Man::new(verb.clone().bin_name(format!("moenet-agent {}", verb.get_name())));
+    let page = Man::new(
+        verb.clone()
+            .bin_name(format!("moenet-agent {}", verb.get_name())),
+    );
     page.render_synopsis_section(text)?;
     page.render_description_section(text)?;
     page.render_options_section(text)?;
@@ -39,12 +42,18 @@ fn verb_section(verb: &Command, text: &mut Vec<u8>) -> std::io::Result<()> {
 
 /// What stands below a command's options, line by line: examples are not to be filled into paragraphs.
 fn more(command: &Command, title: &str, text: &mut Vec<u8>) {
-    let Some(below) = command.get_after_help() else { return };
+    let Some(below) = command.get_after_help() else {
+        return;
+    };
     text.extend(format!(".SH {title}\n.nf\n").bytes());
     for line in below.to_string().lines() {
         // A backslash begins an escape, and a dot or an apostrophe at the start a request (groff(7)).
         let line = line.replace('\\', "\\e").replace('-', "\\-");
-        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        let guard = if line.starts_with(['.', '\'']) {
+            "\\&"
+        } else {
+            ""
+        };
         text.extend(format!("{guard}{line}\n").bytes());
     }
     text.extend(b".fi\n");

@@ -177,10 +177,14 @@ Examples:
   moenet-agent maintenance stop")]
     Maintenance(maintenance::Maintenance),
     /// Run the embedded Control Plane over a directory of YAML files
-    #[command(after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080")]
+    #[command(
+        after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080"
+    )]
     ControlPlane(control_plane::ControlPlane),
     /// Print completions for a shell
-    #[command(after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent")]
+    #[command(
+        after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent"
+    )]
     Completions(completions::Completions),
     /// Print the manual page
     #[command(after_help = "Example: moenet-agent man > /usr/share/man/man1/moenet-agent.1")]
@@ -227,7 +231,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
 /// Whether an error is the system's refusal to let this user look.
 fn is_denied(error: &anyhow::Error) -> bool {
     let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
-    error.chain().filter_map(|cause| cause.downcast_ref()).any(denied)
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(denied)
         || error.to_string().contains("Permission denied")
 }
 
@@ -249,13 +256,18 @@ pub fn usage(error: &clap::Error) -> ExitCode {
 impl Arguments {
     /// Loads the configuration.
     pub(crate) fn load(&self) -> anyhow::Result<crate::config::Config> {
-        Ok(crate::config::load(self.config.as_deref(), crate::config::Environment::read())?)
+        Ok(crate::config::load(
+            self.config.as_deref(),
+            crate::config::Environment::read(),
+        )?)
     }
 }
 
 /// Runs something asynchronous to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let done = runtime.block_on(work);
     // A lookup that hangs must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -56,25 +56,48 @@ impl Object<'_> {
 
 /// `sessions/wg_1`; of a kind that there is one of, its folder's word: `node`.
 pub(crate) fn path(kind: Kind, name: &ObjectName) -> String {
-    if kind.is_single() { kind.folder().to_owned() } else { format!("{}/{name}", kind.folder()) }
+    if kind.is_single() {
+        kind.folder().to_owned()
+    } else {
+        format!("{}/{name}", kind.folder())
+    }
 }
 
 /// Every session, mesh peer and internal neighbour.
 pub(crate) fn all(world: &World) -> Vec<Object<'_>> {
-    let sessions = world.sessions.iter().map(|(name, entry)| object(Kind::BgpSession, name, entry));
-    let mesh = world.mesh.iter().map(|(name, entry)| object(Kind::MeshPeer, name, entry));
-    let ibgp = world.ibgp.iter().map(|(name, entry)| object(Kind::IbgpPeer, name, entry));
+    let sessions = world
+        .sessions
+        .iter()
+        .map(|(name, entry)| object(Kind::BgpSession, name, entry));
+    let mesh = world
+        .mesh
+        .iter()
+        .map(|(name, entry)| object(Kind::MeshPeer, name, entry));
+    let ibgp = world
+        .ibgp
+        .iter()
+        .map(|(name, entry)| object(Kind::IbgpPeer, name, entry));
     sessions.chain(mesh).chain(ibgp).collect()
 }
 
 /// The one that is meant.
-pub(crate) fn find<'a>(world: &'a World, snapshot: &Snapshot, meant: &str) -> anyhow::Result<Object<'a>> {
+pub(crate) fn find<'a>(
+    world: &'a World,
+    snapshot: &Snapshot,
+    meant: &str,
+) -> anyhow::Result<Object<'a>> {
     let all: Vec<_> = singles(world).into_iter().chain(all(world)).collect();
-    let mut found = all.iter().filter(|object| is_meant(object.kind, &object.name, meant));
+    let mut found = all
+        .iter()
+        .filter(|object| is_meant(object.kind, &object.name, meant));
     match (found.next(), found.next()) {
         (Some(object), None) => Ok(object.clone()),
         (Some(one), Some(two)) => {
-            anyhow::bail!("{meant} may be {} or {}; give the kind too", one.path(), two.path())
+            anyhow::bail!(
+                "{meant} may be {} or {}; give the kind too",
+                one.path(),
+                two.path()
+            )
         }
         (None, _) => {
             let unknown = unknown(meant, all.iter().map(Object::path));
@@ -90,26 +113,43 @@ pub(crate) fn find<'a>(world: &'a World, snapshot: &Snapshot, meant: &str) -> an
 /// The overrides without a document that they are for.
 pub(crate) fn waiting(snapshot: &Snapshot) -> Vec<(Kind, ObjectName)> {
     let documents = documents::all(snapshot);
-    let waiting = snapshot.overrides.keys().filter(|key| !documents.contains_key(key));
+    let waiting = snapshot
+        .overrides
+        .keys()
+        .filter(|key| !documents.contains_key(key));
     waiting.cloned().collect()
 }
 
 /// That an override waits, in a sentence.
 pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
     let file = Place::new(Area::Overrides, kind, name).relative();
-    format!("{} waits for a document of {}.", file.display(), path(kind, name))
+    format!(
+        "{} waits for a document of {}.",
+        file.display(),
+        path(kind, name)
+    )
 }
 
 /// That a name is no object's, with the one that it resembles.
 pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> anyhow::Error {
     let bare = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
     // Who gives no kind is not to be told of one.
-    let known = known.into_iter().map(|path| if meant.contains('/') { path } else { bare(path) });
-    let distance = |known: &str| strsim::damerau_levenshtein(&meant.to_lowercase(), &known.to_lowercase());
-    let near =
-        known.map(|known| (distance(&known), known)).filter(|(far, known)| *far <= 1 + known.len() / 4);
+    let known = known.into_iter().map(|path| {
+        if meant.contains('/') {
+            path
+        } else {
+            bare(path)
+        }
+    });
+    let distance =
+        |known: &str| strsim::damerau_levenshtein(&meant.to_lowercase(), &known.to_lowercase());
+    let near = known
+        .map(|known| (distance(&known), known))
+        .filter(|(far, known)| *far <= 1 + known.len() / 4);
     match near.min() {
-        Some((_, nearest)) => anyhow::anyhow!("there is no object named {meant}; did you mean {nearest}?"),
+        Some((_, nearest)) => {
+            anyhow::anyhow!("there is no object named {meant}; did you mean {nearest}?")
+        }
         None => anyhow::anyhow!("there is no object named {meant}; `moenet-agent get` lists them"),
     }
 }
@@ -117,7 +157,10 @@ pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> a
 /// Node and policy, which share their files with all others.
 fn singles(world: &World) -> [Object<'_>; 2] {
     let documents = &world.router_documents;
-    [single(Kind::Node, &documents.node), single(Kind::RoutingPolicy, &documents.policy)]
+    [
+        single(Kind::Node, &documents.node),
+        single(Kind::RoutingPolicy, &documents.policy),
+    ]
 }
 
 fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> {
@@ -129,7 +172,10 @@ fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> 
         name: Cow::Owned(name),
         acceptance: &document.acceptance,
         admin_state: AdminState::Enabled,
-        spec: serde_json::to_value(&document.spec).ok().filter(|spec| !spec.is_null()).map(Cow::Owned),
+        spec: serde_json::to_value(&document.spec)
+            .ok()
+            .filter(|spec| !spec.is_null())
+            .map(Cow::Owned),
         overridden: &document.overridden,
         reason: exception.map(|exception| exception.reason.as_str()),
         expires_at: exception.and_then(|exception| exception.expires_at),

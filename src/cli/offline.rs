@@ -37,7 +37,9 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
              its disk may not be mounted, or state.directory in the configuration names another",
             directory.display()
         ),
-        listed => drop(listed.with_context(|| format!("read the state directory {}", directory.display()))?),
+        listed => drop(
+            listed.with_context(|| format!("read the state directory {}", directory.display()))?,
+        ),
     }
     Ok(Store::open_read_only(directory)?)
 }
@@ -72,18 +74,33 @@ impl Wanted {
     async fn of(parts: Parts) -> anyhow::Result<Self> {
         // As the agent takes it: an edit in place is an override, a document that was deleted comes back, and
         // an approval may say that nothing is missing.
-        let mut snapshot = parts.context.disk(|store| store.load_settled(Timestamp::now())).await?;
+        let mut snapshot = parts
+            .context
+            .disk(|store| store.load_settled(Timestamp::now()))
+            .await?;
         snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
         let bird = parts.context.observer.bird(Instant::now()).await;
         let fragments = bird.live.tree.fragments.keys().cloned().collect();
-        let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
-        Ok(Self { parts, snapshot, world, bird })
+        let world = parts
+            .maker
+            .make(&snapshot, bird.running, &fragments)
+            .await?;
+        Ok(Self {
+            parts,
+            snapshot,
+            world,
+            bird,
+        })
     }
 
     /// The world of the snapshot as it is by now.
     pub(crate) async fn again(&self) -> anyhow::Result<World> {
         let fragments: BTreeSet<_> = self.bird.live.tree.fragments.keys().cloned().collect();
-        Ok(self.parts.maker.make(&self.snapshot, self.bird.running, &fragments).await?)
+        Ok(self
+            .parts
+            .maker
+            .make(&self.snapshot, self.bird.running, &fragments)
+            .await?)
     }
 }
 
@@ -102,12 +119,24 @@ impl Offline {
         if rpki_resolved(&wanted.parts, &wanted.world).await {
             wanted.world = wanted.again().await?;
         }
-        let Wanted { parts, snapshot, world, bird } = wanted;
+        let Wanted {
+            parts,
+            snapshot,
+            world,
+            bird,
+        } = wanted;
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
         let filter = parts.context.firewall.look(world.firewall).await;
         let filter = filter.map_err(|error| crate::telemetry::chain(&error));
         resolve(&parts, &world).await;
-        Ok(Self { parts, snapshot, world, kernel, bird, filter })
+        Ok(Self {
+            parts,
+            snapshot,
+            world,
+            kernel,
+            bird,
+            filter,
+        })
     }
 
     /// Every key, and what the controller would do for it now.
@@ -123,12 +152,23 @@ impl Offline {
 
     /// What the controller would do about our table in nftables, once it has taken the steps of the others.
     fn firewall(&self, plans: &[(Key, KeyPlan)]) -> KeyPlan {
-        let steps = plans.iter().filter_map(|(_, plan)| plan.as_ref().ok()).flat_map(|plan| &plan.steps);
-        let wanted = self.world.firewall.then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel));
-        let unreadable = |reason: &String| Refusal { field: "firewall.enabled", reason: reason.clone() };
+        let steps = plans
+            .iter()
+            .filter_map(|(_, plan)| plan.as_ref().ok())
+            .flat_map(|plan| &plan.steps);
+        let wanted = self
+            .world
+            .firewall
+            .then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel));
+        let unreadable = |reason: &String| Refusal {
+            field: "firewall.enabled",
+            reason: reason.clone(),
+        };
         let view = self.filter.as_ref().map_err(unreadable)?;
         let step = planning::firewall(wanted.as_ref(), view)?;
-        Ok(Plan { steps: step.into_iter().collect() })
+        Ok(Plan {
+            steps: step.into_iter().collect(),
+        })
     }
 
     /// Links of ours that nothing knows of.
@@ -144,7 +184,8 @@ impl Offline {
             Key::Session(name) => match world.sessions.get(name) {
                 Some(entry) => {
                     let endpoint = planning::endpoint(entry);
-                    let resolved = endpoint.and_then(|e| self.parts.context.resolver.current(e).address);
+                    let resolved =
+                        endpoint.and_then(|e| self.parts.context.resolver.current(e).address);
                     planning::session(
                         world,
                         name,
@@ -156,7 +197,8 @@ impl Offline {
             },
             Key::Mesh(name) => match world.mesh.get(name) {
                 Some(entry) => {
-                    let view = self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
+                    let view =
+                        self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
                     planning::mesh(world, entry, self.parts.context.keepalive, &view)
                 }
                 _ => Ok(Plan::default()),
@@ -170,12 +212,19 @@ impl Offline {
 
     fn mesh_address(&self, name: &ObjectName) -> Option<std::net::SocketAddr> {
         let tunnel = present(&self.world.mesh).find(|tunnel| tunnel.name == *name)?;
-        self.parts.context.resolver.current(tunnel.endpoint.as_ref()?).address
+        self.parts
+            .context
+            .resolver
+            .current(tunnel.endpoint.as_ref()?)
+            .address
     }
 
     /// What is in force for an object.
     pub(crate) fn applied(&self, kind: Kind, name: &ObjectName) -> Option<&AppliedDocument> {
-        self.snapshot.applied.get(&(kind, name.clone())).map(|stored| &stored.document)
+        self.snapshot
+            .applied
+            .get(&(kind, name.clone()))
+            .map(|stored| &stored.document)
     }
 
     fn view<'a>(
@@ -184,7 +233,14 @@ impl Offline {
         resolved: Option<std::net::SocketAddr>,
     ) -> View<'a> {
         let source = resolved.and_then(|address| source_towards(address.ip()));
-        View { kernel: &self.kernel, bird: &self.bird, applied, resolved, source, now: Timestamp::now() }
+        View {
+            kernel: &self.kernel,
+            bird: &self.bird,
+            applied,
+            resolved,
+            source,
+            now: Timestamp::now(),
+        }
     }
 }
 

@@ -27,7 +27,11 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 /// Prints an error as one line to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
     let red = AnsiColor::Red.on_default().bold();
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", crate::telemetry::chain(error.as_ref()));
+    let _ = writeln!(
+        anstream::stderr(),
+        "{red}error:{red:#} {}",
+        crate::telemetry::chain(error.as_ref())
+    );
 }
 
 /// Prints a remark to standard error, where it spoils no output.
@@ -53,7 +57,9 @@ const WRAPPED: [&str; 3] = ["MESSAGE", "OVERRIDDEN", "VALUE"];
 /// A table without lines, as `kubectl` prints, without blanks at the ends of its lines.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(header.to_vec());
     // Whether the output takes colour is known where it is printed.
     table.enforce_styling();
     for row in rows {
@@ -75,7 +81,11 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Good, doubtful and bad, in the colours that everybody knows.
@@ -83,8 +93,10 @@ fn colour(word: &str) -> Option<Color> {
     match word {
         "Established" | "established" | "True" | "ok" | "closed" => Some(Color::Green),
         "Error" | "Invalid" | "False" | "open" => Some(Color::Red),
-        "Configuring" | "Degraded" | "Pending" | "Paused" | "Deleting" | "Unknown" | "Waiting" | "active"
-        | "connect" | "idle" | "opensent" | "openconfirm" | "down" => Some(Color::Yellow),
+        "Configuring" | "Degraded" | "Pending" | "Paused" | "Deleting" | "Unknown" | "Waiting"
+        | "active" | "connect" | "idle" | "opensent" | "openconfirm" | "down" => {
+            Some(Color::Yellow)
+        }
         _ => None,
     }
 }

@@ -25,7 +25,11 @@ impl Plan {
         let (planned, stand_in, bird) = block_on(async {
             let offline = Offline::look(config).await?;
             let bird = offline.world.bird.and_then(crate::bird::Version::warning);
-            Ok((steps::planned(&offline), offline.parts.maker.our_key().to_string(), bird))
+            Ok((
+                steps::planned(&offline),
+                offline.parts.maker.our_key().to_string(),
+                bird,
+            ))
         })?;
         // One of several that is mistyped must not pass for one with nothing to do.
         for name in &self.names {
@@ -33,9 +37,13 @@ impl Plan {
                 return Err(objects::unknown(name, planned.keys().map(Key::to_string)));
             }
         }
-        let wanted = |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
-        let mut objects: Vec<_> =
-            planned.into_iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object).collect();
+        let wanted =
+            |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
+        let mut objects: Vec<_> = planned
+            .into_iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(_, object)| object)
+            .collect();
         if !has_key {
             for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
                 step.replace(&stand_in, "a new key");
@@ -76,6 +84,8 @@ fn is_named(key: &Key, name: &str) -> bool {
         Key::Mesh(_) => Kind::MeshPeer,
         Key::Ibgp(_) => Kind::IbgpPeer,
     };
-    let (Key::Session(object) | Key::Mesh(object) | Key::Ibgp(object)) = key else { return false };
+    let (Key::Session(object) | Key::Mesh(object) | Key::Ibgp(object)) = key else {
+        return false;
+    };
     objects::is_meant(kind, object, name)
 }

@@ -31,10 +31,17 @@ impl Render {
         let wanted = block_on(Wanted::read(config))?;
         let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
         let Some(text) = object.text.filter(|text| !text.is_empty()) else {
-            anyhow::bail!("{} has no text for BIRD: {}", object.path(), why_none(&object));
+            anyhow::bail!(
+                "{} has no text for BIRD: {}",
+                object.path(),
+                why_none(&object)
+            );
         };
-        let text =
-            if self.secrets { text.to_owned() } else { without_password(&wanted.world, &object, text) };
+        let text = if self.secrets {
+            text.to_owned()
+        } else {
+            without_password(&wanted.world, &object, text)
+        };
         let value = json!({"object": object.path(), "text": text});
         if !output::value(arguments.output, &value)? {
             output::line(text.trim_end());
@@ -46,13 +53,19 @@ impl Render {
 /// The text as one may show it to others, which is what such a text is for. BIRD's strings have no escapes, so
 /// the password stands in it as it is.
 fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> String {
-    let entry = world.sessions.get(&object.name).filter(|_| object.kind == Kind::BgpSession);
+    let entry = world
+        .sessions
+        .get(&object.name)
+        .filter(|_| object.kind == Kind::BgpSession);
     let password = match entry.map(|entry| &entry.intent) {
         Some(Intent::Present(session, _)) => session.password.as_ref(),
         _ => None,
     };
     match password {
-        Some(password) => text.replace(&format!("\"{}\"", password.expose()), &format!("\"{HIDDEN}\"")),
+        Some(password) => text.replace(
+            &format!("\"{}\"", password.expose()),
+            &format!("\"{HIDDEN}\""),
+        ),
         None => text.to_owned(),
     }
 }
@@ -63,7 +76,9 @@ fn why_none(object: &objects::Object<'_>) -> String {
         _ if object.kind.is_single() => {
             "it is part of the files that all share, which `bird.directory` has".to_owned()
         }
-        Acceptance::Valid if object.text.is_some() => "it is part of the files that all share".to_owned(),
+        Acceptance::Valid if object.text.is_some() => {
+            "it is part of the files that all share".to_owned()
+        }
         Acceptance::Valid => format!("its adminState is {:?}", object.admin_state),
     }
 }

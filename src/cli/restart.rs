@@ -21,7 +21,8 @@ pub struct Restart {
 /// A name, with its kind or without.
 fn named(text: &str) -> Result<String, String> {
     let bare: Result<ObjectName, _> = text.rsplit('/').next().unwrap_or_default().parse();
-    bare.map(|_| text.to_owned()).map_err(|error| error.to_string())
+    bare.map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 impl Restart {
@@ -31,7 +32,9 @@ impl Restart {
         let body = json!({"interface": interface});
         let answer = block_on(async { Api::new(&config)?.post("/restart", Some(&body)).await })?;
         if !output::value(arguments.output, &answer)? {
-            output::line(format_args!("{interface} and its BGP session are configured again."));
+            output::line(format_args!(
+                "{interface} and its BGP session are configured again."
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -42,8 +45,11 @@ impl Restart {
         let applied = offline::open(&config.state.directory)
             .and_then(|store| Ok(store.load()?.applied))
             .unwrap_or_default();
-        let mut meant = applied.iter().filter(|((kind, name), _)| objects::is_meant(*kind, name, &self.name));
-        let interface = meant.find_map(|(_, stored)| stored.document.applied.interfaces.first().cloned());
+        let mut meant = applied
+            .iter()
+            .filter(|((kind, name), _)| objects::is_meant(*kind, name, &self.name));
+        let interface =
+            meant.find_map(|(_, stored)| stored.document.applied.interfaces.first().cloned());
         match interface {
             Some(interface) => Ok(interface),
             None => Ok(self.name.parse()?),

@@ -63,15 +63,25 @@ impl Rollback {
         let exception = exception(&commit, patch, existing);
         let path = wanted.parts.context.store.path(&place);
         let had_one = existing.is_some();
-        let exception = Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);
+        let exception =
+            Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);
         comes_into_force(wanted, kind, &name, exception.as_ref()).await?;
         match &exception {
-            Some(exception) => write(&path, &Document::new(name.clone(), None, 0, exception.clone()))?,
+            Some(exception) => write(
+                &path,
+                &Document::new(name.clone(), None, 0, exception.clone()),
+            )?,
             // The document alone says what was in force then.
             None if had_one => remove(&path)?,
             None => {}
         }
-        Ok(Done { name, place, commit, exception, had_one })
+        Ok(Done {
+            name,
+            place,
+            commit,
+            exception,
+            had_one,
+        })
     }
 
     /// The commit that is meant, and what it has in force.
@@ -85,15 +95,25 @@ impl Rollback {
         let commit = self.commit(history, &applied).await?;
         let text = history.committed_at(commit.as_str(), &applied).await?;
         let text = text.with_context(|| {
-            format!("{} was not in force at {}; choose another commit", self.name, commit.short())
+            format!(
+                "{} was not in force at {}; choose another commit",
+                self.name,
+                commit.short()
+            )
         })?;
         Ok((commit, specification(&text)?))
     }
 
     /// The one object that is meant.
-    async fn object(&self, wanted: &Wanted, history: &History) -> anyhow::Result<(Kind, ObjectName)> {
+    async fn object(
+        &self,
+        wanted: &Wanted,
+        history: &History,
+    ) -> anyhow::Result<(Kind, ObjectName)> {
         let documents = documents::all(&wanted.snapshot);
-        let mut meant = history::places(&self.name).into_iter().filter(|key| documents.contains_key(key));
+        let mut meant = history::places(&self.name)
+            .into_iter()
+            .filter(|key| documents.contains_key(key));
         match (meant.next(), meant.next()) {
             (Some((Kind::Maintenance, _)), _) => anyhow::bail!(
                 "maintenance has no overrides to roll back with: `moenet-agent maintenance start` and `stop` change it"
@@ -106,16 +126,26 @@ impl Rollback {
             ),
             (None, _) => Err(objects::unknown(
                 &self.name,
-                documents.keys().map(|(kind, name)| objects::path(*kind, name)),
+                documents
+                    .keys()
+                    .map(|(kind, name)| objects::path(*kind, name)),
             )),
-            _ => anyhow::bail!("{} may be several objects; give the kind too: sessions/…", self.name),
+            _ => anyhow::bail!(
+                "{} may be several objects; give the kind too: sessions/…",
+                self.name
+            ),
         }
     }
 
     /// Whether the history has something of this name.
     async fn was_known(&self, history: &History) -> bool {
-        let Ok(paths) = history::paths(&self.name) else { return false };
-        history.log(&paths, 1).await.is_ok_and(|entries| !entries.is_empty())
+        let Ok(paths) = history::paths(&self.name) else {
+            return false;
+        };
+        history
+            .log(&paths, 1)
+            .await
+            .is_ok_and(|entries| !entries.is_empty())
     }
 
     async fn commit(&self, history: &History, applied: &Path) -> anyhow::Result<CommitId> {
@@ -125,7 +155,10 @@ impl Rollback {
         let changes = history.log(&[applied.to_owned()], 2).await?;
         let before = changes.into_iter().nth(1);
         before.map(|entry| entry.id).with_context(|| {
-            format!("the history knows of no earlier state of {}; `moenet-agent history` lists it", self.name)
+            format!(
+                "the history knows of no earlier state of {}; `moenet-agent history` lists it",
+                self.name
+            )
         })
     }
 }
@@ -149,7 +182,9 @@ impl Done {
             });
             return Ok(());
         };
-        output::line(format_args!("{place} brings back what was in force at {commit}:"));
+        output::line(format_args!(
+            "{place} brings back what was in force at {commit}:"
+        ));
         output::line(to_yaml(exception)?.trim_end());
         if exception.paused {
             output::note(
@@ -202,7 +237,10 @@ struct Filling {
 
 impl Filling {
     fn of(config: &Config) -> Self {
-        Self { keepalive: config.wireguard.persistent_keepalive_interval, node: config.node.clone() }
+        Self {
+            keepalive: config.wireguard.persistent_keepalive_interval,
+            node: config.node.clone(),
+        }
     }
 
     /// A specification with every default filled in, as it comes into force; none of a kind that has no defaults.
@@ -210,7 +248,9 @@ impl Filling {
         match kind {
             Kind::BgpSession => {
                 let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
-                let defaults = Defaults { keepalive: self.keepalive };
+                let defaults = Defaults {
+                    keepalive: self.keepalive,
+                };
                 serde_json::to_value(spec.filled(world.router.as_ref().ok()?, &defaults)).ok()
             }
             Kind::Node => {
@@ -224,13 +264,21 @@ impl Filling {
 
 /// The patch that turns the document into what was in force. What is in force has every default filled
 /// in; those that are the same now stay out of the override, where that gives the same.
-fn patch(world: &World, kind: Kind, filling: &Filling, now: &Value, then: &Value) -> Map<String, Value> {
+fn patch(
+    world: &World,
+    kind: Kind,
+    filling: &Filling,
+    now: &Value,
+    then: &Value,
+) -> Map<String, Value> {
     let filled = |spec: &Value| filling.fill(world, kind, spec);
-    let short = filled(now).map(|now| difference(&now, then)).filter(|patch| {
-        let mut after = now.clone();
-        json_patch::merge(&mut after, patch);
-        filled(&after).as_ref() == Some(then)
-    });
+    let short = filled(now)
+        .map(|now| difference(&now, then))
+        .filter(|patch| {
+            let mut after = now.clone();
+            json_patch::merge(&mut after, patch);
+            filled(&after).as_ref() == Some(then)
+        });
     match short.unwrap_or_else(|| difference(now, then)) {
         Value::Object(patch) => patch,
         _ => Map::new(),
@@ -242,7 +290,9 @@ fn exception(
     set: Map<String, Value>,
     existing: Option<&Slot<OverrideSpec>>,
 ) -> OverrideSpec {
-    let before = existing.and_then(|slot| slot.as_ref().ok()).map(|stored| &stored.document.spec);
+    let before = existing
+        .and_then(|slot| slot.as_ref().ok())
+        .map(|stored| &stored.document.spec);
     let reason = format!("rolled back to {}", commit.short());
     OverrideSpec {
         reason: match before {
@@ -269,7 +319,9 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // Hidden, so that it is no document while it is being written.
-    let mut beside = tempfile::Builder::new().prefix(".rollback-").tempfile_in(folder)?;
+    let mut beside = tempfile::Builder::new()
+        .prefix(".rollback-")
+        .tempfile_in(folder)?;
     beside.write_all(bytes)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     beside.as_file().set_permissions(mode)?;

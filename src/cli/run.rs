@@ -13,8 +13,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     telemetry::start(&config.log);
     block_on(async {
         let stop = CancellationToken::new();
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let stopper = stop.clone();
         tokio::spawn(async move {
             tokio::select! {

@@ -20,10 +20,12 @@ pub struct Schema {
 
 /// Every schema by its name, which is that of its file in `schemas/`.
 pub fn schemas() -> Vec<(String, Value)> {
-    let kinds = Kind::ALL.into_iter().map(|kind| (kind.to_string(), document::schema(kind)));
+    let kinds = Kind::ALL
+        .into_iter()
+        .map(|kind| (kind.to_string(), document::schema(kind)));
     let overrides = Kind::ALL.into_iter();
-    let overrides =
-        overrides.filter_map(|kind| Some((format!("{kind}Override"), document::override_schema(kind)?)));
+    let overrides = overrides
+        .filter_map(|kind| Some((format!("{kind}Override"), document::override_schema(kind)?)));
     let others = [
         ("Status".to_owned(), document::status_schema()),
         ("Applied".to_owned(), crate::store::applied_schema()),
@@ -47,7 +49,11 @@ impl Schema {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let found = schemas().into_iter().find(|(name, _)| *name == self.kind);
         // A schema has no table.
-        let format = if arguments.output == Format::Table { Format::Json } else { arguments.output };
+        let format = if arguments.output == Format::Table {
+            Format::Json
+        } else {
+            arguments.output
+        };
         output::value(format, &found.map(|(_, schema)| schema))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -17,7 +17,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn print(status: &Value) {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     let count = |name: &str| status["sessions"][name].as_u64().unwrap_or_default();
     let node = &status["node"];
     output::line(format_args!(
@@ -37,7 +41,10 @@ fn print(status: &Value) {
         count("error"),
         count("pending")
     ));
-    output::line(format_args!("circuit breaker: {}", output::shade(&text(&status["circuitBreaker"]))));
+    output::line(format_args!(
+        "circuit breaker: {}",
+        output::shade(&text(&status["circuitBreaker"]))
+    ));
     let items = |name: &str| status[name].as_array().into_iter().flatten();
     for one in items("overrides") {
         for field in one["fields"].as_array().into_iter().flatten() {
@@ -52,7 +59,11 @@ fn print(status: &Value) {
         }
     }
     for one in items("overrides").filter(|one| one["paused"] == true) {
-        output::line(format_args!("paused: {}: {}", text(&one["object"]), text(&one["reason"])));
+        output::line(format_args!(
+            "paused: {}: {}",
+            text(&one["object"]),
+            text(&one["reason"])
+        ));
     }
     items("notices").for_each(|notice| output::line(format_args!("notice: {}", text(notice))));
 }

@@ -37,7 +37,12 @@ pub(crate) struct PrintedStep {
 
 impl From<TakenStep> for PrintedStep {
     fn from(TakenStep { action, because }: TakenStep) -> Self {
-        Self { action, field: because.field, want: because.want, have: because.have }
+        Self {
+            action,
+            field: because.field,
+            want: because.want,
+            have: because.have,
+        }
     }
 }
 
@@ -50,7 +55,13 @@ impl PrintedStep {
 
 impl ObjectSteps {
     fn new(object: impl ToString) -> Self {
-        Self { object: object.to_string(), steps: Vec::new(), error: None, held: None, paused: None }
+        Self {
+            object: object.to_string(),
+            steps: Vec::new(),
+            error: None,
+            held: None,
+            paused: None,
+        }
     }
 
     /// Whether something is to be done, or waits for somebody.
@@ -62,13 +73,20 @@ impl ObjectSteps {
 /// Every object, in the order of their keys, with what the controller would do for it now.
 pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
     let plans = offline.plans().into_iter();
-    let mut found: BTreeMap<_, _> =
-        plans.map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan))).collect();
+    let mut found: BTreeMap<_, _> = plans
+        .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan)))
+        .collect();
     let orphans = offline.orphans();
     for uid in orphans.held {
         let key = Key::Orphan(uid);
         let held = Some(orphans.why.clone());
-        found.insert(key.clone(), ObjectSteps { held, ..ObjectSteps::new(key) });
+        found.insert(
+            key.clone(),
+            ObjectSteps {
+                held,
+                ..ObjectSteps::new(key)
+            },
+        );
     }
     found
 }
@@ -81,17 +99,25 @@ pub(crate) fn taken(
 ) -> BTreeMap<Key, ObjectSteps> {
     for object in left.values_mut().filter(|object| object.paused.is_none()) {
         if !object.steps.is_empty() && object.error.is_none() {
-            let left: Vec<_> = object.steps.iter().map(|step| step.action.as_str()).collect();
+            let left: Vec<_> = object
+                .steps
+                .iter()
+                .map(|step| step.action.as_str())
+                .collect();
             object.error = Some(format!("not done: {}", left.join("; ")));
         }
         object.steps.clear();
     }
     for (key, steps) in taken {
-        let object = left.entry(key.clone()).or_insert_with(|| ObjectSteps::new(key));
+        let object = left
+            .entry(key.clone())
+            .or_insert_with(|| ObjectSteps::new(key));
         object.steps = steps.into_iter().map(PrintedStep::from).collect();
     }
     for (key, error) in failed {
-        left.entry(key.clone()).or_insert_with(|| ObjectSteps::new(key)).error = Some(error);
+        left.entry(key.clone())
+            .or_insert_with(|| ObjectSteps::new(key))
+            .error = Some(error);
     }
     left
 }
@@ -100,13 +126,28 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     let world = &offline.world;
     let mut object = ObjectSteps::new(key);
     match plan {
-        Ok(plan) => object.steps = plan.steps.iter().map(|step| TakenStep::from(step).into()).collect(),
+        Ok(plan) => {
+            object.steps = plan
+                .steps
+                .iter()
+                .map(|step| TakenStep::from(step).into())
+                .collect()
+        }
         Err(refusal) => object.error = Some(refusal.to_string()),
     }
     let (acceptance, held, paused) = match key {
-        Key::Session(name) => world.sessions.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
-        Key::Mesh(name) => world.mesh.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
-        Key::Ibgp(name) => world.ibgp.get(name).map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Session(name) => world
+            .sessions
+            .get(name)
+            .map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Mesh(name) => world
+            .mesh
+            .get(name)
+            .map(|e| (&e.acceptance, &e.held, &e.paused)),
+        Key::Ibgp(name) => world
+            .ibgp
+            .get(name)
+            .map(|e| (&e.acceptance, &e.held, &e.paused)),
         Key::Router | Key::Policy | Key::Firewall | Key::Orphan(_) => None,
     }
     .map_or((None, None, None), |(acceptance, held, paused)| {
@@ -126,16 +167,30 @@ pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
         let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
         for step in &object.steps {
             output::line(format_args!("{}  {}", object.object, step.action));
-            output::line(format_args!("    because {}: want {}, have {}", step.field, step.want, step.have));
+            output::line(format_args!(
+                "    because {}: want {}, have {}",
+                step.field, step.want, step.have
+            ));
         }
-        count.steps += if paused.is_none() { object.steps.len() } else { 0 };
+        count.steps += if paused.is_none() {
+            object.steps.len()
+        } else {
+            0
+        };
         if let Some(why) = paused {
             count.paused += 1;
-            output::line(format_args!("{}  paused, so none of this is done: {why}", object.object));
+            output::line(format_args!(
+                "{}  paused, so none of this is done: {why}",
+                object.object
+            ));
         }
         if let Some(error) = &object.error {
             count.errors += 1;
-            output::line(format_args!("{}  {}: {error}", object.object, output::shade("Error")));
+            output::line(format_args!(
+                "{}  {}: {error}",
+                object.object,
+                output::shade("Error")
+            ));
         }
         if let Some(held) = &object.held {
             count.held += 1;
@@ -161,7 +216,11 @@ impl fmt::Display for Count {
             1 => f.write_str("1 step")?,
             n => write!(f, "{n} steps")?,
         }
-        for (number, what) in [(self.paused, "paused"), (self.held, "held"), (self.errors, "in error")] {
+        for (number, what) in [
+            (self.paused, "paused"),
+            (self.held, "held"),
+            (self.errors, "in error"),
+        ] {
             if number > 0 {
                 write!(f, ", {number} {what}")?;
             }

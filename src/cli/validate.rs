@@ -12,8 +12,8 @@ use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
 use crate::controller::World;
 use crate::document::{
-    self, BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, StatusDocument,
+    self, BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
+    NodeSpec, OverrideSpec, RoutingPolicySpec, StatusDocument,
 };
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
@@ -43,19 +43,33 @@ impl Validate {
         let findings = if self.files.is_empty() {
             everything(arguments)?
         } else {
-            let problems = self.files.iter().filter_map(|file| check_file(file).err()).collect();
-            Findings { problems, ..Findings::default() }
+            let problems = self
+                .files
+                .iter()
+                .filter_map(|file| check_file(file).err())
+                .collect();
+            Findings {
+                problems,
+                ..Findings::default()
+            }
         };
         if !output::value(arguments.output, &findings)? {
             print(&findings);
         }
-        Ok(if findings.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if findings.problems.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 fn print(findings: &Findings) {
     findings.problems.iter().for_each(output::line);
-    findings.unchecked.iter().for_each(|what| output::line(format_args!("not checked: {what}")));
+    findings
+        .unchecked
+        .iter()
+        .for_each(|what| output::line(format_args!("not checked: {what}")));
     findings.waiting.iter().for_each(output::line);
     match (findings.problems.is_empty(), findings.unchecked.is_empty()) {
         (true, true) => output::line("Everything is valid."),
@@ -70,38 +84,65 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let wanted = block_on(Wanted::read(config))?;
     let world = &wanted.world;
     let files: BTreeSet<String> = world.problems.iter().cloned().collect();
-    let router = world.router.as_ref().err().map(|why| format!("node: {why}"));
+    let router = world
+        .router
+        .as_ref()
+        .err()
+        .map(|why| format!("node: {why}"));
     let documents = &world.router_documents;
-    let single = [("node", &documents.node.acceptance), ("policy", &documents.policy.acceptance)];
-    let single = single.into_iter().filter_map(|(name, acceptance)| match acceptance {
-        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some((name.to_owned(), why.clone())),
-        _ => None,
-    });
+    let single = [
+        ("node", &documents.node.acceptance),
+        ("policy", &documents.policy.acceptance),
+    ];
+    let single = single
+        .into_iter()
+        .filter_map(|(name, acceptance)| match acceptance {
+            Acceptance::Invalid(why) | Acceptance::Clash(why) => {
+                Some((name.to_owned(), why.clone()))
+            }
+            _ => None,
+        });
     let objects = objects::all(world);
-    let refused = objects.iter().filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
+    let refused = objects
+        .iter()
+        .filter_map(|object| Some((object.path(), object.refused()?.to_owned())));
     // An entry whose file is no document repeats the file's problem.
     let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
     let refused = single.chain(refused).filter(|(_, why)| !repeated(why));
-    let refused: Vec<String> = refused.map(|(path, why)| format!("{path}.yaml: {why}")).collect();
+    let refused: Vec<String> = refused
+        .map(|(path, why)| format!("{path}.yaml: {why}"))
+        .collect();
     let problems = files.into_iter().chain(router).chain(refused).collect();
     let waiting = objects::waiting(&wanted.snapshot).into_iter();
-    let waiting = waiting.map(|(kind, name)| objects::waits(kind, &name)).collect();
-    Ok(Findings { problems, unchecked: unchecked(world), waiting })
+    let waiting = waiting
+        .map(|(kind, name)| objects::waits(kind, &name))
+        .collect();
+    Ok(Findings {
+        problems,
+        unchecked: unchecked(world),
+        waiting,
+    })
 }
 
 /// Texts for BIRD are made for the version that is there; without a BIRD there are none to look at.
 fn unchecked(world: &World) -> Vec<String> {
     let texts = match (&world.router, &world.base) {
-        (Ok(_), Err(why)) => Some(format!("the texts for BIRD, since they cannot be made: {why}")),
+        (Ok(_), Err(why)) => Some(format!(
+            "the texts for BIRD, since they cannot be made: {why}"
+        )),
         // Who this router is, is not known, which is a problem of its own.
         _ => None,
     };
-    texts.into_iter().chain(world.waiting.iter().cloned()).collect()
+    texts
+        .into_iter()
+        .chain(world.waiting.iter().cloned())
+        .collect()
 }
 
 /// One file, by the kind that it says it is of.
 fn check_file(file: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     check_text(&text).map_err(|error| error.in_file(file).to_string())
 }
 
@@ -117,7 +158,10 @@ fn check_text(text: &str) -> Result<(), DocumentError> {
         // The only file without a kind is the configuration.
         return crate::config::parse(text).map(drop);
     };
-    match Kind::ALL.into_iter().find(|kind| Some(kind.to_string().as_str()) == word.as_str()) {
+    match Kind::ALL
+        .into_iter()
+        .find(|kind| Some(kind.to_string().as_str()) == word.as_str())
+    {
         Some(Kind::Node) => document::parse::<NodeSpec>(text).map(drop),
         Some(Kind::RoutingPolicy) => document::parse::<RoutingPolicySpec>(text).map(drop),
         Some(Kind::Maintenance) => document::parse::<MaintenanceSpec>(text).map(drop),
@@ -134,8 +178,13 @@ fn unknown_kind(text: &str, word: &Value) -> DocumentError {
     let known = Kind::ALL.map(|kind| kind.to_string()).join(", ");
     DocumentError {
         file: None,
-        location: line.and_then(|line| u64::try_from(line).ok()).map(|line| (line + 1, 1)),
+        location: line
+            .and_then(|line| u64::try_from(line).ok())
+            .map(|line| (line + 1, 1)),
         field: "kind".to_owned(),
-        message: format!("kind: there are {known}, not {}", crate::model::shown(&word.to_string())),
+        message: format!(
+            "kind: there are {known}, not {}",
+            crate::model::shown(&word.to_string())
+        ),
     }
 }

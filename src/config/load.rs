@@ -5,7 +5,11 @@ use crate::document::{DocumentError, parse_value};
 use crate::model::Secret;
 
 /// Where the configuration is looked for when `--config` is not given.
-const PLACES: [&str; 3] = ["config.yaml", "config.json", "/etc/moenet-agent/config.yaml"];
+const PLACES: [&str; 3] = [
+    "config.yaml",
+    "config.json",
+    "/etc/moenet-agent/config.yaml",
+];
 
 /// The environment variables that override the file.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +72,10 @@ pub enum ConfigError {
 /// Names the file, the line and the key.
 pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, ConfigError> {
     let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = given.map(Path::to_owned).or_else(found).ok_or(ConfigError::NotFound)?;
+    let path = given
+        .map(Path::to_owned)
+        .or_else(found)
+        .ok_or(ConfigError::NotFound)?;
     let text = read(&path)?;
     let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
     apply(&mut config, environment);
@@ -86,7 +93,10 @@ pub fn parse(text: &str) -> Result<Config, DocumentError> {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn apply(config: &mut Config, environment: Environment) {
@@ -100,15 +110,23 @@ fn apply(config: &mut Config, environment: Environment) {
         if let Some(url) = environment.control_plane_url {
             control_plane.url = url;
         }
-        control_plane.token = environment.control_plane_token.or(control_plane.token.take());
+        control_plane.token = environment
+            .control_plane_token
+            .or(control_plane.token.take());
     }
 }
 
 fn read_token_files(config: &mut Config) -> Result<(), ConfigError> {
     if let Some(control_plane) = &mut config.control_plane {
-        fill_token(&mut control_plane.token, control_plane.token_file.as_deref())?;
+        fill_token(
+            &mut control_plane.token,
+            control_plane.token_file.as_deref(),
+        )?;
     }
-    fill_token(&mut config.server.token, config.server.token_file.as_deref())
+    fill_token(
+        &mut config.server.token,
+        config.server.token_file.as_deref(),
+    )
 }
 
 fn fill_token(token: &mut Option<Secret<String>>, file: Option<&Path>) -> Result<(), ConfigError> {
@@ -120,9 +138,14 @@ fn fill_token(token: &mut Option<Secret<String>>, file: Option<&Path>) -> Result
 
 fn check(config: &Config) -> Result<(), String> {
     if let Some(control_plane) = &config.control_plane {
-        let token = control_plane.token.as_ref().map(|token| token.expose().trim());
+        let token = control_plane
+            .token
+            .as_ref()
+            .map(|token| token.expose().trim());
         if token.is_none_or(str::is_empty) {
-            return Err("controlPlane: a token is needed; give token, tokenFile or MOENET_CP_TOKEN".into());
+            return Err(
+                "controlPlane: a token is needed; give token, tokenFile or MOENET_CP_TOKEN".into(),
+            );
         }
     }
     if config.control_plane.is_none() && (config.node.id.is_none() || config.node.asn.is_none()) {
@@ -131,9 +154,13 @@ fn check(config: &Config) -> Result<(), String> {
     let name = &config.node.name;
     if name.is_empty()
         || name.len() > 63
-        || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
     {
-        return Err(format!("node.name: 1..63 characters of A-Z a-z 0-9 _ . -, not {name:?}"));
+        return Err(format!(
+            "node.name: 1..63 characters of A-Z a-z 0-9 _ . -, not {name:?}"
+        ));
     }
     if config.node.id == Some(0) {
         return Err("node.id: 1..65535, not 0".into());
@@ -145,7 +172,8 @@ fn check(config: &Config) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "node: {name: jp1}\ncontrolPlane: {url: 'http://127.0.0.1:1', token: t}\n";
+    const MINIMAL: &str =
+        "node: {name: jp1}\ncontrolPlane: {url: 'http://127.0.0.1:1', token: t}\n";
 
     #[test]
     fn the_minimal_file_is_enough() {
@@ -158,7 +186,10 @@ mod tests {
     fn a_mistyped_key_names_its_line_and_the_nearest_one() {
         let error = parse(&format!("{MINIMAL}wireguard:\n  listenPortBas: 5\n")).unwrap_err();
         assert_eq!(error.location.map(|(line, _)| line), Some(4));
-        assert!(error.to_string().contains("did you mean `listenPortBase`?"), "{error}");
+        assert!(
+            error.to_string().contains("did you mean `listenPortBase`?"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -176,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_router_alone_needs_an_id_and_an_asn() {
-        assert!(check(&parse("node: {name: a}\n").unwrap()).unwrap_err().contains("node.id"));
+        assert!(
+            check(&parse("node: {name: a}\n").unwrap())
+                .unwrap_err()
+                .contains("node.id")
+        );
         assert!(check(&parse("node: {name: a, id: 1, asn: 64512}\n").unwrap()).is_ok());
     }
 }

@@ -289,7 +289,11 @@ pub struct Mesh {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { enabled: true, interface_prefix: "mesh_".into(), listen_port_base: 23455 }
+        Self {
+            enabled: true,
+            interface_prefix: "mesh_".into(),
+            listen_port_base: 23455,
+        }
     }
 }
 
@@ -304,7 +308,9 @@ pub struct LoopbackInterface {
 
 impl Default for LoopbackInterface {
     fn default() -> Self {
-        Self { interface: values::dummy0() }
+        Self {
+            interface: values::dummy0(),
+        }
     }
 }
 
@@ -351,7 +357,11 @@ pub struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { interval: Interval::seconds::<300>(), count: 4, timeout: Interval::seconds::<5>() }
+        Self {
+            interval: Interval::seconds::<300>(),
+            count: 4,
+            timeout: Interval::seconds::<5>(),
+        }
     }
 }
 
@@ -369,6 +379,9 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
     }
 }

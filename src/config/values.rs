@@ -23,7 +23,9 @@ impl Interval {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
         let number: u64 = number.parse().ok()?;
         let duration = match unit.trim() {
@@ -33,7 +35,8 @@ impl Interval {
             "h" => Duration::from_secs(number.checked_mul(3600)?),
             _ => return None,
         };
-        (duration > Duration::ZERO && duration <= Duration::from_secs(366 * 86400)).then_some(Self(duration))
+        (duration > Duration::ZERO && duration <= Duration::from_secs(366 * 86400))
+            .then_some(Self(duration))
     }
 }
 
@@ -85,7 +88,9 @@ impl Default for Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -129,7 +134,9 @@ impl MaxRemovals {
 impl<'de> Deserialize<'de> for MaxRemovals {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = NumberOrText::deserialize(d)?.text();
-        let percent = text.strip_suffix('%').map(|number| number.trim().parse().ok().filter(|p| *p <= 100));
+        let percent = text
+            .strip_suffix('%')
+            .map(|number| number.trim().parse().ok().filter(|p| *p <= 100));
         let parsed = match percent {
             Some(percent) => percent.map(Self::Percent),
             None => text.parse().ok().map(Self::Number),
@@ -177,7 +184,10 @@ pub enum LogFormat {
 }
 
 /// The default loopback interface.
-#[expect(clippy::expect_used, reason = "a constant that is a valid name; a test reads it")]
+#[expect(
+    clippy::expect_used,
+    reason = "a constant that is a valid name; a test reads it"
+)]
 pub(super) fn dummy0() -> InterfaceName {
     "dummy0".parse().expect("dummy0 is a valid interface name")
 }
@@ -188,8 +198,18 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, seconds) in [("30", 30), ("30s", 30), ("5m", 300), ("1h", 3600), ("5 m", 300)] {
-            assert_eq!(Interval::parse(text).unwrap().get().as_secs(), seconds, "{text}");
+        for (text, seconds) in [
+            ("30", 30),
+            ("30s", 30),
+            ("5m", 300),
+            ("1h", 3600),
+            ("5 m", 300),
+        ] {
+            assert_eq!(
+                Interval::parse(text).unwrap().get().as_secs(),
+                seconds,
+                "{text}"
+            );
         }
         for text in ["", "0", "-1", "1d", "h", "99999999999h"] {
             assert!(Interval::parse(text).is_none(), "{text}");

@@ -44,7 +44,9 @@ impl Breaker {
     /// # Errors
     /// No call may go out; says when the next one may probe.
     pub fn admit(&mut self, now: Duration) -> Result<(), Duration> {
-        let Some(opened) = self.opened else { return Ok(()) };
+        let Some(opened) = self.opened else {
+            return Ok(());
+        };
         let passed = now.saturating_sub(opened);
         if passed < COOLDOWN {
             return Err(COOLDOWN - passed);

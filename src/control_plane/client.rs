@@ -46,7 +46,9 @@ pub struct ClientOptions {
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the URL: people write passwords into it.
-        f.debug_struct("ClientOptions").field("router", &self.router).finish_non_exhaustive()
+        f.debug_struct("ClientOptions")
+            .field("router", &self.router)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +104,15 @@ impl Client {
         let authorization = authorization(&options.token)?;
         let http = http_client(&base, options.request_timeout)?;
         let (started, gate, counters) = (Instant::now(), Mutex::default(), Counters::default());
-        Ok(Self { http, base, options, authorization, started, gate, counters })
+        Ok(Self {
+            http,
+            base,
+            options,
+            authorization,
+            started,
+            gate,
+            counters,
+        })
     }
 
     /// All BGP sessions of this router.
@@ -110,7 +120,10 @@ impl Client {
     /// # Errors
     /// Any failure; there is no list then, not an empty one.
     pub async fn fetch_sessions(&self) -> Result<Listing<SessionItem>, CallError> {
-        self.fetch(Call::Sessions, |body| self.options.dialect.decode_sessions(body)).await
+        self.fetch(Call::Sessions, |body| {
+            self.options.dialect.decode_sessions(body)
+        })
+        .await
     }
 
     /// The peers of the backbone.
@@ -118,7 +131,8 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_mesh(&self) -> Result<Listing<MeshItem>, CallError> {
-        self.fetch(Call::Mesh, |body| self.options.dialect.decode_mesh(body)).await
+        self.fetch(Call::Mesh, |body| self.options.dialect.decode_mesh(body))
+            .await
     }
 
     /// Who this router is.
@@ -126,7 +140,10 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_config(&self) -> Result<NodeItem, CallError> {
-        self.fetch(Call::Config, |body| self.options.dialect.decode_config(body)).await
+        self.fetch(Call::Config, |body| {
+            self.options.dialect.decode_config(body)
+        })
+        .await
     }
 
     /// The routing policy and the internal BGP neighbours.
@@ -134,7 +151,10 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_policy(&self) -> Result<PolicyItem, CallError> {
-        self.fetch(Call::BirdConfig, |body| self.options.dialect.decode_policy(body)).await
+        self.fetch(Call::BirdConfig, |body| {
+            self.options.dialect.decode_policy(body)
+        })
+        .await
     }
 
     /// Posts the agent's health.
@@ -142,7 +162,11 @@ impl Client {
     /// # Errors
     /// Any failure; nothing may depend on it.
     pub async fn post_heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), CallError> {
-        self.post(Call::Heartbeat, self.options.dialect.encode_heartbeat(heartbeat)).await
+        self.post(
+            Call::Heartbeat,
+            self.options.dialect.encode_heartbeat(heartbeat),
+        )
+        .await
     }
 
     /// Posts what the sessions do.
@@ -150,7 +174,8 @@ impl Client {
     /// # Errors
     /// As [`Client::post_heartbeat`].
     pub async fn post_report(&self, report: &Report) -> Result<(), CallError> {
-        self.post(Call::Report, self.options.dialect.encode_report(report)).await
+        self.post(Call::Report, self.options.dialect.encode_report(report))
+            .await
     }
 
     /// Posts a session's change of status. Not to be called but by the outbox.
@@ -158,7 +183,8 @@ impl Client {
     /// # Errors
     /// As [`Client::post_heartbeat`].
     pub async fn post_modify(&self, modify: &Modify) -> Result<(), CallError> {
-        self.post(Call::Modify, self.options.dialect.encode_modify(modify)).await
+        self.post(Call::Modify, self.options.dialect.encode_modify(modify))
+            .await
     }
 
     /// The state of the circuit breaker.
@@ -182,12 +208,16 @@ impl Client {
         call: Call,
         decode: impl Fn(&[u8]) -> Result<T, WireError>,
     ) -> Result<T, CallError> {
-        self.call(call, None, |body| decode(&body).map_err(Failure::Body)).await
+        self.call(call, None, |body| decode(&body).map_err(Failure::Body))
+            .await
     }
 
     async fn post(&self, call: Call, body: Vec<u8>) -> Result<(), CallError> {
         let dialect = self.options.dialect;
-        self.call(call, Some(body), |body| dialect.decode_acknowledgement(&body).map_err(Failure::Body)).await
+        self.call(call, Some(body), |body| {
+            dialect.decode_acknowledgement(&body).map_err(Failure::Body)
+        })
+        .await
     }
 
     /// Sends, and sends again as long as that may help.
@@ -210,7 +240,9 @@ impl Client {
                 Err(failure) => failure,
             };
             tracing::debug!(?call, result = failure.word(), %failure, "request failed");
-            let wait = bounds.next().map(|bound| full_jitter(bound, rand::random()));
+            let wait = bounds
+                .next()
+                .map(|bound| full_jitter(bound, rand::random()));
             let wait = wait.map(|wait| wait.max(failure.retry_after().unwrap_or_default()));
             match wait.filter(|wait| failure.retryable() && *wait <= WAIT_MAX) {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -227,7 +259,9 @@ impl Client {
         body: Option<Vec<u8>>,
         read: impl Fn(Vec<u8>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let admitted = self.admit().inspect_err(|_| self.counters.count("withheld"))?;
+        let admitted = self
+            .admit()
+            .inspect_err(|_| self.counters.count("withheld"))?;
         let result = self.exchange(call, body).await.and_then(read);
         let failure = result.as_ref().err();
         self.counters.count(failure.map_or("ok", Failure::word));
@@ -239,15 +273,26 @@ impl Client {
         let now = self.now();
         self.with_gate(|gate| {
             if now < gate.not_before {
-                return Err(Failure::RateLimited { retry_after: gate.not_before - now });
+                return Err(Failure::RateLimited {
+                    retry_after: gate.not_before - now,
+                });
             }
-            gate.breaker.admit(now).map_err(|retry_in| Failure::BreakerOpen { retry_in })
+            gate.breaker
+                .admit(now)
+                .map_err(|retry_in| Failure::BreakerOpen { retry_in })
         })?;
-        Ok(Admitted { client: self, recorded: false })
+        Ok(Admitted {
+            client: self,
+            recorded: false,
+        })
     }
 
     async fn exchange(&self, call: Call, body: Option<Vec<u8>>) -> Result<Vec<u8>, Failure> {
-        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let method = if body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
         let mut request = self
             .http
             .request(method, self.url(call))
@@ -267,21 +312,35 @@ impl Client {
         let status = response.status();
         let wait = retry_after(response.headers(), SystemTime::now());
         if status.is_redirection() {
-            return Failure::Refused { status: status.as_u16(), detail: redirect(&response) };
+            return Failure::Refused {
+                status: status.as_u16(),
+                detail: redirect(&response),
+            };
         }
-        let body = read_body(response, ERROR_MAX).await.ok().and_then(|body| error_body(&body));
+        let body = read_body(response, ERROR_MAX)
+            .await
+            .ok()
+            .and_then(|body| error_body(&body));
         let body = body.unwrap_or_default();
         let detail = self.without_token(body.error);
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Auth { detail },
-            StatusCode::NOT_FOUND => Failure::NotFound { code: body.code, detail },
-            StatusCode::TOO_MANY_REQUESTS => {
-                Failure::RateLimited { retry_after: wait.unwrap_or(DEFAULT_WAIT) }
-            }
-            status if status.is_server_error() => {
-                Failure::Server { status: status.as_u16(), detail, retry_after: wait }
-            }
-            status => Failure::Refused { status: status.as_u16(), detail },
+            StatusCode::NOT_FOUND => Failure::NotFound {
+                code: body.code,
+                detail,
+            },
+            StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited {
+                retry_after: wait.unwrap_or(DEFAULT_WAIT),
+            },
+            status if status.is_server_error() => Failure::Server {
+                status: status.as_u16(),
+                detail,
+                retry_after: wait,
+            },
+            status => Failure::Refused {
+                status: status.as_u16(),
+                detail,
+            },
         }
     }
 
@@ -293,7 +352,8 @@ impl Client {
     fn url(&self, call: Call) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(self.options.dialect.segments(&self.options.router, call));
+            path.pop_if_empty()
+                .extend(self.options.dialect.segments(&self.options.router, call));
         }
         url
     }
@@ -320,7 +380,8 @@ impl Admitted<'_> {
         let now = self.client.now();
         let wait = failure.and_then(Failure::retry_after);
         self.client.with_gate(|gate| {
-            gate.breaker.record(failure.is_none_or(Failure::is_alive), now);
+            gate.breaker
+                .record(failure.is_none_or(Failure::is_alive), now);
             gate.not_before = gate.not_before.max(now + wait.unwrap_or_default());
         });
     }

@@ -1,8 +1,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The results that are counted; a withheld request never went out.
-const WORDS: [&str; 9] =
-    ["ok", "auth", "not_found", "rate_limited", "refused", "server", "network", "body", "withheld"];
+const WORDS: [&str; 9] = [
+    "ok",
+    "auth",
+    "not_found",
+    "rate_limited",
+    "refused",
+    "server",
+    "network",
+    "body",
+    "withheld",
+];
 
 /// How many calls there were, by result; for the metrics.
 #[derive(Debug, Default)]
@@ -10,13 +19,21 @@ pub struct Counters([AtomicU64; WORDS.len()]);
 
 impl Counters {
     pub(super) fn count(&self, word: &'static str) {
-        if let Some(counter) = WORDS.iter().position(|known| *known == word).and_then(|i| self.0.get(i)) {
+        if let Some(counter) = WORDS
+            .iter()
+            .position(|known| *known == word)
+            .and_then(|i| self.0.get(i))
+        {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Each result and its number.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        WORDS.iter().zip(&self.0).map(|(word, counter)| (*word, counter.load(Ordering::Relaxed))).collect()
+        WORDS
+            .iter()
+            .zip(&self.0)
+            .map(|(word, counter)| (*word, counter.load(Ordering::Relaxed)))
+            .collect()
     }
 }

@@ -72,7 +72,11 @@ pub enum Failure {
 }
 
 fn said(detail: &str) -> String {
-    if detail.is_empty() { String::new() } else { format!(": {}", shown(detail)) }
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", shown(detail))
+    }
 }
 
 /// What a caller does about a failure.
@@ -90,9 +94,14 @@ impl CallError {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match &self.failure {
-            Failure::Auth { .. } | Failure::NotFound { .. } | Failure::Refused { .. } => Class::Operator,
+            Failure::Auth { .. } | Failure::NotFound { .. } | Failure::Refused { .. } => {
+                Class::Operator
+            }
             Failure::RateLimited { retry_after } => Class::Later(*retry_after),
-            Failure::Server { retry_after: Some(wait), .. } => Class::Later(*wait),
+            Failure::Server {
+                retry_after: Some(wait),
+                ..
+            } => Class::Later(*wait),
             Failure::BreakerOpen { retry_in } => Class::Later(*retry_in),
             _ => Class::Transient,
         }
@@ -116,14 +125,20 @@ impl Failure {
 
     /// Whether the same request may fare better in a moment.
     pub(super) fn retryable(&self) -> bool {
-        matches!(self, Self::Server { .. } | Self::Network(_) | Self::RateLimited { .. })
+        matches!(
+            self,
+            Self::Server { .. } | Self::Network(_) | Self::RateLimited { .. }
+        )
     }
 
     /// Whether the Control Plane lives, though it does not give what is asked.
     pub(super) fn is_alive(&self) -> bool {
         matches!(
             self,
-            Self::Auth { .. } | Self::NotFound { .. } | Self::Refused { .. } | Self::RateLimited { .. }
+            Self::Auth { .. }
+                | Self::NotFound { .. }
+                | Self::Refused { .. }
+                | Self::RateLimited { .. }
         )
     }
 

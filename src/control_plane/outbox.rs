@@ -75,9 +75,15 @@ impl Outbox {
     /// # Errors
     /// It cannot be made.
     pub fn open(directory: &Path) -> Result<Self, OutboxError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
         made.map_err(|source| failed("create", directory, source))?;
-        Ok(Self { directory: directory.to_owned(), memory: Mutex::default() })
+        Ok(Self {
+            directory: directory.to_owned(),
+            memory: Mutex::default(),
+        })
     }
 
     /// Puts the newest state of a session. Writes nothing, and says `false`, when the same is pending
@@ -85,14 +91,26 @@ impl Outbox {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn put(&self, uid: &Uid, status: WireStatus, error: Option<String>) -> Result<bool, OutboxError> {
+    pub fn put(
+        &self,
+        uid: &Uid,
+        status: WireStatus,
+        error: Option<String>,
+    ) -> Result<bool, OutboxError> {
         let memory = self.lock();
-        let report = Modify { uuid: uid.clone(), status, error };
+        let report = Modify {
+            uuid: uid.clone(),
+            status,
+            error,
+        };
         let path = self.path(uid);
         let pending = self.read(&path)?;
         let known = match &pending {
             Some(pending) => *pending == report,
-            None => memory.acknowledged.get(uid).is_some_and(|(s, e)| *s == status && *e == report.error),
+            None => memory
+                .acknowledged
+                .get(uid)
+                .is_some_and(|(s, e)| *s == status && *e == report.error),
         };
         if known {
             return Ok(false);
@@ -107,7 +125,9 @@ impl Outbox {
     /// Tells what a complete list says of the sessions. Where the Control Plane says something else
     /// than it acknowledged, somebody changed it since, and the same report is news again.
     pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
-        self.lock().acknowledged.retain(|uid, (status, _)| statuses.get(uid) == Some(status));
+        self.lock()
+            .acknowledged
+            .retain(|uid, (status, _)| statuses.get(uid) == Some(status));
     }
 
     /// All that is pending, by file name. A file that is no report is set aside.
@@ -116,10 +136,14 @@ impl Outbox {
     /// The directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Modify>, OutboxError> {
         let _memory = self.lock();
-        let entries = fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries =
+            fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.map_err(|source| failed("list", &self.directory, source))?;
         let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        });
         paths.sort();
         let reports: Result<Vec<_>, _> = paths.iter().map(|path| self.read(path)).collect();
         Ok(reports?.into_iter().flatten().collect())
@@ -162,7 +186,9 @@ impl Outbox {
     fn acknowledge(&self, report: &Modify) -> Result<(), OutboxError> {
         let mut memory = self.lock();
         memory.refused.remove(&report.uuid);
-        memory.acknowledged.insert(report.uuid.clone(), (report.status, report.error.clone()));
+        memory
+            .acknowledged
+            .insert(report.uuid.clone(), (report.status, report.error.clone()));
         let path = self.path(&report.uuid);
         if self.read(&path)?.as_ref() == Some(report) {
             fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
@@ -173,7 +199,10 @@ impl Outbox {
     /// Whether a refused report has to wait. A newer state of the session does not.
     fn waits(&self, report: &Modify) -> bool {
         let memory = self.lock();
-        let refusal = memory.refused.get(&report.uuid).filter(|refusal| refusal.report == *report);
+        let refusal = memory
+            .refused
+            .get(&report.uuid)
+            .filter(|refusal| refusal.report == *report);
         refusal.is_some_and(|refusal| Instant::now() < refusal.not_before)
     }
 
@@ -183,12 +212,21 @@ impl Outbox {
             return false;
         }
         let mut memory = self.lock();
-        let before = memory.refused.get(&report.uuid).filter(|refusal| refusal.report == *report);
+        let before = memory
+            .refused
+            .get(&report.uuid)
+            .filter(|refusal| refusal.report == *report);
         let times = before.map_or(0, |refusal| refusal.times);
-        let wait = REFUSED_FIRST.saturating_mul(1 << times.min(10)).min(REFUSED_MAX);
+        let wait = REFUSED_FIRST
+            .saturating_mul(1 << times.min(10))
+            .min(REFUSED_MAX);
         tracing::warn!(uid = %report.uuid, %error, wait_s = wait.as_secs(), "report refused");
         let not_before = Instant::now() + wait;
-        let refusal = Refusal { report: report.clone(), times: times + 1, not_before };
+        let refusal = Refusal {
+            report: report.clone(),
+            times: times + 1,
+            not_before,
+        };
         memory.refused.insert(report.uuid.clone(), refusal);
         true
     }
@@ -200,8 +238,15 @@ impl Outbox {
     /// A name that is safe, tells a person which session it is, and differs for each.
     fn path(&self, uid: &Uid) -> PathBuf {
         let digest = Sha256::digest(uid.as_str().as_bytes());
-        let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(format!("{}-{short}.json", ObjectName::sanitised(uid.as_str())))
+        let short: String = digest
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.directory.join(format!(
+            "{}-{short}.json",
+            ObjectName::sanitised(uid.as_str())
+        ))
     }
 
     /// Reads a report. One that is none, or not of this file, is set aside.
@@ -232,18 +277,26 @@ fn is_gone(client: &Client, failure: &Failure) -> bool {
 fn is_about_this_report(failure: &Failure) -> bool {
     matches!(
         failure,
-        Failure::Refused { .. } | Failure::Server { .. } | Failure::Body(WireError::Envelope { .. })
+        Failure::Refused { .. }
+            | Failure::Server { .. }
+            | Failure::Body(WireError::Envelope { .. })
     )
 }
 
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxError {
-    OutboxError { operation, path: path.to_owned(), source }
+    OutboxError {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     // By this the next start knows what a crash has left.
-    let mut file = tempfile::Builder::new().prefix(crate::store::TEMPORARY).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(crate::store::TEMPORARY)
+        .tempfile_in(directory)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -33,7 +33,10 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(now)
+            .unwrap_or_default(),
     };
     Some(wait.min(BELIEVED_MAX))
 }
@@ -44,7 +47,9 @@ mod tests {
 
     #[test]
     fn bounds_double_up_to_the_longest_wait() {
-        let bounds: Vec<u64> = bounds(Duration::from_secs(1), 7).map(|d| d.as_secs()).collect();
+        let bounds: Vec<u64> = bounds(Duration::from_secs(1), 7)
+            .map(|d| d.as_secs())
+            .collect();
         assert_eq!(bounds, [1, 2, 4, 8, 16, 30, 30]);
     }
 

@@ -17,7 +17,9 @@ pub fn after_failure(interval: Duration, class: Class, random: f64) -> Duration 
     match class {
         Class::Operator => jittered(interval.max(SLOW), random),
         // Not before the time, so only later.
-        Class::Later(wait) => wait.max(interval).mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0)),
+        Class::Later(wait) => wait
+            .max(interval)
+            .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0)),
         Class::Transient => jittered(interval, random),
     }
 }

@@ -12,7 +12,10 @@ pub(super) fn base_url(text: &str) -> Result<Url, ClientError> {
     // The parser's errors do not repeat the text, which may hold a password.
     let mut url = Url::parse(text.trim()).map_err(|error| ClientError::Url(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(ClientError::Url(format!("the scheme is {}", shown(url.scheme()))));
+        return Err(ClientError::Url(format!(
+            "the scheme is {}",
+            shown(url.scheme())
+        )));
     }
     if !url.username().is_empty() || url.password().is_some() {
         tracing::warn!(
@@ -31,7 +34,8 @@ pub(super) fn authorization(token: &Secret<String>) -> Result<HeaderValue, Clien
     if token.is_empty() {
         return Err(ClientError::Token);
     }
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
+    let mut value =
+        HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -45,8 +49,14 @@ pub(super) fn http_client(base: &Url, timeout: Duration) -> Result<reqwest::Clie
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("moenet-agent/", env!("CARGO_PKG_VERSION")));
     // A router that speaks plain HTTP may have no certificates installed.
-    let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
-    builder.build().map_err(|error| ClientError::Tls(chain(&error)))
+    let builder = if base.scheme() == "http" {
+        builder.tls_certs_only([])
+    } else {
+        builder
+    };
+    builder
+        .build()
+        .map_err(|error| ClientError::Tls(chain(&error)))
 }
 
 pub(super) async fn read_body(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {
@@ -62,18 +72,28 @@ pub(super) async fn read_body(mut response: Response, max: usize) -> Result<Vec<
 
 /// Where a redirect leads: scheme, host and port. The rest may hold secrets.
 pub(super) fn redirect(response: &Response) -> String {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
     let place = location.and_then(|text| response.url().join(text).ok());
     match place {
         Some(url) => {
-            format!("redirected to {}; put its URL into controlPlane.url", url.origin().ascii_serialization())
+            format!(
+                "redirected to {}; put its URL into controlPlane.url",
+                url.origin().ascii_serialization()
+            )
         }
         None => "redirected to nowhere".to_owned(),
     }
 }
 
 pub(super) fn network(error: &reqwest::Error) -> Failure {
-    let what = if error.is_timeout() { "timed out: " } else { "" };
+    let what = if error.is_timeout() {
+        "timed out: "
+    } else {
+        ""
+    };
     Failure::Network(format!("{what}{}", chain(error)))
 }
 
@@ -86,5 +106,9 @@ fn chain(error: &reqwest::Error) -> String {
         causes.push(cause.to_string());
         source = cause.source();
     }
-    if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
+    if causes.is_empty() {
+        "the request failed".to_owned()
+    } else {
+        causes.join(": ")
+    }
 }

@@ -126,7 +126,10 @@ impl Board {
 
     /// Whether the file of an object's status is older than its status.
     pub fn is_unwritten(&self, key: &Key) -> bool {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.1
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(key)
     }
 
     /// All of them.
@@ -165,8 +168,10 @@ pub struct Look {
 impl Look {
     /// What is known of the endpoint's name, when it has one.
     pub fn name(&self, endpoint: Option<&Endpoint>) -> Option<NameFacts<'_>> {
-        matches!(endpoint?.host, Host::Name(_))
-            .then_some(NameFacts { address: self.resolved, error: self.name_error.as_deref() })
+        matches!(endpoint?.host, Host::Name(_)).then_some(NameFacts {
+            address: self.resolved,
+            error: self.name_error.as_deref(),
+        })
     }
 
     /// For the planner.
@@ -198,8 +203,11 @@ impl Context {
         endpoint: Option<&Endpoint>,
         not_before: Instant,
     ) -> Result<Look, String> {
-        let kernel =
-            self.observer.kernel(not_before).await.map_err(|error| crate::telemetry::chain(&*error))?;
+        let kernel = self
+            .observer
+            .kernel(not_before)
+            .await
+            .map_err(|error| crate::telemetry::chain(&*error))?;
         let bird = self.observer.bird(not_before).await;
         let applied = match object {
             Some((kind, name)) => {
@@ -211,9 +219,18 @@ impl Context {
             None => None,
         };
         let known = endpoint.map(|endpoint| self.resolver.current(endpoint));
-        let (resolved, name_error) = known.map_or((None, None), |known| (known.address, known.error));
+        let (resolved, name_error) =
+            known.map_or((None, None), |known| (known.address, known.error));
         let source = resolved.and_then(|address| source_towards(address.ip()));
-        Ok(Look { kernel, bird, applied, resolved, name_error, source, now: Timestamp::now() })
+        Ok(Look {
+            kernel,
+            bird,
+            applied,
+            resolved,
+            name_error,
+            source,
+            now: Timestamp::now(),
+        })
     }
 
     /// Does something with the state directory on a thread that may block.
@@ -237,7 +254,10 @@ impl Context {
 
     /// Why the history cannot be written.
     pub fn history_problem(&self) -> Option<String> {
-        self.history_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.history_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Says that a key must be looked at.
@@ -250,6 +270,8 @@ impl Context {
     /// The last measured round-trip time to a peer in milliseconds, and the share of lost echoes.
     pub fn probed(&self, target: Option<&Target>) -> (Option<f64>, Option<f64>) {
         let probe = target.and_then(|target| self.prober.current(target));
-        probe.map_or((None, None), |probe| (probe.rtt_ms, Some(f64::from(probe.loss))))
+        probe.map_or((None, None), |probe| {
+            (probe.rtt_ms, Some(f64::from(probe.loss)))
+        })
     }
 }

@@ -60,7 +60,12 @@ impl FirewallKeeper {
     /// A keeper of this firewall that has not looked yet.
     pub fn new(firewall: Arc<dyn Firewall>) -> Self {
         let (pass, nothing_there, state) = Default::default();
-        Self { firewall, pass, nothing_there, state }
+        Self {
+            firewall,
+            pass,
+            nothing_there,
+            state,
+        }
     }
 
     /// How often the firewall was written to.
@@ -121,11 +126,23 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     let before = keeper.state();
     let state = match pass(ctx, wanted, now).await {
         Ok(state) => state,
-        Err(error) => FirewallState { error: Some(error), ..before.clone() },
+        Err(error) => FirewallState {
+            error: Some(error),
+            ..before.clone()
+        },
     };
-    *last = Some(Pass { begun: now, failed: state.error.as_ref().map(|_| Instant::now()) });
-    keeper.nothing_there.store(!wanted && state.error.is_none(), Ordering::Relaxed);
-    if let Some(error) = state.error.as_ref().filter(|error| before.error.as_ref() != Some(error)) {
+    *last = Some(Pass {
+        begun: now,
+        failed: state.error.as_ref().map(|_| Instant::now()),
+    });
+    keeper
+        .nothing_there
+        .store(!wanted && state.error.is_none(), Ordering::Relaxed);
+    if let Some(error) = state
+        .error
+        .as_ref()
+        .filter(|error| before.error.as_ref() != Some(error))
+    {
         warn!(object = %Key::Firewall, %error, "failed; routing goes on without it");
     }
     let error = state.error.clone();
@@ -138,20 +155,39 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
 
 /// Observe, plan, apply. The apply reads back by itself.
 async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, String> {
-    let kernel = ctx.observer.kernel(now).await.map_err(|error| chain(&*error))?;
-    let view = ctx.firewall.look(wanted).await.map_err(|error| chain(&error))?;
+    let kernel = ctx
+        .observer
+        .kernel(now)
+        .await
+        .map_err(|error| chain(&*error))?;
+    let view = ctx
+        .firewall
+        .look(wanted)
+        .await
+        .map_err(|error| chain(&error))?;
     let ruleset = wanted.then(|| Ruleset::in_use(&kernel));
-    let step = planning::firewall(ruleset.as_ref(), &view).map_err(|refusal| refusal.to_string())?;
+    let step =
+        planning::firewall(ruleset.as_ref(), &view).map_err(|refusal| refusal.to_string())?;
     if let Some(step) = step {
         take(ctx, &step).await?;
     }
     let dropping = if wanted { view.dropping } else { Vec::new() };
-    Ok(FirewallState { in_force: ruleset, dropping, error: None })
+    Ok(FirewallState {
+        in_force: ruleset,
+        dropping,
+        error: None,
+    })
 }
 
 async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
-    let Action::Firewall(action) = &step.action else { return Ok(()) };
-    ctx.firewall.firewall.apply(action).await.map_err(|error| chain(&error))?;
+    let Action::Firewall(action) = &step.action else {
+        return Ok(());
+    };
+    ctx.firewall
+        .firewall
+        .apply(action)
+        .await
+        .map_err(|error| chain(&error))?;
     info!(object = %Key::Firewall, step = %step.action, because = %step.because, "applied");
     ctx.taken.note(&Key::Firewall, step);
     Ok(())
@@ -165,9 +201,15 @@ mod tests {
     fn a_failure_answers_all_who_waited_through_it_and_a_success_only_those_who_came_before() {
         let at = |seconds| Instant::now() + Duration::from_secs(seconds);
         let times: Vec<_> = (0..4).map(at).collect();
-        let done = Pass { begun: times[1], failed: None };
+        let done = Pass {
+            begun: times[1],
+            failed: None,
+        };
         assert!(done.answers(times[0]) && done.answers(times[1]) && !done.answers(times[2]));
-        let failed = Pass { begun: times[1], failed: Some(times[2]) };
+        let failed = Pass {
+            begun: times[1],
+            failed: Some(times[2]),
+        };
         assert!(failed.answers(times[0]) && failed.answers(times[2]) && !failed.answers(times[3]));
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn held<K: Ord + Clone>(
         let why = "the state directory is new, or a folder of it is missing or cannot be read, so that a \
                    document that is not there may still be wanted; a complete list from the Control Plane \
                    or `moenet-agent approve` settles it";
-        return Held { keys: absent.clone(), why: why.to_owned() };
+        return Held {
+            keys: absent.clone(),
+            why: why.to_owned(),
+        };
     }
     let waiting: BTreeSet<K> = absent.difference(approved).cloned().collect();
     let (number, limit) = (waiting.len(), limit.of(total));
@@ -28,12 +31,25 @@ pub(super) fn held<K: Ord + Clone>(
         "{number} of the {total} in force would go at once, and guard.maxRemovals lets {limit} go; \
          `moenet-agent approve` lets them pass"
     );
-    Held { keys: if number > limit { waiting } else { BTreeSet::new() }, why }
+    Held {
+        keys: if number > limit {
+            waiting
+        } else {
+            BTreeSet::new()
+        },
+        why,
+    }
 }
 
 /// The names of this kind among the approved objects.
 pub(super) fn approved(objects: &BTreeSet<String>, kind: Kind) -> BTreeSet<ObjectName> {
-    let named = |object: &String| object.strip_prefix(kind.folder())?.strip_prefix('/')?.parse().ok();
+    let named = |object: &String| {
+        object
+            .strip_prefix(kind.folder())?
+            .strip_prefix('/')?
+            .parse()
+            .ok()
+    };
     objects.iter().filter_map(named).collect()
 }
 
@@ -66,18 +82,33 @@ mod tests {
 
     #[test]
     fn approved_removals_pass() {
-        assert!(held(&keys(10), &keys(10), 10, MaxRemovals::default(), true).keys.is_empty());
+        assert!(
+            held(&keys(10), &keys(10), 10, MaxRemovals::default(), true)
+                .keys
+                .is_empty()
+        );
     }
 
     #[test]
     fn an_approval_is_for_objects_of_its_kind() {
-        let objects = ["sessions/a", "mesh/b", "a", "orphan/c"].map(str::to_owned).into();
-        assert_eq!(approved(&objects, Kind::BgpSession), BTreeSet::from(["a".parse().unwrap()]));
-        assert_eq!(approved(&objects, Kind::MeshPeer), BTreeSet::from(["b".parse().unwrap()]));
+        let objects = ["sessions/a", "mesh/b", "a", "orphan/c"]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            approved(&objects, Kind::BgpSession),
+            BTreeSet::from(["a".parse().unwrap()])
+        );
+        assert_eq!(
+            approved(&objects, Kind::MeshPeer),
+            BTreeSet::from(["b".parse().unwrap()])
+        );
     }
 
     #[test]
     fn nothing_is_removed_on_an_incomplete_listing() {
-        assert_eq!(held(&keys(1), &keys(1), 10, MaxRemovals::Number(100), false).keys, keys(1));
+        assert_eq!(
+            held(&keys(1), &keys(1), 10, MaxRemovals::Number(100), false).keys,
+            keys(1)
+        );
     }
 }

@@ -7,8 +7,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::bird::{
-    BaseError, BirdError, BirdName, CommitError, Committed, Committer, Fragment, FragmentError, LiveTree,
-    Protocol, Version,
+    BaseError, BirdError, BirdName, CommitError, Committed, Committer, Fragment, FragmentError,
+    LiveTree, Protocol, Version,
 };
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
@@ -46,8 +46,16 @@ impl BirdState {
 
     /// The protocols of these names.
     pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
-        let find = |name: &String| self.protocols.binary_search_by(|protocol| protocol.name.cmp(name)).ok();
-        names.iter().filter_map(find).map(|index| self.protocols[index].clone()).collect()
+        let find = |name: &String| {
+            self.protocols
+                .binary_search_by(|protocol| protocol.name.cmp(name))
+                .ok()
+        };
+        names
+            .iter()
+            .filter_map(find)
+            .map(|index| self.protocols[index].clone())
+            .collect()
     }
 }
 
@@ -94,7 +102,11 @@ impl Bird for Committer {
         look_at_bird(self).await
     }
 
-    async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError> {
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError> {
         self.set_fragment(name, fragment).await
     }
 
@@ -169,6 +181,10 @@ mod tests {
         futures::future::join_all(all).await;
         assert_eq!(looks.load(Ordering::Relaxed), 1);
         shared.get(Instant::now(), look).await;
-        assert_eq!(looks.load(Ordering::Relaxed), 2, "a later change wants a later look");
+        assert_eq!(
+            looks.load(Ordering::Relaxed),
+            2,
+            "a later change wants a later look"
+        );
     }
 }

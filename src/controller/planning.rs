@@ -16,8 +16,9 @@ use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::{KernelView, Mark};
 use crate::plan::{
-    Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, plan,
-    plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel, plan_tunnel_removal,
+    Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
+    plan, plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel,
+    plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
 
@@ -88,11 +89,18 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     {
         steps.extend(plan_base(base, &view.bird.live.tree.base).steps);
     }
-    let writes =
-        steps.iter().any(|step| matches!(step.action, Action::WriteBase { .. } | Action::RemoveBase { .. }));
+    let writes = steps.iter().any(|step| {
+        matches!(
+            step.action,
+            Action::WriteBase { .. } | Action::RemoveBase { .. }
+        )
+    });
     if view.bird.is_running() && !view.bird.loaded && !writes && world.base.is_ok() {
         let because = Drift::new("bird.loaded", "what is on disk", "another configuration");
-        steps.push(Step { action: Action::LoadBird, because });
+        steps.push(Step {
+            action: Action::LoadBird,
+            because,
+        });
     }
     Ok(Plan { steps })
 }
@@ -106,20 +114,47 @@ pub fn firewall(ruleset: Option<&Ruleset>, view: &FirewallView) -> Result<Option
 }
 
 /// What the controller would do now for an external peering.
-pub fn session(world: &World, name: &ObjectName, entry: &Entry<Session>, view: &View<'_>) -> KeyPlan {
-    let fragment = view.bird.live.tree.fragments.get(name.as_str()).map(String::as_str);
+pub fn session(
+    world: &World,
+    name: &ObjectName,
+    entry: &Entry<Session>,
+    view: &View<'_>,
+) -> KeyPlan {
+    let fragment = view
+        .bird
+        .live
+        .tree
+        .fragments
+        .get(name.as_str())
+        .map(String::as_str);
     let tunnel = TunnelView {
         gives_way: gives_way(world, view.kernel, entry),
         ..tunnel_view(view, endpoint_changed(entry, view.applied))
     };
-    let observed = Observed { tunnel, bird: BirdView { fragment } };
+    let observed = Observed {
+        tunnel,
+        bird: BirdView { fragment },
+    };
     match &entry.intent {
         Intent::Stay => Ok(Plan::default()),
         Intent::Absent => plan(name, &entry.uid, &Desired::Absent, &observed),
         Intent::Present(session, text) => {
-            let wanted = WantedTunnel::of_session(session, &world.private_key, world.our_key, view.resolved)?
-                .sent_from(view.source, view.kernel)?;
-            plan(name, &entry.uid, &Desired::Present { tunnel: &wanted, fragment: text }, &observed)
+            let wanted = WantedTunnel::of_session(
+                session,
+                &world.private_key,
+                world.our_key,
+                view.resolved,
+            )?
+            .sent_from(view.source, view.kernel)?;
+            plan(
+                name,
+                &entry.uid,
+                &Desired::Present {
+                    tunnel: &wanted,
+                    fragment: text,
+                },
+                &observed,
+            )
         }
     }
 }
@@ -129,7 +164,8 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
     match (&entry.intent, &world.router) {
         (Intent::Present(tunnel, _), Ok(router)) => {
             let key = &world.private_key;
-            let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
+            let wanted =
+                WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
             let before = in_force::<MeshPeerSpec>(view.applied);
             let moved = before.is_some_and(|before| before.endpoint != tunnel.endpoint);
             plan_tunnel(&wanted, &tunnel_view(view, moved))
@@ -153,12 +189,28 @@ pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
 pub fn orphans(world: &World, kernel: &KernelView) -> Orphans {
     let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = {
         let known = world.uids();
-        kernel.uids().into_iter().partition(|uid| known.contains(uid))
+        kernel
+            .uids()
+            .into_iter()
+            .partition(|uid| known.contains(uid))
     };
-    let approved = world.approved.iter().filter_map(|object| object.strip_prefix("orphan/")?.parse().ok());
+    let approved = world
+        .approved
+        .iter()
+        .filter_map(|object| object.strip_prefix("orphan/")?.parse().ok());
     let total = owned.len() + orphans.len();
-    let held = guard::held(&orphans, &approved.collect(), total, world.max_removals, world.complete);
-    Orphans { go: orphans.difference(&held.keys).cloned().collect(), held: held.keys, why: held.why }
+    let held = guard::held(
+        &orphans,
+        &approved.collect(),
+        total,
+        world.max_removals,
+        world.complete,
+    );
+    Orphans {
+        go: orphans.difference(&held.keys).cloned().collect(),
+        held: held.keys,
+        why: held.why,
+    }
 }
 
 /// What [`orphans`] found.
@@ -175,7 +227,9 @@ pub struct Orphans {
 fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
     TunnelView {
         kernel: view.kernel,
-        creating: view.applied.and_then(|applied| applied.applied.creating.as_ref()),
+        creating: view
+            .applied
+            .and_then(|applied| applied.applied.creating.as_ref()),
         resolved: view.resolved,
         endpoint_changed,
         gives_way: false,
@@ -190,12 +244,17 @@ fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool
         Some(Mark::Ours(uid)) => Some(uid),
         _ => None,
     };
-    let Intent::Present(session, _) = &entry.intent else { return false };
+    let Intent::Present(session, _) = &entry.intent else {
+        return false;
+    };
     let mut name = &session.tunnel.interface;
     if holder(name).is_none_or(|uid| *uid == entry.uid) {
         return false;
     }
-    let movable = world.sessions.values().filter(|other| other.paused.is_none());
+    let movable = world
+        .sessions
+        .values()
+        .filter(|other| other.paused.is_none());
     let wants: BTreeMap<&Uid, &InterfaceName> = movable
         .filter_map(|other| match &other.intent {
             Intent::Present(session, _) => Some((&other.uid, &session.tunnel.interface)),
@@ -219,8 +278,11 @@ fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer
 /// answers from the old one.
 pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
-    let Some(before) = in_force::<BgpSessionSpec>(applied) else { return false };
-    matches!(entry.intent, Intent::Present(..)) && before.tunnel.endpoint.as_ref() != endpoint(entry)
+    let Some(before) = in_force::<BgpSessionSpec>(applied) else {
+        return false;
+    };
+    matches!(entry.intent, Intent::Present(..))
+        && before.tunnel.endpoint.as_ref() != endpoint(entry)
 }
 
 /// The specification that was in force last.

@@ -33,7 +33,11 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), most: Duration::from_secs(300), beat: Duration::from_secs(10) }
+        Self {
+            first: Duration::from_secs(1),
+            most: Duration::from_secs(300),
+            beat: Duration::from_secs(10),
+        }
     }
 }
 
@@ -52,7 +56,14 @@ impl<K: Ord + Clone> Queue<K> {
     /// An empty queue, with its first beat now.
     pub fn new(backoff: Backoff, now: Instant) -> Self {
         let (due, order, running, failures) = Default::default();
-        Self { due, order, running, failures, backoff, origin: now }
+        Self {
+            due,
+            order,
+            running,
+            failures,
+            backoff,
+            origin: now,
+        }
     }
 
     /// Says that a key may have changed. What changed may be the cure, so a failing key does not wait
@@ -84,7 +95,11 @@ impl<K: Ord + Clone> Queue<K> {
     /// Every key that waits for its time.
     pub fn waiting(&self) -> Vec<K> {
         let again = self.running.iter().filter(|(_, again)| again.is_some());
-        self.due.keys().chain(again.map(|(key, _)| key)).cloned().collect()
+        self.due
+            .keys()
+            .chain(again.map(|(key, _)| key))
+            .cloned()
+            .collect()
     }
 
     /// Takes a key out that is not to be looked at now.
@@ -118,7 +133,11 @@ impl<K: Ord + Clone> Queue<K> {
             }
             Outcome::Failed => {
                 let wait = self.fail(key);
-                let at = if wait > self.backoff.beat { self.on_beat(spread(wait)) } else { spread(wait) };
+                let at = if wait > self.backoff.beat {
+                    self.on_beat(spread(wait))
+                } else {
+                    spread(wait)
+                };
                 self.schedule(key.clone(), at);
             }
         }
@@ -128,12 +147,18 @@ impl<K: Ord + Clone> Queue<K> {
         let failures = self.failures.entry(key.clone()).or_insert(0);
         let doublings = (*failures).min(16);
         *failures = failures.saturating_add(1);
-        self.backoff.first.saturating_mul(1 << doublings).min(self.backoff.most)
+        self.backoff
+            .first
+            .saturating_mul(1 << doublings)
+            .min(self.backoff.most)
     }
 
     /// The first beat from this time on.
     fn on_beat(&self, at: Instant) -> Instant {
-        let (since, beat) = (at.duration_since(self.origin).as_millis(), self.backoff.beat.as_millis());
+        let (since, beat) = (
+            at.duration_since(self.origin).as_millis(),
+            self.backoff.beat.as_millis(),
+        );
         let beats = u32::try_from(since.div_ceil(beat.max(1))).unwrap_or(u32::MAX);
         self.origin + self.backoff.beat * beats
     }
@@ -172,7 +197,11 @@ mod tests {
         queue.add("a", now);
         assert_eq!(queue.next(now), None);
         queue.finish(&"a", Outcome::Settled(Duration::from_secs(60)), now, 1.0);
-        assert_eq!(queue.next(now), Some(("a", now)), "the change during the run is not lost");
+        assert_eq!(
+            queue.next(now),
+            Some(("a", now)),
+            "the change during the run is not lost"
+        );
         queue.finish(&"a", Outcome::Settled(Duration::from_secs(60)), now, 1.0);
         assert_eq!(queue.next(now), None);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(60)));
@@ -226,9 +255,18 @@ mod tests {
             }
             now = queue.next_due().unwrap();
         }
-        let early = dues.iter().filter(|due| **due < start + Duration::from_secs(60));
-        let late: Vec<_> = dues.iter().filter(|due| **due >= start + Duration::from_secs(60)).collect();
+        let early = dues
+            .iter()
+            .filter(|due| **due < start + Duration::from_secs(60));
+        let late: Vec<_> = dues
+            .iter()
+            .filter(|due| **due >= start + Duration::from_secs(60))
+            .collect();
         assert!(early.count() > 1000, "the first tries are each key's own");
-        assert!(late.len() <= 354, "{} times in an hour to look for a thousand keys", late.len());
+        assert!(
+            late.len() <= 354,
+            "{} times in an hour to look for a thousand keys",
+            late.len()
+        );
     }
 }

@@ -36,13 +36,24 @@ struct Known {
 impl Reports {
     /// Reports through this outbox; without one (no Control Plane) nothing is reported.
     pub fn new(outbox: Option<Arc<Outbox>>) -> Self {
-        let pending = outbox.as_ref().and_then(|outbox| outbox.pending().ok()).unwrap_or_default();
-        let failed = pending.into_iter().filter(|report| report.status == WireStatus::Error);
+        let pending = outbox
+            .as_ref()
+            .and_then(|outbox| outbox.pending().ok())
+            .unwrap_or_default();
+        let failed = pending
+            .into_iter()
+            .filter(|report| report.status == WireStatus::Error);
         let known = Known {
-            failed: failed.map(|report| (report.uuid, report.error.unwrap_or_default())).collect(),
+            failed: failed
+                .map(|report| (report.uuid, report.error.unwrap_or_default()))
+                .collect(),
             ..Known::default()
         };
-        Self { outbox, known: Mutex::new(known), ..Self::default() }
+        Self {
+            outbox,
+            known: Mutex::new(known),
+            ..Self::default()
+        }
     }
 
     /// Takes what the Control Plane says now.
@@ -60,7 +71,12 @@ impl Reports {
 
     /// Tells of a session that was looked at.
     pub fn session(&self, uid: &Uid, status: &StatusBody) {
-        let Some(listed) = self.listed_status(uid).filter(|listed| listed.takes_error()) else { return };
+        let Some(listed) = self
+            .listed_status(uid)
+            .filter(|listed| listed.takes_error())
+        else {
+            return;
+        };
         match status.phase {
             Phase::Error => self.error(uid, status.last_error.clone().unwrap_or_default()),
             Phase::Configured | Phase::Established | Phase::Degraded => {
@@ -88,8 +104,14 @@ impl Reports {
     /// The sessions whose report that they are gone still waits. One look at the outbox for all of them: a look
     /// for each of a thousand sessions would read a thousand files a thousand times.
     pub fn waiting_gone(&self) -> BTreeSet<Uid> {
-        let pending = self.outbox.as_ref().and_then(|outbox| outbox.pending().ok()).unwrap_or_default();
-        let gone = pending.into_iter().filter(|report| report.status == WireStatus::Disabled);
+        let pending = self
+            .outbox
+            .as_ref()
+            .and_then(|outbox| outbox.pending().ok())
+            .unwrap_or_default();
+        let gone = pending
+            .into_iter()
+            .filter(|report| report.status == WireStatus::Disabled);
         gone.map(|report| report.uuid).collect()
     }
 
@@ -99,7 +121,9 @@ impl Reports {
     }
 
     fn put(&self, uid: &Uid, status: WireStatus, error: Option<String>) -> bool {
-        let Some(outbox) = &self.outbox else { return true };
+        let Some(outbox) = &self.outbox else {
+            return true;
+        };
         let kept = outbox.put(uid, status, error);
         let said = std::mem::replace(&mut self.lock().unkept, kept.is_err());
         match kept {

@@ -27,14 +27,25 @@ pub fn keys(world: &World) -> BTreeSet<Key> {
     let sessions = world.sessions.keys().cloned().map(Key::Session);
     let mesh = world.mesh.keys().cloned().map(Key::Mesh);
     let ibgp = world.ibgp.keys().cloned().map(Key::Ibgp);
-    sessions.chain(mesh).chain(ibgp).chain([Key::Router, Key::Firewall]).collect()
+    sessions
+        .chain(mesh)
+        .chain(ibgp)
+        .chain([Key::Router, Key::Firewall])
+        .collect()
 }
 
 impl Runner {
     /// A runner that has nothing to do yet.
     pub fn new(context: Arc<Context>) -> Self {
-        let backoff = Backoff { beat: TICK, ..Backoff::default() };
-        Self { context, queue: Queue::new(backoff, Instant::now()), running: Runs::new() }
+        let backoff = Backoff {
+            beat: TICK,
+            ..Backoff::default()
+        };
+        Self {
+            context,
+            queue: Queue::new(backoff, Instant::now()),
+            running: Runs::new(),
+        }
     }
 
     /// Runs until the channel of hints is closed, and then until no key is running.
@@ -64,7 +75,11 @@ impl Runner {
     /// Runs every key until all are settled, or have failed, once.
     pub async fn run_once(mut self) {
         let (hints, mut hinted) = mpsc::unbounded_channel();
-        self.context.hints.lock().unwrap_or_else(PoisonError::into_inner).replace(hints);
+        self.context
+            .hints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(hints);
         self.add_all(Instant::now());
         // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
         self.queue.remove(&Key::Firewall);
@@ -86,10 +101,17 @@ impl Runner {
                 }
             }
             self.start_due();
-            let Some((key, outcome)) = self.running.ended().await else { return };
+            let Some((key, outcome)) = self.running.ended().await else {
+                return;
+            };
             // A key may ask for another go at once: the node's addresses that move to `lo`.
             let again = outcome == Outcome::Settled(Duration::ZERO) && seen.insert(key.clone());
-            self.queue.finish(&key, if again { outcome } else { Outcome::Gone }, Instant::now(), 0.0);
+            self.queue.finish(
+                &key,
+                if again { outcome } else { Outcome::Gone },
+                Instant::now(),
+                0.0,
+            );
         }
     }
 
@@ -97,7 +119,8 @@ impl Runner {
         while let Some((key, due)) = self.queue.next(Instant::now()) {
             let context = Arc::clone(&self.context);
             let of = key.clone();
-            self.running.start(key, async move { reconcile(&context, &of, due).await });
+            self.running
+                .start(key, async move { reconcile(&context, &of, due).await });
         }
     }
 
@@ -110,7 +133,10 @@ impl Runner {
 
     fn add_all(&mut self, now: Instant) {
         // What waits and is in the world no more has a status to be forgotten.
-        for key in keys(&self.context.world()).into_iter().chain(self.queue.waiting()) {
+        for key in keys(&self.context.world())
+            .into_iter()
+            .chain(self.queue.waiting())
+        {
             self.queue.refresh(key, now);
         }
     }

@@ -16,7 +16,10 @@ pub(super) struct Runs<K> {
 impl<K: std::fmt::Display> Runs<K> {
     /// No run.
     pub(super) fn new() -> Self {
-        Self { tasks: JoinSet::new(), keys: HashMap::new() }
+        Self {
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+        }
     }
 
     /// Starts a run of a key.
@@ -60,7 +63,11 @@ mod tests {
         let (mut queue, mut runs) = (Queue::new(Backoff::default(), Instant::now()), Runs::new());
         for key in ["bad", "good"] {
             queue.add(key, Instant::now());
-            assert!(queue.next(Instant::now()).is_some_and(|(next, _)| next == key));
+            assert!(
+                queue
+                    .next(Instant::now())
+                    .is_some_and(|(next, _)| next == key)
+            );
         }
         runs.start("bad", async { panic!("a fault of ours") });
         runs.start("good", async {
@@ -72,13 +79,24 @@ mod tests {
         assert_eq!(ended, Some(("bad", Outcome::Failed)));
         queue.finish(&"bad", Outcome::Failed, Instant::now(), 1.0);
         queue.add("good", Instant::now());
-        assert_eq!(queue.next(Instant::now()), None, "one runs still, and the other waits out its backoff");
-        assert_eq!(queue.next_due(), Some(Instant::now() + Backoff::default().first));
+        assert_eq!(
+            queue.next(Instant::now()),
+            None,
+            "one runs still, and the other waits out its backoff"
+        );
+        assert_eq!(
+            queue.next_due(),
+            Some(Instant::now() + Backoff::default().first)
+        );
 
         let (key, outcome) = runs.ended().await.unwrap();
         queue.finish(&key, outcome, Instant::now(), 1.0);
         let then: Vec<_> = std::iter::from_fn(|| Some(queue.next(Instant::now())?.0)).collect();
-        assert_eq!(then, ["good", "bad"], "both are due by now, and the news of the first is older");
+        assert_eq!(
+            then,
+            ["good", "bad"],
+            "both are due by now, and the news of the first is older"
+        );
         assert_eq!(runs.ended().await, None);
     }
 }

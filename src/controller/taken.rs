@@ -20,7 +20,10 @@ pub struct TakenStep {
 
 impl From<&Step> for TakenStep {
     fn from(step: &Step) -> Self {
-        Self { action: step.action.to_string(), because: step.because.clone() }
+        Self {
+            action: step.action.to_string(),
+            because: step.because.clone(),
+        }
     }
 }
 
@@ -88,7 +91,10 @@ mod tests {
     #[test]
     fn a_step_waits_once_until_it_is_taken() {
         let (taken, key) = (Taken::default(), Key::Router);
-        let step = Step { action: Action::LoadBird, because: Drift::new("bird.loaded", 1, 2) };
+        let step = Step {
+            action: Action::LoadBird,
+            because: Drift::new("bird.loaded", 1, 2),
+        };
         taken.keep();
         assert!(taken.note(&key, &step) && !taken.note(&key, &step));
         assert_eq!(taken.take(&key).len(), 1);

@@ -21,7 +21,10 @@ pub struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { kernel: Semaphore::new(KERNEL), disk: Semaphore::new(DISK) }
+        Self {
+            kernel: Semaphore::new(KERNEL),
+            disk: Semaphore::new(DISK),
+        }
     }
 }
 

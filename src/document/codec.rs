@@ -32,7 +32,12 @@ pub struct DocumentError {
 
 impl DocumentError {
     fn whole(message: impl Into<String>) -> Self {
-        Self { file: None, location: None, field: String::new(), message: message.into() }
+        Self {
+            file: None,
+            location: None,
+            field: String::new(),
+            message: message.into(),
+        }
     }
 
     /// The same error, with its file.
@@ -76,7 +81,14 @@ pub struct Reader<D> {
 /// Says line, column, field and what is wrong: not YAML, another kind or version, an unknown field
 /// (with the nearest known one), or a value that breaks the rule of its type.
 pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
-    parse_versions(text, S::KIND, &[Reader { version: ApiVersion::V1.as_str(), read: parse_value }])
+    parse_versions(
+        text,
+        S::KIND,
+        &[Reader {
+            version: ApiVersion::V1.as_str(),
+            read: parse_value,
+        }],
+    )
 }
 
 /// Parses a document of this kind by the reader of the version that it names. The head is read first: a
@@ -84,10 +96,21 @@ pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
 ///
 /// # Errors
 /// As [`parse`]; a version without a reader names all that have one.
-pub fn parse_versions<D>(text: &str, kind: Kind, readers: &[Reader<D>]) -> Result<D, DocumentError> {
+pub fn parse_versions<D>(
+    text: &str,
+    kind: Kind,
+    readers: &[Reader<D>],
+) -> Result<D, DocumentError> {
     let head: Head = parse_value(text)?;
-    let Some(reader) = readers.iter().find(|reader| reader.version == head.api_version) else {
-        let known = readers.iter().map(|reader| reader.version).collect::<Vec<_>>().join(" and ");
+    let Some(reader) = readers
+        .iter()
+        .find(|reader| reader.version == head.api_version)
+    else {
+        let known = readers
+            .iter()
+            .map(|reader| reader.version)
+            .collect::<Vec<_>>()
+            .join(" and ");
         let message = format!(
             "apiVersion: this agent reads {known}, not {}; the document is left alone",
             crate::model::shown(&head.api_version)
@@ -103,7 +126,9 @@ pub fn parse_versions<D>(text: &str, kind: Kind, readers: &[Reader<D>]) -> Resul
         return Err(DocumentError {
             field: "kind".into(),
             location: line_of(text, "kind"),
-            ..DocumentError::whole(format!("kind: a document in this place is a {kind}, not {found}"))
+            ..DocumentError::whole(format!(
+                "kind: a document in this place is a {kind}, not {found}"
+            ))
         });
     }
     (reader.read)(text)
@@ -112,7 +137,10 @@ pub fn parse_versions<D>(text: &str, kind: Kind, readers: &[Reader<D>]) -> Resul
 /// Where a field of the document itself stands, when it stands on a line of its own as it does in all that
 /// is not written as JSON.
 fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
-    let is_it = |line: &str| line.strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with(':'));
+    let is_it = |line: &str| {
+        line.strip_prefix(field)
+            .is_some_and(|rest| rest.trim_start().starts_with(':'))
+    };
     let line = text.lines().position(is_it)?;
     u64::try_from(line).ok().map(|line| (line + 1, 1))
 }
@@ -122,7 +150,11 @@ fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
-    parse_within(text, MAX_BYTES, serde_yaml::options! { with_snippet: false })
+    parse_within(
+        text,
+        MAX_BYTES,
+        serde_yaml::options! { with_snippet: false },
+    )
 }
 
 /// As [`parse_value`], for a file that lists all sessions of a router and may be much longer.
@@ -131,7 +163,11 @@ pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> 
 /// As [`parse`].
 pub fn parse_list<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     let budget = serde_yaml::budget! { max_nodes: MAX_LIST_NODES, max_events: 3 * MAX_LIST_NODES };
-    parse_within(text, MAX_LIST_BYTES, serde_yaml::options! { with_snippet: false, budget: budget })
+    parse_within(
+        text,
+        MAX_LIST_BYTES,
+        serde_yaml::options! { with_snippet: false, budget: budget },
+    )
 }
 
 fn parse_within<T: DeserializeOwned>(
@@ -140,13 +176,17 @@ fn parse_within<T: DeserializeOwned>(
     options: serde_yaml::Options,
 ) -> Result<T, DocumentError> {
     if text.len() > max_bytes {
-        return Err(DocumentError::whole(format!("larger than {max_bytes} bytes, which no document is")));
+        return Err(DocumentError::whole(format!(
+            "larger than {max_bytes} bytes, which no document is"
+        )));
     }
     if text.trim().is_empty() {
         return Err(DocumentError::whole("the file is empty"));
     }
     if text.contains('\0') {
-        return Err(DocumentError::whole("holds NUL bytes: half-written, or not text"));
+        return Err(DocumentError::whole(
+            "holds NUL bytes: half-written, or not text",
+        ));
     }
     let mut field = String::new();
     let parsed = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
@@ -174,7 +214,12 @@ fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
         None => format!("{field}: {text}"),
         Some((end, _)) => format!("{}…: {text}", field.get(..end).unwrap_or_default()),
     };
-    DocumentError { file: None, location, field, message }
+    DocumentError {
+        file: None,
+        location,
+        field,
+        message,
+    }
 }
 
 /// So many characters of a field's path are shown; no real one is as long.
@@ -211,7 +256,11 @@ pub(crate) fn locate(text: &str, path: &[&str]) -> Option<(u64, u64)> {
     let mut found = false;
     let options = serde_yaml::options! { with_snippet: false };
     let seek = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
-        Seek { path, found: &mut found }.deserialize(de)
+        Seek {
+            path,
+            found: &mut found,
+        }
+        .deserialize(de)
     });
     let error = seek.err().filter(|_| found)?;
     error.location().map(|at| (at.line(), at.column()))
@@ -247,7 +296,10 @@ impl<'de> Visitor<'de> for Seek<'_> {
         while let Some(key) = map.next_key::<String>()? {
             match self.path.split_first() {
                 Some((first, path)) if *first == key => {
-                    return map.next_value_seed(Seek { path, found: self.found });
+                    return map.next_value_seed(Seek {
+                        path,
+                        found: self.found,
+                    });
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -311,9 +363,15 @@ spec:
         let error = error(&SESSION.replace("1420", "70000"));
         assert_eq!(error.field, "spec.tunnel.mtu");
         assert_eq!(error.location, Some((15, 10)), "{error}");
-        assert_eq!(error.message, "spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
+        assert_eq!(
+            error.message,
+            "spec.tunnel.mtu: an MTU is 1280..9000, not 70000"
+        );
         let shown = error.in_file(Path::new("a.yaml")).to_string();
-        assert_eq!(shown, "a.yaml:15:10: spec.tunnel.mtu: an MTU is 1280..9000, not 70000");
+        assert_eq!(
+            shown,
+            "a.yaml:15:10: spec.tunnel.mtu: an MTU is 1280..9000, not 70000"
+        );
     }
 
     #[test]
@@ -324,10 +382,20 @@ spec:
         assert_eq!(at(&["spec", "tunnel"]), Some((12, 5)));
         // Of a list in block style: its first item, behind the dash.
         assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 7)));
-        assert_eq!((at(&["spec", "mtu"]), at(&["spec", "asn", "x"])), (None, None));
-        assert_eq!(locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]), Some((1, 18)));
         assert_eq!(
-            (locate("a: ~", &["a"]), locate("", &["a"]), locate("- a", &["a"])),
+            (at(&["spec", "mtu"]), at(&["spec", "asn", "x"])),
+            (None, None)
+        );
+        assert_eq!(
+            locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]),
+            Some((1, 18))
+        );
+        assert_eq!(
+            (
+                locate("a: ~", &["a"]),
+                locate("", &["a"]),
+                locate("- a", &["a"])
+            ),
             (Some((1, 4)), None, None)
         );
     }
@@ -335,7 +403,10 @@ spec:
     #[test]
     fn an_unknown_field_names_the_nearest_known_one() {
         let error = error(&SESSION.replace("listenPort:", "listenport:"));
-        assert!(error.message.contains("did you mean `listenPort`?"), "{error}");
+        assert!(
+            error.message.contains("did you mean `listenPort`?"),
+            "{error}"
+        );
         assert!(error.location.is_some());
     }
 
@@ -344,7 +415,10 @@ spec:
         let text = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: a}\n\
                     spec:\n  reason: x\n  sett: {mtu: 1400}\n";
         let error = parse::<crate::document::OverrideSpec>(text).unwrap_err();
-        assert_eq!(error.message, "spec.sett: unknown field `sett`, did you mean `set`?");
+        assert_eq!(
+            error.message,
+            "spec.sett: unknown field `sett`, did you mean `set`?"
+        );
         assert_eq!(error.location, Some((6, 3)));
     }
 
@@ -355,25 +429,53 @@ spec:
                 "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {{name: a}}\n\
                  spec: {{reason: x, set: {set}}}\n"
             );
-            parse::<crate::document::OverrideSpec>(&text).unwrap_err().to_string()
+            parse::<crate::document::OverrideSpec>(&text)
+                .unwrap_err()
+                .to_string()
         };
         let deep = set(&("{a: ".repeat(80) + "1" + &"}".repeat(80)));
-        assert!(deep.contains("nested more deeply") && deep.len() < 250, "{deep}");
-        let aliases =
-            (1..12).map(|n| format!(", a{n}: &a{n} [{}]", vec![format!("*a{}", n - 1); 9].join(",")));
+        assert!(
+            deep.contains("nested more deeply") && deep.len() < 250,
+            "{deep}"
+        );
+        let aliases = (1..12).map(|n| {
+            format!(
+                ", a{n}: &a{n} [{}]",
+                vec![format!("*a{}", n - 1); 9].join(",")
+            )
+        });
         let bomb = set(&format!("{{a0: &a0 [x]{}}}", aliases.collect::<String>()));
-        assert!(bomb.contains("more values than any document does"), "{bomb}");
+        assert!(
+            bomb.contains("more values than any document does"),
+            "{bomb}"
+        );
         let twice = set("{mtu: 1400, mtu: 1380}");
         assert!(twice.ends_with("stands there twice: mtu"), "{twice}");
     }
 
     #[test]
     fn what_is_not_a_document_is_refused() {
-        for text in ["", "\n\n", "a\0b", "- 1\n", "{", "kind: BgpSession\n", "spec: *x\n"] {
+        for text in [
+            "",
+            "\n\n",
+            "a\0b",
+            "- 1\n",
+            "{",
+            "kind: BgpSession\n",
+            "spec: *x\n",
+        ] {
             error(text);
         }
-        assert!(error(&SESSION.replace("/v1", "/v2")).message.contains("left alone"));
-        assert!(error(&SESSION.replace("kind: BgpSession", "kind: Node")).message.contains("BgpSession"));
+        assert!(
+            error(&SESSION.replace("/v1", "/v2"))
+                .message
+                .contains("left alone")
+        );
+        assert!(
+            error(&SESSION.replace("kind: BgpSession", "kind: Node"))
+                .message
+                .contains("BgpSession")
+        );
     }
 
     #[test]

@@ -25,7 +25,9 @@ impl ApiVersion {
 }
 
 /// What a document is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Kind {
     /// Who this router is.
     Node,
@@ -133,8 +135,17 @@ fn is_zero(number: &u64) -> bool {
 impl<S: Spec> Document<S> {
     /// A document of the latest version.
     pub fn new(name: ObjectName, uid: Option<Uid>, generation: u64, spec: S) -> Self {
-        let metadata = Metadata { name, uid, generation };
-        Self { api_version: ApiVersion::V1, kind: S::KIND, metadata, spec }
+        let metadata = Metadata {
+            name,
+            uid,
+            generation,
+        };
+        Self {
+            api_version: ApiVersion::V1,
+            kind: S::KIND,
+            metadata,
+            spec,
+        }
     }
 
     /// The identity that marks what this document owns: its uid, or `local/<kind>/<name>`.

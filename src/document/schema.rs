@@ -5,8 +5,8 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Value, json};
 
 use super::{
-    BgpSessionSpec, Document, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, StatusDocument,
+    BgpSessionSpec, Document, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
 };
 
 /// The schema of a kind's documents, as `schemas/<Kind>.json` holds it.
@@ -39,10 +39,16 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
         Kind::RoutingPolicy => json!({"limits": {"ebgpImport": 20000}}),
         Kind::Maintenance | Kind::Override => return None,
     };
-    let file = if kind.is_single() { kind.folder().to_owned() } else { format!("{}/<name>", kind.folder()) };
+    let file = if kind.is_single() {
+        kind.folder().to_owned()
+    } else {
+        format!("{}/<name>", kind.folder())
+    };
     let (target, mut schema) = (schema(kind), of::<OverrideSpec>());
     schema["title"] = json!(format!("{kind}Override"));
-    schema["description"] = json!(format!("An operator's exception to a {kind}: overrides/{file}.yaml."));
+    schema["description"] = json!(format!(
+        "An operator's exception to a {kind}: overrides/{file}.yaml."
+    ));
     let set = target["properties"]["spec"].clone();
     let about = schema["$defs"]["OverrideSpec"]["properties"]["set"].clone();
     for (name, mut definition) in target["$defs"].as_object().cloned().unwrap_or_default() {
@@ -58,23 +64,38 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
 
 /// Turns an object of a specification into what a merge patch may hold of it.
 fn patched(definition: &mut Value) {
-    let Some(fields) = definition.as_object_mut() else { return };
+    let Some(fields) = definition.as_object_mut() else {
+        return;
+    };
     fields.remove("required");
-    let Some(Value::Object(properties)) = fields.get_mut("properties") else { return };
+    let Some(Value::Object(properties)) = fields.get_mut("properties") else {
+        return;
+    };
     for property in properties.values_mut() {
         let mut whole = std::mem::take(property);
-        let Some(parts) = whole.as_object_mut() else { continue };
+        let Some(parts) = whole.as_object_mut() else {
+            continue;
+        };
         // In a patch nothing is the default of anything; what was one shows the form of a value.
         let default = parts.remove("default").map(|default| json!([default]));
-        let (about, examples) = (parts.remove("description"), parts.remove("examples").or(default));
+        let (about, examples) = (
+            parts.remove("description"),
+            parts.remove("examples").or(default),
+        );
         let nothing = json!({"type": "null"});
-        let takes_null = parts
-            .get("type")
-            .is_some_and(|kind| kind.as_array().is_some_and(|kinds| kinds.contains(&json!("null"))))
-            || parts
-                .get("anyOf")
-                .is_some_and(|choices| choices.as_array().is_some_and(|choices| choices.contains(&nothing)));
-        let mut open = if takes_null { whole } else { json!({"anyOf": [whole, nothing]}) };
+        let takes_null = parts.get("type").is_some_and(|kind| {
+            kind.as_array()
+                .is_some_and(|kinds| kinds.contains(&json!("null")))
+        }) || parts.get("anyOf").is_some_and(|choices| {
+            choices
+                .as_array()
+                .is_some_and(|choices| choices.contains(&nothing))
+        });
+        let mut open = if takes_null {
+            whole
+        } else {
+            json!({"anyOf": [whole, nothing]})
+        };
         for (key, value) in [("description", about), ("examples", examples)] {
             if let Some(value) = value {
                 open[key] = value;
@@ -90,7 +111,8 @@ fn of<S: Spec>() -> Value {
     let about = S::json_schema(&mut SchemaGenerator::default()).to_value();
     schema["description"] = about["description"].clone();
     // The envelope's type allows every kind; a document in its place has one.
-    schema["properties"]["kind"] = json!({"const": kind, "description": "What the document is about."});
+    schema["properties"]["kind"] =
+        json!({"const": kind, "description": "What the document is about."});
     if let Some(types) = schema["$defs"].as_object_mut() {
         types.remove("Kind");
     }
@@ -100,7 +122,10 @@ fn of<S: Spec>() -> Value {
 
 /// The schema of a whole file, with the title that editors show.
 pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
+    let mut schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value();
     schema["title"] = json!(title);
     polish(&mut schema);
     schema
@@ -112,11 +137,16 @@ fn polish(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             if let Some(Value::String(text)) = fields.get_mut("description") {
-                *text = text.replace("\n\n", "\0").replace('\n', " ").replace('\0', "\n\n");
+                *text = text
+                    .replace("\n\n", "\0")
+                    .replace('\n', " ")
+                    .replace('\0', "\n\n");
             }
             let required = fields.get("required").cloned().unwrap_or_default();
             if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-                properties.iter_mut().for_each(|(name, property)| show_default(name, &required, property));
+                properties
+                    .iter_mut()
+                    .for_each(|(name, property)| show_default(name, &required, property));
             }
             fields.values_mut().for_each(polish);
         }
@@ -126,7 +156,9 @@ fn polish(schema: &mut Value) {
 }
 
 fn show_default(name: &str, required: &Value, property: &mut Value) {
-    let is_required = required.as_array().is_some_and(|names| names.iter().any(|required| required == name));
+    let is_required = required
+        .as_array()
+        .is_some_and(|names| names.iter().any(|required| required == name));
     let default = match property.get("type").and_then(Value::as_str) {
         Some("boolean") => json!(false),
         Some("integer") => json!(0),
@@ -146,10 +178,20 @@ pub(crate) fn with_nearest(message: &str) -> String {
 fn nearest(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("unknown field `")?;
     let (unknown, known) = rest.split_once("`, expected ")?;
-    let known = known.trim_start_matches("one of ").split(", ").map(|word| word.trim_matches('`'));
+    let known = known
+        .trim_start_matches("one of ")
+        .split(", ")
+        .map(|word| word.trim_matches('`'));
     let (_, nearest) = known
-        .map(|known| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &known.to_lowercase()), known))
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&unknown.to_lowercase(), &known.to_lowercase()),
+                known,
+            )
+        })
         .filter(|(distance, known)| *distance <= 1 + known.len() / 3)
         .min()?;
-    Some(format!("unknown field `{unknown}`, did you mean `{nearest}`?"))
+    Some(format!(
+        "unknown field `{unknown}`, did you mean `{nearest}`?"
+    ))
 }

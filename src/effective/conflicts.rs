@@ -36,7 +36,11 @@ pub struct Clash {
 
 impl fmt::Display for Clash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} belongs to {}, which was first; give this one another", self.claim, self.keeper)
+        write!(
+            f,
+            "{} belongs to {}, which was first; give this one another",
+            self.claim, self.keeper
+        )
     }
 }
 
@@ -58,7 +62,11 @@ impl Session {
     pub fn claims(&self) -> BTreeSet<Claim> {
         let mut claims = BTreeSet::from([Claim::Interface(self.tunnel.interface.clone())]);
         claims.extend(self.tunnel.listen_port.map(Claim::ListenPort));
-        claims.extend(self.neighbours.iter().map(|neighbour| Claim::Protocol(neighbour.protocol.clone())));
+        claims.extend(
+            self.neighbours
+                .iter()
+                .map(|neighbour| Claim::Protocol(neighbour.protocol.clone())),
+        );
         claims
     }
 }
@@ -76,8 +84,14 @@ pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
         }
     }
     let clash = |claimant: &Claimant| {
-        let lost = claimant.claims.iter().find(|claim| keepers[*claim].name != claimant.name)?;
-        let clash = Clash { claim: lost.clone(), keeper: keepers[lost].name.clone() };
+        let lost = claimant
+            .claims
+            .iter()
+            .find(|claim| keepers[*claim].name != claimant.name)?;
+        let clash = Clash {
+            claim: lost.clone(),
+            keeper: keepers[lost].name.clone(),
+        };
         Some((claimant.name.clone(), clash))
     };
     claimants.iter().filter_map(clash).collect()
@@ -96,17 +110,28 @@ mod tests {
         Claimant {
             name: name.to_owned(),
             uid: name.parse().unwrap(),
-            holds: if holds { claims.clone() } else { BTreeSet::new() },
+            holds: if holds {
+                claims.clone()
+            } else {
+                BTreeSet::new()
+            },
             claims,
         }
     }
 
     #[test]
     fn the_one_in_force_keeps_its_claim() {
-        let found = conflicts(&[claimant("a", 5, false), claimant("b", 5, true), claimant("c", 6, false)]);
+        let found = conflicts(&[
+            claimant("a", 5, false),
+            claimant("b", 5, true),
+            claimant("c", 6, false),
+        ]);
         assert_eq!(found.len(), 1);
         let text = found["a"].to_string();
-        assert_eq!(text, "listen port 5 belongs to b, which was first; give this one another");
+        assert_eq!(
+            text,
+            "listen port 5 belongs to b, which was first; give this one another"
+        );
     }
 
     #[test]

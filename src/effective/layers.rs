@@ -57,19 +57,31 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
         let text = crate::document::with_nearest(&error.inner().to_string());
         // The path of the specification as a whole is ".": something is missing in it.
         let path = error.path().to_string();
-        let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
+        let field = if path == "." {
+            "spec".to_owned()
+        } else {
+            format!("spec.{path}")
+        };
         broken(&field, &text)
     })?;
     let overridden = leaves(&patch).into_keys().map(|path| {
-        let was = before.pointer(&format!("/{}", path.replace('.', "/"))).cloned().unwrap_or_default();
+        let was = before
+            .pointer(&format!("/{}", path.replace('.', "/")))
+            .cloned()
+            .unwrap_or_default();
         (format!("spec.{path}"), was)
     });
-    Ok(Merged { spec: merged, overridden: overridden.collect() })
+    Ok(Merged {
+        spec: merged,
+        overridden: overridden.collect(),
+    })
 }
 
 /// The merge patch that turns one specification into another. Applied to the first, it gives the second.
 pub fn difference(from: &Value, to: &Value) -> Value {
-    let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
+    let (Value::Object(from), Value::Object(to)) = (from, to) else {
+        return to.clone();
+    };
     let mut patch = Map::new();
     for key in from.keys().filter(|key| !to.contains_key(*key)) {
         patch.insert(key.clone(), Value::Null);
@@ -90,7 +102,11 @@ pub fn leaves(value: &Value) -> BTreeMap<String, &Value> {
         match value {
             Value::Object(fields) if !fields.is_empty() => {
                 for (key, value) in fields {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
                     walk(&path, value, found);
                 }
             }
@@ -125,7 +141,10 @@ mod tests {
     fn an_override_keeps_what_the_document_said() {
         let merged = merge(&peer(), &patch(json!({"mtu": 1380, "endpoint": "a.b:1"}))).unwrap();
         assert_eq!(merged.spec.mtu.unwrap().get(), 1380);
-        let want = [("spec.endpoint".to_owned(), Value::Null), ("spec.mtu".to_owned(), json!(1420))];
+        let want = [
+            ("spec.endpoint".to_owned(), Value::Null),
+            ("spec.mtu".to_owned(), json!(1420)),
+        ];
         assert_eq!(merged.overridden, BTreeMap::from(want));
     }
 

@@ -48,7 +48,8 @@ impl MeshPeerSpec {
     /// Our UDP port: the one given, else `mesh.listenPortBase` and the peer's node id added up; none when
     /// that is over 65535.
     pub fn port(&self, base: u16) -> Option<Port> {
-        self.listen_port.or_else(|| base.checked_add(self.node_id).and_then(Port::new))
+        self.listen_port
+            .or_else(|| base.checked_add(self.node_id).and_then(Port::new))
     }
 }
 
@@ -63,13 +64,23 @@ impl MeshTunnel {
         spec: &MeshPeerSpec,
         defaults: &MeshDefaults<'_>,
     ) -> Result<Self, FieldError> {
-        let MeshDefaults { prefix, port_base, asn } = *defaults;
+        let MeshDefaults {
+            prefix,
+            port_base,
+            asn,
+        } = *defaults;
         let derived = || interface(prefix, name, spec.node_id).parse().ok();
         let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
-            FieldError::new("spec.interface", format!("{prefix}{name} is no name for an interface; give one"))
+            FieldError::new(
+                "spec.interface",
+                format!("{prefix}{name} is no name for an interface; give one"),
+            )
         })?;
         let listen_port = spec.port(port_base).ok_or_else(|| {
-            let reason = format!("{port_base} and node id {} are over 65535; give a port", spec.node_id);
+            let reason = format!(
+                "{port_base} and node id {} are over 65535; give a port",
+                spec.node_id
+            );
             FieldError::new("spec.listenPort", reason)
         })?;
         Ok(Self {
@@ -81,7 +92,9 @@ impl MeshTunnel {
             listen_port,
             peer: spec.public_key,
             endpoint: spec.endpoint.clone(),
-            link_local: spec.link_local.unwrap_or_else(|| LinkLocal::derived(asn, spec.node_id)),
+            link_local: spec
+                .link_local
+                .unwrap_or_else(|| LinkLocal::derived(asn, spec.node_id)),
             reported_as: spec.uuid.clone(),
         })
     }
@@ -100,7 +113,10 @@ impl MeshTunnel {
 
     /// What this tunnel claims for itself.
     pub fn claims(&self) -> BTreeSet<Claim> {
-        BTreeSet::from([Claim::Interface(self.interface.clone()), Claim::ListenPort(self.listen_port)])
+        BTreeSet::from([
+            Claim::Interface(self.interface.clone()),
+            Claim::ListenPort(self.listen_port),
+        ])
     }
 }
 
@@ -143,8 +159,15 @@ impl InternalNeighbour {
         loopback_ipv4: Option<Ipv4Addr>,
         loopback_ipv6: Option<Ipv6Addr>,
     ) -> Result<Self, FieldError> {
-        let v6 = spec.loopback_ipv6.zip(loopback_ipv6).map(|(theirs, ours)| (theirs.into(), ours.into()));
-        let v4 = || spec.loopback_ipv4.zip(loopback_ipv4).map(|(theirs, ours)| (theirs.into(), ours.into()));
+        let v6 = spec
+            .loopback_ipv6
+            .zip(loopback_ipv6)
+            .map(|(theirs, ours)| (theirs.into(), ours.into()));
+        let v4 = || {
+            spec.loopback_ipv4
+                .zip(loopback_ipv4)
+                .map(|(theirs, ours)| (theirs.into(), ours.into()))
+        };
         let (address, source) = v6.or_else(v4).ok_or_else(|| {
             FieldError::new(
                 "spec.loopbackIpv6",

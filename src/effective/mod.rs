@@ -31,6 +31,9 @@ pub struct FieldError {
 impl FieldError {
     /// An error about a field.
     pub fn new(field: &str, reason: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), reason: reason.into() }
+        Self {
+            field: field.to_owned(),
+            reason: reason.into(),
+        }
     }
 }

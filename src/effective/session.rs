@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{FieldError, Router};
 use crate::document::BgpSessionSpec;
 use crate::model::{
-    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName, PeeringPolicy, Port,
-    PresharedKey, PublicKey, Secret, TunnelType, Uid,
+    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName, PeeringPolicy,
+    Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
 };
 use crate::plan::kernel_view::Address;
 
@@ -108,13 +108,21 @@ impl BgpSessionSpec {
     #[must_use]
     pub fn filled(&self, router: &Router, defaults: &Defaults) -> Self {
         let mut spec = self.clone();
-        spec.description.get_or_insert_with(|| format!("AS{}", self.asn));
+        spec.description
+            .get_or_insert_with(|| format!("AS{}", self.asn));
         let tunnel = &mut spec.tunnel;
-        tunnel.interface = tunnel.interface.take().or_else(|| format!("wg_{}", self.asn).parse().ok());
+        tunnel.interface = tunnel
+            .interface
+            .take()
+            .or_else(|| format!("wg_{}", self.asn).parse().ok());
         tunnel.mtu.get_or_insert(Mtu::DEFAULT);
         if tunnel.tunnel_type == TunnelType::Wireguard {
-            tunnel.listen_port.get_or_insert(self.asn.conventional_port());
-            tunnel.persistent_keepalive.get_or_insert(defaults.keepalive);
+            tunnel
+                .listen_port
+                .get_or_insert(self.asn.conventional_port());
+            tunnel
+                .persistent_keepalive
+                .get_or_insert(defaults.keepalive);
         }
         let address = &mut spec.address;
         address.local_link_local.get_or_insert(router.link_local);
@@ -122,7 +130,11 @@ impl BgpSessionSpec {
             address.local_ipv4 = address.local_ipv4.or(router.loopback_ipv4);
         }
         if address.peer_ipv6.is_some() {
-            let loopback = || router.loopback_ipv6.and_then(|address| address.to_string().parse().ok());
+            let loopback = || {
+                router
+                    .loopback_ipv6
+                    .and_then(|address| address.to_string().parse().ok())
+            };
             address.local_ipv6 = address.local_ipv6.or_else(loopback);
         }
         spec.bgp
@@ -167,10 +179,16 @@ fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<T
     let from = &spec.tunnel;
     let wireguard = from.tunnel_type == TunnelType::Wireguard;
     if wireguard && from.public_key.is_none() {
-        return Err(FieldError::new("spec.tunnel.publicKey", "the peer's WireGuard public key is required"));
+        return Err(FieldError::new(
+            "spec.tunnel.publicKey",
+            "the peer's WireGuard public key is required",
+        ));
     }
     if wireguard && from.public_key == Some(router.public_key) {
-        return Err(FieldError::new("spec.tunnel.publicKey", "this is our own key, not the peer's"));
+        return Err(FieldError::new(
+            "spec.tunnel.publicKey",
+            "this is our own key, not the peer's",
+        ));
     }
     if !wireguard && from.endpoint.is_none() {
         return Err(FieldError::new(
@@ -179,12 +197,18 @@ fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<T
         ));
     }
     let v4 = from.tunnel_type == TunnelType::Gre;
-    if let Some(local) = from.local_address.filter(|local| !wireguard && local.is_ipv4() != v4) {
+    if let Some(local) = from
+        .local_address
+        .filter(|local| !wireguard && local.is_ipv4() != v4)
+    {
         let reason = format!("{local} is of the wrong family for {}", from.tunnel_type);
         return Err(FieldError::new("spec.tunnel.localAddress", reason));
     }
     let interface = from.interface.clone().ok_or_else(|| {
-        FieldError::new("spec.tunnel.interface", "there is no name for the interface; give one")
+        FieldError::new(
+            "spec.tunnel.interface",
+            "there is no name for the interface; give one",
+        )
     })?;
     Ok(Tunnel {
         kind: from.tunnel_type,
@@ -200,23 +224,38 @@ fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<T
     })
 }
 
-fn preshared_key(file: Option<&str>, secrets: &Secrets) -> Result<Option<PresharedKey>, FieldError> {
+fn preshared_key(
+    file: Option<&str>,
+    secrets: &Secrets,
+) -> Result<Option<PresharedKey>, FieldError> {
     const FIELD: &str = "spec.tunnel.presharedKeyFile";
-    let Some(text) = secret(FIELD, file, secrets)? else { return Ok(None) };
+    let Some(text) = secret(FIELD, file, secrets)? else {
+        return Ok(None);
+    };
     let key = PresharedKey::from_base64(text.expose())
         .map_err(|error| FieldError::new(FIELD, error.to_string()))?;
     Ok(Some(key).filter(|key| !key.is_zero()))
 }
 
-fn password(spec: &BgpSessionSpec, secrets: &Secrets) -> Result<Option<Secret<String>>, FieldError> {
+fn password(
+    spec: &BgpSessionSpec,
+    secrets: &Secrets,
+) -> Result<Option<Secret<String>>, FieldError> {
     const FIELD: &str = "spec.bgp.passwordFile";
-    let Some(text) = secret(FIELD, spec.bgp.password_file.as_deref(), secrets)? else { return Ok(None) };
+    let Some(text) = secret(FIELD, spec.bgp.password_file.as_deref(), secrets)? else {
+        return Ok(None);
+    };
     let password = text.expose().trim_end_matches(['\r', '\n']);
     // TCP MD5 keys end at 80 bytes (Linux, TCP_MD5SIG_MAXKEYLEN); BIRD's strings know no escape.
     let ok = (1..=80).contains(&password.len())
-        && password.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"');
+        && password
+            .bytes()
+            .all(|b| (b' '..=b'~').contains(&b) && b != b'"');
     if !ok {
-        return Err(FieldError::new(FIELD, "a password is 1..80 printable ASCII characters without \""));
+        return Err(FieldError::new(
+            FIELD,
+            "a password is 1..80 printable ASCII characters without \"",
+        ));
     }
     Ok(Some(Secret::new(password.to_owned())))
 }
@@ -227,8 +266,12 @@ fn secret<'a>(
     secrets: &'a Secrets,
 ) -> Result<Option<&'a Secret<String>>, FieldError> {
     let Some(file) = file else { return Ok(None) };
-    let missing =
-        || FieldError::new(field, format!("{file} cannot be read; put the secret there, mode 0600"));
+    let missing = || {
+        FieldError::new(
+            field,
+            format!("{file} cannot be read; put the secret there, mode 0600"),
+        )
+    };
     secrets.get(file).ok_or_else(missing).map(Some)
 }
 
@@ -236,11 +279,14 @@ fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
     let from = &spec.address;
     let mut addresses = BTreeSet::new();
     if let Some(local) = from.local_link_local {
-        if from.peer_link_local == Some(local) || from.peer_ipv6.is_some_and(|peer| peer.get() == local.get())
+        if from.peer_link_local == Some(local)
+            || from.peer_ipv6.is_some_and(|peer| peer.get() == local.get())
         {
             return Err(FieldError::new(
                 "spec.address.peerLinkLocal",
-                format!("the peer's address {local} is ours; one of the two sides must take another"),
+                format!(
+                    "the peer's address {local} is ours; one of the two sides must take another"
+                ),
             ));
         }
         addresses.insert(Address::new(net(local.get().into(), 64), None));
@@ -260,7 +306,10 @@ fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
         }
         addresses.insert(Address::new(net(local.into(), 32), Some(peer.into())));
     }
-    if let Some(peer) = from.peer_ipv6.filter(|peer| !peer.get().is_unicast_link_local()) {
+    if let Some(peer) = from
+        .peer_ipv6
+        .filter(|peer| !peer.get().is_unicast_link_local())
+    {
         let local = from.local_ipv6.ok_or_else(|| {
             FieldError::new(
                 "spec.address.localIpv6",
@@ -273,7 +322,10 @@ fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
                 format!("the peer's address {peer} is ours"),
             ));
         }
-        addresses.insert(Address::new(net(local.get().into(), 128), Some(peer.get().into())));
+        addresses.insert(Address::new(
+            net(local.get().into(), 128),
+            Some(peer.get().into()),
+        ));
     }
     Ok(addresses)
 }
@@ -289,7 +341,11 @@ fn net(address: IpAddr, length: u8) -> IpNet {
 fn neighbours(name: &ObjectName, spec: &BgpSessionSpec) -> Result<Vec<Neighbour>, FieldError> {
     let extensions = spec.bgp.extensions.clone().unwrap_or_default();
     let v6 = peer_v6(spec);
-    let v4 = spec.address.peer_ipv4.map(IpAddr::from).zip(spec.address.local_ipv4.map(IpAddr::from));
+    let v4 = spec
+        .address
+        .peer_ipv4
+        .map(IpAddr::from)
+        .zip(spec.address.local_ipv4.map(IpAddr::from));
     let protocol = format!("ebgp_{name}");
     if v6.is_none() && v4.is_none() {
         let reason = "the peer has no address; give peerLinkLocal, peerIpv6 or peerIpv4";
@@ -300,12 +356,21 @@ fn neighbours(name: &ObjectName, spec: &BgpSessionSpec) -> Result<Vec<Neighbour>
             .map(|(peer, ours)| (peer.into(), ours.into()))
             .or(v4)
             .unwrap_or((Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()));
-        let extended_next_hop = address.is_ipv6() && extensions.contains(&Extension::ExtendedNexthop);
+        let extended_next_hop =
+            address.is_ipv6() && extensions.contains(&Extension::ExtendedNexthop);
         // Without extended next hops, IPv4 routes over an IPv6 session need an IPv4 address to point at.
         let ipv4 = address.is_ipv4() || extended_next_hop || v4.is_some();
-        let ipv6 =
-            address.is_ipv6() || spec.address.peer_ipv6.is_some() || spec.address.peer_link_local.is_some();
-        return Ok(vec![Neighbour { protocol, address, source, ipv4, ipv6, extended_next_hop }]);
+        let ipv6 = address.is_ipv6()
+            || spec.address.peer_ipv6.is_some()
+            || spec.address.peer_link_local.is_some();
+        return Ok(vec![Neighbour {
+            protocol,
+            address,
+            source,
+            ipv4,
+            ipv6,
+            extended_next_hop,
+        }]);
     }
     let one = |family: &str, (address, source): (IpAddr, IpAddr)| Neighbour {
         protocol: format!("{protocol}_{family}"),
@@ -316,7 +381,10 @@ fn neighbours(name: &ObjectName, spec: &BgpSessionSpec) -> Result<Vec<Neighbour>
         extended_next_hop: false,
     };
     let v6 = v6.map(|(peer, ours)| one("v6", (peer.into(), ours.into())));
-    Ok(v6.into_iter().chain(v4.map(|pair| one("v4", pair))).collect())
+    Ok(v6
+        .into_iter()
+        .chain(v4.map(|pair| one("v4", pair)))
+        .collect())
 }
 
 /// The peer's IPv6 address for BGP and ours towards it: link-local first (semantics, section 2).
@@ -326,8 +394,11 @@ fn peer_v6(spec: &BgpSessionSpec) -> Option<(Ipv6Addr, Ipv6Addr)> {
     let link_local = address.peer_link_local.map(LinkLocal::get).zip(ours);
     let other = || {
         let peer = address.peer_ipv6?.get();
-        let local =
-            if peer.is_unicast_link_local() { ours } else { address.local_ipv6.map(|local| local.get()) };
+        let local = if peer.is_unicast_link_local() {
+            ours
+        } else {
+            address.local_ipv6.map(|local| local.get())
+        };
         Some(peer).zip(local)
     };
     link_local.or_else(other)

@@ -12,7 +12,9 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Firewall, FirewallError};
-use crate::plan::firewall::{FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, is_listed};
+use crate::plan::firewall::{
+    FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, is_listed,
+};
 
 /// nftables by way of `nft -j`, which speaks the JSON of libnftables-json(5): the kernel's own netlink
 /// interface has no library that is kept well, and `nft` comes with every system that has nftables.
@@ -34,7 +36,12 @@ impl Default for Nft {
 impl Nft {
     /// With another program than the `nft` in `PATH`, or another deadline for one run of it.
     pub fn new(program: PathBuf, deadline: Duration) -> Self {
-        Self { program, deadline, spelling: Mutex::default(), writes: AtomicU64::new(0) }
+        Self {
+            program,
+            deadline,
+            spelling: Mutex::default(),
+            writes: AtomicU64::new(0),
+        }
     }
 
     fn spelling(&self) -> MutexGuard<'_, Option<Table>> {
@@ -43,23 +50,36 @@ impl Nft {
 
     async fn install(&self, wanted: &Ruleset) -> Result<(), FirewallError> {
         let operation = "write our table";
-        self.run(operation, &["-f", "-"], &wanted.transaction().to_string()).await?;
+        self.run(operation, &["-f", "-"], &wanted.transaction().to_string())
+            .await?;
         let Some(mut found) = self.read(operation).await? else {
-            return Err(FirewallError::NotInForce { operation, difference: "it is not there".to_owned() });
+            return Err(FirewallError::NotInForce {
+                operation,
+                difference: "it is not there".to_owned(),
+            });
         };
-        let Some(difference) = found.difference(wanted) else { return Ok(()) };
+        let Some(difference) = found.difference(wanted) else {
+            return Ok(());
+        };
         if !found.may_spell(wanted) {
-            return Err(FirewallError::NotInForce { operation, difference: difference.to_string() });
+            return Err(FirewallError::NotInForce {
+                operation,
+                difference: difference.to_string(),
+            });
         }
         // A later nft may list our rules in other words. Without this we would write them for ever.
-        tracing::debug!("nft lists the rules of our table in other words than they were written in");
+        tracing::debug!(
+            "nft lists the rules of our table in other words than they were written in"
+        );
         found.spelled = Some(wanted.clone());
         *self.spelling() = Some(found);
         Ok(())
     }
 
     async fn remove(&self) -> Result<(), FirewallError> {
-        self.run("delete our table", &["-f", "-"], &deletion().to_string()).await.map(drop)
+        self.run("delete our table", &["-f", "-"], &deletion().to_string())
+            .await
+            .map(drop)
     }
 
     /// Reads the table of our name alone. Whether it is there is asked first: "No such file or directory"
@@ -68,14 +88,21 @@ impl Nft {
         if !is_listed(&self.list(operation, &["list", "tables", "inet"]).await?) {
             return Ok(None);
         }
-        let listing = self.list(operation, &["list", "table", "inet", "moenet_agent"]).await?;
+        let listing = self
+            .list(operation, &["list", "table", "inet", "moenet_agent"])
+            .await?;
         Ok(Some(Table::parse(&listing)))
     }
 
-    async fn list(&self, operation: &'static str, arguments: &[&str]) -> Result<Vec<Value>, FirewallError> {
+    async fn list(
+        &self,
+        operation: &'static str,
+        arguments: &[&str],
+    ) -> Result<Vec<Value>, FirewallError> {
         let text = self.run(operation, arguments, "").await?;
         let bad = |reason: String| FirewallError::Output { operation, reason };
-        let mut listing: Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        let mut listing: Value =
+            serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         match listing.get_mut("nftables").map(Value::take) {
             Some(Value::Array(objects)) => Ok(objects),
             _ => Err(bad("no list `nftables`".to_owned())),
@@ -96,7 +123,11 @@ impl Nft {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let message: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
+        let message: String = String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .chars()
+            .take(300)
+            .collect();
         Err(FirewallError::Refused { operation, message })
     }
 
@@ -124,7 +155,10 @@ impl Nft {
 
     fn not_run(&self, operation: &'static str, source: io::Error) -> FirewallError {
         if source.kind() == io::ErrorKind::NotFound {
-            return FirewallError::Missing { operation, program: self.program.display().to_string() };
+            return FirewallError::Missing {
+                operation,
+                program: self.program.display().to_string(),
+            };
         }
         FirewallError::Run { operation, source }
     }
@@ -141,7 +175,10 @@ impl Firewall for Nft {
             found.spelled.clone_from(&known.spelled);
         }
         let chains = self.list(operation, &["list", "chains"]).await?;
-        Ok(FirewallView { table, dropping: dropping(&chains) })
+        Ok(FirewallView {
+            table,
+            dropping: dropping(&chains),
+        })
     }
 
     async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {

@@ -37,7 +37,9 @@ impl Folder {
     pub(super) fn find(fleet: &Path, router: &str) -> Option<Self> {
         let router: ObjectName = router.parse().ok()?;
         let path = fleet.join(router.as_str());
-        path.join("router.yaml").exists().then_some(Self { path, router })
+        path.join("router.yaml")
+            .exists()
+            .then_some(Self { path, router })
     }
 
     pub(super) fn router(&self) -> &str {
@@ -62,9 +64,13 @@ impl Folder {
             (Some(token), _) => token,
             (None, Some(path)) => {
                 let read = fs::read_to_string(self.path.join(path));
-                Secret::new(read.map_err(|error| self.wrong("router.yaml", format!("tokenFile: {error}")))?)
+                Secret::new(
+                    read.map_err(|error| self.wrong("router.yaml", format!("tokenFile: {error}")))?,
+                )
             }
-            (None, None) => return Err(self.wrong("router.yaml", "has neither token nor tokenFile")),
+            (None, None) => {
+                return Err(self.wrong("router.yaml", "has neither token nor tokenFile"));
+            }
         };
         match token.expose().trim() {
             "" => Err(self.wrong("router.yaml", "the token is empty")),
@@ -73,25 +79,41 @@ impl Folder {
     }
 
     /// The answer to a `GET`, as the files have it: an object that holds the call's key.
-    pub(super) fn answer(&self, call: Call, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
+    pub(super) fn answer(
+        &self,
+        call: Call,
+        parsed: &Parsed,
+    ) -> Result<Arc<Map<String, Value>>, ApiError> {
         let (file, map) = match call {
             Call::Config => {
                 let read = read_quiet(&self.path.join("router.yaml"));
                 let (text, _) = read.map_err(|error| self.unreadable("router.yaml", &error))?;
                 let node = self.parse_router(&text)?.node.unwrap_or_default();
-                ("router.yaml", Arc::new(Map::from_iter([("node".to_owned(), node)])))
+                (
+                    "router.yaml",
+                    Arc::new(Map::from_iter([("node".to_owned(), node)])),
+                )
             }
             Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml", parsed)?),
-            Call::BirdConfig => ("bird-config.yaml", self.mapping("bird-config.yaml", parsed)?),
+            Call::BirdConfig => (
+                "bird-config.yaml",
+                self.mapping("bird-config.yaml", parsed)?,
+            ),
             _ => ("sessions.yaml", self.mapping("sessions.yaml", parsed)?),
         };
-        let Some((key, array)) = answer_key(call) else { return Ok(map) };
+        let Some((key, array)) = answer_key(call) else {
+            return Ok(map);
+        };
         match map.get(key) {
             Some(Value::Array(_)) if array => Ok(map),
             Some(Value::Object(_)) if !array => Ok(map),
             // Nobody has filled in what this router is to be; an empty list is written `[]`.
             _ => {
-                let wanted = if array { "a list; an empty one is []" } else { "a mapping" };
+                let wanted = if array {
+                    "a list; an empty one is []"
+                } else {
+                    "a mapping"
+                };
                 Err(self.wrong(file, format!("`{key}` is missing or not {wanted}")))
             }
         }
@@ -109,17 +131,27 @@ impl Folder {
 
     fn parse_router(&self, text: &str) -> Result<RouterFile, ApiError> {
         parse_value(text).map_err(|error| {
-            let place = DocumentError { message: String::new(), ..error }.in_file(&self.shown("router.yaml"));
+            let place = DocumentError {
+                message: String::new(),
+                ..error
+            }
+            .in_file(&self.shown("router.yaml"));
             let place = place.to_string();
-            ApiError::internal(format!("{place}not valid; it is YAML with token or tokenFile, and node"))
+            ApiError::internal(format!(
+                "{place}not valid; it is YAML with token or tokenFile, and node"
+            ))
         })
     }
 
     fn mapping(&self, file: &str, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
-        parsed.mapping(&self.path.join(file)).map_err(|error| match error {
-            ReadError::Io(error) => self.unreadable(file, &error),
-            ReadError::Document(error) => ApiError::internal(error.in_file(&self.shown(file)).to_string()),
-        })
+        parsed
+            .mapping(&self.path.join(file))
+            .map_err(|error| match error {
+                ReadError::Io(error) => self.unreadable(file, &error),
+                ReadError::Document(error) => {
+                    ApiError::internal(error.in_file(&self.shown(file)).to_string())
+                }
+            })
     }
 
     fn unreadable(&self, file: &str, error: &io::Error) -> ApiError {

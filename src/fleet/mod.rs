@@ -39,14 +39,21 @@ pub struct RateLimit {
 impl Default for RateLimit {
     fn default() -> Self {
         // A router that reports a thousand sessions at its first start is served at once.
-        Self { per_second: 50.0, burst: 2000 }
+        Self {
+            per_second: 50.0,
+            burst: 2000,
+        }
     }
 }
 
 impl FleetOptions {
     /// The usual options for a directory and an address.
     pub fn new(dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
-        Self { dir: dir.into(), listen, rate: RateLimit::default() }
+        Self {
+            dir: dir.into(),
+            listen,
+            rate: RateLimit::default(),
+        }
     }
 }
 
@@ -78,7 +85,9 @@ pub async fn serve(
         return Err(FleetError::NoDirectory(options.dir));
     }
     let listen = options.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|source| FleetError::Bind { listen, source })?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|source| FleetError::Bind { listen, source })?;
     // Port 0 is a free one; say which.
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");

@@ -31,7 +31,10 @@ struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Stamp {
     fn of(found: &fs::Metadata) -> Self {
-        let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
+        let (modified, changed) = (
+            (found.mtime(), found.mtime_nsec()),
+            (found.ctime(), found.ctime_nsec()),
+        );
         Self(found.dev(), found.ino(), found.len(), modified, changed)
     }
 }
@@ -61,9 +64,11 @@ impl Parsed {
             return Ok(Arc::clone(map));
         }
         let (text, found) = read_quiet(path).map_err(ReadError::Io)?;
-        let map: Arc<Map<String, Value>> = Arc::new(parse_list(&text).map_err(ReadError::Document)?);
+        let map: Arc<Map<String, Value>> =
+            Arc::new(parse_list(&text).map_err(ReadError::Document)?);
         if age(&found) > SETTLED {
-            self.lock().insert(path.to_owned(), (Stamp::of(&found), Arc::clone(&map)));
+            self.lock()
+                .insert(path.to_owned(), (Stamp::of(&found), Arc::clone(&map)));
         }
         Ok(map)
     }
@@ -107,5 +112,7 @@ fn age(found: &fs::Metadata) -> Duration {
     // The change time: unlike that of the modification nobody can set it.
     let nanos = u32::try_from(found.ctime_nsec()).unwrap_or_default();
     let since = Duration::new(u64::try_from(found.ctime()).unwrap_or_default(), nanos);
-    (SystemTime::UNIX_EPOCH + since).elapsed().unwrap_or(Duration::MAX)
+    (SystemTime::UNIX_EPOCH + since)
+        .elapsed()
+        .unwrap_or(Duration::MAX)
 }

@@ -51,7 +51,10 @@ impl Reported {
 
     /// Keeps the newest heartbeat or report.
     pub(super) fn keep(&self, file: &str, body: &Value) -> io::Result<()> {
-        self.write(Path::new(file), &json!({"receivedAt": Timestamp::now(), "body": body}))
+        self.write(
+            Path::new(file),
+            &json!({"receivedAt": Timestamp::now(), "body": body}),
+        )
     }
 
     /// What is kept, for whoever asks.
@@ -73,7 +76,9 @@ impl Reported {
         let mut statuses = Statuses::new();
         for file in files {
             let file = file?.file_name();
-            if Path::new(&file).extension().is_some_and(|extension| extension == "json")
+            if Path::new(&file)
+                .extension()
+                .is_some_and(|extension| extension == "json")
                 && let Some(entry) = self.read::<Entry>(&Path::new(STATUSES).join(&file))?
             {
                 statuses.insert(entry.uuid.to_string(), entry);
@@ -84,8 +89,13 @@ impl Reported {
 
     /// What was posted of one session: none or one.
     pub(super) fn status(&self, uuid: &Uid) -> io::Result<Statuses> {
-        let entry = self.read::<Entry>(&status_file(uuid))?.filter(|entry| entry.uuid == *uuid);
-        Ok(entry.map(|entry| (entry.uuid.to_string(), entry)).into_iter().collect())
+        let entry = self
+            .read::<Entry>(&status_file(uuid))?
+            .filter(|entry| entry.uuid == *uuid);
+        Ok(entry
+            .map(|entry| (entry.uuid.to_string(), entry))
+            .into_iter()
+            .collect())
     }
 
     pub(super) fn set_status(&self, entry: &Entry) -> io::Result<()> {
@@ -107,9 +117,14 @@ impl Reported {
         if fs::metadata(&path).is_ok_and(|found| found.len() > LOG_MAX) {
             fs::rename(&path, self.directory.join("modify.log.1"))?;
         }
-        let mut line = json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
+        let mut line =
+            json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
         line.push('\n');
-        fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?
+            .write_all(line.as_bytes())
     }
 
     /// Reads a file of ours. One that is broken is set aside: routers post again what matters.
@@ -146,8 +161,15 @@ impl Reported {
 /// A name that is safe, tells a person which session it is, and differs for each.
 fn status_file(uuid: &Uid) -> PathBuf {
     let digest = Sha256::digest(uuid.as_str().as_bytes());
-    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Path::new(STATUSES).join(format!("{}-{short}.json", ObjectName::sanitised(uuid.as_str())))
+    let short: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Path::new(STATUSES).join(format!(
+        "{}-{short}.json",
+        ObjectName::sanitised(uuid.as_str())
+    ))
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -29,7 +29,10 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// Requests with a wrong token, or for no router, from all the world.
-const STRANGERS: RateLimit = RateLimit { per_second: 10.0, burst: 50 };
+const STRANGERS: RateLimit = RateLimit {
+    per_second: 10.0,
+    burst: 50,
+};
 
 /// The path that shows what a router has posted.
 const REPORTED: &str = "reported";
@@ -82,7 +85,11 @@ enum Wanted {
 
 impl Wanted {
     fn of(endpoint: &str) -> Option<Self> {
-        if endpoint == REPORTED { Some(Self::Reported) } else { call(endpoint).map(Self::Call) }
+        if endpoint == REPORTED {
+            Some(Self::Reported)
+        } else {
+            call(endpoint).map(Self::Call)
+        }
     }
 
     fn method(self) -> &'static str {
@@ -97,18 +104,22 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     let (parts, body) = request.into_parts();
     let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
-        return Err(ApiError::not_found("no such path; there is /agent/<router>/<endpoint>"));
+        return Err(ApiError::not_found(
+            "no such path; there is /agent/<router>/<endpoint>",
+        ));
     };
     let folder = fleet.admit(router, &parts.headers)?;
-    let wanted =
-        Wanted::of(endpoint).ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
+    let wanted = Wanted::of(endpoint)
+        .ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
     if parts.method.as_str() != wanted.method() {
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
     let body = read_body(body, BODY_MAX, BODY_TIME).await?;
     // Files are read and synced, so not on a thread that serves others.
     let answered = tokio::task::spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
-    answered.map_err(|error| ApiError::internal(error.to_string()))?.map(|value| Json(value).into_response())
+    answered
+        .map_err(|error| ApiError::internal(error.to_string()))?
+        .map(|value| Json(value).into_response())
 }
 
 impl Fleet {
@@ -118,10 +129,16 @@ impl Fleet {
         if !self.dir.is_dir() {
             return Err(ApiError::internal("the fleet's directory is gone"));
         }
-        let Some(token) = bearer(headers) else { return Err(self.stranger(ApiError::invalid_token())) };
+        let Some(token) = bearer(headers) else {
+            return Err(self.stranger(ApiError::invalid_token()));
+        };
         let Some(folder) = Folder::find(&self.dir, router) else {
             let message = "no router of this name has a folder with a router.yaml; check node.name";
-            return Err(self.stranger(ApiError::new(StatusCode::NOT_FOUND, ROUTER_NOT_FOUND, message)));
+            return Err(self.stranger(ApiError::new(
+                StatusCode::NOT_FOUND,
+                ROUTER_NOT_FOUND,
+                message,
+            )));
         };
         if !same(token, &folder.token()?) {
             let error = match folder.token_is_being_written() {
@@ -150,7 +167,9 @@ impl Fleet {
         let mut buckets = lock(&self.buckets);
         let full = || TokenBucket::new(self.rate.per_second, self.rate.burst);
         let bucket = buckets.entry(router.to_owned()).or_insert_with(full);
-        bucket.take(self.started.elapsed()).map_err(ApiError::rate_limited)
+        bucket
+            .take(self.started.elapsed())
+            .map_err(ApiError::rate_limited)
     }
 
     fn answer(&self, folder: &Folder, wanted: Wanted, body: &[u8]) -> Result<Value, ApiError> {
@@ -158,21 +177,27 @@ impl Fleet {
         let done = json!({"status": "ok"});
         let kept = |file, body: Result<Value, WireError>| {
             let _writing = lock(&self.writing);
-            reported.keep(file, &body.map_err(bad_request)?).map_err(disk)
+            reported
+                .keep(file, &body.map_err(bad_request)?)
+                .map_err(disk)
         };
         match wanted {
             Wanted::Reported => reported.shown().map_err(disk),
-            Wanted::Call(Call::Heartbeat) => kept("heartbeat.json", check_heartbeat(body)).map(|()| done),
+            Wanted::Call(Call::Heartbeat) => {
+                kept("heartbeat.json", check_heartbeat(body)).map(|()| done)
+            }
             Wanted::Call(Call::Report) => kept("report.json", check_report(body)).map(|()| done),
             Wanted::Call(Call::Modify) => {
                 let modify = decode_modify(body).map_err(bad_request)?;
                 self.modify(folder, &reported, &modify).map(|()| done)
             }
             Wanted::Call(Call::Sessions) => self.sessions(folder, &reported),
-            Wanted::Call(Call::BirdConfig) => {
-                Ok(hashed(Map::clone(&*folder.answer(Call::BirdConfig, &self.parsed)?)))
-            }
-            Wanted::Call(call) => Ok(Value::Object(Map::clone(&*folder.answer(call, &self.parsed)?))),
+            Wanted::Call(Call::BirdConfig) => Ok(hashed(Map::clone(
+                &*folder.answer(Call::BirdConfig, &self.parsed)?,
+            ))),
+            Wanted::Call(call) => Ok(Value::Object(Map::clone(
+                &*folder.answer(call, &self.parsed)?,
+            ))),
         }
     }
 
@@ -183,7 +208,10 @@ impl Fleet {
         let statuses = reported.statuses().map_err(disk)?;
         // What is in the file no more is forgotten.
         let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
-        for entry in statuses.values().filter(|entry| !there.contains(&entry.uuid)) {
+        for entry in statuses
+            .values()
+            .filter(|entry| !there.contains(&entry.uuid))
+        {
             reported.forget(&entry.uuid).map_err(disk)?;
         }
         overlay(&mut items, &statuses);
@@ -191,19 +219,34 @@ impl Fleet {
     }
 
     /// A session's change of status.
-    fn modify(&self, folder: &Folder, reported: &Reported, modify: &Modify) -> Result<(), ApiError> {
-        if !matches!(modify.status, WireStatus::Disabled | WireStatus::Active | WireStatus::Error) {
+    fn modify(
+        &self,
+        folder: &Folder,
+        reported: &Reported,
+        modify: &Modify,
+    ) -> Result<(), ApiError> {
+        if !matches!(
+            modify.status,
+            WireStatus::Disabled | WireStatus::Active | WireStatus::Error
+        ) {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
         let answer = folder.answer(Call::Sessions, &self.parsed)?;
         let _writing = lock(&self.writing);
         let items = list(&answer);
         let statuses = reported.status(&modify.uuid).map_err(disk)?;
-        let item = items.iter().find(|item| identity(item).as_ref() == Some(&modify.uuid));
-        let served = item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
+        let item = items
+            .iter()
+            .find(|item| identity(item).as_ref() == Some(&modify.uuid));
+        let served =
+            item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
         let Some((item, served)) = served else {
             let message = format!("no session has the uuid {}", modify.uuid);
-            return Err(ApiError::new(StatusCode::NOT_FOUND, SESSION_NOT_FOUND, message));
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                SESSION_NOT_FOUND,
+                message,
+            ));
         };
         let applied = applies(modify.status, served);
         reported.log(modify, applied).map_err(disk)?;
@@ -222,7 +265,11 @@ impl Fleet {
 }
 
 fn list(answer: &Map<String, Value>) -> &[Value] {
-    answer.get("sessions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    answer
+        .get("sessions")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// The hash of all the rest, so that a router sees that something changed.
@@ -239,7 +286,9 @@ fn bad_request(error: WireError) -> ApiError {
 }
 
 fn disk(error: std::io::Error) -> ApiError {
-    ApiError::internal(format!("reported/ of the router: {error}; check the free space and the owner"))
+    ApiError::internal(format!(
+        "reported/ of the router: {error}; check the free space and the owner"
+    ))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

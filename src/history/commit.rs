@@ -38,7 +38,9 @@ impl Author {
             let name = fields.next()?;
             (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
         });
-        Self::Operator { name: named.unwrap_or_else(|| format!("uid {uid}")) }
+        Self::Operator {
+            name: named.unwrap_or_else(|| format!("uid {uid}")),
+        }
     }
 
     /// `Name <address>`, in characters that Git takes.
@@ -50,10 +52,20 @@ impl Author {
         };
         let plain = |c: char| !c.is_control() && !matches!(c, '<' | '>');
         let name: String = name.chars().filter(|c| plain(*c)).take(80).collect();
-        let name = if name.trim().is_empty() { "operator" } else { name.trim() };
+        let name = if name.trim().is_empty() {
+            "operator"
+        } else {
+            name.trim()
+        };
         let address: String = name
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_lowercase()
+                } else {
+                    '-'
+                }
+            })
             .collect();
         format!("{name} <{address}@localhost>")
     }
@@ -112,7 +124,9 @@ impl Recorded {
             Paths::Some(paths) => Some(contents(dir, accepts, paths.iter().cloned())),
             Paths::Exactly(exactly) => {
                 let mut kept = exactly.clone();
-                kept.retain(|path, content| is_kept(path) && is_accepted(accepts, path, content.as_deref()));
+                kept.retain(|path, content| {
+                    is_kept(path) && is_accepted(accepts, path, content.as_deref())
+                });
                 Some(kept)
             }
         };
@@ -123,16 +137,23 @@ impl Recorded {
 /// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
 /// observations, not reports, not secrets.
 pub(super) fn is_kept(path: &Path) -> bool {
-    [".gitignore", "README.md", APPROVED].iter().any(|name| path == Path::new(name))
+    [".gitignore", "README.md", APPROVED]
+        .iter()
+        .any(|name| path == Path::new(name))
         || Place::parse(path).is_some_and(|place| place.area != Area::Status)
 }
 
 /// Reads files. One that cannot be read, is no file of a document's size or is not accepted, is left out:
 /// the history then neither changes nor loses it.
 fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) -> Contents {
-    let read = |path: PathBuf| content(&dir.join(&path)).ok().map(|content| (path, content));
+    let read = |path: PathBuf| {
+        content(&dir.join(&path))
+            .ok()
+            .map(|content| (path, content))
+    };
     let kept = paths.filter(|path| is_kept(path)).filter_map(read);
-    kept.filter(|(path, content)| is_accepted(accepts, path, content.as_deref())).collect()
+    kept.filter(|(path, content)| is_accepted(accepts, path, content.as_deref()))
+        .collect()
 }
 
 /// Whether a content may get in. That a file is gone always may.
@@ -155,7 +176,8 @@ impl History {
     /// # Errors
     /// When git fails. The files are as they were; a later commit with [`Paths::All`] catches up.
     pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
-        self.commit_recorded(&Recorded::new(&self.dir, self.accepts, cause)).await
+        self.commit_recorded(&Recorded::new(&self.dir, self.accepts, cause))
+            .await
     }
 
     pub(super) async fn commit_recorded(
@@ -216,13 +238,28 @@ impl History {
 
     /// Every document in the history.
     async fn known_paths(&self, tip: Option<&CommitId>) -> Result<BTreeSet<PathBuf>, HistoryError> {
-        let Some(tip) = tip else { return Ok(BTreeSet::new()) };
-        let listed = self.git.run("list", &["ls-tree", "-r", "-z", "--name-only", tip.as_str()]).await?;
-        Ok(String::from_utf8_lossy(&listed).split('\0').map(PathBuf::from).collect())
+        let Some(tip) = tip else {
+            return Ok(BTreeSet::new());
+        };
+        let listed = self
+            .git
+            .run(
+                "list",
+                &["ls-tree", "-r", "-z", "--name-only", tip.as_str()],
+            )
+            .await?;
+        Ok(String::from_utf8_lossy(&listed)
+            .split('\0')
+            .map(PathBuf::from)
+            .collect())
     }
 
     /// Leaves out what the history has already.
-    async fn changed(&self, tip: Option<&CommitId>, mut wanted: Contents) -> Result<Contents, HistoryError> {
+    async fn changed(
+        &self,
+        tip: Option<&CommitId>,
+        mut wanted: Contents,
+    ) -> Result<Contents, HistoryError> {
         let Some(tip) = tip else {
             wanted.retain(|_, content| content.is_some());
             return Ok(wanted);
@@ -241,16 +278,25 @@ fn begun_anew(aside: &Path) -> Recorded {
         author: Author::Agent,
         paths: Paths::All,
         subject: "Begin a new history".to_owned(),
-        body: vec![format!("The one before was broken; it is set aside, whole, as {name}.")],
+        body: vec![format!(
+            "The one before was broken; it is set aside, whole, as {name}."
+        )],
     };
-    Recorded { cause, contents: None }
+    Recorded {
+        cause,
+        contents: None,
+    }
 }
 
 /// The files below a folder that the history keeps. A folder that cannot be listed has none, and what
 /// the history has of it stays, unless a file is proved to be gone.
 fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir.join(folder)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(dir.join(folder))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let path = folder.join(entry.file_name());
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -265,11 +311,17 @@ fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
 
 /// The commit as `git fast-import` reads it. The paths are documents', so none needs quoting.
 fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let message = message(cause);
     let mut head = String::new();
     let (author, agent) = (cause.author.identity(), Author::Agent.identity());
-    let _ = write!(head, "commit {BRANCH}\nauthor {author} {now} +0000\ncommitter {agent} {now} +0000\n");
+    let _ = write!(
+        head,
+        "commit {BRANCH}\nauthor {author} {now} +0000\ncommitter {agent} {now} +0000\n"
+    );
     let _ = write!(head, "data {}\n{message}\n", message.len());
     if let Some(tip) = tip {
         let _ = writeln!(head, "from {tip}");
@@ -293,7 +345,11 @@ fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> 
 /// Subject, empty line, body; without what would end a line or the text early.
 fn message(cause: &Cause) -> String {
     let line = |text: &str| -> String {
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_owned()
+        text.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>()
+            .trim_end()
+            .to_owned()
     };
     let mut message = line(&cause.subject);
     message.push('\n');

@@ -82,14 +82,24 @@ pub enum HistoryError {
 /// The first few names.
 fn some(commits: &[CommitId]) -> String {
     let names: Vec<_> = commits.iter().take(4).map(CommitId::short).collect();
-    let more = commits.len().checked_sub(names.len()).filter(|more| *more > 0);
-    names.join(" or ") + &more.map(|more| format!(" or {more} others")).unwrap_or_default()
+    let more = commits
+        .len()
+        .checked_sub(names.len())
+        .filter(|more| *more > 0);
+    names.join(" or ")
+        + &more
+            .map(|more| format!(" or {more} others"))
+            .unwrap_or_default()
 }
 
 impl HistoryError {
     /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
     }
 }

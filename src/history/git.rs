@@ -34,15 +34,26 @@ pub(super) struct Git {
 
 impl Git {
     pub(super) fn new(dir: &Path, program: PathBuf, deadline: Duration) -> Self {
-        Self { dir: dir.to_owned(), program, deadline }
+        Self {
+            dir: dir.to_owned(),
+            program,
+            deadline,
+        }
     }
 
     pub(super) fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { deadline, ..self.clone() }
+        Self {
+            deadline,
+            ..self.clone()
+        }
     }
 
     /// Runs git; what it prints.
-    pub(super) async fn run(&self, operation: &'static str, args: &[&str]) -> Result<Vec<u8>, HistoryError> {
+    pub(super) async fn run(
+        &self,
+        operation: &'static str,
+        args: &[&str],
+    ) -> Result<Vec<u8>, HistoryError> {
         self.feed(operation, args, Vec::new()).await
     }
 
@@ -57,7 +68,11 @@ impl Git {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        Err(HistoryError::Git { operation, dir: self.dir.clone(), reason: reason(&output) })
+        Err(HistoryError::Git {
+            operation,
+            dir: self.dir.clone(),
+            reason: reason(&output),
+        })
     }
 
     /// Runs git for its answer: `None` when it says no. A git that is killed says nothing.
@@ -68,7 +83,11 @@ impl Git {
     ) -> Result<Option<String>, HistoryError> {
         let output = self.output(operation, args, Vec::new()).await?;
         if output.status.code().is_none() {
-            return Err(HistoryError::Git { operation, dir: self.dir.clone(), reason: reason(&output) });
+            return Err(HistoryError::Git {
+                operation,
+                dir: self.dir.clone(),
+                reason: reason(&output),
+            });
         }
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(output.status.success().then_some(text))
@@ -80,7 +99,10 @@ impl Git {
         args: &[&str],
         input: Vec<u8>,
     ) -> Result<Output, HistoryError> {
-        let mut child = self.command(args).spawn().map_err(|source| self.not_run(source))?;
+        let mut child = self
+            .command(args)
+            .spawn()
+            .map_err(|source| self.not_run(source))?;
         let stdin = child.stdin.take();
         // Fed while its output is read: either alone fills a pipe and waits for ever.
         let feed = async move {
@@ -94,26 +116,32 @@ impl Git {
         match tokio::time::timeout(self.deadline, both).await {
             Ok(output) => output.map_err(HistoryError::io("read git's answer in", &self.dir)),
             // Dropping the child has killed it.
-            Err(_) => {
-                Err(HistoryError::Deadline { operation, dir: self.dir.clone(), deadline: self.deadline })
-            }
+            Err(_) => Err(HistoryError::Deadline {
+                operation,
+                dir: self.dir.clone(),
+                deadline: self.deadline,
+            }),
         }
     }
 
     /// Why git was not even started: it may be git that is missing, or the directory that it is to run in.
     fn not_run(&self, source: io::Error) -> HistoryError {
         match std::fs::read_dir(&self.dir) {
-            Ok(_) => HistoryError::NoGit { program: self.program.clone(), source },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                HistoryError::Away { dir: self.dir.clone() }
-            }
+            Ok(_) => HistoryError::NoGit {
+                program: self.program.clone(),
+                source,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => HistoryError::Away {
+                dir: self.dir.clone(),
+            },
             Err(error) => HistoryError::io("enter", &self.dir)(error),
         }
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
         command
             .env_clear()
             .env("PATH", path)
@@ -143,10 +171,18 @@ fn reason(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let said = |line: &&str| !line.is_empty() && !line.contains("dumping crash report");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(said).take(4).collect();
-    let reason = if lines.is_empty() { output.status.to_string() } else { lines.join("; ") };
+    let reason = if lines.is_empty() {
+        output.status.to_string()
+    } else {
+        lines.join("; ")
+    };
     let full = ["No space left", "Out of diskspace", "Disk quota exceeded"]
         .iter()
         .any(|words| reason.contains(words));
-    let advice = if full { ". The disk is full: make room, and the history goes on by itself" } else { "" };
+    let advice = if full {
+        ". The disk is full: make room, and the history goes on by itself"
+    } else {
+        ""
+    };
     reason + advice
 }

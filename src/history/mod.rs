@@ -84,7 +84,14 @@ impl History {
         let git = Git::new(dir, program.into(), deadline);
         let (turn, commits) = Default::default();
         let directory = state_directory(dir);
-        Self { dir: dir.to_owned(), directory, git, accepts: |_, _| true, turn, commits }
+        Self {
+            dir: dir.to_owned(),
+            directory,
+            git,
+            accepts: |_, _| true,
+            turn,
+            commits,
+        }
     }
 
     /// Keeps only such contents. A history is for ever, so what may hold a secret by mistake must not get in.
@@ -117,21 +124,33 @@ impl History {
     /// When git fails; the repository is as it was.
     pub async fn maintain(&self) -> Result<(), HistoryError> {
         let stamp = self.dir.join(".git/moenet-packed");
-        let age = std::fs::metadata(&stamp).and_then(|found| found.modified()).ok();
-        let lately = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < PACK_EVERY);
+        let age = std::fs::metadata(&stamp)
+            .and_then(|found| found.modified())
+            .ok();
+        let lately = age
+            .and_then(|at| at.elapsed().ok())
+            .is_some_and(|age| age < PACK_EVERY);
         if lately && self.commits.load(Ordering::Relaxed) < PACK_AFTER {
             return Ok(());
         }
         self.commits.store(0, Ordering::Relaxed);
         let _turn = self.turn.lock().await;
-        let counted = self.git.run("count the objects", &["count-objects", "-v"]).await?;
+        let counted = self
+            .git
+            .run("count the objects", &["count-objects", "-v"])
+            .await?;
         let counted = String::from_utf8_lossy(&counted);
         let count = |key: &str| -> u64 {
-            let number = counted.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+            let number = counted
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
             number.unwrap_or_default()
         };
         if count("count:") > LOOSE || count("packs:") > PACKS {
-            self.git.with_deadline(PACKING_DEADLINE).run("pack", &["gc", "--quiet"]).await?;
+            self.git
+                .with_deadline(PACKING_DEADLINE)
+                .run("pack", &["gc", "--quiet"])
+                .await?;
         }
         std::fs::write(&stamp, "").map_err(HistoryError::io("write", &stamp))
     }

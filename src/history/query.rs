@@ -66,7 +66,11 @@ impl History {
     ///
     /// # Errors
     /// When there is no such commit, or git fails.
-    pub async fn committed_at(&self, commit: &str, path: &Path) -> Result<Option<String>, HistoryError> {
+    pub async fn committed_at(
+        &self,
+        commit: &str,
+        path: &Path,
+    ) -> Result<Option<String>, HistoryError> {
         let commit = self.resolve(commit).await?;
         self.blob(&commit, path).await
     }
@@ -87,7 +91,10 @@ impl History {
         }
         let many = self.starting_with(commit).await?;
         Err(if many.len() > 1 {
-            HistoryError::Ambiguous { start: commit.to_owned(), commits: many }
+            HistoryError::Ambiguous {
+                start: commit.to_owned(),
+                commits: many,
+            }
         } else {
             unknown()
         })
@@ -98,9 +105,14 @@ impl History {
         if !start.bytes().all(|byte| byte.is_ascii_hexdigit()) || self.tip().await?.is_none() {
             return Ok(Vec::new());
         }
-        let all = self.git.run("list the commits", &["rev-list", BRANCH]).await?;
+        let all = self
+            .git
+            .run("list the commits", &["rev-list", BRANCH])
+            .await?;
         let all = String::from_utf8_lossy(&all);
-        let found = all.lines().filter(|id| id.starts_with(&start.to_ascii_lowercase()));
+        let found = all
+            .lines()
+            .filter(|id| id.starts_with(&start.to_ascii_lowercase()));
         Ok(found.map(|id| CommitId(id.to_owned())).collect())
     }
 
@@ -114,12 +126,25 @@ impl History {
             return Ok(Vec::new());
         }
         let limit = format!("--max-count={limit}");
-        let mut args = vec!["log", "-z", "--format=%H%x1f%at%x1f%an%x1f%s%x1f%b", &limit, BRANCH, "--"];
+        let mut args = vec![
+            "log",
+            "-z",
+            "--format=%H%x1f%at%x1f%an%x1f%s%x1f%b",
+            &limit,
+            BRANCH,
+            "--",
+        ];
         for path in paths {
-            args.push(path.to_str().ok_or_else(|| HistoryError::NotKept(path.clone()))?);
+            args.push(
+                path.to_str()
+                    .ok_or_else(|| HistoryError::NotKept(path.clone()))?,
+            );
         }
         let text = self.git.run("list the commits", &args).await?;
-        Ok(String::from_utf8_lossy(&text).split('\0').filter_map(entry).collect())
+        Ok(String::from_utf8_lossy(&text)
+            .split('\0')
+            .filter_map(entry)
+            .collect())
     }
 
     /// Whether a history without a commit is one that is not begun, rather than one that cannot be read.
@@ -132,7 +157,10 @@ impl History {
         };
         match found {
             Ok(_) if self.is_sound().await? => Ok(()),
-            Ok(_) => Err(HistoryError::Broken { dir, reason: "its branch leads nowhere".to_owned() }),
+            Ok(_) => Err(HistoryError::Broken {
+                dir,
+                reason: "its branch leads nowhere".to_owned(),
+            }),
             Err(HistoryError::Git { reason, .. }) => Err(HistoryError::Broken { dir, reason }),
             Err(error) => Err(error),
         }
@@ -144,8 +172,15 @@ impl History {
     /// When there is no such commit, or git fails.
     pub async fn show(&self, commit: &str) -> Result<String, HistoryError> {
         let commit = self.resolve(commit).await?;
-        let args =
-            ["show", "--no-color", "--no-ext-diff", "--no-textconv", "--stat", "--patch", commit.as_str()];
+        let args = [
+            "show",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--stat",
+            "--patch",
+            commit.as_str(),
+        ];
         let text = self.git.run("show a commit", &args).await?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -154,7 +189,11 @@ impl History {
         if !is_kept(path) {
             return Err(HistoryError::NotKept(path.to_owned()));
         }
-        let blob = self.blobs(commit, &[path.to_owned()]).await?.pop().flatten();
+        let blob = self
+            .blobs(commit, &[path.to_owned()])
+            .await?
+            .pop()
+            .flatten();
         Ok(blob.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
@@ -164,8 +203,14 @@ impl History {
         commit: &CommitId,
         paths: &[PathBuf],
     ) -> Result<Vec<Option<Vec<u8>>>, HistoryError> {
-        let wanted: String = paths.iter().map(|path| format!("{commit}:{}\n", path.display())).collect();
-        let answer = self.git.feed("read files", &["cat-file", "--batch"], wanted.into_bytes()).await?;
+        let wanted: String = paths
+            .iter()
+            .map(|path| format!("{commit}:{}\n", path.display()))
+            .collect();
+        let answer = self
+            .git
+            .feed("read files", &["cat-file", "--batch"], wanted.into_bytes())
+            .await?;
         let mut rest = answer.as_slice();
         Ok(paths.iter().map(|_| next_blob(&mut rest)).collect())
     }
@@ -174,7 +219,10 @@ impl History {
 /// One answer of `git cat-file --batch`: `<id> blob <size>`, the content; or `<name> missing`.
 fn next_blob(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
-    let (line, after) = (String::from_utf8_lossy(&rest[..end]).into_owned(), &rest[end + 1..]);
+    let (line, after) = (
+        String::from_utf8_lossy(&rest[..end]).into_owned(),
+        &rest[end + 1..],
+    );
     *rest = after;
     let mut words = line.rsplit(' ');
     let size: usize = words.next()?.parse().ok()?;
@@ -190,5 +238,11 @@ fn entry(text: &str) -> Option<Entry> {
     let time = Timestamp::from_second(fields.next()?.parse().ok()?).ok()?;
     let (author, subject) = (fields.next()?.to_owned(), fields.next()?.to_owned());
     let body = fields.next()?.trim_end().to_owned();
-    Some(Entry { id, time, author, subject, body })
+    Some(Entry {
+        id,
+        time,
+        author,
+        subject,
+        body,
+    })
 }

@@ -48,8 +48,12 @@ impl History {
     pub fn start(self: Arc<Self>) -> (HistoryHandle, JoinHandle<()>) {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
-        let handle =
-            HistoryHandle { dir: self.dir.clone(), accepts: self.accepts, queue: Arc::clone(&queue), health };
+        let handle = HistoryHandle {
+            dir: self.dir.clone(),
+            accepts: self.accepts,
+            queue: Arc::clone(&queue),
+            health,
+        };
         (handle, tokio::spawn(work(self, queue, report)))
     }
 }
@@ -180,7 +184,10 @@ fn merge(last: &mut Recorded, next: Recorded) {
     };
     let body = &mut last.cause.body;
     body.push(String::new());
-    body.push(format!("And, merged because too much waited: {}", next.cause.subject));
+    body.push(format!(
+        "And, merged because too much waited: {}",
+        next.cause.subject
+    ));
     body.extend(next.cause.body);
     body.truncate(LINES);
 }

@@ -18,7 +18,9 @@ impl History {
     pub(super) async fn prepare(&self) -> Result<(), HistoryError> {
         // An unmounted disk leaves an empty folder behind, in which a repository would hide below the disk.
         if self.directory.is_some() && state_directory(&self.dir) != self.directory {
-            return Err(HistoryError::Away { dir: self.dir.clone() });
+            return Err(HistoryError::Away {
+                dir: self.dir.clone(),
+            });
         }
         if fs::symlink_metadata(self.git_dir()).is_err() {
             return self.begin().await;
@@ -36,7 +38,9 @@ impl History {
         let good = match fs::read(&head) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
-                text.trim_end().strip_prefix("ref: refs/").is_some_and(|rest| !rest.trim().is_empty())
+                text.trim_end()
+                    .strip_prefix("ref: refs/")
+                    .is_some_and(|rest| !rest.trim().is_empty())
                     || is_id(text.trim_end())
             }
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
@@ -58,8 +62,14 @@ impl History {
         }
         let noted = fs::read(self.git_dir().join("logs").join(BRANCH)).unwrap_or_default();
         let noted = String::from_utf8_lossy(&noted);
-        let ids = noted.lines().rev().filter_map(|line| line.split(' ').nth(1));
-        if let Some(id) = ids.filter(|id| is_id(id)).find(|id| id.bytes().any(|byte| byte != b'0')) {
+        let ids = noted
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(1));
+        if let Some(id) = ids
+            .filter(|id| is_id(id))
+            .find(|id| id.bytes().any(|byte| byte != b'0'))
+        {
             tracing::warn!(branch = %branch.display(), "the branch led nowhere; it is where it was last again");
             let _ = fs::write(&branch, format!("{id}\n"));
         }
@@ -68,7 +78,13 @@ impl History {
     /// The newest commit; `None` in a repository without one.
     pub(super) async fn tip(&self) -> Result<Option<CommitId>, HistoryError> {
         let wanted = format!("{BRANCH}^{{commit}}");
-        let tip = self.git.ask("find the newest commit", &["rev-parse", "-q", "--verify", &wanted]).await?;
+        let tip = self
+            .git
+            .ask(
+                "find the newest commit",
+                &["rev-parse", "-q", "--verify", &wanted],
+            )
+            .await?;
         Ok(tip.map(CommitId::known))
     }
 
@@ -76,12 +92,22 @@ impl History {
     /// operator is in the middle of something.
     pub(super) async fn refresh_index(&self) {
         let git_dir = self.git_dir();
-        let busy =
-            ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG"];
+        let busy = [
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "rebase-merge",
+            "rebase-apply",
+            "BISECT_LOG",
+        ];
         if busy.iter().any(|name| git_dir.join(name).exists()) {
             return;
         }
-        if let Err(error) = self.git.run("refresh the index", &["reset", "--quiet"]).await {
+        if let Err(error) = self
+            .git
+            .run("refresh the index", &["reset", "--quiet"])
+            .await
+        {
             tracing::debug!(%error, "the commit is made; only `git status` is behind");
         }
     }
@@ -92,7 +118,10 @@ impl History {
 
     pub(super) async fn begin(&self) -> Result<(), HistoryError> {
         self.git
-            .run("begin a repository", &["init", "--quiet", "--initial-branch=main", "--template="])
+            .run(
+                "begin a repository",
+                &["init", "--quiet", "--initial-branch=main", "--template="],
+            )
             .await?;
         let ignore = self.dir.join(".gitignore");
         if fs::symlink_metadata(&ignore).is_err() {
@@ -103,11 +132,20 @@ impl History {
 
     /// Whether the newest commit and its tree can be read, or there is none yet.
     pub(super) async fn is_sound(&self) -> Result<bool, HistoryError> {
-        if self.git.ask("read", &["rev-parse", "--git-dir"]).await?.is_none() {
+        if self
+            .git
+            .ask("read", &["rev-parse", "--git-dir"])
+            .await?
+            .is_none()
+        {
             return Ok(false);
         }
         if let Some(tip) = self.tip().await? {
-            return Ok(self.git.ask("read", &["ls-tree", "-r", "-t", tip.as_str()]).await?.is_some());
+            return Ok(self
+                .git
+                .ask("read", &["ls-tree", "-r", "-t", tip.as_str()])
+                .await?
+                .is_some());
         }
         // No commit yet is sound; a branch that is there and leads nowhere is not.
         Ok(!self.git_dir().join(BRANCH).exists() && !self.has_packed_branch())
@@ -122,7 +160,9 @@ impl History {
     /// in what is broken.
     pub(super) async fn set_aside(&self) -> Result<PathBuf, HistoryError> {
         self.git.run("say its version", &["version"]).await?;
-        let free = (1..1000).map(|n| self.dir.join(format!(".git.broken-{n}"))).find(|path| !path.exists());
+        let free = (1..1000)
+            .map(|n| self.dir.join(format!(".git.broken-{n}")))
+            .find(|path| !path.exists());
         let aside = free.unwrap_or_else(|| self.dir.join(".git.broken-last"));
         let broken = self.git_dir();
         fs::rename(&broken, &aside).map_err(HistoryError::io("set aside", &broken))?;
@@ -142,7 +182,8 @@ impl History {
         let git_dir = self.git_dir();
         let mut locks = vec![git_dir.join(format!("{BRANCH}.lock"))];
         locks.extend(
-            ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"].map(|name| git_dir.join(name)),
+            ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
+                .map(|name| git_dir.join(name)),
         );
         for lock in locks.into_iter().filter(|lock| is_stale(lock)) {
             tracing::warn!(lock = %lock.display(), "removing the lock of a git that is gone");
@@ -160,23 +201,37 @@ fn is_id(text: &str) -> bool {
 fn remove_named(folder: &Path, start: &str, older: Duration) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|found| found.modified()).ok();
-        let age = modified.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        if entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) && age >= older {
+        let age = modified
+            .and_then(|at| at.elapsed().ok())
+            .unwrap_or_default();
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(start.as_bytes())
+            && age >= older
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
 fn is_stale(lock: &Path) -> bool {
-    let modified = fs::symlink_metadata(lock).and_then(|found| found.modified()).ok();
-    let Some(age) = modified.and_then(|at| at.elapsed().ok()) else { return false };
+    let modified = fs::symlink_metadata(lock)
+        .and_then(|found| found.modified())
+        .ok();
+    let Some(age) = modified.and_then(|at| at.elapsed().ok()) else {
+        return false;
+    };
     age > STALE || (age > YOUNG && !git_is_running())
 }
 
 /// Whether any git runs on this machine; where that cannot be told, one may.
 fn git_is_running() -> bool {
-    let Ok(processes) = fs::read_dir("/proc") else { return true };
-    let names =
-        processes.flatten().filter_map(|process| fs::read_to_string(process.path().join("comm")).ok());
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return true;
+    };
+    let names = processes
+        .flatten()
+        .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok());
     names.into_iter().any(|name| name.starts_with("git"))
 }

@@ -35,7 +35,11 @@ const LAST_CALL: Duration = Duration::from_secs(90);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until the shutdown, and gives calls in progress a moment to end.
-pub(crate) async fn run<L: Listener>(mut listener: L, app: Router, shutdown: impl Future<Output = ()>) {
+pub(crate) async fn run<L: Listener>(
+    mut listener: L,
+    app: Router,
+    shutdown: impl Future<Output = ()>,
+) {
     let stop = CancellationToken::new();
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -51,7 +55,10 @@ pub(crate) async fn run<L: Listener>(mut listener: L, app: Router, shutdown: imp
     drop(listener);
     stop.cancel();
     // What is left then is ended when the set is dropped.
-    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = timeout(GRACE, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 /// One connection, from its first byte to its end. How it fails is the client's business.

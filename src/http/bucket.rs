@@ -14,7 +14,12 @@ impl TokenBucket {
     /// A full bucket.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let burst = f64::from(burst.max(1));
-        Self { per_second: per_second.max(0.001), burst, tokens: burst, last: Duration::ZERO }
+        Self {
+            per_second: per_second.max(0.001),
+            burst,
+            tokens: burst,
+            last: Duration::ZERO,
+        }
     }
 
     /// Takes a token, or says how long until there is one.
@@ -29,7 +34,9 @@ impl TokenBucket {
             self.tokens -= 1.0;
             return Ok(());
         }
-        Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
+        Err(Duration::from_secs_f64(
+            (1.0 - self.tokens) / self.per_second,
+        ))
     }
 }
 
@@ -45,6 +52,9 @@ mod tests {
         }
         assert_eq!(bucket.take(Duration::ZERO), Err(Duration::from_millis(500)));
         assert_eq!(bucket.take(Duration::from_millis(500)), Ok(()));
-        assert!(bucket.take(Duration::from_millis(400)).is_err(), "time that runs backwards gives nothing");
+        assert!(
+            bucket.take(Duration::from_millis(400)).is_err(),
+            "time that runs backwards gives nothing"
+        );
     }
 }

@@ -27,7 +27,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error with this status, code and text.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, allow: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after: None,
+            allow: None,
+        }
     }
 
     /// 400: the request itself is wrong.
@@ -49,8 +55,15 @@ impl ApiError {
     /// 405: this path wants another method.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path wants {allow}");
-        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
-        Self { allow: Some(allow), ..error }
+        let error = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+            message,
+        );
+        Self {
+            allow: Some(allow),
+            ..error
+        }
     }
 
     /// 413: the body is larger than anything this API reads.
@@ -61,8 +74,15 @@ impl ApiError {
 
     /// 429: too many calls.
     pub fn rate_limited(retry_after: Duration) -> Self {
-        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "too many requests");
-        Self { retry_after: Some(retry_after), ..error }
+        let error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "RATE_LIMITED",
+            "too many requests",
+        );
+        Self {
+            retry_after: Some(retry_after),
+            ..error
+        }
     }
 
     /// 500: our fault.
@@ -80,7 +100,9 @@ impl From<ApiRefusal> for ApiError {
     fn from(refusal: ApiRefusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            ApiRefusal::UnknownInterface(_) => Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message),
+            ApiRefusal::UnknownInterface(_) => {
+                Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message)
+            }
             ApiRefusal::Maintenance => Self::maintenance(message),
             ApiRefusal::Failed(_) => Self::internal(message),
         }
@@ -94,10 +116,14 @@ impl IntoResponse for ApiError {
         if let Some(wait) = self.retry_after {
             // Rounded up: who comes a moment early would be refused again.
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(allow) = self.allow {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

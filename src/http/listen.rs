@@ -34,13 +34,20 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, InvalidListen> {
         let wrong = || InvalidListen(shown(text));
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong()) };
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(wrong())
+            };
         }
         match text.strip_prefix(':') {
             // The IPv6 wildcard takes IPv4 too.
             Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
                 let port = port.parse().map_err(|_| wrong())?;
-                Ok(Self::Tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)))
+                Ok(Self::Tcp(SocketAddr::new(
+                    Ipv6Addr::UNSPECIFIED.into(),
+                    port,
+                )))
             }
             _ => text.parse().map(Self::Tcp).map_err(|_| wrong()),
         }
@@ -73,7 +80,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Listen>().unwrap().is_local(), local, "{text}");
         }
-        for text in ["", "24368", "localhost:1", "unix:", "unix:relative", ":99999", ":+1", "127.0.0.1"] {
+        for text in [
+            "",
+            "24368",
+            "localhost:1",
+            "unix:",
+            "unix:relative",
+            ":99999",
+            ":+1",
+            "127.0.0.1",
+        ] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
         }
     }

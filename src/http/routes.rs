@@ -64,7 +64,9 @@ async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -105,7 +107,9 @@ impl Api {
         let open = matches!(found, Some((_, Call::Health | Call::Ready)));
         self.admit(&parts.headers, open)?;
         let (method, call) = found.ok_or_else(|| {
-            ApiError::not_found("no such path; there are /status, /sync, /metrics, /maintenance and /restart")
+            ApiError::not_found(
+                "no such path; there are /status, /sync, /metrics, /maintenance and /restart",
+            )
         })?;
         if parts.method.as_str() != method {
             return Err(ApiError::method_not_allowed(method));
@@ -126,7 +130,12 @@ impl Api {
         }
     }
 
-    async fn answer(&self, call: Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
+    async fn answer(
+        &self,
+        call: Call,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response, ApiError> {
         match call {
             Call::Status => Ok(Json(self.agent.status().await).into_response()),
             Call::Sync => self.sync().await,
@@ -158,7 +167,10 @@ impl Api {
     async fn set_maintenance(&self, enabled: bool) -> Result<Response, ApiError> {
         self.agent.set_maintenance(enabled).await?;
         let word = if enabled { "enabled" } else { "disabled" };
-        Ok(Json(json!({"status": "ok", "message": format!("Maintenance mode {word}")})).into_response())
+        Ok(
+            Json(json!({"status": "ok", "message": format!("Maintenance mode {word}")}))
+                .into_response(),
+        )
     }
 
     async fn ready(&self) -> Result<Response, ApiError> {
@@ -166,7 +178,11 @@ impl Api {
             return Ok(Json(json!({"status": "ok"})).into_response());
         }
         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-        Err(ApiError::new(status, "NOT_READY", "the agent has not read its state yet"))
+        Err(ApiError::new(
+            status,
+            "NOT_READY",
+            "the agent has not read its state yet",
+        ))
     }
 
     async fn refuse_in_maintenance(&self) -> Result<(), ApiError> {
@@ -178,7 +194,9 @@ impl Api {
 
     fn take(&self, bucket: &Mutex<TokenBucket>) -> Result<(), ApiError> {
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.take(self.started.elapsed()).map_err(ApiError::rate_limited)
+        bucket
+            .take(self.started.elapsed())
+            .map_err(ApiError::rate_limited)
     }
 }
 
@@ -190,19 +208,30 @@ struct RestartBody {
 /// The interface of a `/restart`. The content type is insisted on, since a page in a browser can
 /// send a form anywhere, and JSON only where it is allowed to.
 fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiError> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::bad_request("send the body as JSON, with Content-Type: application/json"));
+        return Err(ApiError::bad_request(
+            "send the body as JSON, with Content-Type: application/json",
+        ));
     }
     let body: RestartBody = serde_json::from_slice(body).map_err(|error| {
-        ApiError::bad_request(format!("the body is {{\"interface\": \"wg_…\"}}; this one is not: {error}"))
+        ApiError::bad_request(format!(
+            "the body is {{\"interface\": \"wg_…\"}}; this one is not: {error}"
+        ))
     })?;
     Ok(body.interface)
 }
 
 fn metrics(text: String) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response()
 }
 
 /// Reads a body, up to a size and within a time.
@@ -233,9 +262,13 @@ fn is_length_limit(error: &axum::Error) -> bool {
 /// there is when a page names us as an image: such a GET has no `Origin`.
 fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
-    let foreign_host = headers.get(HOST).map(text).is_some_and(|host| !is_local_host(&host));
+    let foreign_host = headers
+        .get(HOST)
+        .map(text)
+        .is_some_and(|host| !is_local_host(&host));
     let origin = headers.get(ORIGIN).map(text);
-    let foreign_origin = origin.is_some_and(|o| !o.split_once("://").is_some_and(|(_, h)| is_local_host(h)));
+    let foreign_origin =
+        origin.is_some_and(|o| !o.split_once("://").is_some_and(|(_, h)| is_local_host(h)));
     let site = headers.get("sec-fetch-site").map(text);
     let foreign_page = site.is_some_and(|site| !matches!(site.as_str(), "none" | "same-origin"));
     if foreign_host || foreign_origin || foreign_page {
@@ -252,7 +285,10 @@ fn is_local_host(host: &str) -> bool {
         Some((name, after)) if port(after) && (!name.contains(':') || name.ends_with(']')) => name,
         _ => host,
     };
-    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(name);
     let address = bare.parse::<std::net::IpAddr>();
     bare.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.to_canonical().is_loopback())
 }
@@ -263,12 +299,25 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_local() {
-        for host in
-            ["localhost", "localhost:24368", "127.0.0.1:1", "[::1]:24368", "[::1]", "LOCALHOST", "127.1.2.3"]
-        {
+        for host in [
+            "localhost",
+            "localhost:24368",
+            "127.0.0.1:1",
+            "[::1]:24368",
+            "[::1]",
+            "LOCALHOST",
+            "127.1.2.3",
+        ] {
             assert!(is_local_host(host), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example:80", "127.0.0.1.evil", "192.0.2.1", "", "null"] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example:80",
+            "127.0.0.1.evil",
+            "192.0.2.1",
+            "",
+            "null",
+        ] {
             assert!(!is_local_host(host), "{host}");
         }
     }

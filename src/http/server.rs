@@ -75,13 +75,22 @@ impl Server {
             _ => {}
         }
         let socket = match &listen {
-            Listen::Tcp(address) => TcpListener::bind(address)
-                .await
-                .map(Socket::Tcp)
-                .map_err(|source| ServeError::Bind { listen: listen.clone(), source })?,
+            Listen::Tcp(address) => {
+                TcpListener::bind(address)
+                    .await
+                    .map(Socket::Tcp)
+                    .map_err(|source| ServeError::Bind {
+                        listen: listen.clone(),
+                        source,
+                    })?
+            }
             Listen::Unix(path) => Socket::Unix(bind_unix(path).await?),
         };
-        Ok(Self { listen, socket, app: app(options) })
+        Ok(Self {
+            listen,
+            socket,
+            app: app(options),
+        })
     }
 
     /// The address it listens on, when it is TCP.
@@ -110,7 +119,10 @@ impl Server {
 /// Binds beside the path and renames into place, so that nobody can connect before the mode is set.
 async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     make_way(path).await?;
-    let failed = |source| ServeError::Bind { listen: Listen::Unix(path.to_owned()), source };
+    let failed = |source| ServeError::Bind {
+        listen: Listen::Unix(path.to_owned()),
+        source,
+    };
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -123,8 +135,15 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
 
 /// Refuses a path where something lives; a socket that nobody answers on is left for the rename.
 async fn make_way(path: &Path) -> Result<(), ServeError> {
-    let occupied = |reason| Err(ServeError::Occupied { path: path.to_owned(), reason });
-    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let occupied = |reason| {
+        Err(ServeError::Occupied {
+            path: path.to_owned(),
+            reason,
+        })
+    };
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !found.file_type().is_socket() {
         return occupied("there is a file that is no socket; move it away, or choose another path");
     }

@@ -16,7 +16,11 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(crate) fn same(given: &str, wanted: &Secret<String>) -> bool {
     let given = Sha256::digest(given.as_bytes());
     let wanted = Sha256::digest(wanted.expose().as_bytes());
-    given.iter().zip(wanted.iter()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    given
+        .iter()
+        .zip(wanted.iter())
+        .fold(0, |differ, (a, b)| differ | (a ^ b))
+        == 0
 }
 
 #[cfg(test)]

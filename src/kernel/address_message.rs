@@ -29,10 +29,13 @@ pub(super) fn parse(message: &AddressMessage) -> Option<(u32, Address)> {
 /// Whether an IPv6 address was learnt, from router advertisements or DHCP: the kernel marks one that will
 /// not expire as permanent (`IFA_F_PERMANENT`).
 pub(super) fn is_learnt(message: &AddressMessage) -> bool {
-    let flags = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Flags(flags) => Some(*flags),
-        _ => None,
-    });
+    let flags = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Flags(flags) => Some(*flags),
+            _ => None,
+        });
     message.header.family == AddressFamily::Inet6
         && flags.is_some_and(|flags| !flags.contains(AddressFlags::Permanent))
 }
@@ -52,9 +55,13 @@ pub(super) fn message(index: u32, address: &Address) -> AddressMessage {
         IpAddr::V6(_) => AddressFamily::Inet6,
     };
     message.attributes.push(AddressAttribute::Local(local));
-    message.attributes.push(AddressAttribute::Address(address.peer.unwrap_or(local)));
+    message
+        .attributes
+        .push(AddressAttribute::Address(address.peer.unwrap_or(local)));
     if local.is_ipv6() {
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     message
 }
@@ -71,7 +78,10 @@ mod tests {
             ("fd00::1/128", Some("fd00::2")),
             ("172.20.0.1/24", None),
         ] {
-            let address = Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap()));
+            let address = Address::new(
+                local.parse().unwrap(),
+                peer.map(|peer| peer.parse().unwrap()),
+            );
             assert_eq!(parse(&message(3, &address)), Some((3, address)));
         }
     }
@@ -80,29 +90,41 @@ mod tests {
     fn an_ipv6_address_alone_is_ours_and_not_the_peers() {
         let mut message = AddressMessage::default();
         message.header.prefix_len = 64;
-        message.attributes.push(AddressAttribute::Address("fe80::1".parse().unwrap()));
+        message
+            .attributes
+            .push(AddressAttribute::Address("fe80::1".parse().unwrap()));
         let (_, address) = parse(&message).unwrap();
-        assert_eq!((address.local, address.peer), ("fe80::1/64".parse().unwrap(), None));
+        assert_eq!(
+            (address.local, address.peer),
+            ("fe80::1/64".parse().unwrap(), None)
+        );
     }
 
     #[test]
     fn an_address_that_will_expire_was_learnt() {
         let with = |flags| {
             let mut message = message(1, &Address::new("2001:db8::1/64".parse().unwrap(), None));
-            message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
+            message
+                .attributes
+                .retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
             message.attributes.push(AddressAttribute::Flags(flags));
             message
         };
         assert!(is_learnt(&with(AddressFlags::empty())));
         assert!(!is_learnt(&with(AddressFlags::Permanent)));
-        assert!(!is_learnt(&message(1, &Address::new("192.0.2.1/24".parse().unwrap(), None))));
+        assert!(!is_learnt(&message(
+            1,
+            &Address::new("192.0.2.1/24".parse().unwrap(), None)
+        )));
     }
 
     #[test]
     fn only_ipv6_skips_the_search_for_duplicates() {
         let has = |text: &str| {
             let address = Address::new(text.parse().unwrap(), None);
-            message(1, &address).attributes.contains(&AddressAttribute::Flags(AddressFlags::Nodad))
+            message(1, &address)
+                .attributes
+                .contains(&AddressAttribute::Flags(AddressFlags::Nodad))
         };
         assert!(has("fe80::1/64") && !has("192.0.2.1/32"));
     }

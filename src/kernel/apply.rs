@@ -11,7 +11,9 @@ use rtnetlink::packet_route::link::LinkMessage;
 
 use super::counters::count;
 use super::error::{ENODEV, Fault};
-use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard};
+use super::{
+    Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard,
+};
 use crate::model::{InterfaceName, Uid};
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::plan::kernel_view::{Address, Link, LinkKind, Mark, Sysctl};
@@ -26,13 +28,21 @@ impl LinuxKernel {
             }
             KernelAction::DisableKernelAddresses { interface } => {
                 let link = self.ours(interface).await?;
-                self.change_link(link_message::no_kernel_addresses(link.index)).await
+                self.change_link(link_message::no_kernel_addresses(link.index))
+                    .await
             }
-            KernelAction::SetGreEnds { interface, local, remote } => {
+            KernelAction::SetGreEnds {
+                interface,
+                local,
+                remote,
+            } => {
                 let link = self.ours(interface).await?;
-                let kind = NewLink::Gre { local: *local, remote: *remote };
-                let message =
-                    link_message::new_gre_ends(link.index, interface, &kind).ok_or_else(two_families)?;
+                let kind = NewLink::Gre {
+                    local: *local,
+                    remote: *remote,
+                };
+                let message = link_message::new_gre_ends(link.index, interface, &kind)
+                    .ok_or_else(two_families)?;
                 self.change_link(message).await
             }
             KernelAction::SetMtu { interface, mtu } => {
@@ -43,18 +53,28 @@ impl LinuxKernel {
                 let link = self.ours(interface).await?;
                 self.change_link(link_message::up(link.index)).await
             }
-            KernelAction::ConfigureWireGuard { interface, patch } => self.configure(interface, patch).await,
-            KernelAction::AddAddress { interface, address } => self.add_address(interface, address).await,
+            KernelAction::ConfigureWireGuard { interface, patch } => {
+                self.configure(interface, patch).await
+            }
+            KernelAction::AddAddress { interface, address } => {
+                self.add_address(interface, address).await
+            }
             KernelAction::RemoveAddress { interface, address } => {
                 self.remove_address(interface, address).await
             }
-            KernelAction::AddRoute { interface, destination, source } => {
+            KernelAction::AddRoute {
+                interface,
+                destination,
+                source,
+            } => {
                 let link = self.ours(interface).await?;
                 self.add_route(&link, *destination, *source).await
             }
-            KernelAction::SetSysctl { interface, key, value } => {
-                self.set_sysctl(interface.as_ref(), *key, *value).await
-            }
+            KernelAction::SetSysctl {
+                interface,
+                key,
+                value,
+            } => self.set_sysctl(interface.as_ref(), *key, *value).await,
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
         }
     }
@@ -62,11 +82,16 @@ impl LinuxKernel {
     /// The link as it is now.
     async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
         let message = self.netlink.link(interface).await?;
-        Ok(message.as_ref().and_then(link_message::parse).map(|(_, link)| link))
+        Ok(message
+            .as_ref()
+            .and_then(link_message::parse)
+            .map(|(_, link)| link))
     }
 
     async fn existing(&self, interface: &InterfaceName) -> io::Result<Link> {
-        self.fresh(interface).await?.ok_or_else(|| io::Error::from_raw_os_error(ENODEV))
+        self.fresh(interface)
+            .await?
+            .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))
     }
 
     /// The link, if it carries a mark of ours. What follows goes by its index, which the kernel gives
@@ -90,7 +115,11 @@ impl LinuxKernel {
     }
 
     /// The link, if it is ours or `lo`, which may carry our loopback addresses.
-    async fn addressable(&self, interface: &InterfaceName, address: &Address) -> Result<Link, Fault> {
+    async fn addressable(
+        &self,
+        interface: &InterfaceName,
+        address: &Address,
+    ) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match (&link.kind, &link.mark) {
             (_, Mark::Ours(_)) => Ok(link),
@@ -101,7 +130,10 @@ impl LinuxKernel {
 
     async fn change_link(&self, message: LinkMessage) -> Result<(), Fault> {
         count(&self.counters.link_writes);
-        Ok(self.netlink.change(RouteNetlinkMessage::NewLink(message), 0).await?)
+        Ok(self
+            .netlink
+            .change(RouteNetlinkMessage::NewLink(message), 0)
+            .await?)
     }
 
     async fn create(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
@@ -119,7 +151,12 @@ impl LinuxKernel {
     }
 
     async fn create_in_kernel(&self, message: LinkMessage) -> io::Result<()> {
-        self.netlink.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+        self.netlink
+            .change(
+                RouteNetlinkMessage::NewLink(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await
     }
 
     async fn create_wireguard(&self, interface: &InterfaceName) -> Result<(), Fault> {
@@ -131,7 +168,9 @@ impl LinuxKernel {
         if in_kernel && let Some(message) = link_message::new_link(interface, &NewLink::WireGuard) {
             match self.create_in_kernel(message).await {
                 // The kernel's answer to a kind that it does not know (`rtnl_newlink`).
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.without_kernel()?,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.without_kernel()?
+                }
                 done => return Ok(done?),
             }
         }
@@ -159,11 +198,17 @@ impl LinuxKernel {
         self.userspace.start(interface).await?;
         match self.fresh(interface).await? {
             Some(_) => Ok(()),
-            None => Err(Fault::said("the userspace WireGuard runs, but its link is not in this namespace")),
+            None => Err(Fault::said(
+                "the userspace WireGuard runs, but its link is not in this namespace",
+            )),
         }
     }
 
-    async fn configure(&self, interface: &InterfaceName, patch: &WireGuardPatch) -> Result<(), Fault> {
+    async fn configure(
+        &self,
+        interface: &InterfaceName,
+        patch: &WireGuardPatch,
+    ) -> Result<(), Fault> {
         let link = self.ours(interface).await?;
         match link.kind {
             LinkKind::Tun => {
@@ -174,7 +219,9 @@ impl LinuxKernel {
                 count(&self.counters.wireguard_writes);
                 let (interface, patch) = (interface.clone(), patch.clone());
                 let set = move || wireguard::set(&interface, &patch);
-                Ok(tokio::task::spawn_blocking(set).await.map_err(io::Error::other)??)
+                Ok(tokio::task::spawn_blocking(set)
+                    .await
+                    .map_err(io::Error::other)??)
             }
             _ => Err(Fault::said("it is no WireGuard link")),
         }
@@ -186,8 +233,11 @@ impl LinuxKernel {
     async fn add_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
         count(&self.counters.address_writes);
-        let message = RouteNetlinkMessage::NewAddress(address_message::message(link.index, address));
-        self.netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await?;
+        let message =
+            RouteNetlinkMessage::NewAddress(address_message::message(link.index, address));
+        self.netlink
+            .change(message, NLM_F_CREATE | NLM_F_EXCL)
+            .await?;
         match address.route() {
             Some(route) if address.peer.is_some_and(|peer| peer.is_ipv6()) && link.up => {
                 self.add_route(&link, route, None).await
@@ -198,10 +248,15 @@ impl LinuxKernel {
 
     /// IPv4 compares the peer too. IPv6 knows an address of a link by itself and its length alone
     /// (`inet6_addr_del`); there is only one such.
-    async fn remove_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
+    async fn remove_address(
+        &self,
+        interface: &InterfaceName,
+        address: &Address,
+    ) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
         count(&self.counters.address_writes);
-        let message = RouteNetlinkMessage::DelAddress(address_message::message(link.index, address));
+        let message =
+            RouteNetlinkMessage::DelAddress(address_message::message(link.index, address));
         match self.netlink.change(message, 0).await {
             // Gone already, as it should be.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
@@ -217,8 +272,13 @@ impl LinuxKernel {
         source: Option<Ipv4Addr>,
     ) -> Result<(), Fault> {
         count(&self.counters.route_writes);
-        let message = RouteNetlinkMessage::NewRoute(route_message::message(link.index, destination, source));
-        match self.netlink.change(message, NLM_F_CREATE | NLM_F_APPEND).await {
+        let message =
+            RouteNetlinkMessage::NewRoute(route_message::message(link.index, destination, source));
+        match self
+            .netlink
+            .change(message, NLM_F_CREATE | NLM_F_APPEND)
+            .await
+        {
             // There again already, as it should be.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => Ok(done?),
@@ -237,7 +297,9 @@ impl LinuxKernel {
         count(&self.counters.sysctl_writes);
         let interface = interface.cloned();
         let write = move || sysctl::write(interface.as_ref(), key, value);
-        Ok(tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??)
+        Ok(tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)??)
     }
 
     async fn delete(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
@@ -250,7 +312,11 @@ impl LinuxKernel {
         count(&self.counters.link_writes);
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        match self.netlink.change(RouteNetlinkMessage::DelLink(message), 0).await {
+        match self
+            .netlink
+            .change(RouteNetlinkMessage::DelLink(message), 0)
+            .await
+        {
             Err(error) if error.raw_os_error() == Some(ENODEV) => {}
             done => done?,
         }

@@ -28,7 +28,9 @@ impl KernelCounters {
             &self.wireguard_writes,
             &self.sysctl_writes,
         ];
-        all.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+        all.iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
     }
 }
 

@@ -15,7 +15,10 @@ const EACCES: i32 = 13;
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
-    NotOurs { interface: InterfaceName, found: String },
+    NotOurs {
+        interface: InterfaceName,
+        found: String,
+    },
     Unsupported(String),
 }
 
@@ -36,15 +39,24 @@ impl Fault {
         let found = match mark {
             Mark::None => "it has no alias".to_owned(),
             Mark::Ours(uid) => format!("it is marked as {uid}'s"),
-            Mark::Foreign(alias) => format!("its alias is {:?}", alias.chars().take(80).collect::<String>()),
+            Mark::Foreign(alias) => format!(
+                "its alias is {:?}",
+                alias.chars().take(80).collect::<String>()
+            ),
         };
-        Self::NotOurs { interface: interface.clone(), found }
+        Self::NotOurs {
+            interface: interface.clone(),
+            found,
+        }
     }
 
     /// The error that leaves this room.
     pub(super) fn at(self, operation: String) -> KernelError {
         match self {
-            Self::Io(error) => KernelError::Request { reason: explain(&error), operation },
+            Self::Io(error) => KernelError::Request {
+                reason: explain(&error),
+                operation,
+            },
             Self::NotOurs { interface, found } => KernelError::NotOurs { interface, found },
             Self::Unsupported(missing) => KernelError::Unsupported { operation, missing },
         }
@@ -67,13 +79,15 @@ fn explain(error: &io::Error) -> String {
             "/proc/sys is mounted read-only here; under systemd set ProtectKernelTunables=no, and for a \
              container set it from outside, with conf/default for tunnels to come",
         ),
-        io::ErrorKind::AddrInUse => Some("another socket listens on this UDP port; choose another port"),
-        io::ErrorKind::AlreadyExists => {
-            Some("something of this name or address exists already; look with `ip -details address`")
+        io::ErrorKind::AddrInUse => {
+            Some("another socket listens on this UDP port; choose another port")
         }
-        io::ErrorKind::Unsupported => {
-            Some("the kernel has no driver for it; see whether its module can be loaded with modprobe")
-        }
+        io::ErrorKind::AlreadyExists => Some(
+            "something of this name or address exists already; look with `ip -details address`",
+        ),
+        io::ErrorKind::Unsupported => Some(
+            "the kernel has no driver for it; see whether its module can be loaded with modprobe",
+        ),
         _ if error.raw_os_error() == Some(ENODEV) => Some("the link is gone"),
         _ => None,
     };
@@ -90,7 +104,9 @@ mod tests {
     #[test]
     fn an_error_says_what_to_do() {
         let fault = Fault::from(io::Error::from_raw_os_error(1));
-        let text = fault.at("create WireGuard link wg_1".to_owned()).to_string();
+        let text = fault
+            .at("create WireGuard link wg_1".to_owned())
+            .to_string();
         assert!(text.starts_with("create WireGuard link wg_1: "), "{text}");
         assert!(text.contains("CAP_NET_ADMIN"), "{text}");
     }
@@ -98,7 +114,8 @@ mod tests {
     #[test]
     fn a_refusal_says_what_the_link_carries() {
         let interface: InterfaceName = "eth0".parse().unwrap();
-        let error = Fault::not_ours(&interface, &Mark::Foreign("uplink".to_owned())).at(String::new());
+        let error =
+            Fault::not_ours(&interface, &Mark::Foreign("uplink".to_owned())).at(String::new());
         assert_eq!(
             error.to_string(),
             "eth0 does not carry our mark (its alias is \"uplink\"); refusing to touch it"

@@ -17,8 +17,11 @@ use tracing::warn;
 use super::netlink::{Netlink, name_of};
 use crate::model::InterfaceName;
 
-const GROUPS: [MulticastGroup; 3] =
-    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+const GROUPS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
 
 /// How long to wait before the socket is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,7 +45,14 @@ pub struct KernelEvent {
 pub fn events() -> io::Result<mpsc::Receiver<KernelEvent>> {
     let socket = subscribe()?;
     let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(listen(Listener { names: HashMap::new(), netlink: Netlink::default(), sender }, socket));
+    tokio::spawn(listen(
+        Listener {
+            names: HashMap::new(),
+            netlink: Netlink::default(),
+            sender,
+        },
+        socket,
+    ));
     Ok(receiver)
 }
 
@@ -62,7 +72,10 @@ impl Drop for Socket {
 
 fn subscribe() -> io::Result<Socket> {
     let (connection, _, messages) = new_multicast_connection(&GROUPS)?;
-    Ok(Socket { messages, task: tokio::spawn(connection) })
+    Ok(Socket {
+        messages,
+        task: tokio::spawn(connection),
+    })
 }
 
 struct Listener {
@@ -122,7 +135,9 @@ impl Listener {
     async fn tell(&mut self, message: RouteNetlinkMessage) -> Result<bool, Closed> {
         let mut fits = true;
         for interface in self.about(message).await {
-            fits &= match self.sender.try_send(KernelEvent { interface: Some(interface) }) {
+            fits &= match self.sender.try_send(KernelEvent {
+                interface: Some(interface),
+            }) {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Full(_)) => false,
                 Err(mpsc::error::TrySendError::Closed(_)) => return Err(Closed),
@@ -157,7 +172,10 @@ impl Listener {
                 valid_name(&link).or(known).into_iter().collect()
             }
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-                self.name_at(address.header.index).await.into_iter().collect()
+                self.name_at(address.header.index)
+                    .await
+                    .into_iter()
+                    .collect()
             }
             _ => Vec::new(),
         }
@@ -186,7 +204,14 @@ mod tests {
 
     fn listener(waiting: usize) -> (Listener, mpsc::Receiver<KernelEvent>) {
         let (sender, receiver) = mpsc::channel(waiting);
-        (Listener { names: HashMap::new(), netlink: Netlink::default(), sender }, receiver)
+        (
+            Listener {
+                names: HashMap::new(),
+                netlink: Netlink::default(),
+                sender,
+            },
+            receiver,
+        )
     }
 
     fn link(name: &str) -> RouteNetlinkMessage {
@@ -194,14 +219,24 @@ mod tests {
     }
 
     async fn next(receiver: &mut mpsc::Receiver<KernelEvent>) -> Option<String> {
-        receiver.recv().await.unwrap().interface.map(|name| name.to_string())
+        receiver
+            .recv()
+            .await
+            .unwrap()
+            .interface
+            .map(|name| name.to_string())
     }
 
     #[tokio::test]
     async fn a_renamed_link_is_news_of_both_names() {
         let (mut listener, _receiver) = listener(1);
         assert_eq!(listener.about(link("a")).await.len(), 1);
-        let names: Vec<_> = listener.about(link("b")).await.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = listener
+            .about(link("b"))
+            .await
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(names, ["b", "a"]);
     }
 
@@ -211,7 +246,9 @@ mod tests {
         let (sender, mut messages) = futures::channel::mpsc::unbounded();
         let send = |payload| {
             let message = NetlinkMessage::new(Default::default(), payload);
-            sender.unbounded_send((message, SocketAddr::new(0, 0))).unwrap();
+            sender
+                .unbounded_send((message, SocketAddr::new(0, 0)))
+                .unwrap();
         };
         send(NetlinkPayload::InnerMessage(link("a")));
         send(NetlinkPayload::Overrun(Vec::new()));
@@ -221,7 +258,10 @@ mod tests {
         drop(listener);
         assert_eq!(next(&mut receiver).await.as_deref(), Some("a"));
         assert_eq!(next(&mut receiver).await, None);
-        assert!(receiver.recv().await.is_none(), "what waited behind the loss is part of everything");
+        assert!(
+            receiver.recv().await.is_none(),
+            "what waited behind the loss is part of everything"
+        );
     }
 
     #[tokio::test]

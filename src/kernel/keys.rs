@@ -65,7 +65,11 @@ pub fn public_key(key: &PrivateKey) -> PublicKey {
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
-    move |source| KeyError::Io { what, path: path.to_owned(), source }
+    move |source| KeyError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
@@ -74,7 +78,10 @@ fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path)(error)),
     };
-    let not_a_key = |reason| KeyError::NotAKey { path: path.to_owned(), reason };
+    let not_a_key = |reason| KeyError::NotAKey {
+        path: path.to_owned(),
+        reason,
+    };
     let key = PrivateKey::from_base64(&text).map_err(not_a_key)?;
     if key.is_zero() {
         return Err(not_a_key(Invalid::new("a key of zeros means no key")));
@@ -97,9 +104,14 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     // Made with O_EXCL and mode 0600.
-    let mut file = tempfile::Builder::new().prefix(".private-key-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".private-key-")
+        .tempfile_in(folder)?;
     writeln!(file, "{}", key.to_base64().expose())?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
@@ -129,11 +141,19 @@ mod tests {
     fn what_is_no_key_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("private.key");
-        for content in ["", "hunter2\n", &"A".repeat(43), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
+        for content in [
+            "",
+            "hunter2\n",
+            &"A".repeat(43),
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ] {
             fs::write(&path, content).unwrap();
             let error = load_or_create(&path).unwrap_err();
             assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
-            assert!(content.is_empty() || !error.to_string().contains(content.trim()), "{error}");
+            assert!(
+                content.is_empty() || !error.to_string().contains(content.trim()),
+                "{error}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }
@@ -141,12 +161,18 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_not_taken_for_a_missing_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(load_or_create(folder.path()), Err(KeyError::Io { what: "read", .. })));
+        assert!(matches!(
+            load_or_create(folder.path()),
+            Err(KeyError::Io { what: "read", .. })
+        ));
     }
 
     #[test]
     fn the_public_key_is_that_of_wg_pubkey() {
         let key = PrivateKey::from_base64("SGb+ojrRNDuMePufwtIYhXzA//k6wF3R21tEBgKlzlM=").unwrap();
-        assert_eq!(public_key(&key).to_string(), "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=");
+        assert_eq!(
+            public_key(&key).to_string(),
+            "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8="
+        );
     }
 }

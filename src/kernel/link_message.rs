@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGre, InfoGre6, InfoKind, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGre, InfoGre6, InfoKind,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, LinkWireguard};
 
@@ -32,8 +32,14 @@ pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
     let kind = kind(message);
     let link = Link {
         index: message.header.index,
-        mtu: find(message, |a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
-            .unwrap_or_default(),
+        mtu: find(message, |a| {
+            if let LinkAttribute::Mtu(mtu) = a {
+                Some(*mtu)
+            } else {
+                None
+            }
+        })
+        .unwrap_or_default(),
         up: message.header.flags.contains(LinkFlags::Up),
         mark: mark(message),
         addrgen_none: addrgen_none(message),
@@ -94,11 +100,16 @@ fn addrgen_none(message: &LinkMessage) -> bool {
         }),
         _ => None,
     });
-    inet6.unwrap_or_default().contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
+    inet6
+        .unwrap_or_default()
+        .contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
 }
 
 fn gre_ends(message: &LinkMessage) -> GreEnds {
-    let mut ends = GreEnds { local: None, remote: None };
+    let mut ends = GreEnds {
+        local: None,
+        remote: None,
+    };
     for info in infos(message) {
         match info {
             LinkInfo::Data(InfoData::GreTun(facts)) => facts.iter().for_each(|fact| match fact {
@@ -128,36 +139,62 @@ pub(super) fn new_link(name: &InterfaceName, kind: &NewLink) -> Option<LinkMessa
     Some(match kind {
         NewLink::WireGuard => LinkWireguard::new(name).build(),
         NewLink::Dummy => LinkDummy::new(name).build(),
-        NewLink::Gre { local: None, remote: IpAddr::V4(remote) } => gre(name, None, *remote),
-        NewLink::Gre { local: Some(IpAddr::V4(local)), remote: IpAddr::V4(remote) } => {
-            gre(name, Some(*local), *remote)
-        }
-        NewLink::Gre { local: None, remote: IpAddr::V6(remote) } => ip6gre(name, None, *remote),
-        NewLink::Gre { local: Some(IpAddr::V6(local)), remote: IpAddr::V6(remote) } => {
-            ip6gre(name, Some(*local), *remote)
-        }
+        NewLink::Gre {
+            local: None,
+            remote: IpAddr::V4(remote),
+        } => gre(name, None, *remote),
+        NewLink::Gre {
+            local: Some(IpAddr::V4(local)),
+            remote: IpAddr::V4(remote),
+        } => gre(name, Some(*local), *remote),
+        NewLink::Gre {
+            local: None,
+            remote: IpAddr::V6(remote),
+        } => ip6gre(name, None, *remote),
+        NewLink::Gre {
+            local: Some(IpAddr::V6(local)),
+            remote: IpAddr::V6(remote),
+        } => ip6gre(name, Some(*local), *remote),
         NewLink::Gre { .. } => return None,
     })
 }
 
 fn gre(name: &str, local: Option<Ipv4Addr>, remote: Ipv4Addr) -> LinkMessage {
     let builder = LinkGre::new(name).remote(remote).ttl(GRE_TTL);
-    local.into_iter().fold(builder, LinkMessageBuilder::<LinkGre>::local).build()
+    local
+        .into_iter()
+        .fold(builder, LinkMessageBuilder::<LinkGre>::local)
+        .build()
 }
 
 fn ip6gre(name: &str, local: Option<Ipv6Addr>, remote: Ipv6Addr) -> LinkMessage {
-    let flags = DefaultNla::new(IFLA_GRE_FLAGS, IP6_TNL_F_IGN_ENCAP_LIMIT.to_ne_bytes().to_vec());
-    let mut facts = vec![InfoGre6::Remote(remote), InfoGre6::Ttl(GRE_TTL), InfoGre6::Other(flags)];
+    let flags = DefaultNla::new(
+        IFLA_GRE_FLAGS,
+        IP6_TNL_F_IGN_ENCAP_LIMIT.to_ne_bytes().to_vec(),
+    );
+    let mut facts = vec![
+        InfoGre6::Remote(remote),
+        InfoGre6::Ttl(GRE_TTL),
+        InfoGre6::Other(flags),
+    ];
     facts.extend(local.map(InfoGre6::Local));
-    LinkGre6::new(name).set_info_data(InfoData::GreTun6(facts)).build()
+    LinkGre6::new(name)
+        .set_info_data(InfoData::GreTun6(facts))
+        .build()
 }
 
 /// The change of a GRE tunnel's ends. The kernel reads all of its settings anew and takes what is not said
 /// for its default (`ipgre_netlink_parms`), so the message is the one that makes such a link.
-pub(super) fn new_gre_ends(index: u32, name: &InterfaceName, kind: &NewLink) -> Option<LinkMessage> {
+pub(super) fn new_gre_ends(
+    index: u32,
+    name: &InterfaceName,
+    kind: &NewLink,
+) -> Option<LinkMessage> {
     let mut message = new_link(name, kind)?;
     message.header.index = index;
-    message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::IfName(_)));
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, LinkAttribute::IfName(_)));
     Some(message)
 }
 
@@ -168,18 +205,24 @@ pub(super) fn up(index: u32) -> LinkMessage {
 
 /// The change of a link's MTU.
 pub(super) fn mtu(index: u32, mtu: Mtu) -> LinkMessage {
-    LinkUnspec::new_with_index(index).mtu(u32::from(mtu.get())).build()
+    LinkUnspec::new_with_index(index)
+        .mtu(u32::from(mtu.get()))
+        .build()
 }
 
 /// The change that marks a link.
 pub(super) fn alias(index: u32, uid: &Uid) -> LinkMessage {
-    LinkUnspec::new_with_index(index).alias(Mark::alias(uid)).build()
+    LinkUnspec::new_with_index(index)
+        .alias(Mark::alias(uid))
+        .build()
 }
 
 /// The change that keeps the kernel from making link-local addresses.
 pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
     let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-    LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6])).build()
+    LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
+        .build()
 }
 
 #[cfg(test)]
@@ -209,7 +252,13 @@ mod tests {
             let message = new_link(&name(), &NewLink::Gre { local, remote }).unwrap();
             let (parsed, link) = parse(&wire(&message)).unwrap();
             assert_eq!((parsed, link.kind), (name(), kind));
-            assert_eq!(link.gre, Some(GreEnds { local, remote: Some(remote) }));
+            assert_eq!(
+                link.gre,
+                Some(GreEnds {
+                    local,
+                    remote: Some(remote)
+                })
+            );
         }
         let message = new_link(&name(), &NewLink::WireGuard).unwrap();
         assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::WireGuard);
@@ -219,8 +268,14 @@ mod tests {
 
     #[test]
     fn the_change_of_ends_goes_by_index_and_says_all_that_the_making_says() {
-        let kind = NewLink::Gre { local: None, remote: "192.0.2.2".parse().unwrap() };
-        let (made, changed) = (new_link(&name(), &kind).unwrap(), new_gre_ends(7, &name(), &kind).unwrap());
+        let kind = NewLink::Gre {
+            local: None,
+            remote: "192.0.2.2".parse().unwrap(),
+        };
+        let (made, changed) = (
+            new_link(&name(), &kind).unwrap(),
+            new_gre_ends(7, &name(), &kind).unwrap(),
+        );
         assert_eq!((changed.header.index, super::name_of(&changed)), (7, None));
         assert_eq!(infos(&changed), infos(&made));
     }
@@ -237,9 +292,13 @@ mod tests {
     #[test]
     fn alias_flags_and_address_mode_are_read() {
         let mut message = wire(&no_kernel_addresses(7));
-        message.attributes.push(LinkAttribute::IfName("wg_1".to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName("wg_1".to_owned()));
         message.attributes.push(LinkAttribute::Mtu(1420));
-        message.attributes.push(LinkAttribute::IfAlias("moenet-agent:abc".to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfAlias("moenet-agent:abc".to_owned()));
         message.header.flags = LinkFlags::Up;
         let (_, link) = parse(&message).unwrap();
         assert!(link.up && link.addrgen_none);
@@ -250,13 +309,21 @@ mod tests {
     #[test]
     fn a_tunnel_without_ends_has_none_rather_than_zeros() {
         let message = gre("gre0", Some(Ipv4Addr::UNSPECIFIED), Ipv4Addr::UNSPECIFIED);
-        assert_eq!(parse(&message).unwrap().1.gre, Some(GreEnds { local: None, remote: None }));
+        assert_eq!(
+            parse(&message).unwrap().1.gre,
+            Some(GreEnds {
+                local: None,
+                remote: None
+            })
+        );
     }
 
     #[test]
     fn a_link_with_a_name_of_other_characters_is_skipped() {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName("wg@home".to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName("wg@home".to_owned()));
         assert_eq!(parse(&message), None);
     }
 }

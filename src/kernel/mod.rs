@@ -67,7 +67,11 @@ pub struct KernelOptions {
 
 impl Default for KernelOptions {
     fn default() -> Self {
-        Self { backend: Backend::Auto, userspace: None, socket_dir: PathBuf::from("/var/run/wireguard") }
+        Self {
+            backend: Backend::Auto,
+            userspace: None,
+            socket_dir: PathBuf::from("/var/run/wireguard"),
+        }
     }
 }
 
@@ -93,7 +97,10 @@ impl LinuxKernel {
     pub fn new(options: KernelOptions) -> Self {
         Self {
             backend: options.backend,
-            userspace: Userspace { program: options.userspace, socket_dir: options.socket_dir },
+            userspace: Userspace {
+                program: options.userspace,
+                socket_dir: options.socket_dir,
+            },
             netlink: Netlink::default(),
             counters: Arc::default(),
             kernel_lacks_wireguard: AtomicBool::new(false),
@@ -116,6 +123,8 @@ impl Kernel for LinuxKernel {
 
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
         // The text of an action shows no key.
-        self.run(action).await.map_err(|fault| fault.at(action.to_string()))
+        self.run(action)
+            .await
+            .map_err(|fault| fault.at(action.to_string()))
     }
 }

@@ -59,7 +59,9 @@ impl Netlink {
     /// Reads one link by its name; none when there is none.
     pub(super) async fn link(&self, name: &InterfaceName) -> io::Result<Option<LinkMessage>> {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.as_str().to_owned()));
         // The kernel takes alternative names for IFLA_IFNAME too (`__dev_get_by_name`): a link that
         // answers to the name without bearing it is another one.
         let bears = |link: &LinkMessage| name_of(link) == Some(name.as_str());
@@ -74,8 +76,13 @@ impl Netlink {
     }
 
     async fn get_link(&self, mut message: LinkMessage) -> io::Result<Option<LinkMessage>> {
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.exchange(RouteNetlinkMessage::GetLink(message), NLM_F_ACK).await {
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self
+            .exchange(RouteNetlinkMessage::GetLink(message), NLM_F_ACK)
+            .await
+        {
             Ok(reply) => Ok(reply.messages.into_iter().find_map(new_link)),
             Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -86,12 +93,19 @@ impl Netlink {
     pub(super) async fn dump(&self) -> io::Result<Dump> {
         let _turn = self.dumping.lock().await;
         let mut links = LinkMessage::default();
-        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        links
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let links = self.dump_all(RouteNetlinkMessage::GetLink(links)).await?;
-        let addresses = self.dump_all(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let addresses = self
+            .dump_all(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .await?;
         let mut routes = Vec::new();
         for request in route_message::requests() {
-            routes.extend(self.dump_all(RouteNetlinkMessage::GetRoute(request)).await?);
+            routes.extend(
+                self.dump_all(RouteNetlinkMessage::GetRoute(request))
+                    .await?,
+            );
         }
         let new_address = |message| match message {
             RouteNetlinkMessage::NewAddress(address) => Some(address),
@@ -134,7 +148,10 @@ impl Netlink {
             )),
         };
         // Errors of the kernel leave the connection intact; all others make it suspect.
-        if reply.as_ref().is_err_and(|error| error.raw_os_error().is_none()) {
+        if reply
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error().is_none())
+        {
             self.disconnect();
         }
         reply
@@ -149,8 +166,8 @@ impl Netlink {
         }
         // With strict checking (since Linux 4.20) the kernel itself picks the few routes that are asked for;
         // a router with all of the Internet's routes has a million others.
-        let (mut connection, handle, _) =
-            rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection())?;
+        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()
+            .or_else(|_| rtnetlink::new_connection())?;
         // Without these the end of an answer and the end of a dying connection look the same.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
@@ -160,18 +177,30 @@ impl Netlink {
     }
 
     fn disconnect(&self) {
-        if let Some((_, task)) = self.live.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((_, task)) = self
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             task.abort();
         }
     }
 }
 
 /// One request and all that is said to it, up to the acknowledgement or the end of the dump.
-async fn converse(mut handle: Handle, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+async fn converse(
+    mut handle: Handle,
+    message: RouteNetlinkMessage,
+    flags: u16,
+) -> io::Result<Reply> {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
     let mut answers = handle.request(request).map_err(|_| connection_ended())?;
-    let mut reply = Reply { messages: Vec::new(), interrupted: false };
+    let mut reply = Reply {
+        messages: Vec::new(),
+        interrupted: false,
+    };
     while let Some(answer) = answers.next().await {
         reply.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
         match answer.payload {
@@ -182,7 +211,9 @@ async fn converse(mut handle: Handle, message: RouteNetlinkMessage, flags: u16) 
                 return Err(io::Error::from_raw_os_error(done.code.abs()));
             }
             NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(reply),
-            NetlinkPayload::Overrun(_) => return Err(io::Error::other("the netlink socket overran")),
+            NetlinkPayload::Overrun(_) => {
+                return Err(io::Error::other("the netlink socket overran"));
+            }
             _ => {}
         }
     }
@@ -190,7 +221,10 @@ async fn converse(mut handle: Handle, message: RouteNetlinkMessage, flags: u16) 
 }
 
 fn connection_ended() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the netlink connection ended before the answer")
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the netlink connection ended before the answer",
+    )
 }
 
 fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
@@ -202,10 +236,13 @@ fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
 
 /// The name in a link message.
 pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        })
 }
 
 #[cfg(test)]
@@ -238,8 +275,16 @@ mod tests {
         let netlink = Netlink::default();
         let mut nowhere = LinkMessage::default();
         nowhere.header.index = 0x7fff_ffff;
-        let reply = netlink.exchange(RouteNetlinkMessage::GetLink(nowhere), NLM_F_ACK).await;
-        assert_eq!(reply.err().and_then(|error| error.raw_os_error()), Some(ENODEV));
-        assert!(netlink.live.lock().unwrap().is_some(), "the connection is kept");
+        let reply = netlink
+            .exchange(RouteNetlinkMessage::GetLink(nowhere), NLM_F_ACK)
+            .await;
+        assert_eq!(
+            reply.err().and_then(|error| error.raw_os_error()),
+            Some(ENODEV)
+        );
+        assert!(
+            netlink.live.lock().unwrap().is_some(),
+            "the connection is kept"
+        );
     }
 }

@@ -50,7 +50,9 @@ async fn listen(mut socket: TokioSocket, table: &str, sender: mpsc::Sender<()>) 
                 tokio::time::sleep(PAUSE).await;
                 match subscribe() {
                     Ok(fresh) => socket = fresh,
-                    Err(error) => warn!(%error, "cannot listen for changes of nftables; trying again"),
+                    Err(error) => {
+                        warn!(%error, "cannot listen for changes of nftables; trying again")
+                    }
                 }
                 true
             }

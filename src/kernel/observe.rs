@@ -35,19 +35,24 @@ struct FromThread {
 pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Result<KernelView> {
     let mut view = assemble(&netlink.dump().await?);
     let names = |wanted: fn(&LinkKind, &Mark) -> bool| -> Vec<InterfaceName> {
-        let links = view.links.iter().filter(|(_, link)| wanted(&link.kind, &link.mark));
+        let links = view
+            .links
+            .iter()
+            .filter(|(_, link)| wanted(&link.kind, &link.mark));
         links.map(|(name, _)| name.clone()).collect()
     };
     let mut read_sysctls_of = names(|_, mark| matches!(mark, Mark::Ours(_)));
-    let learnt =
-        view.links.iter().filter(|(_, link)| link.learnt_address && !matches!(link.mark, Mark::Ours(_)));
+    let learnt = view
+        .links
+        .iter()
+        .filter(|(_, link)| link.learnt_address && !matches!(link.mark, Mark::Ours(_)));
     read_sysctls_of.extend(learnt.map(|(name, _)| name.clone()));
     let devices = names(|kind, _| *kind == LinkKind::WireGuard);
     let tuns = names(|kind, _| *kind == LinkKind::Tun);
-    let (from_thread, from_sockets) =
-        tokio::join!(tokio::task::spawn_blocking(move || read_blocking(&read_sysctls_of, devices)), async {
-            ask_sockets(netlink, userspace, tuns).await
-        });
+    let (from_thread, from_sockets) = tokio::join!(
+        tokio::task::spawn_blocking(move || read_blocking(&read_sysctls_of, devices)),
+        async { ask_sockets(netlink, userspace, tuns).await }
+    );
     let from_thread = from_thread.map_err(io::Error::other)?;
     view.all = from_thread.all;
     for (name, sysctls) in from_thread.sysctls {
@@ -64,9 +69,13 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
 /// The dump as one view. Pure.
 fn assemble(dump: &Dump) -> KernelView {
     let parsed = dump.links.iter().filter_map(link_message::parse);
-    let mut links: BTreeMap<u32, _> = parsed.map(|(name, link)| (link.index, (name, link))).collect();
+    let mut links: BTreeMap<u32, _> = parsed
+        .map(|(name, link)| (link.index, (name, link)))
+        .collect();
     for message in &dump.addresses {
-        let Some((index, address)) = address_message::parse(message) else { continue };
+        let Some((index, address)) = address_message::parse(message) else {
+            continue;
+        };
         if let Some((_, link)) = links.get_mut(&index) {
             link.learnt_address |= address_message::is_learnt(message);
             link.addresses.insert(address);
@@ -77,7 +86,10 @@ fn assemble(dump: &Dump) -> KernelView {
             link.routes.insert(destination);
         }
     }
-    KernelView { links: links.into_values().collect(), ..KernelView::default() }
+    KernelView {
+        links: links.into_values().collect(),
+        ..KernelView::default()
+    }
 }
 
 fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
@@ -93,7 +105,10 @@ fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
 fn read_blocking(links: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThread {
     FromThread {
         all: sysctl::read_all(),
-        sysctls: links.iter().map(|name| (name.clone(), sysctl::read(name))).collect(),
+        sysctls: links
+            .iter()
+            .map(|name| (name.clone(), sysctl::read(name)))
+            .collect(),
         answers: devices
             .into_iter()
             .map(|name| {
@@ -122,11 +137,18 @@ async fn ask_sockets(
         };
         (name, answer)
     };
-    futures::stream::iter(tuns).map(ask).buffer_unordered(AT_ONCE).collect().await
+    futures::stream::iter(tuns)
+        .map(ask)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
 }
 
 fn is_no_wireguard(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 fn answer(name: &InterfaceName, reply: io::Result<WireGuard>) -> Answer {
@@ -151,18 +173,31 @@ mod tests {
     fn addresses_and_routes_come_to_the_link_of_their_index() {
         let link = |name: &str, index| LinkDummy::new(name).index(index).build();
         let address = Address::new("fe80::1/64".parse().unwrap(), None);
-        let addresses = [2, 9].map(|index| address_message::message(index, &address)).into();
-        let routes =
-            [2, 9].map(|index| route_message::message(index, "fe80::/64".parse().unwrap(), None)).into();
-        let view = assemble(&Dump { links: vec![link("a", 1), link("b", 2)], addresses, routes });
-        let counts: Vec<_> =
-            view.links.values().map(|link| (link.addresses.len(), link.routes.len())).collect();
+        let addresses = [2, 9]
+            .map(|index| address_message::message(index, &address))
+            .into();
+        let routes = [2, 9]
+            .map(|index| route_message::message(index, "fe80::/64".parse().unwrap(), None))
+            .into();
+        let view = assemble(&Dump {
+            links: vec![link("a", 1), link("b", 2)],
+            addresses,
+            routes,
+        });
+        let counts: Vec<_> = view
+            .links
+            .values()
+            .map(|link| (link.addresses.len(), link.routes.len()))
+            .collect();
         assert_eq!(counts, [(0, 0), (1, 1)]);
     }
 
     #[test]
     fn a_link_that_went_away_between_dump_and_question_is_absent() {
-        let mut view = assemble(&Dump { links: vec![LinkDummy::new("a").build()], ..Dump::default() });
+        let mut view = assemble(&Dump {
+            links: vec![LinkDummy::new("a").build()],
+            ..Dump::default()
+        });
         let name: InterfaceName = "a".parse().unwrap();
         let gone = answer(&name, Err(io::Error::from_raw_os_error(ENODEV)));
         fill_in(&mut view, name, gone);

@@ -34,12 +34,19 @@ pub(super) fn parse(message: &RouteMessage) -> Option<(u32, IpNet)> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(oif) => index = Some(*oif),
-            RouteAttribute::Destination(RouteAddress::Inet(v4)) => destination = Some(IpAddr::V4(*v4)),
-            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => destination = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
+                destination = Some(IpAddr::V4(*v4))
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => {
+                destination = Some(IpAddr::V6(*v6))
+            }
             _ => {}
         }
     }
-    Some((index?, IpNet::new(destination?, header.destination_prefix_length).ok()?))
+    Some((
+        index?,
+        IpNet::new(destination?, header.destination_prefix_length).ok()?,
+    ))
 }
 
 /// The message that makes such a route, in all like the kernel's own, so that the kernel takes it away with
@@ -59,13 +66,19 @@ pub(super) fn message(index: u32, destination: IpNet, source: Option<Ipv4Addr>) 
         }
         IpAddr::V6(v6) => {
             header.address_family = AddressFamily::Inet6;
-            message.attributes.push(RouteAttribute::Priority(IPV6_METRIC));
+            message
+                .attributes
+                .push(RouteAttribute::Priority(IPV6_METRIC));
             RouteAddress::Inet6(v6)
         }
     };
-    message.attributes.push(RouteAttribute::Destination(destination));
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination));
     message.attributes.push(RouteAttribute::Oif(index));
-    message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+    message
+        .attributes
+        .extend(source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
     message
 }
 
@@ -81,7 +94,10 @@ mod tests {
             ("fe80::/64", None),
         ] {
             let destination: IpNet = destination.parse().unwrap();
-            assert_eq!(parse(&message(3, destination, source)), Some((3, destination)));
+            assert_eq!(
+                parse(&message(3, destination, source)),
+                Some((3, destination))
+            );
         }
     }
 

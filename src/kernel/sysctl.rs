@@ -11,7 +11,11 @@ use crate::plan::kernel_view::Sysctl;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();
-    PathBuf::from("/proc/sys/net").join(family).join("conf").join(interface).join(key)
+    PathBuf::from("/proc/sys/net")
+        .join(family)
+        .join("conf")
+        .join(interface)
+        .join(key)
 }
 
 /// All that can be read; what is missing (IPv6 turned off, the link gone) is missing in the map.
@@ -25,8 +29,17 @@ pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
 }
 
 fn read_at(interface: &str) -> BTreeMap<Sysctl, i64> {
-    let value = |key| fs::read_to_string(path(interface, key)).ok()?.trim().parse().ok();
-    Sysctl::ALL.into_iter().filter_map(|key| Some((key, value(key)?))).collect()
+    let value = |key| {
+        fs::read_to_string(path(interface, key))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    Sysctl::ALL
+        .into_iter()
+        .filter_map(|key| Some((key, value(key)?)))
+        .collect()
 }
 
 /// Sets one, of an interface or of `all`. One that has the value is not written: in a container `/proc/sys` is
@@ -37,7 +50,10 @@ pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) 
         return Ok(());
     }
     // Not `fs::write`, which would try to create what is not there.
-    fs::OpenOptions::new().write(true).open(path)?.write_all(value.to_string().as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(value.to_string().as_bytes())
 }
 
 #[cfg(test)]

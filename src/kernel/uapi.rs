@@ -34,7 +34,9 @@ pub(super) async fn get(socket: &Path) -> io::Result<WireGuard> {
 /// Changes the configuration behind a socket.
 pub(super) async fn set(socket: &Path, patch: &WireGuardPatch) -> io::Result<()> {
     let answer = within_deadline(exchange(socket, &request(patch))).await?;
-    pairs(&answer).try_for_each(|pair| check_errno(pair?)).map(|_| ())
+    pairs(&answer)
+        .try_for_each(|pair| check_errno(pair?))
+        .map(|_| ())
 }
 
 /// Whether a process answers at the socket.
@@ -43,12 +45,15 @@ pub(super) async fn answers(socket: &Path) -> bool {
 }
 
 async fn within_deadline<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
-        let seconds = DEADLINE.as_secs();
-        let text =
-            format!("the userspace WireGuard did not answer within {seconds} s; is its process stopped?");
-        Err(io::Error::new(io::ErrorKind::TimedOut, text))
-    })
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| {
+            let seconds = DEADLINE.as_secs();
+            let text = format!(
+                "the userspace WireGuard did not answer within {seconds} s; is its process stopped?"
+            );
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
 }
 
 /// An answer ends with an empty line; the connection stays open for another request.
@@ -66,14 +71,17 @@ async fn exchange(socket: &Path, request: &str) -> io::Result<String> {
 }
 
 fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("userspace WireGuard: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("userspace WireGuard: {what}"),
+    )
 }
 
 fn pairs(answer: &str) -> impl Iterator<Item = io::Result<(&str, &str)>> {
-    answer
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| line.split_once('=').ok_or_else(|| invalid("a line without `=`")))
+    answer.lines().filter(|line| !line.is_empty()).map(|line| {
+        line.split_once('=')
+            .ok_or_else(|| invalid("a line without `=`"))
+    })
 }
 
 /// wireguard-go sends its error numbers negative, as the kernel would; boringtun positive.
@@ -97,7 +105,8 @@ fn parse(answer: &str) -> io::Result<WireGuard> {
             let next = (PublicKey::new(bytes(value)?), WireGuardPeer::default());
             device.peers.extend(peer.replace(next).map(finished));
         } else if let Some((_, peer)) = &mut peer {
-            peer_pair(peer, key, value).ok_or_else(|| invalid(&format!("cannot read a peer's {key}")))?;
+            peer_pair(peer, key, value)
+                .ok_or_else(|| invalid(&format!("cannot read a peer's {key}")))?;
         } else {
             device_pair(&mut device, key, value)?;
         }
@@ -117,7 +126,9 @@ fn device_pair(device: &mut WireGuard, key: &str, value: &str) -> io::Result<()>
             device.public_key = (!private.is_zero()).then(|| super::keys::public_key(&private));
         }
         "listen_port" => {
-            let port = value.parse().map_err(|_| invalid("cannot read the listen_port"))?;
+            let port = value
+                .parse()
+                .map_err(|_| invalid("cannot read the listen_port"))?;
             device.listen_port = Port::new(port);
         }
         // Unknown keys are allowed by the protocol.
@@ -131,17 +142,23 @@ fn peer_pair(peer: &mut WireGuardPeer, key: &str, value: &str) -> Option<()> {
         "preshared_key" => peer.preshared_key = Some(PresharedKey::new(bytes(value).ok()?)),
         "endpoint" => peer.endpoint = Some(endpoint(value)?),
         "persistent_keepalive_interval" => peer.keepalive = Some(value.parse().ok()?),
-        "allowed_ip" => drop(peer.allowed_ips.insert(value.parse::<IpNet>().ok()?.trunc())),
+        "allowed_ip" => drop(
+            peer.allowed_ips
+                .insert(value.parse::<IpNet>().ok()?.trunc()),
+        ),
         "rx_bytes" => peer.rx_bytes = value.parse().ok()?,
         "tx_bytes" => peer.tx_bytes = value.parse().ok()?,
         "last_handshake_time_sec" => {
             let seconds: i64 = value.parse().ok()?;
-            peer.last_handshake = Timestamp::new(seconds, 0).ok().filter(|at| at.as_second() != 0);
+            peer.last_handshake = Timestamp::new(seconds, 0)
+                .ok()
+                .filter(|at| at.as_second() != 0);
         }
         "last_handshake_time_nsec" => {
             let nanoseconds = value.parse().ok()?;
-            peer.last_handshake =
-                peer.last_handshake.and_then(|at| Timestamp::new(at.as_second(), nanoseconds).ok());
+            peer.last_handshake = peer
+                .last_handshake
+                .and_then(|at| Timestamp::new(at.as_second(), nanoseconds).ok());
         }
         _ => {}
     }
@@ -159,11 +176,18 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
 }
 
 fn bytes(hex: &str) -> io::Result<[u8; 32]> {
-    let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits: Option<Vec<u8>> = hex
+        .chars()
+        .map(|c| c.to_digit(16).map(|digit| digit as u8))
+        .collect();
     let digits = digits.ok_or_else(|| invalid("a key that is not hexadecimal"))?;
-    let bytes: Vec<u8> =
-        digits.chunks(2).map(|pair| pair.iter().fold(0, |n, digit| n << 4 | digit)).collect();
-    bytes.try_into().map_err(|_| invalid("a key that is not 32 bytes"))
+    let bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| pair.iter().fold(0, |n, digit| n << 4 | digit))
+        .collect();
+    bytes
+        .try_into()
+        .map_err(|_| invalid("a key that is not 32 bytes"))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -176,13 +200,24 @@ fn hex(bytes: &[u8]) -> String {
 /// The text of a change. It holds keys: it goes to the socket and nowhere else.
 fn request(patch: &WireGuardPatch) -> String {
     let mut lines = vec!["set=1".to_owned()];
-    lines.extend(patch.private_key.as_ref().map(|key| format!("private_key={}", hex(key.expose()))));
+    lines.extend(
+        patch
+            .private_key
+            .as_ref()
+            .map(|key| format!("private_key={}", hex(key.expose()))),
+    );
     lines.extend(patch.listen_port.map(|port| format!("listen_port={port}")));
     for key in &patch.remove_peers {
         // `update_only`, lest a peer that is not there be made first and removed then.
-        lines.push(format!("public_key={}\nupdate_only=true\nremove=true", hex(key.bytes())));
+        lines.push(format!(
+            "public_key={}\nupdate_only=true\nremove=true",
+            hex(key.bytes())
+        ));
     }
-    patch.peers.iter().for_each(|peer| peer_lines(peer, &mut lines));
+    patch
+        .peers
+        .iter()
+        .for_each(|peer| peer_lines(peer, &mut lines));
     lines.join("\n") + "\n\n"
 }
 
@@ -194,7 +229,10 @@ fn peer_lines(peer: &PeerPatch, lines: &mut Vec<String>) {
     }
     lines.extend(peer.endpoint.map(|endpoint| format!("endpoint={endpoint}")));
     if let Some(seconds) = peer.keepalive {
-        lines.push(format!("persistent_keepalive_interval={}", seconds.unwrap_or(0)));
+        lines.push(format!(
+            "persistent_keepalive_interval={}",
+            seconds.unwrap_or(0)
+        ));
     }
     if let Some(allowed) = &peer.allowed_ips {
         lines.push("replace_allowed_ips=true".to_owned());
@@ -236,7 +274,10 @@ mod tests {
         ]);
         let device = parse(&text).unwrap();
         assert_eq!((device.public_key, device.listen_port), (None, None));
-        assert_eq!(device.peers[&PublicKey::new(bytes(KEY).unwrap())], WireGuardPeer::default());
+        assert_eq!(
+            device.peers[&PublicKey::new(bytes(KEY).unwrap())],
+            WireGuardPeer::default()
+        );
     }
 
     #[test]
@@ -260,16 +301,23 @@ mod tests {
         let peer = &device.peers[&PublicKey::new(bytes(KEY).unwrap())];
         assert_eq!(device.listen_port, Port::new(21080));
         assert_eq!(peer.endpoint, Some("[fe80::1]:51820".parse().unwrap()));
-        assert_eq!(peer.last_handshake, Some(Timestamp::new(1_700_000_000, 5).unwrap()));
-        assert_eq!((peer.tx_bytes, peer.rx_bytes, peer.keepalive), (10, 20, Some(25)));
+        assert_eq!(
+            peer.last_handshake,
+            Some(Timestamp::new(1_700_000_000, 5).unwrap())
+        );
+        assert_eq!(
+            (peer.tx_bytes, peer.rx_bytes, peer.keepalive),
+            (10, 20, Some(25))
+        );
         assert_eq!(peer.allowed_ips.len(), 2);
     }
 
     #[test]
     fn an_error_shows_no_key() {
-        for text in
-            [format!("private_key={KEY}zz\n\n"), format!("public_key={KEY}\npreshared_key={KEY}0\n\n")]
-        {
+        for text in [
+            format!("private_key={KEY}zz\n\n"),
+            format!("public_key={KEY}\npreshared_key={KEY}0\n\n"),
+        ] {
             let error = parse(&text).unwrap_err().to_string();
             assert!(!error.contains("b85996"), "{error}");
         }
@@ -284,21 +332,37 @@ mod tests {
 
     #[test]
     fn what_a_patch_leaves_out_is_not_in_the_request() {
-        let patch = WireGuardPatch { peers: vec![peer()], ..Default::default() };
-        assert_eq!(request(&patch), format!("set=1\npublic_key={}\n\n", "07".repeat(32)));
+        let patch = WireGuardPatch {
+            peers: vec![peer()],
+            ..Default::default()
+        };
+        assert_eq!(
+            request(&patch),
+            format!("set=1\npublic_key={}\n\n", "07".repeat(32))
+        );
     }
 
     #[test]
     fn none_at_all_is_sent_as_zeros() {
-        let unset = PeerPatch { preshared_key: Some(None), keepalive: Some(None), ..peer() };
-        let text = request(&WireGuardPatch { peers: vec![unset], ..Default::default() });
+        let unset = PeerPatch {
+            preshared_key: Some(None),
+            keepalive: Some(None),
+            ..peer()
+        };
+        let text = request(&WireGuardPatch {
+            peers: vec![unset],
+            ..Default::default()
+        });
         assert!(text.contains(&format!("preshared_key={}\n", "0".repeat(64))));
         assert!(text.contains("persistent_keepalive_interval=0\n"));
     }
 
     #[test]
     fn other_peers_are_never_replaced() {
-        let allowed = PeerPatch { allowed_ips: Some(["::/0".parse().unwrap()].into()), ..peer() };
+        let allowed = PeerPatch {
+            allowed_ips: Some(["::/0".parse().unwrap()].into()),
+            ..peer()
+        };
         let patch = WireGuardPatch {
             peers: vec![allowed],
             remove_peers: vec![PublicKey::new([8; 32])],
@@ -315,6 +379,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wg.sock");
         let _deaf = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(get(&path).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            get(&path).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 }

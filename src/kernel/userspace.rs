@@ -53,10 +53,16 @@ impl Userspace {
         Ok(())
     }
 
-    async fn refuse_what_cannot_start(&self, interface: &InterfaceName, socket: &Path) -> Result<(), Fault> {
+    async fn refuse_what_cannot_start(
+        &self,
+        interface: &InterfaceName,
+        socket: &Path,
+    ) -> Result<(), Fault> {
         // wireguard-go would read it as an option, and has no `--`.
         if interface.as_str().starts_with('-') {
-            return Err(Fault::said("a userspace WireGuard link cannot have a name that starts with `-`"));
+            return Err(Fault::said(
+                "a userspace WireGuard link cannot have a name that starts with `-`",
+            ));
         }
         if uapi::answers(socket).await {
             let socket = socket.display();
@@ -69,18 +75,34 @@ impl Userspace {
     }
 
     fn program(&self) -> OsString {
-        let of_environment = || std::env::var_os("WG_USERSPACE_IMPLEMENTATION").filter(|it| !it.is_empty());
-        self.program.clone().or_else(of_environment).unwrap_or_else(|| "wireguard-go".into())
+        let of_environment =
+            || std::env::var_os("WG_USERSPACE_IMPLEMENTATION").filter(|it| !it.is_empty());
+        self.program
+            .clone()
+            .or_else(of_environment)
+            .unwrap_or_else(|| "wireguard-go".into())
     }
 
     /// Runs the program until its first process ends, as it does once the daemon is on its own. One
     /// that stays in the foreground is left running, and no status comes back.
-    async fn run(&self, program: &OsString, interface: &InterfaceName) -> Result<Option<ExitStatus>, Fault> {
+    async fn run(
+        &self,
+        program: &OsString,
+        interface: &InterfaceName,
+    ) -> Result<Option<ExitStatus>, Fault> {
         let mut command = Command::new(program);
-        command.arg(interface.as_str()).current_dir("/").process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg(interface.as_str())
+            .current_dir("/")
+            .process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // A token in our environment is none of its business.
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| passes_on(name)));
+        command
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| passes_on(name)));
         let mut child = command.spawn().map_err(|error| missing(program, error))?;
         match timeout(DEADLINE, child.wait()).await {
             Ok(status) => Ok(Some(status?)),
@@ -113,7 +135,9 @@ impl Userspace {
 /// would keep it in the foreground.
 fn passes_on(name: &OsString) -> bool {
     let name = name.to_string_lossy();
-    name == "PATH" || name == "LOG_LEVEL" || (name.starts_with("WG_") && name != "WG_PROCESS_FOREGROUND")
+    name == "PATH"
+        || name == "LOG_LEVEL"
+        || (name.starts_with("WG_") && name != "WG_PROCESS_FOREGROUND")
 }
 
 fn missing(program: &OsString, error: io::Error) -> Fault {
@@ -135,9 +159,14 @@ fn diagnose(program: &OsString, interface: &InterfaceName, exit: Option<ExitStat
     }
     match exit {
         Some(status) if !status.success() => {
-            format!("{program} failed ({status}); see why with `{program} --foreground {interface}`")
+            format!(
+                "{program} failed ({status}); see why with `{program} --foreground {interface}`"
+            )
         }
-        _ => format!("{program} did not open its control socket within {} s", DEADLINE.as_secs()),
+        _ => format!(
+            "{program} did not open its control socket within {} s",
+            DEADLINE.as_secs()
+        ),
     }
 }
 
@@ -146,16 +175,27 @@ mod tests {
     use super::*;
 
     fn userspace(program: &str, folder: &Path) -> Userspace {
-        Userspace { program: Some(program.into()), socket_dir: folder.to_owned() }
+        Userspace {
+            program: Some(program.into()),
+            socket_dir: folder.to_owned(),
+        }
     }
 
     #[tokio::test]
     async fn a_missing_program_names_its_package() {
         let folder = tempfile::tempdir().unwrap();
         let wg = "wg_1".parse().unwrap();
-        let fault = userspace("no-such-wireguard", folder.path()).start(&wg).await.unwrap_err();
-        let text = fault.at("create WireGuard link wg_1".to_owned()).to_string();
-        assert!(text.contains("package wireguard-go") && text.contains("no-such-wireguard"), "{text}");
+        let fault = userspace("no-such-wireguard", folder.path())
+            .start(&wg)
+            .await
+            .unwrap_err();
+        let text = fault
+            .at("create WireGuard link wg_1".to_owned())
+            .to_string();
+        assert!(
+            text.contains("package wireguard-go") && text.contains("no-such-wireguard"),
+            "{text}"
+        );
     }
 
     #[tokio::test]
@@ -163,8 +203,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let wg = "wg_1".parse().unwrap();
         let started = Instant::now();
-        let fault = userspace("false", folder.path()).start(&wg).await.unwrap_err();
-        assert!(fault.at(String::new()).to_string().contains("false failed (exit status: 1)"));
+        let fault = userspace("false", folder.path())
+            .start(&wg)
+            .await
+            .unwrap_err();
+        assert!(
+            fault
+                .at(String::new())
+                .to_string()
+                .contains("false failed (exit status: 1)")
+        );
         assert!(started.elapsed() < DEADLINE);
     }
 
@@ -172,13 +220,22 @@ mod tests {
     async fn a_name_that_would_be_an_option_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let option = "-f".parse().unwrap();
-        assert!(userspace("true", folder.path()).start(&option).await.is_err());
+        assert!(
+            userspace("true", folder.path())
+                .start(&option)
+                .await
+                .is_err()
+        );
     }
 
     #[test]
     fn only_settings_of_wireguard_pass_on() {
         let passes = |name: &str| passes_on(&name.into());
         assert!(passes("PATH") && passes("WG_THREADS"));
-        assert!(!passes("MOENET_AGENT_TOKEN") && !passes("WG_PROCESS_FOREGROUND") && !passes("LISTEN_FDS"));
+        assert!(
+            !passes("MOENET_AGENT_TOKEN")
+                && !passes("WG_PROCESS_FOREGROUND")
+                && !passes("LISTEN_FDS")
+        );
     }
 }

@@ -18,12 +18,16 @@ use crate::plan::kernel_view::{WireGuard, WireGuardPeer};
 
 /// Reads the configuration of a link.
 pub(super) fn get(interface: &InterfaceName) -> io::Result<WireGuard> {
-    Device::get(&foreign_name(interface)?, Backend::Kernel).map(|device| from_device(&device)).map_err(silent)
+    Device::get(&foreign_name(interface)?, Backend::Kernel)
+        .map(|device| from_device(&device))
+        .map_err(silent)
 }
 
 /// Changes the configuration of a link, which must exist: the crate would make it, without a mark.
 pub(super) fn set(interface: &InterfaceName, patch: &WireGuardPatch) -> io::Result<()> {
-    update(patch).apply(&foreign_name(interface)?, Backend::Kernel).map_err(silent)
+    update(patch)
+        .apply(&foreign_name(interface)?, Backend::Kernel)
+        .map_err(silent)
 }
 
 fn foreign_name(interface: &InterfaceName) -> io::Result<wireguard_control::InterfaceName> {
@@ -31,7 +35,9 @@ fn foreign_name(interface: &InterfaceName) -> io::Result<wireguard_control::Inte
 }
 
 fn silent(error: io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 fn from_device(device: &Device) -> WireGuard {
@@ -45,7 +51,9 @@ fn from_device(device: &Device) -> WireGuard {
 
 /// A peer whose allowed IPs do not fit one message comes again in the next, with its key and the rest
 /// of them alone (`WGPEER_A_ALLOWEDIPS` in linux/wireguard.h); the crate lists it twice then.
-fn merged(peers: impl Iterator<Item = (PublicKey, WireGuardPeer)>) -> BTreeMap<PublicKey, WireGuardPeer> {
+fn merged(
+    peers: impl Iterator<Item = (PublicKey, WireGuardPeer)>,
+) -> BTreeMap<PublicKey, WireGuardPeer> {
     let mut merged: BTreeMap<PublicKey, WireGuardPeer> = BTreeMap::new();
     for (key, peer) in peers {
         match merged.entry(key) {
@@ -58,15 +66,24 @@ fn merged(peers: impl Iterator<Item = (PublicKey, WireGuardPeer)>) -> BTreeMap<P
 
 fn from_peer(info: &PeerInfo) -> (PublicKey, WireGuardPeer) {
     let config = &info.config;
-    let canonical = |endpoint: SocketAddr| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port());
-    let allowed =
-        config.allowed_ips.iter().filter_map(|ip| Some(IpNet::new(ip.address, ip.cidr).ok()?.trunc()));
+    let canonical =
+        |endpoint: SocketAddr| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port());
+    let allowed = config
+        .allowed_ips
+        .iter()
+        .filter_map(|ip| Some(IpNet::new(ip.address, ip.cidr).ok()?.trunc()));
     let peer = WireGuardPeer {
-        preshared_key: config.preshared_key.as_ref().map(|key| PresharedKey::new(key.0)),
+        preshared_key: config
+            .preshared_key
+            .as_ref()
+            .map(|key| PresharedKey::new(key.0)),
         endpoint: config.endpoint.map(canonical),
         keepalive: config.persistent_keepalive_interval,
         allowed_ips: allowed.collect(),
-        last_handshake: info.stats.last_handshake_time.and_then(|at| Timestamp::try_from(at).ok()),
+        last_handshake: info
+            .stats
+            .last_handshake_time
+            .and_then(|at| Timestamp::try_from(at).ok()),
         rx_bytes: info.stats.rx_bytes,
         tx_bytes: info.stats.tx_bytes,
     };
@@ -84,7 +101,11 @@ fn update(patch: &WireGuardPatch) -> DeviceUpdate {
     for key in &patch.remove_peers {
         update = update.remove_peer_by_key(&Key(*key.bytes()));
     }
-    patch.peers.iter().map(peer_update).fold(update, DeviceUpdate::add_peer)
+    patch
+        .peers
+        .iter()
+        .map(peer_update)
+        .fold(update, DeviceUpdate::add_peer)
 }
 
 fn peer_update(patch: &PeerPatch) -> PeerConfigBuilder {
@@ -102,7 +123,9 @@ fn peer_update(patch: &PeerPatch) -> PeerConfigBuilder {
     }
     if let Some(allowed) = &patch.allowed_ips {
         peer = peer.replace_allowed_ips();
-        peer = allowed.iter().fold(peer, |peer, net| peer.add_allowed_ip(net.addr(), net.prefix_len()));
+        peer = allowed.iter().fold(peer, |peer, net| {
+            peer.add_allowed_ip(net.addr(), net.prefix_len())
+        });
     }
     peer
 }
@@ -113,9 +136,15 @@ mod tests {
 
     #[test]
     fn an_error_of_the_crate_loses_its_text() {
-        let error = silent(io::Error::new(io::ErrorKind::InvalidInput, "PresharedKey([1, 2])"));
+        let error = silent(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "PresharedKey([1, 2])",
+        ));
         assert!(!error.to_string().contains("PresharedKey"));
-        assert_eq!(silent(io::Error::from_raw_os_error(98)).raw_os_error(), Some(98));
+        assert_eq!(
+            silent(io::Error::from_raw_os_error(98)).raw_os_error(),
+            Some(98)
+        );
     }
 
     #[test]
@@ -126,7 +155,10 @@ mod tests {
             ..Default::default()
         };
         let key = PublicKey::new([1; 32]);
-        let parts = [(key, peer("10.0.0.0/8", Some(25))), (key, peer("fd00::/8", None))];
+        let parts = [
+            (key, peer("10.0.0.0/8", Some(25))),
+            (key, peer("fd00::/8", None)),
+        ];
         let peer = &merged(parts.into_iter())[&key];
         assert_eq!((peer.allowed_ips.len(), peer.keepalive), (2, Some(25)));
     }
@@ -140,10 +172,16 @@ mod tests {
             keepalive: None,
             allowed_ips: None,
         };
-        let unset = PeerPatch { preshared_key: Some(None), keepalive: Some(None), ..untouched.clone() };
+        let unset = PeerPatch {
+            preshared_key: Some(None),
+            keepalive: Some(None),
+            ..untouched.clone()
+        };
         let key = Key([1; 32]);
         assert!(peer_update(&untouched) == PeerConfigBuilder::new(&key));
-        let expected = PeerConfigBuilder::new(&key).unset_preshared_key().unset_persistent_keepalive();
+        let expected = PeerConfigBuilder::new(&key)
+            .unset_preshared_key()
+            .unset_persistent_keepalive();
         assert!(peer_update(&unset) == expected);
     }
 }

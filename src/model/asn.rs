@@ -54,7 +54,12 @@ mod tests {
 
     #[test]
     fn the_conventional_port_is_2_and_the_last_four_digits() {
-        for (asn, port) in [(4242421080, 21080), (4242420007, 20007), (65000, 25000), (7, 20007)] {
+        for (asn, port) in [
+            (4242421080, 21080),
+            (4242420007, 20007),
+            (65000, 25000),
+            (7, 20007),
+        ] {
             assert_eq!(Asn::try_from(asn).unwrap().conventional_port().get(), port);
         }
     }

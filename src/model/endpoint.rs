@@ -43,7 +43,10 @@ impl FromStr for Endpoint {
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
         let port = port.parse().map_err(|_| wanted())?;
-        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             Some(v6) => Host::Address(IpAddr::V6(v6.parse().map_err(|_| wanted())?)),
             None => parse_host(host).ok_or_else(wanted)?,
         };
@@ -60,7 +63,9 @@ fn parse_host(text: &str) -> Option<Host> {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     // A last label of digits only would be a mistyped IPv4 address (RFC 3696, section 2).
     let numeric_end = name.rsplit('.').next()?.bytes().all(|b| b.is_ascii_digit());
@@ -89,7 +94,12 @@ mod tests {
 
     #[test]
     fn names_and_both_families_read_back_as_written() {
-        for text in ["example.com:51820", "192.0.2.1:1", "[2001:db8::1]:65535", "_wg.a-b.dn42:9"] {
+        for text in [
+            "example.com:51820",
+            "192.0.2.1:1",
+            "[2001:db8::1]:65535",
+            "_wg.a-b.dn42:9",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }

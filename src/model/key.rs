@@ -53,9 +53,9 @@ impl FromStr for PublicKey {
 impl Secret<[u8; 32]> {
     /// Parses a private or preshared key from base64. The error never shows the text.
     pub fn from_base64(text: &str) -> Result<Self, Invalid> {
-        decode(text)
-            .map(Self::new)
-            .ok_or_else(|| Invalid::new("a secret key is 32 bytes in base64 (44 characters); this is not"))
+        decode(text).map(Self::new).ok_or_else(|| {
+            Invalid::new("a secret key is 32 bytes in base64 (44 characters); this is not")
+        })
     }
 
     /// The key in base64, for the file in `secrets/` and nothing else.
@@ -95,7 +95,10 @@ mod tests {
     fn a_key_of_31_bytes_says_its_length() {
         let text = STANDARD.encode([7; 31]);
         let error = text.parse::<PublicKey>().unwrap_err();
-        assert_eq!(error.to_string(), "a public key is 32 bytes in base64, not 31 bytes");
+        assert_eq!(
+            error.to_string(),
+            "a public key is 32 bytes in base64, not 31 bytes"
+        );
     }
 
     #[test]

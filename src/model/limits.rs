@@ -118,7 +118,10 @@ impl FromStr for Bandwidth {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let wrong = || {
-            Invalid(format!("a bandwidth is a number with M or G, such as 100M or 2.5G, not {}", shown(text)))
+            Invalid(format!(
+                "a bandwidth is a number with M or G, such as 100M or 2.5G, not {}",
+                shown(text)
+            ))
         };
         let (number, unit) = match text.trim() {
             t if t.ends_with(['M', 'm']) => (&t[..t.len() - 1], 1_000),
@@ -127,14 +130,23 @@ impl FromStr for Bandwidth {
         };
         let (whole, fraction) = number.trim().split_once('.').unwrap_or((number.trim(), ""));
         let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || whole.len() > 7 || fraction.len() > 3 || !digits(whole) || !digits(fraction) {
+        if whole.is_empty()
+            || whole.len() > 7
+            || fraction.len() > 3
+            || !digits(whole)
+            || !digits(fraction)
+        {
             return Err(wrong());
         }
-        let milli: u64 = format!("{whole}{fraction:0<3}").parse().map_err(|_| wrong())?;
+        let milli: u64 = format!("{whole}{fraction:0<3}")
+            .parse()
+            .map_err(|_| wrong())?;
         if milli == 0 {
             return Err(wrong());
         }
-        Ok(Self { kbit: milli * unit / 1_000 })
+        Ok(Self {
+            kbit: milli * unit / 1_000,
+        })
     }
 }
 
@@ -142,7 +154,11 @@ impl fmt::Display for Bandwidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Three digits after the point are whole Mbit/s of a Gbit/s; anything finer is told in M.
         let whole = self.kbit >= 1_000_000 && self.kbit.is_multiple_of(1_000);
-        let (unit, letter) = if whole { (1_000_000, 'G') } else { (1_000, 'M') };
+        let (unit, letter) = if whole {
+            (1_000_000, 'G')
+        } else {
+            (1_000, 'M')
+        };
         let fraction = format!("{:03}", self.kbit % unit * 1_000 / unit);
         match fraction.trim_end_matches('0') {
             "" => write!(f, "{}{letter}", self.kbit / unit),
@@ -169,7 +185,12 @@ mod tests {
 
     #[test]
     fn bandwidth_takes_any_number_with_a_unit() {
-        for (text, kbit) in [("100M", 100_000), ("1G", 1_000_000), ("2.5G", 2_500_000), ("0.5M", 500)] {
+        for (text, kbit) in [
+            ("100M", 100_000),
+            ("1G", 1_000_000),
+            ("2.5G", 2_500_000),
+            ("0.5M", 500),
+        ] {
             let parsed: Bandwidth = text.parse().unwrap();
             assert_eq!((parsed.kbit(), parsed.to_string().as_str()), (kbit, text));
         }

@@ -19,10 +19,20 @@ impl ObjectName {
 
     /// The nearest valid name to a hostile text: what is not allowed becomes `-`, and the rest is cut.
     pub fn sanitised(text: &str) -> Self {
-        let keep = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
+        let keep = |c: char| {
+            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        };
         let body: String = text.chars().map(keep).take(Self::MAX - 1).collect();
         let body = body.trim_start_matches('-');
-        Self(if body.is_empty() { "_".to_owned() } else { body.to_owned() })
+        Self(if body.is_empty() {
+            "_".to_owned()
+        } else {
+            body.to_owned()
+        })
     }
 }
 
@@ -78,7 +88,9 @@ impl Uid {
     /// mark, so a session called `mesh/2` would be taken for the backbone tunnel, and removed as that.
     pub fn is_ours(&self) -> bool {
         const OURS: [&str; 4] = ["local", "mesh", "ibgp", "control-plane"];
-        self.0.split_once('/').is_some_and(|(word, _)| OURS.contains(&word))
+        self.0
+            .split_once('/')
+            .is_some_and(|(word, _)| OURS.contains(&word))
     }
 }
 
@@ -87,7 +99,10 @@ impl FromStr for Uid {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let ok = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
-            Invalid(format!("a uuid is 1..128 printable characters without blanks, not {}", shown(text)))
+            Invalid(format!(
+                "a uuid is 1..128 printable characters without blanks, not {}",
+                shown(text)
+            ))
         })
     }
 }
@@ -110,7 +125,17 @@ mod tests {
 
     #[test]
     fn a_name_is_a_safe_file_name() {
-        for text in ["", ".", "..", ".hidden", "a/b", "-rf", "a\0b", "a b", &"x".repeat(49)] {
+        for text in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "-rf",
+            "a\0b",
+            "a b",
+            &"x".repeat(49),
+        ] {
             assert!(text.parse::<ObjectName>().is_err(), "{text:?}");
         }
     }
@@ -118,7 +143,11 @@ mod tests {
     #[test]
     fn identities_that_we_give_ourselves_are_known_from_those_of_others() {
         let name = "loopback".parse().unwrap();
-        for ours in [Uid::local("node", &name), Uid::derived("mesh", 2), Uid::derived("ibgp", 2)] {
+        for ours in [
+            Uid::local("node", &name),
+            Uid::derived("mesh", 2),
+            Uid::derived("ibgp", 2),
+        ] {
             assert!(ours.is_ours(), "{ours}");
         }
         for other in ["abc-123", "local", "mesh-2", "meshes/2", "a/mesh/2"] {
@@ -128,7 +157,14 @@ mod tests {
 
     #[test]
     fn sanitising_always_gives_a_name() {
-        for text in ["", "../../etc/cron.d/x", "---", "žluť", "ok", &"y".repeat(200)] {
+        for text in [
+            "",
+            "../../etc/cron.d/x",
+            "---",
+            "žluť",
+            "ok",
+            &"y".repeat(200),
+        ] {
             let name = ObjectName::sanitised(text);
             assert_eq!(name.as_str().parse::<ObjectName>().unwrap(), name);
         }

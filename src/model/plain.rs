@@ -14,7 +14,9 @@ const HIDDEN: &str = "(a key)";
 pub(crate) fn plain_key(text: &str) -> Option<usize> {
     let is_public = |at: usize| {
         let before = text[..at].trim_end_matches(['"', '\'', ' ']);
-        let before = before.strip_suffix(':').map(|before| before.trim_end_matches(['"', '\'', ' ']));
+        let before = before
+            .strip_suffix(':')
+            .map(|before| before.trim_end_matches(['"', '\'', ' ']));
         before.is_some_and(|before| before.ends_with("publicKey"))
     };
     keys(text).map(|key| key.start).find(|at| !is_public(*at))
@@ -29,7 +31,11 @@ pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
         shown.push_str(HIDDEN);
         end = key.end;
     }
-    if end == 0 { Cow::Borrowed(text) } else { Cow::Owned(shown + &text[end..]) }
+    if end == 0 {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(shown + &text[end..])
+    }
 }
 
 /// Every key in base64, as `wg genkey`, `wg genpsk` and `wg pubkey` print it.
@@ -41,8 +47,12 @@ fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
         let start = at.checked_sub(LENGTH)?;
         // The last character carries four bits of the key; its other two are none (RFC 4648, section 4).
         let ends = b"AEIMQUYcgkosw048".contains(&bytes[at - 1]);
-        let alone = !bytes.get(at + 1).is_some_and(|byte| *byte == b'=' || is_base64(byte))
-            && !start.checked_sub(1).is_some_and(|before| is_base64(&bytes[before]));
+        let alone = !bytes
+            .get(at + 1)
+            .is_some_and(|byte| *byte == b'=' || is_base64(byte))
+            && !start
+                .checked_sub(1)
+                .is_some_and(|before| is_base64(&bytes[before]));
         (ends && alone && bytes[start..at].iter().all(is_base64)).then_some(start..at + 1)
     })
 }
@@ -55,11 +65,22 @@ mod tests {
 
     #[test]
     fn a_key_is_secret_unless_its_field_says_that_it_is_public() {
-        for public in ["publicKey: KEY", "{mtu: 1, publicKey: \"KEY\"}", "\"publicKey\": \"KEY\"", "", "a=b"]
-        {
+        for public in [
+            "publicKey: KEY",
+            "{mtu: 1, publicKey: \"KEY\"}",
+            "\"publicKey\": \"KEY\"",
+            "",
+            "a=b",
+        ] {
             assert_eq!(plain_key(&public.replace("KEY", KEY)), None, "{public}");
         }
-        for secret in ["presharedKey: KEY", "# psk KEY", "psk=KEY", "KEY", "{x: 'KEY', publicKey: KEY}"] {
+        for secret in [
+            "presharedKey: KEY",
+            "# psk KEY",
+            "psk=KEY",
+            "KEY",
+            "{x: 'KEY', publicKey: KEY}",
+        ] {
             assert!(plain_key(&secret.replace("KEY", KEY)).is_some(), "{secret}");
         }
         // A longer text in base64 is something else.
@@ -69,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_text_is_shown_without_its_keys() {
-        assert_eq!(without_keys(&format!("not {KEY}, é {KEY}!")), "not (a key), é (a key)!");
+        assert_eq!(
+            without_keys(&format!("not {KEY}, é {KEY}!")),
+            "not (a key), é (a key)!"
+        );
         assert_eq!(without_keys("ü = none"), "ü = none");
     }
 }

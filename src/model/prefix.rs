@@ -20,8 +20,15 @@ impl LinkLocal {
     /// digits in the last: node 12345 is `fe80::998:1:2345`, which is no other node's address.
     pub fn derived(asn: Asn, node_id: u16) -> Self {
         let digits = hex_as_written(asn.last_four());
-        let (high, low) = (hex_as_written(node_id / 10_000), hex_as_written(node_id % 10_000));
-        let groups = if high == 0 { [0, digits, low] } else { [digits, high, low] };
+        let (high, low) = (
+            hex_as_written(node_id / 10_000),
+            hex_as_written(node_id % 10_000),
+        );
+        let groups = if high == 0 {
+            [0, digits, low]
+        } else {
+            [digits, high, low]
+        };
         let [one, two, three] = groups;
         Self(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, one, two, three))
     }
@@ -30,7 +37,10 @@ impl LinkLocal {
 /// The 16-bit group whose hexadecimal digits are the decimal digits of a number of at most four: 1080 is
 /// `0x1080`.
 fn hex_as_written(number: u16) -> u16 {
-    number.to_string().bytes().fold(0, |group, digit| group * 16 + u16::from(digit - b'0'))
+    number
+        .to_string()
+        .bytes()
+        .fold(0, |group, digit| group * 16 + u16::from(digit - b'0'))
 }
 
 impl TryFrom<Ipv6Addr> for LinkLocal {
@@ -39,7 +49,9 @@ impl TryFrom<Ipv6Addr> for LinkLocal {
         if address.is_unicast_link_local() {
             Ok(Self(address))
         } else {
-            Err(Invalid(format!("a link-local address lies in fe80::/10; {address} does not")))
+            Err(Invalid(format!(
+                "a link-local address lies in fe80::/10; {address} does not"
+            )))
         }
     }
 }
@@ -100,9 +112,14 @@ text_type!(PeerIpv6, "PeerIpv6", {
 /// Parses an IPv6 address; a prefix length (`fe80::1/64`), common on the wire, is dropped.
 fn parse_v6(text: &str) -> Result<Ipv6Addr, Invalid> {
     let bare = text.split_once('/').map_or(text, |(address, length)| {
-        if length.parse::<u8>().is_ok_and(|l| l <= 128) { address } else { text }
+        if length.parse::<u8>().is_ok_and(|l| l <= 128) {
+            address
+        } else {
+            text
+        }
     });
-    bare.parse().map_err(|_| Invalid(format!("an IPv6 address is wanted, not {}", shown(text))))
+    bare.parse()
+        .map_err(|_| Invalid(format!("an IPv6 address is wanted, not {}", shown(text))))
 }
 
 #[cfg(test)]
@@ -129,7 +146,9 @@ mod tests {
     fn no_two_nodes_of_a_network_have_one_address() {
         for asn in [4242420998, 4242420000, 4242420001] {
             let asn = Asn::try_from(asn).unwrap();
-            let all: BTreeSet<_> = (1..=u16::MAX).map(|id| LinkLocal::derived(asn, id)).collect();
+            let all: BTreeSet<_> = (1..=u16::MAX)
+                .map(|id| LinkLocal::derived(asn, id))
+                .collect();
             assert_eq!(all.len(), usize::from(u16::MAX));
         }
     }
@@ -138,7 +157,14 @@ mod tests {
     fn only_fe80_is_link_local() {
         assert!("fe80::1".parse::<LinkLocal>().is_ok());
         assert!("fe80::1/64".parse::<LinkLocal>().is_ok());
-        for text in ["fd00::1", "::1", "fe80::1%eth0", "1.2.3.4", "fe80::1/x", "fe80::1/200"] {
+        for text in [
+            "fd00::1",
+            "::1",
+            "fe80::1%eth0",
+            "1.2.3.4",
+            "fe80::1/x",
+            "fe80::1/200",
+        ] {
             assert!(text.parse::<LinkLocal>().is_err(), "{text:?}");
         }
     }

@@ -36,6 +36,9 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "redacted");
-        assert_eq!(format!("{:#?}", Some(Secret::new(42))), "Some(\n    redacted,\n)");
+        assert_eq!(
+            format!("{:#?}", Some(Secret::new(42))),
+            "Some(\n    redacted,\n)"
+        );
     }
 }

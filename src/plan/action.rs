@@ -170,7 +170,11 @@ impl fmt::Display for KernelAction {
         match self {
             Self::CreateLink { interface, kind } => write!(f, "create {kind} link {interface}"),
             Self::SetMark { interface, uid } => write!(f, "mark {interface} as {uid}"),
-            Self::SetGreEnds { interface, local, remote } => {
+            Self::SetGreEnds {
+                interface,
+                local,
+                remote,
+            } => {
                 write!(f, "set ends of {interface} to ")?;
                 match local {
                     Some(local) => write!(f, "{local} and {remote}"),
@@ -183,15 +187,25 @@ impl fmt::Display for KernelAction {
             Self::ConfigureWireGuard { interface, patch } => {
                 write!(f, "set WireGuard on {interface}: {patch}")
             }
-            Self::AddAddress { interface, address } => write!(f, "add address {address} to {interface}"),
+            Self::AddAddress { interface, address } => {
+                write!(f, "add address {address} to {interface}")
+            }
             Self::RemoveAddress { interface, address } => {
                 write!(f, "remove address {address} from {interface}")
             }
-            Self::AddRoute { interface, destination, .. } => {
+            Self::AddRoute {
+                interface,
+                destination,
+                ..
+            } => {
                 write!(f, "add route to {destination} out of {interface}")
             }
             Self::SetMtu { interface, mtu } => write!(f, "set MTU of {interface} to {mtu}"),
-            Self::SetSysctl { interface, key, value } => {
+            Self::SetSysctl {
+                interface,
+                key,
+                value,
+            } => {
                 let interface = interface.as_ref().map_or("all", InterfaceName::as_str);
                 write!(f, "set sysctl {key} of {interface} to {value}")
             }
@@ -216,7 +230,11 @@ impl fmt::Display for WireGuardPatch {
         let mut parts = Vec::new();
         parts.extend(self.private_key.as_ref().map(|_| "private key".to_owned()));
         parts.extend(self.listen_port.map(|port| format!("listen port {port}")));
-        parts.extend(self.remove_peers.iter().map(|key| format!("remove peer {key}")));
+        parts.extend(
+            self.remove_peers
+                .iter()
+                .map(|key| format!("remove peer {key}")),
+        );
         parts.extend(self.peers.iter().map(ToString::to_string));
         f.write_str(&parts.join(", "))
     }

@@ -20,26 +20,43 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
     let none = BTreeSet::new();
     let have = link.map_or(&none, |link| &link.addresses);
     let down = !link.is_some_and(|link| link.up);
-    let keeps = |address: &&Address| wanted.addresses.contains(address) && !(down && needs_up(address));
+    let keeps =
+        |address: &&Address| wanted.addresses.contains(address) && !(down && needs_up(address));
     let kept: BTreeSet<_> = have.iter().filter(keeps).copied().collect();
     let interface = || wanted.interface.clone();
     let removed = have.difference(&kept).map(|address| {
-        let action = KernelAction::RemoveAddress { interface: interface(), address: *address };
+        let action = KernelAction::RemoveAddress {
+            interface: interface(),
+            address: *address,
+        };
         let because = match wanted.addresses.contains(address) {
-            true => Drift::new("tunnel.address", format!("{address} with its route"), "it alone"),
+            true => Drift::new(
+                "tunnel.address",
+                format!("{address} with its route"),
+                "it alone",
+            ),
             false => Drift::surplus("tunnel.address", address),
         };
         Step::kernel(action, because)
     });
     let add = |address: &Address| {
-        let action = KernelAction::AddAddress { interface: interface(), address: *address };
+        let action = KernelAction::AddAddress {
+            interface: interface(),
+            address: *address,
+        };
         Step::kernel(action, Drift::missing("tunnel.address", address))
     };
-    let (late, early): (Vec<_>, Vec<_>) =
-        wanted.addresses.difference(&kept).partition(|address| down && needs_up(address));
+    let (late, early): (Vec<_>, Vec<_>) = wanted
+        .addresses
+        .difference(&kept)
+        .partition(|address| down && needs_up(address));
     Changes {
         before_up: removed.chain(early.into_iter().map(add)).collect(),
-        after_up: late.into_iter().map(add).chain(routes(wanted, link, &kept)).collect(),
+        after_up: late
+            .into_iter()
+            .map(add)
+            .chain(routes(wanted, link, &kept))
+            .collect(),
     }
 }
 
@@ -47,15 +64,26 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
 /// and again only when the link goes up. They are made as the kernel makes them, so that they go with their
 /// address; another route to the same place is somebody else's and stays.
 fn routes(wanted: &WantedTunnel, link: Option<&Link>, kept: &BTreeSet<Address>) -> Vec<Step> {
-    let Some(link) = link.filter(|link| link.up) else { return Vec::new() };
+    let Some(link) = link.filter(|link| link.up) else {
+        return Vec::new();
+    };
     let missing = kept.iter().filter_map(|address| {
-        let destination = address.route().filter(|route| !link.routes.contains(route))?;
+        let destination = address
+            .route()
+            .filter(|route| !link.routes.contains(route))?;
         let source = match address.local.addr() {
             IpAddr::V4(ours) => Some(ours),
             IpAddr::V6(_) => None,
         };
-        let action = KernelAction::AddRoute { interface: wanted.interface.clone(), destination, source };
-        Some(Step::kernel(action, Drift::missing("tunnel.route", destination)))
+        let action = KernelAction::AddRoute {
+            interface: wanted.interface.clone(),
+            destination,
+            source,
+        };
+        Some(Step::kernel(
+            action,
+            Drift::missing("tunnel.route", destination),
+        ))
     });
     missing.collect()
 }

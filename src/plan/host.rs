@@ -34,8 +34,19 @@ fn forwarding(kernel: &KernelView) -> Option<Step> {
 
 fn change(kernel: &KernelView, key: Sysctl, value: i64) -> Option<Step> {
     let have = kernel.all.get(&key).filter(|have| **have != value)?;
-    let because = Drift::new("node.sysctl", format!("all {key}={value}, for the tunnels to forward"), have);
-    Some(Step::kernel(KernelAction::SetSysctl { interface: None, key, value }, because))
+    let because = Drift::new(
+        "node.sysctl",
+        format!("all {key}={value}, for the tunnels to forward"),
+        have,
+    );
+    Some(Step::kernel(
+        KernelAction::SetSysctl {
+            interface: None,
+            key,
+            value,
+        },
+        because,
+    ))
 }
 
 /// Why IPv6 forwarding of all links is not turned on although it is needed: a link of others lives on
@@ -79,11 +90,18 @@ mod tests {
             sysctls: uplink.iter().copied().collect(),
         };
         let links = BTreeMap::from([("eth0".parse().unwrap(), link)]);
-        KernelView { links, all: all.iter().copied().collect() }
+        KernelView {
+            links,
+            all: all.iter().copied().collect(),
+        }
     }
 
     fn steps(kernel: &KernelView) -> Vec<String> {
-        plan_host(kernel).steps.iter().map(ToString::to_string).collect()
+        plan_host(kernel)
+            .steps
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     const OLD: [(Sysctl, i64); 2] = [(Sysctl::RpFilter, 2), (Sysctl::Ipv6Forwarding, 0)];
@@ -97,12 +115,22 @@ mod tests {
              to forward, have 0)",
         ];
         assert_eq!(steps(&kernel(&OLD, &[])), want);
-        assert!(steps(&kernel(&[(Sysctl::RpFilter, 0), (Sysctl::Ipv6Forwarding, 1)], &[])).is_empty());
+        assert!(
+            steps(&kernel(
+                &[(Sysctl::RpFilter, 0), (Sysctl::Ipv6Forwarding, 1)],
+                &[]
+            ))
+            .is_empty()
+        );
     }
 
     #[test]
     fn a_kernel_that_forwards_from_one_interface_alone_is_left_as_it_is() {
-        let new = [(Sysctl::RpFilter, 0), (Sysctl::Ipv6Forwarding, 0), (Sysctl::ForceForwarding, 0)];
+        let new = [
+            (Sysctl::RpFilter, 0),
+            (Sysctl::Ipv6Forwarding, 0),
+            (Sysctl::ForceForwarding, 0),
+        ];
         assert!(steps(&kernel(&new, &[])).is_empty());
     }
 
@@ -111,7 +139,11 @@ mod tests {
         let host = [(Sysctl::AcceptRa, 1), (Sysctl::Ipv6Forwarding, 0)];
         let blocked = kernel(&OLD, &host);
         assert_eq!(steps(&blocked).len(), 1);
-        assert!(forwarding_blocked(&blocked).unwrap().contains("net.ipv6.conf.eth0.accept_ra=2"));
+        assert!(
+            forwarding_blocked(&blocked)
+                .unwrap()
+                .contains("net.ipv6.conf.eth0.accept_ra=2")
+        );
         for safe in [
             [(Sysctl::AcceptRa, 2), (Sysctl::Ipv6Forwarding, 0)],
             [(Sysctl::AcceptRa, 1), (Sysctl::Ipv6Forwarding, 1)],

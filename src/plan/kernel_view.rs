@@ -22,14 +22,25 @@ pub struct KernelView {
 
 impl KernelView {
     /// The links that carry the mark of this object.
-    pub fn owned_by<'a>(&'a self, uid: &'a Uid) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
+    pub fn owned_by<'a>(
+        &'a self,
+        uid: &'a Uid,
+    ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
 
     /// Every object that a link carries the mark of.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
-        marks.filter_map(|mark| if let Mark::Ours(uid) = mark { Some(uid.clone()) } else { None }).collect()
+        marks
+            .filter_map(|mark| {
+                if let Mark::Ours(uid) = mark {
+                    Some(uid.clone())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }
 
@@ -135,7 +146,10 @@ pub struct Address {
 impl Address {
     /// An address with its prefix; a peer that equals it is none.
     pub fn new(local: IpNet, peer: Option<IpAddr>) -> Self {
-        Self { local, peer: peer.filter(|peer| *peer != local.addr()) }
+        Self {
+            local,
+            peer: peer.filter(|peer| *peer != local.addr()),
+        }
     }
 
     /// Where the route leads that the kernel makes for this address: to the other end, or to the network that
@@ -154,7 +168,12 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.peer {
-            Some(peer) => write!(f, "{} peer {peer}/{}", self.local.addr(), self.local.prefix_len()),
+            Some(peer) => write!(
+                f,
+                "{} peer {peer}/{}",
+                self.local.addr(),
+                self.local.prefix_len()
+            ),
             None => self.local.fmt(f),
         }
     }
@@ -171,7 +190,9 @@ pub struct GreEnds {
 
 impl fmt::Display for GreEnds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = |address: Option<IpAddr>| address.map_or("any".to_owned(), |address| address.to_string());
+        let end = |address: Option<IpAddr>| {
+            address.map_or("any".to_owned(), |address| address.to_string())
+        };
         write!(f, "{} to {}", end(self.local), end(self.remote))
     }
 }
@@ -273,19 +294,36 @@ mod tests {
         let uid: Uid = "abc-123".parse().unwrap();
         assert!(Mark::from_alias(Some("moenet-agent:abc-123")).is(&uid));
         assert_eq!(Mark::from_alias(Some("")), Mark::None);
-        for alias in ["moenet-agent", "moenet-agent:", "moenet-agent:a b", "xmoenet-agent:abc-123"] {
-            assert_eq!(Mark::from_alias(Some(alias)), Mark::Foreign(alias.to_owned()));
+        for alias in [
+            "moenet-agent",
+            "moenet-agent:",
+            "moenet-agent:a b",
+            "xmoenet-agent:abc-123",
+        ] {
+            assert_eq!(
+                Mark::from_alias(Some(alias)),
+                Mark::Foreign(alias.to_owned())
+            );
         }
     }
 
     #[test]
     fn an_address_has_a_route_to_its_other_end_or_its_network() {
         let route = |local: &str, peer: Option<&str>| {
-            let address = Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap()));
+            let address = Address::new(
+                local.parse().unwrap(),
+                peer.map(|peer| peer.parse().unwrap()),
+            );
             address.route().map(|net| net.to_string())
         };
-        assert_eq!(route("172.20.0.1/32", Some("172.20.0.2")).as_deref(), Some("172.20.0.2/32"));
-        assert_eq!(route("fd00::1/128", Some("fd00::2")).as_deref(), Some("fd00::2/128"));
+        assert_eq!(
+            route("172.20.0.1/32", Some("172.20.0.2")).as_deref(),
+            Some("172.20.0.2/32")
+        );
+        assert_eq!(
+            route("fd00::1/128", Some("fd00::2")).as_deref(),
+            Some("fd00::2/128")
+        );
         assert_eq!(route("fe80::998:1/64", None).as_deref(), Some("fe80::/64"));
         assert_eq!(route("172.20.0.1/32", None), None);
     }

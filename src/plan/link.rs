@@ -22,20 +22,37 @@ pub(super) struct Found<'a> {
 /// we were creating when we were interrupted, and one the operator told us to adopt.
 pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<Found<'a>, Refusal> {
     let Some(link) = view.kernel.links.get(&wanted.interface) else {
-        return Ok(Found { keep: None, replace: None, unmarked: false });
+        return Ok(Found {
+            keep: None,
+            replace: None,
+            unmarked: false,
+        });
     };
     if link.mark.is(&wanted.uid) {
         let same = is_kind(link, &wanted.kind);
-        return Ok(Found { keep: same.then_some(link), replace: (!same).then_some(link), unmarked: false });
+        return Ok(Found {
+            keep: same.then_some(link),
+            replace: (!same).then_some(link),
+            unmarked: false,
+        });
     }
-    let half_created = view.creating == Some(&wanted.interface) && is_tunnel(link) && is_blank(link);
+    let half_created =
+        view.creating == Some(&wanted.interface) && is_tunnel(link) && is_blank(link);
     let adopted = wanted.adopt && link.wireguard.is_some();
     if link.mark == Mark::None && is_kind(link, &wanted.kind) && (half_created || adopted) {
-        return Ok(Found { keep: Some(link), replace: None, unmarked: true });
+        return Ok(Found {
+            keep: Some(link),
+            replace: None,
+            unmarked: true,
+        });
     }
     // Half made, and meanwhile another kind is wanted, or the neighbour's name resolves to another place.
     if link.mark == Mark::None && half_created {
-        return Ok(Found { keep: None, replace: Some(link), unmarked: true });
+        return Ok(Found {
+            keep: None,
+            replace: Some(link),
+            unmarked: true,
+        });
     }
     Err(refusal(wanted, link))
 }
@@ -43,13 +60,20 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
 /// A WireGuard link without peers, or a GRE or dummy link: what a crash between "create" and "mark"
 /// leaves behind.
 fn is_blank(link: &Link) -> bool {
-    link.wireguard.as_ref().is_none_or(|wireguard| wireguard.peers.is_empty()) && link.addresses.is_empty()
+    link.wireguard
+        .as_ref()
+        .is_none_or(|wireguard| wireguard.peers.is_empty())
+        && link.addresses.is_empty()
 }
 
 fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
     let whose = match &link.mark {
-        Mark::Ours(uid) => format!("belongs to another object of ours ({uid}), which must go first"),
-        Mark::Foreign(alias) => format!("is somebody else's (alias {})", crate::model::shown(alias)),
+        Mark::Ours(uid) => {
+            format!("belongs to another object of ours ({uid}), which must go first")
+        }
+        Mark::Foreign(alias) => {
+            format!("is somebody else's (alias {})", crate::model::shown(alias))
+        }
         Mark::None => "exists and does not carry our mark".to_owned(),
     };
     let help = match (&link.mark, &link.wireguard) {
@@ -68,10 +92,16 @@ fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
 fn is_kind(link: &Link, wanted: &NewLink) -> bool {
     match wanted {
         NewLink::WireGuard => {
-            link.kind == LinkKind::WireGuard || (link.kind == LinkKind::Tun && link.wireguard.is_some())
+            link.kind == LinkKind::WireGuard
+                || (link.kind == LinkKind::Tun && link.wireguard.is_some())
         }
         NewLink::Gre { remote, .. } => {
-            link.kind == if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre }
+            link.kind
+                == if remote.is_ipv4() {
+                    LinkKind::Gre
+                } else {
+                    LinkKind::Ip6Gre
+                }
         }
         NewLink::Dummy => link.kind == LinkKind::Dummy,
     }
@@ -79,26 +109,46 @@ fn is_kind(link: &Link, wanted: &NewLink) -> bool {
 
 /// Moves the ends of a GRE tunnel that stays.
 pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
-    let NewLink::Gre { local, remote } = wanted.kind else { return None };
-    let have = found.keep?.gre.unwrap_or(GreEnds { local: None, remote: None });
-    let want = GreEnds { local, remote: Some(remote) };
+    let NewLink::Gre { local, remote } = wanted.kind else {
+        return None;
+    };
+    let have = found.keep?.gre.unwrap_or(GreEnds {
+        local: None,
+        remote: None,
+    });
+    let want = GreEnds {
+        local,
+        remote: Some(remote),
+    };
     if have == want {
         return None;
     }
     let interface = wanted.interface.clone();
     Some(Step::kernel(
-        KernelAction::SetGreEnds { interface, local, remote },
+        KernelAction::SetGreEnds {
+            interface,
+            local,
+            remote,
+        },
         Drift::new("tunnel.endpoint", want, have),
     ))
 }
 
 /// Links of this object under another name: the interface was renamed, or the agent stopped half-way.
 pub(super) fn surplus(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
-    let others = kernel.owned_by(&wanted.uid).filter(|(name, _)| **name != wanted.interface);
+    let others = kernel
+        .owned_by(&wanted.uid)
+        .filter(|(name, _)| **name != wanted.interface);
     others
         .map(|(name, _)| {
-            let action = KernelAction::DeleteLink { interface: name.clone(), uid: wanted.uid.clone() };
-            Step::kernel(action, Drift::new("tunnel.interface", &wanted.interface, name))
+            let action = KernelAction::DeleteLink {
+                interface: name.clone(),
+                uid: wanted.uid.clone(),
+            };
+            Step::kernel(
+                action,
+                Drift::new("tunnel.interface", &wanted.interface, name),
+            )
         })
         .collect()
 }
@@ -110,12 +160,24 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     if found.replace.is_some() {
         // Nothing is ever deleted that does not carry our mark.
         steps.extend(found.unmarked.then(|| mark(wanted)));
-        let action = KernelAction::DeleteLink { interface: interface(), uid: wanted.uid.clone() };
-        steps.push(Step::kernel(action, Drift::new("tunnel.type", &wanted.kind, "another kind of link")));
+        let action = KernelAction::DeleteLink {
+            interface: interface(),
+            uid: wanted.uid.clone(),
+        };
+        steps.push(Step::kernel(
+            action,
+            Drift::new("tunnel.type", &wanted.kind, "another kind of link"),
+        ));
     }
     if found.keep.is_none() {
-        let action = KernelAction::CreateLink { interface: interface(), kind: wanted.kind.clone() };
-        steps.push(Step::kernel(action, Drift::missing("tunnel.interface", &wanted.interface)));
+        let action = KernelAction::CreateLink {
+            interface: interface(),
+            kind: wanted.kind.clone(),
+        };
+        steps.push(Step::kernel(
+            action,
+            Drift::missing("tunnel.interface", &wanted.interface),
+        ));
     }
     if found.keep.is_none() || found.unmarked {
         steps.push(mark(wanted));
@@ -124,14 +186,22 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         steps.extend(mtu(wanted, found.keep));
     }
     if !found.keep.is_some_and(|link| link.addrgen_none) {
-        let action = KernelAction::DisableKernelAddresses { interface: interface() };
-        steps.push(Step::kernel(action, Drift::new("tunnel.addrgenmode", "none", "kernel-made addresses")));
+        let action = KernelAction::DisableKernelAddresses {
+            interface: interface(),
+        };
+        steps.push(Step::kernel(
+            action,
+            Drift::new("tunnel.addrgenmode", "none", "kernel-made addresses"),
+        ));
     }
     steps
 }
 
 fn mark(wanted: &WantedTunnel) -> Step {
-    let action = KernelAction::SetMark { interface: wanted.interface.clone(), uid: wanted.uid.clone() };
+    let action = KernelAction::SetMark {
+        interface: wanted.interface.clone(),
+        uid: wanted.uid.clone(),
+    };
     Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid))
 }
 
@@ -149,17 +219,37 @@ fn mtu(wanted: &WantedTunnel, link: Option<&Link>) -> Option<Step> {
         return None;
     }
     let have = have.map_or("unset".to_owned(), |mtu| mtu.to_string());
-    let action = KernelAction::SetMtu { interface: wanted.interface.clone(), mtu: wanted.mtu };
-    Some(Step::kernel(action, Drift::new("tunnel.mtu", wanted.mtu, have)))
+    let action = KernelAction::SetMtu {
+        interface: wanted.interface.clone(),
+        mtu: wanted.mtu,
+    };
+    Some(Step::kernel(
+        action,
+        Drift::new("tunnel.mtu", wanted.mtu, have),
+    ))
 }
 
 /// With new ends an `ip6gre` link gets the MTU of its new route (`ip6gre_tnl_link_config_route`; measured,
 /// Linux 6.12: 1400 became 1456).
 fn mtu_again(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
     gre_ends(wanted, found)?;
-    let v6 = matches!(wanted.kind, NewLink::Gre { remote: IpAddr::V6(_), .. });
-    let action = KernelAction::SetMtu { interface: wanted.interface.clone(), mtu: wanted.mtu };
-    v6.then(|| Step::kernel(action, Drift::new("tunnel.mtu", wanted.mtu, "the kernel's, with the new ends")))
+    let v6 = matches!(
+        wanted.kind,
+        NewLink::Gre {
+            remote: IpAddr::V6(_),
+            ..
+        }
+    );
+    let action = KernelAction::SetMtu {
+        interface: wanted.interface.clone(),
+        mtu: wanted.mtu,
+    };
+    v6.then(|| {
+        Step::kernel(
+            action,
+            Drift::new("tunnel.mtu", wanted.mtu, "the kernel's, with the new ends"),
+        )
+    })
 }
 
 /// MTU, sysctls, and up.
@@ -177,14 +267,28 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
         // IPv4 or IPv6 forwarding, or a container. On a new one all are set, once.
         let have = known.map(|link| link.sysctls.get(&key).copied());
         if have.is_none() || have.flatten().is_some_and(|have| have != value) {
-            let shown = have.flatten().map_or("the kernel's default".to_owned(), |have| have.to_string());
-            let action = KernelAction::SetSysctl { interface: Some(interface()), key, value };
-            steps.push(Step::kernel(action, Drift::new("tunnel.sysctl", format!("{key}={value}"), shown)));
+            let shown = have
+                .flatten()
+                .map_or("the kernel's default".to_owned(), |have| have.to_string());
+            let action = KernelAction::SetSysctl {
+                interface: Some(interface()),
+                key,
+                value,
+            };
+            steps.push(Step::kernel(
+                action,
+                Drift::new("tunnel.sysctl", format!("{key}={value}"), shown),
+            ));
         }
     }
     if !link.is_some_and(|link| link.up) {
-        let action = KernelAction::SetUp { interface: interface() };
-        steps.push(Step::kernel(action, Drift::new("tunnel.state", "up", "down")));
+        let action = KernelAction::SetUp {
+            interface: interface(),
+        };
+        steps.push(Step::kernel(
+            action,
+            Drift::new("tunnel.state", "up", "down"),
+        ));
     }
     steps
 }
@@ -192,14 +296,22 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
 /// Deletes the link that a crash left between "create" and "mark". It is marked first, so that nothing is
 /// ever deleted that does not carry our mark.
 pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
-    let link = view.creating.and_then(|name| Some((name, view.kernel.links.get(name)?)));
+    let link = view
+        .creating
+        .and_then(|name| Some((name, view.kernel.links.get(name)?)));
     let Some((name, _)) =
         link.filter(|(_, link)| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
     else {
         return Vec::new();
     };
-    let mark = KernelAction::SetMark { interface: name.clone(), uid: uid.clone() };
-    let delete = KernelAction::DeleteLink { interface: name.clone(), uid: uid.clone() };
+    let mark = KernelAction::SetMark {
+        interface: name.clone(),
+        uid: uid.clone(),
+    };
+    let delete = KernelAction::DeleteLink {
+        interface: name.clone(),
+        uid: uid.clone(),
+    };
     vec![
         Step::kernel(mark, Drift::missing("tunnel.mark", uid)),
         Step::kernel(delete, Drift::surplus("tunnel.interface", name)),
@@ -218,7 +330,10 @@ fn is_tunnel(link: &Link) -> bool {
 /// Deletes every link that carries this mark.
 pub(super) fn remove_all(uid: &Uid, kernel: &KernelView) -> Vec<Step> {
     let delete = |(name, _): (&_, &Link)| {
-        let action = KernelAction::DeleteLink { interface: Clone::clone(name), uid: uid.clone() };
+        let action = KernelAction::DeleteLink {
+            interface: Clone::clone(name),
+            uid: uid.clone(),
+        };
         Step::kernel(action, Drift::surplus("tunnel.interface", name))
     };
     kernel.owned_by(uid).map(delete).collect()

@@ -54,7 +54,10 @@ pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refus
                 "{} is neither lo nor a dummy device; name another in loopback.interface",
                 want.interface
             );
-            return Err(Refusal { field: "loopback.interface", reason });
+            return Err(Refusal {
+                field: "loopback.interface",
+                reason,
+            });
         }
     }
     plan.extend(surplus(want, kernel));
@@ -69,23 +72,42 @@ fn is_usable(want: &Loopback, link: &Link) -> bool {
 fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
     let ours = link.is_some_and(|link| link.mark.is(&want.uid));
     let have = link.map(|link| link.addresses.clone()).unwrap_or_default();
-    let removable =
-        |address: &&Address| (ours && !is_link_local(address)) || want.ours_before.contains(address);
-    let removed: BTreeSet<_> = have.difference(&want.addresses).filter(removable).copied().collect();
+    let removable = |address: &&Address| {
+        (ours && !is_link_local(address)) || want.ours_before.contains(address)
+    };
+    let removed: BTreeSet<_> = have
+        .difference(&want.addresses)
+        .filter(removable)
+        .copied()
+        .collect();
     let kept: BTreeSet<_> = have.difference(&removed).copied().collect();
-    let added = want.addresses.difference(&have).filter(|address| !is_there(address, &kept));
+    let added = want
+        .addresses
+        .difference(&have)
+        .filter(|address| !is_there(address, &kept));
     let remove = |address: &Address| {
-        let action = KernelAction::RemoveAddress { interface: want.interface.clone(), address: *address };
+        let action = KernelAction::RemoveAddress {
+            interface: want.interface.clone(),
+            address: *address,
+        };
         Step::kernel(action, Drift::surplus("node.loopback", address))
     };
     let add = |address: &Address| {
-        let action = KernelAction::AddAddress { interface: want.interface.clone(), address: *address };
+        let action = KernelAction::AddAddress {
+            interface: want.interface.clone(),
+            address: *address,
+        };
         Step::kernel(action, Drift::missing("node.loopback", address))
     };
     let mut steps: Vec<Step> = removed.iter().map(remove).chain(added.map(add)).collect();
     if !link.is_some_and(|link| link.up) {
-        let action = KernelAction::SetUp { interface: want.interface.clone() };
-        steps.push(Step::kernel(action, Drift::new("node.loopback", "up", "down")));
+        let action = KernelAction::SetUp {
+            interface: want.interface.clone(),
+        };
+        steps.push(Step::kernel(
+            action,
+            Drift::new("node.loopback", "up", "down"),
+        ));
     }
     steps
 }
@@ -100,11 +122,19 @@ fn is_there(want: &Address, kept: &BTreeSet<Address>) -> bool {
 /// A dummy device of ours under another name: `loopback.interface` was changed. It goes last, so that the
 /// addresses are never missing.
 fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
-    let others = kernel.owned_by(&want.uid).filter(|(name, _)| **name != want.interface);
+    let others = kernel
+        .owned_by(&want.uid)
+        .filter(|(name, _)| **name != want.interface);
     others
         .map(|(name, _)| {
-            let action = KernelAction::DeleteLink { interface: name.clone(), uid: want.uid.clone() };
-            Step::kernel(action, Drift::new("loopback.interface", &want.interface, name))
+            let action = KernelAction::DeleteLink {
+                interface: name.clone(),
+                uid: want.uid.clone(),
+            };
+            Step::kernel(
+                action,
+                Drift::new("loopback.interface", &want.interface, name),
+            )
         })
         .collect()
 }
@@ -118,7 +148,19 @@ fn create(want: &Loopback) -> Vec<Step> {
     let interface = || want.interface.clone();
     let because = || Drift::missing("loopback.interface", &want.interface);
     vec![
-        Step::kernel(KernelAction::CreateLink { interface: interface(), kind: NewLink::Dummy }, because()),
-        Step::kernel(KernelAction::SetMark { interface: interface(), uid: want.uid.clone() }, because()),
+        Step::kernel(
+            KernelAction::CreateLink {
+                interface: interface(),
+                kind: NewLink::Dummy,
+            },
+            because(),
+        ),
+        Step::kernel(
+            KernelAction::SetMark {
+                interface: interface(),
+                uid: want.uid.clone(),
+            },
+            because(),
+        ),
     ]
 }

@@ -32,5 +32,7 @@ pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};
 pub use step::{Action, Drift, Plan, Refusal, Step};
-pub use tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+pub use tunnel::{
+    TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal,
+};
 pub use wireguard::{HANDSHAKE_FRESH_SECONDS, WantedWireGuard};

@@ -1,6 +1,8 @@
 use std::fmt;
 
-use super::tunnel::{TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+use super::tunnel::{
+    TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal,
+};
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 
@@ -22,9 +24,10 @@ pub enum Desired<'a> {
 impl fmt::Debug for Desired<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Present { tunnel, .. } => {
-                f.debug_struct("Present").field("tunnel", tunnel).finish_non_exhaustive()
-            }
+            Self::Present { tunnel, .. } => f
+                .debug_struct("Present")
+                .field("tunnel", tunnel)
+                .finish_non_exhaustive(),
             Self::Absent => f.write_str("Absent"),
         }
     }
@@ -40,7 +43,11 @@ pub struct BirdView<'a> {
 /// Without the text, which may hold a password.
 impl fmt::Debug for BirdView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = if self.fragment.is_some() { "a file" } else { "no file" };
+        let there = if self.fragment.is_some() {
+            "a file"
+        } else {
+            "no file"
+        };
         write!(f, "BirdView({there})")
     }
 }
@@ -69,7 +76,11 @@ pub fn plan(
     match desired {
         Desired::Present { tunnel, fragment } => {
             let mut plan = plan_tunnel(tunnel, &observed.tunnel)?;
-            plan.extend(bird::fragment(name.as_str(), fragment, observed.bird.fragment));
+            plan.extend(bird::fragment(
+                name.as_str(),
+                fragment,
+                observed.bird.fragment,
+            ));
             Ok(plan)
         }
         Desired::Absent => Ok(removal(name, uid, observed)),

@@ -60,7 +60,9 @@ impl fmt::Display for Action {
         match self {
             Self::Kernel(action) => fmt::Display::fmt(action, f),
             Self::Firewall(action) => fmt::Display::fmt(action, f),
-            Self::WriteFragment { name, effect, .. } => write!(f, "write BIRD session {name}{effect}"),
+            Self::WriteFragment { name, effect, .. } => {
+                write!(f, "write BIRD session {name}{effect}")
+            }
             Self::RemoveFragment { name } => write!(f, "remove BIRD session {name}"),
             Self::WriteBase { path, effect, .. } => write!(f, "write BIRD file {path}{effect}"),
             Self::RemoveBase { path } => write!(f, "remove BIRD file {path}"),
@@ -83,7 +85,11 @@ pub struct Drift {
 impl Drift {
     /// A drift between two values that can be shown.
     pub fn new(field: &'static str, want: impl fmt::Display, have: impl fmt::Display) -> Self {
-        Self { field, want: want.to_string(), have: have.to_string() }
+        Self {
+            field,
+            want: want.to_string(),
+            have: have.to_string(),
+        }
     }
 
     /// A drift of something that must be there and is not.
@@ -115,7 +121,10 @@ pub struct Step {
 impl Step {
     /// A change of the kernel and its reason.
     pub fn kernel(action: KernelAction, because: Drift) -> Self {
-        Self { action: Action::Kernel(action), because }
+        Self {
+            action: Action::Kernel(action),
+            because,
+        }
     }
 }
 
@@ -152,7 +161,11 @@ impl Plan {
     /// The sysctls of all links together that the plan changes.
     pub fn host_sysctls(&self) -> impl Iterator<Item = Sysctl> {
         self.steps.iter().filter_map(|step| match &step.action {
-            Action::Kernel(KernelAction::SetSysctl { interface: None, key, .. }) => Some(*key),
+            Action::Kernel(KernelAction::SetSysctl {
+                interface: None,
+                key,
+                ..
+            }) => Some(*key),
             _ => None,
         })
     }

@@ -60,15 +60,18 @@ impl WantedTunnel {
             TunnelType::Wireguard => NewLink::WireGuard,
             TunnelType::Gre | TunnelType::Ip6gre => gre(session, resolved)?,
         };
-        let wireguard = tunnel.peer.zip(tunnel.listen_port).map(|(peer, listen_port)| WantedWireGuard {
-            private_key: private_key.clone(),
-            our_key,
-            listen_port,
-            peer,
-            preshared_key: tunnel.preshared_key.clone(),
-            keepalive: tunnel.keepalive,
-            calls: tunnel.endpoint.is_some(),
-        });
+        let wireguard = tunnel
+            .peer
+            .zip(tunnel.listen_port)
+            .map(|(peer, listen_port)| WantedWireGuard {
+                private_key: private_key.clone(),
+                our_key,
+                listen_port,
+                peer,
+                preshared_key: tunnel.preshared_key.clone(),
+                keepalive: tunnel.keepalive,
+                calls: tunnel.endpoint.is_some(),
+            });
         Ok(Self {
             uid: session.uid.clone(),
             interface: tunnel.interface.clone(),
@@ -86,21 +89,38 @@ impl WantedTunnel {
     ///
     /// # Errors
     /// When there is no route to the neighbour, so that nobody can tell.
-    pub fn sent_from(mut self, source: Option<IpAddr>, kernel: &KernelView) -> Result<Self, Refusal> {
-        let NewLink::Gre { local: local @ None, remote: remote @ IpAddr::V6(_) } = &mut self.kind else {
+    pub fn sent_from(
+        mut self,
+        source: Option<IpAddr>,
+        kernel: &KernelView,
+    ) -> Result<Self, Refusal> {
+        let NewLink::Gre {
+            local: local @ None,
+            remote: remote @ IpAddr::V6(_),
+        } = &mut self.kind
+        else {
             return Ok(self);
         };
         let ours = |address: &IpAddr| {
-            kernel.links.values().flat_map(|link| &link.addresses).any(|there| there.local.addr() == *address)
+            kernel
+                .links
+                .values()
+                .flat_map(|link| &link.addresses)
+                .any(|there| there.local.addr() == *address)
         };
-        let link = kernel.links.get(&self.interface).filter(|link| link.mark.is(&self.uid));
+        let link = kernel
+            .links
+            .get(&self.interface)
+            .filter(|link| link.mark.is(&self.uid));
         let before = link.and_then(|link| link.gre?.local).filter(ours);
         *local = before.or(source);
         match local {
             Some(_) => Ok(self),
             None => Err(Refusal {
                 field: "spec.tunnel.localAddress",
-                reason: format!("there is no route to {remote}, so our outer address has to be given"),
+                reason: format!(
+                    "there is no route to {remote}, so our outer address has to be given"
+                ),
             }),
         }
     }
@@ -159,15 +179,26 @@ impl WantedTunnel {
 
 fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refusal> {
     const FIELD: &str = "spec.tunnel.endpoint";
-    let remote = resolved.map(|address| address.ip()).ok_or_else(|| Refusal {
-        field: FIELD,
-        reason: "the neighbour's name does not resolve yet".into(),
-    })?;
+    let remote = resolved
+        .map(|address| address.ip())
+        .ok_or_else(|| Refusal {
+            field: FIELD,
+            reason: "the neighbour's name does not resolve yet".into(),
+        })?;
     if remote.is_ipv4() != (session.tunnel.kind == TunnelType::Gre) {
-        let reason = format!("{remote} is of the wrong family for {}", session.tunnel.kind);
-        return Err(Refusal { field: FIELD, reason });
+        let reason = format!(
+            "{remote} is of the wrong family for {}",
+            session.tunnel.kind
+        );
+        return Err(Refusal {
+            field: FIELD,
+            reason,
+        });
     }
-    Ok(NewLink::Gre { local: session.tunnel.local_address, remote })
+    Ok(NewLink::Gre {
+        local: session.tunnel.local_address,
+        remote,
+    })
 }
 
 /// What brings a tunnel from what is there to what is wanted.

@@ -44,10 +44,16 @@ fn allowed_ips() -> BTreeSet<IpNet> {
     ])
 }
 
-pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>, view: &TunnelView<'_>) -> Option<Step> {
+pub(super) fn compare(
+    wanted: &WantedTunnel,
+    link: Option<&Link>,
+    view: &TunnelView<'_>,
+) -> Option<Step> {
     let want = wanted.wireguard.as_ref()?;
     let none = WireGuard::default();
-    let have = link.and_then(|link| link.wireguard.as_ref()).unwrap_or(&none);
+    let have = link
+        .and_then(|link| link.wireguard.as_ref())
+        .unwrap_or(&none);
     let mut drifts = Vec::new();
     let patch = WireGuardPatch {
         private_key: private_key(want, have, &mut drifts),
@@ -57,7 +63,10 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>, view: &TunnelV
     };
     let because = summary(drifts)?;
     Some(Step::kernel(
-        KernelAction::ConfigureWireGuard { interface: wanted.interface.clone(), patch },
+        KernelAction::ConfigureWireGuard {
+            interface: wanted.interface.clone(),
+            patch,
+        },
         because,
     ))
 }
@@ -74,14 +83,24 @@ fn summary(mut drifts: Vec<Drift>) -> Option<Drift> {
             .collect();
         parts.join(", ")
     };
-    Some(Drift::new("tunnel", list(|drift| &drift.want), list(|drift| &drift.have)))
+    Some(Drift::new(
+        "tunnel",
+        list(|drift| &drift.want),
+        list(|drift| &drift.have),
+    ))
 }
 
-fn private_key(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Option<PrivateKey> {
+fn private_key(
+    want: &WantedWireGuard,
+    have: &WireGuard,
+    drifts: &mut Vec<Drift>,
+) -> Option<PrivateKey> {
     if have.public_key == Some(want.our_key) {
         return None;
     }
-    let shown = have.public_key.map_or("none".to_owned(), |key| key.to_string());
+    let shown = have
+        .public_key
+        .map_or("none".to_owned(), |key| key.to_string());
     drifts.push(Drift::new("tunnel.ourKey", want.our_key, shown));
     Some(want.private_key.clone())
 }
@@ -90,7 +109,9 @@ fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>
     if have.listen_port == Some(want.listen_port) {
         return None;
     }
-    let shown = have.listen_port.map_or("any".to_owned(), |port| port.to_string());
+    let shown = have
+        .listen_port
+        .map_or("any".to_owned(), |port| port.to_string());
     drifts.push(Drift::new("tunnel.listenPort", want.listen_port, shown));
     Some(want.listen_port)
 }
@@ -101,7 +122,12 @@ fn removed_peers(
     view: &TunnelView<'_>,
     drifts: &mut Vec<Drift>,
 ) -> Vec<PublicKey> {
-    let mut removed: Vec<_> = have.peers.keys().filter(|key| **key != want.peer).copied().collect();
+    let mut removed: Vec<_> = have
+        .peers
+        .keys()
+        .filter(|key| **key != want.peer)
+        .copied()
+        .collect();
     drifts.extend(removed.iter().map(|key| Drift::surplus("tunnel.peer", key)));
     if let Some(endpoint) = forgotten_endpoint(want, have, view) {
         drifts.push(Drift::surplus("tunnel.endpoint", endpoint));
@@ -118,7 +144,8 @@ fn forgotten_endpoint(
     view: &TunnelView<'_>,
 ) -> Option<std::net::SocketAddr> {
     let peer = have.peers.get(&want.peer)?;
-    let taken_out = !want.calls && view.endpoint_changed && !is_fresh(peer.last_handshake, view.now);
+    let taken_out =
+        !want.calls && view.endpoint_changed && !is_fresh(peer.last_handshake, view.now);
     peer.endpoint.filter(|_| taken_out)
 }
 
@@ -154,8 +181,13 @@ fn preshared_key(
     if want.preshared_key == have.preshared_key {
         return None;
     }
-    let word = |key: &Option<PresharedKey>, there: &'static str| if key.is_some() { there } else { "none" };
-    let (new, old) = (word(&want.preshared_key, "changed"), word(&have.preshared_key, "another"));
+    let word = |key: &Option<PresharedKey>, there: &'static str| {
+        if key.is_some() { there } else { "none" }
+    };
+    let (new, old) = (
+        word(&want.preshared_key, "changed"),
+        word(&have.preshared_key, "another"),
+    );
     drifts.push(Drift::new("tunnel.presharedKey", new, old));
     Some(want.preshared_key.clone())
 }
@@ -168,12 +200,15 @@ fn endpoint(
     drifts: &mut Vec<Drift>,
 ) -> Option<std::net::SocketAddr> {
     let want = view.resolved?;
-    let applies =
-        have.endpoint.is_none() || view.endpoint_changed || !is_fresh(have.last_handshake, view.now);
+    let applies = have.endpoint.is_none()
+        || view.endpoint_changed
+        || !is_fresh(have.last_handshake, view.now);
     if have.endpoint == Some(want) || !applies {
         return None;
     }
-    let shown = have.endpoint.map_or("none".to_owned(), |endpoint| endpoint.to_string());
+    let shown = have
+        .endpoint
+        .map_or("none".to_owned(), |endpoint| endpoint.to_string());
     drifts.push(Drift::new("tunnel.endpoint", want, shown));
     Some(want)
 }
@@ -181,15 +216,25 @@ fn endpoint(
 /// Whether the peer has answered within the life of a session's keys. A handshake far in the future comes
 /// from a clock that has been put right since, and says nothing.
 fn is_fresh(last_handshake: Option<Timestamp>, now: Timestamp) -> bool {
-    last_handshake.is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)
+    last_handshake
+        .is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)
 }
 
-fn keepalive(want: &WantedWireGuard, have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<Option<u16>> {
+fn keepalive(
+    want: &WantedWireGuard,
+    have: &WireGuardPeer,
+    drifts: &mut Vec<Drift>,
+) -> Option<Option<u16>> {
     if want.keepalive == have.keepalive {
         return None;
     }
-    let shown = |seconds: Option<u16>| seconds.map_or("none".to_owned(), |seconds| format!("{seconds} s"));
-    drifts.push(Drift::new("tunnel.persistentKeepalive", shown(want.keepalive), shown(have.keepalive)));
+    let shown =
+        |seconds: Option<u16>| seconds.map_or("none".to_owned(), |seconds| format!("{seconds} s"));
+    drifts.push(Drift::new(
+        "tunnel.persistentKeepalive",
+        shown(want.keepalive),
+        shown(have.keepalive),
+    ));
     Some(want.keepalive)
 }
 
@@ -200,8 +245,16 @@ fn allowed(have: &WireGuardPeer, drifts: &mut Vec<Drift>) -> Option<BTreeSet<IpN
     }
     let shown = |nets: &BTreeSet<IpNet>| {
         let list: Vec<_> = nets.iter().map(ToString::to_string).collect();
-        if list.is_empty() { "none".to_owned() } else { list.join(" ") }
+        if list.is_empty() {
+            "none".to_owned()
+        } else {
+            list.join(" ")
+        }
     };
-    drifts.push(Drift::new("tunnel.allowedIps", shown(&want), shown(&have.allowed_ips)));
+    drifts.push(Drift::new(
+        "tunnel.allowedIps",
+        shown(&want),
+        shown(&have.allowed_ips),
+    ));
     Some(want)
 }

@@ -31,24 +31,33 @@ impl Ping for IcmpPing {
     ) -> Result<Vec<Option<Duration>>, ProbeError> {
         let client = open(target)?;
         let identifier = PingIdentifier(rand::random());
-        let echoes =
-            (0..settings.count).map(|number| echo(&client, target, identifier, number, settings.timeout));
+        let echoes = (0..settings.count)
+            .map(|number| echo(&client, target, identifier, number, settings.timeout));
         Ok(join_all(echoes).await)
     }
 }
 
 fn open(target: &Target) -> Result<Client, ProbeError> {
     if is_link_local(target.address) && target.interface.is_none() {
-        return Err(ProbeError::NoInterface { target: target.clone() });
+        return Err(ProbeError::NoInterface {
+            target: target.clone(),
+        });
     }
-    let kind = if target.address.is_ipv6() { ICMP::V6 } else { ICMP::V4 };
+    let kind = if target.address.is_ipv6() {
+        ICMP::V6
+    } else {
+        ICMP::V4
+    };
     let mut config = Config::builder().kind(kind);
     if let Some(interface) = &target.interface {
         // SO_BINDTODEVICE is also what gives a link-local destination its scope: ping_v6_sendmsg and
         // rawv6_sendmsg take `sk_bound_dev_if` when the address has no scope id of its own.
         config = config.interface(interface.as_str());
     }
-    Client::new(&config.build()).map_err(|source| ProbeError::Socket { target: target.clone(), source })
+    Client::new(&config.build()).map_err(|source| ProbeError::Socket {
+        target: target.clone(),
+        source,
+    })
 }
 
 async fn echo(
@@ -60,7 +69,11 @@ async fn echo(
 ) -> Option<Duration> {
     sleep(SPACING * u32::from(number)).await;
     let mut pinger = client.pinger(target.address, identifier).await;
-    match pinger.timeout(timeout).ping(PingSequence(number), &PAYLOAD).await {
+    match pinger
+        .timeout(timeout)
+        .ping(PingSequence(number), &PAYLOAD)
+        .await
+    {
         Ok((packet, time)) if is_reply(&packet) => Some(time),
         Ok(_) => None,
         Err(error) => {

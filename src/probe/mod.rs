@@ -80,9 +80,17 @@ pub struct Probe {
 impl Probe {
     /// Sums up the echoes of one probe: a time for each reply, none for each that was lost.
     pub fn new(echoes: &[Option<Duration>], at: Timestamp) -> Self {
-        let mut times: Vec<f64> = echoes.iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
+        let mut times: Vec<f64> = echoes
+            .iter()
+            .flatten()
+            .map(|time| time.as_secs_f64() * 1e3)
+            .collect();
         times.sort_by(f64::total_cmp);
-        Self { rtt_ms: median(&times), loss: loss(echoes.len(), times.len()), at }
+        Self {
+            rtt_ms: median(&times),
+            loss: loss(echoes.len(), times.len()),
+            at,
+        }
     }
 }
 
@@ -95,7 +103,11 @@ fn median(sorted: &[f64]) -> Option<f64> {
 fn loss(sent: usize, received: usize) -> f32 {
     // At most 65535 echoes, so nothing is cut.
     let count = |number: usize| f32::from(u16::try_from(number).unwrap_or(u16::MAX));
-    if sent == 0 { 0.0 } else { count(sent - received) / count(sent) }
+    if sent == 0 {
+        0.0
+    } else {
+        count(sent - received) / count(sent)
+    }
 }
 
 /// Sends echoes. Tests have one that answers from memory.
@@ -143,7 +155,10 @@ mod tests {
     use super::*;
 
     fn probe(milliseconds: &[Option<u64>]) -> (Option<f64>, f32) {
-        let echoes: Vec<_> = milliseconds.iter().map(|ms| ms.map(Duration::from_millis)).collect();
+        let echoes: Vec<_> = milliseconds
+            .iter()
+            .map(|ms| ms.map(Duration::from_millis))
+            .collect();
         let probe = Probe::new(&echoes, Timestamp::UNIX_EPOCH);
         (probe.rtt_ms, probe.loss)
     }
@@ -151,7 +166,10 @@ mod tests {
     #[test]
     fn the_round_trip_time_is_the_median_and_one_slow_echo_does_not_move_it() {
         assert_eq!(probe(&[Some(900), Some(10), Some(12)]), (Some(12.0), 0.0));
-        assert_eq!(probe(&[Some(900), Some(10), Some(12), Some(11)]), (Some(11.5), 0.0));
+        assert_eq!(
+            probe(&[Some(900), Some(10), Some(12), Some(11)]),
+            (Some(11.5), 0.0)
+        );
     }
 
     #[test]

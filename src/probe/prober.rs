@@ -48,8 +48,11 @@ impl Shared {
 impl Prober {
     /// Starts the task on the current tokio runtime.
     pub fn start(ping: Arc<dyn Ping>, settings: ProbeSettings) -> Self {
-        let shared =
-            Arc::new(Shared { targets: Mutex::default(), wake: Notify::new(), answered: Notify::new() });
+        let shared = Arc::new(Shared {
+            targets: Mutex::default(),
+            wake: Notify::new(),
+            answered: Notify::new(),
+        });
         let task = tokio::spawn(run(Arc::clone(&shared), ping, settings));
         Self { shared, task }
     }
@@ -62,7 +65,13 @@ impl Prober {
         let mut due = Instant::now();
         for target in targets {
             known.entry(target).or_insert_with(|| {
-                let entry = Entry { last: None, error: None, due, running: false, silences: 0 };
+                let entry = Entry {
+                    last: None,
+                    error: None,
+                    due,
+                    running: false,
+                    silences: 0,
+                };
                 due += STAGGER;
                 entry
             });
@@ -73,7 +82,10 @@ impl Prober {
 
     /// The last result of the target; none before the first. Never waits.
     pub fn current(&self, target: &Target) -> Option<Probe> {
-        self.shared.targets().get(target).and_then(|entry| entry.last)
+        self.shared
+            .targets()
+            .get(target)
+            .and_then(|entry| entry.last)
     }
 
     /// Waits until a target has answered for the first time, or again after it was silent: its link has a class
@@ -84,7 +96,10 @@ impl Prober {
 
     /// Why the target could not be probed last time, when it could not.
     pub fn error(&self, target: &Target) -> Option<String> {
-        self.shared.targets().get(target).and_then(|entry| entry.error.clone())
+        self.shared
+            .targets()
+            .get(target)
+            .and_then(|entry| entry.error.clone())
     }
 }
 
@@ -99,7 +114,8 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
     let mut running = JoinSet::new();
     loop {
         for target in take_due(&shared) {
-            let (ping, permits, settings) = (Arc::clone(&ping), Arc::clone(&permits), settings.clone());
+            let (ping, permits, settings) =
+                (Arc::clone(&ping), Arc::clone(&permits), settings.clone());
             running.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire_owned().await.ok();
@@ -107,7 +123,12 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
                 (target, outcome)
             });
         }
-        let next = shared.targets().values().filter(|entry| !entry.running).map(|entry| entry.due).min();
+        let next = shared
+            .targets()
+            .values()
+            .filter(|entry| !entry.running)
+            .map(|entry| entry.due)
+            .min();
         tokio::select! {
             () = shared.wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -123,7 +144,9 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
 fn take_due(shared: &Shared) -> Vec<Target> {
     let now = Instant::now();
     let mut targets = shared.targets();
-    let due = targets.iter_mut().filter(|(_, entry)| !entry.running && entry.due <= now);
+    let due = targets
+        .iter_mut()
+        .filter(|(_, entry)| !entry.running && entry.due <= now);
     due.map(|(target, entry)| {
         entry.running = true;
         target.clone()
@@ -139,11 +162,15 @@ fn record(
 ) {
     let mut targets = shared.targets();
     // It is no longer watched when it is not there.
-    let Some(entry) = targets.get_mut(target) else { return };
+    let Some(entry) = targets.get_mut(target) else {
+        return;
+    };
     entry.running = false;
     let before = entry.last;
     match outcome {
-        Ok(echoes) => (entry.last, entry.error) = (Some(Probe::new(&echoes, Timestamp::now())), None),
+        Ok(echoes) => {
+            (entry.last, entry.error) = (Some(Probe::new(&echoes, Timestamp::now())), None)
+        }
         Err(error) => {
             tracing::debug!(%target, %error, "not probed");
             entry.error = Some(error.to_string());
@@ -154,7 +181,11 @@ fn record(
         shared.answered.notify_one();
     }
     let silent = entry.error.is_some() || !answers(entry.last);
-    entry.silences = if silent { entry.silences.saturating_add(1) } else { 0 };
+    entry.silences = if silent {
+        entry.silences.saturating_add(1)
+    } else {
+        0
+    };
     entry.due = Instant::now() + pause(entry, before.is_none(), interval);
 }
 

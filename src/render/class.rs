@@ -53,14 +53,22 @@ impl LinkClass {
 pub fn latency_class(milliseconds: f64) -> Option<u8> {
     let valid = milliseconds.is_finite() && milliseconds >= 0.0;
     // At most 8 bounds lie below, so the class is at most 9.
-    valid.then(|| 1 + LATENCY_BOUNDS.iter().filter(|bound| milliseconds > **bound).count() as u8)
+    valid.then(|| {
+        1 + LATENCY_BOUNDS
+            .iter()
+            .filter(|bound| milliseconds > **bound)
+            .count() as u8
+    })
 }
 
 /// The range of round-trip times of a latency class, in milliseconds.
 pub(crate) fn latency_range(class: u8) -> (f64, f64) {
     let bound = |index: usize| LATENCY_BOUNDS.get(index).copied();
     let index = usize::from(class).saturating_sub(1);
-    (index.checked_sub(1).and_then(bound).unwrap_or(0.0), bound(index).unwrap_or(f64::INFINITY))
+    (
+        index.checked_sub(1).and_then(bound).unwrap_or(0.0),
+        bound(index).unwrap_or(f64::INFINITY),
+    )
 }
 
 /// The range of shares of lost packets of a loss class.
@@ -143,9 +151,23 @@ mod tests {
 
     #[test]
     fn bandwidth_classes_are_powers_of_ten() {
-        let table = [("0.1M", 21), ("0.9M", 21), ("1M", 22), ("10M", 23), ("99M", 23), ("100M", 24)];
-        for (text, class) in table.into_iter().chain([("999M", 24), ("1G", 25), ("100G", 25)]) {
-            assert_eq!(bandwidth_class(text.parse().unwrap()), Some(class), "{text}");
+        let table = [
+            ("0.1M", 21),
+            ("0.9M", 21),
+            ("1M", 22),
+            ("10M", 23),
+            ("99M", 23),
+            ("100M", 24),
+        ];
+        for (text, class) in table
+            .into_iter()
+            .chain([("999M", 24), ("1G", 25), ("100G", 25)])
+        {
+            assert_eq!(
+                bandwidth_class(text.parse().unwrap()),
+                Some(class),
+                "{text}"
+            );
         }
         assert_eq!(bandwidth_class("0.05M".parse().unwrap()), None);
     }
@@ -160,7 +182,14 @@ mod tests {
 
     #[test]
     fn loss_classes_are_those_of_the_table() {
-        for (share, class) in [(0.0, 91), (0.01, 92), (0.02, 93), (0.05, 93), (0.051, 94), (1.0, 94)] {
+        for (share, class) in [
+            (0.0, 91),
+            (0.01, 92),
+            (0.02, 93),
+            (0.05, 93),
+            (0.051, 94),
+            (1.0, 94),
+        ] {
             assert_eq!(loss_class(share), Some(class), "{share}");
         }
         assert_eq!(loss_class(f64::NAN), None);

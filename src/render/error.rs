@@ -32,7 +32,10 @@ pub enum RenderError {
 impl RenderError {
     /// An error about a field of the input.
     pub(crate) fn input(field: &str, reason: impl Into<String>) -> Self {
-        Self::Input { field: field.to_owned(), reason: reason.into() }
+        Self::Input {
+            field: field.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 

@@ -58,7 +58,10 @@ mod tests {
     fn later_versions_have_all_of_them() {
         for (major, minor) in [(2, 17), (2, 20), (3, 1), (3, 4), (4, 0)] {
             let new = Features::of(major, minor);
-            assert!(new.typed_functions && new.authentication_md5 && new.babel_tunnel, "{major}.{minor}");
+            assert!(
+                new.typed_functions && new.authentication_md5 && new.babel_tunnel,
+                "{major}.{minor}"
+            );
         }
     }
 }

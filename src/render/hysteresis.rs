@@ -62,7 +62,12 @@ pub struct Hysteresis {
 impl Hysteresis {
     /// Takes a measurement and gives the class that is in force now. Without a measurement, or with one
     /// that cannot be, the class stays as it is.
-    pub fn update(&mut self, measure: Measure, now: Timestamp, measured: Option<f64>) -> Option<u8> {
+    pub fn update(
+        &mut self,
+        measure: Measure,
+        now: Timestamp,
+        measured: Option<f64>,
+    ) -> Option<u8> {
         if let Some(measured) = measured.filter(|value| measure.class(*value).is_some()) {
             let average = self.averaged(measure, now, measured);
             self.average = Some((now, average));
@@ -75,14 +80,18 @@ impl Hysteresis {
     }
 
     fn averaged(&self, measure: Measure, now: Timestamp, measured: f64) -> f64 {
-        let Some((then, average)) = self.average else { return measured };
+        let Some((then, average)) = self.average else {
+            return measured;
+        };
         let passed = now.duration_since(then).as_secs_f64().max(0.0);
         let weight = 1.0 - (-passed / measure.fading().as_secs_f64()).exp();
         average + weight * (measured - average)
     }
 
     fn may_change(&self, measure: Measure, now: Timestamp, average: f64) -> bool {
-        let (Some(class), Some(since)) = (self.class, self.since) else { return true };
+        let (Some(class), Some(since)) = (self.class, self.since) else {
+            return true;
+        };
         let (low, high) = measure.range(class);
         let beyond = average > high * (1.0 + MARGIN) || average < low * (1.0 - MARGIN);
         beyond && now.duration_since(since) >= HOLD
@@ -124,14 +133,18 @@ mod tests {
         let mut link = Hysteresis::default();
         link.update(Measure::Latency, at(0), Some(10.0));
         assert_eq!(link.update(Measure::Latency, at(1_000_000), None), Some(3));
-        assert_eq!(link.update(Measure::Latency, at(1_000_001), Some(f64::NAN)), Some(3));
+        assert_eq!(
+            link.update(Measure::Latency, at(1_000_001), Some(f64::NAN)),
+            Some(3)
+        );
     }
 
     #[test]
     fn a_restart_goes_on_from_what_was_kept() {
         let mut link = Hysteresis::default();
         link.update(Measure::Latency, at(0), Some(10.0));
-        let kept: Hysteresis = serde_json::from_str(&serde_json::to_string(&link).unwrap()).unwrap();
+        let kept: Hysteresis =
+            serde_json::from_str(&serde_json::to_string(&link).unwrap()).unwrap();
         assert_eq!(kept, link);
     }
 
@@ -141,7 +154,10 @@ mod tests {
         link.update(Measure::Latency, at(0), Some(20.0));
         for second in (60..100_000).step_by(60) {
             let noise = if second % 120 == 0 { 18.5 } else { 21.5 };
-            assert_eq!(link.update(Measure::Latency, at(second), Some(noise)), Some(3));
+            assert_eq!(
+                link.update(Measure::Latency, at(second), Some(noise)),
+                Some(3)
+            );
         }
     }
 

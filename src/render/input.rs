@@ -68,7 +68,10 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
     }
     let country = policy.location.country;
     if country.is_some_and(|code| !(1..=999).contains(&code)) {
-        return Err(RenderError::input("spec.location.country", "an ISO 3166-1 number is 1..999"));
+        return Err(RenderError::input(
+            "spec.location.country",
+            "an ISO 3166-1 number is 1..999",
+        ));
     }
     for (index, server) in policy.rpki.servers.iter().enumerate() {
         if server.endpoint().is_none() {
@@ -81,15 +84,23 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
 
 /// What is no error of a policy, and hardly meant.
 pub fn odd_policy(policy: &RoutingPolicySpec) -> Vec<String> {
-    let unheard = own(&policy.prefixes).filter(|(_, net)| too_wide(*net).is_none() && !is_routable(*net));
-    let remark =
-        |(field, net)| format!("{field}: {net} is announced to nobody, for DN42 routes no such prefix");
+    let unheard =
+        own(&policy.prefixes).filter(|(_, net)| too_wide(*net).is_none() && !is_routable(*net));
+    let remark = |(field, net)| {
+        format!("{field}: {net} is announced to nobody, for DN42 routes no such prefix")
+    };
     unheard.map(remark).collect()
 }
 
 fn own(prefixes: &OwnPrefixes) -> impl Iterator<Item = (&'static str, IpNet)> {
-    let v4 = prefixes.ipv4.map(|net| ("spec.prefixes.ipv4", IpNet::V4(net.trunc())));
-    v4.into_iter().chain(prefixes.ipv6.map(|net| ("spec.prefixes.ipv6", IpNet::V6(net.trunc()))))
+    let v4 = prefixes
+        .ipv4
+        .map(|net| ("spec.prefixes.ipv4", IpNet::V4(net.trunc())));
+    v4.into_iter().chain(
+        prefixes
+            .ipv6
+            .map(|net| ("spec.prefixes.ipv6", IpNet::V6(net.trunc()))),
+    )
 }
 
 /// What DN42 routes, and from which to which length: as `MOE_VALID4` and `MOE_VALID6` of
@@ -108,7 +119,9 @@ const ROUTED: [(&str, u8, u8); 10] = [
 ];
 
 fn routed() -> impl Iterator<Item = (IpNet, u8, u8)> {
-    ROUTED.into_iter().filter_map(|(net, shortest, longest)| Some((net.parse().ok()?, shortest, longest)))
+    ROUTED
+        .into_iter()
+        .filter_map(|(net, shortest, longest)| Some((net.parse().ok()?, shortest, longest)))
 }
 
 fn is_routable(net: IpNet) -> bool {
@@ -121,11 +134,16 @@ fn is_routable(net: IpNet) -> bool {
 /// routed would take a part of the network, or all of it, away.
 fn too_wide(net: IpNet) -> Option<String> {
     let overlaps = |block: &IpNet| block.contains(&net) || net.contains(block);
-    let shortest = routed().filter(|(block, ..)| overlaps(block)).map(|(_, shortest, _)| shortest).min();
+    let shortest = routed()
+        .filter(|(block, ..)| overlaps(block))
+        .map(|(_, shortest, _)| shortest)
+        .min();
     let shortest = shortest.unwrap_or(if net.addr().is_ipv4() { 8 } else { 16 });
     let wide = net.prefix_len() < shortest;
     wide.then(|| {
-        format!("{net} is too wide to be a prefix of ours: nobody routes one wider than /{shortest}")
+        format!(
+            "{net} is too wide to be a prefix of ours: nobody routes one wider than /{shortest}"
+        )
     })
 }
 
@@ -141,35 +159,76 @@ mod tests {
     #[test]
     fn what_is_routed_is_what_the_templates_let_through() {
         let template = include_str!("../../templates/moenet/defines.conf");
-        let sets = template.split("define MOE_VALID").skip(1).map(|set| &set[..set.find("];").unwrap()]);
+        let sets = template
+            .split("define MOE_VALID")
+            .skip(1)
+            .map(|set| &set[..set.find("];").unwrap()]);
         let sets = sets.collect::<String>();
         for (net, shortest, longest) in ROUTED {
             let own = net.ends_with(&format!("/{shortest}")) && longest == 32;
-            let range = if own { "+".to_owned() } else { format!("{{{shortest},{longest}}}") };
-            assert!(sets.contains(&format!("{net}{range}")), "{net}{range}: {sets}");
+            let range = if own {
+                "+".to_owned()
+            } else {
+                format!("{{{shortest},{longest}}}")
+            };
+            assert!(
+                sets.contains(&format!("{net}{range}")),
+                "{net}{range}: {sets}"
+            );
         }
         assert_eq!(sets.matches('/').count(), ROUTED.len(), "{sets}");
     }
 
     #[test]
     fn an_own_prefix_that_refuses_the_network_is_an_error_and_one_that_nobody_routes_a_remark() {
-        let wide4 =
-            ["0.0.0.0/0", "10.0.0.0/8", "172.20.0.0/14", "172.16.0.0/12", "172.22.0.0/20", "8.0.0.0/6"];
-        let wide6 = ["::/0", "fd00::/8", "fc00::/7", "fd42::/16", "fd48:4da8::/32"];
-        let wide = wide4.map(|net| ("ipv4", net)).into_iter().chain(wide6.map(|net| ("ipv6", net)));
+        let wide4 = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "172.20.0.0/14",
+            "172.16.0.0/12",
+            "172.22.0.0/20",
+            "8.0.0.0/6",
+        ];
+        let wide6 = [
+            "::/0",
+            "fd00::/8",
+            "fc00::/7",
+            "fd42::/16",
+            "fd48:4da8::/32",
+        ];
+        let wide = wide4
+            .map(|net| ("ipv4", net))
+            .into_iter()
+            .chain(wide6.map(|net| ("ipv6", net)));
         for (family, net) in wide {
             let error = check_policy(&policy(family, net)).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("spec.prefixes.{family}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("spec.prefixes.{family}: ")),
+                "{error}"
+            );
             assert!(error.contains("too wide"), "{error}");
         }
-        let odd = [("ipv4", "172.23.105.176/30"), ("ipv4", "203.0.113.0/24"), ("ipv6", "fd48:4da8:420::/65")];
+        let odd = [
+            ("ipv4", "172.23.105.176/30"),
+            ("ipv4", "203.0.113.0/24"),
+            ("ipv6", "fd48:4da8:420::/65"),
+        ];
         for (family, net) in odd {
             let policy = policy(family, net);
             check_policy(&policy).unwrap();
             assert!(odd_policy(&policy)[0].contains(net), "{net}");
         }
-        let good = ["172.23.105.176/28", "172.22.0.0/21", "10.42.0.0/16", "172.31.7.1/32", "10.127.3.0/30"];
-        let good = good.map(|net| ("ipv4", net)).into_iter().chain([("ipv6", "fd48:4da8:420::/48")]);
+        let good = [
+            "172.23.105.176/28",
+            "172.22.0.0/21",
+            "10.42.0.0/16",
+            "172.31.7.1/32",
+            "10.127.3.0/30",
+        ];
+        let good = good
+            .map(|net| ("ipv4", net))
+            .into_iter()
+            .chain([("ipv6", "fd48:4da8:420::/48")]);
         for (family, net) in good {
             let policy = policy(family, net);
             check_policy(&policy).unwrap();

@@ -32,7 +32,10 @@ mod tests {
     fn being_neighbours_is_mutual() {
         for a in Continent::ALL {
             for b in Continent::ALL {
-                assert_eq!(neighbouring(a).contains(&b.number()), neighbouring(b).contains(&a.number()));
+                assert_eq!(
+                    neighbouring(a).contains(&b.number()),
+                    neighbouring(b).contains(&a.number())
+                );
             }
             assert!(!neighbouring(a).contains(&a.number()));
         }

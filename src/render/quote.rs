@@ -57,7 +57,9 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
     if !printable {
         // The value stays out of the message: it may be a password.
         let message = match value.kind() {
-            ValueKind::String => "this text is no bare word of BIRD; print it through `quote`".to_owned(),
+            ValueKind::String => {
+                "this text is no bare word of BIRD; print it through `quote`".to_owned()
+            }
             ValueKind::None => "there is no value here; ask for it with `if` first".to_owned(),
             kind => format!("a value of type {kind} cannot be printed"),
         };
@@ -68,7 +70,8 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         ValueKind::Bool => value.to_string().to_ascii_lowercase(),
         _ => value.to_string(),
     };
-    out.write_str(&text).map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
+    out.write_str(&text)
+        .map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
 }
 
 /// Letters, digits and `_ . : / -`: a number, an address, a prefix or a name, and never a statement.
@@ -104,11 +107,17 @@ fn is_plain(c: char) -> bool {
 /// A string of BIRD with exactly this text, or an error: for passwords and names, which must not be
 /// changed in silence.
 fn exact(text: &str) -> Result<Value, Error> {
-    let ok = text.len() <= MAX_EXACT && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"');
-    ok.then(|| Value::from_safe_string(format!("\"{text}\""))).ok_or_else(|| {
-        let message = format!("only printable ASCII without \" and at most {MAX_EXACT} bytes can be said");
-        Error::new(ErrorKind::InvalidOperation, message)
-    })
+    let ok = text.len() <= MAX_EXACT
+        && text
+            .bytes()
+            .all(|b| (b' '..=b'~').contains(&b) && b != b'"');
+    ok.then(|| Value::from_safe_string(format!("\"{text}\"")))
+        .ok_or_else(|| {
+            let message = format!(
+                "only printable ASCII without \" and at most {MAX_EXACT} bytes can be said"
+            );
+            Error::new(ErrorKind::InvalidOperation, message)
+        })
 }
 
 /// A symbol of BIRD in apostrophes, which lets `-`, `.` and `:` into names and keeps a name from being
@@ -116,10 +125,11 @@ fn exact(text: &str) -> Result<Value, Error> {
 fn symbol(text: &str) -> Result<Value, Error> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
     let ok = (1..=MAX_SYMBOL).contains(&text.len()) && text.bytes().all(allowed);
-    ok.then(|| Value::from_safe_string(format!("'{text}'"))).ok_or_else(|| {
-        let message = format!("a name is 1..{MAX_SYMBOL} characters of A-Z a-z 0-9 _ . : -");
-        Error::new(ErrorKind::InvalidOperation, message)
-    })
+    ok.then(|| Value::from_safe_string(format!("'{text}'")))
+        .ok_or_else(|| {
+            let message = format!("a name is 1..{MAX_SYMBOL} characters of A-Z a-z 0-9 _ . : -");
+            Error::new(ErrorKind::InvalidOperation, message)
+        })
 }
 
 #[cfg(test)]
@@ -166,16 +176,25 @@ mod tests {
     #[test]
     fn a_filter_that_trusts_text_is_not_there() {
         for filter in UNSAFE_FILTERS {
-            assert!(rendered(&format!("{{{{ text | {filter} }}}}"), "a; b").is_err(), "{filter}");
+            assert!(
+                rendered(&format!("{{{{ text | {filter} }}}}"), "a; b").is_err(),
+                "{filter}"
+            );
         }
     }
 
     #[test]
     fn a_secret_that_cannot_be_said_is_refused_and_not_shown() {
-        assert_eq!(rendered("{{ text | exact }}", "hunter2 \\o/").unwrap(), "\"hunter2 \\o/\"");
+        assert_eq!(
+            rendered("{{ text | exact }}", "hunter2 \\o/").unwrap(),
+            "\"hunter2 \\o/\""
+        );
         for template in ["{{ text | exact }}", "{{ text }}"] {
             let error = rendered(template, "hunter2\"; x").unwrap_err();
-            assert!(!format!("{error} {error:#} {error:?}").contains("hunter2"), "{error:?}");
+            assert!(
+                !format!("{error} {error:#} {error:?}").contains("hunter2"),
+                "{error:?}"
+            );
         }
     }
 
@@ -184,9 +203,15 @@ mod tests {
         let mut environment = Environment::new();
         guard(&mut environment);
         let template = "{% macro m(t) %}[{{ t | quote }}]{% endmacro %}{{ m(text) }}";
-        let printed = environment.render_str(template, minijinja::context! { text => "a\"; b" }).unwrap();
+        let printed = environment
+            .render_str(template, minijinja::context! { text => "a\"; b" })
+            .unwrap();
         assert_eq!(printed, "[\"a; b\"]");
         let bare = "{% set x %}{{ text }}{% endset %}{{ x }}";
-        assert!(environment.render_str(bare, minijinja::context! { text => "a; b" }).is_err());
+        assert!(
+            environment
+                .render_str(bare, minijinja::context! { text => "a; b" })
+                .is_err()
+        );
     }
 }

@@ -18,14 +18,38 @@ const MAIN: &str = "bird.conf";
 /// The built-in templates. All but a session's are named as the file that they become.
 const BUILT_IN: [(&str, &str); 10] = [
     (MAIN, include_str!("../../templates/bird.conf")),
-    ("moenet/main.conf", include_str!("../../templates/moenet/main.conf")),
-    ("moenet/defines.conf", include_str!("../../templates/moenet/defines.conf")),
-    ("moenet/roa.conf", include_str!("../../templates/moenet/roa.conf")),
-    ("moenet/filters.conf", include_str!("../../templates/moenet/filters.conf")),
-    ("moenet/system.conf", include_str!("../../templates/moenet/system.conf")),
-    ("moenet/babel.conf", include_str!("../../templates/moenet/babel.conf")),
-    ("moenet/bgp.conf", include_str!("../../templates/moenet/bgp.conf")),
-    ("moenet/ibgp.conf", include_str!("../../templates/moenet/ibgp.conf")),
+    (
+        "moenet/main.conf",
+        include_str!("../../templates/moenet/main.conf"),
+    ),
+    (
+        "moenet/defines.conf",
+        include_str!("../../templates/moenet/defines.conf"),
+    ),
+    (
+        "moenet/roa.conf",
+        include_str!("../../templates/moenet/roa.conf"),
+    ),
+    (
+        "moenet/filters.conf",
+        include_str!("../../templates/moenet/filters.conf"),
+    ),
+    (
+        "moenet/system.conf",
+        include_str!("../../templates/moenet/system.conf"),
+    ),
+    (
+        "moenet/babel.conf",
+        include_str!("../../templates/moenet/babel.conf"),
+    ),
+    (
+        "moenet/bgp.conf",
+        include_str!("../../templates/moenet/bgp.conf"),
+    ),
+    (
+        "moenet/ibgp.conf",
+        include_str!("../../templates/moenet/ibgp.conf"),
+    ),
     (SESSION, include_str!("../../templates/session.conf")),
 ];
 
@@ -63,7 +87,10 @@ impl Renderer {
 
     /// The text of a built-in template, for an operator to start from.
     pub fn built_in(name: &str) -> Option<&'static str> {
-        BUILT_IN.iter().find(|(other, _)| *other == name).map(|(_, text)| *text)
+        BUILT_IN
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, text)| *text)
     }
 
     /// Every file but the sessions', by path below BIRD's directory. `moenet/generation.conf` and the
@@ -81,7 +108,10 @@ impl Renderer {
             }
         }
         for (name, ipv6) in [("moenet/roa4.conf", false), ("moenet/roa6.conf", true)] {
-            let routes = input.roa.map(|table| table.routes(ipv6)).unwrap_or_default();
+            let routes = input
+                .roa
+                .map(|table| table.routes(ipv6))
+                .unwrap_or_default();
             files.insert(name.to_owned(), routes);
         }
         Ok(files)
@@ -101,14 +131,21 @@ impl Renderer {
     }
 
     fn text(&self, name: &str, context: &impl Serialize) -> Result<String, RenderError> {
-        Ok(self.environment.get_template(name)?.render(Serde(context))?)
+        Ok(self
+            .environment
+            .get_template(name)?
+            .render(Serde(context))?)
     }
 }
 
 /// A line that holds only a block tag leaves nothing behind.
 fn whole_lines() -> Result<SyntaxConfig, RenderError> {
     let mut syntax = SyntaxConfig::builder();
-    Ok(syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build()?)
+    Ok(syntax
+        .keep_trailing_newline(true)
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()?)
 }
 
 /// A name that overrides nothing is a typing error, and would be ignored for ever in silence.
@@ -122,7 +159,10 @@ fn known(name: &str) -> Result<(), RenderError> {
         Some(best) => format!("; did you mean `{best}`?"),
         None => "; a part that others include has a name that starts with `_`".to_owned(),
     };
-    Err(RenderError::UnknownTemplate { template: name.to_owned(), hint })
+    Err(RenderError::UnknownTemplate {
+        template: name.to_owned(),
+        hint,
+    })
 }
 
 #[cfg(test)]
@@ -134,9 +174,16 @@ mod tests {
     use serde_json::json;
 
     /// Renders the base of a router with one template overridden.
-    fn with(name: &str, text: &str, policy: serde_json::Value) -> Result<BTreeMap<String, String>, String> {
-        let node: NodeSpec = serde_json::from_value(json!({"id": 1, "asn": 4242420998u32})).unwrap();
-        let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap();
+    fn with(
+        name: &str,
+        text: &str,
+        policy: serde_json::Value,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let node: NodeSpec =
+            serde_json::from_value(json!({"id": 1, "asn": 4242420998u32})).unwrap();
+        let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+            .parse()
+            .unwrap();
         let policy: RoutingPolicySpec = serde_json::from_value(policy).unwrap();
         let input = BaseInput {
             router: &Router::new("jp1", &node, key),
@@ -163,21 +210,33 @@ mod tests {
     #[test]
     fn a_template_that_does_not_parse_is_named_with_its_line() {
         let error = refusal("moenet/babel.conf", "# fine\n{% if %}\n");
-        assert!(error.starts_with("template moenet/babel.conf, line 2: syntax error"), "{error}");
+        assert!(
+            error.starts_with("template moenet/babel.conf, line 2: syntax error"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_value_that_does_not_exist_is_named_with_its_line() {
         let error = refusal("moenet/babel.conf", "a\nb\n{{ router.asnn }}");
-        assert!(error.starts_with("template moenet/babel.conf, line 3: undefined value"), "{error}");
+        assert!(
+            error.starts_with("template moenet/babel.conf, line 3: undefined value"),
+            "{error}"
+        );
         let error = refusal("moenet/babel.conf", "{% if nonsense %}{% endif %}");
-        assert!(error.starts_with("template moenet/babel.conf, line 1: undefined value"), "{error}");
+        assert!(
+            error.starts_with("template moenet/babel.conf, line 1: undefined value"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_value_that_is_none_is_no_text() {
         let error = refusal("moenet/babel.conf", "\n{{ router.loopback_ipv4 }}");
-        assert!(error.contains("line 2") && error.contains("ask for it with `if`"), "{error}");
+        assert!(
+            error.contains("line 2") && error.contains("ask for it with `if`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -198,7 +257,10 @@ mod tests {
     fn an_own_prefix_that_swallows_the_world_is_an_error_of_the_policy() {
         for (family, net) in [("ipv4", "0.0.0.0/0"), ("ipv6", "::/0")] {
             let error = with("_x", "", json!({"prefixes": {family: net}})).unwrap_err();
-            assert!(error.starts_with(&format!("spec.prefixes.{family}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("spec.prefixes.{family}: ")),
+                "{error}"
+            );
         }
     }
 
@@ -213,6 +275,9 @@ mod tests {
 
     #[test]
     fn every_built_in_template_can_be_read() {
-        assert!(Renderer::names().all(|name| Renderer::built_in(name).is_some_and(|text| !text.is_empty())));
+        assert!(
+            Renderer::names()
+                .all(|name| Renderer::built_in(name).is_some_and(|text| !text.is_empty()))
+        );
     }
 }

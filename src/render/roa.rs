@@ -46,7 +46,12 @@ impl RoaTable {
     /// The ROAs of one family as routes of a static protocol; empty when there are none.
     pub fn routes(&self, ipv6: bool) -> String {
         let mut text = String::new();
-        for Roa { prefix, max_length, asn } in &self.entries {
+        for Roa {
+            prefix,
+            max_length,
+            asn,
+        } in &self.entries
+        {
             if prefix.addr().is_ipv6() == ipv6 {
                 // Writing to a string does not fail.
                 let _ = writeln!(text, "route {prefix} max {max_length} as {asn};");
@@ -65,12 +70,17 @@ impl RoaTable {
 
     /// Whether there are ROAs of one family.
     pub fn has(&self, ipv6: bool) -> bool {
-        self.entries.iter().any(|roa| roa.prefix.addr().is_ipv6() == ipv6)
+        self.entries
+            .iter()
+            .any(|roa| roa.prefix.addr().is_ipv6() == ipv6)
     }
 
     /// How many ROAs of one family there are.
     pub fn count(&self, ipv6: bool) -> usize {
-        self.entries.iter().filter(|roa| roa.prefix.addr().is_ipv6() == ipv6).count()
+        self.entries
+            .iter()
+            .filter(|roa| roa.prefix.addr().is_ipv6() == ipv6)
+            .count()
     }
 
     /// Whether so much is gone since the last good table that the source, and not the network, must
@@ -90,9 +100,16 @@ impl RoaTable {
 }
 
 fn from_file(line: &str) -> Option<Roa> {
-    let statement = line.strip_prefix("route ")?.split('#').next()?.trim().strip_suffix(';')?;
+    let statement = line
+        .strip_prefix("route ")?
+        .split('#')
+        .next()?
+        .trim()
+        .strip_suffix(';')?;
     let words: Vec<&str> = statement.split_whitespace().collect();
-    let [prefix, "max", max_length, "as", asn] = words[..] else { return None };
+    let [prefix, "max", max_length, "as", asn] = words[..] else {
+        return None;
+    };
     roa(prefix, max_length, asn)
 }
 
@@ -105,9 +122,17 @@ fn from_listing(line: &str) -> Option<Roa> {
 fn roa(prefix: &str, max_length: &str, asn: &str) -> Option<Roa> {
     let prefix: IpNet = prefix.parse().ok()?;
     let max_length: u8 = max_length.parse().ok()?;
-    let widest = if matches!(prefix.addr(), IpAddr::V4(_)) { 32 } else { 128 };
+    let widest = if matches!(prefix.addr(), IpAddr::V4(_)) {
+        32
+    } else {
+        128
+    };
     let valid = prefix == prefix.trunc() && (prefix.prefix_len()..=widest).contains(&max_length);
-    valid.then_some(Roa { prefix, max_length, asn: asn.parse().ok()? })
+    valid.then_some(Roa {
+        prefix,
+        max_length,
+        asn: asn.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -123,8 +148,14 @@ mod tests {
         let (table, skipped) = RoaTable::parse(file);
         assert_eq!((table.entries.len(), skipped), (2, 0));
         assert_eq!(RoaTable::parse(listing), (table.clone(), 0));
-        assert_eq!(table.routes(false), "route 172.20.0.0/24 max 28 as 4242420000;\n");
-        assert_eq!(table.routes(true), "route fd00:1::/48 max 64 as 4242420001;\n");
+        assert_eq!(
+            table.routes(false),
+            "route 172.20.0.0/24 max 28 as 4242420000;\n"
+        );
+        assert_eq!(
+            table.routes(true),
+            "route fd00:1::/48 max 64 as 4242420001;\n"
+        );
     }
 
     #[test]
@@ -142,7 +173,8 @@ mod tests {
     #[test]
     fn a_family_that_is_gone_is_a_collapse_whatever_the_other_one_has() {
         let (both, _) = RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute fd00::/8 max 8 as 1;");
-        let (one, _) = RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute 10.0.0.0/8 max 8 as 2;");
+        let (one, _) =
+            RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute 10.0.0.0/8 max 8 as 2;");
         assert!(one.collapsed_since(&both) && !both.collapsed_since(&one));
     }
 

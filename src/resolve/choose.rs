@@ -22,7 +22,8 @@ pub fn candidates(answer: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
         }
     }
     let first_is_v6 = usable.first().is_some_and(IpAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) = usable.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
+    let (one, other): (Vec<_>, Vec<_>) =
+        usable.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
     interleave(one, other)
 }
 
@@ -57,11 +58,18 @@ pub fn choose(
     let stale = stale_since.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
     let first = candidates.first().copied();
     let Some(current) = current else { return first };
-    match candidates.iter().position(|candidate| *candidate == current) {
+    match candidates
+        .iter()
+        .position(|candidate| *candidate == current)
+    {
         Some(_) if !stale => Some(current),
         Some(position) => candidates.get((position + 1) % candidates.len()).copied(),
         None if stale => first,
-        None => candidates.iter().find(|c| c.is_ipv6() == current.is_ipv6()).copied().or(first),
+        None => candidates
+            .iter()
+            .find(|c| c.is_ipv6() == current.is_ipv6())
+            .copied()
+            .or(first),
     }
 }
 
@@ -75,14 +83,29 @@ mod tests {
 
     #[test]
     fn the_families_alternate_after_the_systems_first_choice() {
-        let answer = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.1", "2001:db8::2"];
+        let answer = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "2001:db8::1",
+            "192.0.2.1",
+            "2001:db8::2",
+        ];
         let wanted = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"];
         assert_eq!(candidates(addresses(&answer)), addresses(&wanted));
     }
 
     #[test]
     fn addresses_that_lead_nowhere_are_no_candidates() {
-        assert!(candidates(addresses(&["0.0.0.0", "::", "ff02::1", "224.0.0.1", "fe80::1"])).is_empty());
+        assert!(
+            candidates(addresses(&[
+                "0.0.0.0",
+                "::",
+                "ff02::1",
+                "224.0.0.1",
+                "fe80::1"
+            ]))
+            .is_empty()
+        );
     }
 
     #[test]
@@ -90,16 +113,28 @@ mod tests {
         let list = addresses(&["192.0.2.1", "2001:db8::1", "192.0.2.2"]);
         let now = Instant::now();
         assert_eq!(choose(&list, Some(list[2]), None, now), Some(list[2]));
-        assert_eq!(choose(&list, Some(list[2]), Some(now), now + PATIENCE / 2), Some(list[2]));
+        assert_eq!(
+            choose(&list, Some(list[2]), Some(now), now + PATIENCE / 2),
+            Some(list[2])
+        );
     }
 
     #[test]
     fn a_silent_address_gives_way_to_the_next_and_the_round_begins_again() {
         let list = addresses(&["192.0.2.1", "2001:db8::1"]);
         let (since, now) = (Instant::now(), Instant::now() + PATIENCE);
-        assert_eq!(choose(&list, Some(list[0]), Some(since), now), Some(list[1]));
-        assert_eq!(choose(&list, Some(list[1]), Some(since), now), Some(list[0]));
-        assert_eq!(choose(&list[..1], Some(list[0]), Some(since), now), Some(list[0]));
+        assert_eq!(
+            choose(&list, Some(list[0]), Some(since), now),
+            Some(list[1])
+        );
+        assert_eq!(
+            choose(&list, Some(list[1]), Some(since), now),
+            Some(list[0])
+        );
+        assert_eq!(
+            choose(&list[..1], Some(list[0]), Some(since), now),
+            Some(list[0])
+        );
     }
 
     #[test]
@@ -109,7 +144,10 @@ mod tests {
         let now = Instant::now();
         assert_eq!(choose(&list, gone, None, now), Some(list[1]));
         assert_eq!(choose(&list[..1], gone, None, now), Some(list[0]));
-        assert_eq!(choose(&list, gone, Some(now), now + PATIENCE), Some(list[0]));
+        assert_eq!(
+            choose(&list, gone, Some(now), now + PATIENCE),
+            Some(list[0])
+        );
         assert_eq!(choose(&[], gone, None, now), None);
     }
 }

@@ -26,7 +26,9 @@ pub enum ResolveError {
         source: io::Error,
     },
     /// The system's resolver says nothing.
-    #[error("resolve {name}: no answer within {seconds} s; check the name servers in /etc/resolv.conf")]
+    #[error(
+        "resolve {name}: no answer within {seconds} s; check the name servers in /etc/resolv.conf"
+    )]
     Deadline {
         /// The name.
         name: String,
@@ -34,7 +36,9 @@ pub enum ResolveError {
         seconds: u64,
     },
     /// There is an answer, and nothing in it that packets can be sent to.
-    #[error("resolve {name}: no usable address in the answer ({found}); check the DNS records of the name")]
+    #[error(
+        "resolve {name}: no usable address in the answer ({found}); check the DNS records of the name"
+    )]
     Unusable {
         /// The name.
         name: String,
@@ -66,13 +70,18 @@ impl Lookup for SystemLookup {
             .ok_or_else(|| io::Error::other("too many lookups hang in the system's resolver"))?;
         let (answer, wait) = oneshot::channel();
         let query = (name.to_owned(), 0);
-        thread::Builder::new().name("resolve".to_owned()).spawn(move || {
-            let found = query.to_socket_addrs().map(|list| list.map(|found| found.ip()).collect());
-            drop(slot);
-            // Nobody waits any more when the deadline has passed.
-            let _ = answer.send(found);
-        })?;
-        wait.await.map_err(|_| io::Error::other("the lookup thread ended without an answer"))?
+        thread::Builder::new()
+            .name("resolve".to_owned())
+            .spawn(move || {
+                let found = query
+                    .to_socket_addrs()
+                    .map(|list| list.map(|found| found.ip()).collect());
+                drop(slot);
+                // Nobody waits any more when the deadline has passed.
+                let _ = answer.send(found);
+            })?;
+        wait.await
+            .map_err(|_| io::Error::other("the lookup thread ended without an answer"))?
     }
 }
 
@@ -99,13 +108,21 @@ mod tests {
     #[tokio::test]
     async fn the_system_resolver_knows_localhost() {
         let found = SystemLookup::default().lookup("localhost").await.unwrap();
-        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
+        assert!(
+            found.iter().all(IpAddr::is_loopback) && !found.is_empty(),
+            "{found:?}"
+        );
     }
 
     #[tokio::test]
     async fn a_full_house_of_hanging_lookups_is_an_error_and_no_further_thread() {
-        let system = SystemLookup { running: Arc::new(AtomicUsize::new(SystemLookup::MAX_THREADS)) };
+        let system = SystemLookup {
+            running: Arc::new(AtomicUsize::new(SystemLookup::MAX_THREADS)),
+        };
         assert!(system.lookup("localhost").await.is_err());
-        assert_eq!(system.running.load(Ordering::Relaxed), SystemLookup::MAX_THREADS);
+        assert_eq!(
+            system.running.load(Ordering::Relaxed),
+            SystemLookup::MAX_THREADS
+        );
     }
 }

@@ -56,7 +56,12 @@ struct Choice {
 
 impl Choice {
     fn new(address: IpAddr, now: Instant) -> Self {
-        Self { address, since: now, moves: 0, complained: now }
+        Self {
+            address,
+            since: now,
+            moves: 0,
+            complained: now,
+        }
     }
 
     /// How much longer than [`PATIENCE`] this address is kept, so that a peer that is simply gone is
@@ -75,14 +80,25 @@ pub(super) struct Due {
 }
 
 impl State {
-    pub(super) fn watch<'a>(&mut self, endpoints: impl IntoIterator<Item = &'a Endpoint>, now: Instant) {
+    pub(super) fn watch<'a>(
+        &mut self,
+        endpoints: impl IntoIterator<Item = &'a Endpoint>,
+        now: Instant,
+    ) {
         let mut known = std::mem::take(&mut self.endpoints);
         let mut wanted = BTreeSet::new();
         for endpoint in endpoints {
-            let Host::Name(name) = &endpoint.host else { continue };
+            let Host::Name(name) = &endpoint.host else {
+                continue;
+            };
             wanted.insert(name.clone());
-            self.names.entry(name.clone()).or_insert_with(|| Name::new(now));
-            let remembered = self.remembered.remove(endpoint).map(|address| Choice::new(address, now));
+            self.names
+                .entry(name.clone())
+                .or_insert_with(|| Name::new(now));
+            let remembered = self
+                .remembered
+                .remove(endpoint)
+                .map(|address| Choice::new(address, now));
             let choice = known.remove(endpoint).flatten().or(remembered);
             self.endpoints.insert(endpoint.clone(), choice);
         }
@@ -99,12 +115,16 @@ impl State {
 
     pub(super) fn all(&self) -> BTreeMap<Endpoint, Resolution> {
         let endpoints = self.endpoints.keys().chain(self.remembered.keys());
-        endpoints.map(|endpoint| (endpoint.clone(), self.current(endpoint))).collect()
+        endpoints
+            .map(|endpoint| (endpoint.clone(), self.current(endpoint)))
+            .collect()
     }
 
     pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {
         let choice = self.endpoints.get(endpoint).and_then(Option::as_ref);
-        let address = choice.map(|choice| choice.address).or(self.remembered.get(endpoint).copied());
+        let address = choice
+            .map(|choice| choice.address)
+            .or(self.remembered.get(endpoint).copied());
         let name = match &endpoint.host {
             Host::Name(name) => self.names.get(name),
             Host::Address(_) => None,
@@ -119,9 +139,15 @@ impl State {
     /// Makes the name due when it is news that the peer is silent. Says whether it is. A silence that goes
     /// on is no news: a thousand dead peers must not ask the name server a hundred times a second.
     pub(super) fn silent(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
-        let Host::Name(host) = &endpoint.host else { return false };
-        let Some(Some(choice)) = self.endpoints.get(endpoint) else { return false };
-        let Some(name) = self.names.get_mut(host) else { return false };
+        let Host::Name(host) = &endpoint.host else {
+            return false;
+        };
+        let Some(Some(choice)) = self.endpoints.get(endpoint) else {
+            return false;
+        };
+        let Some(name) = self.names.get_mut(host) else {
+            return false;
+        };
         if now.saturating_duration_since(choice.complained) < PATIENCE {
             return false;
         }
@@ -132,9 +158,15 @@ impl State {
 
     /// Moves the endpoint on when its address has had its time. Says whether it moved.
     pub(super) fn next(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
-        let Host::Name(host) = &endpoint.host else { return false };
-        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else { return false };
-        let Some(Some(choice)) = self.endpoints.get_mut(endpoint) else { return false };
+        let Host::Name(host) = &endpoint.host else {
+            return false;
+        };
+        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else {
+            return false;
+        };
+        let Some(Some(choice)) = self.endpoints.get_mut(endpoint) else {
+            return false;
+        };
         if now.saturating_duration_since(choice.complained) >= GOOD_AGAIN {
             choice.moves = 0;
         }
@@ -142,7 +174,12 @@ impl State {
         let stale_since = choice.since + choice.extra_patience(candidates.len());
         match choose(candidates, Some(choice.address), Some(stale_since), now) {
             Some(address) if address != choice.address => {
-                *choice = Choice { address, since: now, moves: choice.moves + 1, complained: now };
+                *choice = Choice {
+                    address,
+                    since: now,
+                    moves: choice.moves + 1,
+                    complained: now,
+                };
                 self.changed.insert(host.clone());
                 true
             }
@@ -152,17 +189,27 @@ impl State {
 
     /// Takes the lookups that are due; each counts as running until [`State::record`].
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Due> {
-        let due = self.names.iter_mut().filter(|(_, name)| !name.running && name.due <= now);
+        let due = self
+            .names
+            .iter_mut()
+            .filter(|(_, name)| !name.running && name.due <= now);
         due.map(|(text, name)| {
             (name.running, name.started) = (true, Some(now));
-            Due { name: text.clone(), hangs: name.hangs }
+            Due {
+                name: text.clone(),
+                hangs: name.hangs,
+            }
         })
         .collect()
     }
 
     /// When the next lookup is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.names.values().filter(|name| !name.running).map(|name| name.due).min()
+        self.names
+            .values()
+            .filter(|name| !name.running)
+            .map(|name| name.due)
+            .min()
     }
 
     /// Takes in how a lookup ended. Says whether anything is another than before.
@@ -174,7 +221,9 @@ impl State {
         interval: Duration,
     ) -> bool {
         // It is no longer watched when it is not there.
-        let Some(name) = self.names.get_mut(host) else { return false };
+        let Some(name) = self.names.get_mut(host) else {
+            return false;
+        };
         let error_before = name.error.is_some();
         (name.running, name.at) = (false, Some(at));
         name.take(answer, now, interval);
@@ -191,9 +240,16 @@ impl State {
 
     /// Chooses again for every endpoint of the name; none is moved without need.
     fn choose_all(&mut self, host: &str, now: Instant) {
-        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else { return };
-        let of_host = |endpoint: &Endpoint| matches!(&endpoint.host, Host::Name(name) if name == host);
-        for (_, choice) in self.endpoints.iter_mut().filter(|(endpoint, _)| of_host(endpoint)) {
+        let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else {
+            return;
+        };
+        let of_host =
+            |endpoint: &Endpoint| matches!(&endpoint.host, Host::Name(name) if name == host);
+        for (_, choice) in self
+            .endpoints
+            .iter_mut()
+            .filter(|(endpoint, _)| of_host(endpoint))
+        {
             let current = choice.as_ref().map(|choice| choice.address);
             let chosen = choose(candidates, current, None, now);
             if chosen.is_some() && chosen != current {
@@ -218,7 +274,12 @@ impl Name {
         }
     }
 
-    fn take(&mut self, answer: Result<Vec<IpAddr>, ResolveError>, now: Instant, interval: Duration) {
+    fn take(
+        &mut self,
+        answer: Result<Vec<IpAddr>, ResolveError>,
+        now: Instant,
+        interval: Duration,
+    ) {
         self.hangs = matches!(answer, Err(ResolveError::Deadline { .. }));
         match answer {
             Ok(candidates) => {

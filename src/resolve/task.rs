@@ -30,8 +30,12 @@ pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: 
     loop {
         for due in shared.state().take_due(Instant::now()) {
             let (lookup, lane) = (Arc::clone(&lookup), lanes.of(&due));
-            running
-                .spawn(async move { (due.name.clone(), one(&*lookup, due, lane, settings.deadline).await) });
+            running.spawn(async move {
+                (
+                    due.name.clone(),
+                    one(&*lookup, due, lane, settings.deadline).await,
+                )
+            });
         }
         let next = shared.state().next_due();
         tokio::select! {
@@ -46,12 +50,20 @@ pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: 
     }
 }
 
-fn record(shared: &Shared, name: &str, answer: Result<Vec<IpAddr>, ResolveError>, interval: Duration) {
+fn record(
+    shared: &Shared,
+    name: &str,
+    answer: Result<Vec<IpAddr>, ResolveError>,
+    interval: Duration,
+) {
     if let Err(error) = &answer {
         tracing::debug!(name, %error, "endpoint name not resolved");
     }
     let jittered = interval.mul_f64(rand::rng().random_range(0.9..1.1));
-    if shared.state().record(name, answer, (Instant::now(), Timestamp::now()), jittered) {
+    if shared
+        .state()
+        .record(name, answer, (Instant::now(), Timestamp::now()), jittered)
+    {
         shared.changed.notify_one();
     }
 }
@@ -66,7 +78,11 @@ struct Lane(Arc<Semaphore>, bool);
 
 impl Lanes {
     fn of(&self, due: &Due) -> Lane {
-        if due.hangs { Lane(Arc::clone(&self.hanging), false) } else { Lane(Arc::clone(&self.quick), true) }
+        if due.hangs {
+            Lane(Arc::clone(&self.hanging), false)
+        } else {
+            Lane(Arc::clone(&self.quick), true)
+        }
     }
 }
 
@@ -80,15 +96,25 @@ async fn one(
     // The semaphores are never closed.
     let permit = lane.acquire_owned().await.ok();
     let asked = timeout(deadline, lookup.lookup(&name));
-    let answer = if lets_pass { release_after_grace(asked, permit).await } else { asked.await };
+    let answer = if lets_pass {
+        release_after_grace(asked, permit).await
+    } else {
+        asked.await
+    };
     match answer {
-        Err(_) => Err(ResolveError::Deadline { name, seconds: deadline.as_secs() }),
+        Err(_) => Err(ResolveError::Deadline {
+            name,
+            seconds: deadline.as_secs(),
+        }),
         Ok(Err(source)) => Err(ResolveError::Failed { name, source }),
         Ok(Ok(found)) => usable(name, found),
     }
 }
 
-async fn release_after_grace<T>(work: impl Future<Output = T>, permit: Option<OwnedSemaphorePermit>) -> T {
+async fn release_after_grace<T>(
+    work: impl Future<Output = T>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> T {
     let mut work = pin!(work);
     tokio::select! {
         biased;
@@ -102,7 +128,10 @@ fn usable(name: String, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, ResolveError>
     let usable = candidates(found.iter().copied());
     if usable.is_empty() {
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-        return Err(ResolveError::Unusable { name, found: found.join(", ") });
+        return Err(ResolveError::Unusable {
+            name,
+            found: found.join(", "),
+        });
     }
     Ok(usable)
 }

@@ -132,7 +132,10 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
         last_error: last_error(facts),
         conditions: conditions.into_vec(),
         overridden: facts.overridden.clone(),
-        tunnel: facts.tunnel.link.map(|link| tunnel_status(link, facts.tunnel.peer)),
+        tunnel: facts
+            .tunnel
+            .link
+            .map(|link| tunnel_status(link, facts.tunnel.peer)),
         bgp: facts.bird.as_ref().filter(|_| wanted).map(bgp_status),
         rtt_ms: facts.rtt_ms,
         loss: facts.loss,
@@ -157,17 +160,34 @@ fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     let tunnel = &facts.tunnel;
     match (tunnel.error, tunnel.missing, tunnel.link) {
         (Some(error), _, _) => conditions.set(About::TunnelConfigured, false, "Failed", error),
-        (None, Some(missing), _) => conditions.set(About::TunnelConfigured, false, "Drift", missing),
-        (None, None, None) => conditions.set(About::TunnelConfigured, false, "Missing", "there is no link"),
+        (None, Some(missing), _) => {
+            conditions.set(About::TunnelConfigured, false, "Drift", missing)
+        }
+        (None, None, None) => conditions.set(
+            About::TunnelConfigured,
+            false,
+            "Missing",
+            "there is no link",
+        ),
         (None, None, Some(_)) => conditions.set(About::TunnelConfigured, true, "AsWanted", ""),
     }
-    let Some(peer) = peer_of(tunnel.link, tunnel.peer) else { return };
+    let Some(peer) = peer_of(tunnel.link, tunnel.peer) else {
+        return;
+    };
     match peer.last_handshake {
-        None => conditions.set(About::HandshakeRecent, false, "Never", "the peer has never answered"),
+        None => conditions.set(
+            About::HandshakeRecent,
+            false,
+            "Never",
+            "the peer has never answered",
+        ),
         Some(at) => {
             let recent = facts.now.as_second() - at.as_second() < HANDSHAKE_FRESH_SECONDS;
-            let (reason, message) =
-                if recent { ("Recent", "") } else { ("Stale", "no handshake for more than three minutes") };
+            let (reason, message) = if recent {
+                ("Recent", "")
+            } else {
+                ("Stale", "no handshake for more than three minutes")
+            };
             conditions.set(About::HandshakeRecent, recent, reason, message);
         }
     }
@@ -179,10 +199,17 @@ fn endpoint_resolved(name: &NameFacts<'_>, conditions: &mut Conditions<'_>) {
     match (name.address, name.error) {
         (Some(_), None) => conditions.set(about, true, "Resolved", ""),
         (Some(address), Some(error)) => {
-            conditions.set(about, false, "LookupFailed", format!("{error}; {address} stays in use"));
+            conditions.set(
+                about,
+                false,
+                "LookupFailed",
+                format!("{error}; {address} stays in use"),
+            );
         }
         (None, Some(error)) => conditions.set(about, false, "NotResolved", error),
-        (None, None) => conditions.unknown(about, "Resolving", "the name has not been looked up yet"),
+        (None, None) => {
+            conditions.unknown(about, "Resolving", "the name has not been looked up yet")
+        }
     }
 }
 
@@ -197,9 +224,18 @@ fn bird_configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     } else if let Some(message) = bird.trouble {
         conditions.set(about, false, "Failed", message);
     } else if !bird.running {
-        conditions.unknown(about, "NotRunning", "BIRD does not answer on its control socket");
+        conditions.unknown(
+            about,
+            "NotRunning",
+            "BIRD does not answer on its control socket",
+        );
     } else if !bird.loaded || bird.protocols.len() < bird.expected {
-        conditions.set(about, false, "NotLoaded", "BIRD has not loaded the session yet");
+        conditions.set(
+            about,
+            false,
+            "NotLoaded",
+            "BIRD has not loaded the session yet",
+        );
     } else {
         conditions.set(about, true, "Loaded", "");
     }
@@ -207,14 +243,23 @@ fn bird_configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
 
 fn established(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     if !bird.running {
-        conditions.unknown(About::BgpEstablished, "NotRunning", "BIRD does not answer on its control socket");
+        conditions.unknown(
+            About::BgpEstablished,
+            "NotRunning",
+            "BIRD does not answer on its control socket",
+        );
         return;
     }
-    let down = bird.protocols.iter().find(|protocol| !protocol.is_established());
+    let down = bird
+        .protocols
+        .iter()
+        .find(|protocol| !protocol.is_established());
     match down {
         Some(protocol) => {
             let state = state_word(protocol);
-            let error = error_of(protocol).map(|error| format!(": {error}")).unwrap_or_default();
+            let error = error_of(protocol)
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default();
             conditions.set(
                 About::BgpEstablished,
                 false,
@@ -223,14 +268,22 @@ fn established(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
             );
         }
         None if bird.protocols.is_empty() => {
-            conditions.set(About::BgpEstablished, false, "NoProtocol", "BIRD has no such session");
+            conditions.set(
+                About::BgpEstablished,
+                false,
+                "NoProtocol",
+                "BIRD has no such session",
+            );
         }
         None => conditions.set(About::BgpEstablished, true, "Established", ""),
     }
 }
 
 fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
-    let channels = bird.protocols.iter().flat_map(|p| p.channels.iter().map(move |c| (p, c)));
+    let channels = bird
+        .protocols
+        .iter()
+        .flat_map(|p| p.channels.iter().map(move |c| (p, c)));
     let hit = channels.flat_map(|(protocol, channel)| {
         let named = [
             ("import", &channel.import_limit),
@@ -239,11 +292,18 @@ fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
         ];
         named.into_iter().filter_map(move |(word, limit)| {
             let limit = limit.as_ref().filter(|limit| limit.hit)?;
-            Some(format!("{} {}: {word} limit of {} exceeded", protocol.name, channel.name, limit.limit))
+            Some(format!(
+                "{} {}: {word} limit of {} exceeded",
+                protocol.name, channel.name, limit.limit
+            ))
         })
     });
     let hit: Vec<_> = hit.collect();
-    let reason = if hit.is_empty() { "BelowLimits" } else { "LimitExceeded" };
+    let reason = if hit.is_empty() {
+        "BelowLimits"
+    } else {
+        "LimitExceeded"
+    };
     conditions.set(About::WithinLimits, hit.is_empty(), reason, hit.join("; "));
 }
 
@@ -267,7 +327,8 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
     if !tunnel || !bird {
         return Phase::Configuring;
     }
-    let worrying = conditions.fails(About::HandshakeRecent) || facts.bird.as_ref().is_some_and(is_short_of);
+    let worrying =
+        conditions.fails(About::HandshakeRecent) || facts.bird.as_ref().is_some_and(is_short_of);
     match (conditions.holds(About::BgpEstablished), worrying) {
         (true, false) => Phase::Established,
         (true, true) => Phase::Degraded,
@@ -277,7 +338,10 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
 
 /// Whether routes are held back by a limit. An export limit holds nothing back: it only warns.
 fn is_short_of(bird: &BirdFacts<'_>) -> bool {
-    let channels = bird.protocols.iter().flat_map(|protocol| &protocol.channels);
+    let channels = bird
+        .protocols
+        .iter()
+        .flat_map(|protocol| &protocol.channels);
     let limits = channels.flat_map(|channel| [&channel.import_limit, &channel.receive_limit]);
     limits.flatten().any(|limit| limit.hit)
 }
@@ -288,11 +352,15 @@ fn failed(facts: &Facts<'_>) -> bool {
 }
 
 fn last_error(facts: &Facts<'_>) -> Option<String> {
-    let refused =
-        facts.bird.and_then(|bird| bird.refused).map(|text| format!("BIRD configuration failed: {text}"));
+    let refused = facts
+        .bird
+        .and_then(|bird| bird.refused)
+        .map(|text| format!("BIRD configuration failed: {text}"));
     match &facts.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
-        Acceptance::Valid | Acceptance::Waiting(_) => facts.tunnel.error.map(str::to_owned).or(refused),
+        Acceptance::Valid | Acceptance::Waiting(_) => {
+            facts.tunnel.error.map(str::to_owned).or(refused)
+        }
     }
 }
 
@@ -302,17 +370,30 @@ fn tunnel_status(link: &Link, key: Option<PublicKey>) -> TunnelStatus {
         last_handshake: peer.and_then(|peer| peer.last_handshake),
         rx_bytes: peer.map_or(0, |peer| peer.rx_bytes),
         tx_bytes: peer.map_or(0, |peer| peer.tx_bytes),
-        endpoint: peer.and_then(|peer| peer.endpoint).map(|endpoint| endpoint.to_string()),
+        endpoint: peer
+            .and_then(|peer| peer.endpoint)
+            .map(|endpoint| endpoint.to_string()),
     }
 }
 
 /// Of several BGP sessions the worst speaks for all; routes add up over both families.
 fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
-    let worst = bird.protocols.iter().find(|p| !p.is_established()).or(bird.protocols.first());
-    let routes = || bird.protocols.iter().flat_map(|p| &p.channels).filter_map(|c| c.routes.as_ref());
+    let worst = bird
+        .protocols
+        .iter()
+        .find(|p| !p.is_established())
+        .or(bird.protocols.first());
+    let routes = || {
+        bird.protocols
+            .iter()
+            .flat_map(|p| &p.channels)
+            .filter_map(|c| c.routes.as_ref())
+    };
     BgpStatus {
         state: worst.map_or("down", state_word).to_owned(),
-        since: worst.and_then(|p| p.since).and_then(|since| Timestamp::from_second(since).ok()),
+        since: worst
+            .and_then(|p| p.since)
+            .and_then(|since| Timestamp::from_second(since).ok()),
         routes_imported: routes().map(|routes| routes.imported).sum(),
         routes_exported: routes().map(|routes| routes.exported).sum(),
         last_error: worst.and_then(error_of),

@@ -11,7 +11,9 @@ fn settled(status: &StatusBody) -> StatusBody {
     let mut still = status.clone();
     // That the peer answers, and whether all echoes do, is news; by how much they vary is not.
     still.rtt_ms = status.rtt_ms.map(|_| 1.0);
-    still.loss = status.loss.map(|loss| if loss > 0.0 && loss < 1.0 { 0.5 } else { loss });
+    still.loss = status
+        .loss
+        .map(|loss| if loss > 0.0 && loss < 1.0 { 0.5 } else { loss });
     if let Some(tunnel) = &mut still.tunnel {
         tunnel.last_handshake = None;
         tunnel.rx_bytes = 0;
@@ -34,7 +36,11 @@ mod tests {
 
     #[test]
     fn a_peer_that_begins_to_answer_is_a_reason_and_another_time_is_none() {
-        let probed = |rtt_ms, loss| StatusBody { rtt_ms, loss: Some(loss), ..Default::default() };
+        let probed = |rtt_ms, loss| StatusBody {
+            rtt_ms,
+            loss: Some(loss),
+            ..Default::default()
+        };
         assert!(changed(&StatusBody::default(), &probed(Some(9.0), 0.0)));
         assert!(!changed(&probed(Some(9.0), 0.0), &probed(Some(200.0), 0.0)));
         assert!(!changed(&probed(Some(9.0), 0.25), &probed(Some(9.0), 0.75)));
@@ -45,8 +51,15 @@ mod tests {
     #[test]
     fn traffic_is_no_reason_to_write() {
         let before = StatusBody {
-            tunnel: Some(TunnelStatus { rx_bytes: 1, ..Default::default() }),
-            bgp: Some(BgpStatus { state: "established".into(), routes_imported: 1, ..Default::default() }),
+            tunnel: Some(TunnelStatus {
+                rx_bytes: 1,
+                ..Default::default()
+            }),
+            bgp: Some(BgpStatus {
+                state: "established".into(),
+                routes_imported: 1,
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let mut after = before.clone();

@@ -13,12 +13,26 @@ pub struct Conditions<'a> {
 impl<'a> Conditions<'a> {
     /// Begins a new list beside the one of the last time.
     pub fn new(before: &'a [Condition], now: Timestamp) -> Self {
-        Self { before, now, found: Vec::new() }
+        Self {
+            before,
+            now,
+            found: Vec::new(),
+        }
     }
 
     /// Adds a condition that holds, or does not.
-    pub fn set(&mut self, about: ConditionType, holds: bool, reason: &str, message: impl Into<String>) {
-        let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+    pub fn set(
+        &mut self,
+        about: ConditionType,
+        holds: bool,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let status = if holds {
+            ConditionStatus::True
+        } else {
+            ConditionStatus::False
+        };
         self.push(about, status, reason, message.into());
     }
 
@@ -27,8 +41,17 @@ impl<'a> Conditions<'a> {
         self.push(about, ConditionStatus::Unknown, reason, message.into());
     }
 
-    fn push(&mut self, about: ConditionType, status: ConditionStatus, reason: &str, message: String) {
-        let same = self.before.iter().find(|c| c.condition_type == about && c.status == status);
+    fn push(
+        &mut self,
+        about: ConditionType,
+        status: ConditionStatus,
+        reason: &str,
+        message: String,
+    ) {
+        let same = self
+            .before
+            .iter()
+            .find(|c| c.condition_type == about && c.status == status);
         self.found.push(Condition {
             condition_type: about,
             status,
@@ -45,11 +68,15 @@ impl<'a> Conditions<'a> {
 
     /// Whether a condition in the list holds.
     pub fn holds(&self, about: ConditionType) -> bool {
-        self.found.iter().any(|c| c.condition_type == about && c.status == ConditionStatus::True)
+        self.found
+            .iter()
+            .any(|c| c.condition_type == about && c.status == ConditionStatus::True)
     }
 
     /// Whether a condition in the list is known not to hold.
     pub fn fails(&self, about: ConditionType) -> bool {
-        self.found.iter().any(|c| c.condition_type == about && c.status == ConditionStatus::False)
+        self.found
+            .iter()
+            .any(|c| c.condition_type == about && c.status == ConditionStatus::False)
     }
 }

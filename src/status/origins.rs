@@ -36,8 +36,20 @@ pub struct RoaFacts {
 impl RoaFacts {
     /// What validation stands on, for a policy of so many servers.
     pub fn under(self, servers: usize, rejects_unknown: bool) -> Origins {
-        let Self { answering, live, kept, collapsed } = self;
-        Origins { servers, answering, live, kept, collapsed: collapsed && servers > 0, rejects_unknown }
+        let Self {
+            answering,
+            live,
+            kept,
+            collapsed,
+        } = self;
+        Origins {
+            servers,
+            answering,
+            live,
+            kept,
+            collapsed: collapsed && servers > 0,
+            rejects_unknown,
+        }
     }
 }
 
@@ -59,7 +71,10 @@ impl RpkiName {
         Some(match self.address {
             Some(address) => format!("{error}; {address} stays in use"),
             None => {
-                format!("{error}; until it leads somewhere, the RPKI server {} is not asked", self.endpoint)
+                format!(
+                    "{error}; until it leads somewhere, the RPKI server {} is not asked",
+                    self.endpoint
+                )
             }
         })
     }
@@ -77,7 +92,10 @@ pub struct Roas {
 impl Roas {
     /// Those of a table.
     pub fn of(table: &RoaTable) -> Self {
-        Self { ipv4: table.count(false), ipv6: table.count(true) }
+        Self {
+            ipv4: table.count(false),
+            ipv6: table.count(true),
+        }
     }
 }
 
@@ -135,7 +153,10 @@ impl Origins {
     /// The families of which no ROA is known.
     fn missing(&self) -> Option<&'static str> {
         let none = |live: usize, kept: usize| live == 0 && kept == 0;
-        match (none(self.live.ipv4, self.kept.ipv4), none(self.live.ipv6, self.kept.ipv6)) {
+        match (
+            none(self.live.ipv4, self.kept.ipv4),
+            none(self.live.ipv6, self.kept.ipv6),
+        ) {
             (true, true) => Some("IPv4 and IPv6"),
             (true, false) => Some("IPv4"),
             (false, true) => Some("IPv6"),
@@ -147,7 +168,9 @@ impl Origins {
     pub fn message(&self) -> String {
         match self.verdict() {
             Verdict::Live => String::new(),
-            Verdict::NoServer => "there is no RPKI server; routes without a ROA are accepted".to_owned(),
+            Verdict::NoServer => {
+                "there is no RPKI server; routes without a ROA are accepted".to_owned()
+            }
             Verdict::NotRead => "BIRD does not tell how the RPKI servers get on".to_owned(),
             Verdict::FromCache if self.servers == 0 => {
                 "there is no RPKI server; the table in roa.conf is used".to_owned()
@@ -161,7 +184,11 @@ impl Origins {
                 self.live.ipv4, self.live.ipv6, self.kept.ipv4, self.kept.ipv6
             ),
             Verdict::NoRoas => {
-                let fate = if self.rejects_unknown { "refused" } else { "accepted unchecked" };
+                let fate = if self.rejects_unknown {
+                    "refused"
+                } else {
+                    "accepted unchecked"
+                };
                 let families = self.missing().unwrap_or_default();
                 format!(
                     "no ROA of {families} is known, so that every such route from outside is {fate}: is an \
@@ -179,7 +206,14 @@ mod tests {
     const SOME: Roas = Roas { ipv4: 30, ipv6: 20 };
 
     fn origins(servers: usize, answering: Option<usize>, live: Roas, kept: Roas) -> Origins {
-        Origins { servers, answering, live, kept, collapsed: false, rejects_unknown: true }
+        Origins {
+            servers,
+            answering,
+            live,
+            kept,
+            collapsed: false,
+            rejects_unknown: true,
+        }
     }
 
     #[test]
@@ -190,16 +224,29 @@ mod tests {
             assert_eq!((verdict, verdict.is_alarm()), (Verdict::NoRoas, true));
         }
         let half = origins(1, Some(1), Roas { ipv4: 9, ipv6: 0 }, none);
-        assert!(half.verdict().is_alarm() && half.message().contains("no ROA of IPv6"), "{}", half.message());
+        assert!(
+            half.verdict().is_alarm() && half.message().contains("no ROA of IPv6"),
+            "{}",
+            half.message()
+        );
         assert_eq!(origins(0, None, none, none).verdict(), Verdict::NoServer);
     }
 
     #[test]
     fn a_kept_table_carries_over_servers_that_are_away() {
         let none = Roas::default();
-        assert_eq!(origins(1, Some(0), none, SOME).verdict(), Verdict::FromCache);
-        assert_eq!(origins(1, Some(0), SOME, none).verdict(), Verdict::FromCache);
-        assert_eq!(origins(0, Some(0), none, SOME).verdict(), Verdict::FromCache);
+        assert_eq!(
+            origins(1, Some(0), none, SOME).verdict(),
+            Verdict::FromCache
+        );
+        assert_eq!(
+            origins(1, Some(0), SOME, none).verdict(),
+            Verdict::FromCache
+        );
+        assert_eq!(
+            origins(0, Some(0), none, SOME).verdict(),
+            Verdict::FromCache
+        );
         assert_eq!(origins(1, None, none, SOME).verdict(), Verdict::NotRead);
         assert_eq!(origins(2, Some(1), SOME, SOME).verdict(), Verdict::Live);
         assert_eq!(origins(2, Some(1), SOME, SOME).message(), "");
@@ -207,8 +254,15 @@ mod tests {
 
     #[test]
     fn a_collapse_is_an_alarm_that_says_what_to_do() {
-        let after = Origins { collapsed: true, ..origins(1, Some(1), Roas::default(), SOME) };
+        let after = Origins {
+            collapsed: true,
+            ..origins(1, Some(1), Roas::default(), SOME)
+        };
         assert!(after.verdict().is_alarm());
-        assert!(after.message().contains("remove roa.conf"), "{}", after.message());
+        assert!(
+            after.message().contains("remove roa.conf"),
+            "{}",
+            after.message()
+        );
     }
 }

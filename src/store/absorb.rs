@@ -34,12 +34,23 @@ impl Store {
         let _one_at_a_time = self.caches();
         drop(self.writable()?);
         match edit.change {
-            Change::TakenOver => return self.mark_copy(&edit.place, true).map(|()| Absorbed::TakenOver),
-            Change::GivenBack => return self.mark_copy(&edit.place, false).map(|()| Absorbed::GivenBack),
+            Change::TakenOver => {
+                return self
+                    .mark_copy(&edit.place, true)
+                    .map(|()| Absorbed::TakenOver);
+            }
+            Change::GivenBack => {
+                return self
+                    .mark_copy(&edit.place, false)
+                    .map(|()| Absorbed::GivenBack);
+            }
             Change::Deleted | Change::Edited { .. } => {}
         }
         let mut absorbed = Absorbed::Restored;
-        if let Change::Edited { last, now: edited, .. } = &edit.change {
+        if let Change::Edited {
+            last, now: edited, ..
+        } = &edit.change
+        {
             let place = edit.place.within(Area::Overrides);
             let existing = self.override_in_force(&place, now)?;
             if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
@@ -52,9 +63,15 @@ impl Store {
         Ok(absorbed)
     }
 
-    fn override_in_force(&self, place: &Place, now: Timestamp) -> Result<Option<OverrideSpec>, StoreError> {
+    fn override_in_force(
+        &self,
+        place: &Place,
+        now: Timestamp,
+    ) -> Result<Option<OverrideSpec>, StoreError> {
         let path = self.path(place);
-        let Some(text) = read::text(&path)? else { return Ok(None) };
+        let Some(text) = read::text(&path)? else {
+            return Ok(None);
+        };
         let document = parse::<OverrideSpec>(&text.text).map_err(|error| error.in_file(&path))?;
         Ok(Some(document.spec).filter(|spec| spec.in_force(now)))
     }
@@ -62,7 +79,9 @@ impl Store {
     /// Puts a document back, unless it changed again since the edit was found.
     fn restore(&self, edit: &Edit) -> Result<(), StoreError> {
         let path = self.path(&edit.place);
-        let Some(synced) = read::text(&self.synced_path(&edit.place))? else { return Ok(()) };
+        let Some(synced) = read::text(&self.synced_path(&edit.place))? else {
+            return Ok(());
+        };
         match (&edit.change, read::text(&path)?) {
             // An editor that renames the old file away is about to write a new one, and goes first.
             (Change::Deleted, None) => return self.create(&path, without_mark(&synced.text)),
@@ -86,5 +105,8 @@ fn same_spec(text: &str, spec: &serde_json::Value) -> bool {
         of::<RoutingPolicySpec>,
         of::<MaintenanceSpec>,
     ];
-    readings.into_iter().find_map(|read| read(text)).is_some_and(|found| found == *spec)
+    readings
+        .into_iter()
+        .find_map(|read| read(text))
+        .is_some_and(|found| found == *spec)
 }

@@ -83,7 +83,12 @@ pub struct AppliedOverride {
 impl AppliedDocument {
     /// A document of the latest version.
     pub fn new(kind: Kind, metadata: Metadata, applied: AppliedBody) -> Self {
-        Self { api_version: ApiVersion::V1, kind, metadata, applied }
+        Self {
+            api_version: ApiVersion::V1,
+            kind,
+            metadata,
+            applied,
+        }
     }
 }
 
@@ -117,10 +122,21 @@ mod tests {
             }),
             spec: Some(spec),
         };
-        let metadata = Metadata { name: "wg_1".parse().unwrap(), uid: None, generation: 3 };
+        let metadata = Metadata {
+            name: "wg_1".parse().unwrap(),
+            uid: None,
+            generation: 3,
+        };
         let document = AppliedDocument::new(Kind::BgpSession, metadata, applied);
         let text = to_yaml(&document).unwrap();
-        assert_eq!(parse_value::<AppliedDocument>(&text).unwrap(), document, "{text}");
-        assert_eq!(to_yaml(&parse_value::<AppliedDocument>(&text).unwrap()).unwrap(), text);
+        assert_eq!(
+            parse_value::<AppliedDocument>(&text).unwrap(),
+            document,
+            "{text}"
+        );
+        assert_eq!(
+            to_yaml(&parse_value::<AppliedDocument>(&text).unwrap()).unwrap(),
+            text
+        );
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use crate::document::{
-    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec, Spec,
-    parse, parse_value,
+    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec,
+    Spec, parse, parse_value,
 };
 
 use super::synced::is_taken_over;
@@ -31,7 +31,11 @@ impl Store {
             if fs::symlink_metadata(&path).is_err() {
                 continue;
             }
-            let text = read::text(&path).ok().flatten().map(|read| read.text).unwrap_or_default();
+            let text = read::text(&path)
+                .ok()
+                .flatten()
+                .map(|read| read.text)
+                .unwrap_or_default();
             let named_as_one = path.extension().is_some_and(|end| end == "yaml");
             if named_as_one && is_document(place, &text) || is_own(&text) {
                 break;
@@ -68,13 +72,16 @@ fn free_name(path: &Path) -> PathBuf {
     };
     let numbered = (2..).map(|number| named(&format!("{ASIDE}.{number}")));
     let mut names = std::iter::once(named(ASIDE)).chain(numbered);
-    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| named(ASIDE))
+    names
+        .find(|name| fs::symlink_metadata(name).is_err())
+        .unwrap_or_else(|| named(ASIDE))
 }
 
 /// Whether a text is the document of this place.
 fn is_document(place: &Place, text: &str) -> bool {
     fn is<S: Spec>(place: &Place, text: &str) -> bool {
-        parse::<S>(text).is_ok_and(|found| place.kind.is_single() || found.metadata.name == place.name)
+        parse::<S>(text)
+            .is_ok_and(|found| place.kind.is_single() || found.metadata.name == place.name)
     }
     match place.kind {
         Kind::BgpSession => is::<BgpSessionSpec>(place, text),

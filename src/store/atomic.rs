@@ -35,17 +35,27 @@ pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Store
 
 fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    prepared(directory, bytes, mode, durable)?.persist(path).map_err(|error| error.error)?;
-    if durable { sync_directory(directory) } else { Ok(()) }
+    prepared(directory, bytes, mode, durable)?
+        .persist(path)
+        .map_err(|error| error.error)?;
+    if durable {
+        sync_directory(directory)
+    } else {
+        Ok(())
+    }
 }
 
 /// A temporary file with this content.
 fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<NamedTempFile> {
     // Created with 0600, so that a secret is never readable by others, not even for a moment.
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory).map_err(bare)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(directory)
+        .map_err(bare)?;
     file.write_all(bytes)?;
     if mode != 0o600 {
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(mode))?;
     }
     if durable {
         file.as_file().sync_all()?;
@@ -55,7 +65,9 @@ fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Res
 
 /// The system's error without the temporary file's name, which nobody knows and which is another each time.
 fn bare(error: io::Error) -> io::Error {
-    let cause = error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>());
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.source()?.downcast_ref::<io::Error>());
     let number = cause.and_then(io::Error::raw_os_error);
     number.map_or(error, io::Error::from_raw_os_error)
 }
@@ -80,7 +92,9 @@ pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
 
 /// Removes the temporary files that a crash left in a directory. What cannot be removed does no harm.
 pub(super) fn sweep(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             let _ = fs::remove_file(entry.path());

@@ -47,8 +47,10 @@ impl Parsed for AppliedDocument {
         let document: Self = parse_value(text)?;
         check_name(place, document.metadata.name.as_str())?;
         if document.kind != place.kind {
-            let message =
-                format!("kind: a document in this place is a {}, not {}", place.kind, document.kind);
+            let message = format!(
+                "kind: a document in this place is a {}, not {}",
+                place.kind, document.kind
+            );
             return Err(field_error("kind", message));
         }
         Ok(document)
@@ -60,15 +62,25 @@ fn check_name(place: &Place, name: &str) -> Result<(), DocumentError> {
     if place.kind.is_single() || name == place.name.as_str() {
         return Ok(());
     }
-    let case =
-        if name.eq_ignore_ascii_case(place.name.as_str()) { " (upper and lower case differ)" } else { "" };
-    let message =
-        format!("metadata.name: is {name}, but the file is {}.yaml{case}; rename one of them", place.name);
+    let case = if name.eq_ignore_ascii_case(place.name.as_str()) {
+        " (upper and lower case differ)"
+    } else {
+        ""
+    };
+    let message = format!(
+        "metadata.name: is {name}, but the file is {}.yaml{case}; rename one of them",
+        place.name
+    );
     Err(field_error("metadata.name", message))
 }
 
 fn field_error(field: &str, message: String) -> DocumentError {
-    DocumentError { file: None, location: None, field: field.to_owned(), message }
+    DocumentError {
+        file: None,
+        location: None,
+        field: field.to_owned(),
+        message,
+    }
 }
 
 /// One file as it was last parsed.
@@ -99,7 +111,14 @@ pub(super) struct Cache<D> {
 impl<D> Default for Cache<D> {
     fn default() -> Self {
         let (entries, last, waiting, seen) = Default::default();
-        Self { entries, last, waiting, seen, listed: false, parsed: 0 }
+        Self {
+            entries,
+            last,
+            waiting,
+            seen,
+            listed: false,
+            parsed: 0,
+        }
     }
 }
 
@@ -113,13 +132,18 @@ impl<D: Parsed> Cache<D> {
         place: &Place,
         patience: &Patience,
     ) -> Option<Outcome<D>> {
-        let since = *self.waiting.entry(path.to_owned()).or_insert_with(Instant::now);
+        let since = *self
+            .waiting
+            .entry(path.to_owned())
+            .or_insert_with(Instant::now);
         let now = match read::stamp(path) {
             Some(stamp) if self.listed && patience.waits_for(path, &stamp, since) => {
                 let hash = read::text(path).ok().flatten().map(|text| text.hash);
                 (!patience.is_own(path, hash.as_ref())).then_some(())
             }
-            None if self.last.contains_key(path) => patience.waits_for_return(path, since).then_some(()),
+            None if self.last.contains_key(path) => {
+                patience.waits_for_return(path, since).then_some(())
+            }
             _ => None,
         };
         self.seen.insert(path.to_owned());
@@ -168,7 +192,12 @@ impl<D: Parsed> Cache<D> {
         }
     }
 
-    fn take(&mut self, path: &Path, place: &Place, text: &Text) -> Result<Arc<Stored<D>>, DocumentError> {
+    fn take(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        text: &Text,
+    ) -> Result<Arc<Stored<D>>, DocumentError> {
         let settled = text.fingerprint.settled();
         if let Some(entry) = self.entries.get_mut(path)
             && entry.hash == text.hash
@@ -177,19 +206,33 @@ impl<D: Parsed> Cache<D> {
             return entry.slot.clone();
         }
         self.parsed += 1;
-        let slot = D::parse(&text.text, place).map_err(|error| error.in_file(path)).map(|document| {
-            let (path, content) = (path.to_owned(), text.text.as_str().into());
-            Arc::new(Stored { document, hash: text.hash, path, owner: text.owner, text: content })
-        });
-        let entry =
-            Entry { fingerprint: text.fingerprint, settled, hash: text.hash, slot: slot.clone(), seen: true };
+        let slot = D::parse(&text.text, place)
+            .map_err(|error| error.in_file(path))
+            .map(|document| {
+                let (path, content) = (path.to_owned(), text.text.as_str().into());
+                Arc::new(Stored {
+                    document,
+                    hash: text.hash,
+                    path,
+                    owner: text.owner,
+                    text: content,
+                })
+            });
+        let entry = Entry {
+            fingerprint: text.fingerprint,
+            settled,
+            hash: text.hash,
+            slot: slot.clone(),
+            seen: true,
+        };
         self.entries.insert(path.to_owned(), entry);
         slot
     }
 
     /// Forgets the files that were not looked at since the last call.
     pub(super) fn forget_unseen(&mut self) {
-        self.entries.retain(|_, entry| std::mem::take(&mut entry.seen));
+        self.entries
+            .retain(|_, entry| std::mem::take(&mut entry.seen));
         let seen = std::mem::take(&mut self.seen);
         self.last.retain(|path, _| seen.contains(path));
         self.waiting.retain(|path, _| seen.contains(path));

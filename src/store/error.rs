@@ -55,7 +55,9 @@ pub enum StoreError {
     #[error("not written over, because nobody can tell whose it is: {0}")]
     Document(#[from] DocumentError),
     /// A name that does not stay inside `secrets/`; it is not shown, since it may be the secret itself.
-    #[error("what is named is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only")]
+    #[error(
+        "what is named is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only"
+    )]
     SecretName,
     /// A file in `secrets/` that is none: a link, a directory, too large, not text.
     #[error("{}: {reason}", path.display())]
@@ -85,13 +87,20 @@ impl StoreError {
     /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
     /// Whether the same call may succeed later although no document changes: disk full, read-only,
     /// unmounted.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Vanished { .. } | Self::Locked { .. })
+        matches!(
+            self,
+            Self::Io { .. } | Self::Vanished { .. } | Self::Locked { .. }
+        )
     }
 }
 
@@ -101,7 +110,9 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull => {
             ". The disk is full (or out of inodes): make room; what was there is unharmed, and the agent tries again"
         }
-        io::ErrorKind::QuotaExceeded => ". The disk quota is used up: make room; what was there is unharmed",
+        io::ErrorKind::QuotaExceeded => {
+            ". The disk quota is used up: make room; what was there is unharmed"
+        }
         io::ErrorKind::ReadOnlyFilesystem => {
             ". The file system is read-only: look for disk errors in the kernel log and remount it for writing"
         }

@@ -24,15 +24,25 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new(unproven: bool) -> Self {
-        Self { id: format!("{:032x}", rand::random::<u128>()), unproven }
+        Self {
+            id: format!("{:032x}", rand::random::<u128>()),
+            unproven,
+        }
     }
 
     /// Reads the marker; `None` when there is none, or none that can be understood.
     pub(super) fn read(dir: &Path) -> Option<Self> {
         let text = fs::read_to_string(dir.join(MARKER)).ok()?;
-        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key))
+                .map(str::trim)
+        };
         let id = value("id:").filter(|id| !id.is_empty())?.to_owned();
-        Some(Self { id, unproven: value("unproven:") == Some("true") })
+        Some(Self {
+            id,
+            unproven: value("unproven:") == Some("true"),
+        })
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), StoreError> {
@@ -56,14 +66,20 @@ pub(super) struct Held {
 impl Held {
     /// Takes the lock.
     pub(super) fn take(dir: &Path, marker: Marker) -> Result<Self, StoreError> {
-        Ok(Self { lock: lock(dir)?, root: root(dir)?, marker })
+        Ok(Self {
+            lock: lock(dir)?,
+            root: root(dir)?,
+            marker,
+        })
     }
 
     /// Makes sure that the directory is the one that was opened, and that the lock still holds.
     pub(super) fn verify(&mut self, dir: &Path) -> Result<(), StoreError> {
         let root = root(dir)?;
         let marker = Marker::read(dir);
-        let same = marker.as_ref().is_some_and(|marker| marker.id == self.marker.id);
+        let same = marker
+            .as_ref()
+            .is_some_and(|marker| marker.id == self.marker.id);
         if root != self.root && !same {
             return Err(vanished(
                 dir,
@@ -93,7 +109,8 @@ impl Held {
 
     /// Whether the file that we hold the lock on is not the one in the directory any more.
     fn lock_lost(&self, dir: &Path) -> bool {
-        let (Ok(held), Ok(there)) = (self.lock.metadata(), fs::symlink_metadata(dir.join(LOCK))) else {
+        let (Ok(held), Ok(there)) = (self.lock.metadata(), fs::symlink_metadata(dir.join(LOCK)))
+        else {
             return true;
         };
         (held.dev(), held.ino()) != (there.dev(), there.ino())
@@ -101,7 +118,10 @@ impl Held {
 }
 
 fn vanished(dir: &Path, reason: impl Into<String>) -> StoreError {
-    StoreError::Vanished { dir: dir.to_owned(), reason: reason.into() }
+    StoreError::Vanished {
+        dir: dir.to_owned(),
+        reason: reason.into(),
+    }
 }
 
 /// Device and inode of the state directory.
@@ -120,12 +140,15 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => {
             // For the message to a second agent; the lock holds without it.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            let _ = file
+                .set_len(0)
+                .and_then(|()| writeln!(file, "{}", std::process::id()));
             Ok(file)
         }
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Locked { dir: dir.to_owned(), holder: holder(&mut file) })
-        }
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            dir: dir.to_owned(),
+            holder: holder(&mut file),
+        }),
         Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
     }
 }
@@ -133,7 +156,12 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
 /// A read-only file system still has the lock file of better days.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let writable = options.read(true).write(true).create(true).truncate(false).open(path);
+    let writable = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
     writable.or_else(|error| match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| error),
         _ => Err(error),
@@ -142,7 +170,9 @@ fn open_lock(path: &Path) -> io::Result<File> {
 
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
-    let _ = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
+    let _ = file
+        .rewind()
+        .and_then(|()| file.take(32).read_to_string(&mut text));
     match text.trim().parse::<u32>() {
         Ok(pid) => format!("process {pid}"),
         Err(_) => "its process is not known".to_owned(),

@@ -65,26 +65,50 @@ pub(super) fn edit<S: Spec>(
 ) -> Option<Edit> {
     let taken_over = is_taken_over(&copy.text);
     let stored = match now {
-        None => return Some(Edit { place, change: Change::Deleted }),
+        None => {
+            return Some(Edit {
+                place,
+                change: Change::Deleted,
+            });
+        }
         Some(Err(_)) => return None,
         Some(Ok(stored)) => stored,
     };
     if stored.document.metadata.uid.is_none() {
-        return (!taken_over).then_some(Edit { place, change: Change::TakenOver });
+        return (!taken_over).then_some(Edit {
+            place,
+            change: Change::TakenOver,
+        });
     }
     let synced = &copy.document;
     if stored.document == *synced {
-        return taken_over.then_some(Edit { place, change: Change::GivenBack });
+        return taken_over.then_some(Edit {
+            place,
+            change: Change::GivenBack,
+        });
     }
     let last = serde_json::to_value(&synced.spec).ok()?;
     let spec = serde_json::to_value(&stored.document.spec).ok()?;
-    Some(Edit { place, change: Change::Edited { last, now: spec, owner: stored.owner } })
+    Some(Edit {
+        place,
+        change: Change::Edited {
+            last,
+            now: spec,
+            owner: stored.owner,
+        },
+    })
 }
 
 /// The override that keeps an edit by hand: the difference to what the sync last wrote, on top of an
 /// override that is in force already. `None`: the specifications do not differ.
-pub fn edited_in_place(last: &Value, now: &Value, existing: Option<&OverrideSpec>) -> Option<OverrideSpec> {
-    let Value::Object(patch) = difference(last, now) else { return None };
+pub fn edited_in_place(
+    last: &Value,
+    now: &Value,
+    existing: Option<&OverrideSpec>,
+) -> Option<OverrideSpec> {
+    let Value::Object(patch) = difference(last, now) else {
+        return None;
+    };
     if patch.is_empty() {
         return None;
     }
@@ -120,7 +144,12 @@ mod tests {
 
     fn existing(set: Value) -> OverrideSpec {
         let set = set.as_object().cloned().unwrap();
-        OverrideSpec { reason: "PPPoE".into(), expires_at: None, paused: true, set }
+        OverrideSpec {
+            reason: "PPPoE".into(),
+            expires_at: None,
+            paused: true,
+            set,
+        }
     }
 
     #[test]
@@ -128,14 +157,21 @@ mod tests {
         let last = json!({"asn": 1, "tunnel": {"mtu": 1420, "listenPort": 1}});
         let now = json!({"asn": 1, "tunnel": {"mtu": 1380}});
         let kept = edited_in_place(&last, &now, None).unwrap();
-        assert_eq!(Value::Object(kept.set), json!({"tunnel": {"listenPort": null, "mtu": 1380}}));
+        assert_eq!(
+            Value::Object(kept.set),
+            json!({"tunnel": {"listenPort": null, "mtu": 1380}})
+        );
         assert_eq!(kept.reason, EDITED_IN_PLACE);
     }
 
     #[test]
     fn equal_specifications_need_no_override() {
         assert_eq!(
-            edited_in_place(&json!({"a": 1}), &json!({"a": 1}), Some(&existing(json!({"a": 2})))),
+            edited_in_place(
+                &json!({"a": 1}),
+                &json!({"a": 1}),
+                Some(&existing(json!({"a": 2})))
+            ),
             None
         );
     }
@@ -143,15 +179,25 @@ mod tests {
     #[test]
     fn an_override_that_is_there_keeps_its_fields_its_reason_and_its_pause() {
         let there = existing(json!({"tunnel": {"mtu": 1380}, "asn": 2}));
-        let kept =
-            edited_in_place(&json!({"tunnel": {"port": 1}}), &json!({"tunnel": {}}), Some(&there)).unwrap();
-        assert_eq!(Value::Object(kept.set), json!({"tunnel": {"mtu": 1380, "port": null}, "asn": 2}));
+        let kept = edited_in_place(
+            &json!({"tunnel": {"port": 1}}),
+            &json!({"tunnel": {}}),
+            Some(&there),
+        )
+        .unwrap();
+        assert_eq!(
+            Value::Object(kept.set),
+            json!({"tunnel": {"mtu": 1380, "port": null}, "asn": 2})
+        );
         assert_eq!(kept.reason, "PPPoE; edited in place");
         assert!(kept.paused);
     }
 
     fn tree() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<u8>().prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<u8>().prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop::collection::btree_map("[a-d]", inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect()))

@@ -16,11 +16,15 @@ impl Store {
         let _one_at_a_time = self.caches();
         let _held = self.writable()?;
         let path = self.dir.join(file);
-        if self.kept(file).is_ok_and(|there| there.as_deref() == Some(text)) {
+        if self
+            .kept(file)
+            .is_ok_and(|there| there.as_deref() == Some(text))
+        {
             return Ok(Written::Unchanged);
         }
         atomic::write(&path, text.as_bytes(), 0o644)?;
-        self.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.writes
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Written::Changed)
     }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::document::{
-    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
-    NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
+    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
+    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{ObjectName, Uid, plain_key};
 
@@ -47,7 +47,10 @@ struct Pair<S> {
 
 impl<S> Default for Pair<S> {
     fn default() -> Self {
-        Self { now: Cache::default(), synced: Cache::default() }
+        Self {
+            now: Cache::default(),
+            synced: Cache::default(),
+        }
     }
 }
 
@@ -65,23 +68,44 @@ impl Caches {
     }
 
     /// What is in force for one object.
-    pub(super) fn in_force(&mut self, path: &Path, place: &Place) -> Option<Outcome<AppliedDocument>> {
+    pub(super) fn in_force(
+        &mut self,
+        path: &Path,
+        place: &Place,
+    ) -> Option<Outcome<AppliedDocument>> {
         self.applied.look(path, place)
     }
 
     /// Lists everything.
-    pub(super) fn load(&mut self, dir: &Path, missing_is_empty: bool, patience: &Patience) -> Snapshot {
+    pub(super) fn load(
+        &mut self,
+        dir: &Path,
+        missing_is_empty: bool,
+        patience: &Patience,
+    ) -> Snapshot {
         let (problems, edits, broken, uncopied) = Default::default();
         let (complete, settled) = (true, true);
-        let mut listing =
-            Listing { dir, missing_is_empty, patience, problems, edits, broken, uncopied, complete, settled };
+        let mut listing = Listing {
+            dir,
+            missing_is_empty,
+            patience,
+            problems,
+            edits,
+            broken,
+            uncopied,
+            complete,
+            settled,
+        };
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();
         let mut snapshot = Snapshot {
             node: listing.documents(&mut self.node).into_values().next(),
             policy: listing.documents(&mut self.policy).into_values().next(),
-            maintenance: listing.documents(&mut self.maintenance).into_values().next(),
+            maintenance: listing
+                .documents(&mut self.maintenance)
+                .into_values()
+                .next(),
             sessions: listing.documents(&mut self.sessions),
             mesh: listing.documents(&mut self.mesh),
             ibgp: listing.documents(&mut self.ibgp),
@@ -90,7 +114,10 @@ impl Caches {
             ..Snapshot::default()
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
-        snapshot.applied = applied.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))).collect();
+        snapshot.applied = applied
+            .into_iter()
+            .filter_map(|(key, slot)| Some((key, slot.ok()?)))
+            .collect();
         (snapshot.problems, snapshot.edits) = (listing.problems, listing.edits);
         (snapshot.broken, snapshot.uncopied) = (listing.broken, listing.uncopied);
         (snapshot.complete, snapshot.settled) = (listing.complete, listing.settled);
@@ -138,10 +165,15 @@ impl Listing<'_> {
         let mut found = found;
         self.refuse_copies(&mut found, &synced);
         let copied: BTreeSet<&ObjectName> = synced.iter().map(|(name, _)| name).collect();
-        let of_the_sync =
-            |slot: &Outcome<Document<S>>| slot.as_ref().is_ok_and(|s| s.document.metadata.uid.is_some());
-        let uncopied = found.iter().filter(|(name, slot)| !copied.contains(name) && of_the_sync(slot));
-        self.uncopied.extend(uncopied.map(|(name, _)| Place::document(S::KIND, name)));
+        let of_the_sync = |slot: &Outcome<Document<S>>| {
+            slot.as_ref()
+                .is_ok_and(|s| s.document.metadata.uid.is_some())
+        };
+        let uncopied = found
+            .iter()
+            .filter(|(name, slot)| !copied.contains(name) && of_the_sync(slot));
+        self.uncopied
+            .extend(uncopied.map(|(name, _)| Place::document(S::KIND, name)));
         for (name, synced) in synced {
             let now = found.get(&name);
             if now.is_none() && !folder_complete {
@@ -154,14 +186,18 @@ impl Listing<'_> {
             {
                 self.broken.insert((S::KIND, name.clone()), document);
             }
-            self.edits.extend(edit(Place::document(S::KIND, &name), &synced, now));
+            self.edits
+                .extend(edit(Place::document(S::KIND, &name), &synced, now));
         }
         found
     }
 
     /// Whether a file that is no valid document has a valid head, and no uid in it.
     fn is_meant_as_own(&self, error: &DocumentError) -> bool {
-        let text = error.file.as_ref().and_then(|file| read::text(file).ok().flatten());
+        let text = error
+            .file
+            .as_ref()
+            .and_then(|file| read::text(file).ok().flatten());
         text.is_some_and(|text| is_own(&text.text))
     }
 
@@ -198,11 +234,14 @@ impl Listing<'_> {
         let uid = |document: &Document<S>| document.metadata.uid.clone();
         let mut owners: BTreeMap<Uid, ObjectName> = BTreeMap::new();
         let originals = synced.iter().filter(|(name, _)| found.contains_key(name));
-        let originals = originals.filter_map(|(name, synced)| Some((uid(&synced.document)?, name.clone())));
+        let originals =
+            originals.filter_map(|(name, synced)| Some((uid(&synced.document)?, name.clone())));
         owners.extend(originals);
         for (name, slot) in found.iter_mut() {
             let Ok(stored) = &*slot else { continue };
-            let Some(uid) = uid(&stored.document) else { continue };
+            let Some(uid) = uid(&stored.document) else {
+                continue;
+            };
             let owner = owners.entry(uid).or_insert_with(|| name.clone());
             if owner != name {
                 let error = DocumentError {
@@ -228,7 +267,9 @@ impl Listing<'_> {
         let base = self.dir.join(SYNCED);
         let names = match kind.is_single() {
             true => [Place::single(Area::Documents, kind).name].into(),
-            false => names(&base.join(kind.folder())).map(|listed| listed.names).unwrap_or_default(),
+            false => names(&base.join(kind.folder()))
+                .map(|listed| listed.names)
+                .unwrap_or_default(),
         };
         let found = names.into_iter().filter_map(|name| {
             let place = Place::document(kind, &name);
@@ -269,7 +310,9 @@ impl Listing<'_> {
         if patient && names.is_listed {
             let folder = self.dir.join(folder(area, kind));
             let known = cache.known().filter(|path| path.parent() == Some(&folder));
-            names.all.extend(known.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()));
+            names
+                .all
+                .extend(known.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()));
         }
         for name in names.all {
             let place = Place::new(area, kind, &name);
@@ -283,7 +326,8 @@ impl Listing<'_> {
                 if let Ok(stored) = &slot
                     && patient
                 {
-                    self.problems.extend(in_plain_sight(&stored.path, &stored.text));
+                    self.problems
+                        .extend(in_plain_sight(&stored.path, &stored.text));
                 }
                 found.insert(name, slot);
             }
@@ -296,19 +340,31 @@ impl Listing<'_> {
     /// The names of the documents of a kind in a tree.
     fn names(&mut self, area: Area, kind: Kind) -> Names {
         if kind.is_single() {
-            return Names { all: [Place::single(area, kind).name].into(), is_listed: false };
+            return Names {
+                all: [Place::single(area, kind).name].into(),
+                is_listed: false,
+            };
         }
         let path = self.dir.join(folder(area, kind));
-        let none = Names { all: BTreeSet::new(), is_listed: false };
+        let none = Names {
+            all: BTreeSet::new(),
+            is_listed: false,
+        };
         match names(&path) {
             Ok(listed) => {
                 self.problems.extend(listed.problems);
-                Names { all: listed.names, is_listed: true }
+                Names {
+                    all: listed.names,
+                    is_listed: true,
+                }
             }
-            Err(error) if self.missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => none,
+            Err(error) if self.missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => {
+                none
+            }
             Err(error) => {
                 self.complete = false;
-                let message = format!("cannot be listed ({error}); nothing is removed while that is so");
+                let message =
+                    format!("cannot be listed ({error}); nothing is removed while that is so");
                 self.problems.push(read::error(&path, message));
                 none
             }
@@ -320,7 +376,10 @@ impl Listing<'_> {
         let path = self.dir.join(folder(area, kind));
         let single = Place::single(area, kind).name;
         for file in misnamed(&path) {
-            let Some(name) = file.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.parse().ok())
+            let Some(name) = file
+                .file_stem()
+                .and_then(OsStr::to_str)
+                .and_then(|stem| stem.parse().ok())
             else {
                 continue;
             };
@@ -341,7 +400,10 @@ fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
     let line = text[..at].matches('\n').count() as u64 + 1;
     let message = "holds a key in plain sight, so the history leaves this file out; write the key to a file in \
                    secrets/, mode 0600, and take it out here";
-    Some(DocumentError { location: Some((line, 1)), ..read::error(path, message) })
+    Some(DocumentError {
+        location: Some((line, 1)),
+        ..read::error(path, message)
+    })
 }
 
 /// The names of documents.

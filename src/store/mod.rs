@@ -105,7 +105,10 @@ impl Store {
         create_folder(dir, 0o755)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         // A disk that is read-only has no lock file to create; what is there is run all the same.
-        let mut held = Held::take(&dir, Marker::read(&dir).unwrap_or_else(|| Marker::new(false)))?;
+        let mut held = Held::take(
+            &dir,
+            Marker::read(&dir).unwrap_or_else(|| Marker::new(false)),
+        )?;
         if Marker::read(&dir).is_none() {
             held.marker.unproven = !has_documents(&dir);
             held.marker.write(&dir)?;
@@ -135,21 +138,35 @@ impl Store {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         let (caches, writes, attempts, patience) = Default::default();
-        Ok(Self { dir, held: None, caches, writes, attempts, patience, schemas: None })
+        Ok(Self {
+            dir,
+            held: None,
+            caches,
+            writes,
+            attempts,
+            patience,
+            schemas: None,
+        })
     }
 
     /// Lets the documents that the agent writes name their schema, so that editors complete and check
     /// them: `<schemas>/BgpSession.json`. Without it they name none.
     #[must_use]
     pub fn with_schemas(self, schemas: PathBuf) -> Self {
-        Self { schemas: Some(schemas), ..self }
+        Self {
+            schemas: Some(schemas),
+            ..self
+        }
     }
 
     /// Lets changes wait until nothing has happened to a file for this time, and until whoever writes it has
     /// closed it; see [`Snapshot::settled`]. Without it every change is believed at once.
     #[must_use]
     pub fn with_patience(self, quiet: Duration) -> Self {
-        Self { patience: Patience::new(quiet), ..self }
+        Self {
+            patience: Patience::new(quiet),
+            ..self
+        }
     }
 
     /// Watches this directory; see [`watch`]. What is open for writing is known to the listings from then on.
@@ -169,7 +186,10 @@ impl Store {
 
     /// The text in a place, where a file of a document's kind and size is; never waits for a pipe.
     pub fn text(&self, place: &Place) -> Option<String> {
-        read::text(&self.path(place)).ok().flatten().map(|read| read.text)
+        read::text(&self.path(place))
+            .ok()
+            .flatten()
+            .map(|read| read.text)
     }
 
     /// Whether this agent holds the lock and may write.
@@ -255,7 +275,9 @@ impl Store {
 
     /// The directory, proved to be the one that was opened, for writing.
     fn writable(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
-        let held = self.held.as_ref().ok_or_else(|| StoreError::ReadOnly { dir: self.dir.clone() })?;
+        let held = self.held.as_ref().ok_or_else(|| StoreError::ReadOnly {
+            dir: self.dir.clone(),
+        })?;
         let mut held = lock(held);
         held.verify(&self.dir)?;
         Ok(held)
@@ -277,7 +299,9 @@ impl Store {
 
     /// Removes what a crash left half-written.
     fn sweep(&self) {
-        let folders = layout().into_iter().chain([SECRETS, OUTBOX].map(PathBuf::from));
+        let folders = layout()
+            .into_iter()
+            .chain([SECRETS, OUTBOX].map(PathBuf::from));
         for folder in folders {
             atomic::sweep(&self.dir.join(folder));
         }
@@ -299,7 +323,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn document_folders() -> impl Iterator<Item = PathBuf> {
     let many = || PLACED.into_iter().filter(|kind| !kind.is_single());
     let areas = [Area::Documents, Area::Overrides, Area::Applied];
-    areas.into_iter().flat_map(move |area| many().map(move |kind| folder(area, kind)))
+    areas
+        .into_iter()
+        .flat_map(move |area| many().map(move |kind| folder(area, kind)))
 }
 
 /// All folders, parents first.
@@ -308,7 +334,11 @@ fn layout() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = document_folders().collect();
     folders.extend(kinds().map(|kind| folder(Area::Status, kind)));
     folders.extend(kinds().map(|kind| Path::new(SYNCED).join(kind.folder())));
-    for tree in [Area::Overrides, Area::Applied, Area::Status].map(Area::folder).into_iter().chain([SYNCED]) {
+    for tree in [Area::Overrides, Area::Applied, Area::Status]
+        .map(Area::folder)
+        .into_iter()
+        .chain([SYNCED])
+    {
         folders.insert(0, tree.into());
     }
     folders
@@ -320,8 +350,13 @@ fn missing_folder(dir: &Path) -> bool {
 
 fn has_documents(dir: &Path) -> bool {
     let one_of = |folder: PathBuf| {
-        let entries = fs::read_dir(dir.join(folder)).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| names::is_document(Path::new(&entry.file_name())))
+        let entries = fs::read_dir(dir.join(folder))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .into_iter()
+            .any(|entry| names::is_document(Path::new(&entry.file_name())))
     };
     one_of(PathBuf::new()) || document_folders().any(one_of)
 }
@@ -341,5 +376,9 @@ fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StoreError::io("create", path))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(StoreError::io("create", path))
 }

@@ -19,18 +19,30 @@ pub(super) struct Listed {
 pub(super) fn names(path: &Path) -> std::io::Result<Listed> {
     // A linked folder could lead out of the state directory, and a change in it shows nowhere.
     if fs::symlink_metadata(path)?.is_symlink() {
-        return Err(std::io::Error::other("it is a symbolic link, which is never followed"));
+        return Err(std::io::Error::other(
+            "it is a symbolic link, which is never followed",
+        ));
     }
-    let mut listed = Listed { names: BTreeSet::new(), problems: Vec::new() };
+    let mut listed = Listed {
+        names: BTreeSet::new(),
+        problems: Vec::new(),
+    };
     for entry in fs::read_dir(path)? {
         let file = entry?.file_name();
         let file = Path::new(&file);
         if !is_document(file) {
             continue;
         }
-        match file.file_stem().and_then(OsStr::to_str).unwrap_or("�").parse() {
+        match file
+            .file_stem()
+            .and_then(OsStr::to_str)
+            .unwrap_or("�")
+            .parse()
+        {
             Ok(name) => drop(listed.names.insert(name)),
-            Err(error) => listed.problems.push(read::error(&path.join(file), error.to_string())),
+            Err(error) => listed
+                .problems
+                .push(read::error(&path.join(file), error.to_string())),
         }
     }
     Ok(listed)
@@ -45,16 +57,23 @@ pub(super) fn is_document(file: &Path) -> bool {
 
 /// Whether somebody means a document by this ending.
 pub(super) fn looks_like_a_document(end: &OsStr) -> bool {
-    ["yaml", "yml", "json"].iter().any(|known| end.eq_ignore_ascii_case(known))
+    ["yaml", "yml", "json"]
+        .iter()
+        .any(|known| end.eq_ignore_ascii_case(known))
 }
 
 /// The files in a folder that are meant as documents and end otherwise.
 pub(super) fn misnamed(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
     let files = entries.flatten().map(|entry| entry.path());
     let wrong = |file: &PathBuf| {
-        file.extension().is_some_and(|end| end != "yaml" && looks_like_a_document(end))
-            && file.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+        file.extension()
+            .is_some_and(|end| end != "yaml" && looks_like_a_document(end))
+            && file
+                .file_name()
+                .is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
     };
     let mut files: Vec<PathBuf> = files.filter(wrong).collect();
     files.sort();

@@ -41,7 +41,9 @@ impl Writers {
     }
 
     fn is_open(&self, path: &Path) -> bool {
-        self.files().get(path).is_some_and(|last| last.elapsed() < FORGOTTEN)
+        self.files()
+            .get(path)
+            .is_some_and(|last| last.elapsed() < FORGOTTEN)
     }
 }
 
@@ -57,7 +59,10 @@ pub(super) struct Patience {
 impl Patience {
     /// A change is believed when nothing has happened to the file for this time.
     pub(super) fn new(quiet: Duration) -> Self {
-        Self { quiet, ..Self::default() }
+        Self {
+            quiet,
+            ..Self::default()
+        }
     }
 
     fn own(&self) -> MutexGuard<'_, HashMap<PathBuf, Option<TextHash>>> {

@@ -41,13 +41,23 @@ pub struct Place {
 }
 
 /// The kinds that have a place; an override has the place of what it overrides.
-pub(super) const PLACED: [Kind; 6] =
-    [Kind::Node, Kind::RoutingPolicy, Kind::Maintenance, Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer];
+pub(super) const PLACED: [Kind; 6] = [
+    Kind::Node,
+    Kind::RoutingPolicy,
+    Kind::Maintenance,
+    Kind::BgpSession,
+    Kind::MeshPeer,
+    Kind::IbgpPeer,
+];
 
 impl Place {
     /// The place of an object in a tree. The name does not matter for a kind with one document.
     pub fn new(area: Area, kind: Kind, name: &ObjectName) -> Self {
-        let name = if kind.is_single() { single_name(kind) } else { name.clone() };
+        let name = if kind.is_single() {
+            single_name(kind)
+        } else {
+            name.clone()
+        };
         Self { area, kind, name }
     }
 
@@ -58,13 +68,20 @@ impl Place {
 
     /// The place of the one document of this kind.
     pub fn single(area: Area, kind: Kind) -> Self {
-        Self { area, kind, name: single_name(kind) }
+        Self {
+            area,
+            kind,
+            name: single_name(kind),
+        }
     }
 
     /// The same object in another tree.
     #[must_use]
     pub fn within(&self, area: Area) -> Self {
-        Self { area, ..self.clone() }
+        Self {
+            area,
+            ..self.clone()
+        }
     }
 
     /// The path below the state directory.
@@ -90,11 +107,19 @@ impl Place {
         let (file, folder) = rest.split_last()?;
         let stem = file.strip_suffix(".yaml")?;
         let kind = match folder {
-            [] => PLACED.into_iter().find(|kind| kind.is_single() && kind.folder() == stem)?,
-            [folder] => PLACED.into_iter().find(|kind| !kind.is_single() && kind.folder() == *folder)?,
+            [] => PLACED
+                .into_iter()
+                .find(|kind| kind.is_single() && kind.folder() == stem)?,
+            [folder] => PLACED
+                .into_iter()
+                .find(|kind| !kind.is_single() && kind.folder() == *folder)?,
             _ => return None,
         };
-        Some(Self { area, kind, name: stem.parse().ok()? })
+        Some(Self {
+            area,
+            kind,
+            name: stem.parse().ok()?,
+        })
     }
 }
 
@@ -125,7 +150,12 @@ mod tests {
     #[test]
     fn a_place_is_found_again_by_its_path() {
         let name: ObjectName = "wg_1.a".parse().unwrap();
-        for area in [Area::Documents, Area::Overrides, Area::Status, Area::Applied] {
+        for area in [
+            Area::Documents,
+            Area::Overrides,
+            Area::Status,
+            Area::Applied,
+        ] {
             for kind in PLACED {
                 let place = Place::new(area, kind, &name);
                 assert_eq!(Place::parse(&place.relative()), Some(place));

@@ -91,31 +91,44 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     };
     if metadata.is_symlink() {
         // What it points to changes without an event here, and the history would record the link.
-        return Err(error(path, "is a symbolic link, which is never followed; put the file itself here"));
+        return Err(error(
+            path,
+            "is a symbolic link, which is never followed; put the file itself here",
+        ));
     }
     if metadata.is_dir() {
-        return Err(error(path, "is a directory where a document belongs; move it away"));
+        return Err(error(
+            path,
+            "is a directory where a document belongs; move it away",
+        ));
     }
     if !metadata.is_file() {
         return Err(error(path, "is no regular file; move it away"));
     }
     if metadata.len() > MAX_BYTES {
         let size = metadata.len();
-        return Err(error(path, format!("is {size} bytes long; no document is longer than {MAX_BYTES}")));
+        return Err(error(
+            path,
+            format!("is {size} bytes long; no document is longer than {MAX_BYTES}"),
+        ));
     }
     Ok(Some(metadata))
 }
 
 /// The stamp of whatever is there.
 pub(super) fn stamp(path: &Path) -> Option<Fingerprint> {
-    fs::symlink_metadata(path).ok().map(|metadata| Fingerprint::of(&metadata))
+    fs::symlink_metadata(path)
+        .ok()
+        .map(|metadata| Fingerprint::of(&metadata))
 }
 
 /// Reads a regular file as text; `None` when nothing is there.
 pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
     // A file that is replaced between the look and the reading is looked at again.
     for _ in 0..8 {
-        let Some(expected) = regular(path)? else { return Ok(None) };
+        let Some(expected) = regular(path)? else {
+            return Ok(None);
+        };
         match read(path, &expected) {
             Ok(Some((bytes, metadata))) => return Ok(Some(decoded(path, bytes, &metadata)?)),
             Ok(None) => {}
@@ -123,13 +136,19 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
             Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
         }
     }
-    Err(error(path, "is replaced again and again; it is read when that ends"))
+    Err(error(
+        path,
+        "is replaced again and again; it is read when that ends",
+    ))
 }
 
 /// The bytes, and the stamp from before they were read; `None` when it is another file by now.
 fn read(path: &Path, expected: &Metadata) -> io::Result<Option<(Vec<u8>, Metadata)>> {
     // Somebody may have put a pipe there since the look, and opening one waits for a writer.
-    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path)?;
     let metadata = file.metadata()?;
     if (metadata.dev(), metadata.ino()) != (expected.dev(), expected.ino()) {
         return Ok(None);
@@ -142,12 +161,20 @@ fn read(path: &Path, expected: &Metadata) -> io::Result<Option<(Vec<u8>, Metadat
 fn decoded(path: &Path, bytes: Vec<u8>, metadata: &Metadata) -> Result<Text, DocumentError> {
     let text = utf8(path, bytes)?;
     let hash = hash(&text);
-    Ok(Text { text, hash, fingerprint: Fingerprint::of(metadata), owner: metadata.uid() })
+    Ok(Text {
+        text,
+        hash,
+        fingerprint: Fingerprint::of(metadata),
+        owner: metadata.uid(),
+    })
 }
 
 fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DocumentError> {
     if bytes.is_empty() {
-        return Err(error(path, "is empty (0 bytes): half-written, or emptied by a full disk"));
+        return Err(error(
+            path,
+            "is empty (0 bytes): half-written, or emptied by a full disk",
+        ));
     }
     if bytes.contains(&0) {
         return Err(error(path, "holds NUL bytes: half-written, or not text"));

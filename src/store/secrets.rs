@@ -26,7 +26,12 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
-        let refuse = |reason: &str| Err(StoreError::Secret { path: path.clone(), reason: reason.to_owned() });
+        let refuse = |reason: &str| {
+            Err(StoreError::Secret {
+                path: path.clone(),
+                reason: reason.to_owned(),
+            })
+        };
         if !metadata.is_file() {
             return refuse("is no regular file; a link or a directory is never followed");
         }
@@ -45,16 +50,28 @@ impl Store {
     ///
     /// # Errors
     /// When the name leads elsewhere, or it cannot be written.
-    pub fn write_secret(&self, name: &str, secret: &Secret<String>) -> Result<super::Written, StoreError> {
+    pub fn write_secret(
+        &self,
+        name: &str,
+        secret: &Secret<String>,
+    ) -> Result<super::Written, StoreError> {
         let path = self.secret_path(name)?;
         drop(self.writable()?);
         create_folder(&self.dir.join(SECRETS), 0o700)?;
-        if self.read_secret(name).ok().flatten().is_some_and(|there| there.expose() == secret.expose().trim())
+        if self
+            .read_secret(name)
+            .ok()
+            .flatten()
+            .is_some_and(|there| there.expose() == secret.expose().trim())
         {
             restrict(&path)?;
             return Ok(super::Written::Unchanged);
         }
-        let written = atomic::write(&path, format!("{}\n", secret.expose().trim()).as_bytes(), 0o600);
+        let written = atomic::write(
+            &path,
+            format!("{}\n", secret.expose().trim()).as_bytes(),
+            0o600,
+        );
         self.attempts.write(&written);
         written?;
         self.count(1);
@@ -79,7 +96,9 @@ impl Store {
         let file = name.strip_prefix("secrets/").ok_or_else(refused)?;
         // The longest is an object's name with an ending such as `.psk`.
         let (stem, end) = file.rsplit_once('.').unwrap_or((file, "x"));
-        let ok = [stem, end].iter().all(|part| part.parse::<ObjectName>().is_ok());
+        let ok = [stem, end]
+            .iter()
+            .all(|part| part.parse::<ObjectName>().is_ok());
         let folder = self.dir.join(SECRETS);
         if !ok || fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
             return Err(refused());
@@ -90,9 +109,13 @@ impl Store {
 
 /// A secret that somebody else wrote may be open to all.
 fn restrict(path: &std::path::Path) -> Result<(), StoreError> {
-    let mode = fs::metadata(path).map_err(StoreError::io("read", path))?.permissions().mode();
+    let mode = fs::metadata(path)
+        .map_err(StoreError::io("read", path))?
+        .permissions()
+        .mode();
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(StoreError::io("restrict", path))
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(StoreError::io("restrict", path))
 }

@@ -16,7 +16,13 @@ impl Snapshot {
     pub fn set_override(&mut self, kind: Kind, document: Document<OverrideSpec>) {
         let key = (kind, document.metadata.name.clone());
         let path = Place::new(Area::Overrides, kind, &key.1).relative();
-        let stored = Stored { document, hash: read::hash(""), path, owner: 0, text: "".into() };
+        let stored = Stored {
+            document,
+            hash: read::hash(""),
+            path,
+            owner: 0,
+            text: "".into(),
+        };
         self.overrides.insert(key, Ok(Arc::new(stored)));
     }
 }
@@ -42,7 +48,10 @@ impl Store {
         if matches!(edit.change, Change::TakenOver | Change::GivenBack) {
             return Some(());
         }
-        if let Change::Edited { last, now: edited, .. } = &edit.change {
+        if let Change::Edited {
+            last, now: edited, ..
+        } = &edit.change
+        {
             let key = (place.kind, place.name.clone());
             let existing = match snapshot.overrides.get(&key) {
                 None => None,
@@ -70,7 +79,13 @@ impl Store {
         let text = read::text(&self.dir.join(SYNCED).join(place.relative())).ok()??;
         let document = parse::<S>(&text.text).ok()?;
         let (hash, owner, path) = (text.hash, text.owner, self.path(place));
-        let stored = Stored { document, hash, path, owner, text: text.text.into() };
+        let stored = Stored {
+            document,
+            hash,
+            path,
+            owner,
+            text: text.text.into(),
+        };
         Some(Ok(Arc::new(stored)))
     }
 }

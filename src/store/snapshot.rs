@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::document::{
-    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec,
+    BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
+    NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{ObjectName, Uid};
 
@@ -65,7 +65,10 @@ pub struct BrokenDocument {
 impl BrokenDocument {
     pub(super) fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
         let spec = serde_json::to_value(&synced.spec).ok()?;
-        Some(Self { uid: synced.metadata.uid.clone()?, spec })
+        Some(Self {
+            uid: synced.metadata.uid.clone()?,
+            spec,
+        })
     }
 }
 

@@ -26,7 +26,9 @@ impl Store {
     /// Notes in the copy of a document whose it is.
     pub(super) fn mark_copy(&self, place: &Place, taken_over: bool) -> Result<(), StoreError> {
         let path = self.synced_path(place);
-        let Some(copy) = read::text(&path)? else { return Ok(()) };
+        let Some(copy) = read::text(&path)? else {
+            return Ok(());
+        };
         let text = without_mark(&copy.text);
         let mark = if taken_over { TAKEN_OVER } else { "" };
         self.put(&path, &format!("{mark}{text}"))
@@ -40,7 +42,10 @@ impl Store {
         text: &str,
     ) -> Result<(), StoreError> {
         let path = self.synced_path(place);
-        let kept = read::text(&path).ok().flatten().is_some_and(|kept| kept.text == text);
+        let kept = read::text(&path)
+            .ok()
+            .flatten()
+            .is_some_and(|kept| kept.text == text);
         if document.metadata.uid.is_none() || kept {
             return Ok(());
         }
@@ -49,7 +54,12 @@ impl Store {
 
     /// Writes a document and the copy that tells an edit by hand from it. The copy is first written
     /// aside: whatever a crash leaves, the document equals one of the two, and no edit is made up.
-    pub(super) fn write_both(&self, place: &Place, synced: bool, text: &str) -> Result<(), StoreError> {
+    pub(super) fn write_both(
+        &self,
+        place: &Place,
+        synced: bool,
+        text: &str,
+    ) -> Result<(), StoreError> {
         let path = self.path(place);
         if !synced {
             return self.put(&path, text);
@@ -66,8 +76,14 @@ impl Store {
 
     /// Ends the writes of documents that a crash cut short.
     pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
-        for folder in layout().into_iter().filter(|folder| folder.starts_with(SYNCED)) {
-            let entries = fs::read_dir(self.dir.join(&folder)).into_iter().flatten().flatten();
+        for folder in layout()
+            .into_iter()
+            .filter(|folder| folder.starts_with(SYNCED))
+        {
+            let entries = fs::read_dir(self.dir.join(&folder))
+                .into_iter()
+                .flatten()
+                .flatten();
             let paths = entries.map(|entry| entry.path());
             for aside in paths.filter(|path| path.extension().is_some_and(|end| end == "next")) {
                 self.finish_write(&folder, &aside)?;
@@ -78,10 +94,14 @@ impl Store {
 
     fn finish_write(&self, folder: &Path, aside: &Path) -> Result<(), StoreError> {
         let copy = aside.with_extension("");
-        let (Ok(inside), Some(file)) = (folder.strip_prefix(SYNCED), copy.file_name()) else { return Ok(()) };
+        let (Ok(inside), Some(file)) = (folder.strip_prefix(SYNCED), copy.file_name()) else {
+            return Ok(());
+        };
         let document = read::text(&self.dir.join(inside).join(file)).ok().flatten();
         let written = read::text(aside).ok().flatten();
-        if written.is_some_and(|written| document.is_some_and(|document| document.hash == written.hash)) {
+        if written
+            .is_some_and(|written| document.is_some_and(|document| document.hash == written.hash))
+        {
             return fs::rename(aside, &copy).map_err(StoreError::io("rename", aside));
         }
         atomic::remove(aside).map(drop)

@@ -34,7 +34,10 @@ impl Attempts {
 
     /// Notes how a listing ended.
     pub(super) fn read<T>(&self, done: &Result<T, StoreError>) {
-        let error = |error: &StoreError| Error { what: error.to_string(), text: error.to_string() };
+        let error = |error: &StoreError| Error {
+            what: error.to_string(),
+            text: error.to_string(),
+        };
         self.state().read = done.as_ref().err().map(error);
     }
 
@@ -43,10 +46,14 @@ impl Attempts {
         match done {
             Ok(_) => self.state().write = None,
             // A folder went between its making and the write: the next listing says what is amiss.
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            }
             Err(error @ StoreError::Io { source, .. }) => {
                 let what = source.kind().to_string();
-                self.state().write = Some(Error { what, text: error.to_string() });
+                self.state().write = Some(Error {
+                    what,
+                    text: error.to_string(),
+                });
             }
             Err(_) => {}
         }
@@ -58,7 +65,11 @@ impl Store {
     /// write failed.
     pub fn trouble(&self) -> Option<String> {
         let state = self.attempts.state();
-        state.read.as_ref().or(state.write.as_ref()).map(|error| error.text.clone())
+        state
+            .read
+            .as_ref()
+            .or(state.write.as_ref())
+            .map(|error| error.text.clone())
     }
 
     /// The same, once for each thing that is wrong.
@@ -90,8 +101,10 @@ impl Store {
         if self.writable().is_err() {
             return false;
         }
-        let written =
-            tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.dir).and_then(|mut file| {
+        let written = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(&self.dir)
+            .and_then(|mut file| {
                 file.write_all(&[b' '; ROOM])?;
                 file.as_file().sync_all()
             });

@@ -48,7 +48,9 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { poll: Duration::from_secs(30) }
+        Self {
+            poll: Duration::from_secs(30),
+        }
     }
 }
 
@@ -88,14 +90,22 @@ const SEEING: &str = "the kernel tells of changes in the state directory again";
 /// The folders that are watched: documents, overrides and secrets.
 fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
     let overrides = [Area::Overrides.folder().into(), SECRETS.into()];
-    let folders = document_folders().filter(|folder| !folder.starts_with("applied")).chain(overrides);
+    let folders = document_folders()
+        .filter(|folder| !folder.starts_with("applied"))
+        .chain(overrides);
     let inside: Vec<PathBuf> = folders.map(|folder| dir.join(folder)).collect();
     std::iter::once(dir.to_owned()).chain(inside)
 }
 
 /// What changes when a file changes.
 fn stamp(found: &Metadata) -> (u64, u64, u64, i64, i64) {
-    (found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec())
+    (
+        found.dev(),
+        found.ino(),
+        found.size(),
+        found.ctime(),
+        found.ctime_nsec(),
+    )
 }
 
 /// Device, inode and birth of a folder.
@@ -134,9 +144,22 @@ impl Watched {
         // Events name real paths.
         let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
-        let events = Events { paths: sender, overflow: Arc::default(), writers };
+        let events = Events {
+            paths: sender,
+            overflow: Arc::default(),
+            writers,
+        };
         let (armed, next_scan) = (BTreeMap::new(), Instant::now());
-        Self { dir, watcher: None, armed, events, paths, blind: false, scanned: 0, next_scan }
+        Self {
+            dir,
+            watcher: None,
+            armed,
+            events,
+            paths,
+            blind: false,
+            scanned: 0,
+            next_scan,
+        }
     }
 
     fn run(mut self, poll: Duration, hints: &mpsc::Sender<Hint>) {
@@ -144,7 +167,9 @@ impl Watched {
         let mut next_look = Instant::now() + poll;
         while !hints.is_closed() {
             // Short enough to end soon after the receiver is gone.
-            let wait = next_look.saturating_duration_since(Instant::now()).min(SCAN);
+            let wait = next_look
+                .saturating_duration_since(Instant::now())
+                .min(SCAN);
             let mut found = match self.paths.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
                 // This end holds a sender too.
@@ -164,10 +189,15 @@ impl Watched {
             if (due || found.contains(&Hint::Everything)) && self.arm() {
                 found = [Hint::Everything].into();
             }
-            if self.events.overflow.swap(false, Ordering::Relaxed) || found.contains(&Hint::Everything) {
+            if self.events.overflow.swap(false, Ordering::Relaxed)
+                || found.contains(&Hint::Everything)
+            {
                 found = [Hint::Everything].into();
             }
-            if found.into_iter().any(|hint| hints.blocking_send(hint).is_err()) {
+            if found
+                .into_iter()
+                .any(|hint| hints.blocking_send(hint).is_err())
+            {
                 return;
             }
         }
@@ -177,7 +207,10 @@ impl Watched {
     fn gather(&self, first: PathBuf) -> BTreeSet<Hint> {
         let end = Instant::now() + GATHER;
         let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().collect();
-        while let Ok(path) = self.paths.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        while let Ok(path) = self
+            .paths
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
             found.extend(self.hint(&path));
         }
         if found.len() > MANY {
@@ -202,9 +235,15 @@ impl Watched {
             return Some(Hint::Everything);
         }
         // What looks like a document and has no place is a problem that a listing names.
-        let looks_like_one = inside.extension().is_some_and(super::names::looks_like_a_document)
-            && inside.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
-        Place::parse(inside).map(Hint::Changed).or(looks_like_one.then_some(Hint::Everything))
+        let looks_like_one = inside
+            .extension()
+            .is_some_and(super::names::looks_like_a_document)
+            && inside
+                .file_name()
+                .is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
+        Place::parse(inside)
+            .map(Hint::Changed)
+            .or(looks_like_one.then_some(Hint::Everything))
     }
 
     /// Looks at the stamps of all files instead of waiting for events. `true`: one is another.
@@ -217,7 +256,9 @@ impl Watched {
         for folder in folders(&self.dir) {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             let stamps = entries.map(|entry| (entry.file_name(), entry.metadata().ok()));
-            let mut stamps: Vec<_> = stamps.map(|(file, found)| (file, found.as_ref().map(stamp))).collect();
+            let mut stamps: Vec<_> = stamps
+                .map(|(file, found)| (file, found.as_ref().map(stamp)))
+                .collect();
             stamps.sort();
             stamps.hash(&mut hasher);
         }
@@ -229,7 +270,9 @@ impl Watched {
     fn disarm(&mut self) {
         // The end of a write may be missed while nobody listens.
         self.events.writers.forget();
-        let Some(watcher) = &mut self.watcher else { return };
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
         for path in std::mem::take(&mut self.armed).into_keys() {
             let _ = watcher.unwatch(&path);
         }
@@ -247,7 +290,9 @@ impl Watched {
             }
         }
         for path in folders(&self.dir) {
-            let now = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
+            let now = std::fs::metadata(&path)
+                .ok()
+                .map(|metadata| identity(&metadata));
             let before = self.armed.get(&path).copied();
             if now.is_some() && now == before {
                 continue;
@@ -255,7 +300,10 @@ impl Watched {
             if let (Some(_), Some(watcher)) = (self.armed.remove(&path), &mut self.watcher) {
                 let _ = watcher.unwatch(&path);
             }
-            let watched = self.watcher.as_mut().map(|w| w.watch(&path, RecursiveMode::NonRecursive));
+            let watched = self
+                .watcher
+                .as_mut()
+                .map(|w| w.watch(&path, RecursiveMode::NonRecursive));
             match (now, watched) {
                 (Some(now), Some(Ok(()))) => drop(self.armed.insert(path, now)),
                 // It is looked at instead, so nothing in it is missed.
@@ -292,7 +340,8 @@ fn forward(event: notify::Result<Event>, to: &Events) {
     };
     note_writers(&event, &to.writers);
     // Reading a file is an event too, and we read them all.
-    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+    {
         return;
     }
     if event.need_rescan() {

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use crate::document::{Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml};
+use crate::document::{
+    Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
+};
 use crate::model::ObjectName;
 
 use super::aside::has_uid;
@@ -29,7 +31,9 @@ impl Store {
     /// is invalid, so that nobody can tell.
     pub fn write_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
         if S::KIND == Kind::Override {
-            return Err(StoreError::Bug("an override is written with write_override".into()));
+            return Err(StoreError::Bug(
+                "an override is written with write_override".into(),
+            ));
         }
         let place = Place::document(S::KIND, &document.metadata.name);
         let text = self.text_of(document)?;
@@ -51,7 +55,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::write_document`], and when what is there cannot be set aside.
-    pub fn displace_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
+    pub fn displace_document<S: Spec>(
+        &self,
+        document: &Document<S>,
+    ) -> Result<Written, StoreError> {
         let place = Place::document(S::KIND, &document.metadata.name);
         let one_at_a_time = self.caches();
         drop(self.writable()?);
@@ -73,7 +80,9 @@ impl Store {
         let synced = self.synced_path(&place);
         let aside = self.set_aside(&place)?;
         match read::text(&path)? {
-            Some(current) if !has_uid(&current.text)? => return Err(StoreError::OperatorOwned { path }),
+            Some(current) if !has_uid(&current.text)? => {
+                return Err(StoreError::OperatorOwned { path });
+            }
             _ => {}
         }
         let removed = self.remove_file(&path)? || aside;
@@ -109,7 +118,10 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn write_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
-        self.write_own(&Place::new(Area::Status, status.kind, &status.metadata.name), status)
+        self.write_own(
+            &Place::new(Area::Status, status.kind, &status.metadata.name),
+            status,
+        )
     }
 
     /// Removes a status. `false`: there was none.
@@ -131,7 +143,10 @@ impl Store {
     /// # Errors
     /// When it cannot be written; then no step may be made.
     pub fn write_applied(&self, applied: &AppliedDocument) -> Result<Written, StoreError> {
-        self.write_own(&Place::new(Area::Applied, applied.kind, &applied.metadata.name), applied)
+        self.write_own(
+            &Place::new(Area::Applied, applied.kind, &applied.metadata.name),
+            applied,
+        )
     }
 
     /// Removes the finalizer, after the last step of a removal. `false`: there was none.
@@ -159,15 +174,23 @@ impl Store {
     ) -> Result<Written, StoreError> {
         drop(self.writable()?);
         let path = self.path(place);
-        let current = read::text(&path)?.map(|current| current.text).unwrap_or_default();
+        let current = read::text(&path)?
+            .map(|current| current.text)
+            .unwrap_or_default();
         if parse::<OverrideSpec>(&current).is_ok_and(|current| current == *document) {
             return Ok(Written::Unchanged);
         }
         // The operator's remarks at the top say more than the reason does; a schema may be named there.
-        let remarks: String =
-            current.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
+        let remarks: String = current
+            .split_inclusive('\n')
+            .take_while(|line| line.starts_with('#'))
+            .collect();
         let named = remarks.contains("yaml-language-server");
-        let line = if named { String::new() } else { self.schema_line(override_schema_name(place.kind)) };
+        let line = if named {
+            String::new()
+        } else {
+            self.schema_line(override_schema_name(place.kind))
+        };
         self.put(&path, &format!("{line}{remarks}{}", to_yaml(document)?))?;
         Ok(Written::Changed)
     }
@@ -179,7 +202,10 @@ impl Store {
 
     /// The line by which editors find the schema, as the YAML language server reads it.
     fn schema_line(&self, name: impl std::fmt::Display) -> String {
-        let path = self.schemas.as_ref().map(|dir| dir.join(format!("{name}.json")));
+        let path = self
+            .schemas
+            .as_ref()
+            .map(|dir| dir.join(format!("{name}.json")));
         let line = path.map(|path| format!("# yaml-language-server: $schema={}\n", path.display()));
         line.unwrap_or_default()
     }
@@ -204,12 +230,20 @@ impl Store {
 
     /// Writes a file that only the agent writes.
     fn write_own<T: Serialize>(&self, place: &Place, document: &T) -> Result<Written, StoreError> {
-        let schema = if place.area == Area::Status { "Status" } else { "Applied" };
+        let schema = if place.area == Area::Status {
+            "Status"
+        } else {
+            "Applied"
+        };
         let text = self.schema_line(schema) + &to_yaml(document)?;
         let path = self.path(place);
         drop(self.writable()?);
         // Whatever stands there, our own file has its content again after this.
-        if read::text(&path).ok().flatten().is_some_and(|current| current.text == text) {
+        if read::text(&path)
+            .ok()
+            .flatten()
+            .is_some_and(|current| current.text == text)
+        {
             return Ok(Written::Unchanged);
         }
         if place.area == Area::Status {
@@ -238,7 +272,9 @@ impl Store {
         text: &str,
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let folder = path.parent().map_or(Ok(()), |parent| create_folder(parent, 0o755));
+        let folder = path
+            .parent()
+            .map_or(Ok(()), |parent| create_folder(parent, 0o755));
         self.patience.wrote(path, Some(read::hash(text)));
         let written = folder.and_then(|()| write(path, text.as_bytes(), 0o644));
         self.attempts.write(&written);

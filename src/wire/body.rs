@@ -25,7 +25,10 @@ pub fn error_body(body: &[u8]) -> Option<ErrorBody> {
     match serde_json::from_slice(body).ok()? {
         Value::Object(map) => envelope(&map).or_else(|| {
             let code = map.get("code").and_then(Value::as_str)?.to_owned();
-            Some(ErrorBody { error: String::new(), code: Some(code) })
+            Some(ErrorBody {
+                error: String::new(),
+                code: Some(code),
+            })
         }),
         _ => None,
     }
@@ -44,10 +47,19 @@ fn envelope(map: &Map<String, Value>) -> Option<ErrorBody> {
 }
 
 /// The object of a successful answer, checked to hold `key` as an object or an array.
-pub(super) fn open(body: &[u8], key: &'static str, array: bool) -> Result<Map<String, Value>, WireError> {
+pub(super) fn open(
+    body: &[u8],
+    key: &'static str,
+    array: bool,
+) -> Result<Map<String, Value>, WireError> {
     let map = match parse(body)? {
         Value::Object(map) => map,
-        other => return Err(WireError::NotAnObject { found: kind(&other), key }),
+        other => {
+            return Err(WireError::NotAnObject {
+                found: kind(&other),
+                key,
+            });
+        }
     };
     if let Some(ErrorBody { error, code }) = envelope(&map) {
         return Err(WireError::Envelope { error, code });
@@ -55,30 +67,49 @@ pub(super) fn open(body: &[u8], key: &'static str, array: bool) -> Result<Map<St
     let wanted = if array { "an array" } else { "an object" };
     match map.get(key) {
         None => Err(WireError::Missing { key }),
-        Some(Value::Array(items)) if array && items.len() > ITEMS_MAX => {
-            Err(WireError::TooMany { what: key, most: ITEMS_MAX })
-        }
+        Some(Value::Array(items)) if array && items.len() > ITEMS_MAX => Err(WireError::TooMany {
+            what: key,
+            most: ITEMS_MAX,
+        }),
         Some(value) if kind(value) == wanted => Ok(map),
-        Some(other) => Err(WireError::WrongType { key, found: kind(other), wanted }),
+        Some(other) => Err(WireError::WrongType {
+            key,
+            found: kind(other),
+            wanted,
+        }),
     }
 }
 
 fn parse(body: &[u8]) -> Result<Value, WireError> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    let body = body
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(body)
+        .trim_ascii();
     match body.first() {
         None => return Err(WireError::Empty),
         Some(b'<') => return Err(WireError::Html),
         Some(_) => {}
     }
     // Counted before anything is made of them; commas in texts count too, which does no harm.
-    if body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > VALUES_MAX {
-        return Err(WireError::TooMany { what: "values", most: VALUES_MAX });
+    if body
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
+        .count()
+        > VALUES_MAX
+    {
+        return Err(WireError::TooMany {
+            what: "values",
+            most: VALUES_MAX,
+        });
     }
     serde_json::from_slice(body).map_err(|error| {
         if error.is_eof() {
             WireError::Truncated { bytes: body.len() }
         } else {
-            WireError::NotJson { line: error.line(), column: error.column() }
+            WireError::NotJson {
+                line: error.line(),
+                column: error.column(),
+            }
         }
     })
 }
@@ -121,38 +152,85 @@ mod tests {
         assert_eq!(refused(b""), WireError::Empty);
         assert_eq!(refused(b" \n"), WireError::Empty);
         assert_eq!(refused(b"{}"), WireError::Missing { key: "sessions" });
-        assert_eq!(refused(b"null"), WireError::NotAnObject { found: "null", key: "sessions" });
-        assert_eq!(refused(b"[]"), WireError::NotAnObject { found: "an array", key: "sessions" });
+        assert_eq!(
+            refused(b"null"),
+            WireError::NotAnObject {
+                found: "null",
+                key: "sessions"
+            }
+        );
+        assert_eq!(
+            refused(b"[]"),
+            WireError::NotAnObject {
+                found: "an array",
+                key: "sessions"
+            }
+        );
         assert_eq!(refused(b"<!DOCTYPE html><html>"), WireError::Html);
         assert_eq!(refused(b"\n <html>"), WireError::Html);
-        assert_eq!(refused(br#"{"sessions": [{"uuid": "a"#), WireError::Truncated { bytes: 25 });
+        assert_eq!(
+            refused(br#"{"sessions": [{"uuid": "a"#),
+            WireError::Truncated { bytes: 25 }
+        );
         assert!(matches!(refused(b"OK"), WireError::NotJson { .. }));
-        assert!(matches!(refused(br#"{"sessions":[]} trailing"#), WireError::NotJson { .. }));
-        assert!(matches!(refused(br#"{"sessions":null}"#), WireError::WrongType { found: "null", .. }));
-        assert!(matches!(refused(br#"{"sessions":{}}"#), WireError::WrongType { found: "an object", .. }));
-        assert_eq!(refused(br#"{"data":{"sessions":[]}}"#), WireError::Missing { key: "sessions" });
+        assert!(matches!(
+            refused(br#"{"sessions":[]} trailing"#),
+            WireError::NotJson { .. }
+        ));
+        assert!(matches!(
+            refused(br#"{"sessions":null}"#),
+            WireError::WrongType { found: "null", .. }
+        ));
+        assert!(matches!(
+            refused(br#"{"sessions":{}}"#),
+            WireError::WrongType {
+                found: "an object",
+                ..
+            }
+        ));
+        assert_eq!(
+            refused(br#"{"data":{"sessions":[]}}"#),
+            WireError::Missing { key: "sessions" }
+        );
     }
 
     #[test]
     fn a_body_that_would_take_all_memory_is_refused_before_it_is_read() {
-        let list = |item: &str, count| format!("{{\"sessions\":[{}]}}", vec![item; count].join(","));
+        let list =
+            |item: &str, count| format!("{{\"sessions\":[{}]}}", vec![item; count].join(","));
         for item in ["1", "[]", "{}", "{\"a\":[[[]]]}"] {
             assert_eq!(
                 refused(list(item, 600_000).as_bytes()),
-                WireError::TooMany { what: "values", most: VALUES_MAX },
+                WireError::TooMany {
+                    what: "values",
+                    most: VALUES_MAX
+                },
                 "{item}"
             );
         }
         let items = refused(list("1", ITEMS_MAX + 1).as_bytes());
-        assert_eq!(items, WireError::TooMany { what: "sessions", most: ITEMS_MAX });
+        assert_eq!(
+            items,
+            WireError::TooMany {
+                what: "sessions",
+                most: ITEMS_MAX
+            }
+        );
         assert!(open(list("1", ITEMS_MAX).as_bytes(), "sessions", true).is_ok());
     }
 
     #[test]
     fn a_body_that_is_nested_without_end_is_no_json_and_overflows_nothing() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            let nested = format!("{{\"sessions\":{}1{}}}", open.repeat(100_000), close.repeat(100_000));
-            assert!(matches!(refused(nested.as_bytes()), WireError::NotJson { .. }));
+            let nested = format!(
+                "{{\"sessions\":{}1{}}}",
+                open.repeat(100_000),
+                close.repeat(100_000)
+            );
+            assert!(matches!(
+                refused(nested.as_bytes()),
+                WireError::NotJson { .. }
+            ));
         }
     }
 
@@ -171,7 +249,14 @@ mod tests {
 
     #[test]
     fn an_error_or_a_page_acknowledges_nothing() {
-        for body in ["", "ok", "null", "{}", r#"{"status":"ok"}"#, r#"{"error":null}"#] {
+        for body in [
+            "",
+            "ok",
+            "null",
+            "{}",
+            r#"{"status":"ok"}"#,
+            r#"{"error":null}"#,
+        ] {
             assert_eq!(acknowledgement(body.as_bytes()), Ok(()), "{body}");
         }
         for body in ["<html>", r#"{"error":"no","code":"X"}"#] {

@@ -2,7 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::reference;
-use super::{Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem, WireError};
+use super::{
+    Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem, WireError,
+};
 
 /// How the Control Plane speaks: `controlPlane.dialect` (semantics, section 1). Nothing is guessed
 /// per field, because under another dialect's numbering ACTIVE means "tear down".

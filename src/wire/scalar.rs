@@ -20,7 +20,10 @@ pub(super) struct FieldError {
 
 impl From<FieldError> for WireError {
     fn from(error: FieldError) -> Self {
-        Self::Field { field: error.field, message: error.message }
+        Self::Field {
+            field: error.field,
+            message: error.message,
+        }
     }
 }
 
@@ -35,14 +38,20 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn new(map: &'a Map<String, Value>) -> Self {
-        Self { map, prefix: String::new() }
+        Self {
+            map,
+            prefix: String::new(),
+        }
     }
 
     /// The object of this key, whose fields are named with the key in front.
     pub(super) fn object(&self, key: &str) -> Read<Option<Fields<'a>>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self { map, prefix: format!("{}.", self.path(key)) })),
+            Some(Value::Object(map)) => Ok(Some(Self {
+                map,
+                prefix: format!("{}.", self.path(key)),
+            })),
             Some(other) => Err(self.wrong(key, format!("must be an object, not {}", kind(other)))),
         }
     }
@@ -65,7 +74,10 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn wrong(&self, key: &str, message: impl Into<String>) -> FieldError {
-        FieldError { field: self.path(key), message: message.into() }
+        FieldError {
+            field: self.path(key),
+            message: message.into(),
+        }
     }
 
     pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Read<T> {
@@ -87,11 +99,18 @@ impl<'a> Fields<'a> {
 
     /// A text that is none when it is blank: for texts that people write.
     pub(super) fn prose(&self, key: &str) -> Read<Option<String>> {
-        Ok(self.text(key)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+        Ok(self
+            .text(key)?
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty()))
     }
 
     pub(super) fn parsed<T: FromStr<Err = Invalid>>(&self, key: &str) -> Read<Option<T>> {
-        let parse = |text: String| text.trim().parse().map_err(|Invalid(why)| self.wrong(key, why));
+        let parse = |text: String| {
+            text.trim()
+                .parse()
+                .map_err(|Invalid(why)| self.wrong(key, why))
+        };
         self.text(key)?.map(parse).transpose()
     }
 
@@ -118,7 +137,10 @@ impl<'a> Fields<'a> {
     /// A whole number that is at most `max`.
     pub(super) fn within<T: TryFrom<u64>>(&self, key: &str, min: u64, max: u64) -> Read<Option<T>> {
         let check = |number: u64| {
-            let inside = (min..=max).contains(&number).then_some(number).and_then(|n| T::try_from(n).ok());
+            let inside = (min..=max)
+                .contains(&number)
+                .then_some(number)
+                .and_then(|n| T::try_from(n).ok());
             inside.ok_or_else(|| self.wrong(key, format!("must be {min}..{max}, not {number}")))
         };
         self.integer(key)?.map(check).transpose()
@@ -144,9 +166,17 @@ impl<'a> Fields<'a> {
             let address = bare.strip_suffix("/32").unwrap_or(bare).parse::<Ipv4Addr>();
             address
                 .ok()
-                .filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast() && !a.is_broadcast())
+                .filter(|a| {
+                    !a.is_unspecified()
+                        && !a.is_loopback()
+                        && !a.is_multicast()
+                        && !a.is_broadcast()
+                })
                 .ok_or_else(|| {
-                    self.wrong(key, format!("must be the IPv4 address of a host, not {}", shown(&text)))
+                    self.wrong(
+                        key,
+                        format!("must be the IPv4 address of a host, not {}", shown(&text)),
+                    )
                 })
         };
         self.text(key)?.map(parse).transpose()
@@ -156,10 +186,19 @@ impl<'a> Fields<'a> {
     pub(super) fn ipv6(&self, key: &str) -> Read<Option<Ipv6Addr>> {
         let parse = |text: String| {
             let bare = text.trim();
-            let address = bare.strip_suffix("/128").unwrap_or(bare).parse::<Ipv6Addr>();
-            address.ok().filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast()).ok_or_else(
-                || self.wrong(key, format!("must be the IPv6 address of a host, not {}", shown(&text))),
-            )
+            let address = bare
+                .strip_suffix("/128")
+                .unwrap_or(bare)
+                .parse::<Ipv6Addr>();
+            address
+                .ok()
+                .filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast())
+                .ok_or_else(|| {
+                    self.wrong(
+                        key,
+                        format!("must be the IPv6 address of a host, not {}", shown(&text)),
+                    )
+                })
         };
         self.text(key)?.map(parse).transpose()
     }
@@ -170,8 +209,9 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().or_else(|| {
             // Beyond 2^53 a float no longer says which whole number is meant.
-            let float =
-                number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(f));
+            let float = number
+                .as_f64()
+                .filter(|f| f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(f));
             float.map(|f| f as u64)
         }),
         Value::String(text) => {
@@ -191,7 +231,13 @@ mod tests {
 
     #[test]
     fn a_whole_number_is_taken_in_every_clear_form() {
-        for value in [json!(1420), json!("1420"), json!(" 1420 "), json!(1420.0), json!(1.42e3)] {
+        for value in [
+            json!(1420),
+            json!("1420"),
+            json!(" 1420 "),
+            json!(1420.0),
+            json!(1.42e3),
+        ] {
             assert_eq!(whole(&value), Some(1420), "{value}");
         }
         let unclear = [

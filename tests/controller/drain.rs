@@ -33,7 +33,10 @@ async fn a_clock_that_is_set_back_brings_no_session_up_that_a_drain_took_down() 
     agent.pass().await;
     assert!(!is_down());
     // The next drain has its own time.
-    drain(&agent, json!({"enabled": true, "since": Timestamp::now() - SignedDuration::from_hours(2)}));
+    drain(
+        &agent,
+        json!({"enabled": true, "since": Timestamp::now() - SignedDuration::from_hours(2)}),
+    );
     agent.pass().await;
     assert!(!is_down());
 }

@@ -122,7 +122,9 @@ impl FakeKernel {
 
 fn owner(action: &KernelAction) -> Option<Uid> {
     match action {
-        KernelAction::SetMark { uid, .. } | KernelAction::DeleteLink { uid, .. } => Some(uid.clone()),
+        KernelAction::SetMark { uid, .. } | KernelAction::DeleteLink { uid, .. } => {
+            Some(uid.clone())
+        }
         _ => None,
     }
 }
@@ -133,19 +135,36 @@ impl Kernel for FakeKernel {
         *self.looks.lock().unwrap() += 1;
         let mut view = self.model.lock().unwrap().observe();
         // Every peer answers.
-        for wireguard in view.links.values_mut().filter_map(|link| link.wireguard.as_mut()) {
-            wireguard.peers.values_mut().for_each(|peer| peer.last_handshake = Some(jiff::Timestamp::now()));
+        for wireguard in view
+            .links
+            .values_mut()
+            .filter_map(|link| link.wireguard.as_mut())
+        {
+            wireguard
+                .peers
+                .values_mut()
+                .for_each(|peer| peer.last_handshake = Some(jiff::Timestamp::now()));
         }
         Ok(view)
     }
 
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
-        if let KernelAction::SetSysctl { interface: None, key, value } = action {
+        if let KernelAction::SetSysctl {
+            interface: None,
+            key,
+            value,
+        } = action
+        {
             self.model.lock().unwrap().all.insert(*key, *value);
         }
         // A sysctl of all links changes no link.
-        let Some(name) = action.interface().cloned() else { return Ok(()) };
-        self.asked.lock().unwrap().push((Instant::now(), name.clone()));
+        let Some(name) = action.interface().cloned() else {
+            return Ok(());
+        };
+        self.asked
+            .lock()
+            .unwrap()
+            .push((Instant::now(), name.clone()));
         if self.hangs.lock().unwrap().contains(&name) {
             std::future::pending::<()>().await;
         }
@@ -153,11 +172,17 @@ impl Kernel for FakeKernel {
         let takes = *self.takes.lock().unwrap();
         sleep(takes).await;
         *self.busy.lock().unwrap().0.get_mut(&name).unwrap() -= 1;
-        let refused = |reason: String| KernelError::Request { operation: action.to_string(), reason };
+        let refused = |reason: String| KernelError::Request {
+            operation: action.to_string(),
+            reason,
+        };
         if self.refuses.lock().unwrap().contains(&name) {
             return Err(refused("Operation not permitted".to_owned()));
         }
-        self.fate.step(|| self.change(&name, action)).await.map_err(refused)
+        self.fate
+            .step(|| self.change(&name, action))
+            .await
+            .map_err(refused)
     }
 }
 
@@ -198,7 +223,12 @@ impl FakeBird {
 
     fn committed(&self) -> Committed {
         let generation = self.tree.lock().unwrap().generation();
-        Committed { loaded: true, changed: true, warnings: Vec::new(), generation }
+        Committed {
+            loaded: true,
+            changed: true,
+            warnings: Vec::new(),
+            generation,
+        }
     }
 }
 
@@ -208,21 +238,42 @@ impl Bird for FakeBird {
         *self.looks.lock().unwrap() += 1;
         let tree = self.tree.lock().unwrap().clone();
         let running = !*self.down.lock().unwrap();
-        let protocols = tree.fragments.values().flat_map(|text| protocols_in(text)).map(established);
+        let protocols = tree
+            .fragments
+            .values()
+            .flat_map(|text| protocols_in(text))
+            .map(established);
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
-            protocols: if running { protocols.collect() } else { Vec::new() },
-            live: LiveTree { generation: Some(tree.generation()), tree },
+            protocols: if running {
+                protocols.collect()
+            } else {
+                Vec::new()
+            },
+            live: LiveTree {
+                generation: Some(tree.generation()),
+                tree,
+            },
             files_error: None,
             loaded: running,
         }
     }
 
-    async fn set_fragment(&self, name: &str, fragment: Option<Fragment>) -> Result<Committed, FragmentError> {
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError> {
         self.gather().await;
         if self.refuses.lock().unwrap().contains(name) {
-            let what = Diagnostic { message: "syntax error".to_owned(), ..Diagnostic::default() };
-            return Err(FragmentError::Refused { name: name.to_owned(), what });
+            let what = Diagnostic {
+                message: "syntax error".to_owned(),
+                ..Diagnostic::default()
+            };
+            return Err(FragmentError::Refused {
+                name: name.to_owned(),
+                what,
+            });
         }
         let change = || {
             let fragments = &mut self.tree.lock().unwrap().fragments;
@@ -237,7 +288,9 @@ impl Bird for FakeBird {
 
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
         self.gather().await;
-        self.fate.step(|| self.tree.lock().unwrap().base = files).await;
+        self.fate
+            .step(|| self.tree.lock().unwrap().base = files)
+            .await;
         Ok(self.committed())
     }
 
@@ -260,7 +313,10 @@ fn established(name: String) -> Protocol {
         info: String::new(),
         description: None,
         message: None,
-        bgp: Some(Bgp { state: BgpState::Established, ..Bgp::default() }),
+        bgp: Some(Bgp {
+            state: BgpState::Established,
+            ..Bgp::default()
+        }),
         rpki: None,
         channels: Vec::new(),
     }
@@ -291,7 +347,10 @@ impl Ping for Nobody {
 #[async_trait]
 impl Firewall for Nobody {
     async fn observe(&self) -> Result<FirewallView, FirewallError> {
-        Err(FirewallError::Missing { operation: "look at the firewall", program: "nft".into() })
+        Err(FirewallError::Missing {
+            operation: "look at the firewall",
+            program: "nft".into(),
+        })
     }
 
     async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken, Turns,
-    World,
+    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken,
+    Turns, World,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -42,15 +42,31 @@ pub(crate) type InForce = (BTreeMap<InterfaceName, Link>, BTreeMap<String, Strin
 impl Machine {
     pub(crate) fn new(sessions: u8) -> Self {
         let fate = Arc::new(Fate::default());
-        let kernel = Arc::new(FakeKernel { fate: Arc::clone(&fate), ..FakeKernel::default() });
-        let bird = Arc::new(FakeBird { fate: Arc::clone(&fate), ..FakeBird::default() });
-        let machine = Self { dir: tempfile::tempdir().unwrap(), kernel, bird, fate };
+        let kernel = Arc::new(FakeKernel {
+            fate: Arc::clone(&fate),
+            ..FakeKernel::default()
+        });
+        let bird = Arc::new(FakeBird {
+            fate: Arc::clone(&fate),
+            ..FakeBird::default()
+        });
+        let machine = Self {
+            dir: tempfile::tempdir().unwrap(),
+            kernel,
+            bird,
+            fate,
+        };
         let store = machine.store();
         store.confirm().unwrap();
         let node = json!({"id": 1, "asn": 4_242_420_998u32});
         write::<NodeSpec>(&store, "node", "uid-node", node);
         for number in 1..=sessions {
-            write::<BgpSessionSpec>(&store, &name(number), &uid(number), session(number, "Enabled"));
+            write::<BgpSessionSpec>(
+                &store,
+                &name(number),
+                &uid(number),
+                session(number, "Enabled"),
+            );
         }
         machine
     }
@@ -64,7 +80,10 @@ impl Machine {
     }
 
     pub(crate) fn in_force(&self) -> InForce {
-        (self.kernel.links(), self.bird.tree.lock().unwrap().fragments.clone())
+        (
+            self.kernel.links(),
+            self.bird.tree.lock().unwrap().fragments.clone(),
+        )
     }
 
     /// Starts an agent; nothing runs yet.
@@ -76,7 +95,12 @@ impl Machine {
         );
         let config = config::parse(&config).unwrap();
         let (renderer, store_too) = (Renderer::new(&BTreeMap::new()).unwrap(), Arc::clone(&store));
-        let maker = Maker { config, renderer, store: store_too, clock: Mutex::default() };
+        let maker = Maker {
+            config,
+            renderer,
+            store: store_too,
+            clock: Mutex::default(),
+        };
         let (publish, world) = watch::channel(Arc::new(maker.world()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let context = Context {
@@ -98,7 +122,13 @@ impl Machine {
             taken: Taken::default(),
             history_problem: Mutex::new(None),
         };
-        Agent { context: Arc::new(context), maker, publish, journalled, running: None }
+        Agent {
+            context: Arc::new(context),
+            maker,
+            publish,
+            journalled,
+            running: None,
+        }
     }
 }
 
@@ -134,7 +164,14 @@ pub(crate) fn session(number: u8, admin_state: &str) -> serde_json::Value {
 pub(crate) fn write<S: Spec>(store: &Store, name: &str, uid: &str, spec: serde_json::Value) {
     let name: ObjectName = name.parse().unwrap();
     let spec = serde_json::from_value(spec).unwrap();
-    store.write_document(&Document::<S>::new(name, Some(uid.parse().unwrap()), 1, spec)).unwrap();
+    store
+        .write_document(&Document::<S>::new(
+            name,
+            Some(uid.parse().unwrap()),
+            1,
+            spec,
+        ))
+        .unwrap();
 }
 
 /// Makes worlds from the state directory.
@@ -206,7 +243,9 @@ impl Agent {
     pub(crate) fn run(&mut self) -> mpsc::UnboundedSender<Hint> {
         let (hints, inbox) = mpsc::unbounded_channel();
         *self.context.hints.lock().unwrap() = Some(hints.clone());
-        self.running = Some(tokio::spawn(Runner::new(Arc::clone(&self.context)).run(inbox)));
+        self.running = Some(tokio::spawn(
+            Runner::new(Arc::clone(&self.context)).run(inbox),
+        ));
         hints
     }
 
@@ -222,7 +261,10 @@ impl Agent {
     }
 
     pub(crate) fn status(&self, number: u8) -> StatusBody {
-        self.context.board.get(&session_key(number)).unwrap_or_default()
+        self.context
+            .board
+            .get(&session_key(number))
+            .unwrap_or_default()
     }
 
     /// What came into force since the last time this was asked.
@@ -232,6 +274,10 @@ impl Agent {
 
     pub(crate) fn applied(&self) -> usize {
         let snapshot = self.store().load().unwrap();
-        snapshot.applied.keys().filter(|(kind, _)| *kind == Kind::BgpSession).count()
+        snapshot
+            .applied
+            .keys()
+            .filter(|(kind, _)| *kind == Kind::BgpSession)
+            .count()
     }
 }

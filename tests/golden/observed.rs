@@ -133,8 +133,15 @@ impl Observation {
     }
 
     pub(crate) fn kernel(&self) -> KernelView {
-        let links = self.links.iter().map(|(name, link)| (name.clone(), link.read())).collect();
-        KernelView { links, ..KernelView::default() }
+        let links = self
+            .links
+            .iter()
+            .map(|(name, link)| (name.clone(), link.read()))
+            .collect();
+        KernelView {
+            links,
+            ..KernelView::default()
+        }
     }
 
     pub(crate) fn view<'a>(&'a self, kernel: &'a KernelView, current: &'a str) -> Observed<'a> {
@@ -151,7 +158,10 @@ impl Observation {
             gives_way: self.gives_way,
             now: self.now,
         };
-        Observed { tunnel, bird: BirdView { fragment } }
+        Observed {
+            tunnel,
+            bird: BirdView { fragment },
+        }
     }
 }
 
@@ -169,16 +179,27 @@ impl SeenLink {
             addresses: self.addresses.iter().map(|text| address(text)).collect(),
             routes: self.routes(),
             wireguard: self.wireguard.as_ref().map(SeenWireGuard::read),
-            gre: self.gre.as_ref().map(|ends| GreEnds { local: ends.local, remote: Some(ends.remote) }),
+            gre: self.gre.as_ref().map(|ends| GreEnds {
+                local: ends.local,
+                remote: Some(ends.remote),
+            }),
             learnt_address: false,
-            sysctls: if ours { self.sysctls() } else { BTreeMap::new() },
+            sysctls: if ours {
+                self.sysctls()
+            } else {
+                BTreeMap::new()
+            },
         }
     }
 
     /// Those that the kernel makes for its addresses, but for the ones that the case says are gone.
     fn routes(&self) -> BTreeSet<ipnet::IpNet> {
-        let made = self.addresses.iter().filter_map(|text| address(text).route());
-        made.filter(|route| self.up && !self.routes_gone.contains(route)).collect()
+        let made = self
+            .addresses
+            .iter()
+            .filter_map(|text| address(text).route());
+        made.filter(|route| self.up && !self.routes_gone.contains(route))
+            .collect()
     }
 
     fn kind(&self) -> LinkKind {
@@ -196,7 +217,10 @@ impl SeenLink {
     fn sysctls(&self) -> BTreeMap<Sysctl, i64> {
         let mut sysctls = WantedTunnel::sysctls(&KernelView::default());
         for (name, value) in &self.sysctls {
-            let key = Sysctl::ALL.into_iter().find(|key| key.to_string() == *name).expect("a sysctl we set");
+            let key = Sysctl::ALL
+                .into_iter()
+                .find(|key| key.to_string() == *name)
+                .expect("a sysctl we set");
             sysctls.insert(key, *value);
         }
         sysctls
@@ -205,8 +229,13 @@ impl SeenLink {
 
 /// `fe80::998:1/64` or `172.23.105.177/32 peer 172.20.0.1`.
 fn address(text: &str) -> Address {
-    let (local, peer) = text.split_once(" peer ").map_or((text, None), |(local, peer)| (local, Some(peer)));
-    Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap()))
+    let (local, peer) = text
+        .split_once(" peer ")
+        .map_or((text, None), |(local, peer)| (local, Some(peer)));
+    Address::new(
+        local.parse().unwrap(),
+        peer.map(|peer| peer.parse().unwrap()),
+    )
 }
 
 impl SeenWireGuard {
@@ -214,7 +243,11 @@ impl SeenWireGuard {
         WireGuard {
             public_key: (!self.keyless).then(|| self.public_key.unwrap_or_else(our_key)),
             listen_port: self.listen_port,
-            peers: self.peers.iter().map(|(key, peer)| (*key, peer.read())).collect(),
+            peers: self
+                .peers
+                .iter()
+                .map(|(key, peer)| (*key, peer.read()))
+                .collect(),
         }
     }
 }
@@ -223,7 +256,9 @@ impl SeenPeer {
     fn read(&self) -> WireGuardPeer {
         let all = || ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).into();
         WireGuardPeer {
-            preshared_key: self.preshared_key.map(|key| PresharedKey::new([key as u8; 32])),
+            preshared_key: self
+                .preshared_key
+                .map(|key| PresharedKey::new([key as u8; 32])),
             endpoint: self.endpoint,
             keepalive: Some(self.keepalive),
             allowed_ips: self.allowed_ips.clone().unwrap_or_else(all),

@@ -17,7 +17,11 @@ struct Namespace(String);
 
 impl Namespace {
     fn new() -> Self {
-        let name = format!("moe-k-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "moe-k-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         ip(&["netns", "add", &name]);
         Self(name)
     }
@@ -36,23 +40,35 @@ impl Namespace {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{test}, run {stage}:\n{stdout}\n{stderr}");
-        assert!(stdout.contains("1 passed"), "{test} did not run inside:\n{stdout}");
+        assert!(
+            output.status.success(),
+            "{test}, run {stage}:\n{stdout}\n{stderr}"
+        );
+        assert!(
+            stdout.contains("1 passed"),
+            "{test} did not run inside:\n{stdout}"
+        );
     }
 }
 
 impl Drop for Namespace {
     /// A userspace WireGuard holds its namespace until its link is deleted.
     fn drop(&mut self) {
-        let links = Command::new("ip").args(["-n", &self.0, "-brief", "link"]).output();
+        let links = Command::new("ip")
+            .args(["-n", &self.0, "-brief", "link"])
+            .output();
         let links = links.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         for line in links.unwrap_or_default().lines() {
             let name = line.split([' ', '@']).next().unwrap_or_default();
             if name != "lo" {
-                let _ = Command::new("ip").args(["-n", &self.0, "link", "delete", name]).output();
+                let _ = Command::new("ip")
+                    .args(["-n", &self.0, "link", "delete", name])
+                    .output();
             }
         }
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
+        let _ = Command::new("ip")
+            .args(["netns", "delete", &self.0])
+            .output();
     }
 }
 
@@ -75,24 +91,38 @@ pub(crate) fn inside<F: Future<Output = ()>>(test: &str, runs: u32, body: impl F
 }
 
 fn require() {
-    let root = std::fs::metadata("/proc/self").map(|facts| std::os::unix::fs::MetadataExt::uid(&facts));
-    assert_eq!(root.unwrap(), 0, "these tests make network namespaces: run them as root");
+    let root =
+        std::fs::metadata("/proc/self").map(|facts| std::os::unix::fs::MetadataExt::uid(&facts));
+    assert_eq!(
+        root.unwrap(),
+        0,
+        "these tests make network namespaces: run them as root"
+    );
     for (program, package) in [("ip", "iproute2"), ("wireguard-go", "wireguard-go")] {
         let path = std::env::var_os("PATH").unwrap();
         let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
-        assert!(found, "these tests need the program {program}: apt-get install {package}");
+        assert!(
+            found,
+            "these tests need the program {program}: apt-get install {package}"
+        );
     }
 }
 
 /// Runs `ip`, which must succeed.
 pub(crate) fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().unwrap();
-    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "ip {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// An interface name that is unique over all namespaces, as the sockets of userspace WireGuard share
 /// one folder.
 pub(crate) fn name(suffix: &str) -> moenet_agent::model::InterfaceName {
     let namespace = std::env::var(INSIDE).unwrap();
-    format!("{}{suffix}", namespace.replace("moe-k-", "k")).parse().unwrap()
+    format!("{}{suffix}", namespace.replace("moe-k-", "k"))
+        .parse()
+        .unwrap()
 }

@@ -20,13 +20,23 @@ fn sessions(numbers: std::ops::RangeInclusive<u32>) -> Vec<Value> {
 }
 
 fn links(world: &World) -> usize {
-    world.router.inside.shell("ip -o link").matches(" wg_").count()
+    world
+        .router
+        .inside
+        .shell("ip -o link")
+        .matches(" wg_")
+        .count()
 }
 
 fn wait_links(world: &World, wanted: usize) {
     wait_until(&format!("{wanted} tunnels"), 60, || {
         let found = links(world);
-        let applied = world.router.path("state/applied/sessions").read_dir().unwrap().count();
+        let applied = world
+            .router
+            .path("state/applied/sessions")
+            .read_dir()
+            .unwrap()
+            .count();
         if (found, applied) == (wanted, wanted) {
             Ok(())
         } else {
@@ -46,7 +56,9 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     world.control_plane.sessions(&all[..2]);
     world.wait_polls("sessions", 4);
     assert_eq!(links(&world), 6, "removed without approval");
-    let held: Vec<String> = (3..=6).map(|number| format!("sessions/{}", interface(number))).collect();
+    let held: Vec<String> = (3..=6)
+        .map(|number| format!("sessions/{}", interface(number)))
+        .collect();
     let why = "4 of the 6 in force would go at once, and guard.maxRemovals lets 3 go";
     let plan = agent(&world.router, &["plan"]).ended(2);
     let get = agent(&world.router, &["get"]).ended(0);
@@ -54,26 +66,53 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     for object in &held {
         plan.says(&format!("{object}  removal held: {why}"));
         get.says(&format!("The removal of {object} is held: {why}"));
-        agent(&world.router, &["describe", object]).ended(0).says(why);
+        agent(&world.router, &["describe", object])
+            .ended(0)
+            .says(why);
         contains(&status, &format!("the removal of {object} is held: {why}")).unwrap();
     }
     let rows = agent(&world.router, &["plan", "-o", "json"]).json();
-    assert_eq!(rows.as_array().unwrap().iter().filter(|row| row["held"].is_string()).count(), 4);
+    assert_eq!(
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .filter(|row| row["held"].is_string())
+            .count(),
+        4
+    );
     let counts: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(counts["sessions"]["total"], 6, "what is held is in force: {status}");
+    assert_eq!(
+        counts["sessions"]["total"], 6,
+        "what is held is in force: {status}"
+    );
 
     // What is held is looked after.
-    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(3)));
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} mtu 1300", interface(3)));
     wait_until("the drift of a held session is put right", 40, || {
-        contains(&world.router.inside.shell(&format!("ip link show {}", interface(3))), "mtu 1420")
+        contains(
+            &world
+                .router
+                .inside
+                .shell(&format!("ip link show {}", interface(3))),
+            "mtu 1420",
+        )
     });
 
     // One of them is wanted again before it goes: the approval is not for its next removal.
-    agent(&world.router, &["approve"]).ended(0).says("may be removed now");
+    agent(&world.router, &["approve"])
+        .ended(0)
+        .says("may be removed now");
     wait_links(&world, 2);
     wait_until("the approval is spent", 20, || {
         let there = world.router.path("state/approved").exists();
-        if there { Err("the file is there".into()) } else { Ok(()) }
+        if there {
+            Err("the file is there".into())
+        } else {
+            Ok(())
+        }
     });
     wait_until("approval and removal are in the history", 40, || {
         let found = commits(&world.router).join("\n");
@@ -94,7 +133,9 @@ fn held_internal_neighbours_stay_in_bird_until_they_are_approved() {
     let policy = |peers: Value| {
         let mut policy = crate::lab::router::policy();
         policy["ibgpPeers"] = peers;
-        world.control_plane.answer("bird-config", Answer::Json(policy));
+        world
+            .control_plane
+            .answer("bird-config", Answer::Json(policy));
     };
     let peer = |id: u32| {
         json!({"nodeId": id, "nodeName": format!("n{id}"), "loopbackIpv4": format!("172.23.105.18{id}"),
@@ -103,24 +144,47 @@ fn held_internal_neighbours_stay_in_bird_until_they_are_approved() {
     policy((2..=6).map(peer).collect());
     world.router.start_agent();
     let neighbours = |router: &crate::lab::router::Router| {
-        router.bird.ask(&router.inside, "show protocols").matches(" BGP ").count()
+        router
+            .bird
+            .ask(&router.inside, "show protocols")
+            .matches(" BGP ")
+            .count()
     };
     let wait_neighbours = |world: &World, wanted: usize| {
         wait_until(&format!("{wanted} internal neighbours"), 60, || {
             let found = neighbours(&world.router);
-            if found == wanted { Ok(()) } else { Err(found.to_string()) }
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(found.to_string())
+            }
         });
     };
     wait_neighbours(&world, 5);
     wait_until("all are in force", 40, || {
-        let applied = world.router.path("state/applied/ibgp").read_dir().unwrap().count();
-        if applied == 5 { Ok(()) } else { Err(applied.to_string()) }
+        let applied = world
+            .router
+            .path("state/applied/ibgp")
+            .read_dir()
+            .unwrap()
+            .count();
+        if applied == 5 {
+            Ok(())
+        } else {
+            Err(applied.to_string())
+        }
     });
     policy(json!([]));
     world.wait_polls("bird-config", 3);
-    agent(&world.router, &["plan"]).ended(2).says("ibgp/n2  removal held: 5 of the 5 in force");
+    agent(&world.router, &["plan"])
+        .ended(2)
+        .says("ibgp/n2  removal held: 5 of the 5 in force");
     assert_eq!(neighbours(&world.router), 5);
-    contains(&world.router.api("", "/status").1, "the removal of ibgp/n6 is held").unwrap();
+    contains(
+        &world.router.api("", "/status").1,
+        "the removal of ibgp/n6 is held",
+    )
+    .unwrap();
     agent(&world.router, &["approve"]).ended(0);
     wait_neighbours(&world, 0);
 }
@@ -147,7 +211,10 @@ fn an_approval_ends_for_what_is_wanted_again() {
     wait_links(&world, 5);
     world.wait_polls("sessions", 3);
     assert_eq!(links(&world), 5);
-    assert!(!world.router.path("state/approved").exists(), "what is left of the approval waits for ever");
+    assert!(
+        !world.router.path("state/approved").exists(),
+        "what is left of the approval waits for ever"
+    );
 }
 
 /// As the sync writes it.

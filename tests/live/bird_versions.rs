@@ -16,7 +16,9 @@ fn world(version: &str) -> World {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    world.router.edit_configuration(|config| config["bird"]["binary"] = json!(program));
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["binary"] = json!(program));
     world
 }
 
@@ -30,9 +32,17 @@ fn told(world: &World, reason: &str, text: &str) {
     let why = world.wait_condition("node", "BirdSupported", "False", reason);
     assert!(why.contains(text), "{why}");
     world.wait_polls("sessions", 3);
-    assert_eq!(log(world).matches(text).count() - log(world).matches("error=").count(), 1, "{}", log(world));
-    let plan =
-        world.router.inside.try_shell(&format!("{} 2>&1; true", world.router.command("plan"))).unwrap();
+    assert_eq!(
+        log(world).matches(text).count() - log(world).matches("error=").count(),
+        1,
+        "{}",
+        log(world)
+    );
+    let plan = world
+        .router
+        .inside
+        .try_shell(&format!("{} 2>&1; true", world.router.command("plan")))
+        .unwrap();
     assert!(plan.contains(text), "{plan}");
 }
 
@@ -41,9 +51,17 @@ fn a_bird_that_was_never_tested_is_told_of_and_used() {
     let mut world = world("3.0.1");
     world.router.start_agent();
     told(&world, "NeverTested", "never tested with BIRD 3.0.1");
-    let files = world.router.bird.folder.join("moenet/sessions/wg_4242421001.conf");
+    let files = world
+        .router
+        .bird
+        .folder
+        .join("moenet/sessions/wg_4242421001.conf");
     wait_until("its files are written", 30, || {
-        if files.exists() { Ok(()) } else { Err(format!("no {}", files.display())) }
+        if files.exists() {
+            Ok(())
+        } else {
+            Err(format!("no {}", files.display()))
+        }
     });
     // The one that runs in the end is of another version, and good.
     world.router.start_bird();

@@ -10,13 +10,23 @@ use std::time::Duration;
 fn nothing_is_removed_after(answer: impl Fn(&World) -> Answer) {
     let world = World::converged(2);
     world.wait_polls("sessions", 3);
-    let (events, before) = (NetlinkEvents::record(&world.router), bird_history(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        bird_history(&world.router),
+    );
     world.control_plane.answer("sessions", answer(&world));
     world.wait_polls("sessions", 3);
     assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
-    assert_eq!(bird_history(&world.router), before, "a BIRD reload or session reset");
+    assert_eq!(
+        bird_history(&world.router),
+        before,
+        "a BIRD reload or session reset"
+    );
     let posts = world.control_plane.posts("modify");
-    assert!(posts.iter().all(|post| post["status"] == 1), "a broken answer is nobody's status: {posts:?}");
+    assert!(
+        posts.iter().all(|post| post["status"] == 1),
+        "a broken answer is nobody's status: {posts:?}"
+    );
 }
 
 #[test]
@@ -27,7 +37,11 @@ fn an_empty_object_removes_nothing() {
 #[test]
 fn html_removes_nothing() {
     let body = "<html><body>Welcome to nginx!</body></html>";
-    nothing_is_removed_after(|_| Answer::Text { status: 200, kind: "text/html", body: body.into() });
+    nothing_is_removed_after(|_| Answer::Text {
+        status: 200,
+        kind: "text/html",
+        body: body.into(),
+    });
 }
 
 #[test]
@@ -43,7 +57,11 @@ fn a_null_list_removes_nothing() {
 #[test]
 fn a_server_error_with_a_list_removes_nothing() {
     let body = json!({"sessions": []}).to_string();
-    nothing_is_removed_after(|_| Answer::Text { status: 500, kind: "application/json", body: body.clone() });
+    nothing_is_removed_after(|_| Answer::Text {
+        status: 500,
+        kind: "application/json",
+        body: body.clone(),
+    });
 }
 
 #[test]
@@ -53,7 +71,9 @@ fn a_slow_answer_removes_nothing() {
 
 #[test]
 fn an_item_without_uuid_makes_the_list_incomplete_for_deletion() {
-    nothing_is_removed_after(|world| Answer::Json(json!({"sessions": [world.sessions()[0], {"asn": 1}]})));
+    nothing_is_removed_after(|world| {
+        Answer::Json(json!({"sessions": [world.sessions()[0], {"asn": 1}]}))
+    });
 }
 
 /// Nothing is asked for a while, however long the machine takes over it.
@@ -62,25 +82,45 @@ fn asks_nothing(world: &World) {
     std::thread::sleep(Duration::from_secs(6));
     let before = world.control_plane.asked_each();
     std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(world.control_plane.asked_each(), before, "asked again too soon");
+    assert_eq!(
+        world.control_plane.asked_each(),
+        before,
+        "asked again too soon"
+    );
 }
 
 fn breaker(world: &World) -> String {
-    let status: serde_json::Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
-    status["circuitBreaker"].as_str().unwrap_or_default().to_owned()
+    let status: serde_json::Value =
+        serde_json::from_str(&world.router.api("", "/status").1).unwrap();
+    status["circuitBreaker"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[test]
 fn a_rate_limit_is_kept_for_as_long_as_it_says() {
     let world = World::converged(1);
-    let refusal = Answer::Refusal { status: 429, code: "RATE_LIMITED", retry_after: Some(40) };
+    let refusal = Answer::Refusal {
+        status: 429,
+        code: "RATE_LIMITED",
+        retry_after: Some(40),
+    };
     world.control_plane.answer_everything(Some(refusal));
     let before = world.control_plane.asked_each();
     wait_until("something is asked and refused", 30, || {
-        if world.control_plane.asked_each() != before { Ok(()) } else { Err("nothing".into()) }
+        if world.control_plane.asked_each() != before {
+            Ok(())
+        } else {
+            Err("nothing".into())
+        }
     });
     asks_nothing(&world);
-    assert_eq!(breaker(&world), "closed", "a Control Plane that answers 429 is not broken");
+    assert_eq!(
+        breaker(&world),
+        "closed",
+        "a Control Plane that answers 429 is not broken"
+    );
     world.control_plane.answer_everything(None);
     world.wait_polls("sessions", 1);
     world.wait_established();
@@ -90,19 +130,33 @@ fn a_rate_limit_is_kept_for_as_long_as_it_says() {
 fn errors_open_the_breaker_for_all_to_see_and_leave_everything_in_force() {
     let world = World::converged(1);
     // BIRD may be told a measured latency meanwhile; no session is reset.
-    let (events, before) = (NetlinkEvents::record(&world.router), session_ages(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        session_ages(&world.router),
+    );
     for (status, code) in [(500, "INTERNAL"), (503, "MAINTENANCE_MODE")] {
-        world.control_plane.answer_everything(Some(Answer::Refusal { status, code, retry_after: None }));
+        world.control_plane.answer_everything(Some(Answer::Refusal {
+            status,
+            code,
+            retry_after: None,
+        }));
         wait_until("the breaker opens", 60, || match breaker(&world).as_str() {
             "open" => Ok(()),
             other => Err(other.to_owned()),
         });
-        assert_eq!(world.router.metric(r#"moenet_agent_circuit_breaker{state="open"}"#), Some(1.0));
+        assert_eq!(
+            world
+                .router
+                .metric(r#"moenet_agent_circuit_breaker{state="open"}"#),
+            Some(1.0)
+        );
         asks_nothing(&world);
         world.control_plane.answer_everything(None);
-        wait_until("the breaker closes", 90, || match breaker(&world).as_str() {
-            "closed" => Ok(()),
-            other => Err(other.to_owned()),
+        wait_until("the breaker closes", 90, || {
+            match breaker(&world).as_str() {
+                "closed" => Ok(()),
+                other => Err(other.to_owned()),
+            }
         });
         world.wait_polls("sessions", 1);
     }
@@ -119,17 +173,30 @@ fn a_refused_token_is_not_hammered_and_the_status_says_what_to_do() {
     active[0]["status"] = 1.into();
     world.control_plane.sessions(&active);
     world.wait_polls("sessions", 12);
-    let refusal = Answer::Refusal { status: 401, code: "INVALID_TOKEN", retry_after: None };
+    let refusal = Answer::Refusal {
+        status: 401,
+        code: "INVALID_TOKEN",
+        retry_after: None,
+    };
     world.control_plane.answer_everything(Some(refusal));
-    wait_until("the status tells", 60, || contains(&world.router.api("", "/status").1, "controlPlane.token"));
+    wait_until("the status tells", 60, || {
+        contains(&world.router.api("", "/status").1, "controlPlane.token")
+    });
     asks_nothing(&world);
-    assert!(!world.router.log().contains("lab-token"), "the token is in the log");
+    assert!(
+        !world.router.log().contains("lab-token"),
+        "the token is in the log"
+    );
     world.control_plane.answer_everything(None);
     // Whoever has mended it does not wait.
     let before = world.control_plane.asked("sessions");
     assert_eq!(world.router.api("", "/sync").0, 200);
     wait_until("the sessions are fetched", 30, || {
-        if world.control_plane.asked("sessions") > before { Ok(()) } else { Err("not yet".into()) }
+        if world.control_plane.asked("sessions") > before {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
     });
     world.wait_established();
 }

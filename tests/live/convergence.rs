@@ -11,7 +11,14 @@ fn assert_kernel_path(world: &World) {
         world.neighbours.len(),
         "not kernel WireGuard:\n{links}"
     );
-    assert!(world.router.inside.shell("ip -o addr show dev dummy0").contains("172.23.105.177"), "{links}");
+    assert!(
+        world
+            .router
+            .inside
+            .shell("ip -o addr show dev dummy0")
+            .contains("172.23.105.177"),
+        "{links}"
+    );
 }
 
 fn three_sessions_come_up(mut world: World) {
@@ -22,7 +29,9 @@ fn three_sessions_come_up(mut world: World) {
         neighbour.wait_route(PREFIX4, "fe80::998:1", 15);
         neighbour.wait_route(PREFIX6, "4242420998", 15);
     }
-    let [first, second, _] = &world.neighbours[..] else { panic!("three neighbours") };
+    let [first, second, _] = &world.neighbours[..] else {
+        panic!("three neighbours")
+    };
     second.wait_route(&first.prefix4, &format!("4242420998 {}", first.asn), 15);
     second.wait_route(&first.prefix6, &format!("4242420998 {}", first.asn), 15);
     for number in 1..=3 {

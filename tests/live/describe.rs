@@ -30,16 +30,35 @@ pub(crate) fn expect(world: &World, object: &str, up: bool, chain: &[(&str, &str
 }
 
 #[track_caller]
-pub(crate) fn expect_by(world: &World, before: &str, object: &str, up: bool, chain: &[(&str, &str)]) {
-    wait_until(&format!("describe tells of {object}: {chain:?}"), 60, || {
-        let described = described_by(world, before, object)?;
-        let why = described["why"].as_array().ok_or("no why")?;
-        let told = |(cause, (reason, words)): (&Value, &(&str, &str))| {
-            cause["reason"] == *reason && cause["message"].as_str().is_some_and(|text| text.contains(words))
-        };
-        let good = described["up"] == up && why.len() == chain.len() && why.iter().zip(chain).all(told);
-        if good { Ok(()) } else { Err(format!("up: {}, {}", described["up"], described["why"])) }
-    });
+pub(crate) fn expect_by(
+    world: &World,
+    before: &str,
+    object: &str,
+    up: bool,
+    chain: &[(&str, &str)],
+) {
+    wait_until(
+        &format!("describe tells of {object}: {chain:?}"),
+        60,
+        || {
+            let described = described_by(world, before, object)?;
+            let why = described["why"].as_array().ok_or("no why")?;
+            let told = |(cause, (reason, words)): (&Value, &(&str, &str))| {
+                cause["reason"] == *reason
+                    && cause["message"]
+                        .as_str()
+                        .is_some_and(|text| text.contains(words))
+            };
+            let good = described["up"] == up
+                && why.len() == chain.len()
+                && why.iter().zip(chain).all(told);
+            if good {
+                Ok(())
+            } else {
+                Err(format!("up: {}, {}", described["up"], described["why"]))
+            }
+        },
+    );
 }
 
 /// Waits until the session is up and nothing needs an eye, in JSON and in words.
@@ -47,11 +66,18 @@ pub(crate) fn expect_by(world: &World, before: &str, object: &str, up: bool, cha
 pub(crate) fn expect_up(world: &World, number: u32) {
     expect(world, &object(number), true, &[]);
     let config = world.router.path("config.yaml");
-    let line =
-        format!("{} --config {} describe {}", agent_program().display(), config.display(), object(number));
+    let line = format!(
+        "{} --config {} describe {}",
+        agent_program().display(),
+        config.display(),
+        object(number)
+    );
     let text = world.router.inside.shell(&line);
     let last = text.lines().last().unwrap_or_default();
-    assert!(last.starts_with("It is up for ") && last.contains(" routes in, "), "{text}");
+    assert!(
+        last.starts_with("It is up for ") && last.contains(" routes in, "),
+        "{text}"
+    );
 }
 
 /// The sessions of all neighbours, with one of them changed.
@@ -75,7 +101,10 @@ pub(crate) fn delete_override(world: &World, number: u32) {
 }
 
 fn override_file(world: &World, number: u32) -> std::path::PathBuf {
-    world.router.path("state").join(format!("overrides/{}.yaml", object(number)))
+    world
+        .router
+        .path("state")
+        .join(format!("overrides/{}.yaml", object(number)))
 }
 
 /// Changes the agent's configuration file; it is read at the next start.
@@ -87,8 +116,16 @@ pub(crate) fn configure(world: &World, edit: impl FnOnce(&mut Value)) {
 }
 
 /// A document of the operator's own for a neighbour that nobody is.
-pub(crate) fn own_document(name: &str, interface: &str, port: u16, neighbour: &Neighbour) -> String {
-    let key = session(1, neighbour)["credential"]["publicKey"].as_str().unwrap().to_owned();
+pub(crate) fn own_document(
+    name: &str,
+    interface: &str,
+    port: u16,
+    neighbour: &Neighbour,
+) -> String {
+    let key = session(1, neighbour)["credential"]["publicKey"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     format!(
         "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: {name}}}\nspec:\n  asn: 4242429999\n  \
          tunnel: {{interface: {interface}, listenPort: {port}, publicKey: {key}}}\n  address: {{peerLinkLocal: \"fe80::7\"}}\n"

@@ -24,8 +24,17 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
     edit(&mut world, 1, "as 4242420998;", "as 4242420997;");
     edit(&mut world, 2, "as 4242421002;", "as 4242421999;");
     world.neighbours[2].bird().kill();
-    ask(&mut world, 4, "disable moe_router \"until the new router is in\"");
-    edit(&mut world, 5, "neighbor fe80::998:1%", "neighbor fe80::998:7%");
+    ask(
+        &mut world,
+        4,
+        "disable moe_router \"until the new router is in\"",
+    );
+    edit(
+        &mut world,
+        5,
+        "neighbor fe80::998:1%",
+        "neighbor fe80::998:7%",
+    );
     let told = |world: &World, number: u32, reason: &str, words: &str| {
         expect(world, &object(number), false, &[(reason, words)]);
     };
@@ -35,14 +44,24 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
         "RefusedByNeighbour",
         "the neighbour refuses our AS number, AS4242420998 (BIRD: “Received: Bad peer AS”)",
     );
-    told(&world, 2, "RefusedByUs", "it is another AS than AS4242421002 (BIRD: “BGP Error: Bad peer AS”)");
+    told(
+        &world,
+        2,
+        "RefusedByUs",
+        "it is another AS than AS4242421002 (BIRD: “BGP Error: Bad peer AS”)",
+    );
     told(
         &world,
         3,
         "RefusedByNeighbour",
         "fe80::1:3 refuses the connection on TCP port 179 (BIRD: “Socket: Connection refused”)",
     );
-    told(&world, 4, "RefusedByNeighbour", "until the new router is in");
+    told(
+        &world,
+        4,
+        "RefusedByNeighbour",
+        "until the new router is in",
+    );
     told(
         &world,
         5,
@@ -51,13 +70,23 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
     );
     // The daemon is not needed to tell.
     world.router.kill_agent();
-    told(&world, 4, "RefusedByNeighbour", "until the new router is in");
+    told(
+        &world,
+        4,
+        "RefusedByNeighbour",
+        "until the new router is in",
+    );
     world.router.start_agent();
     edit(&mut world, 1, "as 4242420997;", "as 4242420998;");
     edit(&mut world, 2, "as 4242421999;", "as 4242421002;");
     world.neighbours[2].start_bird_again();
     ask(&mut world, 4, "enable moe_router");
-    edit(&mut world, 5, "neighbor fe80::998:7%", "neighbor fe80::998:1%");
+    edit(
+        &mut world,
+        5,
+        "neighbor fe80::998:7%",
+        "neighbor fe80::998:1%",
+    );
     (1..=5).for_each(|number| expect_up(&world, number));
 }
 
@@ -65,9 +94,17 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
 fn a_password_a_limit_and_a_bird_that_is_gone_are_told_apart() {
     let mut world = World::new(1);
     // The neighbour wants a password that nobody told us.
-    edit(&mut world, 1, "graceful restart on;", "graceful restart on; password \"theirs\";");
+    edit(
+        &mut world,
+        1,
+        "graceful restart on;",
+        "graceful restart on; password \"theirs\";",
+    );
     world.router.start_agent();
-    let silent = ("BgpNotEstablished", "BIRD knows of no error, though fe80::1:1 answers a ping.");
+    let silent = (
+        "BgpNotEstablished",
+        "BIRD knows of no error, though fe80::1:1 answers a ping.",
+    );
     expect(&world, &object(1), false, &[silent]);
     edit(&mut world, 1, "password \"theirs\";", "");
     expect_up(&world, 1);
@@ -90,7 +127,12 @@ fn a_password_a_limit_and_a_bird_that_is_gone_are_told_apart() {
     delete_override(&world, 1);
     expect_up(&world, 1);
     world.router.bird.kill();
-    expect(&world, &object(1), false, &[("BirdNotRunning", "does not answer on its control socket")]);
+    expect(
+        &world,
+        &object(1),
+        false,
+        &[("BirdNotRunning", "does not answer on its control socket")],
+    );
     world.router.start_bird();
     expect_up(&world, 1);
 }

@@ -1,7 +1,8 @@
 //! `describe`, where the documents say why a session is not up.
 
 use crate::describe::{
-    configure, delete_override, described_by, expect, expect_up, object, own_document, save_override, with,
+    configure, delete_override, described_by, expect, expect_up, object, own_document,
+    save_override, with,
 };
 use crate::lab::control_plane::Answer;
 use crate::lab::world::{World, interface, session};
@@ -20,7 +21,10 @@ fn what_the_operator_says_is_told_first_and_ends_when_it_is_taken_back() {
         &object(1),
         false,
         &[
-            ("Overridden", "spec.adminState to Disabled (the Control Plane says Enabled): a test."),
+            (
+                "Overridden",
+                "spec.adminState to Disabled (the Control Plane says Enabled): a test.",
+            ),
             ("Disabled", "its adminState is Disabled"),
         ],
     );
@@ -31,22 +35,42 @@ fn what_the_operator_says_is_told_first_and_ends_when_it_is_taken_back() {
         true,
         &[
             ("Overridden", "spec.bgp.drained to true"),
-            ("Drained", "the session is not closed: its bgp.drained is true"),
+            (
+                "Drained",
+                "the session is not closed: its bgp.drained is true",
+            ),
         ],
     );
     save_override(&world, 1, "paused: true");
-    expect(&world, &object(1), true, &[("Paused", "the agent looks and writes nothing: a test")]);
+    expect(
+        &world,
+        &object(1),
+        true,
+        &[("Paused", "the agent looks and writes nothing: a test")],
+    );
     // describe reads the file itself; the agent may be a moment behind, and would put the link up again.
     wait_until("the agent knows that it is to write nothing", 60, || {
         let described = described_by(&world, "", &object(1))?;
-        if described["phase"] == "Paused" { Ok(()) } else { Err(described["phase"].to_string()) }
+        if described["phase"] == "Paused" {
+            Ok(())
+        } else {
+            Err(described["phase"].to_string())
+        }
     });
-    world.router.inside.shell(&format!("ip link set {} down", interface(1)));
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} down", interface(1)));
     expect(
         &world,
         &object(1),
         false,
-        &[("Paused", ""), ("LinkDown", &interface(1)), ("Drift", "want"), DOWN],
+        &[
+            ("Paused", ""),
+            ("LinkDown", &interface(1)),
+            ("Drift", "want"),
+            DOWN,
+        ],
     );
     delete_override(&world, 1);
     expect_up(&world, 1);
@@ -55,21 +79,31 @@ fn what_the_operator_says_is_told_first_and_ends_when_it_is_taken_back() {
 #[test]
 fn what_the_control_plane_says_is_told_first() {
     let world = World::converged(1);
-    for (status, reason, words) in
-        [(0, "Disabled", "its adminState is Disabled"), (3, "PendingReview", "It waits for review")]
-    {
-        world.control_plane.sessions(&with(&world, 1, |session| session["status"] = status.into()));
+    for (status, reason, words) in [
+        (0, "Disabled", "its adminState is Disabled"),
+        (3, "PendingReview", "It waits for review"),
+    ] {
+        world.control_plane.sessions(&with(&world, 1, |session| {
+            session["status"] = status.into()
+        }));
         expect(&world, &object(1), false, &[(reason, words)]);
     }
     world.control_plane.sessions(&world.sessions());
     expect_up(&world, 1);
     // What is in force stays while what is listed is nonsense.
-    world.control_plane.sessions(&with(&world, 1, |session| session["mtu"] = 99.into()));
+    world
+        .control_plane
+        .sessions(&with(&world, 1, |session| session["mtu"] = 99.into()));
     expect(&world, &object(1), true, &[("DocumentInvalid", "mtu")]);
     world.control_plane.sessions(&world.sessions());
     expect_up(&world, 1);
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
-    expect(&world, &object(1), true, &[("Drained", "the router is in maintenance since 20")]);
+    expect(
+        &world,
+        &object(1),
+        true,
+        &[("Drained", "the router is in maintenance since 20")],
+    );
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     expect_up(&world, 1);
 }
@@ -78,16 +112,36 @@ fn what_the_control_plane_says_is_told_first() {
 fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
     let world = World::converged(1);
     let write = |name: &str, text: &str| {
-        std::fs::write(world.router.path("state/sessions").join(format!("{name}.yaml")), text).unwrap();
+        std::fs::write(
+            world
+                .router
+                .path("state/sessions")
+                .join(format!("{name}.yaml")),
+            text,
+        )
+        .unwrap();
     };
     let ours = &world.neighbours[0];
-    let broken = own_document("broken", "wg_broken", 9001, ours).replace("asn: 4242429999", "asn: none");
+    let broken =
+        own_document("broken", "wg_broken", 9001, ours).replace("asn: 4242429999", "asn: none");
     write("broken", &broken);
-    expect(&world, "sessions/broken", false, &[("DocumentInvalid", "nothing is in force for it: ")]);
-    expect(&world, "sessions/broken", false, &[("DocumentInvalid", "sessions/broken.yaml:5:8: spec.asn: ")]);
+    expect(
+        &world,
+        "sessions/broken",
+        false,
+        &[("DocumentInvalid", "nothing is in force for it: ")],
+    );
+    expect(
+        &world,
+        "sessions/broken",
+        false,
+        &[("DocumentInvalid", "sessions/broken.yaml:5:8: spec.asn: ")],
+    );
     write("twin", &own_document("twin", &interface(1), 9002, ours));
-    let clash =
-        format!("it is not configured: interface {0} belongs to sessions/{0}, which was first", interface(1));
+    let clash = format!(
+        "it is not configured: interface {0} belongs to sessions/{0}, which was first",
+        interface(1)
+    );
     expect(&world, "sessions/twin", false, &[("Clash", &clash)]);
     world.router.inside.shell("ip link add theirs0 type bridge");
     write("foreign", &own_document("foreign", "theirs0", 9003, ours));
@@ -95,19 +149,34 @@ fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
         &world,
         "sessions/foreign",
         false,
-        &[("ForeignLink", "theirs0 is not ours (it carries no mark)"), ("NoBgpSession", "ebgp_foreign")],
+        &[
+            ("ForeignLink", "theirs0 is not ours (it carries no mark)"),
+            ("NoBgpSession", "ebgp_foreign"),
+        ],
     );
     // One that the Control Plane lists, and of which no document can be made.
     let mut bad = session(1, ours);
     (bad["uuid"], bad["interface"], bad["mtu"]) = ("not-yet".into(), "wg_bad".into(), 99.into());
     world.control_plane.sessions(&[session(1, ours), bad]);
-    expect(&world, "sessions/wg_bad", false, &[("DocumentInvalid", "mtu")]);
+    expect(
+        &world,
+        "sessions/wg_bad",
+        false,
+        &[("DocumentInvalid", "mtu")],
+    );
     write("twin", &own_document("twin", "wg_twin", 9002, ours));
     world.router.inside.shell("ip link del theirs0");
     for name in ["twin", "foreign"] {
-        let waits =
-            ("NeverHandshake", "we wait for the peer to call, and nothing has come in on UDP port 900");
-        expect(&world, &format!("sessions/{name}"), false, &[waits, DOWN_OF_OWN]);
+        let waits = (
+            "NeverHandshake",
+            "we wait for the peer to call, and nothing has come in on UDP port 900",
+        );
+        expect(
+            &world,
+            &format!("sessions/{name}"),
+            false,
+            &[waits, DOWN_OF_OWN],
+        );
     }
     expect_up(&world, 1);
 }
@@ -123,24 +192,38 @@ fn a_removal_that_waits_and_a_session_that_maintenance_closed_say_so() {
     });
     world.router.start_agent();
     world.wait_established();
-    world.control_plane.answer("sessions", Answer::Json(json!({"sessions": []})));
+    world
+        .control_plane
+        .answer("sessions", Answer::Json(json!({"sessions": []})));
     let held = ("RemovalHeld", "guard.maxRemovals");
     expect(&world, &object(1), true, &[held]);
     world.control_plane.sessions(&world.sessions());
     expect_up(&world, 1);
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
-    wait_until("maintenance is told first, and that the protocol is off last", 60, || {
-        let described = described_by(&world, "", &object(1))?;
-        let why = described["why"].as_array().ok_or("no why")?;
-        let says = |cause: Option<&Value>, reason: &str, words: &str| {
-            cause.is_some_and(|c| {
-                c["reason"] == reason && c["message"].as_str().is_some_and(|m| m.contains(words))
-            })
-        };
-        let good = says(why.first(), "ClosedByMaintenance", "maintenance.disableAfter")
-            && says(why.last(), "BgpNotEstablished", "(the protocol is off)");
-        if good && described["up"] == false { Ok(()) } else { Err(described["why"].to_string()) }
-    });
+    wait_until(
+        "maintenance is told first, and that the protocol is off last",
+        60,
+        || {
+            let described = described_by(&world, "", &object(1))?;
+            let why = described["why"].as_array().ok_or("no why")?;
+            let says = |cause: Option<&Value>, reason: &str, words: &str| {
+                cause.is_some_and(|c| {
+                    c["reason"] == reason
+                        && c["message"].as_str().is_some_and(|m| m.contains(words))
+                })
+            };
+            let good = says(
+                why.first(),
+                "ClosedByMaintenance",
+                "maintenance.disableAfter",
+            ) && says(why.last(), "BgpNotEstablished", "(the protocol is off)");
+            if good && described["up"] == false {
+                Ok(())
+            } else {
+                Err(described["why"].to_string())
+            }
+        },
+    );
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     expect_up(&world, 1);
 }
@@ -148,14 +231,26 @@ fn a_removal_that_waits_and_a_session_that_maintenance_closed_say_so() {
 #[test]
 fn provenance_is_in_get_describe_status_and_metrics() {
     let world = World::converged(1);
-    save_override(&world, 1, "expiresAt: 2099-01-01T00:00:00Z, set: {tunnel: {mtu: 1380}}");
+    save_override(
+        &world,
+        1,
+        "expiresAt: 2099-01-01T00:00:00Z, set: {tunnel: {mtu: 1380}}",
+    );
     let name = interface(1);
     let metric = |name: &str, labels: &str, value: &str| format!("{name}{{{labels}}} {value}");
     let labels = format!(r#"field="spec.tunnel.mtu",session="{name}""#);
     let wanted = [
         metric("moenet_agent_session_overridden", &labels, "1"),
-        metric("moenet_agent_session_overridden_value", &format!(r#"{labels},source="here""#), "1380"),
-        metric("moenet_agent_session_overridden_value", &format!(r#"{labels},source="document""#), "1420"),
+        metric(
+            "moenet_agent_session_overridden_value",
+            &format!(r#"{labels},source="here""#),
+            "1380",
+        ),
+        metric(
+            "moenet_agent_session_overridden_value",
+            &format!(r#"{labels},source="document""#),
+            "1420",
+        ),
     ];
     wait_until("the metrics show the override", 30, || {
         let metrics = world.router.api("", "/metrics").1;
@@ -169,14 +264,25 @@ fn provenance_is_in_get_describe_status_and_metrics() {
             "fields": [{"field": "spec.tunnel.mtu", "value": 1380, "document": 1420}]
         }])
     );
-    assert_eq!(status["overridden"], json!([format!("{}: spec.tunnel.mtu", object(1))]));
+    assert_eq!(
+        status["overridden"],
+        json!([format!("{}: spec.tunnel.mtu", object(1))])
+    );
     let config = world.router.path("config.yaml");
     let call = |verb: &str| {
         let program = crate::lab::router::agent_program();
-        world.router.inside.shell(&format!("{} --config {} {verb}", program.display(), config.display()))
+        world.router.inside.shell(&format!(
+            "{} --config {} {verb}",
+            program.display(),
+            config.display()
+        ))
     };
     contains(&call("get sessions"), "tunnel.mtu=1380 (1420)").unwrap();
-    contains(&call("status"), "spec.tunnel.mtu is 1380, its document says 1420: a test").unwrap();
+    contains(
+        &call("status"),
+        "spec.tunnel.mtu is 1380, its document says 1420: a test",
+    )
+    .unwrap();
     // The history names who saved the file, a moment after it is in force.
     wait_until("describe says who, why and until when", 30, || {
         let text = call(&format!("describe {}", object(1)));
@@ -188,6 +294,10 @@ fn provenance_is_in_get_describe_status_and_metrics() {
     delete_override(&world, 1);
     wait_until("the metrics forget the override", 30, || {
         let metrics = world.router.api("", "/metrics").1;
-        if metrics.contains("moenet_agent_session_overridden{") { Err(metrics) } else { Ok(()) }
+        if metrics.contains("moenet_agent_session_overridden{") {
+            Err(metrics)
+        } else {
+            Ok(())
+        }
     });
 }

@@ -25,11 +25,15 @@ fn cut(world: &World, number: usize) {
         format!("add chain ip cut {hook} {{ type filter hook {hook} priority 0; policy drop; }}")
     };
     let ruleset = format!("add table ip cut; {}; {}", chain("input"), chain("output"));
-    world.neighbours[number - 1].inside.shell(&format!("nft '{ruleset}'"));
+    world.neighbours[number - 1]
+        .inside
+        .shell(&format!("nft '{ruleset}'"));
 }
 
 fn uncut(world: &World, number: usize) {
-    world.neighbours[number - 1].inside.shell("nft delete table ip cut");
+    world.neighbours[number - 1]
+        .inside
+        .shell("nft delete table ip cut");
 }
 
 #[test]
@@ -47,30 +51,57 @@ fn a_tunnel_that_never_came_up_says_how_far_it_got() {
     sessions[4].as_object_mut().unwrap().remove("endpoint");
     sessions[5]["ipv6LinkLocal"] = "fe80::9:9".into();
     world.control_plane.sessions(&sessions);
-    let backbone =
-        json!({"nodeId": 2, "name": "hk1", "endpoint": "192.0.2.10:9", "publicKey": KeyPair::new().public});
-    world.control_plane.answer("mesh", Answer::Json(json!({"peers": [backbone]})));
+    let backbone = json!({"nodeId": 2, "name": "hk1", "endpoint": "192.0.2.10:9", "publicKey": KeyPair::new().public});
+    world
+        .control_plane
+        .answer("mesh", Answer::Json(json!({"peers": [backbone]})));
     world.router.start_agent();
     let never = |words| ("NeverHandshake", words);
     let told = |number: u32, chain: &[(&str, &str)]| expect(&world, &object(number), false, chain);
-    told(1, &[("NameNotResolved", "peer.invalid does not resolve: "), never("we wait for the peer"), DOWN]);
+    told(
+        1,
+        &[
+            ("NameNotResolved", "peer.invalid does not resolve: "),
+            never("we wait for the peer"),
+            DOWN,
+        ],
+    );
     told(
         2,
         &[
-            ("PortClosed", "a datagram to 192.0.2.18:51820 came back as “port unreachable”"),
-            never("bytes have gone out to 192.0.2.18:51820, and nothing that WireGuard takes has come in"),
+            (
+                "PortClosed",
+                "a datagram to 192.0.2.18:51820 came back as “port unreachable”",
+            ),
+            never(
+                "bytes have gone out to 192.0.2.18:51820, and nothing that WireGuard takes has come in",
+            ),
             DOWN,
         ],
     );
     told(
         3,
         &[
-            never("bytes have gone out to 192.0.2.26:51820, and nothing that WireGuard takes has come in"),
+            never(
+                "bytes have gone out to 192.0.2.26:51820, and nothing that WireGuard takes has come in",
+            ),
             DOWN,
         ],
     );
-    told(4, &[never("bytes have come in that were made for our key by the peer's"), DOWN]);
-    told(5, &[never("we wait for the peer to call, and nothing has come in on UDP port 21005"), DOWN]);
+    told(
+        4,
+        &[
+            never("bytes have come in that were made for our key by the peer's"),
+            DOWN,
+        ],
+    );
+    told(
+        5,
+        &[
+            never("we wait for the peer to call, and nothing has come in on UDP port 21005"),
+            DOWN,
+        ],
+    );
     told(
         6,
         &[
@@ -81,11 +112,18 @@ fn a_tunnel_that_never_came_up_says_how_far_it_got() {
             DOWN,
         ],
     );
-    expect(&world, "mesh/hk1", false, &[never("never a handshake on mesh_hk1: ")]);
+    expect(
+        &world,
+        "mesh/hk1",
+        false,
+        &[never("never a handshake on mesh_hk1: ")],
+    );
     // Cured, every one of them.
     uncut(&world, 1);
     uncut(&world, 5);
-    world.control_plane.sessions(&with(&world, 2, |session| session["endpoint"] = "192.0.2.18:51999".into()));
+    world.control_plane.sessions(&with(&world, 2, |session| {
+        session["endpoint"] = "192.0.2.18:51999".into()
+    }));
     (1..=6).for_each(|number| expect_up(&world, number));
 }
 
@@ -95,10 +133,16 @@ fn a_tunnel_that_went_silent_says_since_when_with_and_without_the_agent() {
     // Ten minutes go by on the clock of whoever asks.
     cut(&world, 1);
     let protocol = format!("ebgp_{}", interface(1));
-    world.router.bird.ask(&world.router.inside, &format!("restart {protocol}"));
+    world
+        .router
+        .bird
+        .ask(&world.router.inside, &format!("restart {protocol}"));
     let later = "env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f +10m";
     let stale = [
-        ("StaleHandshake", "was 10 minutes ago; since the tunnel was made "),
+        (
+            "StaleHandshake",
+            "was 10 minutes ago; since the tunnel was made ",
+        ),
         ("BgpNotEstablished", "BGP ebgp_wg_4242421001 is "),
     ];
     expect_by(&world, later, &object(1), false, &stale);
@@ -106,19 +150,40 @@ fn a_tunnel_that_went_silent_says_since_when_with_and_without_the_agent() {
     expect_by(&world, later, &object(1), false, &stale);
     uncut(&world, 1);
     expect_up(&world, 1);
-    assert_eq!(described_by(&world, "", &object(1)).unwrap()["agentRunning"], false);
+    assert_eq!(
+        described_by(&world, "", &object(1)).unwrap()["agentRunning"],
+        false
+    );
     // Nobody puts right what breaks now.
-    world.router.inside.shell(&format!("ip addr del fe80::998:1/64 dev {}", interface(1)));
-    world.router.inside.shell(&format!("wg set {} listen-port 9999", interface(1)));
-    world.router.bird.ask(&world.router.inside, &format!("restart {protocol}"));
-    wait_until("describe blames the missing agent and names the drift", 60, || {
-        let why = described_by(&world, "", &object(1))?["why"].clone();
-        let reasons: Vec<_> = why.as_array().unwrap().iter().map(|cause| cause["reason"].clone()).collect();
-        let drift = why[1]["message"].as_str().unwrap_or_default();
-        let good = reasons.first() == Some(&"AgentNotRunning".into())
-            && drift.contains("listenPort: want 21001, have 9999, and 1 more");
-        if good { Ok(()) } else { Err(why.to_string()) }
-    });
+    world
+        .router
+        .inside
+        .shell(&format!("ip addr del fe80::998:1/64 dev {}", interface(1)));
+    world
+        .router
+        .inside
+        .shell(&format!("wg set {} listen-port 9999", interface(1)));
+    world
+        .router
+        .bird
+        .ask(&world.router.inside, &format!("restart {protocol}"));
+    wait_until(
+        "describe blames the missing agent and names the drift",
+        60,
+        || {
+            let why = described_by(&world, "", &object(1))?["why"].clone();
+            let reasons: Vec<_> = why
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|cause| cause["reason"].clone())
+                .collect();
+            let drift = why[1]["message"].as_str().unwrap_or_default();
+            let good = reasons.first() == Some(&"AgentNotRunning".into())
+                && drift.contains("listenPort: want 21001, have 9999, and 1 more");
+            if good { Ok(()) } else { Err(why.to_string()) }
+        },
+    );
     world.router.start_agent();
     expect_up(&world, 1);
 }

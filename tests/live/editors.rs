@@ -13,8 +13,14 @@ const SAVES: [(&str, &str); 9] = [
         "S=$(dirname $F)/.$(basename $F).swp; : > $S; P=$(dirname $F)/4913; : > $P; rm $P; mv $F $F~; \
          sleep 0.1; cat $NEW > $F; sync $F; rm $F~; rm $S",
     ),
-    ("vim with backupcopy: the old file copied, then written over", "cp $F $F~; cat $NEW > $F; rm $F~"),
-    ("nano: written over in place, emptied first", ": > $F; sleep 0.1; cat $NEW > $F"),
+    (
+        "vim with backupcopy: the old file copied, then written over",
+        "cp $F $F~; cat $NEW > $F; rm $F~",
+    ),
+    (
+        "nano: written over in place, emptied first",
+        ": > $F; sleep 0.1; cat $NEW > $F",
+    ),
     (
         "emacs: a lock that links nowhere, the old one renamed",
         "L=$(dirname $F)/.#x; ln -s me@here $L; \
@@ -51,7 +57,10 @@ fn however_an_override_is_saved_it_is_in_force_and_was_never_away_between_two_st
     for ((name, script), mtu) in SAVES.iter().zip(1301..) {
         save(&world, &file, &mtu_exception(1, mtu), script);
         wait_until(name, 40, || {
-            let link = world.router.inside.try_shell(&format!("ip link show {}", interface(1)))?;
+            let link = world
+                .router
+                .inside
+                .try_shell(&format!("ip link show {}", interface(1)))?;
             crate::lab::contains(&link, &format!("mtu {mtu} "))
         });
     }
@@ -64,7 +73,9 @@ fn however_an_override_is_saved_it_is_in_force_and_was_never_away_between_two_st
         "if command -v vim; then {edit}; else sed -i 's/mtu: .*}}/mtu: 1330}}}}/' {file}; fi"
     ));
     world.wait_mtu(1, 1330);
-    world.in_state(&format!("sed -i 's/mtu: 1330/mtu: 1331/' {file}; rm -f {file}~"));
+    world.in_state(&format!(
+        "sed -i 's/mtu: 1330/mtu: 1331/' {file}; rm -f {file}~"
+    ));
     world.wait_mtu(1, 1331);
     assert_eq!(world.ages(), ages);
     let seen = events.seen();
@@ -82,12 +93,22 @@ fn however_a_document_of_the_sync_is_saved_the_edit_is_kept() {
     world.wait_polls("sessions", 2);
     let (file, synced, ages) = (document_of(1), world.read(&document_of(1)), world.ages());
     for ((name, script), mtu) in SAVES.iter().zip(1301..) {
-        save(&world, &file, &synced.replace("mtu: 1420", &format!("mtu: {mtu}")), script);
+        save(
+            &world,
+            &file,
+            &synced.replace("mtu: 1420", &format!("mtu: {mtu}")),
+            script,
+        );
         wait_until(name, 40, || {
-            let link = world.router.inside.try_shell(&format!("ip link show {}", interface(1)))?;
+            let link = world
+                .router
+                .inside
+                .try_shell(&format!("ip link show {}", interface(1)))?;
             crate::lab::contains(&link, &format!("mtu {mtu} "))
         });
-        wait_until("it is put back", 20, || crate::lab::contains(&world.read(&file), "mtu: 1420"));
+        wait_until("it is put back", 20, || {
+            crate::lab::contains(&world.read(&file), "mtu: 1420")
+        });
     }
     assert_eq!(world.ages(), ages);
 }
@@ -101,9 +122,16 @@ impl SlowWriter {
             std::fs::write(world.router.path(name), text).unwrap();
         }
         let folder = world.router.path("").display().to_string();
-        let script = format!("cd {folder}; exec 3>state/{file}; cat first >&3; read _; cat rest >&3");
+        let script =
+            format!("cd {folder}; exec 3>state/{file}; cat first >&3; read _; cat rest >&3");
         let mut command = world.router.inside.command("sh");
-        Self(command.args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap())
+        Self(
+            command
+                .args(["-c", &script])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        )
     }
 
     fn finish(mut self) {
@@ -121,17 +149,31 @@ fn a_file_that_is_half_written_is_not_believed_until_its_writer_closes_it_though
     world.wait_phase(1, "Established");
     world.wait_polls("sessions", 2);
     let untouched = Untouched::since_now(&world);
-    let text = exception(&interface(1), "reason: lab\nset:\n  tunnel:\n    mtu: 1340\n  description: whole");
+    let text = exception(
+        &interface(1),
+        "reason: lab\nset:\n  tunnel:\n    mtu: 1340\n  description: whole",
+    );
     let (first, rest) = text.split_at(text.find("  description").unwrap() - 2);
     let writer = SlowWriter::begin(&world, &file, first, rest);
     world.wait_polls("sessions", 3);
     untouched.assert(&world);
-    assert_eq!(world.session_status(1)["phase"], "Established", "and it is no error either");
+    assert_eq!(
+        world.session_status(1)["phase"],
+        "Established",
+        "and it is no error either"
+    );
     writer.finish();
     world.wait_mtu(1, 1340);
-    wait_until("the history has it whole, and never had half of it", 20, || {
-        crate::lab::contains(&world.git(&format!("log -p --format= -- {file}")), "description: whole")
-    });
+    wait_until(
+        "the history has it whole, and never had half of it",
+        20,
+        || {
+            crate::lab::contains(
+                &world.git(&format!("log -p --format= -- {file}")),
+                "description: whole",
+            )
+        },
+    );
     let kept = world.git(&format!("log --format=%H -- {file}"));
     assert_eq!(kept.lines().count(), 2, "one commit for each save:\n{kept}");
 
@@ -166,26 +208,38 @@ fn what_is_no_document_is_named_with_its_reason_and_the_last_good_stays() {
             ("head -c 100 /dev/zero > $F".to_owned(), "NUL bytes"),
             ("printf 'kind: \\377\\376' > $F".to_owned(), "UTF-8"),
             ("head -c 60 $A > $F".to_owned(), ""),
-            ("head -c 400000 /dev/zero | tr '\\0' ' ' > $F".to_owned(), "bytes long"),
+            (
+                "head -c 400000 /dev/zero | tr '\\0' ' ' > $F".to_owned(),
+                "bytes long",
+            ),
             ("rm $F; ln -s $A $F".to_owned(), "symbolic link"),
             ("ln -sf /nowhere $F".to_owned(), "symbolic link"),
             ("ln -sf /etc/passwd $F".to_owned(), "symbolic link"),
             ("rm $F; mkfifo $F".to_owned(), "no regular file"),
             ("mv $F fifo; ln -s $PWD/fifo $F".to_owned(), "symbolic link"),
             ("rm -f $F fifo; mkdir $F".to_owned(), "is a directory"),
-            ("rmdir $F; cat $A > $F.x; chmod 0 $F.x; mv $F.x $F; printf '%s' '{' >> $F".to_owned(), ""),
+            (
+                "rmdir $F; cat $A > $F.x; chmod 0 $F.x; mv $F.x $F; printf '%s' '{' >> $F"
+                    .to_owned(),
+                "",
+            ),
         ] {
             world.in_state(&format!("F={file}; A={away}; {make}"));
             world.wait_refused(1, &[file, reason]);
         }
         // What comes afterwards is good: a file renamed over whatever is there.
-        world.in_state(&format!("A={away}; cp $A x.tmp && rm -rf {file} && mv x.tmp {file}"));
+        world.in_state(&format!(
+            "A={away}; cp $A x.tmp && rm -rf {file} && mv x.tmp {file}"
+        ));
         world.wait_accepted(1);
     }
     untouched.assert(&world);
     assert_eq!(std::fs::read_to_string("/etc/passwd").unwrap(), passwd);
     let history = world.git("log -p --format=%s");
-    assert!(!history.contains("root:x:0"), "what a link points to got into the history");
+    assert!(
+        !history.contains("root:x:0"),
+        "what a link points to got into the history"
+    );
     world.write(&override_of(1), &mtu_exception(1, 1340));
     world.wait_mtu(1, 1340);
     assert_eq!(world.ages(), untouched.ages);

@@ -6,7 +6,10 @@ use crate::lab::world::World;
 
 /// Removing, restoring and mounting happen beside the directory.
 fn beside(world: &World, line: &str) -> String {
-    world.router.inside.shell(&format!("cd {} && {line}", world.router.path("").display()))
+    world
+        .router
+        .inside
+        .shell(&format!("cd {} && {line}", world.router.path("").display()))
 }
 
 #[test]
@@ -21,11 +24,18 @@ fn a_removed_state_directory_takes_nothing_with_it_and_all_goes_on_when_it_is_ba
     beside(&world, "cp -a state backup; until rm -rf state; do :; done");
     world.wait_ready(false, "is not there; nothing is removed until it is back");
     world.wait_polls("sessions", 2);
-    assert!(!world.router.path("state").exists(), "nobody asked for a new one");
+    assert!(
+        !world.router.path("state").exists(),
+        "nobody asked for a new one"
+    );
     beside(&world, "mkdir state");
     world.wait_ready(false, "is another directory than the one that was opened");
     world.wait_polls("sessions", 2);
-    assert_eq!(beside(&world, "ls -A state"), "", "nothing is written where the directory is not");
+    assert_eq!(
+        beside(&world, "ls -A state"),
+        "",
+        "nothing is written where the directory is not"
+    );
     beside(&world, "rmdir state && mv backup state");
     world.wait_ready(true, "");
     world.wait_polls("sessions", 2);
@@ -49,9 +59,14 @@ fn a_removed_state_directory_takes_nothing_with_it_and_all_goes_on_when_it_is_ba
     world.write(&override_of(1), &mtu_exception(1, 1360));
     world.wait_mtu(1, 1360);
     let log = world.log();
-    let told = log.matches("the state directory cannot be read or written").count();
+    let told = log
+        .matches("the state directory cannot be read or written")
+        .count();
     assert!(told <= 2, "each thing is said once:\n{log}");
-    assert!(!log.contains("watch descriptor"), "the words of a library:\n{log}");
+    assert!(
+        !log.contains("watch descriptor"),
+        "the words of a library:\n{log}"
+    );
 }
 
 #[test]
@@ -70,7 +85,11 @@ fn an_unmounted_state_directory_is_told_and_all_goes_on_when_it_is_mounted_again
     world.wait_ready(false, "is another directory than the one that was opened");
     world.control_plane.sessions(&[]);
     world.wait_polls("sessions", 3);
-    assert_eq!(beside(&world, "ls -A state"), "", "nothing is written below the mount point");
+    assert_eq!(
+        beside(&world, "ls -A state"),
+        "",
+        "nothing is written below the mount point"
+    );
     world.control_plane.sessions(&world.sessions());
     beside(&world, "mount --bind disk state");
     world.wait_ready(true, "");
@@ -91,7 +110,11 @@ fn a_checkout_of_an_older_state_is_an_edit_like_any_other_and_resets_nothing() {
     let committed = |what: &str| {
         wait_until(what, 30, || {
             let status = world.git("status --porcelain");
-            if status.is_empty() { Ok(()) } else { Err(status) }
+            if status.is_empty() {
+                Ok(())
+            } else {
+                Err(status)
+            }
         });
         tip()
     };

@@ -7,7 +7,9 @@ use crate::lab::world::World;
 fn on_a_small_disk() -> World {
     let mut world = World::new(1);
     let state = world.router.path("state").display().to_string();
-    world.router.inside.shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=2m small {state}"));
+    world.router.inside.shell(&format!(
+        "mkdir -p {state} && mount -t tmpfs -o size=2m small {state}"
+    ));
     world.router.start_agent();
     world.wait_established();
     world.write(&override_of(1), &mtu_exception(1, 1380));
@@ -39,8 +41,16 @@ fn nothing_happens_and_all_goes_on(mut world: World, spoil: &str, notice: &str, 
     assert_eq!(world.metric("moenet_agent_state_broken"), 1);
     world.wait_polls("sessions", 3);
     untouched.assert(&world);
-    let lines = world.log().lines().filter(|line| line.contains(notice)).count();
-    assert!(lines <= 2, "it is said once, not at every poll:\n{}", world.log());
+    let lines = world
+        .log()
+        .lines()
+        .filter(|line| line.contains(notice))
+        .count();
+    assert!(
+        lines <= 2,
+        "it is said once, not at every poll:\n{}",
+        world.log()
+    );
 
     // An editor on such a disk leaves an empty file, if it leaves one; and the agent starts all the same.
     let _ = world.router.inside.try_shell(&format!(
@@ -72,7 +82,12 @@ fn nothing_happens_and_all_goes_on(mut world: World, spoil: &str, notice: &str, 
 #[test]
 fn a_full_disk_is_told_the_last_good_stays_and_all_goes_on_when_there_is_room_again() {
     let fill = "cat /dev/zero > ballast 2>/dev/null; for n in 1 2 3; do head -c 100 /dev/zero > b$n; done 2>/dev/null; true";
-    nothing_happens_and_all_goes_on(on_a_small_disk(), fill, "The disk is full", "rm -f ballast b1 b2 b3");
+    nothing_happens_and_all_goes_on(
+        on_a_small_disk(),
+        fill,
+        "The disk is full",
+        "rm -f ballast b1 b2 b3",
+    );
 }
 
 #[test]

@@ -11,7 +11,8 @@ fn thousands_of_changes_at_once_hold_up_neither_the_sessions_nor_a_following_edi
     world.wait_phase(1, "Established");
     world.wait_polls("sessions", 2);
     let untouched = Untouched::since_now(&world);
-    world.in_state("for n in $(seq 200); do : > sessions/empty$n.yaml; : > mesh/empty$n.yaml; done");
+    world
+        .in_state("for n in $(seq 200); do : > sessions/empty$n.yaml; : > mesh/empty$n.yaml; done");
     for number in 1..=3000 {
         let text = mtu_exception(1, 1300).replace(&interface(1), &format!("nobody{number}"));
         world.write(&format!("overrides/sessions/nobody{number}.yaml"), &text);
@@ -19,16 +20,27 @@ fn thousands_of_changes_at_once_hold_up_neither_the_sessions_nor_a_following_edi
     wait_until("the empty ones are named", 60, || {
         crate::lab::contains(&world.router.api("", "/status").1, "empty200.yaml")
     });
-    wait_until("the history has what nobody could hear of one by one", 60, || {
-        crate::lab::contains(&world.git("ls-tree -r --name-only main overrides"), "nobody3000.yaml")
-    });
+    wait_until(
+        "the history has what nobody could hear of one by one",
+        60,
+        || {
+            crate::lab::contains(
+                &world.git("ls-tree -r --name-only main overrides"),
+                "nobody3000.yaml",
+            )
+        },
+    );
     untouched.assert(&world);
     world.write(&override_of(1), &mtu_exception(1, 1380));
     world.wait_mtu(1, 1380);
     world.in_state("rm -f overrides/sessions/nobody* sessions/empty* mesh/empty*");
     wait_until("they are forgotten", 60, || {
         let status = world.router.api("", "/status").1;
-        if status.contains("empty") { Err(status) } else { Ok(()) }
+        if status.contains("empty") {
+            Err(status)
+        } else {
+            Ok(())
+        }
     });
     world.write(&override_of(1), &mtu_exception(1, 1340));
     world.wait_mtu(1, 1340);
@@ -77,18 +89,29 @@ fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_a
                print('full', flush=True); time.sleep(600)";
     std::fs::write(world.router.path("hog.py"), hog).unwrap();
     let folder = world.router.path("").display().to_string();
-    world.router.inside.shell(&format!("mkdir {folder}/state; chown -R {user} {folder}"));
+    world
+        .router
+        .inside
+        .shell(&format!("mkdir {folder}/state; chown -R {user} {folder}"));
     let start = |log: &str, line: &str| {
         let line = format!("exec {become_user} {line}");
-        world.router.inside.spawn(&world.router.path(log), "sh".as_ref(), &["-c", &line])
+        world
+            .router
+            .inside
+            .spawn(&world.router.path(log), "sh".as_ref(), &["-c", &line])
     };
     let hog = start("hog.log", &format!("python3 {folder}/hog.py"));
     wait_until("no inotify instance is left", 20, || {
         let log = std::fs::read_to_string(world.router.path("hog.log")).unwrap_or_default();
         crate::lab::contains(&log, "full")
     });
-    let _agent =
-        start("agent.log", &format!("{} --config {folder}/config.yaml run", agent_program().display()));
+    let _agent = start(
+        "agent.log",
+        &format!(
+            "{} --config {folder}/config.yaml run",
+            agent_program().display()
+        ),
+    );
     world.wait_log("the kernel does not tell of changes in the state directory");
     // WireGuard in userspace wants one too, and has the same user.
     drop(hog);
@@ -106,7 +129,15 @@ fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_a
     world.remove(&override_of(1));
     world.wait_mtu(1, 1420);
     let log = world.log();
-    assert_eq!(log.matches("the kernel does not tell of changes").count(), 1, "said once:\n{log}");
-    assert_eq!(log.matches("the kernel tells of changes").count(), 1, "said once:\n{log}");
+    assert_eq!(
+        log.matches("the kernel does not tell of changes").count(),
+        1,
+        "said once:\n{log}"
+    );
+    assert_eq!(
+        log.matches("the kernel tells of changes").count(),
+        1,
+        "said once:\n{log}"
+    );
     assert_eq!(world.ages(), ages);
 }

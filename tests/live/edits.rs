@@ -8,15 +8,25 @@ use std::os::unix::fs::MetadataExt as _;
 
 fn control_plane_is_away(world: &World) {
     for endpoint in ["sessions", "config", "bird-config", "mesh"] {
-        let down = Answer::Text { status: 503, kind: "text/plain", body: "down".into() };
+        let down = Answer::Text {
+            status: 503,
+            kind: "text/plain",
+            body: "down".into(),
+        };
         world.control_plane.answer(endpoint, down);
     }
 }
 
 fn control_plane_is_back(world: &World) {
-    world.control_plane.answer("config", Answer::Json(crate::lab::router::node()));
-    world.control_plane.answer("bird-config", Answer::Json(crate::lab::router::policy()));
-    world.control_plane.answer("mesh", Answer::Json(serde_json::json!({"peers": []})));
+    world
+        .control_plane
+        .answer("config", Answer::Json(crate::lab::router::node()));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(crate::lab::router::policy()));
+    world
+        .control_plane
+        .answer("mesh", Answer::Json(serde_json::json!({"peers": []})));
     world.control_plane.sessions(&world.sessions());
 }
 
@@ -30,13 +40,24 @@ fn assert_kept(world: &World, number: u32, synced: &str, words: &[&str]) {
         let now = world.read(&document_of(number));
         if now == synced { Ok(()) } else { Err(now) }
     });
-    wait_until("the history has the edit, by its author, and nothing is left to commit", 30, || {
-        let log = world.git("log --format='%an: %s' -- overrides");
-        let subject = format!("root: Keep an edit of {} as an override", document_of(number));
-        crate::lab::contains(&log, &subject)?;
-        let status = world.git("status --porcelain");
-        if status.is_empty() { Ok(()) } else { Err(status) }
-    });
+    wait_until(
+        "the history has the edit, by its author, and nothing is left to commit",
+        30,
+        || {
+            let log = world.git("log --format='%an: %s' -- overrides");
+            let subject = format!(
+                "root: Keep an edit of {} as an override",
+                document_of(number)
+            );
+            crate::lab::contains(&log, &subject)?;
+            let status = world.git("status --porcelain");
+            if status.is_empty() {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        },
+    );
     world.wait_log("edited in place: the change is kept as an override");
     wait_until("the status says so", 30, || {
         let overridden = world.session_status(number)["overridden"].to_string();
@@ -52,10 +73,19 @@ fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
     world.replace(&document, "mtu: 1420", "mtu: 1380");
     world.wait_mtu(1, 1380);
     assert_kept(&world, 1, &synced, &["mtu: 1380"]);
-    world.replace(&document, "asn: 4242421001", "asn: 4242421001\n  description: on loan");
+    world.replace(
+        &document,
+        "asn: 4242421001",
+        "asn: 4242421001\n  description: on loan",
+    );
     world.replace(&document, "policy: full", "policy: downstream");
     world.wait_file(&override_of(1), "policy: downstream");
-    assert_kept(&world, 1, &synced, &["mtu: 1380", "description: on loan", "policy: downstream"]);
+    assert_kept(
+        &world,
+        1,
+        &synced,
+        &["mtu: 1380", "description: on loan", "policy: downstream"],
+    );
 
     // The Control Plane goes on, and what the operator did not touch follows it.
     let mut moved = session(1, &world.neighbours[0]);
@@ -74,14 +104,21 @@ fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
 fn an_edit_is_kept_though_the_agent_is_down_and_the_control_plane_away() {
     let mut world = World::converged(2);
     world.wait_polls("sessions", 1);
-    let (one, two, ages) = (world.read(&document_of(1)), world.read(&document_of(2)), world.ages());
+    let (one, two, ages) = (
+        world.read(&document_of(1)),
+        world.read(&document_of(2)),
+        world.ages(),
+    );
     control_plane_is_away(&world);
     world.wait_polls("sessions", 1);
     world.replace(&document_of(1), "mtu: 1420", "mtu: 1380");
     world.wait_mtu(1, 1380);
     assert_kept(&world, 1, &one, &["mtu: 1380"]);
     world.router.kill_agent();
-    world.in_state(&format!("sed -i 's/mtu: 1420/mtu: 1340/' {}", document_of(2)));
+    world.in_state(&format!(
+        "sed -i 's/mtu: 1420/mtu: 1340/' {}",
+        document_of(2)
+    ));
     world.router.start_agent();
     world.wait_mtu(2, 1340);
     assert_kept(&world, 2, &two, &["mtu: 1340"]);
@@ -114,7 +151,11 @@ fn an_edit_of_the_policy_in_place_is_in_force_and_one_broken_override_holds_up_n
     world.control_plane.sessions(&sessions);
     world.wait_mtu(2, 1400);
     world.wait_polls("sessions", 3);
-    assert_eq!(world.log().matches("an edit cannot be kept").count(), 1, "said once");
+    assert_eq!(
+        world.log().matches("an edit cannot be kept").count(),
+        1,
+        "said once"
+    );
     world.write(&override_of(1), &mtu_exception(1, 1360));
     world.wait_mtu(1, 1380);
     world.wait_file(&override_of(1), "reason: lab; edited in place");
@@ -131,7 +172,8 @@ fn a_deleted_document_of_the_sync_comes_back_and_nothing_is_torn_down() {
     let back = |world: &World| {
         wait_until("the documents are back", 30, || {
             for (file, before) in files.iter().zip(&before) {
-                let now = std::fs::read_to_string(world.state(file)).map_err(|error| error.to_string())?;
+                let now = std::fs::read_to_string(world.state(file))
+                    .map_err(|error| error.to_string())?;
                 if now != *before {
                     return Err(now);
                 }
@@ -170,7 +212,8 @@ fn own(world: &World) -> String {
         interface(2),
         neighbour.keys.public
     );
-    text.replace("mtu: 1_420", "mtu: 1420").replace('\n', "\r\n")
+    text.replace("mtu: 1_420", "mtu: 1420")
+        .replace('\n', "\r\n")
 }
 
 #[test]
@@ -189,12 +232,18 @@ fn an_operators_own_document_is_run_and_stays_as_it_is_to_the_byte() {
     };
     let before = inode(&world);
     world.wait_polls("sessions", 2);
-    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(2)));
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} mtu 1300", interface(2)));
     world.wait_mtu(2, 1420);
     world.router.kill_agent();
     world.router.start_agent();
     world.wait_polls("sessions", 2);
-    assert_eq!((world.read("sessions/friend.yaml"), inode(&world)), (text, before));
+    assert_eq!(
+        (world.read("sessions/friend.yaml"), inode(&world)),
+        (text, before)
+    );
     assert_eq!(world.ages(), ages);
     world.remove("sessions/friend.yaml");
     wait_until("the session is gone", 30, || world.has_no_link(2));
@@ -216,17 +265,30 @@ fn deleting_many_documents_of_ones_own_waits_for_approval() {
     for number in 11..=14 {
         world.write(&format!("sessions/own{number}.yaml"), &document(number));
     }
-    wait_until("they are there", 40, || (11..=14).try_for_each(|number| world.has_link(number)));
+    wait_until("they are there", 40, || {
+        (11..=14).try_for_each(|number| world.has_link(number))
+    });
     let ages = world.ages();
     world.in_state("rm sessions/own*.yaml");
     wait_until("the removals are held", 30, || {
         crate::lab::contains(&world.router.api("", "/status").1, "approve")
     });
     world.wait_polls("sessions", 2);
-    (11..=14).try_for_each(|number| world.has_link(number)).unwrap();
-    let (agent, config) = (crate::lab::router::agent_program(), world.router.path("config.yaml"));
-    world.router.inside.shell(&format!("{} --config {} approve", agent.display(), config.display()));
-    wait_until("they are gone", 40, || (11..=14).try_for_each(|number| world.has_no_link(number)));
+    (11..=14)
+        .try_for_each(|number| world.has_link(number))
+        .unwrap();
+    let (agent, config) = (
+        crate::lab::router::agent_program(),
+        world.router.path("config.yaml"),
+    );
+    world.router.inside.shell(&format!(
+        "{} --config {} approve",
+        agent.display(),
+        config.display()
+    ));
+    wait_until("they are gone", 40, || {
+        (11..=14).try_for_each(|number| world.has_no_link(number))
+    });
     assert_eq!(world.ages(), ages);
 }
 
@@ -237,7 +299,9 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
     world.wait_polls("sessions", 2);
     let synced = world.read(&document_of(1));
     let untouched = Untouched::since_now(&world);
-    let copy = synced.replace(&interface(1), "wg_copy").replace("21001", "21999");
+    let copy = synced
+        .replace(&interface(1), "wg_copy")
+        .replace("21001", "21999");
     world.write("sessions/wg_copy.yaml", &copy);
     wait_until("the copy is refused", 30, || {
         let status = world.status("sessions/wg_copy").to_string();
@@ -245,18 +309,29 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
         crate::lab::contains(&status, &format!("it is that of {}", interface(1)))
     });
     world.wait_polls("sessions", 2);
-    assert_eq!(world.read("sessions/wg_copy.yaml"), copy, "the operator's file is not written over");
+    assert_eq!(
+        world.read("sessions/wg_copy.yaml"),
+        copy,
+        "the operator's file is not written over"
+    );
     world.remove("sessions/wg_copy.yaml");
     untouched.assert(&world);
 
-    let without: String = synced.split_inclusive('\n').filter(|line| !line.contains("uid:")).collect();
+    let without: String = synced
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("uid:"))
+        .collect();
     world.write(&document_of(1), &without);
     world.wait_polls("sessions", 3);
     world.has_link(1).unwrap();
     let recorded = |what: &str, uid: bool| {
         wait_until(what, 30, || {
             let text = world.git(&format!("show main:{}", document_of(1)));
-            if text.contains("uid:") == uid { Ok(()) } else { Err(text) }
+            if text.contains("uid:") == uid {
+                Ok(())
+            } else {
+                Err(text)
+            }
         });
     };
     recorded("the history has it as the operator's own", false);
@@ -265,7 +340,11 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
     recorded("the history has it as the Control Plane's again", true);
     wait_until("nothing is left to commit", 30, || {
         let status = world.git("status --porcelain");
-        if status.is_empty() { Ok(()) } else { Err(status) }
+        if status.is_empty() {
+            Ok(())
+        } else {
+            Err(status)
+        }
     });
     assert_eq!(world.ages(), untouched.ages);
 }
@@ -278,7 +357,10 @@ fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_dro
     let half = "spec: {asn: 4242421001, tunnel: {mtu: 1400}  # to be continued";
     for number in [1, 2] {
         world.write(&document_of(number), half);
-        world.wait_refused(number, &[&document_of(number), "changes by the Control Plane wait"]);
+        world.wait_refused(
+            number,
+            &[&document_of(number), "changes by the Control Plane wait"],
+        );
     }
     let mut sessions = world.sessions();
     sessions[0]["mtu"] = 1400.into();
@@ -289,13 +371,23 @@ fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_dro
 
     // One is to be removed, the other is not listed any more.
     sessions[0]["status"] = 5.into();
-    world.control_plane.sessions(&[sessions[0].clone(), sessions[2].clone()]);
+    world
+        .control_plane
+        .sessions(&[sessions[0].clone(), sessions[2].clone()]);
     for number in [1, 2] {
         wait_until("the session is gone", 30, || world.has_no_link(number));
         wait_until("its document is gone", 30, || {
-            if world.state(&document_of(number)).exists() { Err("it is there".into()) } else { Ok(()) }
+            if world.state(&document_of(number)).exists() {
+                Err("it is there".into())
+            } else {
+                Ok(())
+            }
         });
-        assert_eq!(world.read(&format!("{}.broken", document_of(number))), half, "nothing is lost");
+        assert_eq!(
+            world.read(&format!("{}.broken", document_of(number))),
+            half,
+            "nothing is lost"
+        );
     }
     world.wait_reported(&crate::lab::world::uuid(1), 0, "");
     world.wait_log("is set aside");

@@ -21,16 +21,28 @@ fn serve(world: &World) -> Process {
     let mut router = router::node();
     router["token"] = "lab-token".into();
     write(&folder, "router.yaml", &router);
-    write(&folder, "sessions.yaml", &json!({"sessions": world.sessions()}));
+    write(
+        &folder,
+        "sessions.yaml",
+        &json!({"sessions": world.sessions()}),
+    );
     write(&folder, "mesh.yaml", &json!({"peers": []}));
     let mut policy = router::policy();
     policy.as_object_mut().unwrap().remove("configHash");
     write(&folder, "bird-config.yaml", &policy);
     let fleet = world.router.path("fleet").display().to_string();
     let arguments = ["control-plane", "--fleet", &fleet, "--listen", LISTEN];
-    let process = world.router.inside.spawn(&world.router.path("fleet.log"), &agent_program(), &arguments);
+    let process = world.router.inside.spawn(
+        &world.router.path("fleet.log"),
+        &agent_program(),
+        &arguments,
+    );
     wait_until("the embedded Control Plane answers", 10, || {
-        world.router.inside.try_shell(&format!("curl -s http://{LISTEN}/")).map(|_| ())
+        world
+            .router
+            .inside
+            .try_shell(&format!("curl -s http://{LISTEN}/"))
+            .map(|_| ())
     });
     // A token that is wrong within a second of the file's writing may be half of one, and is no 401.
     std::thread::sleep(std::time::Duration::from_millis(1200));
@@ -42,7 +54,8 @@ fn ask(world: &World, arguments: &str, path: &str) -> (u16, Value) {
     let line = format!("curl -s -m 10 -w '\\n%{{http_code}}' {arguments} http://{LISTEN}{path}");
     let text = world.router.inside.shell(&line);
     let (body, code) = text.rsplit_once('\n').unwrap();
-    let body = serde_json::from_str(body).unwrap_or_else(|_| panic!("{path}: {code} not JSON: {body}"));
+    let body =
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("{path}: {code} not JSON: {body}"));
     (code.trim().parse().unwrap(), body)
 }
 
@@ -53,15 +66,35 @@ fn a_fleet_directory_drives_a_router_and_an_edit_is_followed() {
     world.router.configure(&format!("http://{LISTEN}"), 1);
     world.router.start_agent();
     world.wait_established();
-    let reported = world.router.path("fleet/jp1/reported").display().to_string();
+    let reported = world
+        .router
+        .path("fleet/jp1/reported")
+        .display()
+        .to_string();
     wait_until("modify has arrived", 20, || {
-        contains(&world.router.inside.try_shell(&format!("cat $(find {reported} -type f)"))?, &uuid(1))
+        contains(
+            &world
+                .router
+                .inside
+                .try_shell(&format!("cat $(find {reported} -type f)"))?,
+            &uuid(1),
+        )
     });
     let mut sessions = world.sessions();
     sessions[0]["mtu"] = 1400.into();
-    write(&world.router.path("fleet/jp1"), "sessions.yaml", &json!({ "sessions": sessions }));
+    write(
+        &world.router.path("fleet/jp1"),
+        "sessions.yaml",
+        &json!({ "sessions": sessions }),
+    );
     wait_until("the edit is in the kernel", 20, || {
-        contains(&world.router.inside.try_shell("ip link show wg_4242421001")?, "mtu 1400")
+        contains(
+            &world
+                .router
+                .inside
+                .try_shell("ip link show wg_4242421001")?,
+            "mtu 1400",
+        )
     });
 }
 
@@ -74,26 +107,50 @@ fn the_embedded_control_plane_answers_errors_as_the_reference_says() {
     let unknown = format!(r#"{post} -d '{{"uuid":"none","status":1,"error":null}}'"#);
     let cases = [
         ("", "/agent/jp1/sessions", 401, "INVALID_TOKEN"),
-        ("-H 'Authorization: Bearer wrong'", "/agent/jp1/sessions", 401, "INVALID_TOKEN"),
+        (
+            "-H 'Authorization: Bearer wrong'",
+            "/agent/jp1/sessions",
+            401,
+            "INVALID_TOKEN",
+        ),
         (token, "/agent/nowhere/sessions", 404, "ROUTER_NOT_FOUND"),
         (&unknown, "/agent/jp1/modify", 404, "SESSION_NOT_FOUND"),
-        (&format!("{post} -d '{{'"), "/agent/jp1/modify", 400, "BAD_REQUEST"),
+        (
+            &format!("{post} -d '{{'"),
+            "/agent/jp1/modify",
+            400,
+            "BAD_REQUEST",
+        ),
     ];
     for (arguments, path, code, name) in cases {
         let (found, body) = ask(&world, arguments, path);
-        assert_eq!((found, body["code"].as_str()), (code, Some(name)), "{arguments} {path}: {body}");
+        assert_eq!(
+            (found, body["code"].as_str()),
+            (code, Some(name)),
+            "{arguments} {path}: {body}"
+        );
     }
-    for (endpoint, key) in
-        [("sessions", "sessions"), ("mesh", "peers"), ("config", "node"), ("bird-config", "policy")]
-    {
+    for (endpoint, key) in [
+        ("sessions", "sessions"),
+        ("mesh", "peers"),
+        ("config", "node"),
+        ("bird-config", "policy"),
+    ] {
         let (code, body) = ask(&world, token, &format!("/agent/jp1/{endpoint}"));
-        assert_eq!((code, body[key].is_null()), (200, false), "{endpoint}: {body}");
+        assert_eq!(
+            (code, body[key].is_null()),
+            (200, false),
+            "{endpoint}: {body}"
+        );
     }
 }
 
 fn breaker(world: &World) -> Result<String, String> {
     let status: Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
-    Ok(status["circuitBreaker"].as_str().ok_or("no breaker")?.to_owned())
+    Ok(status["circuitBreaker"]
+        .as_str()
+        .ok_or("no breaker")?
+        .to_owned())
 }
 
 #[test]
@@ -105,23 +162,49 @@ fn what_it_refuses_or_cannot_read_leaves_everything_in_force() {
     world.wait_established();
     let folder = world.router.path("fleet/jp1");
     let good = std::fs::read_to_string(folder.join("sessions.yaml")).unwrap();
-    let (events, before) = (NetlinkEvents::record(&world.router), session_ages(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        session_ages(&world.router),
+    );
     // A file in the middle of an edit is an error with its place, and no empty list.
     std::fs::write(folder.join("sessions.yaml"), "sessions:\n  - {uuid: [\n").unwrap();
     wait_until("the agent has heard the error", 30, || {
-        contains(&world.router.log(), "the Control Plane does not answer as it should")
+        contains(
+            &world.router.log(),
+            "the Control Plane does not answer as it should",
+        )
     });
-    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/sessions");
-    assert_eq!((code, body["code"].as_str()), (500, Some("INTERNAL")), "{body}");
+    let (code, body) = ask(
+        &world,
+        "-H 'Authorization: Bearer lab-token'",
+        "/agent/jp1/sessions",
+    );
+    assert_eq!(
+        (code, body["code"].as_str()),
+        (500, Some("INTERNAL")),
+        "{body}"
+    );
     contains(body["error"].as_str().unwrap(), "jp1/sessions.yaml:").unwrap();
     std::fs::write(folder.join("sessions.yaml"), good).unwrap();
     // An operator at work: 503 to everything, and the breaker opens and closes.
     std::fs::write(folder.join("maintenance"), "").unwrap();
-    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/config");
-    assert_eq!((code, body["code"].as_str()), (503, Some("MAINTENANCE_MODE")), "{body}");
-    wait_until("the breaker opens", 90, || contains(&breaker(&world)?, "open"));
+    let (code, body) = ask(
+        &world,
+        "-H 'Authorization: Bearer lab-token'",
+        "/agent/jp1/config",
+    );
+    assert_eq!(
+        (code, body["code"].as_str()),
+        (503, Some("MAINTENANCE_MODE")),
+        "{body}"
+    );
+    wait_until("the breaker opens", 90, || {
+        contains(&breaker(&world)?, "open")
+    });
     std::fs::remove_file(folder.join("maintenance")).unwrap();
-    wait_until("the breaker closes", 90, || contains(&breaker(&world)?, "closed"));
+    wait_until("the breaker closes", 90, || {
+        contains(&breaker(&world)?, "closed")
+    });
     assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
     assert_eq!(session_ages(&world.router), before, "a session was reset");
 }
@@ -134,7 +217,19 @@ fn who_guesses_tokens_is_slowed_down_and_the_router_is_served() {
         "curl -s -D - -o /dev/null -H 'Authorization: Bearer x' 'http://{LISTEN}/agent/jp1/sessions?[1-300]'"
     );
     let headers = world.router.inside.shell(&many).to_lowercase();
-    assert!(headers.contains(" 401 ") && headers.contains(" 429 ") && headers.contains("retry-after: 1\r"));
-    let (code, body) = ask(&world, "-H 'Authorization: Bearer lab-token'", "/agent/jp1/sessions");
-    assert_eq!((code, body["sessions"].as_array().map(Vec::len)), (200, Some(1)), "{body}");
+    assert!(
+        headers.contains(" 401 ")
+            && headers.contains(" 429 ")
+            && headers.contains("retry-after: 1\r")
+    );
+    let (code, body) = ask(
+        &world,
+        "-H 'Authorization: Bearer lab-token'",
+        "/agent/jp1/sessions",
+    );
+    assert_eq!(
+        (code, body["sessions"].as_array().map(Vec::len)),
+        (200, Some(1)),
+        "{body}"
+    );
 }

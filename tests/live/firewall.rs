@@ -23,7 +23,10 @@ fn enable(world: &World, enabled: bool) {
 }
 
 fn load(world: &World, rules: &str) {
-    world.router.inside.shell(&format!("nft -f - <<'X'\n{rules}\nX\n"));
+    world
+        .router
+        .inside
+        .shell(&format!("nft -f - <<'X'\n{rules}\nX\n"));
 }
 
 /// Everything but our table, byte for byte, without what counts packets.
@@ -36,13 +39,18 @@ fn foreign(world: &World) -> String {
 
 /// Our table with its handles, which change with every write.
 fn ours(world: &World) -> Result<String, String> {
-    world.router.inside.try_shell("nft -a list table inet moenet_agent")
+    world
+        .router
+        .inside
+        .try_shell("nft -a list table inet moenet_agent")
 }
 
 #[track_caller]
 fn wait_ports(world: &World, ports: &str) {
     let wanted = format!("elements = {{ {ports} }}");
-    wait_until(&format!("the ports {ports} are open"), 30, || contains(&ours(world)?, &wanted));
+    wait_until(&format!("the ports {ports} are open"), 30, || {
+        contains(&ours(world)?, &wanted)
+    });
 }
 
 #[track_caller]
@@ -52,7 +60,9 @@ fn wait_gone(world: &World) {
 
 fn writes(world: &World) -> String {
     let (_, metrics) = world.router.api("", "/metrics");
-    let line = metrics.lines().find(|line| line.starts_with("moenet_agent_firewall_writes_total "));
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("moenet_agent_firewall_writes_total "));
     line.expect("a count of writes").to_owned()
 }
 
@@ -71,8 +81,10 @@ fn wait_condition(world: &World, wanted: &str) {
     let file = world.router.path("state/status/node.yaml");
     wait_until(&format!("the condition says {wanted:?}"), 30, || {
         let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-        let about =
-            text.split("type: FirewallConfigured").nth(1).ok_or(format!("no condition in:\n{text}"))?;
+        let about = text
+            .split("type: FirewallConfigured")
+            .nth(1)
+            .ok_or(format!("no condition in:\n{text}"))?;
         contains(&about[..about.len().min(600)].replace("\n", " "), wanted)
     });
 }
@@ -91,35 +103,68 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
     let plan = agent(&world, "plan");
     let step = "write nftables table inet moenet_agent (2 UDP ports, 2 tunnels)";
     contains(&plan, &format!("firewall  {step}")).unwrap();
-    contains(&plan, "because firewall.table: want inet moenet_agent, have nothing").unwrap();
+    contains(
+        &plan,
+        "because firewall.table: want inet moenet_agent, have nothing",
+    )
+    .unwrap();
     assert!(ours(&world).is_err(), "a plan writes nothing");
 
     world.router.start_agent();
     wait_ports(&world, "21001, 21002");
     let table = ours(&world).unwrap();
-    assert_eq!(table.matches("tcp flags syn tcp option maxseg size set rt mtu").count(), 3, "{table}");
+    assert_eq!(
+        table
+            .matches("tcp flags syn tcp option maxseg size set rt mtu")
+            .count(),
+        3,
+        "{table}"
+    );
     contains(&table, "udp dport @tunnel_ports accept").unwrap();
     assert_eq!(foreign(&world), before);
-    contains(&std::fs::read_to_string(world.router.path("agent.log")).unwrap(), step).unwrap();
-    let git = format!("git -C {} log -p -- applied/node.yaml", world.router.path("state").display());
-    wait_until("the history has the step and what came into force", 30, || {
-        let log = world.router.inside.try_shell(&git)?;
-        contains(&log, step).and_then(|()| contains(&log, "+    - 21002"))
-    });
+    contains(
+        &std::fs::read_to_string(world.router.path("agent.log")).unwrap(),
+        step,
+    )
+    .unwrap();
+    let git = format!(
+        "git -C {} log -p -- applied/node.yaml",
+        world.router.path("state").display()
+    );
+    wait_until(
+        "the history has the step and what came into force",
+        30,
+        || {
+            let log = world.router.inside.try_shell(&git)?;
+            contains(&log, step).and_then(|()| contains(&log, "+    - 21002"))
+        },
+    );
 
     world.wait_polls("sessions", 5);
-    assert_eq!(ours(&world).unwrap(), table, "written although nothing changed");
+    assert_eq!(
+        ours(&world).unwrap(),
+        table,
+        "written although nothing changed"
+    );
     assert_eq!(writes(&world), "moenet_agent_firewall_writes_total 1");
 
     let mut moved = session(1, &world.neighbours[0]);
     moved["listenPort"] = 24555.into();
     world.control_plane.sessions(&[moved]);
     wait_ports(&world, "24555");
-    contains(&ours(&world).unwrap(), &format!("elements = {{ \"{}\" }}", interface(1))).unwrap();
+    contains(
+        &ours(&world).unwrap(),
+        &format!("elements = {{ \"{}\" }}", interface(1)),
+    )
+    .unwrap();
 
     world.router.kill_agent();
     enable(&world, false);
-    contains(&agent(&world, "plan"), "firewall  delete nftables table inet moenet_agent").unwrap();
+    contains(
+        &agent(&world, "plan"),
+        "firewall  delete nftables table inet moenet_agent",
+    )
+    .unwrap();
     contains(&agent(&world, "apply --once"), "1 step.").unwrap();
     wait_gone(&world);
     contains(&agent(&world, "plan"), "Nothing to do.").unwrap();
@@ -134,17 +179,35 @@ fn our_table_is_back_after_somebody_flushed_or_changed_it() {
     wait_ports(&world, "21001");
     world.wait_reported(&uuid(1), 1, "");
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
-    let at = |step: &str| log.find(step).unwrap_or_else(|| panic!("no {step} in:\n{log}"));
-    assert!(at("(1 UDP port, 1 tunnel)") < at("write BIRD session wg_4242421001"), "{log}");
+    let at = |step: &str| {
+        log.find(step)
+            .unwrap_or_else(|| panic!("no {step} in:\n{log}"))
+    };
+    assert!(
+        at("(1 UDP port, 1 tunnel)") < at("write BIRD session wg_4242421001"),
+        "{log}"
+    );
     world.router.inside.shell("nft flush ruleset");
     wait_ports(&world, "21001");
-    world.router.inside.shell("nft insert rule inet moenet_agent input drop");
+    world
+        .router
+        .inside
+        .shell("nft insert rule inet moenet_agent input drop");
     wait_until("the strange rule is gone", 30, || {
         let table = ours(&world)?;
-        if table.contains(" drop ") { Err(table) } else { Ok(()) }
+        if table.contains(" drop ") {
+            Err(table)
+        } else {
+            Ok(())
+        }
     });
-    world.router.inside.shell("nft flush table inet moenet_agent");
-    wait_until("the rules are back", 30, || contains(&ours(&world)?, "@tunnel_ports accept"));
+    world
+        .router
+        .inside
+        .shell("nft flush table inet moenet_agent");
+    wait_until("the rules are back", 30, || {
+        contains(&ours(&world)?, "@tunnel_ports accept")
+    });
     world.wait_established();
 }
 
@@ -152,7 +215,10 @@ fn our_table_is_back_after_somebody_flushed_or_changed_it() {
 fn a_table_of_our_name_that_is_somebody_elses_stays_and_routing_goes_on() {
     let mut world = World::new(1);
     enable(&world, true);
-    load(&world, "table inet moenet_agent { chain input { type filter hook input priority 0; accept; }; }");
+    load(
+        &world,
+        "table inet moenet_agent { chain input { type filter hook input priority 0; accept; }; }",
+    );
     let before = ours(&world).unwrap();
     world.router.start_agent();
     world.wait_established();
@@ -209,11 +275,25 @@ fn a_chain_of_others_that_drops_is_named_and_an_accept_of_ours_does_not_override
     world.control_plane.sessions(&[waits]);
     world.router.start_agent();
     wait_ports(&world, "21001");
-    wait_condition(&world, "inet mine input drops what it does not accept itself");
+    wait_condition(
+        &world,
+        "inet mine input drops what it does not accept itself",
+    );
     let handshakes = format!("wg show {} latest-handshakes", interface(1));
     world.wait_polls("sessions", 3);
-    assert!(world.router.inside.shell(&handshakes).trim().ends_with("\t0"), "an accept overrode a drop");
-    world.router.inside.shell("nft add rule inet mine input udp dport 21001 accept");
+    assert!(
+        world
+            .router
+            .inside
+            .shell(&handshakes)
+            .trim()
+            .ends_with("\t0"),
+        "an accept overrode a drop"
+    );
+    world
+        .router
+        .inside
+        .shell("nft add rule inet mine input udp dport 21001 accept");
     world.wait_established();
 }
 
@@ -222,11 +302,16 @@ fn the_mss_of_connections_through_a_tunnel_is_clamped_to_its_mtu() {
     let mut world = World::new(2);
     enable(&world, true);
     let narrow = |number: usize, mtu: u32| {
-        let mut session = session(u32::try_from(number).unwrap() + 1, &world.neighbours[number]);
+        let mut session = session(
+            u32::try_from(number).unwrap() + 1,
+            &world.neighbours[number],
+        );
         session["mtu"] = mtu.into();
         session
     };
-    world.control_plane.sessions(&[narrow(0, 1420), narrow(1, 1300)]);
+    world
+        .control_plane
+        .sessions(&[narrow(0, 1420), narrow(1, 1300)]);
     world.router.start_agent();
     world.wait_established();
     wait_ports(&world, "21001, 21002");
@@ -236,21 +321,32 @@ fn the_mss_of_connections_through_a_tunnel_is_clamped_to_its_mtu() {
              ip route add 172.20.0.0/14 via inet6 fe80::998:1 dev wg0 src 172.20.{number}.1"
         ));
     }
-    let [one, two] = &world.neighbours[..] else { panic!("two neighbours") };
+    let [one, two] = &world.neighbours[..] else {
+        panic!("two neighbours")
+    };
     two.inside.shell(
         "nft -f - <<'X'\ntable ip seen { chain input { type filter hook input priority 0;
          tcp flags syn tcp option maxseg size 1260 counter; tcp flags syn tcp option maxseg size != 1260 counter; }; }\nX\n",
     );
     // 1300 less 40 bytes of headers; unclamped it would be 1380, by the MTU of 1420 on the caller's side.
-    wait_until("a SYN arrives with the MSS of the narrow tunnel", 30, || {
-        let _ = one.inside.try_shell(
+    wait_until(
+        "a SYN arrives with the MSS of the narrow tunnel",
+        30,
+        || {
+            let _ = one.inside.try_shell(
             "timeout 2 python3 -c 'import socket; socket.create_connection((\"172.20.2.1\", 9), 1)'",
         );
-        let seen = two.inside.shell("nft list table ip seen");
-        let counts: Vec<_> = seen.lines().filter(|line| line.contains("counter")).collect();
-        match counts[..] {
-            [right, wrong] if !right.contains("packets 0 ") && wrong.contains("packets 0 ") => Ok(()),
-            _ => Err(seen),
-        }
-    });
+            let seen = two.inside.shell("nft list table ip seen");
+            let counts: Vec<_> = seen
+                .lines()
+                .filter(|line| line.contains("counter"))
+                .collect();
+            match counts[..] {
+                [right, wrong] if !right.contains("packets 0 ") && wrong.contains("packets 0 ") => {
+                    Ok(())
+                }
+                _ => Err(seen),
+            }
+        },
+    );
 }

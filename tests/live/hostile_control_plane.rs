@@ -13,7 +13,9 @@ fn with_a_session_of_our_own() -> World {
     let mut world = World::new(3);
     world.control_plane.sessions(&world.sessions()[..2]);
     let peer = json!({"nodeId": 2, "name": "hk1", "publicKey": KeyPair::new().public});
-    world.control_plane.answer("mesh", Answer::Json(json!({"peers": [peer]})));
+    world
+        .control_plane
+        .answer("mesh", Answer::Json(json!({"peers": [peer]})));
     std::fs::create_dir_all(world.state("sessions")).unwrap();
     let third = &world.neighbours[2];
     let own = json!({
@@ -31,7 +33,10 @@ fn with_a_session_of_our_own() -> World {
     world.router.start_agent();
     world.wait_established();
     wait_until("the tunnel of the backbone is there", 30, || {
-        contains(&world.router.inside.try_shell("ip -o link")?, "alias moenet-agent:mesh/2")
+        contains(
+            &world.router.inside.try_shell("ip -o link")?,
+            "alias moenet-agent:mesh/2",
+        )
     });
     world.wait_measured();
     world
@@ -50,7 +55,9 @@ fn a_session_with_the_identity_of_an_object_of_ours_removes_nothing() {
         session
     });
     let impostors: Vec<Value> = impostors.collect();
-    world.control_plane.sessions(&[&world.sessions()[..2], &impostors].concat());
+    world
+        .control_plane
+        .sessions(&[&world.sessions()[..2], &impostors].concat());
     world.wait_polls("sessions", 6);
     untouched.assert(&world);
     world.wait_log("is kept for the agent's own objects");
@@ -58,21 +65,34 @@ fn a_session_with_the_identity_of_an_object_of_ours_removes_nothing() {
 
 /// Bodies that a client could choke on, each beside what makes it news.
 fn bodies() -> Vec<(&'static str, Answer)> {
-    let text = |body: String| Answer::Text { status: 200, kind: "application/json", body };
+    let text = |body: String| Answer::Text {
+        status: 200,
+        kind: "application/json",
+        body,
+    };
     let list = |items: String| text(format!("{{\"sessions\":[{items}]}}"));
     vec![
         ("a million values", list(vec!["1"; 1_000_000].join(","))),
         ("eleven thousand items", list(vec!["{}"; 11_000].join(","))),
         ("nested without end", list("[".repeat(100_000))),
         ("more than 16 MiB", text("x".repeat(17 << 20))),
-        ("a gzip bomb's head", text("\u{1f}\u{8b}\u{8}\0".repeat(1000))),
+        (
+            "a gzip bomb's head",
+            text("\u{1f}\u{8b}\u{8}\0".repeat(1000)),
+        ),
     ]
 }
 
 fn memory_peak(world: &World) -> u64 {
     // Of this agent alone: it is the only one in its process namespace.
-    let status = world.router.inside.shell("cat /proc/$(pgrep -xo moenet-agent)/status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let status = world
+        .router
+        .inside
+        .shell("cat /proc/$(pgrep -xo moenet-agent)/status");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("a peak");
     peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -94,8 +114,10 @@ fn a_body_beyond_all_measure_takes_neither_memory_nor_a_session() {
 #[test]
 fn names_that_are_paths_options_or_look_alikes_stay_apart_from_all_others() {
     let mut world = World::new(2);
-    let before =
-        world.router.inside.shell("ip -o -d link show lo; ip -o -d link show u1; ip -o addr show u1");
+    let before = world
+        .router
+        .inside
+        .shell("ip -o -d link show lo; ip -o -d link show u1; ip -o addr show u1");
     let mut sessions = world.sessions();
     let hostile = [
         "lo",
@@ -124,7 +146,14 @@ fn names_that_are_paths_options_or_look_alikes_stay_apart_from_all_others() {
     let mut long = sessions[0].clone();
     (long["uuid"], long["name"]) = (json!("x".repeat(300)), json!("y".repeat(300)));
     sessions.push(long);
-    for uuid in ["../../../etc/passwd", "..", "a/b/c", "\u{202e}", "%2e%2e%2f", "null"] {
+    for uuid in [
+        "../../../etc/passwd",
+        "..",
+        "a/b/c",
+        "\u{202e}",
+        "%2e%2e%2f",
+        "null",
+    ] {
         sessions.push(json!({"uuid": uuid, "asn": 1, "status": 5}));
     }
     world.control_plane.sessions(&sessions);
@@ -143,9 +172,11 @@ fn names_that_are_paths_options_or_look_alikes_stay_apart_from_all_others() {
     }
     // The same name in capitals is another name, to the kernel as to us.
     world.wait_reported(&uuid(113), 1, "");
-    let after = world.router.inside.shell("ip -o -d link show lo; ip -o -d link show u1; ip -o addr show u1");
+    let after = world
+        .router
+        .inside
+        .shell("ip -o -d link show lo; ip -o -d link show u1; ip -o addr show u1");
     assert_eq!(after, before, "what is not ours was touched");
-    let safe =
-        "find .. -path ../state/.git -prune -o -name '*[!A-Za-z0-9_.-]*' -print -o -name '*passwd' -print";
+    let safe = "find .. -path ../state/.git -prune -o -name '*[!A-Za-z0-9_.-]*' -print -o -name '*passwd' -print";
     assert_eq!(world.in_state(safe), "", "a name became a path");
 }

@@ -7,9 +7,20 @@ use serde_json::json;
 
 /// Two clients that know of each other only what the router between them passes on.
 fn line(middle: &'static str, kind: &'static str) -> Backbone {
-    let client = |id, name| Site { id, name, kind: "client" };
-    let mut backbone =
-        Backbone::new(&[client(1, "jp1"), Site { id: 2, name: middle, kind }, client(3, "jp3")]);
+    let client = |id, name| Site {
+        id,
+        name,
+        kind: "client",
+    };
+    let mut backbone = Backbone::new(&[
+        client(1, "jp1"),
+        Site {
+            id: 2,
+            name: middle,
+            kind,
+        },
+        client(3, "jp3"),
+    ]);
     for end in ["jp1", "jp3"] {
         backbone.mesh(end, middle);
         backbone.ibgp(end, middle);
@@ -31,7 +42,10 @@ fn a_reflector_passes_routes_between_its_clients_with_the_next_hop_of_the_border
         wait_until(&format!("jp1 has {prefix}"), 30, || {
             let route = near.ask(&format!("show route {prefix} protocol ibgp_mid all"))?;
             contains(&route, prefix)?;
-            let next_hop = route.lines().find(|line| line.contains("next_hop")).ok_or(route.clone())?;
+            let next_hop = route
+                .lines()
+                .find(|line| line.contains("next_hop"))
+                .ok_or(route.clone())?;
             contains(next_hop, &far.loopback6()).or_else(|_| contains(next_hop, &far.loopback4()))
         });
     }
@@ -51,7 +65,10 @@ fn a_router_named_rr1_that_is_no_reflector_reflects_nothing() {
     let network = &backbone.networks[1];
     for prefix in [&network.prefix4, &network.prefix6] {
         wait_until(&format!("rr1 has {prefix}"), 30, || {
-            contains(&middle.ask(&format!("show route {prefix} protocol ibgp_jp3"))?, prefix)
+            contains(
+                &middle.ask(&format!("show route {prefix} protocol ibgp_jp3"))?,
+                prefix,
+            )
         });
     }
     // What is exported is exported by now: jp1 has heard what rr1 has of its own.
@@ -61,13 +78,19 @@ fn a_router_named_rr1_that_is_no_reflector_reflects_nothing() {
         assert!(!told.contains(prefix.as_str()), "reflected: {told}");
     }
     for member in [near, middle] {
-        assert!(!member.bird_files().contains("rr client"), "{} has a client", member.name);
+        assert!(
+            !member.bird_files().contains("rr client"),
+            "{} has a client",
+            member.name
+        );
     }
 }
 
 /// The route of a prefix that an internal neighbour told, as BIRD shows it.
 fn route_from(member: &Member, neighbour: &str, prefix: &str) -> Result<String, String> {
-    let route = member.ask(&format!("show route {prefix} protocol ibgp_{neighbour} all"))?;
+    let route = member.ask(&format!(
+        "show route {prefix} protocol ibgp_{neighbour} all"
+    ))?;
     contains(&route, prefix)?;
     Ok(route)
 }
@@ -79,8 +102,13 @@ fn a_third_router_prefers_the_route_that_comes_in_nearer_to_it() {
     backbone.full_mesh();
     backbone.network(1, &[("one", 100), ("two", 100)]);
     let place = |backbone: &mut Backbone, name: &str, continent: &str, region: u32| {
-        let node = backbone.at_mut(name).policy["node"].as_object_mut().unwrap();
-        node.insert("continentLc".into(), json!(format!("LC_ORIGIN_{continent}")));
+        let node = backbone.at_mut(name).policy["node"]
+            .as_object_mut()
+            .unwrap();
+        node.insert(
+            "continentLc".into(),
+            json!(format!("LC_ORIGIN_{continent}")),
+        );
         node.insert("regionCode".into(), json!(region));
         node.remove("subregionLc");
         node.remove("regionCommunity");
@@ -107,20 +135,37 @@ fn a_third_router_prefers_the_route_that_comes_in_nearer_to_it() {
         let third = backbone.at("third");
         for prefix in &prefixes {
             for (name, preference) in ["one", "two"].into_iter().zip(wanted) {
-                wait_until(&format!("{prefix} by {name} is worth {preference}"), 60, || {
-                    let route = route_from(third, name, prefix)?;
-                    let line = route.lines().find(|line| line.contains("local_pref")).ok_or(route.clone())?;
-                    if line.trim().ends_with(&format!(": {preference}")) { Ok(()) } else { Err(route) }
-                });
+                wait_until(
+                    &format!("{prefix} by {name} is worth {preference}"),
+                    60,
+                    || {
+                        let route = route_from(third, name, prefix)?;
+                        let line = route
+                            .lines()
+                            .find(|line| line.contains("local_pref"))
+                            .ok_or(route.clone())?;
+                        if line.trim().ends_with(&format!(": {preference}")) {
+                            Ok(())
+                        } else {
+                            Err(route)
+                        }
+                    },
+                );
             }
             let nearer = if wanted[0] > wanted[1] { "one" } else { "two" };
             wait_until(&format!("{prefix} goes by {nearer}"), 30, || {
-                contains(&third.ask(&format!("show route {prefix} primary"))?, &format!("ibgp_{nearer}"))
+                contains(
+                    &third.ask(&format!("show route {prefix} primary"))?,
+                    &format!("ibgp_{nearer}"),
+                )
             });
         }
         // Each of the two uses its own session, so that packets leave where they come in.
         for name in ["one", "two"] {
-            let own = backbone.at(name).ask(&format!("show route {} primary", prefixes[0])).unwrap();
+            let own = backbone
+                .at(name)
+                .ask(&format!("show route {} primary", prefixes[0]))
+                .unwrap();
             contains(&own, "ebgp_").unwrap();
         }
     }
@@ -138,17 +183,29 @@ fn the_last_internal_neighbour_goes_with_an_empty_list_and_stays_when_the_list_i
         let before = hub.control_plane.asked("bird-config");
         wait_until("the policy is fetched again", 30, || {
             let asked = hub.control_plane.asked("bird-config");
-            if asked > before + 2 { Ok(()) } else { Err(asked.to_string()) }
+            if asked > before + 2 {
+                Ok(())
+            } else {
+                Err(asked.to_string())
+            }
         });
     };
     backbone.at_mut("jp1").ibgp = None;
     backbone.at("jp1").tell();
     polls(&backbone);
-    contains(&backbone.at("jp1").ask("show protocols ibgp_jp2").unwrap(), "Established").unwrap();
+    contains(
+        &backbone.at("jp1").ask("show protocols ibgp_jp2").unwrap(),
+        "Established",
+    )
+    .unwrap();
     backbone.at_mut("jp1").ibgp = Some(vec![]);
     backbone.at("jp1").tell();
     wait_until("the last internal neighbour is gone", 30, || {
         let all = backbone.at("jp1").ask("show protocols")?;
-        if all.contains("ibgp_jp2") { Err(all) } else { Ok(()) }
+        if all.contains("ibgp_jp2") {
+            Err(all)
+        } else {
+            Ok(())
+        }
     });
 }

@@ -27,6 +27,12 @@ fn bad_sessions_are_reported_with_field_and_reason_and_the_rest_is_established()
         world.neighbours[number as usize - 1].wait_established(40);
     }
     assert_eq!(world.router.inside.shell("ip -d link show lo"), loopback);
-    let protocols = world.router.bird.ask(&world.router.inside, "show protocols");
-    assert!(!protocols.contains("evil"), "text from outside became configuration:\n{protocols}");
+    let protocols = world
+        .router
+        .bird
+        .ask(&world.router.inside, "show protocols");
+    assert!(
+        !protocols.contains("evil"),
+        "text from outside became configuration:\n{protocols}"
+    );
 }

@@ -2,7 +2,11 @@
 //!
 //! They need root and what `tests/deps.sh tests` and `tests/lab/fetch-birds` provide. One that cannot run fails
 //! and says what is missing. Each test has its own namespaces, so they run side by side.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing test panics"
+)]
 
 mod lab;
 

@@ -16,20 +16,34 @@ fn named(world: &World, names: &[&str]) -> Vec<Value> {
 }
 
 fn endpoint(world: &World, number: u32) -> Result<String, String> {
-    world.router.inside.try_shell(&format!("wg show {} endpoints", interface(number)))
+    world
+        .router
+        .inside
+        .try_shell(&format!("wg show {} endpoints", interface(number)))
 }
 
 fn wait_endpoint(world: &World, number: u32, wanted: &str, seconds: u64) {
-    wait_until(&format!("the endpoint is {wanted}"), seconds, || contains(&endpoint(world, number)?, wanted));
+    wait_until(&format!("the endpoint is {wanted}"), seconds, || {
+        contains(&endpoint(world, number)?, wanted)
+    });
 }
 
 /// The message of a condition in a session's status file.
 fn condition(world: &World, number: u32, about: &str) -> Result<Value, String> {
-    let file = world.router.path(&format!("state/status/sessions/{}.yaml", interface(number)));
+    let file = world
+        .router
+        .path(&format!("state/status/sessions/{}.yaml", interface(number)));
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let status: Value = moenet_agent::document::parse_value(&text).map_err(|error| error.to_string())?;
-    let conditions = status["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|c| c["type"] == about).ok_or_else(|| format!("no {about} in {status}"))
+    let status: Value =
+        moenet_agent::document::parse_value(&text).map_err(|error| error.to_string())?;
+    let conditions = status["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    conditions
+        .into_iter()
+        .find(|c| c["type"] == about)
+        .ok_or_else(|| format!("no {about} in {status}"))
 }
 
 #[test]
@@ -37,7 +51,9 @@ fn names_that_hang_or_do_not_exist_delay_no_other_session_and_their_own_only_in_
     let mut world = World::new(3);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.set("silent.example", Record::Silence);
-    world.control_plane.sessions(&named(&world, &["silent.example", "missing.example"]));
+    world
+        .control_plane
+        .sessions(&named(&world, &["silent.example", "missing.example"]));
     for neighbour in &world.neighbours[..2] {
         neighbour.stop_calling();
     }
@@ -45,19 +61,49 @@ fn names_that_hang_or_do_not_exist_delay_no_other_session_and_their_own_only_in_
     world.neighbours[2].wait_established(40);
     for number in [1, 2] {
         world.wait_reported(&uuid(number), 1, "");
-        let link = world.router.inside.shell(&format!("ip addr show {}", interface(number)));
-        assert!(link.contains("fe80::998:1") && link.contains("mtu 1420"), "{link}");
-        let asked = world.router.bird.ask(&world.router.inside, "show protocols");
-        assert!(asked.contains(&format!("{}", 4_242_421_000 + number)), "{asked}");
-        wait_until("a condition says that the name does not resolve", 30, || {
-            let found = condition(&world, number, "EndpointResolved")?;
-            let name = if number == 1 { "silent.example" } else { "missing.example" };
-            let told = found["message"].as_str().unwrap_or_default();
-            if found["status"] == "False" { contains(told, name) } else { Err(found.to_string()) }
-        });
-        assert!(endpoint(&world, number).unwrap().contains("(none)"), "an endpoint out of nowhere");
+        let link = world
+            .router
+            .inside
+            .shell(&format!("ip addr show {}", interface(number)));
+        assert!(
+            link.contains("fe80::998:1") && link.contains("mtu 1420"),
+            "{link}"
+        );
+        let asked = world
+            .router
+            .bird
+            .ask(&world.router.inside, "show protocols");
+        assert!(
+            asked.contains(&format!("{}", 4_242_421_000 + number)),
+            "{asked}"
+        );
+        wait_until(
+            "a condition says that the name does not resolve",
+            30,
+            || {
+                let found = condition(&world, number, "EndpointResolved")?;
+                let name = if number == 1 {
+                    "silent.example"
+                } else {
+                    "missing.example"
+                };
+                let told = found["message"].as_str().unwrap_or_default();
+                if found["status"] == "False" {
+                    contains(told, name)
+                } else {
+                    Err(found.to_string())
+                }
+            },
+        );
+        assert!(
+            endpoint(&world, number).unwrap().contains("(none)"),
+            "an endpoint out of nowhere"
+        );
     }
-    assert!(dns.asked("silent.example") > 0, "the name server was not asked at all");
+    assert!(
+        dns.asked("silent.example") > 0,
+        "the name server was not asked at all"
+    );
     // An address that the name gets at last is used without any other event.
     dns.addresses("missing.example", &["192.0.2.18"]);
     wait_endpoint(&world, 2, "192.0.2.18:51820", 90);
@@ -69,9 +115,14 @@ fn an_answer_whose_first_family_leads_nowhere_is_followed_to_the_other() {
     let mut world = World::new(1);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     // The IPv6 address is on the link and goes first by RFC 6724; nobody has it.
-    world.router.inside.shell("ip addr add 2001:db8:1::1/64 dev u1 nodad");
+    world
+        .router
+        .inside
+        .shell("ip addr add 2001:db8:1::1/64 dev u1 nodad");
     dns.addresses("both.example", &["2001:db8:1::2", "192.0.2.10"]);
-    world.control_plane.sessions(&named(&world, &["both.example"]));
+    world
+        .control_plane
+        .sessions(&named(&world, &["both.example"]));
     world.neighbours[0].stop_calling();
     world.router.start_agent();
     wait_endpoint(&world, 1, "[2001:db8:1::2]:51820", 30);
@@ -79,7 +130,11 @@ fn an_answer_whose_first_family_leads_nowhere_is_followed_to_the_other() {
     world.wait_established();
     wait_until("the name is resolved", 30, || {
         let found = condition(&world, 1, "EndpointResolved")?;
-        if found["status"] == "True" { Ok(()) } else { Err(found.to_string()) }
+        if found["status"] == "True" {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
     });
 }
 
@@ -88,7 +143,9 @@ fn a_peer_that_moves_before_it_ever_answered_is_followed_by_its_name() {
     let mut world = World::new(1);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("moved.example", &["192.0.2.12"]);
-    world.control_plane.sessions(&named(&world, &["moved.example"]));
+    world
+        .control_plane
+        .sessions(&named(&world, &["moved.example"]));
     world.neighbours[0].stop_calling();
     world.router.start_agent();
     wait_endpoint(&world, 1, "192.0.2.12:51820", 30);
@@ -103,7 +160,9 @@ fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("roams.example", &["192.0.2.10"]);
     dns.addresses("moves.example", &["192.0.2.18"]);
-    world.control_plane.sessions(&named(&world, &["roams.example", "moves.example"]));
+    world
+        .control_plane
+        .sessions(&named(&world, &["roams.example", "moves.example"]));
     world.router.start_agent();
     world.wait_established();
     for number in [1, 2] {
@@ -117,12 +176,21 @@ fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
     world.neighbours[1].readdress("192.0.2.18/29", "192.0.2.19/29");
     dns.addresses("moves.example", &["192.0.2.19"]);
     world.wait_polls("sessions", 3);
-    let writes = || world.router.metric("moenet_agent_netlink_writes_total").unwrap();
+    let writes = || {
+        world
+            .router
+            .metric("moenet_agent_netlink_writes_total")
+            .unwrap()
+    };
     let (events, before) = (NetlinkEvents::record(&world.router), writes());
     world.wait_polls("sessions", 15);
     wait_endpoint(&world, 1, "192.0.2.11:51820", 1);
     wait_endpoint(&world, 2, "192.0.2.18:51820", 1);
-    assert_eq!(writes(), before, "something was written because an endpoint roamed");
+    assert_eq!(
+        writes(),
+        before,
+        "something was written because an endpoint roamed"
+    );
     assert_eq!(events.seen(), Vec::<String>::new());
     // Three minutes after its last handshake the second is called where its name leads now.
     wait_endpoint(&world, 2, "192.0.2.19:51820", 270);
@@ -142,15 +210,27 @@ fn a_new_name_is_used_although_it_had_no_address_when_it_came_and_the_old_endpoi
     world.control_plane.sessions(&[renamed]);
     wait_until("the name is known not to resolve", 30, || {
         let found = condition(&world, 1, "EndpointResolved")?;
-        if found["status"] == "False" { Ok(()) } else { Err(found.to_string()) }
+        if found["status"] == "False" {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
     });
     let applied = || {
-        let file = world.router.path(&format!("state/applied/sessions/{}.yaml", interface(1)));
+        let file = world
+            .router
+            .path(&format!("state/applied/sessions/{}.yaml", interface(1)));
         std::fs::read_to_string(file).unwrap()
     };
-    assert!(applied().contains("endpoint: 192.0.2.10:51820"), "not in force, and said to be: {}", applied());
+    assert!(
+        applied().contains("endpoint: 192.0.2.10:51820"),
+        "not in force, and said to be: {}",
+        applied()
+    );
     world.neighbours[0].wait_established(5);
     dns.addresses("later.example", &["192.0.2.11"]);
-    wait_until("the new endpoint is in force", 90, || contains(&applied(), "endpoint: later.example:51820"));
+    wait_until("the new endpoint is in force", 90, || {
+        contains(&applied(), "endpoint: later.example:51820")
+    });
     world.wait_established();
 }

@@ -1,6 +1,8 @@
 //! An operator's exceptions: in force at once, for as long as they say, and gone without a trace.
 
-use crate::lab::hands::{Age, Untouched, condition, document_of, exception, mtu_exception, override_of};
+use crate::lab::hands::{
+    Age, Untouched, condition, document_of, exception, mtu_exception, override_of,
+};
 use crate::lab::wait_until;
 use crate::lab::world::{World, interface, session, uuid};
 
@@ -11,7 +13,10 @@ fn in_force(world: &World) -> String {
                  | cut -f 1-4 | sort";
     let folder = world.router.path("").display().to_string();
     let applied = world.in_state("tail -n +1 applied/sessions/*");
-    let text = world.router.inside.shell(&format!("cd {folder}; {birds}; cd ..; {links}"));
+    let text = world
+        .router
+        .inside
+        .shell(&format!("cd {folder}; {birds}; cd ..; {links}"));
     format!("{text}{applied}")
 }
 
@@ -20,21 +25,36 @@ fn an_override_needs_no_fetch_survives_sync_and_restart_and_leaves_no_trace_when
     let mut world = World::converged_without_polls(2);
     world.wait_phase(1, "Established");
     world.wait_phase(2, "Established");
-    let (before, ages, asked) = (in_force(&world), world.ages(), world.control_plane.asked("sessions"));
+    let (before, ages, asked) = (
+        in_force(&world),
+        world.ages(),
+        world.control_plane.asked("sessions"),
+    );
     world.write(&override_of(1), &mtu_exception(1, 1380));
     let two = "reason: lab\nset:\n  description: on loan\n  tunnel: {mtu: 1340}\n  bgp: {policy: downstream}";
     world.write(&override_of(2), &exception(&interface(2), two));
     world.wait_mtu(1, 1380);
     world.wait_mtu(2, 1340);
-    assert_eq!(world.control_plane.asked("sessions"), asked, "it waited for a fetch");
+    assert_eq!(
+        world.control_plane.asked("sessions"),
+        asked,
+        "it waited for a fetch"
+    );
 
     world.wait_file(&format!("applied/{}", document_of(2)), "policy: downstream");
     let (_, status) = world.router.api("", "/status");
-    assert!(status.contains("spec.tunnel.mtu") && status.contains("spec.bgp.policy"), "{status}");
+    assert!(
+        status.contains("spec.tunnel.mtu") && status.contains("spec.bgp.policy"),
+        "{status}"
+    );
     wait_until("the status names what is overridden", 20, || {
         let status = world.session_status(2);
         let wanted = serde_json::json!(["spec.bgp.policy", "spec.description", "spec.tunnel.mtu"]);
-        if status["overridden"] == wanted { Ok(()) } else { Err(status.to_string()) }
+        if status["overridden"] == wanted {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     });
 
     world.sync();
@@ -45,7 +65,11 @@ fn an_override_needs_no_fetch_survives_sync_and_restart_and_leaves_no_trace_when
     world.sync();
     at_rest.assert_across_restart(&world);
     world.wait_mtu(1, 1380);
-    assert_eq!(world.ages(), ages, "an MTU or a policy is changed without a reset");
+    assert_eq!(
+        world.ages(),
+        ages,
+        "an MTU or a policy is changed without a reset"
+    );
 
     world.remove(&override_of(1));
     world.remove(&override_of(2));
@@ -66,13 +90,20 @@ fn a_paused_session_is_planned_for_and_left_alone_until_the_pause_ends() {
     world.write(&file, &exception(&interface(1), paused));
     world.wait_phase(1, "Paused");
     let ages = world.ages();
-    world.router.inside.shell(&format!("ip link set {} mtu 1300", interface(1)));
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} mtu 1300", interface(1)));
     let writes = world.metric("moenet_agent_netlink_writes_total");
     world.wait_polls("sessions", 2);
     wait_until("what it would do is told", 20, || {
         let status = world.session_status(1);
         let planned = condition(&status, "TunnelConfigured");
-        if planned["message"].to_string().contains("1380") { Ok(()) } else { Err(status.to_string()) }
+        if planned["message"].to_string().contains("1380") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     });
 
     // What cannot be read may still say "paused", and neither the Control Plane's word nor a restart ends it.
@@ -90,7 +121,10 @@ fn a_paused_session_is_planned_for_and_left_alone_until_the_pause_ends() {
     world.wait_polls("sessions", 3);
     world.wait_mtu(1, 1300);
     assert_eq!(world.ages(), ages);
-    assert!(world.metric("moenet_agent_netlink_writes_total") <= writes, "the kernel was written to");
+    assert!(
+        world.metric("moenet_agent_netlink_writes_total") <= writes,
+        "the kernel was written to"
+    );
 
     world.replace(&file, "paused: true", "paused: false");
     world.wait_mtu(1, 1380);
@@ -104,20 +138,40 @@ fn an_override_ends_when_it_says_without_a_restart_a_fetch_or_a_file_event() {
     let ages = world.ages();
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(9);
     let until = |spec: &str| format!("reason: tonight\nexpiresAt: {end}\nset: {spec}");
-    world.write(&override_of(1), &exception(&interface(1), &until("{tunnel: {mtu: 1380}}")));
-    world.write("overrides/node.yaml", &exception("jp1", &until("{loopbackIpv6: 'fd48:4242:420::9'}")));
+    world.write(
+        &override_of(1),
+        &exception(&interface(1), &until("{tunnel: {mtu: 1380}}")),
+    );
+    world.write(
+        "overrides/node.yaml",
+        &exception("jp1", &until("{loopbackIpv6: 'fd48:4242:420::9'}")),
+    );
     world.wait_mtu(1, 1380);
-    let address = |wanted: &str| crate::lab::contains(&world.router.inside.try_shell("ip addr")?, wanted);
-    wait_until("the node's address is the override's", 20, || address("fd48:4242:420::9/128"));
-    let (asked, lines) = (world.control_plane.asked("sessions"), world.log().lines().count());
+    let address =
+        |wanted: &str| crate::lab::contains(&world.router.inside.try_shell("ip addr")?, wanted);
+    wait_until("the node's address is the override's", 20, || {
+        address("fd48:4242:420::9/128")
+    });
+    let (asked, lines) = (
+        world.control_plane.asked("sessions"),
+        world.log().lines().count(),
+    );
     world.wait_mtu(1, 1420);
-    wait_until("the node's address is the Control Plane's", 20, || address("fd48:4242:420::1/128"));
+    wait_until("the node's address is the Control Plane's", 20, || {
+        address("fd48:4242:420::1/128")
+    });
     assert!(jiff::Timestamp::now() >= end, "it ended too early");
     assert_eq!(world.control_plane.asked("sessions"), asked);
-    assert!(world.state(&override_of(1)).exists(), "the operator's file is the operator's to remove");
+    assert!(
+        world.state(&override_of(1)).exists(),
+        "the operator's file is the operator's to remove"
+    );
     assert_eq!(world.ages(), ages);
     let log = world.log();
-    assert!(log.lines().skip(lines).any(|line| line.contains("1420")), "{log}");
+    assert!(
+        log.lines().skip(lines).any(|line| line.contains("1420")),
+        "{log}"
+    );
 }
 
 #[test]
@@ -126,18 +180,33 @@ fn an_override_for_a_session_that_is_not_there_yet_waits_and_shapes_its_first_co
     world.control_plane.sessions(&world.sessions()[1..]);
     wait_until("session 1 is gone", 30, || world.has_no_link(1));
     world.write(&override_of(1), &mtu_exception(1, 1380));
-    let told = || world.router.api("", "/status").1.contains(&format!("{} waits", override_of(1)));
-    wait_until("/status says that it waits", 20, || if told() { Ok(()) } else { Err(String::new()) });
+    let told = || {
+        world
+            .router
+            .api("", "/status")
+            .1
+            .contains(&format!("{} waits", override_of(1)))
+    };
+    wait_until("/status says that it waits", 20, || {
+        if told() { Ok(()) } else { Err(String::new()) }
+    });
     world.wait_polls("sessions", 2);
     let begin = world.git("rev-parse HEAD");
     world.control_plane.sessions(&world.sessions());
     world.wait_established();
     world.wait_mtu(1, 1380);
     assert!(!told());
-    let applied = format!("log -p --format= {}..HEAD -- applied/{}", begin.trim(), document_of(1));
+    let applied = format!(
+        "log -p --format= {}..HEAD -- applied/{}",
+        begin.trim(),
+        document_of(1)
+    );
     wait_until("the history has what came into force", 20, || {
         let log = world.git(&applied);
-        assert!(!log.contains("mtu: 1420"), "it was first configured without the override:\n{log}");
+        assert!(
+            !log.contains("mtu: 1420"),
+            "it was first configured without the override:\n{log}"
+        );
         crate::lab::contains(&log, "mtu: 1380")
     });
 }
@@ -154,33 +223,74 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
     let mut wrong = session(1, &world.neighbours[0]);
     wrong["mtu"] = 1410.into();
     for (text, place, word) in [
-        (exception(&name, "reason: lab\nset:\n  tunnel:\n    mtu: 70000"), ":8:12: ", "not 70000"),
-        (exception(&name, "reason: lab\nset: {tunnel: {mtuu: 1400}}"), ":6:24: ", "did you mean `mtu`"),
+        (
+            exception(&name, "reason: lab\nset:\n  tunnel:\n    mtu: 70000"),
+            ":8:12: ",
+            "not 70000",
+        ),
+        (
+            exception(&name, "reason: lab\nset: {tunnel: {mtuu: 1400}}"),
+            ":6:24: ",
+            "did you mean `mtu`",
+        ),
         // The Control Plane's own word for it.
         (
             exception(&name, "reason: lab\nset: {tunnel: {presharedKey: hunter2}}"),
             ":6:32: ",
             "presharedKeyFile",
         ),
-        (exception(&name, "set: {tunnel: {mtu: 1400}}"), ":5:3: ", "reason"),
-        (exception(&name, "reason: ''\nset: {tunnel: {mtu: 1400}}"), ":5:11: ", "reason"),
-        (exception(&name, "reason: lab\nset: {asn: null}"), ":6:", "asn"),
-        (exception(&name, "reason: lab\nset: {adminState: Absent}"), ":6:21: ", "Disabled"),
         (
-            exception(&name, &format!("reason: lab\nset:\n  address: {{peerLinkLocal: '{ours}'}}")),
+            exception(&name, "set: {tunnel: {mtu: 1400}}"),
+            ":5:3: ",
+            "reason",
+        ),
+        (
+            exception(&name, "reason: ''\nset: {tunnel: {mtu: 1400}}"),
+            ":5:11: ",
+            "reason",
+        ),
+        (
+            exception(&name, "reason: lab\nset: {asn: null}"),
+            ":6:",
+            "asn",
+        ),
+        (
+            exception(&name, "reason: lab\nset: {adminState: Absent}"),
+            ":6:21: ",
+            "Disabled",
+        ),
+        (
+            exception(
+                &name,
+                &format!("reason: lab\nset:\n  address: {{peerLinkLocal: '{ours}'}}"),
+            ),
             ":7:30: ",
             "peerLinkLocal",
         ),
-        (mtu_exception(1, 1400).replace("/v1", "/v9"), ":", "apiVersion"),
-        (mtu_exception(1, 1400).replace("kind: Override", "kind: Node"), ":", "kind"),
-        (mtu_exception(1, 1400).replace(&name, "wg_other"), ":", "metadata.name"),
+        (
+            mtu_exception(1, 1400).replace("/v1", "/v9"),
+            ":",
+            "apiVersion",
+        ),
+        (
+            mtu_exception(1, 1400).replace("kind: Override", "kind: Node"),
+            ":",
+            "kind",
+        ),
+        (
+            mtu_exception(1, 1400).replace(&name, "wg_other"),
+            ":",
+            "metadata.name",
+        ),
         ("spec: [1, 2".into(), ":1:", ""),
     ] {
         world.write(&file, &text);
         world.wait_refused(1, &[&format!("{file}{place}"), word]);
-        wait_until("the Control Plane hears of it", 30, || match world.control_plane.reported(&uuid(1)) {
-            Some((2, text)) if text.contains(word) => Ok(()),
-            other => Err(format!("{other:?}")),
+        wait_until("the Control Plane hears of it", 30, || {
+            match world.control_plane.reported(&uuid(1)) {
+                Some((2, text)) if text.contains(word) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
     }
     world.control_plane.sessions(&[wrong]);
@@ -195,14 +305,20 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
         crate::lab::contains(&world.git(&format!("log -p -- {file}")), "mtu: 1340")
     });
     let history = world.git("log -p --all");
-    assert!(!history.contains("hunter2") && !world.log().contains("hunter2"), "a secret got out");
+    assert!(
+        !history.contains("hunter2") && !world.log().contains("hunter2"),
+        "a secret got out"
+    );
 }
 
 #[test]
 fn an_override_takes_a_session_down_and_its_removal_brings_it_back() {
     let world = World::converged(2);
     let other = world.ages().remove(1);
-    world.write(&override_of(1), &exception(&interface(1), "reason: abuse\nset: {adminState: Disabled}"));
+    world.write(
+        &override_of(1),
+        &exception(&interface(1), "reason: abuse\nset: {adminState: Disabled}"),
+    );
     wait_until("the tunnel is gone", 30, || world.has_no_link(1));
     world.wait_phase(1, "Pending");
     world.wait_polls("sessions", 2);
@@ -211,7 +327,10 @@ fn an_override_takes_a_session_down_and_its_removal_brings_it_back() {
     world.remove(&override_of(1));
     world.wait_established();
     // The Control Plane's wish to have it removed passes an exception that has taken it down.
-    world.write(&override_of(1), &exception(&interface(1), "reason: abuse\nset: {adminState: Disabled}"));
+    world.write(
+        &override_of(1),
+        &exception(&interface(1), "reason: abuse\nset: {adminState: Disabled}"),
+    );
     wait_until("the tunnel is gone again", 30, || world.has_no_link(1));
     let mut sessions = world.sessions();
     sessions[0]["status"] = 5.into();
@@ -227,9 +346,10 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
         "nodeId": 2, "name": "hk1", "publicKey": world.neighbours[0].keys.public,
         "loopbackIpv4": "172.23.105.178", "loopbackIpv6": "fd48:4242:420::2"
     });
-    world
-        .control_plane
-        .answer("mesh", crate::lab::control_plane::Answer::Json(serde_json::json!({"peers": [peer]})));
+    world.control_plane.answer(
+        "mesh",
+        crate::lab::control_plane::Answer::Json(serde_json::json!({"peers": [peer]})),
+    );
     let mut world = world;
     world.router.start_agent();
     world.wait_established();
@@ -241,10 +361,16 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
     };
     shell("ip link show mesh_hk1", "mtu 1420");
     let bird = format!("grep -r . {}", world.router.path("bird/moenet").display());
-    world.write("overrides/mesh/hk1.yaml", &exception("hk1", "reason: lab\nset: {mtu: 1400}"));
+    world.write(
+        "overrides/mesh/hk1.yaml",
+        &exception("hk1", "reason: lab\nset: {mtu: 1400}"),
+    );
     world.write(
         "overrides/node.yaml",
-        &exception("jp1", "reason: lab\nset: {loopbackIpv6: 'fd48:4242:420::9'}"),
+        &exception(
+            "jp1",
+            "reason: lab\nset: {loopbackIpv6: 'fd48:4242:420::9'}",
+        ),
     );
     let limits = "reason: lab\nset: {limits: {asPathMaxLen: 7}}";
     world.write("overrides/policy.yaml", &exception("policy", limits));
@@ -252,9 +378,11 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
     shell("ip addr", "fd48:4242:420::9/128");
     shell(&bird, "MOE_MAX_PATH = 7");
     wait_until("the statuses say so", 30, || {
-        for (object, field) in
-            [("mesh/hk1", "spec.mtu"), ("node", "spec.loopbackIpv6"), ("policy", "spec.limits.asPathMaxLen")]
-        {
+        for (object, field) in [
+            ("mesh/hk1", "spec.mtu"),
+            ("node", "spec.loopbackIpv6"),
+            ("policy", "spec.limits.asPathMaxLen"),
+        ] {
             crate::lab::contains(&world.status(object)["overridden"].to_string(), field)
                 .map_err(|error| format!("{object}: {error}"))?;
         }
@@ -269,12 +397,19 @@ fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_s
         crate::lab::contains(&status, "overrides/policy.yaml:6:")
     });
     shell(&bird, "MOE_MAX_PATH = 7");
-    world.write("overrides/node.yaml", &exception("jp1", "reason: lab\npaused: true"));
-    wait_until("/status says what the node's override cannot be", 30, || {
-        let said = world.router.api("", "/status").1;
-        crate::lab::contains(&said, "overrides/node.yaml:6:")?;
-        crate::lab::contains(&said, "spec.paused: is for a session")
-    });
+    world.write(
+        "overrides/node.yaml",
+        &exception("jp1", "reason: lab\npaused: true"),
+    );
+    wait_until(
+        "/status says what the node's override cannot be",
+        30,
+        || {
+            let said = world.router.api("", "/status").1;
+            crate::lab::contains(&said, "overrides/node.yaml:6:")?;
+            crate::lab::contains(&said, "spec.paused: is for a session")
+        },
+    );
     world.in_state("rm overrides/mesh/hk1.yaml overrides/node.yaml overrides/policy.yaml");
     shell("ip link show mesh_hk1", "mtu 1420");
     shell("ip addr", "fd48:4242:420::1/128");

@@ -22,18 +22,34 @@ fn everything(router: &Router) -> String {
         let counts = |line: &&str| !line.contains("valid_lft") && !line.contains("qdisc");
         text.lines().filter(counts).collect::<Vec<_>>().join("\n")
     };
-    format!("{}\n{}", router.inside.shell(&files), left(router.inside.shell(kernel)))
+    format!(
+        "{}\n{}",
+        router.inside.shell(&files),
+        left(router.inside.shell(kernel))
+    )
 }
 
 /// System calls by which something could be changed, and what is said to the kernel, WireGuard and BIRD.
 fn traced(router: &Router, arguments: &[&str]) -> (Answer, String) {
     let file = router.path("trace");
     let mut command = router.inside.command("strace");
-    let calls = "--trace=%file,%network,write,writev,pwrite64,ftruncate,fchmod,fchown,fallocate,setxattr";
-    command.args(["-f", "-s", "300", calls, "-o"]).arg(&file).arg(agent_program());
-    command.arg("--config").arg(router.path("config.yaml")).args(arguments).env("NO_COLOR", "1");
+    let calls =
+        "--trace=%file,%network,write,writev,pwrite64,ftruncate,fchmod,fchown,fallocate,setxattr";
+    command
+        .args(["-f", "-s", "300", calls, "-o"])
+        .arg(&file)
+        .arg(agent_program());
+    command
+        .arg("--config")
+        .arg(router.path("config.yaml"))
+        .args(arguments)
+        .env("NO_COLOR", "1");
     let answer = answer(&mut command);
-    assert!(answer.code >= 0, "is strace installed (tests/deps.sh tests)? {}", answer.err);
+    assert!(
+        answer.code >= 0,
+        "is strace installed (tests/deps.sh tests)? {}",
+        answer.err
+    );
     (answer, std::fs::read_to_string(file).unwrap())
 }
 
@@ -44,18 +60,37 @@ fn assert_mere_look(trace: &str) {
     for line in trace.lines().filter(|line| !failed(line)) {
         let call = line.split_whitespace().nth(1).unwrap_or_default();
         let name = call.split('(').next().unwrap_or_default();
-        let changes =
-            ["unlink", "rename", "mkdir", "rmdir", "chmod", "chown", "link", "symlink", "truncate", "mknod"];
-        assert!(!changes.iter().any(|word| name.trim_start_matches('f').starts_with(word)), "{line}");
-        assert!(!["ftruncate", "fallocate", "setxattr", "utimensat", "mount"].contains(&name), "{line}");
+        let changes = [
+            "unlink", "rename", "mkdir", "rmdir", "chmod", "chown", "link", "symlink", "truncate",
+            "mknod",
+        ];
+        assert!(
+            !changes
+                .iter()
+                .any(|word| name.trim_start_matches('f').starts_with(word)),
+            "{line}"
+        );
+        assert!(
+            !["ftruncate", "fallocate", "setxattr", "utimensat", "mount"].contains(&name),
+            "{line}"
+        );
         if name.starts_with("open") || name == "creat" {
-            let writes = ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| line.contains(flag));
+            let writes = ["O_WRONLY", "O_RDWR", "O_CREAT"]
+                .iter()
+                .any(|flag| line.contains(flag));
             assert!(!writes || line.contains("/dev/null"), "{line}");
         }
         let says = name.starts_with("send") || name.starts_with("write");
         if says {
-            for word in ["RTM_NEW", "RTM_DEL", "RTM_SET", "WG_CMD_SET", "set=1", "NFT_MSG_NEW", "NFT_MSG_DEL"]
-            {
+            for word in [
+                "RTM_NEW",
+                "RTM_DEL",
+                "RTM_SET",
+                "WG_CMD_SET",
+                "set=1",
+                "NFT_MSG_NEW",
+                "NFT_MSG_DEL",
+            ] {
                 assert!(!line.contains(word), "{line}");
             }
             // Of rtnetlink's messages each fourth asks (linux/rtnetlink.h); strace knows the names of most.
@@ -69,14 +104,31 @@ fn assert_mere_look(trace: &str) {
                 _ => number % 4 == 2,
             };
             assert!(number.is_none_or(asks), "{line}");
-            let bird = ["configure", "disable", "enable", "restart", "reload", "down", "graceful"];
+            let bird = [
+                "configure",
+                "disable",
+                "enable",
+                "restart",
+                "reload",
+                "down",
+                "graceful",
+            ];
             let told = bird.iter().find(|word| line.contains(&format!("\"{word}")));
-            assert!(told.is_none() || line.contains("\"configure status"), "{line}");
+            assert!(
+                told.is_none() || line.contains("\"configure status"),
+                "{line}"
+            );
         }
     }
     // It did look: the proof is not that of an agent that did nothing.
-    assert!(trace.contains("RTM_NEWLINK") && trace.contains("recvfrom("), "links were not listed");
-    assert!(trace.contains("show protocols") || trace.contains("bird.ctl"), "BIRD was not asked");
+    assert!(
+        trace.contains("RTM_NEWLINK") && trace.contains("recvfrom("),
+        "links were not listed"
+    );
+    assert!(
+        trace.contains("show protocols") || trace.contains("bird.ctl"),
+        "BIRD was not asked"
+    );
 }
 
 /// Plans, and applies: the words are the same, and the plan changed nothing. Without a daemon.
@@ -104,7 +156,10 @@ fn fresh() -> World {
     world.wait_polls("bird-config", 1);
     world.router.kill_agent();
     for number in 1..=2 {
-        world.router.inside.shell(&format!("ip link del {}", interface(number)));
+        world
+            .router
+            .inside
+            .shell(&format!("ip link del {}", interface(number)));
     }
     let state = world.router.path("state").display().to_string();
     let bird = world.router.bird.folder.display().to_string();
@@ -125,15 +180,23 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
     apply_does_as_planned(
         router,
         "json",
-        &["create WireGuard link", "write BIRD session", "write BIRD file bird.conf"],
+        &[
+            "create WireGuard link",
+            "write BIRD session",
+            "write BIRD file bird.conf",
+        ],
     );
     world.wait_established();
     apply_does_as_planned(router, "table", &[]);
 
     // Drift of MTU, address and key.
-    router.inside.shell(&format!("ip link set {first} mtu 1300; ip addr del fe80::998:1/64 dev {second}"));
+    router.inside.shell(&format!(
+        "ip link set {first} mtu 1300; ip addr del fe80::998:1/64 dev {second}"
+    ));
     let other = crate::lab::wireguard::KeyPair::new().public;
-    router.inside.shell(&format!("wg set {second} peer {other} allowed-ips fd00::/8"));
+    router.inside.shell(&format!(
+        "wg set {second} peer {other} allowed-ips fd00::/8"
+    ));
     apply_does_as_planned(router, "table", &["set MTU", "add address", "remove peer"]);
     router.inside.shell(&format!("ip link del {second}"));
     apply_does_as_planned(router, "json", &["create WireGuard link"]);
@@ -147,7 +210,11 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
 
     // An override that waits, and an edit in place that is not yet one.
     let file = state(&format!("overrides/sessions/{first}.yaml"));
-    std::fs::write(&file, exception(&first, "PPPoE", "{tunnel: {mtu: 1380}}", "")).unwrap();
+    std::fs::write(
+        &file,
+        exception(&first, "PPPoE", "{tunnel: {mtu: 1380}}", ""),
+    )
+    .unwrap();
     let document = state(&format!("sessions/{second}.yaml"));
     let text = std::fs::read_to_string(&document).unwrap();
     std::fs::write(&document, text.replace("mtu: 1420", "mtu: 1390")).unwrap();
@@ -158,24 +225,47 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
     assert!(document.exists());
 
     // Paused: shown, and not done.
-    std::fs::write(&file, exception(&first, "hands off", "{tunnel: {mtu: 1310}}", "  paused: true\n"))
-        .unwrap();
+    std::fs::write(
+        &file,
+        exception(
+            &first,
+            "hands off",
+            "{tunnel: {mtu: 1310}}",
+            "  paused: true\n",
+        ),
+    )
+    .unwrap();
     let planned = agent(router, &["plan"]).ended(2);
     planned.says(&format!("set MTU of {first} to 1310"));
     planned.says("paused, so none of this is done: hands off");
-    assert_eq!(agent(router, &["apply", "--once"]).ended(0).out, planned.out);
-    assert_eq!(router.inside.shell(&format!("cat /sys/class/net/{first}/mtu")).trim(), "1380");
+    assert_eq!(
+        agent(router, &["apply", "--once"]).ended(0).out,
+        planned.out
+    );
+    assert_eq!(
+        router
+            .inside
+            .shell(&format!("cat /sys/class/net/{first}/mtu"))
+            .trim(),
+        "1380"
+    );
     std::fs::remove_file(&file).unwrap();
     apply_does_as_planned(router, "json", &["to 1420"]);
 
     // A removal, as the sync leaves it, and a link of ours that nothing knows of.
     std::fs::remove_file(&document).unwrap();
     std::fs::remove_file(state(&format!(".synced/sessions/{second}.yaml"))).unwrap();
-    router.inside.shell("ip link add lost0 type bridge && ip link set lost0 alias moenet-agent:lost-1");
+    router
+        .inside
+        .shell("ip link add lost0 type bridge && ip link set lost0 alias moenet-agent:lost-1");
     apply_does_as_planned(
         router,
         "table",
-        &["remove BIRD session", "delete link", "orphan/lost-1  delete link lost0"],
+        &[
+            "remove BIRD session",
+            "delete link",
+            "orphan/lost-1  delete link lost0",
+        ],
     );
     assert!(!router.inside.shell("ip -o link").contains("lost0"));
     let history = agent(router, &["history", &second]).ended(0);
@@ -188,7 +278,10 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
     world.wait_polls("sessions", 3);
     let name = interface(1);
     // Beside a running agent that is at rest.
-    let (events, before) = (NetlinkEvents::record(&world.router), bird_history(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        bird_history(&world.router),
+    );
     let (answer, trace) = traced(&world.router, &["plan"]);
     assert_eq!(answer.ended(0).out, "Nothing to do.\n");
     assert_mere_look(&trace);
@@ -197,10 +290,24 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
     world.router.kill_agent();
 
     // And alone, with much to do.
-    world.router.inside.shell(&format!("ip link set {name} mtu 1300"));
-    std::fs::write(world.router.bird.folder.join("moenet/defines.conf"), "# nothing\n").unwrap();
-    let file = world.router.path("state").join(format!("overrides/sessions/{name}.yaml"));
-    std::fs::write(&file, exception(&name, "PPPoE", "{tunnel: {mtu: 1380}}", "")).unwrap();
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {name} mtu 1300"));
+    std::fs::write(
+        world.router.bird.folder.join("moenet/defines.conf"),
+        "# nothing\n",
+    )
+    .unwrap();
+    let file = world
+        .router
+        .path("state")
+        .join(format!("overrides/sessions/{name}.yaml"));
+    std::fs::write(
+        &file,
+        exception(&name, "PPPoE", "{tunnel: {mtu: 1380}}", ""),
+    )
+    .unwrap();
     let events = NetlinkEvents::record(&world.router);
     let before = everything(&world.router);
     let code = |arguments: &[&str]| {
@@ -214,7 +321,13 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
     assert_eq!(code(&["approve", "--list"]), 0);
     assert_eq!(agent(&world.router, &["diff", &name]).code, 2);
     assert_eq!(agent(&world.router, &["diff", "nobody"]).code, 1);
-    for verb in [&["get"][..], &["describe", &name], &["history"], &["render", &name], &["validate"]] {
+    for verb in [
+        &["get"][..],
+        &["describe", &name],
+        &["history"],
+        &["render", &name],
+        &["validate"],
+    ] {
         agent(&world.router, verb).ended(0);
     }
     assert_eq!(everything(&world.router), before);
@@ -239,26 +352,51 @@ fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start()
     world.router.start_agent();
     world.wait_established();
     wait_until("a round-trip time is measured", 40, || {
-        contains(&world.router.api("", "/metrics").1, "moenet_agent_session_rtt_seconds{")
+        contains(
+            &world.router.api("", "/metrics").1,
+            "moenet_agent_session_rtt_seconds{",
+        )
     });
     // Any hint has the world made anew, with the class of the link.
-    let file = world.router.path("state").join(format!("overrides/sessions/{name}.yaml"));
+    let file = world
+        .router
+        .path("state")
+        .join(format!("overrides/sessions/{name}.yaml"));
     std::fs::write(&file, exception(&name, "nothing", "{}", "")).unwrap();
-    let fragment = world.router.bird.folder.join(format!("moenet/sessions/{name}.conf"));
+    let fragment = world
+        .router
+        .bird
+        .folder
+        .join(format!("moenet/sessions/{name}.conf"));
     wait_until("the class is in the session's text", 40, || {
         let text = std::fs::read_to_string(&fragment).unwrap();
-        if text.contains("moe_link(0,") { Err(text) } else { Ok(()) }
+        if text.contains("moe_link(0,") {
+            Err(text)
+        } else {
+            Ok(())
+        }
     });
     wait_until("nothing is left to do", 20, || {
         let answer = agent(&world.router, &["plan"]);
-        if answer.code == 0 { Ok(()) } else { Err(answer.out) }
+        if answer.code == 0 {
+            Ok(())
+        } else {
+            Err(answer.out)
+        }
     });
     let before = bird_history(&world.router);
     world.router.kill_agent();
-    assert_eq!(agent(&world.router, &["plan"]).ended(0).out, "Nothing to do.\n");
+    assert_eq!(
+        agent(&world.router, &["plan"]).ended(0).out,
+        "Nothing to do.\n"
+    );
     world.router.start_agent();
     world.wait_polls("sessions", 3);
-    assert_eq!(bird_history(&world.router), before, "a restart forgot the class and told the neighbour so");
+    assert_eq!(
+        bird_history(&world.router),
+        before,
+        "a restart forgot the class and told the neighbour so"
+    );
 }
 
 #[test]
@@ -271,15 +409,16 @@ fn a_plan_before_the_first_run_says_that_the_key_is_not_made_yet() {
                     tunnel: {publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, listenPort: 21080}\n  \
                     address: {peerLinkLocal: \"fe80::2\"}\n";
     std::fs::write(state.join("sessions/own.yaml"), document).unwrap();
-    let node =
-        "apiVersion: moenet.work/v1\nkind: Node\nmetadata: {name: node}\nspec: {id: 1, asn: 4242420998}\n";
+    let node = "apiVersion: moenet.work/v1\nkind: Node\nmetadata: {name: node}\nspec: {id: 1, asn: 4242420998}\n";
     std::fs::write(state.join("node.yaml"), node).unwrap();
     let planned = agent(&world.router, &["plan"]).ended(2);
     planned.says("ourKey a new key");
     planned.says("there is no WireGuard key");
     assert!(!world.router.path("private.key").exists());
     let applied = agent(&world.router, &["apply", "--once"]).ended(0);
-    let key =
-        world.router.inside.shell(&format!("wg pubkey <{}", world.router.path("private.key").display()));
+    let key = world.router.inside.shell(&format!(
+        "wg pubkey <{}",
+        world.router.path("private.key").display()
+    ));
     assert_eq!(applied.out, planned.out.replace("a new key", key.trim()));
 }

@@ -5,7 +5,11 @@ use crate::lab::world::{World, interface, uuid};
 
 fn gone(world: &World, number: u32) -> Result<(), String> {
     let links = world.router.inside.try_shell("ip -o link")?;
-    if links.contains(&interface(number)) { Err(links) } else { Ok(()) }
+    if links.contains(&interface(number)) {
+        Err(links)
+    } else {
+        Ok(())
+    }
 }
 
 #[test]
@@ -17,14 +21,23 @@ fn a_session_queued_for_delete_while_the_agent_was_down_is_removed_and_only_then
     sessions[0]["status"] = 5.into();
     world.control_plane.sessions(&sessions);
     world.router.start_agent();
-    wait_until("session 1 is reported 0", 40, || match world.control_plane.reported(&uuid(1)) {
-        Some((0, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_until("session 1 is reported 0", 40, || {
+        match world.control_plane.reported(&uuid(1)) {
+            Some((0, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     // Looked at right after the report: it must have been true by then.
     gone(&world, 1).unwrap();
-    let protocols = world.router.bird.ask(&world.router.inside, "show protocols");
-    assert_eq!(protocols.matches(" BGP ").count(), 1, "only the other session is left:\n{protocols}");
+    let protocols = world
+        .router
+        .bird
+        .ask(&world.router.inside, "show protocols");
+    assert_eq!(
+        protocols.matches(" BGP ").count(),
+        1,
+        "only the other session is left:\n{protocols}"
+    );
     world.neighbours[1].wait_established(5);
 }
 
@@ -46,10 +59,18 @@ fn a_session_absent_from_a_complete_list_is_removed_with_its_secrets() {
     sessions[0]["presharedKey"] = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".into();
     world.control_plane.sessions(&sessions);
     let secrets = || world.in_state("ls secrets");
-    wait_until("the key is there", 20, || crate::lab::contains(&secrets(), &interface(1)));
+    wait_until("the key is there", 20, || {
+        crate::lab::contains(&secrets(), &interface(1))
+    });
     world.control_plane.sessions(&world.sessions()[1..]);
     wait_until("the tunnel is gone", 20, || gone(&world, 1));
-    wait_until("the key is gone", 20, || if secrets().is_empty() { Ok(()) } else { Err(secrets()) });
+    wait_until("the key is gone", 20, || {
+        if secrets().is_empty() {
+            Ok(())
+        } else {
+            Err(secrets())
+        }
+    });
     world.neighbours[1].wait_established(5);
 }
 
@@ -59,10 +80,19 @@ fn the_guard_holds_more_removals_than_allowed_until_they_are_approved() {
     world.control_plane.sessions(&[]);
     world.wait_polls("sessions", 4);
     for number in 1..=4 {
-        assert!(gone(&world, number).is_err(), "session {number} was removed without approval");
+        assert!(
+            gone(&world, number).is_err(),
+            "session {number} was removed without approval"
+        );
     }
     let config = world.router.path("config.yaml");
     let agent = crate::lab::router::agent_program();
-    world.router.inside.shell(&format!("{} --config {} approve", agent.display(), config.display()));
-    wait_until("all four are gone", 40, || (1..=4).try_for_each(|number| gone(&world, number)));
+    world.router.inside.shell(&format!(
+        "{} --config {} approve",
+        agent.display(),
+        config.display()
+    ));
+    wait_until("all four are gone", 40, || {
+        (1..=4).try_for_each(|number| gone(&world, number))
+    });
 }

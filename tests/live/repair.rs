@@ -8,7 +8,10 @@ use crate::lab::{contains, wait_until};
 fn a_deleted_link_is_made_again() {
     let world = World::converged(2);
     let untouched = ifindex(&world.router, &interface(2));
-    world.router.inside.shell(&format!("ip link del {}", interface(1)));
+    world
+        .router
+        .inside
+        .shell(&format!("ip link del {}", interface(1)));
     wait_until("the link is back", 20, || {
         contains(&world.router.inside.try_shell("ip -o link")?, &interface(1))
     });
@@ -20,9 +23,18 @@ fn a_deleted_link_is_made_again() {
 fn a_removed_address_returns() {
     let world = World::converged(1);
     let device = interface(1);
-    world.router.inside.shell(&format!("ip addr del fe80::998:1/64 dev {device}"));
+    world
+        .router
+        .inside
+        .shell(&format!("ip addr del fe80::998:1/64 dev {device}"));
     wait_until("the address is back", 20, || {
-        contains(&world.router.inside.try_shell(&format!("ip -6 addr show dev {device}"))?, "fe80::998:1/64")
+        contains(
+            &world
+                .router
+                .inside
+                .try_shell(&format!("ip -6 addr show dev {device}"))?,
+            "fe80::998:1/64",
+        )
     });
     world.wait_established();
 }
@@ -31,32 +43,48 @@ fn a_removed_address_returns() {
 fn a_foreign_interface_of_the_wanted_name_is_refused_and_left_alone() {
     let mut world = World::new(2);
     let device = interface(1);
-    world
+    world.router.inside.shell(&format!(
+        "ip link add {device} type bridge && ip addr add 198.51.100.9/32 dev {device}"
+    ));
+    let before = world
         .router
         .inside
-        .shell(&format!("ip link add {device} type bridge && ip addr add 198.51.100.9/32 dev {device}"));
-    let before = world.router.inside.shell(&format!("ip -d addr show dev {device}"));
+        .shell(&format!("ip -d addr show dev {device}"));
     world.router.start_agent();
     world.neighbours[1].wait_established(40);
     world.wait_reported(&uuid(1), 2, &device);
-    assert_eq!(world.router.inside.shell(&format!("ip -d addr show dev {device}")), before);
+    assert_eq!(
+        world
+            .router
+            .inside
+            .shell(&format!("ip -d addr show dev {device}")),
+        before
+    );
 }
 
 #[test]
 fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
     let world = World::converged(1);
     let device = interface(1);
-    let alias = |alias: &str| world.router.inside.shell(&format!("ip link set {device} alias {alias:?}"));
+    let alias = |alias: &str| {
+        world
+            .router
+            .inside
+            .shell(&format!("ip link set {device} alias {alias:?}"))
+    };
     alias("somebody's");
     world.wait_reported(&uuid(1), 2, "is somebody else's");
-    let before =
-        world.router.inside.shell(&format!("ip -d addr show dev {device}; ip route show dev {device}"));
+    let before = world.router.inside.shell(&format!(
+        "ip -d addr show dev {device}; ip route show dev {device}"
+    ));
     let refused = "cannot be put into force";
     world.wait_log(refused);
     std::thread::sleep(std::time::Duration::from_secs(15));
     assert_eq!(world.log().matches(refused).count(), 1, "{}", world.log());
     assert_eq!(
-        world.router.inside.shell(&format!("ip -d addr show dev {device}; ip route show dev {device}")),
+        world.router.inside.shell(&format!(
+            "ip -d addr show dev {device}; ip route show dev {device}"
+        )),
         before
     );
     alias(&format!("moenet-agent:{}", uuid(1)));
@@ -70,7 +98,9 @@ fn a_session_that_claims_the_uplink_does_not_touch_it() {
     let before = world.router.inside.shell("ip -d addr show dev u2");
     let mut bad = session(1, &world.neighbours[0]);
     bad["interface"] = "u2".into();
-    world.control_plane.sessions(&[bad, session(2, &world.neighbours[1])]);
+    world
+        .control_plane
+        .sessions(&[bad, session(2, &world.neighbours[1])]);
     world.router.start_agent();
     world.neighbours[1].wait_established(40);
     world.wait_reported(&uuid(1), 2, "u2");

@@ -13,8 +13,15 @@ fn change(world: &World, mtu: u32) {
     sessions[0]["mtu"] = mtu.into();
     world.control_plane.sessions(&sessions);
     wait_until(&format!("an MTU of {mtu}"), 40, || {
-        let found = world.router.inside.try_shell(&format!("cat /sys/class/net/{}/mtu", interface(1)))?;
-        if found.trim() == mtu.to_string() { Ok(()) } else { Err(found) }
+        let found = world
+            .router
+            .inside
+            .try_shell(&format!("cat /sys/class/net/{}/mtu", interface(1)))?;
+        if found.trim() == mtu.to_string() {
+            Ok(())
+        } else {
+            Err(found)
+        }
     });
 }
 
@@ -22,12 +29,20 @@ fn change(world: &World, mtu: u32) {
 fn wait_recorded(world: &World, mtu: u32) {
     let path = format!("main:applied/sessions/{}.yaml", interface(1));
     wait_until(&format!("the MTU {mtu} is in the history"), 90, || {
-        contains(&try_git(&world.router, &["show", &path])?, &format!("mtu: {mtu}"))
+        contains(
+            &try_git(&world.router, &["show", &path])?,
+            &format!("mtu: {mtu}"),
+        )
     });
     wait_until("the condition is gone", 60, || {
         let (_, status) = world.router.api("", "/status");
-        let node = std::fs::read_to_string(world.router.path("state/status/node.yaml")).unwrap_or_default();
-        if status.contains("history: ") { Err(status) } else { condition(&node, "True") }
+        let node = std::fs::read_to_string(world.router.path("state/status/node.yaml"))
+            .unwrap_or_default();
+        if status.contains("history: ") {
+            Err(status)
+        } else {
+            condition(&node, "True")
+        }
     });
 }
 
@@ -50,7 +65,8 @@ fn wait_condition(world: &World, words: &str) {
         let (_, status) = world.router.api("", "/status");
         contains(&status, "history: ")?;
         contains(&status, words)?;
-        let node = std::fs::read_to_string(world.router.path("state/status/node.yaml")).unwrap_or_default();
+        let node = std::fs::read_to_string(world.router.path("state/status/node.yaml"))
+            .unwrap_or_default();
         condition(&node, "False")?;
         contains(&node, words)
     });
@@ -64,17 +80,24 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     let break_it: [(&str, Breakage); 7] = [
         ("HEAD", |git| std::fs::write(git.join("HEAD"), "").unwrap()),
         ("missing", remove),
-        ("branch", |git| std::fs::write(git.join("refs/heads/main"), "\0\0\0").unwrap()),
+        ("branch", |git| {
+            std::fs::write(git.join("refs/heads/main"), "\0\0\0").unwrap()
+        }),
         ("objects", |git| remove(&git.join("objects"))),
         ("garbage", |git| {
             remove(git);
             std::fs::write(git, "garbage").unwrap();
         }),
         ("another's", |git| {
-            let chowned = std::process::Command::new("chown").args(["-R", "4001003"]).arg(git).status();
+            let chowned = std::process::Command::new("chown")
+                .args(["-R", "4001003"])
+                .arg(git)
+                .status();
             assert!(chowned.unwrap().success());
         }),
-        ("index locked", |git| std::fs::write(git.join("index.lock"), "").unwrap()),
+        ("index locked", |git| {
+            std::fs::write(git.join("index.lock"), "").unwrap()
+        }),
     ];
     for (mtu, (what, break_it)) in (1300..).zip(break_it) {
         eprintln!("the repository: {what}");
@@ -87,8 +110,14 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     change(&world, 1310);
     wait_condition(&world, "main.lock");
     wait_recorded(&world, 1310);
-    assert_eq!(git(&world.router, &["fsck", "--strict", "--no-dangling"]), "");
-    let aside = world.router.inside.shell(&format!("ls -d {0} {0}.broken-*", repository.display()));
+    assert_eq!(
+        git(&world.router, &["fsck", "--strict", "--no-dangling"]),
+        ""
+    );
+    let aside = world
+        .router
+        .inside
+        .shell(&format!("ls -d {0} {0}.broken-*", repository.display()));
     assert_eq!(
         aside.lines().count(),
         3,
@@ -103,13 +132,19 @@ fn without_git_and_with_an_operators_settings_all_goes_on() {
     let programs = world.router.path("programs");
     std::fs::create_dir(&programs).unwrap();
     let all = "for f in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do ln -sf $f/* .; done 2>/dev/null";
-    world.router.inside.shell(&format!("cd {} && {all}; rm -f git git-*", programs.display()));
+    world.router.inside.shell(&format!(
+        "cd {} && {all}; rm -f git git-*",
+        programs.display()
+    ));
     let settings = world.router.path("gitconfig");
     let hooks = world.router.path("hooks");
     std::fs::create_dir(&hooks).unwrap();
     let hook = hooks.join("reference-transaction");
     std::fs::write(&hook, "#!/bin/sh\nexit 1\n").unwrap();
-    world.router.inside.shell(&format!("chmod 755 {}", hook.display()));
+    world
+        .router
+        .inside
+        .shell(&format!("chmod 755 {}", hook.display()));
     let hostile = format!(
         "[commit]\n gpgSign = true\n[core]\n hooksPath = {0}\n autocrlf = true\n fsmonitor = /bin/false\n\
          [init]\n templateDir = {0}\n defaultBranch = other\n[gpg]\n program = /bin/false\n\
@@ -121,14 +156,27 @@ fn without_git_and_with_an_operators_settings_all_goes_on() {
     let home = format!("HOME={}", world.router.path("").display());
     let global = format!("GIT_CONFIG_GLOBAL={}", settings.display());
     std::fs::copy(&settings, world.router.path(".gitconfig")).unwrap();
-    world.router.start_agent_with(&[&path, &home, &global, "GIT_DIR=/nowhere", "GIT_INDEX_FILE=/nowhere"]);
+    world.router.start_agent_with(&[
+        &path,
+        &home,
+        &global,
+        "GIT_DIR=/nowhere",
+        "GIT_INDEX_FILE=/nowhere",
+    ]);
     world.wait_established();
     wait_condition(&world, "install git");
     std::os::unix::fs::symlink("/usr/bin/git", programs.join("git")).unwrap();
     wait_recorded(&world, 1420);
     change(&world, 1400);
     wait_recorded(&world, 1400);
-    assert!(commits(&world.router).iter().any(|line| line.starts_with("Control Plane|Sync")));
-    let text = git(&world.router, &["show", &format!("main:sessions/{}.yaml", interface(1))]);
+    assert!(
+        commits(&world.router)
+            .iter()
+            .any(|line| line.starts_with("Control Plane|Sync"))
+    );
+    let text = git(
+        &world.router,
+        &["show", &format!("main:sessions/{}.yaml", interface(1))],
+    );
     assert!(!text.contains('\r'));
 }

@@ -7,14 +7,21 @@ use crate::lab::{contains, wait_until};
 
 fn nothing_happened(world: &World, events: &NetlinkEvents, before: &str) {
     assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
-    assert_eq!(bird_history(&world.router), before, "a BIRD reload or session reset");
+    assert_eq!(
+        bird_history(&world.router),
+        before,
+        "a BIRD reload or session reset"
+    );
 }
 
 #[test]
 fn killing_and_starting_the_agent_disturbs_nothing() {
     let mut world = World::converged(3);
     world.wait_polls("sessions", 3);
-    let (events, before) = (NetlinkEvents::record(&world.router), bird_history(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        bird_history(&world.router),
+    );
     world.router.kill_agent();
     world.router.start_agent();
     world.wait_polls("sessions", 4);
@@ -26,7 +33,10 @@ fn killing_and_starting_the_agent_disturbs_nothing() {
 fn an_agent_at_rest_changes_nothing() {
     let world = World::converged(1);
     world.wait_polls("sessions", 3);
-    let (events, before) = (NetlinkEvents::record(&world.router), bird_history(&world.router));
+    let (events, before) = (
+        NetlinkEvents::record(&world.router),
+        bird_history(&world.router),
+    );
     world.wait_polls("sessions", 5);
     nothing_happened(&world, &events, &before);
 }
@@ -59,11 +69,18 @@ fn an_agent_converges_from_disk_when_the_control_plane_is_down() {
     world.wait_polls("sessions", 2);
     world.router.kill_agent();
     for endpoint in ["sessions", "config", "bird-config", "mesh"] {
-        let down = Answer::Text { status: 503, kind: "text/plain", body: "down".into() };
+        let down = Answer::Text {
+            status: 503,
+            kind: "text/plain",
+            body: "down".into(),
+        };
         world.control_plane.answer(endpoint, down);
     }
     for number in 1..=2 {
-        world.router.inside.shell(&format!("ip link del {}", interface(number)));
+        world
+            .router
+            .inside
+            .shell(&format!("ip link del {}", interface(number)));
     }
     world.router.start_agent();
     world.wait_established();

@@ -15,37 +15,63 @@ const INVALID: &str = "172.20.101.0/24";
 const UNKNOWN: &str = "172.20.201.0/24";
 
 fn roa(prefix: &str, asn: u32) -> Roa {
-    (prefix.into(), prefix.split_once('/').unwrap().1.parse().unwrap(), asn)
+    (
+        prefix.into(),
+        prefix.split_once('/').unwrap().1.parse().unwrap(),
+        asn,
+    )
 }
 
 /// What makes a table large enough to collapse.
 fn filling() -> impl Iterator<Item = Roa> {
-    (0..30).flat_map(|i| [roa(&format!("172.22.{i}.0/24"), 1), roa(&format!("fd77:{i}::/48"), 1)])
+    (0..30).flat_map(|i| {
+        [
+            roa(&format!("172.22.{i}.0/24"), 1),
+            roa(&format!("fd77:{i}::/48"), 1),
+        ]
+    })
 }
 
 /// The first neighbour's, and the rest of the world.
 fn of_the_first() -> Vec<Roa> {
-    let own = [roa(VALID, 4_242_421_001), roa("fd42:1::/48", 4_242_421_001), roa(INVALID, 4_242_429_999)];
+    let own = [
+        roa(VALID, 4_242_421_001),
+        roa("fd42:1::/48", 4_242_421_001),
+        roa(INVALID, 4_242_429_999),
+    ];
     own.into_iter().chain(filling()).collect()
 }
 
 /// The second neighbour's.
 fn of_the_second() -> Vec<Roa> {
-    vec![roa("172.20.2.0/24", 4_242_421_002), roa("fd42:2::/48", 4_242_421_002)]
+    vec![
+        roa("172.20.2.0/24", 4_242_421_002),
+        roa("fd42:2::/48", 4_242_421_002),
+    ]
 }
 
 /// What the second neighbour has heard of what the first one says.
 fn passed_on(world: &World, prefixes: &[&str], wanted: &[&str]) -> Result<(), String> {
     let heard = world.neighbours[1].heard(4)?;
-    let there: Vec<&str> = prefixes.iter().copied().filter(|p| heard.iter().any(|h| h == p)).collect();
-    if there == wanted { Ok(()) } else { Err(format!("{there:?} of {heard:?}")) }
+    let there: Vec<&str> = prefixes
+        .iter()
+        .copied()
+        .filter(|p| heard.iter().any(|h| h == p))
+        .collect();
+    if there == wanted {
+        Ok(())
+    } else {
+        Err(format!("{there:?} of {heard:?}"))
+    }
 }
 
 #[track_caller]
 fn wait_passed_on(world: &World, wanted: &[&str], seconds: u64) {
-    wait_until(&format!("the second neighbour hears of {wanted:?} only"), seconds, || {
-        passed_on(world, &[VALID, INVALID, UNKNOWN], wanted)
-    });
+    wait_until(
+        &format!("the second neighbour hears of {wanted:?} only"),
+        seconds,
+        || passed_on(world, &[VALID, INVALID, UNKNOWN], wanted),
+    );
 }
 
 fn kept(world: &World) -> String {
@@ -64,12 +90,19 @@ fn metric(world: &World, line: &str) -> Result<(), String> {
 }
 
 fn world_with_servers(version: &str) -> (World, [Rtr; 2]) {
-    let speakers = vec![Speaker::Bird(FIRST_SAYS.into()), Speaker::Bird(String::new())];
+    let speakers = vec![
+        Speaker::Bird(FIRST_SAYS.into()),
+        Speaker::Bird(String::new()),
+    ];
     let mut world = World::with_speakers(version, speakers);
-    let servers =
-        [Rtr::start(&world.router, 8282, &of_the_first()), Rtr::start(&world.router, 8283, &of_the_second())];
+    let servers = [
+        Rtr::start(&world.router, 8282, &of_the_first()),
+        Rtr::start(&world.router, 8283, &of_the_second()),
+    ];
     let listed = json!({"rpkiServers": [servers[0].server(), servers[1].server()], "rejectUnknownRoa": null});
-    world.control_plane.answer("bird-config", Answer::Json(policy_with(&listed)));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(policy_with(&listed)));
     world.router.start_agent();
     world.wait_established();
     (world, servers)
@@ -95,8 +128,15 @@ fn validated_by_every_server_and_without_any(version: &str) {
     world.wait_condition("policy", "OriginsValidated", "True", "Live");
     wait_until("the whole table is kept", 60, || {
         contains(&kept(&world), "route 172.20.2.0/24 max 24 as 4242421002;\n")?;
-        let count = kept(&world).lines().filter(|line| line.starts_with("route ")).count();
-        if count == 65 { Ok(()) } else { Err(format!("{count} ROAs")) }
+        let count = kept(&world)
+            .lines()
+            .filter(|line| line.starts_with("route "))
+            .count();
+        if count == 65 {
+            Ok(())
+        } else {
+            Err(format!("{count} ROAs"))
+        }
     });
     servers.iter_mut().for_each(Rtr::stop);
     // BIRD alone first: its own files have the table.
@@ -128,7 +168,9 @@ fn every_rpki_server_is_used_and_a_cold_boot_without_them_validates_on_bird_3_4(
 fn alarm_and_last_good(world: &World, table: &str) {
     let why = world.wait_condition("policy", "OriginsValidated", "False", "Collapsed");
     assert!(why.contains("remove roa.conf"), "{why}");
-    wait_until("the metric tells", 20, || metric(world, "moenet_agent_roa_alarm 1"));
+    wait_until("the metric tells", 20, || {
+        metric(world, "moenet_agent_roa_alarm 1")
+    });
     assert_eq!(kept(world), table);
     wait_passed_on(world, &[VALID], 5);
 }
@@ -136,27 +178,41 @@ fn alarm_and_last_good(world: &World, table: &str) {
 #[test]
 fn roas_that_collapse_raise_an_alarm_and_the_last_good_table_stays_until_they_are_back() {
     let (world, servers) = world_with_servers(&bird::version());
-    wait_until("the whole table is kept", 60, || contains(&kept(&world), "4242421002"));
-    wait_until("the metric tells", 20, || metric(&world, "moenet_agent_rpki_servers{state=\"answering\"} 2"));
+    wait_until("the whole table is kept", 60, || {
+        contains(&kept(&world), "4242421002")
+    });
+    wait_until("the metric tells", 20, || {
+        metric(&world, "moenet_agent_rpki_servers{state=\"answering\"} 2")
+    });
     let table = kept(&world);
     servers[1].serve(&[]);
     // A tenth, and then nothing at all.
     let tenth: Vec<Roa> = filling().take(6).collect();
     for left in [&tenth[..], &[]] {
         servers[0].serve(left);
-        let shown = format!("moenet_agent_roas{{family=\"ipv4\",source=\"rpki\"}} {}", left.len() / 2);
-        wait_until("the servers have next to nothing", 60, || metric(&world, &shown));
+        let shown = format!(
+            "moenet_agent_roas{{family=\"ipv4\",source=\"rpki\"}} {}",
+            left.len() / 2
+        );
+        wait_until("the servers have next to nothing", 60, || {
+            metric(&world, &shown)
+        });
         alarm_and_last_good(&world, &table);
     }
     servers[0].serve(&of_the_first());
     servers[1].serve(&of_the_second());
     world.wait_condition("policy", "OriginsValidated", "True", "Live");
-    wait_until("the metric tells", 20, || metric(&world, "moenet_agent_roa_alarm 0"));
+    wait_until("the metric tells", 20, || {
+        metric(&world, "moenet_agent_roa_alarm 0")
+    });
     assert_eq!(kept(&world), table);
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
     assert_eq!(log.matches("origins of routes: alarm").count(), 1, "{log}");
     // A ROA that comes lets in what was said before, and one that goes puts it out.
-    let with_unknown: Vec<Roa> = of_the_second().into_iter().chain([roa(UNKNOWN, 4_242_421_001)]).collect();
+    let with_unknown: Vec<Roa> = of_the_second()
+        .into_iter()
+        .chain([roa(UNKNOWN, 4_242_421_001)])
+        .collect();
     servers[1].serve(&with_unknown);
     wait_passed_on(&world, &[VALID, UNKNOWN], 40);
     servers[1].serve(&of_the_second());
@@ -165,17 +221,24 @@ fn roas_that_collapse_raise_an_alarm_and_the_last_good_table_stays_until_they_ar
 
 #[test]
 fn a_server_that_never_answers_is_an_alarm_and_an_operators_table_ends_it() {
-    let speakers = vec![Speaker::Bird(FIRST_SAYS.into()), Speaker::Bird(String::new())];
+    let speakers = vec![
+        Speaker::Bird(FIRST_SAYS.into()),
+        Speaker::Bird(String::new()),
+    ];
     let mut world = World::with_speakers(&bird::version(), speakers);
     let nobody = json!([{"host": "127.0.0.1", "port": 8299}]);
     let refusing = policy_with(&json!({"rpkiServers": nobody, "rejectUnknownRoa": null}));
-    world.control_plane.answer("bird-config", Answer::Json(refusing));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(refusing));
     world.router.start_agent();
     world.wait_established();
     let why = world.wait_condition("policy", "OriginsValidated", "False", "NoRoas");
     assert!(why.contains("refused"), "{why}");
     wait_passed_on(&world, &[], 10);
-    wait_until("the metric tells", 20, || metric(&world, "moenet_agent_roa_alarm 1"));
+    wait_until("the metric tells", 20, || {
+        metric(&world, "moenet_agent_roa_alarm 1")
+    });
     // Downloaded by hand, as one does on the first day.
     let table = "route 172.20.1.0/24 max 24 as 4242421001;\nroute 172.20.101.0/24 max 24 as 1;\n\
                  route fd42:1::/48 max 48 as 4242421001;\n";
@@ -188,7 +251,9 @@ fn a_server_that_never_answers_is_an_alarm_and_an_operators_table_ends_it() {
     world.control_plane.answer("bird-config", Answer::Json(lax));
     wait_passed_on(&world, &[VALID, UNKNOWN], 40);
     // Without any server the table goes on.
-    world.control_plane.answer("bird-config", Answer::Json(policy()));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(policy()));
     world.wait_condition("policy", "OriginsValidated", "True", "FromCache");
     wait_passed_on(&world, &[VALID, UNKNOWN], 10);
 }

@@ -43,7 +43,11 @@ fn remotes(world: &World) -> Result<Vec<String>, String> {
 fn wait_remote(world: &World, wanted: &str) {
     wait_until(&format!("BIRD asks {wanted}"), 60, || {
         let found = remotes(world)?;
-        if found == [wanted] { Ok(()) } else { Err(format!("{found:?}")) }
+        if found == [wanted] {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
     });
 }
 
@@ -53,7 +57,9 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
     let server = Rtr::start(&world.router, 8282, &roas());
     dns.set(SILENT, Record::Silence);
     dns.addresses(GOOD, &["127.0.0.1"]);
-    world.control_plane.answer("bird-config", Answer::Json(servers(server.port)));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(servers(server.port)));
     world.router.start_agent();
     world.wait_established();
     // The good one validates, and the other one is told of.
@@ -61,12 +67,21 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
     world.neighbours[1].wait_route("172.20.1.0/24", "4242421001", 40);
     wait_remote(&world, "127.0.0.1 port 8282");
     let why = world.wait_condition("policy", "EndpointResolved", "False", "NotResolved");
-    assert!(why.contains(SILENT) && why.contains("not asked") && !why.contains(GOOD), "{why}");
+    assert!(
+        why.contains(SILENT) && why.contains("not asked") && !why.contains(GOOD),
+        "{why}"
+    );
     world.wait_measured();
     let kept = || std::fs::read_to_string(world.router.path("state/roa.conf")).unwrap_or_default();
-    wait_until("the whole table is kept", 60, || contains(&kept(), "fd42:2::/48"));
+    wait_until("the whole table is kept", 60, || {
+        contains(&kept(), "fd42:2::/48")
+    });
     wait_until("the agent is at rest", 40, || {
-        world.router.inside.try_shell(&world.router.command("plan")).map(drop)
+        world
+            .router
+            .inside
+            .try_shell(&world.router.command("plan"))
+            .map(drop)
     });
     // From now on no name leads anywhere. A restart of the agent goes on with the address it knew.
     let before = bird_history(&world.router);
@@ -85,10 +100,15 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
     world.wait_condition("policy", "OriginsValidated", "True", "Live");
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
     let told = |name: &str| {
-        let line = |line: &&str| line.contains("RPKI server cannot be looked up") && line.contains(name);
+        let line =
+            |line: &&str| line.contains("RPKI server cannot be looked up") && line.contains(name);
         log.lines().filter(line).count()
     };
-    assert_eq!((told(GOOD), told(SILENT)), (1, 2), "once by each run: {log}");
+    assert_eq!(
+        (told(GOOD), told(SILENT)),
+        (1, 2),
+        "once by each run: {log}"
+    );
     moves_to_another_address(&mut world, &dns);
 }
 
@@ -96,13 +116,20 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
 fn moves_to_another_address(world: &mut World, dns: &Dns) {
     let ages = session_ages(&world.router);
     // The one in use last; it stays. Then it is gone.
-    for (answer, wanted) in [(&["127.0.0.2", "127.0.0.1"][..], "127.0.0.1"), (&["127.0.0.2"], "127.0.0.2")] {
+    for (answer, wanted) in [
+        (&["127.0.0.2", "127.0.0.1"][..], "127.0.0.1"),
+        (&["127.0.0.2"], "127.0.0.2"),
+    ] {
         dns.addresses(GOOD, answer);
         world.router.kill_agent();
         let asked = dns.asked(GOOD);
         world.router.start_agent();
         wait_until("the name is looked up", 30, || {
-            if dns.asked(GOOD) > asked { Ok(()) } else { Err("not yet".into()) }
+            if dns.asked(GOOD) > asked {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
         });
         world.wait_polls("bird-config", 1);
         wait_remote(world, &format!("{wanted} port 8282"));

@@ -50,7 +50,10 @@ fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environmen
     let sessions = [world.sessions(), vec![secretive(&world, &key)]].concat();
     world.control_plane.sessions(&sessions);
     world.router.reconfigure(|config| {
-        config["controlPlane"].as_object_mut().unwrap().remove("token");
+        config["controlPlane"]
+            .as_object_mut()
+            .unwrap()
+            .remove("token");
         config["server"]["token"] = json!(API_TOKEN);
         config["firewall"] = json!({"enabled": true});
     });
@@ -58,7 +61,9 @@ fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environmen
     world.wait_established();
     world.wait_reported(&uuid(2), 1, "");
     // The command line is a program of its own, and asks for the token too.
-    world.router.reconfigure(|config| config["controlPlane"]["token"] = json!(CP_TOKEN));
+    world
+        .router
+        .reconfigure(|config| config["controlPlane"]["token"] = json!(CP_TOKEN));
     let (name, hidden) = (interface(2), hidden(&world, &key));
     provoke(&world, &sessions, &key);
 
@@ -76,27 +81,50 @@ fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environmen
         &["get", "--help"],
     ] {
         let answer = agent(&world.router, line);
-        assert_hides(&format!("{line:?}"), &format!("{}{}", answer.out, answer.err), &hidden);
+        assert_hides(
+            &format!("{line:?}"),
+            &format!("{}{}", answer.out, answer.err),
+            &hidden,
+        );
     }
     let shown = agent(&world.router, &["render", &name, "--secrets"]).ended(0);
-    assert!(shown.out.contains(PASSWORD), "who asks for it sees it: {}", shown.out);
+    assert!(
+        shown.out.contains(PASSWORD),
+        "who asks for it sees it: {}",
+        shown.out
+    );
     for path in ["/status", "/metrics", "/maintenance", "/sync"] {
-        let answer = world.router.api(&format!("-H 'Authorization: Bearer {API_TOKEN}'"), path).1;
+        let answer = world
+            .router
+            .api(&format!("-H 'Authorization: Bearer {API_TOKEN}'"), path)
+            .1;
         assert_hides(path, &answer, &hidden);
     }
     // All documents, and all that was ever committed.
-    let documents =
-        world.in_state("find . -type f -not -path './secrets/*' -not -path './.git/*' | xargs tail -n +1");
+    let documents = world.in_state(
+        "find . -type f -not -path './secrets/*' -not -path './.git/*' | xargs tail -n +1",
+    );
     assert_hides("a document", &documents, &hidden);
-    assert!(documents.contains("presharedKeyFile") && documents.contains("passwordFile"), "{documents}");
-    let all = "git -c safe.directory=* cat-file --batch-all-objects --batch --unordered | strings -n 6";
+    assert!(
+        documents.contains("presharedKeyFile") && documents.contains("passwordFile"),
+        "{documents}"
+    );
+    let all =
+        "git -c safe.directory=* cat-file --batch-all-objects --batch --unordered | strings -n 6";
     assert_hides("the history", &world.in_state(all), &hidden);
     processes(&world, &hidden);
     modes(&world);
     let log = world.router.log();
-    assert!(log.contains("TRACE") && log.contains("DEBUG"), "the log is as chatty as can be");
+    assert!(
+        log.contains("TRACE") && log.contains("DEBUG"),
+        "the log is as chatty as can be"
+    );
     assert_hides("the log", &log, &hidden);
-    assert_hides("the Control Plane", &json!(world.control_plane.posts("modify")).to_string(), &hidden);
+    assert_hides(
+        "the Control Plane",
+        &json!(world.control_plane.posts("modify")).to_string(),
+        &hidden,
+    );
 }
 
 /// Has the agent say all that it can: errors that quote, changes, a restart of a session.
@@ -109,10 +137,20 @@ fn provoke(world: &World, sessions: &[Value], key: &str) {
     };
     // Secrets where something else belongs, or with something that does not belong.
     say("password", json!(format!("{PASSWORD}\n")));
-    say("credential", json!({"publicKey": key, "presharedKey": format!("{key}x")}));
-    say("credential", json!(format!("{{\"presharedKey\": \"{key}\"")));
+    say(
+        "credential",
+        json!({"publicKey": key, "presharedKey": format!("{key}x")}),
+    );
+    say(
+        "credential",
+        json!(format!("{{\"presharedKey\": \"{key}\"")),
+    );
     let refusal = format!("{{\"error\": \"who is {CP_TOKEN}?\", \"code\": \"INVALID_TOKEN\"}}");
-    let refusal = Answer::Text { status: 401, kind: "application/json", body: refusal };
+    let refusal = Answer::Text {
+        status: 401,
+        kind: "application/json",
+        body: refusal,
+    };
     world.control_plane.answer("mesh", refusal);
     say("mtu", json!(1400));
     let restart = format!(
@@ -128,12 +166,23 @@ fn provoke(world: &World, sessions: &[Value], key: &str) {
 /// The agent was told the Control Plane's token in its environment; nobody it starts is.
 fn processes(world: &World, hidden: &[String]) {
     let agent = "$(pgrep -xo moenet-agent)";
-    let arguments = world.router.inside.shell("cat /proc/[0-9]*/cmdline | tr '\\0' ' '");
-    assert_hides("an argument", &arguments.replace(CP_TOKEN, ""), &hidden[..3]);
+    let arguments = world
+        .router
+        .inside
+        .shell("cat /proc/[0-9]*/cmdline | tr '\\0' ' '");
+    assert_hides(
+        "an argument",
+        &arguments.replace(CP_TOKEN, ""),
+        &hidden[..3],
+    );
     let environment = format!(
         "for p in $(pgrep -f 'wireguard-go wg_'); do [ $p = {agent} ] || cat /proc/$p/environ; done | tr '\\0' '\\n'"
     );
-    assert_hides("the environment of a child", &world.router.inside.shell(&environment), hidden);
+    assert_hides(
+        "the environment of a child",
+        &world.router.inside.shell(&environment),
+        hidden,
+    );
 }
 
 fn modes(world: &World) {
@@ -154,7 +203,11 @@ fn files_that_a_power_cut_emptied_are_made_again_and_no_session_notices() {
     let file = world.router.path("psk");
     std::fs::write(&file, &key).unwrap();
     let peer = world.neighbours[1].inside.shell("wg show wg0 peers");
-    let set = format!("wg set wg0 peer {} preshared-key {}", peer.trim(), file.display());
+    let set = format!(
+        "wg set wg0 peer {} preshared-key {}",
+        peer.trim(),
+        file.display()
+    );
     world.neighbours[1].inside.shell(&set);
     world.control_plane.sessions(&sessions);
     world.router.start_agent();
@@ -168,16 +221,27 @@ fn files_that_a_power_cut_emptied_are_made_again_and_no_session_notices() {
     );
     world.router.start_agent();
     for number in [1, 2] {
-        world.wait_file(&format!("applied/sessions/{}.yaml", interface(number)), "interfaces");
+        world.wait_file(
+            &format!("applied/sessions/{}.yaml", interface(number)),
+            "interfaces",
+        );
         world.wait_phase(number, "Established");
     }
     wait_until("no file is empty, and the key is there again", 40, || {
         let empty = world.in_state("find applied .synced status secrets -type f -empty");
         let there = world.in_state("cat secrets/*.psk");
-        if empty.is_empty() && there.trim() == key { Ok(()) } else { Err(format!("{empty}{there}")) }
+        if empty.is_empty() && there.trim() == key {
+            Ok(())
+        } else {
+            Err(format!("{empty}{there}"))
+        }
     });
     world.wait_polls("sessions", 3);
     let now: Vec<Age> = world.ages();
     assert_eq!(now, ages, "a session was reset");
-    assert_eq!(ifindex(&world.router, &interface(2)), index, "a link was made anew");
+    assert_eq!(
+        ifindex(&world.router, &interface(2)),
+        index,
+        "a link was made anew"
+    );
 }

@@ -30,7 +30,12 @@ const TIMERS: &str = "connect delay time 1; connect retry time 2; error wait tim
 
 /// The neighbour's own configuration: what it has, its kernel, and its sessions with us.
 fn config(neighbour: &Neighbour, bgp: &str) -> String {
-    let Neighbour { prefix4, prefix6, asn, .. } = neighbour;
+    let Neighbour {
+        prefix4,
+        prefix6,
+        asn,
+        ..
+    } = neighbour;
     format!(
         "router id 10.0.{}.1;\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n\
          protocol static own4 {{ ipv4; route {prefix4} unreachable; }}\n\
@@ -58,8 +63,10 @@ fn established(shape: impl FnOnce(&Neighbour) -> Shape) -> World {
     let neighbour = Neighbour::new(1);
     let shape = shape(&neighbour);
     let bird = config(&neighbour, &shape.bgp);
-    let setup =
-        format!("ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo && {}", shape.setup);
+    let setup = format!(
+        "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo && {}",
+        shape.setup
+    );
     world.join(neighbour, 1, |neighbour: &mut Neighbour, far: &FarEnd| {
         neighbour.start_bird_with(&bird::version(), far, &setup, &bird);
     });
@@ -80,18 +87,29 @@ fn start(world: &mut World, fields: &[Value]) {
         .collect();
     world.control_plane.sessions(&sessions);
     let [v4, v6] = BEHIND;
-    world.router.inside.shell(&format!("ip addr add {v4}/32 dev lo && ip addr add {v6}/128 dev lo"));
+    world.router.inside.shell(&format!(
+        "ip addr add {v4}/32 dev lo && ip addr add {v6}/128 dev lo"
+    ));
     world.router.start_agent();
 }
 
 /// The neighbour has our prefix by way of this next hop, and packets come back from behind the router.
 #[track_caller]
 fn reaches(world: &World, prefix: &str, next_hop: &str) {
-    let [neighbour, ..] = &world.neighbours[..] else { panic!("no neighbour") };
+    let [neighbour, ..] = &world.neighbours[..] else {
+        panic!("no neighbour")
+    };
     neighbour.wait_route(prefix, &format!("via {next_hop} on"), 30);
-    let (from, to) = if prefix.contains(':') { ("fd42:1::9", BEHIND[1]) } else { ("172.20.1.9", BEHIND[0]) };
+    let (from, to) = if prefix.contains(':') {
+        ("fd42:1::9", BEHIND[1])
+    } else {
+        ("172.20.1.9", BEHIND[0])
+    };
     wait_until(&format!("{to} answers {from}"), 30, || {
-        neighbour.inside.try_shell(&format!("ping -c 1 -W 1 -I {from} {to}")).map(drop)
+        neighbour
+            .inside
+            .try_shell(&format!("ping -c 1 -W 1 -I {from} {to}"))
+            .map(drop)
     });
 }
 
@@ -140,13 +158,34 @@ fn a_peer_without_multiprotocol_bgp_has_a_session_for_each_family() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv4": "172.20.1.1", "extensions": []}),
         setup: format!("ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"),
-        bgp: bgp("moe_router", neighbour.asn, &neighbour.address, "fe80::998:1%'wg0'", &family(6, ""))
-            + &bgp("moe_router4", neighbour.asn, "172.20.1.1", OUR_IPV4, &family(4, "")),
+        bgp: bgp(
+            "moe_router",
+            neighbour.asn,
+            &neighbour.address,
+            "fe80::998:1%'wg0'",
+            &family(6, ""),
+        ) + &bgp(
+            "moe_router4",
+            neighbour.asn,
+            "172.20.1.1",
+            OUR_IPV4,
+            &family(4, ""),
+        ),
     });
     reaches(&world, PREFIX6, "fe80::998:1");
     has_no_route(&world, PREFIX4);
-    let protocols = world.router.bird.ask(&world.router.inside, "show protocols");
-    assert_eq!(protocols.lines().filter(|line| line.contains(" BGP ")).count(), 2, "{protocols}");
+    let protocols = world
+        .router
+        .bird
+        .ask(&world.router.inside, "show protocols");
+    assert_eq!(
+        protocols
+            .lines()
+            .filter(|line| line.contains(" BGP "))
+            .count(),
+        2,
+        "{protocols}"
+    );
     let from = "ping -c 1 -W 1 -I 172.20.1.9 172.23.105.190";
     wait_until("IPv4 passes by the second session", 30, || {
         world.neighbours[0].inside.try_shell(from).map(drop)
@@ -159,11 +198,20 @@ fn an_ipv4_only_peer_has_point_to_point_addresses_of_32_bits() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv4": "172.20.1.1", "extensions": []}),
         setup: format!("ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"),
-        bgp: bgp("moe_router", neighbour.asn, "172.20.1.1", OUR_IPV4, &family(4, "")),
+        bgp: bgp(
+            "moe_router",
+            neighbour.asn,
+            "172.20.1.1",
+            OUR_IPV4,
+            &family(4, ""),
+        ),
     });
     reaches(&world, PREFIX4, OUR_IPV4);
     has_no_route(&world, PREFIX6);
-    let addresses = world.router.inside.shell(&format!("ip -o -4 addr show dev {}", interface(1)));
+    let addresses = world
+        .router
+        .inside
+        .shell(&format!("ip -o -4 addr show dev {}", interface(1)));
     contains(&addresses, &format!("inet {OUR_IPV4} peer 172.20.1.1/32")).unwrap();
 }
 
@@ -182,7 +230,10 @@ fn a_peer_with_a_ula_has_point_to_point_addresses_of_128_bits() {
     });
     reaches(&world, PREFIX4, OUR_IPV6);
     reaches(&world, PREFIX6, OUR_IPV6);
-    let addresses = world.router.inside.shell(&format!("ip -o -6 addr show dev {}", interface(1)));
+    let addresses = world
+        .router
+        .inside
+        .shell(&format!("ip -o -6 addr show dev {}", interface(1)));
     contains(&addresses, &format!("inet6 {OUR_IPV6} peer fd42:1::1/128")).unwrap();
 }
 
@@ -193,15 +244,35 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
         setup: format!(
             "ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 && ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"
         ),
-        bgp: bgp("moe_router", neighbour.asn, "172.20.1.1", OUR_IPV4, &family(4, ""))
-            + &bgp("moe_router6", neighbour.asn, &neighbour.address, "fe80::998:1%'wg0'", &family(6, "")),
+        bgp: bgp(
+            "moe_router",
+            neighbour.asn,
+            "172.20.1.1",
+            OUR_IPV4,
+            &family(4, ""),
+        ) + &bgp(
+            "moe_router6",
+            neighbour.asn,
+            &neighbour.address,
+            "fe80::998:1%'wg0'",
+            &family(6, ""),
+        ),
     });
     wait_until("both sessions are up", 30, || {
         let ages = session_ages(&world.router);
-        if ages.matches("Established").count() == 2 { Ok(()) } else { Err(ages) }
+        if ages.matches("Established").count() == 2 {
+            Ok(())
+        } else {
+            Err(ages)
+        }
     });
     let device = interface(1);
-    let routes = || world.router.inside.shell(&format!("ip -4 route show; ip -6 route show dev {device}"));
+    let routes = || {
+        world
+            .router
+            .inside
+            .shell(&format!("ip -4 route show; ip -6 route show dev {device}"))
+    };
     world.router.inside.shell(&format!(
         "ip route add 172.20.1.1/32 dev u1 metric 9 && ip route add fd42:1::1/128 dev {device} metric 9"
     ));
@@ -209,7 +280,10 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
     let index = ifindex(&world.router, &device);
     let ages = session_ages(&world.router);
     for route in ["172.20.1.1/32", "fd42:1::1/128 metric 256", "fe80::/64"] {
-        world.router.inside.shell(&format!("ip route del {route} dev {device} proto kernel"));
+        world
+            .router
+            .inside
+            .shell(&format!("ip route del {route} dev {device} proto kernel"));
     }
     wait_until("the routes are as before", 20, || {
         let now = routes();
@@ -217,7 +291,11 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
     });
     for address in ["172.20.1.1", "fd42:1::1", "fe80::1:1%wg_4242421001"] {
         wait_until(&format!("{address} answers"), 10, || {
-            world.router.inside.try_shell(&format!("ping -c 1 -W 1 {address}")).map(drop)
+            world
+                .router
+                .inside
+                .try_shell(&format!("ping -c 1 -W 1 {address}"))
+                .map(drop)
         });
     }
     assert_eq!(ifindex(&world.router, &device), index);
@@ -244,24 +322,39 @@ fn a_peer_that_is_not_on_the_link_has_a_multihop_session() {
                 neighbour.asn,
                 "fd42:1::1",
                 OUR_IPV6,
-                &format!("multihop 5; {} {}", family(4, "extended next hop on;"), family(6, "")),
+                &format!(
+                    "multihop 5; {} {}",
+                    family(4, "extended next hop on;"),
+                    family(6, "")
+                ),
             ),
     });
-    let [neighbour] = &world.neighbours[..] else { panic!("one neighbour") };
+    let [neighbour] = &world.neighbours[..] else {
+        panic!("one neighbour")
+    };
     neighbour.wait_route(PREFIX6, OUR_IPV6, 30);
     let passes = || {
         for (from, to) in [("172.20.1.9", BEHIND[0]), ("fd42:1::9", BEHIND[1])] {
             wait_until(&format!("{to} answers {from}"), 30, || {
-                neighbour.inside.try_shell(&format!("ping -c 1 -W 1 -I {from} {to}")).map(drop)
+                neighbour
+                    .inside
+                    .try_shell(&format!("ping -c 1 -W 1 -I {from} {to}"))
+                    .map(drop)
             });
         }
     };
     passes();
     // What is in the import table knows its way too: the next change of a filter reads it again.
-    world.router.bird.ask(&world.router.inside, "reload in \"ebgp_*\"");
+    world
+        .router
+        .bird
+        .ask(&world.router.inside, "reload in \"ebgp_*\"");
     sleep(Duration::from_secs(1));
     passes();
-    let session = world.router.bird.ask(&world.router.inside, "show protocols all \"ebgp_*\"");
+    let session = world
+        .router
+        .bird
+        .ask(&world.router.inside, "show protocols all \"ebgp_*\"");
     contains(&session, "multihop").unwrap();
 }
 
@@ -280,7 +373,11 @@ fn a_session_with_a_password_comes_up_and_the_password_is_nowhere_to_be_seen() {
             &format!(
                 "{}password \"{PASSWORD}\"; {} {}",
                 // Later versions warn without this word, and this one does not know it.
-                if bird::version().starts_with("2.0") { "" } else { "authentication md5; " },
+                if bird::version().starts_with("2.0") {
+                    ""
+                } else {
+                    "authentication md5; "
+                },
                 family(4, "extended next hop on;"),
                 family(6, "")
             ),
@@ -289,15 +386,26 @@ fn a_session_with_a_password_comes_up_and_the_password_is_nowhere_to_be_seen() {
     reaches(&world, PREFIX6, "fe80::998:1");
     world.wait_reported(&uuid(1), 1, "");
     let folder = world.router.path("");
-    let found = world.router.inside.shell(&format!("grep -rlF '{PASSWORD}' {} || true", folder.display()));
+    let found = world.router.inside.shell(&format!(
+        "grep -rlF '{PASSWORD}' {} || true",
+        folder.display()
+    ));
     let state = world.router.path("state/secrets");
     for file in found.lines() {
         let mode = world.router.inside.shell(&format!("stat -c %a {file}"));
-        assert!(mode.trim().ends_with('0'), "{file} is readable for others: {mode}");
-        let allowed = file.starts_with(state.to_str().unwrap()) || file.contains("/moenet/sessions/");
+        assert!(
+            mode.trim().ends_with('0'),
+            "{file} is readable for others: {mode}"
+        );
+        let allowed =
+            file.starts_with(state.to_str().unwrap()) || file.contains("/moenet/sessions/");
         assert!(allowed, "the password is in {file}");
     }
-    assert_eq!(found.lines().count(), 2, "in secrets/ and in BIRD's file: {found}");
+    assert_eq!(
+        found.lines().count(),
+        2,
+        "in secrets/ and in BIRD's file: {found}"
+    );
     let shown = world.router.inside.shell(&format!(
         "cat /proc/[0-9]*/cmdline; curl -s http://127.0.0.1:24368/status; curl -s http://127.0.0.1:24368/metrics; \
          git -C {} log -p --all",
@@ -313,7 +421,13 @@ fn two_sessions_of_one_asn_run_side_by_side() {
         let mut neighbour = Neighbour::new(number);
         neighbour.asn = 4_242_421_001;
         let options = format!("{} {}", family(4, "extended next hop on;"), family(6, ""));
-        let bgp = bgp("moe_router", neighbour.asn, &neighbour.address, "fe80::998:1%'wg0'", &options);
+        let bgp = bgp(
+            "moe_router",
+            neighbour.asn,
+            &neighbour.address,
+            "fe80::998:1%'wg0'",
+            &options,
+        );
         let bird = config(&neighbour, &bgp);
         world.join(neighbour, number, |neighbour, far| {
             neighbour.start_bird_with(&bird::version(), far, "true", &bird);
@@ -326,7 +440,10 @@ fn two_sessions_of_one_asn_run_side_by_side() {
         neighbour.wait_route(PREFIX6, "fe80::998:1", 30);
     }
     let ports = [1, 2].map(|number| {
-        let port = world.router.inside.shell(&format!("wg show {} listen-port", interface(number)));
+        let port = world
+            .router
+            .inside
+            .shell(&format!("wg show {} listen-port", interface(number)));
         port.trim().to_owned()
     });
     assert_eq!(ports[0], "21001");
@@ -343,7 +460,10 @@ fn two_sessions_swap_their_interface_names() {
     world.control_plane.sessions(&swapped);
     wait_until("each has the other's name", 40, || {
         for (number, neighbour) in [(2, &world.neighbours[0]), (1, &world.neighbours[1])] {
-            let peers = world.router.inside.try_shell(&format!("wg show {} peers", interface(number)))?;
+            let peers = world
+                .router
+                .inside
+                .try_shell(&format!("wg show {} peers", interface(number)))?;
             contains(&peers, &neighbour.keys.public)?;
         }
         Ok(())
@@ -357,10 +477,14 @@ fn two_sessions_swap_their_interface_names() {
 
 /// Whether GRE can be tested here. The guest of `tests/run.sh vm` has it.
 fn has_gre() -> bool {
-    let probe =
-        World::new(0).router.inside.try_shell("ip link add g9 type gre local 192.0.2.1 remote 192.0.2.2");
+    let probe = World::new(0)
+        .router
+        .inside
+        .try_shell("ip link add g9 type gre local 192.0.2.1 remote 192.0.2.2");
     if let Err(why) = &probe {
-        let must = ["CI", "MOENET_VM"].iter().any(|name| std::env::var_os(name).is_some());
+        let must = ["CI", "MOENET_VM"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
         assert!(!must, "this kernel has no GRE: {why}");
         eprintln!("NOT TESTED: this kernel has no GRE; the guest of `tests/run.sh vm` has");
     }
@@ -372,23 +496,38 @@ fn over_gre(kind: &str, ours: &str, theirs: &[&str]) -> World {
     let mut world = World::new(0);
     let neighbour = Neighbour::new(1);
     let options = format!("{} {}", family(4, "extended next hop on;"), family(6, ""));
-    let bgp = bgp("moe_router", neighbour.asn, &neighbour.address, "fe80::998:1%'t0'", &options);
+    let bgp = bgp(
+        "moe_router",
+        neighbour.asn,
+        &neighbour.address,
+        "fe80::998:1%'t0'",
+        &options,
+    );
     let bird = config(&neighbour, &bgp);
-    let outer: Vec<_> =
-        theirs.iter().map(|address| format!("ip addr replace {address} dev u0 nodad")).collect();
+    let outer: Vec<_> = theirs
+        .iter()
+        .map(|address| format!("ip addr replace {address} dev u0 nodad"))
+        .collect();
     let end = |address: &str| address.split('/').next().unwrap().to_owned();
     let setup = format!(
         "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo && {} && \
          ip link add t0 type {kind} local {} remote {} ttl 64 && ip link set t0 addrgenmode none mtu 1400 && \
          ip addr add {}/64 dev t0 && ip link set t0 up",
-        outer.join(" && ").replace(" nodad", if kind == "gre" { "" } else { " nodad" }),
+        outer
+            .join(" && ")
+            .replace(" nodad", if kind == "gre" { "" } else { " nodad" }),
         end(theirs[0]),
         end(ours),
         neighbour.address
     );
-    world.join(neighbour, 1, |neighbour, _| neighbour.start_daemon(&bird::version(), &setup, &bird));
+    world.join(neighbour, 1, |neighbour, _| {
+        neighbour.start_daemon(&bird::version(), &setup, &bird)
+    });
     if kind == "ip6gre" {
-        world.router.inside.shell(&format!("ip addr add {ours} dev u1 nodad"));
+        world
+            .router
+            .inside
+            .shell(&format!("ip addr add {ours} dev u1 nodad"));
     }
     start(&mut world, &[gre(kind, &end(theirs[0]))]);
     // The emulated guest, beside other work, takes the agent a minute to get so far.
@@ -405,9 +544,18 @@ fn both_families_pass(world: &World) {
     reaches(world, PREFIX6, "fe80::998:1");
     // GRE hides nothing (31), and is a tunnel (83).
     for prefix in [PREFIX4, PREFIX6] {
-        let route = world.neighbours[0].route(prefix).unwrap().replace(", ", ",");
-        assert!(route.contains("(64511,31)") && route.contains("(64511,83)"), "{route}");
-        assert!((32..=36).all(|class| !route.contains(&format!("(64511,{class})"))), "{route}");
+        let route = world.neighbours[0]
+            .route(prefix)
+            .unwrap()
+            .replace(", ", ",");
+        assert!(
+            route.contains("(64511,31)") && route.contains("(64511,83)"),
+            "{route}"
+        );
+        assert!(
+            (32..=36).all(|class| !route.contains(&format!("(64511,{class})"))),
+            "{route}"
+        );
     }
 }
 
@@ -421,18 +569,35 @@ fn moves_its_end(kind: &str, ours: &str, theirs: [&str; 2]) {
     let index = ifindex(&world.router, "gre_1");
     let new = theirs[1].split('/').next().unwrap();
     let ours = ours.split('/').next().unwrap();
-    world.neighbours[0].inside.shell(&format!("ip link set t0 type {kind} local {new} remote {ours} ttl 64"));
+    world.neighbours[0].inside.shell(&format!(
+        "ip link set t0 type {kind} local {new} remote {ours} ttl 64"
+    ));
     let mut moved = session(1, &world.neighbours[0]);
     json_patch::merge(&mut moved, &gre(kind, new));
     world.control_plane.sessions(&[moved]);
     wait_until("the end has moved", 60, || {
-        contains(&world.router.inside.try_shell("ip -d link show gre_1")?, &format!("remote {new} "))
+        contains(
+            &world.router.inside.try_shell("ip -d link show gre_1")?,
+            &format!("remote {new} "),
+        )
     });
-    assert_eq!(ifindex(&world.router, "gre_1"), index, "the interface was made anew");
+    assert_eq!(
+        ifindex(&world.router, "gre_1"),
+        index,
+        "the interface was made anew"
+    );
     both_families_pass(&world);
     let link = world.router.inside.shell("ip -d link show gre_1");
     contains(&link, "mtu 1400").unwrap();
-    contains(&link, if kind == "gre" { "ttl 64" } else { "hoplimit 64" }).unwrap();
+    contains(
+        &link,
+        if kind == "gre" {
+            "ttl 64"
+        } else {
+            "hoplimit 64"
+        },
+    )
+    .unwrap();
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
     contains(&log, "set ends of gre_1 to").unwrap();
 }
@@ -444,5 +609,9 @@ fn a_session_over_gre_passes_both_families_and_its_end_moves_in_place() {
 
 #[test]
 fn a_session_over_ip6gre_passes_both_families_and_its_end_moves_in_place() {
-    moves_its_end("ip6gre", "2001:db8::1/64", ["2001:db8::2/64", "2001:db8::3/64"]);
+    moves_its_end(
+        "ip6gre",
+        "2001:db8::1/64",
+        ["2001:db8::2/64", "2001:db8::3/64"],
+    );
 }

@@ -18,8 +18,14 @@ fn world(version: &str) -> World {
     let mut world = World::with_bird(version, 1);
     let templates = world.router.path("templates");
     std::fs::create_dir_all(templates.join("moenet")).unwrap();
-    world.router.edit_configuration(|config| config["bird"]["templates"] = json!(templates));
-    save(&world.router, "moenet/defines.conf", &format!("{DEFINES}define MOE_EXTRA = 1;\n"));
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["templates"] = json!(templates));
+    save(
+        &world.router,
+        "moenet/defines.conf",
+        &format!("{DEFINES}define MOE_EXTRA = 1;\n"),
+    );
     world.router.start_agent();
     world.wait_established();
     world.wait_measured();
@@ -29,19 +35,29 @@ fn world(version: &str) -> World {
 
 #[track_caller]
 fn wait_extra(world: &World, value: &str) {
-    wait_until(&format!("MOE_EXTRA is {value} in the running BIRD"), 40, || {
-        let said = world.router.bird.try_ask(&world.router.inside, "eval MOE_EXTRA")?;
-        if said.trim_end().ends_with(&format!("\n{value}")) { Ok(()) } else { Err(said) }
-    });
+    wait_until(
+        &format!("MOE_EXTRA is {value} in the running BIRD"),
+        40,
+        || {
+            let said = world
+                .router
+                .bird
+                .try_ask(&world.router.inside, "eval MOE_EXTRA")?;
+            if said.trim_end().ends_with(&format!("\n{value}")) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        },
+    );
 }
 
 /// BIRD's files, which a refused template must not touch.
 fn files(world: &World) -> String {
     let folder = world.router.bird.folder.display().to_string();
-    world
-        .router
-        .inside
-        .shell(&format!("find {folder}/moenet {folder}/bird.conf -type f | sort | xargs sha256sum"))
+    world.router.inside.shell(&format!(
+        "find {folder}/moenet {folder}/bird.conf -type f | sort | xargs sha256sum"
+    ))
 }
 
 fn refused_and_cured(version: &str) {
@@ -49,31 +65,50 @@ fn refused_and_cured(version: &str) {
     world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
     let (ages, before) = (session_ages(&world.router), files(&world));
     let broken = [
-        ("moenet/defines.conf", format!("{DEFINES}{{% if %}}\n"), "template moenet/defines.conf, line 26: "),
+        (
+            "moenet/defines.conf",
+            format!("{DEFINES}{{% if %}}\n"),
+            "template moenet/defines.conf, line 26: ",
+        ),
         (
             "moenet/defines.conf",
             format!("{DEFINES}# {{{{ router.asnn }}}}\n"),
             "template moenet/defines.conf, line 26: ",
         ),
         // It renders, and BIRD does not take it.
-        ("moenet/defines.conf", format!("{DEFINES}define MOE_EXTRA = ;\n"), "moenet/defines.conf:26:20"),
+        (
+            "moenet/defines.conf",
+            format!("{DEFINES}define MOE_EXTRA = ;\n"),
+            "moenet/defines.conf:26:20",
+        ),
         (
             "session.conf",
             SESSION.replace("import table on;", "import tabel on;"),
             "moenet/sessions/wg_4242421001.conf:",
         ),
-        ("moenet/filter.conf", String::new(), "did you mean `moenet/filters.conf`?"),
+        (
+            "moenet/filter.conf",
+            String::new(),
+            "did you mean `moenet/filters.conf`?",
+        ),
     ];
     for (name, text, what) in broken {
         save(&world.router, name, &text);
         wait_until(&format!("{what} is told"), 40, || {
-            contains(&world.wait_condition("node", "TemplatesAccepted", "False", "Refused"), what)
+            contains(
+                &world.wait_condition("node", "TemplatesAccepted", "False", "Refused"),
+                what,
+            )
         });
         assert_eq!(files(&world), before, "{what}");
         let (_, status) = world.router.api("", "/status");
         assert!(status.contains(&what.replace('"', "\\\"")), "{status}");
         match name {
-            "moenet/defines.conf" => save(&world.router, name, &format!("{DEFINES}define MOE_EXTRA = 1;\n")),
+            "moenet/defines.conf" => save(
+                &world.router,
+                name,
+                &format!("{DEFINES}define MOE_EXTRA = 1;\n"),
+            ),
             _ => std::fs::remove_file(world.router.path("templates").join(name)).unwrap(),
         }
         world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
@@ -87,7 +122,11 @@ fn refused_and_cured(version: &str) {
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     std::fs::remove_file(world.router.path("templates/session.conf")).unwrap();
     // A good edit is in force without a restart of anything.
-    save(&world.router, "moenet/defines.conf", &format!("{DEFINES}define MOE_EXTRA = 2;\n"));
+    save(
+        &world.router,
+        "moenet/defines.conf",
+        &format!("{DEFINES}define MOE_EXTRA = 2;\n"),
+    );
     wait_extra(&world, "2");
     assert_eq!(session_ages(&world.router), ages, "a session was reset");
 }
@@ -112,6 +151,9 @@ fn an_agent_does_not_start_with_a_broken_template_and_says_file_and_line() {
     let mut command = world.router.inside.command(agent_program());
     let output = command.args(["--config", &config, "run"]).output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(!output.status.success() && said.contains("template moenet/defines.conf, line 2: "), "{said}");
+    assert!(
+        !output.status.success() && said.contains("template moenet/defines.conf, line 2: "),
+        "{said}"
+    );
     assert_eq!((session_ages(&world.router), files(&world)), (ages, before));
 }

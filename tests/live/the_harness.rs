@@ -13,7 +13,8 @@ fn far_end(of: &Neighbour, underlay: &str) -> FarEnd {
 
 fn joined() -> (Neighbour, Neighbour, FarEnd, FarEnd) {
     let (a, b) = (Neighbour::new(1), Neighbour::new(2));
-    a.inside.link("u0", &["192.0.2.1/24"], &b.inside, "u0", &["192.0.2.2/24"]);
+    a.inside
+        .link("u0", &["192.0.2.1/24"], &b.inside, "u0", &["192.0.2.2/24"]);
     let (of_a, of_b) = (far_end(&a, "192.0.2.1"), far_end(&b, "192.0.2.2"));
     (a, b, of_a, of_b)
 }

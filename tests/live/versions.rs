@@ -29,7 +29,8 @@ fn keeps_to_its_schema(file: &Path) {
     let line = text.lines().next().unwrap();
     let schema = line.strip_prefix("# yaml-language-server: $schema=");
     let schema = schema.unwrap_or_else(|| panic!("{} names no schema:\n{text}", file.display()));
-    let schema: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
     let document: serde_json::Value = moenet_agent::document::parse_value(&text).unwrap();
     let errors: Vec<_> = jsonschema::validator_for(&schema)
         .unwrap()
@@ -42,23 +43,44 @@ fn keeps_to_its_schema(file: &Path) {
 #[test]
 fn every_file_that_the_agent_writes_names_a_schema_and_keeps_to_it() {
     let mut world = World::new(1);
-    configure(&world, |config| config["state"]["schemas"] = schemas().display().to_string().into());
+    configure(&world, |config| {
+        config["state"]["schemas"] = schemas().display().to_string().into()
+    });
     world.router.start_agent();
     world.wait_established();
     // An edit in place makes the agent write an override.
-    let document = world.router.path("state").join(format!("{}.yaml", object(1)));
+    let document = world
+        .router
+        .path("state")
+        .join(format!("{}.yaml", object(1)));
     let text = std::fs::read_to_string(&document).unwrap();
     std::fs::write(&document, text.replace("mtu: 1420", "mtu: 1400")).unwrap();
-    let exception = world.router.path("state").join(format!("overrides/{}.yaml", object(1)));
+    let exception = world
+        .router
+        .path("state")
+        .join(format!("overrides/{}.yaml", object(1)));
     wait_until("the edit is an override", 30, || {
-        contains(&std::fs::read_to_string(&exception).unwrap_or_default(), "edited in place")
+        contains(
+            &std::fs::read_to_string(&exception).unwrap_or_default(),
+            "edited in place",
+        )
     });
     expect_up(&world, 1);
     let mut found = Vec::new();
     files(&world.router.path("state"), &mut found);
-    let has = |part: &str| found.iter().any(|path| path.display().to_string().contains(part));
-    for part in ["/node.yaml", "/policy.yaml", "/sessions/", "/status/", "/applied/", "/overrides/sessions/"]
-    {
+    let has = |part: &str| {
+        found
+            .iter()
+            .any(|path| path.display().to_string().contains(part))
+    };
+    for part in [
+        "/node.yaml",
+        "/policy.yaml",
+        "/sessions/",
+        "/status/",
+        "/applied/",
+        "/overrides/sessions/",
+    ] {
         assert!(has(part), "no {part} in {found:?}");
     }
     found.iter().for_each(|file| keeps_to_its_schema(file));
@@ -69,22 +91,39 @@ fn a_document_of_another_version_is_left_alone_and_what_is_in_force_stays() {
     let world = World::converged(1);
     world.wait_polls("sessions", 2);
     let ages = session_ages(&world.router);
-    let file = world.router.path("state").join(format!("{}.yaml", object(1)));
+    let file = world
+        .router
+        .path("state")
+        .join(format!("{}.yaml", object(1)));
     let ours = std::fs::read_to_string(&file).unwrap();
-    let theirs = ours.replace("moenet.work/v1", "moenet.work/v2").replace("spec:", "spec:\n  warpFactor: 9");
+    let theirs = ours
+        .replace("moenet.work/v1", "moenet.work/v2")
+        .replace("spec:", "spec:\n  warpFactor: 9");
     std::fs::write(&file, &theirs).unwrap();
-    let told =
-        "apiVersion: this agent reads moenet.work/v1, not \"moenet.work/v2\"; the document is left alone";
+    let told = "apiVersion: this agent reads moenet.work/v1, not \"moenet.work/v2\"; the document is left alone";
     expect(&world, &object(1), true, &[("DocumentInvalid", told)]);
-    let status = world.router.path("state").join(format!("status/{}.yaml", object(1)));
+    let status = world
+        .router
+        .path("state")
+        .join(format!("status/{}.yaml", object(1)));
     wait_until("the status says which versions are understood", 30, || {
-        contains(&std::fs::read_to_string(&status).unwrap_or_default(), "this agent reads moenet.work/v1")
+        contains(
+            &std::fs::read_to_string(&status).unwrap_or_default(),
+            "this agent reads moenet.work/v1",
+        )
     });
     world.wait_polls("sessions", 3);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), theirs, "the file was touched");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        theirs,
+        "the file was touched"
+    );
     assert_eq!(session_ages(&world.router), ages, "the session was reset");
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
-    let lines = log.lines().filter(|line| line.contains("moenet.work/v2")).count();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("moenet.work/v2"))
+        .count();
     assert!(lines <= 3, "the log says it {lines} times:\n{log}");
     std::fs::write(&file, &ours).unwrap();
     expect_up(&world, 1);

@@ -8,16 +8,27 @@ const INSIDE: &str = "MOENET_TEST_IN_NAMESPACE";
 /// none, says so; under CI that is a failure.
 pub(crate) fn run(name: &str) {
     let program = std::env::current_exe().unwrap();
-    let can = Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).status();
+    let can = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "true"])
+        .status();
     if !can.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "{name}: no network namespaces here");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{name}: no network namespaces here"
+        );
         eprintln!("NOT TESTED: {name}: `unshare --user --net` does not work here");
         return;
     }
     let status = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
         .arg(program)
-        .args(["--ignored", "--exact", name, "--nocapture", "--test-threads=1"])
+        .args([
+            "--ignored",
+            "--exact",
+            name,
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(INSIDE, "1")
         .status()
         .unwrap();
@@ -32,6 +43,10 @@ pub(crate) fn inside() -> bool {
 /// Runs a shell script, which must succeed, and returns what it prints.
 pub(crate) fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

@@ -42,7 +42,8 @@ impl ModelKernel {
         for link in links.values_mut() {
             let ours = matches!(link.mark, Mark::Ours(_));
             let runs = has_ipv6(link);
-            link.sysctls.retain(|key, _| ours && (runs || key.path().0 == "ipv4"));
+            link.sysctls
+                .retain(|key, _| ours && (runs || key.path().0 == "ipv4"));
         }
         let mut all = default_sysctls();
         all.extend(self.all.clone());
@@ -63,24 +64,48 @@ impl ModelKernel {
         match action {
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind),
             KernelAction::SetMark { interface, uid } => self.mark(interface, uid),
-            KernelAction::SetGreEnds { interface, local, remote } => {
-                self.set_ends(interface, *local, *remote)
+            KernelAction::SetGreEnds {
+                interface,
+                local,
+                remote,
+            } => self.set_ends(interface, *local, *remote),
+            KernelAction::DisableKernelAddresses { interface } => {
+                disable_addresses(self.ours(interface)?)
             }
-            KernelAction::DisableKernelAddresses { interface } => disable_addresses(self.ours(interface)?),
-            KernelAction::ConfigureWireGuard { interface, patch } => wireguard(self.ours(interface)?, patch),
-            KernelAction::AddAddress { interface, address } => add(self.shared(interface)?, address),
-            KernelAction::RemoveAddress { interface, address } => remove(self.shared(interface)?, address),
-            KernelAction::AddRoute { interface, destination, source } => {
-                add_route(self.ours(interface)?, *destination, *source)
+            KernelAction::ConfigureWireGuard { interface, patch } => {
+                wireguard(self.ours(interface)?, patch)
             }
-            KernelAction::SetMtu { interface, mtu } => set_mtu(self.ours(interface)?, mtu.get().into()),
-            KernelAction::SetSysctl { interface, key, value } => {
-                let interface = interface.as_ref().expect("a tunnel sets no sysctl of all links");
+            KernelAction::AddAddress { interface, address } => {
+                add(self.shared(interface)?, address)
+            }
+            KernelAction::RemoveAddress { interface, address } => {
+                remove(self.shared(interface)?, address)
+            }
+            KernelAction::AddRoute {
+                interface,
+                destination,
+                source,
+            } => add_route(self.ours(interface)?, *destination, *source),
+            KernelAction::SetMtu { interface, mtu } => {
+                set_mtu(self.ours(interface)?, mtu.get().into())
+            }
+            KernelAction::SetSysctl {
+                interface,
+                key,
+                value,
+            } => {
+                let interface = interface
+                    .as_ref()
+                    .expect("a tunnel sets no sysctl of all links");
                 set_sysctl(self.ours(interface)?, *key, *value)
             }
             KernelAction::SetUp { interface } => set_up(self.shared(interface)?),
             KernelAction::DeleteLink { interface, uid } => {
-                assert_eq!(Some(uid), self.uid.as_ref(), "a link of another object is deleted");
+                assert_eq!(
+                    Some(uid),
+                    self.uid.as_ref(),
+                    "a link of another object is deleted"
+                );
                 self.ours(interface)?;
                 self.links.remove(interface);
                 Ok(())
@@ -94,7 +119,10 @@ impl ModelKernel {
         }
         let link = new_link(kind, self.userspace)?;
         if link.gre.is_some()
-            && self.links.values().any(|other| (&other.kind, other.gre) == (&link.kind, link.gre))
+            && self
+                .links
+                .values()
+                .any(|other| (&other.kind, other.gre) == (&link.kind, link.gre))
         {
             return Err("a tunnel between these ends exists".into());
         }
@@ -104,21 +132,41 @@ impl ModelKernel {
     }
 
     fn set_ends(&mut self, name: &InterfaceName, local: Option<IpAddr>, remote: IpAddr) -> Outcome {
-        let ends = Some(GreEnds { local, remote: Some(remote) });
-        let family = if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre };
-        if self.links.iter().any(|(other, link)| other != name && link.kind == family && link.gre == ends) {
+        let ends = Some(GreEnds {
+            local,
+            remote: Some(remote),
+        });
+        let family = if remote.is_ipv4() {
+            LinkKind::Gre
+        } else {
+            LinkKind::Ip6Gre
+        };
+        if self
+            .links
+            .iter()
+            .any(|(other, link)| other != name && link.kind == family && link.gre == ends)
+        {
             return Err("a tunnel between these ends exists".into());
         }
         let link = self.ours(name)?;
-        assert_eq!(link.kind, family, "the family of a tunnel cannot be changed");
+        assert_eq!(
+            link.kind, family,
+            "the family of a tunnel cannot be changed"
+        );
         link.gre = ends;
         Ok(())
     }
 
     fn mark(&mut self, name: &InterfaceName, uid: &Uid) -> Outcome {
-        assert!(self.markable.contains(name), "{name} is marked, but is neither new nor adopted");
+        assert!(
+            self.markable.contains(name),
+            "{name} is marked, but is neither new nor adopted"
+        );
         assert_eq!(Some(uid), self.uid.as_ref());
-        let link = self.links.get_mut(name).ok_or(format!("{name} is not there"))?;
+        let link = self
+            .links
+            .get_mut(name)
+            .ok_or(format!("{name} is not there"))?;
         assert_eq!(link.mark, Mark::None, "{name} is somebody's");
         link.mark = Mark::Ours(uid.clone());
         Ok(())
@@ -126,9 +174,16 @@ impl ModelKernel {
 
     /// A link that carries the mark of the object whose plan this is.
     fn ours(&mut self, name: &InterfaceName) -> Result<&mut Link, String> {
-        let link = self.links.get_mut(name).ok_or(format!("{name} is not there"))?;
+        let link = self
+            .links
+            .get_mut(name)
+            .ok_or(format!("{name} is not there"))?;
         let uid = self.uid.as_ref().expect("whose plan is this?");
-        assert!(link.mark.is(uid), "{name} is touched, but carries {:?}", link.mark);
+        assert!(
+            link.mark.is(uid),
+            "{name} is touched, but carries {:?}",
+            link.mark
+        );
         Ok(link)
     }
 
@@ -137,7 +192,9 @@ impl ModelKernel {
         if self.loopback.as_ref() != Some(name) {
             return self.ours(name);
         }
-        self.links.get_mut(name).ok_or(format!("{name} is not there"))
+        self.links
+            .get_mut(name)
+            .ok_or(format!("{name} is not there"))
     }
 }
 
@@ -147,8 +204,16 @@ pub(crate) fn has_ipv6(link: &Link) -> bool {
 
 /// What the kernel sets on a link that nobody has configured.
 pub(crate) fn default_sysctls() -> BTreeMap<Sysctl, i64> {
-    let value = |key| i64::from(matches!(key, Sysctl::AcceptRa | Sysctl::Autoconf | Sysctl::RpFilter));
-    Sysctl::ALL.into_iter().map(|key| (key, value(key))).collect()
+    let value = |key| {
+        i64::from(matches!(
+            key,
+            Sysctl::AcceptRa | Sysctl::Autoconf | Sysctl::RpFilter
+        ))
+    };
+    Sysctl::ALL
+        .into_iter()
+        .map(|key| (key, value(key)))
+        .collect()
 }
 
 /// A new link: down, unmarked, with the kernel's own addresses to come.
@@ -160,8 +225,20 @@ pub(crate) fn new_link(kind: &NewLink, userspace: bool) -> Result<Link, String> 
             if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
                 return Err("the ends of a tunnel are of one family".into());
             }
-            let kind = if remote.is_ipv4() { LinkKind::Gre } else { LinkKind::Ip6Gre };
-            (kind, 1476, None, Some(GreEnds { local: *local, remote: Some(*remote) }))
+            let kind = if remote.is_ipv4() {
+                LinkKind::Gre
+            } else {
+                LinkKind::Ip6Gre
+            };
+            (
+                kind,
+                1476,
+                None,
+                Some(GreEnds {
+                    local: *local,
+                    remote: Some(*remote),
+                }),
+            )
         }
         NewLink::Dummy => (LinkKind::Dummy, 1500, None, None),
     };
@@ -196,7 +273,12 @@ fn set_up(link: &mut Link) -> Outcome {
         return Err("the link is up already".into());
     }
     let as_wanted = |address: &&Address| !address.peer.is_some_and(|peer| peer.is_ipv6());
-    link.routes = link.addresses.iter().filter(as_wanted).filter_map(Address::route).collect();
+    link.routes = link
+        .addresses
+        .iter()
+        .filter(as_wanted)
+        .filter_map(Address::route)
+        .collect();
     make_link_local(link);
     Ok(())
 }
@@ -214,7 +296,9 @@ fn set_mtu(link: &mut Link, mtu: u32) -> Outcome {
     let had_ipv6 = has_ipv6(link);
     link.mtu = mtu;
     if !had_ipv6 && has_ipv6(link) {
-        let defaults = default_sysctls().into_iter().filter(|(key, _)| key.path().0 == "ipv6");
+        let defaults = default_sysctls()
+            .into_iter()
+            .filter(|(key, _)| key.path().0 == "ipv6");
         link.sysctls.extend(defaults);
         link.addrgen_none = false;
         make_link_local(link);
@@ -263,9 +347,19 @@ fn add_route(link: &mut Link, destination: IpNet, source: Option<Ipv4Addr>) -> O
         return Err("the link is down".into());
     }
     let made = |address: &&Address| address.route() == Some(destination);
-    let address = link.addresses.iter().find(made).ok_or("no address of ours has this route")?;
-    assert_eq!(source.map(IpAddr::V4), Some(address.local.addr()).filter(IpAddr::is_ipv4));
-    link.routes.insert(destination).then_some(()).ok_or("this route is there".into())
+    let address = link
+        .addresses
+        .iter()
+        .find(made)
+        .ok_or("no address of ours has this route")?;
+    assert_eq!(
+        source.map(IpAddr::V4),
+        Some(address.local.addr()).filter(IpAddr::is_ipv4)
+    );
+    link.routes
+        .insert(destination)
+        .then_some(())
+        .ok_or("this route is there".into())
 }
 
 fn remove(link: &mut Link, address: &Address) -> Outcome {
@@ -284,9 +378,15 @@ fn wireguard(link: &mut Link, patch: &WireGuardPatch) -> Outcome {
     }
     wireguard.listen_port = patch.listen_port.or(wireguard.listen_port);
     for key in &patch.remove_peers {
-        wireguard.peers.remove(key).ok_or(format!("peer {key} is not there"))?;
+        wireguard
+            .peers
+            .remove(key)
+            .ok_or(format!("peer {key} is not there"))?;
     }
-    patch.peers.iter().try_for_each(|peer| configure_peer(wireguard, peer))
+    patch
+        .peers
+        .iter()
+        .try_for_each(|peer| configure_peer(wireguard, peer))
 }
 
 fn configure_peer(wireguard: &mut WireGuard, patch: &PeerPatch) -> Outcome {

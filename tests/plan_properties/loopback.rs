@@ -24,15 +24,35 @@ fn uid() -> Uid {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    let mark = prop::sample::select(vec![Mark::None, Mark::Ours(uid()), Mark::Foreign("mine".into())]);
+    let mark = prop::sample::select(vec![
+        Mark::None,
+        Mark::Ours(uid()),
+        Mark::Foreign("mine".into()),
+    ]);
     let there = prop::option::of((mark, any::<[bool; 2]>(), addresses()));
-    (prop::sample::select(vec!["lo", "dummy0"]), there, any::<[bool; 3]>(), any::<[bool; 2]>()).prop_map(
-        |(name, there, [v4, v6, renamed], [v4_before, v6_before])| {
+    (
+        prop::sample::select(vec!["lo", "dummy0"]),
+        there,
+        any::<[bool; 3]>(),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(name, there, [v4, v6, renamed], [v4_before, v6_before])| {
             let name: InterfaceName = name.parse().unwrap();
-            let mut kernel =
-                ModelKernel { uid: Some(uid()), loopback: Some(name.clone()), ..ModelKernel::default() };
+            let mut kernel = ModelKernel {
+                uid: Some(uid()),
+                loopback: Some(name.clone()),
+                ..ModelKernel::default()
+            };
             if let Some((mark, [up, addrgen_none], addresses)) = there {
-                kernel.insert(&name, Link { up, addrgen_none, addresses, ..device(&name, mark) });
+                kernel.insert(
+                    &name,
+                    Link {
+                        up,
+                        addrgen_none,
+                        addresses,
+                        ..device(&name, mark)
+                    },
+                );
             } else if name.as_str() == "lo" {
                 kernel.insert(&name, device(&name, Mark::None));
             }
@@ -46,14 +66,17 @@ fn world() -> impl Strategy<Value = World> {
                 ours_before: ours(v4_before, v6_before),
             };
             World { want, kernel }
-        },
-    )
+        })
 }
 
 fn device(name: &InterfaceName, mark: Mark) -> Link {
     let link = new_link(&NewLink::Dummy, false).unwrap();
     match name.as_str() {
-        "lo" => Link { kind: LinkKind::Loopback, mtu: 65536, ..link },
+        "lo" => Link {
+            kind: LinkKind::Loopback,
+            mtu: 65536,
+            ..link
+        },
         _ => Link { mark, ..link },
     }
 }
@@ -71,8 +94,12 @@ impl World {
 
     fn apply(&mut self, plan: &Plan, steps: usize) {
         for step in &plan.steps[..steps] {
-            let Action::Kernel(action) = &step.action else { panic!("{step}") };
-            self.kernel.apply(action).unwrap_or_else(|error| panic!("{step}: {error}"));
+            let Action::Kernel(action) = &step.action else {
+                panic!("{step}")
+            };
+            self.kernel
+                .apply(action)
+                .unwrap_or_else(|error| panic!("{step}: {error}"));
         }
     }
 
@@ -82,7 +109,10 @@ impl World {
 
     /// The addresses on the interface that we neither want nor ever put there.
     fn strange(&self) -> BTreeSet<Address> {
-        let have = self.link().map(|link| link.addresses.clone()).unwrap_or_default();
+        let have = self
+            .link()
+            .map(|link| link.addresses.clone())
+            .unwrap_or_default();
         let ours = |address: &Address| {
             self.want.addresses.contains(address) || self.want.ours_before.contains(address)
         };

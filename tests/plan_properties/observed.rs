@@ -58,16 +58,28 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
     let fragment = prop::option::of(prop::sample::select(vec!["# 1", "# 2", ""]));
     (wanted(), there, renamed, strangers, fragment, any::<bool>()).prop_map(
         |(wanted, there, renamed, strangers, fragment, userspace)| {
-            let mut kernel = ModelKernel { userspace, uid: Some(uid()), ..ModelKernel::default() };
+            let mut kernel = ModelKernel {
+                userspace,
+                uid: Some(uid()),
+                ..ModelKernel::default()
+            };
             for (number, (link, mark)) in strangers.into_iter().enumerate() {
-                kernel.insert(&format!("eth{number}").parse().unwrap(), Link { mark, ..link });
+                kernel.insert(
+                    &format!("eth{number}").parse().unwrap(),
+                    Link { mark, ..link },
+                );
             }
             let creating = place(&mut kernel, &wanted, there);
             for (number, link) in renamed.into_iter().enumerate() {
                 kernel.insert(&format!("wg_old{number}").parse().unwrap(), link);
             }
             distinct_gre_ends(&mut kernel, &wanted);
-            World { wanted, kernel, creating, fragment: fragment.map(str::to_owned) }
+            World {
+                wanted,
+                kernel,
+                creating,
+                fragment: fragment.map(str::to_owned),
+            }
         },
     )
 }
@@ -116,37 +128,48 @@ fn mark() -> impl Strategy<Value = Mark> {
 /// A link with any settings whatever, that a kernel could have.
 fn link(mark: Mark) -> impl Strategy<Value = Link> {
     let mtu = prop::sample::select(vec![1000u32, 1280, 1380, 1420, 1500, 9000]);
-    (kind(), mtu, any::<[bool; 3]>(), addresses(), wireguard(), sysctls()).prop_map(
-        move |((kind, gre), mtu, [up, addrgen_none, routes], addresses, wireguard, sysctls)| {
-            let wireguard = matches!(kind, LinkKind::WireGuard).then_some(wireguard.clone()).or_else(|| {
-                // A tun device without peers stands for one that is no WireGuard.
-                (kind == LinkKind::Tun && !wireguard.peers.is_empty()).then_some(wireguard)
-            });
-            let mut link = Link {
-                index: 0,
-                kind,
-                mtu,
-                up,
-                mark: mark.clone(),
-                addrgen_none,
-                addresses,
-                routes: BTreeSet::new(),
-                wireguard,
-                gre,
-                learnt_address: false,
-                sysctls,
-            };
-            if !has_ipv6(&link) {
-                link.addresses.retain(|address| address.local.addr().is_ipv4());
-                link.addrgen_none = false;
-            }
-            // Somebody may have taken all of them away.
-            if up && routes {
-                link.routes = link.addresses.iter().filter_map(Address::route).collect();
-            }
-            link
-        },
+    (
+        kind(),
+        mtu,
+        any::<[bool; 3]>(),
+        addresses(),
+        wireguard(),
+        sysctls(),
     )
+        .prop_map(
+            move |((kind, gre), mtu, [up, addrgen_none, routes], addresses, wireguard, sysctls)| {
+                let wireguard = matches!(kind, LinkKind::WireGuard)
+                    .then_some(wireguard.clone())
+                    .or_else(|| {
+                        // A tun device without peers stands for one that is no WireGuard.
+                        (kind == LinkKind::Tun && !wireguard.peers.is_empty()).then_some(wireguard)
+                    });
+                let mut link = Link {
+                    index: 0,
+                    kind,
+                    mtu,
+                    up,
+                    mark: mark.clone(),
+                    addrgen_none,
+                    addresses,
+                    routes: BTreeSet::new(),
+                    wireguard,
+                    gre,
+                    learnt_address: false,
+                    sysctls,
+                };
+                if !has_ipv6(&link) {
+                    link.addresses
+                        .retain(|address| address.local.addr().is_ipv4());
+                    link.addrgen_none = false;
+                }
+                // Somebody may have taken all of them away.
+                if up && routes {
+                    link.routes = link.addresses.iter().filter_map(Address::route).collect();
+                }
+                link
+            },
+        )
 }
 
 fn kind() -> impl Strategy<Value = (LinkKind, Option<GreEnds>)> {
@@ -155,7 +178,13 @@ fn kind() -> impl Strategy<Value = (LinkKind, Option<GreEnds>)> {
         let (near, far) = if v4 { (a, b) } else { (c, d) };
         let (near, far) = if swapped { (far, near) } else { (near, far) };
         let kind = if v4 { LinkKind::Gre } else { LinkKind::Ip6Gre };
-        (kind, Some(GreEnds { local: bound.then_some(near), remote: Some(far) }))
+        (
+            kind,
+            Some(GreEnds {
+                local: bound.then_some(near),
+                remote: Some(far),
+            }),
+        )
     });
     let other = |kind: LinkKind| Just((kind, None));
     prop_oneof![
@@ -182,7 +211,12 @@ pub(crate) fn addresses() -> impl Strategy<Value = BTreeSet<Address>> {
         ("10.0.0.1/24", None),
     ]
     .into_iter()
-    .map(|(local, peer)| Address::new(local.parse().unwrap(), peer.map(|peer| peer.parse().unwrap())))
+    .map(|(local, peer)| {
+        Address::new(
+            local.parse().unwrap(),
+            peer.map(|peer| peer.parse().unwrap()),
+        )
+    })
     .collect();
     prop::collection::vec(prop::sample::select(pool), 0..5).prop_map(|chosen| {
         let mut addresses = BTreeSet::<Address>::new();
@@ -198,17 +232,22 @@ pub(crate) fn addresses() -> impl Strategy<Value = BTreeSet<Address>> {
 fn wireguard() -> impl Strategy<Value = WireGuard> {
     let own = prop::option::of(prop::sample::select(vec![our_key(), key(9)]));
     let port = prop::option::of(prop::sample::select(vec![21080u16, 24000, 5555]));
-    (own, port, prop::collection::btree_map((1u8..4).prop_map(key), peer(), 0..4)).prop_map(
-        |(public_key, port, peers)| WireGuard {
+    (
+        own,
+        port,
+        prop::collection::btree_map((1u8..4).prop_map(key), peer(), 0..4),
+    )
+        .prop_map(|(public_key, port, peers)| WireGuard {
             public_key,
             listen_port: port.and_then(Port::new),
             peers: distinct_allowed_ips(peers),
-        },
-    )
+        })
 }
 
 /// An allowed IP belongs to one peer of a link.
-fn distinct_allowed_ips(mut peers: BTreeMap<PublicKey, WireGuardPeer>) -> BTreeMap<PublicKey, WireGuardPeer> {
+fn distinct_allowed_ips(
+    mut peers: BTreeMap<PublicKey, WireGuardPeer>,
+) -> BTreeMap<PublicKey, WireGuardPeer> {
     let mut taken = BTreeSet::new();
     for peer in peers.values_mut() {
         peer.allowed_ips.retain(|net| taken.insert(*net));
@@ -219,7 +258,13 @@ fn distinct_allowed_ips(mut peers: BTreeMap<PublicKey, WireGuardPeer>) -> BTreeM
 fn peer() -> impl Strategy<Value = WireGuardPeer> {
     let nets = ["0.0.0.0/0", "::/0", "10.0.0.0/8"].map(|net| net.parse().unwrap());
     let allowed = prop::sample::subsequence(nets.to_vec(), 0..=3);
-    (prop::option::of(1u8..3), endpoint(), prop::sample::select(vec![0u16, 25, 60]), allowed, handshake())
+    (
+        prop::option::of(1u8..3),
+        endpoint(),
+        prop::sample::select(vec![0u16, 25, 60]),
+        allowed,
+        handshake(),
+    )
         .prop_map(|(psk, endpoint, keepalive, allowed, last_handshake)| {
             WireGuardPeer {
                 preshared_key: psk.map(|byte| PresharedKey::new([byte; 32])),
@@ -237,7 +282,10 @@ fn peer() -> impl Strategy<Value = WireGuardPeer> {
 fn endpoint() -> impl Strategy<Value = Option<SocketAddr>> {
     let at = |(address, port)| SocketAddr::new(address, port);
     prop::option::of(
-        (prop::sample::select(outer_addresses().to_vec()), prop::sample::select(vec![51820u16, 9]))
+        (
+            prop::sample::select(outer_addresses().to_vec()),
+            prop::sample::select(vec![51820u16, 9]),
+        )
             .prop_map(at),
     )
 }
@@ -249,9 +297,11 @@ fn handshake() -> impl Strategy<Value = Option<Timestamp>> {
 
 /// Settings of a kernel that may lack some of them.
 fn sysctls() -> impl Strategy<Value = BTreeMap<Sysctl, i64>> {
-    prop::collection::btree_map(prop::sample::select(Sysctl::ALL.to_vec()), 0i64..3, 0..6).prop_map(|set| {
-        let mut sysctls = default_sysctls();
-        sysctls.extend(set);
-        sysctls
-    })
+    prop::collection::btree_map(prop::sample::select(Sysctl::ALL.to_vec()), 0i64..3, 0..6).prop_map(
+        |set| {
+            let mut sysctls = default_sysctls();
+            sysctls.extend(set);
+            sysctls
+        },
+    )
 }

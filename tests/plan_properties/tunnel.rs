@@ -6,8 +6,8 @@ use moenet_agent::model::{InterfaceName, ObjectName};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::kernel_view::{KernelView, Link, Mark};
 use moenet_agent::plan::{
-    Action, BirdView, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView, WantedTunnel,
-    plan,
+    Action, BirdView, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView,
+    WantedTunnel, plan,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -27,13 +27,18 @@ impl World {
             gives_way: false,
             now: now(),
         };
-        let bird = BirdView { fragment: self.fragment.as_deref() };
+        let bird = BirdView {
+            fragment: self.fragment.as_deref(),
+        };
         let name: ObjectName = "peer".parse().unwrap();
         plan(&name, &uid(), desired, &Observed { tunnel, bird })
     }
 
     fn plan_present(&self) -> Result<Plan, Refusal> {
-        self.plan(&Desired::Present { tunnel: &self.wanted.tunnel, fragment: &self.wanted.fragment })
+        self.plan(&Desired::Present {
+            tunnel: &self.wanted.tunnel,
+            fragment: &self.wanted.fragment,
+        })
     }
 
     /// Applies the first steps of a plan, as the controller does: what is about to be created is written
@@ -82,12 +87,17 @@ impl World {
 }
 
 fn shown(plan: &Plan) -> String {
-    plan.steps.iter().map(|step| format!("\n- {step}")).collect()
+    plan.steps
+        .iter()
+        .map(|step| format!("\n- {step}"))
+        .collect()
 }
 
 /// Whether the link is what was wanted, told without the planner's help.
 fn is_as_wanted(want: &WantedTunnel, view: &KernelView) -> bool {
-    let Some(link) = view.links.get(&want.interface) else { return false };
+    let Some(link) = view.links.get(&want.interface) else {
+        return false;
+    };
     let plain = link.up
         && link.addrgen_none
         && link.mark.is(&want.uid)
@@ -96,10 +106,15 @@ fn is_as_wanted(want: &WantedTunnel, view: &KernelView) -> bool {
         && view.owned_by(&want.uid).count() == 1
         && WantedTunnel::sysctls(view) == link.sysctls;
     let wireguard = want.wireguard.as_ref().is_none_or(|want| {
-        let Some(have) = &link.wireguard else { return false };
+        let Some(have) = &link.wireguard else {
+            return false;
+        };
         let peers: Vec<_> = have.peers.iter().collect();
-        let [(key, peer)] = peers[..] else { return false };
-        (*key, have.public_key, have.listen_port) == (want.peer, Some(want.our_key), Some(want.listen_port))
+        let [(key, peer)] = peers[..] else {
+            return false;
+        };
+        (*key, have.public_key, have.listen_port)
+            == (want.peer, Some(want.our_key), Some(want.listen_port))
             && (&peer.preshared_key, peer.keepalive) == (&want.preshared_key, want.keepalive)
             && peer.allowed_ips.iter().all(|net| net.prefix_len() == 0)
             && peer.allowed_ips.len() == 2
@@ -111,8 +126,9 @@ fn is_as_wanted(want: &WantedTunnel, view: &KernelView) -> bool {
 /// us, nor one that we were told to adopt.
 fn is_in_the_way(world: &World) -> bool {
     world.link().is_some_and(|link| {
-        let adopted =
-            world.wanted.tunnel.adopt && world.wanted.tunnel.wireguard.is_some() && link.wireguard.is_some();
+        let adopted = world.wanted.tunnel.adopt
+            && world.wanted.tunnel.wireguard.is_some()
+            && link.wireguard.is_some();
         !link.mark.is(&uid()) && !(link.mark == Mark::None && (adopted || world.creating.is_some()))
     })
 }

@@ -25,20 +25,28 @@ pub(crate) fn uid() -> Uid {
 
 /// A session of any tunnel type, with or without each thing that may be absent.
 pub(crate) fn wanted() -> impl Strategy<Value = Wanted> {
-    (tunnel(), address(), any::<bool>(), 1u8..3).prop_map(|(tunnel, address, endpoint_changed, psk)| {
-        let resolved = tunnel.endpoint.as_ref().and_then(Endpoint::address);
-        let spec = BgpSessionSpec {
-            admin_state: AdminState::Enabled,
-            asn: Asn::try_from(4242421080).unwrap(),
-            description: None,
-            tunnel,
-            address,
-            bgp: BgpSpec::default(),
-        };
-        let session = resolve("peer", &uid(), &spec, &secrets(psk)).unwrap();
-        let tunnel = WantedTunnel::of_session(&session, &private_key(), our_key(), resolved).unwrap();
-        Wanted { tunnel, resolved, endpoint_changed, fragment: format!("# {psk}") }
-    })
+    (tunnel(), address(), any::<bool>(), 1u8..3).prop_map(
+        |(tunnel, address, endpoint_changed, psk)| {
+            let resolved = tunnel.endpoint.as_ref().and_then(Endpoint::address);
+            let spec = BgpSessionSpec {
+                admin_state: AdminState::Enabled,
+                asn: Asn::try_from(4242421080).unwrap(),
+                description: None,
+                tunnel,
+                address,
+                bgp: BgpSpec::default(),
+            };
+            let session = resolve("peer", &uid(), &spec, &secrets(psk)).unwrap();
+            let tunnel =
+                WantedTunnel::of_session(&session, &private_key(), our_key(), resolved).unwrap();
+            Wanted {
+                tunnel,
+                resolved,
+                endpoint_changed,
+                fragment: format!("# {psk}"),
+            }
+        },
+    )
 }
 
 fn tunnel() -> impl Strategy<Value = TunnelSpec> {
@@ -52,33 +60,40 @@ fn tunnel() -> impl Strategy<Value = TunnelSpec> {
         prop::option::of(prop::sample::select(vec![21080u64, 24000])),
         prop::option::of(prop::sample::select(vec![0u16, 25, 60])),
     );
-    (types, numbers, prop::option::of(0usize..4), any::<[bool; 3]>(), 1u8..4).prop_map(
-        |(tunnel_type, (mtu, port, keepalive), endpoint, [psk, local, adopt], peer)| {
-            let v4 = match tunnel_type {
-                TunnelType::Wireguard => endpoint.is_some_and(|at| at < 2),
-                other => other == TunnelType::Gre,
-            };
-            let [a, b, c, d] = outer_addresses();
-            let (near, far) = if v4 { (a, b) } else { (c, d) };
-            let gre = tunnel_type != TunnelType::Wireguard;
-            let remote = (gre || endpoint.is_some()).then_some(far);
-            TunnelSpec {
-                tunnel_type,
-                interface: Some(super::observed::interface()),
-                listen_port: port.map(|port| Port::try_from(port).unwrap()),
-                mtu: mtu.map(|mtu| Mtu::try_from(mtu).unwrap()),
-                public_key: Some(key(peer)),
-                preshared_key_file: psk.then(|| PSK_FILE.to_owned()),
-                endpoint: remote.map(|address| Endpoint {
-                    host: Host::Address(address),
-                    port: Port::new(51820).unwrap(),
-                }),
-                persistent_keepalive: keepalive,
-                local_address: (gre && local).then_some(near),
-                adopt,
-            }
-        },
+    (
+        types,
+        numbers,
+        prop::option::of(0usize..4),
+        any::<[bool; 3]>(),
+        1u8..4,
     )
+        .prop_map(
+            |(tunnel_type, (mtu, port, keepalive), endpoint, [psk, local, adopt], peer)| {
+                let v4 = match tunnel_type {
+                    TunnelType::Wireguard => endpoint.is_some_and(|at| at < 2),
+                    other => other == TunnelType::Gre,
+                };
+                let [a, b, c, d] = outer_addresses();
+                let (near, far) = if v4 { (a, b) } else { (c, d) };
+                let gre = tunnel_type != TunnelType::Wireguard;
+                let remote = (gre || endpoint.is_some()).then_some(far);
+                TunnelSpec {
+                    tunnel_type,
+                    interface: Some(super::observed::interface()),
+                    listen_port: port.map(|port| Port::try_from(port).unwrap()),
+                    mtu: mtu.map(|mtu| Mtu::try_from(mtu).unwrap()),
+                    public_key: Some(key(peer)),
+                    preshared_key_file: psk.then(|| PSK_FILE.to_owned()),
+                    endpoint: remote.map(|address| Endpoint {
+                        host: Host::Address(address),
+                        port: Port::new(51820).unwrap(),
+                    }),
+                    persistent_keepalive: keepalive,
+                    local_address: (gre && local).then_some(near),
+                    adopt,
+                }
+            },
+        )
 }
 
 fn address() -> impl Strategy<Value = AddressSpec> {

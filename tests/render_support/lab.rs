@@ -21,7 +21,9 @@ impl Drop for Node {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.space]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.space])
+            .status();
     }
 }
 
@@ -29,7 +31,11 @@ impl Drop for Node {
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {said} (these tests need root)", arguments.join(" "));
+    assert!(
+        output.status.success(),
+        "{program} {}: {said} (these tests need root)",
+        arguments.join(" ")
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -39,7 +45,12 @@ impl Node {
         let space = format!("mr{}-{version}-{name}", std::process::id());
         run("ip", &["netns", "add", &space]);
         let directory = tempfile::tempdir().unwrap();
-        let node = Self { space, version, directory, daemon: None };
+        let node = Self {
+            space,
+            version,
+            directory,
+            daemon: None,
+        };
         node.ip(&["link", "set", "lo", "up"]);
         for address in loopbacks {
             node.ip(&["address", "add", address, "dev", "lo"]);
@@ -58,7 +69,14 @@ impl Node {
         self.ip(&[&["link", "add", near.0][..], &ends].concat());
         for (node, (interface, address)) in [(self, near), (other, far)] {
             node.ip(&["link", "set", interface, "addrgenmode", "none"]);
-            node.ip(&["address", "add", &format!("{address}/64"), "dev", interface, "nodad"]);
+            node.ip(&[
+                "address",
+                "add",
+                &format!("{address}/64"),
+                "dev",
+                interface,
+                "nodad",
+            ]);
             node.ip(&["link", "set", interface, "up"]);
         }
     }
@@ -82,18 +100,32 @@ impl Node {
     pub fn start(&mut self) {
         let program = bird(self.version, "bird");
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space]).arg(program).arg("-f");
-        command.arg("-c").arg(self.directory().join("bird.conf")).arg("-s").arg(self.socket());
+        command
+            .args(["netns", "exec", &self.space])
+            .arg(program)
+            .arg("-f");
+        command
+            .arg("-c")
+            .arg(self.directory().join("bird.conf"))
+            .arg("-s")
+            .arg(self.socket());
         command.arg("-P").arg(self.directory().join("pid"));
         self.daemon = Some(command.stdout(Stdio::null()).spawn().unwrap());
         let up = || self.ask("show status").contains("Daemon is up and running");
-        eventually("BIRD answers", || up().then_some(()).ok_or_else(|| self.log()));
+        eventually("BIRD answers", || {
+            up().then_some(()).ok_or_else(|| self.log())
+        });
     }
 
     /// Asks BIRD something.
     pub fn ask(&self, question: &str) -> String {
         let mut command = Command::new(bird(self.version, "birdc"));
-        let output = command.arg("-s").arg(self.socket()).args(question.split(' ')).output().unwrap();
+        let output = command
+            .arg("-s")
+            .arg(self.socket())
+            .args(question.split(' '))
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -112,14 +144,23 @@ impl Node {
     pub fn wait_for(&self, protocol: &str) {
         eventually(protocol, || {
             let said = self.ask(&format!("show protocols {protocol}"));
-            said.contains("Established").then_some(()).ok_or_else(|| said + &self.log())
+            said.contains("Established")
+                .then_some(())
+                .ok_or_else(|| said + &self.log())
         });
     }
 
     /// Since when a protocol is in its state, in seconds since the epoch as `moenet/main.conf` asks for.
     pub fn since(&self, protocol: &str) -> u64 {
         let said = self.ask(&format!("show protocols {protocol}"));
-        said.lines().last().unwrap().split_whitespace().nth(4).unwrap().parse().unwrap()
+        said.lines()
+            .last()
+            .unwrap()
+            .split_whitespace()
+            .nth(4)
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     /// The routes of a protocol, each with its attributes in one spelling for all versions.
@@ -142,7 +183,9 @@ impl Node {
 
 /// 2.x writes `BGP.local_pref: 5` and `(1,2)`, 3.x `bgp_local_pref: 5` and `(1, 2)`.
 fn one_spelling(line: &str) -> String {
-    line.replace("BGP.as_path", "bgp_path").replace("BGP.", "bgp_").replace(", ", ",")
+    line.replace("BGP.as_path", "bgp_path")
+        .replace("BGP.", "bgp_")
+        .replace(", ", ",")
 }
 
 /// Tries for half a minute; what is still wrong then is the failure.

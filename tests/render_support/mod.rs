@@ -19,8 +19,13 @@ use moenet_agent::model::{Endpoint, InterfaceName, Secret};
 use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 
 /// The versions that the templates are for: the folder's name, and the first two numbers.
-pub const BIRDS: [(&str, u32, u32); 5] =
-    [("2.0.12", 2, 0), ("2.17", 2, 17), ("2.20", 2, 20), ("3.1", 3, 1), ("3.4", 3, 4)];
+pub const BIRDS: [(&str, u32, u32); 5] = [
+    ("2.0.12", 2, 0),
+    ("2.17", 2, 17),
+    ("2.20", 2, 20),
+    ("3.1", 3, 1),
+    ("3.4", 3, 4),
+];
 
 /// `input.yaml` of a case.
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -94,9 +99,15 @@ impl Case {
 
     /// Renders everything: files by path below BIRD's directory.
     pub fn render(&self, (major, minor): (u32, u32)) -> Result<BTreeMap<String, String>, String> {
-        let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap();
+        let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+            .parse()
+            .unwrap();
         let router = Router::new("jp1", &self.node, key);
-        let ibgp: Vec<_> = self.ibgp.iter().map(|(name, spec)| internal(name, spec, &router)).collect();
+        let ibgp: Vec<_> = self
+            .ibgp
+            .iter()
+            .map(|(name, spec)| internal(name, spec, &router))
+            .collect();
         let roa = self.roa.as_ref().map(|text| RoaTable::parse(text).0);
         let input = BaseInput {
             router: &router,
@@ -115,8 +126,12 @@ impl Case {
         let mut files = renderer.base(&input).map_err(|error| error.to_string())?;
         for (name, spec) in &self.sessions {
             let session = self.session(name, spec, &router);
-            let link = self.link.unwrap_or_else(|| LinkClass::of(&session, None, None, None));
-            let text = renderer.session(&session, &input, &link).map_err(|error| error.to_string())?;
+            let link = self
+                .link
+                .unwrap_or_else(|| LinkClass::of(&session, None, None, None));
+            let text = renderer
+                .session(&session, &input, &link)
+                .map_err(|error| error.to_string())?;
             files.insert(format!("moenet/sessions/{name}.conf"), text);
         }
         Ok(files)
@@ -126,7 +141,14 @@ impl Case {
         let secret = |(file, text): (&String, &String)| (file.clone(), Secret::new(text.clone()));
         let secrets = self.secrets.iter().map(secret).collect();
         let spec = spec.filled(router, &Defaults::default());
-        Session::resolve(&name.parse().unwrap(), &name.parse().unwrap(), &spec, router, &secrets).unwrap()
+        Session::resolve(
+            &name.parse().unwrap(),
+            &name.parse().unwrap(),
+            &spec,
+            router,
+            &secrets,
+        )
+        .unwrap()
     }
 }
 
@@ -138,7 +160,11 @@ fn internal(name: &str, spec: &IbgpPeerSpec, router: &Router) -> InternalNeighbo
 /// Writes the files below a directory, with what the committer adds.
 pub fn write(directory: &Path, files: &BTreeMap<String, String>) {
     std::fs::create_dir_all(directory.join("moenet/sessions")).unwrap();
-    std::fs::write(directory.join("moenet/generation.conf"), "define MOE_GENERATION = 1;\n").unwrap();
+    std::fs::write(
+        directory.join("moenet/generation.conf"),
+        "define MOE_GENERATION = 1;\n",
+    )
+    .unwrap();
     if !files.contains_key("bird.conf") {
         let text = "router id 10.0.0.1;\ninclude \"moenet/main.conf\";\n";
         std::fs::write(directory.join("bird.conf"), text).unwrap();
@@ -165,7 +191,12 @@ pub fn bird(version: &str, program: &str) -> PathBuf {
 /// Has a BIRD read a configuration and say what it thinks of it.
 pub fn parse_only(version: &str, directory: &Path) -> Output {
     let file = directory.join("bird.conf");
-    Command::new(bird(version, "bird")).arg("-p").arg("-c").arg(file).output().unwrap()
+    Command::new(bird(version, "bird"))
+        .arg("-p")
+        .arg("-c")
+        .arg(file)
+        .output()
+        .unwrap()
 }
 
 /// Asserts that a BIRD takes the files without a word.
@@ -174,5 +205,8 @@ pub fn assert_silent(version: &str, what: &str, files: &BTreeMap<String, String>
     write(directory.path(), files);
     let output = parse_only(version, directory.path());
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{what} on BIRD {version}: {said}");
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{what} on BIRD {version}: {said}"
+    );
 }

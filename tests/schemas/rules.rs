@@ -1,8 +1,8 @@
 //! What the schema refuses, the parser refuses too, so that an editor and the agent are of one mind.
 
 use moenet_agent::document::{
-    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, parse, schema,
+    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, parse, schema,
 };
 use serde_json::{Value, json};
 
@@ -49,8 +49,14 @@ fn with(kind: Kind, path: &str, value: Value) -> Value {
 }
 
 fn judge(kind: Kind, document: &Value) -> (bool, Result<(), DocumentError>) {
-    let schema = jsonschema::options().should_validate_formats(true).build(&schema(kind)).unwrap();
-    (schema.is_valid(document), parse_as(kind, &document.to_string()))
+    let schema = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema(kind))
+        .unwrap();
+    (
+        schema.is_valid(document),
+        parse_as(kind, &document.to_string()),
+    )
 }
 
 #[test]
@@ -81,7 +87,11 @@ fn what_the_schema_refuses_the_parser_refuses_and_names_the_field() {
         (BgpSession, "tunnel.listenPort", json!(0)),
         (BgpSession, "tunnel.publicKey", json!("short")),
         (BgpSession, "tunnel.presharedKeyFile", json!("/etc/shadow")),
-        (BgpSession, "tunnel.presharedKeyFile", json!("secrets/../../x")),
+        (
+            BgpSession,
+            "tunnel.presharedKeyFile",
+            json!("secrets/../../x"),
+        ),
         (BgpSession, "tunnel.endpoint", json!("no port")),
         (BgpSession, "tunnel.persistentKeepalive", json!(65536)),
         (BgpSession, "address.peerLinkLocal", json!("2001:db8::1")),
@@ -98,8 +108,16 @@ fn what_the_schema_refuses_the_parser_refuses_and_names_the_field() {
         (RoutingPolicy, "location.country", json!(1000)),
         (RoutingPolicy, "location.bandwidth", json!("fast")),
         (RoutingPolicy, "prefixes.ipv4", json!("172.20.0.0")),
-        (RoutingPolicy, "rpki.servers", json!([{"host": "", "port": 8282}])),
-        (RoutingPolicy, "rpki.servers", json!([{"host": "rpki.example.dn42", "port": 0}])),
+        (
+            RoutingPolicy,
+            "rpki.servers",
+            json!([{"host": "", "port": 8282}]),
+        ),
+        (
+            RoutingPolicy,
+            "rpki.servers",
+            json!([{"host": "rpki.example.dn42", "port": 0}]),
+        ),
         (RoutingPolicy, "limits.asPathMaxLen", json!(0)),
         (RoutingPolicy, "limits.ebgpImport", json!(0)),
         (Override, "reason", json!("")),
@@ -109,10 +127,14 @@ fn what_the_schema_refuses_the_parser_refuses_and_names_the_field() {
     let mut wrong = Vec::new();
     for (kind, path, value) in cases {
         let (schema, parser) = judge(kind, &with(kind, path, value.clone()));
-        let named =
-            parser.as_ref().err().is_some_and(|error| error.field.starts_with(&format!("spec.{path}")));
+        let named = parser
+            .as_ref()
+            .err()
+            .is_some_and(|error| error.field.starts_with(&format!("spec.{path}")));
         if schema || !named {
-            wrong.push(format!("{kind} {path} {value}: schema takes it: {schema}, parser: {parser:?}"));
+            wrong.push(format!(
+                "{kind} {path} {value}: schema takes it: {schema}, parser: {parser:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

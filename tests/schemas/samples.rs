@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use moenet_agent::bird::{BgpState, ProtocolState};
 use moenet_agent::controller::world::node_uid;
 use moenet_agent::document::{
-    BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, StatusBody, StatusDocument, parse, parse_value, to_yaml,
+    BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, parse, parse_value, to_yaml,
 };
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
 use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
@@ -29,7 +29,10 @@ fn documents(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(documents(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             found.push(path);
         }
     }
@@ -72,10 +75,17 @@ fn every_sample_names_its_schema_keeps_to_it_and_is_read() {
     assert!(samples.len() >= 21, "samples are missing");
     for path in samples {
         let text = fs::read_to_string(&path).unwrap();
-        let document: Value = parse_value(&text).unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
+        let document: Value =
+            parse_value(&text).unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
         let name = schema_of(&path, &document);
-        let named = named_schema(&path).unwrap_or_else(|| panic!("{} names no schema", path.display()));
-        assert_eq!(named.canonicalize().ok(), file(&name).canonicalize().ok(), "{}", path.display());
+        let named =
+            named_schema(&path).unwrap_or_else(|| panic!("{} names no schema", path.display()));
+        assert_eq!(
+            named.canonicalize().ok(),
+            file(&name).canonicalize().ok(),
+            "{}",
+            path.display()
+        );
         keeps_to(&path, &named, &document);
         let read = match name.as_str() {
             "Status" => parse_value::<StatusDocument>(&text).map(drop),
@@ -90,7 +100,10 @@ fn every_sample_names_its_schema_keeps_to_it_and_is_read() {
 
 fn keeps_to(path: &Path, schema: &Path, document: &Value) {
     let schema: Value = serde_json::from_str(&fs::read_to_string(schema).unwrap()).unwrap();
-    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
     let errors: Vec<_> = validator
         .iter_errors(document)
         .map(|error| format!("{}: {error} at {}", path.display(), error.instance_path()))
@@ -107,11 +120,18 @@ fn a_document_of_the_state_directory_has_the_name_of_its_file() {
         let below = path.strip_prefix(state()).unwrap().to_str().unwrap();
         let own = format!("{}/{name}.yaml", kind.folder());
         let good = match kind {
-            Kind::Override => below.starts_with("overrides/") && below.ends_with(&format!("/{name}.yaml")),
-            single if single.is_single() => {
-                below == format!("{}.yaml", single.folder()) || below == format!("applied/{name}.yaml")
+            Kind::Override => {
+                below.starts_with("overrides/") && below.ends_with(&format!("/{name}.yaml"))
             }
-            _ => below == own || below == format!("status/{own}") || below == format!("applied/{own}"),
+            single if single.is_single() => {
+                below == format!("{}.yaml", single.folder())
+                    || below == format!("applied/{name}.yaml")
+            }
+            _ => {
+                below == own
+                    || below == format!("status/{own}")
+                    || below == format!("applied/{own}")
+            }
         };
         assert!(good, "{below} holds {kind} {name}");
     }
@@ -129,7 +149,9 @@ fn sessions() -> BTreeMap<String, (Document<BgpSessionSpec>, BgpSessionSpec)> {
         let document: Document<BgpSessionSpec> = load(&format!("sessions/{name}.yaml"));
         let exception = format!("overrides/sessions/{name}.yaml");
         let spec = if state().join(&exception).exists() {
-            merge(&document.spec, &load::<OverrideSpec>(&exception).spec.set).unwrap().spec
+            merge(&document.spec, &load::<OverrideSpec>(&exception).spec.set)
+                .unwrap()
+                .spec
         } else {
             document.spec.clone()
         };
@@ -151,7 +173,10 @@ fn secrets() -> Secrets {
     let psk = PresharedKey::new([5; 32]).to_base64();
     Secrets::from([
         ("secrets/classic.psk".to_owned(), psk),
-        ("secrets/classic.bgp".to_owned(), Secret::new("not a real one".to_owned())),
+        (
+            "secrets/classic.bgp".to_owned(),
+            Secret::new("not a real one".to_owned()),
+        ),
     ])
 }
 
@@ -160,12 +185,17 @@ fn sessions_of_the_state_directory_and_of_the_examples_plan_on_a_fresh_router() 
     let node: Document<NodeSpec> = load("node.yaml");
     let router = Router::new(node.metadata.name.as_str(), &node.spec, our_key());
     let mut all: Vec<_> = sessions().into_values().collect();
-    all.extend(examples().into_iter().map(|document| (document.clone(), document.spec)));
+    all.extend(
+        examples()
+            .into_iter()
+            .map(|document| (document.clone(), document.spec)),
+    );
     assert!(all.len() >= 5, "samples are missing");
     for (document, spec) in all {
         let name = &document.metadata.name;
         let filled = spec.filled(&router, &Defaults::default());
-        let session = Session::resolve(name, &document.uid(), &filled, &router, &secrets()).unwrap();
+        let session =
+            Session::resolve(name, &document.uid(), &filled, &router, &secrets()).unwrap();
         let steps = plan_on_nothing(&session);
         assert!(steps[0].starts_with("create "), "{steps:?}");
         assert!(steps[0].ends_with(&format!(
@@ -188,8 +218,14 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
         gives_way: false,
         now,
     };
-    let desired = Desired::Present { tunnel: &tunnel, fragment: "" };
-    let seen = Observed { tunnel: view, bird: BirdView::default() };
+    let desired = Desired::Present {
+        tunnel: &tunnel,
+        fragment: "",
+    };
+    let seen = Observed {
+        tunnel: view,
+        bird: BirdView::default(),
+    };
     let plan = plan(&session.name, &session.uid, &desired, &seen).unwrap();
     plan.steps.iter().map(ToString::to_string).collect()
 }
@@ -197,9 +233,13 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
 #[test]
 fn the_sample_status_tells_what_the_sample_override_does() {
     for (name, (document, spec)) in sessions() {
-        let text = fs::read_to_string(state().join(format!("status/sessions/{name}.yaml"))).unwrap();
+        let text =
+            fs::read_to_string(state().join(format!("status/sessions/{name}.yaml"))).unwrap();
         let status: StatusDocument = parse_value(&text).unwrap();
-        assert_eq!(status.status.observed_generation, document.metadata.generation);
+        assert_eq!(
+            status.status.observed_generation,
+            document.metadata.generation
+        );
         assert_eq!(status.metadata.uid, document.metadata.uid);
         assert_eq!(!status.status.overridden.is_empty(), document.spec != spec);
     }
@@ -214,19 +254,29 @@ fn router() -> Router {
 /// Holds the sample of `applied/` to what the agent would have written. `UPDATE_SCHEMAS=1` writes it anew.
 #[track_caller]
 fn in_force<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: AppliedBody) {
-    let metadata =
-        Metadata { name: name.parse().unwrap(), uid: Some(uid), generation: document.metadata.generation };
+    let metadata = Metadata {
+        name: name.parse().unwrap(),
+        uid: Some(uid),
+        generation: document.metadata.generation,
+    };
     let applied = AppliedDocument::new(S::KIND, metadata, body);
     let place = Place::new(Area::Applied, S::KIND, &applied.metadata.name).relative();
     let up = "../".repeat(place.components().count());
-    let text =
-        format!("# yaml-language-server: $schema={up}schemas/Applied.json\n{}", to_yaml(&applied).unwrap());
+    let text = format!(
+        "# yaml-language-server: $schema={up}schemas/Applied.json\n{}",
+        to_yaml(&applied).unwrap()
+    );
     let file = state().join(&place);
     if std::env::var_os("UPDATE_SCHEMAS").is_some() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, &text).unwrap();
     }
-    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), text, "{}", place.display());
+    assert_eq!(
+        fs::read_to_string(&file).unwrap_or_default(),
+        text,
+        "{}",
+        place.display()
+    );
 }
 
 #[test]
@@ -254,15 +304,38 @@ fn the_sample_of_what_is_in_force_is_what_the_agent_would_have_written() {
         ..AppliedBody::default()
     };
     let node: Document<NodeSpec> = load("node.yaml");
-    in_force(&node, "node", node_uid(), whole(serde_json::to_value(&node.spec).unwrap(), "dummy0"));
+    in_force(
+        &node,
+        "node",
+        node_uid(),
+        whole(serde_json::to_value(&node.spec).unwrap(), "dummy0"),
+    );
     let policy: Document<RoutingPolicySpec> = load("policy.yaml");
     let uid = Uid::local("policy", &"policy".parse().unwrap());
-    in_force(&policy, "policy", uid, whole(serde_json::to_value(&policy.spec).unwrap(), ""));
+    in_force(
+        &policy,
+        "policy",
+        uid,
+        whole(serde_json::to_value(&policy.spec).unwrap(), ""),
+    );
     let mesh: Document<MeshPeerSpec> = load("mesh/hk1.yaml");
-    in_force(&mesh, "hk1", mesh.uid(), whole(serde_json::to_value(&mesh.spec).unwrap(), "mesh_hk1"));
+    in_force(
+        &mesh,
+        "hk1",
+        mesh.uid(),
+        whole(serde_json::to_value(&mesh.spec).unwrap(), "mesh_hk1"),
+    );
     let ibgp: Document<IbgpPeerSpec> = load("ibgp/hk1.yaml");
     let body = whole(serde_json::to_value(&ibgp.spec).unwrap(), "");
-    in_force(&ibgp, "hk1", ibgp.uid(), AppliedBody { protocols: ["ibgp_hk1".to_owned()].into(), ..body });
+    in_force(
+        &ibgp,
+        "hk1",
+        ibgp.uid(),
+        AppliedBody {
+            protocols: ["ibgp_hk1".to_owned()].into(),
+            ..body
+        },
+    );
 }
 
 /// A session that is up, as the kernel and BIRD show it.
@@ -272,8 +345,14 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
     let sample: StatusDocument = parse_value(&text).unwrap();
     let peer = our_key();
     let at: jiff::Timestamp = "2026-11-23T20:00:00Z".parse().unwrap();
-    let seen = WireGuardPeer { last_handshake: Some(at), ..WireGuardPeer::default() };
-    let wireguard = WireGuard { peers: BTreeMap::from([(peer, seen)]), ..WireGuard::default() };
+    let seen = WireGuardPeer {
+        last_handshake: Some(at),
+        ..WireGuardPeer::default()
+    };
+    let wireguard = WireGuard {
+        peers: BTreeMap::from([(peer, seen)]),
+        ..WireGuard::default()
+    };
     let link = Link {
         index: 1,
         kind: LinkKind::WireGuard,
@@ -297,7 +376,10 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         info: "Established".into(),
         description: None,
         message: None,
-        bgp: Some(moenet_agent::bird::Bgp { state: BgpState::Established, ..Default::default() }),
+        bgp: Some(moenet_agent::bird::Bgp {
+            state: BgpState::Established,
+            ..Default::default()
+        }),
         rpki: None,
         channels: Vec::new(),
     }];
@@ -316,7 +398,12 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         admin_state: AdminState::Enabled,
         paused: None,
         held: None,
-        tunnel: TunnelFacts { link: Some(&link), peer: Some(peer), missing: None, error: None },
+        tunnel: TunnelFacts {
+            link: Some(&link),
+            peer: Some(peer),
+            missing: None,
+            error: None,
+        },
         has_tunnel: true,
         bird: Some(bird),
         overridden: sample.status.overridden.clone(),
@@ -328,7 +415,14 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
     };
     let written = assess(&facts);
     let words = |status: &StatusBody| -> Vec<_> {
-        let one = |c: &Condition| (c.condition_type, c.status, c.reason.clone(), c.message.clone());
+        let one = |c: &Condition| {
+            (
+                c.condition_type,
+                c.status,
+                c.reason.clone(),
+                c.message.clone(),
+            )
+        };
         status.conditions.iter().map(one).collect()
     };
     assert_eq!(words(&sample.status), words(&written));

@@ -13,12 +13,22 @@ fn holds<T>(text: &str) -> Result<(), TestCaseError>
 where
     T: FromStr + Display + Debug + PartialEq + JsonSchema + serde::Serialize,
 {
-    let Ok(value) = text.parse::<T>() else { return Ok(()) };
+    let Ok(value) = text.parse::<T>() else {
+        return Ok(());
+    };
     let written = value.to_string();
-    prop_assert_eq!(written.parse::<T>().ok(), Some(value), "{} reads back as another", written);
+    prop_assert_eq!(
+        written.parse::<T>().ok(),
+        Some(value),
+        "{} reads back as another",
+        written
+    );
     let schema = schemars::schema_for!(T).to_value();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    prop_assert!(validator.is_valid(&written.clone().into()), "the schema refuses {written}");
+    prop_assert!(
+        validator.is_valid(&written.clone().into()),
+        "the schema refuses {written}"
+    );
     Ok(())
 }
 

@@ -26,7 +26,10 @@ pub(crate) fn on_a_small_disk(test: &str, body: fn(&Path)) {
         Ok(Some(0)) => {}
         Ok(Some(101)) => panic!("{test} failed inside the mount namespace"),
         other => {
-            assert!(std::env::var_os("CI").is_none(), "no mount namespace to test in: {other:?}");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "no mount namespace to test in: {other:?}"
+            );
             eprintln!("NOT TESTED: {test} needs a mount namespace ({other:?})");
         }
     }
@@ -40,6 +43,9 @@ pub(crate) fn fill(path: &Path) {
 
 /// Mounts the disk again, `ro` or `rw`.
 pub(crate) fn remount(disk: &Path, mode: &str) {
-    let status = Command::new("mount").args(["-o", &format!("remount,{mode}")]).arg(disk).status();
+    let status = Command::new("mount")
+        .args(["-o", &format!("remount,{mode}")])
+        .arg(disk)
+        .status();
     assert!(status.unwrap().success());
 }

@@ -16,7 +16,9 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -55,7 +57,11 @@ pub(crate) fn own(object: &str) -> String {
 }
 
 pub(crate) fn applied(object: &str) -> AppliedDocument {
-    let metadata = Metadata { name: name(object), uid: None, generation: 1 };
+    let metadata = Metadata {
+        name: name(object),
+        uid: None,
+        generation: 1,
+    };
     AppliedDocument::new(Kind::MeshPeer, metadata, AppliedBody::default())
 }
 
@@ -65,5 +71,8 @@ pub(crate) fn mtu(snapshot: &Snapshot, object: &str) -> u64 {
 }
 
 pub(crate) fn problem(snapshot: &Snapshot, object: &str) -> String {
-    snapshot.mesh[&name(object)].as_ref().unwrap_err().to_string()
+    snapshot.mesh[&name(object)]
+        .as_ref()
+        .unwrap_err()
+        .to_string()
 }

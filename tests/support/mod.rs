@@ -56,5 +56,11 @@ pub(crate) fn resolve(
 ) -> Result<Session, FieldError> {
     let name: ObjectName = name.parse().unwrap();
     let router = router();
-    Session::resolve(&name, uid, &spec.filled(&router, &Defaults::default()), &router, secrets)
+    Session::resolve(
+        &name,
+        uid,
+        &spec.filled(&router, &Defaults::default()),
+        &router,
+        secrets,
+    )
 }

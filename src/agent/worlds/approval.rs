@@ -21,18 +21,48 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         snapshot = parts.context.disk(Store::load).await?;
     }
     let wanted: BTreeSet<String> = documents(&snapshot).collect();
-    let left: BTreeSet<_> = approved.difference(&wanted).filter(|line| *line != COMPLETE).cloned().collect();
-    let applied = snapshot.applied.keys().map(|(kind, name)| format!("{}/{name}", kind.folder()));
-    let links = parts.context.observer.kernel(tokio::time::Instant::now()).await;
-    let marked = links.iter().flat_map(|view| view.uids()).map(|uid| Key::Orphan(uid).to_string());
+    let left: BTreeSet<_> = approved
+        .difference(&wanted)
+        .filter(|line| *line != COMPLETE)
+        .cloned()
+        .collect();
+    let applied = snapshot
+        .applied
+        .keys()
+        .map(|(kind, name)| format!("{}/{name}", kind.folder()));
+    let links = parts
+        .context
+        .observer
+        .kernel(tokio::time::Instant::now())
+        .await;
+    let marked = links
+        .iter()
+        .flat_map(|view| view.uids())
+        .map(|uid| Key::Orphan(uid).to_string());
     let waiting = applied.chain(marked).any(|object| left.contains(&object));
     // A kernel that cannot be listed proves nothing.
-    let left = if waiting || links.is_err() { left } else { BTreeSet::new() };
+    let left = if waiting || links.is_err() {
+        left
+    } else {
+        BTreeSet::new()
+    };
     if left != approved {
-        parts.context.disk(move |store| Store::approve(store.dir(), &left)).await?;
+        parts
+            .context
+            .disk(move |store| Store::approve(store.dir(), &left))
+            .await?;
         approved.remove(COMPLETE);
-        let body = approved.iter().map(|object| without_keys(object).into_owned()).collect();
-        journal::record_file(parts, Author::Agent, "The approval is spent", body, APPROVED);
+        let body = approved
+            .iter()
+            .map(|object| without_keys(object).into_owned())
+            .collect();
+        journal::record_file(
+            parts,
+            Author::Agent,
+            "The approval is spent",
+            body,
+            APPROVED,
+        );
     }
     Ok(snapshot)
 }
@@ -42,5 +72,7 @@ fn documents(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let named = |kind: Kind| move |name: &ObjectName| format!("{}/{name}", kind.folder());
     let sessions = snapshot.sessions.keys().map(named(Kind::BgpSession));
     let mesh = snapshot.mesh.keys().map(named(Kind::MeshPeer));
-    sessions.chain(mesh).chain(snapshot.ibgp.keys().map(named(Kind::IbgpPeer)))
+    sessions
+        .chain(mesh)
+        .chain(snapshot.ibgp.keys().map(named(Kind::IbgpPeer)))
 }

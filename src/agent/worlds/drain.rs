@@ -20,7 +20,11 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
         return;
     }
     let document = record(json!({"enabled": wanted.enabled, "since": wanted.since}));
-    if let Err(error) = parts.context.disk(move |store| store.write_applied(&document)).await {
+    if let Err(error) = parts
+        .context
+        .disk(move |store| store.write_applied(&document))
+        .await
+    {
         // The state directory's trouble is told once, elsewhere; the next world tries again.
         debug!(error = %chain(&error), "the drain could not be written down");
     }
@@ -29,6 +33,17 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
 fn record(spec: Value) -> AppliedDocument {
     let (kind, name) = (Kind::Maintenance, single(Kind::Maintenance));
     let uid = Uid::local(kind.folder(), &name);
-    let metadata = Metadata { name, uid: Some(uid), generation: 0 };
-    AppliedDocument::new(kind, metadata, AppliedBody { spec: Some(spec), ..AppliedBody::default() })
+    let metadata = Metadata {
+        name,
+        uid: Some(uid),
+        generation: 0,
+    };
+    AppliedDocument::new(
+        kind,
+        metadata,
+        AppliedBody {
+            spec: Some(spec),
+            ..AppliedBody::default()
+        },
+    )
 }

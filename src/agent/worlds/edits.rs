@@ -13,7 +13,9 @@ use crate::telemetry::chain;
 /// so that the sync cannot write over an edit; the caller holds `syncing`, so that each is kept once.
 pub(in crate::agent) async fn settle(parts: &Parts) {
     // A directory that cannot be read is told by whoever goes by its listing.
-    let Ok(Snapshot { edits, .. }) = parts.context.disk(Store::load).await else { return };
+    let Ok(Snapshot { edits, .. }) = parts.context.disk(Store::load).await else {
+        return;
+    };
     let unkept = absorb(parts, edits).await;
     parts.maker.set_unkept(unkept);
 }
@@ -24,11 +26,16 @@ async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
     for edit in edits {
         let place = edit.place.clone();
         let owner = edit.change.owner();
-        let done = parts.context.disk(move |store| store.absorb(&edit, Timestamp::now())).await;
+        let done = parts
+            .context
+            .disk(move |store| store.absorb(&edit, Timestamp::now()))
+            .await;
         match done {
             Ok(Absorbed::Overridden(_)) => {
                 info!(object = %place.relative().display(), "edited in place: the change is kept as an override");
-                owner.into_iter().for_each(|owner| journal::absorbed(parts, &place, owner));
+                owner
+                    .into_iter()
+                    .for_each(|owner| journal::absorbed(parts, &place, owner));
             }
             Ok(Absorbed::Restored) => {
                 info!(object = %place.relative().display(), "the Control Plane's document was put back");

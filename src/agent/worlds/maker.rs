@@ -103,7 +103,11 @@ impl WorldMaker {
 
     /// Why the edit of this file could not be kept, when it was tried last.
     pub(super) fn is_unkept(&self, place: &Place) -> Option<String> {
-        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
+        self.unkept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(place)
+            .cloned()
     }
 
     /// Remembers the edits that could not be kept.
@@ -156,7 +160,10 @@ impl WorldMaker {
     fn secrets(&self, snapshot: &Snapshot) -> Secrets {
         let (found, unread) = secrets(&self.store, snapshot);
         let mut told = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
-        for (file, error) in unread.iter().filter(|(file, error)| told.get(*file) != Some(*error)) {
+        for (file, error) in unread
+            .iter()
+            .filter(|(file, error)| told.get(*file) != Some(*error))
+        {
             warn!(file, error, "a secret cannot be read");
         }
         *told = unread;
@@ -176,19 +183,34 @@ impl WorldMaker {
             _ => None,
         };
         let fragments = after.sessions.iter().filter_map(text).collect();
-        match self.committer.check(Tree { base: base.clone(), fragments }).await {
+        match self
+            .committer
+            .check(Tree {
+                base: base.clone(),
+                fragments,
+            })
+            .await
+        {
             Ok(()) => self.templates.adopt(candidate),
             Err(CommitError::Tree(what)) => {
-                self.templates
-                    .reject(candidate, format!("BIRD refuses what the templates render to: {what}"));
+                self.templates.reject(
+                    candidate,
+                    format!("BIRD refuses what the templates render to: {what}"),
+                );
             }
             // It could not be tried; the next world tries it again.
-            Err(error) => self.templates.postpone(format!("they cannot be tried: {}", chain(&error))),
+            Err(error) => self
+                .templates
+                .postpone(format!("they cannot be tried: {}", chain(&error))),
         }
     }
 
     fn world(&self, snapshot: &Snapshot, material: &Material, renderer: &Renderer) -> World {
-        let features = material.features.as_ref().map(|features| *features).map_err(String::as_str);
+        let features = material
+            .features
+            .as_ref()
+            .map(|features| *features)
+            .map_err(String::as_str);
         World::build(&Inputs {
             snapshot,
             config: &self.config,
@@ -216,7 +238,11 @@ impl WorldMaker {
         let before = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match running.or(before) {
             Some(version) => version,
-            None => self.checker.version().await.map_err(|error| chain(&error))?,
+            None => self
+                .checker
+                .version()
+                .await
+                .map_err(|error| chain(&error))?,
         };
         if before != Some(version)
             && let Some(warning) = version.warning()
@@ -232,7 +258,10 @@ impl WorldMaker {
 fn features(version: Version) -> Result<Features, String> {
     match (version.support(), version.warning()) {
         (Support::TooOld, Some(why)) => Err(why),
-        _ => Ok(Features::of(u32::from(version.major), u32::from(version.minor))),
+        _ => Ok(Features::of(
+            u32::from(version.major),
+            u32::from(version.minor),
+        )),
     }
 }
 
@@ -268,19 +297,37 @@ fn secrets(store: &Store, snapshot: &Snapshot) -> (Secrets, BTreeMap<String, Str
 }
 
 fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
-    let of_spec =
-        |spec: &BgpSessionSpec| [spec.tunnel.preshared_key_file.clone(), spec.bgp.password_file.clone()];
-    let documents =
-        snapshot.sessions.values().filter_map(|slot| slot.as_ref().ok()).map(|s| of_spec(&s.document.spec));
+    let of_spec = |spec: &BgpSessionSpec| {
+        [
+            spec.tunnel.preshared_key_file.clone(),
+            spec.bgp.password_file.clone(),
+        ]
+    };
+    let documents = snapshot
+        .sessions
+        .values()
+        .filter_map(|slot| slot.as_ref().ok())
+        .map(|s| of_spec(&s.document.spec));
     let in_force = snapshot.applied.values().filter_map(|stored| {
         serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?)
             .ok()
             .map(|spec| of_spec(&spec))
     });
-    let overrides = snapshot.overrides.values().filter_map(|slot| slot.as_ref().ok()).map(|stored| {
-        let set = &stored.document.spec.set;
-        let at = |section: &str, field: &str| set.get(section)?.get(field)?.as_str().map(str::to_owned);
-        [at("tunnel", "presharedKeyFile"), at("bgp", "passwordFile")]
-    });
-    documents.chain(in_force).chain(overrides).flatten().flatten().collect()
+    let overrides = snapshot
+        .overrides
+        .values()
+        .filter_map(|slot| slot.as_ref().ok())
+        .map(|stored| {
+            let set = &stored.document.spec.set;
+            let at = |section: &str, field: &str| {
+                set.get(section)?.get(field)?.as_str().map(str::to_owned)
+            };
+            [at("tunnel", "presharedKeyFile"), at("bgp", "passwordFile")]
+        });
+    documents
+        .chain(in_force)
+        .chain(overrides)
+        .flatten()
+        .flatten()
+        .collect()
 }

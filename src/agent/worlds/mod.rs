@@ -50,8 +50,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Makes a world whenever something may have changed, until the agent stops.
-pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, stop: CancellationToken) {
-    *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    hints: mpsc::UnboundedSender<Hint>,
+    stop: CancellationToken,
+) {
+    *parts
+        .context
+        .hints
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
     let mut worlds = Worlds::new(Arc::clone(&parts), hints);
     loop {
         worlds.make().await;
@@ -60,7 +68,11 @@ pub(super) async fn run(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>, s
             break;
         }
     }
-    *parts.context.hints.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *parts
+        .context
+        .hints
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// What is known from one world to the next.
@@ -86,13 +98,26 @@ impl Worlds {
     fn new(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>) -> Self {
         let watched = parts.context.store.watch();
         let (changed, known, listed) = Default::default();
-        Self { parts, hints, watched, settled: true, failing: false, changed, known, listed, anywhere: false }
+        Self {
+            parts,
+            hints,
+            watched,
+            settled: true,
+            failing: false,
+            changed,
+            known,
+            listed,
+            anywhere: false,
+        }
     }
 
     /// Makes and publishes a world; what is in force stays where that fails.
     async fn make(&mut self) {
         let context = &self.parts.context;
-        let recovered = context.disk(|store| Ok(store.has_recovered())).await.unwrap_or_default();
+        let recovered = context
+            .disk(|store| Ok(store.has_recovered()))
+            .await
+            .unwrap_or_default();
         match publish(&self.parts).await {
             Ok(listed) => {
                 self.settled = listed.settled;
@@ -114,19 +139,27 @@ impl Worlds {
             Err(_) => self.failing = true,
         }
         if let Some(error) = self.parts.context.store.news_of_trouble() {
-            warn!(error, "the state directory cannot be read or written; what is in force stays");
+            warn!(
+                error,
+                "the state directory cannot be read or written; what is in force stays"
+            );
         }
     }
 
     /// Tells the history and the queue what changed.
     async fn tell(&mut self) {
         // A file that is being written is a change when it is whole, and one change for the history.
-        let places = if self.settled { std::mem::take(&mut self.changed) } else { BTreeSet::new() };
+        let places = if self.settled {
+            std::mem::take(&mut self.changed)
+        } else {
+            BTreeSet::new()
+        };
         // One that was listed and is away by now is being saved once more, and is told of when it is whole.
         let store = &self.parts.context.store;
         let is_away = |place: &Place| std::fs::symlink_metadata(store.path(place)).is_err();
-        let (away, places) =
-            places.into_iter().partition(|place| self.listed.contains(place) && is_away(place));
+        let (away, places) = places
+            .into_iter()
+            .partition(|place| self.listed.contains(place) && is_away(place));
         self.changed.extend::<BTreeSet<Place>>(away);
         journal::edits(&self.parts, &places).await;
         for key in places.iter().filter_map(key_of) {
@@ -138,8 +171,16 @@ impl Worlds {
     /// Waits until a world may be another. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.parts.context);
-        let tick = if context.store.trouble().is_some() { TROUBLED } else { TICK };
-        let wait = if self.settled { until_next(&context.world()).min(tick) } else { UNSETTLED };
+        let tick = if context.store.trouble().is_some() {
+            TROUBLED
+        } else {
+            TICK
+        };
+        let wait = if self.settled {
+            until_next(&context.world()).min(tick)
+        } else {
+            UNSETTLED
+        };
         let mut due = Instant::now() + wait;
         loop {
             tokio::select! {
@@ -190,8 +231,12 @@ fn retry(parts: &Parts, hints: &mpsc::UnboundedSender<Hint>) {
 
 /// Until something ends by itself, and no longer than a tick.
 fn until_next(world: &World) -> Duration {
-    let due = world.changes_at.map(|at| at.duration_since(Timestamp::now()));
-    let due = due.and_then(|due| Duration::try_from(due).ok()).unwrap_or(TICK);
+    let due = world
+        .changes_at
+        .map(|at| at.duration_since(Timestamp::now()));
+    let due = due
+        .and_then(|due| Duration::try_from(due).ok())
+        .unwrap_or(TICK);
     due.clamp(Duration::from_millis(50), TICK)
 }
 
@@ -215,7 +260,10 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
     let sessions = present(&world.sessions).filter(|session| has(session.tunnel.endpoint.as_ref()));
     let mesh = present(&world.mesh).filter(|tunnel| has(tunnel.endpoint.as_ref()));
     let mesh = mesh.map(|tunnel| Key::Mesh(tunnel.name.clone()));
-    sessions.map(|session| Key::Session(session.name.clone())).chain(mesh).collect()
+    sessions
+        .map(|session| Key::Session(session.name.clone()))
+        .chain(mesh)
+        .collect()
 }
 
 /// What a world was made from.
@@ -239,9 +287,14 @@ impl Listed {
         ];
         let single = single.into_iter().filter(|(_, is_there)| *is_there);
         let single = single.map(|(kind, _)| Place::single(Area::Documents, kind));
-        let overrides =
-            snapshot.overrides.keys().map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
-        Self { settled: snapshot.settled, places: many.chain(single).chain(overrides).collect() }
+        let overrides = snapshot
+            .overrides
+            .keys()
+            .map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
+        Self {
+            settled: snapshot.settled,
+            places: many.chain(single).chain(overrides).collect(),
+        }
     }
 }
 
@@ -254,7 +307,10 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let bird = parts.context.observer.bird(Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
-    let world = parts.maker.make(&snapshot, bird.running, &fragments).await?;
+    let world = parts
+        .maker
+        .make(&snapshot, bird.running, &fragments)
+        .await?;
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
     parts.maker.rpki.watch(&world.router_documents.policy.spec);
@@ -285,7 +341,8 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
     }
     let world = parts.context.world();
     let unknown = || {
-        let mut endpoints = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
+        let mut endpoints =
+            present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
         endpoints.any(|endpoint| {
             let resolution = parts.context.resolver.current(endpoint);
             resolution.address.is_none() && resolution.error.is_none()
@@ -302,8 +359,13 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
 
 /// Waits a little for the names of RPKI servers. Returns whether the world may be another by that.
 pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
-    let resolved = parts.maker.rpki.resolved(&world.router_documents.policy.spec);
-    tokio::time::timeout(PATIENCE, resolved).await.unwrap_or(true)
+    let resolved = parts
+        .maker
+        .rpki
+        .resolved(&world.router_documents.policy.spec);
+    tokio::time::timeout(PATIENCE, resolved)
+        .await
+        .unwrap_or(true)
 }
 
 /// Endpoints to resolve and peers to probe: those of the sessions that are to be there.
@@ -311,7 +373,13 @@ fn watch_peers(parts: &Parts, world: &World) {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
     parts.context.resolver.watch(sessions.chain(mesh));
-    let present = world.sessions.values().filter(|entry| matches!(entry.intent, Intent::Present(..)));
+    let present = world
+        .sessions
+        .values()
+        .filter(|entry| matches!(entry.intent, Intent::Present(..)));
     let mesh = world.mesh.values().filter_map(mesh_target);
-    parts.context.prober.watch(present.filter_map(target).chain(mesh).collect());
+    parts
+        .context
+        .prober
+        .watch(present.filter_map(target).chain(mesh).collect());
 }

@@ -17,11 +17,25 @@ type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
 
 /// What a handle asks of the task.
 pub(super) enum Request {
-    Fragment { name: String, fragment: Option<Fragment>, reply: FragmentReply },
-    Base { files: BTreeMap<String, String>, reply: BaseReply },
-    Converge { reply: ConvergeReply },
-    Check { tree: Tree, reply: CheckReply },
-    Live { reply: LiveReply },
+    Fragment {
+        name: String,
+        fragment: Option<Fragment>,
+        reply: FragmentReply,
+    },
+    Base {
+        files: BTreeMap<String, String>,
+        reply: BaseReply,
+    },
+    Converge {
+        reply: ConvergeReply,
+    },
+    Check {
+        tree: Tree,
+        reply: CheckReply,
+    },
+    Live {
+        reply: LiveReply,
+    },
 }
 
 /// The changes wanted, without those who want them.
@@ -41,7 +55,9 @@ impl Wishes {
         wanted.base = self.base.clone().unwrap_or(wanted.base);
         for (name, fragment) in &self.fragments {
             match fragment {
-                Some(fragment) => drop(wanted.fragments.insert(name.clone(), fragment.text.clone())),
+                Some(fragment) => {
+                    drop(wanted.fragments.insert(name.clone(), fragment.text.clone()))
+                }
                 None => drop(wanted.fragments.remove(name)),
             }
         }
@@ -88,7 +104,11 @@ impl Waiters {
 /// Adds a request to a batch. `Check` and `Live` are none that wait for one.
 pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, with_main: bool) {
     match request {
-        Request::Fragment { name, fragment, reply } => {
+        Request::Fragment {
+            name,
+            fragment,
+            reply,
+        } => {
             wishes.fragments.insert(name.clone(), fragment);
             waiters.fragments.push((name, reply));
         }

@@ -59,22 +59,43 @@ impl Trial<'_> {
         let fragment = path.as_deref().and_then(fragment_at);
         match fragment {
             Some(name) if self.wishes.fragments.contains_key(name) => refused(name, what),
-            None if path.is_some() && self.wishes.base.is_some() => Blame::Base(BaseError::Refused { what }),
-            named => self.one_by_one(named.map(|name| (name, &what)), CommitError::Tree(what.clone())).await,
+            None if path.is_some() && self.wishes.base.is_some() => {
+                Blame::Base(BaseError::Refused { what })
+            }
+            named => {
+                self.one_by_one(
+                    named.map(|name| (name, &what)),
+                    CommitError::Tree(what.clone()),
+                )
+                .await
+            }
         }
     }
 
     /// Adds one change after the other to the live tree, the base first. If the live tree is broken
     /// itself, the fragment that BIRD named is.
-    async fn one_by_one(&self, named: Option<(&str, &Diagnostic)>, otherwise: CommitError) -> Blame {
-        if self.stage.check(&self.live.tree, self.checker).await.is_err() && !self.live.tree.is_blank() {
+    async fn one_by_one(
+        &self,
+        named: Option<(&str, &Diagnostic)>,
+        otherwise: CommitError,
+    ) -> Blame {
+        if self
+            .stage
+            .check(&self.live.tree, self.checker)
+            .await
+            .is_err()
+            && !self.live.tree.is_blank()
+        {
             return match named {
                 Some((name, what)) => Blame::Stale(name.to_owned(), what.clone()),
                 None => Blame::All(otherwise),
             };
         }
         if let Some(base) = &self.wishes.base {
-            let alone = Wishes { base: Some(base.clone()), ..Wishes::default() };
+            let alone = Wishes {
+                base: Some(base.clone()),
+                ..Wishes::default()
+            };
             match self.try_alone(&alone).await {
                 Ok(()) => {}
                 Err(Some(what)) => return Blame::Base(BaseError::Refused { what }),
@@ -83,7 +104,13 @@ impl Trial<'_> {
         }
         for (name, fragment) in &self.wishes.fragments {
             let fragments = [(name.clone(), fragment.clone())].into();
-            match self.try_alone(&Wishes { base: self.wishes.base.clone(), fragments }).await {
+            match self
+                .try_alone(&Wishes {
+                    base: self.wishes.base.clone(),
+                    fragments,
+                })
+                .await
+            {
                 Ok(()) => {}
                 Err(Some(what)) => return refused(name, what),
                 Err(None) => return Blame::All(otherwise),
@@ -100,7 +127,10 @@ impl Trial<'_> {
             Ok(_) => Ok(()),
             Err(StageError::Refused { what, .. }) => Err(Some(what)),
             Err(StageError::Failed(CommitError::Check(error @ Crashed { .. }))) => {
-                Err(Some(Diagnostic { message: error.to_string(), ..Diagnostic::default() }))
+                Err(Some(Diagnostic {
+                    message: error.to_string(),
+                    ..Diagnostic::default()
+                }))
             }
             Err(StageError::Failed(_)) => Err(None),
         }
@@ -108,5 +138,11 @@ impl Trial<'_> {
 }
 
 fn refused(name: &str, what: Diagnostic) -> Blame {
-    Blame::Fragment(name.to_owned(), FragmentError::Refused { name: name.to_owned(), what })
+    Blame::Fragment(
+        name.to_owned(),
+        FragmentError::Refused {
+            name: name.to_owned(),
+            what,
+        },
+    )
 }

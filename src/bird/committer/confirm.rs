@@ -125,7 +125,9 @@ impl Load<'_> {
     }
 
     async fn configure(&self) -> Result<(), CommitError> {
-        let command = Command::Configure { timeout: self.confirm_timeout };
+        let command = Command::Configure {
+            timeout: self.confirm_timeout,
+        };
         Ok(self.client.run(&command).await.map(drop)?)
     }
 
@@ -191,7 +193,10 @@ impl Load<'_> {
 
     async fn restore(&self) {
         if let Err(error) = self.apply(plan_undo(self.live, self.changes)).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "bird.restore.failed");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "bird.restore.failed"
+            );
         }
     }
 
@@ -203,12 +208,26 @@ impl Load<'_> {
 }
 
 /// The promised protocols that are not there.
-fn missing(promised: &BTreeMap<String, Vec<String>>, after: &[Protocol]) -> BTreeMap<String, Vec<String>> {
-    let there: BTreeSet<_> = after.iter().map(|protocol| protocol.name.as_str()).collect();
-    let absent =
-        |names: &Vec<String>| names.iter().filter(|name| !there.contains(name.as_str())).cloned().collect();
-    let all = promised.iter().map(|(fragment, names)| (fragment.clone(), absent(names)));
-    all.filter(|(_, names): &(String, Vec<String>)| !names.is_empty()).collect()
+fn missing(
+    promised: &BTreeMap<String, Vec<String>>,
+    after: &[Protocol],
+) -> BTreeMap<String, Vec<String>> {
+    let there: BTreeSet<_> = after
+        .iter()
+        .map(|protocol| protocol.name.as_str())
+        .collect();
+    let absent = |names: &Vec<String>| {
+        names
+            .iter()
+            .filter(|name| !there.contains(name.as_str()))
+            .cloned()
+            .collect()
+    };
+    let all = promised
+        .iter()
+        .map(|(fragment, names)| (fragment.clone(), absent(names)));
+    all.filter(|(_, names): &(String, Vec<String>)| !names.is_empty())
+        .collect()
 }
 
 /// The sessions that were established and are not any more, without those that may.
@@ -221,5 +240,8 @@ fn went_down(before: &[Protocol], after: &[Protocol], excused: &BTreeSet<String>
             .collect()
     };
     let after = established(after);
-    established(before).into_iter().filter(|name| !after.contains(name) && !excused.contains(name)).collect()
+    established(before)
+        .into_iter()
+        .filter(|name| !after.contains(name) && !excused.contains(name))
+        .collect()
 }

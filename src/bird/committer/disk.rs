@@ -20,9 +20,16 @@ const FLUSHES_AT_ONCE: usize = 16;
 const DEEPEST: usize = 3;
 
 /// Attaches operation and path to an error of the system.
-pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CommitError {
+pub(super) fn failed(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> CommitError {
     let path = path.to_owned();
-    move |source| CommitError::Io { operation, path, source }
+    move |source| CommitError::Io {
+        operation,
+        path,
+        source,
+    }
 }
 
 /// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob;
@@ -46,7 +53,12 @@ pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
     }
 }
 
-fn read_directory(root: &Path, relative: &str, depth: usize, live: &mut LiveTree) -> Result<(), CommitError> {
+fn read_directory(
+    root: &Path,
+    relative: &str,
+    depth: usize,
+    live: &mut LiveTree,
+) -> Result<(), CommitError> {
     let directory = root.join(relative);
     let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -55,7 +67,11 @@ fn read_directory(root: &Path, relative: &str, depth: usize, live: &mut LiveTree
     for entry in entries {
         let entry = entry.map_err(failed("list", &directory))?;
         let kind = entry.file_type().map_err(failed("read", &entry.path()))?;
-        let Some(name) = entry.file_name().to_str().filter(|name| names::is_part(name)).map(str::to_owned)
+        let Some(name) = entry
+            .file_name()
+            .to_str()
+            .filter(|name| names::is_part(name))
+            .map(str::to_owned)
         else {
             continue;
         };
@@ -92,7 +108,10 @@ pub(super) fn apply(
     write_temporaries(root, changes, group)?;
     let mut touched = BTreeSet::new();
     // Removals stand before the generation for the same reason that it is written last.
-    let (last, first): (Vec<_>, Vec<_>) = changes.write.iter().partition(|(path, _)| path == GENERATION);
+    let (last, first): (Vec<_>, Vec<_>) = changes
+        .write
+        .iter()
+        .partition(|(path, _)| path == GENERATION);
     for (path, _) in first {
         touched.insert(replace(&root.join(path), counters)?);
     }
@@ -107,19 +126,28 @@ pub(super) fn apply(
 
 /// Writes all temporary files and flushes them, some at a time: a flush waits for the disk, and the
 /// file system does those that wait together in one go.
-fn write_temporaries(root: &Path, changes: &FileChanges, group: Option<u32>) -> Result<(), CommitError> {
+fn write_temporaries(
+    root: &Path,
+    changes: &FileChanges,
+    group: Option<u32>,
+) -> Result<(), CommitError> {
     let write_one = |(path, text): &(String, String)| {
         let path = root.join(path);
         create_directories(parent(&path), group)?;
         let temporary = temporary(&path);
-        write(&temporary, text, group)?.sync_all().map_err(failed("flush", &temporary))
+        write(&temporary, text, group)?
+            .sync_all()
+            .map_err(failed("flush", &temporary))
     };
     let share = changes.write.len().div_ceil(FLUSHES_AT_ONCE).max(1);
     std::thread::scope(|scope| {
         let chunks = changes.write.chunks(share);
-        let threads: Vec<_> =
-            chunks.map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write_one))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(CommitError::Gone)))
+        let threads: Vec<_> = chunks
+            .map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write_one)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or(Err(CommitError::Gone)))
     })
 }
 
@@ -143,15 +171,23 @@ fn replace(path: &Path, counters: &BirdCounters) -> Result<PathBuf, CommitError>
 /// Writes a new file with the right mode from its first byte on.
 pub(super) fn write(path: &Path, text: &str, group: Option<u32>) -> Result<File, CommitError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove", path)(error));
+        }
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).open(path).map_err(failed("create", path))?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("create", path))?;
     give(path, group)?;
-    file.set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(failed("restrict", path))?;
-    file.write_all(text.as_bytes()).map_err(failed("write", path))?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
+        .map_err(failed("restrict", path))?;
+    file.write_all(text.as_bytes())
+        .map_err(failed("write", path))?;
     Ok(file)
 }
 
@@ -193,7 +229,9 @@ fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
 }
 
 fn sync(directory: &Path) -> Result<(), CommitError> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(failed("flush", directory))
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(failed("flush", directory))
 }
 
 /// The number of a group, from `/etc/group`; `None` if it has none of this name.
@@ -236,11 +274,18 @@ mod tests {
         assert_eq!(counters.writes(), 2);
         let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("moenet/a/b.conf"), mode("moenet/a")), (0o640, 0o750));
-        for stranger in ["moenet/sessions/.x.conf.tmp", "moenet/sessions/.y.conf", "moenet/note.txt"] {
+        for stranger in [
+            "moenet/sessions/.x.conf.tmp",
+            "moenet/sessions/.y.conf",
+            "moenet/note.txt",
+        ] {
             fs::write(root.join(stranger), "stranger").unwrap();
         }
         let live = read(root, true).unwrap();
-        assert_eq!(live.tree.base, [("moenet/a/b.conf".into(), "b".into())].into());
+        assert_eq!(
+            live.tree.base,
+            [("moenet/a/b.conf".into(), "b".into())].into()
+        );
         assert_eq!(live.tree.fragments, [("x".into(), "x".into())].into());
         assert_eq!(live.generation, None);
     }

@@ -11,7 +11,9 @@ use crate::bird::diagnostics::Diagnostic;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FragmentError {
     /// The name cannot be a file's.
-    #[error("{0:?} cannot name a fragment: use 1..64 of A-Z a-z 0-9 _ . - and begin with no dot or dash")]
+    #[error(
+        "{0:?} cannot name a fragment: use 1..64 of A-Z a-z 0-9 _ . - and begin with no dot or dash"
+    )]
     Name(String),
     /// BIRD's parser refuses the text. What was there before stays.
     #[error("BIRD refuses the fragment {name}: {what}")]
@@ -38,7 +40,9 @@ pub enum FragmentError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BaseError {
     /// A path is none of ours.
-    #[error("{0:?} cannot be a base file: use bird.conf or moenet/….conf, outside moenet/sessions/")]
+    #[error(
+        "{0:?} cannot be a base file: use bird.conf or moenet/….conf, outside moenet/sessions/"
+    )]
     Path(String),
     /// BIRD's parser refuses the files. What was there before stays.
     #[error("BIRD refuses the base configuration: {what}")]
@@ -80,7 +84,9 @@ pub enum CommitError {
     )]
     NotIncluded,
     /// A reconfiguration did not come to its end.
-    #[error("BIRD's reconfiguration is still in progress after {0:?}: does a client not read its answer?")]
+    #[error(
+        "BIRD's reconfiguration is still in progress after {0:?}: does a client not read its answer?"
+    )]
     NotSettled(Duration),
     /// Sessions that nobody changed went down with the commit. It was undone.
     #[error("sessions that did not change went down ({}): it was undone", .0.join(", "))]

@@ -166,8 +166,15 @@ impl Committer {
     ) -> Result<Committed, FragmentError> {
         names::fragment(name)?;
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Fragment { name: name.to_owned(), fragment, reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
+        self.send(Request::Fragment {
+            name: name.to_owned(),
+            fragment,
+            reply,
+        })
+        .await?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
     /// Sets all base files at once: relative path → text. `bird.conf` is passed over unless it is ours.
@@ -180,7 +187,9 @@ impl Committer {
         files.keys().try_for_each(|path| names::base(path))?;
         let (reply, answer) = oneshot::channel();
         self.send(Request::Base { files, reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
     /// Makes sure that the running BIRD has loaded what is on disk. One question to BIRD if it has.
@@ -190,7 +199,9 @@ impl Committer {
     pub async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Converge { reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
     /// What BIRD's parser thinks of a whole tree that nobody means to load yet.
@@ -199,7 +210,12 @@ impl Committer {
     /// [`CommitError::Tree`] with BIRD's words when it is refused; any other when it could not be checked.
     pub async fn check(&self, tree: Tree) -> Result<(), CommitError> {
         let (reply, answer) = oneshot::channel();
-        if self.inbox.send(Request::Check { tree, reply }).await.is_err() {
+        if self
+            .inbox
+            .send(Request::Check { tree, reply })
+            .await
+            .is_err()
+        {
             return Err(CommitError::Gone);
         }
         answer.await.unwrap_or(Err(CommitError::Gone))
@@ -212,7 +228,9 @@ impl Committer {
     pub async fn live(&self) -> Result<LiveTree, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Live { reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(CommitError::Gone.into()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
     /// Whether the daemon runs exactly these files, nothing unconfirmed. A daemon that does not answer
@@ -223,6 +241,9 @@ impl Committer {
     }
 
     async fn send(&self, request: Request) -> Result<(), Arc<CommitError>> {
-        self.inbox.send(request).await.map_err(|_| CommitError::Gone.into())
+        self.inbox
+            .send(request)
+            .await
+            .map_err(|_| CommitError::Gone.into())
     }
 }

@@ -5,7 +5,9 @@ use super::tree::{GENERATION, MAIN, SESSIONS, TREE};
 
 /// A fragment's name is a file's name: nothing in it leads elsewhere, and no dot hides it from BIRD.
 pub(super) fn fragment(name: &str) -> Result<(), FragmentError> {
-    is_part(name).then_some(()).ok_or_else(|| FragmentError::Name(name.chars().take(80).collect()))
+    is_part(name)
+        .then_some(())
+        .ok_or_else(|| FragmentError::Name(name.chars().take(80).collect()))
 }
 
 /// A base file is `bird.conf`, or below `moenet/` but not among the sessions.
@@ -16,13 +18,17 @@ pub(super) fn base(path: &str) -> Result<(), BaseError> {
         && path.ends_with(".conf")
         && path.split('/').all(is_part)
         && path.split('/').count() <= 4;
-    (path == MAIN || ours).then_some(()).ok_or_else(|| BaseError::Path(path.chars().take(80).collect()))
+    (path == MAIN || ours)
+        .then_some(())
+        .ok_or_else(|| BaseError::Path(path.chars().take(80).collect()))
 }
 
 pub(super) fn is_part(part: &str) -> bool {
     (1..=69).contains(&part.len())
         && !part.starts_with(['.', '-'])
-        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 #[cfg(test)]
@@ -31,12 +37,28 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_the_tree() {
-        for name in ["", ".", "..", ".hidden", "-p", "a/b", "a\n", "a b", "é", &"a".repeat(70)] {
+        for name in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "-p",
+            "a/b",
+            "a\n",
+            "a b",
+            "é",
+            &"a".repeat(70),
+        ] {
             assert!(fragment(name).is_err(), "{name:?}");
         }
-        for path in
-            ["x.conf", "moenet/../x.conf", "/etc/x.conf", "moenet/sessions/a.conf", GENERATION, "moenet/x"]
-        {
+        for path in [
+            "x.conf",
+            "moenet/../x.conf",
+            "/etc/x.conf",
+            "moenet/sessions/a.conf",
+            GENERATION,
+            "moenet/x",
+        ] {
             assert!(base(path).is_err(), "{path:?}");
         }
         for path in ["bird.conf", "moenet/main.conf", "moenet/filters/dn42.conf"] {

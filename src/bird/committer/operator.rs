@@ -15,9 +15,14 @@ pub(super) const GENERATED: &str = "include \"moenet/main.conf\";\n";
 pub(super) fn staged(text: &str, directory: &Path) -> Option<String> {
     let mut ours = false;
     let lines = text.lines().map(|line| {
-        let Some((path, after)) = included(line) else { return line.to_owned() };
+        let Some((path, after)) = included(line) else {
+            return line.to_owned();
+        };
         let path = plain(&directory.join(path));
-        let inside = path.strip_prefix(directory).ok().filter(|path| path.starts_with(TREE));
+        let inside = path
+            .strip_prefix(directory)
+            .ok()
+            .filter(|path| path.starts_with(TREE));
         ours |= inside.is_some();
         format!("include \"{}\"{after}", inside.unwrap_or(&path).display())
     });
@@ -26,12 +31,18 @@ pub(super) fn staged(text: &str, directory: &Path) -> Option<String> {
 }
 
 fn included(line: &str) -> Option<(&str, &str)> {
-    line.trim_start().strip_prefix("include")?.trim_start().strip_prefix('"')?.split_once('"')
+    line.trim_start()
+        .strip_prefix("include")?
+        .trim_start()
+        .strip_prefix('"')?
+        .split_once('"')
 }
 
 /// Without `.` parts, so that `./moenet/x` is seen to be ours.
 fn plain(path: &Path) -> PathBuf {
-    path.components().filter(|part| *part != Component::CurDir).collect()
+    path.components()
+        .filter(|part| *part != Component::CurDir)
+        .collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ use crate::bird::diagnostics::Diagnostic;
 #[derive(Debug)]
 pub(super) enum StageError {
     /// The parser refuses it. The path is relative to the tree, where the file is part of it.
-    Refused { path: Option<String>, what: Diagnostic },
+    Refused {
+        path: Option<String>,
+        what: Diagnostic,
+    },
     /// It could not be checked.
     Failed(CommitError),
 }
@@ -35,7 +38,11 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(directory: PathBuf, with_main: bool, group: Option<u32>) -> Self {
-        Self { directory, with_main, group }
+        Self {
+            directory,
+            with_main,
+            group,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -43,14 +50,21 @@ impl Stage {
     }
 
     /// Parses a tree in a process of its own, and returns the warnings. The stage is gone afterwards.
-    pub(super) async fn check(&self, tree: &Tree, checker: &Checker) -> Result<Vec<Diagnostic>, StageError> {
+    pub(super) async fn check(
+        &self,
+        tree: &Tree,
+        checker: &Checker,
+    ) -> Result<Vec<Diagnostic>, StageError> {
         let (stage, wanted) = (self.clone(), tree.clone());
         super::worker::blocking(move || stage.write(&wanted)).await?;
         let result = checker.check(&self.path().join(MAIN)).await;
         let stage = self.path();
         super::worker::blocking(move || clear(&stage)).await?;
         match result {
-            Ok(warnings) => Ok(warnings.into_iter().map(|what| self.translate(what).1).collect()),
+            Ok(warnings) => Ok(warnings
+                .into_iter()
+                .map(|what| self.translate(what).1)
+                .collect()),
             Err(CheckError::Refused(what)) => {
                 let (path, what) = self.translate(what);
                 Err(StageError::Refused { path, what })
@@ -67,13 +81,19 @@ impl Stage {
         let (main, generation) = (self.main(tree)?, generation_text(&tree.generation()));
         files.insert(MAIN.to_owned(), &main);
         files.insert(GENERATION.to_owned(), &generation);
-        files.into_iter().try_for_each(|(path, text)| write_file(&stage.join(path), text, self.group))
+        files
+            .into_iter()
+            .try_for_each(|(path, text)| write_file(&stage.join(path), text, self.group))
     }
 
     /// The main file: ours, or a copy of the operator's.
     fn main(&self, tree: &Tree) -> Result<String, CommitError> {
         let theirs = || disk::read_file(&self.directory.join(MAIN));
-        let text = if self.with_main { tree.base.get(MAIN).cloned() } else { theirs()? };
+        let text = if self.with_main {
+            tree.base.get(MAIN).cloned()
+        } else {
+            theirs()?
+        };
         let staged = text.and_then(|text| operator::staged(&text, &self.directory));
         Ok(staged.unwrap_or_else(|| operator::GENERATED.to_owned()))
     }
@@ -82,7 +102,11 @@ impl Stage {
     fn translate(&self, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
         let stage = format!("{}/", self.path().display());
         let live = format!("{}/", self.directory.display());
-        let path = what.file.as_deref().and_then(|file| file.strip_prefix(&stage)).map(str::to_owned);
+        let path = what
+            .file
+            .as_deref()
+            .and_then(|file| file.strip_prefix(&stage))
+            .map(str::to_owned);
         what.file = what.file.map(|file| file.replace(&stage, &live));
         what.message = what.message.replace(&stage, &live);
         (path, what)
@@ -98,7 +122,9 @@ fn write_file(path: &Path, text: &str, group: Option<u32>) -> Result<(), CommitE
 
 fn clear(stage: &Path) -> Result<(), CommitError> {
     match fs::remove_dir_all(stage) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk::failed("remove", stage)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(disk::failed("remove", stage)(error))
+        }
         _ => Ok(()),
     }
 }

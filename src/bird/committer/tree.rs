@@ -56,7 +56,10 @@ impl fmt::Debug for Tree {
 impl fmt::Debug for FileChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paths: Vec<_> = self.write.iter().map(|(path, _)| path).collect();
-        f.debug_struct("FileChanges").field("write", &paths).field("remove", &self.remove).finish()
+        f.debug_struct("FileChanges")
+            .field("write", &paths)
+            .field("remove", &self.remove)
+            .finish()
     }
 }
 
@@ -70,8 +73,16 @@ impl FileChanges {
 impl Tree {
     /// Every file but the generation: relative path → text.
     pub fn files(&self) -> BTreeMap<String, &str> {
-        let base = self.base.iter().map(|(path, text)| (path.clone(), text.as_str()));
-        base.chain(self.fragments.iter().map(|(name, text)| (fragment_path(name), text.as_str()))).collect()
+        let base = self
+            .base
+            .iter()
+            .map(|(path, text)| (path.clone(), text.as_str()));
+        base.chain(
+            self.fragments
+                .iter()
+                .map(|(name, text)| (fragment_path(name), text.as_str())),
+        )
+        .collect()
     }
 
     /// The hash of all files, in 32 hexadecimal digits. It depends on names and texts alone.
@@ -83,10 +94,13 @@ impl Tree {
                 hash.update(part);
             }
         }
-        hash.finalize().iter().take(16).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hash.finalize()
+            .iter()
+            .take(16)
+            .fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })
     }
 
     /// Whether nothing of ours is in it, as before the first base.
@@ -107,7 +121,10 @@ pub(super) fn fragment_path(name: &str) -> String {
 
 /// The fragment that lives there.
 pub(super) fn fragment_at(path: &str) -> Option<&str> {
-    let name = path.strip_prefix(SESSIONS)?.strip_prefix('/')?.strip_suffix(".conf")?;
+    let name = path
+        .strip_prefix(SESSIONS)?
+        .strip_prefix('/')?
+        .strip_suffix(".conf")?;
     (!name.contains('/')).then_some(name)
 }
 
@@ -115,9 +132,15 @@ pub(super) fn fragment_at(path: &str) -> Option<&str> {
 pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
     let (have, want) = (live.tree.files(), wanted.files());
     let differs = |(path, text): &(&String, &&str)| have.get(*path) != Some(*text);
-    let mut write: Vec<_> =
-        want.iter().filter(differs).map(|(path, text)| (path.clone(), (*text).to_owned())).collect();
-    let remove = have.into_keys().filter(|path| !want.contains_key(path)).collect();
+    let mut write: Vec<_> = want
+        .iter()
+        .filter(differs)
+        .map(|(path, text)| (path.clone(), (*text).to_owned()))
+        .collect();
+    let remove = have
+        .into_keys()
+        .filter(|path| !want.contains_key(path))
+        .collect();
     let generation = generation_text(&wanted.generation());
     if !wanted.is_blank() && live.generation.as_ref() != Some(&generation) {
         write.push((GENERATION.to_owned(), generation));
@@ -128,8 +151,16 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
 /// What takes these changes back, and leads to what was on disk before them.
 pub(super) fn plan_undo(live: &LiveTree, changes: &FileChanges) -> FileChanges {
     let mut before = live.tree.files();
-    before.extend(live.generation.iter().map(|text| (GENERATION.to_owned(), text.as_str())));
-    let touched = changes.write.iter().map(|(path, _)| path).chain(&changes.remove);
+    before.extend(
+        live.generation
+            .iter()
+            .map(|text| (GENERATION.to_owned(), text.as_str())),
+    );
+    let touched = changes
+        .write
+        .iter()
+        .map(|(path, _)| path)
+        .chain(&changes.remove);
     let mut undo = FileChanges::default();
     for path in touched {
         match before.get(path) {
@@ -151,7 +182,10 @@ mod tests {
 
     fn trees() -> impl Strategy<Value = Tree> {
         (texts(), texts()).prop_map(|(base, fragments)| Tree {
-            base: base.into_iter().map(|(name, text)| (format!("moenet/{name}.conf"), text)).collect(),
+            base: base
+                .into_iter()
+                .map(|(name, text)| (format!("moenet/{name}.conf"), text))
+                .collect(),
             fragments,
         })
     }
@@ -195,9 +229,16 @@ mod tests {
 
     #[test]
     fn the_generation_is_written_last_and_only_when_it_differs() {
-        let wanted = Tree { fragments: [("zz".into(), "x".into())].into(), ..Tree::default() };
+        let wanted = Tree {
+            fragments: [("zz".into(), "x".into())].into(),
+            ..Tree::default()
+        };
         let changes = plan_commit(&LiveTree::default(), &wanted);
-        let paths: Vec<_> = changes.write.iter().map(|(path, _)| path.as_str()).collect();
+        let paths: Vec<_> = changes
+            .write
+            .iter()
+            .map(|(path, _)| path.as_str())
+            .collect();
         assert_eq!(paths, ["moenet/sessions/zz.conf", GENERATION]);
     }
 
@@ -213,17 +254,25 @@ mod tests {
 
     #[test]
     fn no_text_is_ever_printed() {
-        let tree =
-            Tree { fragments: [("a".into(), "password \"hunter2\";".into())].into(), ..Tree::default() };
+        let tree = Tree {
+            fragments: [("a".into(), "password \"hunter2\";".into())].into(),
+            ..Tree::default()
+        };
         let changes = plan_commit(&LiveTree::default(), &tree);
-        let fragment = crate::bird::Fragment { text: tree.fragments["a"].clone(), protocols: vec![] };
+        let fragment = crate::bird::Fragment {
+            text: tree.fragments["a"].clone(),
+            protocols: vec![],
+        };
         assert!(!format!("{tree:?} {changes:?} {fragment:?}").contains("hunter2"));
     }
 
     #[test]
     fn nothing_is_written_where_there_is_nothing() {
         let live = LiveTree {
-            tree: Tree { base: [(MAIN.into(), "theirs".into())].into(), ..Tree::default() },
+            tree: Tree {
+                base: [(MAIN.into(), "theirs".into())].into(),
+                ..Tree::default()
+            },
             ..LiveTree::default()
         };
         assert!(plan_commit(&live, &live.tree).is_empty());

@@ -37,11 +37,20 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(config: CommitterConfig, client: Client) -> Self {
         // BIRD names files as it was told; blame needs them absolute.
-        let directory = std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
+        let directory =
+            std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
         let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
         let stage = Stage::new(directory.clone(), config.manage_main_config, group);
-        Self { config, directory, group, client, checker, stage, refusals: HashMap::new() }
+        Self {
+            config,
+            directory,
+            group,
+            client,
+            checker,
+            stage,
+            refusals: HashMap::new(),
+        }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
@@ -67,7 +76,8 @@ impl Worker {
                 false
             }
             Request::Check { mut tree, reply } => {
-                tree.base.retain(|path, _| self.config.manage_main_config || path != MAIN);
+                tree.base
+                    .retain(|path, _| self.config.manage_main_config || path != MAIN);
                 let _ = reply.send(match self.stage.check(&tree, &self.checker).await {
                     Ok(_) => Ok(()),
                     Err(StageError::Refused { what, .. }) => Err(CommitError::Tree(what)),
@@ -89,11 +99,19 @@ impl Worker {
 
     /// Commits the wishes; each round without one more that is to blame, so the rounds end.
     async fn settle(&mut self, mut wishes: Wishes) -> Outcome {
-        let mut outcome =
-            Outcome { fragments: BTreeMap::new(), base: None, rest: Err(CommitError::Gone.into()) };
+        let mut outcome = Outcome {
+            fragments: BTreeMap::new(),
+            base: None,
+            rest: Err(CommitError::Gone.into()),
+        };
         let live = match self.read().await {
             Ok(live) => live,
-            Err(error) => return Outcome { rest: Err(error.into()), ..outcome },
+            Err(error) => {
+                return Outcome {
+                    rest: Err(error.into()),
+                    ..outcome
+                };
+            }
         };
         outcome.fragments = self.recall(&live, &mut wishes);
         let (mut stale, mut tried) = (BTreeSet::new(), HashMap::new());
@@ -101,10 +119,16 @@ impl Worker {
             match self.attempt(&live, &wishes, &stale).await {
                 Ok(committed) => break Ok(committed),
                 Err(Blame::All(error)) => break Err(error.into()),
-                Err(Blame::Base(error)) if wishes.base.take().is_some() => outcome.base = Some(error),
+                Err(Blame::Base(error)) if wishes.base.take().is_some() => {
+                    outcome.base = Some(error)
+                }
                 Err(Blame::Fragment(name, error)) if wishes.fragments.contains_key(&name) => {
                     tried.extend(
-                        wishes.fragments.remove(&name).flatten().map(|fragment| (name.clone(), fragment)),
+                        wishes
+                            .fragments
+                            .remove(&name)
+                            .flatten()
+                            .map(|fragment| (name.clone(), fragment)),
                     );
                     outcome.fragments.insert(name, error);
                 }
@@ -112,11 +136,15 @@ impl Worker {
                     tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
                 }
                 Err(Blame::Unverified(missing))
-                    if missing.keys().any(|name| wishes.fragments.contains_key(name)) =>
+                    if missing
+                        .keys()
+                        .any(|name| wishes.fragments.contains_key(name)) =>
                 {
                     for (name, missing) in missing {
                         wishes.fragments.remove(&name);
-                        outcome.fragments.insert(name.clone(), FragmentError::Unverified { name, missing });
+                        outcome
+                            .fragments
+                            .insert(name.clone(), FragmentError::Unverified { name, missing });
                     }
                 }
                 // Whoever is blamed twice is not the one.
@@ -133,18 +161,28 @@ impl Worker {
 
     /// Takes out of the wishes what was refused before and would be refused again.
     fn recall(&mut self, live: &LiveTree, wishes: &mut Wishes) -> BTreeMap<String, FragmentError> {
-        self.refusals.retain(|_, (since, _)| since.elapsed() < REMEMBERED);
+        self.refusals
+            .retain(|_, (since, _)| since.elapsed() < REMEMBERED);
         if wishes.base.is_some() || self.refusals.is_empty() {
             return BTreeMap::new();
         }
         let generation = live.tree.generation();
         let known = |name: &String, fragment: &Option<Fragment>| {
-            let key = (generation.clone(), name.clone(), fragment.as_ref()?.text.clone());
-            self.refusals.get(&key).map(|(_, error)| (name.clone(), error.clone()))
+            let key = (
+                generation.clone(),
+                name.clone(),
+                fragment.as_ref()?.text.clone(),
+            );
+            self.refusals
+                .get(&key)
+                .map(|(_, error)| (name.clone(), error.clone()))
         };
         // A fragment's refusal may depend on another one, so all that goes with it must be known too.
-        let refused: BTreeMap<_, _> =
-            wishes.fragments.iter().filter_map(|(name, text)| known(name, text)).collect();
+        let refused: BTreeMap<_, _> = wishes
+            .fragments
+            .iter()
+            .filter_map(|(name, text)| known(name, text))
+            .collect();
         if refused.len() != wishes.fragments.len() {
             return BTreeMap::new();
         }
@@ -191,8 +229,16 @@ impl Worker {
                 _ => {}
             }
         }
-        let trial = Trial { stage: &self.stage, checker: &self.checker, live, wishes };
-        let warnings = trial.check(&wanted).await.map_err(|blame| spare_loaded(blame, &running))?;
+        let trial = Trial {
+            stage: &self.stage,
+            checker: &self.checker,
+            live,
+            wishes,
+        };
+        let warnings = trial
+            .check(&wanted)
+            .await
+            .map_err(|blame| spare_loaded(blame, &running))?;
         let load = Load {
             client: &self.client,
             directory: &self.directory,
@@ -202,8 +248,9 @@ impl Worker {
             changes: &changes,
             generation: &generation,
             promised: promised(wishes),
-            may_go_down: (wishes.base.is_none() && running == Running::Loaded(Some(live.tree.generation())))
-                .then(|| touched(&live.tree, wishes, stale)),
+            may_go_down: (wishes.base.is_none()
+                && running == Running::Loaded(Some(live.tree.generation())))
+            .then(|| touched(&live.tree, wishes, stale)),
         };
         match load.run().await {
             Ok(loaded) => Ok(committed(loaded, loaded || !changes.is_empty(), warnings)),
@@ -224,21 +271,34 @@ fn spare_loaded(blame: Blame, running: &Running) -> Blame {
 
 /// What each fragment of the wishes says it defines.
 fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
-    let set = wishes.fragments.iter().filter_map(|(name, fragment)| Some((name, fragment.as_ref()?)));
-    set.map(|(name, fragment)| (name.clone(), fragment.protocols.clone())).collect()
+    let set = wishes
+        .fragments
+        .iter()
+        .filter_map(|(name, fragment)| Some((name, fragment.as_ref()?)));
+    set.map(|(name, fragment)| (name.clone(), fragment.protocols.clone()))
+        .collect()
 }
 
 /// The protocols of the fragments that change: those of their old texts and of their new ones.
 fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<String> {
     let names = wishes.fragments.keys().chain(stale);
-    let old = names.filter_map(|name| tree.fragments.get(name)).flat_map(|text| protocols_in(text));
+    let old = names
+        .filter_map(|name| tree.fragments.get(name))
+        .flat_map(|text| protocols_in(text));
     let new = wishes.fragments.values().flatten();
-    old.chain(new.flat_map(|fragment| [protocols_in(&fragment.text), fragment.protocols.clone()].concat()))
-        .collect()
+    old.chain(
+        new.flat_map(|fragment| {
+            [protocols_in(&fragment.text), fragment.protocols.clone()].concat()
+        }),
+    )
+    .collect()
 }
 
 fn unexplained(message: String) -> Arc<CommitError> {
-    let what = crate::bird::diagnostics::Diagnostic { message, ..Default::default() };
+    let what = crate::bird::diagnostics::Diagnostic {
+        message,
+        ..Default::default()
+    };
     CommitError::Tree(what).into()
 }
 
@@ -256,7 +316,11 @@ fn report(outcome: &Outcome) {
         ),
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(error = error.as_ref() as &dyn std::error::Error, refused, "bird.commit.failed")
+            tracing::warn!(
+                error = error.as_ref() as &dyn std::error::Error,
+                refused,
+                "bird.commit.failed"
+            )
         }
     }
 }
@@ -265,5 +329,7 @@ fn report(outcome: &Outcome) {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CommitError> + Send + 'static,
 ) -> Result<T, CommitError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(CommitError::Gone))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(CommitError::Gone))
 }

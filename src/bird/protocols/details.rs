@@ -19,10 +19,15 @@ impl Reader {
         let line = line.trim();
         if let Some(name) = line.strip_prefix("Channel ") {
             let name = name.trim().to_owned();
-            return protocol.channels.push(Channel { name, ..Channel::default() });
+            return protocol.channels.push(Channel {
+                name,
+                ..Channel::default()
+            });
         }
         // `Refresh timer   : 886.9/900` has blanks before its colon.
-        let Some((key, value)) = line.split_once(':') else { return };
+        let Some((key, value)) = line.split_once(':') else {
+            return;
+        };
         let (key, value) = (key.trim_end(), value.trim());
         if let Some(channel) = protocol.channels.last_mut() {
             return self.channel(channel, key, value);
@@ -31,8 +36,14 @@ impl Reader {
             "Description" => set(&mut protocol.description, value),
             "Message" => set(&mut protocol.message, value),
             _ => {
-                protocol.bgp.iter_mut().for_each(|bgp| bgp_line(bgp, key, value));
-                protocol.rpki.iter_mut().for_each(|rpki| rpki_line(rpki, key, value));
+                protocol
+                    .bgp
+                    .iter_mut()
+                    .for_each(|bgp| bgp_line(bgp, key, value));
+                protocol
+                    .rpki
+                    .iter_mut()
+                    .for_each(|rpki| rpki_line(rpki, key, value));
             }
         }
     }
@@ -46,8 +57,13 @@ impl Reader {
             "Receive limit" => self.start_limit(channel, Which::Receive, value),
             "Export limit" => self.start_limit(channel, Which::Export, value),
             "Action" => {
-                let limit = self.limit.take().and_then(|which| slot(channel, which).as_mut());
-                limit.into_iter().for_each(|limit| set(&mut limit.action, value));
+                let limit = self
+                    .limit
+                    .take()
+                    .and_then(|which| slot(channel, which).as_mut());
+                limit
+                    .into_iter()
+                    .for_each(|limit| set(&mut limit.action, value));
             }
             _ => {}
         }
@@ -57,8 +73,11 @@ impl Reader {
     fn start_limit(&mut self, channel: &mut Channel, which: Which, value: &str) {
         let mut words = value.split_whitespace();
         if let Some(Ok(limit)) = words.next().map(str::parse) {
-            *slot(channel, which) =
-                Some(Limit { limit, hit: words.any(|word| word == "[HIT]"), action: None });
+            *slot(channel, which) = Some(Limit {
+                limit,
+                hit: words.any(|word| word == "[HIT]"),
+                action: None,
+            });
             self.limit = Some(which);
         }
     }
@@ -100,7 +119,10 @@ fn rpki_line(rpki: &mut Rpki, key: &str, value: &str) {
         "Serial number" => rpki.serial = value.parse().ok(),
         // `172786.970/172800`
         "Expire timer" => {
-            rpki.expires_in = value.split(['.', '/']).next().and_then(|seconds| seconds.parse().ok())
+            rpki.expires_in = value
+                .split(['.', '/'])
+                .next()
+                .and_then(|seconds| seconds.parse().ok())
         }
         _ => {}
     }
@@ -110,7 +132,9 @@ fn rpki_line(rpki: &mut Rpki, key: &str, value: &str) {
 fn routes(value: &str) -> Routes {
     let mut routes = Routes::default();
     for part in value.split(',') {
-        let Some((count, what)) = part.trim().split_once(' ') else { continue };
+        let Some((count, what)) = part.trim().split_once(' ') else {
+            continue;
+        };
         let count = count.parse().unwrap_or(0);
         match what.trim() {
             "imported" => routes.imported = count,
@@ -140,8 +164,16 @@ mod tests {
             "Import limit: 1 [HIT]",
             "Action: disable",
         ];
-        lines.iter().for_each(|line| reader.read(&mut protocol, line));
-        let limit = |limit, hit, action: &str| Some(Limit { limit, hit, action: Some(action.into()) });
+        lines
+            .iter()
+            .for_each(|line| reader.read(&mut protocol, line));
+        let limit = |limit, hit, action: &str| {
+            Some(Limit {
+                limit,
+                hit,
+                action: Some(action.into()),
+            })
+        };
         assert_eq!(protocol.channels[0].receive_limit, limit(5, false, "warn"));
         assert_eq!(protocol.channels[0].import_limit, limit(1, true, "disable"));
     }

@@ -12,7 +12,10 @@ pub(super) fn parse(text: &str) -> Option<Protocol> {
         name: name.to_owned(),
         proto: proto.to_owned(),
         table: (table != "---").then(|| table.to_owned()),
-        bgp: (proto == "BGP").then(|| Bgp { state: state_in_row(&state, &info), ..Bgp::default() }),
+        bgp: (proto == "BGP").then(|| Bgp {
+            state: state_in_row(&state, &info),
+            ..Bgp::default()
+        }),
         rpki: (proto == "RPKI").then(Rpki::default),
         state,
         since,
@@ -52,17 +55,23 @@ fn take_if(rest: &mut &str, is: fn(&str) -> bool) -> bool {
 
 fn is_date(word: &str) -> bool {
     word.len() == 10
-        && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'-')
         && word.matches('-').count() == 2
 }
 
 fn is_time(word: &str) -> bool {
     word.matches(':').count() == 2
-        && word.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'))
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'))
 }
 
 fn is_zone(word: &str) -> bool {
-    word.len() == 5 && word.starts_with(['+', '-']) && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+    word.len() == 5
+        && word.starts_with(['+', '-'])
+        && word[1..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn protocol_state(word: &str) -> ProtocolState {
@@ -109,14 +118,30 @@ mod tests {
         let cases = [
             ("p BGP --- start 15:08:44.264 Active Socket: x", None),
             ("p BGP --- start 2026-11-22 Active Socket: x", None),
-            ("p BGP --- start 2026-11-23 15:18:23.361  Active Socket: x", None),
-            ("p BGP --- start 2026-11-23 15:18:26.819 +0000  Active Socket: x", None),
-            ("p BGP --- start 1795447104    Active Socket: x", Some(1_795_447_104)),
-            ("p BGP --- start 1795447104.000123  Active Socket: x", Some(1_795_447_104)),
+            (
+                "p BGP --- start 2026-11-23 15:18:23.361  Active Socket: x",
+                None,
+            ),
+            (
+                "p BGP --- start 2026-11-23 15:18:26.819 +0000  Active Socket: x",
+                None,
+            ),
+            (
+                "p BGP --- start 1795447104    Active Socket: x",
+                Some(1_795_447_104),
+            ),
+            (
+                "p BGP --- start 1795447104.000123  Active Socket: x",
+                Some(1_795_447_104),
+            ),
         ];
         for (text, since) in cases {
             let row = parse(text).unwrap();
-            assert_eq!((row.since, row.info.as_str()), (since, "Active Socket: x"), "{text}");
+            assert_eq!(
+                (row.since, row.info.as_str()),
+                (since, "Active Socket: x"),
+                "{text}"
+            );
             assert_eq!(row.bgp.unwrap().state, BgpState::Active);
         }
     }
@@ -124,14 +149,16 @@ mod tests {
     #[test]
     fn columns_do_not_matter() {
         let row =
-            parse("averyveryverylongname Static     averyverylongtablename up     1795447104    ").unwrap();
+            parse("averyveryverylongname Static     averyverylongtablename up     1795447104    ")
+                .unwrap();
         assert_eq!(row.table.as_deref(), Some("averyverylongtablename"));
         assert_eq!((row.state, row.info.as_str()), (ProtocolState::Up, ""));
     }
 
     #[test]
     fn the_error_of_a_protocol_that_is_down_is_no_bgp_state() {
-        let row = parse("p BGP --- down 1795447104 Automatic shutdown: Route limit exceeded").unwrap();
+        let row =
+            parse("p BGP --- down 1795447104 Automatic shutdown: Route limit exceeded").unwrap();
         assert_eq!(row.bgp.unwrap().state, BgpState::Down);
     }
 

@@ -36,10 +36,18 @@ pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
 
 /// The effective specification's leaves, each with its origin, and those that an override takes away.
 pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<Field> {
-    let said = document.and_then(|loaded| loaded.as_ref().ok()).map(|(_, spec)| spec);
+    let said = document
+        .and_then(|loaded| loaded.as_ref().ok())
+        .map(|(_, spec)| spec);
     let said_leaves = said.map(leaves).unwrap_or_default();
-    let theirs = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
-    let Some(spec) = object.spec().or(said) else { return Vec::new() };
+    let theirs = if object.operator_owned {
+        Origin::Operator
+    } else {
+        Origin::ControlPlane
+    };
+    let Some(spec) = object.spec().or(said) else {
+        return Vec::new();
+    };
     let field = |(path, value): (String, &Value)| {
         let field = format!("spec.{path}");
         let before = object.overridden.get(&field).cloned();
@@ -47,14 +55,24 @@ pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<F
             Some(_) => Origin::Override,
             None if said.is_none() && document.is_some() => Origin::LastGood,
             // The configuration of the node wins over its document.
-            None if object.kind == Kind::Node && said_leaves.get(&path) != Some(&value) => Origin::Default,
+            None if object.kind == Kind::Node && said_leaves.get(&path) != Some(&value) => {
+                Origin::Default
+            }
             None if said_leaves.contains_key(&path) => theirs,
             None => Origin::Default,
         };
-        Field { field, value: value.clone(), origin, document: before }
+        Field {
+            field,
+            value: value.clone(),
+            origin,
+            document: before,
+        }
     };
     let mut fields: Vec<Field> = leaves(spec).into_iter().map(field).collect();
-    let gone = object.overridden.iter().filter(|(name, _)| !fields.iter().any(|field| field.field == **name));
+    let gone = object
+        .overridden
+        .iter()
+        .filter(|(name, _)| !fields.iter().any(|field| field.field == **name));
     let gone: Vec<Field> = gone
         .map(|(name, before)| Field {
             field: name.clone(),

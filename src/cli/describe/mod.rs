@@ -18,7 +18,9 @@ use super::objects::{self, Object};
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
 use crate::config::Config;
-use crate::document::{Condition, ConditionStatus, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
+use crate::document::{
+    Condition, ConditionStatus, ConditionType, Kind, Phase, StatusBody, TunnelStatus,
+};
 use crate::effective::Origin;
 use crate::history::History;
 use crate::model::ObjectName;
@@ -128,7 +130,9 @@ impl Describe {
             return maintenance(&offline, agent_runs);
         }
         match objects::find(&offline.world, &offline.snapshot, &self.name) {
-            Ok(object) if object.kind.is_single() => Ok(single(&offline, &object, agent_runs).await),
+            Ok(object) if object.kind.is_single() => {
+                Ok(single(&offline, &object, agent_runs).await)
+            }
             Ok(object) => Ok(described(&offline, &object, agent_runs).await),
             // What the Control Plane lists and nothing can be made of has a status and nothing else.
             Err(error) => self.by_status(&offline, agent_runs).ok_or(error),
@@ -137,30 +141,50 @@ impl Describe {
 
     fn by_status(&self, offline: &Offline, agent_runs: bool) -> Option<Described> {
         let mut places = history::places(&self.name).into_iter();
-        let found = places.find_map(|(kind, name)| Some((kind, status(offline, kind, &name)?, name)));
+        let found =
+            places.find_map(|(kind, name)| Some((kind, status(offline, kind, &name)?, name)));
         let (kind, status, name) = found?;
         let object = format!("{}/{name}", kind.folder());
-        Some(Described { up: Some(false), ..of_status(object, status, agent_runs) })
+        Some(Described {
+            up: Some(false),
+            ..of_status(object, status, agent_runs)
+        })
     }
 }
 
 /// Whether the daemon answers on its local API.
 async fn agent_runs(config: &Config) -> bool {
-    let Ok(api) = Api::new(config) else { return false };
-    tokio::time::timeout(DAEMON, api.get("/healthz")).await.is_ok_and(|answer| answer.is_ok())
+    let Ok(api) = Api::new(config) else {
+        return false;
+    };
+    tokio::time::timeout(DAEMON, api.get("/healthz"))
+        .await
+        .is_ok_and(|answer| answer.is_ok())
 }
 
 /// The node and the policy: what is in force of them, and what is wrong with their documents.
 async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Described {
     let described = of_status_of(offline, object.kind, &object.name, agent_runs);
-    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
+    let document =
+        documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
     let refused = object.refused().map(Cause::invalid);
-    let unread = document.iter().filter_map(|loaded| loaded.as_ref().err()).map(|error| error.to_string());
+    let unread = document
+        .iter()
+        .filter_map(|loaded| loaded.as_ref().err())
+        .map(|error| error.to_string());
     let unread = unread.map(|error| Cause::invalid(&error)).next();
     // Without a daemon the status may tell of an error that is mended since.
-    let noted = if agent_runs { described.why } else { Vec::new() };
+    let noted = if agent_runs {
+        described.why
+    } else {
+        Vec::new()
+    };
     let why = refused.or(unread).map_or(noted, |cause| vec![cause]);
-    let owner = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
+    let owner = if object.operator_owned {
+        Origin::Operator
+    } else {
+        Origin::ControlPlane
+    };
     Described {
         document_from: document.is_some().then_some(owner),
         exception: exception(offline, object).await,
@@ -184,23 +208,36 @@ fn maintenance(offline: &Offline, agent_runs: bool) -> anyhow::Result<Described>
             fields: fields::of_document(&spec, Origin::Operator),
             ..described
         },
-        Err(error) => Described { why: vec![Cause::invalid(&error.to_string())], ..described },
+        Err(error) => Described {
+            why: vec![Cause::invalid(&error.to_string())],
+            ..described
+        },
     })
 }
 
 /// What the daemon noted about an object that there is one of; nothing before its first round.
-fn of_status_of(offline: &Offline, kind: Kind, name: &ObjectName, agent_running: bool) -> Described {
+fn of_status_of(
+    offline: &Offline,
+    kind: Kind,
+    name: &ObjectName,
+    agent_running: bool,
+) -> Described {
     let object = kind.folder().to_owned();
     match status(offline, kind, name) {
         Some(status) => of_status(object, status, agent_running),
-        None => Described { object, agent_running, ..Described::default() },
+        None => Described {
+            object,
+            agent_running,
+            ..Described::default()
+        },
     }
 }
 
 /// What the daemon noted.
 fn of_status(object: String, status: StatusBody, agent_running: bool) -> Described {
-    let refused =
-        |c: &Condition| c.condition_type == ConditionType::Accepted && c.status == ConditionStatus::False;
+    let refused = |c: &Condition| {
+        c.condition_type == ConditionType::Accepted && c.status == ConditionStatus::False
+    };
     let cause = match status.conditions.iter().any(refused) {
         true => Cause::invalid,
         false => Cause::not_configured,
@@ -217,17 +254,27 @@ fn of_status(object: String, status: StatusBody, agent_running: bool) -> Describ
 }
 
 fn status(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
-    offline.parts.context.store.read_status(kind, name).map(|document| document.status)
+    offline
+        .parts
+        .context
+        .store
+        .read_status(kind, name)
+        .map(|document| document.status)
 }
 
 async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) -> Described {
     let status = status(offline, object.kind, &object.name);
     let wanted = facts::wanted(offline, object);
     let facts = facts::gather(offline, object, &wanted, status.as_ref(), agent_running).await;
-    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
+    let document =
+        documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
     let phase = status.as_ref().map(|status| status.phase);
     let status = status.unwrap_or_default();
-    let owner = if object.operator_owned { Origin::Operator } else { Origin::ControlPlane };
+    let owner = if object.operator_owned {
+        Origin::Operator
+    } else {
+        Origin::ControlPlane
+    };
     Described {
         object: object.path(),
         up: Some(facts.documents.off.is_none() && why::is_up(&facts)),
@@ -249,7 +296,11 @@ async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> 
     let reason = object.reason?.to_owned();
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
     let history = History::new(offline.parts.context.store.dir());
-    let last = history.log(std::slice::from_ref(&file), 1).await.unwrap_or_default().pop();
+    let last = history
+        .log(std::slice::from_ref(&file), 1)
+        .await
+        .unwrap_or_default()
+        .pop();
     Some(Exception {
         file: file.display().to_string(),
         reason,
@@ -278,13 +329,24 @@ fn tunnel(offline: &Offline, object: &Object<'_>, wanted: &facts::Wanted<'_>) ->
 }
 
 fn bgp(offline: &Offline, wanted: &facts::Wanted<'_>) -> Vec<Bgp> {
-    let names = wanted.protocols.iter().map(|neighbour| neighbour.protocol.clone()).collect();
+    let names = wanted
+        .protocols
+        .iter()
+        .map(|neighbour| neighbour.protocol.clone())
+        .collect();
     let protocols = offline.bird.protocols(&names).into_iter().map(|protocol| {
-        let routes = || protocol.channels.iter().filter_map(|channel| channel.routes);
+        let routes = || {
+            protocol
+                .channels
+                .iter()
+                .filter_map(|channel| channel.routes)
+        };
         let bgp = protocol.bgp.clone().unwrap_or_default();
         Bgp {
             state: facts::state_word(&bgp.state),
-            since: protocol.since.and_then(|since| Timestamp::from_second(since).ok()),
+            since: protocol
+                .since
+                .and_then(|since| Timestamp::from_second(since).ok()),
             neighbour: bgp.neighbor_address,
             routes_imported: routes().map(|routes| routes.imported).sum(),
             routes_exported: routes().map(|routes| routes.exported).sum(),

@@ -23,7 +23,10 @@ pub(super) fn print(described: &Described) {
         _ => "the Control Plane",
     };
     let rows = described.fields.iter().map(|one| field(one, said));
-    section("Specification", Some(output::table(&["FIELD", "VALUE", "FROM"], rows)));
+    section(
+        "Specification",
+        Some(output::table(&["FIELD", "VALUE", "FROM"], rows)),
+    );
     conditions(described);
     described.tunnel.iter().for_each(tunnel);
     described.bgp.iter().for_each(bgp);
@@ -33,17 +36,36 @@ pub(super) fn print(described: &Described) {
 
 /// `Overridden by root since 2026-11-23T20:00:00Z, until 2027-01-31T00:00:00Z: their side is on PPPoE`
 fn exception(exception: &Exception) {
-    let verb = if exception.paused { "Paused" } else { "Overridden" };
-    let by = exception.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let since = exception.since.map(|since| format!(" since {since}")).unwrap_or_default();
-    let end = exception.expires_at.map(|end| format!(", until {end}")).unwrap_or_default();
-    output::line(format_args!("{verb}{by}{since}{end}: {}  ({})", exception.reason, exception.file));
+    let verb = if exception.paused {
+        "Paused"
+    } else {
+        "Overridden"
+    };
+    let by = exception
+        .by
+        .as_ref()
+        .map(|by| format!(" by {by}"))
+        .unwrap_or_default();
+    let since = exception
+        .since
+        .map(|since| format!(" since {since}"))
+        .unwrap_or_default();
+    let end = exception
+        .expires_at
+        .map(|end| format!(", until {end}"))
+        .unwrap_or_default();
+    output::line(format_args!(
+        "{verb}{by}{since}{end}: {}  ({})",
+        exception.reason, exception.file
+    ));
 }
 
 /// The answer stands last, next to the prompt.
 fn verdict(described: &Described) {
     let title = match (described.up, described.why.is_empty()) {
-        (Some(true), true) => return output::line(format_args!("\nIt is up{}.", summary(described))),
+        (Some(true), true) => {
+            return output::line(format_args!("\nIt is up{}.", summary(described)));
+        }
         (Some(true), false) => format!("It is up{}. What needs an eye", summary(described)),
         (Some(false), _) => "Why it is not up, root cause first".to_owned(),
         (None, true) => return,
@@ -52,19 +74,28 @@ fn verdict(described: &Described) {
     section(&title, None::<&str>);
     for (number, cause) in (1..).zip(&described.why) {
         output::line(format_args!("  {number}. {}", cause.message));
-        cause.action.iter().for_each(|action| output::line(format_args!("     → {action}")));
+        cause
+            .action
+            .iter()
+            .for_each(|action| output::line(format_args!("     → {action}")));
     }
 }
 
 /// Since when it is up, and what goes through it.
 fn summary(described: &Described) -> String {
     let since = described.bgp.iter().filter_map(|bgp| bgp.since).max();
-    let since = since.map(|since| format!(" for {}", ago(since))).unwrap_or_default();
+    let since = since
+        .map(|since| format!(" for {}", ago(since)))
+        .unwrap_or_default();
     let sum = |count: fn(&Bgp) -> u64| described.bgp.iter().map(count).sum::<u64>();
     let routes = match described.bgp.is_empty() {
         true => String::new(),
         false => {
-            format!(": {} routes in, {} out", sum(|bgp| bgp.routes_imported), sum(|bgp| bgp.routes_exported))
+            format!(
+                ": {} routes in, {} out",
+                sum(|bgp| bgp.routes_imported),
+                sum(|bgp| bgp.routes_exported)
+            )
         }
     };
     format!("{since}{routes}")
@@ -78,7 +109,9 @@ fn section(title: &str, body: Option<impl std::fmt::Display>) {
 fn list(title: &str, items: &[String]) {
     if !items.is_empty() {
         section(title, None::<&str>);
-        items.iter().for_each(|item| output::line(format_args!("  {item}")));
+        items
+            .iter()
+            .for_each(|item| output::line(format_args!("  {item}")));
     }
 }
 
@@ -104,7 +137,13 @@ fn conditions(described: &Described) {
             condition.message.clone(),
         ]
     });
-    section("Conditions", Some(output::table(&["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], rows)));
+    section(
+        "Conditions",
+        Some(output::table(
+            &["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"],
+            rows,
+        )),
+    );
 }
 
 fn tunnel(tunnel: &Tunnel) {
@@ -138,5 +177,7 @@ fn bgp(bgp: &Bgp) {
         bgp.routes_imported,
         bgp.routes_exported
     ));
-    bgp.last_error.iter().for_each(|error| output::line(format_args!("  last error: {error}")));
+    bgp.last_error
+        .iter()
+        .for_each(|error| output::line(format_args!("  last error: {error}")));
 }

@@ -57,8 +57,15 @@ fn judged(error: &std::io::Error) -> Option<Answer> {
 
 /// Whether an address answers an echo. `None`: none could be sent.
 pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<bool> {
-    let target = Target { address, interface: Some(interface.clone()) };
-    let settings = ProbeSettings { count: 2, timeout: WAIT, ..ProbeSettings::default() };
+    let target = Target {
+        address,
+        interface: Some(interface.clone()),
+    };
+    let settings = ProbeSettings {
+        count: 2,
+        timeout: WAIT,
+        ..ProbeSettings::default()
+    };
     let answers = IcmpPing.ping(&target, &settings).await.ok()?;
     Some(answers.iter().any(Option::is_some))
 }
@@ -66,8 +73,13 @@ pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<b
 /// Who answers an echo to all nodes of a link; ourselves among them.
 pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
-    let config = Config::builder().kind(ICMP::V6).interface(interface.as_str()).build();
-    let Ok(socket) = AsyncSocket::new(&config) else { return found };
+    let config = Config::builder()
+        .kind(ICMP::V6)
+        .interface(interface.as_str())
+        .build();
+    let Ok(socket) = AsyncSocket::new(&config) else {
+        return found;
+    };
     // The kernel writes the checksum (RFC 3542, section 3.1), and on a datagram socket the identifier too, so
     // that the answers are known by what the echo carries.
     let cookie: [u8; 16] = rand::random();

@@ -64,9 +64,12 @@ pub(super) async fn run(
     plan: &Plan,
     look: &Look,
 ) -> (Vec<String>, Option<Trouble>) {
-    let removing =
-        plan.steps.first().is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
-    let (bird, kernel): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(|step| is_bird(&step.action));
+    let removing = plan
+        .steps
+        .first()
+        .is_some_and(|step| matches!(step.action, Action::RemoveFragment { .. }));
+    let (bird, kernel): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| is_bird(&step.action));
     let mut taken = Vec::new();
     // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
     if removing && let Some(trouble) = run_bird(ctx, subject, &bird, look, &mut taken).await {
@@ -101,7 +104,9 @@ async fn run_kernel(
 }
 
 async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), Trouble> {
-    let Action::Kernel(action) = &step.action else { return Ok(()) };
+    let Action::Kernel(action) = &step.action else {
+        return Ok(());
+    };
     match ctx.kernel.apply(action).await {
         Ok(()) => {
             note(ctx, subject.key, subject.generation, step);
@@ -136,12 +141,18 @@ async fn run_bird(
     for step in steps {
         let outcome = match &step.action {
             Action::WriteFragment { name, text, .. } => write(ctx, subject, name, text, look).await,
-            Action::RemoveFragment { name } => {
-                ctx.committer.set_fragment(name, None).await.map(drop).map_err(refusal)
-            }
-            Action::LoadBird => {
-                ctx.committer.converge().await.map(drop).map_err(|error| Trouble::Bird(chain(&*error)))
-            }
+            Action::RemoveFragment { name } => ctx
+                .committer
+                .set_fragment(name, None)
+                .await
+                .map(drop)
+                .map_err(refusal),
+            Action::LoadBird => ctx
+                .committer
+                .converge()
+                .await
+                .map(drop)
+                .map_err(|error| Trouble::Bird(chain(&*error))),
             // The shared files go in one commit, from the world; see the router's reconcile.
             Action::Kernel(_)
             | Action::Firewall(_)
@@ -166,8 +177,15 @@ async fn write(
     text: &str,
     look: &Look,
 ) -> Result<(), Trouble> {
-    let protocols = subject.claims.as_ref().map(|claims| claims.protocols.clone()).unwrap_or_default();
-    let fragment = Fragment { text: text.to_owned(), protocols };
+    let protocols = subject
+        .claims
+        .as_ref()
+        .map(|claims| claims.protocols.clone())
+        .unwrap_or_default();
+    let fragment = Fragment {
+        text: text.to_owned(),
+        protocols,
+    };
     let session = ctx.committer.set_fragment(name, Some(fragment));
     let world = ctx.world();
     match &world.base {
@@ -177,7 +195,9 @@ async fn write(
             if base.is_ok() {
                 let generation = world.router_documents.node.generation;
                 let steps = plan_base(files, &look.bird.live.tree.base).steps;
-                steps.iter().for_each(|step| note(ctx, &Key::Router, generation, step));
+                steps
+                    .iter()
+                    .for_each(|step| note(ctx, &Key::Router, generation, step));
             }
             session.map(drop).map_err(refusal)
         }
@@ -197,7 +217,9 @@ pub(super) async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), String>
 fn refusal(error: FragmentError) -> Trouble {
     match error {
         FragmentError::Refused { what, .. } => Trouble::BirdRefused(what.to_string()),
-        FragmentError::Unverified { .. } | FragmentError::Name(_) => Trouble::BirdRefused(error.to_string()),
+        FragmentError::Unverified { .. } | FragmentError::Name(_) => {
+            Trouble::BirdRefused(error.to_string())
+        }
         FragmentError::Commit(error) => commit(&error),
     }
 }

@@ -19,23 +19,40 @@ use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Mesh(name.clone());
-    let Some(entry) = world.mesh.get(name) else { return forget(ctx, &key, Kind::MeshPeer, name).await };
+    let Some(entry) = world.mesh.get(name) else {
+        return forget(ctx, &key, Kind::MeshPeer, name).await;
+    };
     let claims = match &entry.intent {
-        Intent::Present(tunnel, _) => {
-            Some(Claims { interface: Some(tunnel.interface.clone()), protocols: Vec::new() })
-        }
+        Intent::Present(tunnel, _) => Some(Claims {
+            interface: Some(tunnel.interface.clone()),
+            protocols: Vec::new(),
+        }),
         _ => None,
     };
     let endpoint = match &entry.intent {
         Intent::Present(tunnel, _) => tunnel.endpoint.as_ref(),
         _ => None,
     };
-    let mut subject = Subject { endpoint, claims, ..subject(&key, Kind::MeshPeer, name, entry) };
+    let mut subject = Subject {
+        endpoint,
+        claims,
+        ..subject(&key, Kind::MeshPeer, name, entry)
+    };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = entry.hands_off(before.phase == Phase::Paused).is_some();
     let plan = |look: &Look| planning::mesh(&world, entry, ctx.keepalive, &look.view());
     match round(ctx, &subject, due, plan).await {
-        Ok(round) => conclude(ctx, &subject, entry, round, mesh_target(entry).as_ref(), None).await,
+        Ok(round) => {
+            conclude(
+                ctx,
+                &subject,
+                entry,
+                round,
+                mesh_target(entry).as_ref(),
+                None,
+            )
+            .await
+        }
         Err(error) => failed(&key, &error),
     }
 }
@@ -45,21 +62,35 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
 pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Ibgp(name.clone());
-    let Some(entry) = world.ibgp.get(name) else { return forget(ctx, &key, Kind::IbgpPeer, name).await };
+    let Some(entry) = world.ibgp.get(name) else {
+        return forget(ctx, &key, Kind::IbgpPeer, name).await;
+    };
     let protocol = match &entry.intent {
         Intent::Present(neighbour, _) => Some(neighbour.protocol.clone()),
         _ => None,
     };
-    let claims = protocol.clone().map(|protocol| Claims { interface: None, protocols: vec![protocol] });
-    let subject = Subject { claims, ..subject(&key, Kind::IbgpPeer, name, entry) };
+    let claims = protocol.clone().map(|protocol| Claims {
+        interface: None,
+        protocols: vec![protocol],
+    });
+    let subject = Subject {
+        claims,
+        ..subject(&key, Kind::IbgpPeer, name, entry)
+    };
     let round = match round(ctx, &subject, due, |_| Ok(Plan::default())).await {
         Ok(round) => round,
         Err(error) => return failed(&key, &error),
     };
     let protocols = round.look.bird.protocols(&protocol.into_iter().collect());
     let (running, loaded) = (round.look.bird.is_running(), round.look.bird.loaded);
-    let bird =
-        BirdFacts { running, loaded, refused: None, trouble: None, protocols: &protocols, expected: 1 };
+    let bird = BirdFacts {
+        running,
+        loaded,
+        refused: None,
+        trouble: None,
+        protocols: &protocols,
+        expected: 1,
+    };
     conclude(ctx, &subject, entry, round, None, Some(bird)).await
 }
 
@@ -79,7 +110,10 @@ pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
         claims: None,
         hands_off: false,
     };
-    let round = round(ctx, &subject, due, |look| planning::orphan(uid, &look.view())).await;
+    let round = round(ctx, &subject, due, |look| {
+        planning::orphan(uid, &look.view())
+    })
+    .await;
     // It was never in force, so the history has nothing of it; the log does.
     drop(ctx.taken.take(&key));
     match round {
@@ -91,11 +125,21 @@ pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
 
 /// What is probed for a backbone tunnel: the peer's own address in it.
 pub fn mesh_target(entry: &Entry<MeshTunnel>) -> Option<Target> {
-    let Intent::Present(tunnel, _) = &entry.intent else { return None };
-    Some(Target { address: tunnel.link_local.get().into(), interface: Some(tunnel.interface.clone()) })
+    let Intent::Present(tunnel, _) = &entry.intent else {
+        return None;
+    };
+    Some(Target {
+        address: tunnel.link_local.get().into(),
+        interface: Some(tunnel.interface.clone()),
+    })
 }
 
-fn subject<'a, T>(key: &'a Key, kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Subject<'a> {
+fn subject<'a, T>(
+    key: &'a Key,
+    kind: Kind,
+    name: &'a ObjectName,
+    entry: &'a Entry<T>,
+) -> Subject<'a> {
     Subject {
         key,
         kind,
@@ -113,7 +157,9 @@ async fn forget(ctx: &Context, key: &Key, kind: Kind, name: &ObjectName) -> Outc
     ctx.board.remove(key);
     let name = name.clone();
     // That it is left behind harms nobody.
-    let _ = ctx.disk(move |store| store.remove_status(kind, &name)).await;
+    let _ = ctx
+        .disk(move |store| store.remove_status(kind, &name))
+        .await;
     Outcome::Gone
 }
 
@@ -139,8 +185,13 @@ async fn conclude<T>(
             return Outcome::Gone;
         }
         // What is held or refused stays in force as it was recorded.
-        Intent::Present(..) if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid => {
-            let in_force = InForce { spec: entry.spec.clone(), overridden: entry.exception() };
+        Intent::Present(..)
+            if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid =>
+        {
+            let in_force = InForce {
+                spec: entry.spec.clone(),
+                overridden: entry.exception(),
+            };
             record::in_force(ctx, subject, in_force, round.look.applied.as_ref()).await;
         }
         _ => {}
@@ -150,7 +201,11 @@ async fn conclude<T>(
     if let Some(endpoint) = subject.endpoint {
         chase(ctx, endpoint, subject.uid, &round);
     }
-    let status = StatusBody { rtt_ms, loss, ..status(entry, subject.endpoint, &before, &round, bird) };
+    let status = StatusBody {
+        rtt_ms,
+        loss,
+        ..status(entry, subject.endpoint, &before, &round, bird)
+    };
     let phase = status.phase;
     record::told(ctx, subject, &round, &status);
     record::status(ctx, subject, &before, status).await;
@@ -171,7 +226,12 @@ fn status<T>(
     let error = round.error();
     let missing = record::remaining(round, false);
     let paused = entry.hands_off(before.phase == Phase::Paused);
-    let link = round.look.kernel.owned_by(&entry.uid).next().map(|(_, link)| link);
+    let link = round
+        .look
+        .kernel
+        .owned_by(&entry.uid)
+        .next()
+        .map(|(_, link)| link);
     let peer = link.and_then(|link| link.wireguard.as_ref()?.peers.keys().next().copied());
     assess(&Facts {
         now: round.look.now,
@@ -180,7 +240,12 @@ fn status<T>(
         admin_state: entry.admin_state,
         paused: paused.as_deref(),
         held: entry.held.as_deref(),
-        tunnel: TunnelFacts { link, peer, missing: missing.as_deref(), error: error.as_deref() },
+        tunnel: TunnelFacts {
+            link,
+            peer,
+            missing: missing.as_deref(),
+            error: error.as_deref(),
+        },
         name: round.look.name(endpoint),
         has_tunnel: bird.is_none(),
         bird,

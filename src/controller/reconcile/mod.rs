@@ -85,7 +85,10 @@ impl Round {
     /// Why the object cannot be put into force.
     fn error(&self) -> Option<String> {
         let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());
-        self.refusal.as_ref().map(ToString::to_string).or_else(trouble)
+        self.refusal
+            .as_ref()
+            .map(ToString::to_string)
+            .or_else(trouble)
     }
 }
 
@@ -100,7 +103,9 @@ async fn round(
     let mut look = ctx.look(object, subject.endpoint, due).await?;
     let mut waiting = ctx.restarts.take(subject.key);
     if subject.hands_off {
-        waiting.drain(..).for_each(|waiter| drop(waiter.send(Err(paused(subject)))));
+        waiting
+            .drain(..)
+            .for_each(|waiter| drop(waiter.send(Err(paused(subject)))));
     }
     if !waiting.is_empty() {
         take_down(ctx, subject, &look).await?;
@@ -108,10 +113,14 @@ async fn round(
     }
     let round = converge(ctx, subject, look, plan).await;
     for waiter in waiting {
-        let settled = round.as_ref().map_err(Clone::clone).and_then(|round| match round.is_settled() {
-            true => Ok(()),
-            false => Err(round.error().unwrap_or_else(|| round.remaining.join("; "))),
-        });
+        let settled =
+            round
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|round| match round.is_settled() {
+                    true => Ok(()),
+                    false => Err(round.error().unwrap_or_else(|| round.remaining.join("; "))),
+                });
         // Whoever asked may have gone meanwhile.
         let _ = waiter.send(settled);
     }
@@ -121,14 +130,19 @@ async fn round(
 /// Why an object that is paused is not made anew.
 fn paused(subject: &Subject<'_>) -> String {
     let (key, folder, name) = (subject.key, subject.kind.folder(), subject.name);
-    format!("{key} is paused, so nothing is written for it; end that in overrides/{folder}/{name}.yaml first")
+    format!(
+        "{key} is paused, so nothing is written for it; end that in overrides/{folder}/{name}.yaml first"
+    )
 }
 
 /// Takes an object's link down so that it is made anew, and its BGP sessions with it.
 async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
     let because = Drift::new("restart", "a new link", "the old one");
     for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
-        let step = Step { because: because.clone(), ..step };
+        let step = Step {
+            because: because.clone(),
+            ..step
+        };
         let (_, trouble) = apply::run(ctx, subject, &Plan { steps: vec![step] }, look).await;
         if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
             return Err(error);
@@ -164,21 +178,39 @@ async fn converge(
         Ok(rest) => (None, rest.steps.iter().map(ToString::to_string).collect()),
         Err(refusal) => (Some(refusal), Vec::new()),
     };
-    Ok(Round { steps, trouble, refusal, remaining, look })
+    Ok(Round {
+        steps,
+        trouble,
+        refusal,
+        remaining,
+        look,
+    })
 }
 
 fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {
-    Round { steps: Vec::new(), trouble: None, refusal, remaining, look }
+    Round {
+        steps: Vec::new(),
+        trouble: None,
+        refusal,
+        remaining,
+        look,
+    }
 }
 
 /// A peer that does not answer may have moved: its name is looked up again, and after a while the next of
 /// its addresses is tried.
 fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
     let link = round.look.kernel.owned_by(uid).next().map(|(_, link)| link);
-    let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else { return };
+    let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else {
+        return;
+    };
     let now = round.look.now.as_second();
     let fresh = |at: jiff::Timestamp| (now - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS;
-    if !wireguard.peers.values().any(|peer| peer.last_handshake.is_some_and(fresh)) {
+    if !wireguard
+        .peers
+        .values()
+        .any(|peer| peer.last_handshake.is_some_and(fresh))
+    {
         ctx.resolver.next(endpoint);
     }
 }
@@ -190,7 +222,10 @@ fn is_bird(action: &Action) -> bool {
 
 /// The claims of an object as its finalizer has them.
 fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
-    let mut found = Claims { interface: None, protocols: Vec::new() };
+    let mut found = Claims {
+        interface: None,
+        protocols: Vec::new(),
+    };
     for claim in claims {
         match claim {
             Claim::Interface(name) => found.interface = Some(name),

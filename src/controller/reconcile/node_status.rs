@@ -13,11 +13,17 @@ use crate::store::AppliedOverride;
 
 /// The fields that an override sets.
 pub(super) fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
-    exception.map(|exception| exception.fields.clone()).unwrap_or_default()
+    exception
+        .map(|exception| exception.fields.clone())
+        .unwrap_or_default()
 }
 
 fn join(remarks: &BTreeSet<String>) -> String {
-    remarks.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+    remarks
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Says whether a document was accepted, and what is odd about it. Returns why not, where that is an error.
@@ -61,7 +67,11 @@ pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
     let missing = world.rpki.iter().any(|name| name.address.is_none());
     match (problems.is_empty(), missing) {
         (true, false) => conditions.set(about, true, "Resolved", ""),
-        (true, true) => conditions.unknown(about, "Resolving", "not every RPKI server was looked up yet"),
+        (true, true) => conditions.unknown(
+            about,
+            "Resolving",
+            "not every RPKI server was looked up yet",
+        ),
         (false, false) => conditions.set(about, false, "LookupFailed", problems.join("; ")),
         (false, true) => conditions.set(about, false, "NotResolved", problems.join("; ")),
     }
@@ -85,7 +95,12 @@ fn bird_supported(world: &World, conditions: &mut Conditions<'_>) {
         Support::Untested => "NeverTested",
         Support::TooOld => "TooOld",
     };
-    conditions.set(About::BirdSupported, version.support() == Support::Tested, reason, message);
+    conditions.set(
+        About::BirdSupported,
+        version.support() == Support::Tested,
+        reason,
+        message,
+    );
 }
 
 /// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
@@ -121,12 +136,22 @@ fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
 }
 
 /// Whether BIRD runs with the files that all sessions share.
-fn bird_configured(world: &World, round: &Round, error: Option<&str>, conditions: &mut Conditions<'_>) {
+fn bird_configured(
+    world: &World,
+    round: &Round,
+    error: Option<&str>,
+    conditions: &mut Conditions<'_>,
+) {
     match (&world.router, &world.base) {
         (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
         (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),
         (Ok(_), Ok(_)) if error.is_some() => {
-            conditions.set(About::BirdConfigured, false, "Failed", error.unwrap_or_default());
+            conditions.set(
+                About::BirdConfigured,
+                false,
+                "Failed",
+                error.unwrap_or_default(),
+            );
         }
         (Ok(_), Ok(_)) if !round.look.bird.is_running() => {
             conditions.unknown(
@@ -137,8 +162,17 @@ fn bird_configured(world: &World, round: &Round, error: Option<&str>, conditions
         }
         (Ok(_), Ok(_)) => {
             let missing = record::remaining(round, true);
-            let reason = if missing.is_none() { "Loaded" } else { "NotLoaded" };
-            conditions.set(About::BirdConfigured, missing.is_none(), reason, missing.unwrap_or_default());
+            let reason = if missing.is_none() {
+                "Loaded"
+            } else {
+                "NotLoaded"
+            };
+            conditions.set(
+                About::BirdConfigured,
+                missing.is_none(),
+                reason,
+                missing.unwrap_or_default(),
+            );
         }
     }
 }
@@ -158,7 +192,12 @@ pub(super) fn status(
     templates(world, &mut conditions);
     bird_supported(world, &mut conditions);
     bird_configured(world, round, error, &mut conditions);
-    let base_error = world.router.as_ref().ok().and(world.base.as_ref().err()).cloned();
+    let base_error = world
+        .router
+        .as_ref()
+        .ok()
+        .and(world.base.as_ref().err())
+        .cloned();
     packet_filter(world, filter, &mut conditions);
     forwarding(world, round, &mut conditions);
     match history {
@@ -177,7 +216,11 @@ pub(super) fn status(
         phase,
         conditions: conditions.into_vec(),
         overridden: fields(node.exception.as_ref()),
-        last_steps: if round.steps.is_empty() { before.last_steps.clone() } else { round.steps.clone() },
+        last_steps: if round.steps.is_empty() {
+            before.last_steps.clone()
+        } else {
+            round.steps.clone()
+        },
         last_error,
         ..StatusBody::default()
     }

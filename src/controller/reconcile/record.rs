@@ -12,12 +12,17 @@ use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml}
 use crate::plan::Plan;
 use crate::status::changed;
 use crate::store::{
-    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError, Written,
+    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
+    Written,
 };
 use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
-    Metadata { name: subject.name.clone(), uid: Some(subject.uid.clone()), generation: subject.generation }
+    Metadata {
+        name: subject.name.clone(),
+        uid: Some(subject.uid.clone()),
+        generation: subject.generation,
+    }
 }
 
 /// Writes down what the object is about to claim, so that a crash at any point leaves nothing that is not
@@ -28,8 +33,14 @@ pub(super) async fn finalizer(
     plan: &Plan,
     look: &Look,
 ) -> Result<(), String> {
-    let Some(claims) = &subject.claims else { return Ok(()) };
-    let mut body = look.applied.as_ref().map(|applied| applied.applied.clone()).unwrap_or_default();
+    let Some(claims) = &subject.claims else {
+        return Ok(());
+    };
+    let mut body = look
+        .applied
+        .as_ref()
+        .map(|applied| applied.applied.clone())
+        .unwrap_or_default();
     body.interfaces.extend(claims.interface.clone());
     body.protocols.extend(claims.protocols.iter().cloned());
     body.creating = body.creating.or_else(|| plan.creates().cloned());
@@ -37,10 +48,15 @@ pub(super) async fn finalizer(
         let have = look.kernel.all.get(&key).copied().unwrap_or_default();
         body.sysctls.entry(key.to_string()).or_insert(have);
     }
-    let metadata =
-        look.applied.as_ref().map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
+    let metadata = look
+        .applied
+        .as_ref()
+        .map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);
-    ctx.disk(move |store| store.write_applied(&document)).await.map(drop).map_err(|error| chain(&error))
+    ctx.disk(move |store| store.write_applied(&document))
+        .await
+        .map(drop)
+        .map_err(|error| chain(&error))
 }
 
 /// What came into force: a settled object's whole specification.
@@ -77,7 +93,10 @@ pub(super) async fn of_node(
     node: NodeInForce,
     before: Option<&AppliedDocument>,
 ) {
-    let none = Claims { interface: None, protocols: Vec::new() };
+    let none = Claims {
+        interface: None,
+        protocols: Vec::new(),
+    };
     let claims = subject.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
         interfaces: claims.interface.iter().cloned().collect(),
@@ -109,7 +128,11 @@ fn recorded(
         // What other objects record leads to steps here: the policy and the node to each session's text, and
         // the policy, maintenance and neighbours to the files that all share.
         Ok(Written::Unchanged) => journal(ctx, subject, Vec::new()),
-        Err(error) => complain(subject, &error, "what is in force could not be written down"),
+        Err(error) => complain(
+            subject,
+            &error,
+            "what is in force could not be written down",
+        ),
     }
 }
 
@@ -123,7 +146,11 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
         })
         .await;
     let place = document.then(|| Place::document(kind, subject.name));
-    let files = place.into_iter().chain([applied(subject)]).map(|place| (place, None)).collect();
+    let files = place
+        .into_iter()
+        .chain([applied(subject)])
+        .map(|place| (place, None))
+        .collect();
     // An approval may be spent by it, and what waited for its interface or port may go on.
     ctx.reports.reload();
     match removed {
@@ -137,7 +164,10 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
 /// The record of an object that is gone but whose document stays: its status stays too.
 pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
-    match ctx.disk(move |store| store.remove_applied(kind, &name)).await {
+    match ctx
+        .disk(move |store| store.remove_applied(kind, &name))
+        .await
+    {
         Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
         Ok(false) => drop(ctx.taken.take(subject.key)),
         Err(error) => complain(subject, &error, "its record could not be removed"),
@@ -155,7 +185,11 @@ fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<Strin
         // Our table in nftables is a part of the node's record.
         steps.extend(ctx.taken.take(&Key::Firewall));
     }
-    let entry = Entry { key: subject.key.clone(), files, steps };
+    let entry = Entry {
+        key: subject.key.clone(),
+        files,
+        steps,
+    };
     if entry.files.is_empty() && entry.steps.is_empty() {
         return;
     }
@@ -166,7 +200,10 @@ fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<Strin
 /// Says once that an object cannot be put into force, and once that this has passed. Steps that failed have
 /// said so themselves.
 pub(super) fn told(ctx: &Context, subject: &Subject<'_>, round: &Round, status: &StatusBody) {
-    let before = ctx.board.get(subject.key).and_then(|before| before.last_error);
+    let before = ctx
+        .board
+        .get(subject.key)
+        .and_then(|before| before.last_error);
     if before == status.last_error {
         return;
     }
@@ -175,19 +212,34 @@ pub(super) fn told(ctx: &Context, subject: &Subject<'_>, round: &Round, status: 
         Some(error) => {
             warn!(object = %subject.key, generation = subject.generation, %error, "cannot be put into force");
         }
-        None => info!(object = %subject.key, generation = subject.generation, "can be put into force again"),
+        None => {
+            info!(object = %subject.key, generation = subject.generation, "can be put into force again")
+        }
     }
 }
 
 /// Remembers a status, and writes it when something in it changed that does not change by itself.
-pub(super) async fn status(ctx: &Context, subject: &Subject<'_>, before: &StatusBody, status: StatusBody) {
+pub(super) async fn status(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    before: &StatusBody,
+    status: StatusBody,
+) {
     let write = changed(before, &status) || ctx.board.is_unwritten(subject.key);
     ctx.board.set(subject.key.clone(), status.clone());
     if !write {
         return;
     }
-    let metadata = Metadata { generation: 0, ..metadata(subject) };
-    let document = StatusDocument { api_version: ApiVersion::V1, kind: subject.kind, metadata, status };
+    let metadata = Metadata {
+        generation: 0,
+        ..metadata(subject)
+    };
+    let document = StatusDocument {
+        api_version: ApiVersion::V1,
+        kind: subject.kind,
+        metadata,
+        status,
+    };
     let written = ctx.disk(move |store| store.write_status(&document)).await;
     ctx.board.set_unwritten(subject.key, written.is_err());
     if let Err(error) = written {
@@ -210,13 +262,21 @@ pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> Statu
         return status;
     }
     let (kind, name) = (subject.kind, subject.name.clone());
-    let read = ctx.disk(move |store| Ok(store.read_status(kind, &name))).await;
-    read.ok().flatten().map(|document| document.status).unwrap_or_default()
+    let read = ctx
+        .disk(move |store| Ok(store.read_status(kind, &name)))
+        .await;
+    read.ok()
+        .flatten()
+        .map(|document| document.status)
+        .unwrap_or_default()
 }
 
 /// What is left to do, as a text for a condition.
 pub(super) fn remaining(round: &Round, of_bird: bool) -> Option<String> {
-    let steps = round.remaining.iter().filter(|step| step.contains(" BIRD ") == of_bird);
+    let steps = round
+        .remaining
+        .iter()
+        .filter(|step| step.contains(" BIRD ") == of_bird);
     let text = steps.cloned().collect::<Vec<_>>().join("; ");
     (!text.is_empty()).then_some(text)
 }

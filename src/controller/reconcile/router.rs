@@ -26,7 +26,10 @@ use crate::store::AppliedFirewall;
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     let world = ctx.world();
     let (key, name, uid) = (Key::Router, single(Kind::Node), node_uid());
-    let interface = world.loopback.as_ref().map(|loopback| loopback.interface.clone());
+    let interface = world
+        .loopback
+        .as_ref()
+        .map(|loopback| loopback.interface.clone());
     let subject = Subject {
         key: &key,
         kind: Kind::Node,
@@ -34,7 +37,10 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
         uid: &uid,
         generation: world.router_documents.node.generation,
         endpoint: None,
-        claims: Some(Claims { interface, protocols: Vec::new() }),
+        claims: Some(Claims {
+            interface,
+            protocols: Vec::new(),
+        }),
         hands_off: false,
     };
     let before = record::status_before(ctx, &subject).await;
@@ -60,7 +66,11 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
         Some(error) => {
             ctx.board.set(
                 Key::Firewall,
-                StatusBody { phase: Phase::Error, last_error: Some(error), ..StatusBody::default() },
+                StatusBody {
+                    phase: Phase::Error,
+                    last_error: Some(error),
+                    ..StatusBody::default()
+                },
             );
             Outcome::Failed
         }
@@ -75,9 +85,16 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
 fn orphans(ctx: &Context, world: &World, look: &Look) {
     let found = planning::orphans(world, &look.kernel);
     if !found.held.is_empty() {
-        debug!(links = found.held.len(), why = found.why, "links of ours that no document knows of stay");
+        debug!(
+            links = found.held.len(),
+            why = found.why,
+            "links of ours that no document knows of stay"
+        );
     }
-    found.go.into_iter().for_each(|uid| ctx.hint(Key::Orphan(uid)));
+    found
+        .go
+        .into_iter()
+        .for_each(|uid| ctx.hint(Key::Orphan(uid)));
 }
 
 /// The kernel has no dummy devices, as the one step that failed says.
@@ -89,35 +106,74 @@ fn needs_dummy(round: &Round) -> bool {
 /// news.
 async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
-    let loopback = Claims { interface: Some(lo), protocols: Vec::new() };
-    if subject.claims.as_ref().is_some_and(|claims| claims.interface == loopback.interface) {
+    let loopback = Claims {
+        interface: Some(lo),
+        protocols: Vec::new(),
+    };
+    if subject
+        .claims
+        .as_ref()
+        .is_some_and(|claims| claims.interface == loopback.interface)
+    {
         return false;
     }
     info!(object = %subject.key, "this kernel has no dummy devices; the node's addresses go on lo");
-    let on_lo = Subject { claims: Some(loopback), ..*subject };
-    record::in_force(ctx, &on_lo, InForce { spec: None, overridden: None }, None).await;
+    let on_lo = Subject {
+        claims: Some(loopback),
+        ..*subject
+    };
+    record::in_force(
+        ctx,
+        &on_lo,
+        InForce {
+            spec: None,
+            overridden: None,
+        },
+        None,
+    )
+    .await;
     ctx.reports.reload();
     true
 }
 
 /// Sets the shared files, and with them every session's file that is to change: texts of one world belong
 /// together, and one reload loads them all.
-async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &mut Round) -> Option<String> {
+async fn set_base(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    round: &mut Round,
+) -> Option<String> {
     let Ok(files) = &world.base else { return None };
     let steps = base_steps(world, &round.look);
     if steps.is_empty() {
         return None;
     }
     let live = &round.look.bird.live.tree.fragments;
-    let sessions = world.sessions.iter().filter_map(|(name, entry)| match &entry.intent {
-        // One that is paused, or may be, is left as it is.
-        _ if entry.paused.is_some() || entry.exception_unreadable => None,
-        Intent::Present(session, text) if live.get(name.as_str()).is_some_and(|there| there != text) => {
-            let protocols = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone()).collect();
-            Some(ctx.committer.set_fragment(name.as_str(), Some(Fragment { text: text.clone(), protocols })))
-        }
-        _ => None,
-    });
+    let sessions = world
+        .sessions
+        .iter()
+        .filter_map(|(name, entry)| match &entry.intent {
+            // One that is paused, or may be, is left as it is.
+            _ if entry.paused.is_some() || entry.exception_unreadable => None,
+            Intent::Present(session, text)
+                if live.get(name.as_str()).is_some_and(|there| there != text) =>
+            {
+                let protocols = session
+                    .neighbours
+                    .iter()
+                    .map(|neighbour| neighbour.protocol.clone())
+                    .collect();
+                Some(ctx.committer.set_fragment(
+                    name.as_str(),
+                    Some(Fragment {
+                        text: text.clone(),
+                        protocols,
+                    }),
+                ))
+            }
+            _ => None,
+        });
     // What is wrong with a session's text is told by that session's own reconcile.
     let (base, _) = tokio::join!(apply::base(ctx, files), join_all(sessions));
     if let Err(error) = base {
@@ -127,11 +183,15 @@ async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &m
         apply::note(ctx, subject.key, subject.generation, step);
     }
     round.steps.extend(steps.iter().map(ToString::to_string));
-    match ctx.look(Some((subject.kind, subject.name)), None, Instant::now()).await {
+    match ctx
+        .look(Some((subject.kind, subject.name)), None, Instant::now())
+        .await
+    {
         Ok(look) => {
             let rest = planning::router(world, &look.view());
-            round.remaining =
-                rest.map(|plan| plan.steps.iter().map(ToString::to_string).collect()).unwrap_or_default();
+            round.remaining = rest
+                .map(|plan| plan.steps.iter().map(ToString::to_string).collect())
+                .unwrap_or_default();
             round.look = look;
             None
         }
@@ -140,9 +200,15 @@ async fn set_base(ctx: &Context, subject: &Subject<'_>, world: &World, round: &m
 }
 
 fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
-    let Ok(Plan { steps }) = planning::router(world, &look.view()) else { return Vec::new() };
-    let of_base = |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
-    steps.into_iter().filter(|step| of_base(&step.action)).collect()
+    let Ok(Plan { steps }) = planning::router(world, &look.view()) else {
+        return Vec::new();
+    };
+    let of_base =
+        |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    steps
+        .into_iter()
+        .filter(|step| of_base(&step.action))
+        .collect()
 }
 
 async fn conclude(
@@ -153,19 +219,37 @@ async fn conclude(
     round: Round,
     error: Option<String>,
 ) -> Outcome {
-    let error = error.or_else(|| round.error()).or_else(|| round.look.bird.files_error.clone());
+    let error = error
+        .or_else(|| round.error())
+        .or_else(|| round.look.bird.files_error.clone());
     let history = ctx.history_problem();
     let settled = round.is_settled() && error.is_none();
     let filter = ctx.firewall.state();
     let node = &world.router_documents.node;
     if settled && world.router.is_ok() {
-        let spec = node.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok());
-        let in_force = InForce { spec, overridden: node.exception.clone() };
+        let spec = node
+            .spec
+            .as_ref()
+            .and_then(|spec| serde_json::to_value(spec).ok());
+        let in_force = InForce {
+            spec,
+            overridden: node.exception.clone(),
+        };
         let sysctls = sysctls_in_force(ctx, world, &round);
-        let node = NodeInForce { firewall: firewall_in_force(world, &round, &filter), sysctls };
+        let node = NodeInForce {
+            firewall: firewall_in_force(world, &round, &filter),
+            sysctls,
+        };
         record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
     }
-    let status = status(world, before, &round, &filter, error.as_deref(), history.as_deref());
+    let status = status(
+        world,
+        before,
+        &round,
+        &filter,
+        error.as_deref(),
+        history.as_deref(),
+    );
     let failed = error.is_some() || (!settled && world.base.is_ok());
     if let Some(error) = &error {
         warn!(object = %subject.key, %error, "failed");
@@ -183,11 +267,16 @@ async fn conclude(
 }
 
 /// What the record says of our table in nftables; until the first look of this run, what it said before.
-fn firewall_in_force(world: &World, round: &Round, filter: &FirewallState) -> Option<AppliedFirewall> {
+fn firewall_in_force(
+    world: &World,
+    round: &Round,
+    filter: &FirewallState,
+) -> Option<AppliedFirewall> {
     match &filter.in_force {
-        Some(ruleset) => {
-            Some(AppliedFirewall { ports: ruleset.ports(), tunnels: ruleset.interfaces().cloned().collect() })
-        }
+        Some(ruleset) => Some(AppliedFirewall {
+            ports: ruleset.ports(),
+            tunnels: ruleset.interfaces().cloned().collect(),
+        }),
         None if world.firewall => round.look.applied.as_ref()?.applied.firewall.clone(),
         None => None,
     }
@@ -196,15 +285,25 @@ fn firewall_in_force(world: &World, round: &Round, filter: &FirewallState) -> Op
 /// The sysctls of all links that the agent changed and still needs. Those that it needs no more stay as they
 /// are, and that is said: nobody can tell who else counts on them by now.
 fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
-    let changed =
-        round.look.applied.as_ref().map(|applied| applied.applied.sysctls.clone()).unwrap_or_default();
+    let changed = round
+        .look
+        .applied
+        .as_ref()
+        .map(|applied| applied.applied.sysctls.clone())
+        .unwrap_or_default();
     if !world.has_done_with_tunnels() {
         return changed;
     }
     for (key, before) in &changed {
-        let because =
-            Drift::new("node.sysctl", "nothing, for no tunnel needs it any more", format!("{before} before"));
-        let step = TakenStep { action: format!("leave sysctl {key} of all as it is"), because };
+        let because = Drift::new(
+            "node.sysctl",
+            "nothing, for no tunnel needs it any more",
+            format!("{before} before"),
+        );
+        let step = TakenStep {
+            action: format!("leave sysctl {key} of all as it is"),
+            because,
+        };
         info!(object = %Key::Router, step = %step, "left behind");
         ctx.taken.note(&Key::Router, step);
     }
@@ -227,10 +326,24 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         hands_off: false,
     };
     if world.maintenance.enabled {
-        let MaintenanceState { enabled, since, ebgp_disabled } = world.maintenance;
-        let spec =
-            Some(json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}));
-        record::in_force(ctx, &subject, InForce { spec, overridden: None }, None).await;
+        let MaintenanceState {
+            enabled,
+            since,
+            ebgp_disabled,
+        } = world.maintenance;
+        let spec = Some(
+            json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}),
+        );
+        record::in_force(
+            ctx,
+            &subject,
+            InForce {
+                spec,
+                overridden: None,
+            },
+            None,
+        )
+        .await;
     } else {
         record::withdrawn(ctx, &subject).await;
     }
@@ -254,7 +367,10 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     };
     if settled && policy.acceptance == Acceptance::Valid && policy.generation > 0 {
         let spec = serde_json::to_value(&policy.spec).ok();
-        let in_force = InForce { spec, overridden: policy.exception.clone() };
+        let in_force = InForce {
+            spec,
+            overridden: policy.exception.clone(),
+        };
         record::in_force(ctx, &subject, in_force, None).await;
     }
     let before = record::status_before(ctx, &subject).await;
@@ -262,7 +378,11 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let last_error = accepted(&policy.acceptance, &world.remarks, &mut conditions);
     origins(world, &mut conditions);
     rpki_names(world, &mut conditions);
-    let phase = if last_error.is_some() { Phase::Error } else { Phase::Configured };
+    let phase = if last_error.is_some() {
+        Phase::Error
+    } else {
+        Phase::Configured
+    };
     let status = StatusBody {
         observed_generation: policy.generation,
         phase,

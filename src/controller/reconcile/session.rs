@@ -25,7 +25,9 @@ pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) ->
         ctx.board.remove(&key);
         let name = name.clone();
         // It was only there to say what was wrong with it; a status left behind would say so for ever.
-        let _ = ctx.disk(move |store| store.remove_status(Kind::BgpSession, &name)).await;
+        let _ = ctx
+            .disk(move |store| store.remove_status(Kind::BgpSession, &name))
+            .await;
         return Outcome::Gone;
     };
     let mut subject = subject(&key, name, entry);
@@ -37,7 +39,10 @@ pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) ->
         Ok(round) => conclude(ctx, &subject, &world, entry, &before, round).await,
         Err(error) => {
             warn!(object = %key, %error, "cannot be looked at");
-            let status = StatusBody { last_error: Some(error), ..before.clone() };
+            let status = StatusBody {
+                last_error: Some(error),
+                ..before.clone()
+            };
             record::status(ctx, &subject, &before, status).await;
             Outcome::Failed
         }
@@ -104,16 +109,29 @@ fn in_force(entry: &Entry<Session>, look: &Look) -> InForce {
     {
         keep_endpoint(&mut spec, look);
     }
-    InForce { spec, overridden: entry.exception() }
+    InForce {
+        spec,
+        overridden: entry.exception(),
+    }
 }
 
 /// A new endpoint whose name has no address yet is not in force; the old one is. Once the name has an
 /// address, the endpoint is still news, and is given to WireGuard although the peer answers from the old one.
 fn keep_endpoint(spec: &mut Option<serde_json::Value>, look: &Look) {
     const FIELD: &str = "endpoint";
-    let before = look.applied.as_ref().and_then(|applied| applied.applied.spec.as_ref());
-    let before = before.and_then(|spec| spec.get("tunnel")?.get(FIELD)).cloned();
-    let Some(tunnel) = spec.as_mut().and_then(|spec| spec.get_mut("tunnel")?.as_object_mut()) else { return };
+    let before = look
+        .applied
+        .as_ref()
+        .and_then(|applied| applied.applied.spec.as_ref());
+    let before = before
+        .and_then(|spec| spec.get("tunnel")?.get(FIELD))
+        .cloned();
+    let Some(tunnel) = spec
+        .as_mut()
+        .and_then(|spec| spec.get_mut("tunnel")?.as_object_mut())
+    else {
+        return;
+    };
     match before {
         Some(endpoint) => drop(tunnel.insert(FIELD.to_owned(), endpoint)),
         None => drop(tunnel.remove(FIELD)),
@@ -177,8 +195,13 @@ fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {
 
 /// The peer and the protocols that are to be there.
 fn expected(entry: &Entry<Session>) -> (Option<PublicKey>, BTreeSet<String>) {
-    let Intent::Present(session, _) = &entry.intent else { return (None, BTreeSet::new()) };
-    let names = session.neighbours.iter().map(|neighbour| neighbour.protocol.clone());
+    let Intent::Present(session, _) = &entry.intent else {
+        return (None, BTreeSet::new());
+    };
+    let names = session
+        .neighbours
+        .iter()
+        .map(|neighbour| neighbour.protocol.clone());
     (session.tunnel.peer, names.collect())
 }
 
@@ -189,7 +212,9 @@ fn status(
     before: &StatusBody,
     round: &Round,
 ) -> StatusBody {
-    let error = round.error().or_else(|| round.look.bird.files_error.clone());
+    let error = round
+        .error()
+        .or_else(|| round.look.bird.files_error.clone());
     let missing = record::remaining(round, false);
     let (peer, expected) = expected(entry);
     let protocols = round.look.bird.protocols(&expected);
@@ -238,8 +263,13 @@ fn acceptance(world: &World, entry: &Entry<Session>) -> Acceptance {
 
 /// What is probed for a session: the first neighbour's address.
 pub fn target(entry: &Entry<Session>) -> Option<Target> {
-    let Intent::Present(session, _) = &entry.intent else { return None };
+    let Intent::Present(session, _) = &entry.intent else {
+        return None;
+    };
     let neighbour = session.neighbours.first()?;
     let interface = Some(session.tunnel.interface.clone()).filter(|_| session.multihop.is_none());
-    Some(Target { address: neighbour.address, interface })
+    Some(Target {
+        address: neighbour.address,
+        interface,
+    })
 }

@@ -27,7 +27,10 @@ pub enum Change<S> {
 
 /// The sync's documents of a kind in whose place stands what is none.
 fn broken<S: Spec>(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectName, &BrokenDocument)> {
-    let of_kind = snapshot.broken.iter().filter(|((kind, _), _)| *kind == S::KIND);
+    let of_kind = snapshot
+        .broken
+        .iter()
+        .filter(|((kind, _), _)| *kind == S::KIND);
     of_kind.map(|((_, name), document)| (name, document))
 }
 
@@ -46,8 +49,18 @@ fn updated<S: Spec>(
             let place = Place::document(S::KIND, &document.metadata.name);
             snapshot.uncopied.contains(&place).then(|| document.clone())
         }
-        Some(document) => Some(Document::new(name, Some(uid), document.metadata.generation + 1, spec)),
-        None => Some(Document::new(name, Some(uid), generation_in_force + 1, spec)),
+        Some(document) => Some(Document::new(
+            name,
+            Some(uid),
+            document.metadata.generation + 1,
+            spec,
+        )),
+        None => Some(Document::new(
+            name,
+            Some(uid),
+            generation_in_force + 1,
+            spec,
+        )),
     }
 }
 
@@ -64,17 +77,28 @@ mod tests {
     fn a_document_that_came_without_its_copy_gets_one_and_an_edit_of_it_is_found_from_then_on() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let spec = json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let spec =
+            json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
-        let item = MeshItem { name: "hk1".parse().unwrap(), spec };
-        let listing = Listing { items: vec![item], rejected: Vec::new(), complete: true };
+        let item = MeshItem {
+            name: "hk1".parse().unwrap(),
+            spec,
+        };
+        let listing = Listing {
+            items: vec![item],
+            rejected: Vec::new(),
+            complete: true,
+        };
         let sync = || match plan_mesh(&listing, &store.load().unwrap()).as_slice() {
             [] => None,
             [Change::Write(document)] => Some(store.write_document(document).unwrap()),
             other => panic!("{other:?}"),
         };
         assert_eq!((sync(), sync()), (Some(Written::Changed), None));
-        let (document, copy) = (dir.path().join("mesh/hk1.yaml"), dir.path().join(".synced/mesh/hk1.yaml"));
+        let (document, copy) = (
+            dir.path().join("mesh/hk1.yaml"),
+            dir.path().join(".synced/mesh/hk1.yaml"),
+        );
         let text = std::fs::read_to_string(&document).unwrap();
         // As after a restore from the history, which has no copies, and after a power cut.
         for broken in [None, Some("")] {
@@ -85,7 +109,11 @@ mod tests {
             assert_eq!((sync(), sync()), (Some(Written::Unchanged), None));
             assert_eq!(std::fs::read_to_string(&copy).unwrap(), text);
         }
-        std::fs::write(&document, text.replace("nodeId: 2", "nodeId: 2\n  mtu: 1400")).unwrap();
+        std::fs::write(
+            &document,
+            text.replace("nodeId: 2", "nodeId: 2\n  mtu: 1400"),
+        )
+        .unwrap();
         assert_eq!(store.load().unwrap().edits.len(), 1);
     }
 }

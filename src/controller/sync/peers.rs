@@ -9,34 +9,76 @@ use crate::wire::{IbgpItem, Listing, MeshItem};
 /// Which documents of backbone tunnels the listing wants. A peer's identity is its node id, also where
 /// the Control Plane gives it a name for reports: else its link's mark would change with that.
 pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change<MeshPeerSpec>> {
-    let items = listing
-        .items
+    let items = listing.items.iter().map(|item| {
+        (
+            derived("mesh", item.spec.node_id),
+            item.name.clone(),
+            item.spec.clone(),
+        )
+    });
+    let rejected = listing
+        .rejected
         .iter()
-        .map(|item| (derived("mesh", item.spec.node_id), item.name.clone(), item.spec.clone()));
-    let rejected = listing.rejected.iter().filter_map(|rejected| rejected.node_id).collect();
-    plan(items, &rejected, listing.complete, &snapshot.mesh, |spec| spec.node_id, snapshot)
+        .filter_map(|rejected| rejected.node_id)
+        .collect();
+    plan(
+        items,
+        &rejected,
+        listing.complete,
+        &snapshot.mesh,
+        |spec| spec.node_id,
+        snapshot,
+    )
 }
 
 /// Which documents of internal neighbours the listing wants.
 pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change<IbgpPeerSpec>> {
-    let items = listing
-        .items
+    let items = listing.items.iter().map(|item| {
+        (
+            derived("ibgp", item.spec.node_id),
+            item.name.clone(),
+            item.spec.clone(),
+        )
+    });
+    let rejected = listing
+        .rejected
         .iter()
-        .map(|item| (derived("ibgp", item.spec.node_id), item.name.clone(), item.spec.clone()));
-    let rejected = listing.rejected.iter().filter_map(|rejected| rejected.node_id).collect();
-    plan(items, &rejected, listing.complete, &snapshot.ibgp, |spec| spec.node_id, snapshot)
+        .filter_map(|rejected| rejected.node_id)
+        .collect();
+    plan(
+        items,
+        &rejected,
+        listing.complete,
+        &snapshot.ibgp,
+        |spec| spec.node_id,
+        snapshot,
+    )
 }
 
 /// The document of a kind that a router has one of, when it is new or different.
-pub fn plan_single<S: Spec>(spec: S, existing: Option<&Slot<S>>, snapshot: &Snapshot) -> Option<Document<S>> {
+pub fn plan_single<S: Spec>(
+    spec: S,
+    existing: Option<&Slot<S>>,
+    snapshot: &Snapshot,
+) -> Option<Document<S>> {
     // What is no document is left alone, and its status says why.
-    let existing = existing.map(|slot| slot.as_ref().map(|stored| &stored.document)).transpose().ok()?;
+    let existing = existing
+        .map(|slot| slot.as_ref().map(|stored| &stored.document))
+        .transpose()
+        .ok()?;
     if existing.is_some_and(|document| document.metadata.uid.is_none()) {
         return None;
     }
     let name = ObjectName::sanitised(S::KIND.folder());
     let name = existing.map_or(name, |document| document.metadata.name.clone());
-    updated(name, derived("control-plane", 0), spec, existing, 0, snapshot)
+    updated(
+        name,
+        derived("control-plane", 0),
+        spec,
+        existing,
+        0,
+        snapshot,
+    )
 }
 
 /// An identity for what the wire gives none; it also tells a synced document from an operator's own.
@@ -66,7 +108,10 @@ fn plan<S: Spec>(
             continue;
         }
         let key = (S::KIND, name.clone());
-        let in_force = snapshot.applied.get(&key).map_or(0, |stored| stored.document.metadata.generation);
+        let in_force = snapshot
+            .applied
+            .get(&key)
+            .map_or(0, |stored| stored.document.metadata.generation);
         let document = updated(name, uid, spec, slot.and_then(synced), in_force, snapshot);
         changes.extend(document.map(|document| Change::Write(Box::new(document))));
     }
@@ -87,7 +132,10 @@ fn plan<S: Spec>(
 }
 
 fn synced<S: Spec>(slot: &Slot<S>) -> Option<&Document<S>> {
-    slot.as_ref().ok().map(|stored| &stored.document).filter(|document| document.metadata.uid.is_some())
+    slot.as_ref()
+        .ok()
+        .map(|stored| &stored.document)
+        .filter(|document| document.metadata.uid.is_some())
 }
 
 #[cfg(test)]
@@ -103,15 +151,32 @@ mod tests {
     fn a_mesh_peer_that_somebody_broke_goes_with_a_complete_list_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let spec = json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let spec =
+            json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
-        let document = Document::new(ObjectName::sanitised("hk1"), Some(derived("mesh", 2)), 1, spec);
+        let document = Document::new(
+            ObjectName::sanitised("hk1"),
+            Some(derived("mesh", 2)),
+            1,
+            spec,
+        );
         store.write_document(&document).unwrap();
         std::fs::write(dir.path().join("mesh/hk1.yaml"), "").unwrap();
         let snapshot = store.load().unwrap();
-        let plan =
-            |complete| plan_mesh(&Listing { items: Vec::new(), rejected: Vec::new(), complete }, &snapshot);
-        assert_eq!((plan(true), plan(false)), (vec![Change::Remove(ObjectName::sanitised("hk1"))], vec![]));
+        let plan = |complete| {
+            plan_mesh(
+                &Listing {
+                    items: Vec::new(),
+                    rejected: Vec::new(),
+                    complete,
+                },
+                &snapshot,
+            )
+        };
+        assert_eq!(
+            (plan(true), plan(false)),
+            (vec![Change::Remove(ObjectName::sanitised("hk1"))], vec![])
+        );
     }
 
     #[test]

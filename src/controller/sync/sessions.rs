@@ -64,7 +64,10 @@ fn change(
         // take the session down is the Control Plane's word all the same.
         return None;
     }
-    let applied = snapshot.applied.get(&(Kind::BgpSession, name.clone())).map(|stored| &stored.document);
+    let applied = snapshot
+        .applied
+        .get(&(Kind::BgpSession, name.clone()))
+        .map(|stored| &stored.document);
     let mut spec = item
         .spec
         .clone()
@@ -78,14 +81,30 @@ fn change(
     };
     if spec.tunnel.tunnel_type == TunnelType::Wireguard && spec.tunnel.listen_port.is_none() {
         let before = existing.and_then(|document| document.spec.tunnel.listen_port);
-        let before = before.or_else(|| spec_in_force(applied).and_then(|spec| spec.tunnel.listen_port));
+        let before =
+            before.or_else(|| spec_in_force(applied).and_then(|spec| spec.tunnel.listen_port));
         spec.tunnel.listen_port = before.or_else(|| ports.choose(spec.asn.conventional_port()));
     }
     let in_force = applied.map_or(0, |applied| applied.metadata.generation);
-    let document = updated(name.clone(), item.uid.clone(), spec, existing, in_force, snapshot);
-    let write = if broken.is_some() { Change::Displace } else { Change::Write };
+    let document = updated(
+        name.clone(),
+        item.uid.clone(),
+        spec,
+        existing,
+        in_force,
+        snapshot,
+    );
+    let write = if broken.is_some() {
+        Change::Displace
+    } else {
+        Change::Write
+    };
     let document = document.map(|document| write(Box::new(document)));
-    Some(SessionChange { name, document, secrets })
+    Some(SessionChange {
+        name,
+        document,
+        secrets,
+    })
 }
 
 fn spec_in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
@@ -116,11 +135,21 @@ fn secrets(
         named
     };
     let before = existing.map(|document| &document.spec);
-    let psk = item.preshared_key.as_ref().map(crate::model::PresharedKey::to_base64);
-    spec.tunnel.preshared_key_file =
-        one("psk", psk, before.and_then(|s| s.tunnel.preshared_key_file.as_ref()));
+    let psk = item
+        .preshared_key
+        .as_ref()
+        .map(crate::model::PresharedKey::to_base64);
+    spec.tunnel.preshared_key_file = one(
+        "psk",
+        psk,
+        before.and_then(|s| s.tunnel.preshared_key_file.as_ref()),
+    );
     let password = item.password.clone();
-    spec.bgp.password_file = one("bgp", password, before.and_then(|s| s.bgp.password_file.as_ref()));
+    spec.bgp.password_file = one(
+        "bgp",
+        password,
+        before.and_then(|s| s.bgp.password_file.as_ref()),
+    );
     found
 }
 
@@ -143,7 +172,9 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
             .is_some_and(|uid| !listed.contains(uid))
     });
     let broken = super::broken::<BgpSessionSpec>(snapshot);
-    let broken = broken.filter(|(_, document)| !listed.contains(&document.uid)).map(|(name, _)| name);
+    let broken = broken
+        .filter(|(_, document)| !listed.contains(&document.uid))
+        .map(|(name, _)| name);
     gone.map(|(name, _)| name)
         .chain(broken)
         .map(|name| SessionChange {
@@ -162,18 +193,26 @@ struct Names {
 
 impl Names {
     fn new(snapshot: &Snapshot) -> Self {
-        let in_force = snapshot.applied.iter().filter(|((kind, _), _)| *kind == Kind::BgpSession);
-        let in_force = in_force
-            .filter_map(|((_, name), stored)| Some((stored.document.metadata.uid.clone()?, name.clone())));
-        let documents = snapshot
-            .sessions
+        let in_force = snapshot
+            .applied
             .iter()
-            .filter_map(|(name, slot)| Some((synced(Some(slot))?.metadata.uid.clone()?, name.clone())));
+            .filter(|((kind, _), _)| *kind == Kind::BgpSession);
+        let in_force = in_force.filter_map(|((_, name), stored)| {
+            Some((stored.document.metadata.uid.clone()?, name.clone()))
+        });
+        let documents = snapshot.sessions.iter().filter_map(|(name, slot)| {
+            Some((synced(Some(slot))?.metadata.uid.clone()?, name.clone()))
+        });
         let broken = super::broken::<BgpSessionSpec>(snapshot);
         let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
         // A document counts for more than what is in force.
         let by_uid: BTreeMap<_, _> = in_force.chain(documents).chain(broken).collect();
-        let taken = snapshot.sessions.keys().chain(by_uid.values()).cloned().collect();
+        let taken = snapshot
+            .sessions
+            .keys()
+            .chain(by_uid.values())
+            .cloned()
+            .collect();
         Self { by_uid, taken }
     }
 
@@ -216,22 +255,39 @@ impl Ports {
             .applied
             .values()
             .filter_map(|stored| spec_in_force(Some(&stored.document))?.tunnel.listen_port);
-        let mesh =
-            snapshot.mesh.values().filter_map(|slot| slot.as_ref().ok()).map(|s| s.document.spec.clone());
-        let in_force = snapshot.applied.iter().filter(|((kind, _), _)| *kind == Kind::MeshPeer);
+        let mesh = snapshot
+            .mesh
+            .values()
+            .filter_map(|slot| slot.as_ref().ok())
+            .map(|s| s.document.spec.clone());
+        let in_force = snapshot
+            .applied
+            .iter()
+            .filter(|((kind, _), _)| *kind == Kind::MeshPeer);
         let in_force = in_force.filter_map(|(_, stored)| {
             serde_json::from_value::<MeshPeerSpec>(stored.document.applied.spec.clone()?).ok()
         });
-        let mesh = mesh.chain(in_force).filter_map(|spec| spec.port(bases.mesh));
-        let asked = listing.items.iter().filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
-        Self { taken: documents.chain(applied).chain(mesh).chain(asked).collect(), base: bases.sessions }
+        let mesh = mesh
+            .chain(in_force)
+            .filter_map(|spec| spec.port(bases.mesh));
+        let asked = listing
+            .items
+            .iter()
+            .filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
+        Self {
+            taken: documents.chain(applied).chain(mesh).chain(asked).collect(),
+            base: bases.sessions,
+        }
     }
 
     /// The conventional port, or the next free one from the base; kept for good once chosen, since it
     /// stands in the document from then on.
     fn choose(&mut self, conventional: Port) -> Option<Port> {
-        let candidates = std::iter::once(conventional).chain((self.base..=u16::MAX).filter_map(Port::new));
-        let free = candidates.into_iter().find(|port| !self.taken.contains(port))?;
+        let candidates =
+            std::iter::once(conventional).chain((self.base..=u16::MAX).filter_map(Port::new));
+        let free = candidates
+            .into_iter()
+            .find(|port| !self.taken.contains(port))?;
         self.taken.insert(free);
         Some(free)
     }
@@ -248,10 +304,18 @@ mod tests {
     fn ports_beside_a_tunnel(node_id: u16) -> Vec<u16> {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let peer = json!({"nodeId": node_id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let peer =
+            json!({"nodeId": node_id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         let peer: MeshPeerSpec = serde_json::from_value(peer).unwrap();
         let name = ObjectName::sanitised("peer");
-        store.write_document(&Document::new(name, Some("uid-peer".parse().unwrap()), 1, peer)).unwrap();
+        store
+            .write_document(&Document::new(
+                name,
+                Some("uid-peer".parse().unwrap()),
+                1,
+                peer,
+            ))
+            .unwrap();
         let item = |asn: u32, uid: &str| {
             let spec = json!({
                 "asn": asn, "tunnel": {"type": "wireguard", "interface": format!("wg_{uid}")},
@@ -268,8 +332,15 @@ mod tests {
         };
         // One with the conventional port 23457, and another with the same.
         let items = vec![item(4_242_423_457, "a"), item(4_242_413_457, "b")];
-        let listing = Listing { items, rejected: Vec::new(), complete: true };
-        let bases = PortBases { sessions: 23_456, mesh: 23_455 };
+        let listing = Listing {
+            items,
+            rejected: Vec::new(),
+            complete: true,
+        };
+        let bases = PortBases {
+            sessions: 23_456,
+            mesh: 23_455,
+        };
         let changes = plan_sessions(&listing, &store.load().unwrap(), bases, |_| false);
         let port = |change: SessionChange| match change.document {
             Some(Change::Write(document)) => document.spec.tunnel.listen_port.unwrap().get(),
@@ -279,7 +350,10 @@ mod tests {
     }
 
     /// What a listing does about a document of the sync that somebody broke; no status: it is not listed.
-    fn about_a_broken_one(status: Option<WireStatus>, complete: bool) -> Option<Change<BgpSessionSpec>> {
+    fn about_a_broken_one(
+        status: Option<WireStatus>,
+        complete: bool,
+    ) -> Option<Change<BgpSessionSpec>> {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let spec = |mtu: u16| {
@@ -291,7 +365,9 @@ mod tests {
         };
         let uid: Uid = "uid-1".parse().unwrap();
         let name = ObjectName::sanitised("wg_1");
-        store.write_document(&Document::new(name, Some(uid.clone()), 1, spec(1420))).unwrap();
+        store
+            .write_document(&Document::new(name, Some(uid.clone()), 1, spec(1420)))
+            .unwrap();
         std::fs::write(dir.path().join("sessions/wg_1.yaml"), "spec: {").unwrap();
         let item = |status| SessionItem {
             uid: uid.clone(),
@@ -302,11 +378,21 @@ mod tests {
             password: None,
         };
         let items = status.into_iter().map(item).collect();
-        let listing = Listing { items, rejected: Vec::new(), complete };
-        let bases = PortBases { sessions: 24_000, mesh: 23_455 };
+        let listing = Listing {
+            items,
+            rejected: Vec::new(),
+            complete,
+        };
+        let bases = PortBases {
+            sessions: 24_000,
+            mesh: 23_455,
+        };
         let changes = plan_sessions(&listing, &store.load().unwrap(), bases, |_| false);
         assert!(changes.len() <= 1, "{changes:?}");
-        changes.into_iter().next().and_then(|change| change.document)
+        changes
+            .into_iter()
+            .next()
+            .and_then(|change| change.document)
     }
 
     #[test]
@@ -316,10 +402,17 @@ mod tests {
             None => None,
             other => panic!("{other:?}"),
         };
-        assert_eq!(state(WireStatus::Active), None, "what it is to be instead waits");
+        assert_eq!(
+            state(WireStatus::Active),
+            None,
+            "what it is to be instead waits"
+        );
         assert_eq!(state(WireStatus::Disabled), Some(AdminState::Disabled));
         assert_eq!(state(WireStatus::QueuedForDelete), Some(AdminState::Absent));
-        assert!(matches!(about_a_broken_one(None, true), Some(Change::Remove(_))));
+        assert!(matches!(
+            about_a_broken_one(None, true),
+            Some(Change::Remove(_))
+        ));
         assert!(about_a_broken_one(None, false).is_none());
     }
 

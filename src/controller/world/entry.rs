@@ -44,7 +44,10 @@ pub struct Entry<T> {
 #[derive(Clone)]
 pub enum Intent<T> {
     /// It is to be there.
-    Present(Box<T>, /** The text for BIRD; empty for an object that has none of its own. */ String),
+    Present(
+        Box<T>,
+        /** The text for BIRD; empty for an object that has none of its own. */ String,
+    ),
     /// It is to be gone.
     Absent,
     /// Nothing: what is in force stays.
@@ -55,7 +58,10 @@ pub enum Intent<T> {
 impl<T: fmt::Debug> fmt::Debug for Intent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Present(object, _) => f.debug_tuple("Present").field(object).finish_non_exhaustive(),
+            Self::Present(object, _) => f
+                .debug_tuple("Present")
+                .field(object)
+                .finish_non_exhaustive(),
             Self::Absent => f.write_str("Absent"),
             Self::Stay => f.write_str("Stay"),
         }
@@ -66,14 +72,20 @@ impl<T> Entry<T> {
     /// The override that shapes the object, for the record of what is in force.
     pub(crate) fn exception(&self) -> Option<AppliedOverride> {
         let fields = self.overridden.keys().cloned().collect();
-        self.reason.clone().map(|reason| AppliedOverride { reason, expires_at: self.expires_at, fields })
+        self.reason.clone().map(|reason| AppliedOverride {
+            reason,
+            expires_at: self.expires_at,
+            fields,
+        })
     }
 
     /// Why nothing is written. An override that cannot be read may be the one that says so, so what was
     /// `paused` stays so until it is known to be no longer.
     pub(crate) fn hands_off(&self, paused: bool) -> Option<String> {
         let doubtful = paused && self.exception_unreadable;
-        self.paused.clone().or_else(|| doubtful.then(|| "its override cannot be read".to_owned()))
+        self.paused
+            .clone()
+            .or_else(|| doubtful.then(|| "its override cannot be read".to_owned()))
     }
 }
 
@@ -91,7 +103,13 @@ mod tests {
 
     #[test]
     fn what_is_wanted_shows_no_text_for_bird() {
-        let shown = format!("{:?}", Intent::Present(Box::new(1), "password \"hunter2\";".to_owned()));
-        assert!(shown.contains("Present(1") && !shown.contains("hunter2"), "{shown}");
+        let shown = format!(
+            "{:?}",
+            Intent::Present(Box::new(1), "password \"hunter2\";".to_owned())
+        );
+        assert!(
+            shown.contains("Present(1") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }

@@ -50,13 +50,21 @@ struct Source {
 
 impl Source {
     fn of<D>(stored: &Stored<D>, below: &'static [&'static str]) -> Self {
-        Self { path: stored.path.clone(), text: Arc::clone(&stored.text), below }
+        Self {
+            path: stored.path.clone(),
+            text: Arc::clone(&stored.text),
+            below,
+        }
     }
 
     /// The error with its place in this text, when the text sets the field.
     fn place(&self, field: &[&str], message: &str) -> Option<String> {
         // `paused` stands beside what an override sets.
-        let below = if field == ["paused"] { &self.below[..1] } else { self.below };
+        let below = if field == ["paused"] {
+            &self.below[..1]
+        } else {
+            self.below
+        };
         let path: Vec<&str> = below.iter().chain(field).copied().collect();
         let error = DocumentError {
             file: Some(self.path.clone()),
@@ -96,7 +104,9 @@ pub(crate) fn layered<S: Spec>(
     let local = || Uid::local(S::KIND.folder(), name);
     let mut layers = Layered {
         spec: None,
-        uid: applied.and_then(|applied| applied.metadata.uid.clone()).unwrap_or_else(local),
+        uid: applied
+            .and_then(|applied| applied.metadata.uid.clone())
+            .unwrap_or_else(local),
         generation: applied.map_or(0, |applied| applied.metadata.generation),
         acceptance: Acceptance::Valid,
         overridden: BTreeMap::new(),
@@ -109,7 +119,9 @@ pub(crate) fn layered<S: Spec>(
     };
     if let Some(Ok(stored)) = beside.exception {
         layers.sources.push(Source::of(stored, &["spec", "set"]));
-        layers.exception = Some(&stored.document.spec).filter(|it| it.in_force(beside.now)).cloned();
+        layers.exception = Some(&stored.document.spec)
+            .filter(|it| it.in_force(beside.now))
+            .cloned();
     }
     match document {
         None => {}
@@ -143,7 +155,8 @@ impl<S: Spec> Layered<S> {
             (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
             // Nobody knows whether one was removed, or one was there that took the object down.
             (None, before)
-                if !beside.exceptions_complete && (before.is_some() || beside.applied.is_none()) =>
+                if !beside.exceptions_complete
+                    && (before.is_some() || beside.applied.is_none()) =>
             {
                 let why = "the overrides cannot be listed; what is in force stays".to_owned();
                 self.fall_back(why, beside.applied);
@@ -157,17 +170,23 @@ impl<S: Spec> Layered<S> {
 
     /// The document with the override on top of it.
     fn merged(&self, spec: &S) -> Result<Merged<S>, FieldError> {
-        let Some(exception) = &self.exception else { return merge(spec, &Map::new()) };
+        let Some(exception) = &self.exception else {
+            return merge(spec, &Map::new());
+        };
         if exception.paused && !matches!(S::KIND, Kind::BgpSession | Kind::MeshPeer) {
             let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share \
                           their files with every session";
             return Err(FieldError::new("spec.paused", reason));
         }
         let mut patch = exception.set.clone();
-        let enabled = patch.get("adminState").is_some_and(|state| state == "Enabled");
-        if patch.get("adminState").is_some_and(|state| state == "Absent") {
-            let reason =
-                "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
+        let enabled = patch
+            .get("adminState")
+            .is_some_and(|state| state == "Enabled");
+        if patch
+            .get("adminState")
+            .is_some_and(|state| state == "Absent")
+        {
+            let reason = "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
             return Err(FieldError::new("spec.adminState", reason));
         }
         // What the Control Plane wants removed is removed, also when an override has taken it down already.
@@ -180,7 +199,10 @@ impl<S: Spec> Layered<S> {
 
     /// What the document says of a field, as `spec.tunnel.mtu`.
     fn said(&self, field: &str) -> Value {
-        let path = field.strip_prefix("spec").unwrap_or(field).replace('.', "/");
+        let path = field
+            .strip_prefix("spec")
+            .unwrap_or(field)
+            .replace('.', "/");
         self.document.pointer(&path).cloned().unwrap_or_default()
     }
 
@@ -195,8 +217,15 @@ impl<S: Spec> Layered<S> {
     pub(crate) fn placed(&self, error: &FieldError) -> String {
         let field: Vec<&str> = error.field.split('.').skip(1).collect();
         let message = error.to_string();
-        let whole = || self.sources.iter().find_map(|source| source.place(&[], &message));
-        let set_by = self.sources.iter().find_map(|source| source.place(&field, &message));
+        let whole = || {
+            self.sources
+                .iter()
+                .find_map(|source| source.place(&[], &message))
+        };
+        let set_by = self
+            .sources
+            .iter()
+            .find_map(|source| source.place(&field, &message));
         set_by.or_else(whole).unwrap_or(message)
     }
 
@@ -208,23 +237,42 @@ impl<S: Spec> Layered<S> {
         let spec = body.and_then(|body| body.spec.clone());
         self.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
         if let Some(before) = body.and_then(|body| body.overridden.as_ref()) {
-            self.overridden = before.fields.iter().map(|field| (field.clone(), self.said(field))).collect();
-            let paused = self.exception.as_ref().is_some_and(|exception| exception.paused);
+            self.overridden = before
+                .fields
+                .iter()
+                .map(|field| (field.clone(), self.said(field)))
+                .collect();
+            let paused = self
+                .exception
+                .as_ref()
+                .is_some_and(|exception| exception.paused);
             let (reason, expires_at) = (before.reason.clone(), before.expires_at);
-            self.exception = Some(OverrideSpec { reason, expires_at, paused, set: Map::new() });
+            self.exception = Some(OverrideSpec {
+                reason,
+                expires_at,
+                paused,
+                set: Map::new(),
+            });
         }
     }
 
     /// Why nothing is written for this object, when the operator says so.
     pub(crate) fn paused(&self) -> Option<String> {
-        self.exception.as_ref().filter(|exception| exception.paused).map(|exception| exception.reason.clone())
+        self.exception
+            .as_ref()
+            .filter(|exception| exception.paused)
+            .map(|exception| exception.reason.clone())
     }
 
     /// The override, for the record of what is in force.
     pub(crate) fn applied_override(&self) -> Option<AppliedOverride> {
         let exception = self.exception.as_ref()?;
         let (reason, expires_at) = (exception.reason.clone(), exception.expires_at);
-        Some(AppliedOverride { reason, expires_at, fields: self.overridden.keys().cloned().collect() })
+        Some(AppliedOverride {
+            reason,
+            expires_at,
+            fields: self.overridden.keys().cloned().collect(),
+        })
     }
 
     /// The entry of the object in the world, once it is known what is to be done about it.
@@ -238,8 +286,14 @@ impl<S: Spec> Layered<S> {
         Entry {
             spec,
             paused: self.paused(),
-            reason: self.exception.as_ref().map(|exception| exception.reason.clone()),
-            expires_at: self.exception.as_ref().and_then(|exception| exception.expires_at),
+            reason: self
+                .exception
+                .as_ref()
+                .map(|exception| exception.reason.clone()),
+            expires_at: self
+                .exception
+                .as_ref()
+                .and_then(|exception| exception.expires_at),
             uid: self.uid,
             generation: self.generation,
             intent,
@@ -257,5 +311,8 @@ impl<S: Spec> Layered<S> {
 /// The override that shaped what is in force, unless it has ended.
 fn in_force_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
     let before = beside.applied?.applied.overridden.as_ref()?;
-    before.expires_at.is_none_or(|end| beside.now < end).then_some(before)
+    before
+        .expires_at
+        .is_none_or(|end| beside.now < end)
+        .then_some(before)
 }

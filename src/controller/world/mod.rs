@@ -145,11 +145,16 @@ impl World {
             Err(why) => Err(why.clone()),
         };
         let sessions = sessions::sessions(&parts, &router);
-        let exceptions = inputs.snapshot.overrides.values().filter_map(|slot| slot.as_ref().ok());
+        let exceptions = inputs
+            .snapshot
+            .overrides
+            .values()
+            .filter_map(|slot| slot.as_ref().ok());
         let ends = exceptions.filter_map(|stored| stored.document.spec.expires_at);
         // What is in force may outlive its file, when that cannot be read, and ends all the same.
         let held = inputs.snapshot.applied.values();
-        let held = held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
+        let held =
+            held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
         let ends = ends.chain(held).filter(|end| *end > inputs.now);
         let changes_at = ends.chain(maintenance_at).min();
         let policy = &documents.policy.spec;
@@ -157,16 +162,27 @@ impl World {
         let remarks: BTreeSet<String> = said.chain(odd_policy(policy)).collect();
         let servers = policy.rpki.servers.len();
         let checked = servers > 0 || inputs.roa.is_some();
-        let origins = inputs.roas.under(servers, checked && policy.rpki.reject_unknown.unwrap_or(true));
+        let origins = inputs.roas.under(
+            servers,
+            checked && policy.rpki.reject_unknown.unwrap_or(true),
+        );
         let refused = inputs.templates_refused.clone();
-        let templates = inputs.config.bird.templates.as_ref().map(|_| refused.map_or(Ok(()), Err));
+        let templates = inputs
+            .config
+            .bird
+            .templates
+            .as_ref()
+            .map(|_| refused.map_or(Ok(()), Err));
         Self {
             origins,
             rpki,
             remarks,
             bird: inputs.bird,
             templates,
-            loopback: router.as_ref().ok().map(|router| router::loopback(inputs, router)),
+            loopback: router
+                .as_ref()
+                .ok()
+                .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
             waiting: waiting(inputs),
             private_key: inputs.private_key.clone(),
@@ -188,7 +204,11 @@ impl World {
 
     /// Which object has or wants this interface.
     pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<Key> {
-        if self.loopback.as_ref().is_some_and(|loopback| loopback.interface == *interface) {
+        if self
+            .loopback
+            .as_ref()
+            .is_some_and(|loopback| loopback.interface == *interface)
+        {
             return Some(Key::Router);
         }
         let session = self.sessions.iter().find(|(_, entry)| match &entry.intent {
@@ -214,8 +234,14 @@ impl World {
     pub fn has_done_with_tunnels(&self) -> bool {
         self.complete
             && self.router.is_ok()
-            && self.sessions.values().all(|entry| matches!(entry.intent, Intent::Absent))
-            && self.mesh.values().all(|entry| matches!(entry.intent, Intent::Absent))
+            && self
+                .sessions
+                .values()
+                .all(|entry| matches!(entry.intent, Intent::Absent))
+            && self
+                .mesh
+                .values()
+                .all(|entry| matches!(entry.intent, Intent::Absent))
     }
 
     /// Every object whose removal waits, and why.
@@ -224,9 +250,13 @@ impl World {
             entries: &BTreeMap<ObjectName, Entry<T>>,
             key: fn(ObjectName) -> Key,
         ) -> impl Iterator<Item = (Key, &str)> {
-            entries.iter().filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
+            entries
+                .iter()
+                .filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
         }
-        of(&self.sessions, Key::Session).chain(of(&self.mesh, Key::Mesh)).chain(of(&self.ibgp, Key::Ibgp))
+        of(&self.sessions, Key::Session)
+            .chain(of(&self.mesh, Key::Mesh))
+            .chain(of(&self.ibgp, Key::Ibgp))
     }
 
     /// Every uid that something of this world may mark a link with.
@@ -254,11 +284,18 @@ fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
         Kind::Maintenance | Kind::Override => true,
     };
     let counts = |slot: &Slot<OverrideSpec>| {
-        slot.as_ref().is_ok_and(|stored| stored.document.spec.in_force(inputs.now))
+        slot.as_ref()
+            .is_ok_and(|stored| stored.document.spec.in_force(inputs.now))
     };
-    let waiting = snapshot.overrides.iter().filter(|(key, slot)| counts(slot) && !is_there(key));
-    let file = |kind: &Kind, name: &ObjectName| Place::new(Area::Overrides, *kind, name).to_string();
-    waiting.map(|((kind, name), _)| format!("{} waits: there is no such object", file(kind, name))).collect()
+    let waiting = snapshot
+        .overrides
+        .iter()
+        .filter(|(key, slot)| counts(slot) && !is_there(key));
+    let file =
+        |kind: &Kind, name: &ObjectName| Place::new(Area::Overrides, *kind, name).to_string();
+    waiting
+        .map(|((kind, name), _)| format!("{} waits: there is no such object", file(kind, name)))
+        .collect()
 }
 
 /// What marks the dummy device of the node's own addresses.

@@ -13,19 +13,29 @@ use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Slot};
 use crate::wire::Rejected;
 
-pub(super) fn mesh(inputs: &Inputs<'_>, router: Option<&Router>) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
+pub(super) fn mesh(
+    inputs: &Inputs<'_>,
+    router: Option<&Router>,
+) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
     let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
         // Without a router nothing is resolved; its ASN is then of no account.
-        let asn = router.map(|router| router.asn).ok_or_else(|| FieldError::new("spec", "no router"))?;
-        let defaults = MeshDefaults { prefix: &mesh.interface_prefix, port_base: mesh.listen_port_base, asn };
+        let asn = router
+            .map(|router| router.asn)
+            .ok_or_else(|| FieldError::new("spec", "no router"))?;
+        let defaults = MeshDefaults {
+            prefix: &mesh.interface_prefix,
+            port_base: mesh.listen_port_base,
+            asn,
+        };
         let tunnel = MeshTunnel::resolve(name, uid, spec, &defaults)?;
         let spec = tunnel.filled(spec);
         Ok((tunnel, spec))
     };
     let ourselves = |spec: &MeshPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
-    let off =
-        |spec: &MeshPeerSpec| !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled;
+    let off = |spec: &MeshPeerSpec| {
+        !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled
+    };
     let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
     let mut entries = entries(inputs, documents, &refused, router.is_some(), off, wanted);
@@ -47,17 +57,27 @@ fn clashes(
 ) -> Vec<(ObjectName, String)> {
     let label = |kind: Kind, name: &ObjectName| format!("{}/{name}", kind.folder());
     let applied = || inputs.snapshot.applied.iter();
-    let sessions =
-        applied().filter(|((kind, _), _)| *kind == Kind::BgpSession).map(|((kind, name), stored)| {
+    let sessions = applied()
+        .filter(|((kind, _), _)| *kind == Kind::BgpSession)
+        .map(|((kind, name), stored)| {
             let claims = super::claims_of(&stored.document);
             let uid = stored.document.metadata.uid.clone();
             let uid = uid.unwrap_or_else(|| Uid::local(kind.folder(), name));
-            Claimant { name: label(*kind, name), uid, holds: claims.clone(), claims }
+            Claimant {
+                name: label(*kind, name),
+                uid,
+                holds: claims.clone(),
+                claims,
+            }
         });
     let tunnels = entries.iter().filter_map(|(name, entry)| {
-        let Intent::Present(tunnel, _) = &entry.intent else { return None };
+        let Intent::Present(tunnel, _) = &entry.intent else {
+            return None;
+        };
         let holds = inputs.snapshot.applied.get(&(Kind::MeshPeer, name.clone()));
-        let holds = holds.map(|stored| mesh_claims(&stored.document)).unwrap_or_default();
+        let holds = holds
+            .map(|stored| mesh_claims(&stored.document))
+            .unwrap_or_default();
         Some(Claimant {
             name: label(Kind::MeshPeer, name),
             uid: entry.uid.clone(),
@@ -76,18 +96,33 @@ fn clashes(
 /// What a tunnel of the backbone has in force.
 fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
-    let spec = body.spec.clone().and_then(|spec| serde_json::from_value::<MeshPeerSpec>(spec).ok());
-    let port = spec.and_then(|spec| spec.listen_port).map(Claim::ListenPort);
-    body.interfaces.iter().cloned().map(Claim::Interface).chain(port).collect()
+    let spec = body
+        .spec
+        .clone()
+        .and_then(|spec| serde_json::from_value::<MeshPeerSpec>(spec).ok());
+    let port = spec
+        .and_then(|spec| spec.listen_port)
+        .map(Claim::ListenPort);
+    body.interfaces
+        .iter()
+        .cloned()
+        .map(Claim::Interface)
+        .chain(port)
+        .collect()
 }
 
 pub(super) fn ibgp(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
 ) -> BTreeMap<ObjectName, Entry<InternalNeighbour>> {
-    let (v4, v6) = router.map_or((None, None), |router| (router.loopback_ipv4, router.loopback_ipv6));
+    let (v4, v6) = router.map_or((None, None), |router| {
+        (router.loopback_ipv4, router.loopback_ipv6)
+    });
     let wanted = |name: &ObjectName, _: &Uid, spec: &IbgpPeerSpec| {
-        Ok((InternalNeighbour::resolve(name, spec, v4, v6)?, spec.clone()))
+        Ok((
+            InternalNeighbour::resolve(name, spec, v4, v6)?,
+            spec.clone(),
+        ))
     };
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
@@ -120,21 +155,39 @@ fn refused_name<S: Spec>(
 ) -> Option<ObjectName> {
     let is_it = |spec: &S| Some(node_id(spec)) == rejected.node_id;
     let of_document = || {
-        let known = |slot: &Slot<S>| slot.as_ref().is_ok_and(|stored| is_it(&stored.document.spec));
-        documents.iter().find(|(_, slot)| known(slot)).map(|(name, _)| name)
+        let known = |slot: &Slot<S>| {
+            slot.as_ref()
+                .is_ok_and(|stored| is_it(&stored.document.spec))
+        };
+        documents
+            .iter()
+            .find(|(_, slot)| known(slot))
+            .map(|(name, _)| name)
     };
     let of_applied = || {
-        let mut applied = inputs.snapshot.applied.iter().filter(|((kind, _), _)| *kind == S::KIND);
+        let mut applied = inputs
+            .snapshot
+            .applied
+            .iter()
+            .filter(|((kind, _), _)| *kind == S::KIND);
         let spec = |stored: &AppliedDocument| {
             serde_json::from_value::<S>(stored.applied.spec.clone().unwrap_or_default())
         };
         let known = |stored: &AppliedDocument| spec(stored).is_ok_and(|spec| is_it(&spec));
-        applied.find(|(_, stored)| known(&stored.document)).map(|((_, name), _)| name)
+        applied
+            .find(|(_, stored)| known(&stored.document))
+            .map(|((_, name), _)| name)
     };
     let free = |name: &ObjectName| !documents.contains_key(name);
-    let numbered = || rejected.node_id.map(|id| ObjectName::sanitised(&format!("node{id}")));
+    let numbered = || {
+        rejected
+            .node_id
+            .map(|id| ObjectName::sanitised(&format!("node{id}")))
+    };
     let known = of_document().or_else(of_applied).cloned();
-    known.or_else(|| rejected.name.clone().filter(free)).or_else(numbered)
+    known
+        .or_else(|| rejected.name.clone().filter(free))
+        .or_else(numbered)
 }
 
 fn entries<S: Spec, T>(
@@ -145,14 +198,34 @@ fn entries<S: Spec, T>(
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
-    let recorded =
-        || inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == S::KIND).map(|(_, name)| name);
-    let names: BTreeSet<&ObjectName> = documents.keys().chain(recorded()).chain(refused.keys()).collect();
-    let wanted_at_all = |name: &ObjectName| documents.contains_key(name) || refused.contains_key(name);
-    let absent: BTreeSet<ObjectName> = recorded().filter(|name| !wanted_at_all(name)).cloned().collect();
+    let recorded = || {
+        inputs
+            .snapshot
+            .applied
+            .keys()
+            .filter(|(kind, _)| *kind == S::KIND)
+            .map(|(_, name)| name)
+    };
+    let names: BTreeSet<&ObjectName> = documents
+        .keys()
+        .chain(recorded())
+        .chain(refused.keys())
+        .collect();
+    let wanted_at_all =
+        |name: &ObjectName| documents.contains_key(name) || refused.contains_key(name);
+    let absent: BTreeSet<ObjectName> = recorded()
+        .filter(|name| !wanted_at_all(name))
+        .cloned()
+        .collect();
     let limit = inputs.config.guard.max_removals;
     let approved = guard::approved(inputs.approved, S::KIND);
-    let held = guard::held(&absent, &approved, recorded().count(), limit, inputs.snapshot.proves_absence());
+    let held = guard::held(
+        &absent,
+        &approved,
+        recorded().count(),
+        limit,
+        inputs.snapshot.proves_absence(),
+    );
     let entry = |name: &ObjectName| {
         let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         if let Some(why) = refused.get(name) {
@@ -163,7 +236,10 @@ fn entries<S: Spec, T>(
         let before = in_force(inputs, name, &wanted);
         entry(name, layers, waits, router_known, before, &off, &wanted)
     };
-    names.into_iter().map(|name| (name.clone(), entry(name))).collect()
+    names
+        .into_iter()
+        .map(|name| (name.clone(), entry(name)))
+        .collect()
 }
 
 /// What is in force of an object, when it is known.
@@ -172,9 +248,15 @@ fn in_force<S: Spec, T>(
     name: &ObjectName,
     wanted: &impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> Option<T> {
-    let applied = &inputs.snapshot.applied.get(&(S::KIND, name.clone()))?.document;
+    let applied = &inputs
+        .snapshot
+        .applied
+        .get(&(S::KIND, name.clone()))?
+        .document;
     let spec = serde_json::from_value::<S>(applied.applied.spec.clone()?).ok()?;
-    wanted(name, applied.metadata.uid.as_ref()?, &spec).ok().map(|(object, _)| object)
+    wanted(name, applied.metadata.uid.as_ref()?, &spec)
+        .ok()
+        .map(|(object, _)| object)
 }
 
 fn present<T>(object: T) -> Intent<T> {
@@ -200,7 +282,9 @@ fn entry<S: Spec, T>(
         None if !layers.documented => Intent::Absent,
         None => stay(before),
         Some(_) if !router_known => {
-            layers.acceptance.wait("who this router is, is not known yet");
+            layers
+                .acceptance
+                .wait("who this router is, is not known yet");
             Intent::Stay
         }
         Some(spec) if off(spec) => {
@@ -222,7 +306,10 @@ fn entry<S: Spec, T>(
             }
         },
     };
-    let spec = filled.as_ref().or(layers.spec.as_ref()).and_then(|spec| serde_json::to_value(spec).ok());
+    let spec = filled
+        .as_ref()
+        .or(layers.spec.as_ref())
+        .and_then(|spec| serde_json::to_value(spec).ok());
     layers.into_entry(intent, admin_state, spec, held)
 }
 
@@ -242,7 +329,8 @@ mod tests {
     }
 
     fn peer(id: u16, port: Option<u16>) -> Value {
-        let mut spec = json!({"nodeId": id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let mut spec =
+            json!({"nodeId": id, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         if let Some(port) = port {
             spec["listenPort"] = json!(port);
         }
@@ -252,7 +340,9 @@ mod tests {
     fn write<S: Spec>(store: &Store, object: &str, spec: Value) {
         let spec = serde_json::from_value(spec).unwrap();
         let uid = Some(format!("uid-{object}").parse().unwrap());
-        store.write_document(&Document::<S>::new(name(object), uid, 1, spec)).unwrap();
+        store
+            .write_document(&Document::<S>::new(name(object), uid, 1, spec))
+            .unwrap();
     }
 
     /// A session in force on interface `mesh_a` and port 23499.
@@ -267,17 +357,32 @@ mod tests {
             spec: Some(serde_json::to_value(&session).unwrap()),
             ..AppliedBody::default()
         };
-        let metadata = Metadata { name: name("peering"), uid: Some("zzz".parse().unwrap()), generation: 1 };
+        let metadata = Metadata {
+            name: name("peering"),
+            uid: Some("zzz".parse().unwrap()),
+            generation: 1,
+        };
         let kind = Kind::BgpSession;
-        let document = AppliedDocument { api_version: Default::default(), kind, metadata, applied };
+        let document = AppliedDocument {
+            api_version: Default::default(),
+            kind,
+            metadata,
+            applied,
+        };
         store.write_applied(&document).unwrap();
         store
-            .write_document(&Document::new(name("peering"), Some("zzz".parse().unwrap()), 1, session))
+            .write_document(&Document::new(
+                name("peering"),
+                Some("zzz".parse().unwrap()),
+                1,
+                session,
+            ))
             .unwrap();
     }
 
     fn world(store: &Store, refused: &Refused) -> World {
-        let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
+        let config =
+            "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
         World::build(&Inputs {
             snapshot: &store.load().unwrap(),
             config: &crate::config::parse(config).unwrap(),
@@ -306,21 +411,33 @@ mod tests {
         store.confirm().unwrap();
         apply_session(&store);
         // By name, by number written down, by number derived, and one that is in nobody's way.
-        for (object, spec) in
-            [("a", peer(2, None)), ("b", peer(3, Some(23499))), ("c", peer(44, None)), ("d", peer(5, None))]
-        {
+        for (object, spec) in [
+            ("a", peer(2, None)),
+            ("b", peer(3, Some(23499))),
+            ("c", peer(44, None)),
+            ("d", peer(5, None)),
+        ] {
             write::<MeshPeerSpec>(&store, object, spec);
         }
         let world = world(&store, &Refused::default());
-        for (object, claim) in
-            [("a", "interface mesh_a"), ("b", "listen port 23499"), ("c", "listen port 23499")]
-        {
+        for (object, claim) in [
+            ("a", "interface mesh_a"),
+            ("b", "listen port 23499"),
+            ("c", "listen port 23499"),
+        ] {
             let entry = &world.mesh[&name(object)];
-            assert!(matches!(entry.intent, Intent::Stay), "{object}: {:?}", entry.intent);
+            assert!(
+                matches!(entry.intent, Intent::Stay),
+                "{object}: {:?}",
+                entry.intent
+            );
             let Acceptance::Clash(why) = &entry.acceptance else {
                 panic!("{object}: {:?}", entry.acceptance)
             };
-            assert!(why.starts_with(&format!("{claim} belongs to sessions/peering")), "{why}");
+            assert!(
+                why.starts_with(&format!("{claim} belongs to sessions/peering")),
+                "{why}"
+            );
         }
         assert!(matches!(world.mesh[&name("d")].intent, Intent::Present(..)));
     }
@@ -349,12 +466,26 @@ mod tests {
             rejected(None, None),
         ];
         let ibgp = vec![rejected(Some(2), None)];
-        let world = world(&store, &Refused { mesh, ibgp, ..Refused::default() });
+        let world = world(
+            &store,
+            &Refused {
+                mesh,
+                ibgp,
+                ..Refused::default()
+            },
+        );
         let wrong = Acceptance::Invalid("publicKey: is wrong".to_owned());
         let names: Vec<_> = world.mesh.keys().map(ObjectName::as_str).collect();
         assert_eq!(names, ["hk1", "jp9", "node3"]);
-        assert!(world.mesh.values().all(|entry| entry.acceptance == wrong), "{:?}", world.mesh);
-        assert!(matches!(world.mesh[&name("hk1")].intent, Intent::Present(..)), "what is in force stays");
+        assert!(
+            world.mesh.values().all(|entry| entry.acceptance == wrong),
+            "{:?}",
+            world.mesh
+        );
+        assert!(
+            matches!(world.mesh[&name("hk1")].intent, Intent::Present(..)),
+            "what is in force stays"
+        );
         assert!(matches!(world.mesh[&name("node3")].intent, Intent::Stay));
         assert_eq!(world.ibgp[&name("node2")].acceptance, wrong);
     }

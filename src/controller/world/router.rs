@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::{Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid};
+use super::{
+    Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid,
+};
 use crate::config::Node;
 use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
@@ -22,28 +24,50 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 
 pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let snapshot = inputs.snapshot;
-    let mut node: Layered<NodeSpec> =
-        layered(&single(Kind::Node), snapshot.node.as_ref(), &beside(inputs, Kind::Node));
-    let mut policy: Layered<RoutingPolicySpec> =
-        layered(&single(Kind::RoutingPolicy), snapshot.policy.as_ref(), &beside(inputs, Kind::RoutingPolicy));
+    let mut node: Layered<NodeSpec> = layered(
+        &single(Kind::Node),
+        snapshot.node.as_ref(),
+        &beside(inputs, Kind::Node),
+    );
+    let mut policy: Layered<RoutingPolicySpec> = layered(
+        &single(Kind::RoutingPolicy),
+        snapshot.policy.as_ref(),
+        &beside(inputs, Kind::RoutingPolicy),
+    );
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
         policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
     }
-    node.overridden.retain(|field, _| !is_configured(&inputs.config.node, field));
+    node.overridden
+        .retain(|field, _| !is_configured(&inputs.config.node, field));
     RouterDocuments {
-        node: in_force(node, &inputs.refused.node, |node| configured_node(&inputs.config.node, node)),
+        node: in_force(node, &inputs.refused.node, |node| {
+            configured_node(&inputs.config.node, node)
+        }),
         policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
     }
 }
 
 /// The RPKI servers that have names, and where those lead.
 pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec<RpkiName> {
-    let endpoints: BTreeSet<_> = policy.rpki.servers.iter().filter_map(RpkiServer::endpoint).collect();
-    let named = endpoints.into_iter().filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
+    let endpoints: BTreeSet<_> = policy
+        .rpki
+        .servers
+        .iter()
+        .filter_map(RpkiServer::endpoint)
+        .collect();
+    let named = endpoints
+        .into_iter()
+        .filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
     let name = |endpoint| {
         let known = inputs.rpki.get(&endpoint);
-        let address = known.and_then(|known| known.address).map(|address| address.ip());
-        RpkiName { address, error: known.and_then(|known| known.error.clone()), endpoint }
+        let address = known
+            .and_then(|known| known.address)
+            .map(|address| address.ip());
+        RpkiName {
+            address,
+            error: known.and_then(|known| known.error.clone()),
+            endpoint,
+        }
     };
     named.map(name).collect()
 }
@@ -74,7 +98,11 @@ fn beside<'a>(inputs: &Inputs<'a>, kind: Kind) -> Beside<'a> {
 }
 
 pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a AppliedDocument> {
-    inputs.snapshot.applied.get(&(kind, single(kind))).map(|stored| &stored.document)
+    inputs
+        .snapshot
+        .applied
+        .get(&(kind, single(kind)))
+        .map(|stored| &stored.document)
 }
 
 /// What the configuration says of the node wins over the document; with id and ASN it needs none.
@@ -142,7 +170,10 @@ pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
     match &snapshot.maintenance {
         Some(Ok(stored)) => {
             let MaintenanceSpec { enabled, since } = stored.document.spec;
-            MaintenanceSpec { enabled, since: since.or(before.since).filter(|_| enabled) }
+            MaintenanceSpec {
+                enabled,
+                since: since.or(before.since).filter(|_| enabled),
+            }
         }
         None if snapshot.complete => MaintenanceSpec::default(),
         Some(Err(_)) | None => before,
@@ -156,9 +187,12 @@ pub fn recorded_maintenance(snapshot: &Snapshot) -> MaintenanceSpec {
 }
 
 fn recorded(snapshot: &Snapshot) -> Recorded {
-    let applied = snapshot.applied.get(&(Kind::Maintenance, single(Kind::Maintenance)));
+    let applied = snapshot
+        .applied
+        .get(&(Kind::Maintenance, single(Kind::Maintenance)));
     let spec = applied.and_then(|stored| stored.document.applied.spec.clone());
-    spec.and_then(|spec| serde_json::from_value(spec).ok()).unwrap_or_default()
+    spec.and_then(|spec| serde_json::from_value(spec).ok())
+        .unwrap_or_default()
 }
 
 /// The state of maintenance, and when external sessions go down by it.
@@ -168,13 +202,25 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
         return (Maintenance::default(), None);
     }
     let since = spec.since.unwrap_or(inputs.now);
-    let after = inputs.config.maintenance.disable_after.map(|after| after.get());
-    let at = after.and_then(|after| since.checked_add(SignedDuration::try_from(after).ok()?).ok());
+    let after = inputs
+        .config
+        .maintenance
+        .disable_after
+        .map(|after| after.get());
+    let at = after.and_then(|after| {
+        since
+            .checked_add(SignedDuration::try_from(after).ok()?)
+            .ok()
+    });
     // Once down they stay down until the drain ends: a clock that is set back brings no session up.
     let before = recorded(inputs.snapshot);
     let down_already = before.external_sessions_disabled && before.since == Some(since);
     let ebgp_disabled = at.is_some_and(|at| at <= inputs.now || down_already);
-    let state = Maintenance { enabled: true, since: Some(since), ebgp_disabled };
+    let state = Maintenance {
+        enabled: true,
+        since: Some(since),
+        ebgp_disabled,
+    };
     (state, at.filter(|_| !ebgp_disabled))
 }
 
@@ -190,7 +236,9 @@ pub(super) fn loopback(inputs: &Inputs<'_>, router: &Router) -> Loopback {
 fn addresses_before(inputs: &Inputs<'_>) -> BTreeSet<crate::plan::kernel_view::Address> {
     let spec = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
     let before = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
-    before.map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6)).unwrap_or_default()
+    before
+        .map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6))
+        .unwrap_or_default()
 }
 
 /// The interface of the node's addresses: the configured one, or `lo` once a kernel without dummy devices

@@ -51,10 +51,30 @@ pub(super) fn sessions(
 /// Desired, in force, or left behind in BIRD's directory: removal is found on all three.
 fn names(parts: &Parts<'_>) -> BTreeSet<ObjectName> {
     let snapshot = parts.inputs.snapshot;
-    let in_force = snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).map(|(_, name)| name.clone());
-    let fragments = parts.inputs.fragments.iter().filter_map(|name| name.parse().ok());
-    let refused = parts.inputs.refused.sessions.iter().filter_map(|rejected| refused_name(parts, rejected));
-    snapshot.sessions.keys().cloned().chain(in_force).chain(fragments).chain(refused).collect()
+    let in_force = snapshot
+        .applied
+        .keys()
+        .filter(|(kind, _)| *kind == KIND)
+        .map(|(_, name)| name.clone());
+    let fragments = parts
+        .inputs
+        .fragments
+        .iter()
+        .filter_map(|name| name.parse().ok());
+    let refused = parts
+        .inputs
+        .refused
+        .sessions
+        .iter()
+        .filter_map(|rejected| refused_name(parts, rejected));
+    snapshot
+        .sessions
+        .keys()
+        .cloned()
+        .chain(in_force)
+        .chain(fragments)
+        .chain(refused)
+        .collect()
 }
 
 /// The object that a listed session which does not decode is about: the one of its identity, else one
@@ -63,16 +83,28 @@ fn refused_name(parts: &Parts<'_>, rejected: &Rejected) -> Option<ObjectName> {
     let uid = rejected.uid.as_ref()?;
     let snapshot = parts.inputs.snapshot;
     let of_document = snapshot.sessions.iter().find(|(_, slot)| {
-        slot.as_ref().is_ok_and(|stored| stored.document.metadata.uid.as_ref() == Some(uid))
+        slot.as_ref()
+            .is_ok_and(|stored| stored.document.metadata.uid.as_ref() == Some(uid))
     });
     let of_applied = || {
-        let mut applied = snapshot.applied.iter().filter(|((kind, _), _)| *kind == KIND);
+        let mut applied = snapshot
+            .applied
+            .iter()
+            .filter(|((kind, _), _)| *kind == KIND);
         applied
             .find(|(_, stored)| stored.document.metadata.uid.as_ref() == Some(uid))
             .map(|((_, name), _)| name)
     };
-    let known = of_document.map(|(name, _)| name).or_else(of_applied).cloned();
-    let hint = || rejected.interface.as_ref().map(|interface| ObjectName::sanitised(interface.as_str()));
+    let known = of_document
+        .map(|(name, _)| name)
+        .or_else(of_applied)
+        .cloned();
+    let hint = || {
+        rejected
+            .interface
+            .as_ref()
+            .map(|interface| ObjectName::sanitised(interface.as_str()))
+    };
     let free = |name: &ObjectName| !snapshot.sessions.contains_key(name);
     Some(
         known
@@ -85,13 +117,28 @@ fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
     let all = names(parts);
     let documents = &parts.inputs.snapshot.sessions;
     let refused = &parts.inputs.refused.sessions;
-    let refused: BTreeSet<_> = refused.iter().filter_map(|rejected| refused_name(parts, rejected)).collect();
+    let refused: BTreeSet<_> = refused
+        .iter()
+        .filter_map(|rejected| refused_name(parts, rejected))
+        .collect();
     let wanted = |name: &ObjectName| documents.contains_key(name) || refused.contains(name);
     let absent: BTreeSet<_> = all.iter().filter(|name| !wanted(name)).cloned().collect();
     let limit = parts.inputs.config.guard.max_removals;
-    let in_force = parts.inputs.snapshot.applied.keys().filter(|(kind, _)| *kind == KIND).count();
+    let in_force = parts
+        .inputs
+        .snapshot
+        .applied
+        .keys()
+        .filter(|(kind, _)| *kind == KIND)
+        .count();
     let approved = guard::approved(parts.inputs.approved, KIND);
-    guard::held(&absent, &approved, in_force, limit, parts.inputs.snapshot.proves_absence())
+    guard::held(
+        &absent,
+        &approved,
+        in_force,
+        limit,
+        parts.inputs.snapshot.proves_absence(),
+    )
 }
 
 fn candidate(
@@ -105,8 +152,12 @@ fn candidate(
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
     let document = snapshot.sessions.get(name);
     let mut layers = layered(name, document, &beside(parts.inputs, KIND, name));
-    let refused =
-        parts.inputs.refused.sessions.iter().find(|r| refused_name(parts, r).as_ref() == Some(name));
+    let refused = parts
+        .inputs
+        .refused
+        .sessions
+        .iter()
+        .find(|r| refused_name(parts, r).as_ref() == Some(name));
     if let Some(rejected) = refused {
         layers.documented = true;
         layers.uid = rejected.uid.clone().unwrap_or(layers.uid);
@@ -117,7 +168,12 @@ fn candidate(
         // What is held stays in force, and what is in force is looked after.
         layers.spec = in_force(applied);
     }
-    let mut candidate = Candidate { layers, session: None, spec: None, held };
+    let mut candidate = Candidate {
+        layers,
+        session: None,
+        spec: None,
+        held,
+    };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
         Err(why) => candidate.layers.acceptance.wait(why),
@@ -149,13 +205,28 @@ impl Candidate {
         }
     }
 
-    fn try_resolve(&mut self, parts: &Parts<'_>, router: &Router, name: &ObjectName) -> Result<(), String> {
+    fn try_resolve(
+        &mut self,
+        parts: &Parts<'_>,
+        router: &Router,
+        name: &ObjectName,
+    ) -> Result<(), String> {
         (self.session, self.spec) = (None, None);
-        let Some(spec) = &self.layers.spec else { return Ok(()) };
-        let defaults = Defaults { keepalive: parts.inputs.config.wireguard.persistent_keepalive_interval };
+        let Some(spec) = &self.layers.spec else {
+            return Ok(());
+        };
+        let defaults = Defaults {
+            keepalive: parts.inputs.config.wireguard.persistent_keepalive_interval,
+        };
         let filled = spec.filled(router, &defaults);
         if filled.admin_state == AdminState::Enabled {
-            let session = Session::resolve(name, &self.layers.uid, &filled, router, parts.inputs.secrets);
+            let session = Session::resolve(
+                name,
+                &self.layers.uid,
+                &filled,
+                router,
+                parts.inputs.secrets,
+            );
             self.session = Some(session.map_err(|error| self.layers.placed(&error))?);
         }
         self.spec = Some(filled);
@@ -166,8 +237,12 @@ impl Candidate {
 /// Who claims what. A session that stays as it is holds on to what it has.
 fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) -> Vec<Claimant> {
     let snapshot = parts.inputs.snapshot;
-    let applied =
-        |name: &ObjectName| snapshot.applied.get(&(KIND, name.clone())).map(|stored| &stored.document);
+    let applied = |name: &ObjectName| {
+        snapshot
+            .applied
+            .get(&(KIND, name.clone()))
+            .map(|stored| &stored.document)
+    };
     let sessions = candidates.iter().filter_map(|(name, candidate)| {
         let holds = applied(name).map(claims_of).unwrap_or_default();
         let leaving = !candidate.layers.documented && candidate.held.is_none();
@@ -177,12 +252,22 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             None if candidate.layers.acceptance == Acceptance::Valid => return None,
             None => holds.clone(),
         };
-        Some(Claimant { name: label(name), uid: candidate.layers.uid.clone(), claims, holds })
+        Some(Claimant {
+            name: label(name),
+            uid: candidate.layers.uid.clone(),
+            claims,
+            holds,
+        })
     });
     let mesh = present(parts.mesh).map(|tunnel: &MeshTunnel| {
         let claims = tunnel.claims();
         let name = format!("{}/{}", Kind::MeshPeer.folder(), tunnel.name);
-        Claimant { name, uid: tunnel.uid.clone(), holds: claims.clone(), claims }
+        Claimant {
+            name,
+            uid: tunnel.uid.clone(),
+            holds: claims.clone(),
+            claims,
+        }
     });
     sessions.chain(mesh).collect()
 }
@@ -195,14 +280,31 @@ fn label(name: &ObjectName) -> String {
 /// What an object has in force, by its finalizer.
 pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
-    let spec = body.spec.clone().and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
-    let port = spec.and_then(|spec| spec.tunnel.listen_port).map(Claim::ListenPort);
+    let spec = body
+        .spec
+        .clone()
+        .and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
+    let port = spec
+        .and_then(|spec| spec.tunnel.listen_port)
+        .map(Claim::ListenPort);
     let interfaces = body.interfaces.iter().cloned().map(Claim::Interface);
-    interfaces.chain(body.protocols.iter().cloned().map(Claim::Protocol)).chain(port).collect()
+    interfaces
+        .chain(body.protocols.iter().cloned().map(Claim::Protocol))
+        .chain(port)
+        .collect()
 }
 
-fn entry(parts: &Parts<'_>, router: &Result<Router, String>, candidate: Candidate) -> Entry<Session> {
-    let Candidate { mut layers, session, spec, held } = candidate;
+fn entry(
+    parts: &Parts<'_>,
+    router: &Result<Router, String>,
+    candidate: Candidate,
+) -> Entry<Session> {
+    let Candidate {
+        mut layers,
+        session,
+        spec,
+        held,
+    } = candidate;
     let admin_state = match &spec {
         Some(spec) => spec.admin_state,
         None if !layers.documented => AdminState::Absent,

@@ -34,10 +34,24 @@ impl<'a> Parts<'a> {
         rpki: &[RpkiName],
     ) -> Self {
         let neighbours = present(ibgp).cloned().collect();
-        let mesh_interfaces = present(mesh).map(|tunnel| tunnel.interface.clone()).collect();
+        let mesh_interfaces = present(mesh)
+            .map(|tunnel| tunnel.interface.clone())
+            .collect();
         let loopback = router::loopback_interface(inputs);
-        let rpki = rpki.iter().filter_map(|name| Some((name.endpoint.clone(), name.address?))).collect();
-        Self { inputs, documents, maintenance, mesh, neighbours, mesh_interfaces, loopback, rpki }
+        let rpki = rpki
+            .iter()
+            .filter_map(|name| Some((name.endpoint.clone(), name.address?)))
+            .collect();
+        Self {
+            inputs,
+            documents,
+            maintenance,
+            mesh,
+            neighbours,
+            mesh_interfaces,
+            loopback,
+            rpki,
+        }
     }
 
     fn with_input<R>(
@@ -65,16 +79,25 @@ impl<'a> Parts<'a> {
 
     /// The files that all sessions share.
     pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, String> {
-        self.with_input(router, |renderer, input| renderer.base(input).map_err(|error| error.to_string()))
+        self.with_input(router, |renderer, input| {
+            renderer.base(input).map_err(|error| error.to_string())
+        })
     }
 
     /// The text of a session.
     pub(super) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
-        let measured = self.inputs.classes.get(&session.name).copied().unwrap_or_default();
+        let measured = self
+            .inputs
+            .classes
+            .get(&session.name)
+            .copied()
+            .unwrap_or_default();
         let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
         self.with_input(router, |renderer, input| {
-            renderer.session(session, input, &class).map_err(|error| error.to_string())
+            renderer
+                .session(session, input, &class)
+                .map_err(|error| error.to_string())
         })
     }
 }

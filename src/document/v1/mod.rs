@@ -13,8 +13,11 @@ pub use maintenance::MaintenanceSpec;
 pub use mesh::{IbgpPeerSpec, MeshPeerSpec};
 pub use node::NodeSpec;
 pub use overrides::OverrideSpec;
-pub use policy::{Continent, Limits, Location, OwnPrefixes, Region, RoutingPolicySpec, Rpki, RpkiServer};
+pub use policy::{
+    Continent, Limits, Location, OwnPrefixes, Region, RoutingPolicySpec, Rpki, RpkiServer,
+};
 pub use session::{AddressSpec, BgpSessionSpec, BgpSpec, TunnelSpec};
 pub use status::{
-    BgpStatus, Condition, ConditionStatus, ConditionType, Phase, StatusBody, StatusDocument, TunnelStatus,
+    BgpStatus, Condition, ConditionStatus, ConditionType, Phase, StatusBody, StatusDocument,
+    TunnelStatus,
 };

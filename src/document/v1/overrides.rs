@@ -11,10 +11,17 @@ use crate::document::{Kind, Spec};
 pub struct OverrideSpec {
     /// Why; whoever finds this file next year will ask.
     #[serde(deserialize_with = "super::rules::not_blank")]
-    #[schemars(regex(pattern = r"\S"), example = "their side is on PPPoE until January")]
+    #[schemars(
+        regex(pattern = r"\S"),
+        example = "their side is on PPPoE until January"
+    )]
     pub reason: String,
     /// When the exception ends by itself, in RFC 3339. Absent: never.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::rules::moment")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::rules::moment"
+    )]
     #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
     pub expires_at: Option<Timestamp>,
     /// Observe and plan, and write nothing.

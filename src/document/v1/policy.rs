@@ -52,7 +52,11 @@ pub struct Location {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_community: Option<Region>,
     /// ISO 3166-1 numeric country code, for community `(64511, 1000 + code)` on our own routes.
-    #[serde(default, deserialize_with = "super::rules::country", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::country",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 999), example = 392)]
     pub country: Option<u16>,
     /// Bandwidth of the node's uplink.
@@ -111,7 +115,10 @@ impl RpkiServer {
     /// Where it listens; none for a host that is neither a name nor an address.
     pub fn endpoint(&self) -> Option<Endpoint> {
         match self.host.parse::<IpAddr>() {
-            Ok(address) => Some(Endpoint { host: Host::Address(address), port: self.port }),
+            Ok(address) => Some(Endpoint {
+                host: Host::Address(address),
+                port: self.port,
+            }),
             Err(_) => format!("{}:{}", self.host, self.port).parse().ok(),
         }
     }
@@ -164,7 +171,9 @@ pub struct Limits {
 }
 
 /// A continent, as our large communities number it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Continent {
     /// Asia.
@@ -180,9 +189,14 @@ pub enum Continent {
 }
 
 /// A region, as DN42's communities number it (BGP communities, regions 41..57).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(missing_docs, reason = "the variants are the table's own abbreviations")]
+#[expect(
+    missing_docs,
+    reason = "the variants are the table's own abbreviations"
+)]
 pub enum Region {
     Eu,
     NaE,
@@ -271,8 +285,16 @@ mod tests {
             (Region::AsE, 52, "AS_E"),
             (Region::AsC, 57, "AS_C"),
         ] {
-            assert_eq!((region.number(), region.to_string().as_str()), (number, name));
+            assert_eq!(
+                (region.number(), region.to_string().as_str()),
+                (number, name)
+            );
         }
-        assert!(Region::ALL.iter().zip(41..).all(|(region, number)| region.number() == number));
+        assert!(
+            Region::ALL
+                .iter()
+                .zip(41..)
+                .all(|(region, number)| region.number() == number)
+        );
     }
 }

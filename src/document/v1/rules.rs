@@ -57,7 +57,9 @@ where
 {
     let number = Option::<T>::deserialize(deserializer)?;
     match number {
-        Some(number) if !range.contains(&number) => Err(D::Error::custom(format!("{rule}, not {number}"))),
+        Some(number) if !range.contains(&number) => {
+            Err(D::Error::custom(format!("{rule}, not {number}")))
+        }
         number => Ok(number),
     }
 }
@@ -65,20 +67,32 @@ where
 /// A text with something in it.
 pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.trim().is_empty() { Err(D::Error::custom("some text is wanted")) } else { Ok(text) }
+    if text.trim().is_empty() {
+        Err(D::Error::custom("some text is wanted"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// A moment in RFC 3339, with an example for whoever wrote something else.
-pub(super) fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+pub(super) fn moment<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
         let shown = crate::model::shown(&text);
-        D::Error::custom(format!("a moment is written as 2027-01-31T00:00:00Z, not {shown}"))
+        D::Error::custom(format!(
+            "a moment is written as 2027-01-31T00:00:00Z, not {shown}"
+        ))
     })
 }
 
 /// A file in `secrets/`, by its name there. No path leads out of that folder.
-pub(super) fn secret_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn secret_file<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     let path = Option::<String>::deserialize(deserializer)?;
     if let Some(path) = &path {
         let name = path.strip_prefix("secrets/").unwrap_or_default();

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{Kind, Spec};
 use crate::model::{
-    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, PeerIpv6, PeeringPolicy, Port,
-    PublicKey, TunnelType,
+    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, PeerIpv6, PeeringPolicy,
+    Port, PublicKey, TunnelType,
 };
 
 /// One external peering: a tunnel and the BGP session in it.
@@ -124,7 +124,11 @@ pub struct BgpSpec {
     #[serde(default)]
     pub policy: PeeringPolicy,
     /// Hops to a neighbour that is not on the link. Default: directly connected.
-    #[serde(default, deserialize_with = "super::rules::hops", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::rules::hops",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 2, max = 255), example = 2)]
     pub multihop: Option<u8>,
     /// The file below the state directory that holds the session's password (RFC 2385): `secrets/<name>.bgp`.

@@ -16,7 +16,13 @@ pub(super) fn drift(want: &str, have: &str) -> Drift {
     }
     let first = want.iter().zip(&have).take_while(|(a, b)| a == b).count();
     let shorter = want.len().min(have.len()) - first;
-    let end = want.iter().rev().zip(have.iter().rev()).take(shorter).take_while(|(a, b)| a == b).count();
+    let end = want
+        .iter()
+        .rev()
+        .zip(have.iter().rev())
+        .take(shorter)
+        .take_while(|(a, b)| a == b)
+        .count();
     let more = have.len().max(want.len()).saturating_sub(end + first + 1);
     let (new, old) = (line(&want, first, end), line(&have, first, end));
     let (new, old) = match [new, old].into_iter().flatten().all(is_shown) {
@@ -33,7 +39,10 @@ pub(super) fn drift(want: &str, have: &str) -> Drift {
 
 /// The lines that say something: no remarks.
 fn said(text: &str) -> Vec<&str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
 }
 
 /// A line, unless it belongs to the common end.
@@ -49,7 +58,9 @@ fn is_shown(line: &str) -> bool {
 fn shown(line: Option<&str>) -> String {
     match line {
         None => "nothing".to_owned(),
-        Some(line) if line.chars().count() > SHOWN => line.chars().take(SHOWN).chain(['…']).collect(),
+        Some(line) if line.chars().count() > SHOWN => {
+            line.chars().take(SHOWN).chain(['…']).collect()
+        }
         Some(line) => line.to_owned(),
     }
 }
@@ -65,14 +76,23 @@ mod tests {
 
     #[test]
     fn the_first_line_that_differs_is_shown() {
-        assert_eq!(told("a\nlink(2);\nc", "a\n  link(1);\nc"), "want link(2);, have link(1);");
-        assert_eq!(told("a\nx\ny\nd", "a\nb\nc\nd"), "want x, have b, and another line beside it");
+        assert_eq!(
+            told("a\nlink(2);\nc", "a\n  link(1);\nc"),
+            "want link(2);, have link(1);"
+        );
+        assert_eq!(
+            told("a\nx\ny\nd", "a\nb\nc\nd"),
+            "want x, have b, and another line beside it"
+        );
         assert_eq!(
             told("a\nx\nb\nb\ny\nd", "a\n1\nb\nb\n2\nd"),
             "want x, have 1, and 3 other lines beside it"
         );
         assert_eq!(told("# new\n\na\nb", "# old\na\nc"), "want b, have c");
-        assert_eq!(told("# new\na", "# old\na"), "want its new remarks, have others");
+        assert_eq!(
+            told("# new\na", "# old\na"),
+            "want its new remarks, have others"
+        );
         assert_eq!(told("a\nb", "a"), "want b, have nothing");
         assert_eq!(told("a\na", "a\na\na"), "want nothing, have a");
         let long = "x".repeat(100);
@@ -81,9 +101,23 @@ mod tests {
 
     #[test]
     fn no_line_that_may_hold_a_secret_is_shown() {
-        for line in ["password \"a\";", "Password 1", "  \"a\";", "secret hex:00;", "key 00:11"] {
-            assert_eq!(told(line, "x"), "want its new text, have another line", "{line}");
-            assert_eq!(told("x", line), "want its new text, have another line", "{line}");
+        for line in [
+            "password \"a\";",
+            "Password 1",
+            "  \"a\";",
+            "secret hex:00;",
+            "key 00:11",
+        ] {
+            assert_eq!(
+                told(line, "x"),
+                "want its new text, have another line",
+                "{line}"
+            );
+            assert_eq!(
+                told("x", line),
+                "want its new text, have another line",
+                "{line}"
+            );
         }
     }
 }

@@ -52,7 +52,9 @@ impl Effect {
             let after = bgp(&new).find(|after| is_same(before, after));
             Some((who(before)?, hit(before, after)?))
         });
-        Self { sessions: sessions.collect() }
+        Self {
+            sessions: sessions.collect(),
+        }
     }
 
     /// What a new text that all sessions share does. `named` are the words that sessions say outside of their
@@ -60,10 +62,13 @@ impl Effect {
     pub(super) fn of_shared(old: &str, new: &str, named: &BTreeSet<String>) -> Self {
         let mut effect = Self::between(old, new);
         let (old, new) = (Outline::of(old), Outline::of(new));
-        let changed: BTreeSet<_> =
-            differing(&old.globals, &new.globals).filter_map(|s| global(s, named)).collect();
+        let changed: BTreeSet<_> = differing(&old.globals, &new.globals)
+            .filter_map(|s| global(s, named))
+            .collect();
         if !changed.is_empty() {
-            effect.sessions.insert("every BGP session".to_owned(), Hit::Restarts(changed));
+            effect
+                .sessions
+                .insert("every BGP session".to_owned(), Hit::Restarts(changed));
         }
         effect
     }
@@ -90,8 +95,13 @@ impl fmt::Display for Effect {
 /// The words that sessions and their templates say, but in filters.
 pub(super) fn named_by_sessions(files: &BaseFiles) -> BTreeSet<String> {
     let outlines: Vec<_> = files.values().map(|text| Outline::of(text)).collect();
-    let statements = outlines.iter().flat_map(bgp).flat_map(|block| &block.statements);
-    let words = statements.filter(|statement| !is_kept(statement)).flat_map(|statement| &statement.words);
+    let statements = outlines
+        .iter()
+        .flat_map(bgp)
+        .flat_map(|block| &block.statements);
+    let words = statements
+        .filter(|statement| !is_kept(statement))
+        .flat_map(|statement| &statement.words);
     words.map(|word| (*word).to_owned()).collect()
 }
 
@@ -105,11 +115,17 @@ fn is_same(before: &Block<'_>, after: &Block<'_>) -> bool {
 
 fn who(block: &Block<'_>) -> Option<String> {
     let name = block.name?;
-    Some(if block.is_template { format!("every session of {name}") } else { name.to_owned() })
+    Some(if block.is_template {
+        format!("every session of {name}")
+    } else {
+        name.to_owned()
+    })
 }
 
 fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
-    let Some(after) = after else { return (!before.is_template).then_some(Hit::Ends) };
+    let Some(after) = after else {
+        return (!before.is_template).then_some(Hit::Ends);
+    };
     let is_disabled = |block: &Block<'_>| block.statements.iter().any(|s| s.words == ["disabled"]);
     match (is_disabled(before), is_disabled(after)) {
         // It is down already, or comes up by this.
@@ -117,7 +133,8 @@ fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
         (false, true) => return Some(Hit::Disabled),
         (false, false) => {}
     }
-    let restart = differing(&before.statements, &after.statements).filter(|statement| !is_kept(statement));
+    let restart =
+        differing(&before.statements, &after.statements).filter(|statement| !is_kept(statement));
     let options: BTreeSet<_> = restart.map(option).collect();
     (!options.is_empty()).then_some(Hit::Restarts(options))
 }
@@ -134,16 +151,34 @@ fn differing<'s, 'a>(
 }
 
 fn is_kept(statement: &Statement<'_>) -> bool {
-    let kept: &[&[&str]] = if statement.channel.is_some() { &KEPT_IN_CHANNEL } else { &KEPT };
+    let kept: &[&[&str]] = if statement.channel.is_some() {
+        &KEPT_IN_CHANNEL
+    } else {
+        &KEPT
+    };
     kept.iter().any(|words| statement.words.starts_with(words))
 }
 
 /// The name of an option: its words up to the first that is a value. What follows `password` is none of
 /// anybody's business.
 fn option(statement: &Statement<'_>) -> String {
-    let most = if statement.words.first() == Some(&"password") { 1 } else { 4 };
-    let words = statement.words.iter().take_while(|word| is_name(word)).take(most).copied();
-    statement.channel.into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    let most = if statement.words.first() == Some(&"password") {
+        1
+    } else {
+        4
+    };
+    let words = statement
+        .words
+        .iter()
+        .take_while(|word| is_name(word))
+        .take(most)
+        .copied();
+    statement
+        .channel
+        .into_iter()
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn is_name(word: &str) -> bool {
@@ -175,28 +210,50 @@ mod tests {
 
     #[test]
     fn what_only_reloads_routes_is_no_effect() {
-        for (from, to) in
-            [("link(1", "link(2"), ("limit 9", "limit 8"), ("\"x\"", "\"y\""), (" action block", "")]
-        {
+        for (from, to) in [
+            ("link(1", "link(2"),
+            ("limit 9", "limit 8"),
+            ("\"x\"", "\"y\""),
+            (" action block", ""),
+        ] {
             assert_eq!(told(from, to), "", "{from} became {to}");
         }
-        assert_eq!(Effect::between("", SESSION).to_string(), "", "a new session disturbs nobody");
+        assert_eq!(
+            Effect::between("", SESSION).to_string(),
+            "",
+            "a new session disturbs nobody"
+        );
     }
 
     #[test]
     fn what_restarts_a_session_is_named_without_its_value() {
-        assert_eq!(told("hold time 90", "hold time 60"), ", which restarts a (hold time)");
+        assert_eq!(
+            told("hold time 90", "hold time 60"),
+            ", which restarts a (hold time)"
+        );
         assert_eq!(told("\"one\"", "\"two\""), ", which restarts a (password)");
         assert_eq!(told("as 1", "as 2"), ", which restarts a (neighbor)");
-        assert_eq!(told("import table on; ", ""), ", which restarts a (ipv4 import table)");
-        assert_eq!(told("from t", "from u"), ", which restarts a (from t, from u)");
+        assert_eq!(
+            told("import table on; ", ""),
+            ", which restarts a (ipv4 import table)"
+        );
+        assert_eq!(
+            told("from t", "from u"),
+            ", which restarts a (from t, from u)"
+        );
         let more = SESSION.replace("ipv4 {", "ipv6 { import all; }; ipv4 {");
-        assert_eq!(Effect::between(SESSION, &more).to_string(), ", which restarts a (ipv6)");
+        assert_eq!(
+            Effect::between(SESSION, &more).to_string(),
+            ", which restarts a (ipv6)"
+        );
     }
 
     #[test]
     fn a_session_that_goes_down_is_told() {
-        assert_eq!(told("hold time", "disabled; hold time"), ", which takes a down");
+        assert_eq!(
+            told("hold time", "disabled; hold time"),
+            ", which takes a down"
+        );
         assert_eq!(told("bgp a", "bgp b"), ", which ends a");
         let disabled = SESSION.replace("hold time", "disabled; hold time");
         assert_eq!(Effect::between(&disabled, SESSION).to_string(), "");
@@ -204,17 +261,26 @@ mod tests {
 
     #[test]
     fn what_all_sessions_share_hits_all_of_them() {
-        let files = BaseFiles::from([("bgp.conf".into(), "template bgp t { local as OURS; }".into())]);
+        let files = BaseFiles::from([(
+            "bgp.conf".into(),
+            "template bgp t { local as OURS; }".into(),
+        )]);
         let named = named_by_sessions(&files);
         let told = |old: &str, new: &str| Effect::of_shared(old, new, &named).to_string();
-        assert_eq!(told("define OURS = 1;", "define OURS = 2;"), ", which restarts every BGP session (OURS)");
+        assert_eq!(
+            told("define OURS = 1;", "define OURS = 2;"),
+            ", which restarts every BGP session (OURS)"
+        );
         assert_eq!(told("define OTHER = 1;", "define OTHER = 2;"), "");
         assert_eq!(
             told("router id 1.1.1.1;", "router id 1.1.1.2;"),
             ", which restarts every BGP session (router id)"
         );
         let template = |hold: u8| format!("template bgp t {{ hold time {hold}; }}");
-        assert_eq!(told(&template(1), &template(2)), ", which restarts every session of t (hold time)");
+        assert_eq!(
+            told(&template(1), &template(2)),
+            ", which restarts every session of t (hold time)"
+        );
         assert_eq!(told("", &template(2)), "");
     }
 }

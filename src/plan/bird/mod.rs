@@ -23,14 +23,22 @@ pub(super) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Ste
         text: want.to_owned(),
         effect: Effect::between(have.unwrap_or_default(), want),
     };
-    let because = have.map_or_else(|| Drift::missing("bird.session", "its file"), |have| drift(want, have));
+    let because = have.map_or_else(
+        || Drift::missing("bird.session", "its file"),
+        |have| drift(want, have),
+    );
     Some(Step { action, because })
 }
 
 pub(super) fn removal(name: &str, have: Option<&str>) -> Option<Step> {
     have?;
     let because = Drift::surplus("bird.session", "its file");
-    Some(Step { action: Action::RemoveFragment { name: name.to_owned() }, because })
+    Some(Step {
+        action: Action::RemoveFragment {
+            name: name.to_owned(),
+        },
+        because,
+    })
 }
 
 /// What brings the shared files from what is on disk to what is wanted.
@@ -42,17 +50,33 @@ pub fn plan_base(want: &BaseFiles, have: &BaseFiles) -> Plan {
         if there == Some(text) {
             return None;
         }
-        let effect = there.map(|there| Effect::of_shared(there, text, &named)).unwrap_or_default();
+        let effect = there
+            .map(|there| Effect::of_shared(there, text, &named))
+            .unwrap_or_default();
         let because = match there {
-            Some(there) => Drift { field: "bird.file", ..drift(text, there) },
+            Some(there) => Drift {
+                field: "bird.file",
+                ..drift(text, there)
+            },
             None => Drift::missing("bird.file", path),
         };
-        Some(Step { action: Action::WriteBase { path: path.clone(), text: text.clone(), effect }, because })
+        Some(Step {
+            action: Action::WriteBase {
+                path: path.clone(),
+                text: text.clone(),
+                effect,
+            },
+            because,
+        })
     }));
-    plan.extend(have.keys().filter(|path| !want.contains_key(*path)).map(|path| Step {
-        action: Action::RemoveBase { path: path.clone() },
-        because: Drift::surplus("bird.file", path),
-    }));
+    plan.extend(
+        have.keys()
+            .filter(|path| !want.contains_key(*path))
+            .map(|path| Step {
+                action: Action::RemoveBase { path: path.clone() },
+                because: Drift::surplus("bird.file", path),
+            }),
+    );
     plan
 }
 

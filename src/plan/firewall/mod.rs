@@ -22,7 +22,9 @@ pub struct Ruleset {
 impl Ruleset {
     /// A ruleset for these tunnels.
     pub fn new(tunnels: impl IntoIterator<Item = (InterfaceName, Option<Port>)>) -> Self {
-        Self { tunnels: tunnels.into_iter().collect() }
+        Self {
+            tunnels: tunnels.into_iter().collect(),
+        }
     }
 
     /// The ruleset for the tunnels that really are there: all our tunnel links, and the ports that those
@@ -35,7 +37,11 @@ impl Ruleset {
     /// The ruleset for the tunnels that will be there after these steps: what `plan` shows before any of
     /// them was taken.
     #[must_use]
-    pub fn after<'a>(mut self, steps: impl IntoIterator<Item = &'a Step>, view: &KernelView) -> Self {
+    pub fn after<'a>(
+        mut self,
+        steps: impl IntoIterator<Item = &'a Step>,
+        view: &KernelView,
+    ) -> Self {
         for step in steps {
             if let Action::Kernel(action) = &step.action {
                 self.follow(action, view);
@@ -51,7 +57,8 @@ impl Ruleset {
             }
             KernelAction::SetMark { interface, .. } if !self.tunnels.contains_key(interface) => {
                 let adopted = view.links.get(interface).filter(|link| is_tunnel(link));
-                self.tunnels.extend(adopted.map(|link| (interface.clone(), port(link))));
+                self.tunnels
+                    .extend(adopted.map(|link| (interface.clone(), port(link))));
             }
             KernelAction::ConfigureWireGuard { interface, patch } => {
                 if let Some(port) = self.tunnels.get_mut(interface) {
@@ -90,10 +97,15 @@ fn port(link: &Link) -> Option<Port> {
 /// Whether a step may change which tunnels there are, or where they listen.
 pub fn concerns_firewall(step: &Step) -> bool {
     match &step.action {
-        Action::Kernel(KernelAction::ConfigureWireGuard { patch, .. }) => patch.listen_port.is_some(),
+        Action::Kernel(KernelAction::ConfigureWireGuard { patch, .. }) => {
+            patch.listen_port.is_some()
+        }
         Action::Kernel(KernelAction::CreateLink { kind, .. }) => *kind != NewLink::Dummy,
         Action::Kernel(action) => {
-            matches!(action, KernelAction::SetMark { .. } | KernelAction::DeleteLink { .. })
+            matches!(
+                action,
+                KernelAction::SetMark { .. } | KernelAction::DeleteLink { .. }
+            )
         }
         _ => false,
     }
@@ -139,28 +151,41 @@ pub struct FirewallView {
 ///
 /// # Errors
 /// When a table of our name is there that does not carry our mark.
-pub fn plan_firewall(wanted: Option<&Ruleset>, found: Option<&Table>) -> Result<Option<Step>, Refusal> {
+pub fn plan_firewall(
+    wanted: Option<&Ruleset>,
+    found: Option<&Table>,
+) -> Result<Option<Step>, Refusal> {
     let (action, because) = match (wanted, found) {
         (None, None) => return Ok(None),
         (None, Some(found)) if !found.is_ours() => return Ok(None),
-        (None, Some(_)) => (FirewallAction::Remove, Drift::surplus("firewall.enabled", TABLE)),
-        (Some(wanted), None) => {
-            (FirewallAction::Install(wanted.clone()), Drift::missing("firewall.table", TABLE))
-        }
+        (None, Some(_)) => (
+            FirewallAction::Remove,
+            Drift::surplus("firewall.enabled", TABLE),
+        ),
+        (Some(wanted), None) => (
+            FirewallAction::Install(wanted.clone()),
+            Drift::missing("firewall.table", TABLE),
+        ),
         (Some(_), Some(found)) if !found.is_ours() => return Err(foreign()),
         (Some(wanted), Some(found)) => match found.difference(wanted) {
             Some(drift) => (FirewallAction::Install(wanted.clone()), drift),
             None => return Ok(None),
         },
     };
-    Ok(Some(Step { action: Action::Firewall(action), because }))
+    Ok(Some(Step {
+        action: Action::Firewall(action),
+        because,
+    }))
 }
 
 fn foreign() -> Refusal {
     let reason = format!(
         "nftables table {TABLE} is there and does not carry our mark; rename it, or set firewall.enabled to false"
     );
-    Refusal { field: "firewall.enabled", reason }
+    Refusal {
+        field: "firewall.enabled",
+        reason,
+    }
 }
 
 #[cfg(test)]

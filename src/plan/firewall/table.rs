@@ -28,8 +28,16 @@ impl Ruleset {
     pub fn transaction(&self) -> Value {
         let table = json!({"table": {"family": FAMILY, "name": NAME}});
         // "add" makes the "delete" valid when there is no table yet (nft(8), "TABLES").
-        let mut commands = vec![json!({"add": table}), json!({"delete": table}), json!({"add": table})];
-        commands.extend(self.objects().into_iter().map(|object| json!({"add": in_table(object)})));
+        let mut commands = vec![
+            json!({"add": table}),
+            json!({"delete": table}),
+            json!({"add": table}),
+        ];
+        commands.extend(
+            self.objects()
+                .into_iter()
+                .map(|object| json!({"add": in_table(object)})),
+        );
         json!({"nftables": commands})
     }
 
@@ -44,7 +52,13 @@ impl Ruleset {
             // Before `filter`, as `priority mangle` is: whatever another table accepts is clamped.
             chain("forward", -150),
             chain("output", -150),
-            rule("input", &[matches(payload("udp", "dport"), "==", set_ref(PORTS)), accept()]),
+            rule(
+                "input",
+                &[
+                    matches(payload("udp", "dport"), "==", set_ref(PORTS)),
+                    accept(),
+                ],
+            ),
             // Both directions: `rt mtu` takes the smaller of the MTU of the route onward and of the route
             // back (get_tcpmss in net/netfilter/nft_rt.c), so that the SYN-ACK that comes out of a tunnel
             // is clamped too; and it never raises the value (nft_exthdr_tcp_set_eval).
@@ -80,7 +94,11 @@ fn clamp(chain: &str, direction: &str) -> Value {
     rule(
         chain,
         &[
-            matches(json!({"meta": {"key": direction}}), "==", set_ref(INTERFACES)),
+            matches(
+                json!({"meta": {"key": direction}}),
+                "==",
+                set_ref(INTERFACES),
+            ),
             matches(payload("tcp", "flags"), "in", json!("syn")),
             json!({"mangle": {"key": maxseg, "value": {"rt": {"key": "mtu"}}}}),
         ],
@@ -105,7 +123,11 @@ fn accept() -> Value {
 
 /// An object of ours with the table it goes into.
 pub(super) fn in_table(mut object: Value) -> Value {
-    for body in object.as_object_mut().into_iter().flat_map(|kinds| kinds.values_mut()) {
+    for body in object
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|kinds| kinds.values_mut())
+    {
         body["family"] = json!(FAMILY);
         body["table"] = json!(NAME);
     }
@@ -125,9 +147,20 @@ pub fn is_listed(tables: &[Value]) -> bool {
 /// and that they do not accept.
 pub fn dropping(chains: &[Value]) -> Vec<String> {
     let name = |object: &Value| {
-        let text = |key: &str| object.pointer(&format!("/chain/{key}")).and_then(Value::as_str);
+        let text = |key: &str| {
+            object
+                .pointer(&format!("/chain/{key}"))
+                .and_then(Value::as_str)
+        };
         let drops = text("policy")? == "drop" && matches!(text("hook")?, "input" | "forward");
-        drops.then(|| Some(format!("{} {} {}", text("family")?, text("table")?, text("name")?)))?
+        drops.then(|| {
+            Some(format!(
+                "{} {} {}",
+                text("family")?,
+                text("table")?,
+                text("name")?
+            ))
+        })?
     };
     chains.iter().filter_map(name).collect()
 }
@@ -143,10 +176,14 @@ pub struct Table {
 impl Table {
     /// From the objects that `nft -j list table` prints.
     pub fn parse(listing: &[Value]) -> Self {
-        let about = |object: &&Value| object.get("metainfo").is_none() && object.get("table").is_none();
+        let about =
+            |object: &&Value| object.get("metainfo").is_none() && object.get("table").is_none();
         let mut objects: Vec<_> = listing.iter().filter(about).map(normal).collect();
         sort(&mut objects);
-        Self { objects, spelled: None }
+        Self {
+            objects,
+            spelled: None,
+        }
     }
 
     /// Whether the table carries our mark: a rule with our comment, or, when somebody flushed its rules,
@@ -170,7 +207,8 @@ impl Table {
 
     /// Whether this can be the ruleset in other words: everything but the words of the rules agrees.
     pub fn may_spell(&self, wanted: &Ruleset) -> bool {
-        let outline = |objects: &[Value]| objects.iter().map(without_expressions).collect::<Vec<_>>();
+        let outline =
+            |objects: &[Value]| objects.iter().map(without_expressions).collect::<Vec<_>>();
         outline(&self.objects) == outline(&sorted(wanted))
     }
 
@@ -181,15 +219,32 @@ impl Table {
             return None;
         }
         let (want, have) = (atoms(&expected), atoms(&self.objects));
-        let missing: BTreeSet<_> = want.difference(&have).map(|(label, _)| label.clone()).collect();
+        let missing: BTreeSet<_> = want
+            .difference(&have)
+            .map(|(label, _)| label.clone())
+            .collect();
         let surplus: BTreeSet<_> = have
             .difference(&want)
-            .map(|(label, _)| if missing.contains(label) { format!("other {label}") } else { label.clone() })
+            .map(|(label, _)| {
+                if missing.contains(label) {
+                    format!("other {label}")
+                } else {
+                    label.clone()
+                }
+            })
             .collect();
         if missing.is_empty() && surplus.is_empty() {
-            return Some(Drift::new("firewall.table", "its rules in their order", "another order"));
+            return Some(Drift::new(
+                "firewall.table",
+                "its rules in their order",
+                "another order",
+            ));
         }
-        Some(Drift::new("firewall.table", listed(&missing), listed(&surplus)))
+        Some(Drift::new(
+            "firewall.table",
+            listed(&missing),
+            listed(&surplus),
+        ))
     }
 }
 
@@ -219,8 +274,17 @@ fn label(object: &Value) -> String {
     let Some((kind, body)) = object.as_object().and_then(|kinds| kinds.iter().next()) else {
         return "something unknown".to_owned();
     };
-    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if kind == "rule" { format!("rules of {}", text("chain")) } else { format!("{kind} {}", text("name")) }
+    let text = |key: &str| {
+        body.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    if kind == "rule" {
+        format!("rules of {}", text("chain"))
+    } else {
+        format!("{kind} {}", text("name"))
+    }
 }
 
 /// The objects taken apart for a reason: each element of a set by itself.
@@ -228,11 +292,19 @@ fn atoms(objects: &[Value]) -> BTreeSet<(String, String)> {
     let mut atoms = BTreeSet::new();
     for object in objects {
         let mut whole = object.clone();
-        let elements =
-            whole.pointer_mut("/set").and_then(Value::as_object_mut).and_then(|set| set.remove("elem"));
-        let what = if object.pointer("/set/name") == Some(&json!(PORTS)) { "port" } else { "tunnel" };
+        let elements = whole
+            .pointer_mut("/set")
+            .and_then(Value::as_object_mut)
+            .and_then(|set| set.remove("elem"));
+        let what = if object.pointer("/set/name") == Some(&json!(PORTS)) {
+            "port"
+        } else {
+            "tunnel"
+        };
         for element in elements.iter().filter_map(Value::as_array).flatten() {
-            let text = element.as_str().map_or_else(|| element.to_string(), str::to_owned);
+            let text = element
+                .as_str()
+                .map_or_else(|| element.to_string(), str::to_owned);
             atoms.insert((format!("{what} {text}"), String::new()));
         }
         atoms.insert((label(object), whole.to_string()));
@@ -241,27 +313,44 @@ fn atoms(objects: &[Value]) -> BTreeSet<(String, String)> {
 }
 
 fn without_expressions(object: &Value) -> Value {
-    if object.get("rule").is_some() { json!(label(object)) } else { object.clone() }
+    if object.get("rule").is_some() {
+        json!(label(object))
+    } else {
+        object.clone()
+    }
 }
 
 /// The parts of an object that mean something; handles do not. An object of a kind that we never make
 /// stays whole, and so is a difference.
 fn normal(object: &Value) -> Value {
-    let keys: &[&str] = match object.as_object().and_then(|kinds| kinds.keys().next()).map(String::as_str) {
+    let keys: &[&str] = match object
+        .as_object()
+        .and_then(|kinds| kinds.keys().next())
+        .map(String::as_str)
+    {
         Some("set") => &["name", "type", "flags", "timeout", "elem"],
         Some("chain") => &["name", "type", "hook", "prio", "policy"],
         Some("rule") => &["chain", "comment", "expr"],
         _ => return object.clone(),
     };
     let mut object = object.clone();
-    for body in object.as_object_mut().into_iter().flat_map(|kinds| kinds.values_mut()) {
-        let Some(body) = body.as_object_mut() else { continue };
+    for body in object
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|kinds| kinds.values_mut())
+    {
+        let Some(body) = body.as_object_mut() else {
+            continue;
+        };
         body.retain(|key, _| keys.contains(&key.as_str()));
         if let Some(Value::Array(elements)) = body.get_mut("elem") {
             elements.sort_by_cached_key(ToString::to_string);
         }
         // nft leaves the key out when a set is empty.
-        if body.get("elem").is_some_and(|elements| elements.as_array().is_some_and(Vec::is_empty)) {
+        if body
+            .get("elem")
+            .is_some_and(|elements| elements.as_array().is_some_and(Vec::is_empty))
+        {
             body.remove("elem");
         }
     }

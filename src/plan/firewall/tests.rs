@@ -31,7 +31,10 @@ fn listed(ruleset: &Ruleset) -> Vec<Value> {
 }
 
 fn reason(wanted: &Ruleset, listing: &[Value]) -> String {
-    Table::parse(listing).difference(wanted).unwrap().to_string()
+    Table::parse(listing)
+        .difference(wanted)
+        .unwrap()
+        .to_string()
 }
 
 #[test]
@@ -50,13 +53,19 @@ fn a_reason_names_the_ports_and_tunnels_that_differ() {
         reason(&wanted, &listed(&ruleset(&[1]))),
         "firewall.table: want port 2, tunnel t1, have nothing"
     );
-    assert_eq!(reason(&ruleset(&[1]), &listed(&ruleset(&[7]))), "firewall.table: want port 1, have port 7");
+    assert_eq!(
+        reason(&ruleset(&[1]), &listed(&ruleset(&[7]))),
+        "firewall.table: want port 1, have port 7"
+    );
     let many: Vec<u16> = (1..30).collect();
     assert!(reason(&ruleset(&many), &listed(&ruleset(&[]))).contains(" and 50 more, have nothing"));
 
     let mut listing = listed(&wanted);
     listing.retain(|object| object.pointer("/rule/chain") != Some(&json!("output")));
-    assert_eq!(reason(&wanted, &listing), "firewall.table: want rules of output, have nothing");
+    assert_eq!(
+        reason(&wanted, &listing),
+        "firewall.table: want rules of output, have nothing"
+    );
     assert!(!Table::parse(&listing).may_spell(&wanted));
 }
 
@@ -65,11 +74,17 @@ fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
     let wanted = ruleset(&[1]);
     let mut listing = listed(&wanted);
     listing.push(json!({"rule": {"chain": "input", "expr": [{"drop": null}], "handle": 99}}));
-    assert_eq!(reason(&wanted, &listing), "firewall.table: want nothing, have rules of input");
+    assert_eq!(
+        reason(&wanted, &listing),
+        "firewall.table: want nothing, have rules of input"
+    );
 
     let mut listing = listed(&wanted);
     listing.push(json!({"map": {"name": "m", "type": "mark", "handle": 99}}));
-    assert_eq!(reason(&wanted, &listing), "firewall.table: want nothing, have map m");
+    assert_eq!(
+        reason(&wanted, &listing),
+        "firewall.table: want nothing, have map m"
+    );
 
     let mut listing = listed(&wanted);
     let forward: Vec<_> = (0..listing.len())
@@ -118,11 +133,18 @@ fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_ste
 
 #[test]
 fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
-    let foreign =
-        [json!({"chain": {"name": "input", "handle": 1}}), json!({"rule": {"chain": "input", "expr": []}})];
+    let foreign = [
+        json!({"chain": {"name": "input", "handle": 1}}),
+        json!({"rule": {"chain": "input", "expr": []}}),
+    ];
     let found = Table::parse(&foreign);
     assert_eq!(plan_firewall(None, Some(&found)), Ok(None));
-    assert!(plan_firewall(Some(&ruleset(&[])), Some(&found)).unwrap_err().reason.contains("our mark"));
+    assert!(
+        plan_firewall(Some(&ruleset(&[])), Some(&found))
+            .unwrap_err()
+            .reason
+            .contains("our mark")
+    );
 }
 
 #[test]
@@ -138,14 +160,32 @@ fn a_table_whose_rules_were_flushed_is_still_ours() {
 fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
     let step = |action| Step::kernel(action, Drift::missing("x", "y"));
     let uid = || "abc".parse().unwrap();
-    let patch = WireGuardPatch { listen_port: Port::new(7), ..WireGuardPatch::default() };
+    let patch = WireGuardPatch {
+        listen_port: Port::new(7),
+        ..WireGuardPatch::default()
+    };
     let t1 = || "t1".parse().unwrap();
     let steps = [
-        step(KernelAction::CreateLink { interface: t1(), kind: NewLink::WireGuard }),
-        step(KernelAction::SetMark { interface: t1(), uid: uid() }),
-        step(KernelAction::ConfigureWireGuard { interface: t1(), patch }),
-        step(KernelAction::CreateLink { interface: "dummy0".parse().unwrap(), kind: NewLink::Dummy }),
-        step(KernelAction::DeleteLink { interface: "t0".parse().unwrap(), uid: uid() }),
+        step(KernelAction::CreateLink {
+            interface: t1(),
+            kind: NewLink::WireGuard,
+        }),
+        step(KernelAction::SetMark {
+            interface: t1(),
+            uid: uid(),
+        }),
+        step(KernelAction::ConfigureWireGuard {
+            interface: t1(),
+            patch,
+        }),
+        step(KernelAction::CreateLink {
+            interface: "dummy0".parse().unwrap(),
+            kind: NewLink::Dummy,
+        }),
+        step(KernelAction::DeleteLink {
+            interface: "t0".parse().unwrap(),
+            uid: uid(),
+        }),
     ];
     let after = ruleset(&[5]).after(&steps, &KernelView::default());
     assert_eq!(after, Ruleset::new([(t1(), Port::new(7))]));

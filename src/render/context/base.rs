@@ -126,15 +126,33 @@ impl<'a> Base<'a> {
 
 fn own(input: &BaseInput<'_>) -> Own {
     let prefixes = &input.policy.prefixes;
-    let (ipv4, ipv6) = (prefixes.ipv4.map(|net| net.trunc()), prefixes.ipv6.map(|net| net.trunc()));
+    let (ipv4, ipv6) = (
+        prefixes.ipv4.map(|net| net.trunc()),
+        prefixes.ipv6.map(|net| net.trunc()),
+    );
     // Loopback addresses may lie outside our prefixes, and are refused from outside all the same.
-    let v4 = input.router.loopback_ipv4.map(|a| IpNet::from(IpAddr::V4(a)));
-    let v6 = input.router.loopback_ipv6.map(|a| IpNet::from(IpAddr::V6(a)));
-    let neighbours = input.ibgp.iter().map(|neighbour| IpNet::from(neighbour.address));
+    let v4 = input
+        .router
+        .loopback_ipv4
+        .map(|a| IpNet::from(IpAddr::V4(a)));
+    let v6 = input
+        .router
+        .loopback_ipv6
+        .map(|a| IpNet::from(IpAddr::V6(a)));
+    let neighbours = input
+        .ibgp
+        .iter()
+        .map(|neighbour| IpNet::from(neighbour.address));
     let prefixes = ipv4.map(IpNet::V4).into_iter().chain(ipv6.map(IpNet::V6));
-    let all: std::collections::BTreeSet<IpNet> = prefixes.chain(v4).chain(v6).chain(neighbours).collect();
+    let all: std::collections::BTreeSet<IpNet> =
+        prefixes.chain(v4).chain(v6).chain(neighbours).collect();
     let (refused_ipv4, refused_ipv6) = all.into_iter().partition(|net| net.addr().is_ipv4());
-    Own { ipv4, ipv6, refused_ipv4, refused_ipv6 }
+    Own {
+        ipv4,
+        ipv6,
+        refused_ipv4,
+        refused_ipv6,
+    }
 }
 
 fn location(input: &BaseInput<'_>) -> Place {
@@ -145,7 +163,9 @@ fn location(input: &BaseInput<'_>) -> Place {
         region: place::region(at),
         region_community: at.region_community.map(|region| region.number()),
         country_community: at.country.map(|code| 1000 + code),
-        mbit: at.bandwidth.map(|bandwidth| u32::try_from(bandwidth.mbit()).unwrap_or(u32::MAX)),
+        mbit: at
+            .bandwidth
+            .map(|bandwidth| u32::try_from(bandwidth.mbit()).unwrap_or(u32::MAX)),
     }
 }
 
@@ -164,8 +184,13 @@ fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
     let cached = |ipv6| input.roa.is_some_and(|table| table.has(ipv6));
     let mut servers: Vec<Server<'a>> = Vec::new();
     for server in &input.policy.rpki.servers {
-        let Some(server) = rpki_server(server, input.rpki) else { continue };
-        if servers.iter().all(|other| other.protocol != server.protocol) {
+        let Some(server) = rpki_server(server, input.rpki) else {
+            continue;
+        };
+        if servers
+            .iter()
+            .all(|other| other.protocol != server.protocol)
+        {
             servers.push(server);
         }
     }
@@ -182,18 +207,38 @@ fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
 /// `getaddrinfo` in the loop that serves everything. With a name server that never answers, 2.0.12, 2.17 and
 /// 2.20 stood still for 10 s out of every 10 s, and 3.1 and 3.4 for 10 s at a `configure`; BGP sessions
 /// went down by their hold time on all five (measured, one server, glibc's defaults).
-fn rpki_server<'a>(server: &'a RpkiServer, known: &BTreeMap<Endpoint, IpAddr>) -> Option<Server<'a>> {
+fn rpki_server<'a>(
+    server: &'a RpkiServer,
+    known: &BTreeMap<Endpoint, IpAddr>,
+) -> Option<Server<'a>> {
     let endpoint = server.endpoint()?;
-    let address = endpoint.address().map(|address| address.ip()).or_else(|| known.get(&endpoint).copied())?;
-    Some(Server { protocol: rpki_protocol(server), host: &server.host, address, port: server.port.get() })
+    let address = endpoint
+        .address()
+        .map(|address| address.ip())
+        .or_else(|| known.get(&endpoint).copied())?;
+    Some(Server {
+        protocol: rpki_protocol(server),
+        host: &server.host,
+        address,
+        port: server.port.get(),
+    })
 }
 
 /// The protocol of a server is named for the server, not by its place in the list: else removing the first
 /// one would rename, and so restart, all others, and with them go their ROAs. It is not named for the address
 /// either, which may change.
 pub fn rpki_protocol(server: &RpkiServer) -> String {
-    let bare: String =
-        server.host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+    let bare: String = server
+        .host
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     let name = match bare.len() {
         0..=40 => bare,
         // Long names are cut; what is lost is told apart by a checksum.
@@ -204,7 +249,9 @@ pub fn rpki_protocol(server: &RpkiServer) -> String {
 
 /// FNV-1a, which is the same on every machine and in every release, as std's hashers are not.
 fn checksum(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |sum: u32, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    text.bytes().fold(0x811c_9dc5, |sum: u32, byte| {
+        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 fn internal<'a>(input: &BaseInput<'a>, reflector: bool) -> Vec<Internal<'a>> {

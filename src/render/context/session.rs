@@ -81,18 +81,28 @@ impl<'a> Peering<'a> {
             interface: session.tunnel.interface.as_str(),
             policy: session.policy.to_string(),
             relation: relation(session.policy),
-            announce_all: matches!(session.policy, PeeringPolicy::Full | PeeringPolicy::Downstream),
+            announce_all: matches!(
+                session.policy,
+                PeeringPolicy::Full | PeeringPolicy::Downstream
+            ),
             disabled: input.ebgp_disabled || session.admin_state != AdminState::Enabled,
             drained: session.drained,
             multihop: session.multihop,
             link_protocol: format!("moe_link_{}", session.name),
-            password: session.password.as_ref().map(|secret| secret.expose().as_str()),
+            password: session
+                .password
+                .as_ref()
+                .map(|secret| secret.expose().as_str()),
             import_limit,
             receive_limit: import_limit.saturating_mul(RECEIVE_FACTOR),
             export_limit: some(session.export_limit).or(base.limits.ebgp_export),
             neighbours: sides,
         };
-        Ok(Self { base, session: peer, link: classes(link) })
+        Ok(Self {
+            base,
+            session: peer,
+            link: classes(link),
+        })
     }
 }
 
@@ -113,7 +123,8 @@ fn check(session: &Session) -> Result<(), RenderError> {
         IpAddr::V4(v4) => v4.is_link_local(),
     };
     if session.multihop.is_some() && session.neighbours.iter().any(link_local) {
-        let reason = "a neighbour with a link-local address is on the link; take one of the two away";
+        let reason =
+            "a neighbour with a link-local address is on the link; take one of the two away";
         return Err(RenderError::input("spec.bgp.multihop", reason));
     }
     Ok(())

@@ -36,7 +36,10 @@ pub struct SessionReport {
     #[serde(serialize_with = "milliseconds")]
     pub rtt_ms: Option<f64>,
     /// The share of echoes to the peer that were lost, 0 to 1; not in the reference, left out when unknown.
-    #[serde(serialize_with = "thousandths", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "thousandths",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub loss: Option<f64>,
     /// Routes taken, of both address families.
     pub routes_imported: u64,
@@ -49,7 +52,10 @@ pub struct SessionReport {
 /// What a BGP session does, as the report words it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the states of RFC 4271, and down for no session at all")]
+#[expect(
+    missing_docs,
+    reason = "the states of RFC 4271, and down for no session at all"
+)]
 pub enum PeerState {
     Established,
     Active,
@@ -78,7 +84,10 @@ impl FromStr for PeerState {
 
 /// A tenth of a millisecond is precise enough, and a whole number is written as one.
 fn milliseconds<S: Serializer>(rtt: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
-    match rtt.filter(|rtt| rtt.is_finite() && *rtt >= 0.0).map(|rtt| (rtt * 10.0).round() / 10.0) {
+    match rtt
+        .filter(|rtt| rtt.is_finite() && *rtt >= 0.0)
+        .map(|rtt| (rtt * 10.0).round() / 10.0)
+    {
         None => s.serialize_none(),
         Some(rtt) if rtt.fract() == 0.0 => s.serialize_u64(rtt as u64),
         Some(rtt) => s.serialize_f64(rtt),

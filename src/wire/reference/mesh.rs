@@ -16,7 +16,10 @@ use crate::wire::{IbgpItem, Listing, MeshItem, Rejected, WireError};
 pub fn decode_mesh(body: &[u8]) -> Result<Listing<MeshItem>, WireError> {
     const LIST: &str = "peers";
     let map = open(body, LIST, true)?;
-    let values: &[Value] = map.get(LIST).and_then(Value::as_array).map_or(&[], Vec::as_slice);
+    let values: &[Value] = map
+        .get(LIST)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice);
     Ok(decode_peers(LIST, values, mesh_item))
 }
 
@@ -52,7 +55,10 @@ fn ibgp_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<IbgpIt
         is_rr: fields.flag("isRr")?.unwrap_or(false),
     };
     if spec.loopback_ipv4.is_none() && spec.loopback_ipv6.is_none() {
-        return Err(fields.wrong("loopbackIpv6", "and loopbackIpv4 are missing: BGP has no neighbour"));
+        return Err(fields.wrong(
+            "loopbackIpv6",
+            "and loopbackIpv4 are missing: BGP has no neighbour",
+        ));
     }
     Ok(IbgpItem { name, spec })
 }
@@ -68,7 +74,10 @@ impl Head {
         let empty = Map::new();
         let fields = Fields::new(value.as_object().unwrap_or(&empty));
         let node_id = node_id(&fields).ok();
-        Self { node_id, name: node_id.and_then(|id| name(&fields, id).ok()) }
+        Self {
+            node_id,
+            name: node_id.and_then(|id| name(&fields, id).ok()),
+        }
     }
 }
 
@@ -86,7 +95,10 @@ fn given_name(fields: &Fields<'_>) -> Read<Option<ObjectName>> {
         Some(text) => Some(text),
         None => fields.prose("nodeName")?,
     };
-    Ok(text.map(|text| text.parse().unwrap_or_else(|_| ObjectName::sanitised(&text))))
+    Ok(text.map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| ObjectName::sanitised(&text))
+    }))
 }
 
 fn decode_peers<T>(
@@ -95,10 +107,18 @@ fn decode_peers<T>(
     decode: fn(&Fields<'_>, u16, ObjectName) -> Read<T>,
 ) -> Listing<T> {
     let heads: Vec<Head> = values.iter().map(Head::read).collect();
-    let ids: BTreeSet<u16> = repeated(heads.iter().map(|head| head.node_id)).into_iter().collect();
-    let names: BTreeSet<ObjectName> = repeated(heads.iter().map(|h| h.name.clone())).into_iter().collect();
+    let ids: BTreeSet<u16> = repeated(heads.iter().map(|head| head.node_id))
+        .into_iter()
+        .collect();
+    let names: BTreeSet<ObjectName> = repeated(heads.iter().map(|h| h.name.clone()))
+        .into_iter()
+        .collect();
     let complete = ids.is_empty() && heads.iter().all(|head| head.node_id.is_some());
-    let mut listing = Listing { items: Vec::new(), rejected: Vec::new(), complete };
+    let mut listing = Listing {
+        items: Vec::new(),
+        rejected: Vec::new(),
+        complete,
+    };
     for (index, (value, head)) in values.iter().zip(&heads).enumerate() {
         let item = peer(list, index, value, &ids, &names, decode);
         match item {
@@ -117,17 +137,23 @@ fn peer<T>(
     names: &BTreeSet<ObjectName>,
     decode: fn(&Fields<'_>, u16, ObjectName) -> Read<T>,
 ) -> Read<T> {
-    let Value::Object(map) = value else { return Err(not_an_object(list, index, value)) };
+    let Value::Object(map) = value else {
+        return Err(not_an_object(list, index, value));
+    };
     let fields = Fields::new(map);
     let node_id = node_id(&fields)?;
     if ids.contains(&node_id) {
-        return Err(
-            fields.wrong("nodeId", format!("{node_id} is that of another peer too; neither is believed"))
-        );
+        return Err(fields.wrong(
+            "nodeId",
+            format!("{node_id} is that of another peer too; neither is believed"),
+        ));
     }
     let name = name(&fields, node_id)?;
     if names.contains(&name) {
-        return Err(fields.wrong("name", format!("{name} is that of another peer too; rename one of them")));
+        return Err(fields.wrong(
+            "name",
+            format!("{name} is that of another peer too; rename one of them"),
+        ));
     }
     decode(&fields, node_id, name)
 }
@@ -138,7 +164,10 @@ fn reject(value: &Value, head: &Head, error: super::FieldError) -> Rejected {
     Rejected {
         uid: fields.parsed("uuid").ok().flatten(),
         node_id: head.node_id,
-        name: head.name.clone().or_else(|| given_name(&fields).ok().flatten()),
+        name: head
+            .name
+            .clone()
+            .or_else(|| given_name(&fields).ok().flatten()),
         status: None,
         interface: fields.parsed("interface").ok().flatten(),
         field: error.field,

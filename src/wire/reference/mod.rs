@@ -60,7 +60,8 @@ pub fn call(endpoint_name: &str) -> Option<Call> {
         Call::Report,
         Call::Modify,
     ];
-    all.into_iter().find(|call| endpoint(*call) == endpoint_name)
+    all.into_iter()
+        .find(|call| endpoint(*call) == endpoint_name)
 }
 
 /// The code of an error about a router that does not exist.
@@ -72,7 +73,10 @@ pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
 /// An item that is no object has no fields to name; its place has to do.
 fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
     let message = format!("must be an object, not {}", super::body::kind(value));
-    FieldError { field: format!("{list}[{index}]"), message }
+    FieldError {
+        field: format!("{list}[{index}]"),
+        message,
+    }
 }
 
 /// The keys that occur more than once. Two items of one identity contradict each other, and nobody
@@ -82,5 +86,8 @@ fn repeated<K: Ord + Clone>(keys: impl Iterator<Item = Option<K>>) -> Vec<K> {
     for key in keys.flatten() {
         *counts.entry(key).or_insert(0) += 1;
     }
-    counts.into_iter().filter_map(|(key, count)| (count > 1).then_some(key)).collect()
+    counts
+        .into_iter()
+        .filter_map(|(key, count)| (count > 1).then_some(key))
+        .collect()
 }

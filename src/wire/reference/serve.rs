@@ -19,7 +19,11 @@ pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
     let status = WireStatus::from_number(number)
         .ok_or_else(|| fields.wrong("status", format!("must be 0..5, not {number}")))?;
     let uuid = fields.required("uuid", fields.parsed("uuid")?)?;
-    Ok(Modify { uuid, status, error: fields.prose("error")? })
+    Ok(Modify {
+        uuid,
+        status,
+        error: fields.prose("error")?,
+    })
 }
 
 /// Checks a `POST heartbeat` and gives it back as it came, unknown fields included.
@@ -41,21 +45,34 @@ pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
 pub fn check_report(body: &[u8]) -> Result<Value, WireError> {
     let map = object(body, "sessions")?;
     let fields = Fields::new(&map);
-    for (index, item) in fields.required("sessions", fields.array("sessions")?)?.iter().enumerate() {
+    for (index, item) in fields
+        .required("sessions", fields.array("sessions")?)?
+        .iter()
+        .enumerate()
+    {
         if identity(item).is_none() {
             let field = format!("sessions[{index}].uuid");
-            return Err(FieldError { field, message: "is required, and missing or no uuid".into() }.into());
+            return Err(FieldError {
+                field,
+                message: "is required, and missing or no uuid".into(),
+            }
+            .into());
         }
     }
     Ok(Value::Object(map))
 }
 
 fn object(body: &[u8], key: &'static str) -> Result<Map<String, Value>, WireError> {
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| WireError::NotJson { line: error.line(), column: error.column() })?;
+    let value: Value = serde_json::from_slice(body).map_err(|error| WireError::NotJson {
+        line: error.line(),
+        column: error.column(),
+    })?;
     match value {
         Value::Object(map) => Ok(map),
-        other => Err(WireError::NotAnObject { found: kind(&other), key }),
+        other => Err(WireError::NotAnObject {
+            found: kind(&other),
+            key,
+        }),
     }
 }
 
@@ -80,7 +97,10 @@ pub fn identity(item: &Value) -> Option<Uid> {
 
 /// The status of a session as it is written in a list.
 pub fn written_status(item: &Value) -> Option<WireStatus> {
-    let number = Fields::new(item.as_object()?).integer("status").ok().flatten()?;
+    let number = Fields::new(item.as_object()?)
+        .integer("status")
+        .ok()
+        .flatten()?;
     WireStatus::from_number(number)
 }
 

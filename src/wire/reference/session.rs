@@ -8,8 +8,8 @@ use super::super::scalar::{FieldError, Fields, Read};
 use super::{WireStatus, not_an_object, repeated};
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, TunnelSpec};
 use crate::model::{
-    Asn, Endpoint, Extension, Host, InterfaceName, Invalid, LinkLocal, PeerIpv6, PeeringPolicy, PresharedKey,
-    PublicKey, Secret, TunnelType, Uid, shown,
+    Asn, Endpoint, Extension, Host, InterfaceName, Invalid, LinkLocal, PeerIpv6, PeeringPolicy,
+    PresharedKey, PublicKey, Secret, TunnelType, Uid, shown,
 };
 use crate::wire::{Listing, Rejected, SessionItem, WireError};
 
@@ -28,19 +28,34 @@ const GRE_PORT: &str = "47";
 /// The body is not a whole list.
 pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
     let map = open(body, LIST, true)?;
-    let values: &[Value] = map.get(LIST).and_then(Value::as_array).map_or(&[], Vec::as_slice);
+    let values: &[Value] = map
+        .get(LIST)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice);
     let heads: Vec<Head> = values.iter().map(Head::read).collect();
-    let twice: BTreeSet<Uid> = repeated(heads.iter().map(|head| head.uid.clone())).into_iter().collect();
+    let twice: BTreeSet<Uid> = repeated(heads.iter().map(|head| head.uid.clone()))
+        .into_iter()
+        .collect();
     let complete = twice.is_empty() && heads.iter().all(|head| head.uid.is_some());
-    let mut listing = Listing { items: Vec::new(), rejected: Vec::new(), complete };
+    let mut listing = Listing {
+        items: Vec::new(),
+        rejected: Vec::new(),
+        complete,
+    };
     for (index, (value, head)) in values.iter().zip(&heads).enumerate() {
         match decode_item(value, index, head, &twice) {
             Ok(item) => listing.items.push(item),
             Err(error) => {
                 // One uuid has one status to overwrite, whichever of its items is looked at.
-                let safe = heads.iter().filter(|other| other.uid == head.uid).all(Head::takes_error);
+                let safe = heads
+                    .iter()
+                    .filter(|other| other.uid == head.uid)
+                    .all(Head::takes_error);
                 let reportable = head.uid.is_some() && safe;
-                listing.rejected.push(Rejected { reportable, ..head.reject(error) });
+                listing.rejected.push(Rejected {
+                    reportable,
+                    ..head.reject(error)
+                });
             }
         }
     }
@@ -61,7 +76,10 @@ impl Head {
         Self {
             uid: uid(&fields).ok(),
             status: status(&fields).ok(),
-            interface: asn(&fields).and_then(|asn| interface(&fields, asn)).or_else(|_| named(&fields)).ok(),
+            interface: asn(&fields)
+                .and_then(|asn| interface(&fields, asn))
+                .or_else(|_| named(&fields))
+                .ok(),
         }
     }
 
@@ -83,12 +101,22 @@ impl Head {
     }
 }
 
-fn decode_item(value: &Value, index: usize, head: &Head, twice: &BTreeSet<Uid>) -> Read<SessionItem> {
-    let Value::Object(map) = value else { return Err(not_an_object(LIST, index, value)) };
+fn decode_item(
+    value: &Value,
+    index: usize,
+    head: &Head,
+    twice: &BTreeSet<Uid>,
+) -> Read<SessionItem> {
+    let Value::Object(map) = value else {
+        return Err(not_an_object(LIST, index, value));
+    };
     let fields = Fields::new(map);
     let uid = uid(&fields)?;
     if twice.contains(&uid) {
-        return Err(fields.wrong("uuid", "is that of another session too; neither is believed"));
+        return Err(fields.wrong(
+            "uuid",
+            "is that of another session too; neither is believed",
+        ));
     }
     let status = status(&fields)?;
     let wanted = match decode_wanted(&fields, status) {
@@ -97,9 +125,20 @@ fn decode_item(value: &Value, index: usize, head: &Head, twice: &BTreeSet<Uid>) 
         Err(_) if status == WireStatus::QueuedForDelete => Wanted::default(),
         Err(error) => return Err(error),
     };
-    let Wanted { spec, preshared_key, password } = wanted;
+    let Wanted {
+        spec,
+        preshared_key,
+        password,
+    } = wanted;
     let name_hint = head.interface.clone();
-    Ok(SessionItem { uid, status, name_hint, spec, preshared_key, password })
+    Ok(SessionItem {
+        uid,
+        status,
+        name_hint,
+        spec,
+        preshared_key,
+        password,
+    })
 }
 
 /// What is wanted of a session, and the secrets that its document does not hold.
@@ -122,24 +161,36 @@ fn decode_wanted(fields: &Fields<'_>, status: WireStatus) -> Read<Wanted> {
         address: address(fields)?,
         bgp: bgp(fields)?,
     };
-    Ok(Wanted { spec: Some(spec), preshared_key: credential.preshared_key, password: password(fields)? })
+    Ok(Wanted {
+        spec: Some(spec),
+        preshared_key: credential.preshared_key,
+        password: password(fields)?,
+    })
 }
 
 /// The identity. One of those that we give ourselves is none of the Control Plane's.
 fn uid(fields: &Fields<'_>) -> Read<Uid> {
     let uid: Uid = fields.required("uuid", fields.parsed("uuid")?)?;
     if uid.is_ours() {
-        return Err(
-            fields.wrong("uuid", format!("{} is kept for the agent's own objects", shown(uid.as_str())))
-        );
+        return Err(fields.wrong(
+            "uuid",
+            format!(
+                "{} is kept for the agent's own objects",
+                shown(uid.as_str())
+            ),
+        ));
     }
     Ok(uid)
 }
 
 fn status(fields: &Fields<'_>) -> Read<WireStatus> {
     let number = fields.required("status", fields.integer("status")?)?;
-    WireStatus::from_number(number)
-        .ok_or_else(|| fields.wrong("status", format!("{number} is unknown; what is in force stays")))
+    WireStatus::from_number(number).ok_or_else(|| {
+        fields.wrong(
+            "status",
+            format!("{number} is unknown; what is in force stays"),
+        )
+    })
 }
 
 fn asn(fields: &Fields<'_>) -> Read<Asn> {
@@ -154,7 +205,9 @@ fn named(fields: &Fields<'_>) -> Read<InterfaceName> {
 fn interface(fields: &Fields<'_>, asn: Asn) -> Read<InterfaceName> {
     match fields.parsed("interface")? {
         Some(name) => Ok(name),
-        None => format!("wg_{asn}").parse().map_err(|Invalid(why)| fields.wrong("interface", why)),
+        None => format!("wg_{asn}")
+            .parse()
+            .map_err(|Invalid(why)| fields.wrong("interface", why)),
     }
 }
 
@@ -196,9 +249,10 @@ fn tunnel_type(fields: &Fields<'_>) -> Read<TunnelType> {
         None | Some("wireguard") => Ok(TunnelType::Wireguard),
         Some("gre") => Ok(TunnelType::Gre),
         Some("ip6gre") => Ok(TunnelType::Ip6gre),
-        Some(other) => {
-            Err(fields.wrong("type", format!("must be wireguard, gre or ip6gre, not {}", shown(other))))
-        }
+        Some(other) => Err(fields.wrong(
+            "type",
+            format!("must be wireguard, gre or ip6gre, not {}", shown(other)),
+        )),
     }
 }
 
@@ -213,15 +267,23 @@ fn gre_endpoint(fields: &Fields<'_>, tunnel_type: TunnelType) -> Read<Endpoint> 
         Err(_) => format!("{text}:{GRE_PORT}"),
     };
     let endpoint: Endpoint = with_port.parse().map_err(|_| {
-        fields.wrong("endpoint", format!("of a GRE tunnel is a name or an address, not {}", shown(text)))
+        fields.wrong(
+            "endpoint",
+            format!(
+                "of a GRE tunnel is a name or an address, not {}",
+                shown(text)
+            ),
+        )
     })?;
     match (&endpoint.host, tunnel_type) {
-        (Host::Address(IpAddr::V6(_)), TunnelType::Gre) => {
-            Err(fields.wrong("endpoint", "is an IPv6 address; a tunnel over IPv6 has type ip6gre"))
-        }
-        (Host::Address(IpAddr::V4(_)), TunnelType::Ip6gre) => {
-            Err(fields.wrong("endpoint", "is an IPv4 address; a tunnel over IPv4 has type gre"))
-        }
+        (Host::Address(IpAddr::V6(_)), TunnelType::Gre) => Err(fields.wrong(
+            "endpoint",
+            "is an IPv6 address; a tunnel over IPv6 has type ip6gre",
+        )),
+        (Host::Address(IpAddr::V4(_)), TunnelType::Ip6gre) => Err(fields.wrong(
+            "endpoint",
+            "is an IPv4 address; a tunnel over IPv4 has type gre",
+        )),
         _ => Ok(endpoint),
     }
 }
@@ -237,9 +299,17 @@ fn address(fields: &Fields<'_>) -> Read<AddressSpec> {
     }
     let peer_ipv4 = fields.ipv4("ipv4")?;
     if peer_link_local.is_none() && peer_ipv6.is_none() && peer_ipv4.is_none() {
-        return Err(fields.wrong("ipv6LinkLocal", "and ipv6 and ipv4 are missing: BGP has no neighbour"));
+        return Err(fields.wrong(
+            "ipv6LinkLocal",
+            "and ipv6 and ipv4 are missing: BGP has no neighbour",
+        ));
     }
-    Ok(AddressSpec { peer_link_local, peer_ipv6, peer_ipv4, ..AddressSpec::default() })
+    Ok(AddressSpec {
+        peer_link_local,
+        peer_ipv6,
+        peer_ipv4,
+        ..AddressSpec::default()
+    })
 }
 
 fn bgp(fields: &Fields<'_>) -> Read<BgpSpec> {
@@ -255,7 +325,9 @@ fn bgp(fields: &Fields<'_>) -> Read<BgpSpec> {
 
 /// 0 means none, as in the routing policy.
 fn limit(fields: &Fields<'_>, key: &str) -> Read<Option<u32>> {
-    Ok(fields.within(key, 0, u64::from(u32::MAX))?.filter(|limit| *limit > 0))
+    Ok(fields
+        .within(key, 0, u64::from(u32::MAX))?
+        .filter(|limit| *limit > 0))
 }
 
 fn policy(fields: &Fields<'_>) -> Read<PeeringPolicy> {
@@ -266,7 +338,10 @@ fn policy(fields: &Fields<'_>) -> Read<PeeringPolicy> {
         Some("downstream") => Ok(PeeringPolicy::Downstream),
         Some("upstream") => Ok(PeeringPolicy::Upstream),
         Some(other) => {
-            let message = format!("must be full, peer, downstream or upstream, not {}", shown(other));
+            let message = format!(
+                "must be full, peer, downstream or upstream, not {}",
+                shown(other)
+            );
             Err(fields.wrong("policy", message))
         }
     }
@@ -276,17 +351,30 @@ fn policy(fields: &Fields<'_>) -> Read<PeeringPolicy> {
 fn extensions(fields: &Fields<'_>) -> Read<Option<BTreeSet<Extension>>> {
     let words: Vec<&str> = match fields.get("extensions") {
         None => return Ok(None),
-        Some(Value::String(text)) => text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect(),
-        Some(Value::Array(items)) => items.iter().map(|item| item.as_str().unwrap_or_default()).collect(),
+        Some(Value::String(text)) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .collect(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().unwrap_or_default())
+            .collect(),
         Some(other) => {
-            return Err(fields.wrong("extensions", format!("must be an array of words, not {}", kind(other))));
+            return Err(fields.wrong(
+                "extensions",
+                format!("must be an array of words, not {}", kind(other)),
+            ));
         }
     };
     let known = |word: &str| match word {
         "mp-bgp" => Ok(Extension::MpBgp),
         "extended-nexthop" => Ok(Extension::ExtendedNexthop),
         other => {
-            let message = format!("must be of mp-bgp and extended-nexthop, not {}", shown(other));
+            let message = format!(
+                "must be of mp-bgp and extended-nexthop, not {}",
+                shown(other)
+            );
             Err(fields.wrong("extensions", message))
         }
     };
@@ -295,8 +383,13 @@ fn extensions(fields: &Fields<'_>) -> Read<Option<BTreeSet<Extension>>> {
 
 /// A BGP password (RFC 2385): at most 80 printable bytes. The error never shows it.
 fn password(fields: &Fields<'_>) -> Read<Option<Secret<String>>> {
-    let Some(text) = fields.text("password")? else { return Ok(None) };
-    if text.is_empty() || text.len() > 80 || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+    let Some(text) = fields.text("password")? else {
+        return Ok(None);
+    };
+    if text.is_empty()
+        || text.len() > 80
+        || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+    {
         return Err(fields.wrong("password", "must be 1..80 printable ASCII characters"));
     }
     Ok(Some(Secret::new(text)))
@@ -314,18 +407,25 @@ impl Credential {
     /// hold a preshared key.
     fn read(fields: &Fields<'_>) -> Read<Self> {
         let inner = match fields.get("credential") {
-            Some(Value::String(text)) if text.trim_start().starts_with('{') => embedded(fields, text)?,
+            Some(Value::String(text)) if text.trim_start().starts_with('{') => {
+                embedded(fields, text)?
+            }
             Some(Value::String(text)) => {
                 Map::from_iter([("publicKey".to_owned(), Value::from(text.as_str()))])
             }
             Some(Value::Object(map)) => map.clone(),
             Some(other) => {
-                return Err(fields.wrong("credential", format!("must be an object, not {}", kind(other))));
+                return Err(fields.wrong(
+                    "credential",
+                    format!("must be an object, not {}", kind(other)),
+                ));
             }
             None => Map::new(),
         };
         let holder = Map::from_iter([("credential".to_owned(), Value::Object(inner))]);
-        let Some(inner) = Fields::new(&holder).object("credential")? else { return Ok(Self::default()) };
+        let Some(inner) = Fields::new(&holder).object("credential")? else {
+            return Ok(Self::default());
+        };
         let preshared_key = match preshared_key(&inner)? {
             Some(key) => Some(key),
             None => preshared_key(fields)?,
@@ -340,13 +440,16 @@ impl Credential {
 fn embedded(fields: &Fields<'_>, text: &str) -> Read<Map<String, Value>> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let message = format!("is a text that begins as JSON and is not (line {line}, column {column})");
+        let message =
+            format!("is a text that begins as JSON and is not (line {line}, column {column})");
         fields.wrong("credential", message)
     })
 }
 
 fn public_key(fields: &Fields<'_>) -> Read<Option<PublicKey>> {
-    let Some(text) = fields.text("publicKey")? else { return Ok(None) };
+    let Some(text) = fields.text("publicKey")? else {
+        return Ok(None);
+    };
     let key = text.trim().parse().map_err(|Invalid(why)| {
         // The model's error shows what is no base64 at all; here that may be a secret.
         let why = why.split(", not \"").next().unwrap_or_default().to_owned();

@@ -31,7 +31,10 @@ pub(super) fn continent(text: &str) -> Result<Continent, Invalid> {
     let name = text.strip_prefix("LC_ORIGIN_");
     let known = name.and_then(|name| Continent::ALL.into_iter().find(|c| c.to_string() == name));
     known.ok_or_else(|| {
-        Invalid(format!("must be LC_ORIGIN_ and one of AS, NA, EU, OC, OTHER, not {}", shown(text)))
+        Invalid(format!(
+            "must be LC_ORIGIN_ and one of AS, NA, EU, OC, OTHER, not {}",
+            shown(text)
+        ))
     })
 }
 
@@ -40,24 +43,44 @@ pub(super) fn region(prefix: &str, text: &str) -> Result<Region, Invalid> {
     let known = text.strip_prefix(prefix).and_then(region_named);
     known.ok_or_else(|| {
         let all: Vec<String> = Region::ALL.iter().map(Region::to_string).collect();
-        Invalid(format!("must be {prefix} and one of {}, not {}", all.join(", "), shown(text)))
+        Invalid(format!(
+            "must be {prefix} and one of {}, not {}",
+            all.join(", "),
+            shown(text)
+        ))
     })
 }
 
 fn region_named(name: &str) -> Option<Region> {
-    let alias = || ALIASES.into_iter().find(|(alias, _)| *alias == name).map(|(_, region)| region);
-    Region::ALL.into_iter().find(|region| region.to_string() == name).or_else(alias)
+    let alias = || {
+        ALIASES
+            .into_iter()
+            .find(|(alias, _)| *alias == name)
+            .map(|(_, region)| region)
+    };
+    Region::ALL
+        .into_iter()
+        .find(|region| region.to_string() == name)
+        .or_else(alias)
 }
 
 /// `DN42_BW_1G_PLUS`: the bandwidth that the class begins with.
 pub(super) fn bandwidth_class(text: &str) -> Result<Bandwidth, Invalid> {
-    let name = text.strip_prefix("DN42_BW_").and_then(|rest| rest.strip_suffix("_PLUS"));
+    let name = text
+        .strip_prefix("DN42_BW_")
+        .and_then(|rest| rest.strip_suffix("_PLUS"));
     let parse = |name: &str| match name.strip_suffix('K') {
         Some(_) if name == "100K" => "0.1M".parse().ok(),
-        _ => name.parse().ok().filter(|bandwidth: &Bandwidth| bandwidth.to_string() == name),
+        _ => name
+            .parse()
+            .ok()
+            .filter(|bandwidth: &Bandwidth| bandwidth.to_string() == name),
     };
     name.and_then(parse).ok_or_else(|| {
-        Invalid(format!("must be DN42_BW_, a bandwidth such as 100M or 1G, and _PLUS, not {}", shown(text)))
+        Invalid(format!(
+            "must be DN42_BW_, a bandwidth such as 100M or 1G, and _PLUS, not {}",
+            shown(text)
+        ))
     })
 }
 
@@ -79,10 +102,19 @@ mod tests {
     #[test]
     fn every_region_has_its_symbol() {
         for known in Region::ALL {
-            assert_eq!(region("DN42_REGION_", &format!("DN42_REGION_{known}")), Ok(known));
+            assert_eq!(
+                region("DN42_REGION_", &format!("DN42_REGION_{known}")),
+                Ok(known)
+            );
         }
-        assert_eq!(region("DN42_REGION_", "DN42_REGION_OCEANIA"), Ok(Region::Oc));
-        assert_eq!(region("DN42_REGION_", "DN42_REGION_C_ASIA"), Ok(Region::AsC));
+        assert_eq!(
+            region("DN42_REGION_", "DN42_REGION_OCEANIA"),
+            Ok(Region::Oc)
+        );
+        assert_eq!(
+            region("DN42_REGION_", "DN42_REGION_C_ASIA"),
+            Ok(Region::AsC)
+        );
         assert_eq!(continent("LC_ORIGIN_OTHER"), Ok(Continent::Other));
     }
 
@@ -92,17 +124,34 @@ mod tests {
         assert!(region("DN42_REGION_", "LC_REGION_AS_E").is_err());
         assert!(region("LC_REGION_", "AS_E").is_err());
         assert!(continent("LC_ORIGIN_").is_err());
-        for text in ["DN42_BW_", "DN42_BW_1G", "DN42_BW_G_PLUS", "1G", "DN42_BW_01G_PLUS", "DN42_BW_5K_PLUS"]
-        {
+        for text in [
+            "DN42_BW_",
+            "DN42_BW_1G",
+            "DN42_BW_G_PLUS",
+            "1G",
+            "DN42_BW_01G_PLUS",
+            "DN42_BW_5K_PLUS",
+        ] {
             assert!(bandwidth_class(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_bandwidth_class_has_the_number_of_dn42() {
-        let classes = [("100K", 21), ("1M", 22), ("10M", 23), ("100M", 24), ("1G", 25), ("10G", 25)];
+        let classes = [
+            ("100K", 21),
+            ("1M", 22),
+            ("10M", 23),
+            ("100M", 24),
+            ("1G", 25),
+            ("10G", 25),
+        ];
         for (name, number) in classes {
-            assert_eq!(bandwidth_class(&format!("DN42_BW_{name}_PLUS")).map(class), Ok(number), "{name}");
+            assert_eq!(
+                bandwidth_class(&format!("DN42_BW_{name}_PLUS")).map(class),
+                Ok(number),
+                "{name}"
+            );
         }
     }
 }

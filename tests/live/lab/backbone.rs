@@ -19,7 +19,11 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn edge(id: u16, name: &'static str) -> Site {
-    Site { id, name, kind: "edge" }
+    Site {
+        id,
+        name,
+        kind: "edge",
+    }
 }
 
 pub(crate) struct Member {
@@ -47,7 +51,9 @@ impl Member {
         let Site { id, name, kind } = *site;
         let mut router = Router::named(name, &bird::version());
         let port = format!("to{id}");
-        router.inside.link("wan", &[&format!("{}/24", outer(id))], underlay, &port, &[]);
+        router
+            .inside
+            .link("wan", &[&format!("{}/24", outer(id))], underlay, &port, &[]);
         underlay.shell(&format!("ip link set {port} master br0"));
         let control_plane = ControlPlane::new(&router.inside);
         let mut config = router.config(&control_plane.url, 1);
@@ -60,8 +66,19 @@ impl Member {
         let mut policy = router::policy();
         policy["node"]["type"] = json!(kind);
         let (mesh, sessions) = (vec![], vec![]);
-        let member = Self { id, name, router, control_plane, mesh, ibgp: Some(vec![]), policy, sessions };
-        member.control_plane.answer("config", Answer::Json(node(id, name)));
+        let member = Self {
+            id,
+            name,
+            router,
+            control_plane,
+            mesh,
+            ibgp: Some(vec![]),
+            policy,
+            sessions,
+        };
+        member
+            .control_plane
+            .answer("config", Answer::Json(node(id, name)));
         member
     }
 
@@ -72,8 +89,10 @@ impl Member {
             Some(peers) => policy["ibgpPeers"] = json!(peers),
             None => drop(policy.as_object_mut().unwrap().remove("ibgpPeers")),
         }
-        self.control_plane.answer("bird-config", Answer::Json(policy));
-        self.control_plane.answer("mesh", Answer::Json(json!({"peers": self.mesh})));
+        self.control_plane
+            .answer("bird-config", Answer::Json(policy));
+        self.control_plane
+            .answer("mesh", Answer::Json(json!({"peers": self.mesh})));
         self.control_plane.sessions(&self.sessions);
     }
 
@@ -83,11 +102,24 @@ impl Member {
 
     /// The name of the link that the agent made for a peer, by its mark.
     pub(crate) fn link_of(&self, peer: &str) -> Result<String, String> {
-        let id = self.mesh.iter().find(|item| item["name"] == peer).expect("a peer")["nodeId"].clone();
+        let id = self
+            .mesh
+            .iter()
+            .find(|item| item["name"] == peer)
+            .expect("a peer")["nodeId"]
+            .clone();
         let links = self.router.inside.try_shell("ip -o link")?;
         let mark = format!("alias moenet-agent:mesh/{id}");
-        let line = links.lines().find(|line| line.trim_end().ends_with(&mark)).ok_or(links.clone())?;
-        Ok(line.split_whitespace().nth(1).unwrap().trim_end_matches(':').into())
+        let line = links
+            .lines()
+            .find(|line| line.trim_end().ends_with(&mark))
+            .ok_or(links.clone())?;
+        Ok(line
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .trim_end_matches(':')
+            .into())
     }
 
     pub(crate) fn ask(&self, request: &str) -> Result<String, String> {
@@ -105,15 +137,20 @@ impl Member {
     /// Packets that came in by an interface.
     pub(crate) fn received(&self, interface: &str) -> u64 {
         let file = format!("/sys/class/net/{interface}/statistics/rx_packets");
-        self.router.inside.shell(&format!("cat {file}")).trim().parse().unwrap()
+        self.router
+            .inside
+            .shell(&format!("cat {file}"))
+            .trim()
+            .parse()
+            .unwrap()
     }
 
     /// All files below BIRD's directory that are the agent's, with their texts.
     pub(crate) fn bird_files(&self) -> String {
         let folder = self.router.bird.folder.display();
-        self.router
-            .inside
-            .shell(&format!("cd {folder} && find bird.conf moenet -type f | sort | xargs tail -n +1"))
+        self.router.inside.shell(&format!(
+            "cd {folder} && find bird.conf moenet -type f | sort | xargs tail -n +1"
+        ))
     }
 }
 
@@ -126,8 +163,14 @@ fn node(id: u16, name: &str) -> Value {
     let node = config["node"].as_object_mut().unwrap();
     node.insert("id".into(), json!(id));
     node.insert("name".into(), json!(name));
-    node.insert("loopbackIpv4".into(), json!(format!("172.23.105.{}", 176 + id)));
-    node.insert("loopbackIpv6".into(), json!(format!("fd48:4242:420::{id:x}")));
+    node.insert(
+        "loopbackIpv4".into(),
+        json!(format!("172.23.105.{}", 176 + id)),
+    );
+    node.insert(
+        "loopbackIpv6".into(),
+        json!(format!("fd48:4242:420::{id:x}")),
+    );
     config
 }
 
@@ -136,16 +179,29 @@ impl Backbone {
     pub(crate) fn new(sites: &[Site]) -> Self {
         let underlay = Namespace::new("underlay");
         underlay.shell("ip link add br0 type bridge && ip link set br0 up");
-        let members = sites.iter().map(|site| Member::new(site, &underlay)).collect();
-        Self { members, networks: vec![], _underlay: underlay }
+        let members = sites
+            .iter()
+            .map(|site| Member::new(site, &underlay))
+            .collect();
+        Self {
+            members,
+            networks: vec![],
+            _underlay: underlay,
+        }
     }
 
     pub(crate) fn at(&self, name: &str) -> &Member {
-        self.members.iter().find(|member| member.name == name).unwrap()
+        self.members
+            .iter()
+            .find(|member| member.name == name)
+            .unwrap()
     }
 
     pub(crate) fn at_mut(&mut self, name: &str) -> &mut Member {
-        self.members.iter_mut().find(|member| member.name == name).unwrap()
+        self.members
+            .iter_mut()
+            .find(|member| member.name == name)
+            .unwrap()
     }
 
     /// A tunnel between two routers: each gets the other as a peer.
@@ -214,11 +270,21 @@ impl Backbone {
     pub(crate) fn wait_established(&self) {
         for member in &self.members {
             let sessions = member.sessions.len() + member.ibgp.as_ref().map_or(0, Vec::len);
-            wait_until(&format!("every session of {} is Established", member.name), 60, || {
-                let all = member.ask("show protocols")?;
-                let up = all.lines().filter(|line| line.contains(" BGP ") && line.contains("Established"));
-                if up.count() == sessions { Ok(()) } else { Err(all) }
-            });
+            wait_until(
+                &format!("every session of {} is Established", member.name),
+                60,
+                || {
+                    let all = member.ask("show protocols")?;
+                    let up = all
+                        .lines()
+                        .filter(|line| line.contains(" BGP ") && line.contains("Established"));
+                    if up.count() == sessions {
+                        Ok(())
+                    } else {
+                        Err(all)
+                    }
+                },
+            );
         }
     }
 }
@@ -262,7 +328,9 @@ impl Network {
             folder,
         };
         for address in network.addresses() {
-            network.inside.shell(&format!("ip addr add {address} dev lo"));
+            network
+                .inside
+                .shell(&format!("ip addr add {address} dev lo"));
         }
         network
     }
@@ -270,7 +338,10 @@ impl Network {
     /// Its own addresses, IPv4 first.
     pub(crate) fn addresses(&self) -> [std::net::IpAddr; 2] {
         let number = self.number;
-        [format!("172.20.{number}.1").parse().unwrap(), format!("fd42:{number}::1").parse().unwrap()]
+        [
+            format!("172.20.{number}.1").parse().unwrap(),
+            format!("fd42:{number}::1").parse().unwrap(),
+        ]
     }
 
     /// The name of the interface, and of the document, that a router has for it.
@@ -281,8 +352,10 @@ impl Network {
     /// Joins it to a router; the session is what the router's Control Plane lists.
     fn join(&mut self, home: &Member, preference: u32) -> Value {
         let (number, id) = (self.number, home.id);
-        let (ours, theirs) =
-            (format!("198.18.{number}.{}", 4 * id + 2), format!("198.18.{number}.{}", 4 * id + 1));
+        let (ours, theirs) = (
+            format!("198.18.{number}.{}", 4 * id + 2),
+            format!("198.18.{number}.{}", 4 * id + 1),
+        );
         let (device, far) = (format!("u{id}"), format!("un{number}"));
         self.inside.link(
             &device,
@@ -301,7 +374,11 @@ impl Network {
             endpoint: &format!("{theirs}:{}", 21_000 + number),
         }
         .make(&self.inside, self.folder.path());
-        self.homes.push(Home { name: home.name, id, preference });
+        self.homes.push(Home {
+            name: home.name,
+            id,
+            preference,
+        });
         json!({
             "uuid": format!("network-{number}-at-{id}"), "asn": self.asn, "status": 1,
             "ipv6LinkLocal": self.link_local(id), "mtu": 1420, "interface": self.interface(),
@@ -321,7 +398,13 @@ impl Network {
     /// It honours graceful shutdown as RFC 8326 asks for.
     fn config(&self) -> String {
         let [four, six] = self.addresses();
-        let Self { number, asn, prefix4, prefix6, .. } = self;
+        let Self {
+            number,
+            asn,
+            prefix4,
+            prefix6,
+            ..
+        } = self;
         let mut text = format!(
             "log stderr all;\nrouter id 10.1.{number}.1;\nprotocol device {{}}\n\
              protocol static own4 {{ ipv4; route {prefix4} blackhole; }}\n\
@@ -333,7 +416,12 @@ impl Network {
                  krt_prefsrc = {source}; accept; }}; }}; }}\n"
             );
         }
-        for Home { name, id, preference } in &self.homes {
+        for Home {
+            name,
+            id,
+            preference,
+        } in &self.homes
+        {
             text += &format!(
                 "filter from_{id} {{ bgp_local_pref = {preference}; \
                  if (65535, 0) ~ bgp_community then bgp_local_pref = 0; accept; }}\n\
@@ -359,7 +447,9 @@ impl Network {
 
     /// Every route that a router told it, with all attributes and without the times.
     pub(crate) fn table_from(&self, home: &str) -> Result<String, String> {
-        Ok(without_times(&self.ask(&format!("show route protocol to_{home} all"))?))
+        Ok(without_times(
+            &self.ask(&format!("show route protocol to_{home} all"))?,
+        ))
     }
 }
 
@@ -368,7 +458,10 @@ impl Network {
 pub(crate) fn without_times(table: &str) -> String {
     let mut routes: Vec<String> = vec![];
     let mut net = String::new();
-    for line in table.lines().filter(|line| !line.contains("ready.") && !line.trim().is_empty()) {
+    for line in table
+        .lines()
+        .filter(|line| !line.contains("ready.") && !line.trim().is_empty())
+    {
         if line.starts_with("Table ") {
             continue;
         }
@@ -385,7 +478,10 @@ pub(crate) fn without_times(table: &str) -> String {
         if !line.starts_with(' ') && !words.is_empty() {
             net = words.remove(0).into();
         }
-        let words: Vec<&str> = words.into_iter().filter(|word| !is_time(word) && *word != "*").collect();
+        let words: Vec<&str> = words
+            .into_iter()
+            .filter(|word| !is_time(word) && *word != "*")
+            .collect();
         routes.push(format!("{net} {}", words.join(" ")));
     }
     routes.sort_unstable();
@@ -396,7 +492,9 @@ fn is_time(word: &str) -> bool {
     let word = word.trim_end_matches(']');
     word.contains(':')
         && word.len() >= 8
-        && word.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | '.'))
+        && word
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, ':' | '.'))
 }
 
 /// `Ok` when there are routes in such a table and each says `wanted`.

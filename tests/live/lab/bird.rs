@@ -13,7 +13,11 @@ pub(crate) fn program(version: &str, name: &str) -> PathBuf {
         let birds = std::env::var("MOENET_BIRDS").unwrap_or(format!("{home}/.cache/birds"));
         Path::new(&birds).join(version).join(name)
     };
-    assert!(path.exists(), "no BIRD {version} at {}: run tests/lab/fetch-birds", path.display());
+    assert!(
+        path.exists(),
+        "no BIRD {version} at {}: run tests/lab/fetch-birds",
+        path.display()
+    );
     path
 }
 
@@ -31,7 +35,11 @@ pub(crate) struct Bird {
 impl Bird {
     pub(crate) fn new(version: &str, folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        Self { version: version.into(), folder: folder.into(), process: None }
+        Self {
+            version: version.into(),
+            folder: folder.into(),
+            process: None,
+        }
     }
 
     pub(crate) fn program(&self) -> PathBuf {
@@ -47,10 +55,13 @@ impl Bird {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let (config, socket, pid) = (path("bird.conf"), path("bird.ctl"), path("bird.pid"));
         let arguments = ["-f", "-c", &config, "-s", &socket, "-P", &pid];
-        self.process = Some(inside.spawn(&self.folder.join("bird.log"), &self.program(), &arguments));
+        self.process =
+            Some(inside.spawn(&self.folder.join("bird.log"), &self.program(), &arguments));
         wait_until("BIRD answers", 10, || {
             let log = || std::fs::read_to_string(self.folder.join("bird.log")).unwrap_or_default();
-            self.try_ask(inside, "show status").map(|_| ()).map_err(|error| format!("{error}\n{}", log()))
+            self.try_ask(inside, "show status")
+                .map(|_| ())
+                .map_err(|error| format!("{error}\n{}", log()))
         });
     }
 
@@ -60,11 +71,16 @@ impl Bird {
 
     pub(crate) fn try_ask(&self, inside: &Namespace, request: &str) -> Result<String, String> {
         let birdc = program(&self.version, "birdc");
-        inside.try_shell(&format!("{} -s {} '{request}'", birdc.display(), self.socket().display()))
+        inside.try_shell(&format!(
+            "{} -s {} '{request}'",
+            birdc.display(),
+            self.socket().display()
+        ))
     }
 
     #[track_caller]
     pub(crate) fn ask(&self, inside: &Namespace, request: &str) -> String {
-        self.try_ask(inside, request).unwrap_or_else(|error| panic!("{error}"))
+        self.try_ask(inside, request)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -38,12 +38,18 @@ impl Answer {
 /// `moenet-agent ARGUMENTS` on the router.
 pub(crate) fn agent(router: &Router, arguments: &[&str]) -> Answer {
     let mut command = router.inside.command(agent_program());
-    command.arg("--config").arg(router.path("config.yaml")).args(arguments).env("NO_COLOR", "1");
+    command
+        .arg("--config")
+        .arg(router.path("config.yaml"))
+        .args(arguments)
+        .env("NO_COLOR", "1");
     answer(&mut command)
 }
 
 pub(crate) fn answer(command: &mut std::process::Command) -> Answer {
-    let output = command.output().expect("cannot run `nsenter`: install util-linux");
+    let output = command
+        .output()
+        .expect("cannot run `nsenter`: install util-linux");
     Answer {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -59,10 +65,25 @@ pub(crate) fn git(router: &Router, arguments: &[&str]) -> String {
 
 pub(crate) fn try_git(router: &Router, arguments: &[&str]) -> Result<String, String> {
     let mut command = router.inside.command("git");
-    let identity = ["-c", "safe.directory=*", "-c", "user.name=op", "-c", "user.email=op@x"];
-    command.arg("-C").arg(router.path("state")).args(identity).args(arguments);
+    let identity = [
+        "-c",
+        "safe.directory=*",
+        "-c",
+        "user.name=op",
+        "-c",
+        "user.email=op@x",
+    ];
+    command
+        .arg("-C")
+        .arg(router.path("state"))
+        .args(identity)
+        .args(arguments);
     let Answer { code, out, err } = answer(&mut command);
-    if code == 0 { Ok(out) } else { Err(format!("{code}: {out}{err}")) }
+    if code == 0 {
+        Ok(out)
+    } else {
+        Err(format!("{code}: {out}{err}"))
+    }
 }
 
 /// Author and subject of every commit, oldest first.

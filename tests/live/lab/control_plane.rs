@@ -60,7 +60,11 @@ impl ControlPlane {
     }
 
     pub(crate) fn answer(&self, endpoint: &str, answer: Answer) {
-        self.shared.lock().unwrap().answers.insert(endpoint.into(), answer);
+        self.shared
+            .lock()
+            .unwrap()
+            .answers
+            .insert(endpoint.into(), answer);
     }
 
     /// Answers every request, posts too, with this, or again as before.
@@ -79,19 +83,37 @@ impl ControlPlane {
 
     /// How often an endpoint was asked.
     pub(crate) fn asked(&self, endpoint: &str) -> usize {
-        self.shared.lock().unwrap().asked.get(endpoint).copied().unwrap_or(0)
+        self.shared
+            .lock()
+            .unwrap()
+            .asked
+            .get(endpoint)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// What was posted to an endpoint, oldest first.
     pub(crate) fn posts(&self, endpoint: &str) -> Vec<Value> {
         let shared = self.shared.lock().unwrap();
-        shared.posts.iter().filter(|(to, _)| to == endpoint).map(|(_, body)| body.clone()).collect()
+        shared
+            .posts
+            .iter()
+            .filter(|(to, _)| to == endpoint)
+            .map(|(_, body)| body.clone())
+            .collect()
     }
 
     /// The newest status reported for a session, with its error text.
     pub(crate) fn reported(&self, uuid: &str) -> Option<(u64, String)> {
-        let post = self.posts("modify").into_iter().rev().find(|post| post["uuid"] == uuid)?;
-        Some((post["status"].as_u64()?, post["error"].as_str().unwrap_or_default().into()))
+        let post = self
+            .posts("modify")
+            .into_iter()
+            .rev()
+            .find(|post| post["uuid"] == uuid)?;
+        Some((
+            post["status"].as_u64()?,
+            post["error"].as_str().unwrap_or_default().into(),
+        ))
     }
 }
 
@@ -101,15 +123,28 @@ fn join_to_host(router: &Namespace) -> String {
     let (process, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     // A /30 for each of 256 Control Planes of this process.
     let (high, first) = (64 + process % 64, (process / 64 % 64) * 1024 + n % 256 * 4);
-    let address = |host: u32| format!("100.{high}.{}.{}", (first + host) / 256, (first + host) % 256);
+    let address = |host: u32| {
+        format!(
+            "100.{high}.{}.{}",
+            (first + host) / 256,
+            (first + host) % 256
+        )
+    };
     let (host, inner) = (address(1), address(2));
-    router.link_to_host("cp0", &format!("{inner}/30"), &format!("mc{process}.{n}"), &format!("{host}/30"));
+    router.link_to_host(
+        "cp0",
+        &format!("{inner}/30"),
+        &format!("mc{process}.{n}"),
+        &format!("{host}/30"),
+    );
     host
 }
 
 fn serve(listener: &TcpListener, shared: &Weak<Mutex<Shared>>) {
     for stream in listener.incoming() {
-        let (Ok(stream), Some(shared)) = (stream, shared.upgrade()) else { return };
+        let (Ok(stream), Some(shared)) = (stream, shared.upgrade()) else {
+            return;
+        };
         std::thread::spawn(move || handle(stream, &shared));
     }
 }
@@ -126,7 +161,10 @@ fn handle(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
         let mut shared = shared.lock().unwrap();
         *shared.asked.entry(endpoint.clone()).or_default() += 1;
         if method == "POST" {
-            shared.posts.push((endpoint.clone(), serde_json::from_slice(&body).unwrap_or(Value::Null)));
+            shared.posts.push((
+                endpoint.clone(),
+                serde_json::from_slice(&body).unwrap_or(Value::Null),
+            ));
         }
         let everything = shared.everything.clone();
         everything
@@ -158,9 +196,20 @@ fn read_body(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 fn send(stream: &mut TcpStream, answer: Answer) -> Option<()> {
     let mut more = String::new();
     let (status, kind, body, cut) = match answer {
-        Answer::Refusal { status, code, retry_after } => {
-            more = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
-            (status, "application/json", json!({"error": "not now", "code": code}).to_string(), false)
+        Answer::Refusal {
+            status,
+            code,
+            retry_after,
+        } => {
+            more = retry_after
+                .map(|seconds| format!("Retry-After: {seconds}\r\n"))
+                .unwrap_or_default();
+            (
+                status,
+                "application/json",
+                json!({"error": "not now", "code": code}).to_string(),
+                false,
+            )
         }
         Answer::Json(value) => (200, "application/json", value.to_string(), false),
         Answer::Text { status, kind, body } => (status, kind, body, false),
@@ -174,7 +223,11 @@ fn send(stream: &mut TcpStream, answer: Answer) -> Option<()> {
         "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n",
         body.len()
     );
-    let sent = if cut { &body[..body.len() / 2] } else { &body[..] };
+    let sent = if cut {
+        &body[..body.len() / 2]
+    } else {
+        &body[..]
+    };
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(sent.as_bytes()).ok()
 }

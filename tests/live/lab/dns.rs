@@ -27,20 +27,36 @@ pub(crate) struct Dns {
 impl Dns {
     /// Listens at the Control Plane's address, and becomes the only name server of the router's namespace.
     pub(crate) fn new(router: &Router, control_plane_url: &str) -> Self {
-        let host = control_plane_url.trim_start_matches("http://").split(':').next().unwrap();
+        let host = control_plane_url
+            .trim_start_matches("http://")
+            .split(':')
+            .next()
+            .unwrap();
         let socket = UdpSocket::bind((host, 53)).expect("port 53 of the lab's own address is free");
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
         let shared = Arc::new(Mutex::new(Shared::default()));
         let weak = Arc::downgrade(&shared);
         std::thread::spawn(move || serve(&socket, &weak));
         let file = router.path("resolv.conf");
-        std::fs::write(&file, format!("nameserver {host}\noptions timeout:2 attempts:1\n")).unwrap();
-        router.inside.shell(&format!("mount --bind {} /etc/resolv.conf", file.display()));
+        std::fs::write(
+            &file,
+            format!("nameserver {host}\noptions timeout:2 attempts:1\n"),
+        )
+        .unwrap();
+        router
+            .inside
+            .shell(&format!("mount --bind {} /etc/resolv.conf", file.display()));
         Self { shared }
     }
 
     pub(crate) fn set(&self, name: &str, record: Record) {
-        self.shared.lock().unwrap().names.insert(name.into(), record);
+        self.shared
+            .lock()
+            .unwrap()
+            .names
+            .insert(name.into(), record);
     }
 
     pub(crate) fn addresses(&self, name: &str, addresses: &[&str]) {
@@ -50,7 +66,13 @@ impl Dns {
 
     /// How many queries there were for a name, of both types.
     pub(crate) fn asked(&self, name: &str) -> usize {
-        self.shared.lock().unwrap().asked.get(name).copied().unwrap_or(0)
+        self.shared
+            .lock()
+            .unwrap()
+            .asked
+            .get(name)
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -58,7 +80,9 @@ fn serve(socket: &UdpSocket, shared: &Weak<Mutex<Shared>>) {
     let mut buffer = [0; 512];
     while let Some(shared) = shared.upgrade() {
         // A timeout, so that the thread ends with its test.
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
         if let Some(reply) = answer(&buffer[..length], &mut shared.lock().unwrap()) {
             let _ = socket.send_to(&reply, from);
         }
@@ -77,9 +101,24 @@ fn answer(query: &[u8], shared: &mut Shared) -> Option<Vec<u8>> {
     };
     // NXDOMAIN is code 3.
     let code = if addresses.is_some() { 0 } else { 3 };
-    let records: Vec<_> = addresses.unwrap_or_default().iter().filter_map(|a| record(*a, kind)).collect();
+    let records: Vec<_> = addresses
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|a| record(*a, kind))
+        .collect();
     let mut reply = query.get(..2)?.to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).ok()?, 0, 0, 0, 0]);
+    reply.extend([
+        0x81,
+        0x80 | code,
+        0,
+        1,
+        0,
+        u8::try_from(records.len()).ok()?,
+        0,
+        0,
+        0,
+        0,
+    ]);
     reply.extend(query.get(12..end + 4)?);
     reply.extend(records.concat());
     Some(reply)

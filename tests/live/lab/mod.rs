@@ -25,12 +25,19 @@ pub(crate) fn wait_until(what: &str, seconds: u64, mut check: impl FnMut() -> Re
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         let Err(reason) = check() else { return };
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}\nlast seen: {reason}");
+        assert!(
+            Instant::now() < deadline,
+            "not within {seconds} s: {what}\nlast seen: {reason}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
 /// `Ok` when `found` contains `wanted`, else what was there instead.
 pub(crate) fn contains(found: &str, wanted: &str) -> Result<(), String> {
-    if found.contains(wanted) { Ok(()) } else { Err(format!("no {wanted:?} in:\n{found}")) }
+    if found.contains(wanted) {
+        Ok(())
+    } else {
+        Err(format!("no {wanted:?} in:\n{found}"))
+    }
 }

@@ -19,15 +19,33 @@ impl Namespace {
     pub(crate) fn new(name: &str) -> Self {
         // The holder ends when our end of its stdin closes, also when the tests are killed.
         let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INIT])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-c",
+                INIT,
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("cannot run `unshare`: install util-linux");
         let mut line = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "cannot make a namespace: live tests need root (and iproute2)");
-        Self { name: name.into(), holder }
+        BufReader::new(holder.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(
+            line, "ready\n",
+            "cannot make a namespace: live tests need root (and iproute2)"
+        );
+        Self {
+            name: name.into(),
+            holder,
+        }
     }
 
     /// Where the files stand as they are seen inside, mounts included.
@@ -50,17 +68,26 @@ impl Namespace {
 
     /// Runs a line of shell inside and returns what it printed, whether it succeeded or not.
     pub(crate) fn try_shell(&self, line: &str) -> Result<String, String> {
-        let output = self.command("sh").args(["-c", line]).output().expect("cannot run `nsenter`");
+        let output = self
+            .command("sh")
+            .args(["-c", line])
+            .output()
+            .expect("cannot run `nsenter`");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() {
             return Ok(text);
         }
-        Err(format!("{}: {line}: {text}{}", self.name, String::from_utf8_lossy(&output.stderr)))
+        Err(format!(
+            "{}: {line}: {text}{}",
+            self.name,
+            String::from_utf8_lossy(&output.stderr)
+        ))
     }
 
     #[track_caller]
     pub(crate) fn shell(&self, line: &str) -> String {
-        self.try_shell(line).unwrap_or_else(|error| panic!("{error}"))
+        self.try_shell(line)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Starts a program inside that ends with the returned value.
@@ -77,8 +104,14 @@ impl Namespace {
             .spawn()
             .expect("cannot run `nsenter`: install util-linux");
         let mut pid = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut pid).unwrap();
-        Process { pid: pid.trim().into(), child, enter: format!("/proc/{}/ns", self.holder.id()) }
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut pid)
+            .unwrap();
+        Process {
+            pid: pid.trim().into(),
+            child,
+            enter: format!("/proc/{}/ns", self.holder.id()),
+        }
     }
 
     /// Joins two namespaces with a link, an address on each end.
@@ -93,7 +126,10 @@ impl Namespace {
         // Made with the names of this process and counter first, since both ends start in one namespace.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let (a, b) = (format!("ma{}.{n}", std::process::id()), format!("mb{}.{n}", std::process::id()));
+        let (a, b) = (
+            format!("ma{}.{n}", std::process::id()),
+            format!("mb{}.{n}", std::process::id()),
+        );
         let script = format!(
             "ip link add {a} type veth peer name {b} && ip link set {a} netns {} name {device} \
              && ip link set {b} netns {} name {far}",
@@ -101,20 +137,34 @@ impl Namespace {
             to.holder.id()
         );
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert!(output.status.success(), "cannot link: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "cannot link: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         self.bring_up(device, addresses);
         to.bring_up(far, far_addresses);
     }
 
     /// A link to the host's own namespace; it goes when this one does.
-    pub(crate) fn link_to_host(&self, device: &str, address: &str, host_device: &str, host_address: &str) {
+    pub(crate) fn link_to_host(
+        &self,
+        device: &str,
+        address: &str,
+        host_device: &str,
+        host_address: &str,
+    ) {
         let script = format!(
             "ip link add {host_device} type veth peer name {device} netns {} \
              && ip addr add {host_address} dev {host_device} && ip link set {host_device} up",
             self.holder.id()
         );
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert!(output.status.success(), "cannot link: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "cannot link: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         self.bring_up(device, &[address]);
     }
 
@@ -146,12 +196,16 @@ impl Process {
     /// Sends a signal to the program itself.
     pub(crate) fn signal(&self, signal: &str) {
         let pid_namespace = format!("--pid={}/pid_for_children", self.enter);
-        let _ = Command::new("nsenter").args([&pid_namespace, "kill", signal, &self.pid]).output();
+        let _ = Command::new("nsenter")
+            .args([&pid_namespace, "kill", signal, &self.pid])
+            .output();
     }
 
     /// Lets a stopped program go on. `nsenter` stops with it, and must go on too.
     pub(crate) fn resume(&self) {
-        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).output();
+        let _ = Command::new("kill")
+            .args(["-CONT", &self.child.id().to_string()])
+            .output();
         self.signal("-CONT");
     }
 

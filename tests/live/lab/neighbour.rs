@@ -75,7 +75,13 @@ impl Neighbour {
     }
 
     /// With BIRD as its operator has set it up: `setup` is a line of shell for the tunnel's addresses.
-    pub(crate) fn start_bird_with(&mut self, version: &str, far: &FarEnd, setup: &str, config: &str) {
+    pub(crate) fn start_bird_with(
+        &mut self,
+        version: &str,
+        far: &FarEnd,
+        setup: &str,
+        config: &str,
+    ) {
         self.tunnel(far).make(&self.inside, self.folder.path());
         self.start_daemon(version, setup, config);
     }
@@ -92,7 +98,11 @@ impl Neighbour {
     pub(crate) fn start_frr(&mut self, far: &FarEnd) {
         self.far_address.clone_from(&far.address);
         self.tunnel(far).make(&self.inside, self.folder.path());
-        self.daemon = Daemon::Frr(Frr::start(&self.inside, self.folder.path(), &self.frr_config(far)));
+        self.daemon = Daemon::Frr(Frr::start(
+            &self.inside,
+            self.folder.path(),
+            &self.frr_config(far),
+        ));
     }
 
     pub(crate) fn start_gobgp(&mut self, far: &FarEnd) {
@@ -107,12 +117,24 @@ impl Neighbour {
             asn % 250,
             far.asn
         );
-        let daemon = GoBgp::start(&self.inside, folder, &config, [&self.prefix4, &self.prefix6]);
+        let daemon = GoBgp::start(
+            &self.inside,
+            folder,
+            &config,
+            [&self.prefix4, &self.prefix6],
+        );
         self.daemon = Daemon::GoBgp(daemon);
     }
 
     fn bird_config(&self, far: &FarEnd) -> String {
-        let Self { asn, address, prefix4, prefix6, says, .. } = self;
+        let Self {
+            asn,
+            address,
+            prefix4,
+            prefix6,
+            says,
+            ..
+        } = self;
         let (router, router_asn) = (&far.address, far.asn);
         format!(
             "router id 10.0.{}.1;\nprotocol device {{}}\n\
@@ -179,14 +201,20 @@ impl Neighbour {
             // Its words for the state: ESTABLISHED.
             Daemon::GoBgp(gobgp) => {
                 let far = format!("neighbor {}%wg0", self.far_address);
-                gobgp.ask(&self.inside, &far).map(|said| said.replace("ESTABLISHED", "Established"))
+                gobgp
+                    .ask(&self.inside, &far)
+                    .map(|said| said.replace("ESTABLISHED", "Established"))
             }
         }
     }
 
     /// The prefixes of one family that came over the session, sorted.
     pub(crate) fn heard(&self, family: u8) -> Result<Vec<String>, String> {
-        let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |text: String| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         let mut found = match &self.daemon {
             Daemon::None => return Err("no daemon started".into()),
             Daemon::Bird(bird) => {
@@ -194,7 +222,10 @@ impl Neighbour {
                 words(bird.try_ask(&self.inside, &request)?)
             }
             Daemon::Frr(frr) => {
-                let request = format!("show bgp ipv{family} unicast neighbors {} routes", self.far_address);
+                let request = format!(
+                    "show bgp ipv{family} unicast neighbors {} routes",
+                    self.far_address
+                );
                 words(frr.ask(&self.inside, &request)?)
             }
             Daemon::GoBgp(gobgp) => {
@@ -214,9 +245,10 @@ impl Neighbour {
     pub(crate) fn route(&self, prefix: &str) -> Result<String, String> {
         match &self.daemon {
             Daemon::None => Err("no daemon started".into()),
-            Daemon::Bird(bird) => {
-                bird.try_ask(&self.inside, &format!("show route {prefix} protocol moe_router all"))
-            }
+            Daemon::Bird(bird) => bird.try_ask(
+                &self.inside,
+                &format!("show route {prefix} protocol moe_router all"),
+            ),
             Daemon::Frr(frr) => {
                 let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
                 frr.ask(&self.inside, &format!("show bgp {family} unicast {prefix}"))
@@ -230,26 +262,35 @@ impl Neighbour {
 
     #[track_caller]
     pub(crate) fn wait_established(&self, seconds: u64) {
-        wait_until(&format!("AS{} sees the session Established", self.asn), seconds, || {
-            contains(&self.session()?, "Established")
-                .or_else(|_| contains(&self.session()?, "state = Established"))
-        });
+        wait_until(
+            &format!("AS{} sees the session Established", self.asn),
+            seconds,
+            || {
+                contains(&self.session()?, "Established")
+                    .or_else(|_| contains(&self.session()?, "state = Established"))
+            },
+        );
     }
 
     #[track_caller]
     pub(crate) fn wait_route(&self, prefix: &str, attribute: &str, seconds: u64) {
-        wait_until(&format!("AS{} has {prefix} with {attribute:?}", self.asn), seconds, || {
-            let route = self.route(prefix)?;
-            contains(&route, prefix)?;
-            contains(&route, attribute)
-        });
+        wait_until(
+            &format!("AS{} has {prefix} with {attribute:?}", self.asn),
+            seconds,
+            || {
+                let route = self.route(prefix)?;
+                contains(&route, prefix)?;
+                contains(&route, attribute)
+            },
+        );
     }
 
     /// Its operator rotates the key of the running tunnel.
     pub(crate) fn set_private_key(&mut self, keys: KeyPair) {
         let file = self.folder.path().join("new.key");
         std::fs::write(&file, &keys.private).unwrap();
-        self.inside.shell(&format!("wg set wg0 private-key {}", file.display()));
+        self.inside
+            .shell(&format!("wg set wg0 private-key {}", file.display()));
         self.keys = keys;
     }
 
@@ -265,12 +306,17 @@ impl Neighbour {
     /// It moves to another address of its underlay and waits to be called there.
     pub(crate) fn move_to(&self, old: &str, new: &str) {
         let peer = self.inside.shell("wg show wg0 peers");
-        self.inside.shell(&format!("wg set wg0 peer {} persistent-keepalive 0", peer.trim()));
+        self.inside.shell(&format!(
+            "wg set wg0 peer {} persistent-keepalive 0",
+            peer.trim()
+        ));
         self.readdress(old, new);
     }
 
     /// It has another address of its underlay from now on. Removing the first takes the second with it.
     pub(crate) fn readdress(&self, old: &str, new: &str) {
-        self.inside.shell(&format!("ip addr del {old} dev u0; ip addr replace {new} dev u0"));
+        self.inside.shell(&format!(
+            "ip addr del {old} dev u0; ip addr replace {new} dev u0"
+        ));
     }
 }

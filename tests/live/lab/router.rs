@@ -50,7 +50,8 @@ pub(crate) fn policy_with(fields: &Value) -> Value {
 }
 
 pub(crate) fn agent_program() -> PathBuf {
-    std::env::var_os("MOENET_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_moenet-agent").into(), PathBuf::from)
+    std::env::var_os("MOENET_AGENT")
+        .map_or_else(|| env!("CARGO_BIN_EXE_moenet-agent").into(), PathBuf::from)
 }
 
 pub(crate) struct Router {
@@ -70,7 +71,13 @@ impl Router {
     pub(crate) fn named(name: &str, bird_version: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bird = Bird::new(bird_version, &folder.path().join("bird"));
-        let router = Self { inside: Namespace::new(name), keys: KeyPair::new(), bird, folder, agent: None };
+        let router = Self {
+            inside: Namespace::new(name),
+            keys: KeyPair::new(),
+            bird,
+            folder,
+            agent: None,
+        };
         let key = router.path("private.key");
         std::fs::write(&key, format!("{}\n", router.keys.private)).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -82,7 +89,10 @@ impl Router {
     }
 
     fn loopback(&self) -> &'static str {
-        let dummies = self.inside.try_shell("ip link add probe0 type dummy && ip link del probe0").is_ok();
+        let dummies = self
+            .inside
+            .try_shell("ip link add probe0 type dummy && ip link del probe0")
+            .is_ok();
         if dummies { "dummy0" } else { "lo" }
     }
 
@@ -149,7 +159,10 @@ impl Router {
         let config = self.path("config.yaml").display().to_string();
         let program = agent_program().display().to_string();
         let arguments = [environment, &[&program, "--config", &config, "run"]].concat();
-        self.agent = Some(self.inside.spawn(&self.path("agent.log"), "env".as_ref(), &arguments));
+        self.agent = Some(
+            self.inside
+                .spawn(&self.path("agent.log"), "env".as_ref(), &arguments),
+        );
     }
 
     /// As [`Router::start_agent`], with more in its environment: `NAME=value`.
@@ -159,7 +172,9 @@ impl Router {
             if !self.agent_runs() {
                 return Err("the agent ended".into());
             }
-            self.inside.try_shell("curl -sf http://127.0.0.1:24368/healthz").map(|_| ())
+            self.inside
+                .try_shell("curl -sf http://127.0.0.1:24368/healthz")
+                .map(|_| ())
         });
     }
 
@@ -178,7 +193,11 @@ impl Router {
 
     /// A line of shell that runs a verb of the command line with the agent's configuration.
     pub(crate) fn command(&self, verb: &str) -> String {
-        format!("{} --config {} {verb}", agent_program().display(), self.path("config.yaml").display())
+        format!(
+            "{} --config {} {verb}",
+            agent_program().display(),
+            self.path("config.yaml").display()
+        )
     }
 
     /// What the agent has logged so far.
@@ -201,7 +220,9 @@ impl Router {
     /// The local API: status code and body.
     #[track_caller]
     pub(crate) fn api(&self, arguments: &str, path: &str) -> (u16, String) {
-        let line = format!("curl -s -m 20 -w '\\n%{{http_code}}' {arguments} http://127.0.0.1:24368{path}");
+        let line = format!(
+            "curl -s -m 20 -w '\\n%{{http_code}}' {arguments} http://127.0.0.1:24368{path}"
+        );
         let text = self.inside.shell(&line);
         let (body, code) = text.rsplit_once('\n').unwrap();
         (code.trim().parse().unwrap(), body.into())
@@ -210,21 +231,38 @@ impl Router {
     /// The value of a series in `/metrics`, with its labels as they stand there.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = self.api("", "/metrics");
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
         line.trim().parse().ok()
     }
 
     /// Everything one wants to see when a test fails.
     fn dump(&self) {
         let show = |what: &str, text: &str| eprintln!("──── {}: {what}\n{text}", self.inside.name);
-        show("agent.log", &std::fs::read_to_string(self.path("agent.log")).unwrap_or_default());
-        show("bird.log", &std::fs::read_to_string(self.path("bird/bird.log")).unwrap_or_default());
+        show(
+            "agent.log",
+            &std::fs::read_to_string(self.path("agent.log")).unwrap_or_default(),
+        );
+        show(
+            "bird.log",
+            &std::fs::read_to_string(self.path("bird/bird.log")).unwrap_or_default(),
+        );
         for request in ["show status", "show protocols all"] {
-            show(request, &self.bird.try_ask(&self.inside, request).unwrap_or_else(|error| error));
+            show(
+                request,
+                &self
+                    .bird
+                    .try_ask(&self.inside, request)
+                    .unwrap_or_else(|error| error),
+            );
         }
         let state = format!("find {} -type f", self.path("state").display());
         for line in ["ip addr", "wg show", &state] {
-            show(line, &self.inside.try_shell(line).unwrap_or_else(|error| error));
+            show(
+                line,
+                &self.inside.try_shell(line).unwrap_or_else(|error| error),
+            );
         }
     }
 }

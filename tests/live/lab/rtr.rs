@@ -21,16 +21,42 @@ impl Rtr {
         let table = router.path(&format!("vrps{port}.json"));
         write(&table, roas);
         let program = PathBuf::from("/usr/bin/stayrtr");
-        assert!(program.exists(), "no StayRTR: tests/deps.sh tests installs it");
-        let (bind, metrics) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1000));
+        assert!(
+            program.exists(),
+            "no StayRTR: tests/deps.sh tests installs it"
+        );
+        let (bind, metrics) = (
+            format!("127.0.0.1:{port}"),
+            format!("127.0.0.1:{}", port + 1000),
+        );
         let file = table.display().to_string();
-        let arguments =
-            ["-bind", &bind, "-metrics.addr", &metrics, "-cache", &file, "-checktime=false", "-refresh", "1"];
-        let process = router.inside.spawn(&router.path(&format!("rtr{port}.log")), &program, &arguments);
+        let arguments = [
+            "-bind",
+            &bind,
+            "-metrics.addr",
+            &metrics,
+            "-cache",
+            &file,
+            "-checktime=false",
+            "-refresh",
+            "1",
+        ];
+        let process = router.inside.spawn(
+            &router.path(&format!("rtr{port}.log")),
+            &program,
+            &arguments,
+        );
         wait_until("the RPKI server listens", 20, || {
-            router.inside.try_shell(&format!("ss -Hltn sport = :{port} | grep -q .")).map(drop)
+            router
+                .inside
+                .try_shell(&format!("ss -Hltn sport = :{port} | grep -q ."))
+                .map(drop)
         });
-        Self { port, table, process }
+        Self {
+            port,
+            table,
+            process,
+        }
     }
 
     /// Serves another table from now on, and tells the routers so.

@@ -73,7 +73,12 @@ impl Traffic {
     /// Sends from `source` in one namespace to `destination` in another. Both addresses answer before it begins,
     /// so that every loss is one of later.
     #[track_caller]
-    pub(crate) fn start(from: &Namespace, source: IpAddr, to: &Namespace, destination: IpAddr) -> Self {
+    pub(crate) fn start(
+        from: &Namespace,
+        source: IpAddr,
+        to: &Namespace,
+        destination: IpAddr,
+    ) -> Self {
         let (source, destination) = (source.to_string(), destination.to_string());
         let what = format!("{} {source} to {} {destination}", from.name, to.name);
         let (echo, _) = program(to, ECHO, &[&destination]);
@@ -82,10 +87,19 @@ impl Traffic {
              s = socket.socket(f, socket.SOCK_DGRAM)\ns.settimeout(0.5)\ns.bind(('{source}', 0))\n\
              s.sendto(b'0', ('{destination}', 7777))\ns.recv(9)"
         );
-        wait_until(&what, 40, || from.try_shell(&format!("python3 -c \"{probe}\"")).map(|_| ()));
+        wait_until(&what, 40, || {
+            from.try_shell(&format!("python3 -c \"{probe}\""))
+                .map(|_| ())
+        });
         let (mut sender, output) = program(from, SEND, &[&source, &destination]);
         let input = sender.stdin.take();
-        Self { what, sender, input, output, echo }
+        Self {
+            what,
+            sender,
+            input,
+            output,
+            echo,
+        }
     }
 
     /// Ends it and says what was lost.
@@ -94,7 +108,8 @@ impl Traffic {
         drop(self.input.take());
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{}: {error}: {line:?}", self.what))
+        serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{}: {error}: {line:?}", self.what))
     }
 
     /// As `stop`, where not one may be missing.
@@ -102,7 +117,10 @@ impl Traffic {
     pub(crate) fn stop_without_loss(self) {
         let what = self.what.clone();
         let count = self.stop();
-        assert!(count.sent > 0 && count.lost.is_empty() && count.errors.is_empty(), "{what}: {count:?}");
+        assert!(
+            count.sent > 0 && count.lost.is_empty() && count.errors.is_empty(),
+            "{what}: {count:?}"
+        );
     }
 }
 

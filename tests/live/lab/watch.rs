@@ -17,12 +17,20 @@ impl NetlinkEvents {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let file = router.path(&format!("events{n}"));
-        let monitor = router.inside.spawn(&file, "ip".as_ref(), &["-o", "monitor", "link", "address"]);
-        let events = Self { file, _monitor: monitor };
+        let monitor =
+            router
+                .inside
+                .spawn(&file, "ip".as_ref(), &["-o", "monitor", "link", "address"]);
+        let events = Self {
+            file,
+            _monitor: monitor,
+        };
         // Proves that the monitor listens, so that silence means something.
         let probe = format!("probe{n}");
         wait_until("the netlink monitor records", 10, || {
-            router.inside.shell(&format!("ip link add {probe} type bridge && ip link del {probe}"));
+            router.inside.shell(&format!(
+                "ip link add {probe} type bridge && ip link del {probe}"
+            ));
             contains(&events.text(), &probe)
         });
         events
@@ -36,9 +44,17 @@ impl NetlinkEvents {
     /// the links, which the probe may interrupt: what it says of that is no event.
     pub(crate) fn seen(&self) -> Vec<String> {
         // So too what it says of a link whose other end goes with the namespace of another test.
-        let noise = ["Dump was interrupted", "Error: Peer netns reference is invalid"];
-        let ours = |line: &&str| line.contains("probe") || noise.iter().any(|text| line.starts_with(text));
-        self.text().lines().filter(|line| !ours(line)).map(Into::into).collect()
+        let noise = [
+            "Dump was interrupted",
+            "Error: Peer netns reference is invalid",
+        ];
+        let ours =
+            |line: &&str| line.contains("probe") || noise.iter().any(|text| line.starts_with(text));
+        self.text()
+            .lines()
+            .filter(|line| !ours(line))
+            .map(Into::into)
+            .collect()
     }
 }
 
@@ -46,7 +62,10 @@ impl NetlinkEvents {
 /// the time of a moment in the past a millisecond later or earlier each time, so it counts by seconds.
 pub(crate) fn bird_history(router: &Router) -> String {
     let status = router.bird.ask(&router.inside, "show status");
-    let reconfigured = status.lines().find(|line| line.starts_with("Last reconfiguration")).expect("a time");
+    let reconfigured = status
+        .lines()
+        .find(|line| line.starts_with("Last reconfiguration"))
+        .expect("a time");
     let reconfigured = reconfigured.split('.').next().unwrap_or_default();
     format!("{reconfigured}\n{}", session_ages(router))
 }
@@ -61,5 +80,7 @@ pub(crate) fn session_ages(router: &Router) -> String {
 }
 
 pub(crate) fn ifindex(router: &Router, interface: &str) -> String {
-    router.inside.shell(&format!("cat /sys/class/net/{interface}/ifindex"))
+    router
+        .inside
+        .shell(&format!("cat /sys/class/net/{interface}/ifindex"))
 }

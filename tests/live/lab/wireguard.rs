@@ -26,8 +26,16 @@ fn wg(verb: &str, input: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("cannot run `wg`: tests/deps.sh tests installs wireguard-tools");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().into()
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout)
+        .unwrap()
+        .trim()
+        .into()
 }
 
 pub(crate) struct Tunnel<'a> {

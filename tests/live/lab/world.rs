@@ -29,7 +29,9 @@ impl World {
     }
 
     pub(crate) fn with_bird(version: &str, neighbours: u32) -> Self {
-        let speakers = (0..neighbours).map(|_| Speaker::Bird(String::new())).collect();
+        let speakers = (0..neighbours)
+            .map(|_| Speaker::Bird(String::new()))
+            .collect();
         Self::with_speakers(version, speakers)
     }
 
@@ -39,7 +41,11 @@ impl World {
         let control_plane = ControlPlane::new(&router.inside);
         router.configure(&control_plane.url, 1);
         router.start_bird();
-        let mut world = Self { router, control_plane, neighbours: vec![] };
+        let mut world = Self {
+            router,
+            control_plane,
+            neighbours: vec![],
+        };
         for (number, speaker) in (1..).zip(speakers) {
             world.add_neighbour(number, speaker);
         }
@@ -62,8 +68,10 @@ impl World {
     pub(crate) fn wait_measured(&self) {
         wait_until("every link is measured", 40, || {
             let sessions = self.router.bird.folder.join("moenet/sessions");
-            let loaded =
-                self.router.inside.try_shell(&format!("grep -l 'moe_link(0,' {}/*.conf", sessions.display()));
+            let loaded = self.router.inside.try_shell(&format!(
+                "grep -l 'moe_link(0,' {}/*.conf",
+                sessions.display()
+            ));
             match loaded {
                 Err(_) => Ok(()),
                 Ok(unmeasured) => Err(unmeasured),
@@ -71,19 +79,26 @@ impl World {
         });
         // What is on disk is loaded a moment later.
         wait_until("the agent is at rest", 40, || {
-            self.router.inside.try_shell(&self.router.command("plan")).map(drop)
+            self.router
+                .inside
+                .try_shell(&self.router.command("plan"))
+                .map(drop)
         });
     }
 
     fn add_neighbour(&mut self, number: u32, speaker: Speaker) {
-        self.join(Neighbour::new(number), number, |neighbour, far| match speaker {
-            Speaker::Bird(says) => {
-                neighbour.says = says;
-                neighbour.start_bird(&bird::version(), far);
-            }
-            Speaker::Frr => neighbour.start_frr(far),
-            Speaker::GoBgp => neighbour.start_gobgp(far),
-        });
+        self.join(
+            Neighbour::new(number),
+            number,
+            |neighbour, far| match speaker {
+                Speaker::Bird(says) => {
+                    neighbour.says = says;
+                    neighbour.start_bird(&bird::version(), far);
+                }
+                Speaker::Frr => neighbour.start_frr(far),
+                Speaker::GoBgp => neighbour.start_gobgp(far),
+            },
+        );
     }
 
     /// Joins a neighbour, which `start` gives its tunnel and its daemon.
@@ -94,9 +109,18 @@ impl World {
         start: impl FnOnce(&mut Neighbour, &FarEnd),
     ) {
         let ours = format!("192.0.2.{}/29", 8 * number + 1);
-        let theirs = [format!("192.0.2.{}/29", 8 * number + 2), format!("192.0.2.{}/29", 8 * number + 3)];
+        let theirs = [
+            format!("192.0.2.{}/29", 8 * number + 2),
+            format!("192.0.2.{}/29", 8 * number + 3),
+        ];
         let device = format!("u{number}");
-        self.router.inside.link(&device, &[&ours], &neighbour.inside, "u0", &[&theirs[0], &theirs[1]]);
+        self.router.inside.link(
+            &device,
+            &[&ours],
+            &neighbour.inside,
+            "u0",
+            &[&theirs[0], &theirs[1]],
+        );
         let far = self.far_end(number);
         start(&mut neighbour, &far);
         self.neighbours.push(neighbour);
@@ -114,7 +138,10 @@ impl World {
 
     /// The sessions as the Control Plane lists them.
     pub(crate) fn sessions(&self) -> Vec<Value> {
-        (1..).zip(&self.neighbours).map(|(number, neighbour)| session(number, neighbour)).collect()
+        (1..)
+            .zip(&self.neighbours)
+            .map(|(number, neighbour)| session(number, neighbour))
+            .collect()
     }
 
     #[track_caller]
@@ -122,12 +149,25 @@ impl World {
         for neighbour in &self.neighbours {
             neighbour.wait_established(40);
         }
-        wait_until("every session is Established in the router's BIRD", 20, || {
-            let all = self.router.bird.try_ask(&self.router.inside, "show protocols")?;
-            let up =
-                all.lines().filter(|line| line.contains(" BGP ") && line.contains("Established")).count();
-            if up == self.neighbours.len() { Ok(()) } else { Err(all) }
-        });
+        wait_until(
+            "every session is Established in the router's BIRD",
+            20,
+            || {
+                let all = self
+                    .router
+                    .bird
+                    .try_ask(&self.router.inside, "show protocols")?;
+                let up = all
+                    .lines()
+                    .filter(|line| line.contains(" BGP ") && line.contains("Established"))
+                    .count();
+                if up == self.neighbours.len() {
+                    Ok(())
+                } else {
+                    Err(all)
+                }
+            },
+        );
     }
 
     /// Waits until the agent has fetched an endpoint `times` more often: what it does about an answer, it has done.
@@ -136,37 +176,56 @@ impl World {
         let before = self.control_plane.asked(endpoint);
         wait_until(&format!("{endpoint} is fetched again"), 90, || {
             let asked = self.control_plane.asked(endpoint);
-            if asked >= before + times { Ok(()) } else { Err(format!("{} times", asked - before)) }
+            if asked >= before + times {
+                Ok(())
+            } else {
+                Err(format!("{} times", asked - before))
+            }
         });
         std::thread::sleep(Duration::from_millis(500));
     }
 
     #[track_caller]
     pub(crate) fn wait_reported(&self, uuid: &str, status: u64, text: &str) {
-        wait_until(&format!("{uuid} is reported {status} with {text:?}"), 30, || {
-            match self.control_plane.reported(uuid) {
+        wait_until(
+            &format!("{uuid} is reported {status} with {text:?}"),
+            30,
+            || match self.control_plane.reported(uuid) {
                 Some((found, error)) if found == status => contains(&error, text),
                 other => Err(format!("{other:?}")),
-            }
-        });
+            },
+        );
     }
 }
 
 impl World {
     /// Waits until a condition of an object has a status and a reason, and returns its message.
     #[track_caller]
-    pub(crate) fn wait_condition(&self, object: &str, about: &str, status: &str, reason: &str) -> String {
+    pub(crate) fn wait_condition(
+        &self,
+        object: &str,
+        about: &str,
+        status: &str,
+        reason: &str,
+    ) -> String {
         let mut message = String::new();
-        wait_until(&format!("{object}: {about} is {status}, {reason}"), 60, || {
-            let found = self.status(object);
-            let conditions = found["conditions"].as_array().ok_or("no conditions")?;
-            let condition = conditions.iter().find(|c| c["type"] == about).ok_or(format!("{found}"))?;
-            message = condition["message"].as_str().unwrap_or_default().into();
-            if condition["status"] == status && condition["reason"] == reason {
-                return Ok(());
-            }
-            Err(condition.to_string())
-        });
+        wait_until(
+            &format!("{object}: {about} is {status}, {reason}"),
+            60,
+            || {
+                let found = self.status(object);
+                let conditions = found["conditions"].as_array().ok_or("no conditions")?;
+                let condition = conditions
+                    .iter()
+                    .find(|c| c["type"] == about)
+                    .ok_or(format!("{found}"))?;
+                message = condition["message"].as_str().unwrap_or_default().into();
+                if condition["status"] == status && condition["reason"] == reason {
+                    return Ok(());
+                }
+                Err(condition.to_string())
+            },
+        );
         message
     }
 }

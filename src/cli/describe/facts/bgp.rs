@@ -22,16 +22,30 @@ pub(super) fn bird(
         return None;
     }
     let state = &offline.bird;
-    let find = |name: &String| state.protocols.iter().find(|protocol| protocol.name == *name);
-    let sessions = wanted.protocols.iter().map(|neighbour| match find(&neighbour.protocol) {
-        Some(protocol) => session(protocol, neighbour),
-        None => Session { protocol: neighbour.protocol.clone(), ..Session::default() },
-    });
+    let find = |name: &String| {
+        state
+            .protocols
+            .iter()
+            .find(|protocol| protocol.name == *name)
+    };
+    let sessions = wanted
+        .protocols
+        .iter()
+        .map(|neighbour| match find(&neighbour.protocol) {
+            Some(protocol) => session(protocol, neighbour),
+            None => Session {
+                protocol: neighbour.protocol.clone(),
+                ..Session::default()
+            },
+        });
     let base = offline.plan(&Key::Router);
-    let of_base = |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    let of_base =
+        |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
     let router = offline.world.router.as_ref().ok();
     let our_asn = router.map(|router| router.asn.get());
-    let their_asn = object.spec().and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
+    let their_asn = object
+        .spec()
+        .and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
     Some(Bird {
         running: state.is_running(),
         refused: condition(status, ConditionType::BirdConfigured, "Refused"),
@@ -83,17 +97,32 @@ fn is_another(has: &str, wanted: IpAddr) -> bool {
 fn limits(channels: &[Channel]) -> Vec<String> {
     let named = channels.iter().flat_map(|channel| {
         let all = [
-            ("import", &channel.import_limit, channel.routes.map(|routes| routes.imported)),
+            (
+                "import",
+                &channel.import_limit,
+                channel.routes.map(|routes| routes.imported),
+            ),
             ("receive", &channel.receive_limit, None),
-            ("export", &channel.export_limit, channel.routes.map(|routes| routes.exported)),
+            (
+                "export",
+                &channel.export_limit,
+                channel.routes.map(|routes| routes.exported),
+            ),
         ];
         all.into_iter().filter_map(move |(word, limit, count)| {
             let limit = limit.as_ref().filter(|limit| limit.hit)?;
             if count.is_some_and(|count| count < limit.limit) {
                 return None;
             }
-            let action = limit.action.as_ref().map(|action| format!(" ({action})")).unwrap_or_default();
-            Some(format!("{} {word} limit of {}{action}", channel.name, limit.limit))
+            let action = limit
+                .action
+                .as_ref()
+                .map(|action| format!(" ({action})"))
+                .unwrap_or_default();
+            Some(format!(
+                "{} {word} limit of {}{action}",
+                channel.name, limit.limit
+            ))
         })
     });
     named.collect()
@@ -107,14 +136,34 @@ mod tests {
     #[test]
     fn a_mark_that_outlives_its_limit_is_no_limit_that_is_hit() {
         let told = |imported, limit| {
-            let routes = Some(Routes { imported, ..Routes::default() });
-            let limit = Some(Limit { limit, hit: true, action: Some("block".into()) });
-            limits(&[Channel { name: "ipv4".into(), routes, import_limit: limit, ..Channel::default() }])
+            let routes = Some(Routes {
+                imported,
+                ..Routes::default()
+            });
+            let limit = Some(Limit {
+                limit,
+                hit: true,
+                action: Some("block".into()),
+            });
+            limits(&[Channel {
+                name: "ipv4".into(),
+                routes,
+                import_limit: limit,
+                ..Channel::default()
+            }])
         };
         assert_eq!(told(1, 1), ["ipv4 import limit of 1 (block)"]);
         assert_eq!(told(2, 10000), Vec::<String>::new());
-        let limit = Some(Limit { limit: 5, hit: true, action: Some("disable".into()) });
-        let closed = Channel { name: "ipv6".into(), import_limit: limit, ..Channel::default() };
+        let limit = Some(Limit {
+            limit: 5,
+            hit: true,
+            action: Some("disable".into()),
+        });
+        let closed = Channel {
+            name: "ipv6".into(),
+            import_limit: limit,
+            ..Channel::default()
+        };
         assert_eq!(limits(&[closed]), ["ipv6 import limit of 5 (disable)"]);
     }
 }

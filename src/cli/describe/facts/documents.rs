@@ -53,7 +53,9 @@ pub(super) fn documents(
 }
 
 fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
-    let said = object.spec().and_then(|spec| serde_json::from_value(spec.get("adminState")?.clone()).ok());
+    let said = object
+        .spec()
+        .and_then(|spec| serde_json::from_value(spec.get("adminState")?.clone()).ok());
     match (said, object.admin_state) {
         (_, AdminState::Absent) | (Some(AdminState::Absent), _) => Some(Off::Absent),
         (Some(AdminState::Pending), _) | (None, AdminState::Pending) => Some(Off::Pending),
@@ -64,17 +66,26 @@ fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
         {
             Some(Off::MeshDisabled)
         }
-        (Some(AdminState::Enabled), AdminState::Disabled | AdminState::Pending) => Some(Off::Ourselves),
+        (Some(AdminState::Enabled), AdminState::Disabled | AdminState::Pending) => {
+            Some(Off::Ourselves)
+        }
         (_, AdminState::Enabled) => None,
     }
 }
 
 fn exception(object: &Object<'_>) -> Option<Exception> {
-    let fields = object.overridden.iter().map(|(field, document)| Overridden {
-        field: field.clone(),
-        here: value_at(object.spec(), field),
-        document: document.clone(),
-    });
+    let fields = object
+        .overridden
+        .iter()
+        .map(|(field, document)| Overridden {
+            field: field.clone(),
+            here: value_at(object.spec(), field),
+            document: document.clone(),
+        });
     let reason = object.reason?.to_owned();
-    Some(Exception { reason, until: object.expires_at, fields: fields.collect() })
+    Some(Exception {
+        reason,
+        until: object.expires_at,
+        fields: fields.collect(),
+    })
 }

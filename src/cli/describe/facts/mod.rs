@@ -66,7 +66,14 @@ pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a
         _ => match world.ibgp.get(&object.name).map(|entry| &entry.intent) {
             Some(Intent::Present(peer, _)) => {
                 let (protocol, address) = (peer.protocol.clone(), Some(peer.address));
-                Wanted { protocols: vec![Neighbour { protocol, address, source: None }], ..Wanted::default() }
+                Wanted {
+                    protocols: vec![Neighbour {
+                        protocol,
+                        address,
+                        source: None,
+                    }],
+                    ..Wanted::default()
+                }
             }
             _ => as_it_is(offline, object),
         },
@@ -74,18 +81,30 @@ pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a
 }
 
 fn neighbour(of: &crate::effective::Neighbour) -> Neighbour {
-    Neighbour { protocol: of.protocol.clone(), address: Some(of.address), source: Some(of.source) }
+    Neighbour {
+        protocol: of.protocol.clone(),
+        address: Some(of.address),
+        source: Some(of.source),
+    }
 }
 
 /// Of an object that stays as it is: what is in force for it, and else what its specification says.
 fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
-    let applied = offline.applied(object.kind, &object.name).map(|applied| &applied.applied);
-    let spec = applied.and_then(|applied| applied.spec.as_ref()).or(object.spec());
+    let applied = offline
+        .applied(object.kind, &object.name)
+        .map(|applied| &applied.applied);
+    let spec = applied
+        .and_then(|applied| applied.spec.as_ref())
+        .or(object.spec());
     let text = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer)?.as_str());
     let interface = text("/tunnel/interface").or_else(|| text("/interface"));
     let peer = text("/tunnel/publicKey").or_else(|| text("/publicKey"));
     let protocols = applied.iter().flat_map(|applied| &applied.protocols);
-    let in_force = |protocol: &String| Neighbour { protocol: protocol.clone(), address: None, source: None };
+    let in_force = |protocol: &String| Neighbour {
+        protocol: protocol.clone(),
+        address: None,
+        source: None,
+    };
     Wanted {
         interface: interface.and_then(|name| name.parse().ok()),
         peer: peer.and_then(|key| key.parse().ok()),
@@ -103,7 +122,10 @@ pub(super) fn link<'a>(
 }
 
 /// The peer on it.
-pub(super) fn peer<'a>(link: &'a kernel_view::Link, wanted: &Wanted<'_>) -> Option<&'a WireGuardPeer> {
+pub(super) fn peer<'a>(
+    link: &'a kernel_view::Link,
+    wanted: &Wanted<'_>,
+) -> Option<&'a WireGuardPeer> {
     link.wireguard.as_ref()?.peers.get(&wanted.peer?)
 }
 
@@ -118,17 +140,24 @@ pub(super) async fn gather(
     let documents = documents::documents(offline, object, status, agent_runs);
     let drift = tunnel::drift(offline, object);
     // What the daemon failed at is over when there is nothing left to do.
-    let failed = condition(status, ConditionType::TunnelConfigured, "Failed").filter(|_| !drift.is_empty());
+    let failed =
+        condition(status, ConditionType::TunnelConfigured, "Failed").filter(|_| !drift.is_empty());
     let tunnel = Tunnel {
         needs_address: wanted.needs_address,
-        unresolved: wanted.endpoint.and_then(|endpoint| tunnel::unresolved(offline, endpoint)),
+        unresolved: wanted
+            .endpoint
+            .and_then(|endpoint| tunnel::unresolved(offline, endpoint)),
         failed,
         link: tunnel::link_facts(offline, object, wanted),
         drift,
         agent_runs,
         name: object.path(),
     };
-    let mut facts = Facts { documents, tunnel, bird: bgp::bird(offline, object, wanted, status) };
+    let mut facts = Facts {
+        documents,
+        tunnel,
+        bird: bgp::bird(offline, object, wanted, status),
+    };
     if !why::is_up(&facts) && facts.documents.off.is_none() {
         ask_the_network(offline, object, wanted, &mut facts).await;
     }
@@ -152,8 +181,15 @@ fn since(second: i64) -> i64 {
 
 /// What only the network can tell, of a session that is not up: whether the endpoint's port is open, and, in
 /// a tunnel that works, who is there.
-async fn ask_the_network(offline: &Offline, object: &Object<'_>, wanted: &Wanted<'_>, facts: &mut Facts) {
-    let Some((name, link)) = link(offline, object).filter(|(_, link)| link.up) else { return };
+async fn ask_the_network(
+    offline: &Offline,
+    object: &Object<'_>,
+    wanted: &Wanted<'_>,
+    facts: &mut Facts,
+) {
+    let Some((name, link)) = link(offline, object).filter(|(_, link)| link.up) else {
+        return;
+    };
     let endpoint = peer(link, wanted).and_then(|peer| peer.endpoint);
     let has_handshakes = link.wireguard.is_some();
     if let (Some(Link::Up(_, Some(peer))), Some(endpoint)) = (&mut facts.tunnel.link, endpoint)
@@ -164,13 +200,21 @@ async fn ask_the_network(offline: &Offline, object: &Object<'_>, wanted: &Wanted
     if has_handshakes && facts.tunnel.fresh().is_none() {
         return;
     }
-    let ours: BTreeSet<IpAddr> = link.addresses.iter().map(|address| address.local.addr()).collect();
+    let ours: BTreeSet<IpAddr> = link
+        .addresses
+        .iter()
+        .map(|address| address.local.addr())
+        .collect();
     let sessions = facts.bird.iter_mut().flat_map(|bird| &mut bird.sessions);
     for session in sessions.filter(|session| !session.established) {
-        let Some(address) = session.neighbour else { continue };
+        let Some(address) = session.neighbour else {
+            continue;
+        };
         let others = async {
             match address {
-                IpAddr::V6(v6) if v6.is_unicast_link_local() => reach::everybody(name, link.index).await,
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                    reach::everybody(name, link.index).await
+                }
                 _ => BTreeSet::new(),
             }
         };

@@ -11,29 +11,50 @@ use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
 use crate::status::Acceptance;
 
 pub(super) fn unresolved(offline: &Offline, endpoint: &Endpoint) -> Option<(String, String)> {
-    let Host::Name(name) = &endpoint.host else { return None };
+    let Host::Name(name) = &endpoint.host else {
+        return None;
+    };
     let resolution = offline.parts.context.resolver.current(endpoint);
     if resolution.address.is_some() {
         return None;
     }
-    let why = resolution.error.unwrap_or_else(|| "no answer within three seconds".to_owned());
+    let why = resolution
+        .error
+        .unwrap_or_else(|| "no answer within three seconds".to_owned());
     // The resolver's own words begin with what the sentence says already.
-    let why = why.strip_prefix(&format!("resolve {name}: ")).unwrap_or(&why).to_owned();
+    let why = why
+        .strip_prefix(&format!("resolve {name}: "))
+        .unwrap_or(&why)
+        .to_owned();
     Some((name.to_string(), why))
 }
 
-pub(super) fn link_facts(offline: &Offline, object: &Object<'_>, wanted: &Wanted<'_>) -> Option<Link> {
+pub(super) fn link_facts(
+    offline: &Offline,
+    object: &Object<'_>,
+    wanted: &Wanted<'_>,
+) -> Option<Link> {
     if object.kind == Kind::IbgpPeer {
         return None;
     }
     if let Some((name, link)) = link(offline, object) {
         let name = name.to_string();
-        let port = link.wireguard.as_ref().and_then(|wireguard| wireguard.listen_port);
+        let port = link
+            .wireguard
+            .as_ref()
+            .and_then(|wireguard| wireguard.listen_port);
         let peer = peer(link, wanted).map(|peer| observed(peer, port.map(|port| port.get())));
-        return Some(if link.up { Link::Up(name, peer) } else { Link::Down(name) });
+        return Some(if link.up {
+            Link::Up(name, peer)
+        } else {
+            Link::Down(name)
+        });
     }
     // Whose it is, the clash says better.
-    let name = wanted.interface.as_ref().filter(|_| !matches!(object.acceptance, Acceptance::Clash(_)))?;
+    let name = wanted
+        .interface
+        .as_ref()
+        .filter(|_| !matches!(object.acceptance, Acceptance::Clash(_)))?;
     Some(match offline.kernel.links.get(name) {
         None => Link::Missing(name.to_string()),
         Some(link) => foreign(name, link),
@@ -46,10 +67,14 @@ fn foreign(name: &InterfaceName, link: &kernel_view::Link) -> Link {
             "it carries no mark".to_owned(),
             "tunnel.adopt: true takes it over in place; else give the session another tunnel.interface",
         ),
-        Mark::None => ("it carries no mark".to_owned(), "give the session another tunnel.interface"),
-        Mark::Ours(uid) => {
-            (format!("it is {uid}'s"), "`moenet-agent get` shows whose that is; it must go first")
-        }
+        Mark::None => (
+            "it carries no mark".to_owned(),
+            "give the session another tunnel.interface",
+        ),
+        Mark::Ours(uid) => (
+            format!("it is {uid}'s"),
+            "`moenet-agent get` shows whose that is; it must go first",
+        ),
         Mark::Foreign(alias) => (
             format!("its alias is {}", crate::model::shown(alias)),
             "give the session another tunnel.interface",
@@ -82,7 +107,11 @@ fn key(object: &Object<'_>) -> Key {
 /// What the controller would do; of a paused object, if it were not.
 pub(super) fn drift(offline: &Offline, object: &Object<'_>) -> Vec<String> {
     match offline.plan(&key(object)) {
-        Ok(plan) => plan.steps.iter().map(|step| step.because.to_string()).collect(),
+        Ok(plan) => plan
+            .steps
+            .iter()
+            .map(|step| step.because.to_string())
+            .collect(),
         Err(refusal) => vec![refusal.to_string()],
     }
 }

@@ -58,8 +58,13 @@ pub(in crate::cli::describe) struct Session {
 }
 
 const ADDRESS: &[&str] = &["spec.address"];
-const PEERING: &[&str] =
-    &["spec.asn", "spec.address", "spec.bgp.extensions", "spec.bgp.multihop", "spec.bgp.passwordFile"];
+const PEERING: &[&str] = &[
+    "spec.asn",
+    "spec.address",
+    "spec.bgp.extensions",
+    "spec.bgp.multihop",
+    "spec.bgp.passwordFile",
+];
 const LIMITS: &[&str] = &["spec.bgp.importLimit", "spec.bgp.exportLimit"];
 
 impl Bird {
@@ -68,21 +73,34 @@ impl Bird {
         let mut chain = Vec::new();
         let down = self.sessions.iter().any(|session| !session.established);
         if let Some(words) = self.refused.as_ref().filter(|_| down) {
-            chain.push(Cause::new(Reason::BirdRefused, format!("BIRD refused the session's text: {words}.")));
+            chain.push(Cause::new(
+                Reason::BirdRefused,
+                format!("BIRD refused the session's text: {words}."),
+            ));
         }
         if let Some(why) = self.trouble.as_ref().filter(|_| down) {
-            chain
-                .push(Cause::new(Reason::BirdFailed, format!("BIRD could not be given the session: {why}.")));
+            chain.push(Cause::new(
+                Reason::BirdFailed,
+                format!("BIRD could not be given the session: {why}."),
+            ));
         }
         if !self.running {
-            let cause = Cause::new(Reason::BirdNotRunning, "BIRD does not answer on its control socket.");
+            let cause = Cause::new(
+                Reason::BirdNotRunning,
+                "BIRD does not answer on its control socket.",
+            );
             chain.push(
-                cause.action("`systemctl status bird`; bird.controlSocket says where it is looked for"),
+                cause.action(
+                    "`systemctl status bird`; bird.controlSocket says where it is looked for",
+                ),
             );
             return chain;
         }
         if !self.loaded && self.refused.is_none() && down {
-            chain.push(Cause::new(Reason::BirdNotLoaded, "BIRD runs another configuration than is on disk."));
+            chain.push(Cause::new(
+                Reason::BirdNotLoaded,
+                "BIRD runs another configuration than is on disk.",
+            ));
         }
         for session in &self.sessions {
             chain.extend(session.limit());
@@ -100,19 +118,32 @@ impl Session {
         if self.limits.is_empty() {
             return None;
         }
-        let message = format!("{} has hit its {}.", self.protocol, self.limits.join(" and its "));
+        let message = format!(
+            "{} has hit its {}.",
+            self.protocol,
+            self.limits.join(" and its ")
+        );
         let action = match self.limits.iter().any(|limit| limit.contains("(block)")) {
-            true => "routes above the limit are not taken; if they are right, raise bgp.importLimit",
+            true => {
+                "routes above the limit are not taken; if they are right, raise bgp.importLimit"
+            }
             false => "if the routes are right, raise the limit",
         };
-        Some(Cause::new(Reason::LimitHit, message).action(action).of_fields(LIMITS))
+        Some(
+            Cause::new(Reason::LimitHit, message)
+                .action(action)
+                .of_fields(LIMITS),
+        )
     }
 
     /// What is wrong with the addresses, as far as it was seen.
     fn address(&self, tunnel: &Tunnel) -> Option<Cause> {
         let wanted = self.neighbour?;
         if let Some(has) = &self.has {
-            let message = format!("BIRD's {} speaks to {has}, and {wanted} is wanted.", self.protocol);
+            let message = format!(
+                "BIRD's {} speaks to {has}, and {wanted} is wanted.",
+                self.protocol
+            );
             return Some(Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS));
         }
         // Without a handshake nobody can answer, which is told already.
@@ -126,23 +157,39 @@ impl Session {
                 span(age)
             );
             let cause = Cause::new(Reason::NeighbourSilent, message).of_fields(ADDRESS);
-            return Some(
-                cause.action("ask the peer which address it has in the tunnel, and which of ours it knows"),
-            );
+            return Some(cause.action(
+                "ask the peer which address it has in the tunnel, and which of ours it knows",
+            ));
         }
-        let others = self.others.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        let message =
-            format!("Nobody answers a ping at {wanted} in the tunnel; its other end answers as {others}.");
+        let others = self
+            .others
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ");
+        let message = format!(
+            "Nobody answers a ping at {wanted} in the tunnel; its other end answers as {others}."
+        );
         let cause = Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS);
         Some(cause.action("if that is the peer's address, it belongs in the document's address"))
     }
 
     fn down(&self, bird: &Bird) -> Cause {
         let Some(state) = &self.state else {
-            return Cause::new(Reason::NoBgpSession, format!("BIRD has no session {}.", self.protocol));
+            return Cause::new(
+                Reason::NoBgpSession,
+                format!("BIRD has no session {}.", self.protocol),
+            );
         };
-        let off = if self.off { " (the protocol is off)" } else { "" };
-        let age = self.age.map(|age| format!(" for {}", span(age))).unwrap_or_default();
+        let off = if self.off {
+            " (the protocol is off)"
+        } else {
+            ""
+        };
+        let age = self
+            .age
+            .map(|age| format!(" for {}", span(age)))
+            .unwrap_or_default();
         let state = format!("BGP {} is {state}{off}{age}", self.protocol);
         let cause = match &self.last_error {
             Some(error) => self.explained(&state, error, bird),
@@ -169,40 +216,60 @@ impl Session {
 
     /// What BIRD's last error says, and who said it (its classes: bird.md, section 4.1).
     fn explained(&self, state: &str, error: &str, bird: &Bird) -> Cause {
-        let cause = |reason, what: String| Cause::new(reason, format!("{state}: {what} (BIRD: “{error}”)."));
+        let cause = |reason, what: String| {
+            Cause::new(reason, format!("{state}: {what} (BIRD: “{error}”)."))
+        };
         match error.split_once(": ") {
             Some(("Received", "Bad peer AS")) => {
                 let ours = asn(bird.our_asn);
-                cause(Reason::RefusedByNeighbour, format!("the neighbour refuses our AS number, {ours}"))
-                    .action(format!("ask the peer to configure us as {ours}"))
+                cause(
+                    Reason::RefusedByNeighbour,
+                    format!("the neighbour refuses our AS number, {ours}"),
+                )
+                .action(format!("ask the peer to configure us as {ours}"))
             }
             Some(("Received", words)) if words.starts_with("Administrative shutdown") => cause(
                 Reason::RefusedByNeighbour,
-                format!("the neighbour has shut the session down on purpose{}", self.says()),
+                format!(
+                    "the neighbour has shut the session down on purpose{}",
+                    self.says()
+                ),
             )
             .action("ask the peer why; there is nothing to do on this side"),
-            Some(("Received", _)) => {
-                cause(Reason::RefusedByNeighbour, format!("the neighbour refuses{}", self.says()))
-                    .action("ask the peer; its log says more")
-            }
+            Some(("Received", _)) => cause(
+                Reason::RefusedByNeighbour,
+                format!("the neighbour refuses{}", self.says()),
+            )
+            .action("ask the peer; its log says more"),
             Some(("BGP Error" | "Error", "Bad peer AS")) => {
                 let theirs = asn(bird.their_asn);
                 cause(
                     Reason::RefusedByUs,
-                    format!("we refuse the neighbour, since it says it is another AS than {theirs}"),
+                    format!(
+                        "we refuse the neighbour, since it says it is another AS than {theirs}"
+                    ),
                 )
                 .action("ask the peer for its AS number; spec.asn is what we expect")
             }
             Some(("Socket", words)) if words.contains("refused") => {
-                let who = self.neighbour.map(|address| address.to_string()).unwrap_or_default();
+                let who = self
+                    .neighbour
+                    .map(|address| address.to_string())
+                    .unwrap_or_default();
                 cause(
                     Reason::RefusedByNeighbour,
-                    format!("{who} refuses the connection on TCP port 179{}", self.said()),
+                    format!(
+                        "{who} refuses the connection on TCP port 179{}",
+                        self.said()
+                    ),
                 )
                 .action("ask the peer whether its BGP daemon runs and listens there")
             }
             Some(("Socket", words)) if words.contains("closed") || words.contains("reset") => {
-                let ours = self.source.map(|address| address.to_string()).unwrap_or_default();
+                let ours = self
+                    .source
+                    .map(|address| address.to_string())
+                    .unwrap_or_default();
                 cause(
                     Reason::RefusedByNeighbour,
                     format!("the neighbour closed the connection{}", self.said()),
@@ -223,7 +290,9 @@ impl Session {
     /// another error, which is soon, since a session that is shut down takes no connection (seen on 2.17).
     fn said(&self) -> String {
         let message = self.message.as_ref().filter(|_| !self.off);
-        message.map(|text| format!(", and said before: {}", crate::model::shown(text))).unwrap_or_default()
+        message
+            .map(|text| format!(", and said before: {}", crate::model::shown(text)))
+            .unwrap_or_default()
     }
 
     /// The words that came with it (RFC 8203 and RFC 9003).

@@ -74,8 +74,12 @@ pub(in crate::cli::describe) struct Overridden {
     pub(in crate::cli::describe) document: Value,
 }
 
-const CLAIMS: &[&str] =
-    &["spec.tunnel.interface", "spec.tunnel.listenPort", "spec.interface", "spec.listenPort"];
+const CLAIMS: &[&str] = &[
+    "spec.tunnel.interface",
+    "spec.tunnel.listenPort",
+    "spec.interface",
+    "spec.listenPort",
+];
 
 impl Documents {
     /// Causes that are in the documents.
@@ -92,7 +96,10 @@ impl Documents {
                 .action("`moenet-agent approve` lets all go that is held, as `approve --list` shows; its document, put back, keeps it")
         });
         let off = self.off.map(|off| self.off(off));
-        [invalid, waiting, clash, paused, held, off].into_iter().flatten().collect()
+        [invalid, waiting, clash, paused, held, off]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn override_file(&self) -> String {
@@ -101,7 +108,11 @@ impl Documents {
 
     /// Who says what the document says.
     fn author(&self) -> &'static str {
-        if self.operator_owned { "its document" } else { "the Control Plane" }
+        if self.operator_owned {
+            "its document"
+        } else {
+            "the Control Plane"
+        }
     }
 
     fn invalid(&self, why: &str) -> Cause {
@@ -109,33 +120,60 @@ impl Documents {
             true => "what was in force before stays",
             false => "nothing is in force for it",
         };
-        Cause::new(Reason::DocumentInvalid, format!("Its documents are not valid, so {stays}: {why}"))
-            .action("mend what the message names; it is read again as soon as it is saved or synced")
+        Cause::new(
+            Reason::DocumentInvalid,
+            format!("Its documents are not valid, so {stays}: {why}"),
+        )
+        .action("mend what the message names; it is read again as soon as it is saved or synced")
     }
 
     fn clash(&self, why: &str) -> Cause {
-        let stays = if self.in_force { "what is in force for it stays" } else { "it is not configured" };
-        Cause::new(Reason::Clash, format!("It clashes with another object, so {stays}: {why}"))
-            .action("`moenet-agent get` shows both; change or remove one of them")
-            .of_fields(CLAIMS)
+        let stays = if self.in_force {
+            "what is in force for it stays"
+        } else {
+            "it is not configured"
+        };
+        Cause::new(
+            Reason::Clash,
+            format!("It clashes with another object, so {stays}: {why}"),
+        )
+        .action("`moenet-agent get` shows both; change or remove one of them")
+        .of_fields(CLAIMS)
     }
 
     fn paused(&self, why: &str) -> Cause {
-        Cause::new(Reason::Paused, format!("It is paused, so the agent looks and writes nothing: {why}"))
-            .action(format!("set paused: false in {0}, or delete the file", self.override_file()))
+        Cause::new(
+            Reason::Paused,
+            format!("It is paused, so the agent looks and writes nothing: {why}"),
+        )
+        .action(format!(
+            "set paused: false in {0}, or delete the file",
+            self.override_file()
+        ))
     }
 
     fn off(&self, off: Off) -> Cause {
         let cause = match off {
-            Off::Disabled => Cause::new(Reason::Disabled, "It is disabled: its adminState is Disabled.")
-                .action(format!("{} can set adminState: Enabled, and so can an override", self.author())),
-            Off::Pending => {
-                Cause::new(Reason::PendingReview, "It waits for review: its adminState is Pending.")
-                    .action(format!("approve it: {} sets adminState: Enabled then", self.author()))
-            }
-            Off::Absent => {
-                Cause::new(Reason::ToBeGone, "It is to be gone: its document says so, or there is none.")
-            }
+            Off::Disabled => Cause::new(
+                Reason::Disabled,
+                "It is disabled: its adminState is Disabled.",
+            )
+            .action(format!(
+                "{} can set adminState: Enabled, and so can an override",
+                self.author()
+            )),
+            Off::Pending => Cause::new(
+                Reason::PendingReview,
+                "It waits for review: its adminState is Pending.",
+            )
+            .action(format!(
+                "approve it: {} sets adminState: Enabled then",
+                self.author()
+            )),
+            Off::Absent => Cause::new(
+                Reason::ToBeGone,
+                "It is to be gone: its document says so, or there is none.",
+            ),
             Off::MeshDisabled => Cause::new(
                 Reason::Disabled,
                 "The configuration says mesh.enabled: false, so no tunnel of the mesh is made.",
@@ -150,10 +188,16 @@ impl Documents {
 
     /// That its routes are drained, which closes no session.
     pub(super) fn drained(&self, in_force: bool) -> Option<Cause> {
-        let are = if in_force { "are drained" } else { "are to be drained" };
+        let are = if in_force {
+            "are drained"
+        } else {
+            "are to be drained"
+        };
         let message = match (self.maintenance, self.drained_alone) {
             (Some(since), _) => {
-                let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+                let since = since
+                    .map(|since| format!(" since {since}"))
+                    .unwrap_or_default();
                 format!(
                     "Its routes {are} (RFC 8326), and the session is not closed: the router is in maintenance{since}."
                 )
@@ -169,18 +213,29 @@ impl Documents {
             Some(_) => "`moenet-agent maintenance stop` ends it",
             None => "set bgp.drained: false to end it",
         };
-        let fields: &[&str] = if self.maintenance.is_none() { &["spec.bgp.drained"] } else { &[] };
-        (!self.closed_by_maintenance)
-            .then(|| Cause::new(Reason::Drained, message).action(action).of_fields(fields))
+        let fields: &[&str] = if self.maintenance.is_none() {
+            &["spec.bgp.drained"]
+        } else {
+            &[]
+        };
+        (!self.closed_by_maintenance).then(|| {
+            Cause::new(Reason::Drained, message)
+                .action(action)
+                .of_fields(fields)
+        })
     }
 
     /// Puts each override of a field in front of the first cause that follows from the field.
     pub(super) fn with_overrides(&self, chain: Vec<Cause>) -> Vec<Cause> {
-        let Some(exception) = &self.exception else { return chain };
+        let Some(exception) = &self.exception else {
+            return chain;
+        };
         let mut left: Vec<&Overridden> = exception.fields.iter().collect();
         let mut found = Vec::new();
         for cause in chain {
-            let (these, rest) = left.into_iter().partition(|field| cause.follows_from(&field.field));
+            let (these, rest) = left
+                .into_iter()
+                .partition(|field| cause.follows_from(&field.field));
             left = rest;
             found.extend(self.overridden(exception, these));
             found.push(cause);
@@ -200,7 +255,10 @@ impl Documents {
             format!("{} to {} ({theirs})", field.field, shown(&field.here))
         });
         let each = each.collect::<Vec<_>>().join(", ");
-        let end = exception.until.map(|end| format!(", until {end}")).unwrap_or_default();
+        let end = exception
+            .until
+            .map(|end| format!(", until {end}"))
+            .unwrap_or_default();
         let message = format!("An override sets {each}: {}{end}.", exception.reason);
         Some(
             Cause::new(Reason::Overridden, message)

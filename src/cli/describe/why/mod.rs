@@ -42,7 +42,12 @@ pub(super) struct Cause {
 
 impl Cause {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), action: None, fields: &[] }
+        Self {
+            reason,
+            message: message.into(),
+            action: None,
+            fields: &[],
+        }
     }
 
     /// A document that is not valid, of which nothing else is known.
@@ -56,7 +61,10 @@ impl Cause {
     }
 
     fn action(self, action: impl Into<String>) -> Self {
-        Self { action: Some(action.into()), ..self }
+        Self {
+            action: Some(action.into()),
+            ..self
+        }
     }
 
     fn of_fields(self, fields: &'static [&'static str]) -> Self {
@@ -64,8 +72,14 @@ impl Cause {
     }
 
     fn follows_from(&self, field: &str) -> bool {
-        let below = |prefix: &str| field.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
-        self.fields.iter().any(|prefix| *prefix == field || below(prefix))
+        let below = |prefix: &str| {
+            field
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.fields
+            .iter()
+            .any(|prefix| *prefix == field || below(prefix))
     }
 }
 
@@ -149,10 +163,19 @@ pub(super) fn chain(facts: &Facts) -> Vec<Cause> {
         if wanted && facts.documents.closed_by_maintenance {
             chain.push(document::closed_by_maintenance());
         }
-        chain.extend(facts.tunnel.causes(wanted, facts.documents.paused.is_some()));
+        chain.extend(
+            facts
+                .tunnel
+                .causes(wanted, facts.documents.paused.is_some()),
+        );
     }
     if wanted {
-        chain.extend(facts.bird.iter().flat_map(|bird| bird.causes(&facts.tunnel)));
+        chain.extend(
+            facts
+                .bird
+                .iter()
+                .flat_map(|bird| bird.causes(&facts.tunnel)),
+        );
         chain.extend(facts.documents.drained(is_drain_in_force(facts)));
     }
     facts.documents.with_overrides(chain)
@@ -169,7 +192,11 @@ pub(super) fn is_up(facts: &Facts) -> bool {
 
 /// Whether BIRD has loaded what the documents say, and so the drain too.
 fn is_drain_in_force(facts: &Facts) -> bool {
-    facts.tunnel.drift.is_empty() && facts.bird.as_ref().is_some_and(|bird| bird.loaded && bird.base_current)
+    facts.tunnel.drift.is_empty()
+        && facts
+            .bird
+            .as_ref()
+            .is_some_and(|bird| bird.loaded && bird.base_current)
 }
 
 /// How long, in one unit, as people say it.
@@ -180,7 +207,11 @@ fn span(seconds: i64) -> String {
         7200..172_800 => (seconds / 3600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    if number == 1 { format!("1 {unit}") } else { format!("{number} {unit}s") }
+    if number == 1 {
+        format!("1 {unit}")
+    } else {
+        format!("{number} {unit}s")
+    }
 }
 
 #[cfg(test)]

@@ -80,15 +80,24 @@ impl Tunnel {
     /// Causes that are in the tunnel. Of an object that is not wanted only what is left of it is told.
     pub(super) fn causes(&self, wanted: bool, paused: bool) -> Vec<Cause> {
         let mut chain = Vec::new();
-        let unresolved =
-            || self.unresolved.as_ref().filter(|_| wanted).map(|(name, why)| unresolved(name, why));
+        let unresolved = || {
+            self.unresolved
+                .as_ref()
+                .filter(|_| wanted)
+                .map(|(name, why)| unresolved(name, why))
+        };
         // A name keeps a WireGuard link from nothing but its handshake.
         let name_first = self.needs_address || !matches!(self.link, Some(Link::Missing(_)));
         chain.extend(unresolved().filter(|_| name_first));
         if wanted {
             if let Some(Link::Foreign(name, whose, action)) = &self.link {
-                let message = format!("The link {name} is not ours ({whose}), so it is left alone.");
-                chain.push(Cause::new(Reason::ForeignLink, message).action(*action).of_fields(TUNNEL));
+                let message =
+                    format!("The link {name} is not ours ({whose}), so it is left alone.");
+                chain.push(
+                    Cause::new(Reason::ForeignLink, message)
+                        .action(*action)
+                        .of_fields(TUNNEL),
+                );
                 return chain;
             }
             chain.extend(self.failed.as_ref().map(|why| failed(why)));
@@ -117,8 +126,15 @@ impl Tunnel {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
-        let cause = Cause::new(Reason::Drift, format!("It is not as wanted: {first}{more}."));
-        Some(cause.action(format!("`moenet-agent plan {}` shows the steps", self.name)).of_fields(TUNNEL))
+        let cause = Cause::new(
+            Reason::Drift,
+            format!("It is not as wanted: {first}{more}."),
+        );
+        Some(
+            cause
+                .action(format!("`moenet-agent plan {}` shows the steps", self.name))
+                .of_fields(TUNNEL),
+        )
     }
 
     /// Seconds since the last handshake, while it counts as fresh. A tunnel without handshakes never has one.
@@ -145,16 +161,23 @@ fn unresolved(name: &str, why: &str) -> Cause {
 }
 
 fn failed(why: &str) -> Cause {
-    Cause::new(Reason::NotConfigured, format!("The agent could not configure it: {why}.")).of_fields(TUNNEL)
+    Cause::new(
+        Reason::NotConfigured,
+        format!("The agent could not configure it: {why}."),
+    )
+    .of_fields(TUNNEL)
 }
 
 impl Link {
     fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Missing(name) => {
-                Some(Cause::new(Reason::NoLink, format!("There is no link {name}.")).of_fields(TUNNEL))
-            }
-            Self::Down(name) => Some(Cause::new(Reason::LinkDown, format!("The link {name} is down."))),
+            Self::Missing(name) => Some(
+                Cause::new(Reason::NoLink, format!("There is no link {name}.")).of_fields(TUNNEL),
+            ),
+            Self::Down(name) => Some(Cause::new(
+                Reason::LinkDown,
+                format!("The link {name} is down."),
+            )),
             Self::Foreign(..) | Self::Up(..) => None,
         }
     }
@@ -162,7 +185,8 @@ impl Link {
 
 impl Peer {
     pub(in crate::cli::describe) fn is_fresh(&self) -> bool {
-        self.handshake_age.is_some_and(|age| age < HANDSHAKE_FRESH_SECONDS)
+        self.handshake_age
+            .is_some_and(|age| age < HANDSHAKE_FRESH_SECONDS)
     }
 
     /// What is wrong with the handshake, after what the network says of the endpoint.
@@ -174,7 +198,10 @@ impl Peer {
             Some(age) => self.stale(link, age),
             None => self.never(link),
         };
-        self.answer().into_iter().chain([silence.of_fields(TUNNEL)]).collect()
+        self.answer()
+            .into_iter()
+            .chain([silence.of_fields(TUNNEL)])
+            .collect()
     }
 
     fn answer(&self) -> Option<Cause> {
@@ -212,7 +239,10 @@ impl Peer {
 
     fn never(&self, link: &str) -> Cause {
         let lead = format!("There was never a handshake on {link}");
-        let port = self.port.map(|port| format!(" UDP port {port}")).unwrap_or_default();
+        let port = self
+            .port
+            .map(|port| format!(" UDP port {port}"))
+            .unwrap_or_default();
         let (message, action) = match (self.sent, self.received, &self.endpoint) {
             // A first message counts only once it is proved to be for our key and from the peer's (measured
             // with wireguard-go; the kernel's receive.c does the same), so the public keys agree.
@@ -239,9 +269,10 @@ impl Peer {
                 ),
                 Some("ask the peer to call us there, or give it an endpoint in the document"),
             ),
-            (0, 0, Some(endpoint)) => {
-                (format!("{lead}: nothing has gone out to {endpoint}, and nothing has come in."), None)
-            }
+            (0, 0, Some(endpoint)) => (
+                format!("{lead}: nothing has gone out to {endpoint}, and nothing has come in."),
+                None,
+            ),
         };
         let cause = Cause::new(Reason::NeverHandshake, message);
         match action {
@@ -251,6 +282,9 @@ impl Peer {
     }
 
     fn towards(&self) -> String {
-        self.endpoint.as_ref().map(|endpoint| format!(" to {endpoint}")).unwrap_or_default()
+        self.endpoint
+            .as_ref()
+            .map(|endpoint| format!(" to {endpoint}"))
+            .unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ deps()   { tests/deps.sh tests && tests/deps.sh vm; }
 birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
-unit()   { cargo test --quiet --lib --bins --examples && cargo test --quiet --doc && other_tests; }
+unit()   { cargo test --quiet --lib --bins --examples --test it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
@@ -38,15 +38,6 @@ install_deny() {
 unchecked() {
   echo "!!! NOT checked: $1" >&2
   [ "${DENY:-}" != 1 ]
-}
-
-# The integration tests but the live ones.
-other_tests() {
-  local file names=()
-  for file in tests/*.rs; do
-    [ -e "$file" ] && names+=(--test "$(basename "$file" .rs)")
-  done
-  [ ${#names[@]} = 0 ] || cargo test --quiet "${names[@]}"
 }
 
 # One test waits until a handshake of WireGuard, which has its own clock, is 180 s old. It runs beside all others,

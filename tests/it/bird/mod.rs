@@ -1,0 +1,4 @@
+//! Tests of `bird`.
+
+mod live;
+mod replies;

@@ -1,0 +1,4 @@
+//! Tests of `control_plane`.
+
+mod client;
+mod outbox;

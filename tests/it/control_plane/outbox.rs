@@ -1,0 +1,254 @@
+//! The outbox: nothing is lost, nothing is sent twice without need, nobody blocks another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use moenet_agent::control_plane::{Client, ClientOptions, Outbox};
+use moenet_agent::model::{Secret, Uid};
+use moenet_agent::wire::{Dialect, WireStatus};
+use serde_json::{Value, json};
+
+/// What the Control Plane answers for a uuid, and what it got.
+#[derive(Default)]
+struct Fake {
+    answers: HashMap<String, (u16, &'static str)>,
+    got: Vec<Value>,
+}
+
+type Shared = Arc<Mutex<Fake>>;
+
+async fn modify(State(fake): State<Shared>, body: Bytes) -> (StatusCode, String) {
+    let mut fake = fake.lock().unwrap();
+    let value: Value = serde_json::from_slice(&body).unwrap();
+    let uuid = value["uuid"].as_str().unwrap().to_owned();
+    fake.got.push(value);
+    let (status, code) = fake.answers.get(&uuid).copied().unwrap_or((200, ""));
+    let body = if code.is_empty() {
+        json!({"status": "ok"})
+    } else {
+        json!({"error": "no", "code": code})
+    };
+    (StatusCode::from_u16(status).unwrap(), body.to_string())
+}
+
+async fn bench() -> (Client, Shared, tempfile::TempDir) {
+    let fake = Shared::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new().fallback(modify).with_state(fake.clone());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = Client::new(ClientOptions {
+        url,
+        router: "jp1".into(),
+        token: Secret::new("t".into()),
+        dialect: Dialect::Reference,
+        request_timeout: Duration::from_secs(2),
+        max_retries: 0,
+        retry_initial_delay: Duration::from_millis(1),
+    });
+    (client.unwrap(), fake, tempfile::tempdir().unwrap())
+}
+
+fn uid(text: &str) -> Uid {
+    text.parse().unwrap()
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_report_is_kept_until_it_is_acknowledged_also_across_a_restart() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    fake.lock().unwrap().answers.insert("a".into(), (500, ""));
+    assert!(
+        outbox
+            .put(&uid("a"), WireStatus::Error, Some("why".into()))
+            .unwrap()
+    );
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().kept, 1);
+
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert_eq!(outbox.pending().unwrap().len(), 1);
+    fake.lock().unwrap().answers.clear();
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.delivered, delivery.kept), (1, 0));
+    assert!(files(directory.path()).is_empty());
+    assert_eq!(
+        fake.lock().unwrap().got[1],
+        json!({"uuid": "a", "status": 2, "error": "why"})
+    );
+}
+
+#[tokio::test]
+async fn the_newest_state_wins_and_the_same_state_is_not_written_again() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(
+        outbox
+            .put(&uid("a"), WireStatus::Error, Some("x".into()))
+            .unwrap()
+    );
+    assert!(
+        !outbox
+            .put(&uid("a"), WireStatus::Error, Some("x".into()))
+            .unwrap()
+    );
+    assert!(
+        outbox
+            .put(&uid("a"), WireStatus::Error, Some("y".into()))
+            .unwrap()
+    );
+    assert!(outbox.put(&uid("a"), WireStatus::Active, None).unwrap());
+    assert_eq!(files(directory.path()).len(), 1);
+    outbox.deliver_once(&client).await.unwrap();
+    assert_eq!(
+        fake.lock().unwrap().got,
+        [json!({"uuid": "a", "status": 1, "error": null})]
+    );
+    assert!(
+        !outbox.put(&uid("a"), WireStatus::Active, None).unwrap(),
+        "acknowledged already"
+    );
+    assert!(outbox.put(&uid("a"), WireStatus::Error, None).unwrap());
+}
+
+#[tokio::test]
+async fn a_report_is_news_again_when_the_control_plane_lists_another_status() {
+    let (client, _, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    outbox.deliver_once(&client).await.unwrap();
+    outbox.listed(&BTreeMap::from([(uid("a"), WireStatus::Active)]));
+    assert!(!outbox.put(&uid("a"), WireStatus::Active, None).unwrap());
+    outbox.listed(&BTreeMap::from([(uid("a"), WireStatus::QueuedForSetup)]));
+    assert!(
+        outbox.put(&uid("a"), WireStatus::Active, None).unwrap(),
+        "somebody queued it again"
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_is_gone_is_dropped_and_a_router_that_is_unknown_drops_nothing() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    fake.lock()
+        .unwrap()
+        .answers
+        .insert("gone".into(), (404, "SESSION_NOT_FOUND"));
+    outbox
+        .put(&uid("gone"), WireStatus::Disabled, None)
+        .unwrap();
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.dropped, delivery.kept), (1, 0));
+
+    fake.lock()
+        .unwrap()
+        .answers
+        .insert("a".into(), (404, "ROUTER_NOT_FOUND"));
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    outbox.put(&uid("b"), WireStatus::Active, None).unwrap();
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().kept, 2);
+    assert_eq!(
+        fake.lock().unwrap().got.len(),
+        2,
+        "the router is unknown for b too"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_report_blocks_no_other_and_is_tried_slowly() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    for (name, answer) in [
+        ("a", (400, "BAD_REQUEST")),
+        ("b", (500, "INTERNAL")),
+        ("c", (200, "INTERNAL")),
+    ] {
+        fake.lock().unwrap().answers.insert(name.into(), answer);
+    }
+    for name in ["a", "b", "c", "z"] {
+        outbox.put(&uid(name), WireStatus::Active, None).unwrap();
+    }
+    let first = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((first.delivered, first.kept), (1, 3));
+    assert!(first.failure.is_some());
+    outbox.deliver_once(&client).await.unwrap();
+    assert_eq!(fake.lock().unwrap().got.len(), 4, "they wait now");
+    outbox
+        .put(&uid("a"), WireStatus::Error, Some("new".into()))
+        .unwrap();
+    outbox.deliver_once(&client).await.unwrap();
+    assert_eq!(
+        fake.lock().unwrap().got.len(),
+        5,
+        "a newer state does not wait"
+    );
+    fake.lock().unwrap().answers.clear();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 3);
+}
+
+#[tokio::test]
+async fn a_corrupt_file_is_set_aside_and_the_rest_is_delivered() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    std::fs::write(
+        directory.path().join("half-000000000000.json"),
+        "{\"uuid\": \"b",
+    )
+    .unwrap();
+    std::fs::copy(
+        directory.path().join(&files(directory.path())[0]),
+        directory.path().join("copy.json"),
+    )
+    .unwrap();
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+    assert_eq!(fake.lock().unwrap().got.len(), 1);
+    assert_eq!(
+        files(directory.path()),
+        ["copy.bad", "half-000000000000.bad"]
+    );
+}
+
+#[test]
+fn hostile_identities_stay_in_the_directory_and_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("outbox");
+    let outbox = Outbox::open(&inside).unwrap();
+    let long = "x".repeat(128);
+    let names = [
+        "../../etc/passwd",
+        "..",
+        "a/b",
+        "a-b",
+        "a.b",
+        "A-B",
+        long.as_str(),
+    ];
+    for name in names {
+        outbox.put(&uid(name), WireStatus::Active, None).unwrap();
+    }
+    assert_eq!(outbox.pending().unwrap().len(), names.len());
+    assert_eq!(files(directory.path()), ["outbox"]);
+    assert!(
+        files(&inside)
+            .iter()
+            .all(|name| !name.starts_with('.') && name.len() < 80)
+    );
+}

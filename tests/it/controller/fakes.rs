@@ -1,0 +1,363 @@
+//! A kernel and a BIRD in memory, which count what is asked of them, take their time, fail, and stop for
+//! good in the middle, as a machine does when the agent is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use moenet_agent::bird::committer::Tree;
+use moenet_agent::bird::outline::protocols_in;
+use moenet_agent::bird::{
+    BaseError, Bgp, BgpState, BirdError, BirdName, CommitError, Committed, Diagnostic, Fragment,
+    FragmentError, LiveTree, Protocol, ProtocolState, Version,
+};
+use moenet_agent::controller::BirdState;
+use moenet_agent::firewall::{Firewall, FirewallError};
+use moenet_agent::model::{InterfaceName, Uid};
+use moenet_agent::plan::action::KernelAction;
+use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
+use moenet_agent::plan::kernel_view::{KernelView, Link, Mark};
+use moenet_agent::ports::{Bird, Kernel, KernelError};
+use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
+use moenet_agent::resolve::Lookup;
+use tokio::time::{Instant, sleep};
+
+use crate::plan::kernel::ModelKernel;
+
+/// When the agent dies: at this step, counted from 0 over kernel and BIRD, before or after its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) step: usize,
+    pub(crate) done: bool,
+}
+
+/// The steps taken so far, and the one at which the agent dies. From then on nothing answers.
+#[derive(Debug, Default)]
+pub(crate) struct Fate(Mutex<(usize, Option<Death>)>);
+
+impl Fate {
+    pub(crate) fn die_at(&self, death: Option<Death>) {
+        *self.0.lock().unwrap() = (0, death);
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.0.lock().unwrap().0
+    }
+
+    /// Does one step, or never returns.
+    async fn step<T: Send>(&self, effect: impl FnOnce() -> T + Send) -> T {
+        let (step, death) = {
+            let mut fate = self.0.lock().unwrap();
+            fate.0 += 1;
+            (fate.0 - 1, fate.1)
+        };
+        match death {
+            Some(death) if step > death.step || (step == death.step && !death.done) => {
+                std::future::pending().await
+            }
+            Some(death) if step == death.step => {
+                effect();
+                std::future::pending().await
+            }
+            _ => {
+                let value = effect();
+                // Time stands still while somebody works; a look after this is to be later than one before.
+                sleep(Duration::from_millis(1)).await;
+                value
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct FakeKernel {
+    pub(crate) model: Mutex<ModelKernel>,
+    pub(crate) fate: Arc<Fate>,
+    /// How long each change takes.
+    pub(crate) takes: Mutex<Duration>,
+    /// Changes of these links are refused.
+    pub(crate) refuses: Mutex<BTreeSet<InterfaceName>>,
+    /// Changes of these links never end.
+    pub(crate) hangs: Mutex<BTreeSet<InterfaceName>>,
+    /// Every change that was asked for, and when.
+    pub(crate) asked: Mutex<Vec<(Instant, InterfaceName)>>,
+    pub(crate) looks: Mutex<usize>,
+    /// Changes in progress, by link, and the most there were at once: of one link, and of all.
+    pub(crate) busy: Mutex<(BTreeMap<InterfaceName, usize>, usize, usize)>,
+}
+
+impl FakeKernel {
+    /// The links, without the numbers that the kernel gives them.
+    pub(crate) fn links(&self) -> BTreeMap<InterfaceName, Link> {
+        let mut links = self.model.lock().unwrap().links.clone();
+        links.values_mut().for_each(|link| link.index = 0);
+        links
+    }
+
+    /// The most changes at once: of one link, and of all.
+    pub(crate) fn most_at_once(&self) -> (usize, usize) {
+        let busy = self.busy.lock().unwrap();
+        (busy.1, busy.2)
+    }
+
+    fn begin(&self, name: &InterfaceName) {
+        let mut busy = self.busy.lock().unwrap();
+        *busy.0.entry(name.clone()).or_default() += 1;
+        let (one, all) = (busy.0[name], busy.0.values().sum());
+        (busy.1, busy.2) = (busy.1.max(one), busy.2.max(all));
+    }
+
+    fn change(&self, name: &InterfaceName, action: &KernelAction) -> Result<(), String> {
+        let mut model = self.model.lock().unwrap();
+        // Whose step this is: the model stops the test when it touches what is somebody else's.
+        model.uid = owner(action).or_else(|| match &model.links.get(name)?.mark {
+            Mark::Ours(uid) => Some(uid.clone()),
+            _ => None,
+        });
+        model.apply(action)
+    }
+}
+
+fn owner(action: &KernelAction) -> Option<Uid> {
+    match action {
+        KernelAction::SetMark { uid, .. } | KernelAction::DeleteLink { uid, .. } => {
+            Some(uid.clone())
+        }
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Kernel for FakeKernel {
+    async fn observe(&self) -> Result<KernelView, KernelError> {
+        *self.looks.lock().unwrap() += 1;
+        let mut view = self.model.lock().unwrap().observe();
+        // Every peer answers.
+        for wireguard in view
+            .links
+            .values_mut()
+            .filter_map(|link| link.wireguard.as_mut())
+        {
+            wireguard
+                .peers
+                .values_mut()
+                .for_each(|peer| peer.last_handshake = Some(jiff::Timestamp::now()));
+        }
+        Ok(view)
+    }
+
+    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
+        if let KernelAction::SetSysctl {
+            interface: None,
+            key,
+            value,
+        } = action
+        {
+            self.model.lock().unwrap().all.insert(*key, *value);
+        }
+        // A sysctl of all links changes no link.
+        let Some(name) = action.interface().cloned() else {
+            return Ok(());
+        };
+        self.asked
+            .lock()
+            .unwrap()
+            .push((Instant::now(), name.clone()));
+        if self.hangs.lock().unwrap().contains(&name) {
+            std::future::pending::<()>().await;
+        }
+        self.begin(&name);
+        let takes = *self.takes.lock().unwrap();
+        sleep(takes).await;
+        *self.busy.lock().unwrap().0.get_mut(&name).unwrap() -= 1;
+        let refused = |reason: String| KernelError::Request {
+            operation: action.to_string(),
+            reason,
+        };
+        if self.refuses.lock().unwrap().contains(&name) {
+            return Err(refused("Operation not permitted".to_owned()));
+        }
+        self.fate
+            .step(|| self.change(&name, action))
+            .await
+            .map_err(refused)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct FakeBird {
+    pub(crate) tree: Mutex<Tree>,
+    pub(crate) fate: Arc<Fate>,
+    /// Sessions whose text is refused.
+    pub(crate) refuses: Mutex<BTreeSet<String>>,
+    pub(crate) sets: Mutex<usize>,
+    pub(crate) looks: Mutex<usize>,
+    /// How often it read its files, and until when what is set goes with the next time.
+    pub(crate) reloads: Mutex<(usize, Option<Instant>)>,
+    /// It does not run.
+    pub(crate) down: Mutex<bool>,
+}
+
+/// The time that the committer gathers changes.
+const GATHER: Duration = Duration::from_millis(200);
+
+impl FakeBird {
+    /// Gathers what is set, as the committer does: all within one gather time is one reload.
+    async fn gather(&self) {
+        *self.sets.lock().unwrap() += 1;
+        let end = {
+            let mut reloads = self.reloads.lock().unwrap();
+            let now = Instant::now();
+            match reloads.1.filter(|end| now < *end) {
+                Some(end) => end,
+                None => {
+                    *reloads = (reloads.0 + 1, Some(now + GATHER));
+                    now + GATHER
+                }
+            }
+        };
+        tokio::time::sleep_until(end).await;
+    }
+
+    fn committed(&self) -> Committed {
+        let generation = self.tree.lock().unwrap().generation();
+        Committed {
+            loaded: true,
+            changed: true,
+            warnings: Vec::new(),
+            generation,
+        }
+    }
+}
+
+#[async_trait]
+impl Bird for FakeBird {
+    async fn look(&self) -> BirdState {
+        *self.looks.lock().unwrap() += 1;
+        let tree = self.tree.lock().unwrap().clone();
+        let running = !*self.down.lock().unwrap();
+        let protocols = tree
+            .fragments
+            .values()
+            .flat_map(|text| protocols_in(text))
+            .map(established);
+        BirdState {
+            running: running.then_some(Version::new(2, 17, 6)),
+            protocols: if running {
+                protocols.collect()
+            } else {
+                Vec::new()
+            },
+            live: LiveTree {
+                generation: Some(tree.generation()),
+                tree,
+            },
+            files_error: None,
+            loaded: running,
+        }
+    }
+
+    async fn set_fragment(
+        &self,
+        name: &str,
+        fragment: Option<Fragment>,
+    ) -> Result<Committed, FragmentError> {
+        self.gather().await;
+        if self.refuses.lock().unwrap().contains(name) {
+            let what = Diagnostic {
+                message: "syntax error".to_owned(),
+                ..Diagnostic::default()
+            };
+            return Err(FragmentError::Refused {
+                name: name.to_owned(),
+                what,
+            });
+        }
+        let change = || {
+            let fragments = &mut self.tree.lock().unwrap().fragments;
+            match fragment {
+                Some(fragment) => drop(fragments.insert(name.to_owned(), fragment.text)),
+                None => drop(fragments.remove(name)),
+            }
+        };
+        self.fate.step(change).await;
+        Ok(self.committed())
+    }
+
+    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
+        self.gather().await;
+        self.fate
+            .step(|| self.tree.lock().unwrap().base = files)
+            .await;
+        Ok(self.committed())
+    }
+
+    async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
+        Ok(self.committed())
+    }
+
+    async fn restart(&self, _name: BirdName) -> Result<(), BirdError> {
+        Ok(())
+    }
+}
+
+fn established(name: String) -> Protocol {
+    Protocol {
+        name,
+        proto: "BGP".to_owned(),
+        table: None,
+        state: ProtocolState::Up,
+        since: None,
+        info: String::new(),
+        description: None,
+        message: None,
+        bgp: Some(Bgp {
+            state: BgpState::Established,
+            ..Bgp::default()
+        }),
+        rpki: None,
+        channels: Vec::new(),
+    }
+}
+
+/// No name resolves, and no peer answers.
+pub(crate) struct Nobody;
+
+#[async_trait]
+impl Lookup for Nobody {
+    async fn lookup(&self, _name: &str) -> std::io::Result<Vec<IpAddr>> {
+        Err(std::io::Error::other("Name or service not known"))
+    }
+}
+
+#[async_trait]
+impl Ping for Nobody {
+    async fn ping(
+        &self,
+        _target: &Target,
+        settings: &ProbeSettings,
+    ) -> Result<Vec<Option<Duration>>, ProbeError> {
+        sleep(settings.timeout).await;
+        Ok(vec![None; usize::from(settings.count)])
+    }
+}
+
+#[async_trait]
+impl Firewall for Nobody {
+    async fn observe(&self) -> Result<FirewallView, FirewallError> {
+        Err(FirewallError::Missing {
+            operation: "look at the firewall",
+            program: "nft".into(),
+        })
+    }
+
+    async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {
+        panic!("the firewall is not enabled, and was told to {action:?}")
+    }
+
+    fn writes(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,283 @@
+//! A machine with a state directory, a kernel and a BIRD, and agents that run on it one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use moenet_agent::config::{self, Config};
+use moenet_agent::controller::world::{Inputs, Refused};
+use moenet_agent::controller::{
+    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken,
+    Turns, World,
+};
+use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
+use moenet_agent::effective::Secrets;
+use moenet_agent::model::{InterfaceName, ObjectName};
+use moenet_agent::plan::kernel_view::Link;
+use moenet_agent::probe::{ProbeSettings, Prober};
+use moenet_agent::render::{Features, Renderer};
+use moenet_agent::resolve::{Resolver, ResolverSettings};
+use moenet_agent::status::RoaFacts;
+use moenet_agent::store::Store;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::fakes::{FakeBird, FakeKernel, Fate, Nobody};
+use crate::support::{key, our_key, private_key};
+
+/// What survives the agent.
+pub(crate) struct Machine {
+    dir: tempfile::TempDir,
+    pub(crate) kernel: Arc<FakeKernel>,
+    pub(crate) bird: Arc<FakeBird>,
+    pub(crate) fate: Arc<Fate>,
+}
+
+/// All that the agent brings into force: links, and the texts for BIRD.
+pub(crate) type InForce = (BTreeMap<InterfaceName, Link>, BTreeMap<String, String>);
+
+impl Machine {
+    pub(crate) fn new(sessions: u8) -> Self {
+        let fate = Arc::new(Fate::default());
+        let kernel = Arc::new(FakeKernel {
+            fate: Arc::clone(&fate),
+            ..FakeKernel::default()
+        });
+        let bird = Arc::new(FakeBird {
+            fate: Arc::clone(&fate),
+            ..FakeBird::default()
+        });
+        let machine = Self {
+            dir: tempfile::tempdir().unwrap(),
+            kernel,
+            bird,
+            fate,
+        };
+        let store = machine.store();
+        store.confirm().unwrap();
+        let node = json!({"id": 1, "asn": 4_242_420_998u32});
+        write::<NodeSpec>(&store, "node", "uid-node", node);
+        for number in 1..=sessions {
+            write::<BgpSessionSpec>(
+                &store,
+                &name(number),
+                &uid(number),
+                session(number, "Enabled"),
+            );
+        }
+        machine
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.state()).unwrap()
+    }
+
+    pub(crate) fn in_force(&self) -> InForce {
+        (
+            self.kernel.links(),
+            self.bird.tree.lock().unwrap().fragments.clone(),
+        )
+    }
+
+    /// Starts an agent; nothing runs yet.
+    pub(crate) fn boot(&self) -> Agent {
+        let store = Arc::new(self.store());
+        let config = format!(
+            "{{node: {{name: jp1}}, state: {{directory: {}}}, maintenance: {{disableAfter: 15m}}}}",
+            self.state().display()
+        );
+        let config = config::parse(&config).unwrap();
+        let (renderer, store_too) = (Renderer::new(&BTreeMap::new()).unwrap(), Arc::clone(&store));
+        let maker = Maker {
+            config,
+            renderer,
+            store: store_too,
+            clock: Mutex::default(),
+        };
+        let (publish, world) = watch::channel(Arc::new(maker.world()));
+        let (journal, journalled) = mpsc::unbounded_channel();
+        let context = Context {
+            store,
+            kernel: self.kernel.clone(),
+            observer: Observer::new(self.kernel.clone(), self.bird.clone()),
+            committer: self.bird.clone(),
+            firewall: FirewallKeeper::new(Arc::new(Nobody)),
+            resolver: Resolver::start(Arc::new(Nobody), ResolverSettings::default()),
+            prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
+            world,
+            reports: Reports::new(None),
+            journal,
+            board: Board::default(),
+            keepalive: 25,
+            restarts: Restarts::default(),
+            turns: Turns::default(),
+            hints: Mutex::new(None),
+            taken: Taken::default(),
+            history_problem: Mutex::new(None),
+        };
+        Agent {
+            context: Arc::new(context),
+            maker,
+            publish,
+            journalled,
+            running: None,
+        }
+    }
+}
+
+pub(crate) fn name(number: u8) -> String {
+    format!("wg_{number}")
+}
+
+pub(crate) fn uid(number: u8) -> String {
+    format!("uid-{number}")
+}
+
+pub(crate) fn interface(number: u8) -> InterfaceName {
+    name(number).parse().unwrap()
+}
+
+pub(crate) fn session_key(number: u8) -> Key {
+    Key::Session(name(number).parse().unwrap())
+}
+
+/// The specification of a peering.
+pub(crate) fn session(number: u8, admin_state: &str) -> serde_json::Value {
+    json!({
+        "adminState": admin_state, "asn": 4_242_421_000 + u32::from(number),
+        "tunnel": {
+            "type": "wireguard", "interface": name(number), "listenPort": 21_000 + u32::from(number),
+            "publicKey": key(number).to_string(), "endpoint": format!("192.0.2.{number}:51820")
+        },
+        "address": {"peerLinkLocal": format!("fe80::{number}")}
+    })
+}
+
+/// Writes a document of the sync's.
+pub(crate) fn write<S: Spec>(store: &Store, name: &str, uid: &str, spec: serde_json::Value) {
+    let name: ObjectName = name.parse().unwrap();
+    let spec = serde_json::from_value(spec).unwrap();
+    store
+        .write_document(&Document::<S>::new(
+            name,
+            Some(uid.parse().unwrap()),
+            1,
+            spec,
+        ))
+        .unwrap();
+}
+
+/// Makes worlds from the state directory.
+struct Maker {
+    config: Config,
+    renderer: Renderer,
+    store: Arc<Store>,
+    /// How far its clock is off.
+    clock: Mutex<jiff::SignedDuration>,
+}
+
+impl Maker {
+    fn world(&self) -> World {
+        let snapshot = self.store.load().unwrap();
+        World::build(&Inputs {
+            snapshot: &snapshot,
+            config: &self.config,
+            secrets: &Secrets::new(),
+            private_key: &private_key(),
+            our_key: our_key(),
+            renderer: Ok(&self.renderer),
+            features: Ok(Features::of(2, 17)),
+            bird: None,
+            templates_refused: None,
+            roa: None,
+            roas: RoaFacts::default(),
+            rpki: &BTreeMap::new(),
+            classes: &BTreeMap::new(),
+            fragments: &BTreeSet::new(),
+            approved: &self.store.approved(),
+            refused: &Refused::default(),
+            now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
+        })
+    }
+}
+
+/// An agent's controller.
+pub(crate) struct Agent {
+    pub(crate) context: Arc<Context>,
+    maker: Maker,
+    publish: watch::Sender<Arc<World>>,
+    journalled: mpsc::UnboundedReceiver<Entry>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    pub(crate) fn store(&self) -> &Store {
+        &self.context.store
+    }
+
+    /// Sets the clock, from now on so much off the real one.
+    pub(crate) fn set_clock(&self, off: jiff::SignedDuration) {
+        *self.maker.clock.lock().unwrap() = off;
+        self.relist();
+    }
+
+    /// Lists the state directory again, as after any event.
+    pub(crate) fn relist(&self) {
+        self.publish.send_replace(Arc::new(self.maker.world()));
+    }
+
+    /// One pass over everything.
+    pub(crate) async fn pass(&self) {
+        self.relist();
+        Runner::new(Arc::clone(&self.context)).run_once().await;
+    }
+
+    /// Runs in the background until [`Agent::kill`].
+    pub(crate) fn run(&mut self) -> mpsc::UnboundedSender<Hint> {
+        let (hints, inbox) = mpsc::unbounded_channel();
+        *self.context.hints.lock().unwrap() = Some(hints.clone());
+        self.running = Some(tokio::spawn(
+            Runner::new(Arc::clone(&self.context)).run(inbox),
+        ));
+        hints
+    }
+
+    /// Ends the agent where it is, and gives its lock back.
+    pub(crate) async fn kill(mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+            let _ = running.await;
+        }
+        drop(self);
+        // What runs beside it ends when it is next asked.
+        sleep(Duration::from_millis(10)).await;
+    }
+
+    pub(crate) fn status(&self, number: u8) -> StatusBody {
+        self.context
+            .board
+            .get(&session_key(number))
+            .unwrap_or_default()
+    }
+
+    /// What came into force since the last time this was asked.
+    pub(crate) fn journalled(&mut self) -> Vec<Entry> {
+        std::iter::from_fn(|| self.journalled.try_recv().ok()).collect()
+    }
+
+    pub(crate) fn applied(&self) -> usize {
+        let snapshot = self.store().load().unwrap();
+        snapshot
+            .applied
+            .keys()
+            .filter(|(kind, _)| *kind == Kind::BgpSession)
+            .count()
+    }
+}

@@ -1,0 +1,686 @@
+//! The embedded Control Plane: every endpoint, every error, and what follows a report.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request};
+use moenet_agent::control_plane::{Client, ClientOptions, Failure, Outbox};
+use moenet_agent::fleet::{FleetError, FleetOptions, RateLimit, app, serve};
+use moenet_agent::model::Secret;
+use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const ROUTER: &str = "\
+token: s3cret
+node: {id: 1, name: jp1, region: ap-northeast, asn: 4242420998, loopbackIpv4: 172.23.105.177}
+";
+
+const SESSIONS: &str = "\
+sessions:
+  - uuid: abc-123
+    asn: 4242421080
+    status: 4            # QUEUED_FOR_SETUP
+    ipv6LinkLocal: fe80::2
+    endpoint: example.com:51820
+    credential: {publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=}
+  - {uuid: old, asn: 4242421081, status: 5}
+";
+
+const BIRD: &str = "\
+node: {id: 1, name: jp1, type: edge, bandwidth: 1G, regionCommunity: DN42_REGION_AS_E}
+policy: {dn42As: 4242420998, dn42Ipv4Prefix: 172.23.105.176/28, ebgpImportLimit: 10000}
+ibgpPeers: []
+";
+
+struct Fleet {
+    dir: tempfile::TempDir,
+    app: Router,
+}
+
+fn fleet() -> Fleet {
+    fleet_with(RateLimit::default())
+}
+
+fn fleet_with(rate: RateLimit) -> Fleet {
+    let dir = tempfile::tempdir().unwrap();
+    let router = dir.path().join("jp1");
+    fs::create_dir(&router).unwrap();
+    for (file, text) in [
+        ("router.yaml", ROUTER),
+        ("sessions.yaml", SESSIONS),
+        (
+            "mesh.yaml",
+            "peers: [{nodeId: 2, name: hk1, publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=}]\n",
+        ),
+        ("bird-config.yaml", BIRD),
+    ] {
+        fs::write(router.join(file), text).unwrap();
+    }
+    let options = FleetOptions {
+        rate,
+        ..FleetOptions::new(dir.path(), "127.0.0.1:0".parse().unwrap())
+    };
+    Fleet {
+        app: app(&options),
+        dir,
+    }
+}
+
+impl Fleet {
+    fn path(&self, file: &str) -> std::path::PathBuf {
+        self.dir.path().join("jp1").join(file)
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(file)).unwrap();
+        assert!(text.contains(from));
+        fs::write(self.path(file), text.replace(from, to)).unwrap();
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (u16, HeaderMap, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let (parts, body) = self
+            .app
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .into_parts();
+        let body = to_bytes(body, 1 << 24).await.unwrap();
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            serde_json::from_slice(&body).unwrap(),
+        )
+    }
+
+    async fn get(&self, endpoint: &str) -> (u16, Value) {
+        let (status, _, body) = self
+            .send("GET", &format!("/agent/jp1/{endpoint}"), Some("s3cret"), "")
+            .await;
+        (status, body)
+    }
+
+    async fn post(&self, endpoint: &str, body: &str) -> (u16, Value) {
+        let (status, _, body) = self
+            .send(
+                "POST",
+                &format!("/agent/jp1/{endpoint}"),
+                Some("s3cret"),
+                body,
+            )
+            .await;
+        (status, body)
+    }
+
+    async fn modify(&self, uuid: &str, status: u8, error: Option<&str>) -> u16 {
+        self.post(
+            "modify",
+            &json!({"uuid": uuid, "status": status, "error": error}).to_string(),
+        )
+        .await
+        .0
+    }
+
+    /// The files with the newest status a session.
+    fn kept(&self) -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(self.path("reported/sessions")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// The statuses that are served, by uuid.
+    async fn served(&self) -> Vec<(String, u64)> {
+        let (status, body) = self.get("sessions").await;
+        assert_eq!(status, 200, "{body}");
+        let item = |s: &Value| {
+            (
+                s["uuid"].as_str().unwrap().to_owned(),
+                s["status"].as_u64().unwrap(),
+            )
+        };
+        body["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(item)
+            .collect()
+    }
+}
+
+fn is_error(answer: &(u16, Value), status: u16, code: &str) -> String {
+    assert_eq!(
+        (answer.0, answer.1["code"].as_str()),
+        (status, Some(code)),
+        "{answer:?}"
+    );
+    answer.1["error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_list_is_served_and_decodes_in_the_dialect() {
+    let fleet = fleet();
+    let bytes = |value: Value| value.to_string().into_bytes();
+    let sessions = Dialect::Reference
+        .decode_sessions(&bytes(fleet.get("sessions").await.1))
+        .unwrap();
+    assert_eq!(
+        (sessions.items.len(), sessions.complete),
+        (2, true),
+        "{:?}",
+        sessions.rejected
+    );
+    let mesh = Dialect::Reference
+        .decode_mesh(&bytes(fleet.get("mesh").await.1))
+        .unwrap();
+    assert_eq!(mesh.items[0].name.as_str(), "hk1");
+    let node = Dialect::Reference
+        .decode_config(&bytes(fleet.get("config").await.1))
+        .unwrap();
+    assert_eq!(node.spec.asn.get(), 4242420998);
+    let policy = Dialect::Reference
+        .decode_policy(&bytes(fleet.get("bird-config").await.1))
+        .unwrap();
+    assert_eq!(policy.config_hash.unwrap().len(), 64);
+    assert!(policy.ibgp.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn edits_are_served_at_the_next_request() {
+    let fleet = fleet();
+    let before = fleet.get("bird-config").await.1["configHash"].clone();
+    assert_eq!(fleet.get("bird-config").await.1["configHash"], before);
+    fleet.edit("bird-config.yaml", "10000", "9000");
+    assert_ne!(fleet.get("bird-config").await.1["configHash"], before);
+    fleet.edit("sessions.yaml", "status: 4", "status: 0");
+    assert_eq!(fleet.served().await[0], ("abc-123".into(), 0));
+    fs::write(fleet.path("sessions.yaml"), "sessions: []\n").unwrap();
+    assert!(fleet.served().await.is_empty());
+}
+
+#[tokio::test]
+async fn half_of_an_edit_is_served_to_nobody() {
+    let fleet = fleet();
+    let path = fleet.path("sessions.yaml");
+    let (first, rest) = SESSIONS.split_at(SESSIONS.find("  - {uuid: old").unwrap());
+    // As `cp` and editors write: into the file itself, here in a dozen steps. Each step parses.
+    fs::write(&path, first).unwrap();
+    let writer = std::thread::spawn(move || {
+        for text in ["  # more\n"; 10].into_iter().chain([rest]) {
+            std::thread::sleep(Duration::from_millis(30));
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        }
+    });
+    assert_eq!(
+        fleet.served().await,
+        [("abc-123".to_owned(), 4), ("old".to_owned(), 5)]
+    );
+    writer.join().unwrap();
+    // Nor is its end waited for without end.
+    let path = fleet.path("sessions.yaml");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            fs::write(&path, SESSIONS).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = std::time::Instant::now();
+    let (status, body) = fleet.get("sessions").await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    // A writer that the machine holds up looks like one that is done.
+    let whole = status == 200 && body["sessions"].as_array().unwrap().len() == 2;
+    assert!(whole || status == 500, "{status} {body}");
+}
+
+#[tokio::test]
+async fn what_is_served_follows_the_reports() {
+    let fleet = fleet();
+    assert_eq!(fleet.modify("abc-123", 1, None).await, 200);
+    assert_eq!(fleet.served().await[0], ("abc-123".into(), 1));
+    assert_eq!(
+        fleet
+            .modify("abc-123", 2, Some("BIRD configuration failed: x"))
+            .await,
+        200
+    );
+    let item = fleet.get("sessions").await.1["sessions"][0].clone();
+    assert_eq!(
+        (&item["status"], &item["error"]),
+        (&json!(2), &json!("BIRD configuration failed: x"))
+    );
+    assert_eq!(fleet.modify("old", 0, None).await, 200);
+    assert_eq!(fleet.served().await, [("abc-123".to_owned(), 2)]);
+    is_error(
+        &fleet.post("modify", r#"{"uuid":"old","status":0}"#).await,
+        404,
+        "SESSION_NOT_FOUND",
+    );
+    is_error(
+        &fleet.post("modify", r#"{"uuid":"never","status":1}"#).await,
+        404,
+        "SESSION_NOT_FOUND",
+    );
+    let log = fs::read_to_string(fleet.path("reported/modify.log")).unwrap();
+    assert_eq!(log.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_report_of_one_session_leaves_the_files_of_all_others_alone() {
+    use std::os::unix::fs::MetadataExt as _;
+    let fleet = fleet();
+    fleet.edit("sessions.yaml", "status: 5", "status: 4");
+    fleet.modify("old", 1, None).await;
+    let old = fleet.kept().pop().unwrap();
+    let before = fs::metadata(&old).unwrap();
+    fleet.modify("abc-123", 1, None).await;
+    fleet.modify("abc-123", 2, Some("x")).await;
+    let after = fs::metadata(&old).unwrap();
+    assert_eq!(
+        (before.ino(), before.mtime_nsec()),
+        (after.ino(), after.mtime_nsec())
+    );
+    assert_eq!(fleet.kept().len(), 2);
+    fs::write(
+        fleet.path("sessions.yaml"),
+        "sessions: [{uuid: old, asn: 4242421081, status: 4}]\n",
+    )
+    .unwrap();
+    assert_eq!(fleet.served().await, [("old".to_owned(), 1)]);
+    assert_eq!(
+        fleet.kept(),
+        [old],
+        "what is in the list no more is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn the_operator_wins_over_what_was_reported_before() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    fleet.edit("sessions.yaml", "status: 4", "status: 0");
+    assert_eq!(fleet.served().await[0], ("abc-123".into(), 0));
+    assert_eq!(
+        fleet.modify("abc-123", 1, None).await,
+        200,
+        "late, and acknowledged"
+    );
+    assert_eq!(
+        fleet.served().await[0],
+        ("abc-123".into(), 0),
+        "but it changes nothing"
+    );
+    fleet.modify("old", 0, None).await;
+    fleet.edit("sessions.yaml", "status: 5", "status: 4");
+    assert_eq!(fleet.served().await[1], ("old".into(), 4), "wanted again");
+    fleet.modify("old", 1, None).await;
+    fleet.edit(
+        "sessions.yaml",
+        "uuid: old, asn: 4242421081, status: 4",
+        "uuid: old, asn: 4242421081, status: 5",
+    );
+    fleet.modify("old", 2, Some("late")).await;
+    assert_eq!(
+        fleet.served().await[1],
+        ("old".into(), 5),
+        "a late error does not bring it back"
+    );
+    fleet.modify("abc-123", 0, None).await;
+    assert_eq!(
+        fleet.served().await.len(),
+        2,
+        "nobody asked for its removal"
+    );
+}
+
+#[tokio::test]
+async fn a_list_of_two_thousand_sessions_is_served_and_edits_of_it_are_followed() {
+    let fleet = fleet();
+    let session = |n: u32| {
+        let asn = 4_242_420_000 + n;
+        format!(
+            "  - uuid: 00000000-0000-4000-8000-{n:012}\n    asn: {asn}\n    status: 4\n    ipv6LinkLocal: fe80::{n:x}\n    \
+             mtu: 1420\n    interface: wg_{asn}\n    endpoint: peer-{n}.example.com:51820\n    description: a peer\n    \
+             credential: {{publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=}}\n"
+        )
+    };
+    let text: String = (0..2000).map(session).collect();
+    fs::write(fleet.path("sessions.yaml"), format!("sessions:\n{text}")).unwrap();
+    assert!(
+        fs::metadata(fleet.path("sessions.yaml")).unwrap().len() > 256 * 1024,
+        "no larger than a document"
+    );
+    assert_eq!(fleet.served().await.len(), 2000);
+    for n in [0, 1999] {
+        assert_eq!(
+            fleet
+                .modify(&format!("00000000-0000-4000-8000-{n:012}"), 1, None)
+                .await,
+            200
+        );
+    }
+    assert_eq!(
+        fleet
+            .served()
+            .await
+            .iter()
+            .filter(|(_, status)| *status == 1)
+            .count(),
+        2
+    );
+    // By now the list is not parsed anew for each request; an edit that keeps its length is seen all the same.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(fleet.served().await.len(), 2000);
+    fleet.edit("sessions.yaml", "fe80::7cf", "fe80::aaa");
+    assert_eq!(
+        fleet.get("sessions").await.1["sessions"][1999]["ipv6LinkLocal"],
+        "fe80::aaa"
+    );
+}
+
+#[tokio::test]
+async fn heartbeat_and_report_are_kept_and_shown() {
+    let fleet = fleet();
+    let ok = (200, json!({"status": "ok"}));
+    assert_eq!(
+        fleet
+            .post(
+                "heartbeat",
+                r#"{"version":"1.2.0","uptime":3600,"meshPublicKey":"x","more":1}"#
+            )
+            .await,
+        ok
+    );
+    assert_eq!(
+        fleet
+            .post("report", r#"{"sessions":[{"uuid":"abc-123","rtt_ms":25}]}"#)
+            .await,
+        ok
+    );
+    fleet.modify("abc-123", 1, None).await;
+    let shown = fleet.get("reported").await.1;
+    assert_eq!(shown["heartbeat"]["body"]["more"], 1);
+    assert_eq!(shown["report"]["body"]["sessions"][0]["rtt_ms"], 25);
+    assert_eq!(shown["sessions"]["abc-123"]["status"], 1);
+}
+
+#[tokio::test]
+async fn bad_posts_are_bad_requests_that_name_the_field() {
+    let fleet = fleet();
+    for (endpoint, body, field) in [
+        ("heartbeat", "", ""),
+        ("heartbeat", "{", ""),
+        ("heartbeat", "[]", ""),
+        ("heartbeat", r#"{"uptime":1}"#, "version"),
+        ("heartbeat", r#"{"version":"1","uptime":"x"}"#, "uptime"),
+        ("report", "{}", "sessions"),
+        (
+            "report",
+            r#"{"sessions":[{"rtt_ms":1}]}"#,
+            "sessions[0].uuid",
+        ),
+        ("modify", r#"{"status":1}"#, "uuid"),
+        ("modify", r#"{"uuid":"abc-123"}"#, "status"),
+        ("modify", r#"{"uuid":"abc-123","status":9}"#, "status"),
+        ("modify", r#"{"uuid":"abc-123","status":5}"#, "status"),
+    ] {
+        let text = is_error(&fleet.post(endpoint, body).await, 400, "BAD_REQUEST");
+        assert!(text.contains(field), "{text}");
+    }
+    let large = format!(r#"{{"sessions":[],"x":"{}"}}"#, "x".repeat(5 << 20));
+    is_error(
+        &fleet.post("report", &large).await,
+        413,
+        "PAYLOAD_TOO_LARGE",
+    );
+}
+
+#[tokio::test]
+async fn tokens_and_routers_are_told_apart() {
+    let fleet = fleet();
+    // Of a file that is being written the token may be half.
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/sessions", Some("s3c"), "")
+        .await;
+    is_error(&(status, body), 500, "INTERNAL");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for (path, token, status, code) in [
+        ("/agent/jp1/sessions", None, 401, "INVALID_TOKEN"),
+        ("/agent/jp1/sessions", Some("wrong"), 401, "INVALID_TOKEN"),
+        ("/agent/jp1/nowhere", Some("wrong"), 401, "INVALID_TOKEN"),
+        (
+            "/agent/nope/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        ("/agent/nope/sessions", None, 401, "INVALID_TOKEN"),
+        (
+            "/agent/../sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        (
+            "/agent/%2e%2e/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        ("/agent//sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
+        ("/agent/jp1/nowhere", Some("s3cret"), 404, "NOT_FOUND"),
+        ("/agent/jp1/sessions/", Some("s3cret"), 404, "NOT_FOUND"),
+        ("/", None, 404, "NOT_FOUND"),
+    ] {
+        let (got, _, body) = fleet.send("GET", path, token, "").await;
+        is_error(&(got, body), status, code);
+    }
+    let (status, headers, body) = fleet
+        .send("POST", "/agent/jp1/sessions", Some("s3cret"), "")
+        .await;
+    is_error(&(status, body), 405, "METHOD_NOT_ALLOWED");
+    assert_eq!(headers["allow"], "GET");
+}
+
+#[tokio::test]
+async fn a_token_can_stand_in_a_file_of_its_own() {
+    let fleet = fleet();
+    fleet.edit("router.yaml", "token: s3cret", "tokenFile: token");
+    fs::write(fleet.path("token"), "0ther\n").unwrap();
+    let (status, _, _) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("0ther"), "")
+        .await;
+    assert_eq!(status, 200);
+    fs::write(fleet.path("token"), "\n").unwrap();
+    let (status, _, body) = fleet.send("GET", "/agent/jp1/mesh", Some("x"), "").await;
+    is_error(&(status, body), 500, "INTERNAL");
+}
+
+#[tokio::test]
+async fn a_broken_file_is_an_error_with_its_place_and_never_an_empty_list() {
+    let fleet = fleet();
+    for text in [
+        "sessions: [{uuid: a\n",
+        "sessions:\n",
+        "sessions: {}\n",
+        "",
+        "{}\n",
+        "- 1\n",
+    ] {
+        fs::write(fleet.path("sessions.yaml"), text).unwrap();
+        let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
+        assert!(message.starts_with("jp1/sessions.yaml"), "{message}");
+    }
+    fs::write(fleet.path("sessions.yaml"), "sessions:\n  - a: [\n").unwrap();
+    let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
+    let place = message.strip_prefix("jp1/sessions.yaml:").unwrap();
+    assert!(place.chars().next().unwrap().is_ascii_digit(), "{message}");
+    is_error(
+        &fleet
+            .post("modify", r#"{"uuid":"abc-123","status":1}"#)
+            .await,
+        500,
+        "INTERNAL",
+    );
+    fs::remove_file(fleet.path("mesh.yaml")).unwrap();
+    is_error(&fleet.get("mesh").await, 404, "NOT_FOUND");
+    fs::write(fleet.path("router.yaml"), "token: [s3cret\n").unwrap();
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+        .await;
+    let message = is_error(&(status, body), 500, "INTERNAL");
+    assert!(
+        message.starts_with("jp1/router.yaml:") && !message.contains("s3cret"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn maintenance_answers_503() {
+    let fleet = fleet();
+    fs::write(fleet.path("maintenance"), "").unwrap();
+    is_error(&fleet.get("sessions").await, 503, "MAINTENANCE_MODE");
+    fs::remove_file(fleet.path("maintenance")).unwrap();
+    assert_eq!(fleet.get("sessions").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_router_that_asks_too_often_is_told_when_to_come_again() {
+    let fleet = fleet_with(RateLimit {
+        per_second: 0.5,
+        burst: 3,
+    });
+    for _ in 0..3 {
+        assert_eq!(fleet.get("mesh").await.0, 200);
+    }
+    let (status, headers, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("s3cret"), "")
+        .await;
+    is_error(&(status, body), 429, "RATE_LIMITED");
+    assert_eq!(headers["retry-after"], "2");
+}
+
+#[tokio::test]
+async fn guessing_tokens_is_slow_and_does_not_hinder_the_router() {
+    let fleet = fleet();
+    let mut limited = false;
+    for _ in 0..80 {
+        let (status, _, _) = fleet
+            .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+            .await;
+        limited |= status == 429;
+    }
+    assert!(limited);
+    assert_eq!(fleet.get("mesh").await.0, 200);
+}
+
+#[tokio::test]
+async fn what_was_posted_is_there_after_a_restart_and_a_broken_file_of_it_is_set_aside() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    let again = Fleet {
+        app: app(&FleetOptions::new(
+            fleet.dir.path(),
+            "127.0.0.1:0".parse().unwrap(),
+        )),
+        dir: fleet.dir,
+    };
+    assert_eq!(again.served().await[0].1, 1);
+    let file = again.kept().pop().unwrap();
+    fs::write(&file, "{").unwrap();
+    assert_eq!(again.served().await[0].1, 4);
+    assert!(file.with_extension("bad").exists());
+}
+
+#[tokio::test]
+async fn the_agents_client_and_outbox_speak_with_it() {
+    let fleet = fleet();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = fleet.app.clone();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = |router: &str, token: &str| {
+        Client::new(ClientOptions {
+            url: url.clone(),
+            router: router.into(),
+            token: Secret::new(token.into()),
+            dialect: Dialect::Reference,
+            request_timeout: Duration::from_secs(5),
+            max_retries: 0,
+            retry_initial_delay: Duration::from_millis(1),
+        })
+        .unwrap()
+    };
+    let jp1 = client("jp1", "s3cret");
+    assert_eq!(jp1.fetch_sessions().await.unwrap().items.len(), 2);
+    assert_eq!(jp1.fetch_config().await.unwrap().name, "jp1");
+    assert_eq!(jp1.fetch_mesh().await.unwrap().items.len(), 1);
+    assert!(
+        jp1.fetch_policy()
+            .await
+            .unwrap()
+            .spec
+            .prefixes
+            .ipv4
+            .is_some()
+    );
+    let heartbeat = Heartbeat {
+        version: "1".into(),
+        uptime: 1,
+        mesh_public_key: None,
+    };
+    jp1.post_heartbeat(&heartbeat).await.unwrap();
+    jp1.post_report(&Report::default()).await.unwrap();
+    let outbox = Outbox::open(&fleet.dir.path().join("outbox")).unwrap();
+    for (uid, status) in [
+        ("abc-123", WireStatus::Active),
+        ("old", WireStatus::Disabled),
+    ] {
+        outbox.put(&uid.parse().unwrap(), status, None).unwrap();
+    }
+    assert_eq!(outbox.deliver_once(&jp1).await.unwrap().delivered, 2);
+    assert_eq!(fleet.served().await, [("abc-123".to_owned(), 1)]);
+    let wrong = client("jp1", "x").fetch_sessions().await.unwrap_err();
+    assert!(matches!(wrong.failure, Failure::Auth { .. }));
+    let unknown = client("nope", "s3cret").fetch_sessions().await.unwrap_err();
+    assert!(matches!(
+        unknown.failure,
+        Failure::NotFound { code: Some(_), .. }
+    ));
+}
+
+#[tokio::test]
+async fn serve_listens_until_the_shutdown_and_refuses_a_directory_that_is_none() {
+    let nowhere = FleetOptions::new(
+        Path::new("/nonexistent/fleet"),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    assert!(matches!(
+        serve(nowhere, async {}).await,
+        Err(FleetError::NoDirectory(_))
+    ));
+    let fleet = fleet();
+    let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
+    serve(options, async {}).await.unwrap();
+}

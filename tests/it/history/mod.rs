@@ -1,0 +1,4 @@
+//! Tests of `history`.
+
+mod disk;
+mod git;

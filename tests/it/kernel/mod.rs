@@ -1,0 +1,5 @@
+//! Tests of `kernel`.
+
+mod firewall;
+mod live;
+mod namespace;

@@ -1,0 +1,40 @@
+//! Integration tests that need no neighbour: one binary, one folder a room of `src`.
+//!
+//! Some run themselves again in a namespace of their own, which needs root or user namespaces; one that
+//! cannot run says so, and fails under CI.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a failing test panics"
+)]
+
+/// The full name of a test in this binary, for `--exact`; call it in the test's own module.
+macro_rules! test_path {
+    ($name:expr) => {
+        concat!(module_path!(), "::", $name).trim_start_matches("it::")
+    };
+}
+
+mod bird;
+mod cli;
+mod control_plane;
+mod controller;
+mod examples;
+mod fleet;
+mod history;
+mod http;
+mod kernel;
+mod licences;
+mod overrides;
+mod plan;
+mod probe;
+mod purity;
+mod render;
+mod resolve;
+mod schemas;
+mod secrets;
+mod store;
+mod support;
+mod versions;
+mod wire;

@@ -1,0 +1,4 @@
+//! Tests of `probe`.
+
+mod live;
+mod prober;

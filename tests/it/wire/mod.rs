@@ -1,0 +1,4 @@
+//! Tests of `wire`.
+
+mod other_lists;
+mod sessions;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::run_again;
 use moenet_agent::document::Kind;
 use moenet_agent::store::{Area, Hint, Place, Store, Watch};
 use tokio::sync::mpsc::Receiver;
@@ -202,15 +203,13 @@ fn in_a_namespace_with(limit: &str, test: &str) -> bool {
         return true;
     }
     let script = format!("echo {limit} || exit 77; exec \"$@\"");
-    let status = Command::new("unshare")
+    let mut wrapper = Command::new("unshare");
+    wrapper
         .args(["--user", "--map-root-user", "sh", "-c", &script, "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status();
-    match status.map(|status| status.code()) {
-        Ok(Some(0)) => {}
-        Ok(Some(101)) => panic!("it failed inside the user namespace"),
+        .env(INSIDE, "1");
+    match run_again(&mut wrapper, test) {
+        Some(0) => {}
+        Some(101) => panic!("it failed inside the user namespace"),
         other => {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -227,7 +226,7 @@ async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
     let limit = "3 > /proc/sys/user/max_inotify_watches";
     if !in_a_namespace_with(
         limit,
-        "where_the_kernel_has_too_few_watches_a_change_is_found_by_looking",
+        test_path!("where_the_kernel_has_too_few_watches_a_change_is_found_by_looking"),
     ) {
         return;
     }
@@ -242,7 +241,7 @@ async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
 #[tokio::test]
 async fn watches_that_were_not_to_be_had_are_asked_for_until_they_are() {
     let limit = "/proc/sys/user/max_inotify_instances";
-    let test = "watches_that_were_not_to_be_had_are_asked_for_until_they_are";
+    let test = test_path!("watches_that_were_not_to_be_had_are_asked_for_until_they_are");
     if !in_a_namespace_with(&format!("0 > {limit}"), test) {
         return;
     }

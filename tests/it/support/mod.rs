@@ -4,6 +4,7 @@ pub(crate) mod namespace;
 pub(crate) mod small_disk;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use moenet_agent::document::{BgpSessionSpec, NodeSpec, parse};
 use moenet_agent::effective::{Defaults, FieldError, Router, Secrets, Session};
@@ -64,4 +65,27 @@ pub(crate) fn resolve(
         &router,
         secrets,
     )
+}
+
+/// Runs one test of this binary again behind `wrapper` (`unshare …`) and returns its exit status. A run that
+/// ends well without having executed that test panics.
+pub(crate) fn run_again(wrapper: &mut Command, test: &str) -> Option<i32> {
+    let output = wrapper
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            test,
+            "--nocapture",
+            "--test-threads=1",
+            "--include-ignored",
+        ])
+        .output();
+    let Ok(output) = output else { return None };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        !output.status.success() || stdout.contains("1 passed"),
+        "{test} did not run"
+    );
+    output.status.code()
 }

@@ -7,7 +7,6 @@ const INSIDE: &str = "MOENET_TEST_IN_NAMESPACE";
 /// Runs the ignored test `name` inside a new user and network namespace. Where the system grants
 /// none, says so; under CI that is a failure.
 pub(crate) fn run(name: &str) {
-    let program = std::env::current_exe().unwrap();
     let can = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "true"])
         .status();
@@ -19,20 +18,12 @@ pub(crate) fn run(name: &str) {
         eprintln!("NOT TESTED: {name}: `unshare --user --net` does not work here");
         return;
     }
-    let status = Command::new("unshare")
+    let mut wrapper = Command::new("unshare");
+    wrapper
         .args(["--user", "--map-root-user", "--net"])
-        .arg(program)
-        .args([
-            "--ignored",
-            "--exact",
-            name,
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} failed in its namespace");
+        .env(INSIDE, "1");
+    let code = super::run_again(&mut wrapper, name);
+    assert_eq!(code, Some(0), "{name} failed in its namespace");
 }
 
 /// Whether this is such a namespace: `cargo test -- --ignored` must not touch the host's.

@@ -15,16 +15,14 @@ pub(crate) fn on_a_small_disk(test: &str, body: fn(&Path)) {
     }
     let dir = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
-    let status = Command::new("unshare")
+    let mut wrapper = Command::new("unshare");
+    wrapper
         .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
         .arg(dir.path())
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, dir.path())
-        .status();
-    match status.map(|status| status.code()) {
-        Ok(Some(0)) => {}
-        Ok(Some(101)) => panic!("{test} failed inside the mount namespace"),
+        .env(INSIDE, dir.path());
+    match super::run_again(&mut wrapper, test) {
+        Some(0) => {}
+        Some(101) => panic!("{test} failed inside the mount namespace"),
         other => {
             assert!(
                 std::env::var_os("CI").is_none(),

@@ -1,7 +1,7 @@
 //! Answers the local API (semantics, section 4).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use crate::model::{AdminState, InterfaceName, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
 use crate::telemetry::chain;
+use crate::wire::Call;
 
 /// How long `/restart` waits for the interface and its BGP session to be configured again.
 const RESTART: Duration = Duration::from_secs(60);
@@ -66,7 +67,10 @@ impl AgentApi for Api {
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
-        self.parts.sync.notify_one();
+        if let Some(client) = &self.parts.client {
+            client.hurry(Call::Sessions);
+        }
+        self.parts.calls.wake(Call::Sessions);
         Ok(())
     }
 
@@ -241,12 +245,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
             notices.push(format!("{name}: {why}"));
         }
     }
-    let refused = parts
-        .refused_calls
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    notices.extend(refused.values().map(|why| format!("Control Plane: {why}")));
-    drop(refused);
+    notices.extend(parts.calls.notices());
     notices.extend(
         parts
             .context

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
+use super::calls::Calls;
 use super::journal::Known;
 use super::templates::Templates;
 use super::worlds::WorldMaker;
@@ -26,7 +26,7 @@ use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::store::{OUTBOX, Store, StoreError};
-use crate::wire::{Call, Dialect};
+use crate::wire::Dialect;
 
 /// The agent's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -97,10 +97,8 @@ pub struct Parts {
     pub recorder: StdMutex<Option<crate::history::HistoryHandle>>,
     /// What the history was told of people's files.
     pub known: Known,
-    /// Calls that the Control Plane refuses until a person has done something about it, and why.
-    pub refused_calls: StdMutex<BTreeMap<Call, String>>,
-    /// Told to fetch the sessions now.
-    pub sync: Notify,
+    /// How the calls to the Control Plane go.
+    pub calls: Calls,
     /// Where hints go while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     /// Counts of the kernel's writes.
@@ -185,8 +183,7 @@ impl Parts {
             journal: Mutex::new(journalled),
             recorder: StdMutex::new(None),
             known: Known::default(),
-            refused_calls: StdMutex::default(),
-            sync: Notify::new(),
+            calls: Calls::default(),
             hints: Mutex::new(None),
             kernel_counters,
             started: Instant::now(),
@@ -203,18 +200,6 @@ impl Parts {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         *told = problem;
-    }
-
-    /// Remembers why the Control Plane refuses a call, or that it does no longer.
-    pub fn refused_call(&self, call: Call, why: Option<String>) {
-        let mut refused = self
-            .refused_calls
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match why {
-            Some(why) => drop(refused.insert(call, why)),
-            None => drop(refused.remove(&call)),
-        }
     }
 
     /// BIRD's control socket.

@@ -257,22 +257,24 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     )?;
     info.with_label_values(&[build::VERSION, build::COMMIT])
         .set(1);
-    let open = parts.client.as_ref().map(|client| client.breaker());
-    let breaker = gauges(
+    let client = parts.client.as_ref();
+    let name = "moenet_agent_circuit_breaker";
+    let fetches = client.map(|client| client.breaker());
+    breaker(
         registry,
-        "moenet_agent_circuit_breaker",
-        "1 for the breaker's state",
-        &["state"],
+        name,
+        "1 for the state of the fetches' breaker",
+        fetches,
     )?;
-    for (word, state) in [
-        ("closed", State::Closed),
-        ("open", State::Open),
-        ("half-open", State::HalfOpen),
-    ] {
-        breaker
-            .with_label_values(&[word])
-            .set(i64::from(open.unwrap_or(State::Closed) == state));
-    }
+    let name = "moenet_agent_post_circuit_breaker";
+    let posts = client.map(|client| client.post_breaker());
+    breaker(
+        registry,
+        name,
+        "1 for the state of the posts' breaker",
+        posts,
+    )?;
+    calls(parts, registry)?;
     let drained = parts.context.world().maintenance.enabled;
     gauge(
         registry,
@@ -308,6 +310,41 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "1 while the history cannot be written",
         i64::from(broken),
     )
+}
+
+fn breaker(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    now: Option<State>,
+) -> prometheus::Result<()> {
+    let breaker = gauges(registry, name, help, &["state"])?;
+    for state in [State::Closed, State::Open, State::HalfOpen] {
+        let is_now = now.unwrap_or(State::Closed) == state;
+        breaker
+            .with_label_values(&[&state.to_string()])
+            .set(i64::from(is_now));
+    }
+    Ok(())
+}
+
+/// How each call to the Control Plane goes.
+fn calls(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let name = "moenet_agent_control_plane_last_success_timestamp_seconds";
+    let help = "When the call to the Control Plane last succeeded, since the agent started";
+    let success = gauges(registry, name, help, &["call"])?;
+    let name = "moenet_agent_control_plane_consecutive_failures";
+    let help = "How often the call to the Control Plane failed since it last succeeded";
+    let failures = gauges(registry, name, help, &["call"])?;
+    for (call, health) in parts.calls.all() {
+        let label = [call.word()];
+        if let Some(at) = health.last_success {
+            success.with_label_values(&label).set(at.as_second());
+        }
+        let count = u64::from(health.consecutive_failures);
+        failures.with_label_values(&label).set(signed(count));
+    }
+    Ok(())
 }
 
 /// How far the origins of routes can be validated.

@@ -5,6 +5,7 @@
 //! | `build` | makes the parts from the configuration |
 //! | `worlds` | state directory → world, whenever a hint says that it may have changed |
 //! | `poll` | Control Plane → documents |
+//! | `calls` | repeats each call to the Control Plane, and remembers how it goes |
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
@@ -19,6 +20,7 @@
 
 mod api;
 mod build;
+mod calls;
 mod classes;
 mod journal;
 mod limits;
@@ -41,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use build::{BuildError, Parts};
+pub use calls::{CallHealth, Calls};
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;
 

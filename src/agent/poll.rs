@@ -1,16 +1,16 @@
 //! The Control Plane's side of the agent: fetches that become documents, and posts (`reporting`). Each runs on
 //! its own timer with jitter; none is needed for what is in force to stay.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::calls::every;
 use super::reporting::{heartbeat, outbox, report};
 use super::{Parts, journal, worlds};
-use crate::control_plane::{CallError, Class, Client, Failure, after_failure, jittered};
+use crate::config::ControlPlane;
+use crate::control_plane::{CallError, Client, Failure};
 use crate::controller::sync::{
     Change, PortBases, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single,
 };
@@ -22,7 +22,7 @@ use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
 use crate::wire::{
-    IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError,
+    Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError,
 };
 
 /// A poll's answer: the changed files.
@@ -30,46 +30,27 @@ type Changed = Vec<Place>;
 
 /// Polls and posts until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: CancellationToken) {
-    let Some(config) = parts.config.control_plane.clone() else {
-        return;
-    };
-    let p = || (Arc::clone(&parts), Arc::clone(&client));
+    let with = (Arc::clone(&parts), client);
     // The node comes first: sessions cannot be judged before it is known who we are.
-    let config_interval = config.bird_config_interval.get();
-    let (a, b, c, d, e, f) = (p(), p(), p(), p(), p(), p());
     let all = async {
         tokio::join!(
-            every(config_interval, None, &a, |parts, client| async move {
-                node(&parts, &client).await
-            }),
-            every(config_interval, None, &b, |parts, client| async move {
-                policy(&parts, &client).await
-            }),
+            every(Call::Config, ControlPlane::config_interval, &with, node),
             every(
-                config.mesh_interval.get(),
-                None,
-                &c,
-                |parts, client| async move { mesh(&parts, &client).await }
+                Call::BirdConfig,
+                |c| c.bird_config_interval.get(),
+                &with,
+                policy
             ),
+            every(Call::Mesh, |c| c.mesh_interval.get(), &with, mesh),
+            every(Call::Sessions, |c| c.sync_interval.get(), &with, sessions),
             every(
-                config.sync_interval.get(),
-                Some(&parts.sync),
-                &d,
-                |parts, client| async move { sessions(&parts, &client).await }
+                Call::Heartbeat,
+                |c| c.heartbeat_interval.get(),
+                &with,
+                heartbeat
             ),
-            every(
-                config.heartbeat_interval.get(),
-                None,
-                &e,
-                |parts, client| async move { heartbeat(&parts, &client).await }
-            ),
-            every(
-                config.metric_interval.get(),
-                None,
-                &f,
-                |parts, client| async move { report(&parts, &client).await }
-            ),
-            outbox(&parts, &client),
+            every(Call::Report, |c| c.metric_interval.get(), &with, report),
+            outbox(&parts, &with.1),
         )
     };
     tokio::select! {
@@ -78,45 +59,8 @@ pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: Cancellati
     }
 }
 
-/// Calls again and again: after the interval with its jitter, or later when that failed.
-async fn every<F: Future<Output = Result<(), CallError>>>(
-    interval: Duration,
-    now: Option<&tokio::sync::Notify>,
-    (parts, client): &(Arc<Parts>, Arc<Client>),
-    call: impl Fn(Arc<Parts>, Arc<Client>) -> F,
-) {
-    let mut failed = None;
-    loop {
-        let wait = match call(Arc::clone(parts), Arc::clone(client)).await {
-            Ok(()) => {
-                if let Some(call) = failed.take() {
-                    parts.refused_call(call, None);
-                    parts.context.reports.deliver.notify_one();
-                }
-                jittered(interval, rand::random())
-            }
-            Err(error) => {
-                // One line when it begins to fail; the breaker's state says the rest.
-                if failed.is_some() {
-                    debug!(error = %chain(&error), "the Control Plane still does not answer as it should");
-                } else {
-                    warn!(error = %chain(&error), "the Control Plane does not answer as it should; what is in force stays");
-                }
-                failed = Some(error.call);
-                // What a person has to mend is told for as long as it lasts.
-                let told = (error.class() == Class::Operator).then(|| chain(&error));
-                parts.refused_call(error.call, told);
-                after_failure(interval, error.class(), rand::random())
-            }
-        };
-        match now {
-            Some(now) => drop(tokio::time::timeout(wait, now.notified()).await),
-            None => tokio::time::sleep(wait).await,
-        }
-    }
-}
-
-async fn node(parts: &Parts, client: &Client) -> Result<(), CallError> {
+async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
+    let parts = &*parts;
     let fetched = client.fetch_config().await;
     let refused = refusal(&fetched);
     if parts.maker.refuse(|known| known.node = refused) {
@@ -138,7 +82,8 @@ fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
     }
 }
 
-async fn policy(parts: &Parts, client: &Client) -> Result<(), CallError> {
+async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
+    let parts = &*parts;
     let fetched = client.fetch_policy().await;
     let unsafe_policy = fetched
         .as_ref()
@@ -225,7 +170,8 @@ async fn single<S: Spec + Send + Sync + 'static>(
     .await;
 }
 
-async fn mesh(parts: &Parts, client: &Client) -> Result<(), CallError> {
+async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
+    let parts = &*parts;
     let listing: Listing<MeshItem> = client.fetch_mesh().await?;
     note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| {
         &mut refused.mesh
@@ -244,7 +190,8 @@ async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
     .await;
 }
 
-async fn sessions(parts: &Parts, client: &Client) -> Result<(), CallError> {
+async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
+    let parts = &*parts;
     let listing = client.fetch_sessions().await?;
     note_rejected(parts, "a session", listing.rejected.clone(), |refused| {
         &mut refused.sessions

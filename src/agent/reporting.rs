@@ -1,5 +1,6 @@
 //! What the Control Plane is told: that we are here, how sessions are, and what became of its wishes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::warn;
@@ -14,7 +15,7 @@ use crate::telemetry::chain;
 use crate::wire::{Heartbeat, PeerState, Report, SessionReport};
 
 /// Says that this router is alive.
-pub(super) async fn heartbeat(parts: &Parts, client: &Client) -> Result<(), CallError> {
+pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let heartbeat = Heartbeat {
         version: build::VERSION.to_owned(),
         uptime: parts.started.elapsed().as_secs(),
@@ -24,7 +25,7 @@ pub(super) async fn heartbeat(parts: &Parts, client: &Client) -> Result<(), Call
 }
 
 /// Says how every session of the Control Plane is doing.
-pub(super) async fn report(parts: &Parts, client: &Client) -> Result<(), CallError> {
+pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let world = parts.context.world();
     let board = parts.context.board.all();
     let sessions = world

@@ -143,7 +143,11 @@ pub struct ControlPlane {
     #[serde(default = "Interval::seconds::<120>")]
     #[schemars(extend("default" = 120))]
     pub mesh_interval: Interval,
-    /// Time between fetches of node and routing policy.
+    /// Time between fetches of the node. Default: `birdConfigInterval`.
+    #[serde(default)]
+    #[schemars(example = 300)]
+    pub config_interval: Option<Interval>,
+    /// Time between fetches of the routing policy.
     #[serde(default = "Interval::seconds::<300>")]
     #[schemars(extend("default" = 300))]
     pub bird_config_interval: Interval,
@@ -159,6 +163,15 @@ pub struct ControlPlane {
     #[serde(default = "thousand")]
     #[schemars(extend("default" = 1000))]
     pub retry_initial_delay: u64,
+}
+
+impl ControlPlane {
+    /// Time between fetches of the node.
+    pub fn config_interval(&self) -> std::time::Duration {
+        self.config_interval
+            .unwrap_or(self.bird_config_interval)
+            .get()
+    }
 }
 
 fn three() -> u32 {

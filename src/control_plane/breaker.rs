@@ -5,7 +5,7 @@ use std::time::Duration;
 const THRESHOLD: u32 = 5;
 
 /// How long it stays open before one call may probe.
-const COOLDOWN: Duration = Duration::from_secs(30);
+pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// What `circuitBreaker` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,11 +52,16 @@ impl Breaker {
             return Err(COOLDOWN - passed);
         }
         if self.probing {
-            // Somebody is asking already; the answer will not take longer than a request.
+            // Another call probes already; its answer will not take longer than a request.
             return Err(Duration::from_secs(1));
         }
         self.probing = true;
         Ok(())
+    }
+
+    /// Admits a call that an operator asked for, whatever the state; an open breaker takes it as its probe.
+    pub fn force(&mut self) {
+        self.probing = self.opened.is_some();
     }
 
     /// Records how an admitted call went.
@@ -141,6 +146,21 @@ mod tests {
         breaker.record(false, at(31));
         assert_eq!(breaker.state(at(60)), State::Open);
         assert_eq!(breaker.state(at(61)), State::HalfOpen);
+    }
+
+    #[test]
+    fn a_forced_call_is_the_probe_of_an_open_breaker() {
+        let mut breaker = opened();
+        breaker.force();
+        breaker.record(false, at(10));
+        assert_eq!(
+            breaker.admit(at(39)),
+            Err(at(1)),
+            "the cooldown starts again"
+        );
+        breaker.force();
+        breaker.record(true, at(20));
+        assert_eq!(breaker.state(at(20)), State::Closed);
     }
 
     #[test]

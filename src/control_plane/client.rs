@@ -1,12 +1,16 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::breaker::COOLDOWN;
 use super::retry::{WAIT_MAX, bounds, full_jitter, retry_after};
+use super::schedule::at;
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, Counters, Failure, State};
 use crate::model::{Secret, shown};
@@ -78,15 +82,72 @@ pub struct Client {
     authorization: HeaderValue,
     started: Instant,
     gate: Mutex<Gate>,
+    /// Wakes a call that waits for its next attempt.
+    hurried: Notify,
     counters: Counters,
 }
 
-/// What keeps requests from going out.
+/// Decides which requests go out.
 #[derive(Debug, Default)]
 struct Gate {
-    breaker: Breaker,
-    /// The Control Plane asked not to be called before this moment.
-    not_before: Duration,
+    fetches: Breaker,
+    posts: Breaker,
+    /// The moments before which the Control Plane asked not to get these calls (`Retry-After`).
+    not_before: BTreeMap<Call, Duration>,
+    /// Calls that an operator asked for and that have not gone out yet.
+    urgent: BTreeSet<Call>,
+}
+
+impl Gate {
+    fn breaker(&mut self, call: Call) -> &mut Breaker {
+        match call.is_post() {
+            true => &mut self.posts,
+            false => &mut self.fetches,
+        }
+    }
+
+    fn admit(&mut self, call: Call, now: Duration) -> Result<(), Failure> {
+        if self.urgent.remove(&call) {
+            self.not_before.remove(&call);
+            self.breaker(call).force();
+            return Ok(());
+        }
+        if let Some(retry_after) = self
+            .not_before
+            .get(&call)
+            .and_then(|at| at.checked_sub(now))
+        {
+            return Err(Failure::RateLimited { retry_after });
+        }
+        let admitted = self.breaker(call).admit(now);
+        admitted.map_err(|retry_in| Failure::BreakerOpen { retry_in })
+    }
+
+    fn record(&mut self, call: Call, failure: Option<&Failure>, now: Duration) {
+        match failure.and_then(Failure::retry_after) {
+            Some(wait) => drop(self.not_before.insert(call, now + wait)),
+            None => drop(self.not_before.remove(&call)),
+        }
+        let breaker = self.breaker(call);
+        let before = breaker.state(now);
+        breaker.record(failure.is_none_or(Failure::is_alive), now);
+        log_breaker(call, before, breaker.state(now));
+    }
+}
+
+/// Logs that a breaker opened or closed.
+fn log_breaker(call: Call, before: State, now: State) {
+    let calls = if call.is_post() { "posts" } else { "fetches" };
+    match (before, now) {
+        (State::Closed, State::Open) => {
+            let until = at(COOLDOWN);
+            tracing::warn!(calls, %until, "circuit breaker opened after repeated failures; no such call goes out until then");
+        }
+        (State::Open | State::HalfOpen, State::Closed) => {
+            tracing::info!(calls, "circuit breaker closed");
+        }
+        _ => {}
+    }
 }
 
 impl Client {
@@ -103,14 +164,15 @@ impl Client {
         }
         let authorization = authorization(&options.token)?;
         let http = http_client(&base, options.request_timeout)?;
-        let (started, gate, counters) = (Instant::now(), Mutex::default(), Counters::default());
+        let (gate, hurried, counters) = Default::default();
         Ok(Self {
             http,
             base,
             options,
             authorization,
-            started,
+            started: Instant::now(),
             gate,
+            hurried,
             counters,
         })
     }
@@ -187,10 +249,22 @@ impl Client {
             .await
     }
 
-    /// The state of the circuit breaker.
+    /// The state of the circuit breaker of the fetches: `circuitBreaker` in `/status`.
     pub fn breaker(&self) -> State {
         let now = self.now();
-        self.with_gate(|gate| gate.breaker.state(now))
+        self.with_gate(|gate| gate.fetches.state(now))
+    }
+
+    /// The state of the circuit breaker of the posts.
+    pub fn post_breaker(&self) -> State {
+        let now = self.now();
+        self.with_gate(|gate| gate.posts.state(now))
+    }
+
+    /// Lets the next attempt of a call go out at once, whatever it waits for: an operator asked for it.
+    pub fn hurry(&self, call: Call) {
+        self.with_gate(|gate| gate.urgent.insert(call));
+        self.hurried.notify_waiters();
     }
 
     /// How the Control Plane speaks.
@@ -245,10 +319,25 @@ impl Client {
                 .map(|bound| full_jitter(bound, rand::random()));
             let wait = wait.map(|wait| wait.max(failure.retry_after().unwrap_or_default()));
             match wait.filter(|wait| failure.retryable() && *wait <= WAIT_MAX) {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => self.pause(call, wait).await,
                 None => return Err(CallError { call, failure }),
             }
             last = Some(failure);
+        }
+    }
+
+    /// Waits for the next attempt of a call, or until an operator asks for it.
+    async fn pause(&self, call: Call, wait: Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            let hurried = self.hurried.notified();
+            if self.with_gate(|gate| gate.urgent.contains(&call)) {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = hurried => {}
+            }
         }
     }
 
@@ -260,7 +349,7 @@ impl Client {
         read: impl Fn(Vec<u8>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let admitted = self
-            .admit()
+            .admit(call)
             .inspect_err(|_| self.counters.count("withheld"))?;
         let result = self.exchange(call, body).await.and_then(read);
         let failure = result.as_ref().err();
@@ -269,20 +358,12 @@ impl Client {
         result
     }
 
-    fn admit(&self) -> Result<Admitted<'_>, Failure> {
+    fn admit(&self, call: Call) -> Result<Admitted<'_>, Failure> {
         let now = self.now();
-        self.with_gate(|gate| {
-            if now < gate.not_before {
-                return Err(Failure::RateLimited {
-                    retry_after: gate.not_before - now,
-                });
-            }
-            gate.breaker
-                .admit(now)
-                .map_err(|retry_in| Failure::BreakerOpen { retry_in })
-        })?;
+        self.with_gate(|gate| gate.admit(call, now))?;
         Ok(Admitted {
             client: self,
+            call,
             recorded: false,
         })
     }
@@ -371,6 +452,7 @@ impl Client {
 /// the breaker's probe back.
 struct Admitted<'a> {
     client: &'a Client,
+    call: Call,
     recorded: bool,
 }
 
@@ -378,19 +460,16 @@ impl Admitted<'_> {
     fn record(mut self, failure: Option<&Failure>) {
         self.recorded = true;
         let now = self.client.now();
-        let wait = failure.and_then(Failure::retry_after);
-        self.client.with_gate(|gate| {
-            gate.breaker
-                .record(failure.is_none_or(Failure::is_alive), now);
-            gate.not_before = gate.not_before.max(now + wait.unwrap_or_default());
-        });
+        self.client
+            .with_gate(|gate| gate.record(self.call, failure, now));
     }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if !self.recorded {
-            self.client.with_gate(|gate| gate.breaker.abandon());
+            self.client
+                .with_gate(|gate| gate.breaker(self.call).abandon());
         }
     }
 }

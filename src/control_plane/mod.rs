@@ -16,4 +16,4 @@ pub use counters::Counters;
 pub use error::{CallError, Class, Failure};
 pub use outbox::{Delivery, Outbox, OutboxError};
 pub use retry::{full_jitter, retry_after};
-pub use schedule::{after_failure, jittered};
+pub use schedule::{after_failure, at, jittered};

@@ -8,8 +8,8 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 /// The longest wait within one call, and so the longest `Retry-After` that is sat out in it.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The longest `Retry-After` that is believed.
-const BELIEVED_MAX: Duration = Duration::from_secs(3600);
+/// The longest `Retry-After` that is kept: one wrong header must not stop a call for a day.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The upper bounds of the waits between the tries of one call: doubled each time.
 pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Duration> {
@@ -28,7 +28,7 @@ pub fn full_jitter(bound: Duration, random: f64) -> Duration {
 }
 
 /// The wait that `Retry-After` asks for, in seconds or as an HTTP date (RFC 9110, section 10.2.3).
-/// At most an hour is believed.
+/// At most 15 minutes (semantics, section 1).
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -38,7 +38,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             .duration_since(now)
             .unwrap_or_default(),
     };
-    Some(wait.min(BELIEVED_MAX))
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -72,7 +72,8 @@ mod tests {
         assert_eq!(read("120"), Some(Duration::from_secs(120)));
         assert_eq!(read(&date), Some(Duration::from_secs(90)));
         assert_eq!(read("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("99999999999"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("86400"), Some(Duration::from_secs(900)));
+        assert_eq!(read("99999999999"), Some(Duration::from_secs(900)));
         assert_eq!(read("soon"), None);
     }
 }

@@ -1,14 +1,24 @@
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Class;
 
-/// The shortest wait after a failure that somebody has to act on.
+/// The shortest wait after a failure that an operator has to act on.
 const SLOW: Duration = Duration::from_secs(300);
 
 /// An interval with ±10 % jitter, so that a fleet that started together does not poll together.
 /// `random` is in `0.0..1.0`.
 pub fn jittered(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random.clamp(0.0, 1.0))
+}
+
+/// The moment after a wait that begins now, in whole seconds: for log lines and `/status`.
+pub fn at(wait: Duration) -> Timestamp {
+    let at = Timestamp::now()
+        .saturating_add(wait)
+        .unwrap_or(Timestamp::MAX);
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// When to poll again after a failure of this class: 401 and 404 are not hammered, and a wait that

@@ -55,6 +55,37 @@ impl fmt::Display for Dialect {
     }
 }
 
+impl Call {
+    /// Every call, in the order of the variants.
+    pub const ALL: [Self; 7] = [
+        Self::Sessions,
+        Self::Mesh,
+        Self::Config,
+        Self::BirdConfig,
+        Self::Heartbeat,
+        Self::Report,
+        Self::Modify,
+    ];
+
+    /// The word for labels of metrics, log fields and `/status`: `sessions`, `bird-config`, `heartbeat`, ….
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Mesh => "mesh",
+            Self::Config => "config",
+            Self::BirdConfig => "bird-config",
+            Self::Heartbeat => "heartbeat",
+            Self::Report => "report",
+            Self::Modify => "modify",
+        }
+    }
+
+    /// Whether the call posts something; the others fetch.
+    pub fn is_post(self) -> bool {
+        matches!(self, Self::Heartbeat | Self::Report | Self::Modify)
+    }
+}
+
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -171,7 +171,7 @@ fn what_it_refuses_or_cannot_read_leaves_everything_in_force() {
     wait_until("the agent has heard the error", 30, || {
         contains(
             &world.router.log(),
-            "the Control Plane does not answer as it should",
+            "Control Plane call failed, keeping the current configuration",
         )
     });
     let (code, body) = ask(

@@ -12,7 +12,7 @@ use moenet_agent::control_plane::{
     CallError, Class, Client, ClientError, ClientOptions, Failure, State as Breaker,
 };
 use moenet_agent::model::Secret;
-use moenet_agent::wire::{Dialect, Heartbeat, WireError};
+use moenet_agent::wire::{Call, Dialect, Heartbeat, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -246,25 +246,112 @@ async fn a_transient_failure_is_tried_again_and_a_refusal_is_not() {
     assert_eq!(script.lock().unwrap().seen.len(), 3, "one try and two more");
 }
 
+fn too_many(retry_after: &str) -> Answer {
+    let header = ("retry-after", retry_after.to_owned());
+    (429, vec![header], String::new())
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        version: "1".into(),
+        uptime: 1,
+        mesh_public_key: None,
+    }
+}
+
 #[tokio::test]
-async fn retry_after_is_kept_by_every_call() {
-    let late = (429, vec![("retry-after", "120".to_owned())], String::new());
-    let (url, script) = server(vec![late]).await;
+async fn retry_after_holds_back_only_the_call_that_got_it() {
+    let (url, script) = server(vec![too_many("120"), answer(200, r#"{"peers":[]}"#)]).await;
     let client = client(&url, 3);
     let error = client.fetch_sessions().await.unwrap_err();
     assert_eq!(error.class(), Class::Later(Duration::from_secs(120)));
-    assert!(matches!(
-        client.fetch_mesh().await.unwrap_err().failure,
-        Failure::RateLimited { .. }
-    ));
+    client.fetch_mesh().await.unwrap();
+    let held = client.fetch_sessions().await.unwrap_err();
+    assert!(
+        matches!(held.failure, Failure::RateLimited { .. }),
+        "{held}"
+    );
     assert_eq!(
         script.lock().unwrap().seen.len(),
-        1,
+        2,
         "nothing goes out before the time"
     );
     assert_eq!(client.breaker(), Breaker::Closed, "it lives");
     pass(Duration::from_secs(121)).await;
     client.fetch_sessions().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_retry_after_of_a_day_is_kept_for_15_minutes() {
+    let (url, _) = server(vec![too_many("86400")]).await;
+    let client = client(&url, 0);
+    client.post_heartbeat(&heartbeat()).await.unwrap_err();
+    client.fetch_sessions().await.unwrap();
+    pass(Duration::from_secs(899)).await;
+    client.post_heartbeat(&heartbeat()).await.unwrap_err();
+    pass(Duration::from_secs(2)).await;
+    client.post_heartbeat(&heartbeat()).await.unwrap();
+}
+
+#[tokio::test]
+async fn refused_posts_never_delay_a_fetch() {
+    let (url, script) = server(vec![answer(503, ""); 5]).await;
+    let client = client(&url, 0);
+    for _ in 0..9 {
+        client.post_heartbeat(&heartbeat()).await.unwrap_err();
+    }
+    assert_eq!(script.lock().unwrap().seen.len(), 5, "their breaker opens");
+    assert_eq!(client.post_breaker(), Breaker::Open);
+    assert_eq!(client.breaker(), Breaker::Closed);
+    client.fetch_sessions().await.unwrap();
+}
+
+#[tokio::test]
+async fn failed_fetches_never_delay_a_post() {
+    let (url, _) = server(vec![answer(500, ""); 5]).await;
+    let client = client(&url, 0);
+    for _ in 0..6 {
+        client.fetch_sessions().await.unwrap_err();
+    }
+    assert_eq!(client.breaker(), Breaker::Open);
+    client.post_heartbeat(&heartbeat()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hurried_call_ignores_retry_after_and_the_open_breaker() {
+    let (url, _) = server(vec![too_many("600")]).await;
+    let held = client(&url, 0);
+    held.fetch_sessions().await.unwrap_err();
+    held.hurry(Call::Sessions);
+    held.fetch_sessions().await.unwrap();
+    let (url, _) = server(vec![answer(500, ""); 5]).await;
+    let broken = client(&url, 0);
+    for _ in 0..5 {
+        broken.fetch_sessions().await.unwrap_err();
+    }
+    broken.hurry(Call::Sessions);
+    broken.fetch_mesh().await.unwrap_err();
+    broken.fetch_sessions().await.unwrap();
+    assert_eq!(broken.breaker(), Breaker::Closed, "it was the probe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hurried_call_does_not_sit_out_its_retry() {
+    let later = (503, vec![("retry-after", "25".to_owned())], String::new());
+    let (url, script) = server(vec![later]).await;
+    let client = Arc::new(client(&url, 1));
+    let began = tokio::time::Instant::now();
+    let fetching = tokio::spawn({
+        let client = Arc::clone(&client);
+        async move { client.fetch_sessions().await.map(drop) }
+    });
+    while count(&client, "server") == 0 {
+        tokio::task::yield_now().await;
+    }
+    client.hurry(Call::Sessions);
+    fetching.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(25));
+    assert_eq!(script.lock().unwrap().seen.len(), 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,180 @@
+//! Repeats each call to the Control Plane, and remembers how it goes: a failure that lasts is visible in the log,
+//! the notices, `/status` and the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use super::Parts;
+use crate::config::ControlPlane;
+use crate::control_plane::{CallError, Class, Client, after_failure, at, jittered};
+use crate::controller::Key;
+use crate::telemetry::chain;
+use crate::wire::Call;
+
+/// So many failures in a row are no hiccup: the list counts as failing.
+const FAILING: u32 = 3;
+
+/// How a call to the Control Plane goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallHealth {
+    /// When it last succeeded, since the agent started.
+    pub last_success: Option<Timestamp>,
+    /// How often it failed since then.
+    pub consecutive_failures: u32,
+    /// When the first of these failures was.
+    pub failing_since: Option<Timestamp>,
+    /// Why it failed last, and what to do.
+    pub last_error: Option<String>,
+    /// When it is tried again, while it fails.
+    pub retry_at: Option<Timestamp>,
+    /// Whether an operator has to act, so that trying again soon is of no use.
+    needs_operator: bool,
+}
+
+impl CallHealth {
+    /// Whether it fails for longer than a hiccup.
+    pub fn is_failing(&self) -> bool {
+        self.consecutive_failures >= FAILING
+    }
+
+    /// What an operator has to know, while there is something.
+    fn notice(&self, call: Call) -> Option<String> {
+        let error = self.last_error.as_ref()?;
+        let since = self.failing_since?;
+        (self.is_failing() || self.needs_operator).then(|| {
+            let (word, times) = (call.word(), self.consecutive_failures);
+            format!("Control Plane: {word} failed {times} times since {since}, keeping the last good data: {error}")
+        })
+    }
+}
+
+/// How every call goes, and what wakes its next attempt.
+#[derive(Debug, Default)]
+pub struct Calls {
+    health: Mutex<BTreeMap<Call, CallHealth>>,
+    wakes: [Notify; Call::ALL.len()],
+}
+
+impl Calls {
+    /// How every call goes that was tried.
+    pub fn all(&self) -> BTreeMap<Call, CallHealth> {
+        self.lock().clone()
+    }
+
+    /// How every fetch of a list goes that was tried.
+    pub fn lists(&self) -> BTreeMap<Call, CallHealth> {
+        let mut all = self.all();
+        all.retain(|call, _| !call.is_post());
+        all
+    }
+
+    /// One sentence for each call that an operator has to know of.
+    pub fn notices(&self) -> Vec<String> {
+        let all = self.lock();
+        all.iter()
+            .filter_map(|(call, health)| health.notice(*call))
+            .collect()
+    }
+
+    /// Notes a success. Returns how it went before.
+    fn succeeded(&self, call: Call) -> CallHealth {
+        let health = CallHealth {
+            last_success: Some(at(Duration::ZERO)),
+            ..CallHealth::default()
+        };
+        self.lock().insert(call, health).unwrap_or_default()
+    }
+
+    /// Notes a failure. Returns how it went before.
+    fn failed(&self, error: &CallError, wait: Duration) -> CallHealth {
+        let mut all = self.lock();
+        let health = all.entry(error.call).or_default();
+        let before = health.clone();
+        health.consecutive_failures = before.consecutive_failures.saturating_add(1);
+        health.failing_since = before.failing_since.or_else(|| Some(at(Duration::ZERO)));
+        health.last_error = Some(chain(error));
+        health.retry_at = Some(at(wait));
+        health.needs_operator = error.class() == Class::Operator;
+        before
+    }
+
+    /// Ends the wait for the next attempt of a call.
+    pub fn wake(&self, call: Call) {
+        self.woken(call).notify_one();
+    }
+
+    fn woken(&self, call: Call) -> &Notify {
+        &self.wakes[call as usize]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Call, CallHealth>> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Repeats a call: after its interval with jitter, or later when it failed; at once when it is woken.
+pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
+    call: Call,
+    interval: impl Fn(&ControlPlane) -> Duration,
+    (parts, client): &(Arc<Parts>, Arc<Client>),
+    act: impl Fn(Arc<Parts>, Arc<Client>) -> F,
+) {
+    let Some(config) = &parts.config.control_plane else {
+        return;
+    };
+    loop {
+        let result = act(Arc::clone(parts), Arc::clone(client)).await;
+        let wait = match &result {
+            Ok(()) => jittered(interval(config), rand::random()),
+            Err(error) => after_failure(interval(config), error.class(), rand::random()),
+        };
+        note(parts, call, result, wait);
+        drop(tokio::time::timeout(wait, parts.calls.woken(call).notified()).await);
+    }
+}
+
+/// Remembers how a call went, and logs both edges.
+fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration) {
+    let calls = &parts.calls;
+    let word = call.word();
+    let was_failing = match result {
+        Ok(()) => {
+            let before = calls.succeeded(call);
+            if before.consecutive_failures > 0 {
+                info!(
+                    call = word,
+                    failures = before.consecutive_failures,
+                    "Control Plane call succeeds again"
+                );
+                parts.context.reports.deliver.notify_one();
+            }
+            before.is_failing()
+        }
+        Err(error) => {
+            let before = calls.failed(&error, wait);
+            let (error, retry_at) = (chain(&error), at(wait));
+            // A line at the first failure, and at each one with another cause.
+            if before.last_error.as_ref().map(text_of_cause) == Some(text_of_cause(&error)) {
+                debug!(call = word, error, %retry_at, "Control Plane call failed again");
+            } else {
+                warn!(call = word, error, %retry_at, "Control Plane call failed, keeping the current configuration");
+            }
+            before.is_failing()
+        }
+    };
+    let is_failing = calls.all().get(&call).is_some_and(CallHealth::is_failing);
+    if was_failing != is_failing {
+        parts.context.hint(Key::Router);
+    }
+}
+
+/// The error without its numbers: a countdown is no other cause.
+fn text_of_cause(error: impl AsRef<str>) -> String {
+    let text = error.as_ref();
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

@@ -52,6 +52,16 @@ impl<'a> Outline<'a> {
         }
         found
     }
+
+    /// The paths and patterns that the text includes, outside of its blocks.
+    pub fn includes(&self) -> impl Iterator<Item = &'a str> {
+        self.globals
+            .iter()
+            .filter_map(|statement| match statement.words.as_slice() {
+                ["include", path, ..] => Some(path.trim_matches('"')),
+                _ => None,
+            })
+    }
 }
 
 impl<'a> Block<'a> {
@@ -62,10 +72,8 @@ impl<'a> Block<'a> {
             .iter()
             .position(|word| matches!(*word, "protocol" | "template"))?;
         let (kind, rest) = statement.words[start..].split_first()?;
-        let open = rest
-            .iter()
-            .position(|word| *word == "{")
-            .unwrap_or(rest.len());
+        // `timeformat protocol "%s";` has no body.
+        let open = rest.iter().position(|word| *word == "{")?;
         let (head, body) = rest.split_at(open);
         let name = head.get(1).filter(|name| **name != "from");
         let mut statements = Vec::new();

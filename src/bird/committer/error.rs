@@ -23,6 +23,17 @@ pub enum FragmentError {
         /// BIRD's words, and the live file, line and column they are about.
         what: Diagnostic,
     },
+    /// The text does not define the protocols that it promises. It was not loaded.
+    #[error(
+        "the text of {name} does not define protocol {}: it was not loaded, and the text before stays",
+        .missing.join(", ")
+    )]
+    Undefined {
+        /// The fragment.
+        name: String,
+        /// The protocols that are missing.
+        missing: Vec<String>,
+    },
     /// BIRD took the text, and yet has not the protocols it was to define. It was undone.
     #[error("BIRD loaded the fragment {name} but has no protocol {}: it was undone", .missing.join(", "))]
     Unverified {
@@ -49,6 +60,15 @@ pub enum BaseError {
     Refused {
         /// BIRD's words, and the live file, line and column they are about.
         what: Diagnostic,
+    },
+    /// BIRD would not read all files of these. They were not loaded.
+    #[error(
+        "the base configuration does not include {}: it was not loaded, and the files before stay",
+        .missing.join(", ")
+    )]
+    Incomplete {
+        /// The files that no include leads to.
+        missing: Vec<String>,
     },
     /// The commit failed for everyone.
     #[error(transparent)]
@@ -83,6 +103,24 @@ pub enum CommitError {
              include \"moenet/main.conf\" in its bird.conf, and is the daemon's -c this directory's?"
     )]
     NotIncluded,
+    /// No include leads to files of the tree that nobody changes.
+    #[error(
+        "BIRD would not read {}: nothing was loaded; include \"moenet/main.conf\" in bird.conf and \
+             \"sessions/*.conf\" in moenet/main.conf",
+        .0.join(", ")
+    )]
+    NotReached(Vec<String>),
+    /// This very configuration failed after its load, which was undone. Nothing is loaded until then.
+    #[error(
+        "this configuration was loaded and undone before ({cause}); \
+             it is loaded again at the earliest in {wait:?}, another one at once"
+    )]
+    FailedBefore {
+        /// What went wrong.
+        cause: String,
+        /// How long it is not tried.
+        wait: Duration,
+    },
     /// A reconfiguration did not come to its end.
     #[error(
         "BIRD's reconfiguration is still in progress after {0:?}: does a client not read its answer?"

@@ -13,6 +13,8 @@
 //!   beside the live one first, the fragment that BIRD names is set aside (its last good text
 //!   stays), and the rest goes on.
 //! * However many fragments changed, BIRD reads its files once.
+//! * A tree that says less than was promised parses too. So its outline is compared before a load, and a
+//!   tree that failed after a load is not loaded again for a while ([`loads`]).
 //! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it says
 //!   what the *running* daemon has loaded, whoever was killed in between (strings can be evaluated,
 //!   and a change of the constant alone restarts and reloads nothing: measured on 2.0.12 to 3.4.0).
@@ -26,8 +28,10 @@ mod blame;
 mod confirm;
 mod disk;
 mod error;
+mod loads;
 mod names;
 mod operator;
+mod promise;
 mod stage;
 mod tree;
 mod worker;

@@ -3,23 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::confirm::{self, Load, LoadError, Running};
-use super::error::{CommitError, FragmentError};
+use super::error::{BaseError, CommitError, FragmentError};
+use super::loads::{FailedLoads, REMEMBERED};
+use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
 use super::tree::{LiveTree, MAIN, Tree, plan_commit};
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::{Client, DEADLINE};
 use crate::bird::outline::protocols_in;
-
-/// How long a refusal is remembered. It ends, for another BIRD may be installed meanwhile.
-const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// A refusal holds for this generation of the tree, name and text.
 type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
@@ -32,6 +31,7 @@ pub(super) struct Worker {
     checker: Checker,
     stage: Stage,
     refusals: Refusals,
+    failed: FailedLoads,
 }
 
 impl Worker {
@@ -50,6 +50,7 @@ impl Worker {
             checker,
             stage,
             refusals: HashMap::new(),
+            failed: FailedLoads::default(),
         }
     }
 
@@ -97,7 +98,7 @@ impl Worker {
         blocking(move || disk::read(&directory, with_main)).await
     }
 
-    /// Commits the wishes; each round without one more that is to blame, so the rounds end.
+    /// Commits the wishes; each round goes without one more that is to blame, so the rounds end.
     async fn settle(&mut self, mut wishes: Wishes) -> Outcome {
         let mut outcome = Outcome {
             fragments: BTreeMap::new(),
@@ -113,7 +114,10 @@ impl Worker {
                 };
             }
         };
-        outcome.fragments = self.recall(&live, &mut wishes);
+        self.failed.expire(Instant::now());
+        outcome.fragments = self.failed.recall(&mut wishes.fragments);
+        let refused = self.recall(&live, &mut wishes);
+        outcome.fragments.extend(refused);
         let (mut stale, mut tried) = (BTreeSet::new(), HashMap::new());
         outcome.rest = loop {
             match self.attempt(&live, &wishes, &stale).await {
@@ -141,10 +145,20 @@ impl Worker {
                         .any(|name| wishes.fragments.contains_key(name)) =>
                 {
                     for (name, missing) in missing {
-                        wishes.fragments.remove(&name);
-                        outcome
-                            .fragments
-                            .insert(name.clone(), FragmentError::Unverified { name, missing });
+                        let fragment = wishes.fragments.remove(&name).flatten();
+                        let error = FragmentError::Unverified {
+                            name: name.clone(),
+                            missing,
+                        };
+                        if let Some(Fragment { text, .. }) = fragment {
+                            self.failed.remember_fragment(
+                                &name,
+                                text,
+                                error.clone(),
+                                Instant::now(),
+                            );
+                        }
+                        outcome.fragments.insert(name, error);
                     }
                 }
                 // Whoever is blamed twice is not the one.
@@ -203,7 +217,7 @@ impl Worker {
 
     /// One round: nothing, or check, put live, load and verify.
     async fn attempt(
-        &self,
+        &mut self,
         live: &LiveTree,
         wishes: &Wishes,
         stale: &BTreeSet<String>,
@@ -229,6 +243,11 @@ impl Worker {
                 _ => {}
             }
         }
+        if running != Running::Not
+            && let Some(error) = self.failed.of_tree(&generation, Instant::now())
+        {
+            return Err(error.into());
+        }
         let trial = Trial {
             stage: &self.stage,
             checker: &self.checker,
@@ -239,6 +258,9 @@ impl Worker {
             .check(&wanted)
             .await
             .map_err(|blame| spare_loaded(blame, &running))?;
+        if let Some(lack) = promise::lack(&wanted, wishes, &self.directory) {
+            return Err(blame_lack(lack, wishes));
+        }
         let load = Load {
             client: &self.client,
             directory: &self.directory,
@@ -254,7 +276,11 @@ impl Worker {
         };
         match load.run().await {
             Ok(loaded) => Ok(committed(loaded, loaded || !changes.is_empty(), warnings)),
-            Err(LoadError::Commit(error)) => Err(error.into()),
+            Err(LoadError::Commit(error)) => {
+                self.failed
+                    .remember_tree(&generation, &error, Instant::now());
+                Err(error.into())
+            }
             Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
         }
     }
@@ -266,6 +292,24 @@ fn spare_loaded(blame: Blame, running: &Running) -> Blame {
     match blame {
         Blame::Stale(_, what) if *running != Running::Not => CommitError::Tree(what).into(),
         blame => blame,
+    }
+}
+
+/// Who is at fault when a tree lacks something. Files that no include leads to are the base's fault; where the
+/// base does not change, it was so on disk.
+fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
+    match lack {
+        Lack::Protocols { fragment, missing } => Blame::Fragment(
+            fragment.clone(),
+            FragmentError::Undefined {
+                name: fragment,
+                missing,
+            },
+        ),
+        Lack::Files(missing) if wishes.base.is_some() => {
+            Blame::Base(BaseError::Incomplete { missing })
+        }
+        Lack::Files(missing) => CommitError::NotReached(missing).into(),
     }
 }
 

@@ -217,9 +217,9 @@ pub(super) async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), String>
 fn refusal(error: FragmentError) -> Trouble {
     match error {
         FragmentError::Refused { what, .. } => Trouble::BirdRefused(what.to_string()),
-        FragmentError::Unverified { .. } | FragmentError::Name(_) => {
-            Trouble::BirdRefused(error.to_string())
-        }
+        FragmentError::Undefined { .. }
+        | FragmentError::Unverified { .. }
+        | FragmentError::Name(_) => Trouble::BirdRefused(error.to_string()),
         FragmentError::Commit(error) => commit(&error),
     }
 }

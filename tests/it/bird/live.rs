@@ -426,7 +426,7 @@ async fn a_bad_base_is_refused_and_the_old_one_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_protocol_that_does_not_appear_is_undone_and_the_others_stay() {
+async fn text_without_its_protocol_is_never_loaded() {
     for version in VERSIONS {
         let (router, committer) = Router::running(version).await;
         let liar = Fragment {
@@ -437,7 +437,7 @@ async fn a_protocol_that_does_not_appear_is_undone_and_the_others_stay() {
             committer.set_fragment("liar", Some(liar)),
             committer.set_fragment("honest", Some(fragment("honest", "")))
         );
-        let Err(FragmentError::Unverified { missing, .. }) = liar else {
+        let Err(FragmentError::Undefined { missing, .. }) = liar else {
             panic!("{version}: {liar:?}")
         };
         assert_eq!(missing, ["moe_other"]);
@@ -448,9 +448,57 @@ async fn a_protocol_that_does_not_appear_is_undone_and_the_others_stay() {
             "{version}: {names:?}"
         );
         assert!(!router.path("etc/moenet/sessions/liar.conf").exists());
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+        for text in ["", "# nothing but a remark\n"] {
+            let emptied = Fragment {
+                text: text.to_owned(),
+                ..fragment("honest", "")
+            };
+            let refused = committer.set_fragment("honest", Some(emptied)).await;
+            assert!(
+                matches!(refused, Err(FragmentError::Undefined { .. })),
+                "{version}: {refused:?}"
+            );
+        }
         let before = done(committer.counters());
         assert!(committer.converge().await.unwrap().loaded);
         assert_eq!(done(committer.counters()), before, "{version}");
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn base_that_includes_too_little_is_never_loaded() {
+    for version in VERSIONS {
+        let (_router, committer) = Router::running(version).await;
+        committer
+            .set_fragment("a", Some(fragment("a", "")))
+            .await
+            .unwrap();
+        let without = |path: &str, line: &str| {
+            let mut files = base();
+            let text = files.get_mut(path).unwrap();
+            *text = text.replace(line, "");
+            files
+        };
+        let generation = "include \"generation.conf\";\n";
+        for files in [
+            without("bird.conf", "include \"moenet/main.conf\";\n"),
+            without("moenet/main.conf", generation),
+            without("moenet/main.conf", "include \"sessions/*.conf\";\n"),
+        ] {
+            let refused = committer.set_base(files).await;
+            assert!(
+                matches!(refused, Err(BaseError::Incomplete { .. })),
+                "{version}: {refused:?}"
+            );
+        }
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+        assert_eq!(
+            committer.live().await.unwrap().tree.base,
+            base(),
+            "{version}"
+        );
     }
 }
 
@@ -654,6 +702,15 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
             "{version}: BIRD runs what is on disk"
         );
         eventually(&format!("{version}: established again"), &established).await;
+        // The same again would take it down again.
+        let loads = committer.counters().configures();
+        let again = committer
+            .set_fragment("a_shared", Some(shared(90)))
+            .await
+            .unwrap_err();
+        assert!(again.to_string().contains("moe_live"), "{version}: {again}");
+        assert_eq!(committer.counters().configures(), loads, "{version}");
+        assert!(established().await, "{version}");
     }
 }
 

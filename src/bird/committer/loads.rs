@@ -1,0 +1,161 @@
+//! Configurations that failed after their load. Each such load takes sessions down and up again, so the same one
+//! is not tried at every backoff.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::Fragment;
+use super::error::{CommitError, FragmentError};
+
+/// How long a failure is remembered. It ends, for another BIRD may be installed meanwhile.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
+/// The same after the first time that sessions went down, which may have been a coincidence.
+const COINCIDENCE: Duration = Duration::from_secs(30);
+
+/// Loads that failed.
+#[derive(Debug, Default)]
+pub(super) struct FailedLoads {
+    /// By the generation of the tree.
+    trees: HashMap<String, Failed>,
+    /// By name and text, whatever the rest of the tree is: BIRD had no such protocols.
+    fragments: HashMap<(String, String), (Instant, FragmentError)>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    cause: String,
+    until: Instant,
+    times: u32,
+}
+
+impl FailedLoads {
+    /// Forgets what is long past.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < REMEMBERED;
+        self.trees.retain(|_, failed| is_recent(failed.until));
+        self.fragments.retain(|_, (since, _)| is_recent(*since));
+    }
+
+    /// Why the tree of this generation is not loaded now.
+    pub(super) fn of_tree(&self, generation: &str, now: Instant) -> Option<CommitError> {
+        let failed = self
+            .trees
+            .get(generation)
+            .filter(|failed| now < failed.until)?;
+        Some(CommitError::FailedBefore {
+            cause: failed.cause.clone(),
+            wait: Duration::from_secs(failed.until.duration_since(now).as_secs() + 1),
+        })
+    }
+
+    /// Remembers why a tree was undone. An error that tells of no load, such as a BIRD that does not answer, is
+    /// not remembered.
+    pub(super) fn remember_tree(&mut self, generation: &str, error: &CommitError, now: Instant) {
+        let went_down = matches!(error, CommitError::WentDown(_));
+        if !went_down && !matches!(error, CommitError::NotIncluded) {
+            return;
+        }
+        let times = self.trees.get(generation).map_or(0, |failed| failed.times) + 1;
+        let wait = match went_down && times == 1 {
+            true => COINCIDENCE,
+            false => REMEMBERED,
+        };
+        let failed = Failed {
+            cause: error.to_string(),
+            until: now + wait,
+            times,
+        };
+        self.trees.insert(generation.to_owned(), failed);
+    }
+
+    /// Takes out the fragments that failed before, each with its error.
+    pub(super) fn recall(
+        &self,
+        fragments: &mut BTreeMap<String, Option<Fragment>>,
+    ) -> BTreeMap<String, FragmentError> {
+        if self.fragments.is_empty() {
+            return BTreeMap::new();
+        }
+        let known = |(name, fragment): (&String, &Option<Fragment>)| {
+            let key = (name.clone(), fragment.as_ref()?.text.clone());
+            let (_, error) = self.fragments.get(&key)?;
+            Some((name.clone(), error.clone()))
+        };
+        let failed: BTreeMap<_, _> = fragments.iter().filter_map(known).collect();
+        fragments.retain(|name, _| !failed.contains_key(name));
+        failed
+    }
+
+    /// Remembers a fragment whose protocols BIRD did not have after its load.
+    pub(super) fn remember_fragment(
+        &mut self,
+        name: &str,
+        text: String,
+        error: FragmentError,
+        now: Instant,
+    ) {
+        self.fragments.insert((name.to_owned(), text), (now, error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn went_down() -> CommitError {
+        CommitError::WentDown(vec!["moe_a".to_owned()])
+    }
+
+    #[test]
+    fn failed_tree_waits_longer_each_time() {
+        let (mut loads, start) = (FailedLoads::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(loads.of_tree("g", start).is_none());
+        loads.remember_tree("g", &went_down(), start);
+        assert!(loads.of_tree("g", at(29)).is_some() && loads.of_tree("g", at(30)).is_none());
+        assert!(
+            loads.of_tree("h", at(1)).is_none(),
+            "another tree is loaded at once"
+        );
+        loads.remember_tree("g", &went_down(), at(31));
+        let waiting = loads.of_tree("g", at(600)).unwrap().to_string();
+        assert!(waiting.contains("moe_a"), "{waiting}");
+        loads.expire(at(1300));
+        assert!(loads.of_tree("g", at(1300)).is_none());
+    }
+
+    #[test]
+    fn silent_bird_is_no_failed_load() {
+        let (mut loads, now) = (FailedLoads::default(), Instant::now());
+        loads.remember_tree("g", &CommitError::NotSettled(Duration::from_secs(1)), now);
+        assert!(loads.of_tree("g", now).is_none());
+        loads.remember_tree("g", &CommitError::NotIncluded, now);
+        assert!(loads.of_tree("g", now + Duration::from_secs(599)).is_some());
+    }
+
+    #[test]
+    fn failed_fragment_is_recalled_by_its_text() {
+        let (mut loads, now) = (FailedLoads::default(), Instant::now());
+        let error = FragmentError::Unverified {
+            name: "a".to_owned(),
+            missing: vec!["moe_a".to_owned()],
+        };
+        loads.remember_fragment("a", "bad".to_owned(), error, now);
+        let fragment = |text: &str| {
+            let protocols = Vec::new();
+            let text = text.to_owned();
+            Some(Fragment { text, protocols })
+        };
+        let mut fragments = BTreeMap::from([
+            ("a".to_owned(), fragment("bad")),
+            ("b".to_owned(), fragment("bad")),
+        ]);
+        assert!(loads.recall(&mut fragments).contains_key("a"));
+        assert_eq!(fragments.keys().collect::<Vec<_>>(), ["b"]);
+        fragments.insert("a".to_owned(), fragment("good"));
+        assert!(loads.recall(&mut fragments).is_empty());
+        loads.expire(now + REMEMBERED);
+        fragments.insert("a".to_owned(), fragment("bad"));
+        assert!(loads.recall(&mut fragments).is_empty());
+    }
+}

@@ -1,0 +1,222 @@
+//! What BIRD would find in a tree, against what the tree was promised to hold. Pure.
+//!
+//! `bird -p` accepts a configuration that says less than it should: an empty file is a valid one. A load of it
+//! takes sessions down before anything is noticed, so the outline of the tree is compared first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::batch::Wishes;
+use super::tree::{GENERATION, MAIN, Tree, fragment_path};
+use crate::bird::outline::{Outline, protocols_in};
+
+/// The main file of our part, where the operator's main file includes it.
+const OUR_MAIN: &str = "moenet/main.conf";
+
+/// What a wanted tree lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// Files that no include leads to: the base is at fault.
+    Files(Vec<String>),
+    /// Protocols that a fragment promises and its text does not define.
+    Protocols {
+        /// The fragment.
+        fragment: String,
+        /// The protocols.
+        missing: Vec<String>,
+    },
+}
+
+/// The first lack of a tree, of what the wishes promise. `directory` is where the tree will live.
+pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lack> {
+    let unreached = unreached(tree, directory);
+    if !unreached.is_empty() {
+        return Some(Lack::Files(unreached));
+    }
+    wishes.fragments.iter().find_map(|(name, fragment)| {
+        let fragment = fragment.as_ref()?;
+        let there = protocols_in(&fragment.text);
+        let missing: Vec<_> = fragment
+            .protocols
+            .iter()
+            .filter(|protocol| !there.contains(protocol))
+            .cloned()
+            .collect();
+        (!missing.is_empty()).then(|| Lack::Protocols {
+            fragment: name.clone(),
+            missing,
+        })
+    })
+}
+
+/// The generation and the fragments, as far as no include leads to them.
+fn unreached(tree: &Tree, directory: &Path) -> Vec<String> {
+    let mut files = tree.files();
+    files.insert(GENERATION.to_owned(), "");
+    // Without a main file in the tree, the operator's own includes ours; that one is not judged here.
+    let start = [MAIN, OUR_MAIN]
+        .into_iter()
+        .find(|path| files.contains_key(*path));
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<String> = start.map(str::to_owned).into_iter().collect();
+    while let Some(path) = next.pop() {
+        let Some(text) = files.get(&path) else {
+            continue;
+        };
+        next.extend(
+            included(&path, text, &files, directory).filter(|path| !reached.contains(path)),
+        );
+        reached.insert(path);
+    }
+    let needed = [GENERATION.to_owned()]
+        .into_iter()
+        .chain(tree.fragments.keys().map(|name| fragment_path(name)));
+    needed.filter(|path| !reached.contains(path)).collect()
+}
+
+/// The files of the tree that a text includes. BIRD reads a relative path from the including file's folder.
+fn included<'a>(
+    path: &str,
+    text: &str,
+    files: &'a BTreeMap<String, &str>,
+    directory: &Path,
+) -> impl Iterator<Item = String> + use<'a> {
+    let folder = directory.join(path);
+    let folder = folder.parent().unwrap_or(directory);
+    let patterns: Vec<String> = Outline::of(text)
+        .includes()
+        .filter_map(|pattern| {
+            let pattern = plain(&folder.join(pattern));
+            let below = pattern.strip_prefix(directory).ok()?;
+            Some(below.to_string_lossy().into_owned())
+        })
+        .collect();
+    files
+        .keys()
+        .filter(move |file| patterns.iter().any(|pattern| matches(pattern, file)))
+        .cloned()
+}
+
+/// Without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// Whether a path matches a pattern as in the shell, of which `*` and `?` are known. Neither matches a slash.
+fn matches(pattern: &str, path: &str) -> bool {
+    match (pattern.chars().next(), path.chars().next()) {
+        (None, None) => true,
+        (Some('*'), there) => {
+            matches(&pattern[1..], path)
+                || there.is_some_and(|c| c != '/' && matches(pattern, &path[c.len_utf8()..]))
+        }
+        (Some('?'), Some(c)) if c != '/' => matches(&pattern[1..], &path[c.len_utf8()..]),
+        (Some(want), Some(have)) if want == have => {
+            matches(&pattern[want.len_utf8()..], &path[have.len_utf8()..])
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bird::Fragment;
+
+    const OURS: &str = "include \"generation.conf\";\ninclude \"sessions/*.conf\";\n";
+
+    fn tree(main: Option<&str>, ours: &str, fragment: &str) -> Tree {
+        let main = main.map(|text| (MAIN.to_owned(), text.to_owned()));
+        Tree {
+            base: main
+                .into_iter()
+                .chain([(OUR_MAIN.to_owned(), ours.to_owned())])
+                .collect(),
+            fragments: [("a".to_owned(), fragment.to_owned())].into(),
+        }
+    }
+
+    fn wishes(text: &str) -> Wishes {
+        let fragment = Fragment {
+            text: text.to_owned(),
+            protocols: vec!["moe_a".to_owned()],
+        };
+        Wishes {
+            base: None,
+            fragments: [("a".to_owned(), Some(fragment))].into(),
+        }
+    }
+
+    fn lacks(tree: &Tree, wishes: &Wishes) -> Option<Lack> {
+        lack(tree, wishes, Path::new("/etc/bird"))
+    }
+
+    #[test]
+    fn empty_fragment_lacks_its_protocols() {
+        for text in [
+            "",
+            "# protocol bgp moe_a { }\n",
+            "/* protocol bgp moe_a { } */",
+            "protocol bgp moe_b { }",
+            "template bgp moe_a { }",
+            "define x = \"protocol bgp moe_a { }\";",
+        ] {
+            let lack = lacks(&tree(None, OURS, text), &wishes(text));
+            let expected = Lack::Protocols {
+                fragment: "a".to_owned(),
+                missing: vec!["moe_a".to_owned()],
+            };
+            assert_eq!(lack, Some(expected), "{text}");
+        }
+        let whole = "protocol bgp moe_a from t { }";
+        assert_eq!(lacks(&tree(None, OURS, whole), &wishes(whole)), None);
+    }
+
+    #[test]
+    fn files_that_no_include_reaches_are_named() {
+        let whole = "protocol bgp moe_a { }";
+        let of = |main: &str, ours: &str| lacks(&tree(Some(main), ours, whole), &wishes(whole));
+        let both = vec![GENERATION.to_owned(), "moenet/sessions/a.conf".to_owned()];
+        let main = "include \"moenet/main.conf\";\n";
+        assert_eq!(of(main, OURS), None);
+        assert_eq!(of("", OURS), Some(Lack::Files(both.clone())));
+        assert_eq!(
+            of("# include \"moenet/main.conf\";", OURS),
+            Some(Lack::Files(both.clone()))
+        );
+        assert_eq!(of(main, ""), Some(Lack::Files(both)));
+        let sessions = vec!["moenet/sessions/a.conf".to_owned()];
+        assert_eq!(
+            of(main, "include \"generation.conf\";"),
+            Some(Lack::Files(sessions))
+        );
+    }
+
+    #[test]
+    fn includes_are_followed_as_bird_does() {
+        let whole = "protocol bgp moe_a { }";
+        for (main, ours) in [
+            ("include \"./moenet/main.conf\";", OURS),
+            ("include \"/etc/bird/moenet/main.conf\";", OURS),
+            (
+                "include \"moenet/*.conf\"; include \"moenet/sessions/?.conf\";",
+                "",
+            ),
+            (
+                "include \"moenet/main.conf\";",
+                "include \"../moenet/generation.conf\"; include \"/etc/bird/moenet/sessions/*\";",
+            ),
+        ] {
+            let lack = lacks(&tree(Some(main), ours, whole), &wishes(whole));
+            assert_eq!(lack, None, "{main} {ours}");
+        }
+    }
+}

@@ -228,6 +228,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
             .map(|why| format!("state directory: {why}")),
     );
     notices.extend(world.router.as_ref().err().cloned());
+    notices.extend(world.router_documents.without_policy());
     notices.extend(wrong(&world.sessions, Key::Session));
     notices.extend(wrong(&world.mesh, Key::Mesh));
     notices.extend(wrong(&world.ibgp, Key::Ibgp));

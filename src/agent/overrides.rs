@@ -33,7 +33,7 @@ pub(super) fn of(world: &World) -> Vec<OverrideView> {
 
 /// Those of the node and of the policy.
 fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
-    let RouterDocuments { node, policy } = &world.router_documents;
+    let RouterDocuments { node, policy, .. } = &world.router_documents;
     single(Kind::Node, node)
         .into_iter()
         .chain(single(Kind::RoutingPolicy, policy))

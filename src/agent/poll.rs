@@ -67,7 +67,7 @@ async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
         parts.context.reports.reload();
     }
     let NodeItem { spec, .. } = fetched?;
-    single(parts, spec, |snapshot| snapshot.node.as_ref()).await;
+    single(parts, |_| spec, |snapshot| snapshot.node.as_ref()).await;
     Ok(())
 }
 
@@ -82,6 +82,17 @@ fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
     }
 }
 
+/// The fields of a policy that do not decode. Each costs itself and never the filters.
+fn bad_fields(item: &PolicyItem) -> Option<String> {
+    let fields: Vec<_> = item.bad.iter().map(ToString::to_string).collect();
+    (!fields.is_empty()).then(|| {
+        format!(
+            "{}; the rest of the policy is in effect, and each of these fields has its last good value, if any",
+            fields.join("; ")
+        )
+    })
+}
+
 async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let parts = &*parts;
     let fetched = client.fetch_policy().await;
@@ -89,25 +100,35 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
         .as_ref()
         .ok()
         .and_then(|item| check_policy(&item.spec).err());
-    let refused = refusal(&fetched).or_else(|| unsafe_policy.as_ref().map(ToString::to_string));
-    if parts.maker.refuse(|known| known.policy = refused) {
+    let refused = refusal(&fetched)
+        .or_else(|| unsafe_policy.as_ref().map(ToString::to_string))
+        .or_else(|| fetched.as_ref().ok().and_then(bad_fields));
+    if parts
+        .maker
+        .refuse(|known| known.policy.clone_from(&refused))
+    {
         parts.context.reports.reload();
-        if let Some(error) = &unsafe_policy {
-            warn!(%error, "the routing policy is refused; what is in force stays");
+        match (&refused, fetched.is_ok()) {
+            (Some(error), true) if unsafe_policy.is_none() => {
+                warn!(%error, "routing policy has invalid fields; the rest of it is in effect");
+            }
+            (Some(error), _) => {
+                warn!(%error, "routing policy rejected, the last good one stays in effect");
+            }
+            (None, _) => {}
         }
     }
     if unsafe_policy.is_some() {
         return Ok(());
     }
-    let PolicyItem {
-        spec,
-        ibgp,
-        notes,
-        asn,
-        ..
-    } = fetched?;
-    remark(parts, &spec, notes, asn);
-    single(parts, spec, |snapshot| snapshot.policy.as_ref()).await;
+    let item = fetched?;
+    remark(parts, &item.spec, item.notes.clone(), item.asn);
+    let ibgp = item.ibgp.clone();
+    let with_last_good = move |snapshot: &Snapshot| match &snapshot.policy {
+        Some(Ok(last)) => item.with_last_good(&last.document.spec),
+        _ => item.spec,
+    };
+    single(parts, with_last_good, |snapshot| snapshot.policy.as_ref()).await;
     let rejected = ibgp
         .as_ref()
         .map(|listing| listing.rejected.clone())
@@ -152,12 +173,12 @@ fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, sai
 
 async fn single<S: Spec + Send + Sync + 'static>(
     parts: &Parts,
-    spec: S,
+    spec: impl FnOnce(&Snapshot) -> S + Send + 'static,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
     let place = Place::single(Area::Documents, S::KIND);
     sync(parts, move |store, snapshot| {
-        let Some(document) = plan_single(spec, slot(snapshot), snapshot) else {
+        let Some(document) = plan_single(spec(snapshot), slot(snapshot), snapshot) else {
             return Ok(Vec::new());
         };
         let written = store.write_document(&document)?;

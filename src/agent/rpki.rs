@@ -132,7 +132,7 @@ impl RpkiServers {
             .servers
             .iter()
             .filter(|server| !servers.answers(&rpki_protocol(server)));
-        let silent: BTreeSet<Endpoint> = silent.filter_map(RpkiServer::endpoint).collect();
+        let silent: BTreeSet<Endpoint> = silent.map(RpkiServer::endpoint).collect();
         let due: Vec<Endpoint> = self.lock().silent_for_long(silent, now);
         for endpoint in due {
             let before = self.resolver.current(&endpoint).address;
@@ -227,7 +227,7 @@ impl State {
 
 /// The servers that have names.
 fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
-    let endpoints = policy.rpki.servers.iter().filter_map(RpkiServer::endpoint);
+    let endpoints = policy.rpki.servers.iter().map(RpkiServer::endpoint);
     endpoints
         .filter(|endpoint| matches!(endpoint.host, Host::Name(_)))
         .collect()

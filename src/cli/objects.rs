@@ -157,9 +157,13 @@ pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> a
 /// Node and policy, which share their files with all others.
 fn singles(world: &World) -> [Object<'_>; 2] {
     let documents = &world.router_documents;
+    let policy = single(Kind::RoutingPolicy, &documents.policy);
     [
         single(Kind::Node, &documents.node),
-        single(Kind::RoutingPolicy, &documents.policy),
+        Object {
+            spec: policy.spec.filter(|_| documents.has_policy),
+            ..policy
+        },
     ]
 }
 

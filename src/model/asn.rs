@@ -3,11 +3,15 @@ use std::num::NonZeroU32;
 
 use super::{Invalid, Port, number_type};
 
-/// A 4-byte AS number, 1..4294967295 (RFC 6793; 0 is reserved by RFC 7607).
+/// An AS number that a network can have: 4 bytes (RFC 6793), and none of those that no network has, which are
+/// 0 (RFC 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asn(NonZeroU32);
 
 impl Asn {
+    /// Numbers that no network has.
+    const RESERVED: [u32; 3] = [23_456, 65_535, u32::MAX];
+
     /// The number.
     pub fn get(self) -> u32 {
         self.0.get()
@@ -32,8 +36,12 @@ impl TryFrom<u64> for Asn {
         u32::try_from(number)
             .ok()
             .and_then(NonZeroU32::new)
+            .filter(|number| !Self::RESERVED.contains(&number.get()))
             .map(Self)
-            .ok_or_else(|| Invalid(format!("an AS number is 1..4294967295, not {number}")))
+            .ok_or_else(|| {
+                let rule = "an AS number is 1..4294967294 without 23456 and 65535";
+                Invalid(format!("{rule}, not {number}"))
+            })
     }
 }
 
@@ -44,7 +52,7 @@ impl fmt::Display for Asn {
 }
 
 number_type!(Asn, "Asn", {
-    "type": "integer", "minimum": 1, "maximum": 4294967295u32,
+    "type": "integer", "minimum": 1, "maximum": 4294967294u32, "not": {"enum": [23456, 65535]},
     "description": "A 4-byte AS number.", "examples": [4242421080u32]
 });
 
@@ -65,8 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn zero_and_five_bytes_are_no_as_numbers() {
-        assert!(Asn::try_from(0).is_err());
-        assert!(Asn::try_from(1 << 32).is_err());
+    fn reserved_numbers_are_no_as_numbers() {
+        for number in [0, 23_456, 65_535, 4_294_967_295, 1 << 32] {
+            assert!(Asn::try_from(number).is_err(), "{number}");
+        }
+        for number in [1, 65_534, 65_536, 4_294_967_294] {
+            assert!(Asn::try_from(number).is_ok(), "{number}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::{Invalid, Port, shown, text_type};
@@ -13,7 +13,7 @@ pub struct Endpoint {
     pub port: Port,
 }
 
-/// The host half of an [`Endpoint`].
+/// The host half of an [`Endpoint`], and of an RPKI server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A DNS name of letters, digits, `-`, `_` and dots, lower case, at most 253 bytes.
@@ -43,22 +43,60 @@ impl FromStr for Endpoint {
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
         let port = port.parse().map_err(|_| wanted())?;
-        let host = match host
+        let bracketed = host
             .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            Some(v6) => Host::Address(IpAddr::V6(v6.parse().map_err(|_| wanted())?)),
+            .and_then(|rest| rest.strip_suffix(']'));
+        let host = match bracketed {
+            Some(v6) => Host::address(IpAddr::V6(v6.parse().map_err(|_| wanted())?)),
             None => parse_host(host).ok_or_else(wanted)?,
         };
         Ok(Self { host, port })
     }
 }
 
+impl Host {
+    /// An address. IPv4 written as IPv6 (`::ffff:192.0.2.1`) is IPv4.
+    pub fn address(address: IpAddr) -> Self {
+        Self::Address(address.to_canonical())
+    }
+}
+
+impl FromStr for Host {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(text);
+        match bare.parse::<Ipv6Addr>() {
+            Ok(v6) => Some(Self::address(v6.into())),
+            Err(_) => parse_host(text),
+        }
+        .ok_or_else(|| Invalid(format!("must be a name or an address, not {}", shown(text))))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+text_type!(Host, "Host", {
+    "type": "string", "pattern": r"^[0-9A-Za-z:._\[\]-]+$",
+    "description": "A DNS name or an address.", "examples": ["rpki.example.dn42", "172.20.129.189"]
+});
+
+/// A name in lower case without its final dot, or an IPv4 address.
 fn parse_host(text: &str) -> Option<Host> {
-    if let Ok(v4) = text.parse() {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    if let Ok(v4) = bare.parse() {
         return Some(Host::Address(IpAddr::V4(v4)));
     }
-    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let name = bare.to_ascii_lowercase();
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -102,6 +140,28 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn two_spellings_of_one_endpoint_are_equal() {
+        for (one, other) in [
+            ("Example.COM.:51820", "example.com:51820"),
+            ("[2001:DB8:0::1]:5", "[2001:db8::1]:5"),
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1:5"),
+            ("192.0.2.1.:5", "192.0.2.1:5"),
+            ("a.b:0051", "a.b:51"),
+        ] {
+            let [one, other] = [one, other].map(|text| text.parse::<Endpoint>().unwrap());
+            assert_eq!((&one, one.to_string()), (&other, other.to_string()));
+        }
+        for (one, other) in [
+            ("RPKI.Example.DN42.", "rpki.example.dn42"),
+            ("[2001:DB8::1]", "2001:db8:0::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(one.parse::<Host>(), other.parse::<Host>());
+        }
+        assert!("a b".parse::<Host>().is_err());
     }
 
     #[test]

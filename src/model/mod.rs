@@ -12,6 +12,7 @@ mod limits;
 mod name;
 mod plain;
 mod prefix;
+mod range;
 mod secret;
 mod tunnel;
 
@@ -23,6 +24,7 @@ pub use limits::{Bandwidth, Mtu, Port};
 pub use name::{ObjectName, Uid};
 pub(crate) use plain::{plain_key, without_keys};
 pub use prefix::{LinkLocal, PeerIpv6};
+pub use range::AddressRange;
 pub use secret::Secret;
 pub use tunnel::{AdminState, Extension, NodeType, PeeringPolicy, TunnelType};
 

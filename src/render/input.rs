@@ -21,6 +21,8 @@ pub struct BaseInput<'a> {
     pub router: &'a Router,
     /// The routing policy; `RoutingPolicySpec::default()` where there is none yet.
     pub policy: &'a RoutingPolicySpec,
+    /// Whether a routing policy is known. Without one no BGP session imports or exports routes (RFC 8212).
+    pub has_policy: bool,
     /// What the running BIRD understands.
     pub features: Features,
     /// Whether the router is drained (RFC 8326).
@@ -72,12 +74,6 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
             "spec.location.country",
             "an ISO 3166-1 number is 1..999",
         ));
-    }
-    for (index, server) in policy.rpki.servers.iter().enumerate() {
-        if server.endpoint().is_none() {
-            let field = format!("spec.rpki.servers[{index}].host");
-            return Err(RenderError::input(&field, "a name or an address is wanted"));
-        }
     }
     Ok(())
 }

@@ -188,6 +188,7 @@ mod tests {
         let input = BaseInput {
             router: &Router::new("jp1", &node, key),
             policy: &policy,
+            has_policy: true,
             features: Features::of(2, 17),
             drained: false,
             ebgp_disabled: false,

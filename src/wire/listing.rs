@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde_json::Value;
+
 use super::WireStatus;
 use crate::document::{BgpSessionSpec, IbgpPeerSpec, MeshPeerSpec, NodeSpec, RoutingPolicySpec};
 use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
@@ -103,4 +105,48 @@ pub struct PolicyItem {
     pub ibgp: Option<Listing<IbgpItem>>,
     /// What looks odd and changes nothing, for the log.
     pub notes: Vec<String>,
+    /// Fields that do not decode; the policy is used without them.
+    pub bad: Vec<RejectedField>,
+}
+
+/// A field of the policy that does not decode and that the filters do not depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedField {
+    /// The field, as the Control Plane names it.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// JSON pointer of the field in the document's specification; empty for a field that has none of its own.
+    pub spec: &'static str,
+}
+
+impl fmt::Display for RejectedField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl PolicyItem {
+    /// The policy with the last good value in each field that does not decode.
+    #[must_use]
+    pub fn with_last_good(&self, last_good: &RoutingPolicySpec) -> RoutingPolicySpec {
+        let (Ok(mut spec), Ok(before)) = (
+            serde_json::to_value(&self.spec),
+            serde_json::to_value(last_good),
+        ) else {
+            return self.spec.clone();
+        };
+        for rejected in self.bad.iter().filter(|rejected| !rejected.spec.is_empty()) {
+            let Some((parent, key)) = rejected.spec.rsplit_once('/') else {
+                continue;
+            };
+            let (Some(value), Some(Value::Object(parent))) =
+                (before.pointer(rejected.spec), spec.pointer_mut(parent))
+            else {
+                continue;
+            };
+            parent.insert(key.to_owned(), value.clone());
+        }
+        serde_json::from_value(spec).unwrap_or_else(|_| self.spec.clone())
+    }
 }

@@ -15,5 +15,7 @@ mod scalar;
 pub use body::{ErrorBody, error_body};
 pub use dialect::{Call, Dialect, UnknownDialect};
 pub use error::WireError;
-pub use listing::{IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem};
+pub use listing::{
+    IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, RejectedField, SessionItem,
+};
 pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};

@@ -38,6 +38,7 @@ mod local_api;
 mod maintenance;
 mod mesh;
 mod names;
+mod no_policy;
 mod node;
 mod overrides;
 mod plans;

@@ -1,10 +1,11 @@
 //! What a world is made from, put together: the listing, secrets, BIRD's features, classes, ROAs, templates.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::agent::classes::Classes;
 use crate::agent::roa::Roas;
@@ -43,6 +44,8 @@ pub struct WorldMaker {
     unkept: Mutex<BTreeMap<Place, String>>,
     /// Secrets that could not be read, and why: said once.
     unread: Mutex<BTreeMap<String, String>>,
+    /// Whether the log says that there is no routing policy.
+    without_policy: AtomicBool,
 }
 
 /// What a world is made from beside the state directory.
@@ -69,7 +72,7 @@ impl WorldMaker {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store);
-        let (version, refused, roas, unkept, unread) = Default::default();
+        let (version, refused, roas, unkept, unread, without_policy) = Default::default();
         Self {
             config,
             store,
@@ -85,6 +88,7 @@ impl WorldMaker {
             rpki,
             unkept,
             unread,
+            without_policy,
         }
     }
 
@@ -153,7 +157,20 @@ impl WorldMaker {
         if let Some(candidate) = self.templates.candidate() {
             self.try_out(snapshot, &material, candidate).await;
         }
-        Ok(self.world(snapshot, &material, &self.templates.in_use()))
+        let world = self.world(snapshot, &material, &self.templates.in_use());
+        self.log_policy(&world);
+        Ok(world)
+    }
+
+    /// Logs once that there is no routing policy, and once that there is one.
+    fn log_policy(&self, world: &World) {
+        let why = world.router_documents.without_policy();
+        let before = self.without_policy.swap(why.is_some(), Ordering::Relaxed);
+        match why {
+            Some(why) if !before => warn!(why, "no routing policy, no routes are exchanged"),
+            None if before => info!("routing policy known, routes are exchanged"),
+            _ => {}
+        }
     }
 
     /// Reads the secrets that are named. Why one cannot be read is told once.

@@ -103,6 +103,15 @@ fn bird_supported(world: &World, conditions: &mut Conditions<'_>) {
     );
 }
 
+/// Whether BGP sessions exchange routes at all.
+fn policy_in_effect(world: &World, conditions: &mut Conditions<'_>) {
+    let about = About::PolicyInEffect;
+    match world.router_documents.without_policy() {
+        Some(why) => conditions.set(about, false, "NoPolicy", why),
+        None => conditions.set(about, true, "Known", ""),
+    }
+}
+
 /// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
 fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
     let about = About::FirewallConfigured;
@@ -198,6 +207,7 @@ pub(super) fn status(
         .ok()
         .and(world.base.as_ref().err())
         .cloned();
+    policy_in_effect(world, &mut conditions);
     packet_filter(world, filter, &mut conditions);
     forwarding(world, round, &mut conditions);
     match history {

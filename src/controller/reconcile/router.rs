@@ -20,7 +20,7 @@ use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, n
 use crate::controller::{TakenStep, firewall};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::plan::{Action, Drift, Plan};
-use crate::status::{Acceptance, Conditions};
+use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 
 pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
@@ -365,7 +365,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         claims: None,
         hands_off: false,
     };
-    if settled && policy.acceptance == Acceptance::Valid && policy.generation > 0 {
+    if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();
         let in_force = InForce {
             spec,
@@ -378,10 +378,10 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let last_error = accepted(&policy.acceptance, &world.remarks, &mut conditions);
     origins(world, &mut conditions);
     rpki_names(world, &mut conditions);
-    let phase = if last_error.is_some() {
-        Phase::Error
-    } else {
-        Phase::Configured
+    let phase = match (&last_error, world.router_documents.has_policy) {
+        (Some(_), _) => Phase::Error,
+        (None, true) => Phase::Configured,
+        (None, false) => Phase::Pending,
     };
     let status = StatusBody {
         observed_generation: policy.generation,

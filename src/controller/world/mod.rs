@@ -98,16 +98,31 @@ pub struct World {
 pub struct RouterDocuments {
     /// Who this router is; without a specification that is not known.
     pub node: SingleDocument<Option<NodeSpec>>,
-    /// The routing policy; without a document, the safe defaults.
+    /// The routing policy; the defaults while there is none.
     pub policy: SingleDocument<RoutingPolicySpec>,
+    /// Whether a routing policy is in effect. Without one no BGP session imports or exports routes (RFC 8212).
+    pub has_policy: bool,
 }
+
+impl RouterDocuments {
+    /// Why no BGP session imports or exports routes, and what to do.
+    pub fn without_policy(&self) -> Option<String> {
+        (!self.has_policy).then(|| NO_POLICY.to_owned())
+    }
+}
+
+/// What the node's condition, `/status` and the log say of a router without a policy.
+const NO_POLICY: &str = "this router has never had a valid routing policy: BGP sessions import and export no routes \
+                         (RFC 8212); write policy.yaml, or have the Control Plane answer GET bird-config";
 
 /// A document of which a router has one.
 #[derive(Debug, Clone)]
 pub struct SingleDocument<S> {
     /// Whether it was accepted.
     pub acceptance: Acceptance,
-    /// The specification in force.
+    /// Whether the document on disk is the one in effect, so that it may be recorded as applied.
+    pub valid: bool,
+    /// The specification in effect.
     pub spec: S,
     /// The generation of what was read; 0 without a document.
     pub generation: u64,

@@ -37,6 +37,8 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
         policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
     }
+    keep_last_policy(&mut policy, applied(inputs, Kind::RoutingPolicy));
+    let has_policy = policy.spec.is_some();
     node.overridden
         .retain(|field, _| !is_configured(&inputs.config.node, field));
     RouterDocuments {
@@ -44,7 +46,23 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
             configured_node(&inputs.config.node, node)
         }),
         policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
+        has_policy,
     }
+}
+
+/// A missing policy never means that everything is allowed: the last applied one stays in effect.
+fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&AppliedDocument>) {
+    if policy.documented {
+        return;
+    }
+    let last = applied.and_then(|applied| applied.applied.spec.clone());
+    policy.spec = last.and_then(|spec| serde_json::from_value(spec).ok());
+    policy.acceptance.wait(match policy.spec {
+        Some(_) => {
+            "policy.yaml is missing; the last applied policy stays in effect until there is another"
+        }
+        None => "there is no policy.yaml yet",
+    });
 }
 
 /// The RPKI servers that have names, and where those lead.
@@ -53,7 +71,7 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
         .rpki
         .servers
         .iter()
-        .filter_map(RpkiServer::endpoint)
+        .map(RpkiServer::endpoint)
         .collect();
     let named = endpoints
         .into_iter()
@@ -79,12 +97,14 @@ fn in_force<S: Spec, T>(
     spec: impl FnOnce(Option<S>) -> T,
 ) -> SingleDocument<T> {
     let exception = layered.applied_override();
+    let valid = layered.acceptance == Acceptance::Valid;
     let acceptance = match (layered.acceptance, refused) {
-        (Acceptance::Valid, Some(why)) => Acceptance::Invalid(why.clone()),
+        (Acceptance::Valid | Acceptance::Waiting(_), Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
     SingleDocument {
         acceptance,
+        valid,
         spec: spec(layered.spec),
         generation: layered.generation,
         operator_owned: layered.operator_owned,

@@ -64,6 +64,7 @@ impl<'a> Parts<'a> {
         let input = BaseInput {
             router,
             policy: &self.documents.policy.spec,
+            has_policy: self.documents.has_policy,
             features,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,

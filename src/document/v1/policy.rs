@@ -1,12 +1,11 @@
 use std::fmt;
-use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Kind, Spec};
-use crate::model::{Bandwidth, Endpoint, Host, NodeType, Port};
+use crate::model::{AddressRange, Bandwidth, Endpoint, Host, NodeType, Port};
 
 /// Filters, limits, RPKI and classes (`GET bird-config`). What is missing or zero on
 /// the wire is absent here, and what is absent has a safe default.
@@ -22,6 +21,11 @@ pub struct RoutingPolicySpec {
     /// Our own prefixes: originated here, refused from outside.
     #[serde(default)]
     pub prefixes: OwnPrefixes,
+    /// Ranges that addresses of peers and loopbacks may be in, beside link-local addresses, ULA, 172.20.0.0/14
+    /// and 10.0.0.0/8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["2001:db8:42::/48"])]
+    pub extra_ranges: Vec<AddressRange>,
     /// Route origin validation.
     #[serde(default)]
     pub rpki: Rpki,
@@ -104,22 +108,18 @@ pub struct Rpki {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RpkiServer {
     /// Name or address.
-    #[serde(deserialize_with = "super::rules::not_blank")]
-    #[schemars(regex(pattern = r"\S"), example = "rpki.example.dn42")]
-    pub host: String,
+    #[schemars(example = "rpki.example.dn42")]
+    pub host: Host,
     /// TCP port.
     pub port: Port,
 }
 
 impl RpkiServer {
-    /// Where it listens; none for a host that is neither a name nor an address.
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        match self.host.parse::<IpAddr>() {
-            Ok(address) => Some(Endpoint {
-                host: Host::Address(address),
-                port: self.port,
-            }),
-            Err(_) => format!("{}:{}", self.host, self.port).parse().ok(),
+    /// Where it listens.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            host: self.host.clone(),
+            port: self.port,
         }
     }
 }

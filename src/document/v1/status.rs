@@ -147,6 +147,10 @@ pub enum ConditionType {
     FirewallConfigured,
     /// The kernel's settings let packets pass between tunnels.
     Forwarding,
+    /// There is a routing policy; without one BGP sessions import and export no routes (RFC 8212).
+    PolicyInEffect,
+    /// The router's WireGuard private key can be read.
+    KeyAvailable,
 }
 
 /// Whether a condition holds.

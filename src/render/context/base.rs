@@ -18,7 +18,8 @@ pub(in crate::render) struct Base<'a> {
     own: Own,
     location: Place,
     pub(super) limits: Bounds,
-    rpki: Validation<'a>,
+    rpki: Validation,
+    has_policy: bool,
     drained: bool,
     loopback_interface: &'a str,
     mesh_interfaces: &'a [InterfaceName],
@@ -69,19 +70,19 @@ pub(super) struct Bounds {
 
 /// Route origin validation.
 #[derive(Debug, Serialize)]
-struct Validation<'a> {
+struct Validation {
     active: bool,
     reject_unknown: bool,
     cached_ipv4: bool,
     cached_ipv6: bool,
-    servers: Vec<Server<'a>>,
+    servers: Vec<Server>,
 }
 
 /// An RPKI cache.
 #[derive(Debug, Serialize)]
-struct Server<'a> {
+struct Server {
     protocol: String,
-    host: &'a str,
+    host: String,
     address: IpAddr,
     port: u16,
 }
@@ -116,6 +117,7 @@ impl<'a> Base<'a> {
             location: location(input),
             limits: limits(input),
             rpki: validation(input),
+            has_policy: input.has_policy,
             drained: input.drained,
             loopback_interface: input.loopback_interface,
             mesh_interfaces: input.mesh_interfaces,
@@ -180,9 +182,9 @@ fn limits(input: &BaseInput<'_>) -> Bounds {
     }
 }
 
-fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
+fn validation(input: &BaseInput<'_>) -> Validation {
     let cached = |ipv6| input.roa.is_some_and(|table| table.has(ipv6));
-    let mut servers: Vec<Server<'a>> = Vec::new();
+    let mut servers: Vec<Server> = Vec::new();
     for server in &input.policy.rpki.servers {
         let Some(server) = rpki_server(server, input.rpki) else {
             continue;
@@ -207,18 +209,15 @@ fn validation<'a>(input: &BaseInput<'a>) -> Validation<'a> {
 /// `getaddrinfo` in the loop that serves everything. With a name server that never answers, 2.0.12, 2.17 and
 /// 2.20 stood still for 10 s out of every 10 s, and 3.1 and 3.4 for 10 s at a `configure`; BGP sessions
 /// went down by their hold time on all five (measured, one server, glibc's defaults).
-fn rpki_server<'a>(
-    server: &'a RpkiServer,
-    known: &BTreeMap<Endpoint, IpAddr>,
-) -> Option<Server<'a>> {
-    let endpoint = server.endpoint()?;
+fn rpki_server(server: &RpkiServer, known: &BTreeMap<Endpoint, IpAddr>) -> Option<Server> {
+    let endpoint = server.endpoint();
     let address = endpoint
         .address()
         .map(|address| address.ip())
         .or_else(|| known.get(&endpoint).copied())?;
     Some(Server {
         protocol: rpki_protocol(server),
-        host: &server.host,
+        host: server.host.to_string(),
         address,
         port: server.port.get(),
     })
@@ -228,8 +227,8 @@ fn rpki_server<'a>(
 /// one would rename, and so restart, all others, and with them go their ROAs. It is not named for the address
 /// either, which may change.
 pub fn rpki_protocol(server: &RpkiServer) -> String {
-    let bare: String = server
-        .host
+    let host = server.host.to_string();
+    let bare: String = host
         .chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() || c == '.' {
@@ -242,7 +241,7 @@ pub fn rpki_protocol(server: &RpkiServer) -> String {
     let name = match bare.len() {
         0..=40 => bare,
         // Long names are cut; what is lost is told apart by a checksum.
-        _ => format!("{}_{:08x}", &bare[..31], checksum(&server.host)),
+        _ => format!("{}_{:08x}", &bare[..31], checksum(&host)),
     };
     format!("moe_rpki_{name}_{}", server.port)
 }

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::str::FromStr as _;
 
 use serde_json::Value;
 
@@ -7,49 +7,75 @@ use super::super::scalar::{FieldError, Fields, Read};
 use super::mesh::decode_ibgp;
 use super::symbols;
 use crate::document::{Limits, Location, OwnPrefixes, RoutingPolicySpec, Rpki, RpkiServer};
-use crate::model::{Bandwidth, Endpoint, Invalid, NodeType, Port, shown};
-use crate::wire::{PolicyItem, WireError};
+use crate::model::{AddressRange, Bandwidth, Host, Invalid, NodeType, shown};
+use crate::wire::{PolicyItem, RejectedField, WireError};
+
+/// Fields that do not decode. The policy is used without them (semantics, section 6, item 11).
+type Bad = Vec<RejectedField>;
 
 /// Reads `GET bird-config` (semantics, section 7). `node` may be missing, `policy` may not.
 ///
+/// A bad field costs that field and never the filters. Only a bad own prefix, and a list of RPKI servers
+/// of which none is valid, void the policy: without them the filters would accept more than was asked for.
+///
 /// # Errors
-/// The body has no `policy`, or a field breaks a rule, or a symbol is unknown; the field is named.
+/// The body has no `policy`, or a field that the filters depend on breaks a rule; the field is named.
 pub fn decode_policy(body: &[u8]) -> Result<PolicyItem, WireError> {
     let map = open(body, "policy", false)?;
     let root = Fields::new(&map);
     let Some(policy) = root.object("policy")? else {
         return Err(WireError::Missing { key: "policy" });
     };
+    let (mut notes, mut bad) = (Vec::new(), Bad::new());
     let node = root.object("node")?;
-    let mut notes = Vec::new();
     let spec = RoutingPolicySpec {
         node_type: node
             .as_ref()
-            .map(node_type)
-            .transpose()?
+            .and_then(|node| optional(node_type(node).map(Some), "/nodeType", &mut bad))
             .unwrap_or_default(),
         location: node
             .as_ref()
-            .map(|n| location(n, &mut notes))
-            .transpose()?
+            .map(|node| location(node, &mut notes, &mut bad))
             .unwrap_or_default(),
         prefixes: OwnPrefixes {
             ipv4: prefix(&policy, "dn42Ipv4Prefix")?,
             ipv6: prefix(&policy, "dn42Ipv6Prefix")?,
         },
+        extra_ranges: extra_ranges(&policy, &mut bad),
         rpki: Rpki {
-            servers: servers(&policy)?,
-            reject_unknown: policy.flag("rejectUnknownRoa")?,
+            servers: servers(&policy, &mut bad)?,
+            reject_unknown: optional(
+                policy.flag("rejectUnknownRoa"),
+                "/rpki/rejectUnknown",
+                &mut bad,
+            ),
         },
-        limits: limits(&policy)?,
+        limits: limits(&policy, &mut bad),
     };
     Ok(PolicyItem {
-        config_hash: root.prose("configHash")?,
-        asn: policy.number("dn42As")?,
+        config_hash: optional(root.prose("configHash"), "", &mut bad),
+        asn: optional(policy.number("dn42As"), "", &mut bad),
         spec,
-        ibgp: root.array("ibgpPeers")?.map(|peers| decode_ibgp(peers)),
+        ibgp: optional(root.array("ibgpPeers"), "", &mut bad).map(|peers| decode_ibgp(peers)),
         notes,
+        bad,
     })
+}
+
+/// The value of a field, or none and a note of the field that does not decode. `spec` is the JSON pointer
+/// of the field in the document, empty when it has none.
+fn optional<T>(read: Read<Option<T>>, spec: &'static str, bad: &mut Bad) -> Option<T> {
+    match read {
+        Ok(value) => value,
+        Err(error) => {
+            bad.push(RejectedField {
+                field: error.field,
+                message: error.message,
+                spec,
+            });
+            None
+        }
+    }
 }
 
 fn node_type(node: &Fields<'_>) -> Read<NodeType> {
@@ -64,19 +90,27 @@ fn node_type(node: &Fields<'_>) -> Read<NodeType> {
     }
 }
 
-fn location(node: &Fields<'_>, notes: &mut Vec<String>) -> Read<Location> {
-    Ok(Location {
-        continent: symbol(node, "continentLc", symbols::continent)?,
-        subregion: symbol(node, "subregionLc", |text| {
-            symbols::region("LC_REGION_", text)
-        })?,
-        region_code: node.within("regionCode", 0, u64::from(u32::MAX))?,
-        region_community: symbol(node, "regionCommunity", |text| {
-            symbols::region("DN42_REGION_", text)
-        })?,
-        country: node.within("country", 1, 999)?,
-        bandwidth: bandwidth(node, notes)?,
-    })
+fn location(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Location {
+    let subregion = |text: &str| symbols::region("LC_REGION_", text);
+    let region = |text: &str| symbols::region("DN42_REGION_", text);
+    let continent = symbol(node, "continentLc", symbols::continent);
+    let code = node.within("regionCode", 0, u64::from(u32::MAX));
+    Location {
+        continent: optional(continent, "/location/continent", bad),
+        subregion: optional(
+            symbol(node, "subregionLc", subregion),
+            "/location/subregion",
+            bad,
+        ),
+        region_code: optional(code, "/location/regionCode", bad),
+        region_community: optional(
+            symbol(node, "regionCommunity", region),
+            "/location/regionCommunity",
+            bad,
+        ),
+        country: optional(node.within("country", 1, 999), "/location/country", bad),
+        bandwidth: bandwidth(node, notes, bad),
+    }
 }
 
 fn symbol<T>(
@@ -88,11 +122,14 @@ fn symbol<T>(
     node.text(key)?.map(parse).transpose()
 }
 
-/// `bandwidth` is the value. The community is only its class, so it stands in when the value is
-/// missing and is worth a note when the two contradict.
-fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>) -> Read<Option<Bandwidth>> {
-    let value: Option<Bandwidth> = node.parsed("bandwidth")?;
-    let class = symbol(node, "bandwidthCommunity", symbols::bandwidth_class)?;
+/// `bandwidth` is the value. The community is only its class: it is used when the value is missing, and is
+/// worth a note when the two contradict.
+fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Option<Bandwidth> {
+    const SPEC: &str = "/location/bandwidth";
+    let value: Option<Bandwidth> = optional(node.parsed("bandwidth"), SPEC, bad);
+    let class = symbol(node, "bandwidthCommunity", symbols::bandwidth_class);
+    // A community that does not decode costs nothing while the value is known.
+    let class = optional(class, if value.is_some() { "" } else { SPEC }, bad);
     if let (Some(value), Some(class)) = (value, class)
         && symbols::class(value) != symbols::class(class)
     {
@@ -101,7 +138,23 @@ fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>) -> Read<Option<Bandwidt
             "{field}: the class from {class} does not fit a bandwidth of {value}, which counts"
         ));
     }
-    Ok(value.or(class))
+    value.or(class)
+}
+
+/// Further address ranges; an item that is no prefix costs that item.
+fn extra_ranges(policy: &Fields<'_>, bad: &mut Bad) -> Vec<AddressRange> {
+    const KEY: &str = "extraRanges";
+    let items = optional(policy.array(KEY), "/extraRanges", bad);
+    let mut ranges = Vec::new();
+    for (index, item) in items.into_iter().flatten().enumerate() {
+        let parsed = match item {
+            Value::String(text) => AddressRange::from_str(text.trim()),
+            other => Err(Invalid::new(format!("must be a prefix, not {other}"))),
+        };
+        let range = parsed.map_err(|Invalid(why)| policy.wrong(&format!("{KEY}[{index}]"), why));
+        ranges.extend(optional(range.map(Some), "", bad));
+    }
+    ranges
 }
 
 /// A prefix without host bits: with them nobody can tell whether the length or the address is wrong.
@@ -149,31 +202,39 @@ impl PrefixText for ipnet::Ipv6Net {
     }
 }
 
-fn limits(policy: &Fields<'_>) -> Read<Limits> {
-    // Zero would block everything, which nobody means: it is as good as missing.
-    let limit = |key| {
-        Ok(policy
-            .within(key, 0, u64::from(u32::MAX))?
-            .filter(|limit: &u32| *limit > 0))
+fn limits(policy: &Fields<'_>, bad: &mut Bad) -> Limits {
+    // Zero would block everything, which no operator means: it is as good as missing.
+    let mut limit = |key, spec| {
+        optional(policy.within(key, 0, u64::from(u32::MAX)), spec, bad)
+            .filter(|limit: &u32| *limit > 0)
     };
-    Ok(Limits {
-        ebgp_import: limit("ebgpImportLimit")?,
-        ebgp_export: limit("ebgpExportLimit")?,
-        ibgp_import: limit("ibgpImportLimit")?,
-        ibgp_export: limit("ibgpExportLimit")?,
-        as_path_max_len: limit("asPathMaxLen")?,
-    })
+    Limits {
+        ebgp_import: limit("ebgpImportLimit", "/limits/ebgpImport"),
+        ebgp_export: limit("ebgpExportLimit", "/limits/ebgpExport"),
+        ibgp_import: limit("ibgpImportLimit", "/limits/ibgpImport"),
+        ibgp_export: limit("ibgpExportLimit", "/limits/ibgpExport"),
+        as_path_max_len: limit("asPathMaxLen", "/limits/asPathMaxLen"),
+    }
 }
 
-fn servers(policy: &Fields<'_>) -> Read<Vec<RpkiServer>> {
-    let Some(items) = policy.array("rpkiServers")? else {
-        return Ok(Vec::new());
-    };
-    items
-        .iter()
-        .enumerate()
-        .map(|(index, item)| server(policy, index, item))
-        .collect()
+/// The valid servers. Servers of which none is valid are an error: without a server origins would not be
+/// validated at all.
+fn servers(policy: &Fields<'_>, bad: &mut Bad) -> Read<Vec<RpkiServer>> {
+    let items = policy.array("rpkiServers")?;
+    let (mut servers, mut errors) = (Vec::new(), Vec::new());
+    for (index, item) in items.into_iter().flatten().enumerate() {
+        match server(policy, index, item) {
+            Ok(server) => servers.push(server),
+            Err(error) => errors.push(error),
+        }
+    }
+    if servers.is_empty() && !errors.is_empty() {
+        return Err(errors.swap_remove(0));
+    }
+    for error in errors {
+        optional::<RpkiServer>(Err(error), "", bad);
+    }
+    Ok(servers)
 }
 
 fn server(policy: &Fields<'_>, index: usize, item: &Value) -> Read<RpkiServer> {
@@ -193,25 +254,8 @@ fn server(policy: &Fields<'_>, index: usize, item: &Value) -> Read<RpkiServer> {
     let read = || {
         let host = fields.required("host", fields.text("host")?)?;
         let port = fields.required("port", fields.number("port")?)?;
-        Ok(RpkiServer {
-            host: checked_host(&fields, host.trim(), port)?,
-            port,
-        })
+        let host = Host::from_str(host.trim()).map_err(|Invalid(why)| fields.wrong("host", why))?;
+        Ok(RpkiServer { host, port })
     };
     read().map_err(within)
-}
-
-/// The host goes into BIRD's configuration, so it is a name or an address and nothing else.
-fn checked_host(fields: &Fields<'_>, host: &str, port: Port) -> Read<String> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
-    if bare.parse::<IpAddr>().is_ok() || format!("{host}:{port}").parse::<Endpoint>().is_ok() {
-        return Ok(bare.to_owned());
-    }
-    Err(fields.wrong(
-        "host",
-        format!("must be a name or an address, not {}", shown(host)),
-    ))
 }

@@ -168,7 +168,10 @@ fn the_policy_of_the_reference_decodes() {
         item.spec.prefixes.ipv4.unwrap().to_string(),
         "172.23.105.176/28"
     );
-    assert_eq!(item.spec.rpki.servers[0].host, "rpki.burble.dn42");
+    assert_eq!(
+        item.spec.rpki.servers[0].host.to_string(),
+        "rpki.burble.dn42"
+    );
     assert_eq!(item.spec.limits.as_path_max_len, Some(10));
     assert_eq!(item.asn.unwrap().get(), 4242420998);
     assert!(item.notes.is_empty());
@@ -182,7 +185,9 @@ fn no_ibgp_key_means_no_change_and_an_empty_list_means_none() {
     assert_eq!(changed("/ibgpPeers", json!(null)).unwrap().ibgp, None);
     let empty = changed("/ibgpPeers", json!([])).unwrap().ibgp.unwrap();
     assert!(empty.complete && empty.items.is_empty());
-    assert!(changed("/ibgpPeers", json!("...")).is_err());
+    let unreadable = changed("/ibgpPeers", json!("...")).unwrap();
+    assert_eq!(unreadable.ibgp, None);
+    assert_eq!(unreadable.bad[0].field, "ibgpPeers");
     let bad = changed("/ibgpPeers", json!([{"nodeId": 2}]))
         .unwrap()
         .ibgp
@@ -215,20 +220,47 @@ fn a_limit_of_zero_is_no_limit_and_never_rejects_everything() {
 }
 
 #[test]
-fn a_policy_with_a_broken_field_is_an_error_that_names_it() {
+fn bad_field_of_policy_costs_only_that_field() {
+    let good = changed("/configHash", json!("abc123")).unwrap().spec;
     for (pointer, value) in [
         ("/node/continentLc", json!("LC_ORIGIN_MOON")),
         ("/node/subregionLc", json!("DN42_REGION_AS_E")),
         ("/node/regionCommunity", json!("DN42_REGION_MARS")),
+        ("/node/regionCode", json!(-1)),
         ("/node/bandwidthCommunity", json!("DN42_BW_FAST")),
         ("/node/bandwidth", json!("fast")),
+        ("/node/country", json!(1000)),
         ("/node/type", json!("core")),
+        ("/policy/dn42As", json!("AS1")),
+        ("/policy/ebgpImportLimit", json!(-1)),
+        ("/policy/asPathMaxLen", json!("ten")),
+        ("/policy/rejectUnknownRoa", json!("maybe")),
+        ("/policy/extraRanges", json!("2001:db8::/32")),
+        ("/policy/extraRanges", json!(["2001:db8::1/32"])),
+        ("/configHash", json!({})),
+        (
+            "/policy/rpkiServers",
+            json!([{"host": "rpki.burble.dn42", "port": 8283}, {"host": "a b", "port": 1}]),
+        ),
+    ] {
+        let item = changed(pointer, value).unwrap();
+        let field = pointer[1..].replace('/', ".");
+        assert_eq!(item.bad.len(), 1, "{pointer}: {:?}", item.bad);
+        assert!(item.bad[0].field.starts_with(&field), "{:?}", item.bad);
+        assert_eq!(item.spec.prefixes, good.prefixes, "{pointer}");
+        assert_eq!(item.spec.rpki.servers, good.rpki.servers, "{pointer}");
+        assert_eq!(item.with_last_good(&good), good, "{pointer}");
+    }
+}
+
+#[test]
+fn filters_are_never_made_from_half_a_policy() {
+    for (pointer, value) in [
         ("/policy/dn42Ipv4Prefix", json!("172.23.105.177/28")),
         ("/policy/dn42Ipv6Prefix", json!("fd48:4da8:420::1/48")),
         ("/policy/dn42Ipv4Prefix", json!("172.23.105.176")),
-        ("/policy/dn42As", json!("AS1")),
-        ("/policy/ebgpImportLimit", json!(-1)),
-        ("/policy/rejectUnknownRoa", json!("maybe")),
+        ("/policy/rpkiServers", json!("rpki.burble.dn42")),
+        ("/node", json!("edge")),
     ] {
         let error = changed(pointer, value).unwrap_err().to_string();
         assert!(

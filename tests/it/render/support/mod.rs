@@ -31,6 +31,8 @@ pub(crate) struct Case {
     #[serde(default)]
     pub(crate) policy: RoutingPolicySpec,
     #[serde(default)]
+    pub(crate) no_policy: bool,
+    #[serde(default)]
     pub(crate) sessions: BTreeMap<String, BgpSessionSpec>,
     #[serde(default)]
     pub(crate) secrets: BTreeMap<String, String>,
@@ -108,6 +110,7 @@ impl Case {
         let input = BaseInput {
             router: &router,
             policy: &self.policy,
+            has_policy: !self.no_policy,
             features: Features::of(major, minor),
             drained: self.drained,
             ebgp_disabled: self.ebgp_disabled,

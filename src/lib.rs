@@ -33,6 +33,7 @@
 //! | [`cli`] | the command line, a file a verb | no |
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | [`config`] | the agent's own configuration | no |
+//! | `disk` | reading files that anyone may have written: regular, bounded, never waiting | no |
 //! | [`telemetry`] | log lines, and errors as one line | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
@@ -44,6 +45,7 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod controller;
+mod disk;
 pub mod document;
 pub mod effective;
 pub mod firewall;

@@ -15,7 +15,7 @@ use super::Parts;
 use super::writers::{Writers, writers};
 use crate::controller::{Entry, Key};
 use crate::document::parse_value;
-use crate::history::{Author, Cause, Contents, HistoryHandle, Paths};
+use crate::history::{Author, Cause, Contents, FILES, HistoryHandle, Paths};
 use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
@@ -39,6 +39,8 @@ struct Told {
     owners: BTreeMap<Place, u32>,
     /// The approval that was recorded.
     approved: BTreeSet<String>,
+    /// Whether the history was not yet compared with the state directory since the start.
+    behind: bool,
 }
 
 impl Known {
@@ -354,14 +356,33 @@ pub(super) async fn synced(parts: &Parts) {
     }
 }
 
-/// All that differs from the history at the start, each under the name of whoever wrote it.
+/// Compares the history with the state directory if that failed at the start.
+pub(super) async fn catch_up(parts: &Parts) {
+    let behind = parts.known.told().behind;
+    let handle = parts
+        .recorder
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    if let (true, Some(handle)) = (behind, handle) {
+        leftovers(parts, &handle).await;
+    }
+}
+
+/// Records all that differs from the history at the start, each file under the name of its writer: a crash may
+/// have come between a write and its commit.
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     let snapshot = match parts.context.disk(Store::load).await {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            return warn!(error = %chain(&error), "what changed meanwhile is recorded later");
+            parts.known.told().behind = true;
+            return warn!(
+                error = %chain(&error),
+                "history not compared with the state directory; compared once the directory can be read"
+            );
         }
     };
+    parts.known.told().behind = false;
     let Writers {
         synced,
         persons,
@@ -398,7 +419,12 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
             places.into_iter().collect(),
         );
     }
-    // Of what is gone nobody can tell whose it was.
+    cause(
+        Author::Agent,
+        "Record files",
+        Paths::Some(FILES.iter().map(PathBuf::from).collect()),
+    );
+    // A file that is gone has no owner.
     cause(
         Author::Operator {
             name: "unknown".to_owned(),

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::store::{APPROVED, Area, Place};
+use crate::disk;
+use crate::store::{APPROVED, Area, BRANCH, Place};
 
-use super::{BRANCH, CommitId, History, HistoryError};
-
-/// The largest file that is recorded, in bytes; as large as a document can be.
-const MAX_BYTES: u64 = 256 * 1024;
+use super::{CommitId, History, HistoryError};
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +132,13 @@ impl Recorded {
     }
 }
 
+/// The files of the history that are no documents.
+pub const FILES: [&str; 3] = [".gitignore", "README.md", APPROVED];
+
 /// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
 /// observations, not reports, not secrets.
 pub(super) fn is_kept(path: &Path) -> bool {
-    [".gitignore", "README.md", APPROVED]
-        .iter()
-        .any(|name| path == Path::new(name))
+    FILES.iter().any(|name| path == Path::new(name))
         || Place::parse(path).is_some_and(|place| place.area != Area::Status)
 }
 
@@ -162,9 +161,8 @@ fn is_accepted(accepts: Accepts, path: &Path, content: Option<&[u8]>) -> bool {
 }
 
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() <= MAX_BYTES => fs::read(path).map(Some),
-        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+    match disk::read_unlinked(path, disk::DOCUMENT) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -186,6 +184,12 @@ impl History {
     ) -> Result<Option<CommitId>, HistoryError> {
         let _turn = self.turn.lock().await;
         self.prepare().await?;
+        let committed = self.commit_prepared(recorded).await?;
+        self.refresh_index().await;
+        Ok(committed)
+    }
+
+    async fn commit_prepared(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
         match self.try_commit(recorded).await {
             // Only git's own refusal may be the repository's fault; a full disk is found sound.
             Err(HistoryError::Git { .. }) if !self.is_sound().await? => {
@@ -228,7 +232,7 @@ impl History {
             return Err(error);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
-        self.refresh_index().await;
+        self.index_behind.store(true, Ordering::Relaxed);
         self.tip().await
     }
 

@@ -16,12 +16,12 @@ mod queue;
 mod repair;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-pub use commit::{Accepts, Author, Cause, Contents, Paths};
+pub use commit::{Accepts, Author, Cause, Contents, FILES, Paths};
 pub use error::HistoryError;
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
@@ -29,8 +29,6 @@ pub use queue::HistoryHandle;
 use crate::store::state_directory;
 use git::Git;
 
-/// The branch that holds the history, whatever an operator has checked out.
-const BRANCH: &str = "refs/heads/main";
 /// How long one call of git may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long packing may take; nothing waits for it.
@@ -70,6 +68,9 @@ pub struct History {
     turn: Mutex<()>,
     /// Commits since it was last looked whether to pack.
     commits: AtomicU64,
+    /// Whether the index may be behind the newest commit: after a commit, and at the start, since a crash may have
+    /// come between the two.
+    index_behind: AtomicBool,
 }
 
 impl History {
@@ -91,6 +92,7 @@ impl History {
             accepts: |_, _| true,
             turn,
             commits,
+            index_behind: AtomicBool::new(true),
         }
     }
 

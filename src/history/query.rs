@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::commit::is_kept;
-use super::{BRANCH, History, HistoryError};
+use super::{History, HistoryError};
+use crate::store::BRANCH;
 
 /// The name of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -15,6 +15,8 @@ use super::{History, HistoryError};
 const WAITING: usize = 64;
 /// How many lines a merged message has at most.
 const LINES: usize = 1000;
+/// How often at least an index that may be behind is refreshed.
+const REFRESH: Duration = Duration::from_secs(30);
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -133,16 +135,30 @@ impl Queue {
 }
 
 async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Option<String>>) {
-    while let Some(recorded) = queue.next().await {
+    while let Some(recorded) = next(&history, &queue).await {
         if keep_trying(&history, &queue, &recorded, &report).await {
             report.send_if_modified(|health| health.take().is_some());
         }
         queue.done();
         if let Err(error) = history.maintain().await {
-            tracing::warn!(%error, "the history could not be packed");
+            tracing::warn!(%error, "packing the history failed; the next commit tries again");
         }
     }
     queue.done();
+}
+
+/// The next cause. Meanwhile an index that another git had locked catches up with the last commit.
+async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
+    let next = queue.next();
+    tokio::pin!(next);
+    let mut wait = RETRY.0;
+    loop {
+        if let Ok(next) = tokio::time::timeout(wait, &mut next).await {
+            return next;
+        }
+        history.catch_up().await;
+        wait = (wait * 2).min(REFRESH);
+    }
 }
 
 /// Commits, again and again. `false`: it was given up, because the agent ends.

@@ -2,16 +2,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::store::state_directory;
+use crate::disk;
+use crate::store::{BRANCH, is_id, moved, state_directory};
 
-use super::{BRANCH, CommitId, GITIGNORE, History, HistoryError};
+use super::{CommitId, GITIGNORE, History, HistoryError};
 
 /// A lock this old is nobody's: no call of git takes as long.
 const STALE: Duration = Duration::from_secs(600);
 /// A lock of a process that is gone is left alone for a moment: a process may just have started.
 const YOUNG: Duration = Duration::from_secs(5);
+
+/// The largest list of references or of their changes that is read, in bytes.
+const MAX_LOG: u64 = 64 * 1024 * 1024;
 
 impl History {
     /// Makes sure that there is a repository, and no stale lock in it.
@@ -35,7 +40,7 @@ impl History {
     /// all. It says only what is checked out, so nothing is lost by writing it anew.
     fn mend_head(&self) {
         let head = self.git_dir().join("HEAD");
-        let good = match fs::read(&head) {
+        let good = match disk::read(&head, disk::DOCUMENT) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
                 text.trim_end()
@@ -56,11 +61,14 @@ impl History {
     /// where it was; a repository whose objects are gone as well is found broken by the next commit.
     fn mend_branch(&self) {
         let branch = self.git_dir().join(BRANCH);
-        let Ok(bytes) = fs::read(&branch) else { return };
+        let Ok(bytes) = disk::read(&branch, disk::DOCUMENT) else {
+            return;
+        };
         if is_id(String::from_utf8_lossy(&bytes).trim_end()) {
             return;
         }
-        let noted = fs::read(self.git_dir().join("logs").join(BRANCH)).unwrap_or_default();
+        let noted =
+            disk::read(&self.git_dir().join("logs").join(BRANCH), MAX_LOG).unwrap_or_default();
         let noted = String::from_utf8_lossy(&noted);
         let ids = noted
             .lines()
@@ -88,9 +96,34 @@ impl History {
         Ok(tip.map(CommitId::known))
     }
 
-    /// Brings the index to what was committed, so that `git status` is truthful. Left alone while an
-    /// operator is in the middle of something.
+    /// Brings the index to the newest commit, so that `git status` is truthful, where it may be behind. Left alone
+    /// while an operator is in the middle of something, and while HEAD is not at the history's branch.
     pub(super) async fn refresh_index(&self) {
+        if !self.index_behind.load(Ordering::Relaxed) || self.is_operators_turn() {
+            return;
+        }
+        self.remove_stale_locks();
+        if let Err(error) = self
+            .git
+            .run("refresh the index", &["reset", "--quiet"])
+            .await
+        {
+            tracing::debug!(%error, "the commit is made; `git status` is behind until the index can be written");
+            return;
+        }
+        self.index_behind.store(false, Ordering::Relaxed);
+    }
+
+    /// As [`Self::refresh_index`], between commits.
+    pub(super) async fn catch_up(&self) {
+        if self.index_behind.load(Ordering::Relaxed) && self.git_dir().is_dir() {
+            let _turn = self.turn.lock().await;
+            self.refresh_index().await;
+        }
+    }
+
+    /// Whether the index is an operator's at this moment.
+    fn is_operators_turn(&self) -> bool {
         let git_dir = self.git_dir();
         let busy = [
             "MERGE_HEAD",
@@ -100,16 +133,7 @@ impl History {
             "rebase-apply",
             "BISECT_LOG",
         ];
-        if busy.iter().any(|name| git_dir.join(name).exists()) {
-            return;
-        }
-        if let Err(error) = self
-            .git
-            .run("refresh the index", &["reset", "--quiet"])
-            .await
-        {
-            tracing::debug!(%error, "the commit is made; only `git status` is behind");
-        }
+        busy.iter().any(|name| git_dir.join(name).exists()) || moved(&self.dir).is_some()
     }
 
     fn git_dir(&self) -> PathBuf {
@@ -152,7 +176,8 @@ impl History {
     }
 
     fn has_packed_branch(&self) -> bool {
-        let packed = fs::read_to_string(self.git_dir().join("packed-refs")).unwrap_or_default();
+        let packed =
+            disk::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).unwrap_or_default();
         packed.lines().any(|line| line.ends_with(BRANCH))
     }
 
@@ -190,11 +215,6 @@ impl History {
             let _ = fs::remove_file(lock);
         }
     }
-}
-
-/// Whether a text is the full name of a commit, as SHA-1 or SHA-256 gives it.
-fn is_id(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Removes the files of a folder whose name starts so and that are older than this.

@@ -16,6 +16,7 @@
 //! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
 //! | `aside` | what stands in a synced document's place and is none, when that document goes |
 //! | `applied` | the documents of what is in force |
+//! | `head` | whether Git has moved the whole tree |
 //! | `identity` | the lock, and whether this is the directory that was opened |
 //! | `trouble` | whether the disk can be read and written, said once |
 //! | `keep`, `secrets` | files that are no documents |
@@ -27,6 +28,7 @@ mod aside;
 mod atomic;
 mod cache;
 mod error;
+mod head;
 mod identity;
 mod inplace;
 mod keep;
@@ -55,6 +57,7 @@ pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
+pub(crate) use head::{BRANCH, is_id, moved};
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
 pub use read::TextHash;

@@ -1,7 +1,8 @@
 //! The history of a running agent, read with stock git: each cause is one commit under its author, and what came
 //! into force is the diff of its commit.
 
-use crate::lab::cli::{agent, commits, exception, git, write_as};
+use crate::lab::cli::{agent, commits, exception, git, try_git, write_as};
+use crate::lab::hands::{mtu_exception, override_of};
 use crate::lab::wait_until;
 use crate::lab::world::{World, interface, session, uuid};
 use serde_json::{Value, json};
@@ -544,4 +545,37 @@ fn a_key_in_the_wrong_place_is_kept_nowhere_and_somebody_hears_of_it() {
             Err(String::new())
         }
     });
+}
+
+#[test]
+fn crash_at_any_moment_leaves_nothing_to_commit() {
+    let mut world = World::converged(1);
+    let delays = [0, 100, 300, 450, 550, 650, 800, 1000, 1500, 2500];
+    for (mtu, delay) in (1301..).zip(delays) {
+        let text = mtu_exception(1, mtu);
+        world.write(&override_of(1), &text);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        world.router.kill_agent();
+        world.router.start_agent();
+        world.wait_mtu(1, mtu);
+        let applied = format!("main:applied/sessions/{}.yaml", interface(1));
+        wait_until(
+            &format!("killed {delay} ms after the edit, and nothing is left to commit"),
+            40,
+            || {
+                let shown = try_git(&world.router, &["show", &applied])?;
+                crate::lab::contains(&shown, &format!("mtu: {mtu}"))?;
+                let status = try_git(&world.router, &["status", "--porcelain"])?;
+                if status.is_empty() {
+                    Ok(())
+                } else {
+                    Err(status)
+                }
+            },
+        );
+    }
+    assert_eq!(
+        git(&world.router, &["fsck", "--strict", "--no-dangling"]),
+        ""
+    );
 }

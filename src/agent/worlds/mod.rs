@@ -120,6 +120,7 @@ impl Worlds {
             .unwrap_or_default();
         match publish(&self.parts).await {
             Ok(listed) => {
+                journal::catch_up(&self.parts).await;
                 self.settled = listed.settled;
                 self.known.extend(listed.places.iter().cloned());
                 if self.settled && std::mem::take(&mut self.anywhere) {

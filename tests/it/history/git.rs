@@ -810,3 +810,73 @@ fn the_author_of_an_edit_is_who_owns_the_file() {
         }
     );
 }
+
+/// Waits for the background task of a history, which takes causes and looks after the index.
+async fn wait_clean(state: &State) {
+    for _ in 0..300 {
+        if state.git(&["status", "--porcelain"]).is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{}", state.git(&["status", "--porcelain"]));
+}
+
+#[tokio::test]
+async fn index_catches_up_after_another_git_held_its_lock() {
+    let state = State::new();
+    let history = Arc::new(History::open(state.path()).await.unwrap());
+    let (handle, _task) = Arc::clone(&history).start();
+    state.put("applied/sessions/a.yaml", "mtu: 1420\n");
+    handle.record(all("First"));
+    handle.flush().await;
+    state.put(".git/index.lock", "");
+    state.put("applied/sessions/a.yaml", "mtu: 1400\n");
+    handle.record(all("While `git status` holds the index"));
+    handle.flush().await;
+    assert_eq!(state.git(&["rev-list", "--count", "main"]), "2\n");
+    fs::remove_file(state.path().join(".git/index.lock")).unwrap();
+    assert_eq!(
+        state.git(&["status", "--porcelain"]),
+        "MM applied/sessions/a.yaml\n",
+        "the commit is made and the index is behind"
+    );
+    wait_clean(&state).await;
+    assert_eq!(state.git(&["rev-list", "--count", "main"]), "2\n");
+}
+
+#[tokio::test]
+async fn index_catches_up_after_a_crash_between_commit_and_index() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    state.put("applied/sessions/a.yaml", "mtu: 1420\n");
+    commit(&history, all("First")).await;
+    state.put(".git/index.lock", "");
+    state.put("applied/sessions/a.yaml", "mtu: 1400\n");
+    commit(&history, all("Before the crash")).await;
+    drop(history);
+    fs::remove_file(state.path().join(".git/index.lock")).unwrap();
+    let restarted = Arc::new(History::new(state.path()));
+    let (handle, _task) = Arc::clone(&restarted).start();
+    handle.record(all("Nothing is left to record"));
+    handle.flush().await;
+    assert_eq!(state.git(&["status", "--porcelain"]), "");
+    assert_eq!(state.git(&["rev-list", "--count", "main"]), "2\n");
+}
+
+#[tokio::test]
+async fn index_of_another_branch_is_left_alone() {
+    let state = State::new();
+    let history = History::open(state.path()).await.unwrap();
+    state.put("sessions/a.yaml", "a: 1\n");
+    commit(&history, all("First")).await;
+    state.git(&["checkout", "-q", "-b", "look"]);
+    state.put("sessions/b.yaml", "b: 1\n");
+    state.git(&["add", "sessions/b.yaml"]);
+    state.put("sessions/a.yaml", "a: 2\n");
+    commit(&history, all("Beside it")).await;
+    assert_eq!(
+        state.git(&["status", "--porcelain"]),
+        " M sessions/a.yaml\nA  sessions/b.yaml\n"
+    );
+}

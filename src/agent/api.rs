@@ -193,33 +193,49 @@ fn overridden(world: &World) -> Vec<String> {
 }
 
 /// The objects of a kind that were not accepted, and why.
-fn wrong<T>(entries: &BTreeMap<ObjectName, Entry<T>>, key: fn(ObjectName) -> Key) -> Vec<String> {
-    let wrong = entries
+fn wrong<T>(
+    entries: &BTreeMap<ObjectName, Entry<T>>,
+    key: fn(ObjectName) -> Key,
+) -> impl Iterator<Item = String> {
+    entries
         .iter()
-        .filter_map(|(name, entry)| match &entry.acceptance {
+        .filter_map(move |(name, entry)| match &entry.acceptance {
             Acceptance::Invalid(why) | Acceptance::Clash(why) => {
                 Some(format!("{}: {why}", key(name.clone())))
             }
             Acceptance::Valid | Acceptance::Waiting(_) => None,
-        });
-    wrong.collect()
+        })
 }
 
-/// So many overrides that wait are told one by one.
+/// So many overrides that wait are listed one by one.
 const FEW: usize = 5;
+/// So many notices of one kind are listed one by one: thousands of junk files must not make `/status` large.
+const MANY: usize = 20;
 
-/// Overrides that wait for their objects: a name may not be what was meant.
-fn waiting(all: &[String]) -> Vec<String> {
-    let more = all.len().saturating_sub(FEW);
-    let rest = (more > 0)
-        .then(|| format!("and {more} more overrides wait for objects that are not there"));
-    all.iter().take(FEW).cloned().chain(rest).collect()
+/// The first of a list, and how many more there are.
+fn capped(all: impl Iterator<Item = String>, limit: usize, rest: &str) -> Vec<String> {
+    let mut all = all;
+    let mut first: Vec<String> = all.by_ref().take(limit).collect();
+    let more = all.count();
+    if more > 0 {
+        first.push(format!("and {more} more {rest}"));
+    }
+    first
 }
 
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
-    let mut notices: Vec<String> = world.problems.clone();
-    notices.extend(waiting(&world.waiting));
+    let mut notices = capped(
+        world.problems.iter().cloned(),
+        MANY,
+        "files with problems; `moenet-agent validate` lists them",
+    );
+    let waiting = world.waiting.iter().cloned();
+    notices.extend(capped(
+        waiting,
+        FEW,
+        "overrides wait for objects that do not exist",
+    ));
     notices.extend(
         parts
             .context
@@ -229,9 +245,14 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     );
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.router_documents.without_policy());
-    notices.extend(wrong(&world.sessions, Key::Session));
-    notices.extend(wrong(&world.mesh, Key::Mesh));
-    notices.extend(wrong(&world.ibgp, Key::Ibgp));
+    let wrong = wrong(&world.sessions, Key::Session)
+        .chain(wrong(&world.mesh, Key::Mesh))
+        .chain(wrong(&world.ibgp, Key::Ibgp));
+    notices.extend(capped(
+        wrong,
+        MANY,
+        "objects in error; `moenet-agent get` lists them",
+    ));
     notices.extend(
         world
             .held()

@@ -184,7 +184,7 @@ fn collect(root: &Path, directory: &Path, found: &mut Texts) -> std::io::Result<
                 .unwrap_or(&path)
                 .to_string_lossy()
                 .into_owned();
-            found.insert(name, std::fs::read_to_string(&path)?);
+            found.insert(name, crate::disk::read_text(&path, crate::disk::DOCUMENT)?);
         }
     }
     Ok(())

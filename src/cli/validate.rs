@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
 use crate::controller::World;
+use crate::disk;
 use crate::document::{
     self, BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
     NodeSpec, OverrideSpec, RoutingPolicySpec, StatusDocument,
@@ -141,8 +142,8 @@ fn unchecked(world: &World) -> Vec<String> {
 
 /// One file, by the kind that it says it is of.
 fn check_file(file: &Path) -> Result<(), String> {
-    let text =
-        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = disk::read_text(file, disk::DOCUMENT)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
     check_text(&text).map_err(|error| error.in_file(file).to_string())
 }
 

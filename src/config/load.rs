@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use crate::disk;
 use crate::document::{DocumentError, parse_value};
 use crate::model::Secret;
 
@@ -76,7 +77,7 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
         .map(Path::to_owned)
         .or_else(found)
         .ok_or(ConfigError::NotFound)?;
-    let text = read(&path)?;
+    let text = read(&path, disk::DOCUMENT)?;
     let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
     apply(&mut config, environment);
     read_token_files(&mut config)?;
@@ -92,8 +93,8 @@ pub fn parse(text: &str) -> Result<Config, DocumentError> {
     parse_value(text)
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+fn read(path: &Path, limit: u64) -> Result<String, ConfigError> {
+    disk::read_text(path, limit).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })
@@ -131,7 +132,7 @@ fn read_token_files(config: &mut Config) -> Result<(), ConfigError> {
 
 fn fill_token(token: &mut Option<Secret<String>>, file: Option<&Path>) -> Result<(), ConfigError> {
     if let (None, Some(file)) = (&token, file) {
-        *token = Some(Secret::new(read(file)?.trim().to_owned()));
+        *token = Some(Secret::new(read(file, disk::TOKEN)?.trim().to_owned()));
     }
     Ok(())
 }

@@ -9,9 +9,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::disk;
+
 use super::{CallError, Client, Failure};
 use crate::model::{ObjectName, Uid};
 use crate::wire::{Modify, WireError, WireStatus};
+
+/// The largest report, in bytes.
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// The first wait after a report that the Control Plane refuses; doubled each time.
 const REFUSED_FIRST: Duration = Duration::from_secs(60);
@@ -130,7 +135,7 @@ impl Outbox {
             .retain(|uid, (status, _)| statuses.get(uid) == Some(status));
     }
 
-    /// All that is pending, by file name. A file that is no report is set aside.
+    /// All that is pending, by file name. A file that is no report is quarantined.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -145,8 +150,15 @@ impl Outbox {
                 .is_some_and(|extension| extension == "json")
         });
         paths.sort();
-        let reports: Result<Vec<_>, _> = paths.iter().map(|path| self.read(path)).collect();
-        Ok(reports?.into_iter().flatten().collect())
+        // One file that cannot be read delays no other report.
+        let read = |path: &PathBuf| match self.read(path) {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::warn!(%error, "report skipped; the next delivery tries again");
+                None
+            }
+        };
+        Ok(paths.iter().filter_map(read).collect())
     }
 
     /// Tries each pending report once. A report that the Control Plane refuses waits longer each time
@@ -249,23 +261,38 @@ impl Outbox {
         ))
     }
 
-    /// Reads a report. One that is none, or not of this file, is set aside.
+    /// Reads a report. What is no report, or not that of this file, is quarantined.
     fn read(&self, path: &Path) -> Result<Option<Modify>, OutboxError> {
-        let text = match fs::read(path) {
+        let text = match disk::read_unlinked(path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_quarantined(error.kind()) => Vec::new(),
             Err(source) => return Err(failed("read", path, source)),
         };
         match serde_json::from_slice::<Modify>(&text) {
             Ok(report) if self.path(&report.uuid) == path => Ok(Some(report)),
-            _ => {
-                let aside = path.with_extension("bad");
-                tracing::warn!(file = %path.display(), aside = %aside.display(), "not a report; set aside");
-                fs::rename(path, &aside).map_err(|source| failed("set aside", path, source))?;
-                Ok(None)
-            }
+            _ => quarantine(path).map(|()| None),
         }
     }
+}
+
+/// Whether such an error says that the file cannot be a report, rather than that it cannot be read now.
+fn is_quarantined(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Renames what is no report; nothing is deleted.
+fn quarantine(path: &Path) -> Result<(), OutboxError> {
+    let numbered = (2..1000).map(|number| path.with_extension(format!("bad.{number}")));
+    let aside = std::iter::once(path.with_extension("bad"))
+        .chain(numbered)
+        .find(|aside| fs::symlink_metadata(aside).is_err())
+        .unwrap_or_else(|| path.with_extension("bad"));
+    tracing::warn!(file = %path.display(), quarantine = %aside.display(), "not a report; file quarantined");
+    fs::rename(path, &aside).map_err(|source| failed("quarantine", path, source))
 }
 
 /// The session is gone: there is nobody to tell. A 404 without this code may be a wrong URL.

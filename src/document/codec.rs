@@ -12,6 +12,12 @@ const MAX_BYTES: usize = 256 * 1024;
 
 /// The largest file that lists all sessions of a router, in bytes; a session takes about 400.
 const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
+/// So many scalars, sequences and mappings may a document hold.
+const MAX_NODES: usize = 50_000;
+/// So many of them, counted with the ends of sequences and mappings, may come from aliases.
+const MAX_REPLAYED: usize = 5000;
+/// To so many bytes may a document grow by its aliases, if each of them were the whole text again.
+const MAX_GROWN: usize = 8 * 1024 * 1024;
 /// So many scalars, sequences and mappings may such a file hold: what fits into it without tricks. The
 /// library's own bounds are for one document (250 000), and a list of twenty thousand sessions is longer.
 const MAX_LIST_NODES: usize = 2_000_000;
@@ -150,11 +156,12 @@ fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
-    parse_within(
-        text,
-        MAX_BYTES,
-        serde_yaml::options! { with_snippet: false },
-    )
+    let options = serde_yaml::options! {
+        with_snippet: false,
+        budget: budget(MAX_NODES),
+        alias_limits: alias_limits((MAX_GROWN / text.len().max(1)).min(MAX_REPLAYED)),
+    };
+    parse_within(text, MAX_BYTES, options)
 }
 
 /// As [`parse_value`], for a file that lists all sessions of a router and may be much longer.
@@ -162,12 +169,30 @@ pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> 
 /// # Errors
 /// As [`parse`].
 pub fn parse_list<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
-    let budget = serde_yaml::budget! { max_nodes: MAX_LIST_NODES, max_events: 3 * MAX_LIST_NODES };
-    parse_within(
-        text,
-        MAX_LIST_BYTES,
-        serde_yaml::options! { with_snippet: false, budget: budget },
-    )
+    let options = serde_yaml::options! {
+        with_snippet: false,
+        budget: budget(MAX_LIST_NODES),
+        // Every item may merge a mapping of defaults.
+        alias_limits: alias_limits(text.len().max(MAX_REPLAYED)),
+    };
+    parse_within(text, MAX_LIST_BYTES, options)
+}
+
+/// What a text may grow to: aliases multiply values and texts, so that 400 bytes can ask for hundreds of megabytes.
+fn budget(max_nodes: usize) -> Option<serde_yaml::Budget> {
+    serde_yaml::budget! {
+        max_nodes: max_nodes,
+        max_events: 3 * max_nodes,
+        max_merge_keys: max_nodes,
+        // The limits of replays bound what aliases add; one mapping of defaults for a thousand items is in use.
+        enforce_alias_anchor_ratio: false,
+    }
+}
+
+fn alias_limits(max_replayed: usize) -> serde_yaml::options::AliasLimits {
+    let mut limits = serde_yaml::options::AliasLimits::default();
+    limits.max_total_replayed_events = max_replayed;
+    limits
 }
 
 fn parse_within<T: DeserializeOwned>(
@@ -230,7 +255,7 @@ fn plain(text: &str) -> String {
     if text.starts_with("budget breached: Depth") || text == "recursion limit exceeded" {
         return "nested more deeply than any document is".to_owned();
     }
-    if text.starts_with("budget breached") {
+    if text.starts_with("budget breached") || text.starts_with("alias replay limit exceeded") {
         return "holds more values than any document does, its aliases expanded".to_owned();
     }
     match text.split_once(", set DuplicateKeyPolicy") {
@@ -451,6 +476,27 @@ spec:
         );
         let twice = set("{mtu: 1400, mtu: 1380}");
         assert!(twice.ends_with("stands there twice: mtu"), "{twice}");
+    }
+
+    #[test]
+    fn aliases_multiply_neither_values_nor_texts() {
+        let wide = format!(
+            "a: &a {{b: {{c: {{d: {{e: 1}}}}}}}}\nl: [{}]\n",
+            "*a,".repeat(5000)
+        );
+        let long = format!("a: &a {}\nl: [{}]\n", "x".repeat(50_000), "*a,".repeat(900));
+        for text in [wide, long] {
+            let error = parse_value::<serde_json::Value>(&text).unwrap_err();
+            assert!(
+                error.message.contains("more values than any document does"),
+                "{error}"
+            );
+        }
+        let defaults = format!(
+            "d: &d {{mtu: 1400, port: 1}}\nl: [{}]\n",
+            "{<<: *d, asn: 4242420000, name: example},".repeat(500)
+        );
+        parse_list::<serde_json::Value>(&defaults).unwrap();
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One router's folder, as its operator writes it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
+use crate::disk;
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -63,7 +63,7 @@ impl Folder {
         let token = match (file.token, file.token_file) {
             (Some(token), _) => token,
             (None, Some(path)) => {
-                let read = fs::read_to_string(self.path.join(path));
+                let read = disk::read_text(&self.path.join(path), disk::TOKEN);
                 Secret::new(
                     read.map_err(|error| self.wrong("router.yaml", format!("tokenFile: {error}")))?,
                 )
@@ -125,7 +125,7 @@ impl Folder {
     }
 
     fn router_file(&self) -> Result<RouterFile, ApiError> {
-        let read = fs::read_to_string(self.path.join("router.yaml"));
+        let read = disk::read_text(&self.path.join("router.yaml"), disk::DOCUMENT);
         self.parse_router(&read.map_err(|error| self.unreadable("router.yaml", &error))?)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::disk;
 use crate::document::{DocumentError, parse_list};
+
+/// The largest file of a fleet that is read, in bytes; a list of twenty thousand sessions has about eight million.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A file that was written less than this ago may be written again within the tick of the file system's
 /// clock, and look the same. It is parsed each time.
@@ -82,13 +86,12 @@ impl Parsed {
 pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut file = fs::File::open(path)?;
-        let found = file.metadata()?;
+        let (file, found) = disk::open(path)?;
         let wait = QUIET.checked_sub(age(&found));
         if wait.is_none() {
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            // Somebody may have begun to write meanwhile.
+            let opened = file.try_clone()?;
+            let text = disk::text(disk::bytes((opened, found.clone()), MAX_BYTES)?)?;
+            // A writer may have begun meanwhile.
             if Stamp::of(&file.metadata()?) == Stamp::of(&found) {
                 return Ok((text, found));
             }

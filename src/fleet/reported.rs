@@ -12,12 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::disk;
 use crate::model::{ObjectName, Uid};
 use crate::wire::reference::{identity, write_status, written_status};
 use crate::wire::{Modify, WireStatus};
 
 /// The size at which the log of status changes begins anew; one older log is kept.
 const LOG_MAX: u64 = 1024 * 1024;
+
+/// The largest file of the server's own that is read, in bytes; a report of a thousand sessions has about 300 000.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The folder with a file a session.
 const STATUSES: &str = "sessions";
@@ -127,10 +131,10 @@ impl Reported {
             .write_all(line.as_bytes())
     }
 
-    /// Reads a file of ours. One that is broken is set aside: routers post again what matters.
+    /// Reads a file of the server's. One that is broken is set aside: routers post again what matters.
     fn read<T: serde::de::DeserializeOwned>(&self, file: &Path) -> io::Result<Option<T>> {
         let path = self.directory.join(file);
-        let text = match fs::read(&path) {
+        let text = match disk::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 use wireguard_control::Key;
 
+use crate::disk;
 use crate::model::{Invalid, PrivateKey, PublicKey};
 
 /// Why there is no private key.
@@ -73,7 +74,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError
 }
 
 fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
-    let text = match fs::read(path) {
+    let text = match disk::read(path, disk::TOKEN) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path)(error)),

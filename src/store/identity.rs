@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{StoreError, atomic};
+use crate::disk;
 
 /// The file that says that the state directory is really there.
 pub(super) const MARKER: &str = ".moenet-state";
@@ -32,7 +33,7 @@ impl Marker {
 
     /// Reads the marker; `None` when there is none, or none that can be understood.
     pub(super) fn read(dir: &Path) -> Option<Self> {
-        let text = fs::read_to_string(dir.join(MARKER)).ok()?;
+        let text = disk::read_text(&dir.join(MARKER), disk::TOKEN).ok()?;
         let value = |key: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(key))

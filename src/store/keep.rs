@@ -2,6 +2,7 @@ use std::io;
 
 use super::write::Written;
 use super::{Store, StoreError, atomic};
+use crate::disk;
 
 /// The largest file of the agent's own that is read, in bytes: some 400 000 ROAs.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -33,10 +34,8 @@ impl Store {
     /// # Errors
     /// When it cannot be read, is too large to be ours, or is no text.
     pub fn kept(&self, file: &str) -> io::Result<Option<String>> {
-        let path = self.dir.join(file);
-        match std::fs::metadata(&path) {
-            Ok(found) if found.len() > MAX_BYTES => Err(io::ErrorKind::FileTooLarge.into()),
-            Ok(_) => std::fs::read_to_string(&path).map(Some),
+        match disk::read_unlinked(&self.dir.join(file), MAX_BYTES).and_then(disk::text) {
+            Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

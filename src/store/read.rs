@@ -1,25 +1,19 @@
 //! Reading one file that anybody may have written.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::disk;
 use crate::document::DocumentError;
-
-/// The largest document that is read, in bytes.
-const MAX_BYTES: u64 = 256 * 1024;
 
 /// A file younger than this may change again within the same tick of the file system's clock, and so
 /// without a new time stamp.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-
-/// Linux's number of the flag, on every machine that BIRD and WireGuard run on but MIPS and SPARC, where it
-/// is another harmless one (`include/uapi/asm-generic/fcntl.h`).
-const O_NONBLOCK: i32 = 0o4000;
 
 /// What changes when a file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,11 +99,14 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     if !metadata.is_file() {
         return Err(error(path, "is no regular file; move it away"));
     }
-    if metadata.len() > MAX_BYTES {
+    if metadata.len() > disk::DOCUMENT {
         let size = metadata.len();
         return Err(error(
             path,
-            format!("is {size} bytes long; no document is longer than {MAX_BYTES}"),
+            format!(
+                "is {size} bytes long; no document is longer than {}",
+                disk::DOCUMENT
+            ),
         ));
     }
     Ok(Some(metadata))
@@ -126,13 +123,13 @@ pub(super) fn stamp(path: &Path) -> Option<Fingerprint> {
 pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
     // A file that is replaced between the look and the reading is looked at again.
     for _ in 0..8 {
-        let Some(expected) = regular(path)? else {
+        if regular(path)?.is_none() {
             return Ok(None);
-        };
-        match read(path, &expected) {
-            Ok(Some((bytes, metadata))) => return Ok(Some(decoded(path, bytes, &metadata)?)),
-            Ok(None) => {}
+        }
+        match read(path) {
+            Ok((bytes, metadata)) => return Ok(Some(decoded(path, bytes, &metadata)?)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
             Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
         }
     }
@@ -142,20 +139,11 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
     ))
 }
 
-/// The bytes, and the stamp from before they were read; `None` when it is another file by now.
-fn read(path: &Path, expected: &Metadata) -> io::Result<Option<(Vec<u8>, Metadata)>> {
-    // Somebody may have put a pipe there since the look, and opening one waits for a writer.
-    let file = File::options()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if (metadata.dev(), metadata.ino()) != (expected.dev(), expected.ino()) {
-        return Ok(None);
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(Some((bytes, metadata)))
+/// The bytes, and the stamp from before they were read.
+fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    let (file, metadata) = disk::open_unlinked(path)?;
+    let bytes = disk::bytes((file, metadata.clone()), disk::DOCUMENT)?;
+    Ok((bytes, metadata))
 }
 
 fn decoded(path: &Path, bytes: Vec<u8>, metadata: &Metadata) -> Result<Text, DocumentError> {

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use crate::disk;
 use crate::model::{ObjectName, Secret};
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 
 /// The largest secret, in bytes.
-const MAX_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = disk::TOKEN;
 
 impl Store {
     /// Reads a secret by the name a document gives it: `secrets/<name>`. The text comes without blanks
@@ -38,7 +39,7 @@ impl Store {
         if metadata.len() > MAX_BYTES {
             return refuse("is longer than 4096 bytes, which no key or password is");
         }
-        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let bytes = disk::read_unlinked(&path, MAX_BYTES).map_err(StoreError::io("read", &path))?;
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => refuse("is empty"),
             Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),

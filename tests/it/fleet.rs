@@ -684,3 +684,28 @@ async fn serve_listens_until_the_shutdown_and_refuses_a_directory_that_is_none()
     let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
     serve(options, async {}).await.unwrap();
 }
+
+#[tokio::test]
+async fn pipe_or_huge_file_in_the_fleet_directory_is_an_error_at_once() {
+    let fleet = fleet();
+    for file in ["sessions.yaml", "mesh.yaml", "bird-config.yaml"] {
+        fs::remove_file(fleet.path(file)).unwrap();
+    }
+    let made = std::process::Command::new("mkfifo")
+        .arg(fleet.path("sessions.yaml"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::create_dir(fleet.path("mesh.yaml")).unwrap();
+    let huge = fs::File::create(fleet.path("bird-config.yaml")).unwrap();
+    huge.set_len(3 << 30).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    huge.set_modified(old).unwrap();
+    for (call, words) in [
+        ("sessions", "sessions.yaml: is a pipe"),
+        ("mesh", "mesh.yaml: is a directory"),
+        ("bird-config", "bird-config.yaml: is 3221225472 bytes long"),
+    ] {
+        let error = is_error(&fleet.get(call).await, 500, "INTERNAL");
+        assert!(error.contains(words), "{error}");
+    }
+}

@@ -10,6 +10,7 @@ use super::error::CommitError;
 use super::names;
 use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
 use crate::bird::counters::BirdCounters;
+use crate::disk;
 
 /// Passwords are in these files: the owner writes, the group reads, others nothing.
 const FILE_MODE: u32 = 0o640;
@@ -44,9 +45,12 @@ pub(super) fn read(directory: &Path, with_main: bool) -> Result<LiveTree, Commit
     Ok(live)
 }
 
+/// The largest file of BIRD's that is read, in bytes: some 400 000 ROAs.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
 /// The text of a file; `None` if there is none.
 pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
-    match fs::read(path) {
+    match disk::read(path, MAX_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),

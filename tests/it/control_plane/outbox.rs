@@ -252,3 +252,44 @@ fn hostile_identities_stay_in_the_directory_and_apart() {
             .all(|name| !name.starts_with('.') && name.len() < 80)
     );
 }
+
+#[tokio::test]
+async fn pipe_directory_or_huge_file_in_the_outbox_delays_no_report() {
+    let (client, _fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let made = std::process::Command::new("mkfifo")
+        .arg(at("pipe.json"))
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::create_dir_all(at("folder.json").join("inside")).unwrap();
+    let huge = std::fs::File::create(at("huge.json")).unwrap();
+    huge.set_len(3 << 30).unwrap();
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.delivered, delivery.kept), (1, 0));
+    for name in ["pipe.bad", "folder.bad/inside", "huge.bad"] {
+        assert!(at(name).exists(), "{name} is quarantined");
+    }
+}
+
+#[tokio::test]
+async fn directory_in_place_of_a_report_is_quarantined_again_and_again() {
+    let (client, _fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    for status in [WireStatus::Active, WireStatus::Error] {
+        outbox.put(&uid("a"), status, None).unwrap();
+        let report = |end: &str| {
+            let files = std::fs::read_dir(directory.path()).unwrap();
+            files
+                .map(|file| file.unwrap().path())
+                .find(|path| path.extension().is_some_and(|found| found == end))
+        };
+        let path = report("json").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("inside"), "").unwrap();
+        outbox.put(&uid("a"), status, None).unwrap();
+        assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+    }
+}

@@ -59,11 +59,11 @@ pub enum KernelError {
         reason: String,
     },
     /// The link is somebody else's.
-    #[error("{interface} does not carry our mark ({found}); refusing to touch it")]
+    #[error("interface {interface} {found}; refusing to touch it")]
     NotOurs {
         /// The link.
         interface: InterfaceName,
-        /// What its alias is.
+        /// Whose it is, as in "belongs to another program".
         found: String,
     },
     /// The kernel (or the machine) lacks what is needed.

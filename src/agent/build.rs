@@ -20,8 +20,9 @@ use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::ServeError;
 use crate::kernel::keys::KeyError;
-use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
+use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership, keys};
 use crate::model::PrivateKey;
+use crate::plan::mark::Ownership;
 use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
@@ -135,7 +136,8 @@ impl Parts {
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
         let key = load_key(&config, store.is_writable()).await?;
         let templates = Templates::open(config.bird.templates.as_deref())?;
-        let kernel = Arc::new(LinuxKernel::new(kernel_options(&config)));
+        let ownership = SharedOwnership::new(ownership(&store));
+        let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
         let committer = Committer::start(committer_config(&config));
         let (client, outbox) = control_plane(&config, &store)?;
@@ -148,6 +150,7 @@ impl Parts {
             templates,
             checker,
             committer.clone(),
+            ownership,
         );
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
@@ -230,7 +233,16 @@ async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildErro
     .map_err(BuildError::from)
 }
 
-fn kernel_options(config: &Config) -> KernelOptions {
+/// Which marks are ours, before any applied record is read.
+fn ownership(store: &Store) -> Ownership {
+    let known = store.identity();
+    known.map_or_else(Ownership::default, |known| Ownership {
+        succeeds: known.succeeds,
+        ..Ownership::of(known.identity)
+    })
+}
+
+fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
     let backend = match config.wireguard.backend {
         config::Backend::Auto => Backend::Auto,
         config::Backend::Kernel => Backend::Kernel,
@@ -238,6 +250,7 @@ fn kernel_options(config: &Config) -> KernelOptions {
     };
     KernelOptions {
         backend,
+        ownership,
         ..KernelOptions::default()
     }
 }

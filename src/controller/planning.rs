@@ -14,7 +14,7 @@ use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
-use crate::plan::kernel_view::{KernelView, Mark};
+use crate::plan::kernel_view::KernelView;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
     plan, plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel,
@@ -241,8 +241,8 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
 /// and so on around to the name that this one has: two peerings that swap their names.
 fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool {
     let holder = |name| match kernel.links.get(name).map(|link| &link.mark) {
-        Some(Mark::Ours(uid)) => Some(uid),
-        _ => None,
+        Some(mark) => mark.object(),
+        None => None,
     };
     let Intent::Present(session, _) = &entry.intent else {
         return false;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk;
-use crate::store::{APPROVED, Area, BRANCH, Place};
+use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place};
 
 use super::{CommitId, History, HistoryError};
 
@@ -133,7 +133,7 @@ impl Recorded {
 }
 
 /// The files of the history that are no documents.
-pub const FILES: [&str; 3] = [".gitignore", "README.md", APPROVED];
+pub const FILES: [&str; 4] = [".gitignore", "README.md", APPROVED, IDENTITY];
 
 /// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
 /// observations, not reports, not secrets.
@@ -205,7 +205,7 @@ impl History {
 
     async fn try_commit(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
         let tip = self.tip().await?;
-        let wanted = match (&recorded.contents, &recorded.cause.paths) {
+        let mut wanted = match (&recorded.contents, &recorded.cause.paths) {
             (Some(contents), _) => contents.clone(),
             (None, Paths::Gone) => {
                 let mut gone = self.read(self.known_paths(tip.as_ref()).await?);
@@ -217,8 +217,11 @@ impl History {
                 self.read(known.into_iter().chain(on_disk(&self.dir, Path::new(""))))
             }
         };
+        // Recorded with the next cause: an identity by itself is none.
+        let identity = self.read([PathBuf::from(IDENTITY)]);
+        wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
         let mut changed = self.changed(tip.as_ref(), wanted).await?;
-        if changed.is_empty() {
+        if changed.keys().all(|path| path == Path::new(IDENTITY)) {
             return Ok(None);
         }
         if tip.is_none() {

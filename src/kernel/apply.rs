@@ -14,17 +14,27 @@ use super::error::{ENODEV, Fault};
 use super::{
     Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard,
 };
-use crate::model::{InterfaceName, Uid};
+use crate::model::{Identity, InterfaceName, Uid};
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::plan::kernel_view::{Address, Link, LinkKind, Mark, Sysctl};
+use crate::plan::mark::Alias;
 
 impl LinuxKernel {
     pub(super) async fn run(&self, action: &KernelAction) -> Result<(), Fault> {
         match action {
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind).await,
+            KernelAction::TryLink { interface, kind } => self.try_link(interface, kind).await,
+            KernelAction::RenameLink { interface, uid, to } => {
+                self.rename(interface, uid, to).await
+            }
             KernelAction::SetMark { interface, uid } => {
                 let link = self.markable(interface).await?;
-                self.change_link(link_message::alias(link.index, uid)).await
+                let alias = Alias {
+                    identity: Some(self.identity()?),
+                    object: uid.clone(),
+                };
+                self.change_link(link_message::alias(link.index, &alias))
+                    .await
             }
             KernelAction::DisableKernelAddresses { interface } => {
                 let link = self.ours(interface).await?;
@@ -84,7 +94,7 @@ impl LinuxKernel {
         let message = self.netlink.link(interface).await?;
         Ok(message
             .as_ref()
-            .and_then(link_message::parse)
+            .and_then(|message| link_message::parse(message, &self.ownership.get()))
             .map(|(_, link)| link))
     }
 
@@ -98,18 +108,28 @@ impl LinuxKernel {
     /// to no other link while it counts on: a link made anew under this name is not touched.
     async fn ours(&self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
-        match &link.mark {
-            Mark::Ours(_) => Ok(link),
-            mark => Err(Fault::not_ours(interface, mark)),
+        match link.mark.is_ours() {
+            true => Ok(link),
+            false => Err(Fault::not_ours(interface, &link.mark)),
         }
     }
 
-    /// The link, if it is of a kind that we make: hardware, bridges and `lo` are never marked,
-    /// whatever a document says.
+    /// The identity that new marks carry. The agent has one before it changes anything.
+    fn identity(&self) -> Result<Identity, Fault> {
+        self.ownership.get().identity.clone().ok_or_else(|| {
+            Fault::said("the state directory has no identity; see `moenet-agent describe node`")
+        })
+    }
+
+    /// The link, if it is of a kind that we make and nobody else's: hardware, bridges and `lo` are never
+    /// marked, whatever a document says.
     async fn markable(&self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match &link.kind {
             LinkKind::Loopback | LinkKind::Other(_) => Err(Fault::not_ours(interface, &link.mark)),
+            _ if matches!(link.mark, Mark::Foreign(_)) => {
+                Err(Fault::not_ours(interface, &link.mark))
+            }
             _ => Ok(link),
         }
     }
@@ -122,7 +142,7 @@ impl LinuxKernel {
     ) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match (&link.kind, &link.mark) {
-            (_, Mark::Ours(_)) => Ok(link),
+            (_, mark) if mark.is_ours() => Ok(link),
             (LinkKind::Loopback, _) if !address.local.addr().is_loopback() => Ok(link),
             (_, mark) => Err(Fault::not_ours(interface, mark)),
         }
@@ -148,6 +168,46 @@ impl LinuxKernel {
             }
             done => Ok(done?),
         }
+    }
+
+    /// Makes a link and deletes it. One that a crash left behind is the same as one that was just made: it is
+    /// down, without a mark, and has a name that is derived from an object of ours.
+    async fn try_link(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
+        if self.fresh(interface).await?.is_none() {
+            self.create(interface, kind).await?;
+        }
+        let link = self.markable(interface).await?;
+        if link.mark != Mark::None || link.up {
+            return Err(Fault::not_ours(interface, &link.mark));
+        }
+        self.delete_link(interface, &link).await
+    }
+
+    /// Before Linux 6.2 the kernel renames no link that is up (`dev_change_name`).
+    async fn rename(
+        &self,
+        interface: &InterfaceName,
+        uid: &Uid,
+        to: &InterfaceName,
+    ) -> Result<(), Fault> {
+        let link = self.existing(interface).await?;
+        if !link.mark.is(uid) {
+            return Err(Fault::not_ours(interface, &link.mark));
+        }
+        if link.kind == LinkKind::Tun {
+            return Err(Fault::said(
+                "the control socket of userspace WireGuard goes by the first name of its link",
+            ));
+        }
+        if link.up {
+            self.change_link(link_message::down(link.index)).await?;
+        }
+        let renamed = self.change_link(link_message::rename(link.index, to)).await;
+        if renamed.is_err() && link.up {
+            // What works under its old name goes on.
+            self.change_link(link_message::up(link.index)).await?;
+        }
+        renamed
     }
 
     async fn create_in_kernel(&self, message: LinkMessage) -> io::Result<()> {
@@ -309,6 +369,10 @@ impl LinuxKernel {
         if !link.mark.is(uid) {
             return Err(Fault::not_ours(interface, &link.mark));
         }
+        self.delete_link(interface, &link).await
+    }
+
+    async fn delete_link(&self, interface: &InterfaceName, link: &Link) -> Result<(), Fault> {
         count(&self.counters.link_writes);
         let mut message = LinkMessage::default();
         message.header.index = link.index;

@@ -36,17 +36,9 @@ impl Fault {
 
     /// The refusal to touch a link, by the mark it carries instead.
     pub(super) fn not_ours(interface: &InterfaceName, mark: &Mark) -> Self {
-        let found = match mark {
-            Mark::None => "it has no alias".to_owned(),
-            Mark::Ours(uid) => format!("it is marked as {uid}'s"),
-            Mark::Foreign(alias) => format!(
-                "its alias is {:?}",
-                alias.chars().take(80).collect::<String>()
-            ),
-        };
         Self::NotOurs {
             interface: interface.clone(),
-            found,
+            found: mark.to_string(),
         }
     }
 
@@ -118,7 +110,7 @@ mod tests {
             Fault::not_ours(&interface, &Mark::Foreign("uplink".to_owned())).at(String::new());
         assert_eq!(
             error.to_string(),
-            "eth0 does not carry our mark (its alias is \"uplink\"); refusing to touch it"
+            "interface eth0 is somebody else's (alias \"uplink\"); refusing to touch it"
         );
     }
 }

@@ -11,9 +11,10 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, LinkWireguard};
 
 use super::netlink::name_of;
-use crate::model::{InterfaceName, Mtu, Uid};
+use crate::model::{InterfaceName, Mtu};
 use crate::plan::action::NewLink;
-use crate::plan::kernel_view::{GreEnds, Link, LinkKind, Mark};
+use crate::plan::kernel_view::{GreEnds, Link, LinkKind};
+use crate::plan::mark::{Alias, Ownership};
 
 /// Time to live of the outer packets. The kernel's default is to inherit that of the inner packet,
 /// and BGP to a direct neighbour sends with 1: the session would end at the first outer hop.
@@ -27,8 +28,8 @@ const IP6_TNL_F_IGN_ENCAP_LIMIT: u32 = 1;
 
 /// A link as the kernel tells it, without addresses and WireGuard. None for a link whose name is
 /// no [`InterfaceName`]: the kernel allows more characters than we do, and such a link is never ours.
-pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
-    let name = name_of(message)?.parse().ok()?;
+pub(super) fn parse(message: &LinkMessage, ownership: &Ownership) -> Option<(InterfaceName, Link)> {
+    let name: InterfaceName = name_of(message)?.parse().ok()?;
     let kind = kind(message);
     let link = Link {
         index: message.header.index,
@@ -41,7 +42,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
         })
         .unwrap_or_default(),
         up: message.header.flags.contains(LinkFlags::Up),
-        mark: mark(message),
+        mark: ownership.judge(&name, alias_of(message)),
         addrgen_none: addrgen_none(message),
         addresses: BTreeSet::new(),
         routes: BTreeSet::new(),
@@ -58,11 +59,11 @@ fn find<'a, T>(message: &'a LinkMessage, of: impl Fn(&'a LinkAttribute) -> Optio
     message.attributes.iter().find_map(of)
 }
 
-fn mark(message: &LinkMessage) -> Mark {
-    Mark::from_alias(find(message, |attribute| match attribute {
+fn alias_of(message: &LinkMessage) -> Option<&str> {
+    find(message, |attribute| match attribute {
         LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
         _ => None,
-    }))
+    })
 }
 
 fn infos(message: &LinkMessage) -> &[LinkInfo] {
@@ -211,10 +212,22 @@ pub(super) fn mtu(index: u32, mtu: Mtu) -> LinkMessage {
 }
 
 /// The change that marks a link.
-pub(super) fn alias(index: u32, uid: &Uid) -> LinkMessage {
+pub(super) fn alias(index: u32, alias: &Alias) -> LinkMessage {
     LinkUnspec::new_with_index(index)
-        .alias(Mark::alias(uid))
+        .alias(alias.to_string())
         .build()
+}
+
+/// The change of a link's name; the kernel wants the link down.
+pub(super) fn rename(index: u32, name: &InterfaceName) -> LinkMessage {
+    LinkUnspec::new_with_index(index)
+        .name(name.as_str().to_owned())
+        .build()
+}
+
+/// The change that takes a link down.
+pub(super) fn down(index: u32) -> LinkMessage {
+    LinkUnspec::new_with_index(index).down().build()
 }
 
 /// The change that keeps the kernel from making link-local addresses.
@@ -230,6 +243,10 @@ mod tests {
     use rtnetlink::packet_core::{Emitable, Parseable};
 
     use super::*;
+
+    fn ownership() -> Ownership {
+        Ownership::of("4f1c8a09d2e7b365".parse().unwrap())
+    }
 
     fn name() -> InterfaceName {
         "gre_1.2".parse().unwrap()
@@ -250,7 +267,7 @@ mod tests {
             (ends("2001:db8::1", "2001:db8::2"), LinkKind::Ip6Gre),
         ] {
             let message = new_link(&name(), &NewLink::Gre { local, remote }).unwrap();
-            let (parsed, link) = parse(&wire(&message)).unwrap();
+            let (parsed, link) = parse(&wire(&message), &Ownership::default()).unwrap();
             assert_eq!((parsed, link.kind), (name(), kind));
             assert_eq!(
                 link.gre,
@@ -261,9 +278,21 @@ mod tests {
             );
         }
         let message = new_link(&name(), &NewLink::WireGuard).unwrap();
-        assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::WireGuard);
+        assert_eq!(
+            parse(&wire(&message), &Ownership::default())
+                .unwrap()
+                .1
+                .kind,
+            LinkKind::WireGuard
+        );
         let message = new_link(&name(), &NewLink::Dummy).unwrap();
-        assert_eq!(parse(&wire(&message)).unwrap().1.kind, LinkKind::Dummy);
+        assert_eq!(
+            parse(&wire(&message), &Ownership::default())
+                .unwrap()
+                .1
+                .kind,
+            LinkKind::Dummy
+        );
     }
 
     #[test]
@@ -296,11 +325,11 @@ mod tests {
             .attributes
             .push(LinkAttribute::IfName("wg_1".to_owned()));
         message.attributes.push(LinkAttribute::Mtu(1420));
-        message
-            .attributes
-            .push(LinkAttribute::IfAlias("moenet-agent:abc".to_owned()));
+        message.attributes.push(LinkAttribute::IfAlias(
+            "moenet-agent:2:4f1c8a09d2e7b365:abc".to_owned(),
+        ));
         message.header.flags = LinkFlags::Up;
-        let (_, link) = parse(&message).unwrap();
+        let (_, link) = parse(&message, &ownership()).unwrap();
         assert!(link.up && link.addrgen_none);
         assert_eq!((link.index, link.mtu), (7, 1420));
         assert!(link.mark.is(&"abc".parse().unwrap()));
@@ -310,7 +339,7 @@ mod tests {
     fn a_tunnel_without_ends_has_none_rather_than_zeros() {
         let message = gre("gre0", Some(Ipv4Addr::UNSPECIFIED), Ipv4Addr::UNSPECIFIED);
         assert_eq!(
-            parse(&message).unwrap().1.gre,
+            parse(&message, &ownership()).unwrap().1.gre,
             Some(GreEnds {
                 local: None,
                 remote: None
@@ -324,6 +353,6 @@ mod tests {
         message
             .attributes
             .push(LinkAttribute::IfName("wg@home".to_owned()));
-        assert_eq!(parse(&message), None);
+        assert_eq!(parse(&message, &ownership()), None);
     }
 }

@@ -14,6 +14,7 @@ mod link_message;
 mod netlink;
 mod nftables_events;
 mod observe;
+mod ownership;
 mod route_message;
 mod source;
 mod sysctl;
@@ -31,6 +32,7 @@ use async_trait::async_trait;
 pub use counters::KernelCounters;
 pub use events::{KernelEvent, events};
 pub use nftables_events::nftables_events;
+pub use ownership::SharedOwnership;
 pub use source::source_towards;
 
 use crate::plan::action::KernelAction;
@@ -63,6 +65,8 @@ pub struct KernelOptions {
     /// Where such programs have their control sockets. They all know one place only; another one
     /// is for tests.
     pub socket_dir: PathBuf,
+    /// Which links are ours.
+    pub ownership: SharedOwnership,
 }
 
 impl Default for KernelOptions {
@@ -71,6 +75,7 @@ impl Default for KernelOptions {
             backend: Backend::Auto,
             userspace: None,
             socket_dir: PathBuf::from("/var/run/wireguard"),
+            ownership: SharedOwnership::default(),
         }
     }
 }
@@ -90,6 +95,7 @@ pub struct LinuxKernel {
     counters: Arc<KernelCounters>,
     /// Found out with the first WireGuard link, remembered until the agent starts anew.
     kernel_lacks_wireguard: AtomicBool,
+    ownership: SharedOwnership,
 }
 
 impl LinuxKernel {
@@ -104,6 +110,7 @@ impl LinuxKernel {
             netlink: Netlink::default(),
             counters: Arc::default(),
             kernel_lacks_wireguard: AtomicBool::new(false),
+            ownership: options.ownership,
         }
     }
 
@@ -116,7 +123,7 @@ impl LinuxKernel {
 #[async_trait]
 impl Kernel for LinuxKernel {
     async fn observe(&self) -> Result<KernelView, KernelError> {
-        observe::observe(&self.netlink, &self.userspace)
+        observe::observe(&self.netlink, &self.userspace, &self.ownership.get())
             .await
             .map_err(|error| Fault::Io(error).at("read links and addresses".to_owned()))
     }

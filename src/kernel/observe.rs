@@ -12,6 +12,7 @@ use super::userspace::Userspace;
 use super::{address_message, link_message, route_message, sysctl, uapi, wireguard};
 use crate::model::InterfaceName;
 use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, WireGuard};
+use crate::plan::mark::Ownership;
 
 /// How many control sockets are asked at once.
 const AT_ONCE: usize = 32;
@@ -32,8 +33,12 @@ struct FromThread {
     answers: Vec<(InterfaceName, Answer)>,
 }
 
-pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Result<KernelView> {
-    let mut view = assemble(&netlink.dump().await?);
+pub(super) async fn observe(
+    netlink: &Netlink,
+    userspace: &Userspace,
+    ownership: &Ownership,
+) -> io::Result<KernelView> {
+    let mut view = assemble(&netlink.dump().await?, ownership);
     let names = |wanted: fn(&LinkKind, &Mark) -> bool| -> Vec<InterfaceName> {
         let links = view
             .links
@@ -41,11 +46,11 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
             .filter(|(_, link)| wanted(&link.kind, &link.mark));
         links.map(|(name, _)| name.clone()).collect()
     };
-    let mut read_sysctls_of = names(|_, mark| matches!(mark, Mark::Ours(_)));
+    let mut read_sysctls_of = names(|_, mark| mark.is_ours());
     let learnt = view
         .links
         .iter()
-        .filter(|(_, link)| link.learnt_address && !matches!(link.mark, Mark::Ours(_)));
+        .filter(|(_, link)| link.learnt_address && !link.mark.is_ours());
     read_sysctls_of.extend(learnt.map(|(name, _)| name.clone()));
     let devices = names(|kind, _| *kind == LinkKind::WireGuard);
     let tuns = names(|kind, _| *kind == LinkKind::Tun);
@@ -67,8 +72,11 @@ pub(super) async fn observe(netlink: &Netlink, userspace: &Userspace) -> io::Res
 }
 
 /// The dump as one view. Pure.
-fn assemble(dump: &Dump) -> KernelView {
-    let parsed = dump.links.iter().filter_map(link_message::parse);
+fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
+    let parsed = dump
+        .links
+        .iter()
+        .filter_map(|message| link_message::parse(message, ownership));
     let mut links: BTreeMap<u32, _> = parsed
         .map(|(name, link)| (link.index, (name, link)))
         .collect();
@@ -179,11 +187,14 @@ mod tests {
         let routes = [2, 9]
             .map(|index| route_message::message(index, "fe80::/64".parse().unwrap(), None))
             .into();
-        let view = assemble(&Dump {
-            links: vec![link("a", 1), link("b", 2)],
-            addresses,
-            routes,
-        });
+        let view = assemble(
+            &Dump {
+                links: vec![link("a", 1), link("b", 2)],
+                addresses,
+                routes,
+            },
+            &Ownership::default(),
+        );
         let counts: Vec<_> = view
             .links
             .values()
@@ -194,10 +205,13 @@ mod tests {
 
     #[test]
     fn a_link_that_went_away_between_dump_and_question_is_absent() {
-        let mut view = assemble(&Dump {
-            links: vec![LinkDummy::new("a").build()],
-            ..Dump::default()
-        });
+        let mut view = assemble(
+            &Dump {
+                links: vec![LinkDummy::new("a").build()],
+                ..Dump::default()
+            },
+            &Ownership::default(),
+        );
         let name: InterfaceName = "a".parse().unwrap();
         let gone = answer(&name, Err(io::Error::from_raw_os_error(ENODEV)));
         fill_in(&mut view, name, gone);

@@ -40,7 +40,7 @@ impl Userspace {
     /// there: it makes the tun device first (wireguard-go's `main`, boringtun's `DeviceHandle::new`).
     pub(super) async fn start(&self, interface: &InterfaceName) -> Result<(), Fault> {
         let socket = self.socket(interface);
-        self.refuse_what_cannot_start(interface, &socket).await?;
+        refuse_another_process(&socket).await?;
         let program = self.program();
         let exit = self.run(&program, interface).await?;
         let deadline = Instant::now() + DEADLINE;
@@ -49,27 +49,6 @@ impl Userspace {
                 return Err(Fault::said(diagnose(&program, interface, exit)));
             }
             sleep(INTERVAL).await;
-        }
-        Ok(())
-    }
-
-    async fn refuse_what_cannot_start(
-        &self,
-        interface: &InterfaceName,
-        socket: &Path,
-    ) -> Result<(), Fault> {
-        // wireguard-go would read it as an option, and has no `--`.
-        if interface.as_str().starts_with('-') {
-            return Err(Fault::said(
-                "a userspace WireGuard link cannot have a name that starts with `-`",
-            ));
-        }
-        if uapi::answers(socket).await {
-            let socket = socket.display();
-            return Err(Fault::said(format!(
-                "another WireGuard process answers at {socket}, perhaps of another network namespace; \
-                 end it or give the tunnel another interface name"
-            )));
         }
         Ok(())
     }
@@ -129,6 +108,17 @@ impl Userspace {
             _ => Ok(()),
         }
     }
+}
+
+async fn refuse_another_process(socket: &Path) -> Result<(), Fault> {
+    if uapi::answers(socket).await {
+        let socket = socket.display();
+        return Err(Fault::said(format!(
+            "another WireGuard process answers at {socket}, perhaps of another network namespace; \
+             end it or give the tunnel another interface name"
+        )));
+    }
+    Ok(())
 }
 
 /// What the process may see of our environment: the path, and its own settings, but for the one that
@@ -214,18 +204,6 @@ mod tests {
                 .contains("false failed (exit status: 1)")
         );
         assert!(started.elapsed() < DEADLINE);
-    }
-
-    #[tokio::test]
-    async fn a_name_that_would_be_an_option_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let option = "-f".parse().unwrap();
-        assert!(
-            userspace("true", folder.path())
-                .start(&option)
-                .await
-                .is_err()
-        );
     }
 
     #[test]

@@ -1,11 +1,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{Invalid, shown, text_type};
 
 /// The name of a network interface: 1..15 bytes of `A-Za-z0-9_.-`, not `.` or `..`
-/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), and neither `all` nor
-/// `default`, under which the kernel keeps the sysctls of every link.
+/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), neither `all` nor
+/// `default`, under which the kernel keeps the sysctls of every link, and without a `-` in front, which a helper
+/// program takes for an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
@@ -15,6 +18,13 @@ impl InterfaceName {
 
     /// Names that fit and are none.
     const RESERVED: [&'static str; 4] = [".", "..", "all", "default"];
+
+    /// A name for a link that gets its own later: `moe-` and a digest of this text.
+    pub fn temporary(of: &str) -> Self {
+        let digest = Sha256::digest(of.as_bytes());
+        let [a, b, c, d, ..] = <[u8; 32]>::from(digest);
+        Self(format!("moe-{a:02x}{b:02x}{c:02x}{d:02x}"))
+    }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -27,11 +37,13 @@ impl FromStr for InterfaceName {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let ok = (1..=Self::MAX).contains(&text.len())
+            && !text.starts_with('-')
             && !Self::RESERVED.contains(&text)
             && text.bytes().all(allowed);
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - and not . .. all or default, not {}",
+                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - that do not begin with -, and not . .. all or \
+                 default, not {}",
                 shown(text)
             ))
         })
@@ -45,7 +57,7 @@ impl fmt::Display for InterfaceName {
 }
 
 text_type!(InterfaceName, "InterfaceName", {
-    "type": "string", "minLength": 1, "maxLength": 15, "pattern": r"^[A-Za-z0-9_.-]{1,15}$",
+    "type": "string", "minLength": 1, "maxLength": 15, "pattern": r"^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}$",
     "not": {"enum": [".", "..", "all", "default"]},
     "description": "Name of a network interface.", "examples": ["wg_4242421080"]
 });
@@ -68,6 +80,7 @@ mod tests {
             "wgé",
             "all",
             "default",
+            "-rf",
         ] {
             assert!(text.parse::<InterfaceName>().is_err(), "{text:?}");
         }

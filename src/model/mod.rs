@@ -6,6 +6,7 @@
 
 mod asn;
 mod endpoint;
+mod identity;
 mod interface;
 mod key;
 mod limits;
@@ -18,6 +19,7 @@ mod tunnel;
 
 pub use asn::Asn;
 pub use endpoint::{Endpoint, Host};
+pub use identity::Identity;
 pub use interface::InterfaceName;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use limits::{Bandwidth, Mtu, Port};

@@ -20,7 +20,24 @@ pub enum KernelAction {
         /// What it is.
         kind: NewLink,
     },
-    /// Set the alias `moenet-agent:<uid>`.
+    /// Make a link and delete it at once, to learn whether the kernel and the helper programs can make it.
+    TryLink {
+        /// A name that nothing has.
+        interface: InterfaceName,
+        /// What it is.
+        kind: NewLink,
+    },
+    /// Give a link another name, if it carries this mark at the moment of renaming. A link that is up goes down
+    /// for it.
+    RenameLink {
+        /// The link.
+        interface: InterfaceName,
+        /// Whose it must be.
+        uid: Uid,
+        /// Its new name.
+        to: InterfaceName,
+    },
+    /// Set the alias `moenet-agent:2:<identity>:<object>`.
     SetMark {
         /// The link.
         interface: InterfaceName,
@@ -150,6 +167,8 @@ impl KernelAction {
     pub fn interface(&self) -> Option<&InterfaceName> {
         match self {
             Self::CreateLink { interface, .. }
+            | Self::TryLink { interface, .. }
+            | Self::RenameLink { interface, .. }
             | Self::SetMark { interface, .. }
             | Self::SetGreEnds { interface, .. }
             | Self::DisableKernelAddresses { interface }
@@ -169,6 +188,10 @@ impl fmt::Display for KernelAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateLink { interface, kind } => write!(f, "create {kind} link {interface}"),
+            Self::TryLink { interface, kind } => {
+                write!(f, "try {kind} link {interface} (make and delete)")
+            }
+            Self::RenameLink { interface, to, .. } => write!(f, "rename link {interface} to {to}"),
             Self::SetMark { interface, uid } => write!(f, "mark {interface} as {uid}"),
             Self::SetGreEnds {
                 interface,

@@ -2,7 +2,7 @@
 //! which the tunnels do not forward.
 
 use super::action::KernelAction;
-use super::kernel_view::{KernelView, Mark, Sysctl};
+use super::kernel_view::{KernelView, Sysctl};
 use super::{Drift, Plan, Step};
 
 /// What lets the tunnels forward, once there are tunnels. Nothing is ever set back: by then nobody can
@@ -56,7 +56,7 @@ pub fn forwarding_blocked(kernel: &KernelView) -> Option<String> {
     forwarding(kernel)?;
     let learns = kernel.links.iter().find(|(_, link)| {
         let is = |key, value| link.sysctls.get(&key) == Some(&value);
-        let foreign = !matches!(link.mark, Mark::Ours(_));
+        let foreign = !link.mark.is_ours();
         foreign && link.learnt_address && is(Sysctl::AcceptRa, 1) && is(Sysctl::Ipv6Forwarding, 0)
     });
     let (name, _) = learns?;
@@ -72,7 +72,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::plan::kernel_view::{Link, LinkKind};
+    use crate::plan::kernel_view::{Link, LinkKind, Mark};
 
     fn kernel(all: &[(Sysctl, i64)], uplink: &[(Sysctl, i64)]) -> KernelView {
         let link = Link {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use super::mark::Mark;
 use crate::model::{InterfaceName, Port, PresharedKey, PublicKey, Uid};
 
 /// One dump of everything the plan of any object compares with.
@@ -29,7 +30,8 @@ impl KernelView {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
 
-    /// Every object that a link carries the mark of.
+    /// Every object that a link carries the current mark of. A mark that is to be written again counts only
+    /// for an object that a document or an applied record names.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
         marks
@@ -94,44 +96,6 @@ pub enum LinkKind {
     Loopback,
     /// Anything else, by the kernel's name (`veth`, `bridge`; empty for hardware).
     Other(String),
-}
-
-/// Whose a link is, by its alias.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mark {
-    /// No alias.
-    None,
-    /// `moenet-agent:<uid>`.
-    Ours(Uid),
-    /// Somebody else's alias.
-    Foreign(String),
-}
-
-impl Mark {
-    /// What stands before the uid in an alias of ours.
-    pub const PREFIX: &'static str = "moenet-agent:";
-
-    /// Reads an alias. An alias of ours whose uid is not valid is foreign: nobody but us writes it,
-    /// and we never write such a one.
-    pub fn from_alias(alias: Option<&str>) -> Self {
-        match alias {
-            None | Some("") => Self::None,
-            Some(text) => match text.strip_prefix(Self::PREFIX).map(str::parse) {
-                Some(Ok(uid)) => Self::Ours(uid),
-                _ => Self::Foreign(text.to_owned()),
-            },
-        }
-    }
-
-    /// The alias that marks a link as this object's.
-    pub fn alias(uid: &Uid) -> String {
-        format!("{}{uid}", Self::PREFIX)
-    }
-
-    /// Whether this is the mark of that object.
-    pub fn is(&self, uid: &Uid) -> bool {
-        matches!(self, Self::Ours(ours) if ours == uid)
-    }
 }
 
 /// An address of a link.
@@ -288,24 +252,6 @@ impl fmt::Display for Sysctl {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_an_alias_we_would_write_is_ours() {
-        let uid: Uid = "abc-123".parse().unwrap();
-        assert!(Mark::from_alias(Some("moenet-agent:abc-123")).is(&uid));
-        assert_eq!(Mark::from_alias(Some("")), Mark::None);
-        for alias in [
-            "moenet-agent",
-            "moenet-agent:",
-            "moenet-agent:a b",
-            "xmoenet-agent:abc-123",
-        ] {
-            assert_eq!(
-                Mark::from_alias(Some(alias)),
-                Mark::Foreign(alias.to_owned())
-            );
-        }
-    }
 
     #[test]
     fn an_address_has_a_route_to_its_other_end_or_its_network() {

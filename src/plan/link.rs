@@ -1,60 +1,77 @@
 //! The link itself: whether it is there, whose it is, what it is, and its plain settings.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::{KernelAction, NewLink};
 use super::kernel_view::{GreEnds, KernelView, Link, LinkKind, Mark};
 use super::tunnel::{TunnelView, WantedTunnel};
-use super::{Drift, Refusal, Step};
-use crate::model::Uid;
+use super::{Action, Drift, Refusal, Step};
+use crate::model::{InterfaceName, Uid};
 
 /// The link of the wanted name, judged.
+#[derive(Default)]
 pub(super) struct Found<'a> {
     /// The link, when it stays.
-    pub(super) keep: Option<&'a Link>,
-    /// A link of ours that is of another kind and must go first.
-    pub(super) replace: Option<&'a Link>,
+    pub(super) keep: Option<Cow<'a, Link>>,
+    /// A link of this object that is of another kind and must go.
+    replace: Option<&'a Link>,
     /// Whether the link does not carry our mark yet.
-    pub(super) unmarked: bool,
+    unmarked: bool,
+    /// Whether the link's mark is to be written again.
+    outdated: bool,
+}
+
+impl<'a> Found<'a> {
+    /// The link, when it stays.
+    pub(super) fn kept(&self) -> Option<&Link> {
+        self.keep.as_deref()
+    }
+
+    fn keeping(link: &'a Link) -> Self {
+        Self {
+            keep: Some(Cow::Borrowed(link)),
+            ..Self::default()
+        }
+    }
+
+    fn replacing(link: &'a Link) -> Self {
+        Self {
+            replace: Some(link),
+            ..Self::default()
+        }
+    }
 }
 
 /// Judges the link of the wanted name. Only a link that carries our mark is ours; the exceptions are one
 /// we were creating when we were interrupted, and one the operator told us to adopt.
 pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<Found<'a>, Refusal> {
     let Some(link) = view.kernel.links.get(&wanted.interface) else {
-        return Ok(Found {
-            keep: None,
-            replace: None,
-            unmarked: false,
-        });
+        return Ok(Found::default());
     };
+    let same = is_kind(link, &wanted.kind);
     if link.mark.is(&wanted.uid) {
-        let same = is_kind(link, &wanted.kind);
-        return Ok(Found {
-            keep: same.then_some(link),
-            replace: (!same).then_some(link),
-            unmarked: false,
-        });
+        let outdated = matches!(link.mark, Mark::Earlier(_));
+        let found = match same {
+            true => Found::keeping(link),
+            false => Found::replacing(link),
+        };
+        return Ok(Found { outdated, ..found });
     }
     let half_created =
         view.creating == Some(&wanted.interface) && is_tunnel(link) && is_blank(link);
     let adopted = wanted.adopt && link.wireguard.is_some();
-    if link.mark == Mark::None && is_kind(link, &wanted.kind) && (half_created || adopted) {
-        return Ok(Found {
-            keep: Some(link),
-            replace: None,
-            unmarked: true,
-        });
-    }
-    // Half made, and meanwhile another kind is wanted, or the neighbour's name resolves to another place.
-    if link.mark == Mark::None && half_created {
-        return Ok(Found {
-            keep: None,
-            replace: Some(link),
-            unmarked: true,
-        });
-    }
-    Err(refusal(wanted, link))
+    let found = match link.mark == Mark::None {
+        true if same && (half_created || adopted) => Found::keeping(link),
+        // Half made, and meanwhile another kind is wanted, or the neighbour's name resolves to another place.
+        true if half_created => Found::replacing(link),
+        _ => return Err(refusal(wanted, link)),
+    };
+    Ok(Found {
+        unmarked: true,
+        ..found
+    })
 }
 
 /// A WireGuard link without peers, or a GRE or dummy link: what a crash between "create" and "mark"
@@ -67,23 +84,14 @@ fn is_blank(link: &Link) -> bool {
 }
 
 fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
-    let whose = match &link.mark {
-        Mark::Ours(uid) => {
-            format!("belongs to another object of ours ({uid}), which must go first")
-        }
-        Mark::Foreign(alias) => {
-            format!("is somebody else's (alias {})", crate::model::shown(alias))
-        }
-        Mark::None => "exists and does not carry our mark".to_owned(),
-    };
     let help = match (&link.mark, &link.wireguard) {
         (Mark::None, Some(_)) => "; to take it over, set tunnel.adopt: true",
-        (Mark::Ours(_), _) => "",
+        (Mark::Ours(_) | Mark::Earlier(_), _) => "",
         _ => "; give the session another interface",
     };
     Refusal {
         field: "spec.tunnel.interface",
-        reason: format!("interface {} {whose}{help}", wanted.interface),
+        reason: format!("interface {} {}{help}", wanted.interface, link.mark),
     }
 }
 
@@ -112,7 +120,7 @@ pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step>
     let NewLink::Gre { local, remote } = wanted.kind else {
         return None;
     };
-    let have = found.keep?.gre.unwrap_or(GreEnds {
+    let have = found.kept()?.gre.unwrap_or(GreEnds {
         local: None,
         remote: None,
     });
@@ -134,60 +142,200 @@ pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step>
     ))
 }
 
-/// Links of this object under another name: the interface was renamed, or the agent stopped half-way.
-pub(super) fn surplus(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
+/// Deletes the links of this object under another name: the interface was renamed, or the agent stopped
+/// half-way. `but` stays.
+pub(super) fn surplus(
+    wanted: &WantedTunnel,
+    kernel: &KernelView,
+    but: Option<&InterfaceName>,
+) -> Vec<Step> {
     let others = kernel
         .owned_by(&wanted.uid)
-        .filter(|(name, _)| **name != wanted.interface);
+        .filter(|(name, _)| **name != wanted.interface && Some(*name) != but);
     others
         .map(|(name, _)| {
-            let action = KernelAction::DeleteLink {
-                interface: name.clone(),
-                uid: wanted.uid.clone(),
-            };
-            Step::kernel(
-                action,
-                Drift::new("tunnel.interface", &wanted.interface, name),
-            )
+            let because = Drift::new("tunnel.interface", &wanted.interface, name);
+            Step::kernel(delete(wanted, name), because)
         })
         .collect()
 }
 
-/// Makes the link and marks it.
-pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
-    let interface = || wanted.interface.clone();
+/// Makes the link and marks it. A link of this object that works is deleted only after another one could be
+/// made: a kernel without the driver, or a name that it refuses, costs no tunnel.
+pub(super) fn make<'a>(
+    wanted: &WantedTunnel,
+    found: &mut Found<'a>,
+    kernel: &'a KernelView,
+) -> Vec<Step> {
     let mut steps = Vec::new();
-    if found.replace.is_some() {
-        // Nothing is ever deleted that does not carry our mark.
-        steps.extend(found.unmarked.then(|| mark(wanted)));
-        let action = KernelAction::DeleteLink {
-            interface: interface(),
-            uid: wanted.uid.clone(),
-        };
-        steps.push(Step::kernel(
-            action,
-            Drift::new("tunnel.type", &wanted.kind, "another kind of link"),
-        ));
+    if found.keep.is_some() {
+        steps.extend(surplus(wanted, kernel, None));
+        if found.unmarked {
+            steps.push(mark(wanted, &wanted.interface));
+        } else if found.outdated {
+            steps.push(mark_again(wanted));
+        }
+        return steps;
     }
-    if found.keep.is_none() {
-        let action = KernelAction::CreateLink {
-            interface: interface(),
+    if found.unmarked && found.replace.take().is_some() {
+        // Half made, so nothing works that could be lost. Nothing is ever deleted that does not carry our mark.
+        steps.push(mark(wanted, &wanted.interface));
+        steps.push(delete_other_kind(wanted));
+    }
+    match (twin(wanted, kernel), found.replace) {
+        (Some((name, link)), replace) => {
+            steps.extend(replace.map(|_| delete_other_kind(wanted)));
+            steps.extend(surplus(wanted, kernel, Some(name)));
+            steps.push(rename(wanted, name));
+            if let Mark::Earlier(_) = link.mark {
+                steps.push(mark_again(wanted));
+            }
+            found.unmarked = false;
+            found.keep = Some(Cow::Owned(renamed(link)));
+        }
+        (None, Some(_)) => steps.extend(replace_kind(wanted, kernel)),
+        (None, None) => {
+            steps.extend(create(wanted, &wanted.interface));
+            steps.extend(surplus(wanted, kernel, None));
+        }
+    }
+    steps
+}
+
+/// Replaces a link by one of another kind. WireGuard in userspace cannot be renamed, for its control socket
+/// goes by the first name, so there the making is only tried; any other link is made and then renamed.
+fn replace_kind(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
+    let temporary = temporary(wanted);
+    let mut steps = Vec::new();
+    // A link of that name is one that an interrupted replacement left.
+    let left = kernel
+        .links
+        .get(&temporary)
+        .filter(|link| link.mark.is(&wanted.uid));
+    steps.extend(left.map(|_| {
+        let because = Drift::new("tunnel.interface", &wanted.interface, &temporary);
+        Step::kernel(delete(wanted, &temporary), because)
+    }));
+    if wanted.kind == NewLink::WireGuard {
+        let action = KernelAction::TryLink {
+            interface: temporary.clone(),
             kind: wanted.kind.clone(),
         };
-        steps.push(Step::kernel(
-            action,
-            Drift::missing("tunnel.interface", &wanted.interface),
-        ));
+        let because = Drift::new("tunnel.type", &wanted.kind, "another kind of link");
+        steps.push(Step::kernel(action, because));
+        steps.push(delete_other_kind(wanted));
+        steps.extend(create(wanted, &wanted.interface));
+    } else {
+        steps.extend(create(wanted, &temporary));
+        steps.push(delete_other_kind(wanted));
+        steps.push(rename(wanted, &temporary));
     }
-    if found.keep.is_none() || found.unmarked {
-        steps.push(mark(wanted));
+    steps.extend(surplus(wanted, kernel, Some(&temporary)));
+    steps
+}
+
+/// A GRE link of this object under another name with the very ends that are wanted. The kernel has no second
+/// one with these ends, so this one gets the name.
+fn twin<'a>(
+    wanted: &WantedTunnel,
+    kernel: &'a KernelView,
+) -> Option<(&'a InterfaceName, &'a Link)> {
+    let NewLink::Gre { local, remote } = wanted.kind else {
+        return None;
+    };
+    let ends = Some(GreEnds {
+        local,
+        remote: Some(remote),
+    });
+    kernel.links.iter().find(|(name, link)| {
+        let ours = link.mark.is(&wanted.uid) && **name != wanted.interface;
+        ours && is_kind(link, &wanted.kind) && link.gre == ends
+    })
+}
+
+/// A link as its renaming leaves it: one that was up goes down and loses its IPv6 addresses
+/// (`addrconf_ifdown`).
+fn renamed(link: &Link) -> Link {
+    let mut link = link.clone();
+    if std::mem::replace(&mut link.up, false) {
+        link.routes.clear();
+        link.addresses
+            .retain(|address| address.local.addr().is_ipv4());
     }
-    if lacks_ipv6(found.keep) {
-        steps.extend(mtu(wanted, found.keep));
+    link
+}
+
+/// Where a link stands until it has its name. Derived from the object, so that it is found again after a crash.
+fn temporary(wanted: &WantedTunnel) -> InterfaceName {
+    InterfaceName::temporary(wanted.uid.as_str())
+}
+
+fn create(wanted: &WantedTunnel, interface: &InterfaceName) -> [Step; 2] {
+    let action = KernelAction::CreateLink {
+        interface: interface.clone(),
+        kind: wanted.kind.clone(),
+    };
+    let because = Drift::missing("tunnel.interface", &wanted.interface);
+    [Step::kernel(action, because), mark(wanted, interface)]
+}
+
+fn rename(wanted: &WantedTunnel, from: &InterfaceName) -> Step {
+    let action = KernelAction::RenameLink {
+        interface: from.clone(),
+        uid: wanted.uid.clone(),
+        to: wanted.interface.clone(),
+    };
+    Step::kernel(
+        action,
+        Drift::new("tunnel.interface", &wanted.interface, from),
+    )
+}
+
+fn delete(wanted: &WantedTunnel, interface: &InterfaceName) -> KernelAction {
+    KernelAction::DeleteLink {
+        interface: interface.clone(),
+        uid: wanted.uid.clone(),
     }
-    if !found.keep.is_some_and(|link| link.addrgen_none) {
+}
+
+fn delete_other_kind(wanted: &WantedTunnel) -> Step {
+    Step::kernel(
+        delete(wanted, &wanted.interface),
+        Drift::new("tunnel.type", &wanted.kind, "another kind of link"),
+    )
+}
+
+fn mark(wanted: &WantedTunnel, interface: &InterfaceName) -> Step {
+    let action = KernelAction::SetMark {
+        interface: interface.clone(),
+        uid: wanted.uid.clone(),
+    };
+    Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid))
+}
+
+/// The mark of an earlier build, or of a directory that this one succeeds, becomes today's. Nothing else of
+/// the link changes.
+fn mark_again(wanted: &WantedTunnel) -> Step {
+    let Step { action, .. } = mark(wanted, &wanted.interface);
+    Step {
+        action,
+        because: Drift::new(
+            "tunnel.mark",
+            "the mark of this state directory",
+            "an earlier mark",
+        ),
+    }
+}
+
+/// IPv6 before all that has to do with it.
+pub(super) fn prepare(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if lacks_ipv6(found.kept()) {
+        steps.extend(mtu(wanted, found.kept()));
+    }
+    if !found.kept().is_some_and(|link| link.addrgen_none) {
         let action = KernelAction::DisableKernelAddresses {
-            interface: interface(),
+            interface: wanted.interface.clone(),
         };
         steps.push(Step::kernel(
             action,
@@ -195,14 +343,6 @@ pub(super) fn create(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         ));
     }
     steps
-}
-
-fn mark(wanted: &WantedTunnel) -> Step {
-    let action = KernelAction::SetMark {
-        interface: wanted.interface.clone(),
-        uid: wanted.uid.clone(),
-    };
-    Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid))
 }
 
 /// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and refuses whatever has to do
@@ -255,7 +395,7 @@ fn mtu_again(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
 /// MTU, sysctls, and up.
 pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelView) -> Vec<Step> {
     let interface = || wanted.interface.clone();
-    let link = found.keep;
+    let link = found.kept();
     let mut steps = Vec::new();
     if !lacks_ipv6(link) {
         steps.extend(mtu(wanted, link).or_else(|| mtu_again(wanted, found)));
@@ -293,29 +433,43 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
     steps
 }
 
-/// Deletes the link that a crash left between "create" and "mark". It is marked first, so that nothing is
-/// ever deleted that does not carry our mark.
+/// Deletes the links that a crash left between "create" and "mark": the one that `applied/` names, and the one
+/// that was to take its name. Each is marked first, so that nothing is ever deleted that does not carry our mark.
 pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
-    let link = view
-        .creating
-        .and_then(|name| Some((name, view.kernel.links.get(name)?)));
-    let Some((name, _)) =
-        link.filter(|(_, link)| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
-    else {
+    let Some(creating) = view.creating else {
         return Vec::new();
     };
-    let mark = KernelAction::SetMark {
-        interface: name.clone(),
-        uid: uid.clone(),
+    let names = BTreeSet::from([creating.clone(), InterfaceName::temporary(uid.as_str())]);
+    let half_made = |name: &InterfaceName| {
+        let link = view.kernel.links.get(name);
+        link.is_some_and(|link| link.mark == Mark::None && is_tunnel(link) && is_blank(link))
     };
-    let delete = KernelAction::DeleteLink {
-        interface: name.clone(),
-        uid: uid.clone(),
+    let remove = |interface: InterfaceName| {
+        let (uid, because) = (uid.clone(), Drift::surplus("tunnel.interface", &interface));
+        let mark = KernelAction::SetMark {
+            interface: interface.clone(),
+            uid: uid.clone(),
+        };
+        let missing = Drift::missing("tunnel.mark", &uid);
+        let delete = KernelAction::DeleteLink { interface, uid };
+        [Step::kernel(mark, missing), Step::kernel(delete, because)]
     };
-    vec![
-        Step::kernel(mark, Drift::missing("tunnel.mark", uid)),
-        Step::kernel(delete, Drift::surplus("tunnel.interface", name)),
-    ]
+    names
+        .into_iter()
+        .filter(half_made)
+        .flat_map(remove)
+        .collect()
+}
+
+/// The same under another name than the wanted one: the interface was renamed since, or a link of another kind
+/// was being replaced.
+pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Vec<Step> {
+    let mut steps = remove_half_created(&wanted.uid, view);
+    steps.retain(|step| match &step.action {
+        Action::Kernel(action) => action.interface() != Some(&wanted.interface),
+        _ => true,
+    });
+    steps
 }
 
 /// Whether a link is of a kind that we make for tunnels.

@@ -7,6 +7,7 @@
 //! | `address` | addresses, and the routes that the kernel makes for them |
 //! | `wireguard` | keys, port, peers |
 //! | `loopback` | the node's own addresses |
+//! | `mark` | whose an object is, by its mark |
 //! | `host` | the sysctls of all links together |
 //! | `firewall` | our table in nftables |
 //! | `bird` | the text of a session, and of everything the sessions share, and what a new one does to them |
@@ -22,6 +23,7 @@ mod host;
 pub mod kernel_view;
 mod link;
 mod loopback;
+pub mod mark;
 mod session;
 mod step;
 mod tunnel;

@@ -207,16 +207,24 @@ fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refus
 /// When something that is not ours is in the way; then nothing at all is planned.
 pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
-    plan.extend(link::surplus(wanted, view.kernel));
-    let found = match link::find(wanted, view) {
-        // Somebody has to begin: with the old name free, another one of the ring can go on.
-        Err(_) if view.gives_way && !plan.is_empty() => return Ok(plan),
+    let mut found = match link::find(wanted, view) {
+        // One object of the ring begins: with its old name free, another one can go on.
+        Err(refusal) if view.gives_way => {
+            plan.extend(link::surplus(wanted, view.kernel, None));
+            return if plan.is_empty() {
+                Err(refusal)
+            } else {
+                Ok(plan)
+            };
+        }
         found => found?,
     };
-    plan.extend(link::create(wanted, &found));
+    plan.extend(link::remove_leftover(wanted, view));
+    plan.extend(link::make(wanted, &mut found, view.kernel));
+    plan.extend(link::prepare(wanted, &found));
     plan.extend(link::gre_ends(wanted, &found));
-    plan.extend(wireguard::compare(wanted, found.keep, view));
-    let addresses = address::compare(wanted, found.keep);
+    plan.extend(wireguard::compare(wanted, found.kept(), view));
+    let addresses = address::compare(wanted, found.kept());
     plan.extend(addresses.before_up);
     plan.extend(link::settle(wanted, &found, view.kernel));
     plan.extend(addresses.after_up);

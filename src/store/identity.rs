@@ -1,6 +1,7 @@
-//! Is the directory that is there now the one that was opened? An unmounted disk leaves an empty
-//! directory behind, and an empty directory must never read as "no sessions".
+//! The identity of a state directory, and whether the directory that is there now is the one that was opened. An
+//! unmounted disk leaves an empty directory behind, and an empty directory must never read as "no sessions".
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -8,51 +9,120 @@ use std::path::Path;
 
 use super::{StoreError, atomic};
 use crate::disk;
+use crate::model::Identity;
+use crate::plan::mark::Succession;
 
-/// The file that says that the state directory is really there.
-pub(super) const MARKER: &str = ".moenet-state";
+/// The file that holds the identity. The history has it too.
+pub const IDENTITY: &str = "identity";
+/// Where builds before it kept a longer identity, and the doubt.
+const OLD_MARKER: &str = ".moenet-state";
+/// The file whose presence says that documents may be missing.
+const DOUBT: &str = ".unproven";
 /// The file that carries the advisory lock.
 pub(super) const LOCK: &str = ".lock";
 
-/// What the marker says.
+/// In the identity file: marks of earlier builds are taken over.
+const UNNAMED: &str = "unnamed";
+
+/// The identity of a state directory, and the lost directories that it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Marker {
-    /// Tells this state directory from every other.
-    pub(super) id: String,
-    /// Documents may be missing that nobody deleted: the directory is new, or a folder of it vanished.
-    pub(super) unproven: bool,
+pub struct StateIdentity {
+    /// The identity, part of every mark.
+    pub identity: Identity,
+    /// The directories whose objects this one takes over.
+    pub succeeds: Succession,
 }
 
-impl Marker {
-    pub(super) fn new(unproven: bool) -> Self {
+impl StateIdentity {
+    /// A new identity that succeeds these.
+    pub fn new(succeeds: Succession) -> Self {
         Self {
-            id: format!("{:032x}", rand::random::<u128>()),
-            unproven,
+            identity: Identity::from_bits(rand::random()),
+            succeeds,
         }
     }
 
-    /// Reads the marker; `None` when there is none, or none that can be understood.
-    pub(super) fn read(dir: &Path) -> Option<Self> {
-        let text = disk::read_text(&dir.join(MARKER), disk::TOKEN).ok()?;
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key))
-                .map(str::trim)
-        };
-        let id = value("id:").filter(|id| !id.is_empty())?.to_owned();
-        Some(Self {
-            id,
-            unproven: value("unproven:") == Some("true"),
+    /// Reads the identity of a directory; `None` when it has none, or none that can be understood.
+    pub fn read(dir: &Path) -> Option<Self> {
+        let read = |name: &str| disk::read_text(&dir.join(name), disk::TOKEN).ok();
+        let current = read(IDENTITY);
+        current.and_then(|text| Self::parse(&text)).or_else(|| {
+            let older = read(OLD_MARKER)?;
+            let identity = Identity::from_longer(value(&older, "id:")?)?;
+            let succeeds = Succession::default();
+            Some(Self { identity, succeeds })
         })
     }
 
-    pub(super) fn write(&self, dir: &Path) -> Result<(), StoreError> {
-        let Self { id, unproven } = self;
-        let text = format!(
-            "# By this file the agent knows that its state directory is there. Do not delete it.\n\
-             id: {id}\nunproven: {unproven}\n"
+    /// Reads the text of an identity file.
+    pub fn parse(text: &str) -> Option<Self> {
+        let succeeds = values(text, "succeeds:");
+        let identities = succeeds.clone().filter_map(|text| text.parse().ok());
+        Some(Self {
+            identity: value(text, "identity:")?.parse().ok()?,
+            succeeds: Succession {
+                identities: identities.collect::<BTreeSet<_>>(),
+                unnamed: succeeds.clone().any(|text| text == UNNAMED),
+            },
+        })
+    }
+
+    /// Writes the identity file of a directory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
+        let Self { identity, succeeds } = self;
+        let mut text = format!(
+            "# The identity of this state directory. Every mark of the agent carries it. Do not edit or delete it,\n\
+             # and do not copy it to another host.\nidentity: {identity}\n"
         );
-        atomic::write(&dir.join(MARKER), text.as_bytes(), 0o644)
+        let unnamed = succeeds.unnamed.then(|| UNNAMED.to_owned());
+        for lost in succeeds
+            .identities
+            .iter()
+            .map(ToString::to_string)
+            .chain(unnamed)
+        {
+            text.push_str(&format!("succeeds: {lost}\n"));
+        }
+        atomic::write(&dir.join(IDENTITY), text.as_bytes(), 0o644)
+    }
+}
+
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> + Clone {
+    let of_line = move |line: &'a str| line.strip_prefix(key).map(str::trim);
+    text.lines().filter_map(of_line)
+}
+
+fn value<'a>(text: &'a str, key: &'a str) -> Option<&'a str> {
+    values(text, key).next()
+}
+
+/// Whether documents may be missing that no operator deleted: the directory is new, or a folder of it vanished.
+pub(super) fn is_unproven(dir: &Path) -> bool {
+    let older = || disk::read_text(&dir.join(OLD_MARKER), disk::TOKEN).unwrap_or_default();
+    dir.join(DOUBT).exists() || value(&older(), "unproven:") == Some("true")
+}
+
+/// Makes the files of a build before today's the current ones.
+pub(super) fn migrate(dir: &Path, known: &StateIdentity) -> Result<(), StoreError> {
+    let old = dir.join(OLD_MARKER);
+    if fs::symlink_metadata(&old).is_err() {
+        return Ok(());
+    }
+    write_doubt(dir, is_unproven(dir))?;
+    known.write(dir)?;
+    atomic::remove(&old).map(drop)
+}
+
+fn write_doubt(dir: &Path, unproven: bool) -> Result<(), StoreError> {
+    const TEXT: &str = "# Documents may be missing here. A complete list of the Control Plane or `moenet-agent approve` \
+                        settles it.\n";
+    let path = dir.join(DOUBT);
+    match unproven {
+        true => atomic::write(&path, TEXT.as_bytes(), 0o644),
+        false => atomic::remove(&path).map(drop),
     }
 }
 
@@ -61,30 +131,30 @@ impl Marker {
 pub(super) struct Held {
     lock: File,
     root: (u64, u64),
-    pub(super) marker: Marker,
+    pub(super) known: StateIdentity,
+    pub(super) unproven: bool,
 }
 
 impl Held {
     /// Takes the lock.
-    pub(super) fn take(dir: &Path, marker: Marker) -> Result<Self, StoreError> {
+    pub(super) fn take(dir: &Path, known: StateIdentity) -> Result<Self, StoreError> {
         Ok(Self {
             lock: lock(dir)?,
             root: root(dir)?,
-            marker,
+            known,
+            unproven: is_unproven(dir),
         })
     }
 
     /// Makes sure that the directory is the one that was opened, and that the lock still holds.
     pub(super) fn verify(&mut self, dir: &Path) -> Result<(), StoreError> {
         let root = root(dir)?;
-        let marker = Marker::read(dir);
-        let same = marker
-            .as_ref()
-            .is_some_and(|marker| marker.id == self.marker.id);
+        let there = StateIdentity::read(dir);
+        let same = there.is_some_and(|there| there.identity == self.known.identity);
         if root != self.root && !same {
             return Err(vanished(
                 dir,
-                "is another directory than the one that was opened; mount the right one, or restart the agent to begin anew",
+                "is another directory than the one that was opened; mount the right one, or restart the agent",
             ));
         }
         self.root = root;
@@ -92,20 +162,22 @@ impl Held {
             self.lock = lock(dir)?;
         }
         if !same {
-            // Somebody cleaned up in here; what else is gone, nobody knows.
-            self.marker.unproven = true;
-            self.marker.write(dir)?;
+            // The identity was cleaned up; what else is gone cannot be told.
+            self.known.write(dir)?;
+            self.set_unproven(dir, true)?;
         }
         Ok(())
     }
 
     /// Notes whether absence proves something, when that changed.
     pub(super) fn set_unproven(&mut self, dir: &Path, unproven: bool) -> Result<(), StoreError> {
-        if self.marker.unproven == unproven {
+        if self.unproven == unproven && is_unproven(dir) == unproven {
             return Ok(());
         }
-        self.marker.unproven = unproven;
-        self.marker.write(dir)
+        self.unproven |= unproven;
+        write_doubt(dir, unproven)?;
+        self.unproven = unproven;
+        Ok(())
     }
 
     /// Whether the file that we hold the lock on is not the one in the directory any more.

@@ -17,7 +17,7 @@
 //! | `aside` | what stands in a synced document's place and is none, when that document goes |
 //! | `applied` | the documents of what is in force |
 //! | `head` | whether Git has moved the whole tree |
-//! | `identity` | the lock, and whether this is the directory that was opened |
+//! | `identity` | the lock, the directory's identity, and whether this is the directory that was opened |
 //! | `trouble` | whether the disk can be read and written, said once |
 //! | `keep`, `secrets` | files that are no documents |
 //! | `watch` | which place may have changed |
@@ -53,11 +53,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::plan::mark::Succession;
+
 pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
 pub(crate) use head::{BRANCH, is_id, moved};
+pub use identity::{IDENTITY, StateIdentity};
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
 pub use read::TextHash;
@@ -65,7 +68,7 @@ pub use snapshot::{BrokenDocument, Snapshot};
 pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 
-use identity::{Held, Marker};
+use identity::Held;
 use list::{Caches, SYNCED};
 use patience::Patience;
 use place::{PLACED, folder};
@@ -108,15 +111,19 @@ impl Store {
         create_folder(dir, 0o755)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         // A disk that is read-only has no lock file to create; what is there is run all the same.
-        let mut held = Held::take(
-            &dir,
-            Marker::read(&dir).unwrap_or_else(|| Marker::new(false)),
-        )?;
-        if Marker::read(&dir).is_none() {
-            held.marker.unproven = !has_documents(&dir);
-            held.marker.write(&dir)?;
-        } else if missing_folder(&dir) {
-            held.set_unproven(&dir, true)?;
+        let there = StateIdentity::read(&dir);
+        let known = there
+            .clone()
+            .unwrap_or_else(|| StateIdentity::new(Succession::default()));
+        let mut held = Held::take(&dir, known)?;
+        if there.is_none() {
+            held.known.write(&dir)?;
+            held.set_unproven(&dir, !has_documents(&dir))?;
+        } else {
+            // On a read-only disk the older file goes on serving.
+            let _ = identity::migrate(&dir, &held.known);
+            let doubt = held.unproven || missing_folder(&dir);
+            held.set_unproven(&dir, doubt)?;
         }
         create_layout(&dir)?;
         let store = Self {
@@ -195,6 +202,14 @@ impl Store {
             .map(|read| read.text)
     }
 
+    /// The identity of the directory; none in one that is only looked at and that has none yet.
+    pub fn identity(&self) -> Option<StateIdentity> {
+        match &self.held {
+            Some(held) => Some(lock(held).known.clone()),
+            None => StateIdentity::read(&self.dir),
+        }
+    }
+
     /// Whether this agent holds the lock and may write.
     pub fn is_writable(&self) -> bool {
         self.held.is_some()
@@ -245,19 +260,20 @@ impl Store {
 
     fn list(&self) -> Result<Snapshot, StoreError> {
         let mut caches = self.caches();
-        let marker = match &self.held {
+        let (known, unproven) = match &self.held {
             Some(held) => {
                 let mut held = lock(held);
                 held.verify(&self.dir)?;
-                Some(held.marker.clone())
+                (true, held.unproven)
             }
             None => {
                 identity::root(&self.dir)?;
-                Marker::read(&self.dir)
+                let known = StateIdentity::read(&self.dir).is_some();
+                (known, known && identity::is_unproven(&self.dir))
             }
         };
-        let mut snapshot = caches.load(&self.dir, marker.is_none(), &self.patience);
-        snapshot.complete &= !marker.is_some_and(|marker| marker.unproven);
+        let mut snapshot = caches.load(&self.dir, !known, &self.patience);
+        snapshot.complete &= !unproven;
         self.note_missing_folder();
         Ok(snapshot)
     }
@@ -268,7 +284,7 @@ impl Store {
     /// the kernel carries its mark: then nothing can be lost.
     ///
     /// # Errors
-    /// When the marker or a missing folder cannot be written.
+    /// When the doubt or a missing folder cannot be written.
     pub fn confirm(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.caches();
         let mut held = self.writable()?;
@@ -314,7 +330,7 @@ impl Store {
 
 /// What a state directory is known by; `None`: none is there.
 pub(crate) fn state_directory(dir: &Path) -> Option<String> {
-    Marker::read(dir).map(|marker| marker.id)
+    StateIdentity::read(dir).map(|known| known.identity.to_string())
 }
 
 /// A panic of another thread leaves nothing half-changed that matters: caches are checked against files.

@@ -9,7 +9,7 @@ use crate::document::{
     BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
     NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
-use crate::model::{ObjectName, Uid};
+use crate::model::{InterfaceName, ObjectName, Uid};
 
 use super::cache::{Slot, Stored};
 use super::inplace::Edit;
@@ -73,6 +73,18 @@ impl BrokenDocument {
 }
 
 impl Snapshot {
+    /// The interfaces that applied records name, each with its object.
+    pub fn applied_links(&self) -> BTreeSet<(InterfaceName, Uid)> {
+        let records = self.applied.values().map(|stored| &stored.document);
+        let links = records.filter_map(|record| {
+            let uid = record.metadata.uid.clone()?;
+            Some((record.applied.interfaces.iter().cloned(), uid))
+        });
+        links
+            .flat_map(|(interfaces, uid)| interfaces.map(move |name| (name, uid.clone())))
+            .collect()
+    }
+
     /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:
     /// the rest of a removal of many may be about to follow, and the guard judges all of them together.
     pub fn proves_absence(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Fields of an object, read leniently where the meaning is clear (semantics, section 1): a number
-//! given as a text, a text given as a number, `null` for what is optional. Every error names the
+//! given as a text, `null` for what is optional. Every error names the
 //! field as the wire does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -84,15 +84,12 @@ impl<'a> Fields<'a> {
         value.ok_or_else(|| self.wrong(key, "is required, and missing or null"))
     }
 
-    /// A text. A whole number is taken as its digits.
+    /// A text. A number is none: `asn`, `dn42As`, `status` and `port` are read by [`Self::integer`], and of
+    /// every other field a number may mean something else than its digits.
     pub(super) fn text(&self, key: &str) -> Read<Option<String>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(value @ Value::Number(_)) => match whole(value) {
-                Some(number) => Ok(Some(number.to_string())),
-                None => Err(self.wrong(key, "must be a text, not a fraction or a negative number")),
-            },
             Some(other) => Err(self.wrong(key, format!("must be a text, not {}", kind(other)))),
         }
     }
@@ -265,5 +262,14 @@ mod tests {
         assert_eq!(inner.integer("b").unwrap_err().field, "a.b");
         assert_eq!(inner.integer("n").unwrap(), None);
         assert_eq!(inner.ipv4("b").unwrap_err().field, "a.b");
+    }
+
+    #[test]
+    fn number_is_no_text() {
+        let body = json!({"interface": 7});
+        let fields = Fields::new(body.as_object().unwrap());
+        let error = fields.text("interface").unwrap_err();
+        assert_eq!(error.field, "interface");
+        assert!(error.message.contains("a text"), "{}", error.message);
     }
 }

@@ -33,10 +33,7 @@ fn with_a_session_of_our_own() -> World {
     world.router.start_agent();
     world.wait_established();
     wait_until("the tunnel of the backbone is there", 30, || {
-        contains(
-            &world.router.inside.try_shell("ip -o link")?,
-            "alias moenet-agent:mesh/2",
-        )
+        contains(&world.router.inside.try_shell("ip -o link")?, ":mesh/2")
     });
     world.wait_measured();
     world

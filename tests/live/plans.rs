@@ -255,9 +255,19 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
     // A removal, as the sync leaves it, and a link of ours that nothing knows of.
     std::fs::remove_file(&document).unwrap();
     std::fs::remove_file(state(&format!(".synced/sessions/{second}.yaml"))).unwrap();
-    router
-        .inside
-        .shell("ip link add lost0 type bridge && ip link set lost0 alias moenet-agent:lost-1");
+    // Neither the mark of another state directory nor one of an earlier build without a record is ours.
+    for (name, alias) in [
+        ("lost0", router.mark("lost-1")),
+        (
+            "other0",
+            "moenet-agent:2:00000000000000ff:lost-2".to_owned(),
+        ),
+        ("older0", "moenet-agent:lost-3".to_owned()),
+    ] {
+        router.inside.shell(&format!(
+            "ip link add {name} type bridge && ip link set {name} alias {alias}"
+        ));
+    }
     apply_does_as_planned(
         router,
         "table",
@@ -267,7 +277,12 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
             "orphan/lost-1  delete link lost0",
         ],
     );
-    assert!(!router.inside.shell("ip -o link").contains("lost0"));
+    let links = router.inside.shell("ip -o link");
+    assert!(!links.contains("lost0"), "{links}");
+    assert!(
+        links.contains("other0") && links.contains("older0"),
+        "{links}"
+    );
     let history = agent(router, &["history", &second]).ended(0);
     history.says(&format!("sessions/{second}: delete link {second}"));
 }

@@ -18,7 +18,7 @@ use crate::controller::World;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
-use crate::kernel::keys;
+use crate::kernel::{SharedOwnership, keys};
 use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
@@ -34,6 +34,7 @@ pub struct WorldMaker {
     our_key: PublicKey,
     checker: Checker,
     committer: Committer,
+    ownership: SharedOwnership,
     version: Mutex<Option<Version>>,
     refused: Mutex<Refused>,
     pub(in crate::agent) templates: Templates,
@@ -68,6 +69,7 @@ impl WorldMaker {
         templates: Templates,
         checker: Checker,
         committer: Committer,
+        ownership: SharedOwnership,
     ) -> Self {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
@@ -80,6 +82,7 @@ impl WorldMaker {
             our_key,
             checker,
             committer,
+            ownership,
             version,
             refused,
             templates,
@@ -144,6 +147,7 @@ impl WorldMaker {
         running: Option<Version>,
         fragments: &BTreeSet<String>,
     ) -> Result<World, StoreError> {
+        self.ownership.set_applied(snapshot.applied_links());
         let version = self.version(running).await;
         let material = Material {
             secrets: self.secrets(snapshot),

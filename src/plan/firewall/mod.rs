@@ -8,7 +8,7 @@ use std::fmt;
 pub use table::{NAME as TABLE_NAME, TABLE, Table, deletion, dropping, is_listed};
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{KernelView, Link, LinkKind, Mark};
+use super::kernel_view::{KernelView, Link, LinkKind};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Port};
 
@@ -66,6 +66,11 @@ impl Ruleset {
                 }
             }
             KernelAction::DeleteLink { interface, .. } => drop(self.tunnels.remove(interface)),
+            KernelAction::RenameLink { interface, to, .. } => {
+                if let Some(port) = self.tunnels.remove(interface) {
+                    self.tunnels.insert(to.clone(), port);
+                }
+            }
             _ => {}
         }
     }
@@ -82,7 +87,7 @@ impl Ruleset {
 }
 
 fn is_our_tunnel(link: &Link) -> bool {
-    matches!(link.mark, Mark::Ours(_)) && is_tunnel(link)
+    link.mark.is_ours() && is_tunnel(link)
 }
 
 fn is_tunnel(link: &Link) -> bool {
@@ -104,7 +109,9 @@ pub fn concerns_firewall(step: &Step) -> bool {
         Action::Kernel(action) => {
             matches!(
                 action,
-                KernelAction::SetMark { .. } | KernelAction::DeleteLink { .. }
+                KernelAction::SetMark { .. }
+                    | KernelAction::RenameLink { .. }
+                    | KernelAction::DeleteLink { .. }
             )
         }
         _ => false,

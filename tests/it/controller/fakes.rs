@@ -18,7 +18,7 @@ use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
-use moenet_agent::plan::kernel_view::{KernelView, Link, Mark};
+use moenet_agent::plan::kernel_view::{KernelView, Link};
 use moenet_agent::ports::{Bird, Kernel, KernelError};
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
 use moenet_agent::resolve::Lookup;
@@ -112,19 +112,16 @@ impl FakeKernel {
     fn change(&self, name: &InterfaceName, action: &KernelAction) -> Result<(), String> {
         let mut model = self.model.lock().unwrap();
         // Whose step this is: the model stops the test when it touches what is somebody else's.
-        model.uid = owner(action).or_else(|| match &model.links.get(name)?.mark {
-            Mark::Ours(uid) => Some(uid.clone()),
-            _ => None,
-        });
+        model.uid = owner(action).or_else(|| model.links.get(name)?.mark.object().cloned());
         model.apply(action)
     }
 }
 
 fn owner(action: &KernelAction) -> Option<Uid> {
     match action {
-        KernelAction::SetMark { uid, .. } | KernelAction::DeleteLink { uid, .. } => {
-            Some(uid.clone())
-        }
+        KernelAction::SetMark { uid, .. }
+        | KernelAction::RenameLink { uid, .. }
+        | KernelAction::DeleteLink { uid, .. } => Some(uid.clone()),
         _ => None,
     }
 }

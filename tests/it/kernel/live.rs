@@ -6,10 +6,13 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::namespace::{inside, ip, name};
-use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, events, keys};
-use moenet_agent::model::{InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid};
+use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, SharedOwnership, events, keys};
+use moenet_agent::model::{
+    Identity, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid,
+};
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{Address, GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard};
+use moenet_agent::plan::mark::{Alias, Ownership};
 use moenet_agent::ports::{Kernel as _, KernelError};
 
 /// One test a function: its own name, how many processes, and its body.
@@ -26,7 +29,20 @@ macro_rules! live {
 }
 
 fn kernel() -> LinuxKernel {
-    LinuxKernel::new(KernelOptions::default())
+    LinuxKernel::new(options(Backend::Auto))
+}
+
+/// Of a state directory with an identity.
+fn options(backend: Backend) -> KernelOptions {
+    KernelOptions {
+        backend,
+        ownership: SharedOwnership::new(Ownership::of(identity())),
+        ..Default::default()
+    }
+}
+
+fn identity() -> Identity {
+    Identity::from_bits(7)
 }
 
 fn uid() -> Uid {
@@ -634,7 +650,11 @@ live!(
             interface: "nickname".parse().unwrap(),
         };
         ip(&["link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
-        ip(&["link", "set", "v0", "alias", &Mark::alias(&uid())]);
+        let alias = Alias {
+            identity: Some(identity()),
+            object: uid(),
+        };
+        ip(&["link", "set", "v0", "alias", &alias.to_string()]);
         ip(&[
             "link", "property", "add", "dev", "v0", "altname", "nickname",
         ]);
@@ -679,10 +699,7 @@ live!(
     a_userspace_link_outlives_the_process_that_made_it,
     2,
     async |stage| {
-        let kernel = LinuxKernel::new(KernelOptions {
-            backend: Backend::Userspace,
-            ..Default::default()
-        });
+        let kernel = LinuxKernel::new(options(Backend::Userspace));
         if stage == 0 {
             let bench = Bench::with(kernel, "").await;
             bench
@@ -710,10 +727,7 @@ live!(
 live!(
     a_userspace_process_has_its_own_group_and_none_of_our_secrets,
     async || {
-        let kernel = LinuxKernel::new(KernelOptions {
-            backend: Backend::Userspace,
-            ..Default::default()
-        });
+        let kernel = LinuxKernel::new(options(Backend::Userspace));
         let bench = Bench::with(kernel, "").await;
         let process = process_of(&bench.interface);
         let environment = std::fs::read_to_string(format!("/proc/{process}/environ")).unwrap();
@@ -738,12 +752,9 @@ live!(
 live!(
     a_stopped_userspace_process_holds_up_its_own_link_alone,
     async || {
-        let options = || KernelOptions {
-            backend: Backend::Userspace,
-            ..Default::default()
-        };
-        let stopped = Bench::with(LinuxKernel::new(options()), "a").await;
-        let other = Bench::with(LinuxKernel::new(options()), "b").await;
+        let userspace = || LinuxKernel::new(options(Backend::Userspace));
+        let stopped = Bench::with(userspace(), "a").await;
+        let other = Bench::with(userspace(), "b").await;
         let process = process_of(&stopped.interface).to_string();
         let signal = |signal: &str| {
             let done = std::process::Command::new("kill")
@@ -769,10 +780,7 @@ live!(
 live!(
     kernel_only_says_when_the_kernel_has_no_wireguard,
     async || {
-        let kernel = LinuxKernel::new(KernelOptions {
-            backend: Backend::Kernel,
-            ..Default::default()
-        });
+        let kernel = LinuxKernel::new(options(Backend::Kernel));
         let bench = Bench {
             kernel,
             interface: name(""),

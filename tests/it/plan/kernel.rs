@@ -31,6 +31,8 @@ pub(crate) struct ModelKernel {
     /// The interface of the node's addresses, which may be shared.
     pub(crate) loopback: Option<InterfaceName>,
     pub(crate) next_index: u32,
+    /// Kinds of links that cannot be made, as they are printed.
+    pub(crate) lacks: BTreeSet<String>,
 }
 
 type Outcome = Result<(), String>;
@@ -40,7 +42,7 @@ impl ModelKernel {
     pub(crate) fn observe(&self) -> KernelView {
         let mut links = self.links.clone();
         for link in links.values_mut() {
-            let ours = matches!(link.mark, Mark::Ours(_));
+            let ours = link.mark.is_ours();
             let runs = has_ipv6(link);
             link.sysctls
                 .retain(|key, _| ours && (runs || key.path().0 == "ipv4"));
@@ -63,6 +65,8 @@ impl ModelKernel {
     pub(crate) fn apply(&mut self, action: &KernelAction) -> Outcome {
         match action {
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind),
+            KernelAction::TryLink { interface, kind } => self.try_link(interface, kind),
+            KernelAction::RenameLink { interface, uid, to } => self.rename(interface, uid, to),
             KernelAction::SetMark { interface, uid } => self.mark(interface, uid),
             KernelAction::SetGreEnds {
                 interface,
@@ -117,6 +121,9 @@ impl ModelKernel {
         if self.links.contains_key(name) {
             return Err(format!("{name} exists"));
         }
+        if self.lacks.contains(&format!("{kind}")) {
+            return Err("no driver".into());
+        }
         let link = new_link(kind, self.userspace)?;
         if link.gre.is_some()
             && self
@@ -128,6 +135,38 @@ impl ModelKernel {
         }
         self.insert(name, link);
         self.markable.insert(name.clone());
+        Ok(())
+    }
+
+    fn try_link(&mut self, name: &InterfaceName, kind: &NewLink) -> Outcome {
+        if self.lacks.contains(&format!("{kind}")) {
+            return Err("no driver".into());
+        }
+        assert!(
+            !self.links.contains_key(name),
+            "{name} is tried, but exists"
+        );
+        new_link(kind, self.userspace).map(drop)
+    }
+
+    fn rename(&mut self, name: &InterfaceName, uid: &Uid, to: &InterfaceName) -> Outcome {
+        assert_eq!(
+            Some(uid),
+            self.uid.as_ref(),
+            "a link of another object is renamed"
+        );
+        assert!(!self.links.contains_key(to), "{to} exists");
+        let link = self.ours(name)?;
+        if link.kind == LinkKind::Tun {
+            return Err("its socket goes by the first name".into());
+        }
+        if std::mem::replace(&mut link.up, false) {
+            link.routes.clear();
+            link.addresses
+                .retain(|address| address.local.addr().is_ipv4());
+        }
+        let link = self.links.remove(name).unwrap();
+        self.links.insert(to.clone(), link);
         Ok(())
     }
 
@@ -158,8 +197,12 @@ impl ModelKernel {
     }
 
     fn mark(&mut self, name: &InterfaceName, uid: &Uid) -> Outcome {
+        let marked_before = self
+            .links
+            .get(name)
+            .is_some_and(|link| link.mark == Mark::Earlier(uid.clone()));
         assert!(
-            self.markable.contains(name),
+            marked_before || self.markable.contains(name),
             "{name} is marked, but is neither new nor adopted"
         );
         assert_eq!(Some(uid), self.uid.as_ref());
@@ -167,7 +210,8 @@ impl ModelKernel {
             .links
             .get_mut(name)
             .ok_or(format!("{name} is not there"))?;
-        assert_eq!(link.mark, Mark::None, "{name} is somebody's");
+        let free = link.mark == Mark::None || link.mark == Mark::Earlier(uid.clone());
+        assert!(free, "{name} belongs to {:?}", link.mark);
         link.mark = Mark::Ours(uid.clone());
         Ok(())
     }

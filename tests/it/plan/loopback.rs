@@ -27,7 +27,9 @@ fn world() -> impl Strategy<Value = World> {
     let mark = prop::sample::select(vec![
         Mark::None,
         Mark::Ours(uid()),
+        Mark::Earlier(uid()),
         Mark::Foreign("mine".into()),
+        Mark::Foreign(format!("moenet-agent:2:00000000000000ff:{}", uid())),
     ]);
     let there = prop::option::of((mark, any::<[bool; 2]>(), addresses()));
     (

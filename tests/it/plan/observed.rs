@@ -50,10 +50,13 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
     let there = prop_oneof![
         2 => Just(There::Nothing),
         1 => wanted().prop_map(|wanted| There::HalfCreated(wanted.tunnel.kind)),
-        4 => link(Mark::Ours(uid())).prop_map(There::Ours),
+        3 => link(Mark::Ours(uid())).prop_map(There::Ours),
+        1 => link(Mark::Earlier(uid())).prop_map(There::Ours),
         2 => (link(Mark::None), mark()).prop_map(|(link, mark)| There::Foreign(Link { mark, ..link })),
     ];
-    let renamed = prop::collection::vec(link(Mark::Ours(uid())), 0..3);
+    let ours = prop::sample::select(vec![Mark::Ours(uid()), Mark::Earlier(uid())]);
+    let renamed = (link(Mark::None), ours).prop_map(|(link, mark)| Link { mark, ..link });
+    let renamed = prop::collection::vec(renamed, 0..3);
     let strangers = prop::collection::vec((link(Mark::None), mark()), 0..3);
     let fragment = prop::option::of(prop::sample::select(vec!["# 1", "# 2", ""]));
     (wanted(), there, renamed, strangers, fragment, any::<bool>()).prop_map(
@@ -122,6 +125,12 @@ fn mark() -> impl Strategy<Value = Mark> {
         Just(Mark::None),
         Just(Mark::Ours("another-object".parse().unwrap())),
         Just(Mark::Foreign("uplink to the rack".to_owned())),
+        // The same object of another state directory on this host.
+        Just(Mark::Foreign(format!(
+            "moenet-agent:2:00000000000000ff:{}",
+            uid()
+        ))),
+        Just(Mark::Foreign(format!("moenet-agent:{}", uid()))),
     ]
 }
 

@@ -109,7 +109,7 @@ impl Member {
             .expect("a peer")["nodeId"]
             .clone();
         let links = self.router.inside.try_shell("ip -o link")?;
-        let mark = format!("alias moenet-agent:mesh/{id}");
+        let mark = format!(":mesh/{id}");
         let line = links
             .lines()
             .find(|line| line.trim_end().ends_with(&mark))

@@ -187,6 +187,20 @@ impl Router {
         result
     }
 
+    /// The identity of the state directory.
+    pub(crate) fn identity(&self) -> String {
+        let text = std::fs::read_to_string(self.path("state/identity")).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("identity: "));
+        line.expect("an identity").to_owned()
+    }
+
+    /// The alias that marks a link as this object's.
+    pub(crate) fn mark(&self, object: &str) -> String {
+        format!("moenet-agent:2:{}:{object}", self.identity())
+    }
+
     pub(crate) fn agent_runs(&mut self) -> bool {
         self.agent.as_mut().is_some_and(Process::is_running)
     }

@@ -62,23 +62,18 @@ pub(super) fn link_facts(
 }
 
 fn foreign(name: &InterfaceName, link: &kernel_view::Link) -> Link {
-    let (whose, action) = match &link.mark {
-        Mark::None if link.wireguard.is_some() => (
-            "it carries no mark".to_owned(),
-            "tunnel.adopt: true takes it over in place; else give the session another tunnel.interface",
-        ),
-        Mark::None => (
-            "it carries no mark".to_owned(),
-            "give the session another tunnel.interface",
-        ),
-        Mark::Ours(uid) => (
-            format!("it is {uid}'s"),
-            "`moenet-agent get` shows whose that is; it must go first",
-        ),
-        Mark::Foreign(alias) => (
-            format!("its alias is {}", crate::model::shown(alias)),
-            "give the session another tunnel.interface",
-        ),
+    let action = match &link.mark {
+        Mark::None if link.wireguard.is_some() => {
+            "tunnel.adopt: true takes it over in place; else give the session another tunnel.interface"
+        }
+        Mark::None | Mark::Foreign(_) => "give the session another tunnel.interface",
+        Mark::Ours(_) | Mark::Earlier(_) => {
+            "`moenet-agent get` shows which object that is; it must go first"
+        }
+    };
+    let whose = match &link.mark {
+        Mark::None => "it carries no mark".to_owned(),
+        mark => format!("it {mark}"),
     };
     Link::Foreign(name.to_string(), whose, action)
 }

@@ -74,11 +74,20 @@ fn an_empty_list_is_complete_and_empty() {
 }
 
 #[test]
-fn numbers_as_texts_and_texts_as_numbers_mean_the_same() {
-    let item =
-        one(json!({"asn": "4242421080", "status": "4", "mtu": "1380", "port": "5000", "uuid": 17}));
+fn number_for_a_text_is_refused() {
+    for key in ["interface", "name", "description", "endpoint", "policy"] {
+        let listing = list(json!([with(json!({ key: 7 }))]));
+        assert!(listing.items.is_empty() && listing.complete, "{key}");
+        assert_eq!(listing.rejected[0].field, key);
+    }
+    let listing = list(json!([with(json!({"uuid": 17}))]));
+    assert!(listing.items.is_empty() && !listing.complete);
+}
+
+#[test]
+fn numbers_as_texts_mean_the_same() {
+    let item = one(json!({"asn": "4242421080", "status": "4", "mtu": "1380", "port": "5000"}));
     let spec = item.spec.unwrap();
-    assert_eq!(item.uid.as_str(), "17");
     assert_eq!(item.status, WireStatus::QueuedForSetup);
     assert_eq!(spec.tunnel.mtu.unwrap().get(), 1380);
     assert_eq!(spec.tunnel.listen_port.unwrap().get(), 5000);

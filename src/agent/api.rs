@@ -9,10 +9,12 @@ use jiff::Timestamp;
 
 use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
-use crate::controller::world::{Entry, World, maintenance_in_force};
+use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
-use crate::http::{AgentApi, ApiRefusal, MaintenanceView, NodeView, SessionCounts, StatusView};
+use crate::http::{
+    AgentApi, ApiRefusal, HeldView, MaintenanceView, NodeView, SessionCounts, StatusView,
+};
 use crate::model::{AdminState, InterfaceName, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
@@ -62,6 +64,7 @@ impl AgentApi for Api {
                 .map_or("closed".to_owned(), |c| c.breaker().to_string()),
             overridden: overridden(&world),
             overrides: overrides::of(&world),
+            held: world.held().into_iter().map(HeldView::from).collect(),
             notices: notices(&self.parts, &world),
         }
     }
@@ -223,6 +226,12 @@ fn capped(all: impl Iterator<Item = String>, limit: usize, rest: &str) -> Vec<St
     first
 }
 
+/// Changes that wait for approval.
+fn held(world: &World) -> impl Iterator<Item = String> {
+    let shown = |held: HeldChange| format!("{}: {} held: {}", held.key, held.change, held.reason);
+    world.held().into_iter().map(shown)
+}
+
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices = capped(
@@ -253,11 +262,11 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         MANY,
         "objects in error; `moenet-agent get` lists them",
     ));
-    notices.extend(
-        world
-            .held()
-            .map(|(key, why)| format!("the removal of {key} is held: {why}")),
-    );
+    notices.extend(capped(
+        held(world),
+        MANY,
+        "changes held; `moenet-agent approve --list` shows them",
+    ));
     let documents = &world.router_documents;
     for (name, acceptance) in [
         ("node", &documents.node.acceptance),

@@ -326,14 +326,17 @@ pub(super) fn put_back(parts: &Parts, place: &Place) {
     );
 }
 
-/// Records who let removals pass.
+/// Records who approved held changes.
 pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {
         return;
     }
     let owner =
         std::fs::metadata(parts.context.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
-    let subject = format!("Approve the removal of {} objects", objects.len());
+    let subject = match objects.first() {
+        Some(one) if objects.len() == 1 => format!("Approve {}", without_keys(one)),
+        _ => format!("Approve {} changes", objects.len()),
+    };
     // Anything may have been written into it.
     let body = objects
         .iter()

@@ -275,6 +275,12 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         posts,
     )?;
     calls(parts, registry)?;
+    gauge(
+        registry,
+        "moenet_agent_held_changes",
+        "Changes that wait for moenet-agent approve",
+        signed(parts.context.world().held().len() as u64),
+    )?;
     let drained = parts.context.world().maintenance.enabled;
     gauge(
         registry,

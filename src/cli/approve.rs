@@ -1,28 +1,43 @@
-//! `approve`: let held removals pass.
+//! `approve`: approve held changes.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, output, steps};
+use super::{Arguments, Outcome, block_on, objects, output};
+use crate::controller::world::HeldChange;
+use crate::controller::{Key, World};
+use crate::document::Kind;
+use crate::model::ObjectName;
 use crate::store::{COMPLETE, Store};
 
-/// Let held removals pass.
+/// Approve held changes.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct Approve {
-    /// List what is held and let nothing pass
+    /// Objects whose held change is approved, as sessions/wg_4242421080 or node
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Approve every change that is held now
+    #[arg(long)]
+    all: bool,
+    /// Show what is held and why, and approve nothing
     #[arg(long)]
     list: bool,
 }
 
-/// One removal that is held.
+/// One held change.
 #[derive(Serialize)]
-struct HeldRemoval {
+struct Row {
     object: String,
-    why: String,
+    change: String,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
     approved: bool,
 }
 
@@ -31,42 +46,98 @@ impl Approve {
         let config = arguments.load()?;
         let directory = config.state.directory.clone();
         let offline = block_on(Offline::look(config))?;
-        let planned = steps::planned(&offline).into_values();
-        let held: Vec<_> = planned
-            .filter_map(|object| Some((object.object, object.held?)))
-            .collect();
-        if !self.list && !held.is_empty() {
-            let mut approved: BTreeSet<String> =
-                held.iter().map(|(object, _)| object.clone()).collect();
-            approved.append(&mut offline.parts.context.store.approved());
-            if !offline.world.complete {
+        let held = all(&offline);
+        let chosen = self.chosen(&held)?;
+        if !chosen.is_empty() {
+            let mut approved = offline.parts.context.store.approved();
+            approved.extend(chosen.iter().map(|held| held.approval.clone()));
+            if !offline.world.complete && !self.list {
                 approved.insert(COMPLETE.to_owned());
             }
             Store::approve(&directory, &approved)?;
         }
-        let removals = held.into_iter().map(|(object, why)| HeldRemoval {
-            object,
-            why,
-            approved: !self.list,
-        });
-        let removals: Vec<_> = removals.collect();
-        if !output::value(arguments.output, &removals)? {
-            print(&removals);
+        let chosen: BTreeSet<Key> = chosen.into_iter().map(|held| held.key.clone()).collect();
+        let rows: Vec<Row> = held
+            .iter()
+            .filter(|held| self.list || chosen.contains(&held.key))
+            .map(|held| row(held, chosen.contains(&held.key)))
+            .collect();
+        if !output::value(arguments.output, &rows)? {
+            print(&rows);
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The held changes that the arguments name.
+    fn chosen<'a>(&self, held: &'a [HeldChange]) -> anyhow::Result<Vec<&'a HeldChange>> {
+        if self.all {
+            return Ok(held.iter().collect());
+        }
+        let mut chosen = Vec::new();
+        for name in &self.names {
+            let before = chosen.len();
+            chosen.extend(held.iter().filter(|held| is_meant(&held.key, name)));
+            anyhow::ensure!(
+                chosen.len() > before,
+                "no change of {name} is held; `moenet-agent approve --list` shows what is"
+            );
+        }
+        Ok(chosen)
+    }
 }
 
-fn print(removals: &[HeldRemoval]) {
-    for removal in removals {
-        let word = if removal.approved {
-            "may be removed now; it was held"
-        } else {
-            "held"
-        };
-        output::line(format_args!("{}  {word}: {}", removal.object, removal.why));
+/// Everything that is held: objects, and links without a record.
+fn all(offline: &Offline) -> Vec<HeldChange> {
+    let orphan = |(uid, reason)| {
+        let key = Key::Orphan(uid);
+        HeldChange {
+            approval: key.to_string(),
+            key,
+            change: "removal".to_owned(),
+            reason,
+            since: None,
+        }
+    };
+    let world: &World = &offline.world;
+    let orphans = offline.orphans().held.into_iter().map(orphan);
+    world.held().into_iter().chain(orphans).collect()
+}
+
+fn is_meant(key: &Key, meant: &str) -> bool {
+    let of = |kind: Kind, name: &ObjectName| objects::is_meant(kind, name, meant);
+    match key {
+        Key::Session(name) => of(Kind::BgpSession, name),
+        Key::Mesh(name) => of(Kind::MeshPeer, name),
+        Key::Ibgp(name) => of(Kind::IbgpPeer, name),
+        _ => key.to_string() == meant,
     }
-    if removals.is_empty() {
-        output::line("No removal is held.");
+}
+
+fn row(held: &HeldChange, approved: bool) -> Row {
+    Row {
+        object: held.key.to_string(),
+        change: held.change.clone(),
+        reason: held.reason.clone(),
+        since: held.since,
+        approved,
     }
+}
+
+fn print(rows: &[Row]) {
+    if rows.is_empty() {
+        return output::line("No changes are held.");
+    }
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.object.clone(),
+            if row.approved { "approved" } else { "held" }.to_owned(),
+            row.change.clone(),
+            row.since.map_or_else(|| "-".to_owned(), super::get::ago),
+            row.reason.clone(),
+        ]
+    });
+    output::line(output::table(
+        &["OBJECT", "STATE", "CHANGE", "SINCE", "REASON"],
+        cells,
+    ));
 }

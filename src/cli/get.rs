@@ -136,10 +136,12 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
 }
 
 fn held(status: &StatusBody) -> Option<String> {
-    let condition = status
-        .conditions
-        .iter()
-        .find(|c| c.condition_type == ConditionType::RemovalHeld)?;
+    let condition = status.conditions.iter().find(|c| {
+        matches!(
+            c.condition_type,
+            ConditionType::RemovalHeld | ConditionType::ChangeHeld
+        )
+    })?;
     (condition.status == ConditionStatus::True).then(|| condition.message.clone())
 }
 
@@ -237,8 +239,10 @@ fn print(rows: &[Row]) {
             output::line(objects::waits(row.kind, &row.name));
         }
         if let Some(held) = &row.held {
-            let object = format_args!("{}/{}", row.kind.folder(), row.name);
-            output::line(format_args!("The removal of {object} is held: {held}"));
+            let object = objects::path(row.kind, &row.name);
+            output::line(format_args!(
+                "{object}: change held: {held}; approve it with `moenet-agent approve {object}`"
+            ));
         }
         if let Some(error) = &row.error {
             output::line(format_args!("{}: {error}", output::shade("Error")));

@@ -132,14 +132,17 @@ Examples:
     /// Print the JSON Schema of a kind
     #[command(after_help = "Example: moenet-agent schema BgpSession > BgpSession.json")]
     Schema(schema::Schema),
-    /// Let held removals pass
+    /// Approve held changes
     ///
-    /// Too many removals at once wait for a human. This lets all go that are held now, once; what is held later is
-    /// held again.
+    /// A change waits when it would remove every session, mesh tunnel or internal neighbour, or more than
+    /// guard.maxRemovals within guard.window, or when it resets every session (ASN, node id, router id, loopbacks).
+    /// An approval is for the change that is held now; another one later is held again.
     #[command(after_help = "\
 Examples:
-  moenet-agent approve --list           look first
-  moenet-agent approve")]
+  moenet-agent approve --list           what is held, and why
+  moenet-agent approve wg_4242421080
+  moenet-agent approve node
+  moenet-agent approve --all")]
     Approve(approve::Approve),
     /// Show who changed what, when, and what came into force
     ///

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::documents;
 use crate::controller::World;
-use crate::controller::world::{Entry, Intent, SingleDocument};
+use crate::controller::world::{Entry, Intent, RouterDocuments, SingleDocument};
 use crate::document::Kind;
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
@@ -28,7 +28,8 @@ pub(crate) struct Object<'a> {
     pub(crate) reason: Option<&'a str>,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) paused: Option<&'a str>,
-    pub(crate) held: Option<&'a str>,
+    /// Which change waits for approval, and why.
+    pub(crate) held: Option<Cow<'a, str>>,
     pub(crate) operator_owned: bool,
     /// The text for BIRD, of what is to be there.
     pub(crate) text: Option<&'a str>,
@@ -159,12 +160,20 @@ fn singles(world: &World) -> [Object<'_>; 2] {
     let documents = &world.router_documents;
     let policy = single(Kind::RoutingPolicy, &documents.policy);
     [
-        single(Kind::Node, &documents.node),
+        node(documents),
         Object {
             spec: policy.spec.filter(|_| documents.has_policy),
             ..policy
         },
     ]
+}
+
+fn node(documents: &RouterDocuments) -> Object<'_> {
+    let held = documents.node_held.as_ref();
+    Object {
+        held: held.map(|held| Cow::Owned(format!("{}: {}", held.change, held.reason))),
+        ..single(Kind::Node, &documents.node)
+    }
 }
 
 fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> {
@@ -214,7 +223,7 @@ fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Objec
         reason: entry.reason.as_deref(),
         expires_at: entry.expires_at,
         paused: entry.paused.as_deref(),
-        held: entry.held.as_deref(),
+        held: entry.held.as_deref().map(Cow::Borrowed),
         operator_owned: entry.operator_owned,
         text: match &entry.intent {
             Intent::Present(_, text) => Some(text),

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::agent::{Parts, rpki_resolved};
 use crate::config::Config;
-use crate::controller::planning::{self, Orphans, View};
+use crate::controller::guard::Unrecorded;
+use crate::controller::planning::{self, View};
 use crate::controller::world::present;
 use crate::controller::{BirdState, Key, KeyPlan, World, keys};
 use crate::document::Kind;
@@ -172,7 +173,7 @@ impl Offline {
     }
 
     /// Links of ours that nothing knows of.
-    pub(crate) fn orphans(&self) -> Orphans {
+    pub(crate) fn orphans(&self) -> Unrecorded {
         planning::orphans(&self.world, &self.kernel)
     }
 

@@ -65,5 +65,13 @@ fn print(status: &Value) {
             text(&one["reason"])
         ));
     }
+    for one in items("held") {
+        output::line(format_args!(
+            "held: {} {}: {}",
+            text(&one["object"]),
+            text(&one["change"]),
+            text(&one["reason"])
+        ));
+    }
     items("notices").for_each(|notice| output::line(format_args!("notice: {}", text(notice))));
 }

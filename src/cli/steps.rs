@@ -18,7 +18,7 @@ pub(crate) struct ObjectSteps {
     /// What is in its way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// Why its removal waits.
+    /// Which change waits for approval, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<String>,
     /// Why its steps wait.
@@ -76,10 +76,9 @@ pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
     let mut found: BTreeMap<_, _> = plans
         .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan)))
         .collect();
-    let orphans = offline.orphans();
-    for uid in orphans.held {
+    for (uid, why) in offline.orphans().held {
         let key = Key::Orphan(uid);
-        let held = Some(orphans.why.clone());
+        let held = Some(format!("removal held: {why}"));
         found.insert(
             key.clone(),
             ObjectSteps {
@@ -135,28 +134,21 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
         }
         Err(refusal) => object.error = Some(refusal.to_string()),
     }
-    let (acceptance, held, paused) = match key {
-        Key::Session(name) => world
-            .sessions
-            .get(name)
-            .map(|e| (&e.acceptance, &e.held, &e.paused)),
-        Key::Mesh(name) => world
-            .mesh
-            .get(name)
-            .map(|e| (&e.acceptance, &e.held, &e.paused)),
-        Key::Ibgp(name) => world
-            .ibgp
-            .get(name)
-            .map(|e| (&e.acceptance, &e.held, &e.paused)),
+    let (acceptance, paused) = match key {
+        Key::Session(name) => world.sessions.get(name).map(|e| (&e.acceptance, &e.paused)),
+        Key::Mesh(name) => world.mesh.get(name).map(|e| (&e.acceptance, &e.paused)),
+        Key::Ibgp(name) => world.ibgp.get(name).map(|e| (&e.acceptance, &e.paused)),
         Key::Router | Key::Policy | Key::Firewall | Key::Orphan(_) => None,
     }
-    .map_or((None, None, None), |(acceptance, held, paused)| {
-        (Some(acceptance), held.clone(), paused.clone())
+    .map_or((None, None), |(acceptance, paused)| {
+        (Some(acceptance), paused.clone())
     });
     if let Some(Acceptance::Invalid(why) | Acceptance::Clash(why)) = acceptance {
         object.error.get_or_insert_with(|| why.clone());
     }
-    (object.held, object.paused) = (held, paused);
+    object.paused = paused;
+    let held = world.held().into_iter().find(|held| held.key == *key);
+    object.held = held.map(|held| format!("{} held: {}", held.change, held.reason));
     object
 }
 
@@ -194,7 +186,7 @@ pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
         }
         if let Some(held) = &object.held {
             count.held += 1;
-            output::line(format_args!("{}  removal held: {held}", object.object));
+            output::line(format_args!("{}  {held}", object.object));
         }
     }
     output::line(count);

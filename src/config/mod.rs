@@ -336,12 +336,25 @@ pub struct Firewall {
 }
 
 /// Protection against removing too much.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Guard {
-    /// Most removals in one go without approval: a percentage of the sessions (at least 3), or a number.
+    /// Most removals within the window without approval: a percentage of the objects of a kind (at least 1), or a
+    /// number. Removing all of a kind always needs approval.
     #[schemars(extend("default" = "30%"))]
     pub max_removals: MaxRemovals,
+    /// The time over which removals are counted.
+    #[schemars(extend("default" = "1h"))]
+    pub window: Interval,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            max_removals: MaxRemovals::default(),
+            window: Interval::seconds::<3600>(),
+        }
+    }
 }
 
 /// Draining.

@@ -106,10 +106,10 @@ impl JsonSchema for Listen {
     }
 }
 
-/// Most removals in one go without approval (semantics, section 6, rule 1).
+/// Most removals within `guard.window` without approval (semantics, section 6, rule 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxRemovals {
-    /// A percentage of the sessions, and at least 3.
+    /// A percentage of the objects of a kind, and at least 1.
     Percent(u8),
     /// A number.
     Number(u32),
@@ -122,10 +122,10 @@ impl Default for MaxRemovals {
 }
 
 impl MaxRemovals {
-    /// How many of so many objects may go in one go.
+    /// How many of so many objects may be removed within the window.
     pub fn of(self, total: usize) -> usize {
         match self {
-            Self::Percent(percent) => (total * usize::from(percent) / 100).max(3),
+            Self::Percent(percent) => (total * usize::from(percent) / 100).max(1),
             Self::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
         }
     }
@@ -154,7 +154,7 @@ impl JsonSchema for MaxRemovals {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%?$",
-            "description": "A number, or a percentage of the sessions.", "default": "30%"
+            "description": "A number, or a percentage of the objects of a kind.", "default": "30%"
         })
     }
 }
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn at_least_three_may_go() {
-        assert_eq!(MaxRemovals::default().of(1), 3);
+        assert_eq!(MaxRemovals::default().of(1), 1);
+        assert_eq!(MaxRemovals::default().of(8), 2);
         assert_eq!(MaxRemovals::default().of(100), 30);
         assert_eq!(MaxRemovals::Number(0).of(100), 0);
     }

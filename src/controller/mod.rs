@@ -10,7 +10,8 @@
 
 mod context;
 mod firewall;
-mod guard;
+pub mod guard;
+mod guard_memory;
 mod observe;
 pub mod planning;
 mod queue;
@@ -25,6 +26,7 @@ pub mod world;
 
 pub use context::{Board, Context, Entry, Restarts};
 pub use firewall::{FirewallKeeper, FirewallState};
+pub use guard_memory::GuardMemory;
 pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::{Key, KeyPlan};
 pub use queue::{Backoff, Outcome, Queue};

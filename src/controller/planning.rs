@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
-use super::guard;
+use super::guard::{self, Unrecorded};
 use super::observe::BirdState;
-use super::world::{Entry, Intent, World};
+use super::world::{Entry, Intent, World, node_uid};
 use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
@@ -184,44 +184,22 @@ pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
     Ok(plan_tunnel_removal(uid, view.kernel))
 }
 
-/// Links that carry our mark and that neither a document nor `applied/` knows of: those that go, and those
-/// that wait. Absence is proved only by a complete listing, and many at once are left for a human.
-pub fn orphans(world: &World, kernel: &KernelView) -> Orphans {
-    let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = {
-        let known = world.uids();
-        kernel
-            .uids()
-            .into_iter()
-            .partition(|uid| known.contains(uid))
-    };
-    let approved = world
-        .approved
-        .iter()
-        .filter_map(|object| object.strip_prefix("orphan/")?.parse().ok());
-    let total = owned.len() + orphans.len();
-    let held = guard::held(
+/// Links that carry our mark and that neither a document nor `applied/` knows: those that are removed, and those that
+/// wait, each with the reason.
+pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
+    let known = world.uids();
+    let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = kernel
+        .uids()
+        .into_iter()
+        .filter(|uid| *uid != node_uid())
+        .partition(|uid| known.contains(uid));
+    guard::unrecorded(
         &orphans,
-        &approved.collect(),
-        total,
+        owned.len(),
         world.max_removals,
+        &world.approved,
         world.complete,
-    );
-    Orphans {
-        go: orphans.difference(&held.keys).cloned().collect(),
-        held: held.keys,
-        why: held.why,
-    }
-}
-
-/// What [`orphans`] found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orphans {
-    /// Those whose links are removed.
-    pub go: BTreeSet<Uid>,
-    /// Those that wait.
-    pub held: BTreeSet<Uid>,
-    /// What for.
-    pub why: String,
+    )
 }
 
 fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {

@@ -48,6 +48,7 @@ const GITIGNORE: &str = "\
 /roa.conf
 /classes.json
 /rpki.json
+/held.yaml
 .*
 !/.gitignore
 *~

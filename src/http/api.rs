@@ -3,6 +3,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::controller::world::HeldChange;
 use crate::model::InterfaceName;
 
 /// What the local API asks of the agent. Each method of it answers a call (semantics, section 4).
@@ -69,9 +70,38 @@ pub struct StatusView {
     /// The overrides that are in force, with what the documents say beside what is here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideView>,
+    /// Changes that wait for `moenet-agent approve`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldView>,
     /// What the operator ought to know, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// A change that waits for approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldView {
+    /// The object, as `sessions/wg_4242421080` or `node`; what `approve` takes.
+    pub object: String,
+    /// What would happen: `removal`, or the fields with both values.
+    pub change: String,
+    /// Why it waits.
+    pub reason: String,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+impl From<HeldChange> for HeldView {
+    fn from(held: HeldChange) -> Self {
+        Self {
+            object: held.key.to_string(),
+            change: held.change,
+            reason: held.reason,
+            since: held.since,
+        }
+    }
 }
 
 /// An override that is in force.

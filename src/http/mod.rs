@@ -11,8 +11,8 @@ mod server;
 mod token;
 
 pub use api::{
-    AgentApi, ApiRefusal, MaintenanceView, NodeView, OverriddenField, OverrideView, SessionCounts,
-    StatusView,
+    AgentApi, ApiRefusal, HeldView, MaintenanceView, NodeView, OverriddenField, OverrideView,
+    SessionCounts, StatusView,
 };
 pub use bucket::TokenBucket;
 pub use error::ApiError;

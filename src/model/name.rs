@@ -79,6 +79,11 @@ impl Uid {
         Self(format!("local/{kind}/{name}"))
     }
 
+    /// Whether it is the identity of an operator's own document.
+    pub fn is_local(&self) -> bool {
+        self.0.starts_with("local/")
+    }
+
     /// An identity for an object of the Control Plane that has a node id and no identity of its own.
     pub fn derived(word: &str, node_id: u16) -> Self {
         Self(format!("{word}/{node_id}"))

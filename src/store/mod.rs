@@ -80,7 +80,9 @@ pub const SECRETS: &str = "secrets";
 pub const OUTBOX: &str = "outbox";
 /// The file of removals that a human let pass.
 pub const APPROVED: &str = "approved";
-/// The line in it by which a human says that no document is missing, though one may have been: the
+/// The file of what waits for approval, and of what the guard counts.
+pub const HELD: &str = "held.yaml";
+/// The line in `approved` by which a human says that no document is missing, though one may have been: the
 /// directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
 
@@ -373,9 +375,9 @@ fn has_documents(dir: &Path) -> bool {
             .into_iter()
             .flatten()
             .flatten();
-        entries
-            .into_iter()
-            .any(|entry| names::is_document(Path::new(&entry.file_name())))
+        entries.into_iter().any(|entry| {
+            names::is_document(Path::new(&entry.file_name())) && entry.file_name() != HELD
+        })
     };
     one_of(PathBuf::new()) || document_folders().any(one_of)
 }

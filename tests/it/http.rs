@@ -47,6 +47,7 @@ impl AgentApi for Fake {
             circuit_breaker: "closed".into(),
             overridden: Vec::new(),
             overrides: Vec::new(),
+            held: Vec::new(),
             notices: Vec::new(),
         }
     }

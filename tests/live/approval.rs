@@ -1,4 +1,4 @@
-//! The guard holds what would go at once; everybody is told, and `approve` lets exactly that go, once.
+//! The guard holds what would be removed at once or reset everything, shows it, and `approve` approves exactly that, once.
 
 use crate::lab::cli::{agent, commits};
 use crate::lab::control_plane::Answer;
@@ -52,24 +52,24 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     world.control_plane.sessions(&all);
     world.router.start_agent();
     wait_links(&world, 6);
-    // Four of six are more than three.
+    // Four of six are more than 30 %.
     world.control_plane.sessions(&all[..2]);
     world.wait_polls("sessions", 4);
     assert_eq!(links(&world), 6, "removed without approval");
     let held: Vec<String> = (3..=6)
         .map(|number| format!("sessions/{}", interface(number)))
         .collect();
-    let why = "4 of the 6 in force would go at once, and guard.maxRemovals lets 3 go";
+    let why = "4 of 6 sessions would be removed within 1h, and guard.maxRemovals allows 1";
     let plan = agent(&world.router, &["plan"]).ended(2);
     let get = agent(&world.router, &["get"]).ended(0);
     let (_, status) = world.router.api("", "/status");
     for object in &held {
         plan.says(&format!("{object}  removal held: {why}"));
-        get.says(&format!("The removal of {object} is held: {why}"));
+        get.says(&format!("{object}: change held: {why}"));
         agent(&world.router, &["describe", object])
             .ended(0)
             .says(why);
-        contains(&status, &format!("the removal of {object} is held: {why}")).unwrap();
+        contains(&status, &format!("{object}: removal held: {why}")).unwrap();
     }
     let rows = agent(&world.router, &["plan", "-o", "json"]).json();
     assert_eq!(
@@ -81,6 +81,12 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
         4
     );
     let counts: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(counts["held"].as_array().map(Vec::len), Some(4), "{status}");
+    assert_eq!(counts["held"][0]["object"], held[0]);
+    assert_eq!(world.metric("moenet_agent_held_changes"), 4);
+    agent(&world.router, &["status"])
+        .ended(0)
+        .says(&format!("held: {} removal: {why}", held[0]));
     assert_eq!(
         counts["sessions"]["total"], 6,
         "what is held is in force: {status}"
@@ -102,9 +108,11 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     });
 
     // One of them is wanted again before it goes: the approval is not for its next removal.
-    agent(&world.router, &["approve"])
-        .ended(0)
-        .says("may be removed now");
+    let approve: Vec<&str> = ["approve"]
+        .into_iter()
+        .chain(held.iter().map(String::as_str))
+        .collect();
+    agent(&world.router, &approve).ended(0).says("approved");
     wait_links(&world, 2);
     wait_until("the approval is spent", 20, || {
         let there = world.router.path("state/approved").exists();
@@ -116,7 +124,7 @@ fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
     });
     wait_until("approval and removal are in the history", 40, || {
         let found = commits(&world.router).join("\n");
-        contains(&found, "root|Approve the removal of 4 objects")?;
+        contains(&found, "root|Approve 4 changes")?;
         contains(&found, "moenet-agent|The approval is spent")
     });
     world.control_plane.sessions(&all);
@@ -178,14 +186,10 @@ fn held_internal_neighbours_stay_in_bird_until_they_are_approved() {
     world.wait_polls("bird-config", 3);
     agent(&world.router, &["plan"])
         .ended(2)
-        .says("ibgp/n2  removal held: 5 of the 5 in force");
+        .says("ibgp/n2  removal held: it would remove every one of the internal neighbours");
     assert_eq!(neighbours(&world.router), 5);
-    contains(
-        &world.router.api("", "/status").1,
-        "the removal of ibgp/n6 is held",
-    )
-    .unwrap();
-    agent(&world.router, &["approve"]).ended(0);
+    contains(&world.router.api("", "/status").1, "ibgp/n6: removal held").unwrap();
+    agent(&world.router, &["approve", "--all"]).ended(0);
     wait_neighbours(&world, 0);
 }
 
@@ -200,7 +204,7 @@ fn an_approval_ends_for_what_is_wanted_again() {
     world.wait_polls("sessions", 4);
     // Approved while the agent stands still; before it looks, the Control Plane wants all but one again.
     world.router.kill_agent();
-    agent(&world.router, &["approve"]).ended(0);
+    agent(&world.router, &["approve", "--all"]).ended(0);
     world.control_plane.sessions(&all[..5]);
     let copies = world.router.path("state/sessions");
     for (number, session) in (1..=5).zip(&all) {

@@ -323,16 +323,16 @@ fn the_far_kernel_gets_loopbacks_alone_and_an_approval_lets_held_tunnels_go() {
     wait_until("the removal is held and told", 60, || {
         contains(
             &hub.router.api("", "/status").1,
-            "the removal of mesh/far12 is held: 5 of the 5 in force",
+            "mesh/far12: removal held: it would remove every one of the mesh tunnels",
         )
     });
     agent(&hub.router, &["plan"])
         .ended(2)
-        .says("mesh/jp2  removal held: 5 of the 5 in force");
+        .says("mesh/jp2  removal held: it would remove every one of the mesh tunnels");
     assert_eq!(links(), 5, "removed without approval");
-    agent(&hub.router, &["approve"])
+    agent(&hub.router, &["approve", "--all"])
         .ended(0)
-        .says("may be removed now");
+        .says("approved");
     wait_links(0);
     wait_until(
         "no loopback of a router that is gone stays in the kernel",

@@ -88,7 +88,7 @@ fn the_guard_holds_more_removals_than_allowed_until_they_are_approved() {
     let config = world.router.path("config.yaml");
     let agent = crate::lab::router::agent_program();
     world.router.inside.shell(&format!(
-        "{} --config {} approve",
+        "{} --config {} approve --all",
         agent.display(),
         config.display()
     ));

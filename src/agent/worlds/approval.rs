@@ -1,19 +1,81 @@
-//! What a human let pass, while it lasts.
+//! Approvals while they last, the guard's record, and the log of held changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tracing::{info, warn};
+
 use crate::agent::{Parts, journal};
-use crate::controller::Key;
+use crate::controller::guard::NODE;
+use crate::controller::world::HeldChange;
+use crate::controller::{Key, World};
 use crate::document::Kind;
 use crate::history::Author;
 use crate::model::{ObjectName, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store, StoreError};
 
-/// An approval is for the removals that were held when it was given, once: it ends for an object that is
-/// wanted again, and altogether when nothing that it is for is left.
+/// So many held changes are logged one by one.
+const FEW: usize = 10;
+
+/// Writes down what the guard remembers, before the world takes effect. Returns whether the world stands.
+pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
+    let (guard, ledger) = (Arc::clone(&parts.maker.guard), world.ledger.clone());
+    let remember = move |store: &Store| Ok(guard.remember(store, &ledger));
+    parts.context.disk(remember).await.unwrap_or_default()
+}
+
+/// Logs once which changes are held from now on, and which are not any more.
+pub(super) fn tell(before: &World, after: &World) {
+    let (before, after) = (before.held(), after.held());
+    let same = |one: &HeldChange, other: &HeldChange| {
+        (&one.key, &one.change) == (&other.key, &other.change)
+    };
+    let new = |one: &&HeldChange| !before.iter().any(|other| same(one, other));
+    let over = |one: &&HeldChange| !after.iter().any(|other| same(one, other));
+    for held in after.iter().filter(new).take(FEW) {
+        let HeldChange {
+            key,
+            change,
+            reason,
+            ..
+        } = held;
+        warn!(object = %key, change, reason, "change held; `moenet-agent approve {key}` lets it happen");
+    }
+    let more = after.iter().filter(new).count().saturating_sub(FEW);
+    if more > 0 {
+        warn!(
+            changes = more,
+            "more changes held; `moenet-agent approve --list` shows them"
+        );
+    }
+    for HeldChange { key, change, .. } in before.iter().filter(over).take(FEW) {
+        info!(object = %key, change, "change no longer held");
+    }
+}
+
+/// An approval of a change of the node is for that change alone: it ends when the change is applied, and when another
+/// change is desired.
+pub(super) async fn spend_node(parts: &Parts, world: &World) -> Result<(), StoreError> {
+    let is_of_node = |line: &String| line.starts_with(&format!("{NODE} "));
+    let change = world.router_documents.node_change.as_ref();
+    let pending = change.map(|change| change.approval());
+    let spent = |line: &String| is_of_node(line) && Some(line) != pending.as_ref();
+    let approved = parts.context.store.approved();
+    if !approved.iter().any(spent) {
+        return Ok(());
+    }
+    let left: BTreeSet<String> = approved
+        .iter()
+        .filter(|line| !spent(line))
+        .cloned()
+        .collect();
+    write(parts, approved, left).await
+}
+
+/// An approval is for the changes that were held when it was given, once: it ends for an object that is
+/// desired again, and altogether when nothing that it is for is left.
 pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snapshot, StoreError> {
-    let mut approved = parts.context.store.approved();
+    let approved = parts.context.store.approved();
     journal::approved(parts, &approved);
     let mut snapshot = snapshot;
     if approved.contains(COMPLETE) {
@@ -39,7 +101,10 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         .iter()
         .flat_map(|view| view.uids())
         .map(|uid| Key::Orphan(uid).to_string());
-    let waiting = applied.chain(marked).any(|object| left.contains(&object));
+    let of_node = left
+        .iter()
+        .any(|line| line.starts_with(&format!("{NODE} ")));
+    let waiting = of_node || applied.chain(marked).any(|object| left.contains(&object));
     // A kernel that cannot be listed proves nothing.
     let left = if waiting || links.is_err() {
         left
@@ -47,24 +112,33 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         BTreeSet::new()
     };
     if left != approved {
-        parts
-            .context
-            .disk(move |store| Store::approve(store.dir(), &left))
-            .await?;
-        approved.remove(COMPLETE);
-        let body = approved
-            .iter()
-            .map(|object| without_keys(object).into_owned())
-            .collect();
-        journal::record_file(
-            parts,
-            Author::Agent,
-            "The approval is spent",
-            body,
-            APPROVED,
-        );
+        write(parts, approved, left).await?;
     }
     Ok(snapshot)
+}
+
+/// Writes what is left of the approvals, and records what is spent.
+async fn write(
+    parts: &Parts,
+    before: BTreeSet<String>,
+    left: BTreeSet<String>,
+) -> Result<(), StoreError> {
+    let spent = before.difference(&left).filter(|line| *line != COMPLETE);
+    let body = spent
+        .map(|object| without_keys(object).into_owned())
+        .collect();
+    parts
+        .context
+        .disk(move |store| Store::approve(store.dir(), &left))
+        .await?;
+    journal::record_file(
+        parts,
+        Author::Agent,
+        "The approval is spent",
+        body,
+        APPROVED,
+    );
+    Ok(())
 }
 
 /// Every object that there is a document of, as `sessions/wg_1`.

@@ -14,8 +14,8 @@ use crate::agent::templates::{Candidate, Templates};
 use crate::bird::committer::Tree;
 use crate::bird::{Checker, CommitError, Committer, Support, Version};
 use crate::config::Config;
-use crate::controller::World;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
+use crate::controller::{GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
 use crate::kernel::{SharedOwnership, keys};
@@ -41,6 +41,8 @@ pub struct WorldMaker {
     pub(in crate::agent) classes: Classes,
     pub(in crate::agent) roas: Roas,
     pub(crate) rpki: RpkiServers,
+    /// What the guard remembers.
+    pub(super) guard: Arc<GuardMemory>,
     /// Edits by hand that could not be kept, and why: said once.
     unkept: Mutex<BTreeMap<Place, String>>,
     /// Secrets that could not be read, and why: said once.
@@ -74,6 +76,7 @@ impl WorldMaker {
         let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store);
+        let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
         let (version, refused, roas, unkept, unread, without_policy) = Default::default();
         Self {
             config,
@@ -89,6 +92,7 @@ impl WorldMaker {
             classes,
             roas,
             rpki,
+            guard,
             unkept,
             unread,
             without_policy,
@@ -232,25 +236,29 @@ impl WorldMaker {
             .as_ref()
             .map(|features| *features)
             .map_err(String::as_str);
-        World::build(&Inputs {
-            snapshot,
-            config: &self.config,
-            secrets: &material.secrets,
-            private_key: &self.private_key,
-            our_key: self.our_key,
-            renderer: Ok(renderer),
-            templates_refused: self.templates.problem(),
-            bird: material.bird,
-            features,
-            roa: material.roa.as_deref(),
-            roas: self.roas.facts(),
-            rpki: &material.rpki,
-            classes: &material.classes,
-            fragments: &material.fragments,
-            approved: &self.store.approved(),
-            refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
-            now: Timestamp::now(),
-        })
+        let build = |guard: &guard::Input<'_>| {
+            World::build(&Inputs {
+                guard: *guard,
+                snapshot,
+                config: &self.config,
+                secrets: &material.secrets,
+                private_key: &self.private_key,
+                our_key: self.our_key,
+                renderer: Ok(renderer),
+                templates_refused: self.templates.problem(),
+                bird: material.bird,
+                features,
+                roa: material.roa.as_deref(),
+                roas: self.roas.facts(),
+                rpki: &material.rpki,
+                classes: &material.classes,
+                fragments: &material.fragments,
+                approved: &self.store.approved(),
+                refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
+                now: Timestamp::now(),
+            })
+        };
+        self.guard.recall(build)
     }
 
     /// The version of BIRD: of the daemon that answers, else of the last one that did, else of the installed

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `maker` | what a world is made from, put together |
 //! | `edits` | edits by hand → overrides, before every listing that is gone by |
-//! | `approval` | what a human let pass, while it lasts |
+//! | `approval` | approvals while they last, the guard's record, and the log of held changes |
 //! | `drain` | whether the router is to be drained, written down first |
 
 mod approval;
@@ -308,10 +308,18 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let bird = parts.context.observer.bird(Instant::now()).await;
     let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
-    let world = parts
+    let mut world = parts
         .maker
         .make(&snapshot, bird.running, &fragments)
         .await?;
+    if !approval::remember(parts, &world).await {
+        world = parts
+            .maker
+            .make(&snapshot, bird.running, &fragments)
+            .await?;
+    }
+    approval::spend_node(parts, &world).await?;
+    approval::tell(&parts.context.world(), &world);
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
     parts.maker.rpki.watch(&world.router_documents.policy.spec);

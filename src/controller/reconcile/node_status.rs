@@ -198,6 +198,10 @@ pub(super) fn status(
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let node = &world.router_documents.node;
     let refused = accepted(&node.acceptance, &BTreeSet::new(), &mut conditions);
+    if let Some(held) = &world.router_documents.node_held {
+        let message = format!("{}: {}", held.change, held.reason);
+        conditions.set(About::ChangeHeld, true, "GuardTripped", message);
+    }
     templates(world, &mut conditions);
     bird_supported(world, &mut conditions);
     bird_configured(world, round, error, &mut conditions);

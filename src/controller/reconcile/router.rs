@@ -84,12 +84,8 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
 /// Has links that nothing knows of looked at; those that wait are said.
 fn orphans(ctx: &Context, world: &World, look: &Look) {
     let found = planning::orphans(world, &look.kernel);
-    if !found.held.is_empty() {
-        debug!(
-            links = found.held.len(),
-            why = found.why,
-            "links of ours that no document knows of stay"
-        );
+    for (uid, reason) in &found.held {
+        debug!(%uid, reason, "link without a record: its removal waits for approval");
     }
     found
         .go

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::bird::Version;
 use crate::config::Config;
+use crate::controller::guard;
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
 use crate::render::{Features, Renderer, RoaTable};
@@ -42,8 +43,10 @@ pub struct Inputs<'a> {
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions that BIRD's directory has files for.
     pub fragments: &'a BTreeSet<String>,
-    /// Removals that a human let pass.
+    /// The lines of the file `approved`: changes that an operator let happen.
     pub approved: &'a BTreeSet<String>,
+    /// What the guard remembers.
+    pub guard: guard::Input<'a>,
     /// What the Control Plane said and what does not decode.
     pub refused: &'a Refused,
     /// Now.

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::guard;
 use super::planning::Key;
 use crate::bird::Version;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
@@ -33,7 +34,7 @@ use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::status::{Acceptance, Origins, RpkiName};
-use crate::store::{AppliedOverride, Area, Place, Slot};
+use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
 pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
@@ -87,10 +88,12 @@ pub struct World {
     pub bird: Option<Version>,
     /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
     pub templates: Option<Result<(), String>>,
-    /// How many links that nothing knows of may go in one go.
+    /// How many links without a record may be removed at once.
     pub max_removals: crate::config::MaxRemovals,
-    /// Removals that a human let pass.
+    /// The lines of the file `approved`: changes that an operator let happen.
     pub approved: BTreeSet<String>,
+    /// What the guard remembers after this world; written down before the world takes effect.
+    pub ledger: guard::Ledger,
 }
 
 /// Node and policy as documents.
@@ -102,6 +105,10 @@ pub struct RouterDocuments {
     pub policy: SingleDocument<RoutingPolicySpec>,
     /// Whether a routing policy is in effect. Without one no BGP session imports or exports routes (RFC 8212).
     pub has_policy: bool,
+    /// A change of the node that resets every session, whether it waits or was approved and is not applied yet.
+    pub node_change: Option<guard::IdentityChange>,
+    /// That change, while it waits for approval.
+    pub node_held: Option<guard::Entry>,
 }
 
 impl RouterDocuments {
@@ -134,6 +141,21 @@ pub struct SingleDocument<S> {
     pub overridden: BTreeMap<String, serde_json::Value>,
 }
 
+/// A change that waits for approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldChange {
+    /// The object.
+    pub key: Key,
+    /// What would happen: `removal`, or the fields with both values.
+    pub change: String,
+    /// Why it waits.
+    pub reason: String,
+    /// Since when, where the guard's record knows it.
+    pub since: Option<Timestamp>,
+    /// The line of the file `approved` that lets exactly this change happen.
+    pub approval: String,
+}
+
 /// Drained or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Maintenance {
@@ -148,18 +170,19 @@ pub struct Maintenance {
 impl World {
     /// Makes the world of this moment.
     pub fn build(inputs: &Inputs<'_>) -> Self {
-        let documents = router::documents(inputs);
+        let mut ledger = inputs.guard.ledger.clone();
+        let documents = router::documents(inputs, &mut ledger);
         let router = router::router(inputs, &documents);
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let ibgp = peers::ibgp(inputs, router.as_ref().ok());
-        let mesh = peers::mesh(inputs, router.as_ref().ok());
+        let ibgp = peers::ibgp(inputs, router.as_ref().ok(), &mut ledger);
+        let mesh = peers::mesh(inputs, router.as_ref().ok(), &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
         let parts = Parts::new(inputs, &documents, maintenance, &ibgp, &mesh, &rpki);
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),
         };
-        let sessions = sessions::sessions(&parts, &router);
+        let sessions = sessions::sessions(&parts, &router, &mut ledger);
         let exceptions = inputs
             .snapshot
             .overrides
@@ -214,6 +237,7 @@ impl World {
             complete: inputs.snapshot.complete,
             max_removals: inputs.config.guard.max_removals,
             approved: inputs.approved.clone(),
+            ledger,
         }
     }
 
@@ -259,19 +283,33 @@ impl World {
                 .all(|entry| matches!(entry.intent, Intent::Absent))
     }
 
-    /// Every object whose removal waits, and why.
-    pub fn held(&self) -> impl Iterator<Item = (Key, &str)> {
+    /// Every change that waits for approval.
+    pub fn held(&self) -> Vec<HeldChange> {
         fn of<T>(
             entries: &BTreeMap<ObjectName, Entry<T>>,
             key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = (Key, &str)> {
-            entries
-                .iter()
-                .filter_map(move |(name, entry)| Some((key(name.clone()), entry.held.as_deref()?)))
+        ) -> impl Iterator<Item = (Key, String, String)> {
+            entries.iter().filter_map(move |(name, entry)| {
+                let change = "removal".to_owned();
+                Some((key(name.clone()), change, entry.held.clone()?))
+            })
         }
-        of(&self.sessions, Key::Session)
+        let node = self.router_documents.node_held.iter();
+        let node = node.map(|held| (Key::Router, held.change.clone(), held.reason.clone()));
+        node.chain(of(&self.sessions, Key::Session))
             .chain(of(&self.mesh, Key::Mesh))
             .chain(of(&self.ibgp, Key::Ibgp))
+            .map(|(key, change, reason)| HeldChange {
+                since: self.ledger.held.get(&key.to_string()).map(|it| it.since),
+                approval: match &self.router_documents.node_change {
+                    Some(change) if key == Key::Router => change.approval(),
+                    _ => key.to_string(),
+                },
+                key,
+                change,
+                reason,
+            })
+            .collect()
     }
 
     /// Every uid that something of this world may mark a link with.
@@ -316,6 +354,22 @@ fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
 /// What marks the dummy device of the node's own addresses.
 pub fn node_uid() -> Uid {
     Uid::local(Kind::Node.folder(), &ObjectName::sanitised("loopback"))
+}
+
+/// What the guard goes by.
+fn rules<'a>(inputs: &Inputs<'a>) -> guard::Rules<'a> {
+    let complete = inputs.snapshot.proves_absence();
+    guard::Rules::new(
+        &inputs.config.guard,
+        inputs.approved,
+        complete,
+        &inputs.guard,
+    )
+}
+
+/// Whether what is applied is the operator's own, without a `uid` in its document.
+fn is_operators(applied: &AppliedDocument) -> bool {
+    applied.metadata.uid.as_ref().is_some_and(Uid::is_local)
 }
 
 /// What an object's document is looked at with.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Inputs, Intent, Layered, beside, layered};
-use crate::controller::guard;
+use super::{Entry, Inputs, Intent, Layered, beside, is_operators, layered, rules};
+use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, Spec};
 use crate::effective::{
     Claim, Claimant, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router, conflicts,
@@ -16,6 +16,7 @@ use crate::wire::Rejected;
 pub(super) fn mesh(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
+    ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
     let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
@@ -38,7 +39,16 @@ pub(super) fn mesh(
     };
     let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
-    let mut entries = entries(inputs, documents, &refused, router.is_some(), off, wanted);
+    let held = removals(inputs, documents, &refused, &off, ledger);
+    let mut entries = entries(
+        inputs,
+        documents,
+        &refused,
+        &held,
+        router.is_some(),
+        off,
+        wanted,
+    );
     for (name, clash) in clashes(inputs, &entries) {
         let before = in_force(inputs, &name, &wanted);
         if let Some(entry) = entries.get_mut(&name) {
@@ -114,6 +124,7 @@ fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
 pub(super) fn ibgp(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
+    ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<InternalNeighbour>> {
     let (v4, v6) = router.map_or((None, None), |router| {
         (router.loopback_ipv4, router.loopback_ipv6)
@@ -128,7 +139,16 @@ pub(super) fn ibgp(
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
     let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
-    entries(inputs, documents, &refused, router.is_some(), off, wanted)
+    let held = removals(inputs, documents, &refused, &off, ledger);
+    entries(
+        inputs,
+        documents,
+        &refused,
+        &held,
+        router.is_some(),
+        off,
+        wanted,
+    )
 }
 
 /// What the Control Plane says of peers and what does not decode, by the objects that it is about.
@@ -190,55 +210,75 @@ fn refused_name<S: Spec>(
         .or_else(numbered)
 }
 
+/// The objects of a kind that have a document, a record, or an item of the Control Plane that is not valid.
+fn names<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    refused: &BTreeMap<ObjectName, String>,
+) -> BTreeSet<ObjectName> {
+    let applied = inputs.snapshot.applied.keys();
+    let recorded = applied
+        .filter(|(kind, _)| *kind == S::KIND)
+        .map(|(_, name)| name);
+    let all = documents.keys().chain(recorded).chain(refused.keys());
+    all.cloned().collect()
+}
+
+/// The removals that wait, each with the reason.
+fn removals<S: Spec>(
+    inputs: &Inputs<'_>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    refused: &BTreeMap<ObjectName, String>,
+    off: &impl Fn(&S) -> bool,
+    ledger: &mut Ledger,
+) -> BTreeMap<ObjectName, String> {
+    let fate = |name: &ObjectName| match documents.get(name) {
+        Some(Ok(stored)) if off(&stored.document.spec) => Fate::Leaving,
+        Some(_) => Fate::Wanted,
+        None if refused.contains_key(name) => Fate::Wanted,
+        None => Fate::Absent,
+    };
+    let member = |name: ObjectName| {
+        let applied = inputs.snapshot.applied.get(&(S::KIND, name.clone()));
+        let member = Member {
+            fate: fate(&name),
+            applied: applied.is_some(),
+            operators: applied.is_some_and(|stored| is_operators(&stored.document)),
+        };
+        (name, member)
+    };
+    let members = names(inputs, documents, refused)
+        .into_iter()
+        .map(member)
+        .collect();
+    ledger.removals(S::KIND, &members, &rules(inputs))
+}
+
 fn entries<S: Spec, T>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     refused: &BTreeMap<ObjectName, String>,
+    held: &BTreeMap<ObjectName, String>,
     router_known: bool,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
 ) -> BTreeMap<ObjectName, Entry<T>> {
-    let recorded = || {
-        inputs
-            .snapshot
-            .applied
-            .keys()
-            .filter(|(kind, _)| *kind == S::KIND)
-            .map(|(_, name)| name)
-    };
-    let names: BTreeSet<&ObjectName> = documents
-        .keys()
-        .chain(recorded())
-        .chain(refused.keys())
-        .collect();
-    let wanted_at_all =
-        |name: &ObjectName| documents.contains_key(name) || refused.contains_key(name);
-    let absent: BTreeSet<ObjectName> = recorded()
-        .filter(|name| !wanted_at_all(name))
-        .cloned()
-        .collect();
-    let limit = inputs.config.guard.max_removals;
-    let approved = guard::approved(inputs.approved, S::KIND);
-    let held = guard::held(
-        &absent,
-        &approved,
-        recorded().count(),
-        limit,
-        inputs.snapshot.proves_absence(),
-    );
     let entry = |name: &ObjectName| {
         let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         if let Some(why) = refused.get(name) {
             layers.documented = true;
             layers.acceptance = Acceptance::Invalid(why.clone());
         }
-        let waits = held.keys.contains(name).then(|| held.why.clone());
+        let waits = held.get(name).cloned();
         let before = in_force(inputs, name, &wanted);
         entry(name, layers, waits, router_known, before, &off, &wanted)
     };
-    names
+    names(inputs, documents, refused)
         .into_iter()
-        .map(|name| (name.clone(), entry(name)))
+        .map(|name| {
+            let entry = entry(&name);
+            (name, entry)
+        })
         .collect()
 }
 
@@ -399,6 +439,11 @@ mod tests {
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &BTreeSet::new(),
+            guard: crate::controller::guard::Input {
+                ledger: &Ledger::default(),
+                now: jiff::Timestamp::UNIX_EPOCH,
+                writable: true,
+            },
             refused,
             now: jiff::Timestamp::UNIX_EPOCH,
         })

@@ -9,6 +9,7 @@ use super::{
     Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid,
 };
 use crate::config::Node;
+use crate::controller::guard::{self, IdentityChange, Ledger};
 use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
 use crate::model::{Host, InterfaceName, ObjectName};
@@ -22,7 +23,7 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
     ObjectName::sanitised(kind.folder())
 }
 
-pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
+pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> RouterDocuments {
     let snapshot = inputs.snapshot;
     let mut node: Layered<NodeSpec> = layered(
         &single(Kind::Node),
@@ -41,10 +42,14 @@ pub(super) fn documents(inputs: &Inputs<'_>) -> RouterDocuments {
     let has_policy = policy.spec.is_some();
     node.overridden
         .retain(|field, _| !is_configured(&inputs.config.node, field));
+    let mut node = in_force(node, &inputs.refused.node, |node| {
+        configured_node(&inputs.config.node, node)
+    });
+    let (node_change, node_held) = guard_node(inputs, &mut node, ledger);
     RouterDocuments {
-        node: in_force(node, &inputs.refused.node, |node| {
-            configured_node(&inputs.config.node, node)
-        }),
+        node,
+        node_change,
+        node_held,
         policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
         has_policy,
     }
@@ -64,6 +69,58 @@ fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&Ap
         None => "there is no policy.yaml yet",
     });
 }
+
+/// Holds a change of the node by the Control Plane that resets every session: its fields stay as they are applied. What
+/// the operator says, in the configuration, in an override, or in a `node.yaml` without `uid`, takes effect at once.
+fn guard_node(
+    inputs: &Inputs<'_>,
+    node: &mut SingleDocument<Option<NodeSpec>>,
+    ledger: &mut Ledger,
+) -> (Option<IdentityChange>, Option<guard::Entry>) {
+    let record = applied(inputs, Kind::Node).map(|applied| &applied.applied);
+    let before = record
+        .and_then(|body| body.spec.clone())
+        .and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+    let overridden_before = record.and_then(|body| body.overridden.as_ref());
+    let operators: BTreeSet<String> = CONFIGURABLE
+        .into_iter()
+        .filter(|field| is_configured(&inputs.config.node, field))
+        .map(str::to_owned)
+        .chain(node.overridden.keys().cloned())
+        .chain(
+            overridden_before
+                .into_iter()
+                .flat_map(|it| it.fields.clone()),
+        )
+        .collect();
+    let change = before.as_ref().zip(node.spec.as_ref());
+    let change = change
+        .filter(|_| !node.operator_owned)
+        .and_then(|(before, desired)| guard::identity_change(before, desired, &operators));
+    if ledger
+        .node(change.as_ref(), &super::rules(inputs))
+        .is_none()
+    {
+        return (change, None);
+    }
+    if let (Some(change), Some(before)) = (&change, &before) {
+        node.spec = node
+            .spec
+            .take()
+            .map(|desired| change.without(desired, before));
+    }
+    (change, ledger.held.get(guard::NODE).cloned())
+}
+
+/// The fields of the node that the configuration may have.
+const CONFIGURABLE: [&str; 6] = [
+    "spec.id",
+    "spec.asn",
+    "spec.region",
+    "spec.loopbackIpv4",
+    "spec.loopbackIpv6",
+    "spec.linkLocal",
+];
 
 /// The RPKI servers that have names, and where those lead.
 pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec<RpkiName> {

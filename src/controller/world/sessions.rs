@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Intent, Layered, Parts, beside, layered, present};
-use crate::controller::guard;
+use super::{Entry, Intent, Layered, Parts, beside, is_operators, layered, present, rules};
+use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Claim, Claimant, Defaults, MeshTunnel, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName};
@@ -24,12 +24,13 @@ struct Candidate {
 pub(super) fn sessions(
     parts: &Parts<'_>,
     router: &Result<Router, String>,
+    ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<Session>> {
-    let held = removals(parts);
+    let held = removals(parts, ledger);
     let candidates: BTreeMap<_, _> = names(parts)
         .into_iter()
         .map(|name| {
-            let held = held.keys.contains(&name).then(|| held.why.clone());
+            let held = held.get(&name).cloned();
             let candidate = candidate(parts, router, &name, held);
             (name, candidate)
         })
@@ -113,32 +114,35 @@ fn refused_name(parts: &Parts<'_>, rejected: &Rejected) -> Option<ObjectName> {
     )
 }
 
-fn removals(parts: &Parts<'_>) -> guard::Held<ObjectName> {
-    let all = names(parts);
-    let documents = &parts.inputs.snapshot.sessions;
+/// The removals that wait, each with the reason.
+fn removals(parts: &Parts<'_>, ledger: &mut Ledger) -> BTreeMap<ObjectName, String> {
+    let snapshot = &parts.inputs.snapshot;
     let refused = &parts.inputs.refused.sessions;
     let refused: BTreeSet<_> = refused
         .iter()
         .filter_map(|rejected| refused_name(parts, rejected))
         .collect();
-    let wanted = |name: &ObjectName| documents.contains_key(name) || refused.contains(name);
-    let absent: BTreeSet<_> = all.iter().filter(|name| !wanted(name)).cloned().collect();
-    let limit = parts.inputs.config.guard.max_removals;
-    let in_force = parts
-        .inputs
-        .snapshot
-        .applied
-        .keys()
-        .filter(|(kind, _)| *kind == KIND)
-        .count();
-    let approved = guard::approved(parts.inputs.approved, KIND);
-    guard::held(
-        &absent,
-        &approved,
-        in_force,
-        limit,
-        parts.inputs.snapshot.proves_absence(),
-    )
+    let fate = |name: &ObjectName| match snapshot.sessions.get(name) {
+        Some(Ok(stored)) if stored.document.spec.admin_state != AdminState::Enabled => {
+            Fate::Leaving
+        }
+        Some(_) => Fate::Wanted,
+        None if refused.contains(name) => Fate::Wanted,
+        None => Fate::Absent,
+    };
+    let member = |name: ObjectName| {
+        let applied = snapshot.applied.get(&(KIND, name.clone()));
+        // A file in BIRD's directory is a session that runs, whoever lost its record.
+        let in_bird = parts.inputs.fragments.contains(name.as_str());
+        let member = Member {
+            fate: fate(&name),
+            applied: applied.is_some() || in_bird,
+            operators: applied.is_some_and(|stored| is_operators(&stored.document)),
+        };
+        (name, member)
+    };
+    let members = names(parts).into_iter().map(member).collect();
+    ledger.removals(KIND, &members, &rules(parts.inputs))
 }
 
 fn candidate(

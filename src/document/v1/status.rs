@@ -135,6 +135,8 @@ pub enum ConditionType {
     WithinLimits,
     /// A removal waits for approval.
     RemovalHeld,
+    /// A change of the node that resets every session waits for approval.
+    ChangeHeld,
     /// The history could be written.
     HistoryRecorded,
     /// Origins of routes are validated.

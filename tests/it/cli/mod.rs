@@ -527,9 +527,16 @@ fn every_verb_shows_an_example() {
 }
 
 #[test]
-fn approve_lists_and_lets_pass_what_is_held() {
+fn approve_lists_and_approves_held_changes() {
     let router = Router::new();
-    router.call(&["approve"]).says(0, "No removal is held");
+    router
+        .call(&["approve", "--list"])
+        .says(0, "No changes are held");
+    router
+        .call(&["approve", "--all"])
+        .says(0, "No changes are held");
+    assert_eq!(router.call(&["approve"]).code, 64);
+    assert_eq!(router.call(&["approve", "wg_nothing"]).code, 1);
     for number in 0..8 {
         let text = format!(
             "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: gone{number}, uid: u{number}}}\n\
@@ -545,7 +552,17 @@ fn approve_lists_and_lets_pass_what_is_held() {
     let listed = router.call(&["approve", "--list", "-o", "json"]).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(8));
     assert!(!router.state("approved").exists());
-    router.call(&["approve"]).says(0, "sessions/gone7");
+    assert_eq!(listed[0]["change"], "removal");
+    let one = router.call(&["approve", "gone3", "-o", "json"]).json();
+    assert_eq!(one[0]["object"], "sessions/gone3");
+    assert_eq!(one.as_array().map(Vec::len), Some(1));
+    let approved = fs::read_to_string(router.state("approved")).unwrap();
+    assert!(
+        approved.contains("sessions/gone3") && !approved.contains("gone4"),
+        "{approved}"
+    );
+    fs::remove_file(router.state("approved")).unwrap();
+    router.call(&["approve", "--all"]).says(0, "sessions/gone7");
     assert_eq!(
         fs::read_to_string(router.state("approved"))
             .unwrap()
@@ -555,7 +572,7 @@ fn approve_lists_and_lets_pass_what_is_held() {
     );
     router
         .call(&["approve", "--list"])
-        .says(0, "No removal is held");
+        .says(0, "No changes are held");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, FirewallKeeper, Hint, Key, Observer, Reports, Restarts, Runner, Taken,
-    Turns, World,
+    Board, Context, Entry, FirewallKeeper, GuardMemory, Hint, Key, Observer, Reports, Restarts,
+    Runner, Taken, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -98,6 +98,7 @@ impl Machine {
         let maker = Maker {
             config,
             renderer,
+            guard: GuardMemory::open(&store, jiff::Timestamp::now()),
             store: store_too,
             clock: Mutex::default(),
         };
@@ -179,12 +180,22 @@ struct Maker {
     config: Config,
     renderer: Renderer,
     store: Arc<Store>,
+    guard: GuardMemory,
     /// How far its clock is off.
     clock: Mutex<jiff::SignedDuration>,
 }
 
 impl Maker {
+    /// As the agent does it: what the guard counts is written down before the world takes effect.
     fn world(&self) -> World {
+        let world = self.guard.recall(|guard| self.build(guard));
+        if self.guard.remember(&self.store, &world.ledger) {
+            return world;
+        }
+        self.guard.recall(|guard| self.build(guard))
+    }
+
+    fn build(&self, guard: &guard::Input<'_>) -> World {
         let snapshot = self.store.load().unwrap();
         World::build(&Inputs {
             snapshot: &snapshot,
@@ -202,6 +213,7 @@ impl Maker {
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
             approved: &self.store.approved(),
+            guard: *guard,
             refused: &Refused::default(),
             now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })

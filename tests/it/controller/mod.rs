@@ -9,7 +9,9 @@ use moenet_agent::document::{BgpSessionSpec, Kind, Phase};
 use tokio::time::{Instant, sleep};
 
 mod drain;
+
 mod fakes;
+mod guard;
 mod lab;
 
 use fakes::Death;

@@ -25,7 +25,7 @@ pub(super) fn documents(
             .applied(object.kind, &object.name)
             .is_some_and(|applied| applied.applied.spec.is_some()),
         paused: object.paused.map(str::to_owned),
-        held: object.held.map(str::to_owned),
+        held: object.held.as_deref().map(str::to_owned),
         // What is held stays as it is, whatever its absence says.
         off: off(offline, object).filter(|_| object.held.is_none()),
         operator_owned: object.operator_owned,

@@ -92,8 +92,9 @@ impl Documents {
         let clash = self.clash.as_ref().map(|why| self.clash(why));
         let paused = self.paused.as_ref().map(|why| self.paused(why));
         let held = self.held.as_ref().map(|why| {
-            Cause::new(Reason::RemovalHeld, format!("Its document is gone, and its removal waits: {why}."))
-                .action("`moenet-agent approve` lets all go that is held, as `approve --list` shows; its document, put back, keeps it")
+            let object = &self.object;
+            Cause::new(Reason::RemovalHeld, format!("A change waits for approval: {why}."))
+                .action(format!("run `moenet-agent approve {object}` to let it happen, or `moenet-agent approve --list` to see all that is held"))
         });
         let off = self.off.map(|off| self.off(off));
         [invalid, waiting, clash, paused, held, off]

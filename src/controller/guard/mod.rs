@@ -1,0 +1,81 @@
+//! Which changes wait for an operator (semantics, section 6, rule 1). Pure: what is applied, what is desired, the
+//! ledger of the last window and the approvals go in; what is held, with reasons, and the next ledger come out.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ledger` | what waits, and what was removed or added within the window; the content of `held.yaml` |
+//! | `removals` | objects that no document wants any more |
+//! | `node` | a node document that would reset every session |
+
+mod ledger;
+mod node;
+mod removals;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::{self, MaxRemovals};
+
+pub use ledger::{Entry, Ledger};
+pub use node::{IdentityChange, NODE, identity_change};
+pub use removals::{Fate, Member, Unrecorded, unrecorded};
+
+/// Everything that the guard goes by, beside the objects themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// `guard.maxRemovals`.
+    pub max_removals: MaxRemovals,
+    /// `guard.window`.
+    pub window: Duration,
+    /// The lines of the file `approved`.
+    pub approved: &'a BTreeSet<String>,
+    /// Whether a document that is not listed is certainly not wanted.
+    pub complete: bool,
+    /// Whether the ledger of the last change could be written.
+    pub writable: bool,
+    /// Now, by a clock that never jumps; see [`Ledger::resumed`].
+    pub now: Timestamp,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules of a configuration.
+    pub fn new(
+        config: &config::Guard,
+        approved: &'a BTreeSet<String>,
+        complete: bool,
+        input: &Input<'_>,
+    ) -> Self {
+        Self {
+            max_removals: config.max_removals,
+            window: config.window.get(),
+            approved,
+            complete,
+            writable: input.writable,
+            now: input.now,
+        }
+    }
+}
+
+/// What the guard remembers, as an input.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The ledger so far.
+    pub ledger: &'a Ledger,
+    /// Now, by the guard's clock.
+    pub now: Timestamp,
+    /// Whether the ledger can be written.
+    pub writable: bool,
+}
+
+/// A duration in its largest whole unit, as the configuration has it.
+fn shown(window: Duration) -> String {
+    match window.as_secs() {
+        seconds if seconds > 0 && seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        seconds if seconds > 0 && seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}

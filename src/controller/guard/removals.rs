@@ -1,0 +1,298 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::ledger::{Ledger, Removal, signed};
+use super::{Entry, Rules, shown};
+use crate::config::MaxRemovals;
+use crate::document::Kind;
+use crate::model::{ObjectName, Uid};
+
+/// What the documents say of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A document wants it.
+    Wanted,
+    /// A document says that it is not to be there: it is disabled, or deleted explicitly.
+    Leaving,
+    /// No document knows it.
+    Absent,
+}
+
+/// One object of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// What the documents say of it.
+    pub fate: Fate,
+    /// Whether it is applied.
+    pub applied: bool,
+    /// Whether what is applied is the operator's own, without a `uid`.
+    pub operators: bool,
+}
+
+const REMOVAL: &str = "removal";
+
+impl Ledger {
+    /// Judges the removals of one kind. Returns those that wait, each with the reason, and remembers the others.
+    pub fn removals(
+        &mut self,
+        kind: Kind,
+        members: &BTreeMap<ObjectName, Member>,
+        rules: &Rules<'_>,
+    ) -> BTreeMap<ObjectName, String> {
+        let object = |name: &ObjectName| format!("{}/{name}", kind.folder());
+        if !rules.complete {
+            let approved = |name: &ObjectName| rules.approved.contains(&object(name));
+            let absent = members.iter().filter(|(_, member)| member.is_absent());
+            return absent
+                .filter(|(name, _)| !approved(name))
+                .map(|(name, _)| (name.clone(), INCOMPLETE.to_owned()))
+                .collect();
+        }
+        self.forget(rules.window, rules.now);
+        let members: BTreeMap<String, Member> = members
+            .iter()
+            .filter(|(_, member)| !member.operators)
+            .map(|(name, member)| (object(name), *member))
+            .collect();
+        self.follow(kind, &members, rules);
+        let waiting = self.waiting(&members, rules);
+        let held = self.judge(kind, &members, &waiting, rules);
+        held.into_iter()
+            .filter_map(|(object, why)| {
+                let (_, name) = object.split_once('/')?;
+                Some((name.parse().ok()?, why))
+            })
+            .collect()
+    }
+
+    /// Brings what is remembered of these objects up to date.
+    fn follow(&mut self, kind: Kind, members: &BTreeMap<String, Member>, rules: &Rules<'_>) {
+        let prefix = format!("{}/", kind.folder());
+        let of_kind = |object: &String| object.starts_with(&prefix);
+        for (_, removal) in self
+            .removed
+            .iter_mut()
+            .filter(|(object, _)| of_kind(object))
+            .filter(|(object, _)| !members.get(*object).is_some_and(Member::is_absent))
+        {
+            removal.done = true;
+        }
+        for (object, member) in members {
+            if member.fate == Fate::Wanted && !member.applied {
+                self.added.entry(object.clone()).or_insert(rules.now);
+            }
+        }
+        let window = signed(rules.window);
+        let removed = &self.removed;
+        self.added.retain(|object, at| {
+            let young = rules.now.duration_since(*at) < window;
+            match members.get(object) {
+                Some(member) => !member.applied || young,
+                None => !of_kind(object) || (young && removed.contains_key(object)),
+            }
+        });
+        self.held.retain(|object, _| {
+            !of_kind(object)
+                || (members.get(object).is_some_and(Member::is_absent)
+                    && !rules.approved.contains(object))
+        });
+    }
+
+    /// The removals that are neither approved nor under way.
+    fn waiting(&self, members: &BTreeMap<String, Member>, rules: &Rules<'_>) -> BTreeSet<String> {
+        let under_way = |object: &String| self.removed.get(object).is_some_and(|it| !it.done);
+        members
+            .iter()
+            .filter(|(_, member)| member.is_absent())
+            .map(|(object, _)| object.clone())
+            .filter(|object| !rules.approved.contains(object) && !under_way(object))
+            .collect()
+    }
+
+    /// Holds all that wait, or only those that were held before; the others go and are counted.
+    fn judge(
+        &mut self,
+        kind: Kind,
+        members: &BTreeMap<String, Member>,
+        waiting: &BTreeSet<String>,
+        rules: &Rules<'_>,
+    ) -> BTreeMap<String, String> {
+        let tripped = self.trips(kind, members, waiting, rules);
+        let mut held = BTreeMap::new();
+        for object in waiting {
+            let before = self.held.get(object).map(|entry| entry.reason.clone());
+            match before.or_else(|| tripped.clone()) {
+                Some(reason) => {
+                    let entry = Entry {
+                        change: REMOVAL.to_owned(),
+                        reason: reason.clone(),
+                        since: rules.now,
+                    };
+                    self.held.entry(object.clone()).or_insert(entry);
+                    held.insert(object.clone(), reason);
+                }
+                None if !rules.writable => drop(held.insert(object.clone(), UNWRITABLE.to_owned())),
+                None => {
+                    let removal = Removal {
+                        at: rules.now,
+                        done: false,
+                    };
+                    self.removed.insert(object.clone(), removal);
+                }
+            }
+        }
+        held
+    }
+
+    /// Why none of those that wait may go.
+    fn trips(
+        &self,
+        kind: Kind,
+        members: &BTreeMap<String, Member>,
+        waiting: &BTreeSet<String>,
+        rules: &Rules<'_>,
+    ) -> Option<String> {
+        if waiting.is_empty() {
+            return None;
+        }
+        let prefix = format!("{}/", kind.folder());
+        let of_kind = |object: &&String| object.starts_with(&prefix);
+        let removed: BTreeSet<&String> = self.removed.keys().filter(of_kind).collect();
+        let base = self.base(&prefix, members, &removed, rules);
+        // Those that would be left, if it were not for the removals that wait.
+        let stays = |(object, member): &(&String, &Member)| {
+            member.applied && member.fate != Fate::Leaving && {
+                waiting.contains(*object) || !member.is_absent()
+            }
+        };
+        let left: BTreeSet<&String> = members
+            .iter()
+            .filter(stays)
+            .map(|(object, _)| object)
+            .collect();
+        let old: BTreeSet<&String> = left.intersection(&base).copied().collect();
+        let goes = |all: &BTreeSet<&String>| all.iter().all(|object| waiting.contains(*object));
+        if goes(&left) || (!old.is_empty() && goes(&old)) {
+            let (word, total) = (plural(kind), waiting.len());
+            return Some(format!(
+                "it would remove every one of the {word} that the Control Plane gave this router ({total} now)"
+            ));
+        }
+        let counted = removed.union(&waiting.iter().collect()).count();
+        let (window, total) = (shown(rules.window), base.len());
+        let allowed = rules.max_removals.of(total);
+        if counted > allowed {
+            return Some(format!(
+                "{counted} of {total} {} would be removed within {window}, and guard.maxRemovals allows {allowed}",
+                plural(kind)
+            ));
+        }
+        self.lost.map(|_| {
+            format!("held.yaml could not be read, so the removals of the last {window} are unknown")
+        })
+    }
+
+    /// The objects that were applied when the window began. On a router that is being set up, none was, and those
+    /// count that were there before the first removal.
+    fn base<'a>(
+        &self,
+        prefix: &str,
+        members: &'a BTreeMap<String, Member>,
+        removed: &BTreeSet<&'a String>,
+        rules: &Rules<'_>,
+    ) -> BTreeSet<&'a String> {
+        let applied = members.iter().filter(|(_, member)| member.applied);
+        let all: BTreeSet<&String> = applied
+            .map(|(object, _)| object)
+            .chain(removed.iter().copied())
+            .collect();
+        let window = signed(rules.window);
+        let before = |at: Timestamp| rules.now.duration_since(at) >= window;
+        let is_old = |object: &&&String| self.added.get(**object).copied().is_none_or(before);
+        let old: BTreeSet<&String> = all.iter().filter(is_old).copied().collect();
+        if !old.is_empty() {
+            return old;
+        }
+        let removals = self.removed.iter().map(|(object, it)| (object, it.at));
+        let waits = self.held.iter().map(|(object, it)| (object, it.since));
+        let disturbances = removals.chain(waits);
+        let first = disturbances
+            .filter(|(object, _)| object.starts_with(prefix))
+            .map(|(_, at)| at)
+            .min();
+        let undisturbed = |object: &&String| first.is_none_or(|first| self.added[*object] < first);
+        all.into_iter().filter(undisturbed).collect()
+    }
+}
+
+impl Member {
+    /// Whether it is applied and no document knows it.
+    fn is_absent(&self) -> bool {
+        self.applied && self.fate == Fate::Absent
+    }
+}
+
+const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be read, so a document \
+                          that is not there may still be wanted; a complete list from the Control Plane or an \
+                          approval settles it";
+const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BgpSession => "sessions",
+        Kind::MeshPeer => "mesh tunnels",
+        Kind::IbgpPeer => "internal neighbours",
+        _ => "objects",
+    }
+}
+
+/// Links that carry our mark and that neither a document nor a record knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// Those whose links are removed.
+    pub go: BTreeSet<Uid>,
+    /// Those that wait, each with the reason.
+    pub held: BTreeMap<Uid, String>,
+}
+
+/// Judges links without a record. `known` is the number of links that objects have. No ledger counts them: they
+/// come from a crash or a lost record, never from a list of the Control Plane.
+pub fn unrecorded(
+    links: &BTreeSet<Uid>,
+    known: usize,
+    limit: MaxRemovals,
+    approved: &BTreeSet<String>,
+    complete: bool,
+) -> Unrecorded {
+    let is_approved = |uid: &&Uid| approved.contains(&format!("orphan/{uid}"));
+    let waiting: BTreeSet<&Uid> = links.iter().filter(|uid| !is_approved(uid)).collect();
+    let (number, total) = (waiting.len(), known + links.len());
+    let allowed = limit.of(total);
+    let why = |uid: &Uid| {
+        if !waiting.contains(uid) {
+            return None;
+        }
+        if !complete {
+            return Some(INCOMPLETE.to_owned());
+        }
+        if uid.is_local() {
+            let why = "the link belonged to a document of the operator, and no list of the Control Plane disproves it";
+            return Some(why.to_owned());
+        }
+        if known == 0 {
+            return Some("it would remove every tunnel that carries our mark".to_owned());
+        }
+        (number > allowed).then(|| {
+            format!("{number} of {total} tunnels have no record, and guard.maxRemovals allows {allowed} to go")
+        })
+    };
+    let mut found = Unrecorded::default();
+    for uid in links {
+        match why(uid) {
+            Some(why) => drop(found.held.insert(uid.clone(), why)),
+            None => drop(found.go.insert(uid.clone())),
+        }
+    }
+    found
+}

@@ -1,0 +1,439 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::{Kind, NodeSpec};
+use crate::model::{ObjectName, Uid};
+
+const KIND: Kind = Kind::BgpSession;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn name(number: u32) -> ObjectName {
+    format!("s{number}").parse().unwrap()
+}
+
+fn object(number: u32) -> String {
+    format!("sessions/s{number}")
+}
+
+const APPLIED: Member = Member {
+    fate: Fate::Wanted,
+    applied: true,
+    operators: false,
+};
+const ABSENT: Member = Member {
+    fate: Fate::Absent,
+    ..APPLIED
+};
+const NEW: Member = Member {
+    applied: false,
+    ..APPLIED
+};
+const LEAVING: Member = Member {
+    fate: Fate::Leaving,
+    ..APPLIED
+};
+
+/// A router and a guard, in time that passes when the test says so.
+struct Router {
+    members: BTreeMap<ObjectName, Member>,
+    ledger: Ledger,
+    approved: BTreeSet<String>,
+    limit: MaxRemovals,
+    now: Timestamp,
+    complete: bool,
+    writable: bool,
+}
+
+impl Router {
+    /// So many sessions that have been applied for long.
+    fn new(sessions: u32) -> Self {
+        Self {
+            members: (0..sessions)
+                .map(|number| (name(number), APPLIED))
+                .collect(),
+            ledger: Ledger::default(),
+            approved: BTreeSet::new(),
+            limit: MaxRemovals::default(),
+            now: Timestamp::UNIX_EPOCH,
+            complete: true,
+            writable: true,
+        }
+    }
+
+    fn set(&mut self, numbers: impl IntoIterator<Item = u32>, member: Member) {
+        let members = numbers.into_iter().map(|number| (name(number), member));
+        self.members.extend(members);
+    }
+
+    fn applied(&self) -> usize {
+        self.members.values().filter(|it| it.applied).count()
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// One world: what is held; all else that is absent or leaving goes, and what is new is applied.
+    fn turn(&mut self) -> BTreeSet<ObjectName> {
+        let rules = Rules {
+            max_removals: self.limit,
+            window: HOUR,
+            approved: &self.approved,
+            complete: self.complete,
+            writable: self.writable,
+            now: self.now,
+        };
+        let held = self.ledger.removals(KIND, &self.members, &rules);
+        self.members
+            .retain(|name, it| it.fate == Fate::Wanted || held.contains_key(name));
+        self.members.values_mut().for_each(|it| it.applied = true);
+        held.into_keys().collect()
+    }
+}
+
+#[test]
+fn every_session_is_held_whatever_the_number() {
+    for number in 1..12 {
+        let mut router = Router::new(number);
+        router.limit = MaxRemovals::Percent(100);
+        router.set(0..number, ABSENT);
+        assert_eq!(router.turn().len(), number as usize);
+    }
+}
+
+#[test]
+fn more_than_the_limit_is_held_and_fewer_are_not() {
+    for (all, few) in [(2, 1), (8, 2), (10, 3), (100, 30)] {
+        let mut router = Router::new(all);
+        router.set(0..few, ABSENT);
+        assert_eq!(router.turn().len(), 0, "{few} of {all}");
+        let mut router = Router::new(all);
+        router.set(0..few + 1, ABSENT);
+        assert_eq!(
+            router.turn().len(),
+            few as usize + 1,
+            "{} of {all}",
+            few + 1
+        );
+    }
+}
+
+#[test]
+fn a_number_as_limit_counts_from_the_first() {
+    let mut router = Router::new(8);
+    router.limit = MaxRemovals::Number(0);
+    router.set([0], ABSENT);
+    assert_eq!(router.turn().len(), 1);
+}
+
+#[test]
+fn removals_one_by_one_are_counted_together() {
+    let mut router = Router::new(8);
+    for number in 0..8 {
+        router.set([number], ABSENT);
+        router.turn();
+        router.pass(60);
+    }
+    assert_eq!(router.applied(), 6);
+    // What is held waits for a person and not for the end of the window.
+    router.pass(2 * 3600);
+    assert_eq!(router.turn().len(), 6);
+}
+
+#[test]
+fn the_window_slides() {
+    let mut router = Router::new(100);
+    router.set(0..30, ABSENT);
+    assert!(router.turn().is_empty());
+    router.pass(3599);
+    router.set([30], ABSENT);
+    assert_eq!(router.turn(), [name(30)].into());
+    router.set([30], APPLIED);
+    router.turn();
+    router.pass(1);
+    router.set(31..52, ABSENT);
+    assert!(router.turn().is_empty(), "21 of 70 in a new window");
+    assert_eq!(router.applied(), 49);
+}
+
+#[test]
+fn a_list_of_a_larger_router_removes_nothing() {
+    for fresh in [false, true] {
+        let mut router = Router::new(0);
+        router.set(0..8, if fresh { NEW } else { APPLIED });
+        router.turn();
+        router.pass(600);
+        router.set(0..8, ABSENT);
+        router.set(100..200, NEW);
+        for _ in 0..100 {
+            assert_eq!(router.turn().len(), 8, "on a fresh router: {fresh}");
+            router.pass(60);
+        }
+    }
+}
+
+#[test]
+fn objects_added_before_a_removal_do_not_widen_the_limit() {
+    let mut router = Router::new(8);
+    router.set(100..200, NEW);
+    router.turn();
+    router.pass(600);
+    router.set(0..7, ABSENT);
+    assert_eq!(router.turn().len(), 7);
+}
+
+#[test]
+fn approved_disabled_and_deleted_objects_do_not_count() {
+    let mut router = Router::new(10);
+    router.approved = (0..4).map(object).collect();
+    router.set(0..4, ABSENT);
+    router.set(4..6, LEAVING);
+    assert!(router.turn().is_empty());
+    assert_eq!(router.applied(), 4);
+    assert!(router.ledger.removed.is_empty());
+}
+
+#[test]
+fn an_absence_that_leaves_nothing_is_held() {
+    let mut router = Router::new(4);
+    router.set(0..3, LEAVING);
+    router.set([3], ABSENT);
+    assert_eq!(router.turn(), [name(3)].into());
+}
+
+#[test]
+fn an_operator_who_deletes_an_own_document_is_not_held() {
+    let mut router = Router::new(2);
+    let own = Member {
+        operators: true,
+        ..ABSENT
+    };
+    router.set(10..14, own);
+    assert!(router.turn().is_empty());
+    // And the operator's sessions are no comfort to a list without any.
+    router.set(
+        20..40,
+        Member {
+            operators: true,
+            ..APPLIED
+        },
+    );
+    router.set(0..2, ABSENT);
+    assert_eq!(router.turn().len(), 2);
+}
+
+#[test]
+fn an_approval_is_for_one_removal() {
+    let mut router = Router::new(4);
+    router.set(0..4, ABSENT);
+    router.turn();
+    router.approved = [object(0)].into();
+    assert_eq!(router.turn().len(), 3);
+    router.approved.clear();
+    router.set([0], NEW);
+    router.turn();
+    router.set([0], ABSENT);
+    assert_eq!(router.turn().len(), 4);
+}
+
+#[test]
+fn a_removal_under_way_is_not_judged_again() {
+    let mut router = Router::new(8);
+    router.set(0..2, ABSENT);
+    let members = router.members.clone();
+    assert!(router.turn().is_empty());
+    router.members = members;
+    assert!(
+        router.turn().is_empty(),
+        "the kernel has not removed them yet"
+    );
+}
+
+#[test]
+fn an_incomplete_listing_removes_only_what_is_approved() {
+    let mut router = Router::new(10);
+    router.complete = false;
+    router.set(0..2, ABSENT);
+    router.approved = [object(0)].into();
+    assert_eq!(router.turn(), [name(1)].into());
+    assert_eq!(router.ledger, Ledger::default());
+}
+
+#[test]
+fn a_ledger_that_cannot_be_kept_holds_what_it_would_forget() {
+    let mut router = Router::new(10);
+    router.writable = false;
+    router.set([0], ABSENT);
+    assert_eq!(router.turn().len(), 1);
+    assert!(router.ledger.removed.is_empty());
+}
+
+#[test]
+fn a_lost_ledger_holds_removals_for_the_window() {
+    let mut router = Router::new(10);
+    router.ledger = Ledger::lost(router.now);
+    router.pass(3599);
+    router.set([0], ABSENT);
+    assert_eq!(router.turn().len(), 1);
+    router.set([0], APPLIED);
+    router.pass(1);
+    router.turn();
+    router.set([1], ABSENT);
+    assert!(router.turn().is_empty());
+}
+
+#[test]
+fn a_restart_neither_ends_nor_widens_the_window() {
+    let jumps = [0, 3600, -3600, 86_400 * 365, -86_400 * 365];
+    for jump in jumps {
+        let mut router = Router::new(8);
+        router.now = Timestamp::from_second(1_800_000_000).unwrap();
+        router.set([0], ABSENT);
+        router.turn();
+        router.pass(600);
+        router.set([1], ABSENT);
+        router.turn();
+        let text = crate::document::to_yaml(&router.ledger).unwrap();
+        router.pass(jump);
+        let read: Ledger = crate::document::parse_list(&text).unwrap();
+        router.ledger = read.resumed(router.now);
+        router.set([2], ABSENT);
+        assert_eq!(router.turn().len(), 1, "the clock moved by {jump} s");
+        router.set([2], APPLIED);
+        router.turn();
+        router.pass(3001);
+        router.set([3], ABSENT);
+        assert!(
+            router.turn().is_empty(),
+            "the first of the two is out of the window"
+        );
+    }
+}
+
+fn node(asn: u32, v6: &str) -> NodeSpec {
+    let spec = serde_json::json!({"id": 1, "asn": asn, "loopbackIpv6": v6});
+    serde_json::from_value(spec).unwrap()
+}
+
+#[test]
+fn a_change_of_the_node_is_held_until_exactly_it_is_approved() {
+    let (before, after) = (
+        node(4_242_420_998, "fd00::1"),
+        node(4_242_420_999, "fd00::2"),
+    );
+    let change = identity_change(&before, &after, &BTreeSet::new()).unwrap();
+    assert_eq!(
+        change.to_string(),
+        "asn 4242420998 -> 4242420999, loopbackIpv6 fd00::1 -> fd00::2"
+    );
+    assert_eq!(change.without(after.clone(), &before), before);
+    let mut ledger = Ledger::default();
+    let mut judge = |change: &IdentityChange, approved: &BTreeSet<String>| {
+        let rules = Rules {
+            max_removals: MaxRemovals::default(),
+            window: HOUR,
+            approved,
+            complete: true,
+            writable: true,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        ledger.node(Some(change), &rules).is_some()
+    };
+    assert!(judge(&change, &BTreeSet::new()));
+    let approved = BTreeSet::from([change.approval()]);
+    assert!(!judge(&change, &approved));
+    let other = identity_change(&before, &node(4_242_421_111, "fd00::2"), &BTreeSet::new());
+    assert!(judge(&other.unwrap(), &approved), "approved was another");
+}
+
+#[test]
+fn fields_of_the_operator_are_the_operators_own_act() {
+    let (before, after) = (node(1, "fd00::1"), node(2, "fd00::2"));
+    let asn = BTreeSet::from(["spec.asn".to_owned()]);
+    let change = identity_change(&before, &after, &asn).unwrap();
+    assert_eq!(change.without(after, &before), node(2, "fd00::1"));
+    let mut region = node(1, "fd00::1");
+    region.region = Some("elsewhere".to_owned());
+    assert_eq!(identity_change(&before, &region, &BTreeSet::new()), None);
+}
+
+#[test]
+fn links_without_a_record_wait_when_they_are_many_all_or_the_operators() {
+    let uids = |number: u32| -> BTreeSet<Uid> {
+        let uid = |number| format!("uid-{number}").parse().unwrap();
+        (0..number).map(uid).collect()
+    };
+    let none = BTreeSet::new();
+    let limit = MaxRemovals::default();
+    let held =
+        |links: &BTreeSet<Uid>, known| unrecorded(links, known, limit, &none, true).held.len();
+    assert_eq!(held(&uids(1), 9), 0);
+    assert_eq!(held(&uids(4), 6), 4);
+    assert_eq!(held(&uids(1), 0), 1);
+    let own = BTreeSet::from([Uid::local("sessions", &name(1))]);
+    assert_eq!(held(&own, 9), 1);
+    assert_eq!(unrecorded(&uids(1), 9, limit, &none, false).held.len(), 1);
+    let approved = BTreeSet::from(["orphan/uid-0".to_owned()]);
+    assert_eq!(unrecorded(&uids(1), 0, limit, &approved, true).go, uids(1));
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Lists(BTreeSet<u32>),
+    Passes(i64),
+    Restarts(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => prop::collection::btree_set(0..16u32, 0..16).prop_map(Event::Lists),
+        2 => (1..1200i64).prop_map(Event::Passes),
+        1 => (-100_000..100_000i64).prop_map(Event::Restarts),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever is listed, in whatever order, with restarts under any clock: an hour of the agent's running time takes
+    /// no more than the limit of what was applied, and there is always a session left.
+    #[test]
+    fn no_sequence_of_lists_removes_more_than_the_limit(
+        first in prop::collection::btree_set(0..16u32, 1..16),
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let mut router = Router::new(0);
+        router.set(first.iter().copied(), APPLIED);
+        router.now = Timestamp::from_second(1_800_000_000).unwrap();
+        let (mut elapsed, mut removed) = (0, Vec::<(i64, ObjectName)>::new());
+        for event in events {
+            match event {
+                Event::Passes(seconds) => { router.pass(seconds); elapsed += seconds; }
+                Event::Restarts(jump) => {
+                    router.pass(jump);
+                    router.ledger = std::mem::take(&mut router.ledger).resumed(router.now);
+                }
+                Event::Lists(list) => {
+                    let applied: Vec<u32> = (0..16).filter(|n| router.members.contains_key(&name(*n))).collect();
+                    router.set(applied.iter().filter(|n| !list.contains(n)).copied(), ABSENT);
+                    router.set(applied.iter().filter(|n| list.contains(n)).copied(), APPLIED);
+                    router.set(list.iter().filter(|n| !applied.contains(n)).copied(), NEW);
+                    let before: BTreeSet<ObjectName> = router.members.iter()
+                        .filter(|(_, it)| it.applied).map(|(name, _)| name.clone()).collect();
+                    router.turn();
+                    let gone = before.iter().filter(|name| !router.members.contains_key(*name));
+                    removed.extend(gone.map(|name| (elapsed, name.clone())));
+                    let young: BTreeSet<_> = removed.iter().filter(|(at, _)| elapsed - at < 3600)
+                        .map(|(_, name)| name).collect();
+                    let most: BTreeSet<_> = before.iter().chain(young.iter().copied()).collect();
+                    prop_assert!(young.len() <= router.limit.of(most.len()), "{young:?} of {most:?}");
+                    prop_assert!(before.is_empty() || router.applied() > 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What the guard remembers, on disk and from one world to the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::guard::{Input, Ledger};
+use crate::document::{parse_list, to_yaml};
+use crate::store::{HELD, Store};
+use crate::telemetry::chain;
+
+/// The guard's ledger in `held.yaml`, and the guard's clock.
+#[derive(Debug)]
+pub struct GuardMemory {
+    started: (Timestamp, Instant),
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    ledger: Arc<Ledger>,
+    writable: bool,
+}
+
+impl GuardMemory {
+    /// Reads `held.yaml`. `wall` is the wall clock's time: from here on the guard's clock only counts up.
+    pub fn open(store: &Store, wall: Timestamp) -> Self {
+        let ledger = match read(store) {
+            Ok(ledger) => ledger.resumed(wall),
+            Err(error) => {
+                warn!(
+                    file = HELD,
+                    error,
+                    "the guard's record cannot be read; removals wait for approval until guard.window is over"
+                );
+                Ledger::lost(wall)
+            }
+        };
+        Self {
+            started: (wall, Instant::now()),
+            state: Mutex::new(State {
+                ledger: Arc::new(ledger),
+                writable: true,
+            }),
+        }
+    }
+
+    /// The guard's time: that of the wall clock when the agent started, and the time since then.
+    pub fn now(&self) -> Timestamp {
+        let (wall, started) = self.started;
+        SignedDuration::try_from(started.elapsed())
+            .ok()
+            .and_then(|elapsed| wall.checked_add(elapsed).ok())
+            .unwrap_or(wall)
+    }
+
+    /// What the guard decides by next.
+    pub fn recall<T>(&self, decide: impl FnOnce(&Input<'_>) -> T) -> T {
+        let State { ledger, writable } = self.lock().clone();
+        decide(&Input {
+            ledger: &ledger,
+            now: self.now(),
+            writable,
+        })
+    }
+
+    /// Writes down the ledger of a decision, before the decision takes effect. Returns whether the decision stands:
+    /// where the ledger cannot be written, the guard has to decide again, and holds what it would forget.
+    pub fn remember(&self, store: &Store, ledger: &Ledger) -> bool {
+        let State {
+            ledger: before,
+            writable,
+        } = self.lock().clone();
+        if *before == *ledger && writable {
+            return true;
+        }
+        let written = to_yaml(ledger)
+            .map_err(|error| error.to_string())
+            .and_then(|text| {
+                let kept = store.keep(HELD, &format!("{HEAD}{text}"));
+                kept.map_err(|error| chain(&error))
+            });
+        let mut state = self.lock();
+        match written {
+            Ok(_) => {
+                *state = State {
+                    ledger: Arc::new(ledger.clone()),
+                    writable: true,
+                };
+                true
+            }
+            Err(error) => {
+                state.writable = false;
+                drop(state);
+                if writable {
+                    warn!(
+                        file = HELD,
+                        error, "the guard's record cannot be written; removals wait until it can"
+                    );
+                }
+                !writable
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const HEAD: &str = "# Written by moenet-agent: changes that wait for `moenet-agent approve`, and the removals and additions\n\
+                    # that guard.window counts. Do not edit; `moenet-agent approve --list` shows it.\n";
+
+/// The ledger on disk. Only a file that is not there is an empty one: a power cut leaves a file without text.
+fn read(store: &Store) -> Result<Ledger, String> {
+    match store.kept(HELD) {
+        Ok(None) => Ok(Ledger::default()),
+        Ok(Some(text)) if text.trim().is_empty() => Err("the file is empty".to_owned()),
+        Ok(Some(text)) => parse_list(&text).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,22 +1,30 @@
-//! The loop that takes connections, and what a client may take of us: both servers face networks, and a client
-//! that sends a header's byte a minute, never reads its answer, or opens a thousand connections must cost
-//! nobody but itself. `axum::serve` sets no timer, so it would wait for such a client for ever.
+//! The loop that accepts connections, with the limits on what one client may take: both servers face networks,
+//! and a client that sends a header's byte a minute, never reads its answer, or opens a thousand connections must
+//! cost nobody but itself. `axum::serve` sets no timer, so it would wait for such a client without end.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How many are served at once; the next one waits. Each may take `HEAD_MAX` of memory and a file descriptor, of
-/// which the kernel's and BIRD's sockets need some too.
+/// How many connections are served at once; the next one waits. Each may take `HEAD_MAX` of memory and a file
+/// descriptor, of which the kernel's and BIRD's sockets need some too.
 const CONNECTIONS: usize = 256;
+
+/// How many of them one address may have. Loopback and unix sockets are exempt: a reverse proxy calls from there.
+const PER_ADDRESS: usize = 32;
 
 /// How long a client may take for the head of a request, the wait for the first or next one included.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -28,55 +36,240 @@ const HEAD_MAX: usize = 32 * 1024;
 const LIFETIME: Duration = Duration::from_secs(60);
 
 /// How long the last call of a connection may take: longer than the slowest call, which is `/restart`, and
-/// short enough that a client that does not read its answer is rid of.
+/// short enough that a client that does not read its answer is disconnected.
 const LAST_CALL: Duration = Duration::from_secs(90);
 
 /// How long calls in progress may take after the shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How often a full server looks for a connection that it may close.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A client's address, where it has one.
+pub(crate) trait ClientAddress {
+    /// The address to count connections by.
+    fn counted(&self) -> Option<IpAddr>;
+}
+
+impl ClientAddress for SocketAddr {
+    fn counted(&self) -> Option<IpAddr> {
+        let address = self.ip().to_canonical();
+        (!address.is_loopback()).then_some(address)
+    }
+}
+
+impl ClientAddress for tokio::net::unix::SocketAddr {
+    fn counted(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
 /// Serves until the shutdown, and gives calls in progress a moment to end.
-pub(crate) async fn run<L: Listener>(
-    mut listener: L,
-    app: Router,
-    shutdown: impl Future<Output = ()>,
-) {
+pub(crate) async fn run<L>(mut listener: L, app: Router, shutdown: impl Future<Output = ()>)
+where
+    L: Listener<Addr: ClientAddress>,
+{
     let stop = CancellationToken::new();
     let mut connections = JoinSet::new();
+    let mut seats = Seats::default();
     tokio::pin!(shutdown);
     loop {
+        let free = seats.make_room();
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            (io, _) = listener.accept(), if connections.len() < CONNECTIONS => {
-                connections.spawn(converse(io, app.clone(), stop.clone()));
+            Some(ended) = connections.join_next() => {
+                // A connection whose task panicked gives its seat back at the next search for room.
+                if let Ok(id) = ended { seats.leave(id) }
             }
+            (io, client) = listener.accept(), if free => {
+                if let Some((id, seat)) = seats.take(client.counted()) {
+                    connections.spawn(converse(io, app.clone(), id, seat, stop.clone()));
+                }
+            }
+            () = sleep(RETRY), if !free => {}
         }
     }
     drop(listener);
     stop.cancel();
-    // What is left then is ended when the set is dropped.
+    // Connections that are left then end when the set is dropped.
     let _ = timeout(GRACE, async {
         while connections.join_next().await.is_some() {}
     })
     .await;
 }
 
-/// One connection, from its first byte to its end. How it fails is the client's business.
-async fn converse<I>(io: I, app: Router, stop: CancellationToken)
+/// The connections that are served.
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    taken: BTreeMap<u64, Seat>,
+}
+
+/// One connection, as its task and the accept loop share it.
+#[derive(Clone)]
+struct Seat {
+    address: Option<IpAddr>,
+    since: Instant,
+    /// Milliseconds from `since` to the moment when the wait for a complete head began.
+    waiting: Arc<AtomicU64>,
+    /// Whether a request is being answered.
+    busy: Arc<AtomicBool>,
+    close: CancellationToken,
+}
+
+impl Seat {
+    /// When the wait for a complete head began; `None` while a request is answered.
+    fn waits_since(&self) -> Option<Instant> {
+        let waited = || Duration::from_millis(self.waiting.load(Ordering::Relaxed));
+        (!self.busy.load(Ordering::Relaxed)).then(|| self.since + waited())
+    }
+
+    fn begin(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.waiting.store(passed, Ordering::Relaxed);
+        self.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Seats {
+    /// Whether another connection fits, if need be after the oldest one without a complete head is closed.
+    fn make_room(&mut self) -> bool {
+        self.taken.len() < CONNECTIONS || self.close_oldest(|_| true)
+    }
+
+    /// A seat for a client. `None`: its address has as many as it may, and all of them are at work.
+    fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
+        let same = |seat: &Seat| address.is_some() && seat.address == address;
+        let count = self.taken.values().filter(|seat| same(seat)).count();
+        if count >= PER_ADDRESS && !self.close_oldest(same) {
+            return None;
+        }
+        let seat = Seat {
+            address,
+            since: Instant::now(),
+            waiting: Arc::default(),
+            busy: Arc::default(),
+            close: CancellationToken::new(),
+        };
+        self.next += 1;
+        self.taken.insert(self.next, seat.clone());
+        Some((self.next, seat))
+    }
+
+    /// Closes the connection that has waited longest for a complete head, among those of this kind.
+    fn close_oldest(&mut self, kind: impl Fn(&Seat) -> bool) -> bool {
+        let waiting = self.taken.iter().filter(|(_, seat)| kind(seat));
+        let oldest = waiting
+            .filter_map(|(id, seat)| Some((seat.waits_since()?, *id)))
+            .min();
+        let Some(seat) = oldest.and_then(|(_, id)| self.taken.remove(&id)) else {
+            return false;
+        };
+        seat.close.cancel();
+        true
+    }
+
+    fn leave(&mut self, id: u64) {
+        self.taken.remove(&id);
+    }
+}
+
+/// One connection, from its first byte to its end; returns its number. How it fails concerns the client only.
+async fn converse<I>(io: I, app: Router, id: u64, seat: Seat, stop: CancellationToken) -> u64
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
+    let close = seat.close.clone();
+    let inner = TowerToHyperService::new(app);
+    let service = service_fn(move |request| {
+        let seat = seat.clone();
+        seat.begin();
+        let answer = inner.call(request);
+        async move {
+            let answer = answer.await;
+            seat.end();
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
     tokio::select! {
-        _ = &mut connection => return,
+        _ = &mut connection => return id,
+        () = close.cancelled() => return id,
         () = stop.cancelled() => {}
         () = sleep(LIFETIME) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_CALL, connection).await;
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const STRANGER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_cannot_take_every_seat() {
+        let mut seats = Seats::default();
+        let mut first = None;
+        for _ in 0..1000 {
+            assert!(seats.make_room());
+            let taken = seats.take(STRANGER);
+            first.get_or_insert(taken.unwrap().1);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(seats.taken.len(), PER_ADDRESS);
+        assert!(first.unwrap().close.is_cancelled(), "the oldest is closed");
+        assert!(seats.take(ROUTER).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_closes_the_oldest_waiting_connection() {
+        let mut seats = Seats::default();
+        let (_, working) = seats.take(ROUTER).unwrap();
+        working.begin();
+        for n in 1..CONNECTIONS {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let address = IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
+            seats.take(Some(address)).unwrap();
+        }
+        assert_eq!(seats.taken.len(), CONNECTIONS);
+        assert!(seats.make_room());
+        assert_eq!(seats.taken.len(), CONNECTIONS - 1);
+        assert!(!working.close.is_cancelled(), "a request is never cut off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_at_work_keep_their_seats() {
+        let mut seats = Seats::default();
+        for _ in 0..PER_ADDRESS {
+            seats.take(STRANGER).unwrap().1.begin();
+        }
+        assert!(seats.take(STRANGER).is_none());
+        for _ in 0..CONNECTIONS {
+            if seats.make_room() {
+                seats.take(None).unwrap().1.begin();
+            }
+        }
+        assert!(!seats.make_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn loopback_is_not_counted() {
+        let local: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(local.counted(), None);
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:1".parse().unwrap();
+        assert_eq!(mapped.counted(), ROUTER);
+    }
 }

@@ -1,5 +1,5 @@
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{AgentApi, ApiError, ApiRefusal, Listen, TokenBucket, bearer, same};
 use crate::model::{InterfaceName, Secret};
@@ -257,26 +258,34 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Refuses what only a browser sends on behalf of a foreign page: another site's `Origin`, a `Host` that is
-/// a name somebody pointed at 127.0.0.1 (DNS rebinding), or a `Sec-Fetch-Site` that owns up to it, which is all
-/// there is when a page names us as an image: such a GET has no `Origin`.
+/// Refuses requests that a browser sends on behalf of another page: an `Origin` other than this server (a page
+/// on another port of localhost included), a `Host` name that an attacker's DNS points at 127.0.0.1 (DNS
+/// rebinding), or a `Sec-Fetch-Site` of another site. The last is the only sign when a page embeds this server
+/// as an image: such a GET has no `Origin`.
 fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
-    let foreign_host = headers
-        .get(HOST)
-        .map(text)
-        .is_some_and(|host| !is_local_host(&host));
+    let host = headers.get(HOST).map(text);
+    let foreign_host = host.as_deref().is_some_and(|host| !is_local_host(host));
     let origin = headers.get(ORIGIN).map(text);
-    let foreign_origin =
-        origin.is_some_and(|o| !o.split_once("://").is_some_and(|(_, h)| is_local_host(h)));
+    let foreign_origin = origin.is_some_and(|origin| !is_own_origin(&origin, host.as_deref()));
     let site = headers.get("sec-fetch-site").map(text);
     let foreign_page = site.is_some_and(|site| !matches!(site.as_str(), "none" | "same-origin"));
     if foreign_host || foreign_origin || foreign_page {
         return Err(ApiError::bad_request(
-            "without server.token this API answers to localhost and loopback addresses only",
+            "without server.token this API answers programs on this machine only, not pages of other origins",
         ));
     }
     Ok(())
+}
+
+/// Whether a page of this origin was served by this server. HTTP's port 80 may be left out.
+fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
+    let with_port = |authority: &str| match authority.strip_suffix(":80") {
+        Some(name) => name.to_ascii_lowercase(),
+        None => authority.to_ascii_lowercase(),
+    };
+    let authority = origin.strip_prefix("http://").map(with_port);
+    authority.is_some() && authority == host.map(with_port)
 }
 
 fn is_local_host(host: &str) -> bool {
@@ -296,6 +305,24 @@ fn is_local_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_pages_of_this_server_are_own_origins() {
+        let host = Some("localhost:24368");
+        assert!(is_own_origin("http://localhost:24368", host));
+        assert!(is_own_origin("http://LOCALHOST", Some("localhost:80")));
+        for origin in [
+            "http://localhost:3000",
+            "http://localhost",
+            "https://localhost:24368",
+            "http://127.0.0.1:24368",
+            "null",
+            "",
+        ] {
+            assert!(!is_own_origin(origin, host), "{origin}");
+        }
+        assert!(!is_own_origin("http://localhost:24368", None));
+    }
 
     #[test]
     fn only_names_of_this_machine_are_local() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
@@ -26,9 +27,15 @@ impl ControlPlane {
     pub(super) fn run(&self, _: &Arguments) -> Outcome {
         telemetry::start(&Log::default());
         block_on(async {
-            let stop = async {
-                // Without a handler the default, which is to end, is as good.
-                let _ = tokio::signal::ctrl_c().await;
+            let (mut terminate, mut interrupt) = (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            );
+            let stop = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
             };
             fleet::serve(FleetOptions::new(self.fleet.clone(), self.listen), stop).await?;
             Ok(ExitCode::SUCCESS)

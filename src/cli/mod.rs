@@ -11,6 +11,7 @@ mod control_plane;
 mod describe;
 mod diff;
 mod documents;
+mod fleet;
 mod get;
 mod history;
 mod maintenance;
@@ -184,6 +185,9 @@ Examples:
         after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080"
     )]
     ControlPlane(control_plane::ControlPlane),
+    /// Check the files of the embedded Control Plane
+    #[command(after_help = "Example: moenet-agent fleet validate ./fleet")]
+    Fleet(fleet::Fleet),
     /// Print completions for a shell
     #[command(
         after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent"
@@ -217,6 +221,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Restart(restart) => restart.run(&arguments),
         Verb::Maintenance(maintenance) => maintenance.run(&arguments),
         Verb::ControlPlane(control_plane) => control_plane.run(&arguments),
+        Verb::Fleet(fleet) => fleet.run(&arguments),
         Verb::Completions(completions) => completions.run(),
         Verb::Man => man::run(),
     };

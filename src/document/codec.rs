@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiVersion, Document, Kind, Spec};
@@ -274,8 +274,8 @@ fn strip_place(text: &str) -> &str {
     text.get(start..end).unwrap_or(text)
 }
 
-/// Where a field of a document stands: line and column of its value, counted from 1. `None`: the text does
-/// not have the field.
+/// The place of a field: line and column of its value, counted from 1. An item of a list is named by its index
+/// from 0. `None`: the text does not have the field.
 pub(crate) fn locate(text: &str, path: &[&str]) -> Option<(u64, u64)> {
     // The library tells places in its errors only, so the text is read up to the field and refused there.
     let mut found = false;
@@ -306,7 +306,7 @@ impl<'de> DeserializeSeed<'de> for Seek<'_> {
             IgnoredAny::deserialize(de)?;
             return Err(serde::de::Error::custom("found"));
         }
-        de.deserialize_map(self)
+        de.deserialize_any(self)
     }
 }
 
@@ -314,7 +314,20 @@ impl<'de> Visitor<'de> for Seek<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a mapping")
+        f.write_str("a mapping or a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((first, path)) = self.path.split_first() else {
+            return Ok(());
+        };
+        for _ in 0..first.parse::<usize>().unwrap_or(usize::MAX) {
+            if seq.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        let found = self.found;
+        seq.next_element_seed(Seek { path, found }).map(drop)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -415,6 +428,9 @@ spec:
             locate("a: {b: {c: 1, d: [1, 2]}}", &["a", "b", "d"]),
             Some((1, 18))
         );
+        let list = "s:\n  - {a: 1}\n  - b: 2\n    c: 3\n";
+        assert_eq!(locate(list, &["s", "1", "c"]), Some((4, 8)));
+        assert_eq!(locate(list, &["s", "2", "c"]), None);
         assert_eq!(
             (
                 locate("a: ~", &["a"]),

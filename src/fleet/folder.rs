@@ -1,5 +1,6 @@
 //! One router's folder, as its operator writes it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,13 +8,36 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
+use super::check;
+use super::good::Outcome;
+use super::parsed::{MAX_BYTES, Parsed, ReadError, is_being_written, read_quiet};
+use super::reported::Reported;
+use super::validate::Finding;
 use crate::disk;
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::wire::Call;
-use crate::wire::reference::answer_key;
+
+/// So many errors of one file are logged at once.
+const PROBLEMS_LOGGED: usize = 20;
+
+/// Removes what a killed server left half-written in any router's folder.
+pub(super) fn sweep(fleet: &Path) {
+    for entry in fs::read_dir(fleet).into_iter().flatten().flatten() {
+        Reported::new(entry.path().join("reported")).sweep();
+    }
+}
+
+/// The file that holds the answer to a call.
+pub(super) fn file_of(call: Call) -> &'static str {
+    match call {
+        Call::Config => "router.yaml",
+        Call::Mesh => "mesh.yaml",
+        Call::BirdConfig => "bird-config.yaml",
+        Call::Sessions | Call::Heartbeat | Call::Report | Call::Modify => "sessions.yaml",
+    }
+}
 
 /// A router's folder.
 #[derive(Debug, Clone)]
@@ -25,10 +49,10 @@ pub(super) struct Folder {
 /// `router.yaml`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RouterFile {
+pub(super) struct RouterFile {
     token: Option<Secret<String>>,
     token_file: Option<PathBuf>,
-    node: Option<Value>,
+    pub(super) node: Option<Value>,
 }
 
 impl Folder {
@@ -84,38 +108,46 @@ impl Folder {
         call: Call,
         parsed: &Parsed,
     ) -> Result<Arc<Map<String, Value>>, ApiError> {
-        let (file, map) = match call {
+        let file = file_of(call);
+        let map = match call {
             Call::Config => {
-                let read = read_quiet(&self.path.join("router.yaml"));
-                let (text, _) = read.map_err(|error| self.unreadable("router.yaml", &error))?;
+                let read = read_quiet(&self.path.join(file));
+                let (text, _) = read.map_err(|error| self.unreadable(file, &error))?;
                 let node = self.parse_router(&text)?.node.unwrap_or_default();
-                (
-                    "router.yaml",
-                    Arc::new(Map::from_iter([("node".to_owned(), node)])),
-                )
+                Arc::new(Map::from_iter([("node".to_owned(), node)]))
             }
-            Call::Mesh => ("mesh.yaml", self.mapping("mesh.yaml", parsed)?),
-            Call::BirdConfig => (
-                "bird-config.yaml",
-                self.mapping("bird-config.yaml", parsed)?,
-            ),
-            _ => ("sessions.yaml", self.mapping("sessions.yaml", parsed)?),
+            _ => self.mapping(file, parsed)?,
         };
-        let Some((key, array)) = answer_key(call) else {
-            return Ok(map);
-        };
-        match map.get(key) {
-            Some(Value::Array(_)) if array => Ok(map),
-            Some(Value::Object(_)) if !array => Ok(map),
-            // Nobody has filled in what this router is to be; an empty list is written `[]`.
-            _ => {
-                let wanted = if array {
-                    "a list; an empty one is []"
-                } else {
-                    "a mapping"
-                };
-                Err(self.wrong(file, format!("`{key}` is missing or not {wanted}")))
-            }
+        match check::shape(call, &map) {
+            None => Ok(map),
+            Some(problem) => Err(self.wrong(file, problem.message)),
+        }
+    }
+
+    /// The router's `node`, when its file can be read.
+    pub(super) fn node(&self, parsed: &Parsed) -> Option<Value> {
+        let map = parsed
+            .mapping(&self.path.join(file_of(Call::Config)))
+            .ok()?;
+        map.get("node").cloned()
+    }
+
+    /// Logs what became wrong in a file, and when all of it is right again.
+    pub(super) fn log(&self, call: Call, outcome: &Outcome) {
+        let file = self.shown(file_of(call));
+        if outcome.recovered {
+            tracing::info!(file = %file.display(), "fleet file is valid again");
+        }
+        if outcome.new.is_empty() {
+            return;
+        }
+        let text = disk::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default();
+        for problem in outcome.new.iter().take(PROBLEMS_LOGGED) {
+            let finding = Finding::new(&file, &text, problem);
+            tracing::warn!(error = %finding, "fleet file has an error; serving the last valid version of this item");
+        }
+        if let Some(more @ 1..) = outcome.new.len().checked_sub(PROBLEMS_LOGGED) {
+            tracing::warn!(file = %file.display(), more, "more errors in this file; `moenet-agent fleet validate` lists all");
         }
     }
 

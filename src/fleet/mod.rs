@@ -1,11 +1,15 @@
 //! The embedded Control Plane (semantics, section 5): every endpoint of the reference, served from a
-//! directory of YAML files, one folder a router. Files are read at each request, so an edit is in
-//! force at once; a file that does not parse is an error to the router, which keeps what it has.
+//! directory of YAML files, one folder a router. Files are read at each request, so an edit is served
+//! at once; a file that does not parse is an error to the router, which keeps what it has, and of an item that an
+//! agent would reject its last valid version is served.
 
+mod check;
 mod folder;
+mod good;
 mod parsed;
 mod reported;
 mod service;
+mod validate;
 
 use std::future::Future;
 use std::io;
@@ -15,6 +19,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 pub use service::app;
+pub use validate::{Finding, Findings, validate};
 
 /// What the embedded Control Plane is made from.
 #[derive(Debug, Clone)]
@@ -61,7 +66,7 @@ impl FleetOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     /// There is nothing to serve.
-    #[error("{} is no directory; make it, with a folder a router and a router.yaml in each", .0.display())]
+    #[error("fleet directory {dir} not found; expected {dir}/<router>/router.yaml", dir = .0.display())]
     NoDirectory(PathBuf),
     /// The address cannot be had.
     #[error("listen on {listen}: {source}")]
@@ -84,6 +89,7 @@ pub async fn serve(
     if !options.dir.is_dir() {
         return Err(FleetError::NoDirectory(options.dir));
     }
+    folder::sweep(&options.dir);
     let listen = options.listen;
     let listener = TcpListener::bind(listen)
         .await

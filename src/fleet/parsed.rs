@@ -15,7 +15,7 @@ use crate::disk;
 use crate::document::{DocumentError, parse_list};
 
 /// The largest file of a fleet that is read, in bytes; a list of twenty thousand sessions has about eight million.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A file that was written less than this ago may be written again within the tick of the file system's
 /// clock, and look the same. It is parsed each time.

@@ -26,6 +26,12 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// The folder with a file a session.
 const STATUSES: &str = "sessions";
 
+/// The folder with the last valid version of each item that the fleet's files hold.
+pub(super) const GOOD: &str = "good";
+
+/// How the names of files begin that are not complete yet.
+const TEMPORARY: &str = ".moenet-agent.";
+
 /// The newest status of each session, by uuid.
 pub(super) type Statuses = BTreeMap<String, Entry>;
 
@@ -51,6 +57,25 @@ pub(super) struct Reported {
 impl Reported {
     pub(super) fn new(directory: PathBuf) -> Self {
         Self { directory }
+    }
+
+    /// Removes what a server that was killed left half-written.
+    pub(super) fn sweep(&self) {
+        for folder in ["", STATUSES, GOOD] {
+            let entries = fs::read_dir(self.directory.join(folder))
+                .into_iter()
+                .flatten();
+            for entry in entries.flatten() {
+                if entry
+                    .file_name()
+                    .as_encoded_bytes()
+                    .starts_with(TEMPORARY.as_bytes())
+                {
+                    // One that cannot be removed takes space and does no other harm.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
     }
 
     /// Keeps the newest heartbeat or report.
@@ -131,8 +156,11 @@ impl Reported {
             .write_all(line.as_bytes())
     }
 
-    /// Reads a file of the server's. One that is broken is set aside: routers post again what matters.
-    fn read<T: serde::de::DeserializeOwned>(&self, file: &Path) -> io::Result<Option<T>> {
+    /// Reads a file of the server's. A broken one is renamed to `*.bad`: routers post again what matters.
+    pub(super) fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        file: &Path,
+    ) -> io::Result<Option<T>> {
         let path = self.directory.join(file);
         let text = match disk::read(&path, MAX_BYTES) {
             Ok(text) => text,
@@ -149,11 +177,13 @@ impl Reported {
         }
     }
 
-    fn write(&self, file: &Path, value: &impl Serialize) -> io::Result<()> {
+    pub(super) fn write(&self, file: &Path, value: &impl Serialize) -> io::Result<()> {
         let path = self.directory.join(file);
         let directory = path.parent().unwrap_or(&self.directory);
         fs::create_dir_all(directory)?;
-        let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+        let mut temporary = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(directory)?;
         serde_json::to_writer_pretty(&mut temporary, value)?;
         temporary.write_all(b"\n")?;
         temporary.as_file().sync_all()?;
@@ -193,6 +223,15 @@ pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<
 fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a Entry> {
     let entry = statuses.get(identity(item)?.as_str())?;
     (entry.file_status == written_status(item)).then_some(entry)
+}
+
+/// Whether a post answered another status than the file says now: the operator decided anew, and that post
+/// counts no longer, also when the file goes back to the status of that time.
+pub(super) fn superseded(entry: &Entry, items: &[Value]) -> bool {
+    items
+        .iter()
+        .find(|item| identity(item).as_ref() == Some(&entry.uuid))
+        .is_none_or(|item| entry.file_status != written_status(item))
 }
 
 /// Puts what routers have posted into the sessions of the file.

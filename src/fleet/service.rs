@@ -1,7 +1,7 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::folder::Folder;
+use super::good::LastGood;
 use super::parsed::Parsed;
-use super::reported::{Entry, Reported, applies, overlay, served_status};
+use super::reported::{Entry, Reported, applies, overlay, served_status, superseded};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
 use crate::wire::reference::{
@@ -46,6 +48,7 @@ struct Fleet {
     /// Held while what a router has posted is read, changed and written.
     writing: Mutex<()>,
     parsed: Parsed,
+    good: LastGood,
 }
 
 /// The embedded Control Plane as a service, without its listener.
@@ -58,6 +61,7 @@ pub fn app(options: &FleetOptions) -> Router {
         strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
         writing: Mutex::default(),
         parsed: Parsed::default(),
+        good: LastGood::default(),
     };
     Router::new().fallback(handle).with_state(Arc::new(fleet))
 }
@@ -192,26 +196,41 @@ impl Fleet {
                 self.modify(folder, &reported, &modify).map(|()| done)
             }
             Wanted::Call(Call::Sessions) => self.sessions(folder, &reported),
-            Wanted::Call(Call::BirdConfig) => Ok(hashed(Map::clone(
-                &*folder.answer(Call::BirdConfig, &self.parsed)?,
-            ))),
-            Wanted::Call(call) => Ok(Value::Object(Map::clone(
-                &*folder.answer(call, &self.parsed)?,
-            ))),
+            Wanted::Call(Call::BirdConfig) => {
+                let answer = self.served(folder, &reported, Call::BirdConfig)?;
+                Ok(hashed(Map::clone(&answer)))
+            }
+            Wanted::Call(call) => {
+                let answer = self.served(folder, &reported, call)?;
+                Ok(Value::Object(Map::clone(&answer)))
+            }
         }
     }
 
-    fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
+    /// The answer of the files, each bad unit replaced by its last good form.
+    fn served(
+        &self,
+        folder: &Folder,
+        reported: &Reported,
+        call: Call,
+    ) -> Result<Arc<Map<String, Value>>, ApiError> {
         // May wait for the file's writer, so not while the others wait for us.
-        let mut items = list(&*folder.answer(Call::Sessions, &self.parsed)?).to_vec();
+        let written = folder.answer(call, &self.parsed)?;
+        let node = folder.node(&self.parsed);
+        let _writing = lock(&self.writing);
+        let outcome = self
+            .good
+            .serve(folder.router(), call, written, node, reported)
+            .map_err(disk)?;
+        folder.log(call, &outcome);
+        Ok(outcome.served)
+    }
+
+    fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
+        let mut items = list(&*self.served(folder, reported, Call::Sessions)?).to_vec();
         let _writing = lock(&self.writing);
         let statuses = reported.statuses().map_err(disk)?;
-        // What is in the file no more is forgotten.
-        let there: BTreeSet<_> = items.iter().filter_map(identity).collect();
-        for entry in statuses
-            .values()
-            .filter(|entry| !there.contains(&entry.uuid))
-        {
+        for entry in statuses.values().filter(|entry| superseded(entry, &items)) {
             reported.forget(&entry.uuid).map_err(disk)?;
         }
         overlay(&mut items, &statuses);
@@ -231,10 +250,13 @@ impl Fleet {
         ) {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
-        let answer = folder.answer(Call::Sessions, &self.parsed)?;
+        let answer = self.served(folder, reported, Call::Sessions)?;
         let _writing = lock(&self.writing);
         let items = list(&answer);
-        let statuses = reported.status(&modify.uuid).map_err(disk)?;
+        let mut statuses = reported.status(&modify.uuid).map_err(disk)?;
+        for (_, entry) in statuses.extract_if(.., |_, entry| superseded(entry, items)) {
+            reported.forget(&entry.uuid).map_err(disk)?;
+        }
         let item = items
             .iter()
             .find(|item| identity(item).as_ref() == Some(&modify.uuid));

@@ -1,3 +1,4 @@
+use super::FieldError;
 use crate::model::shown;
 
 /// Why a body is no answer. Never read as an empty list (semantics, section 1).
@@ -73,4 +74,17 @@ pub enum WireError {
         /// What is wrong with it.
         message: String,
     },
+}
+
+impl WireError {
+    /// The field of the error; an empty one when it is about the body as a whole.
+    pub fn into_field(self) -> FieldError {
+        match self {
+            Self::Field { field, message } => FieldError { field, message },
+            other => FieldError {
+                field: String::new(),
+                message: other.to_string(),
+            },
+        }
+    }
 }

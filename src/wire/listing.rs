@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::WireStatus;
+use super::{FieldError, WireStatus};
 use crate::document::{BgpSessionSpec, IbgpPeerSpec, MeshPeerSpec, NodeSpec, RoutingPolicySpec};
 use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
 
@@ -38,6 +38,16 @@ pub struct Rejected {
     /// Whether the Control Plane is to hear ERROR. Not for a status that is unknown, nor for one
     /// that must not be overwritten: ERROR means "keep trying", so a disabled session would come up.
     pub reportable: bool,
+}
+
+impl Rejected {
+    /// The field that is wrong.
+    pub fn into_field(self) -> FieldError {
+        FieldError {
+            field: self.field,
+            message: self.message,
+        }
+    }
 }
 
 impl fmt::Display for Rejected {

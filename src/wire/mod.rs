@@ -19,3 +19,4 @@ pub use listing::{
     IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, RejectedField, SessionItem,
 };
 pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};
+pub use scalar::FieldError;

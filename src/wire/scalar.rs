@@ -13,9 +13,11 @@ use crate::model::{Invalid, shown};
 
 /// What is wrong with which field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FieldError {
-    pub(super) field: String,
-    pub(super) message: String,
+pub struct FieldError {
+    /// The field as the wire names it: `credential.publicKey`.
+    pub field: String,
+    /// The rule that it breaks.
+    pub message: String,
 }
 
 impl From<FieldError> for WireError {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::control_plane::{Client, ClientOptions, Failure, Outbox};
-use moenet_agent::fleet::{FleetError, FleetOptions, RateLimit, app, serve};
+use moenet_agent::fleet::{FleetError, FleetOptions, RateLimit, app, serve, validate};
 use moenet_agent::model::Secret;
 use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
 use serde_json::{Value, json};
@@ -350,8 +350,118 @@ async fn the_operator_wins_over_what_was_reported_before() {
     assert_eq!(
         fleet.served().await.len(),
         2,
-        "nobody asked for its removal"
+        "its removal was not requested"
     );
+}
+
+#[tokio::test]
+async fn a_status_that_returns_is_not_acknowledged_by_old_posts() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    assert_eq!(fleet.served().await[0].1, 1);
+    fleet.edit("sessions.yaml", "status: 4", "status: 0");
+    assert_eq!(fleet.served().await[0].1, 0);
+    fleet.edit("sessions.yaml", "status: 0", "status: 4");
+    assert_eq!(fleet.served().await[0].1, 4);
+    fleet.modify("abc-123", 1, None).await;
+    assert_eq!(fleet.served().await[0].1, 1, "acknowledged again");
+}
+
+#[tokio::test]
+async fn a_bad_item_is_served_in_its_last_valid_version() {
+    let fleet = fleet();
+    let good = fleet.get("sessions").await.1;
+    for (from, to) in [
+        ("asn: 4242421080", "asn: 0"),
+        ("status: 4", "status: 11"),
+        ("endpoint:", "endpont:"),
+        ("ipv6LinkLocal: fe80::2", "ipv6LinkLocal: 2"),
+        ("uuid: old", "uuid: abc-123"),
+    ] {
+        fleet.edit("sessions.yaml", from, to);
+        let served = fleet.get("sessions").await.1;
+        assert_eq!(served["sessions"][0], good["sessions"][0], "{to}");
+        assert_eq!(
+            served["sessions"].as_array().unwrap().len(),
+            if to == "uuid: abc-123" { 1 } else { 2 },
+            "{to}"
+        );
+        fleet.edit("sessions.yaml", to, from);
+        if to == "uuid: abc-123" {
+            break;
+        }
+    }
+    fs::write(fleet.path("sessions.yaml"), SESSIONS).unwrap();
+    assert_eq!(fleet.get("sessions").await.1, good);
+    let mesh = fleet.get("mesh").await.1;
+    fleet.edit("mesh.yaml", "publicKey: xTIB", "publicKey: TIB");
+    assert_eq!(fleet.get("mesh").await.1, mesh);
+    let policy = fleet.get("bird-config").await.1;
+    fleet.edit("bird-config.yaml", "172.23.105.176/28", "172.23.105.176");
+    assert_eq!(fleet.get("bird-config").await.1, policy);
+}
+
+#[tokio::test]
+async fn the_last_valid_version_survives_a_restart() {
+    let fleet = fleet();
+    let good = fleet.get("sessions").await.1;
+    fleet.edit("sessions.yaml", "asn: 4242421080", "asn: 4294967296");
+    let again = Fleet {
+        app: app(&FleetOptions::new(
+            fleet.dir.path(),
+            "127.0.0.1:0".parse().unwrap(),
+        )),
+        dir: fleet.dir,
+    };
+    assert_eq!(again.get("sessions").await.1, good);
+}
+
+#[tokio::test]
+async fn a_bad_item_that_never_was_valid_is_served_as_written() {
+    let fleet = fleet();
+    fleet.edit("sessions.yaml", "status: 4", "status: 11");
+    assert_eq!(fleet.served().await[0], ("abc-123".into(), 11));
+}
+
+#[test]
+fn validate_names_each_error_with_its_place() {
+    let fleet = fleet();
+    assert_eq!(validate(fleet.dir.path()).unwrap().problems, []);
+    fleet.edit(
+        "sessions.yaml",
+        "    status: 4 ",
+        "    mtuu: 1400\n    status: 11 ",
+    );
+    fleet.edit("mesh.yaml", "nodeId: 2", "nodeId: 0");
+    fs::remove_file(fleet.path("bird-config.yaml")).unwrap();
+    fs::create_dir(fleet.dir.path().join("hk1")).unwrap();
+    fs::write(fleet.dir.path().join("hk1/router.yaml"), "tokn: x\n").unwrap();
+    let found = validate(fleet.dir.path()).unwrap();
+    assert_eq!(found.routers, 2);
+    let texts: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    let has = |start: &str| {
+        assert!(
+            texts.iter().any(|text| text.starts_with(start)),
+            "no {start} in {texts:#?}"
+        );
+    };
+    has("jp1/sessions.yaml:5:13: sessions[0].status: 11 is unknown");
+    has("jp1/mesh.yaml:1:18: peers[0].nodeId: ");
+    has("jp1/bird-config.yaml: missing; ");
+    has("hk1/router.yaml:1:1: tokn: unknown field `tokn`, did you mean `token`?");
+    has("hk1/sessions.yaml: missing; ");
+}
+
+#[tokio::test]
+async fn half_written_files_of_a_killed_server_are_swept() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    let left = fleet.path("reported/sessions/.moenet-agent.x1");
+    fs::write(&left, "half").unwrap();
+    let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
+    serve(options, async {}).await.unwrap();
+    assert!(!left.exists());
+    assert_eq!(fleet.served().await[0].1, 1);
 }
 
 #[tokio::test]
@@ -565,8 +675,8 @@ async fn maintenance_answers_503() {
     assert_eq!(fleet.get("sessions").await.0, 200);
 }
 
-#[tokio::test]
-async fn a_router_that_asks_too_often_is_told_when_to_come_again() {
+#[tokio::test(start_paused = true)]
+async fn retry_after_tells_when_the_next_request_is_allowed() {
     let fleet = fleet_with(RateLimit {
         per_second: 0.5,
         burst: 3,

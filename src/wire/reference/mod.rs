@@ -3,6 +3,7 @@
 
 mod config;
 mod encode;
+mod keys;
 mod mesh;
 mod policy;
 mod serve;
@@ -19,6 +20,7 @@ use super::scalar::FieldError;
 
 pub use config::decode_config;
 pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport};
+pub use keys::{Part, top_keys, unknown_key};
 pub use mesh::decode_mesh;
 pub use policy::decode_policy;
 pub use serve::{

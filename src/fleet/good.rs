@@ -1,0 +1,165 @@
+//! What is served in place of a bad unit: its last good form, kept on disk, so that a mistake in a file never
+//! changes a router.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+
+use super::check::{self, Problem, Unit};
+use super::reported::{GOOD, Reported};
+use crate::wire::Call;
+use crate::wire::reference::endpoint;
+
+/// The good units of an answer by their identity.
+type Good = BTreeMap<String, Value>;
+
+/// The answers as served, by router and call.
+#[derive(Debug, Default)]
+pub(super) struct LastGood(Mutex<HashMap<(String, Call), Served>>);
+
+/// An answer as served, and what it was made from.
+#[derive(Debug, Clone)]
+struct Served {
+    written: Arc<Map<String, Value>>,
+    node: Option<Value>,
+    served: Arc<Map<String, Value>>,
+    problems: Vec<Problem>,
+}
+
+/// What changed with an answer.
+pub(super) struct Outcome {
+    pub(super) served: Arc<Map<String, Value>>,
+    /// Problems that were not there the last time.
+    pub(super) new: Vec<Problem>,
+    /// Whether problems were there the last time and none is now.
+    pub(super) recovered: bool,
+}
+
+impl LastGood {
+    /// The answer to serve: as written, each bad unit replaced by its last good form. A bad unit that never was
+    /// good is served as written, since leaving it out would read as its removal; the agent rejects it.
+    pub(super) fn serve(
+        &self,
+        router: &str,
+        call: Call,
+        written: Arc<Map<String, Value>>,
+        node: Option<Value>,
+        reported: &Reported,
+    ) -> io::Result<Outcome> {
+        let key = (router.to_owned(), call);
+        let known = self.lock().get(&key).cloned();
+        if let Some(known) = &known
+            && known.written == written
+            && known.node == node
+        {
+            return Ok(Outcome {
+                served: Arc::clone(&known.served),
+                new: Vec::new(),
+                recovered: false,
+            });
+        }
+        let units = check::units(call, &written, node.as_ref());
+        let file = Path::new(GOOD).join(format!("{}.json", endpoint(call)));
+        let served = Arc::new(replaced(&written, &units, reported, &file)?);
+        let mut problems = check::stray_keys(call, &written);
+        problems.extend(units.into_iter().flat_map(|unit| unit.problems));
+        let before = known.map(|known| known.problems).unwrap_or_default();
+        let new = problems
+            .iter()
+            .filter(|problem| !before.contains(problem))
+            .cloned()
+            .collect();
+        let outcome = Outcome {
+            served: Arc::clone(&served),
+            new,
+            recovered: problems.is_empty() && !before.is_empty(),
+        };
+        let entry = Served {
+            written,
+            node,
+            served,
+            problems,
+        };
+        self.lock().insert(key, entry);
+        Ok(outcome)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Call), Served>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn replaced(
+    written: &Map<String, Value>,
+    units: &[Unit],
+    reported: &Reported,
+    file: &Path,
+) -> io::Result<Map<String, Value>> {
+    let before: Good = reported.read(file)?.unwrap_or_default();
+    let now = good_units(written, units, &before);
+    if now != before {
+        reported.write(file, &now)?;
+    }
+    Ok(substituted(written, units, &now))
+}
+
+/// The good units of now, and the last good form of the bad ones. What is not listed is forgotten.
+fn good_units(written: &Map<String, Value>, units: &[Unit], before: &Good) -> Good {
+    let mut good = Good::new();
+    for unit in units.iter().filter(|unit| !unit.leaving) {
+        let Some(identity) = identity(unit) else {
+            continue;
+        };
+        let value = match unit.problems.is_empty() {
+            true => value(written, unit).cloned(),
+            false => before.get(&identity).cloned(),
+        };
+        good.extend(value.map(|value| (identity, value)));
+    }
+    good
+}
+
+fn substituted(written: &Map<String, Value>, units: &[Unit], good: &Good) -> Map<String, Value> {
+    let mut served = written.clone();
+    let mut done = BTreeSet::new();
+    let mut surplus = Vec::new();
+    for unit in units.iter().filter(|unit| !unit.problems.is_empty()) {
+        let Some((identity, value)) = identity(unit).and_then(|id| good.get_key_value(&id)) else {
+            continue;
+        };
+        if !done.insert(identity) {
+            surplus.push(unit.place);
+        } else if let Some(slot) = slot(&mut served, unit) {
+            slot.clone_from(value);
+        }
+    }
+    // From the end, so that the other indices stay right.
+    for (key, index) in surplus.into_iter().rev() {
+        if let (Some(Value::Array(items)), Some(index)) = (served.get_mut(key), index) {
+            items.remove(index);
+        }
+    }
+    served
+}
+
+/// The identity within the answer: lists may use the same ones.
+fn identity(unit: &Unit) -> Option<String> {
+    let identity = unit.identity.as_ref()?;
+    Some(format!("{}/{identity}", unit.place.0))
+}
+
+fn value<'a>(answer: &'a Map<String, Value>, unit: &Unit) -> Option<&'a Value> {
+    let value = answer.get(unit.place.0)?;
+    unit.place.1.map_or(Some(value), |index| value.get(index))
+}
+
+fn slot<'a>(answer: &'a mut Map<String, Value>, unit: &Unit) -> Option<&'a mut Value> {
+    let value = answer.get_mut(unit.place.0)?;
+    match unit.place.1 {
+        None => Some(value),
+        Some(index) => value.get_mut(index),
+    }
+}

@@ -1,0 +1,188 @@
+//! `fleet validate`: everything that an agent would reject in a fleet directory, with its place.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::FleetError;
+use super::check::{self, Problem};
+use super::folder::{RouterFile, file_of};
+use super::parsed::MAX_BYTES;
+use crate::disk;
+use crate::document::{DocumentError, locate, parse_list, parse_value};
+use crate::wire::Call;
+
+/// The calls whose answers come from files.
+const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig];
+
+/// An error in a fleet file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The file, below the fleet directory.
+    pub file: PathBuf,
+    /// Counted from 1; absent for what concerns the file as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u64>,
+    /// The field and the rule that it breaks.
+    pub message: String,
+}
+
+/// All errors of a fleet directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// How many routers it has.
+    pub routers: usize,
+    /// The errors, by file.
+    pub problems: Vec<Finding>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl Finding {
+    /// A problem of a file with this text.
+    pub(super) fn new(file: &Path, text: &str, problem: &Problem) -> Self {
+        let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+        // What is missing has no place; the innermost object around it has.
+        let place = (1..=path.len())
+            .rev()
+            .find_map(|end| locate(text, &path[..end]));
+        Self {
+            file: file.to_owned(),
+            line: place.map(|(line, _)| line),
+            column: place.map(|(_, column)| column),
+            message: format!("{}: {}", dotted(&path), problem.message),
+        }
+    }
+
+    fn whole(file: &Path, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: None,
+            column: None,
+            message: message.into(),
+        }
+    }
+
+    fn syntax(file: &Path, error: DocumentError) -> Self {
+        Self {
+            line: error.location.map(|(line, _)| line),
+            column: error.location.map(|(_, column)| column),
+            ..Self::whole(file, error.message)
+        }
+    }
+}
+
+/// Checks every file of a fleet directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn validate(dir: &Path) -> Result<Findings, FleetError> {
+    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
+    let mut routers: Vec<PathBuf> = fs::read_dir(dir)
+        .map_err(missing)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir() && !hidden(path))
+        .collect();
+    routers.sort();
+    let problems = routers
+        .iter()
+        .flat_map(|router| check_router(dir, router))
+        .collect();
+    Ok(Findings {
+        routers: routers.len(),
+        problems,
+    })
+}
+
+fn hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn check_router(dir: &Path, router: &Path) -> Vec<Finding> {
+    let node = read_router(&router.join("router.yaml")).and_then(|file| file.node);
+    CALLS
+        .into_iter()
+        .flat_map(|call| {
+            let path = router.join(file_of(call));
+            let shown = path.strip_prefix(dir).unwrap_or(&path).to_owned();
+            check_file(call, &path, &shown, node.as_ref())
+        })
+        .collect()
+}
+
+fn read_router(path: &Path) -> Option<RouterFile> {
+    parse_value(&disk::read_text(path, disk::DOCUMENT).ok()?).ok()
+}
+
+fn check_file(call: Call, path: &Path, shown: &Path, node: Option<&Value>) -> Vec<Finding> {
+    let text = match disk::read_text(path, MAX_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![Finding::whole(shown, missing_file(call))];
+        }
+        Err(error) => return vec![Finding::whole(shown, format!("cannot be read: {error}"))],
+    };
+    let parsed: Result<Map<String, Value>, _> = match call {
+        Call::Config => parse_value::<RouterFile>(&text)
+            .map(|file| Map::from_iter([("node".to_owned(), file.node.unwrap_or_default())])),
+        _ => parse_list(&text),
+    };
+    let answer = match parsed {
+        Ok(answer) => answer,
+        Err(error) => return vec![Finding::syntax(shown, error)],
+    };
+    let problems = check::shape(call, &answer)
+        .into_iter()
+        .chain(check::stray_keys(call, &answer))
+        .chain(
+            check::units(call, &answer, node)
+                .into_iter()
+                .flat_map(|unit| unit.problems),
+        );
+    let mut found: Vec<Finding> = problems
+        .map(|problem| Finding::new(shown, &text, &problem))
+        .collect();
+    found.sort_by_key(|finding| (finding.line, finding.column));
+    found
+}
+
+fn missing_file(call: Call) -> &'static str {
+    match call {
+        Call::Config => "missing; a router needs token (or tokenFile) and node in it",
+        Call::Sessions => "missing; write `sessions: []` for a router without sessions",
+        Call::Mesh => "missing; write `peers: []` for a router without a backbone",
+        _ => "missing; the router gets no routing policy and exchanges no routes",
+    }
+}
+
+/// `sessions[2].mtu`.
+fn dotted(path: &[&str]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        if segment.bytes().all(|b| b.is_ascii_digit()) {
+            text.push_str(&format!("[{segment}]"));
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(segment);
+        }
+    }
+    text
+}

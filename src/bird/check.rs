@@ -6,8 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -59,12 +59,16 @@ pub enum CheckError {
     },
 }
 
+/// The version of a program, by the file that it was asked of: place, time of change and size.
+type Asked = (PathBuf, SystemTime, u64, Version);
+
 /// Runs the `bird` program for anything but the daemon.
 #[derive(Debug, Clone)]
 pub struct Checker {
     program: PathBuf,
     deadline: Duration,
     counters: Arc<BirdCounters>,
+    asked: Arc<Mutex<Option<Asked>>>,
 }
 
 impl Checker {
@@ -78,6 +82,7 @@ impl Checker {
             program: program.into(),
             deadline,
             counters,
+            asked: Arc::default(),
         }
     }
 
@@ -120,6 +125,36 @@ impl Checker {
             output: super::text::cut(&output, 80),
         };
         Version::find(&output).ok_or_else(missing)
+    }
+
+    /// The version of the installed program; asked again once its file is another. `None` where it cannot be run.
+    pub async fn installed(&self) -> Option<Version> {
+        let file = self.file()?;
+        let facts = std::fs::metadata(&file).ok()?;
+        let stamp = (file, facts.modified().ok()?, facts.len());
+        if let Some((file, at, size, version)) = &*self.lock()
+            && (file, at, size) == (&stamp.0, &stamp.1, &stamp.2)
+        {
+            return Some(*version);
+        }
+        let version = self.version().await.ok()?;
+        *self.lock() = Some((stamp.0, stamp.1, stamp.2, version));
+        Some(version)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of the program, which is looked up in `PATH` as the system does.
+    fn file(&self) -> Option<PathBuf> {
+        if self.program.components().count() > 1 {
+            return Some(self.program.clone());
+        }
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(&self.program))
+            .find(|file| file.is_file())
     }
 
     async fn run(

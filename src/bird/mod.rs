@@ -17,6 +17,8 @@
 //! | [`protocols`] | `show protocols`, `show protocols all` | yes |
 //! | [`roa`] | `show route` of a table of ROAs; how the RPKI servers get on | yes |
 //! | [`status`] | `show status`, `configure status`, route counts, `eval` | yes |
+//! | [`mark`] | the first line of every file that the agent writes here | yes |
+//! | [`main_file`] | whose `bird.conf` is, and what an operator's defines | yes |
 //! | [`outline`] | which protocols a configuration text defines, and what each says | yes |
 //! | [`version`] | versions, and how each is told to reload | yes |
 //! | [`diagnostics`] | what `bird -p` says on stderr | yes |
@@ -37,6 +39,8 @@ pub mod committer;
 mod counters;
 pub mod diagnostics;
 pub mod framing;
+pub mod main_file;
+pub mod mark;
 pub mod outline;
 pub mod protocols;
 pub mod roa;
@@ -54,6 +58,7 @@ pub use committer::{
 pub use counters::BirdCounters;
 pub use diagnostics::Diagnostic;
 pub use framing::Reply;
+pub use main_file::{Blocked, MainFile, Owner, Provided};
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
 pub use status::{ConfigureStatus, Phase, Status};
 pub use version::{Support, Version};

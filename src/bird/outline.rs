@@ -130,6 +130,29 @@ fn add<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statemen
     }
 }
 
+/// The line of a text, from 1, in which a part of it begins.
+pub fn line_of(text: &str, part: &str) -> usize {
+    let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The patterns of files that a configuration text includes.
+pub fn includes_in(text: &str) -> Vec<String> {
+    let outline = Outline::of(text);
+    let inside = outline.blocks.iter().flat_map(|block| &block.statements);
+    let pattern = |statement: &Statement<'_>| match statement.words[..] {
+        ["include", pattern] => Some(pattern.trim_matches('"').to_owned()),
+        _ => None,
+    };
+    outline
+        .globals
+        .iter()
+        .chain(inside)
+        .filter_map(pattern)
+        .collect()
+}
+
 /// The names of the protocols that a configuration text defines.
 pub fn protocols_in(text: &str) -> Vec<String> {
     let blocks = Outline::of(text)
@@ -259,11 +282,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn includes_and_lines_are_found() {
+        let text = "log syslog all;\ninclude \"a/*.conf\";\n# include \"no\";\nprotocol static {\n include \"b\";\n}\n";
+        assert_eq!(includes_in(text), ["a/*.conf", "b"]);
+        assert_eq!(line_of(text, Outline::of(text).blocks[0].class), 4);
+    }
+
     proptest! {
         #[test]
         fn random_texts_never_panic(text: String, noise in "[{}'\"#/*a ;\n]*|(protocol |bgp |ipv4 |[{};])*") {
             protocols_in(&text);
             protocols_in(&noise);
+            includes_in(&noise);
         }
     }
 }

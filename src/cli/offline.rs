@@ -1,6 +1,5 @@
 //! Looking at a router without its daemon: the world of its state directory, and what is really there.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,11 +80,7 @@ impl Wanted {
             .await?;
         snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
         let bird = parts.context.observer.bird(Instant::now()).await;
-        let fragments = bird.live.tree.fragments.keys().cloned().collect();
-        let world = parts
-            .maker
-            .make(&snapshot, bird.running, &fragments)
-            .await?;
+        let world = parts.maker.make(&snapshot, &bird).await?;
         Ok(Self {
             parts,
             snapshot,
@@ -96,12 +91,7 @@ impl Wanted {
 
     /// The world of the snapshot as it is by now.
     pub(crate) async fn again(&self) -> anyhow::Result<World> {
-        let fragments: BTreeSet<_> = self.bird.live.tree.fragments.keys().cloned().collect();
-        Ok(self
-            .parts
-            .maker
-            .make(&self.snapshot, self.bird.running, &fragments)
-            .await?)
+        Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
     }
 }
 

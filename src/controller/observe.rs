@@ -7,8 +7,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::bird::{
-    BaseError, BirdError, BirdName, CommitError, Committed, Committer, Fragment, FragmentError,
-    LiveTree, Protocol, Version,
+    BaseError, BirdError, BirdName, Blocked, CommitError, Committed, Committer, Fragment,
+    FragmentError, LiveTree, Protocol, Version,
 };
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
@@ -28,6 +28,8 @@ pub struct Observer {
 pub struct BirdState {
     /// Its version, while it answers.
     pub running: Option<Version>,
+    /// The version of the installed program.
+    pub installed: Option<Version>,
     /// Its protocols, sorted by name.
     pub protocols: Vec<Protocol>,
     /// The files in its directory.
@@ -42,6 +44,16 @@ impl BirdState {
     /// Whether BIRD answers.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Why nothing can be loaded into BIRD until an operator acts.
+    pub fn blocked(&self) -> Option<Blocked> {
+        const SHARED: [&str; 3] = ["Device", "Kernel", "Direct"];
+        // What runs beside a main file that does not include our tree, runs by that file.
+        let running = self.protocols.iter();
+        let running = running.filter(|protocol| !SHARED.contains(&protocol.proto.as_str()));
+        self.live
+            .blocked(running.map(|protocol| protocol.name.as_str()))
     }
 
     /// The protocols of these names.
@@ -132,6 +144,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
         Err(error) => state.files_error = Some(crate::telemetry::chain(&*error)),
     }
     state.running = client.version().await.ok();
+    state.installed = committer.checker().installed().await;
     if state.is_running() {
         state.protocols = client.protocols().await.unwrap_or_default();
         state.loaded = committer.is_loaded(&state.live).await;

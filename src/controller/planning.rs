@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::guard::{self, Unrecorded};
 use super::observe::BirdState;
 use super::world::{Entry, Intent, World, node_uid};
+use crate::bird::{Blocked, Version};
 use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
@@ -21,6 +22,9 @@ use crate::plan::{
     plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
+
+/// The first version whose Babel carries IPv4 over IPv6 links (`extended next hop`).
+const IPV4_OVER_IPV6: Version = Version::new(2, 13, 0);
 
 /// What the controller looks at in one go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +91,13 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     if let Ok(base) = &world.base
         && view.bird.files_error.is_none()
     {
-        steps.extend(plan_base(base, &view.bird.live.tree.base).steps);
+        let foreign = &view.bird.live.tree.foreign;
+        let base = plan_base(base, &view.bird.live.tree.base).steps;
+        steps.extend(base.into_iter().filter(|step| match &step.action {
+            Action::WriteBase { path, .. } => !foreign.contains_key(path),
+            Action::RemoveBase { path } => path != "bird.conf",
+            _ => true,
+        }));
     }
     let writes = steps.iter().any(|step| {
         matches!(
@@ -95,7 +105,8 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
             Action::WriteBase { .. } | Action::RemoveBase { .. }
         )
     });
-    if view.bird.is_running() && !view.bird.loaded && !writes && world.base.is_ok() {
+    let loads = world.base.is_ok() && router_error(world, view.bird).is_none();
+    if view.bird.is_running() && !view.bird.loaded && !writes && loads {
         let because = Drift::new("bird.loaded", "what is on disk", "another configuration");
         steps.push(Step {
             action: Action::LoadBird,
@@ -103,6 +114,51 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
         });
     }
     Ok(Plan { steps })
+}
+
+/// What keeps the files that all sessions share from BIRD until an operator acts.
+pub fn router_error(world: &World, bird: &BirdState) -> Option<Blocked> {
+    let foreign = || {
+        let base = world.base.as_ref().ok()?;
+        let path = *bird.live.in_the_way(base).first()?;
+        let file = bird.live.main.path.with_file_name("").join(path);
+        let message = format!(
+            "{} was not written by the agent and is left as it is: move it away",
+            file.display()
+        );
+        Some(Blocked {
+            reason: "ForeignFile",
+            message,
+        })
+    };
+    bird.blocked().or_else(foreign)
+}
+
+/// What does not work, or cannot be checked, with the versions of BIRD on this router: reason and message.
+pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, String)> {
+    if let (Some(running), Some(installed)) = (bird.running, bird.installed)
+        && running != installed
+    {
+        let message = format!(
+            "the installed program is BIRD {installed} and the running daemon is BIRD {running}: restart BIRD, or set \
+             bird.binary to the daemon's program; until then a check may refuse what the daemon takes"
+        );
+        return Some(("VersionMismatch", message));
+    }
+    let version = world.bird?;
+    let router = world.router.as_ref().ok()?;
+    let address = router.loopback_ipv4.filter(|_| version < IPV4_OVER_IPV6)?;
+    let is_present = |entry: &Entry<MeshTunnel>| matches!(entry.intent, Intent::Present(..));
+    if !world.mesh.values().any(is_present) {
+        return None;
+    }
+    let message = format!(
+        "BIRD {version} carries no IPv4 over the backbone's tunnels, which have IPv6 addresses only (RFC 9229, BIRD \
+         {}.{} or later): other routers do not reach {address}, and internal sessions between IPv4 loopbacks stay \
+         down. Upgrade BIRD, or give every node an IPv6 loopback",
+        IPV4_OVER_IPV6.major, IPV4_OVER_IPV6.minor
+    );
+    Some(("NoIpv4OnMesh", message))
 }
 
 /// What the controller would do now for our table in nftables; no ruleset when the firewall is disabled.

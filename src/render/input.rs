@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Features, RenderError, RoaTable};
+use crate::bird::Provided;
 use crate::document::{OwnPrefixes, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, Router};
 use crate::model::{Endpoint, InterfaceName};
@@ -31,6 +32,8 @@ pub struct BaseInput<'a> {
     pub ebgp_disabled: bool,
     /// Whether `bird.conf` is ours too.
     pub manage_main_config: bool,
+    /// What the operator's main file defines, so that ours do not.
+    pub provided: Provided,
     /// The interface that carries the loopback addresses.
     pub loopback_interface: &'a str,
     /// The interfaces of the backbone tunnels.

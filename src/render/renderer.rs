@@ -193,6 +193,7 @@ mod tests {
             drained: false,
             ebgp_disabled: false,
             manage_main_config: true,
+            provided: Default::default(),
             loopback_interface: "dummy0",
             mesh_interfaces: &[],
             ibgp: &[],

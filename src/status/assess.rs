@@ -62,6 +62,8 @@ pub struct BirdFacts<'a> {
     pub loaded: bool,
     /// BIRD's words, when it refused the session.
     pub refused: Option<&'a str>,
+    /// What the whole router waits for, and so the session: reason and message.
+    pub waits: Option<(&'a str, &'a str)>,
     /// Why the session's text could not be given to BIRD, though BIRD has nothing against it.
     pub trouble: Option<&'a str>,
     /// The protocols of the session that BIRD has.
@@ -221,6 +223,8 @@ fn bird_configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::BirdConfigured;
     if let Some(message) = bird.refused {
         conditions.set(about, false, "Refused", message);
+    } else if let Some((reason, message)) = bird.waits {
+        conditions.set(about, false, reason, message);
     } else if let Some(message) = bird.trouble {
         conditions.set(about, false, "Failed", message);
     } else if !bird.running {

@@ -12,10 +12,10 @@ use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
 use crate::agent::templates::{Candidate, Templates};
 use crate::bird::committer::Tree;
-use crate::bird::{Checker, CommitError, Committer, Support, Version};
+use crate::bird::{Checker, CommitError, Committer, MainFile, Support, Version};
 use crate::config::Config;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
-use crate::controller::{GuardMemory, World, guard};
+use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
 use crate::kernel::{SharedOwnership, keys};
@@ -57,6 +57,7 @@ struct Material {
     bird: Option<Version>,
     features: Result<Features, String>,
     fragments: BTreeSet<String>,
+    main: MainFile,
     classes: BTreeMap<ObjectName, Measured>,
     roa: Option<Arc<RoaTable>>,
     rpki: BTreeMap<Endpoint, Resolution>,
@@ -133,6 +134,7 @@ impl WorldMaker {
             bird: None,
             features: Err("not looked at yet".to_owned()),
             fragments: BTreeSet::new(),
+            main: MainFile::default(),
             classes: BTreeMap::new(),
             roa: None,
             rpki: BTreeMap::new(),
@@ -140,24 +142,19 @@ impl WorldMaker {
         self.world(&Snapshot::default(), &material, &self.templates.in_use())
     }
 
-    /// Makes the world of a listing. `running` is the version of the BIRD that answers; without one its
-    /// program is asked.
+    /// Makes the world of a listing. Without a BIRD that answers, its program is asked for the version.
     ///
     /// # Errors
     /// When a secret's file cannot be listed at all.
-    pub async fn make(
-        &self,
-        snapshot: &Snapshot,
-        running: Option<Version>,
-        fragments: &BTreeSet<String>,
-    ) -> Result<World, StoreError> {
+    pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
         self.ownership.set_applied(snapshot.applied_links());
-        let version = self.version(running).await;
+        let version = self.version(bird.running).await;
         let material = Material {
             secrets: self.secrets(snapshot),
             bird: version.as_ref().ok().copied(),
             features: version.and_then(features),
-            fragments: fragments.clone(),
+            fragments: bird.live.tree.fragments.keys().cloned().collect(),
+            main: bird.live.main.clone(),
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
             rpki: self.rpki.known(),
@@ -213,6 +210,7 @@ impl WorldMaker {
             .check(Tree {
                 base: base.clone(),
                 fragments,
+                ..Tree::default()
             })
             .await
         {
@@ -253,6 +251,7 @@ impl WorldMaker {
                 rpki: &material.rpki,
                 classes: &material.classes,
                 fragments: &material.fragments,
+                main: &material.main,
                 approved: &self.store.approved(),
                 refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
                 now: Timestamp::now(),

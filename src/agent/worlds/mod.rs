@@ -306,17 +306,10 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
         snapshot = approval::spend(parts, snapshot).await?;
     }
     let bird = parts.context.observer.bird(Instant::now()).await;
-    let fragments = bird.live.tree.fragments.keys().cloned().collect();
     classes::measure(parts).await;
-    let mut world = parts
-        .maker
-        .make(&snapshot, bird.running, &fragments)
-        .await?;
+    let mut world = parts.maker.make(&snapshot, &bird).await?;
     if !approval::remember(parts, &world).await {
-        world = parts
-            .maker
-            .make(&snapshot, bird.running, &fragments)
-            .await?;
+        world = parts.maker.make(&snapshot, &bird).await?;
     }
     approval::spend_node(parts, &world).await?;
     approval::tell(&parts.context.world(), &world);

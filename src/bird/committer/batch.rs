@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::error::{BaseError, CommitError, FragmentError};
-use super::tree::{LiveTree, MAIN, Tree};
+use super::tree::{LiveTree, Tree};
 use super::{Committed, Fragment};
 
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
@@ -102,7 +102,7 @@ impl Waiters {
 }
 
 /// Adds a request to a batch. `Check` and `Live` are none that wait for one.
-pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, with_main: bool) {
+pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) {
     match request {
         Request::Fragment {
             name,
@@ -112,8 +112,7 @@ pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters, 
             wishes.fragments.insert(name.clone(), fragment);
             waiters.fragments.push((name, reply));
         }
-        Request::Base { mut files, reply } => {
-            files.retain(|path, _| with_main || path != MAIN);
+        Request::Base { files, reply } => {
             wishes.base = Some(files);
             waiters.bases.push(reply);
         }

@@ -45,7 +45,7 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// Checks the wanted tree, and blames somebody if it does not pass.
     pub(super) async fn check(&self, wanted: &Tree) -> Result<Vec<Diagnostic>, Blame> {
-        match self.stage.check(wanted, self.checker).await {
+        match self.stage.check(wanted, self.live, self.checker).await {
             Ok(warnings) => Ok(warnings),
             Err(StageError::Failed(CommitError::Check(error))) => {
                 Err(self.one_by_one(None, error.into()).await)
@@ -81,7 +81,7 @@ impl Trial<'_> {
     ) -> Blame {
         if self
             .stage
-            .check(&self.live.tree, self.checker)
+            .check(&self.live.tree, self.live, self.checker)
             .await
             .is_err()
             && !self.live.tree.is_blank()
@@ -123,7 +123,7 @@ impl Trial<'_> {
     async fn try_alone(&self, wishes: &Wishes) -> Result<(), Option<Diagnostic>> {
         use crate::bird::check::CheckError::Crashed;
         let tree = wishes.applied_to(&self.live.tree, &BTreeSet::new());
-        match self.stage.check(&tree, self.checker).await {
+        match self.stage.check(&tree, self.live, self.checker).await {
             Ok(_) => Ok(()),
             Err(StageError::Refused { what, .. }) => Err(Some(what)),
             Err(StageError::Failed(CommitError::Check(error @ Crashed { .. }))) => {

@@ -97,6 +97,14 @@ impl Load<'_> {
         (self.confirm_timeout / 2).max(Duration::from_secs(1))
     }
 
+    /// Writes the files, and has the daemon load nothing.
+    pub(super) async fn write(&self) -> Result<(), CommitError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        self.apply(self.changes.clone()).await
+    }
+
     /// Returns whether the daemon has loaded the tree; `false` if there is no daemon.
     pub(super) async fn run(&self) -> Result<bool, LoadError> {
         // BIRD is spoken to before any file changes: one that hangs, hangs here.
@@ -203,7 +211,8 @@ impl Load<'_> {
     async fn apply(&self, changes: FileChanges) -> Result<(), CommitError> {
         let (directory, group) = (self.directory.to_owned(), self.group);
         let counters = Arc::clone(self.client.counters());
-        worker::blocking(move || disk::apply(&directory, &changes, group, &counters)).await
+        let live = self.live.clone();
+        worker::blocking(move || disk::apply(&directory, &live, &changes, group, &counters)).await
     }
 }
 

@@ -7,9 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::CommitError;
-use super::names;
-use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
+use super::tree::{FileChanges, GENERATION, LiveTree, SESSIONS, TREE, fragment_at};
+use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
+use crate::bird::mark::{self, Mark};
 use crate::disk;
 
 /// Passwords are in these files: the owner writes, the group reads, others nothing.
@@ -33,14 +34,14 @@ pub(super) fn failed(
     }
 }
 
-/// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob;
-/// `bird.conf` counts only if it is ours. Bytes that are not UTF-8 are replaced, and so never equal
-/// to what is wanted.
-pub(super) fn read(directory: &Path, with_main: bool) -> Result<LiveTree, CommitError> {
+/// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob. Bytes that are
+/// not UTF-8 are replaced, and so never equal to what is wanted.
+pub(super) fn read(directory: &Path, manages_main: bool) -> Result<LiveTree, CommitError> {
     let mut live = LiveTree::default();
-    if with_main && let Some(text) = read_file(&directory.join(MAIN))? {
-        live.tree.base.insert(MAIN.into(), text);
+    if let Some(content) = read_file(&directory.join(GENERATION))? {
+        keep(&mut live, GENERATION.to_owned(), content);
     }
+    main_file::read(directory, manages_main, &mut live)?;
     read_directory(directory, TREE, DEEPEST, &mut live)?;
     Ok(live)
 }
@@ -82,7 +83,7 @@ fn read_directory(
         let path = format!("{relative}/{name}");
         if kind.is_dir() && depth > 0 && relative != SESSIONS {
             read_directory(root, &path, depth - 1, live)?;
-        } else if kind.is_file() && name.ends_with(".conf") {
+        } else if kind.is_file() && name.ends_with(".conf") && path != GENERATION {
             let text = read_file(&root.join(&path))?.unwrap_or_default();
             keep(live, path, text);
         }
@@ -90,7 +91,22 @@ fn read_directory(
     Ok(())
 }
 
-fn keep(live: &mut LiveTree, path: String, text: String) {
+/// Sorts a file below `moenet/` by its mark.
+pub(super) fn keep(live: &mut LiveTree, path: String, content: String) {
+    let text = match mark::read(&content) {
+        Mark::Complete { head, text, .. } => {
+            live.marks.insert(path.clone(), head.to_owned());
+            text.to_owned()
+        }
+        Mark::Missing if path != GENERATION && owned::is_foreign(&path, &content, live) => {
+            live.tree.foreign.insert(path, content);
+            return;
+        }
+        Mark::Missing | Mark::Old => {
+            live.unmarked.insert(path.clone());
+            content
+        }
+    };
     match fragment_at(&path) {
         Some(name) => drop(live.tree.fragments.insert(name.to_owned(), text)),
         None if path == GENERATION => live.generation = Some(text),
@@ -102,14 +118,20 @@ fn keep(live: &mut LiveTree, path: String, text: String) {
 ///
 /// First every temporary file is written and flushed, and only then are they renamed, so that the
 /// time in which the live tree is neither the old nor the new one is as short as it can be.
+///
+/// A file that is not the agent's is left as it is, and then none changes; one that was edited is kept as a copy.
 pub(super) fn apply(
     root: &Path,
+    live: &LiveTree,
     changes: &FileChanges,
     group: Option<u32>,
     counters: &BirdCounters,
 ) -> Result<(), CommitError> {
+    let written = changes.write.iter().map(|(path, _)| path);
+    let copies = owned::copies(root, live, written.chain(&changes.remove))?;
     create_directories(&root.join(SESSIONS), group)?;
     write_temporaries(root, changes, group)?;
+    copies.iter().try_for_each(|copy| copy.make())?;
     let mut touched = BTreeSet::new();
     // Removals stand before the generation for the same reason that it is written last.
     let (last, first): (Vec<_>, Vec<_>) = changes
@@ -232,6 +254,18 @@ fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     }
 }
 
+/// Renames a file to one that BIRD's glob passes over.
+pub(super) fn set_aside(file: &Path) -> Result<(), CommitError> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let mut broken = file.with_file_name(format!("{name}.broken"));
+    if broken.exists() {
+        let text = read_file(file)?.unwrap_or_default();
+        broken = file.with_file_name(format!("{name}.broken-{}", &mark::hash(&text)[..8]));
+    }
+    tracing::warn!(file = %file.display(), to = %broken.display(), "file is not the agent's and BIRD cannot read it; renaming it");
+    fs::rename(file, &broken).map_err(failed("rename", file))
+}
+
 fn sync(directory: &Path) -> Result<(), CommitError> {
     File::open(directory)
         .and_then(|file| file.sync_all())
@@ -268,13 +302,13 @@ mod tests {
         let root = directory.path();
         let changes = FileChanges {
             write: vec![
-                ("moenet/a/b.conf".into(), "b".into()),
-                ("moenet/sessions/x.conf".into(), "x".into()),
+                ("moenet/a/b.conf".into(), mark::marked("b")),
+                ("moenet/sessions/x.conf".into(), mark::marked("x")),
             ],
             remove: vec!["moenet/gone.conf".into()],
         };
         let counters = BirdCounters::default();
-        apply(root, &changes, None, &counters).unwrap();
+        apply(root, &LiveTree::default(), &changes, None, &counters).unwrap();
         assert_eq!(counters.writes(), 2);
         let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("moenet/a/b.conf"), mode("moenet/a")), (0o640, 0o750));

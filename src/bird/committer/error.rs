@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::bird::check::CheckError;
 use crate::bird::client::BirdError;
 use crate::bird::diagnostics::Diagnostic;
+use crate::bird::version::Version;
 
 /// Why a fragment is not what BIRD runs.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -97,6 +98,27 @@ pub enum CommitError {
     /// BIRD did not answer, or refused `configure`.
     #[error("cannot load the configuration into BIRD")]
     Bird(#[from] BirdError),
+    /// A file carries no mark, and so is not the agent's.
+    #[error("{} was not written by the agent and is left as it is: move it away", .0.display())]
+    Foreign(PathBuf),
+    /// BIRD's main file is the operator's and does not include the agent's files.
+    #[error("{0}")]
+    Blocked(String),
+    /// The parser and the running daemon are of two versions, and the parser refuses what the daemon may take.
+    #[error(
+        "{program} is BIRD {parser} and the running daemon is BIRD {daemon}, so that nothing can be checked: restart \
+         BIRD, or set bird.binary to the daemon's program ({what})"
+    )]
+    Versions {
+        /// The program that parses.
+        program: String,
+        /// Its version.
+        parser: Version,
+        /// The version that answers on the control socket.
+        daemon: Version,
+        /// What the parser said.
+        what: Diagnostic,
+    },
     /// BIRD loaded a configuration without our files.
     #[error(
         "BIRD loaded its configuration without moenet/generation.conf: \

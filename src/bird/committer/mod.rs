@@ -29,8 +29,10 @@ mod confirm;
 mod disk;
 mod error;
 mod loads;
+mod main_file;
 mod names;
 mod operator;
+mod owned;
 mod promise;
 mod stage;
 mod tree;
@@ -48,7 +50,8 @@ pub use error::{BaseError, CommitError, FragmentError};
 
 pub use tree::{FileChanges, LiveTree, Tree, plan_commit};
 
-use super::client::Client;
+use super::check::Checker;
+use super::client::{Client, DEADLINE};
 use super::counters::BirdCounters;
 use super::diagnostics::Diagnostic;
 use batch::Request;
@@ -66,8 +69,11 @@ pub struct CommitterConfig {
     pub control_socket: PathBuf,
     /// The program that parses: `bird`.
     pub bird_binary: PathBuf,
-    /// Whether `bird.conf` is ours. If not, it is the operator's, and must include `moenet/main.conf`.
+    /// Whether the agent may write `bird.conf`. Where it may not, and where the file is the operator's all the
+    /// same, that must include `moenet/main.conf`.
     pub manage_main_config: bool,
+    /// Whether trees are checked in a temporary directory, for a process that writes nothing beside BIRD's files.
+    pub stage_elsewhere: bool,
     /// How long BIRD waits for our confirmation before it goes back by itself; whole seconds.
     pub confirm_timeout: Duration,
     /// How long changes are gathered before they go to BIRD together.
@@ -83,6 +89,7 @@ impl Default for CommitterConfig {
             control_socket: "/run/bird/bird.ctl".into(),
             bird_binary: "bird".into(),
             manage_main_config: true,
+            stage_elsewhere: false,
             confirm_timeout: Duration::from_secs(30),
             gather: Duration::from_millis(200),
             file_group: Some("bird".into()),
@@ -128,6 +135,7 @@ pub struct Committed {
 pub struct Committer {
     inbox: mpsc::Sender<Request>,
     client: Client,
+    checker: Checker,
 }
 
 impl Committer {
@@ -140,14 +148,24 @@ impl Committer {
     /// Starts the task with this client, whose counters it shares.
     pub fn with_client(config: CommitterConfig, client: Client) -> Self {
         let (inbox, requests) = mpsc::channel(1024);
-        let worker = worker::Worker::new(config, client.clone());
+        let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
+        let worker = worker::Worker::new(config, client.clone(), checker.clone());
         tokio::spawn(worker.run(requests));
-        Self { inbox, client }
+        Self {
+            inbox,
+            client,
+            checker,
+        }
     }
 
     /// The client, for reading.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The program that parses.
+    pub fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     /// What was done so far.

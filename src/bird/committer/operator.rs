@@ -1,33 +1,90 @@
-//! The main file, as it must read inside the stage. Pure.
+//! The operator's files, as they must read inside the stage. Pure.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::tree::TREE;
+use super::main_file::{Source, is_tree, plain};
 
 /// What is checked where no main file includes our tree.
 pub(super) const GENERATED: &str = "include \"moenet/main.conf\";\n";
 
-/// A main file whose includes of our tree lead to the staged tree beside it, and whose other includes
-/// lead where they led before. `None` if it does not include our tree.
-///
-/// An `include` must be alone on its line (measured), so lines will do. Files that the operator
-/// includes are not followed.
+/// The agent's own main file inside the stage; `None` if it does not include our tree.
 pub(super) fn staged(text: &str, directory: &Path) -> Option<String> {
+    let leads = |path: &Path| is_tree(directory, path);
     let mut ours = false;
+    let text = rewritten(text, directory, |path| {
+        ours |= leads(path);
+        leads(path).then(|| inside(directory, path))
+    });
+    ours.then_some(text)
+}
+
+/// The operator's files inside the stage: path below it, and text. Includes that lead to our tree lead to the
+/// staged tree; all others lead where they led before. Empty if the main file does not include our tree.
+pub(super) fn staged_sources(
+    sources: &[Source],
+    directory: &Path,
+    stage: &Path,
+    matches: impl Fn(&Path) -> Vec<PathBuf>,
+) -> Vec<(PathBuf, String)> {
+    if sources.first().is_none_or(|main| !main.leads) {
+        return Vec::new();
+    }
+    let leads = |path: &Path| {
+        sources
+            .iter()
+            .any(|source| source.leads && source.path == path)
+    };
+    let mut wanted: Vec<PathBuf> = sources
+        .first()
+        .map(|main| main.path.clone())
+        .into_iter()
+        .collect();
+    let mut staged = Vec::new();
+    let mut next = 0;
+    while let Some(path) = wanted.get(next).cloned() {
+        next += 1;
+        let Some(source) = sources.iter().find(|source| source.path == path) else {
+            continue;
+        };
+        let folder = path.parent().unwrap_or(directory);
+        let text = rewritten(&source.text, folder, |pattern| {
+            if is_tree(directory, pattern) {
+                return Some(stage.join(inside(directory, pattern)));
+            }
+            let files = matches(pattern);
+            let through = files.iter().any(|file| leads(file)) && pattern.starts_with(directory);
+            if !through {
+                return None;
+            }
+            wanted.extend(
+                files
+                    .into_iter()
+                    .filter(|file| !wanted.contains(file))
+                    .collect::<Vec<_>>(),
+            );
+            Some(stage.join(inside(directory, pattern)))
+        });
+        staged.push((inside(directory, &path), text));
+    }
+    staged
+}
+
+fn inside(directory: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(directory).unwrap_or(path).to_owned()
+}
+
+/// A text with other paths in its includes; those that `to` leaves are made absolute. An `include` must be alone on
+/// its line (measured), so lines will do.
+fn rewritten(text: &str, folder: &Path, mut to: impl FnMut(&Path) -> Option<PathBuf>) -> String {
     let lines = text.lines().map(|line| {
         let Some((path, after)) = included(line) else {
             return line.to_owned();
         };
-        let path = plain(&directory.join(path));
-        let inside = path
-            .strip_prefix(directory)
-            .ok()
-            .filter(|path| path.starts_with(TREE));
-        ours |= inside.is_some();
-        format!("include \"{}\"{after}", inside.unwrap_or(&path).display())
+        let path = plain(&folder.join(path));
+        let path = to(&path).unwrap_or(path);
+        format!("include \"{}\"{after}", path.display())
     });
-    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
-    ours.then_some(text)
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn included(line: &str) -> Option<(&str, &str)> {
@@ -38,16 +95,34 @@ fn included(line: &str) -> Option<(&str, &str)> {
         .split_once('"')
 }
 
-/// Without `.` parts, so that `./moenet/x` is seen to be ours.
-fn plain(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| *part != Component::CurDir)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BIRD: &str = "/etc/bird";
+
+    fn source(path: &str, text: &str, leads: bool) -> Source {
+        Source {
+            path: Path::new(BIRD).join(path),
+            text: text.to_owned(),
+            leads,
+        }
+    }
+
+    fn staged_files(sources: &[Source]) -> Vec<(String, String)> {
+        let globs = |pattern: &Path| match pattern.ends_with("*.conf") {
+            true => vec![
+                pattern.with_file_name("a.conf"),
+                pattern.with_file_name("b.conf"),
+            ],
+            false => vec![pattern.to_owned()],
+        };
+        let files = staged_sources(sources, Path::new(BIRD), Path::new("/stage"), globs);
+        files
+            .into_iter()
+            .map(|(path, text)| (path.display().to_string(), text))
+            .collect()
+    }
 
     #[test]
     fn only_our_tree_is_taken_from_the_stage() {
@@ -55,12 +130,32 @@ mod tests {
                     include \"/etc/bird/moenet/x.conf\";\ninclude \"/opt/a.conf\";\n";
         let want = "log syslog all;\ninclude \"/etc/bird/peers/*.conf\";\ninclude \"moenet/main.conf\"; # us\n\
                     include \"moenet/x.conf\";\ninclude \"/opt/a.conf\";\n";
-        assert_eq!(staged(text, Path::new("/etc/bird")).as_deref(), Some(want));
+        assert_eq!(staged(text, Path::new(BIRD)).as_deref(), Some(want));
+        let want = want.replace("\"moenet/", "\"/stage/moenet/");
+        let files = staged_files(&[source("bird.conf", text, true)]);
+        assert_eq!(files, [("bird.conf".to_owned(), want)]);
+    }
+
+    #[test]
+    fn files_on_the_way_to_our_tree_are_staged_with_those_beside_them() {
+        let sources = [
+            source("bird.conf", "include \"conf.d/*.conf\";\n", true),
+            source("conf.d/a.conf", "include \"/opt/x\";\n", false),
+            source("conf.d/b.conf", "include \"../moenet/main.conf\";\n", true),
+        ];
+        let want = [
+            ("bird.conf", "include \"/stage/conf.d/*.conf\";\n"),
+            ("conf.d/a.conf", "include \"/opt/x\";\n"),
+            ("conf.d/b.conf", "include \"/stage/moenet/main.conf\";\n"),
+        ];
+        let want = want.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        assert_eq!(staged_files(&sources), want);
     }
 
     #[test]
     fn a_main_file_without_our_tree_is_found_out() {
         let text = "# include \"moenet/main.conf\";\ninclude \"moenet2/main.conf\";\n";
-        assert_eq!(staged(text, Path::new("/etc/bird")), None);
+        assert_eq!(staged(text, Path::new(BIRD)), None);
+        assert!(staged_files(&[source("bird.conf", text, false)]).is_empty());
     }
 }

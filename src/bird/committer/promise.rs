@@ -4,9 +4,10 @@
 //! takes sessions down before anything is noticed, so the outline of the tree is compared first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::batch::Wishes;
+use super::main_file::plain;
 use super::tree::{GENERATION, MAIN, Tree, fragment_path};
 use crate::bird::outline::{Outline, protocols_in};
 
@@ -97,21 +98,8 @@ fn included<'a>(
         .cloned()
 }
 
-/// Without `.` and `..`.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => drop(plain.pop()),
-            part => plain.push(part),
-        }
-    }
-    plain
-}
-
 /// Whether a path matches a pattern as in the shell, of which `*` and `?` are known. Neither matches a slash.
-fn matches(pattern: &str, path: &str) -> bool {
+pub(super) fn matches(pattern: &str, path: &str) -> bool {
     match (pattern.chars().next(), path.chars().next()) {
         (None, None) => true,
         (Some('*'), there) => {
@@ -141,6 +129,7 @@ mod tests {
                 .chain([(OUR_MAIN.to_owned(), ours.to_owned())])
                 .collect(),
             fragments: [("a".to_owned(), fragment.to_owned())].into(),
+            ..Tree::default()
         }
     }
 

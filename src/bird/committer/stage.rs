@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CommitError;
-use super::tree::{GENERATION, MAIN, SESSIONS, Tree, generation_text};
-use super::{disk, operator};
+use super::tree::{GENERATION, LiveTree, MAIN, SESSIONS, Tree, generation_text};
+use super::{disk, main_file, operator};
 use crate::bird::check::{CheckError, Checker};
 use crate::bird::diagnostics::Diagnostic;
+use crate::bird::main_file::MainFile;
+use crate::bird::mark;
 
 /// Why a tree did not pass.
 #[derive(Debug)]
@@ -32,75 +34,115 @@ impl From<CommitError> for StageError {
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     directory: PathBuf,
-    with_main: bool,
+    elsewhere: bool,
     group: Option<u32>,
 }
 
+/// The directory of one check.
+struct Place {
+    path: PathBuf,
+    /// Removes a directory that is not beside BIRD's files.
+    _temporary: Option<tempfile::TempDir>,
+}
+
 impl Stage {
-    pub(super) fn new(directory: PathBuf, with_main: bool, group: Option<u32>) -> Self {
+    pub(super) fn new(directory: PathBuf, elsewhere: bool, group: Option<u32>) -> Self {
         Self {
             directory,
-            with_main,
+            elsewhere,
             group,
         }
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.join(".moenet-stage")
+    fn place(&self) -> Result<Place, CommitError> {
+        if !self.elsewhere {
+            return Ok(Place {
+                path: self.directory.join(".moenet-stage"),
+                _temporary: None,
+            });
+        }
+        let temporary =
+            tempfile::tempdir().map_err(disk::failed("create", &std::env::temp_dir()))?;
+        Ok(Place {
+            path: temporary.path().join("stage"),
+            _temporary: Some(temporary),
+        })
     }
 
-    /// Parses a tree in a process of its own, and returns the warnings. The stage is gone afterwards.
+    /// Parses a tree in a process of its own, with the main file that is live, and returns the warnings. The stage
+    /// is gone afterwards.
     pub(super) async fn check(
         &self,
         tree: &Tree,
+        live: &LiveTree,
         checker: &Checker,
     ) -> Result<Vec<Diagnostic>, StageError> {
-        let (stage, wanted) = (self.clone(), tree.clone());
-        super::worker::blocking(move || stage.write(&wanted)).await?;
-        let result = checker.check(&self.path().join(MAIN)).await;
-        let stage = self.path();
-        super::worker::blocking(move || clear(&stage)).await?;
+        let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
+        let place = self.place()?;
+        let at = place.path.clone();
+        super::worker::blocking(move || stage.write(&at, &wanted, &main)).await?;
+        let result = checker.check(&place.path.join(MAIN)).await;
+        let at = place.path.clone();
+        super::worker::blocking(move || clear(&at)).await?;
         match result {
             Ok(warnings) => Ok(warnings
                 .into_iter()
-                .map(|what| self.translate(what).1)
+                .map(|what| self.translate(&place.path, what).1)
                 .collect()),
             Err(CheckError::Refused(what)) => {
-                let (path, what) = self.translate(what);
+                let (path, mut what) = self.translate(&place.path, what);
+                if let Some(advice) = live.main.advice(&what) {
+                    what.message = format!("{}; {advice}", what.message);
+                }
                 Err(StageError::Refused { path, what })
             }
             Err(error) => Err(StageError::Failed(error.into())),
         }
     }
 
-    fn write(&self, tree: &Tree) -> Result<(), CommitError> {
-        let stage = self.path();
-        clear(&stage)?;
+    fn write(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Result<(), CommitError> {
+        clear(stage)?;
         disk::create_directories(&stage.join(SESSIONS), self.group)?;
-        let mut files = tree.files();
-        let (main, generation) = (self.main(tree)?, generation_text(&tree.generation()));
-        files.insert(MAIN.to_owned(), &main);
-        files.insert(GENERATION.to_owned(), &generation);
-        files
-            .into_iter()
-            .try_for_each(|(path, text)| write_file(&stage.join(path), text, self.group))
+        for (path, text) in tree.files() {
+            self.write_file(&stage.join(path), &mark::marked(text))?;
+        }
+        for (path, text) in &tree.foreign {
+            self.write_file(&stage.join(path), text)?;
+        }
+        let generation = mark::marked(&generation_text(&tree.generation()));
+        self.write_file(&stage.join(GENERATION), &generation)?;
+        for (path, text) in self.main(stage, tree, main) {
+            self.write_file(&stage.join(path), &text)?;
+        }
+        Ok(())
     }
 
-    /// The main file: ours, or a copy of the operator's.
-    fn main(&self, tree: &Tree) -> Result<String, CommitError> {
-        let theirs = || disk::read_file(&self.directory.join(MAIN));
-        let text = if self.with_main {
-            tree.base.get(MAIN).cloned()
-        } else {
-            theirs()?
-        };
-        let staged = text.and_then(|text| operator::staged(&text, &self.directory));
-        Ok(staged.unwrap_or_else(|| operator::GENERATED.to_owned()))
+    /// The main file: the agent's, or a copy of the operator's with the files on the way to our tree.
+    fn main(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Vec<(PathBuf, String)> {
+        if main.is_agents() {
+            let text = tree.base.get(MAIN);
+            let text = text.and_then(|text| operator::staged(text, &self.directory));
+            let text = text.unwrap_or_else(|| operator::GENERATED.to_owned());
+            return vec![(MAIN.into(), mark::marked(&text))];
+        }
+        let sources = main_file::sources(&self.directory);
+        let staged = operator::staged_sources(&sources, &self.directory, stage, main_file::matches);
+        if staged.is_empty() {
+            return vec![(MAIN.into(), operator::GENERATED.to_owned())];
+        }
+        staged
+    }
+
+    fn write_file(&self, path: &Path, text: &str) -> Result<(), CommitError> {
+        if let Some(parent) = path.parent() {
+            disk::create_directories(parent, self.group)?;
+        }
+        disk::write(path, text, self.group).map(drop)
     }
 
     /// Names of staged files become those of the live ones; the path inside the tree comes first.
-    fn translate(&self, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
-        let stage = format!("{}/", self.path().display());
+    fn translate(&self, stage: &Path, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
+        let stage = format!("{}/", stage.display());
         let live = format!("{}/", self.directory.display());
         let path = what
             .file
@@ -111,13 +153,6 @@ impl Stage {
         what.message = what.message.replace(&stage, &live);
         (path, what)
     }
-}
-
-fn write_file(path: &Path, text: &str, group: Option<u32>) -> Result<(), CommitError> {
-    if let Some(parent) = path.parent() {
-        disk::create_directories(parent, group)?;
-    }
-    disk::write(path, text, group).map(drop)
 }
 
 fn clear(stage: &Path) -> Result<(), CommitError> {

@@ -1,9 +1,12 @@
 //! What is on disk, what should be, and the difference. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
+
+use crate::bird::main_file::{Blocked, MainFile};
+use crate::bird::mark;
 
 /// BIRD's main file.
 pub(super) const MAIN: &str = "bird.conf";
@@ -23,6 +26,9 @@ pub struct Tree {
     pub base: BTreeMap<String, String>,
     /// Name → text; the file is `moenet/sessions/<name>.conf`.
     pub fragments: BTreeMap<String, String>,
+    /// Files below `moenet/` that are not the agent's: relative path → text. BIRD reads them, so they are part of
+    /// every check; they are never changed, and are no part of the generation.
+    pub foreign: BTreeMap<String, String>,
 }
 
 /// The files on disk.
@@ -32,12 +38,19 @@ pub struct LiveTree {
     pub tree: Tree,
     /// The text of `moenet/generation.conf`. It does not match the tree after a death midway.
     pub generation: Option<String>,
+    /// The marks of the files: relative path → first line.
+    pub marks: BTreeMap<String, String>,
+    /// Files below `moenet/` without a mark, which get one with the next commit: those of builds that marked only
+    /// some, and files without any statement.
+    pub unmarked: BTreeSet<String>,
+    /// BIRD's main file.
+    pub main: MainFile,
 }
 
 /// The files to write, in order, and then those to remove. Printed without their texts.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct FileChanges {
-    /// Relative path and text. The generation comes last: a BIRD that starts in the middle reads the
+    /// Relative path and content, with the mark. The generation comes last: a BIRD that starts in the middle reads the
     /// old one, and is found out.
     pub write: Vec<(String, String)>,
     /// Relative paths.
@@ -63,6 +76,39 @@ impl fmt::Debug for FileChanges {
     }
 }
 
+impl LiveTree {
+    /// The content of a file as it is on disk.
+    fn content(&self, path: &str, text: &str) -> String {
+        let mark = self.marks.get(path).map_or("", String::as_str);
+        format!("{mark}{text}")
+    }
+
+    /// Whether the agent wrote this content of a file, by the generation of the whole tree: what builds that
+    /// marked only some files are known by.
+    pub(super) fn vouches_for(&self, path: &str, content: &str) -> bool {
+        let whole = self.generation.as_deref() == Some(&generation_text(&self.tree.generation()));
+        let same = |text: &str| self.content(path, text) == content;
+        let generation = self.generation.as_deref().filter(|_| path == GENERATION);
+        whole && (generation.is_some_and(same) || self.tree.text(path).is_some_and(same))
+    }
+
+    /// Whether a build wrote the tree that marked only some of its files.
+    pub(super) fn is_of_old_build(&self) -> bool {
+        self.generation.is_some() && !self.marks.contains_key(GENERATION)
+    }
+
+    /// Why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
+    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
+        self.main.blocked(running)
+    }
+
+    /// The files in the way of these base files: not the agent's, with names that the agent's files have.
+    pub fn in_the_way<'a>(&'a self, wanted: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+        let foreign = self.tree.foreign.keys().map(String::as_str);
+        foreign.filter(|path| wanted.contains_key(*path)).collect()
+    }
+}
+
 impl FileChanges {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
@@ -83,6 +129,15 @@ impl Tree {
                 .map(|(name, text)| (fragment_path(name), text.as_str())),
         )
         .collect()
+    }
+
+    /// The text of a file that is the agent's.
+    pub(super) fn text(&self, path: &str) -> Option<&str> {
+        let text = match fragment_at(path) {
+            Some(name) => self.fragments.get(name),
+            None => self.base.get(path),
+        };
+        text.map(String::as_str)
     }
 
     /// The hash of all files, in 32 hexadecimal digits. It depends on names and texts alone.
@@ -131,19 +186,23 @@ pub(super) fn fragment_at(path: &str) -> Option<&str> {
 /// What to write and remove, so that the disk has the wanted tree. Empty if it has.
 pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
     let (have, want) = (live.tree.files(), wanted.files());
-    let differs = |(path, text): &(&String, &&str)| have.get(*path) != Some(*text);
+    let differs = |(path, text): &(&String, &&str)| {
+        have.get(*path) != Some(*text) || live.unmarked.contains(*path)
+    };
     let mut write: Vec<_> = want
         .iter()
         .filter(differs)
-        .map(|(path, text)| (path.clone(), (*text).to_owned()))
+        .map(|(path, text)| (path.clone(), mark::marked(text)))
         .collect();
+    // BIRD cannot start without its main file, whoever is to write it next.
     let remove = have
         .into_keys()
-        .filter(|path| !want.contains_key(path))
+        .filter(|path| !want.contains_key(path) && path != MAIN)
         .collect();
     let generation = generation_text(&wanted.generation());
-    if !wanted.is_blank() && live.generation.as_ref() != Some(&generation) {
-        write.push((GENERATION.to_owned(), generation));
+    let is_current = live.generation.as_ref() == Some(&generation) && !live.is_of_old_build();
+    if !wanted.is_blank() && !is_current {
+        write.push((GENERATION.to_owned(), mark::marked(&generation)));
     }
     FileChanges { write, remove }
 }
@@ -164,7 +223,7 @@ pub(super) fn plan_undo(live: &LiveTree, changes: &FileChanges) -> FileChanges {
     let mut undo = FileChanges::default();
     for path in touched {
         match before.get(path) {
-            Some(text) => undo.write.push((path.clone(), (*text).to_owned())),
+            Some(text) => undo.write.push((path.clone(), live.content(path, text))),
             None => undo.remove.push(path.clone()),
         }
     }
@@ -187,20 +246,52 @@ mod tests {
                 .map(|(name, text)| (format!("moenet/{name}.conf"), text))
                 .collect(),
             fragments,
+            ..Tree::default()
         })
+    }
+
+    /// A tree on disk, with all its marks.
+    fn on_disk(tree: Tree, known: bool) -> LiveTree {
+        let mut live = LiveTree {
+            generation: known.then(|| generation_text(&tree.generation())),
+            ..LiveTree::default()
+        };
+        let files = tree
+            .files()
+            .into_iter()
+            .map(|(path, text)| (path, text.to_owned()));
+        let generation = live.generation.clone();
+        for (path, text) in files.chain(generation.map(|text| (GENERATION.to_owned(), text))) {
+            let content = mark::marked(&text);
+            live.marks
+                .insert(path, content[..content.len() - text.len()].to_owned());
+        }
+        live.tree = tree;
+        live
     }
 
     /// What the disk holds after changes, as the code that does them would leave it.
     fn applied(live: &LiveTree, changes: &FileChanges) -> LiveTree {
         let mut after = live.clone();
-        for (path, text) in &changes.write {
+        for (path, content) in &changes.write {
+            let mark::Mark::Complete {
+                head,
+                text,
+                intact: true,
+            } = mark::read(content)
+            else {
+                panic!("{path} has no mark: {content}");
+            };
+            after.marks.insert(path.clone(), head.to_owned());
+            let text = text.to_owned();
             match fragment_at(path) {
-                Some(name) => drop(after.tree.fragments.insert(name.to_owned(), text.clone())),
-                None if path == GENERATION => after.generation = Some(text.clone()),
-                None => drop(after.tree.base.insert(path.clone(), text.clone())),
+                Some(name) => drop(after.tree.fragments.insert(name.to_owned(), text)),
+                None if path == GENERATION => after.generation = Some(text),
+                None => drop(after.tree.base.insert(path.clone(), text)),
             }
         }
         for path in &changes.remove {
+            after.marks.remove(path);
             match fragment_at(path) {
                 Some(name) => drop(after.tree.fragments.remove(name)),
                 None if path == GENERATION => after.generation = None,
@@ -213,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_plan_leads_to_what_is_wanted_and_is_then_empty(have in trees(), wanted in trees()) {
-            let live = LiveTree { generation: Some(generation_text(&have.generation())), tree: have };
+            let live = on_disk(have, true);
             let after = applied(&live, &plan_commit(&live, &wanted));
             prop_assert_eq!(&after.tree, &wanted);
             prop_assert!(plan_commit(&after, &wanted).is_empty());
@@ -221,7 +312,7 @@ mod tests {
 
         #[test]
         fn an_undo_leads_back(have in trees(), wanted in trees(), known: bool) {
-            let live = LiveTree { generation: known.then(|| generation_text(&have.generation())), tree: have };
+            let live = on_disk(have, known);
             let changes = plan_commit(&live, &wanted);
             prop_assert_eq!(applied(&applied(&live, &changes), &plan_undo(&live, &changes)), live);
         }
@@ -264,6 +355,48 @@ mod tests {
             protocols: vec![],
         };
         assert!(!format!("{tree:?} {changes:?} {fragment:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn main_file_is_never_removed() {
+        let live = on_disk(
+            Tree {
+                base: [
+                    (MAIN.into(), "x".into()),
+                    ("moenet/a.conf".into(), "x".into()),
+                ]
+                .into(),
+                ..Tree::default()
+            },
+            true,
+        );
+        assert_eq!(
+            plan_commit(&live, &Tree::default()).remove,
+            ["moenet/a.conf"]
+        );
+    }
+
+    #[test]
+    fn tree_of_an_old_build_gets_its_marks_with_the_first_commit() {
+        let tree = Tree {
+            base: [("moenet/a.conf".into(), "x".into())].into(),
+            ..Tree::default()
+        };
+        let old = LiveTree {
+            generation: Some(generation_text(&tree.generation())),
+            unmarked: ["moenet/a.conf".to_owned()].into(),
+            tree,
+            ..LiveTree::default()
+        };
+        assert!(old.is_of_old_build() && old.vouches_for("moenet/a.conf", "x"));
+        assert!(!old.vouches_for("moenet/a.conf", "edited"));
+        let changes = plan_commit(&old, &old.tree);
+        let paths: Vec<_> = changes
+            .write
+            .iter()
+            .map(|(path, _)| path.as_str())
+            .collect();
+        assert_eq!(paths, ["moenet/a.conf", GENERATION]);
     }
 
     #[test]

@@ -14,10 +14,11 @@ use super::error::{BaseError, CommitError, FragmentError};
 use super::loads::{FailedLoads, REMEMBERED};
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
-use super::tree::{LiveTree, MAIN, Tree, plan_commit};
+use super::tree::{LiveTree, MAIN, Tree, fragment_path, plan_commit};
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
-use crate::bird::client::{Client, DEADLINE};
+use crate::bird::client::Client;
+use crate::bird::diagnostics::Diagnostic;
 use crate::bird::outline::protocols_in;
 
 /// A refusal holds for this generation of the tree, name and text.
@@ -35,13 +36,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(config: CommitterConfig, client: Client) -> Self {
+    pub(super) fn new(config: CommitterConfig, client: Client, checker: Checker) -> Self {
         // BIRD names files as it was told; blame needs them absolute.
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
-        let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
-        let stage = Stage::new(directory.clone(), config.manage_main_config, group);
+        let stage = Stage::new(directory.clone(), config.stage_elsewhere, group);
         Self {
             config,
             directory,
@@ -76,26 +76,52 @@ impl Worker {
                 let _ = reply.send(self.read().await.map_err(Arc::new));
                 false
             }
-            Request::Check { mut tree, reply } => {
-                tree.base
-                    .retain(|path, _| self.config.manage_main_config || path != MAIN);
-                let _ = reply.send(match self.stage.check(&tree, &self.checker).await {
-                    Ok(_) => Ok(()),
-                    Err(StageError::Refused { what, .. }) => Err(CommitError::Tree(what)),
-                    Err(StageError::Failed(error)) => Err(error),
-                });
+            Request::Check { tree, reply } => {
+                let _ = reply.send(self.check(tree).await);
                 false
             }
             request => {
-                batch::add(request, wishes, waiters, self.config.manage_main_config);
+                batch::add(request, wishes, waiters);
                 true
             }
         }
     }
 
+    async fn check(&self, mut tree: Tree) -> Result<(), CommitError> {
+        let live = self.read().await?;
+        tree.base
+            .retain(|path, _| live.main.is_agents() || path != MAIN);
+        tree.foreign.clone_from(&live.tree.foreign);
+        match self.stage.check(&tree, &live, &self.checker).await {
+            Ok(_) => Ok(()),
+            Err(StageError::Refused { what, .. }) => Err(self
+                .other_version(what)
+                .await
+                .unwrap_or_else(CommitError::Tree)),
+            Err(StageError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The parser's refusal as the daemon's version explains it; the refusal itself where both are of one version.
+    async fn other_version(&self, what: Diagnostic) -> Result<CommitError, Diagnostic> {
+        let versions = (self.checker.version().await, self.client.version().await);
+        let (Ok(parser), Ok(daemon)) = versions else {
+            return Err(what);
+        };
+        if parser == daemon {
+            return Err(what);
+        }
+        Ok(CommitError::Versions {
+            program: self.config.bird_binary.display().to_string(),
+            parser,
+            daemon,
+            what,
+        })
+    }
+
     async fn read(&self) -> Result<LiveTree, CommitError> {
-        let (directory, with_main) = (self.directory.clone(), self.config.manage_main_config);
-        blocking(move || disk::read(&directory, with_main)).await
+        let (directory, manages_main) = (self.directory.clone(), self.config.manage_main_config);
+        blocking(move || disk::read(&directory, manages_main)).await
     }
 
     /// Commits the wishes; each round goes without one more that is to blame, so the rounds end.
@@ -105,7 +131,7 @@ impl Worker {
             base: None,
             rest: Err(CommitError::Gone.into()),
         };
-        let live = match self.read().await {
+        let mut live = match self.read().await {
             Ok(live) => live,
             Err(error) => {
                 return Outcome {
@@ -114,10 +140,14 @@ impl Worker {
                 };
             }
         };
+        if let Some(files) = wishes.base.as_mut().filter(|_| !live.main.is_agents()) {
+            files.remove(MAIN);
+        }
         self.failed.expire(Instant::now());
         outcome.fragments = self.failed.recall(&mut wishes.fragments);
         let refused = self.recall(&live, &mut wishes);
         outcome.fragments.extend(refused);
+        self.leave_foreign(&live, &mut wishes, &mut outcome);
         let (mut stale, mut tried) = (BTreeSet::new(), HashMap::new());
         outcome.rest = loop {
             match self.attempt(&live, &wishes, &stale).await {
@@ -138,6 +168,12 @@ impl Worker {
                 }
                 Err(Blame::Stale(name, what)) if stale.insert(name.clone()) => {
                     tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
+                    let path = fragment_path(&name);
+                    if live.tree.foreign.remove(&path).is_some()
+                        && let Err(error) = self.set_aside(path).await
+                    {
+                        break Err(error.into());
+                    }
                 }
                 Err(Blame::Unverified(missing))
                     if missing
@@ -171,6 +207,33 @@ impl Worker {
         self.remember(tried, &outcome);
         report(&outcome);
         outcome
+    }
+
+    /// Takes out of the wishes what a file that is not the agent's is in the way of.
+    fn leave_foreign(&self, live: &LiveTree, wishes: &mut Wishes, outcome: &mut Outcome) {
+        let foreign = |path: &str| CommitError::Foreign(self.directory.join(path));
+        let in_the_way = wishes.base.as_ref().map(|files| live.in_the_way(files));
+        if let Some(path) = in_the_way.and_then(|paths| paths.first().copied()) {
+            outcome.base = Some(foreign(path).into());
+            wishes.base = None;
+        }
+        wishes.fragments.retain(|name, fragment| {
+            let path = fragment_path(name);
+            let free = fragment.is_none() || !live.tree.foreign.contains_key(&path);
+            if !free {
+                outcome
+                    .fragments
+                    .insert(name.clone(), foreign(&path).into());
+            }
+            free
+        });
+    }
+
+    /// Renames a session file that is not the agent's and that BIRD cannot start with, so that BIRD's glob passes over
+    /// it.
+    async fn set_aside(&self, path: String) -> Result<(), CommitError> {
+        let file = self.directory.join(path);
+        blocking(move || disk::set_aside(&file)).await
     }
 
     /// Takes out of the wishes what was refused before and would be refused again.
@@ -243,6 +306,10 @@ impl Worker {
                 _ => {}
             }
         }
+        let blocked = live.blocked([].into_iter());
+        if let Some(blocked) = blocked.as_ref().filter(|_| changes.is_empty()) {
+            return Err(CommitError::Blocked(blocked.message.clone()).into());
+        }
         if running != Running::Not
             && let Some(error) = self.failed.of_tree(&generation, Instant::now())
         {
@@ -254,10 +321,10 @@ impl Worker {
             live,
             wishes,
         };
-        let warnings = trial
-            .check(&wanted)
-            .await
-            .map_err(|blame| spare_loaded(blame, &running))?;
+        let warnings = match trial.check(&wanted).await {
+            Ok(warnings) => warnings,
+            Err(blame) => return Err(self.explained(blame, &running).await),
+        };
         if let Some(lack) = promise::lack(&wanted, wishes, &self.directory) {
             return Err(blame_lack(lack, wishes));
         }
@@ -274,6 +341,11 @@ impl Worker {
                 && running == Running::Loaded(Some(live.tree.generation())))
             .then(|| touched(&live.tree, wishes, stale)),
         };
+        if let Some(blocked) = blocked {
+            // The files are ready for the operator to include; the daemon runs the operator's configuration.
+            load.write().await?;
+            return Err(CommitError::Blocked(blocked.message).into());
+        }
         match load.run().await {
             Ok(loaded) => Ok(committed(loaded, loaded || !changes.is_empty(), warnings)),
             Err(LoadError::Commit(error)) => {
@@ -282,6 +354,26 @@ impl Worker {
                 Err(error.into())
             }
             Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
+        }
+    }
+}
+
+impl Worker {
+    /// Another version's parser is to blame for what it refuses, and no fragment.
+    async fn explained(&self, blame: Blame, running: &Running) -> Blame {
+        let what = match &blame {
+            Blame::Fragment(_, FragmentError::Refused { what, .. })
+            | Blame::Base(BaseError::Refused { what })
+            | Blame::Stale(_, what)
+            | Blame::All(CommitError::Tree(what)) => what.clone(),
+            _ => return blame,
+        };
+        if *running == Running::Not {
+            return blame;
+        }
+        match self.other_version(what).await {
+            Ok(error) => Blame::All(error),
+            Err(_) => spare_loaded(blame, running),
         }
     }
 }
@@ -339,7 +431,7 @@ fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<S
 }
 
 fn unexplained(message: String) -> Arc<CommitError> {
-    let what = crate::bird::diagnostics::Diagnostic {
+    let what = Diagnostic {
         message,
         ..Default::default()
     };

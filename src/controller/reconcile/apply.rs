@@ -224,6 +224,11 @@ fn refusal(error: FragmentError) -> Trouble {
     }
 }
 
+/// What BIRD refuses, and what is in the file's way, keeps the object from being configured; all else passes.
 fn commit(error: &Arc<CommitError>) -> Trouble {
-    Trouble::Bird(chain(&**error))
+    match &**error {
+        CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),
+        CommitError::Foreign(_) => Trouble::BirdRefused(error.to_string()),
+        error => Trouble::Bird(chain(error)),
+    }
 }

@@ -83,7 +83,11 @@ pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     };
     let protocols = round.look.bird.protocols(&protocol.into_iter().collect());
     let (running, loaded) = (round.look.bird.is_running(), round.look.bird.loaded);
+    let waits = round.waits();
     let bird = BirdFacts {
+        waits: waits
+            .as_ref()
+            .map(|(reason, message)| (*reason, message.as_str())),
         running,
         loaded,
         refused: None,

@@ -82,6 +82,13 @@ impl Round {
         self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_empty()
     }
 
+    /// What the whole router waits for before BIRD loads anything: reason and message.
+    fn waits(&self) -> Option<(&'static str, String)> {
+        let blocked = self.look.bird.blocked()?;
+        let message = format!("waits for the node: {}", blocked.message);
+        Some((blocked.reason, message))
+    }
+
     /// Why the object cannot be put into force.
     fn error(&self) -> Option<String> {
         let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Round, record};
 use crate::bird::Support;
-use crate::controller::FirewallState;
 use crate::controller::world::World;
+use crate::controller::{FirewallState, planning};
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
@@ -86,9 +86,16 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Says whether the version of BIRD is one that the agent was tested with.
-fn bird_supported(world: &World, conditions: &mut Conditions<'_>) {
+/// Says whether the version of BIRD is one that the agent was tested with, the one that checks the files, and one
+/// that has what the node needs.
+fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     let Some(version) = world.bird else { return };
+    if version.support() == Support::Tested
+        && let Some((reason, message)) = planning::bird_problem(world, &round.look.bird)
+    {
+        conditions.set(About::BirdSupported, false, reason, message);
+        return;
+    }
     let message = version.warning().unwrap_or_default();
     let reason = match version.support() {
         Support::Tested => "Tested",
@@ -144,6 +151,37 @@ fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     }
 }
 
+/// What keeps the shared files from BIRD until an operator acts: reason and message.
+fn blocked(world: &World, round: &Round) -> Option<(&'static str, String)> {
+    let blocked = planning::router_error(world, &round.look.bird)?;
+    Some((blocked.reason, blocked.message))
+}
+
+/// The protocols that the operator's main file defines in place of the agent's.
+fn left_out(world: &World, round: &Round) -> String {
+    let main = &round.look.bird.live.main;
+    let loopback = world.loopback.as_ref();
+    let provided = main.provided(loopback.map_or("", |loopback| loopback.interface.as_str()));
+    let names = [
+        ("device", provided.device),
+        ("kernel (IPv4)", provided.kernel4),
+        ("kernel (IPv6)", provided.kernel6),
+        ("direct", provided.direct),
+    ];
+    let names: Vec<_> = names
+        .into_iter()
+        .filter_map(|(name, is)| is.then_some(name))
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{} defines {}; the agent's are left out",
+        main.path.display(),
+        names.join(", ")
+    )
+}
+
 /// Whether BIRD runs with the files that all sessions share.
 fn bird_configured(
     world: &World,
@@ -154,6 +192,10 @@ fn bird_configured(
     match (&world.router, &world.base) {
         (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
         (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),
+        (Ok(_), Ok(_)) if blocked(world, round).is_some() => {
+            let (reason, message) = blocked(world, round).unwrap_or_default();
+            conditions.set(About::BirdConfigured, false, reason, message);
+        }
         (Ok(_), Ok(_)) if error.is_some() => {
             conditions.set(
                 About::BirdConfigured,
@@ -176,12 +218,8 @@ fn bird_configured(
             } else {
                 "NotLoaded"
             };
-            conditions.set(
-                About::BirdConfigured,
-                missing.is_none(),
-                reason,
-                missing.unwrap_or_default(),
-            );
+            let message = missing.clone().unwrap_or_else(|| left_out(world, round));
+            conditions.set(About::BirdConfigured, missing.is_none(), reason, message);
         }
     }
 }
@@ -203,7 +241,7 @@ pub(super) fn status(
         conditions.set(About::ChangeHeld, true, "GuardTripped", message);
     }
     templates(world, &mut conditions);
-    bird_supported(world, &mut conditions);
+    bird_supported(world, round, &mut conditions);
     bird_configured(world, round, error, &mut conditions);
     let base_error = world
         .router

@@ -56,6 +56,10 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
         return Outcome::Settled(std::time::Duration::ZERO);
     }
     orphans(ctx, &world, &round.look);
+    // The shared files follow what the operator's main file defines.
+    if round.look.bird.live.main != world.main {
+        ctx.reports.reload();
+    }
     let error = set_base(ctx, &subject, &world, &mut round).await;
     conclude(ctx, &subject, &world, &before, round, error).await
 }
@@ -215,7 +219,9 @@ async fn conclude(
     round: Round,
     error: Option<String>,
 ) -> Outcome {
-    let error = error
+    let error = planning::router_error(world, &round.look.bird)
+        .map(|blocked| blocked.message)
+        .or(error)
         .or_else(|| round.error())
         .or_else(|| round.look.bird.files_error.clone());
     let history = ctx.history_problem();
@@ -247,8 +253,12 @@ async fn conclude(
         history.as_deref(),
     );
     let failed = error.is_some() || (!settled && world.base.is_ok());
-    if let Some(error) = &error {
-        warn!(object = %subject.key, %error, "failed");
+    // A file that waits for an operator is worth one line, and not one for every attempt.
+    if let Some(error) = error
+        .as_ref()
+        .filter(|error| before.last_error.as_ref() != Some(*error))
+    {
+        warn!(object = %subject.key, %error, "node cannot be configured");
     }
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, settled).await;

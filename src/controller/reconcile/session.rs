@@ -220,10 +220,14 @@ fn status(
     let protocols = round.look.bird.protocols(&expected);
     let paused = entry.hands_off(before.phase == Phase::Paused);
     let present = matches!(entry.intent, Intent::Present(..));
+    let waits = round.waits();
     let bird = BirdFacts {
         running: round.look.bird.is_running(),
         loaded: round.look.bird.loaded && record::remaining(round, true).is_none(),
         refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
+        waits: waits
+            .as_ref()
+            .map(|(reason, message)| (*reason, message.as_str())),
         trouble: round.trouble.as_ref().and_then(|trouble| trouble.of_bird()),
         protocols: &protocols,
         expected: expected.len(),

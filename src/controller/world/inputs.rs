@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::bird::Version;
+use crate::bird::{MainFile, Version};
 use crate::config::Config;
 use crate::controller::guard;
 use crate::effective::Secrets;
@@ -43,6 +43,8 @@ pub struct Inputs<'a> {
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions that BIRD's directory has files for.
     pub fragments: &'a BTreeSet<String>,
+    /// BIRD's main file.
+    pub main: &'a MainFile,
     /// The lines of the file `approved`: changes that an operator let happen.
     pub approved: &'a BTreeSet<String>,
     /// What the guard remembers.

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 
 use super::guard;
 use super::planning::Key;
-use crate::bird::Version;
+use crate::bird::{MainFile, Version};
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
@@ -86,6 +86,8 @@ pub struct World {
     pub rpki: Vec<RpkiName>,
     /// The version of BIRD, where it is known.
     pub bird: Option<Version>,
+    /// BIRD's main file.
+    pub main: MainFile,
     /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
     pub templates: Option<Result<(), String>>,
     /// How many links without a record may be removed at once.
@@ -216,6 +218,7 @@ impl World {
             rpki,
             remarks,
             bird: inputs.bird,
+            main: inputs.main.clone(),
             templates,
             loopback: router
                 .as_ref()

@@ -438,6 +438,7 @@ mod tests {
             rpki: &BTreeMap::new(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
+            main: &crate::bird::MainFile::default(),
             approved: &BTreeSet::new(),
             guard: crate::controller::guard::Input {
                 ledger: &Ledger::default(),

@@ -68,7 +68,9 @@ impl<'a> Parts<'a> {
             features,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
-            manage_main_config: self.inputs.config.bird.manage_main_config,
+            manage_main_config: self.inputs.main.is_agents()
+                && self.inputs.config.bird.manage_main_config,
+            provided: self.inputs.main.provided(self.loopback.as_str()),
             loopback_interface: self.loopback.as_str(),
             mesh_interfaces: &self.mesh_interfaces,
             ibgp: &self.neighbours,

@@ -21,9 +21,19 @@ pub(in crate::render) struct Base<'a> {
     rpki: Validation,
     has_policy: bool,
     drained: bool,
+    operator: Operator,
     loopback_interface: &'a str,
     mesh_interfaces: &'a [InterfaceName],
     ibgp: Vec<Internal<'a>>,
+}
+
+/// The protocols that the operator's main file defines.
+#[derive(Debug, Serialize)]
+struct Operator {
+    device: bool,
+    kernel4: bool,
+    kernel6: bool,
+    direct: bool,
 }
 
 /// The router.
@@ -119,6 +129,12 @@ impl<'a> Base<'a> {
             rpki: validation(input),
             has_policy: input.has_policy,
             drained: input.drained,
+            operator: Operator {
+                device: input.provided.device,
+                kernel4: input.provided.kernel4,
+                kernel6: input.provided.kernel6,
+                direct: input.provided.direct,
+            },
             loopback_interface: input.loopback_interface,
             mesh_interfaces: input.mesh_interfaces,
             ibgp: internal(input, reflector),

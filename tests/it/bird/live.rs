@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use moenet_agent::bird::mark::marked;
 use moenet_agent::bird::{
     BaseError, BirdCounters, BirdError, BirdName, Checker, Client, CommitError, Committed,
     Committer, CommitterConfig, Fragment, FragmentError, Phase, Symbol,
@@ -261,7 +262,7 @@ async fn one_bad_fragment_of_ten_is_refused_by_place_and_the_rest_is_loaded() {
         let file = router.path("etc/moenet/sessions/s3.conf");
         assert_eq!(
             (what.file.as_deref(), what.line),
-            (file.to_str(), Some(2)),
+            (file.to_str(), Some(3)),
             "{version}"
         );
         assert!(
@@ -513,7 +514,7 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
         // As after a death between the rename and `configure`.
         fs::write(
             router.path("etc/moenet/sessions/b.conf"),
-            fragment("b", "").text,
+            marked(&fragment("b", "").text),
         )
         .unwrap();
         let committer = router.committer();
@@ -529,11 +530,15 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
         files.fragments.insert("c".into(), fragment("c", "").text);
         fs::write(
             router.path("etc/moenet/sessions/c.conf"),
-            fragment("c", "").text,
+            marked(&fragment("c", "").text),
         )
         .unwrap();
         let generation = format!("define MOE_GENERATION = \"{}\";\n", files.generation());
-        fs::write(router.path("etc/moenet/generation.conf"), generation).unwrap();
+        fs::write(
+            router.path("etc/moenet/generation.conf"),
+            marked(&generation),
+        )
+        .unwrap();
         committer.converge().await.unwrap();
         assert_eq!(committer.counters().configures(), 2, "{version}");
         assert!(
@@ -827,10 +832,134 @@ async fn a_daemon_that_does_not_include_our_tree_is_told_apart() {
         let BaseError::Commit(error) = error else {
             panic!("{version}: {error}")
         };
+        let CommitError::Blocked(message) = &*error else {
+            panic!("{version}: {error}")
+        };
         assert!(
-            matches!(*error, CommitError::NotIncluded),
+            message.contains("include \"moenet/main.conf\";"),
+            "{version}: {message}"
+        );
+        let client = committer.client();
+        assert_eq!(committer.counters().configures(), 0, "{version}");
+        let rows = client.protocol_rows().await.unwrap();
+        assert!(rows.iter().any(|row| row.name == "theirs"), "{version}");
+        // The files are ready for the line that the message asks for.
+        let include = format!("{theirs}include \"moenet/main.conf\";\n");
+        fs::write(router.path("etc/bird.conf"), include).unwrap();
+        assert!(
+            committer.set_base(base()).await.unwrap().loaded,
+            "{version}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_main_file_is_never_replaced_and_its_protocols_stay() {
+    for version in VERSIONS {
+        let mut router = Router::new(version);
+        fs::create_dir_all(router.path("etc")).unwrap();
+        let theirs = "router id 10.0.0.1;\nprotocol device {}\n\
+                      protocol static theirs { ipv4; route 10.9.0.0/16 blackhole; }\n";
+        fs::write(router.path("etc/bird.conf"), theirs).unwrap();
+        router.start().await;
+        let committer = router.committer();
+        let before = committer.client().protocol_rows().await.unwrap();
+        let (base, session) = tokio::join!(
+            committer.set_base(base()),
+            committer.set_fragment("a", Some(fragment("a", "")))
+        );
+        for error in [
+            base.unwrap_err().to_string(),
+            session.unwrap_err().to_string(),
+        ] {
+            assert!(error.contains("static theirs"), "{version}: {error}");
+        }
+        let read = || fs::read_to_string(router.path("etc/bird.conf")).unwrap();
+        assert_eq!(
+            (read().as_str(), committer.counters().configures()),
+            (theirs, 0),
+            "{version}"
+        );
+        assert_eq!(
+            committer.client().protocol_rows().await.unwrap(),
+            before,
+            "{version}"
+        );
+        // The operator includes the agent's files: those of both are loaded, and the main file is still theirs.
+        let include = theirs.replace("protocol device {}", "include \"moenet/main.conf\";");
+        fs::write(router.path("etc/bird.conf"), &include).unwrap();
+        assert!(committer.converge().await.unwrap().loaded, "{version}");
+        let names = names(&committer).await;
+        assert!(
+            ["theirs", "moe_a"]
+                .iter()
+                .all(|name| names.contains(&(*name).into())),
+            "{version}"
+        );
+        assert_eq!(read(), include, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_of_a_distribution_is_taken_over_and_an_edit_is_kept() {
+    for version in VERSIONS {
+        let mut router = Router::new(version);
+        fs::create_dir_all(router.path("etc")).unwrap();
+        let shipped = include_str!("../../fixtures/bird-conf/debian-bird2-2.17.conf");
+        fs::write(router.path("etc/bird.conf"), shipped).unwrap();
+        router.start().await;
+        let committer = router.committer();
+        assert!(
+            committer.set_base(base()).await.unwrap().loaded,
+            "{version}"
+        );
+        let read = |name: &str| fs::read_to_string(router.path(name)).unwrap();
+        assert_eq!(
+            read("etc/bird.conf.before-moenet-agent"),
+            shipped,
+            "{version}"
+        );
+        assert!(
+            read("etc/bird.conf").starts_with("# Written by moenet-agent"),
+            "{version}"
+        );
+        // An edit of the agent's file is repaired, and its text is not lost.
+        let edited = read("etc/moenet/main.conf") + "# by hand\n";
+        fs::write(router.path("etc/moenet/main.conf"), &edited).unwrap();
+        committer.set_base(base()).await.unwrap();
+        assert!(
+            !read("etc/moenet/main.conf").contains("by hand"),
+            "{version}"
+        );
+        let copies = fs::read_dir(router.path("etc/moenet")).unwrap();
+        let copies: Vec<_> = copies
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().contains(".edited-"))
+            .collect();
+        assert_eq!(copies.len(), 1, "{version}: {copies:?}");
+        assert_eq!(fs::read_to_string(&copies[0]).unwrap(), edited, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stranger_in_the_way_of_one_session_stops_no_other() {
+    for version in VERSIONS {
+        let (router, committer) = Router::running(version).await;
+        let file = router.path("etc/moenet/sessions/b.conf");
+        let theirs = "protocol static mine { ipv4; }\n";
+        fs::write(&file, theirs).unwrap();
+        let (a, b) = tokio::join!(
+            committer.set_fragment("a", Some(fragment("a", ""))),
+            committer.set_fragment("b", Some(fragment("b", "")))
+        );
+        assert!(a.unwrap().loaded, "{version}");
+        let error = b.unwrap_err().to_string();
+        assert!(
+            error.contains("sessions/b.conf was not written by the agent"),
             "{version}: {error}"
         );
+        committer.set_fragment("b", None).await.unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), theirs, "{version}");
     }
 }
 

@@ -1,4 +1,5 @@
 //! Tests of `bird`.
 
 mod live;
+mod main_files;
 mod replies;

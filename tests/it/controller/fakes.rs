@@ -250,7 +250,9 @@ impl Bird for FakeBird {
             live: LiveTree {
                 generation: Some(tree.generation()),
                 tree,
+                ..LiveTree::default()
             },
+            installed: running.then_some(Version::new(2, 17, 6)),
             files_error: None,
             loaded: running,
         }

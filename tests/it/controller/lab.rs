@@ -212,6 +212,7 @@ impl Maker {
             rpki: &BTreeMap::new(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
+            main: &moenet_agent::bird::MainFile::default(),
             approved: &self.store.approved(),
             guard: *guard,
             refused: &Refused::default(),

@@ -384,6 +384,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         channels: Vec::new(),
     }];
     let bird = BirdFacts {
+        waits: None,
         running: true,
         loaded: true,
         refused: None,

@@ -50,6 +50,8 @@ pub(crate) struct Case {
     pub(crate) ebgp_disabled: bool,
     #[serde(default = "yes")]
     pub(crate) manage_main_config: bool,
+    #[serde(default)]
+    pub(crate) provided: moenet_agent::bird::Provided,
     #[serde(default = "dummy")]
     pub(crate) loopback_interface: String,
     #[serde(default)]
@@ -115,6 +117,7 @@ impl Case {
             drained: self.drained,
             ebgp_disabled: self.ebgp_disabled,
             manage_main_config: self.manage_main_config,
+            provided: self.provided,
             loopback_interface: &self.loopback_interface,
             mesh_interfaces: &self.mesh,
             ibgp: &ibgp,

@@ -1,0 +1,228 @@
+//! Which files may be replaced, and which are kept as a copy first: the one rule, for every file.
+//!
+//! | the file | is |
+//! |---|---|
+//! | has the mark, and is as the agent wrote it | replaced |
+//! | has the mark, and was edited | replaced, `<file>.edited-<hash>` stays beside it |
+//! | has no mark, and holds only what a distribution ships | replaced, `<file>.before-moenet-agent` stays |
+//! | has no mark otherwise | never replaced, renamed or truncated |
+//!
+//! A main file may hold the protocols of a distribution; any other file may hold remarks at most.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk::{failed, read_file};
+use super::error::CommitError;
+use super::tree::{GENERATION, LiveTree, MAIN};
+use crate::bird::main_file::beyond_distribution;
+use crate::bird::mark::{self, Mark};
+use crate::bird::outline::Outline;
+
+/// So many copies of edits of a file are kept.
+const MOST_COPIES: usize = 20;
+const BEFORE: &str = "before-moenet-agent";
+const EDITED: &str = "edited-";
+
+/// A copy that is to be made of a file before it is replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Copy {
+    file: PathBuf,
+    copy: PathBuf,
+    content: String,
+}
+
+/// Whether a file without a mark is not the agent's. `live` tells whether its tree is of a build that marked only
+/// some files.
+pub(super) fn is_foreign(path: &str, content: &str, live: &LiveTree) -> bool {
+    let harmless = if path == MAIN {
+        beyond_distribution(content).is_empty()
+    } else {
+        let outline = Outline::of(content);
+        outline.blocks.is_empty() && outline.globals.is_empty()
+    };
+    !harmless && (path == MAIN || !live.is_of_old_build())
+}
+
+/// The copies to make before these files are replaced or removed.
+///
+/// # Errors
+/// [`CommitError::Foreign`] for the first file that is not the agent's.
+pub(super) fn copies<'a>(
+    root: &Path,
+    live: &LiveTree,
+    paths: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Copy>, CommitError> {
+    let mut copies = Vec::new();
+    for path in paths {
+        let file = root.join(path);
+        let Some(content) = read_regular(&file)? else {
+            continue;
+        };
+        let copy = match mark::read(&content) {
+            Mark::Complete { intact: true, .. } => continue,
+            Mark::Missing | Mark::Old if live.vouches_for(path, &content) => continue,
+            Mark::Missing if path != GENERATION && is_foreign(path, &content, live) => {
+                return Err(CommitError::Foreign(file));
+            }
+            Mark::Missing if path == MAIN || !live.is_of_old_build() => BEFORE.to_owned(),
+            Mark::Missing | Mark::Old | Mark::Complete { .. } => {
+                format!("{EDITED}{}", &mark::hash(&content)[..8])
+            }
+        };
+        copies.push(Copy {
+            copy: beside(&file, &copy),
+            file,
+            content,
+        });
+    }
+    Ok(copies)
+}
+
+/// A link or a device of this name is somebody's, and so is a directory.
+fn read_regular(file: &Path) -> Result<Option<String>, CommitError> {
+    match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", file)(error)),
+        Ok(facts) if !facts.is_file() => Err(CommitError::Foreign(file.to_owned())),
+        Ok(_) => read_file(file),
+    }
+}
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!("{name}.{ending}"))
+}
+
+impl Copy {
+    /// Makes the copy: a second name of the same file, so that mode, owner and content are those of the original.
+    pub(super) fn make(&self) -> Result<(), CommitError> {
+        let mut copy = self.copy.clone();
+        if read_file(&copy)?.is_some_and(|there| there != self.content) {
+            copy = beside(&copy, &mark::hash(&self.content)[..8]);
+        }
+        match fs::hard_link(&self.file, &copy) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(_) => drop(fs::copy(&self.file, &copy).map_err(failed("copy", &copy))?),
+            Ok(()) => {}
+        }
+        tracing::warn!(
+            file = %self.file.display(),
+            copy = %copy.display(),
+            "file differs from the agent's; replacing it and keeping a copy"
+        );
+        self.drop_oldest()
+    }
+
+    /// Removes the oldest copies of edits, so that a program that edits a file for ever does not fill the disk.
+    fn drop_oldest(&self) -> Result<(), CommitError> {
+        let prefix = beside(&self.file, EDITED);
+        let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+        let folder = self.file.parent().unwrap_or(&self.file);
+        let mut copies: Vec<_> = fs::read_dir(folder)
+            .map_err(failed("list", folder))?
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&*prefix))
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        copies.sort();
+        let surplus = copies.len().saturating_sub(MOST_COPIES);
+        for (_, path) in copies.into_iter().take(surplus) {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(old_build: bool) -> LiveTree {
+        LiveTree {
+            generation: old_build.then(String::new),
+            ..LiveTree::default()
+        }
+    }
+
+    fn decide(path: &str, content: &str, live: &LiveTree) -> Result<Option<String>, CommitError> {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, content).unwrap();
+        let copies = copies(root.path(), live, [path.to_owned()].iter())?;
+        copies.iter().for_each(|copy| {
+            copy.make().unwrap();
+            assert_eq!(fs::read_to_string(&copy.copy).unwrap(), content);
+            copy.make().unwrap();
+        });
+        let name = |copy: &Copy| {
+            copy.copy
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        };
+        Ok(copies.first().map(name))
+    }
+
+    #[test]
+    fn only_marked_files_are_replaced_and_edits_are_kept() {
+        let ours = mark::marked("protocol bgp a {}\n");
+        assert_eq!(decide("bird.conf", &ours, &live(false)).unwrap(), None);
+        let edited = decide("bird.conf", &format!("{ours}# mine\n"), &live(false)).unwrap();
+        assert!(edited.unwrap().starts_with("bird.conf.edited-"));
+        for path in ["bird.conf", "moenet/defines.conf", "moenet/sessions/x.conf"] {
+            let foreign = decide(path, "protocol bgp a {}\n", &live(false));
+            assert!(matches!(foreign, Err(CommitError::Foreign(_))), "{path}");
+        }
+        let device = decide("moenet/system.conf", "protocol device {}\n", &live(false));
+        assert!(
+            device.is_err(),
+            "a distribution ships no file below moenet/"
+        );
+    }
+
+    #[test]
+    fn file_of_a_distribution_is_replaced_with_a_copy_beside_it() {
+        let copy = decide("bird.conf", "protocol device {}\n", &live(false)).unwrap();
+        assert_eq!(copy.as_deref(), Some("bird.conf.before-moenet-agent"));
+        let remark = decide("moenet/defines.conf", "# nothing\n", &live(false)).unwrap();
+        assert_eq!(remark.as_deref(), Some("defines.conf.before-moenet-agent"));
+    }
+
+    #[test]
+    fn files_of_an_old_build_are_the_agents() {
+        let copy = decide("moenet/defines.conf", "define A = 1;\n", &live(true)).unwrap();
+        assert!(copy.unwrap().starts_with("defines.conf.edited-"));
+        let foreign = decide("bird.conf", "protocol bgp a {}\n", &live(true));
+        assert!(
+            foreign.is_err(),
+            "builds marked the main file from the first on"
+        );
+    }
+
+    #[test]
+    fn link_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("real"), "").unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("bird.conf")).unwrap();
+        let copies = copies(root.path(), &live(false), [MAIN.to_owned()].iter());
+        assert!(matches!(copies, Err(CommitError::Foreign(_))));
+    }
+
+    #[test]
+    fn copies_of_edits_are_bounded() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("bird.conf");
+        for number in 0..MOST_COPIES + 5 {
+            fs::remove_file(&file).ok();
+            let edited = format!("{}# {number}\n", mark::marked("x;\n"));
+            fs::write(&file, edited).unwrap();
+            let copies = copies(root.path(), &live(false), [MAIN.to_owned()].iter()).unwrap();
+            copies[0].make().unwrap();
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), MOST_COPIES + 1);
+    }
+}

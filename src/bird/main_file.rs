@@ -1,0 +1,482 @@
+//! BIRD's main file: whose it is, and what an operator's main file defines. Pure.
+//!
+//! The agent writes `bird.conf` only where it carries the agent's mark, is missing, or holds only what a
+//! distribution ships. Any other main file is the operator's: it includes the agent's tree, or the agent's
+//! sessions wait.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::diagnostics::Diagnostic;
+use super::outline::{Block, Outline, Statement};
+
+/// Templates of templates are followed so far.
+const DEEPEST: usize = 8;
+
+/// BIRD's main file, with the files that it includes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MainFile {
+    /// The path of `bird.conf`.
+    pub path: PathBuf,
+    /// Whether the configuration lets the agent write it (`bird.manageMainConfig`).
+    pub managed: bool,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it includes the agent's tree, itself or through another file.
+    pub included: bool,
+    /// The protocols of an operator's main file, in their order.
+    pub protocols: Vec<OperatorProtocol>,
+    /// What an operator's main file holds beyond what a distribution ships.
+    pub beyond: Vec<String>,
+}
+
+/// Who writes the main file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// The agent.
+    #[default]
+    Agent,
+    /// The operator.
+    Operator,
+}
+
+/// A protocol of an operator's main file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorProtocol {
+    /// `bgp`, `kernel`, …
+    pub class: String,
+    /// Its name; the one that BIRD gives where the file gives none.
+    pub name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// The line where it begins, from 1.
+    pub line: usize,
+    /// What it says, with what it takes from templates.
+    statements: Vec<(Option<String>, Vec<String>)>,
+}
+
+/// The protocols that the operator's main file defines, so that the agent's files do not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Provided {
+    /// The device protocol.
+    pub device: bool,
+    /// IPv4 routes to the kernel.
+    pub kernel4: bool,
+    /// IPv6 routes to the kernel.
+    pub kernel6: bool,
+    /// The addresses of the loopback interface.
+    pub direct: bool,
+}
+
+/// Why nothing can be loaded into BIRD until an operator acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// What is in the way, and what to do.
+    pub message: String,
+}
+
+/// The protocols that the agent's files define as well.
+const SHARED: [&str; 3] = ["device", "kernel", "direct"];
+
+impl MainFile {
+    /// Reads an operator's main file, from its own text and those of the files that it includes.
+    pub fn of_operator<'a>(
+        path: PathBuf,
+        managed: bool,
+        included: bool,
+        files: impl Iterator<Item = (&'a Path, &'a str)> + Clone,
+    ) -> Self {
+        let beyond = files
+            .clone()
+            .flat_map(|(_, text)| beyond_distribution(text));
+        Self {
+            path,
+            managed,
+            owner: Owner::Operator,
+            included,
+            beyond: beyond.collect(),
+            protocols: protocols(files),
+        }
+    }
+
+    /// Whether the agent writes it.
+    pub fn is_agents(&self) -> bool {
+        self.owner == Owner::Agent
+    }
+
+    /// What an operator's main file defines of what the agent would define. `loopback` is the interface of the
+    /// node's own addresses.
+    pub fn provided(&self, loopback: &str) -> Provided {
+        if self.is_agents() {
+            return Provided::default();
+        }
+        let any = |holds: &dyn Fn(&OperatorProtocol) -> bool| self.protocols.iter().any(holds);
+        Provided {
+            device: any(&|protocol| protocol.class == "device"),
+            kernel4: any(&|protocol| protocol.feeds_kernel("ipv4", "master4")),
+            kernel6: any(&|protocol| protocol.feeds_kernel("ipv6", "master6")),
+            direct: any(&|protocol| protocol.has_addresses_of(loopback)),
+        }
+    }
+
+    /// The protocols that end when the agent's main file replaces the operator's.
+    pub fn lost(&self) -> impl Iterator<Item = &OperatorProtocol> {
+        self.protocols
+            .iter()
+            .filter(|protocol| !SHARED.contains(&protocol.class.as_str()))
+    }
+
+    /// Why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
+    /// daemon runs by it.
+    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
+        if self.is_agents() || self.included {
+            return None;
+        }
+        let path = self.path.display();
+        let include = "add the line `include \"moenet/main.conf\";` at its end";
+        if !self.managed {
+            let message = format!("{path} does not include the agent's files: {include}");
+            return Some(Blocked {
+                reason: "MainConfigNotIncluded",
+                message,
+            });
+        }
+        let mut names: Vec<String> = self.lost().map(ToString::to_string).collect();
+        let known = |name: &str| self.protocols.iter().any(|protocol| protocol.name == name);
+        names.extend(running.filter(|name| !known(name)).map(str::to_owned));
+        let lost = match (names.is_empty(), self.beyond.is_empty()) {
+            (false, _) => format!("to replace it would end {}", names.join(", ")),
+            (true, false) => format!("it holds {}", self.beyond.join(", ")),
+            (true, true) => "it is the operator's".to_owned(),
+        };
+        let message = format!(
+            "{path} was not written by the agent and is left as it is; {lost}. Either {include}, or move it away \
+             (mv {path} {path}.old) and the agent writes its own. Tunnels are configured meanwhile"
+        );
+        Some(Blocked {
+            reason: "ForeignMainConfig",
+            message,
+        })
+    }
+
+    /// What an operator has to change when BIRD refuses the configuration, where their files are the cause.
+    pub fn advice(&self, what: &Diagnostic) -> Option<String> {
+        if self.is_agents() {
+            return None;
+        }
+        let file = Path::new(what.file.as_deref()?);
+        let clash = ["already defined", "already attached", "already exists"]
+            .iter()
+            .any(|words| what.message.contains(words));
+        let line = usize::try_from(what.line?).ok()?;
+        let here = self
+            .protocols
+            .iter()
+            .filter(|protocol| protocol.file == file && protocol.line <= line)
+            .max_by_key(|protocol| protocol.line);
+        if let Some(protocol) = here {
+            let what_to_do = if clash {
+                "the agent's files define it too: take it out"
+            } else {
+                "correct it there"
+            };
+            return Some(format!(
+                "in {protocol} at {}; {what_to_do}",
+                protocol.place()
+            ));
+        }
+        if file.starts_with(self.path.with_file_name("moenet")) {
+            let other = self.protocols.iter().find(|protocol| {
+                clash
+                    && (what.message.contains(&protocol.name)
+                        || what.message.to_lowercase().contains(&protocol.class))
+            })?;
+            return Some(format!(
+                "{other} at {} clashes with it: take it out there",
+                other.place()
+            ));
+        }
+        Some("correct the operator's file".to_owned())
+    }
+}
+
+/// `bgp old_peer`.
+impl fmt::Display for OperatorProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.class, self.name)
+    }
+}
+
+impl OperatorProtocol {
+    /// `/etc/bird/bird.conf:7`.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.line)
+    }
+
+    fn says(&self, channel: Option<&str>, first: &str) -> Option<&[String]> {
+        let found = self.statements.iter().find(|(of, words)| {
+            of.as_deref() == channel && words.first().is_some_and(|word| word == first)
+        });
+        found.map(|(_, words)| words.as_slice())
+    }
+
+    fn table<'a>(&'a self, channel: &str, default: &'a str) -> &'a str {
+        let named = self
+            .says(Some(channel), "table")
+            .and_then(|words| words.get(1));
+        named.map_or(default, String::as_str)
+    }
+
+    /// Whether a second kernel protocol of this family cannot be beside it: BIRD takes one for a table, and one
+    /// for a table of the kernel.
+    fn feeds_kernel(&self, channel: &str, master: &str) -> bool {
+        if self.class != "kernel" || self.says(None, channel).is_none() {
+            return false;
+        }
+        let kernel_table = self.says(None, "kernel").and_then(|words| words.get(2));
+        let is_main = kernel_table.is_none_or(|table| ["254", "0xfe"].contains(&table.as_str()));
+        is_main || self.table(channel, master) == master
+    }
+
+    /// Whether it brings the addresses of an interface into the main tables, of both families.
+    fn has_addresses_of(&self, interface: &str) -> bool {
+        let family = |channel, master| {
+            let all = self
+                .says(Some(channel), "import")
+                .is_none_or(|words| words.get(1).is_some_and(|word| word == "all"));
+            self.says(None, channel).is_some() && self.table(channel, master) == master && all
+        };
+        let covers = self.says(None, "interface").is_none_or(|words| {
+            let names = words.iter().map(|word| word.trim_matches('"'));
+            names.skip(1).any(|name| name == "*" || name == interface)
+        });
+        self.class == "direct"
+            && self.says(None, "disabled").is_none()
+            && covers
+            && family("ipv4", "master4")
+            && family("ipv6", "master6")
+    }
+}
+
+/// What a text holds beyond what a distribution ships: device, kernel and direct protocols, a static protocol
+/// without routes, `log`, `router id` and comments. Empty: the text may be replaced, and a copy is kept.
+pub fn beyond_distribution(text: &str) -> Vec<String> {
+    let outline = Outline::of(text);
+    let plain = |statement: &&Statement<'_>| {
+        matches!(statement.words[..], ["log", ..] | ["router", "id", ..])
+    };
+    let globals = outline
+        .globals
+        .iter()
+        .filter(|statement| !plain(statement))
+        .map(|statement| shown(&statement.words));
+    let blocks = outline
+        .blocks
+        .iter()
+        .filter(|block| !is_shipped(block))
+        .map(|block| shown(&head(block)));
+    globals.chain(blocks).collect()
+}
+
+fn head<'a>(block: &Block<'a>) -> Vec<&'a str> {
+    let kind = if block.is_template {
+        "template"
+    } else {
+        "protocol"
+    };
+    [kind, block.class].into_iter().chain(block.name).collect()
+}
+
+/// The first words; those in quotes may be secrets.
+fn shown(words: &[&str]) -> String {
+    let plain = words
+        .iter()
+        .take_while(|word| !word.starts_with(['"', '{', '=']));
+    plain.take(3).copied().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a protocol is as a distribution ships it.
+fn is_shipped(block: &Block<'_>) -> bool {
+    let plain = |statement: &Statement<'_>| {
+        matches!(
+            statement.words[..],
+            ["ipv4" | "ipv6" | "disabled" | "learn" | "persist"]
+                | ["scan", "time", _]
+                | ["import" | "export", "all" | "none"]
+        )
+    };
+    let is_known = SHARED.contains(&block.class) || block.class == "static";
+    !block.is_template && is_known && block.statements.iter().all(plain)
+}
+
+fn protocols<'a>(
+    files: impl Iterator<Item = (&'a Path, &'a str)> + Clone,
+) -> Vec<OperatorProtocol> {
+    let outlines: Vec<_> = files
+        .map(|(path, text)| (path, text, Outline::of(text)))
+        .collect();
+    let blocks = || outlines.iter().flat_map(|(_, _, outline)| &outline.blocks);
+    let templates: BTreeMap<&str, &Block<'_>> = blocks()
+        .filter(|block| block.is_template)
+        .filter_map(|block| Some((block.name?, block)))
+        .collect();
+    let (mut found, mut nameless) = (Vec::new(), BTreeMap::<&str, usize>::new());
+    for (path, text, outline) in &outlines {
+        for block in outline.blocks.iter().filter(|block| !block.is_template) {
+            let name = block.name.map_or_else(
+                || {
+                    let number = nameless.entry(block.class).or_default();
+                    *number += 1;
+                    format!("{}{number}", block.class)
+                },
+                str::to_owned,
+            );
+            found.push(OperatorProtocol {
+                class: block.class.to_owned(),
+                name,
+                file: path.to_path_buf(),
+                line: super::outline::line_of(text, block.class),
+                statements: statements(block, &templates, DEEPEST),
+            });
+        }
+    }
+    found
+}
+
+/// What a block says, its own statements first.
+fn statements(
+    block: &Block<'_>,
+    templates: &BTreeMap<&str, &Block<'_>>,
+    depth: usize,
+) -> Vec<(Option<String>, Vec<String>)> {
+    let owned = |statement: &Statement<'_>| {
+        let words = statement.words.iter().map(|word| (*word).to_owned());
+        (statement.channel.map(str::to_owned), words.collect())
+    };
+    let mut all: Vec<_> = block.statements.iter().map(owned).collect();
+    let parent = block
+        .statements
+        .iter()
+        .find_map(|statement| match statement.words[..] {
+            ["from", name] => templates.get(name.trim_matches('\'')),
+            _ => None,
+        });
+    if let Some(parent) = parent.filter(|_| depth > 0) {
+        all.extend(statements(parent, templates, depth - 1));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operators(text: &str) -> MainFile {
+        let path = Path::new("/etc/bird/bird.conf");
+        MainFile::of_operator(path.into(), true, false, [(path, text)].into_iter())
+    }
+
+    #[test]
+    fn hand_made_file_holds_more_than_a_distribution_ships() {
+        for (text, beyond) in [
+            (
+                "protocol static { ipv4; route 10.0.0.0/8 blackhole; }",
+                "protocol static",
+            ),
+            ("protocol bgp p { local as 1; }", "protocol bgp p"),
+            (
+                "protocol kernel { ipv4 { export filter mine; }; }",
+                "protocol kernel",
+            ),
+            ("define A = 1;", "define A"),
+            ("include \"peers/*.conf\";", "include"),
+            ("filter f { accept; }", "filter f"),
+            ("template bgp t { }", "template bgp t"),
+            ("password \"hunter2\";", "password"),
+        ] {
+            assert_eq!(beyond_distribution(text), [beyond], "{text}");
+        }
+        assert!(beyond_distribution("# only\n/* remarks */\n").is_empty());
+    }
+
+    #[test]
+    fn protocols_of_the_operator_are_named_with_their_lines() {
+        let main = operators(
+            "router id 1.2.3.4;\nprotocol device { }\nprotocol static { ipv4; }\nprotocol static { ipv6; }\n\n\
+             protocol bgp\n old_peer { }\n",
+        );
+        let lost: Vec<_> = main.lost().map(|p| format!("{p} {}", p.line)).collect();
+        assert_eq!(
+            lost,
+            ["static static1 3", "static static2 4", "bgp old_peer 6"]
+        );
+        let blocked = main.blocked(["other"].into_iter()).unwrap();
+        assert_eq!(blocked.reason, "ForeignMainConfig");
+        for word in [
+            "bgp old_peer",
+            "other",
+            "/etc/bird/bird.conf",
+            "include \"moenet/main.conf\";",
+        ] {
+            assert!(blocked.message.contains(word), "{}", blocked.message);
+        }
+    }
+
+    #[test]
+    fn protocols_that_clash_with_ours_are_found_by_table_and_family() {
+        let provided = |text: &str| operators(text).provided("dummy0");
+        let none = Provided::default();
+        assert!(provided("protocol device mine { }").device);
+        assert!(provided("protocol kernel k4 { ipv4 { export all; }; }").kernel4);
+        assert!(!provided("protocol kernel k4 { ipv4 { export all; }; }").kernel6);
+        let elsewhere = "protocol kernel { kernel table 100; ipv4 { table t; export all; }; }";
+        assert_eq!(provided(elsewhere), none);
+        assert!(provided("protocol kernel { kernel table 100; ipv4; }").kernel4);
+        let inherited =
+            "template kernel t { ipv6 { export all; }; } protocol kernel k from t { learn; }";
+        assert!(provided(inherited).kernel6);
+        assert!(provided("protocol direct { ipv4; ipv6; }").direct);
+        for direct in [
+            "protocol direct { disabled; ipv4; ipv6; }",
+            "protocol direct { ipv4; }",
+            "protocol direct { ipv4; ipv6; interface \"eth0\"; }",
+            "protocol direct { ipv4 { import none; }; ipv6; }",
+        ] {
+            assert_eq!(provided(direct), none, "{direct}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_protocol_of_the_operator() {
+        let main =
+            operators("protocol device { }\nprotocol kernel k4 {\n ipv4 { export al; };\n}\n");
+        let what = |file: &str, line, message: &str| Diagnostic {
+            file: Some(file.to_owned()),
+            line: Some(line),
+            column: Some(1),
+            message: message.to_owned(),
+        };
+        let advice = main.advice(&what("/etc/bird/bird.conf", 3, "syntax error"));
+        let advice = advice.unwrap();
+        assert!(
+            advice.contains("kernel k4 at /etc/bird/bird.conf:2"),
+            "{advice}"
+        );
+        let clash = what(
+            "/etc/bird/moenet/system.conf",
+            9,
+            "Kernel device protocol already defined",
+        );
+        let advice = main.advice(&clash).unwrap();
+        assert!(
+            advice.contains("device device1 at /etc/bird/bird.conf:1"),
+            "{advice}"
+        );
+    }
+}

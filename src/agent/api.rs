@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::Value;
 
+use super::status::{self, MANY, bounded, cut};
 use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{
-    AgentApi, ApiRefusal, HeldView, MaintenanceView, NodeView, SessionCounts, StatusView,
+    AgentApi, ApiRefusal, MaintenanceView, NodeView, OverriddenField, OverrideView, SessionCounts,
+    StatusView,
 };
 use crate::model::{AdminState, InterfaceName, ObjectName};
 use crate::status::Acceptance;
@@ -23,6 +26,8 @@ use crate::wire::Call;
 
 /// How long `/restart` waits for the interface and its BGP session to be configured again.
 const RESTART: Duration = Duration::from_secs(60);
+/// Characters of an overridden value in `/status`.
+const LONG_VALUE: usize = 400;
 
 /// The local API of a running agent.
 pub(super) struct Api {
@@ -46,8 +51,13 @@ impl AgentApi for Api {
         let board = self.parts.context.board.all();
         let router = world.router.as_ref().ok();
         let counts = counts(&world, |key| board.get(key).cloned());
+        let (health, reasons) = status::health(&self.parts, &world, &board);
+        let (bgp, phases) = status::counts(&board);
+        let (held, held_total) = status::held(&world);
+        let all = overrides::of(&world);
         StatusView {
-            status: "ok".to_owned(),
+            status: health.to_string(),
+            reasons,
             version: build::VERSION.to_owned(),
             commit: build::COMMIT.to_owned(),
             uptime: self.parts.started.elapsed().as_secs(),
@@ -62,17 +72,31 @@ impl AgentApi for Api {
                 .client
                 .as_ref()
                 .map_or("closed".to_owned(), |c| c.breaker().to_string()),
-            overridden: overridden(&world),
-            overrides: overrides::of(&world),
-            held: world.held().into_iter().map(HeldView::from).collect(),
-            notices: notices(&self.parts, &world),
+            bgp,
+            phases,
+            maintenance: self.maintenance().await,
+            bird: status::bird(&self.parts),
+            last_sync: self.parts.calls.views(),
+            sync: self.parts.syncs.view(),
+            held,
+            held_total,
+            waiting: status::waits(&self.parts, &world, &board),
+            overridden: bounded(overridden(&all), "overridden fields"),
+            overrides_total: all.len() as u64,
+            overrides: all.into_iter().take(MANY).map(short).collect(),
+            notices: bounded(notices(&self.parts, &world), "notices"),
         }
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
-        if let Some(client) = &self.parts.client {
-            client.hurry(Call::Sessions);
-        }
+        let syncs = &self.parts.syncs;
+        syncs.request();
+        let Some(client) = &self.parts.client else {
+            let why = "no Control Plane is configured (controlPlane.url and token)";
+            syncs.end(syncs.begin(), Err(why.to_owned()));
+            return Ok(());
+        };
+        client.hurry(Call::Sessions);
         self.parts.calls.wake(Call::Sessions);
         Ok(())
     }
@@ -185,14 +209,31 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
     counts
 }
 
-fn overridden(world: &World) -> Vec<String> {
-    let fields = overrides::of(world).into_iter().flat_map(|one| {
-        let object = one.object;
-        one.fields
-            .into_iter()
-            .map(move |field| format!("{object}: {}", field.field))
+fn overridden(all: &[OverrideView]) -> Vec<String> {
+    let fields = all.iter().flat_map(|one| {
+        let of_field = |field: &OverriddenField| format!("{}: {}", one.object, field.field);
+        one.fields.iter().map(of_field)
     });
     fields.collect()
+}
+
+/// An override of bounded size.
+fn short(one: OverrideView) -> OverrideView {
+    let value = |value: Value| match value {
+        Value::String(text) => Value::String(cut(&text)),
+        value if value.to_string().len() > LONG_VALUE => Value::String(cut(&value.to_string())),
+        value => value,
+    };
+    let field = |field: OverriddenField| OverriddenField {
+        field: cut(&field.field),
+        value: value(field.value),
+        document: value(field.document),
+    };
+    OverrideView {
+        reason: cut(&one.reason),
+        fields: one.fields.into_iter().take(MANY).map(field).collect(),
+        ..one
+    }
 }
 
 /// The objects of a kind that were not accepted, and why.

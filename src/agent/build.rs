@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use super::calls::Calls;
 use super::journal::Known;
+use super::syncs::Syncs;
 use super::templates::Templates;
 use super::worlds::WorldMaker;
 use super::writers::is_document;
@@ -100,6 +101,8 @@ pub struct Parts {
     pub known: Known,
     /// How the calls to the Control Plane go.
     pub calls: Calls,
+    /// The syncs that an operator asked for.
+    pub syncs: Syncs,
     /// Where hints go while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     /// Counts of the kernel's writes.
@@ -168,6 +171,7 @@ impl Parts {
             taken: Taken::default(),
             history_problem: StdMutex::new(None),
             board: Board::default(),
+            pulse: crate::controller::Pulse::default(),
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
             turns: crate::controller::Turns::default(),
@@ -187,6 +191,7 @@ impl Parts {
             recorder: StdMutex::new(None),
             known: Known::default(),
             calls: Calls::default(),
+            syncs: Syncs::default(),
             hints: Mutex::new(None),
             kernel_counters,
             started: Instant::now(),

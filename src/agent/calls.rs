@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::Parts;
 use crate::config::ControlPlane;
-use crate::control_plane::{CallError, Class, Client, after_failure, at, jittered};
+use crate::control_plane::{CallError, Class, Client, Failure, after_failure, at, jittered};
 use crate::controller::Key;
+use crate::http::ListView;
+use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
 use crate::wire::Call;
 
@@ -34,9 +36,18 @@ pub struct CallHealth {
     pub retry_at: Option<Timestamp>,
     /// Whether an operator has to act, so that trying again soon is of no use.
     needs_operator: bool,
+    /// Whether the Control Plane did not answer at all.
+    unreachable: bool,
 }
 
 impl CallHealth {
+    /// The error and the next try, for the log.
+    fn cause(&self) -> String {
+        let error = self.last_error.clone().unwrap_or_default();
+        let retry = self.retry_at.map(|at| format!("; next try at {at}"));
+        error + &retry.unwrap_or_default()
+    }
+
     /// Whether it fails for longer than a hiccup.
     pub fn is_failing(&self) -> bool {
         self.consecutive_failures >= FAILING
@@ -81,6 +92,55 @@ impl Calls {
             .collect()
     }
 
+    /// The fetches of lists, for the health: name, failures in a row, last error.
+    pub(super) fn failures(&self) -> Vec<(String, u32, String)> {
+        let lists = self.lists().into_iter();
+        let failure = |(call, health): (Call, CallHealth)| {
+            let error = health.last_error.unwrap_or_default();
+            (call.word().to_owned(), health.consecutive_failures, error)
+        };
+        lists.map(failure).collect()
+    }
+
+    /// The last fetch of each list, for `/status`.
+    pub(super) fn views(&self) -> BTreeMap<String, ListView> {
+        let view = |(call, health): (Call, CallHealth)| {
+            let view = ListView {
+                last_success: health.last_success,
+                consecutive_failures: health.consecutive_failures,
+                last_error: health.last_error.as_deref().map(super::status::cut),
+                retry_at: health.retry_at,
+            };
+            (call.word().to_owned(), view)
+        };
+        self.lists().into_iter().map(view).collect()
+    }
+
+    /// Facts for the log: whether the Control Plane answers, and each call that it answers and that fails.
+    pub(super) fn facts(&self) -> Vec<(Topic, Fact)> {
+        let all = self.all();
+        let unreachable = all.values().find(|health| health.unreachable);
+        let mut facts: Vec<_> = all
+            .iter()
+            .map(|(call, health)| {
+                let state = match (health.unreachable, &health.last_error) {
+                    (true, _) => State::Unknown,
+                    (false, Some(_)) => State::Bad,
+                    (false, None) => State::Good,
+                };
+                let topic = Topic::Call(call.word().to_owned());
+                (topic, Fact::new(state, health.cause()))
+            })
+            .collect();
+        let reachable = match unreachable {
+            Some(health) => Fact::new(State::Bad, health.cause()),
+            None if all.is_empty() => Fact::new(State::Unknown, ""),
+            None => Fact::new(State::Good, ""),
+        };
+        facts.push((Topic::ControlPlane, reachable));
+        facts
+    }
+
     /// Notes a success. Returns how it went before.
     fn succeeded(&self, call: Call) -> CallHealth {
         let health = CallHealth {
@@ -97,7 +157,11 @@ impl Calls {
         let before = health.clone();
         health.consecutive_failures = before.consecutive_failures.saturating_add(1);
         health.failing_since = before.failing_since.or_else(|| Some(at(Duration::ZERO)));
-        health.last_error = Some(chain(error));
+        // An open breaker is no cause: what opened it is.
+        if before.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
+            health.last_error = Some(chain(error));
+            health.unreachable = matches!(error.failure, Failure::Network(_));
+        }
         health.retry_at = Some(at(wait));
         health.needs_operator = error.class() == Class::Operator;
         before
@@ -138,7 +202,7 @@ pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     }
 }
 
-/// Remembers how a call went, and logs both edges.
+/// Remembers how a call went. The announcer logs both edges.
 fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration) {
     let calls = &parts.calls;
     let word = call.word();
@@ -146,11 +210,6 @@ fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration
         Ok(()) => {
             let before = calls.succeeded(call);
             if before.consecutive_failures > 0 {
-                info!(
-                    call = word,
-                    failures = before.consecutive_failures,
-                    "Control Plane call succeeds again"
-                );
                 parts.context.reports.deliver.notify_one();
             }
             before.is_failing()
@@ -158,12 +217,7 @@ fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration
         Err(error) => {
             let before = calls.failed(&error, wait);
             let (error, retry_at) = (chain(&error), at(wait));
-            // A line at the first failure, and at each one with another cause.
-            if before.last_error.as_ref().map(text_of_cause) == Some(text_of_cause(&error)) {
-                debug!(call = word, error, %retry_at, "Control Plane call failed again");
-            } else {
-                warn!(call = word, error, %retry_at, "Control Plane call failed, keeping the current configuration");
-            }
+            debug!(call = word, error, %retry_at, "Control Plane call failed");
             before.is_failing()
         }
     };
@@ -171,10 +225,4 @@ fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration
     if was_failing != is_failing {
         parts.context.hint(Key::Router);
     }
-}
-
-/// The error without its numbers: a countdown is no other cause.
-fn text_of_cause(error: impl AsRef<str>) -> String {
-    let text = error.as_ref();
-    text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }

@@ -6,6 +6,9 @@
 //! | `worlds` | state directory → world, whenever a hint says that it may have changed |
 //! | `poll` | Control Plane → documents |
 //! | `calls` | repeats each call to the Control Plane, and remembers how it goes |
+//! | `syncs` | the syncs that `/sync` asks for |
+//! | `announcer` | facts → edges → log |
+//! | `status` | the health of the agent, for `/status` |
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
@@ -18,6 +21,7 @@
 //! | `templates` | an operator's templates, tried before they are used |
 //! | `writers` | who writes which file, and what may stand in the history |
 
+mod announcer;
 mod api;
 mod build;
 mod calls;
@@ -30,6 +34,8 @@ mod poll;
 mod reporting;
 mod roa;
 mod rpki;
+mod status;
+mod syncs;
 mod templates;
 mod worlds;
 mod writers;
@@ -87,6 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
     let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
+    let announcer = tokio::spawn(announcer::run(Arc::clone(&parts), stop.clone()));
     let polls = parts
         .client
         .clone()
@@ -104,7 +111,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     stop.cancelled().await;
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
-    let tasks = [worlds, events, filter, roas, limits, templates, runner];
+    let tasks = [
+        worlds, events, filter, roas, limits, templates, announcer, runner,
+    ];
     drain(tasks.into_iter().chain(polls).collect()).await;
     drain(vec![journal]).await;
     drain(vec![http]).await;

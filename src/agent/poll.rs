@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::calls::every;
 use super::reporting::{heartbeat, outbox, report};
+use super::syncs::Synced;
 use super::{Parts, journal, worlds};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Client, Failure};
@@ -17,7 +18,7 @@ use crate::controller::sync::{
 use crate::controller::world::Refused;
 use crate::document::{Kind, RoutingPolicySpec, Spec};
 use crate::history::Author;
-use crate::model::{Asn, Uid};
+use crate::model::Asn;
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
@@ -177,7 +178,7 @@ async fn single<S: Spec + Send + Sync + 'static>(
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
 ) {
     let place = Place::single(Area::Documents, S::KIND);
-    sync(parts, move |store, snapshot| {
+    let _ = sync(parts, move |store, snapshot| {
         let Some(document) = plan_single(spec(snapshot), slot(snapshot), snapshot) else {
             return Ok(Vec::new());
         };
@@ -197,7 +198,7 @@ async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| {
         &mut refused.mesh
     });
-    sync(parts, move |store, snapshot| {
+    let _ = sync(parts, move |store, snapshot| {
         apply(store, plan_mesh(&listing, snapshot))
     })
     .await;
@@ -205,14 +206,22 @@ async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
 }
 
 async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
-    sync(parts, move |store, snapshot| {
+    let _ = sync(parts, move |store, snapshot| {
         apply(store, plan_ibgp(&listing, snapshot))
     })
     .await;
 }
 
 async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let parts = &*parts;
+    let request = parts.syncs.begin();
+    let synced = fetch_sessions(&parts, &client).await;
+    parts
+        .syncs
+        .end(request, synced.clone().map_err(|error| chain(&error)));
+    synced.map(drop)
+}
+
+async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallError> {
     let listing = client.fetch_sessions().await?;
     note_rejected(parts, "a session", listing.rejected.clone(), |refused| {
         &mut refused.sessions
@@ -236,7 +245,8 @@ async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallErro
         mesh: config.mesh.listen_port_base,
     };
     let waiting = parts.context.reports.waiting_gone();
-    sync(parts, move |store, snapshot| {
+    let sessions = listing.items.len() + listing.rejected.len();
+    let changed = sync(parts, move |store, snapshot| {
         let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
@@ -245,7 +255,7 @@ async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallErro
         Ok(changed)
     })
     .await;
-    Ok(())
+    Ok(Synced { sessions, changed })
 }
 
 /// Writes what the Control Plane wants, and has the history know of it before anything else is recorded. Edits
@@ -253,14 +263,17 @@ async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallErro
 async fn sync(
     parts: &Parts,
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
-) {
+) -> Result<usize, String> {
     let _writing = parts.syncing.lock().await;
     worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {
         let snapshot = store.load()?;
         write(store, &snapshot)
     });
-    conclude(parts, done.await).await;
+    let done = done.await;
+    let changed = done.as_ref().map(Vec::len).map_err(|error| chain(error));
+    conclude(parts, done).await;
+    changed
 }
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
@@ -348,8 +361,7 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
     }
 }
 
-/// Items that do not decode: what is in force for them stays, and their status says what is wrong; the log
-/// does once.
+/// Notes items that do not decode: their applied configuration stays, and their status says what is wrong.
 fn note_rejected(
     parts: &Parts,
     what: &str,
@@ -362,10 +374,12 @@ fn note_rejected(
     if !news {
         return;
     }
-    for rejected in &rejected {
-        let uid = rejected.uid.as_ref().map(Uid::as_str);
-        let node_id = rejected.node_id;
-        warn!(uid, node_id, error = %rejected, "{what} is invalid; what is in force for it stays");
+    // An item with an identity has a status, whose edges are announced.
+    let nameless = rejected
+        .iter()
+        .filter(|rejected| rejected.uid.is_none() && rejected.node_id.is_none());
+    for rejected in nameless {
+        warn!(error = %rejected, "{what} in the list has no identity; nothing is removed while it is there");
     }
     parts.context.reports.reload();
 }

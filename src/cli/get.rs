@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::diff::{shown, value_at};
-use super::{Arguments, Outcome, documents, objects, offline, output};
+use super::{Arguments, Outcome, documents, objects, offline, output, overrides};
+use crate::controller::world::maintenance_in_force;
 use crate::document::{
-    self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, StatusBody,
+    self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase, StatusBody,
 };
 use crate::effective::leaves;
 use crate::model::ObjectName;
@@ -20,7 +21,7 @@ use crate::store::{Snapshot, Store};
 /// Documents joined with their status.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// A kind (sessions, mesh, ibgp, node, policy, maintenance), names, or both
+    /// A kind (sessions, mesh, ibgp, overrides, node, policy, maintenance), names, or both
     #[arg(value_name = "KIND|NAME")]
     words: Vec<String>,
 }
@@ -61,9 +62,13 @@ impl Get {
         let config = arguments.load()?;
         let store = offline::open(&config.state.directory)?;
         let snapshot = store.load()?;
+        if let (Some(Kind::Override), names) = self.meaning() {
+            return overrides::run(arguments, &snapshot, names);
+        }
         let rows = self.rows(&store, &snapshot)?;
         if !output::value(arguments.output, &rows)? {
             print(&rows);
+            drained(&snapshot);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -88,6 +93,10 @@ impl Get {
         );
         // An override that waits for its object; it may be that its name is mistyped.
         for key in objects::waiting(snapshot) {
+            all.entry(key).or_insert(None);
+        }
+        // The Control Plane listed it and it could not be decoded: it has a status and nothing else.
+        for key in store.statuses() {
             all.entry(key).or_insert(None);
         }
         for meant in names {
@@ -133,6 +142,18 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
         (key.clone(), Ok((stored.document.metadata.clone(), spec)))
     });
     loaded.collect()
+}
+
+/// Says that the router is drained: every session of it is.
+fn drained(snapshot: &Snapshot) {
+    let state = maintenance_in_force(snapshot);
+    if state.enabled {
+        let since = state.since.map(|since| format!(" since {since}"));
+        output::line(format_args!(
+            "The router is drained{}; `moenet-agent maintenance stop` ends it",
+            since.unwrap_or_default()
+        ));
+    }
 }
 
 fn held(status: &StatusBody) -> Option<String> {
@@ -187,6 +208,11 @@ fn row(
 }
 
 impl Row {
+    /// Whether there is only an override, for an object that does not exist.
+    fn is_waiting_override(&self) -> bool {
+        self.metadata.is_none() && self.error.is_none() && self.status.is_none()
+    }
+
     /// An override that makes a document invalid is refused, and says so here too.
     fn with_spec(&mut self, document: Value, exception: Option<&OverrideSpec>) {
         let Some(exception) = exception else {
@@ -235,7 +261,7 @@ fn print(rows: &[Row]) {
     }
     output::line(output::table(&HEADER, rows.iter().map(cells)));
     for row in rows {
-        if row.metadata.is_none() && row.error.is_none() {
+        if row.is_waiting_override() {
             output::line(objects::waits(row.kind, &row.name));
         }
         if let Some(held) = &row.held {
@@ -244,7 +270,13 @@ fn print(rows: &[Row]) {
                 "{object}: change held: {held}; approve it with `moenet-agent approve {object}`"
             ));
         }
-        if let Some(error) = &row.error {
+        let rejected = row.status.as_ref().and_then(|status| {
+            status
+                .last_error
+                .as_ref()
+                .filter(|_| row.metadata.is_none() && row.held.is_none())
+        });
+        if let Some(error) = row.error.as_ref().or(rejected) {
             output::line(format_args!("{}: {error}", output::shade("Error")));
         }
     }
@@ -253,11 +285,12 @@ fn print(rows: &[Row]) {
 fn cells(row: &Row) -> Vec<String> {
     let status = row.status.as_ref();
     let bgp = status.and_then(|status| status.bgp.as_ref());
+    // The word of the status; an error that this look found counts before the daemon has seen it.
     let phase = match (&row.error, status) {
-        (Some(_), _) => "Invalid".to_owned(),
-        (None, Some(status)) => format!("{:?}", status.phase),
-        (None, None) if row.metadata.is_none() => "Waiting".to_owned(),
-        (None, None) => "-".to_owned(),
+        (Some(_), _) => Phase::Error.to_string(),
+        (None, Some(status)) => status.phase.to_string(),
+        (None, None) if row.is_waiting_override() => "Waiting".to_owned(),
+        (None, None) => Phase::Pending.to_string(),
     };
     vec![
         row.name.to_string(),

@@ -19,6 +19,7 @@ mod man;
 mod objects;
 mod offline;
 mod output;
+mod overrides;
 mod plan;
 mod render;
 mod restart;

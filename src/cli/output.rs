@@ -50,9 +50,9 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
 }
 
 /// Columns whose words are coloured.
-const SHADED: [&str; 3] = ["PHASE", "STATUS", "BGP"];
+const SHADED: [&str; 4] = ["PHASE", "STATUS", "BGP", "STATE"];
 /// Columns that are broken into lines where a terminal is too narrow; keys and names stay whole.
-const WRAPPED: [&str; 3] = ["MESSAGE", "OVERRIDDEN", "VALUE"];
+const WRAPPED: [&str; 5] = ["MESSAGE", "OVERRIDDEN", "VALUE", "REASON", "SETS"];
 
 /// A table without lines, as `kubectl` prints, without blanks at the ends of its lines.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -92,11 +92,10 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 fn colour(word: &str) -> Option<Color> {
     match word {
         "Established" | "established" | "True" | "ok" | "closed" => Some(Color::Green),
-        "Error" | "Invalid" | "False" | "open" => Some(Color::Red),
-        "Configuring" | "Degraded" | "Pending" | "Paused" | "Deleting" | "Unknown" | "Waiting"
-        | "active" | "connect" | "idle" | "opensent" | "openconfirm" | "down" => {
-            Some(Color::Yellow)
-        }
+        "Error" | "Invalid" | "False" | "open" | "failed" => Some(Color::Red),
+        "Configuring" | "Degraded" | "degraded" | "Pending" | "Disabled" | "Paused"
+        | "Deleting" | "Unknown" | "Waiting" | "Expired" | "active" | "connect" | "idle"
+        | "opensent" | "openconfirm" | "down" => Some(Color::Yellow),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! `status`: the running daemon's own account of itself.
+//! `status`: the daemon's health, and why it is not `ok`.
 
 use std::process::ExitCode;
 
@@ -16,12 +16,42 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn items<'a>(status: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    status[name].as_array().into_iter().flatten()
+}
+
 fn print(status: &Value) {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
+    head(status);
+    items(status, "reasons")
+        .for_each(|reason| output::line(format_args!("reason: {}", text(reason))));
+    for wait in items(status, "waiting") {
+        output::line(format_args!(
+            "waiting: {}: {} → {}",
+            text(&wait["object"]),
+            text(&wait["waitsFor"]),
+            text(&wait["action"])
+        ));
+    }
+    overrides(status);
+    for one in items(status, "held") {
+        output::line(format_args!(
+            "held: {} {}: {}",
+            text(&one["object"]),
+            text(&one["change"]),
+            text(&one["reason"])
+        ));
+    }
+    items(status, "notices")
+        .for_each(|notice| output::line(format_args!("notice: {}", text(notice))));
+}
+
+fn head(status: &Value) {
     let count = |name: &str| status["sessions"][name].as_u64().unwrap_or_default();
     let node = &status["node"];
     output::line(format_args!(
@@ -41,12 +71,48 @@ fn print(status: &Value) {
         count("error"),
         count("pending")
     ));
+    if let Some(states) = status["bgp"].as_object().filter(|bgp| !bgp.is_empty()) {
+        let states = states
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"));
+        output::line(format_args!(
+            "BGP: {}",
+            states.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if status["maintenance"]["enabled"] == true {
+        output::line(format_args!(
+            "maintenance: drained since {}; `moenet-agent maintenance stop` ends it",
+            text(&status["maintenance"]["since"])
+        ));
+    }
+    let bird = &status["bird"];
+    match (bird["running"].as_bool(), bird["version"].as_str()) {
+        (Some(true), Some(version)) => {
+            output::line(format_args!("BIRD: running, version {version}"))
+        }
+        (Some(false), _) => output::line("BIRD: does not answer"),
+        _ => {}
+    }
     output::line(format_args!(
         "circuit breaker: {}",
         output::shade(&text(&status["circuitBreaker"]))
     ));
-    let items = |name: &str| status[name].as_array().into_iter().flatten();
-    for one in items("overrides") {
+    for (list, last) in status["lastSync"].as_object().into_iter().flatten() {
+        let failures = last["consecutiveFailures"].as_u64().unwrap_or_default();
+        let success = last["lastSuccess"].as_str().unwrap_or("never");
+        match failures {
+            0 => output::line(format_args!("last sync of {list}: {success}")),
+            _ => output::line(format_args!(
+                "last sync of {list}: {success}, {failures} failed since: {}",
+                text(&last["lastError"])
+            )),
+        }
+    }
+}
+
+fn overrides(status: &Value) {
+    for one in items(status, "overrides") {
         for field in one["fields"].as_array().into_iter().flatten() {
             output::line(format_args!(
                 "overridden: {} {} is {}, its document says {}: {}",
@@ -58,20 +124,19 @@ fn print(status: &Value) {
             ));
         }
     }
-    for one in items("overrides").filter(|one| one["paused"] == true) {
+    for one in items(status, "overrides").filter(|one| one["paused"] == true) {
         output::line(format_args!(
             "paused: {}: {}",
             text(&one["object"]),
             text(&one["reason"])
         ));
     }
-    for one in items("held") {
+    let shown = items(status, "overrides").count() as u64;
+    let total = status["overridesTotal"].as_u64().unwrap_or_default();
+    if total > shown {
         output::line(format_args!(
-            "held: {} {}: {}",
-            text(&one["object"]),
-            text(&one["change"]),
-            text(&one["reason"])
+            "and {} more overrides; `moenet-agent get overrides` lists them",
+            total - shown
         ));
     }
-    items("notices").for_each(|notice| output::line(format_args!("notice: {}", text(notice))));
 }

@@ -1,15 +1,58 @@
-//! `sync`: fetch the sessions now.
+//! `sync`: fetch the sessions now, and say how it went.
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
 
+/// Longest wait for the result: a fetch with its retries.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two looks at the result.
+const PERIOD: Duration = Duration::from_millis(200);
+
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = arguments.load()?;
-    let answer = block_on(async { Api::new(&config)?.get("/sync").await })?;
-    if !output::value(arguments.output, &answer)? {
-        output::line("A sync has been started; `moenet-agent status` shows how it went.");
+    let sync = block_on(async {
+        let api = Api::new(&config)?;
+        api.get("/sync").await?;
+        finished(&api).await
+    })?;
+    let printed = output::value(arguments.output, &sync)?;
+    if let Some(error) = sync["error"].as_str() {
+        anyhow::bail!("Sync failed: {error}");
+    }
+    if !printed {
+        output::line(format_args!(
+            "Sync finished: {} sessions, {} changed",
+            sync["sessions"], sync["changed"]
+        ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the end of the sync that was just requested, or of a later one.
+async fn finished(api: &Api) -> anyhow::Result<Value> {
+    let end = Instant::now() + PATIENCE;
+    let mut wanted = None;
+    loop {
+        let sync = api.get("/status").await?["sync"].take();
+        let requested = *wanted.get_or_insert(sync["requested"].as_u64().unwrap_or_default());
+        if sync["finished"]
+            .as_u64()
+            .is_some_and(|finished| finished >= requested)
+        {
+            return Ok(sync);
+        }
+        if Instant::now() >= end {
+            anyhow::bail!(
+                "the sync has not finished after {} s; `moenet-agent status` shows the last fetch",
+                PATIENCE.as_secs()
+            );
+        }
+        sleep(PERIOD).await;
+    }
 }

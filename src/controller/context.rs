@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::firewall::FirewallKeeper;
 use super::observe::{BirdState, Observer};
 use super::planning::{Key, View};
+use super::pulse::Pulse;
 use super::reports::Reports;
 use super::runner::Hint;
 use super::taken::{Taken, TakenStep};
@@ -49,6 +50,8 @@ pub struct Context {
     pub journal: mpsc::UnboundedSender<Entry>,
     /// The last status of every object.
     pub board: Board,
+    /// Progress of the runner.
+    pub pulse: Pulse,
     /// Seconds between keepalives of backbone tunnels.
     pub keepalive: u16,
     /// Objects that are to be made anew, and who waits for it.

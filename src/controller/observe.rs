@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
@@ -21,6 +21,7 @@ pub struct Observer {
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
     bird: Shared<Arc<BirdState>>,
     looks: watch::Sender<Arc<BirdState>>,
+    kernel_error: std::sync::Mutex<Option<String>>,
 }
 
 /// BIRD, as it was at one moment.
@@ -30,6 +31,8 @@ pub struct BirdState {
     pub running: Option<Version>,
     /// The version of the installed program.
     pub installed: Option<Version>,
+    /// Why it does not answer; absent while it answers, and before the first look.
+    pub down: Option<String>,
     /// Its protocols, sorted by name.
     pub protocols: Vec<Protocol>,
     /// The files in its directory.
@@ -80,6 +83,7 @@ impl Observer {
             links: Shared::default(),
             bird: Shared::default(),
             looks: watch::Sender::default(),
+            kernel_error: std::sync::Mutex::default(),
         }
     }
 
@@ -88,8 +92,32 @@ impl Observer {
     /// # Errors
     /// When it cannot be read.
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
-        let look = || async { self.kernel.observe().await.map(Arc::new).map_err(Arc::new) };
+        let look = || async {
+            let view = self.kernel.observe().await.map(Arc::new).map_err(Arc::new);
+            let error = view
+                .as_ref()
+                .err()
+                .map(|error| crate::telemetry::chain(&**error));
+            *self
+                .kernel_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = error;
+            view
+        };
         self.links.get(not_before, look).await
+    }
+
+    /// Why the last look at the kernel failed.
+    pub fn kernel_error(&self) -> Option<String> {
+        self.kernel_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// BIRD at the last look.
+    pub fn last_bird(&self) -> Arc<BirdState> {
+        Arc::clone(&self.looks.borrow())
     }
 
     /// BIRD, not older than this.
@@ -145,6 +173,10 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     }
     state.running = client.version().await.ok();
     state.installed = committer.checker().installed().await;
+    match client.version().await {
+        Ok(version) => state.running = Some(version),
+        Err(error) => state.down = Some(crate::telemetry::chain(&error)),
+    }
     if state.is_running() {
         state.protocols = client.protocols().await.unwrap_or_default();
         state.loaded = committer.is_loaded(&state.live).await;

@@ -85,7 +85,11 @@ impl Reports {
                     self.put(uid, WireStatus::Active, None);
                 }
             }
-            Phase::Pending | Phase::Configuring | Phase::Paused | Phase::Deleting => {}
+            Phase::Pending
+            | Phase::Disabled
+            | Phase::Configuring
+            | Phase::Paused
+            | Phase::Deleting => {}
         }
     }
 

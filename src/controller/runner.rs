@@ -63,9 +63,13 @@ impl Runner {
                     None => break,
                 },
                 Some((key, outcome)) = self.running.ended() => {
+                    self.context.pulse.end(&key);
                     self.queue.finish(&key, outcome, Instant::now(), rand::random());
                 }
-                at = tick.tick() => self.add_all(at),
+                at = tick.tick() => {
+                    self.context.pulse.tick();
+                    self.add_all(at);
+                }
                 () = sleep_until(wait), if next.is_some() => {}
             }
         }
@@ -119,6 +123,7 @@ impl Runner {
         while let Some((key, due)) = self.queue.next(Instant::now()) {
             let context = Arc::clone(&self.context);
             let of = key.clone();
+            self.context.pulse.begin(&key);
             self.running
                 .start(key, async move { reconcile(&context, &of, due).await });
         }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -46,12 +48,15 @@ pub enum ApiRefusal {
     Failed(String),
 }
 
-/// `GET /status`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// `GET /status`. Its size is bounded: long lists are cut, and end with a count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusView {
-    /// `ok`.
+    /// `ok`, `degraded` or `failed`.
     pub status: String,
+    /// Why it is not `ok`, the worst first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// The agent's version.
     pub version: String,
     /// The commit it was built from.
@@ -62,20 +67,82 @@ pub struct StatusView {
     pub node: NodeView,
     /// How many sessions there are.
     pub sessions: SessionCounts,
+    /// External BGP sessions by state: `established`, `active`, `connect`, `idle`, `opensent`, `openconfirm`, `down`.
+    pub bgp: BTreeMap<String, u64>,
+    /// All objects by phase, as `get` shows it.
+    pub phases: BTreeMap<String, u64>,
     /// `closed`, `open` or `half-open`.
     pub circuit_breaker: String,
+    /// Drained or not.
+    pub maintenance: MaintenanceView,
+    /// The BIRD daemon.
+    pub bird: BirdView,
+    /// The last fetch of each list, by its name in the API: `sessions`, `mesh`, `config`, `bird-config`.
+    pub last_sync: BTreeMap<String, ListView>,
+    /// The syncs that `/sync` asked for.
+    pub sync: SyncView,
+    /// Changes that wait for `moenet-agent approve`.
+    pub held: Vec<HeldView>,
+    /// Number of held changes, also of those that the list leaves out.
+    pub held_total: u64,
+    /// What the agent waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitView>,
     /// The sessions that an override changes, as `wg_4242421080: spec.tunnel.mtu`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
     /// The overrides that are in force, with what the documents say beside what is here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideView>,
-    /// Changes that wait for `moenet-agent approve`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub held: Vec<HeldView>,
+    /// Number of overrides in effect, also of those that the list leaves out.
+    pub overrides_total: u64,
     /// What the operator ought to know, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// The BIRD daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BirdView {
+    /// Whether it answers on its control socket.
+    pub running: bool,
+    /// The version of the running daemon.
+    pub version: Option<String>,
+    /// Why it does not answer, with the path of the socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The last fetch of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListView {
+    /// When it last succeeded, since the agent started.
+    pub last_success: Option<Timestamp>,
+    /// Failures since then.
+    pub consecutive_failures: u32,
+    /// Why it failed last.
+    pub last_error: Option<String>,
+    /// When it is tried again, while it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// The syncs that `/sync` asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SyncView {
+    /// Number of the last request.
+    pub requested: u64,
+    /// Number of the last request that is finished.
+    pub finished: u64,
+    /// When that was.
+    pub at: Option<Timestamp>,
+    /// Sessions in the list.
+    pub sessions: u64,
+    /// Documents that the sync changed.
+    pub changed: u64,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// A change that waits for approval.
@@ -102,6 +169,18 @@ impl From<HeldChange> for HeldView {
             since: held.since,
         }
     }
+}
+
+/// Something that the agent waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitView {
+    /// The object that waits, as `node`.
+    pub object: String,
+    /// What it waits for, with its path or name.
+    pub waits_for: String,
+    /// What to do about it.
+    pub action: String,
 }
 
 /// An override that is in force.
@@ -134,7 +213,7 @@ pub struct OverriddenField {
 }
 
 /// Who the router is; `null` where nobody has said yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeView {
     /// Its number.
     pub id: Option<u16>,

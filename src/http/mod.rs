@@ -11,8 +11,8 @@ mod server;
 mod token;
 
 pub use api::{
-    AgentApi, ApiRefusal, HeldView, MaintenanceView, NodeView, OverriddenField, OverrideView,
-    SessionCounts, StatusView,
+    AgentApi, ApiRefusal, BirdView, HeldView, ListView, MaintenanceView, NodeView, OverriddenField,
+    OverrideView, SessionCounts, StatusView, SyncView, WaitView,
 };
 pub use bucket::TokenBucket;
 pub use error::ApiError;

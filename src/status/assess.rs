@@ -320,7 +320,8 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
     }
     match facts.admin_state {
         AdminState::Absent => return Phase::Deleting,
-        AdminState::Disabled | AdminState::Pending => return Phase::Pending,
+        AdminState::Disabled => return Phase::Disabled,
+        AdminState::Pending => return Phase::Pending,
         AdminState::Enabled => {}
     }
     if matches!(facts.acceptance, Acceptance::Waiting(_)) {

@@ -7,9 +7,13 @@
 mod assess;
 mod changed;
 mod conditions;
+mod edges;
+mod health;
 mod origins;
 
 pub use assess::{Acceptance, BirdFacts, Facts, NameFacts, TunnelFacts, assess};
 pub use changed::changed;
 pub use conditions::Conditions;
+pub use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
+pub use health::{Health, HealthFacts, PASS_MAX, condition_text, is_bad};
 pub use origins::{Origins, RoaFacts, Roas, RpkiName, Verdict};

@@ -138,6 +138,21 @@ impl Store {
         parse_value(&text.text).ok()
     }
 
+    /// Objects that have a status, of the kinds that there are many of.
+    pub fn statuses(&self) -> Vec<(Kind, ObjectName)> {
+        let many = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer];
+        let of = |kind: Kind| {
+            let folder = self.dir().join(Area::Status.folder()).join(kind.folder());
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter_map(move |entry| {
+                let file = entry.file_name().into_string().ok()?;
+                let name = file.strip_suffix(".yaml")?.parse().ok()?;
+                Some((kind, name))
+            })
+        };
+        many.into_iter().flat_map(of).collect()
+    }
+
     /// Writes what is in force: before the first step of a plan, and after each that claims something.
     ///
     /// # Errors

@@ -45,10 +45,7 @@ impl AgentApi for Fake {
                 pending: 2,
             },
             circuit_breaker: "closed".into(),
-            overridden: Vec::new(),
-            overrides: Vec::new(),
-            held: Vec::new(),
-            notices: Vec::new(),
+            ..StatusView::default()
         }
     }
 
@@ -162,12 +159,17 @@ fn is_error(answer: &(u16, Value), status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn status_has_every_field_of_the_reference_and_the_circuit_breaker() {
+async fn status_has_every_field_of_the_reference_and_of_the_semantics() {
     let want = json!({
         "status": "ok", "version": "1.2.0", "commit": "abc1234", "uptime": 3600,
         "node": {"id": 1, "name": "jp1", "region": "ap-northeast"},
         "sessions": {"total": 15, "active": 12, "error": 1, "pending": 2},
-        "circuitBreaker": "closed"
+        "circuitBreaker": "closed",
+        "maintenance": {"enabled": false, "since": null},
+        "bird": {"running": false, "version": null},
+        "lastSync": {},
+        "sync": {"requested": 0, "finished": 0, "at": null, "sessions": 0, "changed": 0, "error": null},
+        "bgp": {}, "phases": {}, "held": [], "heldTotal": 0, "overridesTotal": 0
     });
     assert_eq!(bench().call("GET", "/status").await, (200, want));
 }

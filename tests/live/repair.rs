@@ -77,7 +77,7 @@ fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
     let before = world.router.inside.shell(&format!(
         "ip -d addr show dev {device}; ip route show dev {device}"
     ));
-    let refused = "cannot be put into force";
+    let refused = "tunnel cannot be configured";
     world.wait_log(refused);
     std::thread::sleep(std::time::Duration::from_secs(15));
     assert_eq!(world.log().matches(refused).count(), 1, "{}", world.log());
@@ -89,7 +89,7 @@ fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
     );
     alias(&format!("moenet-agent:{}", uuid(1)));
     world.wait_reported(&uuid(1), 1, "");
-    world.wait_log("can be put into force again");
+    world.wait_log("tunnel configured again");
 }
 
 #[test]

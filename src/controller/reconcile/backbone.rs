@@ -211,7 +211,6 @@ async fn conclude<T>(
         ..status(entry, subject.endpoint, &before, &round, bird)
     };
     let phase = status.phase;
-    record::told(ctx, subject, &round, &status);
     record::status(ctx, subject, &before, status).await;
     match phase {
         _ if !settled && !subject.hands_off => Outcome::Failed,

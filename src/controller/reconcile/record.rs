@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
@@ -195,27 +195,6 @@ fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<Strin
     }
     // The history ends when the agent stops; what it misses is committed at the next start.
     let _ = ctx.journal.send(entry);
-}
-
-/// Says once that an object cannot be put into force, and once that this has passed. Steps that failed have
-/// said so themselves.
-pub(super) fn told(ctx: &Context, subject: &Subject<'_>, round: &Round, status: &StatusBody) {
-    let before = ctx
-        .board
-        .get(subject.key)
-        .and_then(|before| before.last_error);
-    if before == status.last_error {
-        return;
-    }
-    match &status.last_error {
-        Some(_) if round.trouble.is_some() => {}
-        Some(error) => {
-            warn!(object = %subject.key, generation = subject.generation, %error, "cannot be put into force");
-        }
-        None => {
-            info!(object = %subject.key, generation = subject.generation, "can be put into force again")
-        }
-    }
 }
 
 /// Remembers a status, and writes it when something in it changed that does not change by itself.

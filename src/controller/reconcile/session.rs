@@ -89,7 +89,6 @@ async fn conclude(
     let status = status(ctx, world, entry, before, &round);
     ctx.reports.session(&entry.uid, &status);
     let phase = status.phase;
-    record::told(ctx, subject, &round, &status);
     record::status(ctx, subject, before, status).await;
     match phase {
         _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,

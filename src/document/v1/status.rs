@@ -74,9 +74,11 @@ pub struct StatusBody {
     JsonSchema,
 )]
 pub enum Phase {
-    /// Not configured: it waits for approval, is disabled, or was not looked at yet.
+    /// Not configured: it waits for approval, or was not looked at yet.
     #[default]
     Pending,
+    /// Not configured: its document or an override disables it.
+    Disabled,
     /// Being configured.
     Configuring,
     /// As wanted in the kernel and in BIRD; the neighbour has not answered yet.
@@ -91,6 +93,23 @@ pub enum Phase {
     Paused,
     /// Being removed.
     Deleting,
+}
+
+/// The word for the phase, the same in `get`, `describe`, `/status` and the metrics.
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "Pending",
+            Self::Disabled => "Disabled",
+            Self::Configuring => "Configuring",
+            Self::Configured => "Configured",
+            Self::Established => "Established",
+            Self::Degraded => "Degraded",
+            Self::Error => "Error",
+            Self::Paused => "Paused",
+            Self::Deleting => "Deleting",
+        })
+    }
 }
 
 /// One thing that is true, false or unknown of an object.

@@ -215,7 +215,10 @@ fn get_joins_documents_with_their_status() {
 fn a_document_that_is_none_is_shown_as_such() {
     let router = Router::new();
     fs::write(router.state("sessions/broken.yaml"), "kind: [").unwrap();
-    router.call(&["get"]).says(0, "Invalid");
+    let got = router.call(&["get"]);
+    got.says(0, "sessions/broken.yaml:1:");
+    let row = got.stdout.lines().find(|line| line.starts_with("broken "));
+    assert!(row.is_some_and(|row| row.contains(" Error ")), "{got:?}");
     router.call(&["validate"]).says(1, "broken.yaml:");
 }
 

@@ -242,6 +242,7 @@ impl Bird for FakeBird {
             .map(established);
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
+            down: (!running).then(|| "BIRD is not running".to_owned()),
             protocols: if running {
                 protocols.collect()
             } else {

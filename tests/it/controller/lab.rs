@@ -116,6 +116,7 @@ impl Machine {
             reports: Reports::new(None),
             journal,
             board: Board::default(),
+            pulse: moenet_agent::controller::Pulse::default(),
             keepalive: 25,
             restarts: Restarts::default(),
             turns: Turns::default(),

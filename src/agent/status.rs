@@ -1,0 +1,214 @@
+//! The health of the agent for `/status`: facts that were read back, bounded in size.
+
+use std::collections::BTreeMap;
+
+use super::Parts;
+use crate::controller::world::{HeldChange, Maintenance};
+use crate::controller::{Key, World};
+use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
+use crate::http::{BirdView, HeldView, WaitView};
+use crate::status::{Health, HealthFacts, PASS_MAX, is_bad};
+
+/// Entries of one list in `/status`.
+pub(super) const MANY: usize = 20;
+/// Characters of one text in `/status`.
+const LONG: usize = 400;
+
+/// The last status of every object.
+pub(super) type Board = BTreeMap<Key, StatusBody>;
+
+/// Returns the first entries, and one that counts the others.
+pub(super) fn bounded(all: impl IntoIterator<Item = String>, what: &str) -> Vec<String> {
+    let mut all = all.into_iter();
+    let mut kept: Vec<String> = all.by_ref().take(MANY).map(|text| cut(&text)).collect();
+    match all.count() {
+        0 => {}
+        more => kept.push(format!("and {more} more {what}")),
+    }
+    kept
+}
+
+/// A text of bounded length.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The health and its reasons.
+pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Vec<String>) {
+    let context = &parts.context;
+    let bird = context.observer.last_bird();
+    let facts = HealthFacts {
+        since_pass: context.pulse.silence(),
+        stuck: context
+            .pulse
+            .stuck(PASS_MAX)
+            .iter()
+            .map(Key::to_string)
+            .collect(),
+        kernel: context.observer.kernel_error(),
+        committer: bird.files_error.clone(),
+        bird: bird.down.clone(),
+        drained: world.maintenance.enabled,
+        held: held_texts(world),
+        lists: parts.calls.failures(),
+        conditions: bad_conditions(board),
+    };
+    let (health, reasons) = facts.judge();
+    (
+        health,
+        bounded(reasons, "reasons; `moenet-agent get` lists the objects"),
+    )
+}
+
+fn held_texts(world: &World) -> Vec<String> {
+    let text = |held: HeldChange| {
+        let HeldChange {
+            key,
+            change,
+            approval,
+            reason,
+            ..
+        } = held;
+        format!("{key}: {change} is held until `moenet-agent approve {approval}`: {reason}")
+    };
+    world.held().into_iter().map(text).collect()
+}
+
+fn bad_conditions(board: &Board) -> Vec<(String, Condition)> {
+    let conditions = board.iter().flat_map(|(key, status)| {
+        let bad = status
+            .conditions
+            .iter()
+            .filter(|condition| is_bad(condition));
+        bad.map(move |condition| (key.to_string(), condition.clone()))
+    });
+    // Held changes have a list of their own.
+    conditions
+        .filter(|(_, condition)| {
+            !matches!(
+                condition.condition_type,
+                ConditionType::RemovalHeld | ConditionType::ChangeHeld
+            )
+        })
+        .collect()
+}
+
+/// The BIRD daemon at the last look.
+pub(super) fn bird(parts: &Parts) -> BirdView {
+    let bird = parts.context.observer.last_bird();
+    BirdView {
+        running: bird.is_running(),
+        version: bird.running.map(|version| version.to_string()),
+        error: bird.down.clone(),
+    }
+}
+
+/// Held changes, and how many there are.
+pub(super) fn held(world: &World) -> (Vec<HeldView>, u64) {
+    let all = world.held();
+    let total = all.len() as u64;
+    let short = |held: HeldChange| {
+        let view = HeldView::from(held);
+        HeldView {
+            change: cut(&view.change),
+            reason: cut(&view.reason),
+            ..view
+        }
+    };
+    (all.into_iter().take(MANY).map(short).collect(), total)
+}
+
+/// External sessions by BGP state, and all objects by phase.
+pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let (mut bgp, mut phases) = (BTreeMap::new(), BTreeMap::new());
+    for (key, status) in board {
+        if matches!(key, Key::Firewall | Key::Orphan(_)) {
+            continue;
+        }
+        *phases.entry(status.phase.to_string()).or_default() += 1;
+        if let (Key::Session(_), Some(session)) = (key, &status.bgp) {
+            *bgp.entry(session.state.clone()).or_default() += 1;
+        }
+    }
+    (bgp, phases)
+}
+
+/// What the agent waits for: a socket, a directory, an identity, a name, an approval.
+pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView> {
+    let wait = |object: &str, waits_for: &str, action: &str| WaitView {
+        object: object.to_owned(),
+        waits_for: cut(waits_for),
+        action: action.to_owned(),
+    };
+    let mut waits = Vec::new();
+    if let Some(why) = parts.context.store.trouble() {
+        let action = "mount or repair the directory; the current configuration stays active";
+        waits.push(wait("state directory", &why, action));
+    }
+    if let Some(why) = &parts.context.observer.last_bird().down {
+        let action = "start BIRD (`systemctl start bird`), or correct bird.controlSocket";
+        waits.push(wait("node", why, action));
+    }
+    if let Err(why) = &world.router {
+        let action = "wait for GET config, or set node.id and node.asn in the configuration";
+        waits.push(wait("node", why, action));
+    }
+    for (object, status) in board {
+        waits.extend(unresolved(status).map(|condition| {
+            let action =
+                "check the name and the resolver of this host; the address is looked up again";
+            wait(&object.to_string(), &condition.message, action)
+        }));
+    }
+    let held = world.held().into_iter().map(|held| {
+        let text = format!("approval of its {}: {}", held.change, held.reason);
+        let action = format!("`moenet-agent approve {}`", held.approval);
+        wait(&held.key.to_string(), &text, &action)
+    });
+    waits.extend(held);
+    waits.truncate(MANY);
+    waits
+}
+
+/// The condition of an endpoint's name without an address.
+fn unresolved(status: &StatusBody) -> impl Iterator<Item = &Condition> {
+    status.conditions.iter().filter(|condition| {
+        condition.condition_type == ConditionType::EndpointResolved
+            && condition.status == ConditionStatus::False
+    })
+}
+
+/// Since when the router is drained, in words.
+pub(super) fn drained(state: &Maintenance) -> String {
+    let since = state.since.map(|since| format!("since {since}; "));
+    let closed = if state.ebgp_disabled {
+        "external sessions are disabled; "
+    } else {
+        ""
+    };
+    format!(
+        "{}{closed}`moenet-agent maintenance stop` ends it",
+        since.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut_and_counted() {
+        let texts = bounded(
+            (0..10_500).map(|n| format!("{n} {}", "x".repeat(1000))),
+            "files",
+        );
+        assert_eq!(
+            (texts.len(), texts[MANY].as_str()),
+            (MANY + 1, "and 10480 more files")
+        );
+        assert!(texts.concat().len() < 10_000);
+    }
+}

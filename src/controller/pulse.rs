@@ -1,0 +1,94 @@
+//! Progress of the runner: when a run last ended, and which runs do not end.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::planning::Key;
+
+/// Progress of the runner, for `/status`.
+#[derive(Debug)]
+pub struct Pulse(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// When a run ended, or the runner had nothing to do.
+    last: Instant,
+    running: BTreeMap<Key, Instant>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            last: Instant::now(),
+            running: BTreeMap::new(),
+        }))
+    }
+}
+
+impl Pulse {
+    /// Notes the start of a run.
+    pub(super) fn begin(&self, key: &Key) {
+        self.lock().running.insert(key.clone(), Instant::now());
+    }
+
+    /// Notes the end of a run.
+    pub(super) fn end(&self, key: &Key) {
+        let mut state = self.lock();
+        state.running.remove(key);
+        state.last = Instant::now();
+    }
+
+    /// Notes a tick: a runner without runs has finished its pass.
+    pub(super) fn tick(&self) {
+        let mut state = self.lock();
+        if state.running.is_empty() {
+            state.last = Instant::now();
+        }
+    }
+
+    /// Time since a run ended or the runner had nothing to do.
+    pub fn silence(&self) -> Duration {
+        self.lock().last.elapsed()
+    }
+
+    /// Keys whose run has taken longer than this.
+    pub fn stuck(&self, longer_than: Duration) -> Vec<Key> {
+        let state = self.lock();
+        let stuck = state
+            .running
+            .iter()
+            .filter(|(_, since)| since.elapsed() > longer_than);
+        stuck.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_never_ends_is_stuck_and_silences_the_pulse() {
+        let pulse = Pulse::default();
+        pulse.begin(&Key::Router);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        pulse.tick();
+        assert_eq!(pulse.silence(), Duration::from_secs(61));
+        assert_eq!(pulse.stuck(Duration::from_secs(60)), [Key::Router]);
+
+        pulse.begin(&Key::Firewall);
+        pulse.end(&Key::Firewall);
+        assert_eq!(pulse.silence(), Duration::ZERO, "other keys make progress");
+        pulse.end(&Key::Router);
+        assert!(pulse.stuck(Duration::ZERO).is_empty());
+        tokio::time::advance(Duration::from_secs(61)).await;
+        pulse.tick();
+        assert_eq!(pulse.silence(), Duration::ZERO, "nothing to do is progress");
+    }
+}

@@ -1,0 +1,390 @@
+//! Log events from two sets of facts: each edge is one event, with its cause.
+//!
+//! Every source of facts (conditions, BIRD, calls to the Control Plane, overrides, maintenance) goes through
+//! [`Edges::step`]; no source keeps a flag of its own. Facts and time are inputs.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::document::ConditionType;
+
+/// Seconds that a condition must last before it is announced: steps of a setup pass through `False`.
+const HOLD_SECONDS: i64 = 3;
+/// BIRD derives `since` from a monotonic clock: smaller moves are no new session.
+const SINCE_JITTER_SECONDS: i64 = 2;
+
+/// Subject of a fact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// The BIRD daemon.
+    Bird,
+    /// The Control Plane as a whole.
+    ControlPlane,
+    /// One call to the Control Plane, as `sessions`.
+    Call(String),
+    /// The drain of the router; `Bad` while drained.
+    Maintenance,
+    /// A condition of an object.
+    Condition(String, ConditionType),
+    /// An override in effect, by its object; `Bad` while in effect.
+    Override(String),
+    /// A pause in effect, by its object; `Bad` while in effect.
+    Pause(String),
+}
+
+/// State of a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// Not as it should be, or an exception is in effect.
+    Bad,
+    /// Not known at this moment; no edge.
+    #[default]
+    Unknown,
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// The state.
+    pub state: State,
+    /// The cause in the words of its source.
+    pub cause: String,
+    /// When the state began; for an override, when it expires.
+    pub at: Option<Timestamp>,
+}
+
+impl Fact {
+    /// A fact without a time.
+    pub fn new(state: State, cause: impl Into<String>) -> Self {
+        Self {
+            state,
+            cause: cause.into(),
+            at: None,
+        }
+    }
+
+    /// Adds the time.
+    pub fn at(self, at: Option<Timestamp>) -> Self {
+        Self { at, ..self }
+    }
+}
+
+/// All facts of one moment.
+pub type FactSet = BTreeMap<Topic, Fact>;
+
+/// Severity of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Something is as it should be again, or an operator asked for it.
+    Info,
+    /// An operator should look at it.
+    Warn,
+}
+
+/// One edge, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The severity.
+    pub severity: Severity,
+    /// The object, where there is one.
+    pub object: Option<String>,
+    /// The message.
+    pub message: &'static str,
+    /// The cause; empty where the message says everything.
+    pub cause: String,
+}
+
+/// Facts of the last step, and what was announced of them.
+#[derive(Debug, Default)]
+pub struct Edges {
+    /// The time of the first step.
+    began: Option<Timestamp>,
+    seen: BTreeMap<Topic, Seen>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// The last state that was known.
+    state: State,
+    /// Since when it is bad.
+    bad_since: Option<Timestamp>,
+    /// The cause that was announced, while the state is bad.
+    announced: Option<String>,
+    /// The time of the last good or bad fact.
+    at: Option<Timestamp>,
+}
+
+/// How edges of a topic are announced.
+struct Rule {
+    bad: &'static str,
+    good: &'static str,
+    severity: Severity,
+    /// Whether only the end of a good state is an edge to bad, and each beginning of a good one an edge.
+    liveness: bool,
+    /// Seconds that a bad state lasts before it is announced.
+    hold: i64,
+    /// Whether another cause is announced again: it is a fault of the configuration that an operator works on.
+    each_cause: bool,
+}
+
+impl Edges {
+    /// Compares the facts with those of the last step, and returns the edges.
+    pub fn step(&mut self, facts: &FactSet, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        let began = *self.began.get_or_insert(now);
+        for (topic, fact) in facts {
+            let before = self.seen.get(topic).cloned();
+            let (seen, event) = follow(topic, fact, before, began, now);
+            self.seen.insert(topic.clone(), seen);
+            events.extend(event);
+        }
+        let gone: Vec<Topic> = self
+            .seen
+            .keys()
+            .filter(|topic| !facts.contains_key(topic))
+            .cloned()
+            .collect();
+        for topic in gone {
+            let seen = self.seen.remove(&topic);
+            events.extend(seen.and_then(|seen| ended(&topic, &seen, now)));
+        }
+        events
+    }
+
+    /// Whether a bad state has not lasted long enough to be announced.
+    pub fn is_holding(&self) -> bool {
+        let holding = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_none();
+        self.seen.values().any(holding)
+    }
+}
+
+/// Follows one fact.
+fn follow(
+    topic: &Topic,
+    fact: &Fact,
+    before: Option<Seen>,
+    began: Timestamp,
+    now: Timestamp,
+) -> (Seen, Option<Event>) {
+    let rule = rule(topic);
+    let mut seen = before.unwrap_or_default();
+    let event = match fact.state {
+        State::Unknown => return (seen, None),
+        State::Good => rule.on_good(topic, fact, &seen, began),
+        State::Bad => rule.on_bad(topic, fact, &mut seen, (began, now)),
+    };
+    if fact.state == State::Good {
+        (seen.bad_since, seen.announced) = (None, None);
+    }
+    seen.state = fact.state;
+    seen.at = fact.at.or(seen.at);
+    (seen, event)
+}
+
+impl Rule {
+    fn on_good(&self, topic: &Topic, fact: &Fact, seen: &Seen, began: Timestamp) -> Option<Event> {
+        let good = || event(Severity::Info, topic, self.good, &fact.cause);
+        if !self.liveness {
+            return seen.announced.as_ref().map(|_| good());
+        }
+        match seen.state {
+            State::Good if is_session(topic) && is_later(fact.at, seen.at) => {
+                let message = "BGP session went down and came up between two looks";
+                Some(event(Severity::Warn, topic, message, &fact.cause))
+            }
+            State::Good => None,
+            State::Bad => Some(good()),
+            // A session that was up before the agent began is no edge.
+            State::Unknown => fact.at.is_none_or(|at| at >= began).then(good),
+        }
+    }
+
+    fn on_bad(
+        &self,
+        topic: &Topic,
+        fact: &Fact,
+        seen: &mut Seen,
+        (began, now): (Timestamp, Timestamp),
+    ) -> Option<Event> {
+        if self.liveness && seen.state != State::Good {
+            return None;
+        }
+        if matches!(topic, Topic::Override(_)) && began == now {
+            // Overrides that were in effect before the agent began are in `/status`.
+            seen.announced = Some(fact.cause.clone());
+            return None;
+        }
+        let since = *seen.bad_since.get_or_insert(now);
+        let due = now.as_second() - since.as_second() >= self.hold;
+        let said = match &seen.announced {
+            Some(cause) => {
+                !self.each_cause || without_numbers(cause) == without_numbers(&fact.cause)
+            }
+            None => false,
+        };
+        if !due || said {
+            return None;
+        }
+        seen.announced = Some(fact.cause.clone());
+        Some(event(self.severity, topic, self.bad, &fact.cause))
+    }
+}
+
+/// A countdown or a time is no other cause.
+fn without_numbers(cause: &str) -> String {
+    cause.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+fn is_session(topic: &Topic) -> bool {
+    matches!(topic, Topic::Condition(_, ConditionType::BgpEstablished))
+}
+
+/// Whether a session began again between two looks.
+fn is_later(now: Option<Timestamp>, before: Option<Timestamp>) -> bool {
+    now.zip(before)
+        .is_some_and(|(now, before)| now.as_second() - before.as_second() > SINCE_JITTER_SECONDS)
+}
+
+/// The end of an exception whose fact is gone. Objects that are gone have no edges.
+fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
+    let object = match topic {
+        Topic::Override(object) | Topic::Pause(object) => object,
+        _ => return None,
+    };
+    let expired = seen.at.is_some_and(|end| end <= now);
+    let message = match (topic, expired) {
+        (Topic::Pause(_), _) => "pause ended",
+        (_, true) => "override expired",
+        (_, false) => "override removed",
+    };
+    let cause = seen
+        .at
+        .filter(|_| expired)
+        .map(|end| format!("expiresAt {end}"));
+    Some(Event {
+        severity: Severity::Info,
+        object: Some(object.clone()),
+        message,
+        cause: cause.unwrap_or_default(),
+    })
+}
+
+fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) -> Event {
+    let object = match topic {
+        Topic::Condition(object, _) | Topic::Override(object) | Topic::Pause(object) => {
+            Some(object.clone())
+        }
+        Topic::Call(call) => Some(call.clone()),
+        Topic::Bird | Topic::ControlPlane | Topic::Maintenance => None,
+    };
+    Event {
+        severity,
+        object,
+        message,
+        cause: cause.to_owned(),
+    }
+}
+
+fn rule(topic: &Topic) -> Rule {
+    let (bad, good) = texts(topic);
+    let (severity, liveness, hold) = match topic {
+        Topic::Condition(_, ConditionType::BgpEstablished | ConditionType::HandshakeRecent) => {
+            (Severity::Warn, true, 0)
+        }
+        Topic::Condition(_, ConditionType::RemovalHeld) => (Severity::Warn, false, 0),
+        Topic::Condition(..) => (Severity::Warn, false, HOLD_SECONDS),
+        Topic::Override(_) | Topic::Pause(_) => (Severity::Info, false, 0),
+        Topic::Bird | Topic::ControlPlane | Topic::Call(_) | Topic::Maintenance => {
+            (Severity::Warn, false, 0)
+        }
+    };
+    let each_cause = matches!(
+        topic,
+        Topic::Call(_)
+            | Topic::Condition(
+                _,
+                ConditionType::Accepted
+                    | ConditionType::TunnelConfigured
+                    | ConditionType::BirdConfigured
+            )
+    );
+    Rule {
+        bad,
+        good,
+        severity,
+        liveness,
+        hold,
+        each_cause,
+    }
+}
+
+/// Messages of both edges.
+fn texts(topic: &Topic) -> (&'static str, &'static str) {
+    match topic {
+        Topic::Bird => ("BIRD is down", "BIRD is up"),
+        Topic::ControlPlane => (
+            "Control Plane unreachable, keeping the current configuration",
+            "Control Plane reachable again",
+        ),
+        Topic::Call(_) => (
+            "Control Plane call failed, keeping the current configuration",
+            "Control Plane call succeeds again",
+        ),
+        Topic::Maintenance => (
+            "router is drained: neighbours route around it",
+            "drain ended: the router carries traffic again",
+        ),
+        Topic::Override(_) => ("override in effect", "override ended"),
+        Topic::Pause(_) => ("pause begun: the agent writes nothing", "pause ended"),
+        Topic::Condition(_, about) => condition_texts(*about),
+    }
+}
+
+fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
+    match about {
+        ConditionType::Accepted => (
+            "configuration rejected, previous one stays active",
+            "configuration accepted again",
+        ),
+        ConditionType::EndpointResolved => (
+            "endpoint name does not resolve",
+            "endpoint name resolves again",
+        ),
+        ConditionType::TunnelConfigured => {
+            ("tunnel cannot be configured", "tunnel configured again")
+        }
+        ConditionType::HandshakeRecent => (
+            "WireGuard handshake lost",
+            "WireGuard handshake established",
+        ),
+        ConditionType::BirdConfigured => (
+            "BIRD configuration not loaded",
+            "BIRD configuration loaded again",
+        ),
+        ConditionType::BgpEstablished => ("BGP session down", "BGP session up"),
+        ConditionType::WithinLimits => ("route limit exceeded", "below the route limit again"),
+        ConditionType::RemovalHeld => (
+            "removal held until `moenet-agent approve`",
+            "removal no longer held",
+        ),
+        ConditionType::HistoryRecorded => ("history not recorded", "history recorded again"),
+        ConditionType::OriginsValidated => {
+            ("ROA validation not working", "ROA validation recovered")
+        }
+        ConditionType::TemplatesAccepted => (
+            "templates rejected, previous ones stay active",
+            "templates accepted again",
+        ),
+        ConditionType::FirewallConfigured => (
+            "firewall table not configured",
+            "firewall table configured again",
+        ),
+        _ => ("not as desired", "as desired again"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

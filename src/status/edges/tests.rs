@@ -1,0 +1,171 @@
+use super::*;
+
+const WG: &str = "sessions/wg_4242421080";
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_000_000 + second).unwrap()
+}
+
+fn about(condition_type: ConditionType) -> Topic {
+    Topic::Condition(WG.to_owned(), condition_type)
+}
+
+/// A run, written down as its log.
+#[derive(Default)]
+struct Run {
+    edges: Edges,
+    facts: FactSet,
+    log: String,
+}
+
+impl Run {
+    fn set(&mut self, topic: Topic, state: State, cause: &str) -> &mut Self {
+        self.facts.insert(topic, Fact::new(state, cause));
+        self
+    }
+
+    fn session(&mut self, state: State, cause: &str, since: i64) -> &mut Self {
+        let fact = Fact::new(state, cause).at(Some(at(since)));
+        self.facts
+            .insert(about(ConditionType::BgpEstablished), fact);
+        self
+    }
+
+    fn step(&mut self, second: i64) -> usize {
+        let events = self.edges.step(&self.facts, at(second));
+        for event in &events {
+            let object = event.object.as_deref().unwrap_or("-");
+            let cause = &event.cause;
+            let line = format!(
+                "{second:3} {:?} {object} {} [{cause}]\n",
+                event.severity, event.message
+            );
+            self.log.push_str(&line.replace(" []", ""));
+        }
+        // The same facts once more are no edge.
+        assert!(
+            self.edges.step(&self.facts, at(second)).is_empty(),
+            "{}",
+            self.log
+        );
+        events.len()
+    }
+}
+
+#[test]
+fn a_run_through_every_edge_logs_each_once() {
+    let mut run = Run::default();
+    run.session(State::Good, "", -3600).step(0);
+    run.session(
+        State::Bad,
+        "ebgp_1 is idle: Received: Peer de-configured",
+        10,
+    );
+    run.step(10);
+    run.session(State::Good, "", 20).step(20);
+    run.session(State::Good, "", 25).step(30);
+
+    run.set(
+        Topic::Bird,
+        State::Bad,
+        "BIRD is not running (/run/bird.ctl): start it",
+    );
+    run.session(State::Unknown, "", 0).step(40);
+    run.set(Topic::Bird, State::Good, "2.17.1");
+    run.session(State::Good, "", 45).step(50);
+
+    run.set(
+        Topic::ControlPlane,
+        State::Bad,
+        "sessions: connection refused",
+    )
+    .step(60);
+    run.set(Topic::ControlPlane, State::Good, "").step(61);
+    run.set(Topic::Call("mesh".into()), State::Bad, "not JSON")
+        .step(62);
+    run.set(Topic::Call("mesh".into()), State::Good, "")
+        .step(63);
+
+    let handshake = about(ConditionType::HandshakeRecent);
+    run.set(handshake.clone(), State::Bad, "the peer has never answered")
+        .step(70);
+    run.set(handshake.clone(), State::Good, "").step(71);
+    run.set(
+        handshake.clone(),
+        State::Bad,
+        "no handshake for more than three minutes",
+    )
+    .step(72);
+    run.set(handshake, State::Good, "").step(73);
+
+    run.set(Topic::Maintenance, State::Bad, "since 2026-11-26T14:00:00Z")
+        .step(80);
+    run.set(Topic::Maintenance, State::Good, "").step(81);
+
+    let exception = Topic::Override(WG.to_owned());
+    let until = Fact::new(State::Bad, "spec.tunnel.mtu: on PPPoE").at(Some(at(95)));
+    run.facts.insert(exception.clone(), until.clone());
+    run.set(Topic::Pause(WG.to_owned()), State::Bad, "hands off")
+        .step(90);
+    run.facts.remove(&exception);
+    run.facts.remove(&Topic::Pause(WG.to_owned()));
+    run.step(95);
+    run.facts.insert(exception.clone(), until.at(Some(at(200))));
+    run.step(96);
+    run.facts.remove(&exception);
+    run.step(97);
+
+    let accepted = about(ConditionType::Accepted);
+    run.set(accepted.clone(), State::Bad, "spec.asn: 0 is reserved")
+        .step(100);
+    run.step(103);
+    run.set(accepted.clone(), State::Bad, "spec.asn: it is ours")
+        .step(104);
+    run.set(accepted, State::Good, "").step(105);
+    let held = about(ConditionType::RemovalHeld);
+    run.set(held.clone(), State::Bad, "every session would go")
+        .step(110);
+    run.step(113);
+    run.set(held, State::Good, "").step(114);
+    assert_eq!(run.log, include_str!("golden.log"));
+}
+
+#[test]
+fn what_is_good_at_the_start_is_no_edge_and_what_is_bad_is_one() {
+    let mut run = Run::default();
+    run.set(Topic::Bird, State::Good, "3.1.0");
+    run.set(Topic::ControlPlane, State::Good, "");
+    run.session(State::Good, "", -10);
+    assert_eq!(run.step(0), 0);
+    let mut run = Run::default();
+    run.set(Topic::Bird, State::Bad, "");
+    run.set(Topic::Maintenance, State::Bad, "");
+    // A session that was never up does not go down.
+    run.session(State::Bad, "", 0);
+    assert_eq!(run.step(0), 2);
+    run.session(State::Good, "", 5);
+    assert_eq!(run.step(5), 1);
+}
+
+#[test]
+fn a_state_that_setup_passes_through_is_not_announced() {
+    let mut run = Run::default();
+    let tunnel = about(ConditionType::TunnelConfigured);
+    run.set(tunnel.clone(), State::Bad, "there is no link");
+    assert_eq!(run.step(0), 0);
+    assert!(run.edges.is_holding());
+    run.set(tunnel, State::Good, "");
+    assert_eq!(run.step(1), 0);
+    assert!(!run.edges.is_holding());
+}
+
+#[test]
+fn an_object_that_is_removed_has_no_edge() {
+    let mut run = Run::default();
+    run.session(State::Good, "", -10);
+    run.set(about(ConditionType::Accepted), State::Bad, "why")
+        .step(0);
+    run.step(3);
+    run.facts.clear();
+    assert_eq!(run.step(4), 0);
+}

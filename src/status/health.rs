@@ -1,0 +1,265 @@
+//! One word for the whole agent, and why it is not `ok` (semantics, section 4).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::document::{Condition, ConditionStatus, ConditionType};
+
+/// Longest time without a finished pass before the agent counts as failed.
+pub const PASS_MAX: Duration = Duration::from_secs(60);
+/// Consecutive failed fetches of a list that degrade the agent.
+const LIST_FAILURES: u32 = 3;
+
+/// State of the whole agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Everything is as desired, as far as it was read back.
+    Ok,
+    /// The agent works, and an operator should look at the reasons.
+    Degraded,
+    /// The agent cannot do its work.
+    Failed,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// Facts that decide the health.
+#[derive(Debug, Default)]
+pub struct HealthFacts {
+    /// Time since the last finished pass.
+    pub since_pass: Duration,
+    /// Objects whose reconcile has run for longer than [`PASS_MAX`].
+    pub stuck: Vec<String>,
+    /// Why the kernel cannot be read.
+    pub kernel: Option<String>,
+    /// Why the committer cannot use BIRD's files.
+    pub committer: Option<String>,
+    /// Why BIRD does not answer.
+    pub bird: Option<String>,
+    /// Whether the router is drained.
+    pub drained: bool,
+    /// Held changes.
+    pub held: Vec<String>,
+    /// Fetches of lists: name, consecutive failures, last error.
+    pub lists: Vec<(String, u32, String)>,
+    /// Objects and the conditions that are not as they should be.
+    pub conditions: Vec<(String, Condition)>,
+}
+
+/// Whether a condition says that something is wrong. A held change is wrong while it is `True`.
+pub fn is_bad(condition: &Condition) -> bool {
+    let wrong = match condition.condition_type {
+        ConditionType::RemovalHeld | ConditionType::ChangeHeld => ConditionStatus::True,
+        _ => ConditionStatus::False,
+    };
+    condition.status == wrong
+}
+
+impl HealthFacts {
+    /// Returns the health and its reasons, the worst first.
+    pub fn judge(&self) -> (Health, Vec<String>) {
+        let failed = self.failed();
+        let mut reasons = self.degraded();
+        let health = match (failed.is_empty(), reasons.is_empty()) {
+            (false, _) => Health::Failed,
+            (true, false) => Health::Degraded,
+            (true, true) => Health::Ok,
+        };
+        reasons.splice(0..0, failed);
+        (health, reasons)
+    }
+
+    fn failed(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.since_pass > PASS_MAX {
+            reasons.push(format!(
+                "no pass has finished for {} s; restart the agent and report this",
+                self.since_pass.as_secs()
+            ));
+        }
+        let kernel = self.kernel.iter();
+        reasons.extend(kernel.map(|why| format!("the kernel cannot be read: {why}")));
+        let committer = self.committer.iter();
+        reasons.extend(committer.map(|why| format!("BIRD's files cannot be used: {why}")));
+        reasons
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self.bird.iter().cloned().collect();
+        if self.drained {
+            reasons.push(
+                "the router is drained; `moenet-agent maintenance stop` ends the drain".to_owned(),
+            );
+        }
+        let stuck = self.stuck.iter();
+        reasons.extend(stuck.map(|object| {
+            format!(
+                "{object}: reconcile has not ended for {} s",
+                PASS_MAX.as_secs()
+            )
+        }));
+        reasons.extend(self.held.iter().cloned());
+        let lists = self
+            .lists
+            .iter()
+            .filter(|(_, failures, _)| *failures >= LIST_FAILURES);
+        reasons.extend(lists.map(|(name, failures, error)| {
+            format!("fetch of {name} failed {failures} times in a row: {error}")
+        }));
+        let bad = self
+            .conditions
+            .iter()
+            .filter(|(_, condition)| is_bad(condition));
+        reasons.extend(bad.map(|(object, condition)| condition_text(object, condition)));
+        reasons
+    }
+}
+
+/// One condition in one line.
+pub fn condition_text(object: &str, condition: &Condition) -> String {
+    let Condition {
+        condition_type,
+        status,
+        reason,
+        message,
+        ..
+    } = condition;
+    let head = format!("{object}: {condition_type:?}={status:?} ({reason})");
+    if message.is_empty() {
+        head
+    } else {
+        format!("{head}: {message}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(condition_type: ConditionType, status: ConditionStatus) -> Condition {
+        Condition {
+            condition_type,
+            status,
+            reason: "Because".to_owned(),
+            message: "a message".to_owned(),
+            last_transition_time: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[track_caller]
+    fn expect(facts: &HealthFacts, health: Health, reason: &str) {
+        let (found, reasons) = facts.judge();
+        assert_eq!(found, health, "{reasons:?}");
+        assert!(
+            reasons.iter().any(|text| text.contains(reason)),
+            "{reasons:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_wrong_is_ok() {
+        let facts = HealthFacts {
+            since_pass: PASS_MAX,
+            lists: vec![("sessions".into(), LIST_FAILURES - 1, "e".into())],
+            conditions: vec![
+                (
+                    "a".into(),
+                    condition(ConditionType::Accepted, ConditionStatus::True),
+                ),
+                (
+                    "b".into(),
+                    condition(ConditionType::Accepted, ConditionStatus::Unknown),
+                ),
+                (
+                    "c".into(),
+                    condition(ConditionType::RemovalHeld, ConditionStatus::False),
+                ),
+            ],
+            ..HealthFacts::default()
+        };
+        assert_eq!(facts.judge(), (Health::Ok, Vec::new()));
+    }
+
+    #[test]
+    fn no_pass_for_a_minute_is_failed() {
+        let facts = HealthFacts {
+            since_pass: PASS_MAX + Duration::from_secs(1),
+            ..HealthFacts::default()
+        };
+        expect(&facts, Health::Failed, "no pass has finished for 61 s");
+    }
+
+    #[test]
+    fn unusable_kernel_or_committer_is_failed() {
+        let facts = HealthFacts {
+            kernel: Some("netlink: EPERM".into()),
+            drained: true,
+            ..HealthFacts::default()
+        };
+        expect(&facts, Health::Failed, "netlink: EPERM");
+        expect(&facts, Health::Failed, "drained");
+        let facts = HealthFacts {
+            committer: Some("read /etc/bird: not a directory".into()),
+            ..HealthFacts::default()
+        };
+        expect(&facts, Health::Failed, "not a directory");
+    }
+
+    #[test]
+    fn each_degrading_fact_is_degraded_and_named() {
+        let drained = HealthFacts {
+            drained: true,
+            ..HealthFacts::default()
+        };
+        expect(&drained, Health::Degraded, "maintenance stop");
+        let held = HealthFacts {
+            held: vec!["removal of sessions/wg_1 is held".into()],
+            ..HealthFacts::default()
+        };
+        expect(&held, Health::Degraded, "is held");
+        let list = HealthFacts {
+            lists: vec![("mesh".into(), LIST_FAILURES, "not JSON".into())],
+            ..HealthFacts::default()
+        };
+        expect(
+            &list,
+            Health::Degraded,
+            "mesh failed 3 times in a row: not JSON",
+        );
+        let bird = HealthFacts {
+            bird: Some("BIRD is not running (/run/bird.ctl)".into()),
+            ..HealthFacts::default()
+        };
+        expect(&bird, Health::Degraded, "/run/bird.ctl");
+        let stuck = HealthFacts {
+            stuck: vec!["sessions/wg_2".into()],
+            ..HealthFacts::default()
+        };
+        expect(&stuck, Health::Degraded, "sessions/wg_2");
+    }
+
+    #[test]
+    fn a_false_condition_and_a_held_removal_are_degraded() {
+        for (condition_type, status) in [
+            (ConditionType::HandshakeRecent, ConditionStatus::False),
+            (ConditionType::RemovalHeld, ConditionStatus::True),
+        ] {
+            let facts = HealthFacts {
+                conditions: vec![("sessions/wg_1".into(), condition(condition_type, status))],
+                ..HealthFacts::default()
+            };
+            expect(&facts, Health::Degraded, "sessions/wg_1: ");
+        }
+    }
+}

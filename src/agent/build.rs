@@ -172,6 +172,7 @@ impl Parts {
             history_problem: StdMutex::new(None),
             board: Board::default(),
             pulse: crate::controller::Pulse::default(),
+            announced: crate::controller::Announced::default(),
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
             turns: crate::controller::Turns::default(),

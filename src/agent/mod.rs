@@ -153,6 +153,9 @@ async fn watch_kernel(
             Some(name) => parts.context.world().key_of(name).map(Hint::Key),
         };
         if let Some(hint) = hint {
+            if let Hint::Key(key) = &hint {
+                parts.context.announced.note(key.clone(), "kernel event");
+            }
             let _ = hints.send(hint);
         }
     }

@@ -60,8 +60,30 @@ pub struct Context {
     pub turns: Turns,
     /// Why the history cannot be written, while it cannot.
     pub history_problem: Mutex<Option<String>>,
+    /// What announced that an object may have changed.
+    pub announced: Announced,
     /// Where a reconcile says that another key must be looked at, while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
+}
+
+/// What announced that an object may have changed, for the line that logs its repair.
+#[derive(Debug, Default)]
+pub struct Announced(Mutex<BTreeMap<Key, &'static str>>);
+
+impl Announced {
+    /// Notes the source of an announcement.
+    pub fn note(&self, key: Key, by: &'static str) {
+        self.lock().insert(key, by);
+    }
+
+    /// The source of the last announcement; without one, the periodic check found it.
+    pub fn take(&self, key: &Key) -> &'static str {
+        self.lock().remove(key).unwrap_or("periodic check")
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, &'static str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Objects that are to be made anew (`POST /restart`), and who waits for it.

@@ -25,7 +25,7 @@ mod taken;
 mod turns;
 pub mod world;
 
-pub use context::{Board, Context, Entry, Restarts};
+pub use context::{Announced, Board, Context, Entry, Restarts};
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
 pub use observe::{BirdState, Observer, look_at_bird};

@@ -55,4 +55,5 @@ mod secrets;
 mod shapes;
 mod templates;
 mod the_harness;
+mod truth;
 mod versions;

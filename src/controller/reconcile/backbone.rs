@@ -113,6 +113,7 @@ pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
         endpoint: None,
         claims: None,
         hands_off: false,
+        spec: None,
     };
     let round = round(ctx, &subject, due, |look| {
         planning::orphan(uid, &look.view())
@@ -153,6 +154,7 @@ fn subject<'a, T>(
         endpoint: None,
         claims: None,
         hands_off: entry.paused.is_some(),
+        spec: entry.spec.as_ref(),
     }
 }
 

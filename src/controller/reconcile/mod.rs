@@ -54,6 +54,8 @@ struct Subject<'a> {
     claims: Option<Claims>,
     /// Nothing may be written.
     hands_off: bool,
+    /// The whole specification, as the applied record has it once it is applied.
+    spec: Option<&'a serde_json::Value>,
 }
 
 /// What an object claims, for its finalizer.
@@ -180,6 +182,9 @@ async fn converge(
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
     let (steps, trouble) = apply::run(ctx, subject, &planned, &look).await;
+    if trouble.is_none() {
+        drift(ctx, subject, &planned, &look);
+    }
     let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     let (refusal, remaining) = match plan(&look) {
         Ok(rest) => (None, rest.steps.iter().map(ToString::to_string).collect()),
@@ -192,6 +197,30 @@ async fn converge(
         remaining,
         look,
     })
+}
+
+/// Logs a repair: steps in the kernel for an object whose specification was applied already.
+fn drift(ctx: &Context, subject: &Subject<'_>, planned: &Plan, look: &Look) {
+    let applied = look
+        .applied
+        .as_ref()
+        .and_then(|applied| applied.applied.spec.as_ref());
+    if applied.is_none() || applied != subject.spec {
+        return;
+    }
+    let mut repaired = planned
+        .steps
+        .iter()
+        .filter(|step| matches!(step.action, Action::Kernel(_)));
+    let Some(first) = repaired.next() else { return };
+    let announced = ctx.announced.take(subject.key);
+    tracing::info!(
+        object = %subject.key,
+        because = %first.because,
+        more = repaired.count(),
+        announced,
+        "drift repaired"
+    );
 }
 
 fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {

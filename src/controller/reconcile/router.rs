@@ -30,6 +30,7 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
         .loopback
         .as_ref()
         .map(|loopback| loopback.interface.clone());
+    let spec = node_spec(&world);
     let subject = Subject {
         key: &key,
         kind: Kind::Node,
@@ -42,6 +43,7 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
             protocols: Vec::new(),
         }),
         hands_off: false,
+        spec: spec.as_ref(),
     };
     let before = record::status_before(ctx, &subject).await;
     let plan = |look: &Look| planning::router(&world, &look.view());
@@ -62,6 +64,11 @@ pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
     }
     let error = set_base(ctx, &subject, &world, &mut round).await;
     conclude(ctx, &subject, &world, &before, round, error).await
+}
+
+fn node_spec(world: &World) -> Option<serde_json::Value> {
+    let spec = world.router_documents.node.spec.as_ref()?;
+    serde_json::to_value(spec).ok()
 }
 
 /// Our table in nftables. How it is, is told in the node's status.
@@ -229,10 +236,7 @@ async fn conclude(
     let filter = ctx.firewall.state();
     let node = &world.router_documents.node;
     if settled && world.router.is_ok() {
-        let spec = node
-            .spec
-            .as_ref()
-            .and_then(|spec| serde_json::to_value(spec).ok());
+        let spec = node_spec(world);
         let in_force = InForce {
             spec,
             overridden: node.exception.clone(),
@@ -330,6 +334,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         endpoint: None,
         claims: None,
         hands_off: false,
+        spec: None,
     };
     if world.maintenance.enabled {
         let MaintenanceState {
@@ -370,6 +375,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         endpoint: None,
         claims: None,
         hands_off: false,
+        spec: None,
     };
     if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();

@@ -63,6 +63,7 @@ fn subject<'a>(key: &'a Key, name: &'a ObjectName, entry: &'a Entry<Session>) ->
         endpoint: planning::endpoint(entry),
         claims,
         hands_off: entry.paused.is_some(),
+        spec: entry.spec.as_ref(),
     }
 }
 

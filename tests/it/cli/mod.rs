@@ -217,8 +217,12 @@ fn a_document_that_is_none_is_shown_as_such() {
     fs::write(router.state("sessions/broken.yaml"), "kind: [").unwrap();
     let got = router.call(&["get"]);
     got.says(0, "sessions/broken.yaml:1:");
-    let row = got.stdout.lines().find(|line| line.starts_with("broken "));
-    assert!(row.is_some_and(|row| row.contains(" Error ")), "{got:?}");
+    let row = got.out.lines().find(|line| line.starts_with("broken "));
+    assert!(
+        row.is_some_and(|row| row.contains(" Error ")),
+        "{}",
+        got.out
+    );
     router.call(&["validate"]).says(1, "broken.yaml:");
 }
 

@@ -117,6 +117,7 @@ impl Machine {
             journal,
             board: Board::default(),
             pulse: moenet_agent::controller::Pulse::default(),
+            announced: moenet_agent::controller::Announced::default(),
             keepalive: 25,
             restarts: Restarts::default(),
             turns: Turns::default(),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::status::{self, MANY, bounded, cut};
+use super::status::{self, MANY, bounded, bounded_to, cut};
 use super::{Parts, build, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
@@ -28,6 +28,8 @@ use crate::wire::Call;
 const RESTART: Duration = Duration::from_secs(60);
 /// Characters of an overridden value in `/status`.
 const LONG_VALUE: usize = 400;
+/// Notices in `/status`; each kind of them is cut before.
+const NOTICES: usize = 100;
 
 /// The local API of a running agent.
 pub(super) struct Api {
@@ -84,7 +86,7 @@ impl AgentApi for Api {
             overridden: bounded(overridden(&all), "overridden fields"),
             overrides_total: all.len() as u64,
             overrides: all.into_iter().take(MANY).map(short).collect(),
-            notices: bounded(notices(&self.parts, &world), "notices"),
+            notices: bounded_to(NOTICES, notices(&self.parts, &world), "notices"),
         }
     }
 
@@ -253,19 +255,6 @@ fn wrong<T>(
 
 /// So many overrides that wait are listed one by one.
 const FEW: usize = 5;
-/// So many notices of one kind are listed one by one: thousands of junk files must not make `/status` large.
-const MANY: usize = 20;
-
-/// The first of a list, and how many more there are.
-fn capped(all: impl Iterator<Item = String>, limit: usize, rest: &str) -> Vec<String> {
-    let mut all = all;
-    let mut first: Vec<String> = all.by_ref().take(limit).collect();
-    let more = all.count();
-    if more > 0 {
-        first.push(format!("and {more} more {rest}"));
-    }
-    first
-}
 
 /// Changes that wait for approval.
 fn held(world: &World) -> impl Iterator<Item = String> {
@@ -275,15 +264,15 @@ fn held(world: &World) -> impl Iterator<Item = String> {
 
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
-    let mut notices = capped(
-        world.problems.iter().cloned(),
+    let mut notices = bounded_to(
         MANY,
+        world.problems.iter().cloned(),
         "files with problems; `moenet-agent validate` lists them",
     );
     let waiting = world.waiting.iter().cloned();
-    notices.extend(capped(
-        waiting,
+    notices.extend(bounded_to(
         FEW,
+        waiting,
         "overrides wait for objects that do not exist",
     ));
     notices.extend(
@@ -298,14 +287,14 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let wrong = wrong(&world.sessions, Key::Session)
         .chain(wrong(&world.mesh, Key::Mesh))
         .chain(wrong(&world.ibgp, Key::Ibgp));
-    notices.extend(capped(
-        wrong,
+    notices.extend(bounded_to(
         MANY,
+        wrong,
         "objects in error; `moenet-agent get` lists them",
     ));
-    notices.extend(capped(
-        held(world),
+    notices.extend(bounded_to(
         MANY,
+        held(world),
         "changes held; `moenet-agent approve --list` shows them",
     ));
     let documents = &world.router_documents;

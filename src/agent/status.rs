@@ -19,8 +19,17 @@ pub(super) type Board = BTreeMap<Key, StatusBody>;
 
 /// Returns the first entries, and one that counts the others.
 pub(super) fn bounded(all: impl IntoIterator<Item = String>, what: &str) -> Vec<String> {
+    bounded_to(MANY, all, what)
+}
+
+/// The same, with this limit.
+pub(super) fn bounded_to(
+    limit: usize,
+    all: impl IntoIterator<Item = String>,
+    what: &str,
+) -> Vec<String> {
     let mut all = all.into_iter();
-    let mut kept: Vec<String> = all.by_ref().take(MANY).map(|text| cut(&text)).collect();
+    let mut kept: Vec<String> = all.by_ref().take(limit).map(|text| cut(&text)).collect();
     match all.count() {
         0 => {}
         more => kept.push(format!("and {more} more {what}")),

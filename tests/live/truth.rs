@@ -222,7 +222,10 @@ fn status_stays_small_whatever_lies_in_the_directory() {
     world.in_state("for n in $(seq 2000); do echo x > sessions/junk-$n.txt; done");
     world.in_state("for n in $(seq 300); do echo '[' > sessions/broken-$n.yaml; done");
     wait_until("the files are seen", 60, || {
-        contains(&world.router.api("", "/status").1, "more notices")
+        contains(
+            &world.router.api("", "/status").1,
+            "more files with problems",
+        )
     });
     let size = world.router.api("", "/status").1.len();
     assert!(size < 64 * 1024, "{size} bytes");

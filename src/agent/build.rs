@@ -4,6 +4,7 @@ use std::sync::Mutex as StdMutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc, watch};
+use tracing::warn;
 
 use super::calls::Calls;
 use super::journal::Known;
@@ -28,6 +29,7 @@ use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::store::{OUTBOX, Store, StoreError};
+use crate::telemetry::chain;
 use crate::wire::Dialect;
 
 /// The agent's version.
@@ -137,6 +139,7 @@ impl Parts {
     /// # Errors
     /// What keeps it from starting.
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
+        take_branch(&store).await;
         let key = load_key(&config, store.is_writable()).await?;
         let templates = Templates::open(config.bird.templates.as_deref())?;
         let ownership = SharedOwnership::new(ownership(&store));
@@ -214,6 +217,24 @@ impl Parts {
     /// BIRD's control socket.
     pub fn bird(&self) -> &BirdClient {
         self.committer.client()
+    }
+}
+
+/// Goes by the history's branch where Git has moved the work tree. A history that cannot be read leaves no listing,
+/// by which nothing is changed.
+async fn take_branch(store: &Arc<Store>) {
+    if store.moved().is_none() {
+        return;
+    }
+    match History::new(store.dir()).branch().await {
+        Ok(files) => {
+            let taken = Arc::clone(store);
+            let taken = blocking(move || taken.take_branch(&files)).await;
+            if let Ok(Err(error)) = taken {
+                warn!(error = %chain(&error), "the history's branch cannot be read");
+            }
+        }
+        Err(error) => warn!(error = %chain(&error), "the history's branch cannot be read"),
     }
 }
 

@@ -178,6 +178,11 @@ pub(super) fn record_file(
 }
 
 fn tell(parts: &Parts, cause: Cause) {
+    // What stands in a tree that Git moved is no change; it is compared after the return.
+    if parts.context.store.moved().is_some() {
+        parts.known.told().behind = true;
+        return;
+    }
     // Before the history takes causes, all that is there counts as left from the last time.
     if let Some(handle) = &*parts
         .recorder
@@ -375,6 +380,10 @@ pub(super) async fn catch_up(parts: &Parts) {
 /// Records all that differs from the history at the start, each file under the name of its writer: a crash may
 /// have come between a write and its commit.
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
+    if parts.context.store.moved().is_some() {
+        parts.known.told().behind = true;
+        return;
+    }
     let snapshot = match parts.context.disk(Store::load).await {
         Ok(snapshot) => snapshot,
         Err(error) => {

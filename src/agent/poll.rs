@@ -265,6 +265,10 @@ async fn sync(
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
 ) -> Result<usize, String> {
     let _writing = parts.syncing.lock().await;
+    if parts.context.store.moved().is_some() {
+        // The task that makes worlds reports it; the next fetch after the return writes the documents.
+        return;
+    }
     worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {
         let snapshot = store.load()?;

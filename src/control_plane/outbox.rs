@@ -80,11 +80,7 @@ impl Outbox {
     /// # Errors
     /// It cannot be made.
     pub fn open(directory: &Path) -> Result<Self, OutboxError> {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory);
-        made.map_err(|source| failed("create", directory, source))?;
+        make(directory).map_err(|source| failed("create", directory, source))?;
         Ok(Self {
             directory: directory.to_owned(),
             memory: Mutex::default(),
@@ -143,7 +139,10 @@ impl Outbox {
         let _memory = self.lock();
         let entries =
             fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let entries = entries.map_err(|source| failed("list", &self.directory, source))?;
+        let entries = match entries {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries.map_err(|source| failed("list", &self.directory, source))?,
+        };
         let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
         paths.retain(|path| {
             path.extension()
@@ -318,8 +317,17 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxErro
     }
 }
 
+fn make(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    // A tool that cleans up may have removed the folder.
+    make(directory)?;
     // By this the next start knows what a crash has left.
     let mut file = tempfile::Builder::new()
         .prefix(crate::store::TEMPORARY)

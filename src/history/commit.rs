@@ -244,7 +244,10 @@ impl History {
     }
 
     /// Every document in the history.
-    async fn known_paths(&self, tip: Option<&CommitId>) -> Result<BTreeSet<PathBuf>, HistoryError> {
+    pub(super) async fn known_paths(
+        &self,
+        tip: Option<&CommitId>,
+    ) -> Result<BTreeSet<PathBuf>, HistoryError> {
         let Some(tip) = tip else {
             return Ok(BTreeSet::new());
         };

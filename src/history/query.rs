@@ -1,5 +1,6 @@
 //! Reading the history.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,23 @@ impl History {
             Some(tip) => self.blob(&tip, path).await,
             None => Ok(None),
         }
+    }
+
+    /// The files of the newest commit, by their paths.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn branch(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>, HistoryError> {
+        let Some(tip) = self.tip().await? else {
+            return Ok(BTreeMap::new());
+        };
+        let known = self.known_paths(Some(&tip)).await?;
+        let paths: Vec<PathBuf> = known.into_iter().filter(|path| is_kept(path)).collect();
+        let blobs = self.blobs(&tip, &paths).await?;
+        let found = paths.into_iter().zip(blobs);
+        Ok(found
+            .filter_map(|(path, blob)| Some((path, blob?)))
+            .collect())
     }
 
     /// What a commit has of a file. The commit is written as Git understands it: `HEAD~3`, `1a2b3c`.

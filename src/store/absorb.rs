@@ -32,7 +32,7 @@ impl Store {
     /// When the override that is there is invalid, or a file cannot be written; the edit stays.
     pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
         let _one_at_a_time = self.caches();
-        drop(self.writable()?);
+        drop(self.writable_tree()?);
         match edit.change {
             Change::TakenOver => {
                 return self
@@ -61,6 +61,16 @@ impl Store {
         }
         self.restore(edit)?;
         Ok(absorbed)
+    }
+
+    /// Puts a document back as the sync left it, without keeping what stands there: Git restored an older version.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put_back(&self, edit: &Edit) -> Result<Absorbed, StoreError> {
+        let _one_at_a_time = self.caches();
+        drop(self.writable_tree()?);
+        self.restore(edit).map(|()| Absorbed::Restored)
     }
 
     fn override_in_force(

@@ -35,6 +35,18 @@ pub enum StoreError {
         /// How it shows: "is not there", "is another directory than the one that was opened".
         reason: String,
     },
+    /// Git has moved the work tree.
+    #[error(
+        "HEAD of the repository in {} is {at}, so documents are neither read nor written there; \
+         run `git -C {} checkout main`",
+        dir.display(), dir.display()
+    )]
+    Moved {
+        /// The state directory.
+        dir: PathBuf,
+        /// Where HEAD is, in words.
+        at: String,
+    },
     /// An operator wrote this document; the agent does not write over it.
     #[error(
         "{} is the operator's own document (it has no uid); the agent does not write over it. \
@@ -99,7 +111,7 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Io { .. } | Self::Vanished { .. } | Self::Locked { .. }
+            Self::Io { .. } | Self::Vanished { .. } | Self::Locked { .. } | Self::Moved { .. }
         )
     }
 }

@@ -7,13 +7,15 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{StoreError, atomic};
+use super::{StoreError, atomic, moved};
 use crate::disk;
 use crate::model::Identity;
 use crate::plan::mark::Succession;
 
 /// The file that holds the identity. The history has it too.
 pub const IDENTITY: &str = "identity";
+/// Its copy beside the history: an old commit that is checked out may have no identity.
+const COPY: &str = ".git/moenet-identity";
 /// Where builds before it kept a longer identity, and the doubt.
 const OLD_MARKER: &str = ".moenet-state";
 /// The file whose presence says that documents may be missing.
@@ -46,12 +48,15 @@ impl StateIdentity {
     pub fn read(dir: &Path) -> Option<Self> {
         let read = |name: &str| disk::read_text(&dir.join(name), disk::TOKEN).ok();
         let current = read(IDENTITY);
-        current.and_then(|text| Self::parse(&text)).or_else(|| {
-            let older = read(OLD_MARKER)?;
-            let identity = Identity::from_longer(value(&older, "id:")?)?;
-            let succeeds = Succession::default();
-            Some(Self { identity, succeeds })
-        })
+        current
+            .or_else(|| read(COPY).filter(|_| moved(dir).is_some()))
+            .and_then(|text| Self::parse(&text))
+            .or_else(|| {
+                let older = read(OLD_MARKER)?;
+                let identity = Identity::from_longer(value(&older, "id:")?)?;
+                let succeeds = Succession::default();
+                Some(Self { identity, succeeds })
+            })
     }
 
     /// Reads the text of an identity file.
@@ -72,6 +77,10 @@ impl StateIdentity {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
+        atomic::write(&dir.join(IDENTITY), self.text().as_bytes(), 0o644)
+    }
+
+    fn text(&self) -> String {
         let Self { identity, succeeds } = self;
         let mut text = format!(
             "# The identity of this state directory. Every mark of the agent carries it. Do not edit or delete it,\n\
@@ -86,7 +95,17 @@ impl StateIdentity {
         {
             text.push_str(&format!("succeeds: {lost}\n"));
         }
-        atomic::write(&dir.join(IDENTITY), text.as_bytes(), 0o644)
+        text
+    }
+}
+
+/// Keeps a copy of the identity where no tool that moves or cleans the tree reaches it.
+pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
+    let (copy, text) = (dir.join(COPY), known.text());
+    let kept = disk::read_text(&copy, disk::TOKEN).is_ok_and(|kept| kept == text);
+    if !kept && dir.join(".git").is_dir() {
+        // The next listing tries again.
+        let _ = atomic::write(&copy, text.as_bytes(), 0o644);
     }
 }
 
@@ -161,7 +180,7 @@ impl Held {
         if self.lock_lost(dir) {
             self.lock = lock(dir)?;
         }
-        if !same {
+        if !same && moved(dir).is_none() {
             // The identity was cleaned up; what else is gone cannot be told.
             self.known.write(dir)?;
             self.set_unproven(dir, true)?;

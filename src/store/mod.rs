@@ -19,6 +19,7 @@
 //! | `head` | whether Git has moved the whole tree |
 //! | `identity` | the lock, the directory's identity, and whether this is the directory that was opened |
 //! | `trouble` | whether the disk can be read and written, said once |
+//! | `moved` | what stays in effect while Git has moved the tree |
 //! | `keep`, `secrets` | files that are no documents |
 //! | `watch` | which place may have changed |
 
@@ -33,6 +34,7 @@ mod identity;
 mod inplace;
 mod keep;
 mod list;
+mod moved;
 mod names;
 mod patience;
 mod place;
@@ -70,6 +72,7 @@ pub use write::Written;
 
 use identity::Held;
 use list::{Caches, SYNCED};
+use moved::Memory;
 use patience::Patience;
 use place::{PLACED, folder};
 use trouble::Attempts;
@@ -100,6 +103,7 @@ pub struct Store {
     writes: AtomicU64,
     attempts: Attempts,
     patience: Patience,
+    memory: Mutex<Memory>,
     /// Where the schemas are, for the first line of what the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -124,7 +128,9 @@ impl Store {
         } else {
             // On a read-only disk the older file goes on serving.
             let _ = identity::migrate(&dir, &held.known);
-            let doubt = held.unproven || missing_folder(&dir);
+            let doubt = held.unproven
+                // A tree that Git moved says nothing about what is missing.
+                || (head::moved(&dir).is_none() && missing_folder(&dir));
             held.set_unproven(&dir, doubt)?;
         }
         create_layout(&dir)?;
@@ -135,10 +141,12 @@ impl Store {
             writes: AtomicU64::new(0),
             attempts: Attempts::default(),
             patience: Patience::default(),
+            memory: Mutex::default(),
             schemas: None,
         };
         store.sweep();
         store.finish_writes()?;
+        store.read_pending();
         Ok(store)
     }
 
@@ -149,7 +157,7 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        let (caches, writes, attempts, patience) = Default::default();
+        let (caches, writes, attempts, patience, memory) = Default::default();
         Ok(Self {
             dir,
             held: None,
@@ -157,6 +165,7 @@ impl Store {
             writes,
             attempts,
             patience,
+            memory,
             schemas: None,
         })
     }
@@ -220,6 +229,10 @@ impl Store {
     /// The removals that a human let pass (`moenet-agent approve`): one object a line in `approved`, as
     /// `sessions/wg_1`.
     pub fn approved(&self) -> BTreeSet<String> {
+        // What an old tree approved is no approval.
+        if self.moved().is_some() {
+            return BTreeSet::new();
+        }
         let read = read::text(&self.dir.join(APPROVED)).ok().flatten();
         let text = read.map(|read| read.text).unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -232,6 +245,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn approve(dir: &Path, objects: &BTreeSet<String>) -> Result<(), StoreError> {
+        at_branch(dir)?;
         let path = dir.join(APPROVED);
         if objects.is_empty() {
             return atomic::remove(&path).map(drop);
@@ -262,10 +276,15 @@ impl Store {
 
     fn list(&self) -> Result<Snapshot, StoreError> {
         let mut caches = self.caches();
+        identity::root(&self.dir)?;
+        if let Some(kept) = self.listing_kept()? {
+            return Ok(kept);
+        }
         let (known, unproven) = match &self.held {
             Some(held) => {
                 let mut held = lock(held);
                 held.verify(&self.dir)?;
+                identity::keep_copy(&self.dir, &held.known);
                 (true, held.unproven)
             }
             None => {
@@ -277,7 +296,12 @@ impl Store {
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
         snapshot.complete &= !unproven;
         self.note_missing_folder();
+        self.keep_listing(&snapshot);
         Ok(snapshot)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
     }
 
     /// Says that the documents are all there: the sync has written a complete listing, or an operator
@@ -304,6 +328,12 @@ impl Store {
         Ok(held)
     }
 
+    /// As [`Self::writable`], for a file of the tree that Git may have moved.
+    fn writable_tree(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+        at_branch(&self.dir)?;
+        self.writable()
+    }
+
     fn caches(&self) -> MutexGuard<'_, Caches> {
         lock(&self.caches)
     }
@@ -327,6 +357,17 @@ impl Store {
             atomic::sweep(&self.dir.join(folder));
         }
         atomic::sweep(&self.dir);
+    }
+}
+
+/// Refuses to write to a tree that is not that of the history's branch: it would keep Git from going back.
+fn at_branch(dir: &Path) -> Result<(), StoreError> {
+    match head::moved(dir) {
+        None => Ok(()),
+        Some(at) => Err(StoreError::Moved {
+            dir: dir.to_owned(),
+            at,
+        }),
     }
 }
 

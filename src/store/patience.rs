@@ -65,6 +65,10 @@ impl Patience {
         }
     }
 
+    pub(super) fn quiet(&self) -> Duration {
+        self.quiet
+    }
+
     fn own(&self) -> MutexGuard<'_, HashMap<PathBuf, Option<TextHash>>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use super::inplace::Edit;
 use super::{AppliedDocument, Place};
 
 /// Everything in the state directory, as it was at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     /// Who this router is.
     pub node: Option<Slot<NodeSpec>>,
@@ -51,6 +51,9 @@ pub struct Snapshot {
     pub settled: bool,
     /// Whether an override that is not listed is none.
     pub overrides_complete: bool,
+    /// Where HEAD of the repository is, while it is not at the history's branch: this is the last listing then, and
+    /// the tree is not read.
+    pub moved: Option<String>,
 }
 
 /// What the sync last wrote where something stands by now that is no document.

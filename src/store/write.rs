@@ -38,7 +38,7 @@ impl Store {
         let place = Place::document(S::KIND, &document.metadata.name);
         let text = self.text_of(document)?;
         let _one_at_a_time = self.caches();
-        drop(self.writable()?);
+        drop(self.writable_tree()?);
         let current = read::text(&self.path(&place))?;
         if current.as_ref().is_some_and(|current| current.text == text) {
             self.keep_synced(&place, document, &text)?;
@@ -61,7 +61,7 @@ impl Store {
     ) -> Result<Written, StoreError> {
         let place = Place::document(S::KIND, &document.metadata.name);
         let one_at_a_time = self.caches();
-        drop(self.writable()?);
+        drop(self.writable_tree()?);
         self.set_aside(&place)?;
         drop(one_at_a_time);
         self.write_document(document)
@@ -76,7 +76,7 @@ impl Store {
         let place = Place::document(kind, name);
         let path = self.path(&place);
         let _one_at_a_time = self.caches();
-        drop(self.writable()?);
+        drop(self.writable_tree()?);
         let synced = self.synced_path(&place);
         let aside = self.set_aside(&place)?;
         match read::text(&path)? {
@@ -177,6 +177,10 @@ impl Store {
     /// once that is as it should be. Until then the listing names what is wrong with it.
     pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
         let place = Place::new(Area::Applied, kind, name);
+        if self.moved().is_some() {
+            let kept = self.applied_kept(&place);
+            return kept.map(|stored| stored.document.clone());
+        }
         // Parsed only when it changed: a thousand objects at rest are looked at every few seconds.
         let found = self.caches().in_force(&self.path(&place), &place);
         found?.ok().map(|stored| stored.document.clone())
@@ -187,7 +191,7 @@ impl Store {
         place: &Place,
         document: &Document<OverrideSpec>,
     ) -> Result<Written, StoreError> {
-        drop(self.writable()?);
+        drop(self.writable_tree()?);
         let path = self.path(place);
         let current = read::text(&path)?
             .map(|current| current.text)
@@ -253,7 +257,15 @@ impl Store {
         let text = self.schema_line(schema) + &to_yaml(document)?;
         let path = self.path(place);
         drop(self.writable()?);
-        // Whatever stands there, our own file has its content again after this.
+        if place.area == Area::Applied && self.moved().is_some() {
+            let changed = self.put_pending(place, Some(&text))?;
+            return Ok(if changed {
+                Written::Changed
+            } else {
+                Written::Unchanged
+            });
+        }
+        // Whatever stands there, the agent's own file has its content again after this.
         if read::text(&path)
             .ok()
             .flatten()
@@ -266,13 +278,23 @@ impl Store {
             self.put_with(&path, &text, atomic::write_lightly)?;
         } else {
             self.put(&path, &text)?;
+            self.keep_applied(place, Some(&text));
         }
         Ok(Written::Changed)
     }
 
     fn remove(&self, place: &Place) -> Result<bool, StoreError> {
         drop(self.writable()?);
+        if place.area != Area::Status && self.moved().is_some() {
+            return match place.area {
+                Area::Applied => self.put_pending(place, None),
+                _ => super::at_branch(&self.dir).map(|()| false),
+            };
+        }
         let removed = self.remove_file(&self.path(place))?;
+        if place.area == Area::Applied {
+            self.keep_applied(place, None);
+        }
         self.count(u64::from(removed));
         Ok(removed)
     }

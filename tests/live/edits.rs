@@ -378,3 +378,88 @@ fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_dro
     assert_eq!(crate::lab::hands::Age::of(&world.neighbours[2]), other);
     assert!(!world.git("log -p").contains("to be continued"));
 }
+
+#[test]
+fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
+    let mut world = World::converged(2);
+    world.wait_polls("sessions", 1);
+    world.write(&override_of(1), &mtu_exception(1, 1380));
+    world.wait_mtu(1, 1380);
+    let clean = |world: &World| {
+        wait_until("nothing is left to commit", 40, || {
+            let status = world.git("status --porcelain");
+            if status.is_empty() {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    };
+    clean(&world);
+    let oldest = world.git("rev-list --max-parents=0 main");
+    let oldest = oldest.trim();
+    let files = |world: &World| world.in_state("cat sessions/*.yaml overrides/sessions/*.yaml");
+    let (before, ages) = (files(&world), world.ages());
+    let unchanged = |world: &World, what: &str| {
+        clean(world);
+        assert_eq!(files(world), before, "{what}");
+        assert_eq!(world.ages(), ages, "{what}");
+        world.wait_mtu(1, 1380);
+    };
+
+    // The tree of an old commit, which has neither all sessions nor the override.
+    world.git(&format!("checkout -q {oldest}"));
+    world.wait_log("HEAD of the state directory left branch main");
+    wait_until("the condition says so", 20, || {
+        crate::lab::contains(&world.read("status/node.yaml"), "HeadMoved")
+    });
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} mtu 1300", interface(1)));
+    world.wait_mtu(1, 1380);
+    world.router.kill_agent();
+    world.router.start_agent();
+    world
+        .router
+        .inside
+        .shell(&format!("ip link set {} mtu 1300", interface(1)));
+    world.wait_mtu(1, 1380);
+    assert_eq!(
+        world.ages(),
+        ages,
+        "a restart on an old tree changes nothing"
+    );
+    assert_eq!(world.git("status --porcelain"), "", "Git can go back");
+    world.git("checkout -q main");
+    world.wait_log("HEAD of the state directory is at branch main again");
+    unchanged(&world, "git checkout of an old commit");
+    world.git("checkout -q -b look");
+    world.wait_log("on branch look");
+    world.git("checkout -q main");
+    unchanged(&world, "git checkout of a branch");
+
+    for line in [
+        "git stash -q",
+        "git restore .",
+        "git reset -q --hard",
+        "git clean -qxfd",
+    ] {
+        world.in_state(&line.replace(
+            "git ",
+            "git -c safe.directory='*' -c user.name=op -c user.email=op@x ",
+        ));
+        world.sync();
+        unchanged(&world, line);
+    }
+    wait_until("what the agent derives is written again", 60, || {
+        let listed = world.in_state("ls status/sessions .synced/sessions secrets outbox -d");
+        crate::lab::contains(&listed, "status/sessions")?;
+        crate::lab::contains(&world.in_state("ls status/sessions"), &interface(2))?;
+        crate::lab::contains(&world.in_state("ls .synced/sessions"), &interface(2))
+    });
+    let log = world.log();
+    let left = log.matches("left branch main").count();
+    assert_eq!(left, 3, "once for each time, the restart included");
+    assert!(!log.contains("edited in place"), "no edit is made up");
+}

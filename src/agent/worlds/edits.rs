@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::agent::{Parts, journal};
-use crate::store::{Absorbed, Edit, Place, Snapshot, Store};
+use crate::store::{Absorbed, Change, Edit, Place, Snapshot, Store};
 use crate::telemetry::chain;
 
 /// Edits by hand become overrides, and deleted documents come back. Before every listing that is gone by,
@@ -20,15 +20,32 @@ pub(in crate::agent) async fn settle(parts: &Parts) {
     parts.maker.set_unkept(unkept);
 }
 
+/// Whether Git restored the last committed version of a document (`git reset --hard`, `git stash`, `git restore .`)
+/// over a newer one of the sync that was not committed yet. That is no edit.
+async fn is_restored(parts: &Parts, edit: &Edit) -> bool {
+    if !matches!(edit.change, Change::Edited { .. }) {
+        return false;
+    }
+    let Some(text) = parts.context.store.text(&edit.place) else {
+        return false;
+    };
+    let committed = parts.history.last_committed(&edit.place.relative()).await;
+    committed.is_ok_and(|committed| committed.as_deref() == Some(text.as_str()))
+}
+
 /// Returns what could not be kept, and why.
 async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
     let mut unkept = BTreeMap::new();
     for edit in edits {
         let place = edit.place.clone();
         let owner = edit.change.owner();
+        let restored = is_restored(parts, &edit).await;
         let done = parts
             .context
-            .disk(move |store| store.absorb(&edit, Timestamp::now()))
+            .disk(move |store| match restored {
+                true => store.put_back(&edit),
+                false => store.absorb(&edit, Timestamp::now()),
+            })
             .await;
         match done {
             Ok(Absorbed::Overridden(_)) => {

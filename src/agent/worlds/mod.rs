@@ -92,6 +92,8 @@ struct Worlds {
     listed: BTreeSet<Place>,
     /// Whether something changed, and nobody knows what.
     anywhere: bool,
+    /// Where HEAD of the repository is, while Git has moved the tree.
+    moved: Option<String>,
 }
 
 impl Worlds {
@@ -108,6 +110,7 @@ impl Worlds {
             known,
             listed,
             anywhere: false,
+            moved: None,
         }
     }
 
@@ -120,10 +123,13 @@ impl Worlds {
             .unwrap_or_default();
         match publish(&self.parts).await {
             Ok(listed) => {
-                journal::catch_up(&self.parts).await;
+                self.note_moved(listed.moved);
+                if self.moved.is_none() && listed.settled {
+                    journal::catch_up(&self.parts).await;
+                }
                 self.settled = listed.settled;
                 self.known.extend(listed.places.iter().cloned());
-                if self.settled && std::mem::take(&mut self.anywhere) {
+                if self.settled && self.moved.is_none() && std::mem::take(&mut self.anywhere) {
                     journal::edits_anywhere(&self.parts, &self.known).await;
                     self.known.clone_from(&listed.places);
                 }
@@ -147,8 +153,27 @@ impl Worlds {
         }
     }
 
+    /// Logs once that Git has moved the tree, and once that it is back.
+    fn note_moved(&mut self, moved: Option<String>) {
+        match (&self.moved, &moved) {
+            (None, Some(head)) => warn!(
+                head,
+                "HEAD of the state directory left branch main; keeping the last documents and records, run `git \
+                 checkout main` to return"
+            ),
+            (Some(_), None) => info!("HEAD of the state directory is at branch main again"),
+            _ => {}
+        }
+        // What changed on the way out and back is compared with the history after the return.
+        self.anywhere |= moved.is_some();
+        self.moved = moved;
+    }
+
     /// Tells the history and the queue what changed.
     async fn tell(&mut self) {
+        if self.moved.is_some() {
+            self.changed.clear();
+        }
         // A file that is being written is a change when it is whole, and one change for the history.
         let places = if self.settled {
             std::mem::take(&mut self.changed)
@@ -172,7 +197,7 @@ impl Worlds {
     /// Waits until a world may be another. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.parts.context);
-        let tick = if context.store.trouble().is_some() {
+        let tick = if self.moved.is_some() || context.store.trouble().is_some() {
             TROUBLED
         } else {
             TICK
@@ -271,6 +296,8 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
 pub(super) struct Listed {
     /// Whether no file is being written: then all changes are in the world.
     settled: bool,
+    /// Where HEAD of the repository is, while Git has moved the tree.
+    moved: Option<String>,
     /// Where documents and overrides are.
     places: BTreeSet<Place>,
 }
@@ -294,6 +321,7 @@ impl Listed {
             .map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
         Self {
             settled: snapshot.settled,
+            moved: snapshot.moved.clone(),
             places: many.chain(single).chain(overrides).collect(),
         }
     }

@@ -256,6 +256,15 @@ pub(super) fn status(
         None => conditions.set(About::HistoryRecorded, true, "Committed", ""),
         Some(why) => conditions.set(About::HistoryRecorded, false, "Failed", why),
     }
+    match &world.moved {
+        None => conditions.set(About::WorkTreeCurrent, true, "OnBranch", ""),
+        Some(at) => conditions.set(
+            About::WorkTreeCurrent,
+            false,
+            "HeadMoved",
+            format!("HEAD is {at}; keeping the last documents and records, run `git checkout main` to return"),
+        ),
+    }
     let last_error = error.map(str::to_owned).or(refused).or(base_error);
     let phase = match (&last_error, &world.router) {
         (Some(_), _) => Phase::Error,

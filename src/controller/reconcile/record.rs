@@ -204,7 +204,8 @@ pub(super) async fn status(
     before: &StatusBody,
     status: StatusBody,
 ) {
-    let write = changed(before, &status) || ctx.board.is_unwritten(subject.key);
+    let write =
+        changed(before, &status) || ctx.board.is_unwritten(subject.key) || is_missing(ctx, subject);
     ctx.board.set(subject.key.clone(), status.clone());
     if !write {
         return;
@@ -224,6 +225,13 @@ pub(super) async fn status(
     if let Err(error) = written {
         complain(subject, &error, "the status could not be written");
     }
+}
+
+/// Whether the file of an object's status is gone, as after `git clean -xfd`.
+fn is_missing(ctx: &Context, subject: &Subject<'_>) -> bool {
+    let place = Place::new(Area::Status, subject.kind, subject.name);
+    let path = ctx.store.path(&place);
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// A full disk fails every write; the state directory's trouble is told once, elsewhere.

@@ -74,6 +74,8 @@ pub struct World {
     pub changes_at: Option<Timestamp>,
     /// All that is wrong with the state directory, for `validate` and the log.
     pub problems: Vec<String>,
+    /// Where HEAD of the state directory's repository is, while Git has moved the tree.
+    pub moved: Option<String>,
     /// Overrides of objects that there is no document of.
     pub waiting: Vec<String>,
     /// Whether absence from the state directory proves anything.
@@ -225,6 +227,7 @@ impl World {
                 .ok()
                 .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
+            moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),
             private_key: inputs.private_key.clone(),
             our_key: inputs.our_key,
@@ -325,7 +328,13 @@ impl World {
 
 fn problems(inputs: &Inputs<'_>) -> Vec<String> {
     let files = inputs.snapshot.problems.iter().map(ToString::to_string);
-    files.chain(inputs.templates_refused.clone()).collect()
+    let moved = inputs.snapshot.moved.as_ref().map(|at| {
+        format!("state directory: HEAD is {at}, so the last documents stay in effect; run `git checkout main` to return")
+    });
+    files
+        .chain(moved)
+        .chain(inputs.templates_refused.clone())
+        .collect()
 }
 
 /// Overrides that wait for their objects, or whose names are not what was meant.

@@ -158,6 +158,8 @@ pub enum ConditionType {
     ChangeHeld,
     /// The history could be written.
     HistoryRecorded,
+    /// The documents are read from the tree of the history's branch; while Git has moved the tree, the last ones stay.
+    WorkTreeCurrent,
     /// Origins of routes are validated.
     OriginsValidated,
     /// The operator's templates are in use.

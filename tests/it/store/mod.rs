@@ -3,6 +3,7 @@
 mod disk;
 mod files;
 mod inplace;
+mod moved;
 mod patience;
 mod support;
 mod watch;

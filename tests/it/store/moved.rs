@@ -1,0 +1,171 @@
+//! A work tree that Git has moved: nothing is read from it, nothing new is written to it, and after the return
+//! everything is as before.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use moenet_agent::document::{BgpSessionSpec, Document, Kind, Metadata};
+use moenet_agent::store::{AppliedBody, AppliedDocument, Store, StoreError, Written};
+use serde_json::json;
+
+fn git(store: &Store, line: &str) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=op", "-c", "user.email=op@x"])
+        .args(line.split(' '))
+        .current_dir(store.dir())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {line}: {text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn session(mtu: u16) -> Document<BgpSessionSpec> {
+    let spec = json!({"asn": 4_242_421_080u32, "tunnel": {"mtu": mtu}});
+    let name = "wg_1".parse().unwrap();
+    let spec = serde_json::from_value(spec).unwrap();
+    Document::new(name, Some("u-1".parse().unwrap()), 1, spec)
+}
+
+fn applied(generation: u64) -> AppliedDocument {
+    let metadata = Metadata {
+        name: "wg_1".parse().unwrap(),
+        uid: None,
+        generation,
+    };
+    AppliedDocument::new(Kind::BgpSession, metadata, AppliedBody::default())
+}
+
+fn generation(store: &Store) -> Option<u64> {
+    let record = store.read_applied(Kind::BgpSession, &"wg_1".parse().unwrap());
+    record.map(|record| record.metadata.generation)
+}
+
+/// Two commits: MTU 1400 and generation 1, then MTU 1420 and generation 2.
+fn two_commits() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    git(&store, "init -q --initial-branch=main");
+    for (mtu, generation) in [(1400, 1), (1420, 2)] {
+        store.write_document(&session(mtu)).unwrap();
+        store.write_applied(&applied(generation)).unwrap();
+        git(&store, "add sessions applied");
+        git(&store, "commit -qm x");
+    }
+    (dir, store)
+}
+
+fn mtu(store: &Store) -> u64 {
+    let snapshot = store.load().unwrap();
+    assert_eq!(snapshot.edits, []);
+    let stored = snapshot.sessions[&"wg_1".parse().unwrap()].clone().unwrap();
+    serde_json::to_value(&stored.document.spec).unwrap()["tunnel"]["mtu"]
+        .as_u64()
+        .unwrap()
+}
+
+#[test]
+fn old_commit_checked_out_changes_nothing() {
+    let (_dir, store) = two_commits();
+    assert_eq!((mtu(&store), generation(&store)), (1420, Some(2)));
+    for checkout in ["checkout -q HEAD~1", "checkout -q -b look HEAD~1"] {
+        git(&store, checkout);
+        assert!(store.load().unwrap().moved.is_some(), "{checkout}");
+        assert_eq!((mtu(&store), generation(&store)), (1420, Some(2)));
+        git(&store, "checkout -q main");
+        assert_eq!(store.load().unwrap().moved, None);
+        assert_eq!((mtu(&store), generation(&store)), (1420, Some(2)));
+        assert_eq!(git(&store, "status --porcelain -uno"), "");
+    }
+}
+
+#[test]
+fn moved_tree_takes_no_documents_and_records_wait_for_the_return() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    git(&store, "checkout -q HEAD~1");
+    assert!(matches!(
+        store.write_document(&session(1380)),
+        Err(StoreError::Moved { .. })
+    ));
+    assert!(matches!(
+        Store::approve(store.dir(), &["sessions/wg_1".to_owned()].into()),
+        Err(StoreError::Moved { .. })
+    ));
+    assert_eq!(
+        store.write_applied(&applied(2)).unwrap(),
+        Written::Unchanged
+    );
+    assert_eq!(store.write_applied(&applied(3)).unwrap(), Written::Changed);
+    assert_eq!(generation(&store), Some(3));
+    assert_eq!(
+        git(&store, "status --porcelain -uno"),
+        "",
+        "Git can go back"
+    );
+    // A crash loses no record.
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(matches!(store.load(), Err(StoreError::Moved { .. })));
+    let tip = |path: &str| git(&store, &format!("show main:{path}")).into_bytes();
+    let paths = ["sessions/wg_1.yaml", "applied/sessions/wg_1.yaml"];
+    let files: BTreeMap<PathBuf, Vec<u8>> =
+        paths.map(|path| (PathBuf::from(path), tip(path))).into();
+    store.take_branch(&files).unwrap();
+    assert_eq!((mtu(&store), generation(&store)), (1420, Some(3)));
+    git(&store, "checkout -q main");
+    assert_eq!((mtu(&store), generation(&store)), (1420, Some(3)));
+    let record = std::fs::read_to_string(dir.path().join("applied/sessions/wg_1.yaml")).unwrap();
+    assert!(record.contains("generation: 3"), "{record}");
+}
+
+#[test]
+fn repository_without_the_branch_of_the_history_has_moved_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    git(&store, "init -q --initial-branch=other");
+    assert_eq!(store.load().unwrap().moved, None);
+    std::fs::write(dir.path().join(".git/HEAD"), "").unwrap();
+    assert_eq!(
+        store.load().unwrap().moved,
+        None,
+        "a broken HEAD is repaired"
+    );
+}
+
+#[test]
+fn tree_that_git_is_changing_is_listed_as_before_and_read_later() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    let lock = dir.path().join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    git_removes(&store);
+    let snapshot = store.load().unwrap();
+    assert!(!snapshot.settled && snapshot.sessions.len() == 1);
+    std::fs::remove_file(&lock).unwrap();
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.settled && snapshot.sessions.is_empty());
+}
+
+fn git_removes(store: &Store) {
+    std::fs::remove_file(store.dir().join("sessions/wg_1.yaml")).unwrap();
+}
+
+#[test]
+fn commit_from_before_the_identity_keeps_the_identity() {
+    let (dir, store) = two_commits();
+    git(&store, "add identity");
+    git(&store, "commit -qm identity");
+    store.load().unwrap();
+    let identity = std::fs::read_to_string(dir.path().join("identity")).unwrap();
+    git(&store, "checkout -q HEAD~1");
+    store.load().unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(!dir.path().join("identity").exists(), "Git can go back");
+    git(&store, "checkout -q main");
+    assert_eq!(mtu(&store), 1420);
+    let now = std::fs::read_to_string(dir.path().join("identity")).unwrap();
+    assert_eq!(now, identity);
+}

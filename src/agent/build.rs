@@ -8,6 +8,8 @@ use tracing::warn;
 
 use super::calls::Calls;
 use super::journal::Known;
+use super::known_agents;
+use super::lost::{self, Missing};
 use super::syncs::Syncs;
 use super::templates::Templates;
 use super::worlds::WorldMaker;
@@ -72,6 +74,9 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// The state directory is missing although its marks are there.
+    #[error(transparent)]
+    StateDirectoryMissing(Box<Missing>),
     /// A thread was ended.
     #[error("starting was interrupted")]
     Interrupted,
@@ -121,10 +126,15 @@ impl Parts {
     /// # Errors
     /// What keeps it from starting.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        Missing::look(&config).await?;
+        lost::put_back(&config.state.directory).await;
         let directory = config.state.directory.clone();
         let store = blocking(move || Store::open(&directory))
             .await??
             .with_patience(QUIET);
+        if let Some(known) = store.identity() {
+            known_agents::note(&known.identity, store.dir());
+        }
         let schemas = config.state.schemas.clone();
         let store = Arc::new(if schemas.is_dir() {
             store.with_schemas(schemas)

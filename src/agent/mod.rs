@@ -14,6 +14,8 @@
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
 //! | `overrides` | the overrides that are in force, for the API and the metrics |
+//! | `lost` | a start without the state directory |
+//! | `known_agents` | the agents of this host |
 //! | `limits` | what a limit held back is fetched once it may come |
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
 //! | `rpki` | names of RPKI servers → addresses |
@@ -27,7 +29,9 @@ mod build;
 mod calls;
 mod classes;
 mod journal;
+mod known_agents;
 mod limits;
+mod lost;
 mod metrics;
 mod overrides;
 mod poll;
@@ -50,6 +54,7 @@ use tracing::{info, warn};
 
 pub use build::{BuildError, Parts};
 pub use calls::{CallHealth, Calls};
+pub(crate) use lost::Missing;
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;
 
@@ -72,6 +77,11 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// What keeps it from starting: the state directory, the key, the local API's address. Neither the
 /// Control Plane nor DNS nor BIRD does.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildError> {
+    if let Err(missing) = Missing::look(&config).await
+        && !lost::wait(&config, missing, &stop).await
+    {
+        return Ok(());
+    }
     let parts = Arc::new(Parts::build(config).await?);
     let server = bind(&parts).await?;
     info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, objects, output};
+use crate::agent::Missing;
+use crate::config::Config;
 use crate::controller::world::HeldChange;
 use crate::controller::{Key, World};
 use crate::document::Kind;
@@ -28,6 +30,9 @@ pub struct Approve {
     /// Show what is held and why, and approve nothing
     #[arg(long)]
     list: bool,
+    /// Say that the state directory is lost: a new one takes over the links that its documents want
+    #[arg(long)]
+    state_lost: bool,
 }
 
 /// One held change.
@@ -44,6 +49,9 @@ struct Row {
 impl Approve {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
+        if self.state_lost {
+            return block_on(state_lost(config));
+        }
         let directory = config.state.directory.clone();
         let offline = block_on(Offline::look(config))?;
         let held = all(&offline);
@@ -84,6 +92,24 @@ impl Approve {
         }
         Ok(chosen)
     }
+}
+
+/// Makes the new identity that a start without the state directory waits for.
+async fn state_lost(config: Config) -> Outcome {
+    let directory = config.state.directory.display().to_string();
+    match Missing::look(&config).await {
+        Ok(()) => output::line(format_args!(
+            "Nothing to approve: {directory} has its identity, or nothing carries the agent's mark."
+        )),
+        Err(missing) => {
+            let new = missing.succeed()?;
+            output::line(format_args!(
+                "{directory} has the new identity {}. Links that documents want are taken over in place; the others stay.",
+                new.identity
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Everything that is held: objects, and links without a record.

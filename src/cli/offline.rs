@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::{Parts, rpki_resolved};
+use crate::agent::{Missing, Parts, rpki_resolved};
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
@@ -66,6 +66,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Reads the state directory.
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
+        Missing::look(&config).await?;
         let directory = config.state.directory.clone();
         let store = tokio::task::spawn_blocking(move || open(&directory)).await??;
         Self::of(Parts::with_store(config, Arc::new(store)).await?).await

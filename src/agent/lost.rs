@@ -1,0 +1,310 @@
+//! A start without its state directory: the disk is not mounted, or the directory is lost. Links and BIRD files that
+//! carry the agent's mark prove that there was one. No new identity is made then, and nothing is touched or written,
+//! until the directory is back or an operator says that it is lost (`approve --state-lost`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::build::{self, BuildError};
+use super::known_agents;
+use crate::config::Config;
+use crate::history::History;
+use crate::http::{
+    AgentApi, ApiRefusal, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
+};
+use crate::kernel::{KernelOptions, LinuxKernel};
+use crate::model::InterfaceName;
+use crate::plan::kernel_view::{KernelView, Mark};
+use crate::plan::mark::{Alias, Succession};
+use crate::ports::Kernel as _;
+use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
+use crate::telemetry::chain;
+
+/// How often the agent looks whether the directory is back.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// The reason that conditions and `/status` name.
+const REASON: &str = "StateDirectoryMissing";
+
+/// A state directory that is missing, and what proves it.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    dir: PathBuf,
+    links: BTreeMap<InterfaceName, Alias>,
+    files: Vec<PathBuf>,
+}
+
+impl std::error::Error for Missing {}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        let links = self.links.keys().map(ToString::to_string);
+        let files = self.files.iter().map(|path| path.display().to_string());
+        let evidence: Vec<_> = links.chain(files).collect();
+        let shown = evidence[..evidence.len().min(SHOWN)].join(", ");
+        let more = match evidence.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        write!(
+            f,
+            "{REASON}: the state directory {} is missing or empty, but {shown}{more} carry the agent's mark. Nothing is \
+             touched or written. Mount the disk, or correct state.directory; the agent then goes on by itself. If the \
+             directory is lost for good, run `moenet-agent approve --state-lost`",
+            self.dir.display()
+        )
+    }
+}
+
+impl Missing {
+    /// Looks whether a start would make a new identity although an earlier one left its marks. Writes nothing.
+    pub(crate) async fn look(config: &Config) -> Result<(), Self> {
+        let dir = &config.state.directory;
+        if StateIdentity::read(dir).is_some() || in_history(dir).await.is_some() {
+            return Ok(());
+        }
+        let links = marked(&view().await, dir);
+        let files = match links.is_empty() && !is_used(dir) {
+            true => marked_files(&config.bird.directory),
+            false => Vec::new(),
+        };
+        match links.is_empty() && files.is_empty() {
+            true => Ok(()),
+            false => Err(Self {
+                dir: dir.clone(),
+                links,
+                files,
+            }),
+        }
+    }
+
+    /// The directories whose objects a new one takes over.
+    fn succession(&self) -> Succession {
+        let identities = self
+            .links
+            .values()
+            .filter_map(|alias| alias.identity.clone());
+        Succession {
+            identities: identities.collect(),
+            unnamed: self.links.values().any(|alias| alias.identity.is_none()),
+        }
+    }
+
+    /// Makes a new identity that takes over the objects of the lost directory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn succeed(&self) -> Result<StateIdentity, StoreError> {
+        let new = StateIdentity::new(self.succession());
+        std::fs::create_dir_all(&self.dir).map_err(StoreError::io("create", &self.dir))?;
+        new.write(&self.dir)?;
+        Ok(new)
+    }
+}
+
+/// Puts the identity back that only the history has, because the file was cleaned away.
+pub(super) async fn put_back(dir: &Path) {
+    if StateIdentity::read(dir).is_some() {
+        return;
+    }
+    if let Some(known) = in_history(dir).await {
+        info!(identity = %known.identity, "identity read from the history; the file was missing");
+        if let Err(error) = known.write(dir) {
+            warn!(error = %chain(&error), "the identity cannot be written");
+        }
+    }
+}
+
+async fn in_history(dir: &Path) -> Option<StateIdentity> {
+    if !dir.join(".git").exists() {
+        return None;
+    }
+    let kept = History::new(dir).last_committed(Path::new(IDENTITY)).await;
+    StateIdentity::parse(&kept.ok()??)
+}
+
+/// The kernel as an agent without an identity sees it: every mark is foreign. A kernel that cannot be read has
+/// nothing that could be touched either.
+async fn view() -> KernelView {
+    let kernel = LinuxKernel::new(KernelOptions::default());
+    kernel.observe().await.unwrap_or_default()
+}
+
+/// The links with the mark of an agent, without those that applied records of this very directory name (it was
+/// made by an earlier build and lost no more than its marker), and those of another agent on this host whose
+/// state directory is there.
+fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
+    let records = Store::open_read_only(dir)
+        .and_then(|store| store.load())
+        .map(|snapshot| snapshot.applied_links())
+        .unwrap_or_default();
+    let of_others = |alias: &Alias| {
+        let identity = alias.identity.as_ref();
+        identity.is_some_and(|identity| known_agents::has_directory(identity, dir))
+    };
+    let marks = kernel.links.iter().filter_map(|(name, link)| {
+        let Mark::Foreign(alias) = &link.mark else {
+            return None;
+        };
+        Some((name.clone(), Alias::parse(alias)?))
+    });
+    marks
+        .filter(|(name, alias)| {
+            let recorded = records.contains(&(name.clone(), alias.object.clone()));
+            !(recorded && alias.identity.is_none()) && !of_others(alias)
+        })
+        .collect()
+}
+
+/// Whether an operator has put documents into the directory: then it is not an empty mount point.
+fn is_used(dir: &Path) -> bool {
+    let folders = ["", "sessions", "mesh", "ibgp", "applied", "overrides"];
+    folders.iter().any(|folder| {
+        let entries = std::fs::read_dir(dir.join(folder)).into_iter().flatten();
+        entries.flatten().any(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "yaml")
+        })
+    })
+}
+
+/// The session files of an agent in BIRD's directory: after a reboot they are all that an unmounted directory
+/// left.
+fn marked_files(bird: &Path) -> Vec<PathBuf> {
+    let sessions = bird.join("moenet/sessions");
+    let entries = std::fs::read_dir(sessions).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
+        .filter(|path| {
+            let text = crate::disk::read_text(path, crate::disk::DOCUMENT).unwrap_or_default();
+            let first = text.lines().next().unwrap_or_default();
+            first.contains("moenet-agent")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Waits until the state directory is there, or an operator says that it is lost, and answers the local API
+/// meanwhile. Returns whether to start.
+pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
+    error!(directory = %config.state.directory.display(), error = %missing, "not started");
+    let serving = CancellationToken::new();
+    let http = tokio::spawn(serve(config.clone(), missing, serving.clone()));
+    let back = loop {
+        tokio::select! {
+            () = stop.cancelled() => break false,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+        if Missing::look(config).await.is_ok() {
+            break true;
+        }
+    };
+    serving.cancel();
+    let _ = http.await;
+    if back {
+        info!(directory = %config.state.directory.display(), "the state directory is there; starting");
+    }
+    back
+}
+
+/// The local API, for as long as it is wanted. A port that is taken is tried again.
+async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
+    let state = std::sync::Arc::new(Waiting {
+        name: config.node.name.clone(),
+        why: missing.to_string(),
+        since: Instant::now(),
+    });
+    loop {
+        let options = HttpOptions {
+            listen: config.server.listen.clone(),
+            token: config.server.token.clone(),
+            state: state.clone(),
+        };
+        match Server::bind(&options).await {
+            Ok(server) => return server.run(stop.cancelled_owned()).await,
+            Err(error) => {
+                warn!(error = %chain(&error), "the local API cannot listen; trying again")
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// The local API of an agent that waits for its state directory.
+struct Waiting {
+    name: String,
+    why: String,
+    since: Instant,
+}
+
+impl Waiting {
+    fn refusal<T>(&self) -> Result<T, ApiRefusal> {
+        Err(ApiRefusal::Failed(self.why.clone()))
+    }
+}
+
+#[async_trait]
+impl AgentApi for Waiting {
+    async fn status(&self) -> StatusView {
+        StatusView {
+            status: "failed".to_owned(),
+            version: build::VERSION.to_owned(),
+            commit: build::COMMIT.to_owned(),
+            uptime: self.since.elapsed().as_secs(),
+            node: NodeView {
+                name: self.name.clone(),
+                ..NodeView::default()
+            },
+            circuit_breaker: "closed".to_owned(),
+            notices: vec![self.why.clone()],
+            ..StatusView::default()
+        }
+    }
+
+    async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
+        self.refusal()
+    }
+
+    async fn restart(&self, _: InterfaceName) -> Result<(), ApiRefusal> {
+        self.refusal()
+    }
+
+    async fn maintenance(&self) -> MaintenanceView {
+        MaintenanceView::default()
+    }
+
+    async fn set_maintenance(&self, _: bool) -> Result<(), ApiRefusal> {
+        self.refusal()
+    }
+
+    async fn metrics(&self) -> String {
+        "# HELP moenet_agent_state_directory_missing Whether the agent waits for its state directory\n\
+         # TYPE moenet_agent_state_directory_missing gauge\n\
+         moenet_agent_state_directory_missing 1\n"
+            .to_owned()
+    }
+
+    async fn ready(&self) -> bool {
+        false
+    }
+}
+
+impl From<Missing> for BuildError {
+    fn from(missing: Missing) -> Self {
+        Self::StateDirectoryMissing(Box::new(missing))
+    }
+}

@@ -265,9 +265,11 @@ async fn sync(
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
 ) -> Result<usize, String> {
     let _writing = parts.syncing.lock().await;
-    if parts.context.store.moved().is_some() {
-        // The task that makes worlds reports it; the next fetch after the return writes the documents.
-        return;
+    if let Some(head) = parts.context.store.moved() {
+        // The next fetch after the return writes the documents.
+        return Err(format!(
+            "HEAD of the state directory is {head}; run `git checkout main` there to return"
+        ));
     }
     worlds::settle(parts).await;
     let done = parts.context.disk(move |store| {

@@ -166,13 +166,13 @@ impl Parts {
             templates,
             checker,
             committer.clone(),
-            ownership,
+            ownership.clone(),
         );
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
-            firewall: FirewallKeeper::new(Arc::new(Nft::default())),
+            firewall: FirewallKeeper::new(Arc::new(Nft::default()), ownership.clone()),
             resolver: Resolver::start(
                 Arc::new(SystemLookup::default()),
                 ResolverSettings::default(),

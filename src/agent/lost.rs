@@ -157,8 +157,9 @@ fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
     });
     marks
         .filter(|(name, alias)| {
-            let recorded = records.contains(&(name.clone(), alias.object.clone()));
-            !(recorded && alias.identity.is_none()) && !of_others(alias)
+            let recorded =
+                alias.identity.is_none() && records.contains(&(name.clone(), alias.object.clone()));
+            !recorded && !of_others(alias)
         })
         .collect()
 }

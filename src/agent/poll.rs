@@ -250,7 +250,7 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
         let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
-            store.confirm()?;
+            store.confirm_listed(snapshot)?;
         }
         Ok(changed)
     })

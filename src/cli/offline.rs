@@ -148,16 +148,18 @@ impl Offline {
             .iter()
             .filter_map(|(_, plan)| plan.as_ref().ok())
             .flat_map(|plan| &plan.steps);
+        let ownership = self.parts.context.firewall.ownership();
         let wanted = self
             .world
             .firewall
-            .then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel));
+            .then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel))
+            .map(|ruleset| ruleset.marked(&ownership));
         let unreadable = |reason: &String| Refusal {
             field: "firewall.enabled",
             reason: reason.clone(),
         };
         let view = self.filter.as_ref().map_err(unreadable)?;
-        let step = planning::firewall(wanted.as_ref(), view)?;
+        let step = planning::firewall(wanted.as_ref(), view, &ownership)?;
         Ok(Plan {
             steps: step.into_iter().collect(),
         })

@@ -11,7 +11,9 @@ use tracing::{info, warn};
 use super::context::Context;
 use super::planning::{self, Key};
 use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::SharedOwnership;
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
+use crate::plan::mark::Ownership;
 use crate::plan::{Action, Step};
 use crate::telemetry::chain;
 
@@ -22,6 +24,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Brings our table in line with the tunnels, and remembers how that went.
 pub struct FirewallKeeper {
     firewall: Arc<dyn Firewall>,
+    ownership: SharedOwnership,
     /// The last pass; held while one runs.
     pass: tokio::sync::Mutex<Option<Pass>>,
     /// The firewall is disabled and there was nothing of ours: nobody needs to look again.
@@ -58,14 +61,20 @@ pub struct FirewallState {
 
 impl FirewallKeeper {
     /// A keeper of this firewall that has not looked yet.
-    pub fn new(firewall: Arc<dyn Firewall>) -> Self {
+    pub fn new(firewall: Arc<dyn Firewall>, ownership: SharedOwnership) -> Self {
         let (pass, nothing_there, state) = Default::default();
         Self {
             firewall,
+            ownership,
             pass,
             nothing_there,
             state,
         }
+    }
+
+    /// Which tables are ours.
+    pub fn ownership(&self) -> Arc<Ownership> {
+        self.ownership.get()
     }
 
     /// How often the firewall was written to.
@@ -165,9 +174,10 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
         .look(wanted)
         .await
         .map_err(|error| chain(&error))?;
-    let ruleset = wanted.then(|| Ruleset::in_use(&kernel));
-    let step =
-        planning::firewall(ruleset.as_ref(), &view).map_err(|refusal| refusal.to_string())?;
+    let ownership = ctx.firewall.ownership();
+    let ruleset = wanted.then(|| Ruleset::in_use(&kernel).marked(&ownership));
+    let step = planning::firewall(ruleset.as_ref(), &view, &ownership)
+        .map_err(|refusal| refusal.to_string())?;
     if let Some(step) = step {
         take(ctx, &step).await?;
     }

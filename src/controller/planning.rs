@@ -16,6 +16,7 @@ use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::KernelView;
+use crate::plan::mark::Ownership;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
     plan, plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel,
@@ -165,8 +166,12 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, St
 ///
 /// # Errors
 /// When a table of our name is somebody else's.
-pub fn firewall(ruleset: Option<&Ruleset>, view: &FirewallView) -> Result<Option<Step>, Refusal> {
-    plan_firewall(ruleset, view.table.as_ref())
+pub fn firewall(
+    ruleset: Option<&Ruleset>,
+    view: &FirewallView,
+    ownership: &Ownership,
+) -> Result<Option<Step>, Refusal> {
+    plan_firewall(ruleset, &view.tables, ownership)
 }
 
 /// What the controller would do now for an external peering.

@@ -5,7 +5,8 @@
 //! of TCP through them, forwarded and of this router itself (anycast breaks path MTU discovery).
 //! No other table is changed, and of others nothing is read but the default policies of their chains. The
 //! table is written in one transaction, so there is no moment without it. It is ours by the comment on its
-//! rules; a table of this name without it is left alone.
+//! rules, which carries the identity of the state directory; a table of this name without it is left alone. Where
+//! another agent on this host has the name, ours is `moenet_agent_<identity>`.
 //!
 //! **An accept in this table does not override a drop in another.** In nftables each base chain of a
 //! hook decides for itself: `accept` ends only its own chain, `drop` ends the packet (nft(8),
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 
 pub use nft::Nft;
 
-use crate::plan::firewall::{FirewallAction, FirewallView, TABLE};
+use crate::plan::firewall::{FirewallAction, FirewallView};
 
 /// The packet filter of this router, as far as it is ours.
 #[async_trait]
@@ -84,7 +85,7 @@ pub enum FirewallError {
     },
     /// The change was accepted, and what is read back is not it.
     #[error(
-        "{operation}: accepted by nft, but then {difference}; does another program change table {TABLE}?"
+        "{operation}: accepted by nft, but then {difference}; does another program change our table?"
     )]
     NotInForce {
         /// What was attempted.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Firewall, FirewallError};
 use crate::plan::firewall::{
-    FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, is_listed,
+    FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, listed_names,
 };
 
 /// nftables by way of `nft -j`, which speaks the JSON of libnftables-json(5): the kernel's own netlink
@@ -48,11 +49,17 @@ impl Nft {
         self.spelling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn install(&self, wanted: &Ruleset) -> Result<(), FirewallError> {
+    async fn install(
+        &self,
+        name: &str,
+        replace: bool,
+        wanted: &Ruleset,
+    ) -> Result<(), FirewallError> {
         let operation = "write our table";
-        self.run(operation, &["-f", "-"], &wanted.transaction().to_string())
-            .await?;
-        let Some(mut found) = self.read(operation).await? else {
+        let transaction = wanted.transaction(name, replace).to_string();
+        self.run(operation, &["-f", "-"], &transaction).await?;
+        let mut tables = self.read(operation).await?;
+        let Some(mut found) = tables.remove(name) else {
             return Err(FirewallError::NotInForce {
                 operation,
                 difference: "it is not there".to_owned(),
@@ -76,22 +83,28 @@ impl Nft {
         Ok(())
     }
 
-    async fn remove(&self) -> Result<(), FirewallError> {
-        self.run("delete our table", &["-f", "-"], &deletion().to_string())
+    async fn remove(&self, name: &str) -> Result<(), FirewallError> {
+        let transaction = deletion(name).to_string();
+        self.run("delete our table", &["-f", "-"], &transaction)
             .await
             .map(drop)
     }
 
-    /// Reads the table of our name alone. Whether it is there is asked first: "No such file or directory"
+    /// Reads the tables that an agent may have made. Which are there is asked first: "No such file or directory"
     /// is what nft says of a missing table, and of other things.
-    async fn read(&self, operation: &'static str) -> Result<Option<Table>, FirewallError> {
-        if !is_listed(&self.list(operation, &["list", "tables", "inet"]).await?) {
-            return Ok(None);
+    async fn read(
+        &self,
+        operation: &'static str,
+    ) -> Result<BTreeMap<String, Table>, FirewallError> {
+        let listed = self.list(operation, &["list", "tables", "inet"]).await?;
+        let mut tables = BTreeMap::new();
+        for name in listed_names(&listed) {
+            let listing = self
+                .list(operation, &["list", "table", "inet", &name])
+                .await?;
+            tables.insert(name, Table::parse(&listing));
         }
-        let listing = self
-            .list(operation, &["list", "table", "inet", "moenet_agent"])
-            .await?;
-        Ok(Some(Table::parse(&listing)))
+        Ok(tables)
     }
 
     async fn list(
@@ -168,15 +181,15 @@ impl Nft {
 impl Firewall for Nft {
     async fn observe(&self) -> Result<FirewallView, FirewallError> {
         let operation = "read our table";
-        let mut table = self.read(operation).await?;
-        if let (Some(found), Some(known)) = (&mut table, &*self.spelling())
-            && found.same_as(known)
-        {
-            found.spelled.clone_from(&known.spelled);
+        let mut tables = self.read(operation).await?;
+        if let Some(known) = &*self.spelling() {
+            for found in tables.values_mut().filter(|found| found.same_as(known)) {
+                found.spelled.clone_from(&known.spelled);
+            }
         }
         let chains = self.list(operation, &["list", "chains"]).await?;
         Ok(FirewallView {
-            table,
+            tables,
             dropping: dropping(&chains),
         })
     }
@@ -184,8 +197,12 @@ impl Firewall for Nft {
     async fn apply(&self, action: &FirewallAction) -> Result<(), FirewallError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         match action {
-            FirewallAction::Install(wanted) => self.install(wanted).await,
-            FirewallAction::Remove => self.remove().await,
+            FirewallAction::Install {
+                table,
+                replace,
+                ruleset,
+            } => self.install(table, *replace, ruleset).await,
+            FirewallAction::Remove { table } => self.remove(table).await,
         }
     }
 

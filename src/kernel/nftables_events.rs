@@ -17,7 +17,7 @@ const ENOBUFS: i32 = 105;
 /// How long to wait before a socket that failed is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells of each transaction that names this table, until the receiver is dropped. It opens its socket
+/// Tells of each transaction that names this table, or one whose name continues it with `_`, until the receiver is dropped. It opens its socket
 /// before it returns. Several transactions may become one event. To be called inside of a tokio runtime.
 ///
 /// # Errors
@@ -64,11 +64,14 @@ async fn listen(mut socket: TokioSocket, table: &str, sender: mpsc::Sender<()>) 
     }
 }
 
-/// Whether a message holds this name as a whole netlink string. Every message about a table, or about
+/// Whether a message holds this name as a whole netlink string, or continued with `_`. Every message about a table, or about
 /// something in one, carries the table's name; most are about other programs' tables.
 fn names(message: &[u8], table: &str) -> bool {
-    let whole = [table.as_bytes(), &[0]].concat();
-    message.windows(whole.len()).any(|window| window == whole)
+    let is_name = |window: &[u8]| {
+        let rest = window.strip_prefix(table.as_bytes());
+        matches!(rest, Some([0 | b'_']))
+    };
+    message.windows(table.len() + 1).any(is_name)
 }
 
 #[cfg(test)]
@@ -79,6 +82,7 @@ mod tests {
     fn only_the_whole_name_counts() {
         assert!(names(b"\x0c\0\x01\0moenet_agent\0\0", "moenet_agent"));
         assert!(!names(b"\x0c\0\x01\0moenet_agent2\0", "moenet_agent"));
+        assert!(names(b"\x0c\0\x01\0moenet_agent_4f1c\0", "moenet_agent"));
         assert!(!names(b"", "moenet_agent"));
     }
 }

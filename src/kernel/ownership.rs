@@ -21,11 +21,12 @@ impl SharedOwnership {
     }
 
     /// Replaces the applied records.
-    pub fn set_applied(&self, applied: BTreeSet<(InterfaceName, Uid)>) {
+    pub fn set_applied(&self, applied: BTreeSet<(InterfaceName, Uid)>, firewall: bool) {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if held.applied != applied {
+        if held.applied != applied || held.firewall != firewall {
             *held = Arc::new(Ownership {
                 applied,
+                firewall,
                 ..Ownership::clone(&held)
             });
         }

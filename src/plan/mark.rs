@@ -8,8 +8,8 @@ use std::fmt;
 
 use crate::model::{Identity, InterfaceName, Uid, shown};
 
-/// What every mark begins with.
-const AGENT: &str = "moenet-agent";
+/// What every mark begins with, and all that the marks of earlier builds said of what a directory has one of.
+pub const AGENT: &str = "moenet-agent";
 
 /// A link's alias as the agent writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +136,8 @@ pub struct Ownership {
     pub succeeds: Succession,
     /// The interfaces that applied records name, each with its object.
     pub applied: BTreeSet<(InterfaceName, Uid)>,
+    /// Whether an applied record names our table in nftables.
+    pub firewall: bool,
 }
 
 /// Lost state directories whose objects another one takes over (`approve --state-lost`).

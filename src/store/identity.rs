@@ -18,7 +18,7 @@ pub const IDENTITY: &str = "identity";
 const COPY: &str = ".git/moenet-identity";
 /// Where builds before it kept a longer identity, and the doubt.
 const OLD_MARKER: &str = ".moenet-state";
-/// The file whose presence says that documents may be missing.
+/// The file that says which documents may be missing.
 const DOUBT: &str = ".unproven";
 /// The file that carries the advisory lock.
 pub(super) const LOCK: &str = ".lock";
@@ -118,10 +118,30 @@ fn value<'a>(text: &'a str, key: &'a str) -> Option<&'a str> {
     values(text, key).next()
 }
 
-/// Whether documents may be missing that no operator deleted: the directory is new, or a folder of it vanished.
-pub(super) fn is_unproven(dir: &Path) -> bool {
+/// What absence from a directory does not prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// A document that is not there is wanted no more.
+    None,
+    /// A document of the operator may be missing: a complete list of the Control Plane has settled the others, and
+    /// says nothing about these.
+    Operators,
+    /// Any document may be missing: the directory is new, or a folder of it vanished.
+    All,
+}
+
+/// What the directory says of missing documents.
+pub(super) fn doubt(dir: &Path) -> Doubt {
     let older = || disk::read_text(&dir.join(OLD_MARKER), disk::TOKEN).unwrap_or_default();
-    dir.join(DOUBT).exists() || value(&older(), "unproven:") == Some("true")
+    let current = disk::read_text(&dir.join(DOUBT), disk::TOKEN);
+    match current.as_ref().map(|text| value(text, "missing:")) {
+        Ok(Some("operators")) => Doubt::Operators,
+        Ok(_) => Doubt::All,
+        Err(_) if value(&older(), "unproven:") == Some("true") => Doubt::All,
+        // A file that is there and cannot be read may say anything.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Doubt::All,
+        Err(_) => Doubt::None,
+    }
 }
 
 /// Makes the files of a build before today's the current ones.
@@ -130,19 +150,23 @@ pub(super) fn migrate(dir: &Path, known: &StateIdentity) -> Result<(), StoreErro
     if fs::symlink_metadata(&old).is_err() {
         return Ok(());
     }
-    write_doubt(dir, is_unproven(dir))?;
+    write_doubt(dir, doubt(dir))?;
     known.write(dir)?;
     atomic::remove(&old).map(drop)
 }
 
-fn write_doubt(dir: &Path, unproven: bool) -> Result<(), StoreError> {
-    const TEXT: &str = "# Documents may be missing here. A complete list of the Control Plane or `moenet-agent approve` \
-                        settles it.\n";
+fn write_doubt(dir: &Path, doubt: Doubt) -> Result<(), StoreError> {
     let path = dir.join(DOUBT);
-    match unproven {
-        true => atomic::write(&path, TEXT.as_bytes(), 0o644),
-        false => atomic::remove(&path).map(drop),
-    }
+    let missing = match doubt {
+        Doubt::None => return atomic::remove(&path).map(drop),
+        Doubt::Operators => "operators",
+        Doubt::All => "all",
+    };
+    let text = format!(
+        "# Documents may be missing here. A complete list of the Control Plane settles its own; `moenet-agent approve` \
+         settles the operator's.\nmissing: {missing}\n"
+    );
+    atomic::write(&path, text.as_bytes(), 0o644)
 }
 
 /// The directory that was opened, and the lock on it.
@@ -151,7 +175,7 @@ pub(super) struct Held {
     lock: File,
     root: (u64, u64),
     pub(super) known: StateIdentity,
-    pub(super) unproven: bool,
+    pub(super) doubt: Doubt,
 }
 
 impl Held {
@@ -161,7 +185,7 @@ impl Held {
             lock: lock(dir)?,
             root: root(dir)?,
             known,
-            unproven: is_unproven(dir),
+            doubt: doubt(dir),
         })
     }
 
@@ -183,19 +207,22 @@ impl Held {
         if !same && moved(dir).is_none() {
             // The identity was cleaned up; what else is gone cannot be told.
             self.known.write(dir)?;
-            self.set_unproven(dir, true)?;
+            self.set_doubt(dir, Doubt::All)?;
         }
         Ok(())
     }
 
-    /// Notes whether absence proves something, when that changed.
-    pub(super) fn set_unproven(&mut self, dir: &Path, unproven: bool) -> Result<(), StoreError> {
-        if self.unproven == unproven && is_unproven(dir) == unproven {
+    /// Notes what absence does not prove, when that changed.
+    pub(super) fn set_doubt(&mut self, dir: &Path, wanted: Doubt) -> Result<(), StoreError> {
+        if self.doubt == wanted && doubt(dir) == wanted {
             return Ok(());
         }
-        self.unproven |= unproven;
-        write_doubt(dir, unproven)?;
-        self.unproven = unproven;
+        if wanted == Doubt::All {
+            // On a full disk the doubt is kept in memory.
+            self.doubt = wanted;
+        }
+        write_doubt(dir, wanted)?;
+        self.doubt = wanted;
         Ok(())
     }
 

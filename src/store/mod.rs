@@ -70,7 +70,7 @@ pub use snapshot::{BrokenDocument, Snapshot};
 pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 
-use identity::Held;
+use identity::{Doubt, Held};
 use list::{Caches, SYNCED};
 use moved::Memory;
 use patience::Patience;
@@ -124,14 +124,20 @@ impl Store {
         let mut held = Held::take(&dir, known)?;
         if there.is_none() {
             held.known.write(&dir)?;
-            held.set_unproven(&dir, !has_documents(&dir))?;
+            let doubt = match has_documents(&dir) {
+                true => Doubt::None,
+                false => Doubt::All,
+            };
+            held.set_doubt(&dir, doubt)?;
         } else {
             // On a read-only disk the older file goes on serving.
             let _ = identity::migrate(&dir, &held.known);
-            let doubt = held.unproven
-                // A tree that Git moved says nothing about what is missing.
-                || (head::moved(&dir).is_none() && missing_folder(&dir));
-            held.set_unproven(&dir, doubt)?;
+            // A tree that Git moved says nothing about what is missing.
+            let doubt = match head::moved(&dir).is_none() && missing_folder(&dir) {
+                true => Doubt::All,
+                false => held.doubt,
+            };
+            held.set_doubt(&dir, doubt)?;
         }
         create_layout(&dir)?;
         let store = Self {
@@ -280,21 +286,26 @@ impl Store {
         if let Some(kept) = self.listing_kept()? {
             return Ok(kept);
         }
-        let (known, unproven) = match &self.held {
+        let (known, doubt) = match &self.held {
             Some(held) => {
                 let mut held = lock(held);
                 held.verify(&self.dir)?;
                 identity::keep_copy(&self.dir, &held.known);
-                (true, held.unproven)
+                (true, held.doubt)
             }
             None => {
                 identity::root(&self.dir)?;
                 let known = StateIdentity::read(&self.dir).is_some();
-                (known, known && identity::is_unproven(&self.dir))
+                let doubt = match known {
+                    true => identity::doubt(&self.dir),
+                    false => Doubt::None,
+                };
+                (known, doubt)
             }
         };
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
-        snapshot.complete &= !unproven;
+        snapshot.complete &= doubt != Doubt::All;
+        snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
         self.note_missing_folder();
         self.keep_listing(&snapshot);
         Ok(snapshot)
@@ -315,7 +326,23 @@ impl Store {
         let _one_at_a_time = self.caches();
         let mut held = self.writable()?;
         create_layout(&self.dir)?;
-        held.set_unproven(&self.dir, false)
+        held.set_doubt(&self.dir, Doubt::None)
+    }
+
+    /// The same when only a list of the Control Plane says so: objects of the operator whose documents are missing
+    /// are not disproved by it, and stay in doubt.
+    ///
+    /// # Errors
+    /// When the doubt or a missing folder cannot be written.
+    pub fn confirm_listed(&self, before: &Snapshot) -> Result<(), StoreError> {
+        let _one_at_a_time = self.caches();
+        let mut held = self.writable()?;
+        create_layout(&self.dir)?;
+        let doubt = match held.doubt != Doubt::None && before.lacks_operators_documents() {
+            true => Doubt::Operators,
+            false => Doubt::None,
+        };
+        held.set_doubt(&self.dir, doubt)
     }
 
     /// The directory, proved to be the one that was opened, for writing.
@@ -344,7 +371,7 @@ impl Store {
             && missing_folder(&self.dir)
         {
             // On a full disk the doubt is kept in memory, and the folder is missing at the next start too.
-            let _ = lock(held).set_unproven(&self.dir, true);
+            let _ = lock(held).set_doubt(&self.dir, Doubt::All);
         }
     }
 

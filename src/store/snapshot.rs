@@ -46,6 +46,9 @@ pub struct Snapshot {
     /// Whether absence proves anything. While `false`, a document or override that is not listed may
     /// still be wanted: a folder could not be read, or vanished, or the directory is new.
     pub complete: bool,
+    /// Whether a document of the operator that is not listed was removed by the operator. While `false`, it may have
+    /// been lost, and a list of the Control Plane says nothing about it.
+    pub operators_complete: bool,
     /// Whether all changes are in it. While `false`, a file is being written, and what was in it before
     /// is listed; look again soon.
     pub settled: bool,
@@ -86,6 +89,26 @@ impl Snapshot {
         links
             .flat_map(|(interfaces, uid)| interfaces.map(move |name| (name, uid.clone())))
             .collect()
+    }
+
+    /// Whether an applied record names our table in nftables.
+    pub fn applied_firewall(&self) -> bool {
+        let mut records = self.applied.values().map(|stored| &stored.document);
+        records.any(|record| record.applied.firewall.is_some())
+    }
+
+    /// Whether an object of the operator is applied and has no document.
+    pub(super) fn lacks_operators_documents(&self) -> bool {
+        self.applied.iter().any(|((kind, name), stored)| {
+            let uid = stored.document.metadata.uid.as_ref();
+            let documented = match kind {
+                Kind::BgpSession => self.sessions.contains_key(name),
+                Kind::MeshPeer => self.mesh.contains_key(name),
+                Kind::IbgpPeer => self.ibgp.contains_key(name),
+                _ => true,
+            };
+            uid.is_some_and(Uid::is_local) && !documented
+        })
     }
 
     /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:

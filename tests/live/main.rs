@@ -32,6 +32,7 @@ mod firewall;
 mod hostile;
 mod hostile_control_plane;
 mod ibgp;
+mod identity;
 mod isolation;
 mod limits;
 mod local_api;

@@ -147,7 +147,8 @@ impl WorldMaker {
     /// # Errors
     /// When a secret's file cannot be listed at all.
     pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
-        self.ownership.set_applied(snapshot.applied_links());
+        self.ownership
+            .set_applied(snapshot.applied_links(), snapshot.applied_firewall());
         let version = self.version(bird.running).await;
         let material = Material {
             secrets: self.secrets(snapshot),

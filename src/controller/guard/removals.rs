@@ -28,6 +28,8 @@ pub struct Member {
     pub applied: bool,
     /// Whether what is applied is the operator's own, without a `uid`.
     pub operators: bool,
+    /// Whether its document may have been lost, and no list of the Control Plane disproves it.
+    pub undisproved: bool,
 }
 
 const REMOVAL: &str = "removal";
@@ -50,9 +52,15 @@ impl Ledger {
                 .collect();
         }
         self.forget(rules.window, rules.now);
+        let undisproved = members.iter().filter(|(name, member)| {
+            member.is_absent() && member.undisproved && !rules.approved.contains(&object(name))
+        });
+        let undisproved: BTreeMap<_, _> = undisproved
+            .map(|(name, _)| (name.clone(), UNDISPROVED.to_owned()))
+            .collect();
         let members: BTreeMap<String, Member> = members
             .iter()
-            .filter(|(_, member)| !member.operators)
+            .filter(|(_, member)| !member.operators && !member.undisproved)
             .map(|(name, member)| (object(name), *member))
             .collect();
         self.follow(kind, &members, rules);
@@ -63,6 +71,7 @@ impl Ledger {
                 let (_, name) = object.split_once('/')?;
                 Some((name.parse().ok()?, why))
             })
+            .chain(undisproved)
             .collect()
     }
 
@@ -236,6 +245,8 @@ impl Member {
 const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be read, so a document \
                           that is not there may still be wanted; a complete list from the Control Plane or an \
                           approval settles it";
+const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a folder; a list of the \
+                           Control Plane says nothing about an object of the operator";
 const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";
 
 fn plural(kind: Kind) -> &'static str {

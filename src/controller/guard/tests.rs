@@ -23,6 +23,7 @@ const APPLIED: Member = Member {
     fate: Fate::Wanted,
     applied: true,
     operators: false,
+    undisproved: false,
 };
 const ABSENT: Member = Member {
     fate: Fate::Absent,
@@ -224,6 +225,20 @@ fn an_operator_who_deletes_an_own_document_is_not_held() {
     );
     router.set(0..2, ABSENT);
     assert_eq!(router.turn().len(), 2);
+}
+
+#[test]
+fn a_lost_document_of_the_operator_is_held() {
+    let mut router = Router::new(9);
+    let lost = Member {
+        operators: true,
+        undisproved: true,
+        ..ABSENT
+    };
+    router.set([20], lost);
+    assert_eq!(router.turn(), [name(20)].into());
+    router.approved = [object(20)].into();
+    assert!(router.turn().is_empty());
 }
 
 #[test]

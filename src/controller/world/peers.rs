@@ -244,6 +244,8 @@ fn removals<S: Spec>(
             fate: fate(&name),
             applied: applied.is_some(),
             operators: applied.is_some_and(|stored| is_operators(&stored.document)),
+            undisproved: applied.is_some_and(|stored| is_operators(&stored.document))
+                && !inputs.snapshot.operators_complete,
         };
         (name, member)
     };

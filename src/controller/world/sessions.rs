@@ -138,6 +138,11 @@ fn removals(parts: &Parts<'_>, ledger: &mut Ledger) -> BTreeMap<ObjectName, Stri
             fate: fate(&name),
             applied: applied.is_some() || in_bird,
             operators: applied.is_some_and(|stored| is_operators(&stored.document)),
+            undisproved: match applied {
+                Some(stored) => is_operators(&stored.document) && !snapshot.operators_complete,
+                // Its record goes last, so it was lost, and with it whose the session is.
+                None => in_bird,
+            },
         };
         (name, member)
     };

@@ -5,18 +5,30 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-pub use table::{NAME as TABLE_NAME, TABLE, Table, deletion, dropping, is_listed};
+pub use table::{
+    NAME as TABLE_NAME, Table, Whose, deletion, dropping, listed_names, may_be_agents, own_name,
+    with_family,
+};
 
 use super::action::{KernelAction, NewLink};
 use super::kernel_view::{KernelView, Link, LinkKind};
+use super::mark::{AGENT, Ownership, mark_of};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Port};
 
 /// What the firewall is to do: accept the UDP ports of tunnels, and clamp the MSS of TCP through them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// The tunnels, each with the port it listens on.
     tunnels: BTreeMap<InterfaceName, Option<Port>>,
+    /// What each rule says in its comment.
+    mark: String,
+}
+
+impl Default for Ruleset {
+    fn default() -> Self {
+        Self::new([])
+    }
 }
 
 impl Ruleset {
@@ -24,6 +36,17 @@ impl Ruleset {
     pub fn new(tunnels: impl IntoIterator<Item = (InterfaceName, Option<Port>)>) -> Self {
         Self {
             tunnels: tunnels.into_iter().collect(),
+            mark: AGENT.to_owned(),
+        }
+    }
+
+    /// The same with the mark of this state directory.
+    #[must_use]
+    pub fn marked(self, ownership: &Ownership) -> Self {
+        let mark = ownership.identity.as_ref().map(mark_of);
+        Self {
+            mark: mark.unwrap_or(self.mark),
+            ..self
         }
     }
 
@@ -122,21 +145,34 @@ pub fn concerns_firewall(step: &Step) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirewallAction {
     /// Put the table in place of what is there.
-    Install(Ruleset),
-    /// Delete the table.
-    Remove,
+    Install {
+        /// Its name.
+        table: String,
+        /// Whether a table of ours has this name already.
+        replace: bool,
+        /// What it is to hold.
+        ruleset: Ruleset,
+    },
+    /// Delete a table of ours.
+    Remove {
+        /// Its name.
+        table: String,
+    },
 }
 
 impl fmt::Display for FirewallAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Install(ruleset) => write!(
+            Self::Install { table, ruleset, .. } => write!(
                 f,
-                "write nftables table {TABLE} ({}, {})",
+                "write nftables table {} ({}, {})",
+                with_family(table),
                 counted(ruleset.ports().len(), "UDP port"),
                 counted(ruleset.tunnels.len(), "tunnel")
             ),
-            Self::Remove => write!(f, "delete nftables table {TABLE}"),
+            Self::Remove { table } => {
+                write!(f, "delete nftables table {}", with_family(table))
+            }
         }
     }
 }
@@ -148,8 +184,8 @@ fn counted(number: usize, what: &str) -> String {
 /// The packet filter as it was read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FirewallView {
-    /// The table of our name.
-    pub table: Option<Table>,
+    /// The tables that an agent may have made, by name.
+    pub tables: BTreeMap<String, Table>,
     /// Chains of other tables that drop what they do not accept, as `inet filter input`.
     pub dropping: Vec<String>,
 }
@@ -157,37 +193,74 @@ pub struct FirewallView {
 /// Compares what is wanted (nothing, when the firewall is disabled) with what is there.
 ///
 /// # Errors
-/// When a table of our name is there that does not carry our mark.
+/// When a table of our name is there that is no agent's.
 pub fn plan_firewall(
     wanted: Option<&Ruleset>,
-    found: Option<&Table>,
+    tables: &BTreeMap<String, Table>,
+    ownership: &Ownership,
 ) -> Result<Option<Step>, Refusal> {
-    let (action, because) = match (wanted, found) {
-        (None, None) => return Ok(None),
-        (None, Some(found)) if !found.is_ours() => return Ok(None),
-        (None, Some(_)) => (
-            FirewallAction::Remove,
-            Drift::surplus("firewall.enabled", TABLE),
-        ),
-        (Some(wanted), None) => (
-            FirewallAction::Install(wanted.clone()),
-            Drift::missing("firewall.table", TABLE),
-        ),
-        (Some(_), Some(found)) if !found.is_ours() => return Err(foreign()),
-        (Some(wanted), Some(found)) => match found.difference(wanted) {
-            Some(drift) => (FirewallAction::Install(wanted.clone()), drift),
-            None => return Ok(None),
-        },
+    let ours = |name: &str| {
+        let table = tables.get(name);
+        table.filter(|table| table.whose(ownership) == Whose::Ours)
     };
-    Ok(Some(Step {
+    let name = match wanted {
+        Some(_) => Some(chosen(tables, ownership)?),
+        None => None,
+    };
+    // On a host with several agents one may have had both names for a moment.
+    let is_surplus = |table: &&String| Some(*table) != name.as_ref() && ours(table).is_some();
+    if let Some(surplus) = tables.keys().find(is_surplus) {
+        let action = FirewallAction::Remove {
+            table: surplus.clone(),
+        };
+        let because = Drift::surplus("firewall.enabled", with_family(surplus));
+        return Ok(Some(step(action, because)));
+    }
+    let (Some(wanted), Some(table)) = (wanted, name) else {
+        return Ok(None);
+    };
+    let found = ours(&table);
+    let because = match found {
+        None => Some(Drift::missing("firewall.table", with_family(&table))),
+        Some(found) => found.difference(wanted),
+    };
+    Ok(because.map(|because| {
+        let (replace, ruleset) = (found.is_some(), wanted.clone());
+        let action = FirewallAction::Install {
+            table,
+            replace,
+            ruleset,
+        };
+        step(action, because)
+    }))
+}
+
+fn step(action: FirewallAction, because: Drift) -> Step {
+    Step {
         action: Action::Firewall(action),
         because,
-    }))
+    }
+}
+
+/// The name of our table: the plain one, unless another agent on this host has it.
+fn chosen(tables: &BTreeMap<String, Table>, ownership: &Ownership) -> Result<String, Refusal> {
+    let whose = |name: &str| tables.get(name).map(|table| table.whose(ownership));
+    let own = ownership.identity.as_ref().map(own_name);
+    let has_own = own
+        .as_ref()
+        .is_some_and(|own| whose(own) == Some(Whose::Ours));
+    match (whose(TABLE_NAME), own) {
+        (Some(Whose::Strangers), _) | (Some(Whose::AnotherAgents), None) => Err(foreign()),
+        (Some(Whose::AnotherAgents), Some(own)) => Ok(own),
+        (None, Some(own)) if has_own => Ok(own),
+        (None | Some(Whose::Ours), _) => Ok(TABLE_NAME.to_owned()),
+    }
 }
 
 fn foreign() -> Refusal {
     let reason = format!(
-        "nftables table {TABLE} is there and does not carry our mark; rename it, or set firewall.enabled to false"
+        "nftables table {} is there and does not carry our mark; rename it, or set firewall.enabled to false",
+        with_family(TABLE_NAME)
     );
     Refusal {
         field: "firewall.enabled",

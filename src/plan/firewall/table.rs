@@ -5,38 +5,37 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Ruleset;
-use crate::model::InterfaceName;
+use crate::model::{Identity, InterfaceName};
 use crate::plan::Drift;
+use crate::plan::mark::{AGENT, Ownership, identity_in};
 
-/// The one table that may be ours, as `nft` writes it.
-pub const TABLE: &str = "inet moenet_agent";
-
-const FAMILY: &str = "inet";
-/// Its name alone.
+pub(super) const FAMILY: &str = "inet";
+/// The table's name. On a host with several agents, all but one have [`own_name`] instead.
 pub const NAME: &str = "moenet_agent";
 const PORTS: &str = "tunnel_ports";
 const INTERFACES: &str = "tunnel_interfaces";
-/// What each rule of ours says in its comment. `nft` 1.0.6 drops the comments of tables and sets from its
-/// JSON, both ways; those of rules it keeps (measured).
-const MARK: &str = "moenet-agent";
-
 /// How many differences a reason lists.
 const SHOWN: usize = 8;
 
 impl Ruleset {
     /// The commands of one transaction for `nft -j`: the table as a whole in place of what is there.
-    pub fn transaction(&self) -> Value {
-        let table = json!({"table": {"family": FAMILY, "name": NAME}});
+    ///
+    /// Where no table of the name was seen, it is created, which fails when another agent was faster.
+    pub fn transaction(&self, name: &str, replace: bool) -> Value {
+        let table = json!({"table": {"family": FAMILY, "name": name}});
         // "add" makes the "delete" valid when there is no table yet (nft(8), "TABLES").
-        let mut commands = vec![
-            json!({"add": table}),
-            json!({"delete": table}),
-            json!({"add": table}),
-        ];
+        let mut commands = match replace {
+            true => vec![
+                json!({"add": table}),
+                json!({"delete": table}),
+                json!({"add": table}),
+            ],
+            false => vec![json!({"create": table})],
+        };
         commands.extend(
             self.objects()
                 .into_iter()
-                .map(|object| json!({"add": in_table(object)})),
+                .map(|object| json!({"add": in_table(name, object)})),
         );
         json!({"nftables": commands})
     }
@@ -52,7 +51,7 @@ impl Ruleset {
             // Before `filter`, as `priority mangle` is: whatever another table accepts is clamped.
             chain("forward", -150),
             chain("output", -150),
-            rule(
+            self.rule(
                 "input",
                 &[
                     matches(payload("udp", "dport"), "==", set_ref(PORTS)),
@@ -62,16 +61,59 @@ impl Ruleset {
             // Both directions: `rt mtu` takes the smaller of the MTU of the route onward and of the route
             // back (get_tcpmss in net/netfilter/nft_rt.c), so that the SYN-ACK that comes out of a tunnel
             // is clamped too; and it never raises the value (nft_exthdr_tcp_set_eval).
-            clamp("forward", "oifname"),
-            clamp("forward", "iifname"),
-            clamp("output", "oifname"),
+            self.clamp("forward", "oifname"),
+            self.clamp("forward", "iifname"),
+            self.clamp("output", "oifname"),
         ]
+    }
+
+    /// A rule with our mark in its comment. `nft` 1.0.6 drops the comments of tables and sets from its JSON, both
+    /// ways; those of rules it keeps (measured).
+    fn rule(&self, chain: &str, statements: &[Value]) -> Value {
+        json!({"rule": {"chain": chain, "comment": self.mark, "expr": statements}})
+    }
+
+    /// `<direction> @tunnel_interfaces tcp flags syn tcp option maxseg size set rt mtu`
+    fn clamp(&self, chain: &str, direction: &str) -> Value {
+        let maxseg = json!({"tcp option": {"name": "maxseg", "field": "size"}});
+        self.rule(
+            chain,
+            &[
+                matches(
+                    json!({"meta": {"key": direction}}),
+                    "==",
+                    set_ref(INTERFACES),
+                ),
+                matches(payload("tcp", "flags"), "in", json!("syn")),
+                json!({"mangle": {"key": maxseg, "value": {"rt": {"key": "mtu"}}}}),
+            ],
+        )
     }
 }
 
+/// The name of the table where another agent on this host has [`NAME`].
+pub fn own_name(identity: &Identity) -> String {
+    format!("{NAME}_{identity}")
+}
+
+/// The names that a table of an agent may have.
+pub fn may_be_agents(name: &str) -> bool {
+    name.strip_prefix(NAME).is_some_and(|rest| {
+        rest.is_empty()
+            || rest
+                .strip_prefix('_')
+                .is_some_and(|id| id.parse::<Identity>().is_ok())
+    })
+}
+
+/// A table as `nft` writes it: `inet moenet_agent`.
+pub fn with_family(name: &str) -> String {
+    format!("{FAMILY} {name}")
+}
+
 /// The commands of one transaction for `nft -j` that delete the table.
-pub fn deletion() -> Value {
-    let table = json!({"table": {"family": FAMILY, "name": NAME}});
+pub fn deletion(name: &str) -> Value {
+    let table = json!({"table": {"family": FAMILY, "name": name}});
     // "add" first, so that a table that has gone by itself is no error.
     json!({"nftables": [{"add": table}, {"delete": table}]})
 }
@@ -82,27 +124,6 @@ fn set(name: &str, of: &str, elements: Value) -> Value {
 
 fn chain(hook: &str, priority: i32) -> Value {
     json!({"chain": {"name": hook, "type": "filter", "hook": hook, "prio": priority, "policy": "accept"}})
-}
-
-fn rule(chain: &str, statements: &[Value]) -> Value {
-    json!({"rule": {"chain": chain, "comment": MARK, "expr": statements}})
-}
-
-/// `<direction> @tunnel_interfaces tcp flags syn tcp option maxseg size set rt mtu`
-fn clamp(chain: &str, direction: &str) -> Value {
-    let maxseg = json!({"tcp option": {"name": "maxseg", "field": "size"}});
-    rule(
-        chain,
-        &[
-            matches(
-                json!({"meta": {"key": direction}}),
-                "==",
-                set_ref(INTERFACES),
-            ),
-            matches(payload("tcp", "flags"), "in", json!("syn")),
-            json!({"mangle": {"key": maxseg, "value": {"rt": {"key": "mtu"}}}}),
-        ],
-    )
 }
 
 fn matches(left: Value, op: &str, right: Value) -> Value {
@@ -122,25 +143,26 @@ fn accept() -> Value {
 }
 
 /// An object of ours with the table it goes into.
-pub(super) fn in_table(mut object: Value) -> Value {
+pub(super) fn in_table(name: &str, mut object: Value) -> Value {
     for body in object
         .as_object_mut()
         .into_iter()
         .flat_map(|kinds| kinds.values_mut())
     {
         body["family"] = json!(FAMILY);
-        body["table"] = json!(NAME);
+        body["table"] = json!(name);
     }
     object
 }
 
-/// Whether one of these objects, as `nft -j list tables` prints them, is the table of our name.
-pub fn is_listed(tables: &[Value]) -> bool {
-    let named = |object: &Value| {
-        object.pointer("/table/family") == Some(&json!(FAMILY))
-            && object.pointer("/table/name") == Some(&json!(NAME))
+/// The names among these objects, as `nft -j list tables` prints them, that a table of an agent may have.
+pub fn listed_names(tables: &[Value]) -> BTreeSet<String> {
+    let name = |object: &Value| {
+        let family = object.pointer("/table/family")?;
+        let name = object.pointer("/table/name")?.as_str()?;
+        (family == FAMILY && may_be_agents(name)).then(|| name.to_owned())
     };
-    tables.iter().any(named)
+    tables.iter().filter_map(name).collect()
 }
 
 /// The chains of others, as `nft -j list chains` prints them, that drop what comes in or passes through
@@ -165,7 +187,18 @@ pub fn dropping(chains: &[Value]) -> Vec<String> {
     chains.iter().filter_map(name).collect()
 }
 
-/// The table of our name as it was read, in normal form.
+/// Whose a table of our name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// This state directory's.
+    Ours,
+    /// Another agent's on this host, or one of an earlier build that no record here names.
+    AnotherAgents,
+    /// No agent's.
+    Strangers,
+}
+
+/// A table of our name as it was read, in normal form.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
     objects: Vec<Value>,
@@ -186,10 +219,29 @@ impl Table {
         }
     }
 
-    /// Whether the table carries our mark: a rule with our comment, or, when somebody flushed its rules,
-    /// our sets and chains and nothing else.
-    pub fn is_ours(&self) -> bool {
-        let marked = |object: &Value| object.pointer("/rule/comment") == Some(&json!(MARK));
+    /// Whose the table is, by the comments of its rules.
+    pub fn whose(&self, ownership: &Ownership) -> Whose {
+        let comments = self
+            .objects
+            .iter()
+            .filter_map(|object| object.pointer("/rule/comment")?.as_str());
+        let identities: BTreeSet<_> = comments.clone().filter_map(identity_in).collect();
+        let earlier = comments.clone().any(|comment| comment == AGENT) || self.is_flushed();
+        let ours = identities.iter().any(|identity| ownership.owns(identity));
+        match (ours, identities.is_empty()) {
+            (true, _) => Whose::Ours,
+            (false, false) => Whose::AnotherAgents,
+            // An earlier build wrote no identity, and flushed rules tell none.
+            (false, true) if earlier && (ownership.firewall || ownership.succeeds.unnamed) => {
+                Whose::Ours
+            }
+            (false, true) if earlier => Whose::AnotherAgents,
+            (false, true) => Whose::Strangers,
+        }
+    }
+
+    /// Whether these are our sets and chains and nothing else.
+    fn is_flushed(&self) -> bool {
         let names: BTreeSet<_> = self.objects.iter().map(label).collect();
         let ours: BTreeSet<_> = Ruleset::default()
             .objects()
@@ -197,7 +249,7 @@ impl Table {
             .filter(|object| object.get("rule").is_none())
             .map(label)
             .collect();
-        self.objects.iter().any(marked) || names == ours
+        names == ours
     }
 
     /// Whether the other table holds the same objects.

@@ -7,7 +7,17 @@ use crate::plan::action::WireGuardPatch;
 /// Tunnels `t0`, `t1`, … on these ports.
 fn ruleset(ports: &[u16]) -> Ruleset {
     let tunnel = |(n, port): (usize, &u16)| (format!("t{n}").parse().unwrap(), Port::new(*port));
-    Ruleset::new(ports.iter().enumerate().map(tunnel))
+    Ruleset::new(ports.iter().enumerate().map(tunnel)).marked(&ownership())
+}
+
+fn ownership() -> Ownership {
+    Ownership::of("4f1c8a09d2e7b365".parse().unwrap())
+}
+
+/// The plan where this is the table `inet moenet_agent`.
+fn planned(wanted: Option<&Ruleset>, found: Option<&Table>) -> Result<Option<Step>, Refusal> {
+    let tables = found.map(|found| (TABLE_NAME.to_owned(), found.clone()));
+    plan_firewall(wanted, &tables.into_iter().collect(), &ownership())
 }
 
 /// The ruleset as nft 1.0.6 lists it: handles, its own order of set elements, an empty set without
@@ -18,7 +28,7 @@ fn listed(ruleset: &Ruleset) -> Vec<Value> {
         json!({"table": {"family": "inet", "name": "moenet_agent", "handle": 7}}),
     ];
     for (handle, object) in ruleset.objects().into_iter().enumerate() {
-        let mut object = in_table(object);
+        let mut object = in_table("moenet_agent", object);
         for body in object.as_object_mut().unwrap().values_mut() {
             body["handle"] = json!(handle);
             if let Some(Value::Array(elements)) = body.get_mut("elem") {
@@ -42,7 +52,7 @@ fn what_was_written_reads_back_as_no_difference() {
     for wanted in [ruleset(&[]), ruleset(&[24000, 9, 21080]), ruleset(&[0, 5])] {
         let found = Table::parse(&listed(&wanted));
         assert_eq!(found.difference(&wanted), None);
-        assert_eq!(plan_firewall(Some(&wanted), Some(&found)), Ok(None));
+        assert_eq!(planned(Some(&wanted), Some(&found)), Ok(None));
     }
 }
 
@@ -117,13 +127,13 @@ fn another_spelling_of_the_same_rules_is_accepted_only_when_all_else_agrees() {
 #[test]
 fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_step() {
     let found = Table::parse(&listed(&ruleset(&[1])));
-    let step = plan_firewall(None, Some(&found)).unwrap().unwrap();
+    let step = planned(None, Some(&found)).unwrap().unwrap();
     assert_eq!(
         step.to_string(),
         "delete nftables table inet moenet_agent (firewall.enabled: want nothing, have inet moenet_agent)"
     );
-    assert_eq!(plan_firewall(None, None), Ok(None));
-    let step = plan_firewall(Some(&ruleset(&[5])), None).unwrap().unwrap();
+    assert_eq!(planned(None, None), Ok(None));
+    let step = planned(Some(&ruleset(&[5])), None).unwrap().unwrap();
     assert_eq!(
         step.to_string(),
         "write nftables table inet moenet_agent (1 UDP port, 1 tunnel) \
@@ -138,9 +148,9 @@ fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
         json!({"rule": {"chain": "input", "expr": []}}),
     ];
     let found = Table::parse(&foreign);
-    assert_eq!(plan_firewall(None, Some(&found)), Ok(None));
+    assert_eq!(planned(None, Some(&found)), Ok(None));
     assert!(
-        plan_firewall(Some(&ruleset(&[])), Some(&found))
+        planned(Some(&ruleset(&[])), Some(&found))
             .unwrap_err()
             .reason
             .contains("our mark")
@@ -148,12 +158,53 @@ fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
 }
 
 #[test]
-fn a_table_whose_rules_were_flushed_is_still_ours() {
+fn flushed_table_is_ours_only_where_a_record_names_it() {
+    let recorded = Ownership {
+        firewall: true,
+        ..ownership()
+    };
     let mut listing = listed(&ruleset(&[1]));
     listing.retain(|object| object.get("rule").is_none());
-    assert!(Table::parse(&listing).is_ours());
+    let flushed = Table::parse(&listing);
+    assert_eq!(flushed.whose(&recorded), Whose::Ours);
+    assert_eq!(flushed.whose(&ownership()), Whose::AnotherAgents);
     listing.push(json!({"set": {"name": "mine", "type": "inet_service"}}));
-    assert!(!Table::parse(&listing).is_ours());
+    assert_eq!(Table::parse(&listing).whose(&recorded), Whose::Strangers);
+    let earlier = Table::parse(&listed(&Ruleset::new([])));
+    assert_eq!(earlier.whose(&recorded), Whose::Ours);
+    assert_eq!(earlier.whose(&ownership()), Whose::AnotherAgents);
+}
+
+#[test]
+fn table_of_another_agent_stays_and_ours_has_another_name() {
+    let other = Ownership::of("00000000000000ff".parse().unwrap());
+    let theirs = Table::parse(&listed(&ruleset(&[7]).marked(&other)));
+    let wanted = ruleset(&[1]);
+    let mut tables = BTreeMap::from([(TABLE_NAME.to_owned(), theirs)]);
+    let step = plan_firewall(Some(&wanted), &tables, &ownership());
+    let step = step.unwrap().unwrap().to_string();
+    assert!(
+        step.starts_with("write nftables table inet moenet_agent_4f1c8a09d2e7b365 "),
+        "{step}"
+    );
+    assert_eq!(plan_firewall(None, &tables, &ownership()), Ok(None));
+    let ours = Table::parse(&listed(&wanted));
+    tables.insert("moenet_agent_4f1c8a09d2e7b365".to_owned(), ours);
+    assert_eq!(
+        plan_firewall(Some(&wanted), &tables, &ownership()),
+        Ok(None)
+    );
+    // The other agent goes; ours stays where it is.
+    tables.remove(TABLE_NAME);
+    assert_eq!(
+        plan_firewall(Some(&wanted), &tables, &ownership()),
+        Ok(None)
+    );
+    let step = plan_firewall(None, &tables, &ownership()).unwrap().unwrap();
+    assert!(matches!(
+        step.action,
+        Action::Firewall(FirewallAction::Remove { .. })
+    ));
 }
 
 #[test]
@@ -188,7 +239,8 @@ fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
         }),
     ];
     let after = ruleset(&[5]).after(&steps, &KernelView::default());
-    assert_eq!(after, Ruleset::new([(t1(), Port::new(7))]));
+    let wanted = Ruleset::new([(t1(), Port::new(7))]).marked(&ownership());
+    assert_eq!(after, wanted);
 }
 
 #[test]

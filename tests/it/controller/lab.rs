@@ -13,6 +13,7 @@ use moenet_agent::controller::{
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
+use moenet_agent::kernel::SharedOwnership;
 use moenet_agent::model::{InterfaceName, ObjectName};
 use moenet_agent::plan::kernel_view::Link;
 use moenet_agent::probe::{ProbeSettings, Prober};
@@ -109,7 +110,7 @@ impl Machine {
             kernel: self.kernel.clone(),
             observer: Observer::new(self.kernel.clone(), self.bird.clone()),
             committer: self.bird.clone(),
-            firewall: FirewallKeeper::new(Arc::new(Nobody)),
+            firewall: FirewallKeeper::new(Arc::new(Nobody), SharedOwnership::default()),
             resolver: Resolver::start(Arc::new(Nobody), ResolverSettings::default()),
             prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
             world,

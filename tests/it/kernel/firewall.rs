@@ -7,6 +7,7 @@ use moenet_agent::firewall::{Firewall as _, FirewallError, Nft};
 use moenet_agent::kernel::nftables_events;
 use moenet_agent::model::{InterfaceName, Port};
 use moenet_agent::plan::firewall::{FirewallAction, Ruleset, TABLE_NAME, plan_firewall};
+use moenet_agent::plan::mark::Ownership;
 use moenet_agent::plan::{Action, Step};
 
 const FOREIGN: &str = "
@@ -21,13 +22,17 @@ const FOREIGN: &str = "
 /// A tunnel on each of these ports.
 fn ruleset(ports: std::ops::Range<u16>) -> Ruleset {
     let name = |port| -> InterfaceName { format!("mesh_a.b-{port}").parse().unwrap() };
-    Ruleset::new(ports.map(|port| (name(port), Port::new(port))))
+    Ruleset::new(ports.map(|port| (name(port), Port::new(port)))).marked(&ownership())
+}
+
+fn ownership() -> Ownership {
+    Ownership::of("4f1c8a09d2e7b365".parse().unwrap())
 }
 
 /// Observe, plan, apply.
 async fn converge(nft: &Nft, wanted: Option<&Ruleset>) -> Result<Option<Step>, FirewallError> {
     let view = nft.observe().await?;
-    let step = plan_firewall(wanted, view.table.as_ref()).unwrap();
+    let step = plan_firewall(wanted, &view.tables, &ownership()).unwrap();
     if let Some(Step {
         action: Action::Firewall(action),
         ..
@@ -98,7 +103,7 @@ fn inner() {
         );
 
         println!("emptied, and a thousand ports in one transaction");
-        install(&nft, &Ruleset::default()).await;
+        install(&nft, &ruleset(0..0)).await;
         let large = ruleset(20000..21000);
         let writes = nft.writes();
         install(&nft, &large).await;
@@ -124,7 +129,11 @@ fn inner() {
         println!("gone when disabled, and nothing else with it");
         sh(&format!("nft -f - <<'X'\n{FOREIGN}\nX\n"));
         let step = converge(&nft, None).await.unwrap().unwrap();
-        assert_eq!(step.action, Action::Firewall(FirewallAction::Remove));
+        let table = TABLE_NAME.to_owned();
+        assert_eq!(
+            step.action,
+            Action::Firewall(FirewallAction::Remove { table })
+        );
         assert_eq!(sh("nft list ruleset"), before);
         assert_eq!(converge(&nft, None).await.unwrap(), None);
     });

@@ -8,7 +8,8 @@ use std::path::Path;
 use super::support::{State, applied, mtu, name, own, peer, problem};
 use moenet_agent::document::{Document, Kind, MaintenanceSpec, OverrideSpec};
 use moenet_agent::model::{ObjectName, Secret};
-use moenet_agent::store::{Store, StoreError, Written};
+use moenet_agent::plan::mark::Succession;
+use moenet_agent::store::{IDENTITY, StateIdentity, Store, StoreError, Written};
 
 #[test]
 fn what_is_no_document_is_present_and_invalid_and_never_absent() {
@@ -292,6 +293,75 @@ fn a_folder_that_vanished_leaves_a_doubt_across_a_restart() {
     assert!(!store.load().unwrap().complete);
     store.confirm().unwrap();
     assert!(store.load().unwrap().complete);
+}
+
+#[test]
+fn list_of_the_control_plane_does_not_settle_the_operators_documents() {
+    let state = State::new();
+    let store = state.open();
+    let record = "apiVersion: moenet.work/v1\nkind: BgpSession\n\
+                  metadata: {name: own, uid: local/sessions/own}\napplied: {interfaces: [wg_own]}\n";
+    state.put("applied/sessions/own.yaml", record);
+    fs::remove_dir_all(state.root().join("sessions")).unwrap();
+    assert!(!store.load().unwrap().complete);
+    store.confirm_listed(&store.load().unwrap()).unwrap();
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.complete && !snapshot.operators_complete);
+    drop(store);
+    let store = Store::open(&state.root()).unwrap();
+    assert!(!store.load().unwrap().operators_complete);
+    state.put(
+        "sessions/own.yaml",
+        own("own").replace("MeshPeer", "BgpSession"),
+    );
+    store.confirm_listed(&store.load().unwrap()).unwrap();
+    assert!(store.load().unwrap().operators_complete);
+}
+
+#[test]
+fn identity_is_made_once_and_outlives_what_cleans_it_away() {
+    let state = State::new();
+    let store = state.open();
+    let known = store.identity().unwrap();
+    fs::remove_file(state.root().join(IDENTITY)).unwrap();
+    assert!(
+        !store.load().unwrap().complete,
+        "what else is gone cannot be told"
+    );
+    drop(store);
+    assert_eq!(StateIdentity::read(&state.root()), Some(known.clone()));
+    let store = Store::open(&state.root()).unwrap();
+    assert_eq!(store.identity(), Some(known));
+}
+
+#[test]
+fn marker_of_an_earlier_build_becomes_the_identity() {
+    let state = State::new();
+    drop(state.open());
+    fs::remove_file(state.root().join(IDENTITY)).unwrap();
+    state.put(
+        ".moenet-state",
+        "# x\nid: 00112233445566778899aabbccddeeff\nunproven: true\n",
+    );
+    let store = Store::open(&state.root()).unwrap();
+    let known = store.identity().unwrap();
+    assert_eq!(known.identity.as_str(), "0011223344556677");
+    assert!(!store.load().unwrap().complete);
+    assert!(!state.root().join(".moenet-state").exists());
+    drop(store);
+    assert_eq!(Store::open(&state.root()).unwrap().identity(), Some(known));
+}
+
+#[test]
+fn identity_with_a_succession_reads_back_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let succeeds = Succession {
+        identities: ["00000000000000ff".parse().unwrap()].into(),
+        unnamed: true,
+    };
+    let known = StateIdentity::new(succeeds);
+    known.write(dir.path()).unwrap();
+    assert_eq!(StateIdentity::read(dir.path()), Some(known));
 }
 
 #[test]

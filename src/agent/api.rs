@@ -109,6 +109,10 @@ impl AgentApi for Api {
             .key_of(&interface)
             .filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
+        if let Some(why) = world.key.missing() {
+            // The kernel's key would go with the link, and no new link can be configured without it.
+            return Err(ApiRefusal::Failed(why.to_owned()));
+        }
         let done = self.parts.context.restarts.ask(key.clone());
         hint(&self.parts, key).await;
         match tokio::time::timeout(RESTART, done).await {
@@ -284,6 +288,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     );
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.router_documents.without_policy());
+    notices.extend(world.key.missing().map(str::to_owned));
     let wrong = wrong(&world.sessions, Key::Session)
         .chain(wrong(&world.mesh, Key::Mesh))
         .chain(wrong(&world.ibgp, Key::Ibgp));

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::calls::Calls;
 use super::journal::Known;
+use super::key::KeyFile;
 use super::known_agents;
 use super::lost::{self, Missing};
 use super::syncs::Syncs;
@@ -22,11 +23,10 @@ use crate::controller::{
 };
 use crate::firewall::Nft;
 use crate::history::History;
-use crate::http::ServeError;
-use crate::kernel::keys::KeyError;
-use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership, keys};
-use crate::model::PrivateKey;
+use crate::http::{ServeError, Server};
+use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership};
 use crate::plan::mark::Ownership;
+use crate::ports::Kernel as _;
 use crate::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::render::RenderError;
 use crate::resolve::{Resolver, ResolverSettings, SystemLookup};
@@ -51,9 +51,6 @@ pub enum BuildError {
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The WireGuard key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
     /// The Control Plane's URL or token.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -121,11 +118,13 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Makes everything from the configuration, for an agent that writes.
+    /// Makes everything from the configuration, for an agent that writes. What can refuse the start is checked
+    /// before anything is written.
     ///
     /// # Errors
     /// What keeps it from starting.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        check(&config)?;
         Missing::look(&config).await?;
         lost::put_back(&config.state.directory).await;
         let directory = config.state.directory.clone();
@@ -150,11 +149,11 @@ impl Parts {
     /// What keeps it from starting.
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
         take_branch(&store).await;
-        let key = load_key(&config, store.is_writable()).await?;
         let templates = Templates::open(config.bird.templates.as_deref())?;
         let ownership = SharedOwnership::new(ownership(&store));
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
+        let key = open_key(&config, &store, &kernel).await?;
         let committer = Committer::start(committer_config(&config));
         let (client, outbox) = control_plane(&config, &store)?;
         let (journal, journalled) = mpsc::unbounded_channel();
@@ -256,18 +255,20 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| BuildError::Interrupted)
 }
 
-/// An agent that writes makes its key when there is none; a look goes without.
-async fn load_key(config: &Config, writes: bool) -> Result<PrivateKey, BuildError> {
+/// Reads the key. Without a file, the kernel's links say whether this router has had one.
+async fn open_key(
+    config: &Config,
+    store: &Arc<Store>,
+    kernel: &LinuxKernel,
+) -> Result<KeyFile, BuildError> {
     let path = config.wireguard.private_key_path.clone();
-    blocking(move || {
-        if writes || path.exists() {
-            keys::load_or_create(&path)
-        } else {
-            Ok(PrivateKey::new([1; 32]))
-        }
-    })
-    .await?
-    .map_err(BuildError::from)
+    let view = if path.exists() {
+        None
+    } else {
+        kernel.observe().await.ok()
+    };
+    let store = Arc::clone(store);
+    blocking(move || KeyFile::open(path, store, view.as_ref())).await
 }
 
 /// Which marks are ours, before any applied record is read.
@@ -312,30 +313,39 @@ fn probe_settings(config: &Config) -> ProbeSettings {
     }
 }
 
+/// Refuses a start before anything is written.
+fn check(config: &Config) -> Result<(), BuildError> {
+    Templates::open(config.bird.templates.as_deref())?;
+    Server::check(&config.server.listen, config.server.token.as_ref())?;
+    if let Some(options) = client_options(config) {
+        Client::new(options)?;
+    }
+    Ok(())
+}
+
 type ControlPlane = (Option<Arc<Client>>, Option<Arc<Outbox>>);
 
 fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildError> {
-    let Some(from) = config
-        .control_plane
-        .as_ref()
-        .filter(|_| store.is_writable())
-    else {
+    let Some(options) = client_options(config).filter(|_| store.is_writable()) else {
         return Ok((None, None));
     };
-    let Some(token) = &from.token else {
-        return Ok((None, None));
-    };
-    let client = Client::new(ClientOptions {
+    let client = Client::new(options)?;
+    let outbox = Outbox::open(&store.dir().join(OUTBOX))?;
+    Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
+}
+
+/// How to call the Control Plane; none without one, or without a token.
+fn client_options(config: &Config) -> Option<ClientOptions> {
+    let from = config.control_plane.as_ref()?;
+    Some(ClientOptions {
         url: from.url.clone(),
         router: config.node.name.clone(),
-        token: token.clone(),
+        token: from.token.clone()?,
         dialect: match from.dialect {
             config::Dialect::Reference => Dialect::Reference,
         },
         request_timeout: from.request_timeout.get(),
         max_retries: from.max_retries,
         retry_initial_delay: Duration::from_millis(from.retry_initial_delay),
-    })?;
-    let outbox = Outbox::open(&store.dir().join(OUTBOX))?;
-    Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
+    })
 }

@@ -13,6 +13,7 @@
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
 //! | `metrics` | counts for Prometheus |
+//! | `key` | the router's WireGuard key: read, created once, watched |
 //! | `overrides` | the overrides that are in force, for the API and the metrics |
 //! | `lost` | a start without the state directory |
 //! | `known_agents` | the agents of this host |
@@ -29,6 +30,7 @@ mod build;
 mod calls;
 mod classes;
 mod journal;
+mod key;
 mod known_agents;
 mod limits;
 mod lost;
@@ -74,8 +76,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
-/// What keeps it from starting: the state directory, the key, the local API's address. Neither the
-/// Control Plane nor DNS nor BIRD does.
+/// What keeps it from starting: the state directory, the local API's address. Neither the Control Plane nor
+/// DNS nor BIRD does, nor a missing key.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildError> {
     if let Err(missing) = Missing::look(&config).await
         && !lost::wait(&config, missing, &stop).await
@@ -86,6 +88,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let server = bind(&parts).await?;
     info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
 
+    begin_key(&parts).await;
     let recording = journal::begin(&parts).await;
     let (hints, hinted) = mpsc::unbounded_channel();
     let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
@@ -104,6 +107,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
     let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
     let announcer = tokio::spawn(announcer::run(Arc::clone(&parts), stop.clone()));
+    let key = tokio::spawn(key::watch(Arc::clone(&parts), stop.clone()));
     let polls = parts
         .client
         .clone()
@@ -122,12 +126,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     info!("stopping; tunnels and BGP sessions stay as they are");
     parts.hints.lock().await.take();
     let tasks = [
-        worlds, events, filter, roas, limits, templates, announcer, runner,
+        worlds, events, filter, roas, limits, templates, announcer, key, runner,
     ];
     drain(tasks.into_iter().chain(polls).collect()).await;
     drain(vec![journal]).await;
     drain(vec![http]).await;
     Ok(())
+}
+
+/// The first write of a start: whatever can refuse one has been checked.
+async fn begin_key(parts: &Arc<Parts>) {
+    let key = Arc::clone(&parts.maker.key);
+    let _ = tokio::task::spawn_blocking(move || key.begin()).await;
 }
 
 async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {
@@ -218,6 +228,7 @@ pub(crate) async fn hint(parts: &Parts, key: Key) {
 /// # Errors
 /// When the state directory cannot be read.
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildError> {
+    begin_key(parts).await;
     let recording = journal::begin(parts).await;
     parts.context.taken.keep();
     worlds::publish(parts).await?;

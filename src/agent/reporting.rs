@@ -19,7 +19,7 @@ pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<
     let heartbeat = Heartbeat {
         version: build::VERSION.to_owned(),
         uptime: parts.started.elapsed().as_secs(),
-        mesh_public_key: Some(parts.maker.our_key()),
+        mesh_public_key: parts.maker.our_key(),
     };
     client.post_heartbeat(&heartbeat).await
 }

@@ -21,13 +21,13 @@ impl Plan {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let key_path = config.wireguard.private_key_path.clone();
-        let has_key = key_path.exists();
-        let (planned, stand_in, bird) = block_on(async {
+        let (planned, key, created, bird) = block_on(async {
             let offline = Offline::look(config).await?;
             let bird = offline.world.bird.and_then(crate::bird::Version::warning);
             Ok((
                 steps::planned(&offline),
-                offline.parts.maker.our_key().to_string(),
+                offline.world.key.clone(),
+                offline.parts.maker.key.is_to_be_created(),
                 bird,
             ))
         })?;
@@ -44,7 +44,8 @@ impl Plan {
             .filter(|(key, _)| wanted(key))
             .map(|(_, object)| object)
             .collect();
-        if !has_key {
+        if let Some(stand_in) = key.public().filter(|_| created) {
+            let stand_in = stand_in.to_string();
             for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
                 step.replace(&stand_in, "a new key");
             }
@@ -55,10 +56,13 @@ impl Plan {
         if let Some(warning) = bird {
             output::note(&warning);
         }
-        if !has_key {
+        if let Some(why) = key.missing() {
+            output::note(why);
+        }
+        if created {
             let place = key_path.display();
             output::note(&format!(
-                "there is no WireGuard key at {place}; the first run makes one, and nobody can say yet which"
+                "no WireGuard key at {place}; one will be generated on first start"
             ));
         }
         let pending = objects.iter().any(steps::ObjectSteps::is_pending);

@@ -260,7 +260,7 @@ impl Default for Bird {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WireGuard {
-    /// Our private key; made, mode 0600, when missing.
+    /// Our private key; created, mode 0600, only on a router that has never had one.
     #[schemars(extend("default" = "/etc/wireguard/private.key"))]
     pub private_key_path: PathBuf,
     /// Seconds between keepalives, 0 for none.

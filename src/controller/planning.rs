@@ -200,13 +200,8 @@ pub fn session(
         Intent::Stay => Ok(Plan::default()),
         Intent::Absent => plan(name, &entry.uid, &Desired::Absent, &observed),
         Intent::Present(session, text) => {
-            let wanted = WantedTunnel::of_session(
-                session,
-                &world.private_key,
-                world.our_key,
-                view.resolved,
-            )?
-            .sent_from(view.source, view.kernel)?;
+            let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
+                .sent_from(view.source, view.kernel)?;
             plan(
                 name,
                 &entry.uid,
@@ -224,9 +219,7 @@ pub fn session(
 pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &View<'_>) -> KeyPlan {
     match (&entry.intent, &world.router) {
         (Intent::Present(tunnel, _), Ok(router)) => {
-            let key = &world.private_key;
-            let wanted =
-                WantedTunnel::of_mesh(tunnel, router.link_local, key, world.our_key, keepalive);
+            let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key, keepalive);
             let before = in_force::<MeshPeerSpec>(view.applied);
             let moved = before.is_some_and(|before| before.endpoint != tunnel.endpoint);
             plan_tunnel(&wanted, &tunnel_view(view, moved))

@@ -22,13 +22,13 @@ pub struct Router {
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// Our side of every tunnel.
     pub link_local: LinkLocal,
-    /// Our WireGuard public key.
-    pub public_key: PublicKey,
+    /// Our WireGuard public key, where it is known.
+    pub public_key: Option<PublicKey>,
 }
 
 impl Router {
     /// Derives what the specification leaves open.
-    pub fn new(name: &str, node: &NodeSpec, public_key: PublicKey) -> Self {
+    pub fn new(name: &str, node: &NodeSpec, public_key: impl Into<Option<PublicKey>>) -> Self {
         Self {
             name: name.to_owned(),
             id: node.id,
@@ -38,7 +38,7 @@ impl Router {
             loopback_ipv4: node.loopback_ipv4,
             loopback_ipv6: node.loopback_ipv6,
             link_local: node.link_local(),
-            public_key,
+            public_key: public_key.into(),
         }
     }
 }

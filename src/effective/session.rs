@@ -184,7 +184,7 @@ fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<T
             "the peer's WireGuard public key is required",
         ));
     }
-    if wireguard && from.public_key == Some(router.public_key) {
+    if wireguard && from.public_key == router.public_key {
         return Err(FieldError::new(
             "spec.tunnel.publicKey",
             "this is our own key, not the peer's",

@@ -8,6 +8,7 @@ use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::{HttpOptions, Listen, accept, app};
+use crate::model::Secret;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -63,17 +64,25 @@ pub async fn serve(
 }
 
 impl Server {
+    /// Checks what can be checked without listening.
+    ///
+    /// # Errors
+    /// The address can be reached from outside and there is no token, or the token is empty.
+    pub fn check(listen: &Listen, token: Option<&Secret<String>>) -> Result<(), ServeError> {
+        match token {
+            None if !listen.is_local() => Err(ServeError::TokenRequired(listen.clone())),
+            Some(token) if token.expose().trim().is_empty() => Err(ServeError::EmptyToken),
+            _ => Ok(()),
+        }
+    }
+
     /// Listens.
     ///
     /// # Errors
     /// The address is taken, or can be reached from outside and there is no token.
     pub async fn bind(options: &HttpOptions) -> Result<Self, ServeError> {
         let listen = options.listen.clone();
-        match &options.token {
-            None if !listen.is_local() => return Err(ServeError::TokenRequired(listen)),
-            Some(token) if token.expose().trim().is_empty() => return Err(ServeError::EmptyToken),
-            _ => {}
-        }
+        Self::check(&listen, options.token.as_ref())?;
         let socket = match &listen {
             Listen::Tcp(address) => {
                 TcpListener::bind(address)

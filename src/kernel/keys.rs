@@ -14,22 +14,18 @@ use crate::model::{Invalid, PrivateKey, PublicKey};
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file, or its folder, could not be read or made.
+    /// The file, or its folder, could not be read or created.
     #[error("cannot {what} {path}: {source}", path = path.display())]
     Io {
-        /// "read", "make the folder of", "write".
+        /// "read", "create".
         what: &'static str,
         /// The file of the key.
         path: PathBuf,
         /// The system's words.
         source: io::Error,
     },
-    /// The file holds something else. It is left as it is, for it may be somebody's key.
-    #[error(
-        "{path} holds no WireGuard private key ({reason}); put one there with `wg genkey`, \
-         or move the file away and a new key is made",
-        path = path.display()
-    )]
+    /// The file holds something else. It is left as it is, for it may be another key.
+    #[error("{path} holds no WireGuard private key ({reason})", path = path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
@@ -38,25 +34,24 @@ pub enum KeyError {
     },
 }
 
-/// Reads the private key at this path, or makes a new one there when there is no file.
+/// Creates a private key at this path, where there is no file. One that appears meanwhile is kept and read.
 ///
-/// The file is readable by its owner alone from its first byte, appears whole or not at all, and
-/// is never overwritten. It blocks: call it at start, or on a blocking thread.
-pub fn load_or_create(path: &Path) -> Result<PrivateKey, KeyError> {
-    if let Some(key) = load(path)? {
-        return Ok(key);
-    }
+/// The file is readable by its owner alone from its first byte, appears whole or not at all, and is never
+/// overwritten. Blocks: call it on a blocking thread.
+///
+/// # Errors
+/// When the file cannot be written, or holds something else.
+pub fn create(path: &Path) -> Result<PrivateKey, KeyError> {
     let key = PrivateKey::new(Key::generate_private().0);
     match write_new(path, &key) {
         Ok(()) => {
-            info!(path = %path.display(), public_key = %public_key(&key), "made a new WireGuard private key");
+            info!(path = %path.display(), public_key = %public_key(&key), "generated a WireGuard private key");
             Ok(key)
         }
-        // Somebody else was faster: theirs counts.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             load(path)?.ok_or_else(|| failed("read", path)(error))
         }
-        Err(error) => Err(failed("write", path)(error)),
+        Err(error) => Err(failed("create", path)(error)),
     }
 }
 
@@ -73,7 +68,11 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError
     }
 }
 
-fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
+/// Reads the private key at this path; `None` when there is no file. Blocks.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else.
+pub fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
     let text = match disk::read(path, disk::TOKEN) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -96,7 +95,7 @@ fn warn_if_readable_by_others(path: &Path) {
     if mode & 0o077 != 0 {
         let mode = format!("{:o}", mode & 0o7777);
         let path = path.display();
-        warn!(%path, %mode, "others may read this WireGuard private key; run `chmod 600 {path}`");
+        warn!(%path, %mode, "other users may read this WireGuard private key; run `chmod 600 {path}`");
     }
 }
 
@@ -128,18 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_made_once_and_for_its_owner_alone() {
+    fn created_key_is_for_its_owner_alone_and_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wireguard/private.key");
-        let first = load_or_create(&path).unwrap();
-        assert!(first == load_or_create(&path).unwrap());
+        assert!(load(&path).unwrap().is_none());
+        let first = create(&path).unwrap();
+        assert!(first == create(&path).unwrap());
+        assert!(Some(first) == load(&path).unwrap());
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 1, "no temporary file stays");
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_kept() {
+    fn malformed_key_file_is_an_error_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("private.key");
         for content in [
@@ -149,7 +150,7 @@ mod tests {
             "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
         ] {
             fs::write(&path, content).unwrap();
-            let error = load_or_create(&path).unwrap_err();
+            let error = create(&path).unwrap_err();
             assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
             assert!(
                 content.is_empty() || !error.to_string().contains(content.trim()),
@@ -160,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+    fn unreadable_file_is_not_a_missing_one() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(
-            load_or_create(folder.path()),
+            load(folder.path()),
             Err(KeyError::Io { what: "read", .. })
         ));
     }

@@ -14,6 +14,7 @@ mod name;
 mod plain;
 mod prefix;
 mod range;
+mod router_key;
 mod secret;
 mod tunnel;
 
@@ -27,6 +28,7 @@ pub use name::{ObjectName, Uid};
 pub(crate) use plain::{plain_key, without_keys};
 pub use prefix::{LinkLocal, PeerIpv6};
 pub use range::AddressRange;
+pub use router_key::RouterKey;
 pub use secret::Secret;
 pub use tunnel::{AdminState, Extension, NodeType, PeeringPolicy, TunnelType};
 

@@ -8,7 +8,7 @@ use super::kernel_view::{Address, KernelView, Sysctl};
 use super::wireguard::WantedWireGuard;
 use super::{Plan, Refusal, address, link, wireguard};
 use crate::effective::{MeshTunnel, Session};
-use crate::model::{InterfaceName, LinkLocal, Mtu, PrivateKey, PublicKey, TunnelType, Uid};
+use crate::model::{InterfaceName, LinkLocal, Mtu, RouterKey, TunnelType, Uid};
 
 /// A tunnel as the kernel is to have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +51,7 @@ impl WantedTunnel {
     /// nothing to plan, and the caller says so.
     pub fn of_session(
         session: &Session,
-        private_key: &PrivateKey,
-        our_key: PublicKey,
+        key: &RouterKey,
         resolved: Option<SocketAddr>,
     ) -> Result<Self, Refusal> {
         let tunnel = &session.tunnel;
@@ -64,8 +63,7 @@ impl WantedTunnel {
             .peer
             .zip(tunnel.listen_port)
             .map(|(peer, listen_port)| WantedWireGuard {
-                private_key: private_key.clone(),
-                our_key,
+                key: key.clone(),
                 listen_port,
                 peer,
                 preshared_key: tunnel.preshared_key.clone(),
@@ -126,13 +124,7 @@ impl WantedTunnel {
     }
 
     /// The tunnel of a mesh peer, with our link-local address on it.
-    pub fn of_mesh(
-        mesh: &MeshTunnel,
-        ours: LinkLocal,
-        private_key: &PrivateKey,
-        our_key: PublicKey,
-        keepalive: u16,
-    ) -> Self {
+    pub fn of_mesh(mesh: &MeshTunnel, ours: LinkLocal, key: &RouterKey, keepalive: u16) -> Self {
         let net = ipnet::Ipv6Net::new_assert(ours.get(), 64);
         Self {
             uid: mesh.uid.clone(),
@@ -141,8 +133,7 @@ impl WantedTunnel {
             mtu: mesh.mtu,
             addresses: BTreeSet::from([Address::new(net.into(), None)]),
             wireguard: Some(WantedWireGuard {
-                private_key: private_key.clone(),
-                our_key,
+                key: key.clone(),
                 listen_port: mesh.listen_port,
                 peer: mesh.peer,
                 preshared_key: None,
@@ -219,6 +210,7 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
         }
         found => found?,
     };
+    wireguard::check_key(wanted, found.kept())?;
     plan.extend(link::remove_leftover(wanted, view));
     plan.extend(link::make(wanted, &mut found, view.kernel));
     plan.extend(link::prepare(wanted, &found));

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use super::action::{KernelAction, PeerPatch, WireGuardPatch};
 use super::kernel_view::{Link, WireGuard, WireGuardPeer};
 use super::tunnel::{TunnelView, WantedTunnel};
-use super::{Drift, Step};
-use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
+use super::{Drift, Refusal, Step};
+use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
 
 /// While the last handshake is younger than this, WireGuard knows better than we where the peer is
 /// (semantics, section 6, rule 7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
@@ -19,10 +19,8 @@ pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
 /// WireGuard as it is to be on a link: one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedWireGuard {
-    /// Our private key.
-    pub private_key: PrivateKey,
-    /// The public key that belongs to it, which is what can be read back.
-    pub our_key: PublicKey,
+    /// Our key.
+    pub key: RouterKey,
     /// Our UDP port.
     pub listen_port: Port,
     /// The peer's key.
@@ -42,6 +40,24 @@ fn allowed_ips() -> BTreeSet<IpNet> {
         ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
         ipnet::Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
     ])
+}
+
+/// A link without a private key cannot be configured while the router's is missing.
+///
+/// # Errors
+/// With the reason why the key is missing.
+pub(super) fn check_key(wanted: &WantedTunnel, link: Option<&Link>) -> Result<(), Refusal> {
+    let key = wanted.wireguard.as_ref().map(|wireguard| &wireguard.key);
+    let has_key = link
+        .and_then(|link| link.wireguard.as_ref())
+        .is_some_and(|wireguard| wireguard.public_key.is_some());
+    match key.and_then(RouterKey::missing) {
+        Some(why) if !has_key => Err(Refusal {
+            field: "wireguard.privateKeyPath",
+            reason: why.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn compare(
@@ -95,14 +111,18 @@ fn private_key(
     have: &WireGuard,
     drifts: &mut Vec<Drift>,
 ) -> Option<PrivateKey> {
-    if have.public_key == Some(want.our_key) {
+    // While the private key is missing, the one that the kernel has stays.
+    let RouterKey::Available { private, public } = &want.key else {
+        return None;
+    };
+    if have.public_key == Some(*public) {
         return None;
     }
     let shown = have
         .public_key
         .map_or("none".to_owned(), |key| key.to_string());
-    drifts.push(Drift::new("tunnel.ourKey", want.our_key, shown));
-    Some(want.private_key.clone())
+    drifts.push(Drift::new("tunnel.ourKey", public, shown));
+    Some(private.clone())
 }
 
 fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Option<Port> {

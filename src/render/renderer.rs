@@ -182,7 +182,7 @@ mod tests {
         let node: NodeSpec =
             serde_json::from_value(json!({"id": 1, "asn": 4242420998u32})).unwrap();
         let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
-            .parse()
+            .parse::<crate::model::PublicKey>()
             .unwrap();
         let policy: RoutingPolicySpec = serde_json::from_value(policy).unwrap();
         let input = BaseInput {

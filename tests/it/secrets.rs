@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use crate::support::{PSK_FILE, key, our_key, resolve, router};
 use moenet_agent::document::{BgpSessionSpec, parse};
 use moenet_agent::effective::Secrets;
-use moenet_agent::model::{PresharedKey, PrivateKey, Secret, Uid};
+use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{
@@ -78,7 +78,15 @@ fn uid() -> Uid {
 
 fn tunnel() -> WantedTunnel {
     let session = resolve("peer", &uid(), &spec(), &secrets()).unwrap();
-    WantedTunnel::of_session(&session, &PrivateKey::new(KEY), our_key(), None).unwrap()
+    WantedTunnel::of_session(
+        &session,
+        &RouterKey::Available {
+            private: PrivateKey::new(KEY),
+            public: our_key(),
+        },
+        None,
+    )
+    .unwrap()
 }
 
 /// A kernel whose link has another preshared key.

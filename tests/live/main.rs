@@ -44,6 +44,7 @@ mod node;
 mod overrides;
 mod plans;
 mod policy;
+mod private_key;
 mod probing;
 mod removal;
 mod repair;

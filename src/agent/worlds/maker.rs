@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::agent::classes::Classes;
+use crate::agent::key::KeyFile;
 use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
 use crate::agent::templates::{Candidate, Templates};
@@ -18,8 +19,8 @@ use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
-use crate::kernel::{SharedOwnership, keys};
-use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
+use crate::kernel::SharedOwnership;
+use crate::model::{Endpoint, ObjectName, PublicKey};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
 use crate::status::Acceptance;
@@ -30,8 +31,7 @@ use crate::telemetry::chain;
 pub struct WorldMaker {
     config: Config,
     store: Arc<Store>,
-    private_key: PrivateKey,
-    our_key: PublicKey,
+    pub(crate) key: Arc<KeyFile>,
     checker: Checker,
     committer: Committer,
     ownership: SharedOwnership,
@@ -68,13 +68,12 @@ impl WorldMaker {
     pub(in crate::agent) fn new(
         config: Config,
         store: Arc<Store>,
-        private_key: PrivateKey,
+        key: KeyFile,
         templates: Templates,
         checker: Checker,
         committer: Committer,
         ownership: SharedOwnership,
     ) -> Self {
-        let our_key = keys::public_key(&private_key);
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store);
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
@@ -82,8 +81,7 @@ impl WorldMaker {
         Self {
             config,
             store,
-            private_key,
-            our_key,
+            key: Arc::new(key),
             checker,
             committer,
             ownership,
@@ -100,9 +98,9 @@ impl WorldMaker {
         }
     }
 
-    /// Our WireGuard public key.
-    pub fn our_key(&self) -> PublicKey {
-        self.our_key
+    /// Our WireGuard public key, where it is known.
+    pub fn our_key(&self) -> Option<PublicKey> {
+        self.key.current().public()
     }
 
     /// Changes what is known of the Control Plane's words that do not decode. Returns whether it is news.
@@ -241,8 +239,7 @@ impl WorldMaker {
                 snapshot,
                 config: &self.config,
                 secrets: &material.secrets,
-                private_key: &self.private_key,
-                our_key: self.our_key,
+                key: &self.key.current(),
                 renderer: Ok(renderer),
                 templates_refused: self.templates.problem(),
                 bird: material.bird,

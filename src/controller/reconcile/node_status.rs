@@ -119,6 +119,14 @@ fn policy_in_effect(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
+/// Whether the router's private key can be read.
+fn key_available(world: &World, conditions: &mut Conditions<'_>) {
+    match world.key.missing() {
+        Some(why) => conditions.set(About::KeyAvailable, false, "Missing", why),
+        None => conditions.set(About::KeyAvailable, true, "Read", ""),
+    }
+}
+
 /// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
 fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
     let about = About::FirewallConfigured;
@@ -250,6 +258,7 @@ pub(super) fn status(
         .and(world.base.as_ref().err())
         .cloned();
     policy_in_effect(world, &mut conditions);
+    key_available(world, &mut conditions);
     packet_filter(world, filter, &mut conditions);
     forwarding(world, round, &mut conditions);
     match history {

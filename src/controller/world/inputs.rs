@@ -6,7 +6,7 @@ use crate::bird::{MainFile, Version};
 use crate::config::Config;
 use crate::controller::guard;
 use crate::effective::Secrets;
-use crate::model::{Endpoint, ObjectName, PrivateKey, PublicKey};
+use crate::model::{Endpoint, ObjectName, RouterKey};
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
 use crate::status::RoaFacts;
@@ -22,9 +22,7 @@ pub struct Inputs<'a> {
     /// The files in `secrets/` that documents name.
     pub secrets: &'a Secrets,
     /// Our WireGuard key.
-    pub private_key: &'a PrivateKey,
-    /// Its public half.
-    pub our_key: PublicKey,
+    pub key: &'a RouterKey,
     /// The templates, or why they cannot be used.
     pub renderer: Result<&'a Renderer, &'a str>,
     /// What BIRD understands, or why that is not known.

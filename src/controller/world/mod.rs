@@ -30,7 +30,7 @@ use super::planning::Key;
 use crate::bird::{MainFile, Version};
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{ObjectName, PrivateKey, PublicKey, Uid};
+use crate::model::{ObjectName, RouterKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::status::{Acceptance, Origins, RpkiName};
@@ -67,9 +67,7 @@ pub struct World {
     /// The internal neighbours.
     pub ibgp: BTreeMap<ObjectName, Entry<InternalNeighbour>>,
     /// Our WireGuard key.
-    pub private_key: PrivateKey,
-    /// Its public half.
-    pub our_key: PublicKey,
+    pub key: RouterKey,
     /// When the world changes by itself: an override ends, external sessions go down.
     pub changes_at: Option<Timestamp>,
     /// All that is wrong with the state directory, for `validate` and the log.
@@ -229,8 +227,7 @@ impl World {
             problems: problems(inputs),
             moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),
-            private_key: inputs.private_key.clone(),
-            our_key: inputs.our_key,
+            key: inputs.key.clone(),
             router_documents: documents,
             router,
             maintenance,

@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::controller::world::{Refused, World};
     use crate::document::{Document, Metadata};
-    use crate::model::PrivateKey;
+    use crate::model::{PrivateKey, RouterKey};
     use crate::status::RoaFacts;
     use crate::store::{AppliedBody, Store};
 
@@ -429,8 +429,10 @@ mod tests {
             snapshot: &store.load().unwrap(),
             config: &crate::config::parse(config).unwrap(),
             secrets: &Default::default(),
-            private_key: &PrivateKey::new([200; 32]),
-            our_key: crate::model::PublicKey::new([200; 32]),
+            key: &RouterKey::Available {
+                private: PrivateKey::new([200; 32]),
+                public: crate::model::PublicKey::new([200; 32]),
+            },
             renderer: Err("not here"),
             features: Err("not here"),
             bird: None,

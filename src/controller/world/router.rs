@@ -219,7 +219,7 @@ fn is_configured(ours: &Node, field: &str) -> bool {
 
 pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {
     match (&documents.node.spec, &documents.node.acceptance) {
-        (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.our_key)),
+        (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.key.public())),
         (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
         (None, _) => {
             Err("who this router is, is not known yet: there is no node.yaml, and node.id and node.asn \

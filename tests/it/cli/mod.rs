@@ -80,6 +80,12 @@ impl Router {
         fs::write(path, text).unwrap();
     }
 
+    /// Gives the router the key that its applied objects were configured with.
+    fn with_key(&self) {
+        let key = "SGb+ojrRNDuMePufwtIYhXzA//k6wF3R21tEBgKlzlM=\n";
+        fs::write(self.dir.path().join("private.key"), key).unwrap();
+    }
+
     fn state(&self, file: &str) -> PathBuf {
         self.dir.path().join("state").join(file)
     }
@@ -390,6 +396,7 @@ fn an_override_that_is_not_in_force_overrides_nothing() {
 fn the_sample_is_planned_and_rendered() {
     let router = Router::new();
     router.with_bird();
+    router.with_key();
     let plan = router.call(&["plan"]);
     assert_eq!(plan.code, 2, "{}{}", plan.out, plan.err);
     for step in [

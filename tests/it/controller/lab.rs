@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::fakes::{FakeBird, FakeKernel, Fate, Nobody};
-use crate::support::{key, our_key, private_key};
+use crate::support::{key, router_key};
 
 /// What survives the agent.
 pub(crate) struct Machine {
@@ -204,8 +204,7 @@ impl Maker {
             snapshot: &snapshot,
             config: &self.config,
             secrets: &Secrets::new(),
-            private_key: &private_key(),
-            our_key: our_key(),
+            key: &router_key(),
             renderer: Ok(&self.renderer),
             features: Ok(Features::of(2, 17)),
             bird: None,

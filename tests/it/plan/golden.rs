@@ -11,7 +11,7 @@ use moenet_agent::model::AdminState;
 use moenet_agent::plan::{Desired, Plan, Refusal, WantedTunnel, plan};
 
 use super::golden_observed::Observation;
-use crate::support::{our_key, private_key};
+use crate::support::{our_key, router_key};
 
 /// Stands for what the templates render, which have golden cases of their own.
 const FRAGMENT: &str = "protocol bgp ebgp_peer {\n}\n";
@@ -100,8 +100,7 @@ impl Case {
     fn plan(&self, session: &Session) -> Result<Plan, Refusal> {
         let kernel = self.observed.kernel();
         let seen = self.observed.view(&kernel, FRAGMENT);
-        let tunnel =
-            WantedTunnel::of_session(session, &private_key(), our_key(), self.observed.resolved);
+        let tunnel = WantedTunnel::of_session(session, &router_key(), self.observed.resolved);
         match (session.admin_state, &tunnel) {
             (AdminState::Enabled, Err(refusal)) => Err(refusal.clone()),
             (AdminState::Enabled, Ok(tunnel)) => {

@@ -125,7 +125,7 @@ fn is_as_wanted(want: &WantedTunnel, view: &KernelView) -> bool {
             return false;
         };
         (*key, have.public_key, have.listen_port)
-            == (want.peer, Some(want.our_key), Some(want.listen_port))
+            == (want.peer, want.key.public(), Some(want.listen_port))
             && (&peer.preshared_key, peer.keepalive) == (&want.preshared_key, want.keepalive)
             && peer.allowed_ips.iter().all(|net| net.prefix_len() == 0)
             && peer.allowed_ips.len() == 2

@@ -8,7 +8,7 @@ use moenet_agent::plan::WantedTunnel;
 use proptest::prelude::*;
 
 use super::kernel::outer_addresses;
-use crate::support::{PSK_FILE, key, our_key, private_key, resolve, secrets};
+use crate::support::{PSK_FILE, key, resolve, router_key, secrets};
 
 /// What is wanted of one session.
 #[derive(Debug, Clone)]
@@ -37,8 +37,7 @@ pub(crate) fn wanted() -> impl Strategy<Value = Wanted> {
                 bgp: BgpSpec::default(),
             };
             let session = resolve("peer", &uid(), &spec, &secrets(psk)).unwrap();
-            let tunnel =
-                WantedTunnel::of_session(&session, &private_key(), our_key(), resolved).unwrap();
+            let tunnel = WantedTunnel::of_session(&session, &router_key(), resolved).unwrap();
             Wanted {
                 tunnel,
                 resolved,

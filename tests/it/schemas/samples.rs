@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::rules::parse_as;
 use super::{file, named_schema, repository};
-use crate::support::{our_key, private_key};
+use crate::support::{our_key, router_key};
 
 /// Every YAML file below a folder.
 fn documents(folder: &Path) -> Vec<PathBuf> {
@@ -208,7 +208,7 @@ fn sessions_of_the_state_directory_and_of_the_examples_plan_on_a_fresh_router() 
 fn plan_on_nothing(session: &Session) -> Vec<String> {
     let kernel = KernelView::default();
     let resolved = session.tunnel.endpoint.as_ref().and_then(Endpoint::address);
-    let tunnel = WantedTunnel::of_session(session, &private_key(), our_key(), resolved).unwrap();
+    let tunnel = WantedTunnel::of_session(session, &router_key(), resolved).unwrap();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
     let view = TunnelView {
         kernel: &kernel,

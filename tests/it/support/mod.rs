@@ -8,7 +8,7 @@ use std::process::Command;
 
 use moenet_agent::document::{BgpSessionSpec, NodeSpec, parse};
 use moenet_agent::effective::{Defaults, FieldError, Router, Secrets, Session};
-use moenet_agent::model::{ObjectName, PrivateKey, PublicKey, Secret, Uid};
+use moenet_agent::model::{ObjectName, PrivateKey, PublicKey, RouterKey, Secret, Uid};
 
 /// The name of the one secret that sessions in tests use.
 pub(crate) const PSK_FILE: &str = "secrets/peer.psk";
@@ -25,6 +25,14 @@ pub(crate) fn key(byte: u8) -> PublicKey {
 
 pub(crate) fn private_key() -> PrivateKey {
     PrivateKey::new([200; 32])
+}
+
+/// The router's key, both halves.
+pub(crate) fn router_key() -> RouterKey {
+    RouterKey::Available {
+        private: private_key(),
+        public: our_key(),
+    }
 }
 
 pub(crate) fn our_key() -> PublicKey {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use moenet_agent::document::{BgpSessionSpec, IbgpPeerSpec, NodeSpec, RoutingPolicySpec};
 use moenet_agent::effective::{Defaults, InternalNeighbour, Router, Session};
-use moenet_agent::model::{Endpoint, InterfaceName, Secret};
+use moenet_agent::model::{Endpoint, InterfaceName, PublicKey, Secret};
 use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
 
 /// The versions that the templates are for: the folder's name, and the first two numbers.
@@ -100,7 +100,7 @@ impl Case {
         (major, minor): (u32, u32),
     ) -> Result<BTreeMap<String, String>, String> {
         let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
-            .parse()
+            .parse::<PublicKey>()
             .unwrap();
         let router = Router::new("jp1", &self.node, key);
         let ibgp: Vec<_> = self

@@ -245,9 +245,19 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
         mesh: config.mesh.listen_port_base,
     };
     let waiting = parts.context.reports.waiting_gone();
+    let context = Arc::clone(&parts.context);
     let sessions = listing.items.len() + listing.rejected.len();
     let changed = sync(parts, move |store, snapshot| {
         let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
+        for change in &changes {
+            if let Some(formerly) = &change.formerly
+                && let Some(Change::Write(document) | Change::Displace(document)) = &change.document
+                && let Some(uid) = &document.metadata.uid
+            {
+                info!(object = %change.name, %uid, %formerly, "same peering under a new uuid; tunnel and session stay");
+                context.reports.renew(formerly, uid);
+            }
+        }
         let changed = apply_sessions(store, changes)?;
         if listing.complete {
             store.confirm_listed(snapshot)?;

@@ -162,6 +162,7 @@ impl Offline {
         let step = planning::firewall(wanted.as_ref(), view, &ownership)?;
         Ok(Plan {
             steps: step.into_iter().collect(),
+            waits: None,
         })
     }
 

@@ -15,6 +15,9 @@ use crate::status::Acceptance;
 pub(crate) struct ObjectSteps {
     pub(crate) object: String,
     pub(crate) steps: Vec<PrintedStep>,
+    /// Which other object has to move first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<String>,
     /// What is in its way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
@@ -58,6 +61,7 @@ impl ObjectSteps {
         Self {
             object: object.to_string(),
             steps: Vec::new(),
+            waits: None,
             error: None,
             held: None,
             paused: None,
@@ -66,7 +70,7 @@ impl ObjectSteps {
 
     /// Whether something is to be done, or waits for somebody.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.steps.is_empty() || self.held.is_some()
+        !self.steps.is_empty() || self.held.is_some() || self.waits.is_some()
     }
 }
 
@@ -126,6 +130,7 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     let mut object = ObjectSteps::new(key);
     match plan {
         Ok(plan) => {
+            object.waits.clone_from(&plan.waits);
             object.steps = plan
                 .steps
                 .iter()
@@ -175,6 +180,9 @@ pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
                 "{}  paused, so none of this is done: {why}",
                 object.object
             ));
+        }
+        if let Some(waits) = &object.waits {
+            output::line(format_args!("{}  {waits}", object.object));
         }
         if let Some(error) = &object.error {
             count.errors += 1;

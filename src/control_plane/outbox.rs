@@ -193,6 +193,29 @@ impl Outbox {
         Ok(delivery)
     }
 
+    /// Carries a pending report over to the new uuid of its session.
+    ///
+    /// # Errors
+    /// A file cannot be read, written or removed.
+    pub fn renew(&self, formerly: &Uid, uid: &Uid) -> Result<(), OutboxError> {
+        let mut memory = self.lock();
+        memory.acknowledged.remove(formerly);
+        memory.refused.remove(formerly);
+        let (old, new) = (self.path(formerly), self.path(uid));
+        let Some(report) = self.read(&old)? else {
+            return Ok(());
+        };
+        if self.read(&new)?.is_none() {
+            let report = Modify {
+                uuid: uid.clone(),
+                ..report
+            };
+            let text = serde_json::to_vec(&report).unwrap_or_default();
+            write(&self.directory, &new, &text).map_err(|source| failed("write", &new, source))?;
+        }
+        fs::remove_file(&old).map_err(|source| failed("remove", &old, source))
+    }
+
     /// Removes the file, unless a newer state has come meanwhile.
     fn acknowledge(&self, report: &Modify) -> Result<(), OutboxError> {
         let mut memory = self.lock();

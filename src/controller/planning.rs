@@ -1,11 +1,15 @@
 //! The plan of one key, from the world and what was observed. The controller runs these steps, and
 //! `moenet-agent plan` prints them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+
+mod order;
+
+use order::Turn;
 
 use super::guard::{self, Unrecorded};
 use super::observe::BirdState;
@@ -13,7 +17,7 @@ use super::world::{Entry, Intent, World, node_uid};
 use crate::bird::{Blocked, Version};
 use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
 use crate::effective::{MeshTunnel, Session};
-use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
+use crate::model::{Endpoint, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::mark::Ownership;
@@ -114,7 +118,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
             because,
         });
     }
-    Ok(Plan { steps })
+    Ok(Plan { steps, waits: None })
 }
 
 /// What keeps the files that all sessions share from BIRD until an operator acts.
@@ -188,29 +192,32 @@ pub fn session(
         .fragments
         .get(name.as_str())
         .map(String::as_str);
-    let tunnel = TunnelView {
-        gives_way: gives_way(world, view.kernel, entry),
-        ..tunnel_view(view, endpoint_changed(entry, view.applied))
-    };
-    let observed = Observed {
-        tunnel,
+    let observed = |gives_way| Observed {
+        tunnel: TunnelView {
+            gives_way,
+            formerly: entry.formerly.as_ref(),
+            ..tunnel_view(view, endpoint_changed(entry, view.applied))
+        },
         bird: BirdView { fragment },
     };
     match &entry.intent {
         Intent::Stay => Ok(Plan::default()),
-        Intent::Absent => plan(name, &entry.uid, &Desired::Absent, &observed),
+        Intent::Absent => {
+            let mut plan = plan(name, &entry.uid, &Desired::Absent, &observed(false))?;
+            let formerly = entry.formerly.iter();
+            plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, view.kernel).steps));
+            Ok(plan)
+        }
         Intent::Present(session, text) => {
             let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
                 .sent_from(view.source, view.kernel)?;
-            plan(
-                name,
-                &entry.uid,
-                &Desired::Present {
-                    tunnel: &wanted,
+            ordered(world, view, wanted, |tunnel, gives_way| {
+                let desired = Desired::Present {
+                    tunnel,
                     fragment: text,
-                },
-                &observed,
-            )
+                };
+                plan(name, &entry.uid, &desired, &observed(gives_way))
+            })
         }
     }
 }
@@ -222,7 +229,13 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
             let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key, keepalive);
             let before = in_force::<MeshPeerSpec>(view.applied);
             let moved = before.is_some_and(|before| before.endpoint != tunnel.endpoint);
-            plan_tunnel(&wanted, &tunnel_view(view, moved))
+            ordered(world, view, wanted, |wanted, gives_way| {
+                let view = TunnelView {
+                    gives_way,
+                    ..tunnel_view(view, moved)
+                };
+                plan_tunnel(wanted, &view)
+            })
         }
         (Intent::Absent, _) => {
             let mut plan = plan_tunnel_removal(&entry.uid, view.kernel);
@@ -265,46 +278,61 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
         resolved: view.resolved,
         endpoint_changed,
         gives_way: false,
+        formerly: None,
         now: view.now,
     }
 }
 
-/// Whether this peering waits for an interface name that another of ours has, who waits for the next one,
-/// and so on around to the name that this one has: two peerings that swap their names.
-fn gives_way(world: &World, kernel: &KernelView, entry: &Entry<Session>) -> bool {
-    let holder = |name| match kernel.links.get(name).map(|link| &link.mark) {
-        Some(mark) => mark.object(),
-        None => None,
+/// Brings a tunnel's plan into the order of the names and ports that objects take over from each other.
+fn ordered(
+    world: &World,
+    view: &View<'_>,
+    wanted: WantedTunnel,
+    plan: impl FnOnce(&WantedTunnel, bool) -> KeyPlan,
+) -> KeyPlan {
+    let (kernel, mut wanted) = (view.kernel, wanted);
+    let wait = |what: String, uid: &Uid| {
+        format!("waits until {} gives up {what}", order::named(world, uid))
     };
-    let Intent::Present(session, _) = &entry.intent else {
-        return false;
+    let name = format!("the interface name {}", wanted.interface);
+    let gives_way = match order::name(world, kernel, &wanted.uid) {
+        Turn::Waits(holder) => return Ok(Plan::waiting(wait(name, &holder))),
+        Turn::GivesWay(holder) => Some(wait(name, &holder)),
+        Turn::Free | Turn::Blocked(_) => None,
     };
-    let mut name = &session.tunnel.interface;
-    if holder(name).is_none_or(|uid| *uid == entry.uid) {
-        return false;
-    }
-    let movable = world
-        .sessions
-        .values()
-        .filter(|other| other.paused.is_none());
-    let wants: BTreeMap<&Uid, &InterfaceName> = movable
-        .filter_map(|other| match &other.intent {
-            Intent::Present(session, _) => Some((&other.uid, &session.tunnel.interface)),
-            _ => None,
-        })
-        .collect();
-    // A ring is no longer than there are peerings; one that does not come back here is not ours to break.
-    for _ in 0..=wants.len() {
-        match holder(name) {
-            Some(uid) if *uid == entry.uid => return true,
-            Some(uid) => match wants.get(uid) {
-                Some(next) => name = next,
-                None => return false,
-            },
-            None => return false,
+    let mut waits = gives_way.clone();
+    if let Some(wireguard) = &mut wanted.wireguard {
+        let port = wireguard.listen_port;
+        let what = format!("UDP port {port}");
+        let mut owned = kernel.owned_by(&wanted.uid);
+        let have = owned.find_map(|(_, link)| link.wireguard.as_ref()?.listen_port);
+        match (order::port(world, kernel, &wanted.uid), have) {
+            (Turn::Free, _) => {}
+            (Turn::Blocked(holder), _) => {
+                return Err(Refusal {
+                    field: "spec.tunnel.listenPort",
+                    reason: format!(
+                        "{what} is used by {}, which keeps it",
+                        order::named(world, &holder)
+                    ),
+                });
+            }
+            (Turn::GivesWay(holder), Some(_)) => {
+                wireguard.release_port = true;
+                waits.get_or_insert_with(|| wait(what, &holder));
+            }
+            // Meanwhile the tunnel works with the port it has.
+            (Turn::Waits(holder), Some(have)) => {
+                wireguard.listen_port = have;
+                waits.get_or_insert_with(|| wait(what, &holder));
+            }
+            (Turn::Waits(holder) | Turn::GivesWay(holder), None) => {
+                return Ok(Plan::waiting(wait(what, &holder)));
+            }
         }
     }
-    false
+    let plan = plan(&wanted, gives_way.is_some())?;
+    Ok(Plan { waits, ..plan })
 }
 
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer

@@ -48,6 +48,8 @@ pub enum Outcome {
     Settled(Duration),
     /// Failed; try again after a backoff.
     Failed,
+    /// Another object has to move first; look again soon, and at every beat for as long as that takes.
+    Waiting,
     /// The object is gone.
     Gone,
 }
@@ -130,6 +132,10 @@ impl<K: Ord + Clone> Queue<K> {
             Outcome::Settled(wait) => {
                 self.failures.remove(key);
                 self.schedule(key.clone(), spread(wait));
+            }
+            Outcome::Waiting => {
+                let wait = (self.fail(key) / 4).min(self.backoff.beat);
+                self.schedule(key.clone(), now + wait);
             }
             Outcome::Failed => {
                 let wait = self.fail(key);

@@ -119,6 +119,22 @@ impl Reports {
         gone.map(|report| report.uuid).collect()
     }
 
+    /// Carries what is reported of a session over to its new uuid.
+    pub fn renew(&self, formerly: &Uid, uid: &Uid) {
+        let mut known = self.lock();
+        if let Some(why) = known.failed.remove(formerly) {
+            known.failed.insert(uid.clone(), why);
+        }
+        drop(known);
+        let renewed = self
+            .outbox
+            .as_ref()
+            .map(|outbox| outbox.renew(formerly, uid));
+        if let Some(Err(error)) = renewed {
+            warn!(%uid, %formerly, error = %chain(&error), "the pending report keeps its former uuid");
+        }
+    }
+
     /// Asks for the world to be made anew.
     pub fn reload(&self) {
         self.changed.notify_one();

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use super::world::World;
 
 /// How often everything is looked at again: WireGuard's changes are announced by nobody.
 const TICK: Duration = Duration::from_secs(10);
+
+/// How often one pass looks again at an object that waits for another one: some ten seconds.
+const WAITS: u8 = 6;
 
 /// Runs keys, each when it is due, for ever.
 pub struct Runner {
@@ -97,6 +100,7 @@ impl Runner {
     /// Runs until no key is due.
     async fn wave(&mut self, hinted: &mut mpsc::UnboundedReceiver<Hint>) {
         let mut seen = BTreeSet::new();
+        let mut waited: BTreeMap<Key, u8> = BTreeMap::new();
         loop {
             while let Ok(hint) = hinted.try_recv() {
                 // What every key does is done already; this is for links that no key is of.
@@ -106,10 +110,23 @@ impl Runner {
             }
             self.start_due();
             let Some((key, outcome)) = self.running.ended().await else {
-                return;
+                // What waits for another object has another go.
+                let Some(due) = self.queue.next_due() else {
+                    return;
+                };
+                sleep_until(due).await;
+                continue;
             };
             // A key may ask for another go at once: the node's addresses that move to `lo`.
-            let again = outcome == Outcome::Settled(Duration::ZERO) && seen.insert(key.clone());
+            let again = match outcome {
+                Outcome::Settled(wait) => wait.is_zero() && seen.insert(key.clone()),
+                Outcome::Waiting => {
+                    let times = waited.entry(key.clone()).or_default();
+                    *times += 1;
+                    *times <= WAITS
+                }
+                Outcome::Failed | Outcome::Gone => false,
+            };
             self.queue.finish(
                 &key,
                 if again { outcome } else { Outcome::Gone },

@@ -207,6 +207,7 @@ fn request(patch: &WireGuardPatch) -> String {
             .map(|key| format!("private_key={}", hex(key.expose()))),
     );
     lines.extend(patch.listen_port.map(|port| format!("listen_port={port}")));
+    lines.extend(patch.release_port.then(|| "listen_port=0".to_owned()));
     for key in &patch.remove_peers {
         // `update_only`, lest a peer that is not there be made first and removed then.
         lines.push(format!(

@@ -98,6 +98,9 @@ fn update(patch: &WireGuardPatch) -> DeviceUpdate {
     if let Some(port) = patch.listen_port {
         update = update.set_listen_port(port.get());
     }
+    if patch.release_port {
+        update = update.set_listen_port(0);
+    }
     for key in &patch.remove_peers {
         update = update.remove_peer_by_key(&Key(*key.bytes()));
     }

@@ -141,6 +141,8 @@ pub struct WireGuardPatch {
     pub private_key: Option<PrivateKey>,
     /// The UDP port.
     pub listen_port: Option<Port>,
+    /// Whether the kernel chooses any free UDP port.
+    pub release_port: bool,
     /// Peers to remove, before any is added: one that stands in both lists is made anew.
     pub remove_peers: Vec<PublicKey>,
     /// Peers to add or change.
@@ -253,6 +255,7 @@ impl fmt::Display for WireGuardPatch {
         let mut parts = Vec::new();
         parts.extend(self.private_key.as_ref().map(|_| "private key".to_owned()));
         parts.extend(self.listen_port.map(|port| format!("listen port {port}")));
+        parts.extend(self.release_port.then(|| "any free listen port".to_owned()));
         parts.extend(
             self.remove_peers
                 .iter()

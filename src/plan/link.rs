@@ -59,6 +59,13 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
         };
         return Ok(Found { outdated, ..found });
     }
+    if same && view.formerly.is_some_and(|uid| link.mark.is(uid)) {
+        // The same peering under a new uuid: its mark is written again, and nothing else happens to it.
+        return Ok(Found {
+            outdated: true,
+            ..Found::keeping(link)
+        });
+    }
     let half_created =
         view.creating == Some(&wanted.interface) && is_tunnel(link) && is_blank(link);
     let adopted = wanted.adopt && link.wireguard.is_some();
@@ -160,6 +167,29 @@ pub(super) fn surplus(
         .collect()
 }
 
+/// Frees the name of this object's link for another object. WireGuard in userspace cannot be renamed.
+pub(super) fn step_aside(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
+    let temporary = temporary(wanted);
+    let others = kernel
+        .owned_by(&wanted.uid)
+        .filter(|(name, _)| **name != wanted.interface && **name != temporary);
+    others
+        .map(|(name, link)| {
+            let because = Drift::new("tunnel.interface", &wanted.interface, name);
+            let action = if link.kind == LinkKind::Tun || kernel.links.contains_key(&temporary) {
+                delete(wanted, name)
+            } else {
+                KernelAction::RenameLink {
+                    interface: name.clone(),
+                    uid: wanted.uid.clone(),
+                    to: temporary.clone(),
+                }
+            };
+            Step::kernel(action, because)
+        })
+        .collect()
+}
+
 /// Makes the link and marks it. A link of this object that works is deleted only after another one could be
 /// made: a kernel without the driver, or a name that it refuses, costs no tunnel.
 pub(super) fn make<'a>(
@@ -173,7 +203,7 @@ pub(super) fn make<'a>(
         if found.unmarked {
             steps.push(mark(wanted, &wanted.interface));
         } else if found.outdated {
-            steps.push(mark_again(wanted));
+            steps.push(mark_again(wanted, kernel));
         }
         return steps;
     }
@@ -188,7 +218,7 @@ pub(super) fn make<'a>(
             steps.extend(surplus(wanted, kernel, Some(name)));
             steps.push(rename(wanted, name));
             if let Mark::Earlier(_) = link.mark {
-                steps.push(mark_again(wanted));
+                steps.push(mark_again(wanted, kernel));
             }
             found.unmarked = false;
             found.keep = Some(Cow::Owned(renamed(link)));
@@ -234,23 +264,27 @@ fn replace_kind(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
     steps
 }
 
-/// A GRE link of this object under another name with the very ends that are wanted. The kernel has no second
-/// one with these ends, so this one gets the name.
+/// A link of this object under another name that only needs the new one: WireGuard of the kernel, or GRE with the very
+/// ends that are wanted, of which the kernel has no second one.
 fn twin<'a>(
     wanted: &WantedTunnel,
     kernel: &'a KernelView,
 ) -> Option<(&'a InterfaceName, &'a Link)> {
-    let NewLink::Gre { local, remote } = wanted.kind else {
-        return None;
+    let fits = |link: &Link| match wanted.kind {
+        NewLink::WireGuard => link.kind == LinkKind::WireGuard,
+        NewLink::Gre { local, remote } => {
+            let ends = GreEnds {
+                local,
+                remote: Some(remote),
+            };
+            is_kind(link, &wanted.kind) && link.gre == Some(ends)
+        }
+        NewLink::Dummy => false,
     };
-    let ends = Some(GreEnds {
-        local,
-        remote: Some(remote),
-    });
-    kernel.links.iter().find(|(name, link)| {
-        let ours = link.mark.is(&wanted.uid) && **name != wanted.interface;
-        ours && is_kind(link, &wanted.kind) && link.gre == ends
-    })
+    kernel
+        .links
+        .iter()
+        .find(|(name, link)| link.mark.is(&wanted.uid) && **name != wanted.interface && fits(link))
 }
 
 /// A link as its renaming leaves it: one that was up goes down and loses its IPv6 addresses
@@ -315,16 +349,18 @@ fn mark(wanted: &WantedTunnel, interface: &InterfaceName) -> Step {
 
 /// The mark of an earlier build, or of a directory that this one succeeds, becomes today's. Nothing else of
 /// the link changes.
-fn mark_again(wanted: &WantedTunnel) -> Step {
+fn mark_again(wanted: &WantedTunnel, kernel: &KernelView) -> Step {
     let Step { action, .. } = mark(wanted, &wanted.interface);
-    Step {
-        action,
-        because: Drift::new(
+    let there = kernel.links.get(&wanted.interface);
+    let because = match there.map(|link| &link.mark) {
+        Some(Mark::Ours(formerly)) => Drift::new("tunnel.mark", &wanted.uid, formerly),
+        _ => Drift::new(
             "tunnel.mark",
             "the mark of this state directory",
             "an earlier mark",
         ),
-    }
+    };
+    Step { action, because }
 }
 
 /// IPv6 before all that has to do with it.

@@ -150,10 +150,26 @@ pub struct Refusal {
 pub struct Plan {
     /// The steps, in their order.
     pub steps: Vec<Step>,
+    /// Which other object has to move first; the rest of the plan follows then.
+    pub waits: Option<String>,
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Nothing to do before another object has moved.
+    pub fn waiting(waits: String) -> Self {
+        Self {
+            steps: Vec::new(),
+            waits: Some(waits),
+        }
+    }
+
+    /// What is left to do, as texts.
+    pub fn remaining(&self) -> Vec<String> {
+        let steps = self.steps.iter().map(ToString::to_string);
+        steps.chain(self.waits.clone()).collect()
+    }
+
+    /// Whether there is nothing to do now.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

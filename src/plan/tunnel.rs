@@ -42,6 +42,8 @@ pub struct TunnelView<'a> {
     pub endpoint_changed: bool,
     /// Whether objects of ours wait for each other's interface names in a ring, and this one is in it.
     pub gives_way: bool,
+    /// The object's identity before the Control Plane gave it another uuid, while its record has that one.
+    pub formerly: Option<&'a Uid>,
     /// Now.
     pub now: Timestamp,
 }
@@ -65,6 +67,7 @@ impl WantedTunnel {
             .map(|(peer, listen_port)| WantedWireGuard {
                 key: key.clone(),
                 listen_port,
+                release_port: false,
                 peer,
                 preshared_key: tunnel.preshared_key.clone(),
                 keepalive: tunnel.keepalive,
@@ -135,6 +138,7 @@ impl WantedTunnel {
             wireguard: Some(WantedWireGuard {
                 key: key.clone(),
                 listen_port: mesh.listen_port,
+                release_port: false,
                 peer: mesh.peer,
                 preshared_key: None,
                 keepalive: Some(keepalive).filter(|seconds| *seconds != 0),
@@ -201,7 +205,7 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     let mut found = match link::find(wanted, view) {
         // One object of the ring begins: with its old name free, another one can go on.
         Err(refusal) if view.gives_way => {
-            plan.extend(link::surplus(wanted, view.kernel, None));
+            plan.extend(link::step_aside(wanted, view.kernel));
             return if plan.is_empty() {
                 Err(refusal)
             } else {

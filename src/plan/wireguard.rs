@@ -23,6 +23,9 @@ pub struct WantedWireGuard {
     pub key: RouterKey,
     /// Our UDP port.
     pub listen_port: Port,
+    /// Whether the port that the link has is given up for any free one: another object waits for it, and this one waits
+    /// for another.
+    pub release_port: bool,
     /// The peer's key.
     pub peer: PublicKey,
     /// The preshared key.
@@ -74,6 +77,7 @@ pub(super) fn compare(
     let patch = WireGuardPatch {
         private_key: private_key(want, have, &mut drifts),
         listen_port: listen_port(want, have, &mut drifts),
+        release_port: want.release_port,
         remove_peers: removed_peers(want, have, view, &mut drifts),
         peers: peer(want, have, view, &mut drifts).into_iter().collect(),
     };
@@ -127,6 +131,17 @@ fn private_key(
 
 fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>) -> Option<Port> {
     if have.listen_port == Some(want.listen_port) {
+        return None;
+    }
+    if want.release_port {
+        let shown = have
+            .listen_port
+            .map_or("any".to_owned(), |port| port.to_string());
+        drifts.push(Drift::new(
+            "tunnel.listenPort",
+            "any free port for the moment",
+            shown,
+        ));
         return None;
     }
     let shown = have

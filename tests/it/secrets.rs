@@ -124,6 +124,7 @@ fn planned(kernel: &KernelView) -> Plan {
     let tunnel = tunnel();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
     let view = TunnelView {
+        formerly: None,
         kernel,
         creating: None,
         resolved: None,

@@ -215,6 +215,7 @@ async fn conclude<T>(
     let phase = status.phase;
     record::status(ctx, subject, &before, status).await;
     match phase {
+        _ if round.waits && round.error().is_none() && !subject.hands_off => Outcome::Waiting,
         _ if !settled && !subject.hands_off => Outcome::Failed,
         Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
         _ => Outcome::Settled(LATER),

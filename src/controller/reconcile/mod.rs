@@ -74,6 +74,8 @@ struct Round {
     refusal: Option<Refusal>,
     /// What is still to be done.
     remaining: Vec<String>,
+    /// Whether another object has to move first.
+    waits: bool,
     /// Everything, as it was read back.
     look: Look,
 }
@@ -152,7 +154,16 @@ async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<
             because: because.clone(),
             ..step
         };
-        let (_, trouble) = apply::run(ctx, subject, &Plan { steps: vec![step] }, look).await;
+        let (_, trouble) = apply::run(
+            ctx,
+            subject,
+            &Plan {
+                steps: vec![step],
+                waits: None,
+            },
+            look,
+        )
+        .await;
         if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
             return Err(error);
         }
@@ -174,11 +185,10 @@ async fn converge(
     let object = Some((subject.kind, subject.name));
     let planned = match plan(&look) {
         Ok(planned) => planned,
-        Err(refusal) => return Ok(done(look, Some(refusal), Vec::new())),
+        Err(refusal) => return Ok(done(look, Some(refusal), &Plan::default())),
     };
     if planned.is_empty() || subject.hands_off {
-        let remaining = planned.steps.iter().map(ToString::to_string).collect();
-        return Ok(done(look, None, remaining));
+        return Ok(done(look, None, &planned));
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
     let (steps, trouble) = apply::run(ctx, subject, &planned, &look).await;
@@ -186,16 +196,14 @@ async fn converge(
         drift(ctx, subject, &planned, &look);
     }
     let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
-    let (refusal, remaining) = match plan(&look) {
-        Ok(rest) => (None, rest.steps.iter().map(ToString::to_string).collect()),
-        Err(refusal) => (Some(refusal), Vec::new()),
+    let (refusal, rest) = match plan(&look) {
+        Ok(rest) => (None, rest),
+        Err(refusal) => (Some(refusal), Plan::default()),
     };
     Ok(Round {
         steps,
         trouble,
-        refusal,
-        remaining,
-        look,
+        ..done(look, refusal, &rest)
     })
 }
 
@@ -223,12 +231,13 @@ fn drift(ctx: &Context, subject: &Subject<'_>, planned: &Plan, look: &Look) {
     );
 }
 
-fn done(look: Look, refusal: Option<Refusal>, remaining: Vec<String>) -> Round {
+fn done(look: Look, refusal: Option<Refusal>, rest: &Plan) -> Round {
     Round {
         steps: Vec::new(),
         trouble: None,
         refusal,
-        remaining,
+        remaining: rest.remaining(),
+        waits: rest.waits.is_some(),
         look,
     }
 }

@@ -207,7 +207,7 @@ async fn set_base(
 }
 
 fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
-    let Ok(Plan { steps }) = planning::router(world, &look.view()) else {
+    let Ok(Plan { steps, .. }) = planning::router(world, &look.view()) else {
         return Vec::new();
     };
     let of_base =

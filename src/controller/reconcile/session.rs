@@ -93,6 +93,7 @@ async fn conclude(
     record::status(ctx, subject, before, status).await;
     match phase {
         _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
+        _ if round.waits && !subject.hands_off => Outcome::Waiting,
         _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
         // Just configured, it is about to come up; one that does not is left to the tick of all objects,
         // since a router may have many peers that never answer.

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
 use crate::document::{BgpSessionSpec, Document, Kind, MeshPeerSpec};
-use crate::model::{AdminState, ObjectName, Port, Secret, TunnelType, Uid};
+use crate::model::{
+    AdminState, Asn, InterfaceName, ObjectName, Port, PublicKey, Secret, TunnelType, Uid,
+};
 use crate::store::{AppliedDocument, Slot, Snapshot};
 use crate::wire::{Listing, SessionItem, WireStatus};
 
@@ -15,6 +17,8 @@ pub struct SessionChange {
     pub document: Option<Change<BgpSessionSpec>>,
     /// Secrets by their files: to be written, or, when none, removed.
     pub secrets: Vec<(String, Option<Secret<String>>)>,
+    /// The uuid that the same peering had before, where the Control Plane has given it another one.
+    pub formerly: Option<Uid>,
 }
 
 /// Where the ports of tunnels begin that nobody gave one.
@@ -36,8 +40,22 @@ pub fn plan_sessions(
     let mut names = Names::new(snapshot);
     let mut ports = Ports::new(snapshot, listing, bases);
     let mut changes = Vec::new();
+    let mut unlisted = Unlisted::new(listing, snapshot);
     for item in &listing.items {
         let known = names.of_uid(&item.uid);
+        if known.is_none()
+            && let Some((name, formerly)) = unlisted.take_same(item)
+        {
+            // An incomplete list may have the former uuid in an item that cannot be read.
+            if listing.complete {
+                let change = change(item, name, snapshot, &mut ports);
+                changes.extend(change.map(|change| SessionChange {
+                    formerly: Some(formerly),
+                    ..change
+                }));
+            }
+            continue;
+        }
         let leaving = item.status == WireStatus::QueuedForDelete;
         if leaving && known.is_none() && acknowledged(&item.uid) {
             continue;
@@ -45,8 +63,86 @@ pub fn plan_sessions(
         let name = known.unwrap_or_else(|| names.choose(item));
         changes.extend(change(item, name, snapshot, &mut ports));
     }
-    changes.extend(removals(listing, snapshot));
+    let renewed: BTreeSet<&ObjectName> = unlisted.taken.iter().collect();
+    let removals = removals(listing, snapshot).into_iter();
+    changes.extend(removals.filter(|change| !renewed.contains(&change.name)));
     changes
+}
+
+/// Sessions whose uuid is not listed. A Control Plane that re-created its database lists the same peerings under new
+/// uuids: they are the same objects, and nothing of them is removed or made.
+struct Unlisted {
+    sessions: Vec<(Peering, ObjectName, Uid)>,
+    taken: Vec<ObjectName>,
+}
+
+/// What makes two peerings the same.
+type Peering = (InterfaceName, Asn, Option<PublicKey>);
+
+impl Unlisted {
+    fn new(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Self {
+        let rejected = listing
+            .rejected
+            .iter()
+            .filter_map(|rejected| rejected.uid.as_ref());
+        let listed: BTreeSet<&Uid> = listing
+            .items
+            .iter()
+            .map(|item| &item.uid)
+            .chain(rejected)
+            .collect();
+        let documents = snapshot.sessions.iter().filter_map(|(name, slot)| {
+            let document = synced(Some(slot))?;
+            let uid = document.metadata.uid.clone()?;
+            Some((peering(&document.spec)?, name.clone(), uid))
+        });
+        // What is applied and has no document is held, or is about to be removed.
+        let applied = snapshot
+            .applied
+            .iter()
+            .filter_map(|((kind, name), stored)| {
+                let is_left = *kind == Kind::BgpSession && !snapshot.sessions.contains_key(name);
+                let uid = stored
+                    .document
+                    .metadata
+                    .uid
+                    .clone()
+                    .filter(|uid| is_left && !uid.is_ours())?;
+                Some((
+                    peering(&spec_in_force(Some(&stored.document))?)?,
+                    name.clone(),
+                    uid,
+                ))
+            });
+        let sessions = documents
+            .chain(applied)
+            .filter(|(_, _, uid)| !listed.contains(uid))
+            .collect();
+        Self {
+            sessions,
+            taken: Vec::new(),
+        }
+    }
+
+    /// The session that is the same peering as this item, with its former uuid.
+    fn take_same(&mut self, item: &SessionItem) -> Option<(ObjectName, Uid)> {
+        let wanted = peering(item.spec.as_ref()?)?;
+        let index = self
+            .sessions
+            .iter()
+            .position(|(peering, ..)| *peering == wanted)?;
+        let (_, name, uid) = self.sessions.swap_remove(index);
+        self.taken.push(name.clone());
+        Some((name, uid))
+    }
+}
+
+fn peering(spec: &BgpSessionSpec) -> Option<Peering> {
+    let interface = match &spec.tunnel.interface {
+        Some(interface) => interface.clone(),
+        None => format!("wg_{}", spec.asn).parse().ok()?,
+    };
+    Some((interface, spec.asn, spec.tunnel.public_key))
 }
 
 fn change(
@@ -104,6 +200,7 @@ fn change(
         name,
         document,
         secrets,
+        formerly: None,
     })
 }
 
@@ -181,6 +278,7 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
             name: name.clone(),
             document: Some(Change::Remove(name.clone())),
             secrets: Vec::new(),
+            formerly: None,
         })
         .collect()
 }
@@ -420,5 +518,67 @@ mod tests {
     fn new_sessions_leave_the_ports_that_backbone_tunnels_derive_from_their_node_ids() {
         assert_eq!(ports_beside_a_tunnel(2), [23_456, 23_458]);
         assert_eq!(ports_beside_a_tunnel(99), [23_457, 23_456]);
+    }
+
+    /// What a list with this uuid, interface and key does about an applied session `wg_1`.
+    fn about_a_renewed_one(uid: &str, interface: &str, complete: bool) -> Vec<SessionChange> {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let spec = |interface: &str| {
+            serde_json::from_value::<BgpSessionSpec>(json!({
+                "asn": 4_242_421_080_u32, "address": {"peerLinkLocal": "fe80::1"},
+                "tunnel": {"type": "wireguard", "interface": interface,
+                           "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="}
+            }))
+            .unwrap()
+        };
+        let old = Some("uid-1".parse().unwrap());
+        let document = Document::new(ObjectName::sanitised("wg_1"), old, 1, spec("wg_1"));
+        store.write_document(&document).unwrap();
+        let item = SessionItem {
+            uid: uid.parse().unwrap(),
+            status: WireStatus::Active,
+            name_hint: None,
+            spec: Some(spec(interface)),
+            preshared_key: None,
+            password: None,
+        };
+        let listing = Listing {
+            items: vec![item],
+            rejected: Vec::new(),
+            complete,
+        };
+        let bases = PortBases {
+            sessions: 24_000,
+            mesh: 23_455,
+        };
+        plan_sessions(&listing, &store.load().unwrap(), bases, |_| false)
+    }
+
+    #[test]
+    fn a_new_uuid_of_the_same_peering_is_written_into_its_document() {
+        let changes = about_a_renewed_one("uid-2", "wg_1", true);
+        let [change] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(change.formerly, Some("uid-1".parse().unwrap()));
+        let Some(Change::Write(document)) = &change.document else {
+            panic!("{change:?}")
+        };
+        assert_eq!(document.metadata.name.as_str(), "wg_1");
+        assert_eq!(document.metadata.uid, Some("uid-2".parse().unwrap()));
+        assert_eq!(document.metadata.generation, 2);
+    }
+
+    #[test]
+    fn an_incomplete_list_renews_no_uuid_and_makes_no_second_session() {
+        assert_eq!(about_a_renewed_one("uid-2", "wg_1", false), []);
+    }
+
+    #[test]
+    fn a_new_uuid_of_another_peering_is_another_session() {
+        let changes = about_a_renewed_one("uid-2", "wg_2", true);
+        assert_eq!(changes.len(), 2);
+        assert!(changes.iter().all(|change| change.formerly.is_none()));
     }
 }

@@ -12,6 +12,8 @@ use crate::store::AppliedOverride;
 pub struct Entry<T> {
     /// What marks what it owns.
     pub uid: Uid,
+    /// What marked it as it is applied, where the Control Plane has given it another uuid since.
+    pub formerly: Option<Uid>,
     /// The generation of its document.
     pub generation: u64,
     /// What is to be done about it.

@@ -20,6 +20,8 @@ pub(crate) struct Layered<S> {
     pub(crate) spec: Option<S>,
     /// The object's identity.
     pub(crate) uid: Uid,
+    /// The identity that is applied.
+    applied_uid: Option<Uid>,
     /// The generation of its document.
     pub(crate) generation: u64,
     /// Whether the documents were accepted.
@@ -107,6 +109,7 @@ pub(crate) fn layered<S: Spec>(
         uid: applied
             .and_then(|applied| applied.metadata.uid.clone())
             .unwrap_or_else(local),
+        applied_uid: applied.and_then(|applied| applied.metadata.uid.clone()),
         generation: applied.map_or(0, |applied| applied.metadata.generation),
         acceptance: Acceptance::Valid,
         overridden: BTreeMap::new(),
@@ -283,7 +286,9 @@ impl<S: Spec> Layered<S> {
         spec: Option<Value>,
         held: Option<String>,
     ) -> Entry<T> {
+        let formerly = self.applied_uid.clone().filter(|uid| *uid != self.uid);
         Entry {
+            formerly,
             spec,
             paused: self.paused(),
             reason: self

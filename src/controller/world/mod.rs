@@ -319,7 +319,16 @@ impl World {
     pub fn uids(&self) -> BTreeSet<Uid> {
         let sessions = self.sessions.values().map(|entry| entry.uid.clone());
         let mesh = self.mesh.values().map(|entry| entry.uid.clone());
-        sessions.chain(mesh).chain([node_uid()]).collect()
+        // A link is an object's until its mark is rewritten.
+        let formerly = self
+            .sessions
+            .values()
+            .filter_map(|entry| entry.formerly.clone());
+        sessions
+            .chain(formerly)
+            .chain(mesh)
+            .chain([node_uid()])
+            .collect()
     }
 }
 

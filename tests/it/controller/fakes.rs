@@ -113,6 +113,14 @@ impl FakeKernel {
         let mut model = self.model.lock().unwrap();
         // Whose step this is: the model stops the test when it touches what is somebody else's.
         model.uid = owner(action).or_else(|| model.links.get(name)?.mark.object().cloned());
+        // A UDP port has one socket.
+        if let KernelAction::ConfigureWireGuard { patch, .. } = action {
+            let others = model.links.iter().filter(|(other, _)| *other != name);
+            let mut taken = others.filter_map(|(_, link)| link.wireguard.as_ref()?.listen_port);
+            if taken.any(|port| Some(port) == patch.listen_port) {
+                return Err("Address already in use".to_owned());
+            }
+        }
         model.apply(action)
     }
 }

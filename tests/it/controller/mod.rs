@@ -13,6 +13,7 @@ mod drain;
 mod fakes;
 mod guard;
 mod lab;
+mod order;
 
 use fakes::Death;
 use lab::{Machine, interface, name, session, session_key, uid, write};

@@ -237,6 +237,7 @@ live!(a_link_reads_back_as_it_was_set, async || {
         .apply(KernelAction::DisableKernelAddresses { interface })
         .await;
     let patch = WireGuardPatch {
+        release_port: false,
         private_key: Some(private(1)),
         listen_port: Port::new(21080),
         peers: vec![full(2)],
@@ -300,6 +301,7 @@ live!(two_passes_may_look_at_once, async || {
 live!(key_port_peer_and_mtu_change_in_place, async || {
     let bench = Bench::new().await;
     let patch = WireGuardPatch {
+        release_port: false,
         private_key: Some(private(1)),
         listen_port: Port::new(21080),
         peers: vec![full(2)],
@@ -310,6 +312,7 @@ live!(key_port_peer_and_mtu_change_in_place, async || {
     let before = bench.link().await;
 
     let patch = WireGuardPatch {
+        release_port: false,
         private_key: Some(private(3)),
         listen_port: Port::new(21081),
         peers: vec![PeerPatch {
@@ -948,6 +951,7 @@ live!(
         let port = UdpSocket::bind("0.0.0.0:0").unwrap();
         bench.apply(bench.up()).await;
         let patch = WireGuardPatch {
+            release_port: false,
             private_key: Some(private(1)),
             listen_port: Port::new(port.local_addr().unwrap().port()),
             ..Default::default()

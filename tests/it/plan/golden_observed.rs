@@ -152,6 +152,7 @@ impl Observation {
             Fragment::Older => Some("protocol bgp ebgp_peer {\n\tdisabled;\n}\n"),
         };
         let tunnel = TunnelView {
+            formerly: None,
             kernel,
             creating: self.creating.as_ref(),
             resolved: self.resolved,

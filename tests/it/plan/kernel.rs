@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use moenet_agent::model::{InterfaceName, Uid};
+use moenet_agent::model::{InterfaceName, Port, Uid};
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{
     Address, GreEnds, KernelView, Link, LinkKind, Mark, Sysctl, WireGuard,
@@ -28,6 +28,8 @@ pub(crate) struct ModelKernel {
     pub(crate) uid: Option<Uid>,
     /// Links that may be marked: made here, or adopted.
     pub(crate) markable: BTreeSet<InterfaceName>,
+    /// Objects that the Control Plane gave another uuid: the new one and the former one.
+    pub(crate) renewed: BTreeMap<Uid, Uid>,
     /// The interface of the node's addresses, which may be shared.
     pub(crate) loopback: Option<InterfaceName>,
     pub(crate) next_index: u32,
@@ -201,8 +203,9 @@ impl ModelKernel {
             .links
             .get(name)
             .is_some_and(|link| link.mark == Mark::Earlier(uid.clone()));
+        let renewed = self.renewed.contains_key(uid);
         assert!(
-            marked_before || self.markable.contains(name),
+            renewed || marked_before || self.markable.contains(name),
             "{name} is marked, but is neither new nor adopted"
         );
         assert_eq!(Some(uid), self.uid.as_ref());
@@ -210,7 +213,9 @@ impl ModelKernel {
             .links
             .get_mut(name)
             .ok_or(format!("{name} is not there"))?;
-        let free = link.mark == Mark::None || link.mark == Mark::Earlier(uid.clone());
+        let renewed = self.renewed.get(uid).cloned().map(Mark::Ours);
+        let free = [Some(Mark::None), Some(Mark::Earlier(uid.clone())), renewed]
+            .contains(&Some(link.mark.clone()));
         assert!(free, "{name} belongs to {:?}", link.mark);
         link.mark = Mark::Ours(uid.clone());
         Ok(())
@@ -421,6 +426,9 @@ fn wireguard(link: &mut Link, patch: &WireGuardPatch) -> Outcome {
         wireguard.public_key = Some(public_of(key));
     }
     wireguard.listen_port = patch.listen_port.or(wireguard.listen_port);
+    if patch.release_port {
+        wireguard.listen_port = Port::new(60_000 + u16::try_from(link.index % 5000).unwrap_or(0));
+    }
     for key in &patch.remove_peers {
         wireguard
             .peers

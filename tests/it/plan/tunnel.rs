@@ -20,6 +20,7 @@ impl World {
     fn plan(&self, desired: &Desired<'_>) -> Result<Plan, Refusal> {
         let kernel = self.kernel.observe();
         let tunnel = TunnelView {
+            formerly: None,
             kernel: &kernel,
             creating: self.creating.as_ref(),
             resolved: self.wanted.resolved,

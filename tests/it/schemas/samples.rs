@@ -211,6 +211,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
     let tunnel = WantedTunnel::of_session(session, &router_key(), resolved).unwrap();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
     let view = TunnelView {
+        formerly: None,
         kernel: &kernel,
         creating: None,
         resolved,

@@ -1,0 +1,220 @@
+//! The order in which objects of this router take over interface names and UDP ports from each other. Waiting for
+//! another object that moves away is no error; in a ring, one object gives way first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::World;
+use crate::controller::world::{Entry, Intent};
+use crate::model::{InterfaceName, ObjectName, Port, Uid};
+use crate::plan::kernel_view::{KernelView, Link};
+
+/// Whether an object can have what it wants now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It can, or nothing of this router is in its way.
+    Free,
+    /// Another object has it and moves away, or is removed.
+    Waits(Uid),
+    /// All of a ring want what the next one has, and this object is the one to begin.
+    GivesWay(Uid),
+    /// Another object has it and keeps it.
+    Blocked(Uid),
+}
+
+/// What objects have and want, of one kind of thing.
+#[derive(Debug)]
+struct Order<T> {
+    has: BTreeMap<T, Uid>,
+    wants: BTreeMap<Uid, T>,
+    leaving: BTreeSet<Uid>,
+}
+
+impl<T: Ord + Clone> Order<T> {
+    fn turn(&self, uid: &Uid) -> Turn {
+        let holder =
+            |of: &Uid| Some(self.has.get(self.wants.get(of)?)?).filter(|holder| *holder != of);
+        let Some(first) = holder(uid) else {
+            return Turn::Free;
+        };
+        let mut ring = BTreeSet::from([uid]);
+        let mut next = first;
+        loop {
+            if next == uid {
+                return match ring.first() {
+                    Some(smallest) if *smallest == uid => Turn::GivesWay(first.clone()),
+                    _ => Turn::Waits(first.clone()),
+                };
+            }
+            if self.leaving.contains(next) {
+                return Turn::Waits(first.clone());
+            }
+            let Some(wanted) = self.wants.get(next) else {
+                return Turn::Blocked(first.clone());
+            };
+            // A ring further on is for its own objects to break.
+            if !ring.insert(next) {
+                return Turn::Waits(first.clone());
+            }
+            next = match self.has.get(wanted) {
+                Some(holder) if holder == next => return Turn::Blocked(first.clone()),
+                Some(holder) => holder,
+                None => return Turn::Waits(first.clone()),
+            };
+        }
+    }
+}
+
+/// Whether an object can have the interface name it wants.
+pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid) -> Turn {
+    let links = kernel.links.iter();
+    let has = links.filter_map(|(name, link)| Some((name.clone(), owner(world, link)?)));
+    order(world, has.collect(), |wanted| {
+        Some(wanted.interface.clone())
+    })
+    .turn(uid)
+}
+
+/// Whether an object can have the UDP port it wants.
+pub(super) fn port(world: &World, kernel: &KernelView, uid: &Uid) -> Turn {
+    let has = kernel.links.values().filter_map(|link| {
+        let port = link.wireguard.as_ref()?.listen_port?;
+        Some((port, owner(world, link)?))
+    });
+    order(world, has.collect(), |wanted| wanted.port).turn(uid)
+}
+
+/// The object that a link belongs to, by its uuid of today.
+fn owner(world: &World, link: &Link) -> Option<Uid> {
+    let marked = link.mark.object()?;
+    let mut renewed = world.sessions.values();
+    let renewed = renewed.find(|entry| entry.formerly.as_ref() == Some(marked));
+    Some(renewed.map_or(marked, |entry| &entry.uid).clone())
+}
+
+/// What a tunnel claims of the kernel.
+struct Wanted {
+    interface: InterfaceName,
+    port: Option<Port>,
+}
+
+fn order<T: Ord + Clone>(
+    world: &World,
+    has: BTreeMap<T, Uid>,
+    of: impl Fn(&Wanted) -> Option<T>,
+) -> Order<T> {
+    let mut order = Order {
+        has,
+        wants: BTreeMap::new(),
+        leaving: BTreeSet::new(),
+    };
+    order.take(&world.sessions, |session| {
+        of(&Wanted {
+            interface: session.tunnel.interface.clone(),
+            port: session.tunnel.listen_port,
+        })
+    });
+    order.take(&world.mesh, |tunnel| {
+        of(&Wanted {
+            interface: tunnel.interface.clone(),
+            port: Some(tunnel.listen_port),
+        })
+    });
+    order
+}
+
+impl<T: Ord> Order<T> {
+    /// What is paused neither moves nor is removed.
+    fn take<O>(&mut self, entries: &BTreeMap<ObjectName, Entry<O>>, of: impl Fn(&O) -> Option<T>) {
+        let movable = entries
+            .values()
+            .filter(|entry| entry.paused.is_none() && !entry.exception_unreadable);
+        for entry in movable {
+            match &entry.intent {
+                Intent::Present(object, _) => {
+                    let wanted = of(object).map(|wanted| (entry.uid.clone(), wanted));
+                    self.wants.extend(wanted);
+                }
+                Intent::Absent => drop(self.leaving.insert(entry.uid.clone())),
+                Intent::Stay => {}
+            }
+        }
+    }
+}
+
+/// The object with this mark, for a message.
+pub(super) fn named(world: &World, uid: &Uid) -> String {
+    fn find<O>(entries: &BTreeMap<ObjectName, Entry<O>>, uid: &Uid) -> Option<ObjectName> {
+        let mut found = entries.iter().filter(|(_, entry)| entry.uid == *uid);
+        found.next().map(|(name, _)| name.clone())
+    }
+    let session = find(&world.sessions, uid).map(|name| format!("sessions/{name}"));
+    let mesh = || find(&world.mesh, uid).map(|name| format!("mesh/{name}"));
+    session.or_else(mesh).unwrap_or_else(|| uid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(text: &str) -> Uid {
+        text.parse().unwrap()
+    }
+
+    /// Objects with what they have and what they want; 0 is nothing.
+    fn order(objects: &[(&str, u8, u8)]) -> Order<u8> {
+        let has = objects.iter().filter(|it| it.1 > 0);
+        let wants = objects.iter().filter(|it| it.2 > 0);
+        Order {
+            has: has.map(|(name, has, _)| (*has, uid(name))).collect(),
+            wants: wants.map(|(name, _, wants)| (uid(name), *wants)).collect(),
+            leaving: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_free_or_its_own() {
+        let order = order(&[("a", 1, 1), ("b", 0, 3)]);
+        assert_eq!(order.turn(&uid("a")), Turn::Free);
+        assert_eq!(order.turn(&uid("b")), Turn::Free);
+    }
+
+    #[test]
+    fn one_of_a_ring_gives_way_and_the_others_wait() {
+        for ring in [&["a", "b"][..], &["a", "b", "c"], &["c", "a", "d", "b"]] {
+            let size = ring.len() as u8;
+            let objects = ring
+                .iter()
+                .zip(1..)
+                .map(|(name, has)| (*name, has, has % size + 1));
+            let order = order(&objects.collect::<Vec<_>>());
+            for (index, name) in ring.iter().enumerate() {
+                let holder = uid(ring[(index + 1) % ring.len()]);
+                let turn = if *name == "a" {
+                    Turn::GivesWay(holder)
+                } else {
+                    Turn::Waits(holder)
+                };
+                assert_eq!(order.turn(&uid(name)), turn);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_waits_for_one_that_moves_away_or_leaves() {
+        let mut order = order(&[("a", 1, 2), ("b", 2, 3), ("c", 4, 0), ("d", 0, 4)]);
+        assert_eq!(order.turn(&uid("a")), Turn::Waits(uid("b")));
+        assert_eq!(
+            order.turn(&uid("d")),
+            Turn::Blocked(uid("c")),
+            "it has no wish to move"
+        );
+        order.leaving.insert(uid("c"));
+        assert_eq!(order.turn(&uid("d")), Turn::Waits(uid("c")));
+    }
+
+    #[test]
+    fn an_object_that_stays_blocks_all_that_wait_for_it() {
+        let order = order(&[("a", 1, 2), ("b", 2, 3), ("c", 3, 3)]);
+        assert_eq!(order.turn(&uid("a")), Turn::Blocked(uid("b")));
+    }
+}

@@ -234,3 +234,52 @@ fn document(number: u32, session: &Value) -> String {
         session["credential"]["publicKey"]
     )
 }
+
+/// A new ASN or loopback from the Control Plane would reset everything.
+#[test]
+fn a_new_node_from_the_control_plane_waits_for_approval() {
+    let world = World::converged(1);
+    world.wait_phase(1, "Established");
+    world.wait_file("applied/node.yaml", "4242420998");
+    let ages = world.ages();
+    let mut node = crate::lab::router::node();
+    node["node"]["asn"] = 4_242_421_111_u32.into();
+    node["node"]["region"] = "elsewhere".into();
+    world.control_plane.answer("config", Answer::Json(node));
+    let change = "asn 4242420998 -> 4242421111";
+    wait_until("the change is held and shown", 60, || {
+        contains(&world.router.api("", "/status").1, change)
+    });
+    world.wait_polls("config", 2);
+    assert_eq!(world.ages(), ages, "the session was reset");
+    agent(&world.router, &["plan"]).ended(2).says(change);
+    agent(&world.router, &["describe", "node"])
+        .ended(0)
+        .says(change);
+    agent(&world.router, &["approve", "--list"])
+        .ended(0)
+        .says(change);
+    let status: Value = serde_json::from_str(&world.router.api("", "/status").1).unwrap();
+    assert_eq!(status["held"][0]["object"], "node", "{status}");
+    assert_eq!(status["node"]["region"], "elsewhere", "other fields pass");
+    // It waits across a restart, too.
+    let mut world = world;
+    world.router.kill_agent();
+    world.router.start_agent();
+    world.wait_polls("config", 2);
+    assert_eq!(world.ages(), ages);
+    agent(&world.router, &["approve", "node"])
+        .ended(0)
+        .says("approved");
+    wait_until("the approved ASN is in effect", 60, || {
+        let text = std::fs::read_to_string(world.router.path("state/applied/node.yaml"));
+        contains(&text.unwrap_or_default(), "4242421111")
+    });
+    wait_until("the approval is spent", 60, || {
+        if world.router.path("state/approved").exists() {
+            Err("the file is there".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+}

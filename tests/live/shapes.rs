@@ -473,6 +473,77 @@ fn two_sessions_swap_their_interface_names() {
     for number in 1..=2 {
         world.wait_reported(&uuid(number), 1, "");
     }
+    no_error_was_reported(&world);
+}
+
+fn no_error_was_reported(world: &World) {
+    let posts = world.control_plane.posts("modify");
+    let errors: Vec<_> = posts.iter().filter(|post| post["status"] == 2).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let log = world.log();
+    assert!(!log.contains("already in use"), "{log}");
+}
+
+/// See `tests/cases/ports-of-two-sessions-swapped`.
+#[test]
+fn two_sessions_swap_their_ports_in_place() {
+    let world = World::converged(2);
+    let links = [1, 2].map(|number| ifindex(&world.router, &interface(number)));
+    let ages = world.ages();
+    let mut swapped = world.sessions();
+    swapped[0]["listenPort"] = 21_002.into();
+    swapped[1]["listenPort"] = 21_001.into();
+    world.control_plane.sessions(&swapped);
+    for (number, port) in [(1, "21002"), (2, "21001")] {
+        wait_until("the port is the other one's", 40, || {
+            let show = format!("wg show {} listen-port", interface(number));
+            contains(&world.router.inside.try_shell(&show)?, port)
+        });
+    }
+    world.wait_polls("sessions", 3);
+    world.wait_established();
+    assert_eq!(world.ages(), ages, "a BGP session was reset");
+    assert_eq!(
+        [1, 2].map(|number| ifindex(&world.router, &interface(number))),
+        links
+    );
+    no_error_was_reported(&world);
+}
+
+#[test]
+fn new_uuids_of_the_same_peerings_reset_nothing() {
+    let world = World::converged(2);
+    for number in [1, 2] {
+        world.wait_reported(&uuid(number), 1, "");
+    }
+    let links = [1, 2].map(|number| ifindex(&world.router, &interface(number)));
+    let ages = world.ages();
+    let mut renewed = world.sessions();
+    for (number, session) in (1..).zip(&mut renewed) {
+        session["uuid"] = format!("renewed-{number}").into();
+        session["status"] = 4.into();
+    }
+    world.control_plane.sessions(&renewed);
+    for number in [1, 2] {
+        world.wait_reported(&format!("renewed-{number}"), 1, "");
+        let link = world
+            .router
+            .inside
+            .shell(&format!("ip link show {}", interface(number)));
+        contains(&link, &format!(":renewed-{number}")).unwrap();
+        world.wait_file(
+            &format!("applied/sessions/{}.yaml", interface(number)),
+            &format!("uid: renewed-{number}"),
+        );
+    }
+    world.wait_polls("sessions", 3);
+    assert_eq!(world.ages(), ages, "a BGP session was reset");
+    assert_eq!(
+        [1, 2].map(|number| ifindex(&world.router, &interface(number))),
+        links
+    );
+    no_error_was_reported(&world);
+    assert_eq!(world.metric("moenet_agent_held_changes"), 0);
 }
 
 /// Whether GRE can be tested here. The guest of `tests/run.sh vm` has it.

@@ -77,11 +77,10 @@ fn held_texts(world: &World) -> Vec<String> {
         let HeldChange {
             key,
             change,
-            approval,
             reason,
             ..
         } = held;
-        format!("{key}: {change} is held until `moenet-agent approve {approval}`: {reason}")
+        format!("{key}: {change} is held until `moenet-agent approve {key}`: {reason}")
     };
     world.held().into_iter().map(text).collect()
 }

@@ -294,7 +294,9 @@ fn rule(topic: &Topic) -> Rule {
         Topic::Condition(_, ConditionType::BgpEstablished | ConditionType::HandshakeRecent) => {
             (Severity::Warn, true, 0)
         }
-        Topic::Condition(_, ConditionType::RemovalHeld) => (Severity::Warn, false, 0),
+        Topic::Condition(_, ConditionType::RemovalHeld | ConditionType::ChangeHeld) => {
+            (Severity::Warn, false, 0)
+        }
         Topic::Condition(..) => (Severity::Warn, false, HOLD_SECONDS),
         Topic::Override(_) | Topic::Pause(_) => (Severity::Info, false, 0),
         Topic::Bird | Topic::ControlPlane | Topic::Call(_) | Topic::Maintenance => {
@@ -369,6 +371,10 @@ fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
         ConditionType::RemovalHeld => (
             "removal held until `moenet-agent approve`",
             "removal no longer held",
+        ),
+        ConditionType::ChangeHeld => (
+            "change of the node held until `moenet-agent approve node`",
+            "change of the node no longer held",
         ),
         ConditionType::HistoryRecorded => ("history not recorded", "history recorded again"),
         ConditionType::OriginsValidated => {

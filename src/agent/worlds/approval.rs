@@ -1,56 +1,21 @@
-//! Approvals while they last, the guard's record, and the log of held changes.
+//! Approvals while they last, and the guard's record.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tracing::{info, warn};
-
 use crate::agent::{Parts, journal};
 use crate::controller::guard::NODE;
-use crate::controller::world::HeldChange;
 use crate::controller::{Key, World};
 use crate::document::Kind;
 use crate::history::Author;
 use crate::model::{ObjectName, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store, StoreError};
 
-/// So many held changes are logged one by one.
-const FEW: usize = 10;
-
 /// Writes down what the guard remembers, before the world takes effect. Returns whether the world stands.
 pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
     let (guard, ledger) = (Arc::clone(&parts.maker.guard), world.ledger.clone());
     let remember = move |store: &Store| Ok(guard.remember(store, &ledger));
     parts.context.disk(remember).await.unwrap_or_default()
-}
-
-/// Logs once which changes are held from now on, and which are not any more.
-pub(super) fn tell(before: &World, after: &World) {
-    let (before, after) = (before.held(), after.held());
-    let same = |one: &HeldChange, other: &HeldChange| {
-        (&one.key, &one.change) == (&other.key, &other.change)
-    };
-    let new = |one: &&HeldChange| !before.iter().any(|other| same(one, other));
-    let over = |one: &&HeldChange| !after.iter().any(|other| same(one, other));
-    for held in after.iter().filter(new).take(FEW) {
-        let HeldChange {
-            key,
-            change,
-            reason,
-            ..
-        } = held;
-        warn!(object = %key, change, reason, "change held; `moenet-agent approve {key}` lets it happen");
-    }
-    let more = after.iter().filter(new).count().saturating_sub(FEW);
-    if more > 0 {
-        warn!(
-            changes = more,
-            "more changes held; `moenet-agent approve --list` shows them"
-        );
-    }
-    for HeldChange { key, change, .. } in before.iter().filter(over).take(FEW) {
-        info!(object = %key, change, "change no longer held");
-    }
 }
 
 /// An approval of a change of the node is for that change alone: it ends when the change is applied, and when another

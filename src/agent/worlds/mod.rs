@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `maker` | what a world is made from, put together |
 //! | `edits` | edits by hand → overrides, before every listing that is gone by |
-//! | `approval` | approvals while they last, the guard's record, and the log of held changes |
+//! | `approval` | approvals while they last, and the guard's record |
 //! | `drain` | whether the router is to be drained, written down first |
 
 mod approval;
@@ -340,7 +340,6 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
         world = parts.maker.make(&snapshot, &bird).await?;
     }
     approval::spend_node(parts, &world).await?;
-    approval::tell(&parts.context.world(), &world);
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
     parts.maker.rpki.watch(&world.router_documents.policy.spec);

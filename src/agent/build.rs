@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
 use super::calls::Calls;
+use super::copied;
 use super::journal::Known;
 use super::key::KeyFile;
 use super::known_agents;
@@ -115,6 +116,8 @@ pub struct Parts {
     pub started: Instant,
     /// Held while a sync writes documents and until the history knows of them.
     pub syncing: Mutex<()>,
+    /// Why the state directory looks like a copy of another host's.
+    pub copied: Option<String>,
 }
 
 impl Parts {
@@ -167,6 +170,10 @@ impl Parts {
             committer.clone(),
             ownership.clone(),
         );
+        let copied = match maker.our_key().filter(|_| store.is_writable()) {
+            Some(ours) => copied::look(&store, ours).await,
+            None => None,
+        };
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
@@ -209,6 +216,7 @@ impl Parts {
             kernel_counters,
             started: Instant::now(),
             syncing: Mutex::new(()),
+            copied,
             config,
         })
     }

@@ -15,6 +15,7 @@
 //! | `metrics` | counts for Prometheus |
 //! | `key` | the router's WireGuard key: read, created once, watched |
 //! | `overrides` | the overrides that are in force, for the API and the metrics |
+//! | `copied` | a state directory that is a copy of another host's |
 //! | `lost` | a start without the state directory |
 //! | `known_agents` | the agents of this host |
 //! | `limits` | what a limit held back is fetched once it may come |
@@ -29,6 +30,7 @@ mod api;
 mod build;
 mod calls;
 mod classes;
+mod copied;
 mod journal;
 mod key;
 mod known_agents;

@@ -191,6 +191,23 @@ fn identity_that_was_cleaned_away_comes_back_from_the_history() {
     assert_eq!(world.ages(), ages);
 }
 
+#[test]
+fn a_copied_state_directory_is_reported() {
+    let mut world = World::converged(1);
+    world.router.kill_agent();
+    // Another host: no link of the records is there, and its key is another.
+    world
+        .router
+        .inside
+        .shell(&format!("ip link del {}", interface(1)));
+    let key = world.router.path("private.key");
+    std::fs::write(key, format!("{}\n", KeyPair::new().private)).unwrap();
+    world.router.start_agent();
+    let status = world.router.api("", "/status").1;
+    contains(&status, "looks like a copy of another host's").unwrap();
+    world.wait_log("looks like a copy of another host's");
+}
+
 /// Another network on the same host: own state, own BIRD, own port, own firewall table, its node and session by hand.
 struct Second {
     agent: Option<Process>,

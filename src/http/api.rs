@@ -41,7 +41,7 @@ pub enum ApiRefusal {
     #[error("no session has the interface {0}; `moenet-agent get` lists them")]
     UnknownInterface(InterfaceName),
     /// The router is drained.
-    #[error("the router is in maintenance mode; POST /maintenance/stop ends it")]
+    #[error("router is in maintenance: run `moenet-agent maintenance stop` first")]
     Maintenance,
     /// It was tried and failed; the text says what to do.
     #[error("{0}")]

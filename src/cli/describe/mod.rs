@@ -180,6 +180,8 @@ async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Des
         Vec::new()
     };
     let why = refused.or(unread).map_or(noted, |cause| vec![cause]);
+    let waits = (object.kind == Kind::Node).then(|| node_waits(offline));
+    let why = waits.into_iter().flatten().chain(why).collect();
     let owner = if object.operator_owned {
         Origin::Operator
     } else {
@@ -192,6 +194,17 @@ async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Des
         why,
         ..described
     }
+}
+
+/// What the whole node waits for.
+fn node_waits(offline: &Offline) -> Vec<Cause> {
+    let identity = offline.world.router.as_ref().err();
+    let identity = identity.map(|why| Cause::waiting(why));
+    let bird = offline.bird.down.as_ref();
+    identity
+        .into_iter()
+        .chain(bird.map(|why| Cause::bird_down(why)))
+        .collect()
 }
 
 /// Drained or not: what the document says.

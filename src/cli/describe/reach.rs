@@ -30,8 +30,12 @@ pub(super) async fn datagram(endpoint: SocketAddr) -> Option<Answer> {
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await.ok()?;
+    // A connect sends nothing: it fails by our own routes.
     if let Err(error) = socket.connect(endpoint).await {
-        return judged(&error);
+        return match judged(&error) {
+            Some(Answer::Unreachable(why)) => Some(Answer::NoRoute(why)),
+            other => other,
+        };
     }
     // One may be lost, and routers limit how many errors they send.
     for _ in 0..2 {

@@ -218,6 +218,43 @@ fn get_joins_documents_with_their_status() {
 }
 
 #[test]
+fn get_overrides_lists_each_with_its_state() {
+    let router = Router::new();
+    let file = |name: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        );
+        fs::write(
+            router.state(&format!("overrides/sessions/{name}.yaml")),
+            text,
+        )
+        .unwrap();
+    };
+    file("wg_typo", "{reason: typo, set: {tunnel: {mtu: 1300}}}");
+    file(
+        "wg_past",
+        "{reason: past, expiresAt: '2020-01-01T00:00:00Z', paused: true}",
+    );
+    file("wg_none", "{}");
+    let rows = router.call(&["get", "overrides", "-o", "json"]).json();
+    let state = |object: &str| {
+        let rows = rows.as_array().unwrap();
+        let row = rows.iter().find(|row| row["object"] == object).unwrap();
+        row["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(&format!("sessions/{NAME}")), "InEffect");
+    assert_eq!(state("sessions/wg_typo"), "Waiting");
+    assert_eq!(state("sessions/wg_past"), "Expired");
+    assert_eq!(state("sessions/wg_none"), "Invalid");
+    let table = router.call(&["get", "overrides"]);
+    table.says(0, "overrides/sessions/wg_typo");
+    table.says(0, "tunnel.mtu");
+    router
+        .call(&["get", "overrides", "nothing"])
+        .says(1, "no override of nothing");
+}
+
+#[test]
 fn a_document_that_is_none_is_shown_as_such() {
     let router = Router::new();
     fs::write(router.state("sessions/broken.yaml"), "kind: [").unwrap();

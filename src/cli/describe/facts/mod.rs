@@ -10,13 +10,14 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::reach;
-use super::why::{self, Facts, Link, Tunnel};
+use super::why::{self, Facts, Link, Tunnel, Uplink};
 use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
 use crate::controller::world::Intent;
 use crate::document::{ConditionStatus, ConditionType, Kind, StatusBody};
+use crate::kernel::source_towards;
 use crate::model::{Endpoint, InterfaceName, PublicKey, TunnelType};
-use crate::plan::kernel_view::{self, WireGuardPeer};
+use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
 
 pub(super) use bgp::state_word;
 
@@ -164,6 +165,24 @@ pub(super) async fn gather(
     facts
 }
 
+/// The link that has the address which the kernel sends from to an endpoint.
+fn uplink(offline: &Offline, endpoint: IpAddr) -> Option<Uplink> {
+    let source = source_towards(endpoint)?;
+    let has_source = |link: &kernel_view::Link| {
+        link.addresses
+            .iter()
+            .any(|address| address.local.addr() == source)
+    };
+    let mut links = offline.kernel.links.iter();
+    let (name, link) = links.find(|(_, link)| has_source(link))?;
+    // The node's own addresses are no way out, and no sign of one.
+    (name.as_str() != "lo").then(|| Uplink {
+        name: name.to_string(),
+        up: link.up,
+        is_tunnel: link.wireguard.is_some() && matches!(link.mark, Mark::Ours(_)),
+    })
+}
+
 /// The message of a condition that fails for this reason, as the daemon noted it.
 fn condition(status: Option<&StatusBody>, about: ConditionType, reason: &str) -> Option<String> {
     let mut conditions = status?.conditions.iter();
@@ -195,6 +214,7 @@ async fn ask_the_network(
     if let (Some(Link::Up(_, Some(peer))), Some(endpoint)) = (&mut facts.tunnel.link, endpoint)
         && !peer.is_fresh()
     {
+        peer.uplink = uplink(offline, endpoint.ip());
         peer.answer = reach::datagram(endpoint).await;
     }
     if has_handshakes && facts.tunnel.fresh().is_none() {

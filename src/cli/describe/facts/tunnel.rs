@@ -86,6 +86,7 @@ fn observed(peer: &WireGuardPeer, port: Option<u16>) -> Peer {
         endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
         port,
         answer: None,
+        uplink: None,
     }
 }
 

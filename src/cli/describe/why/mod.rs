@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub(super) use bgp::{Bird, Session};
 pub(super) use document::{Documents, Exception, Off, Overridden};
-pub(super) use tunnel::{Answer, Link, Peer, Tunnel};
+pub(super) use tunnel::{Answer, Link, Peer, Tunnel, Uplink};
 
 /// Everything that was observed about one object.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +58,18 @@ impl Cause {
     /// What the daemon failed at, of which nothing else is known.
     pub(super) fn not_configured(why: &str) -> Self {
         Self::new(Reason::NotConfigured, why)
+    }
+
+    /// BIRD, which the whole node waits for.
+    pub(super) fn bird_down(why: &str) -> Self {
+        let action = "`systemctl start bird`, or correct bird.controlSocket";
+        Self::new(Reason::BirdNotRunning, why).action(action)
+    }
+
+    /// Something that is not known yet.
+    pub(super) fn waiting(why: &str) -> Self {
+        let action = "wait for GET config, or set node.id and node.asn in the configuration";
+        Self::new(Reason::Waiting, why).action(action)
     }
 
     fn action(self, action: impl Into<String>) -> Self {
@@ -122,6 +134,8 @@ pub(super) enum Reason {
     Drift,
     /// Nothing listens on the endpoint's port.
     PortClosed,
+    /// Packets to the endpoint do not leave this router.
+    NoRoute,
     /// There is no way to the endpoint.
     EndpointUnreachable,
     /// There was never a handshake.

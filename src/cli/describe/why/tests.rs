@@ -153,7 +153,7 @@ fn documents_come_before_everything_that_follows_from_them() {
             ..Documents::default()
         }),
         &[Reason::RemovalHeld, Down],
-        "waits: why",
+        "waits for approval: why",
     );
     expect(
         &with(Documents {
@@ -352,6 +352,45 @@ fn a_silent_peer_is_told_by_which_way_packets_go() {
     };
     expect(
         &with_peer(closed),
+        &[Reason::PortClosed, Reason::NeverHandshake, Down],
+        "port unreachable",
+    );
+}
+
+#[test]
+fn our_own_side_is_blamed_before_the_peer() {
+    let chain = [Reason::NoRoute, Reason::NeverHandshake, Down];
+    let sent = Peer {
+        sent: 148,
+        endpoint: Some("[2001:db8::1]:51820".to_owned()),
+        ..Peer::default()
+    };
+    let no_route = Peer {
+        answer: Some(Answer::NoRoute("Network is unreachable".to_owned())),
+        ..sent.clone()
+    };
+    expect(&with_peer(no_route), &chain, "has no route to the endpoint");
+    let through = |up, is_tunnel| Peer {
+        uplink: Some(Uplink {
+            name: "eth0".to_owned(),
+            up,
+            is_tunnel,
+        }),
+        answer: Some(Answer::Closed),
+        ..sent.clone()
+    };
+    expect(
+        &with_peer(through(false, false)),
+        &chain,
+        "eth0 towards the endpoint",
+    );
+    expect(
+        &with_peer(through(true, true)),
+        &chain,
+        "leads into the tunnel eth0",
+    );
+    expect(
+        &with_peer(through(true, false)),
         &[Reason::PortClosed, Reason::NeverHandshake, Down],
         "port unreachable",
     );

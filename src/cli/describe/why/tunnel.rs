@@ -50,6 +50,19 @@ pub(in crate::cli::describe) struct Peer {
     pub(in crate::cli::describe) port: Option<u16>,
     /// What came back when a datagram was sent to the endpoint.
     pub(in crate::cli::describe) answer: Option<Answer>,
+    /// The link by which this router reaches the endpoint.
+    pub(in crate::cli::describe) uplink: Option<Uplink>,
+}
+
+/// The link by which packets to an endpoint leave this router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli::describe) struct Uplink {
+    /// Its name.
+    pub(in crate::cli::describe) name: String,
+    /// Whether it is up.
+    pub(in crate::cli::describe) up: bool,
+    /// Whether it is a tunnel of this agent: then the tunnel would run through itself or through another one.
+    pub(in crate::cli::describe) is_tunnel: bool,
 }
 
 /// What the network says of a datagram to an endpoint; of silence nothing is known.
@@ -59,6 +72,8 @@ pub(in crate::cli::describe) enum Answer {
     Closed,
     /// There is no way to it, in the system's words.
     Unreachable(String),
+    /// This router itself has no route to it, in the system's words.
+    NoRoute(String),
 }
 
 /// What decides where the tunnel's packets go and whether the other end takes them.
@@ -198,10 +213,38 @@ impl Peer {
             Some(age) => self.stale(link, age),
             None => self.never(link),
         };
-        self.answer()
-            .into_iter()
+        // Our own side first: no peer is to blame for a packet that does not leave.
+        let own = self.own_side();
+        let answer = self.answer().filter(|_| own.is_none());
+        own.into_iter()
+            .chain(answer)
             .chain([silence.of_fields(TUNNEL)])
             .collect()
+    }
+
+    /// What keeps packets to the endpoint from leaving this router.
+    fn own_side(&self) -> Option<Cause> {
+        let endpoint = self.endpoint.as_ref()?;
+        let host = endpoint
+            .rsplit_once(':')
+            .map_or(endpoint.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if let Some(Answer::NoRoute(why)) = &self.answer {
+            let message = format!("This router has no route to the endpoint {endpoint}: {why}.");
+            let action = format!("`ip route get {host}`; check the uplink and its default route");
+            return Some(Cause::new(Reason::NoRoute, message).action(action));
+        }
+        let uplink = self.uplink.as_ref()?;
+        let name = &uplink.name;
+        let message = match (uplink.is_tunnel, uplink.up) {
+            (true, _) => format!(
+                "The route to the endpoint {endpoint} leads into the tunnel {name}, not to the uplink."
+            ),
+            (false, false) => format!("The uplink {name} towards the endpoint {endpoint} is down."),
+            (false, true) => return None,
+        };
+        let action = format!("`ip route get {host}`, `ip link show {name}`");
+        Some(Cause::new(Reason::NoRoute, message).action(action))
     }
 
     fn answer(&self) -> Option<Cause> {
@@ -212,6 +255,8 @@ impl Peer {
                 format!("Nothing listens on the peer's UDP port: a datagram to {endpoint} came back as “port unreachable”."),
             )
             .action("ask the peer which port its WireGuard listens on, and whether it runs"),
+            // Told as our own side.
+            Answer::NoRoute(_) => return None,
             Answer::Unreachable(why) => {
                 Cause::new(Reason::EndpointUnreachable, format!("There is no way to the peer's endpoint {endpoint}: {why}."))
                     .action("look at this machine's routes and at the endpoint's address")
@@ -229,7 +274,7 @@ impl Peer {
             self.towards()
         );
         let cause = Cause::new(Reason::StaleHandshake, message);
-        if self.answer.is_some() {
+        if self.answer.is_some() || self.own_side().is_some() {
             return cause;
         }
         cause.action(
@@ -276,7 +321,9 @@ impl Peer {
         };
         let cause = Cause::new(Reason::NeverHandshake, message);
         match action {
-            Some(action) if self.answer.is_none() => cause.action(action),
+            Some(action) if self.answer.is_none() && self.own_side().is_none() => {
+                cause.action(action)
+            }
             _ => cause,
         }
     }

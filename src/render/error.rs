@@ -19,6 +19,25 @@ pub enum RenderError {
         /// The nearest built-in name, or how to add a part.
         hint: String,
     },
+    /// A template of the operator that leaves out what the built-in one defines.
+    #[error(
+        "template {template}: it does not define {missing}, which the built-in template defines; \
+         an empty or half-saved file?"
+    )]
+    Incomplete {
+        /// Name of the template.
+        template: String,
+        /// What is missing, as `protocol ebgp_wg_1`.
+        missing: String,
+    },
+    /// A template renders to more than fits.
+    #[error("template {template}: it renders to more than {limit} bytes; is there a loop without end?")]
+    TooLarge {
+        /// Name of the template.
+        template: String,
+        /// The most it may render to.
+        limit: usize,
+    },
     /// A value that no configuration can be made from.
     #[error("{field}: {reason}")]
     Input {
@@ -45,6 +64,9 @@ impl From<minijinja::Error> for RenderError {
     fn from(error: minijinja::Error) -> Self {
         let deepest = deepest(&error);
         let message = match deepest.detail() {
+            _ if deepest.kind() == minijinja::ErrorKind::OutOfFuel => {
+                "rendering takes too long; is there a loop without end?".to_owned()
+            }
             Some(detail) => format!("{}: {detail}", deepest.kind()),
             None => deepest.kind().to_string(),
         };

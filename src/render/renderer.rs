@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::context::{Base, Peering};
 use super::{BaseInput, LinkClass, RenderError, check_policy, quote};
+use crate::bird::outline::{Outline, protocols_in};
 use crate::effective::Session;
 
 /// The template of a session's file.
@@ -53,10 +54,22 @@ const BUILT_IN: [(&str, &str); 10] = [
     (SESSION, include_str!("../../templates/session.conf")),
 ];
 
+/// What one rendering may cost, in instructions of minijinja and in 64 bytes of data. The built-in templates take
+/// some 400 for a session, and some 50 for an internal neighbour.
+const SESSION_FUEL: u64 = 100_000;
+const BASE_FUEL: u64 = 2_000_000;
+
+/// The most bytes that a rendered file has: a session of the built-in template has some 3000.
+const SESSION_BYTES: usize = 64 * 1024;
+const BASE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Turns what is wanted into BIRD's configuration.
 #[derive(Debug)]
 pub struct Renderer {
-    environment: Environment<'static>,
+    sessions: Environment<'static>,
+    base: Environment<'static>,
+    /// The built-in templates alone, where an operator overrides some: what those define is the measure.
+    measure: Option<Environment<'static>>,
 }
 
 impl Renderer {
@@ -66,18 +79,15 @@ impl Renderer {
     /// # Errors
     /// A template that does not parse, with name and line; or one that overrides nothing.
     pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, RenderError> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_syntax(whole_lines()?);
-        quote::guard(&mut environment);
-        for (name, text) in BUILT_IN {
-            environment.add_template(name, text)?;
-        }
-        for (name, text) in overrides {
-            known(name)?;
-            environment.add_template_owned(name.clone(), text.clone())?;
-        }
-        Ok(Self { environment })
+        overrides.keys().try_for_each(|name| known(name))?;
+        let measure = (!overrides.is_empty())
+            .then(|| environment(&BTreeMap::new(), BASE_FUEL))
+            .transpose()?;
+        Ok(Self {
+            sessions: environment(overrides, SESSION_FUEL)?,
+            base: environment(overrides, BASE_FUEL)?,
+            measure,
+        })
     }
 
     /// The names of the built-in templates, each of which can be overridden.
@@ -101,11 +111,16 @@ impl Renderer {
     pub fn base(&self, input: &BaseInput<'_>) -> Result<BTreeMap<String, String>, RenderError> {
         check_policy(input.policy)?;
         let context = Base::new(input);
-        let mut files = BTreeMap::new();
-        for name in Self::names().filter(|name| *name != SESSION) {
-            if name != MAIN || input.manage_main_config {
-                files.insert(name.to_owned(), self.text(name, &context)?);
-            }
+        let names = || Self::names().filter(|name| *name != SESSION);
+        let names = || names().filter(|name| *name != MAIN || input.manage_main_config);
+        let all = |environment| -> Result<BTreeMap<String, String>, RenderError> {
+            names()
+                .map(|name| Ok((name.to_owned(), text(environment, name, &context, BASE_BYTES)?)))
+                .collect()
+        };
+        let mut files = all(&self.base)?;
+        if let Some(measure) = &self.measure {
+            complete(&all(measure)?, &files)?;
         }
         for (name, ipv6) in [("moenet/roa4.conf", false), ("moenet/roa6.conf", true)] {
             let routes = input
@@ -127,14 +142,119 @@ impl Renderer {
         input: &BaseInput<'_>,
         link: &LinkClass,
     ) -> Result<String, RenderError> {
-        self.text(SESSION, &Peering::new(session, input, link)?)
+        let peering = Peering::new(session, input, link)?;
+        let text = text(&self.sessions, SESSION, &peering, SESSION_BYTES)?;
+        if self.measure.is_some() {
+            let there = protocols_in(&text);
+            let mut wanted = session.neighbours.iter().map(|neighbour| &neighbour.protocol);
+            if let Some(missing) = wanted.find(|protocol| !there.contains(protocol)) {
+                return Err(incomplete(SESSION, format!("protocol {missing}")));
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// The built-in templates, overlaid by an operator's.
+fn environment(
+    overrides: &BTreeMap<String, String>,
+    fuel: u64,
+) -> Result<Environment<'static>, RenderError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(whole_lines()?);
+    environment.set_fuel(Some(fuel));
+    quote::guard(&mut environment);
+    for (name, text) in BUILT_IN {
+        environment.add_template(name, text)?;
+    }
+    for (name, text) in overrides {
+        environment.add_template_owned(name.clone(), text.clone())?;
+    }
+    Ok(environment)
+}
+
+fn text(
+    environment: &Environment<'_>,
+    name: &str,
+    context: &impl Serialize,
+    limit: usize,
+) -> Result<String, RenderError> {
+    let mut capped = Capped {
+        bytes: Vec::new(),
+        limit,
+        is_full: false,
+    };
+    let template = environment.get_template(name)?;
+    let rendered = template.render_captured_to(Serde(context), &mut capped).map(drop);
+    if capped.is_full {
+        return Err(RenderError::TooLarge {
+            template: name.to_owned(),
+            limit,
+        });
+    }
+    rendered?;
+    String::from_utf8(capped.bytes)
+        .map_err(|_| RenderError::input(name, "the template renders to what is not UTF-8"))
+}
+
+/// Bytes up to a limit; a write past it fails, so that the rendering stops there.
+struct Capped {
+    bytes: Vec<u8>,
+    limit: usize,
+    is_full: bool,
+}
+
+impl std::io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.is_full |= self.bytes.len() + bytes.len() > self.limit;
+        if self.is_full {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    fn text(&self, name: &str, context: &impl Serialize) -> Result<String, RenderError> {
-        Ok(self
-            .environment
-            .get_template(name)?
-            .render(Serde(context))?)
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Classes of protocols whose names are counted on: by conditions, reports and the cache of ROAs.
+const NAMED: [&str; 2] = ["bgp", "rpki"];
+
+/// Refuses files that do not define what the built-in ones define: each class of protocol, and each session and
+/// RPKI server by name. An operator may rename and move the rest.
+fn complete(
+    built_in: &BTreeMap<String, String>,
+    files: &BTreeMap<String, String>,
+) -> Result<(), RenderError> {
+    let there: BTreeSet<_> = files.values().flat_map(|text| defined(text)).collect();
+    for (template, text) in built_in {
+        if let Some((class, name)) = defined(text).into_iter().find(|one| !there.contains(one)) {
+            let missing = match name {
+                Some(name) => format!("protocol {name}"),
+                None => format!("a `protocol {class}`"),
+            };
+            return Err(incomplete(template, missing));
+        }
+    }
+    Ok(())
+}
+
+/// The protocols of a text: their classes, with the name where that counts.
+fn defined(text: &str) -> BTreeSet<(&str, Option<&str>)> {
+    let blocks = Outline::of(text).blocks.into_iter();
+    blocks
+        .filter(|block| !block.is_template)
+        .map(|block| (block.class, block.name.filter(|_| NAMED.contains(&block.class))))
+        .collect()
+}
+
+fn incomplete(template: &str, missing: String) -> RenderError {
+    RenderError::Incomplete {
+        template: template.to_owned(),
+        missing,
     }
 }
 
@@ -253,6 +373,40 @@ mod tests {
         let files = with("moenet/babel.conf", "# AS{{ router.asn }}\n", json!({})).unwrap();
         assert_eq!(files["moenet/babel.conf"], "# AS4242420998\n");
         assert!(with("_part.conf", "define MOE_X = 1;", json!({})).is_ok());
+    }
+
+    #[test]
+    fn template_that_defines_less_than_the_built_in_is_refused() {
+        for (name, text, missing) in [
+            ("moenet/system.conf", "", "protocol device"),
+            ("moenet/system.conf", "# protocol device {}", "protocol device"),
+            (
+                "moenet/system.conf",
+                "protocol device { }",
+                "protocol kernel",
+            ),
+        ] {
+            let error = refusal(name, text);
+            assert!(
+                error.contains(name) && error.contains(missing),
+                "{text}: {error}"
+            );
+        }
+        let renamed = "protocol device x { } protocol kernel y { ipv4; }";
+        assert!(with("moenet/system.conf", renamed, json!({})).is_ok());
+    }
+
+    #[test]
+    fn rendering_ends_within_its_bounds() {
+        let endless = "{% for a in range(10000) %}{% for b in range(10000) %}x{{ b }}\n{% endfor %}{% endfor %}";
+        for text in [
+            endless,
+            "{% set x = \"x\" * 1000000000 %}",
+            "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
+        ] {
+            let error = refusal("moenet/babel.conf", text);
+            assert!(error.contains("loop without end"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -167,7 +167,6 @@ impl Parts {
             key,
             templates,
             checker,
-            committer.clone(),
             ownership.clone(),
         );
         let copied = match maker.our_key().filter(|_| store.is_writable()) {

@@ -1,20 +1,30 @@
 //! An operator's templates. Broken ones are refused at the start; while the agent runs, the last good ones
 //! stay in use, and an edit is tried as a whole, by rendering everything and by BIRD's parser, before any
-//! of it is used.
+//! of it is used. The trial runs beside everything else, and costs as much as [`Renderer`] allows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{BuildError, Parts};
+use crate::bird::CommitError;
+use crate::bird::committer::Tree;
 use crate::render::Renderer;
+use crate::store::Store;
+use crate::telemetry::chain;
 
-/// How often the files are looked at; saving one is in force within about as long.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the files have to be unchanged before they are tried: a redirect of a shell truncates first.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long templates wait that could not be tried.
+const RETRY: Duration = Duration::from_secs(10);
+/// The largest template; the built-in ones have up to 12 KB.
+const MOST_BYTES: u64 = 256 * 1024;
 
 type Texts = BTreeMap<String, String>;
 
@@ -30,15 +40,27 @@ struct State {
     in_use: Arc<Renderer>,
     /// The texts that were judged last, for better or worse.
     judged: Texts,
-    /// The texts that were seen last. Those that could not be judged yet are tried again in every world.
-    seen: Texts,
+    /// Whether those are refused.
+    is_refused: bool,
+    /// Other texts that are on disk, and from when on they may be tried.
+    pending: Option<(Texts, Instant)>,
     problem: Option<String>,
 }
 
-/// Templates that nobody has tried yet.
+/// Templates that were not tried yet.
 pub(super) struct Candidate {
     texts: Texts,
     pub(super) renderer: Arc<Renderer>,
+}
+
+/// What a trial of templates found.
+pub(super) enum Verdict {
+    /// They render to this.
+    Renders(Tree),
+    /// They do not render what is wanted: why.
+    Refused(String),
+    /// They could not be tried: why.
+    Unknown(String),
 }
 
 impl Templates {
@@ -48,8 +70,9 @@ impl Templates {
         let in_use = Arc::new(Renderer::new(&texts)?);
         let state = State {
             in_use,
-            seen: texts.clone(),
             judged: texts,
+            is_refused: false,
+            pending: None,
             problem: None,
         };
         Ok(Self {
@@ -73,19 +96,17 @@ impl Templates {
         self.directory.is_some()
     }
 
-    /// What is on disk, if it is not what was judged last. What does not even parse is refused here.
-    pub(super) fn candidate(&self) -> Option<Candidate> {
+    /// Reads the files. Returns those that are not the ones judged last and that have been unchanged for a moment.
+    /// Files that do not even parse are refused here.
+    pub(super) fn look(&self, now: Instant) -> Option<Candidate> {
         let texts = match read(self.directory.as_deref()?) {
             Ok(texts) => texts,
             Err(error) => {
-                self.refuse(None, crate::telemetry::chain(&error));
+                self.refuse(None, chain(&error));
                 return None;
             }
         };
-        if texts == self.lock().judged {
-            return None;
-        }
-        self.lock().seen.clone_from(&texts);
+        let texts = self.settled(texts, now)?;
         match Renderer::new(&texts) {
             Ok(renderer) => Some(Candidate {
                 texts,
@@ -98,29 +119,50 @@ impl Templates {
         }
     }
 
+    /// The texts, if they are news and may be tried by now.
+    fn settled(&self, texts: Texts, now: Instant) -> Option<Texts> {
+        let mut state = self.lock();
+        if texts == state.judged {
+            state.pending = None;
+            if !state.is_refused {
+                state.problem = None;
+            }
+            return None;
+        }
+        match &state.pending {
+            Some((pending, due)) if *pending == texts => (now >= *due).then_some(texts),
+            _ => {
+                state.pending = Some((texts, now + QUIET));
+                None
+            }
+        }
+    }
+
     /// Uses what was tried.
-    pub(super) fn adopt(&self, candidate: Candidate) {
+    fn adopt(&self, candidate: Candidate) {
         let mut state = self.lock();
         (state.in_use, state.judged, state.problem) = (candidate.renderer, candidate.texts, None);
+        state.is_refused = false;
         info!(
             templates = state.judged.len(),
             "the operator's templates are in use"
         );
     }
 
-    /// Goes on with those in use.
-    pub(super) fn reject(&self, candidate: Candidate, why: String) {
-        self.refuse(Some(candidate.texts), why);
-    }
-
-    /// Goes on with those in use until these can be tried.
-    pub(super) fn postpone(&self, why: String) {
+    /// Goes on with the templates in use, and tries these again later.
+    fn postpone(&self, why: String, now: Instant) {
+        if let Some((_, due)) = &mut self.lock().pending {
+            *due = now + RETRY;
+        }
         self.refuse(None, why);
     }
 
+    /// Goes on with the templates in use.
     fn refuse(&self, texts: Option<Texts>, why: String) {
         let mut state = self.lock();
-        state.judged = texts.unwrap_or_else(|| std::mem::take(&mut state.judged));
+        if let Some(texts) = texts {
+            (state.judged, state.is_refused) = (texts, true);
+        }
         if state.problem.as_ref() != Some(&why) {
             warn!(
                 error = why,
@@ -130,34 +172,81 @@ impl Templates {
         }
     }
 
-    fn is_news(&self) -> bool {
-        let Some(directory) = &self.directory else {
-            return false;
-        };
-        let state = self.lock();
-        match read(directory) {
-            Ok(texts) => texts != state.judged && texts != state.seen,
-            Err(_) => state.problem.is_none(),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes a new world whenever the files are not those that were judged.
+/// Tries new templates beside the agent's work, and has a new world made when it uses or refuses them.
 pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     while parts.maker.templates.is_configured() {
+        let trial = async {
+            tokio::time::sleep(LOOK).await;
+            let before = parts.maker.templates.problem();
+            let tried = try_out(&parts).await;
+            if tried || parts.maker.templates.problem() != before {
+                parts.context.reports.reload();
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = trial => {}
         }
-        let looking = Arc::clone(&parts);
-        let news = tokio::task::spawn_blocking(move || looking.maker.templates.is_news()).await;
-        if news.unwrap_or(false) {
-            parts.context.reports.reload();
+    }
+}
+
+/// Uses the templates on disk if everything renders with them and BIRD's parser takes it. Returns whether they
+/// came into use.
+async fn try_out(parts: &Arc<Parts>) -> bool {
+    let looking = Arc::clone(parts);
+    let look = move || looking.maker.templates.look(Instant::now());
+    let Ok(Some(candidate)) = tokio::task::spawn_blocking(look).await else {
+        return false;
+    };
+    let templates = &parts.maker.templates;
+    match judge(parts, &candidate).await {
+        Ok(()) => {
+            templates.adopt(candidate);
+            return true;
         }
+        Err(Verdict::Refused(why)) => templates.refuse(Some(candidate.texts), why),
+        Err(Verdict::Unknown(why)) => templates.postpone(
+            format!("the templates cannot be tried yet: {why}"),
+            Instant::now(),
+        ),
+        Err(Verdict::Renders(_)) => {}
+    }
+    false
+}
+
+/// Renders everything and asks BIRD's parser.
+async fn judge(parts: &Arc<Parts>, candidate: &Candidate) -> Result<(), Verdict> {
+    let unknown = |error: &dyn std::error::Error| Verdict::Unknown(chain(error));
+    let snapshot = {
+        let _writing = parts.syncing.lock().await;
+        parts.context.disk(Store::load).await
+    };
+    let snapshot = snapshot.map_err(|error| unknown(&error))?;
+    let bird = parts
+        .context
+        .observer
+        .bird(tokio::time::Instant::now())
+        .await;
+    let material = parts.maker.material(&snapshot, &bird).await;
+    // A template may take long to render, and nothing else is to wait for it.
+    let (rendering, renderer) = (Arc::clone(parts), Arc::clone(&candidate.renderer));
+    let render = move || rendering.maker.render_with(&snapshot, &material, &renderer);
+    let tree = match tokio::task::spawn_blocking(render).await {
+        Ok(Verdict::Renders(tree)) => tree,
+        Ok(verdict) => return Err(verdict),
+        Err(error) => return Err(unknown(&error)),
+    };
+    match parts.committer.check(tree).await {
+        Ok(()) => Ok(()),
+        Err(CommitError::Tree(what)) => Err(Verdict::Refused(format!(
+            "BIRD refuses the rendered templates: {what}"
+        ))),
+        Err(error) => Err(unknown(&error)),
     }
 }
 
@@ -184,7 +273,7 @@ fn collect(root: &Path, directory: &Path, found: &mut Texts) -> std::io::Result<
                 .unwrap_or(&path)
                 .to_string_lossy()
                 .into_owned();
-            found.insert(name, crate::disk::read_text(&path, crate::disk::DOCUMENT)?);
+            found.insert(name, crate::disk::read_text(&path, MOST_BYTES)?);
         }
     }
     Ok(())
@@ -197,12 +286,19 @@ mod tests {
     fn folder(text: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("moenet")).unwrap();
-        std::fs::write(folder.path().join("moenet/babel.conf"), text).unwrap();
+        write(&folder, text);
         folder
     }
 
     fn write(folder: &tempfile::TempDir, text: &str) {
         std::fs::write(folder.path().join("moenet/babel.conf"), text).unwrap();
+    }
+
+    /// Looks until the files have been quiet for long enough.
+    fn settled(templates: &Templates) -> Option<Candidate> {
+        let now = Instant::now();
+        assert!(templates.look(now).is_none(), "not quiet yet");
+        templates.look(now + QUIET)
     }
 
     #[test]
@@ -218,23 +314,37 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_edit_is_refused_once_and_the_last_good_stays() {
+    fn broken_edit_is_refused_and_the_last_good_stays() {
         let folder = folder("# one\n");
         let templates = Templates::open(Some(folder.path())).unwrap();
-        assert!(templates.candidate().is_none());
+        assert!(settled(&templates).is_none());
         let before = templates.in_use();
         write(&folder, "\n{% if %}");
-        assert!(templates.is_news() && templates.candidate().is_none());
+        assert!(settled(&templates).is_none());
         let problem = templates.problem().unwrap();
         assert!(
             problem.starts_with("template moenet/babel.conf, line 2: "),
             "{problem}"
         );
-        assert!(!templates.is_news() && Arc::ptr_eq(&before, &templates.in_use()));
+        assert!(Arc::ptr_eq(&before, &templates.in_use()));
         write(&folder, "# two\n");
-        let candidate = templates.candidate().unwrap();
+        let candidate = settled(&templates).unwrap();
         templates.adopt(candidate);
         assert!(templates.problem().is_none() && !Arc::ptr_eq(&before, &templates.in_use()));
+    }
+
+    #[test]
+    fn template_is_tried_only_when_quiet() {
+        let folder = folder("# one\n");
+        let templates = Templates::open(Some(folder.path())).unwrap();
+        let start = Instant::now();
+        // Truncated, half written, whole.
+        for (step, text) in ["", "# t", "# two\n"].into_iter().enumerate() {
+            write(&folder, text);
+            let now = start + QUIET * u32::try_from(step).unwrap();
+            assert!(templates.look(now).is_none(), "{text:?}");
+        }
+        assert!(templates.look(start + QUIET * 3).is_some());
     }
 
     #[test]
@@ -242,30 +352,62 @@ mod tests {
         let folder = folder("# one\n");
         let templates = Templates::open(Some(folder.path())).unwrap();
         write(&folder, "{{ nonsense }}");
-        let candidate = templates.candidate().unwrap();
-        templates.reject(candidate, "it does not render".to_owned());
-        assert!(templates.problem().is_some() && templates.candidate().is_none());
+        let candidate = settled(&templates).unwrap();
+        templates.refuse(Some(candidate.texts), "it does not render".to_owned());
+        assert!(templates.problem().is_some() && settled(&templates).is_none());
         write(&folder, "# one\n");
-        templates.adopt(templates.candidate().unwrap());
+        templates.adopt(settled(&templates).unwrap());
         assert!(templates.problem().is_none());
+    }
+
+    #[test]
+    fn templates_that_cannot_be_tried_are_tried_later() {
+        let folder = folder("# one\n");
+        let templates = Templates::open(Some(folder.path())).unwrap();
+        write(&folder, "# two\n");
+        let now = Instant::now();
+        assert!(settled(&templates).is_some());
+        templates.postpone("no BIRD".to_owned(), now);
+        assert!(templates.look(now + QUIET).is_none());
+        assert!(templates.look(now + RETRY).is_some());
     }
 
     #[test]
     fn a_directory_that_is_gone_is_a_problem_and_takes_no_template_away() {
         let folder = folder("# one\n");
         let templates = Templates::open(Some(folder.path())).unwrap();
-        std::fs::rename(folder.path().join("moenet"), folder.path().join("gone")).unwrap();
-        std::fs::rename(folder.path().join("gone"), folder.path().join("moenet")).unwrap();
-        assert!(!templates.is_news());
         let path = folder.path().to_owned();
         drop(folder);
-        assert!(!path.exists() && templates.is_news() && templates.candidate().is_none());
+        assert!(!path.exists() && settled(&templates).is_none());
         assert!(
             templates
                 .problem()
                 .unwrap()
                 .contains("reading templates in ")
         );
-        assert!(!templates.is_news());
+        std::fs::create_dir_all(path.join("moenet")).unwrap();
+        std::fs::write(path.join("moenet/babel.conf"), "# one\n").unwrap();
+        assert!(settled(&templates).is_none() && templates.problem().is_none());
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn pipe_and_huge_file_are_problems_and_not_read() {
+        let folder = folder("# one\n");
+        let templates = Templates::open(Some(folder.path())).unwrap();
+        let path = folder.path().join("moenet/bgp.conf");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert!(settled(&templates).is_none());
+        let problem = templates.problem().unwrap();
+        assert!(problem.contains("regular file"), "{problem}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap();
+        assert!(settled(&templates).is_none());
+        let problem = templates.problem().unwrap();
+        assert!(problem.contains("at most 262144"), "{problem}");
     }
 }

@@ -11,9 +11,9 @@ use crate::agent::classes::Classes;
 use crate::agent::key::KeyFile;
 use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
-use crate::agent::templates::{Candidate, Templates};
+use crate::agent::templates::{Templates, Verdict};
 use crate::bird::committer::Tree;
-use crate::bird::{Checker, CommitError, Committer, MainFile, Support, Version};
+use crate::bird::{Checker, MainFile, Support, Version};
 use crate::config::Config;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
@@ -33,7 +33,6 @@ pub struct WorldMaker {
     store: Arc<Store>,
     pub(crate) key: Arc<KeyFile>,
     checker: Checker,
-    committer: Committer,
     ownership: SharedOwnership,
     version: Mutex<Option<Version>>,
     refused: Mutex<Refused>,
@@ -52,7 +51,7 @@ pub struct WorldMaker {
 }
 
 /// What a world is made from beside the state directory.
-struct Material {
+pub(in crate::agent) struct Material {
     secrets: Secrets,
     bird: Option<Version>,
     features: Result<Features, String>,
@@ -71,7 +70,6 @@ impl WorldMaker {
         key: KeyFile,
         templates: Templates,
         checker: Checker,
-        committer: Committer,
         ownership: SharedOwnership,
     ) -> Self {
         let classes = Classes::kept(&store);
@@ -83,7 +81,6 @@ impl WorldMaker {
             store,
             key: Arc::new(key),
             checker,
-            committer,
             ownership,
             version,
             refused,
@@ -147,8 +144,20 @@ impl WorldMaker {
     pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
         self.ownership
             .set_applied(snapshot.applied_links(), snapshot.applied_firewall());
+        let material = self.material(snapshot, bird).await;
+        let world = self.world(snapshot, &material, &self.templates.in_use());
+        self.log_policy(&world);
+        Ok(world)
+    }
+
+    /// What a world is made from beside the listing and the templates.
+    pub(in crate::agent) async fn material(
+        &self,
+        snapshot: &Snapshot,
+        bird: &BirdState,
+    ) -> Material {
         let version = self.version(bird.running).await;
-        let material = Material {
+        Material {
             secrets: self.secrets(snapshot),
             bird: version.as_ref().ok().copied(),
             features: version.and_then(features),
@@ -157,13 +166,7 @@ impl WorldMaker {
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
             rpki: self.rpki.known(),
-        };
-        if let Some(candidate) = self.templates.candidate() {
-            self.try_out(snapshot, &material, candidate).await;
         }
-        let world = self.world(snapshot, &material, &self.templates.in_use());
-        self.log_policy(&world);
-        Ok(world)
     }
 
     /// Logs once that there is no routing policy, and once that there is one.
@@ -191,40 +194,31 @@ impl WorldMaker {
         found
     }
 
-    /// Uses new templates if everything renders with them and BIRD's parser takes it.
-    async fn try_out(&self, snapshot: &Snapshot, material: &Material, candidate: Candidate) {
+    /// What other templates render to. May take long, and does no IO.
+    pub(in crate::agent) fn render_with(
+        &self,
+        snapshot: &Snapshot,
+        material: &Material,
+        renderer: &Renderer,
+    ) -> Verdict {
         let before = self.world(snapshot, material, &self.templates.in_use());
-        let after = self.world(snapshot, material, &candidate.renderer);
-        if let Some(why) = not_rendered(&before, &after) {
-            return self.templates.reject(candidate, why);
+        let after = self.world(snapshot, material, renderer);
+        if let Err(why) = &after.router {
+            return Verdict::Unknown(why.clone());
         }
-        let Ok(base) = &after.base else { return };
+        if let Some(why) = not_rendered(&before, &after) {
+            return Verdict::Refused(why);
+        }
         let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
             Intent::Present(_, text) => Some((name.to_string(), text.clone())),
             _ => None,
         };
         let fragments = after.sessions.iter().filter_map(text).collect();
-        match self
-            .committer
-            .check(Tree {
-                base: base.clone(),
-                fragments,
-                ..Tree::default()
-            })
-            .await
-        {
-            Ok(()) => self.templates.adopt(candidate),
-            Err(CommitError::Tree(what)) => {
-                self.templates.reject(
-                    candidate,
-                    format!("BIRD refuses what the templates render to: {what}"),
-                );
-            }
-            // It could not be tried; the next world tries it again.
-            Err(error) => self
-                .templates
-                .postpone(format!("they cannot be tried: {}", chain(&error))),
-        }
+        Verdict::Renders(Tree {
+            base: after.base.unwrap_or_default(),
+            fragments,
+            ..Tree::default()
+        })
     }
 
     fn world(&self, snapshot: &Snapshot, material: &Material, renderer: &Renderer) -> World {

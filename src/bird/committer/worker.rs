@@ -93,7 +93,10 @@ impl Worker {
             .retain(|path, _| live.main.is_agents() || path != MAIN);
         tree.foreign.clone_from(&live.tree.foreign);
         match self.stage.check(&tree, &live, &self.checker).await {
-            Ok(_) => Ok(()),
+            Ok(_) => match promise::lack(&tree, &Wishes::default(), &self.directory) {
+                Some(Lack::Files(missing)) => Err(CommitError::NotReached(missing)),
+                Some(Lack::Protocols { .. }) | None => Ok(()),
+            },
             Err(StageError::Refused { what, .. }) => Err(self
                 .other_version(what)
                 .await

@@ -45,6 +45,9 @@ pub trait Bird: Send + Sync {
 
     /// Restarts one protocol.
     async fn restart(&self, name: BirdName) -> Result<(), BirdError>;
+
+    /// Enables one protocol. Returns whether it was disabled.
+    async fn enable(&self, name: BirdName) -> Result<bool, BirdError>;
 }
 
 /// Why the kernel could not be read or changed.

@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::status::{self, MANY, bounded, bounded_to, cut};
-use super::{Parts, build, hint, journal, metrics, overrides};
+use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
 use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
 use crate::history::Author;
 use crate::http::{
-    AgentApi, ApiRefusal, MaintenanceView, NodeView, OverriddenField, OverrideView, SessionCounts,
-    StatusView,
+    AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
+    SessionCounts, StatusView,
 };
 use crate::model::{AdminState, InterfaceName, ObjectName};
 use crate::status::Acceptance;
@@ -133,7 +133,7 @@ impl AgentApi for Api {
         }
     }
 
-    async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
+    async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         // Until the history knows who did it, nobody takes the file for an edit.
         let writing = self.parts.syncing.lock().await;
         let written = self
@@ -155,12 +155,8 @@ impl AgentApi for Api {
             journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]);
         }
         drop(writing);
-        // The answer comes when the drain is asked for of every later look, not before.
         self.parts.context.reports.reload();
-        let mut world = self.parts.context.world.clone();
-        let asked = world.wait_for(|world| world.maintenance.enabled == enabled);
-        let _ = tokio::time::timeout(Duration::from_secs(5), asked).await;
-        Ok(())
+        confirmation::of_maintenance(&self.parts, enabled).await
     }
 
     async fn metrics(&self) -> String {

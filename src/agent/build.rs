@@ -193,6 +193,8 @@ impl Parts {
             announced: crate::controller::Announced::default(),
             keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
+            bird_work: crate::controller::BirdWork::default(),
+            enabled: crate::controller::Enabled::default(),
             turns: crate::controller::Turns::default(),
             hints: StdMutex::new(None),
             committer: Arc::new(committer.clone()),

@@ -12,6 +12,7 @@
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `journal` | what came into force → history |
 //! | `api` | answers the local API |
+//! | `confirmation` | waits until BIRD runs what the API was asked for |
 //! | `metrics` | counts for Prometheus |
 //! | `key` | the router's WireGuard key: read, created once, watched |
 //! | `overrides` | the overrides that are in force, for the API and the metrics |
@@ -30,6 +31,7 @@ mod api;
 mod build;
 mod calls;
 mod classes;
+mod confirmation;
 mod copied;
 mod journal;
 mod key;
@@ -74,6 +76,9 @@ const FIRST_WORLD: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a stop waits for steps in progress.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long a stop waits for one answer of BIRD.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// Runs the agent until it is told to stop.
 ///
@@ -130,9 +135,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildErr
     let tasks = [
         worlds, events, filter, roas, limits, templates, announcer, key, runner,
     ];
-    drain(tasks.into_iter().chain(polls).collect()).await;
-    drain(vec![journal]).await;
-    drain(vec![http]).await;
+    drain(&parts, tasks.into_iter().chain(polls).collect()).await;
+    drain(&parts, vec![journal]).await;
+    drain(&parts, vec![http]).await;
     Ok(())
 }
 
@@ -211,10 +216,25 @@ async fn watch_firewall(
     }
 }
 
-async fn drain(tasks: Vec<JoinHandle<()>>) {
+async fn drain(parts: &Parts, tasks: Vec<JoinHandle<()>>) {
     let all = futures::future::join_all(tasks);
-    if tokio::time::timeout(DRAIN, all).await.is_err() {
-        warn!("a task did not end in time; what it began is finished at the next start");
+    tokio::select! {
+        _ = all => {}
+        () = silence(parts) => warn!("BIRD does not answer; stopping without it, and the next start goes on"),
+        () = tokio::time::sleep(DRAIN) => {
+            warn!("a task did not end in time; what it began is finished at the next start");
+        }
+    }
+}
+
+/// Ends when BIRD has left a command unanswered for too long to wait for it.
+async fn silence(parts: &Parts) {
+    while parts
+        .bird()
+        .unanswered_for()
+        .is_none_or(|time| time < SILENCE)
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -104,6 +104,20 @@ pub struct Client {
     deadline: Duration,
     counters: Arc<BirdCounters>,
     version: Arc<Mutex<Option<Version>>>,
+    /// Since when each command in progress waits for its answer.
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+/// A command in progress.
+struct Asked<'a>(&'a Client, Instant);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = asked.iter().position(|since| *since == self.1) {
+            asked.swap_remove(at);
+        }
+    }
 }
 
 impl Client {
@@ -114,6 +128,7 @@ impl Client {
             deadline: DEADLINE,
             counters: Arc::default(),
             version: Arc::default(),
+            asked: Arc::default(),
         }
     }
 
@@ -121,6 +136,19 @@ impl Client {
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// How long the oldest command in progress has waited for its answer.
+    pub fn unanswered_for(&self) -> Option<Duration> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(Instant::elapsed).max()
+    }
+
+    fn ask(&self) -> Asked<'_> {
+        let now = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.push(now);
+        Asked(self, now)
     }
 
     /// What was asked so far.
@@ -139,6 +167,7 @@ impl Client {
     /// [`BirdError::Refused`] for codes 8xxx and 9xxx, and every other [`BirdError`].
     pub async fn run(&self, command: &Command) -> Result<Reply, BirdError> {
         self.count(command);
+        let _asked = self.ask();
         // The version is not known before the greeting; this text is for errors alone.
         let shown = command.text(Version::new(2, 0, 12));
         let timeout = || BirdError::Timeout {
@@ -255,12 +284,13 @@ impl Client {
         self.run(&Command::Disable(name)).await.map(drop)
     }
 
-    /// Enables one protocol.
+    /// Enables one protocol. Returns whether it was disabled (0011; else 0010, measured).
     ///
     /// # Errors
     /// Any [`BirdError`]; `Refused` (8003) if there is no such protocol.
-    pub async fn enable(&self, name: BirdName) -> Result<(), BirdError> {
-        self.run(&Command::Enable(name)).await.map(drop)
+    pub async fn enable(&self, name: BirdName) -> Result<bool, BirdError> {
+        let reply = self.run(&Command::Enable(name)).await?;
+        Ok(reply.with_code(11).next().is_some())
     }
 
     /// Runs one protocol's import filters again, for instance after ROAs changed.

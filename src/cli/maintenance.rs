@@ -31,8 +31,8 @@ impl Maintenance {
         let state = block_on(async {
             let api = Api::new(&config)?;
             match self.act {
-                Some(Act::Start) => drop(api.post("/maintenance/start", None).await?),
-                Some(Act::Stop) => drop(api.post("/maintenance/stop", None).await?),
+                Some(Act::Start) => confirmed(&api.post("/maintenance/start", None).await?)?,
+                Some(Act::Stop) => confirmed(&api.post("/maintenance/stop", None).await?)?,
                 None => {}
             }
             api.get("/maintenance").await
@@ -42,6 +42,17 @@ impl Maintenance {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A drain that BIRD has not confirmed is no drain yet, and a script must not go on.
+fn confirmed(answer: &Value) -> anyhow::Result<()> {
+    if answer["status"] == "pending" {
+        anyhow::bail!(
+            "{}",
+            answer["message"].as_str().unwrap_or("not confirmed yet")
+        );
+    }
+    Ok(())
 }
 
 fn print(state: &Value) {

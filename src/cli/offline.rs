@@ -80,6 +80,7 @@ impl Wanted {
             .disk(|store| store.load_settled(Timestamp::now()))
             .await?;
         snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
+        parts.context.observer.wait_for_bird();
         let bird = parts.context.observer.bird(Instant::now()).await;
         let world = parts.maker.make(&snapshot, &bird).await?;
         Ok(Self {
@@ -198,7 +199,10 @@ impl Offline {
                 }
                 _ => Ok(Plan::default()),
             },
-            Key::Ibgp(_) => Ok(Plan::default()),
+            Key::Ibgp(name) => match world.ibgp.get(name) {
+                Some(entry) => planning::ibgp(world, entry, &self.view(None, None)),
+                None => Ok(Plan::default()),
+            },
             Key::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
             // It follows the plans of all others.
             Key::Firewall => Ok(Plan::default()),

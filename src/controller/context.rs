@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::bird_work::BirdWork;
+use super::enabled::Enabled;
 use super::firewall::FirewallKeeper;
 use super::observe::{BirdState, Observer};
 use super::planning::{Key, View};
@@ -56,6 +58,10 @@ pub struct Context {
     pub keepalive: u16,
     /// Objects that are to be made anew, and who waits for it.
     pub restarts: Restarts,
+    /// BIRD's part of reconciles that are not waited for.
+    pub bird_work: BirdWork,
+    /// When each protocol was enabled last that a command had disabled.
+    pub enabled: Enabled,
     /// Turns at the kernel and the state directory.
     pub turns: Turns,
     /// Why the history cannot be written, while it cannot.

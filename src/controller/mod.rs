@@ -8,7 +8,9 @@
 //!
 //! Runs of one key never overlap, keys run in parallel, and a failing key backs off alone.
 
+mod bird_work;
 mod context;
+mod enabled;
 mod firewall;
 pub mod guard;
 mod guard_memory;
@@ -25,7 +27,9 @@ mod taken;
 mod turns;
 pub mod world;
 
+pub use bird_work::BirdWork;
 pub use context::{Announced, Board, Context, Entry, Restarts};
+pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
 pub use observe::{BirdState, Observer, look_at_bird};

@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::bird::{
     BaseError, BirdError, BirdName, Blocked, CommitError, Committed, Committer, Fragment,
@@ -13,15 +16,18 @@ use crate::bird::{
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
 
+/// How long a key waits for a look at BIRD. After that it works with the last one, for the kernel must not wait
+/// for a BIRD that is busy or hangs.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
 /// Looks at the kernel and at BIRD, once for all keys that ask at about the same time: a look that began
 /// after a key became due is fresh enough for it.
 pub struct Observer {
     kernel: Arc<dyn Kernel>,
-    committer: Arc<dyn Bird>,
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
-    bird: Shared<Arc<BirdState>>,
-    looks: watch::Sender<Arc<BirdState>>,
-    kernel_error: std::sync::Mutex<Option<String>>,
+    bird: Arc<BirdLooks>,
+    is_patient: AtomicBool,
+    kernel_error: StdMutex<Option<String>>,
 }
 
 /// BIRD, as it was at one moment.
@@ -41,6 +47,10 @@ pub struct BirdState {
     pub files_error: Option<String>,
     /// Whether the daemon has loaded exactly these files.
     pub loaded: bool,
+    /// Whether nothing was read yet, neither files nor protocols.
+    pub unread: bool,
+    /// Why nothing can be asked of it, when it accepts connections and does not answer.
+    pub silent: Option<String>,
 }
 
 impl BirdState {
@@ -76,15 +86,25 @@ impl BirdState {
 
 impl Observer {
     /// An observer of this kernel and this BIRD.
-    pub fn new(kernel: Arc<dyn Kernel>, committer: Arc<dyn Bird>) -> Self {
+    pub fn new(kernel: Arc<dyn Kernel>, bird: Arc<dyn Bird>) -> Self {
+        let (state, looks) = (StdMutex::default(), watch::Sender::default());
         Self {
             kernel,
-            committer,
             links: Shared::default(),
-            bird: Shared::default(),
-            looks: watch::Sender::default(),
-            kernel_error: std::sync::Mutex::default(),
+            bird: Arc::new(BirdLooks { bird, state, looks }),
+            is_patient: AtomicBool::new(false),
+            kernel_error: StdMutex::default(),
         }
+    }
+
+    /// Waits for each look at BIRD to its end from now on: for a pass that has no later one.
+    pub fn wait_for_bird(&self) {
+        self.is_patient.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether looks at BIRD are waited for to their end.
+    pub fn is_patient(&self) -> bool {
+        self.is_patient.load(Ordering::Relaxed)
     }
 
     /// The kernel, not older than this.
@@ -117,22 +137,114 @@ impl Observer {
 
     /// BIRD at the last look.
     pub fn last_bird(&self) -> Arc<BirdState> {
-        Arc::clone(&self.looks.borrow())
+        Arc::clone(&self.bird.looks.borrow())
     }
 
-    /// BIRD, not older than this.
+    /// BIRD, not older than this; or as it was last, when it takes too long to answer.
     pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
-        let look = || async {
-            let state = Arc::new(self.committer.look().await);
-            self.looks.send_replace(Arc::clone(&state));
-            state
-        };
-        self.bird.get(not_before, look).await
+        let patience = (!self.is_patient()).then_some(PATIENCE);
+        let asked = Instant::now();
+        let mut looks = self.bird.looks.subscribe();
+        loop {
+            let begun = match self.bird.begin(not_before) {
+                Ok(state) => return state,
+                Err(begun) => begun,
+            };
+            // A look that has taken this long already keeps nobody else waiting.
+            let changed = match patience {
+                Some(patience) => {
+                    let until = begun.min(asked) + patience;
+                    tokio::time::timeout_at(until, looks.changed()).await
+                }
+                None => Ok(looks.changed().await),
+            };
+            if changed.is_err() {
+                return self.bird.last();
+            }
+        }
     }
 
     /// Every look at BIRD from now on, the latest if several are taken at once.
     pub fn looks(&self) -> watch::Receiver<Arc<BirdState>> {
-        self.looks.subscribe()
+        self.bird.looks.subscribe()
+    }
+}
+
+/// Looks at BIRD, each in a task of its own, one at a time.
+struct BirdLooks {
+    bird: Arc<dyn Bird>,
+    state: StdMutex<Looking>,
+    looks: watch::Sender<Arc<BirdState>>,
+}
+
+#[derive(Default)]
+struct Looking {
+    /// The last look, with when it was begun.
+    last: Option<(Instant, Arc<BirdState>)>,
+    /// When the look in progress was begun.
+    begun: Option<Instant>,
+}
+
+impl BirdLooks {
+    /// A look that is not older than this, or when the one in progress was begun.
+    fn begin(self: &Arc<Self>, not_before: Instant) -> Result<Arc<BirdState>, Instant> {
+        let mut state = self.lock();
+        if let Some((begun, last)) = &state.last
+            && *begun >= not_before
+        {
+            return Ok(Arc::clone(last));
+        }
+        Err(*state.begun.get_or_insert_with(|| {
+            let begun = Instant::now();
+            tokio::spawn(Arc::clone(self).look(begun));
+            begun
+        }))
+    }
+
+    async fn look(self: Arc<Self>, begun: Instant) {
+        let ended = Ended(&self);
+        let now = Arc::new(self.bird.look().await);
+        let before = self.lock().last.replace((begun, Arc::clone(&now)));
+        drop(ended);
+        tell(before.and_then(|(_, state)| state.silent.clone()), &now);
+        self.looks.send_replace(now);
+    }
+
+    /// The last look; before the first one has ended, nothing is known.
+    fn last(&self) -> Arc<BirdState> {
+        let last = self.lock().last.as_ref().map(|(_, last)| Arc::clone(last));
+        last.unwrap_or_else(|| {
+            Arc::new(BirdState {
+                unread: true,
+                silent: Some("BIRD has not answered yet".to_owned()),
+                ..BirdState::default()
+            })
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Looking> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the look in progress, also one that panics.
+struct Ended<'a>(&'a BirdLooks);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().begun = None;
+    }
+}
+
+/// One line when BIRD stops to answer, and one when it answers again.
+fn tell(before: Option<String>, now: &BirdState) {
+    match (&before, &now.silent) {
+        (None, Some(why)) => warn!(
+            error = why,
+            "BIRD does not answer; tunnels are kept up without it, and BIRD is configured once it answers"
+        ),
+        (Some(_), None) => info!(running = now.is_running(), "BIRD no longer hangs"),
+        _ => {}
     }
 }
 
@@ -161,6 +273,10 @@ impl Bird for Committer {
     async fn restart(&self, name: BirdName) -> Result<(), BirdError> {
         self.client().restart(name).await
     }
+
+    async fn enable(&self, name: BirdName) -> Result<bool, BirdError> {
+        self.client().enable(name).await
+    }
 }
 
 /// Everything about BIRD that a plan or a status needs. Reads only.
@@ -171,11 +287,14 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
         Ok(live) => state.live = live,
         Err(error) => state.files_error = Some(crate::telemetry::chain(&*error)),
     }
-    state.running = client.version().await.ok();
     state.installed = committer.checker().installed().await;
     match client.version().await {
         Ok(version) => state.running = Some(version),
-        Err(error) => state.down = Some(crate::telemetry::chain(&error)),
+        Err(error) => {
+            let why = crate::telemetry::chain(&error);
+            state.silent = (!error.is_not_running()).then(|| why.clone());
+            state.down = Some(why);
+        }
     }
     if state.is_running() {
         state.protocols = client.protocols().await.unwrap_or_default();
@@ -211,8 +330,7 @@ impl<T: Clone> Shared<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
+    use std::sync::atomic::AtomicU32;
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_keys_that_are_due_share_one_look() {

@@ -13,18 +13,18 @@ use order::Turn;
 
 use super::guard::{self, Unrecorded};
 use super::observe::BirdState;
-use super::world::{Entry, Intent, World, node_uid};
+use super::world::{Entry, Intent, World, node_uid, present};
 use crate::bird::{Blocked, Version};
-use crate::document::{BgpSessionSpec, MeshPeerSpec, Spec};
-use crate::effective::{MeshTunnel, Session};
+use crate::document::{BgpSessionSpec, Kind, MeshPeerSpec, Spec};
+use crate::effective::{InternalNeighbour, MeshTunnel, Session};
 use crate::model::{Endpoint, ObjectName, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::mark::Ownership;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
-    plan, plan_base, plan_host, plan_interrupted_removal, plan_loopback, plan_tunnel,
-    plan_tunnel_removal,
+    enabled_in, plan, plan_base, plan_enable, plan_host, plan_interrupted_removal, plan_loopback,
+    plan_tunnel, plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
 
@@ -95,6 +95,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     }
     if let Ok(base) = &world.base
         && view.bird.files_error.is_none()
+        && !view.bird.unread
     {
         let foreign = &view.bird.live.tree.foreign;
         let base = plan_base(base, &view.bird.live.tree.base).steps;
@@ -117,6 +118,9 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
             action: Action::LoadBird,
             because,
         });
+    }
+    if !writes {
+        steps.extend(enable_shared(world, view));
     }
     Ok(Plan { steps, waits: None })
 }
@@ -164,6 +168,57 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, St
         IPV4_OVER_IPV6.major, IPV4_OVER_IPV6.minor
     );
     Some(("NoIpv4OnMesh", message))
+}
+
+/// Enables the protocols of the shared files that a command disabled; those of internal neighbours are theirs.
+fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
+    let Ok(base) = &world.base else {
+        return Vec::new();
+    };
+    if !may_enable(world, view) {
+        return Vec::new();
+    }
+    // A file of the operator's in the place of ours is theirs, the main file above all.
+    let ours = base
+        .iter()
+        .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
+    let mut wanted = enabled_in(ours.map(|(_, text)| text.as_str()));
+    for neighbour in present(&world.ibgp) {
+        wanted.remove(&neighbour.protocol);
+    }
+    let pause = "; only sessions can be paused, so take it out with a template to keep it down";
+    plan_enable(&wanted, &view.bird.protocols, pause)
+}
+
+/// What the controller would do now for an internal neighbour, whose text is in the shared files.
+pub fn ibgp(world: &World, entry: &Entry<InternalNeighbour>, view: &View<'_>) -> KeyPlan {
+    let Intent::Present(neighbour, _) = &entry.intent else {
+        return Ok(Plan::default());
+    };
+    if !may_enable(world, view) {
+        return Ok(Plan::default());
+    }
+    let wanted = BTreeSet::from([neighbour.protocol.clone()]);
+    let steps = plan_enable(
+        &wanted,
+        &view.bird.protocols,
+        &pause_of(Kind::IbgpPeer, &neighbour.name),
+    );
+    Ok(Plan { steps, waits: None })
+}
+
+/// Whether protocols may be enabled: BIRD runs what is on disk, so that only a command can have disabled one, and
+/// the router is not drained, when an operator may want them down.
+fn may_enable(world: &World, view: &View<'_>) -> bool {
+    view.bird.loaded && !world.maintenance.enabled
+}
+
+/// How an operator keeps the protocols of an object down.
+fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
+    let folder = kind.folder();
+    format!(
+        "; pause {folder}/{name} to keep it down (`paused: true` in overrides/{folder}/{name}.yaml)"
+    )
 }
 
 /// What the controller would do now for our table in nftables; no ruleset when the firewall is disabled.
@@ -216,7 +271,13 @@ pub fn session(
                     tunnel,
                     fragment: text,
                 };
-                plan(name, &entry.uid, &desired, &observed(gives_way))
+                let mut plan = plan(name, &entry.uid, &desired, &observed(gives_way))?;
+                if fragment == Some(text.as_str()) && !session.drained && may_enable(world, view) {
+                    let enabled = enabled_in([text.as_str()]);
+                    let have = view.bird.protocols(&enabled);
+                    plan.extend(plan_enable(&enabled, &have, &pause_of(Kind::BgpSession, name)));
+                }
+                Ok(plan)
             })
         }
     }

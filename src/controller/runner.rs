@@ -77,6 +77,9 @@ impl Runner {
             }
         }
         while self.running.ended().await.is_some() {}
+        while self.context.bird_work.is_busy() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Runs every key until all are settled, or have failed, once.
@@ -87,6 +90,7 @@ impl Runner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .replace(hints);
+        self.context.observer.wait_for_bird();
         self.add_all(Instant::now());
         // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
         self.queue.remove(&Key::Firewall);
@@ -161,6 +165,12 @@ impl Runner {
         {
             self.queue.refresh(key, now);
         }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.context.bird_work.abort();
     }
 }
 

@@ -24,14 +24,24 @@ pub trait AgentApi: Send + Sync {
     /// get here.
     async fn maintenance(&self) -> MaintenanceView;
 
-    /// Drains the router, or ends that. Idempotent.
-    async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal>;
+    /// Drains the router, or ends that. Idempotent. Returns once BIRD has confirmed, or after 5 s. What is asked
+    /// is written down in any case.
+    async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal>;
 
     /// The metrics as Prometheus text.
     async fn metrics(&self) -> String;
 
     /// Whether the agent has read its state and converges.
     async fn ready(&self) -> bool;
+}
+
+/// How far BIRD has got with what it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirmation {
+    /// BIRD runs it.
+    Confirmed,
+    /// BIRD is slow; this is missing.
+    Pending(String),
 }
 
 /// Why the agent does not do what it is asked.
@@ -43,6 +53,11 @@ pub enum ApiRefusal {
     /// The router is drained.
     #[error("router is in maintenance: run `moenet-agent maintenance stop` first")]
     Maintenance,
+    /// BIRD cannot be told; what was asked is written down, and takes effect when it can.
+    #[error(
+        "BIRD cannot be told: {0}; the request is written down and takes effect as soon as BIRD answers"
+    )]
+    BirdUnavailable(String),
     /// It was tried and failed; the text says what to do.
     #[error("{0}")]
     Failed(String),

@@ -104,6 +104,9 @@ impl From<ApiRefusal> for ApiError {
                 Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message)
             }
             ApiRefusal::Maintenance => Self::maintenance(message),
+            ApiRefusal::BirdUnavailable(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "BIRD_UNAVAILABLE", message)
+            }
             ApiRefusal::Failed(_) => Self::internal(message),
         }
     }

@@ -11,8 +11,8 @@ mod server;
 mod token;
 
 pub use api::{
-    AgentApi, ApiRefusal, BirdView, HeldView, ListView, MaintenanceView, NodeView, OverriddenField,
-    OverrideView, SessionCounts, StatusView, SyncView, WaitView,
+    AgentApi, ApiRefusal, BirdView, Confirmation, HeldView, ListView, MaintenanceView, NodeView,
+    OverriddenField, OverrideView, SessionCounts, StatusView, SyncView, WaitView,
 };
 pub use bucket::TokenBucket;
 pub use error::ApiError;

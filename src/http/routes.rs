@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{AgentApi, ApiError, ApiRefusal, Listen, TokenBucket, bearer, same};
+use super::{AgentApi, ApiError, ApiRefusal, Confirmation, Listen, TokenBucket, bearer, same};
 use crate::model::{InterfaceName, Secret};
 
 /// The largest body that is read; a real one has fifty bytes.
@@ -166,12 +166,20 @@ impl Api {
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<Response, ApiError> {
-        self.agent.set_maintenance(enabled).await?;
         let word = if enabled { "enabled" } else { "disabled" };
-        Ok(
-            Json(json!({"status": "ok", "message": format!("Maintenance mode {word}")}))
-                .into_response(),
-        )
+        match self.agent.set_maintenance(enabled).await? {
+            Confirmation::Confirmed => {
+                let message = format!("Maintenance mode {word}");
+                Ok(Json(json!({"status": "ok", "message": message})).into_response())
+            }
+            Confirmation::Pending(missing) => {
+                let message = format!(
+                    "Maintenance mode is being {word}; BIRD has not confirmed yet: {missing}"
+                );
+                let body = Json(json!({"status": "pending", "message": message}));
+                Ok((axum::http::StatusCode::ACCEPTED, body).into_response())
+            }
+        }
     }
 
     async fn ready(&self) -> Result<Response, ApiError> {

@@ -29,7 +29,7 @@ mod step;
 mod tunnel;
 mod wireguard;
 
-pub use bird::{BaseFiles, Effect, plan_base};
+pub use bird::{BaseFiles, Effect, enabled_in, plan_base, plan_enable};
 pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};

@@ -43,6 +43,11 @@ pub enum Action {
     },
     /// Have BIRD load what is on disk.
     LoadBird,
+    /// Enable a protocol that a command disabled.
+    EnableProtocol {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Without the texts, which may hold passwords.
@@ -67,6 +72,7 @@ impl fmt::Display for Action {
             Self::WriteBase { path, effect, .. } => write!(f, "write BIRD file {path}{effect}"),
             Self::RemoveBase { path } => write!(f, "remove BIRD file {path}"),
             Self::LoadBird => f.write_str("have BIRD load its configuration"),
+            Self::EnableProtocol { name } => write!(f, "enable BIRD protocol {name}"),
         }
     }
 }

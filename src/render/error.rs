@@ -31,7 +31,9 @@ pub enum RenderError {
         missing: String,
     },
     /// A template renders to more than fits.
-    #[error("template {template}: it renders to more than {limit} bytes; is there a loop without end?")]
+    #[error(
+        "template {template}: it renders to more than {limit} bytes; is there a loop without end?"
+    )]
     TooLarge {
         /// Name of the template.
         template: String,

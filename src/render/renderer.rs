@@ -115,7 +115,12 @@ impl Renderer {
         let names = || names().filter(|name| *name != MAIN || input.manage_main_config);
         let all = |environment| -> Result<BTreeMap<String, String>, RenderError> {
             names()
-                .map(|name| Ok((name.to_owned(), text(environment, name, &context, BASE_BYTES)?)))
+                .map(|name| {
+                    Ok((
+                        name.to_owned(),
+                        text(environment, name, &context, BASE_BYTES)?,
+                    ))
+                })
                 .collect()
         };
         let mut files = all(&self.base)?;
@@ -146,7 +151,10 @@ impl Renderer {
         let text = text(&self.sessions, SESSION, &peering, SESSION_BYTES)?;
         if self.measure.is_some() {
             let there = protocols_in(&text);
-            let mut wanted = session.neighbours.iter().map(|neighbour| &neighbour.protocol);
+            let mut wanted = session
+                .neighbours
+                .iter()
+                .map(|neighbour| &neighbour.protocol);
             if let Some(missing) = wanted.find(|protocol| !there.contains(protocol)) {
                 return Err(incomplete(SESSION, format!("protocol {missing}")));
             }
@@ -186,7 +194,9 @@ fn text(
         is_full: false,
     };
     let template = environment.get_template(name)?;
-    let rendered = template.render_captured_to(Serde(context), &mut capped).map(drop);
+    let rendered = template
+        .render_captured_to(Serde(context), &mut capped)
+        .map(drop);
     if capped.is_full {
         return Err(RenderError::TooLarge {
             template: name.to_owned(),
@@ -247,7 +257,12 @@ fn defined(text: &str) -> BTreeSet<(&str, Option<&str>)> {
     let blocks = Outline::of(text).blocks.into_iter();
     blocks
         .filter(|block| !block.is_template)
-        .map(|block| (block.class, block.name.filter(|_| NAMED.contains(&block.class))))
+        .map(|block| {
+            (
+                block.class,
+                block.name.filter(|_| NAMED.contains(&block.class)),
+            )
+        })
         .collect()
 }
 
@@ -379,7 +394,11 @@ mod tests {
     fn template_that_defines_less_than_the_built_in_is_refused() {
         for (name, text, missing) in [
             ("moenet/system.conf", "", "protocol device"),
-            ("moenet/system.conf", "# protocol device {}", "protocol device"),
+            (
+                "moenet/system.conf",
+                "# protocol device {}",
+                "protocol device",
+            ),
             (
                 "moenet/system.conf",
                 "protocol device { }",

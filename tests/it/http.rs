@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::http::{
-    AgentApi, ApiRefusal, HttpOptions, Listen, MaintenanceView, NodeView, ServeError, Server,
-    SessionCounts, StatusView, app,
+    AgentApi, ApiRefusal, Confirmation, HttpOptions, Listen, MaintenanceView, NodeView, ServeError,
+    Server, SessionCounts, StatusView, app,
 };
 use moenet_agent::model::{InterfaceName, Secret};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
-#[derive(Default)]
 struct Fake {
+    /// How BIRD takes it that the router is drained.
+    bird: Mutex<Result<Confirmation, ApiRefusal>>,
     drained: AtomicBool,
     unready: AtomicBool,
     syncs: AtomicUsize,
@@ -73,9 +74,9 @@ impl AgentApi for Fake {
         }
     }
 
-    async fn set_maintenance(&self, enabled: bool) -> Result<(), ApiRefusal> {
+    async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         self.drained.store(enabled, Ordering::SeqCst);
-        Ok(())
+        self.bird.lock().unwrap().clone()
     }
 
     async fn metrics(&self) -> String {
@@ -94,7 +95,13 @@ struct Bench {
 }
 
 fn bench_with(token: Option<&str>) -> Bench {
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(Fake {
+        bird: Mutex::new(Ok(Confirmation::Confirmed)),
+        drained: AtomicBool::default(),
+        unready: AtomicBool::default(),
+        syncs: AtomicUsize::default(),
+        restarted: Mutex::default(),
+    });
     let options = HttpOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         token: token.map(|token| Secret::new(token.to_owned())),
@@ -237,6 +244,19 @@ async fn maintenance_starts_and_stops_and_is_idempotent() {
         );
     }
     assert_eq!(bench.call("GET", "/sync").await.0, 200);
+}
+
+#[tokio::test]
+async fn maintenance_says_when_bird_has_not_confirmed() {
+    let bench = bench();
+    *bench.fake.bird.lock().unwrap() = Ok(Confirmation::Pending("sessions/wg_1".into()));
+    let (code, body) = bench.call("POST", "/maintenance/start").await;
+    assert_eq!((code, &body["status"]), (202, &json!("pending")));
+    assert!(body["message"].as_str().unwrap().contains("sessions/wg_1"));
+    *bench.fake.bird.lock().unwrap() = Err(ApiRefusal::BirdUnavailable("it hangs".into()));
+    for path in ["/maintenance/start", "/maintenance/stop"] {
+        is_error(&bench.call("POST", path).await, 503, "BIRD_UNAVAILABLE");
+    }
 }
 
 #[tokio::test]

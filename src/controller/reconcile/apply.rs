@@ -1,9 +1,13 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Subject, is_bird};
-use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
+use crate::bird::{BaseError, BirdName, CommitError, Fragment, FragmentError};
+use crate::controller::BirdState;
+use crate::controller::bird_work;
 use crate::controller::context::{Context, Look};
 use crate::controller::firewall;
 use crate::controller::planning::Key;
@@ -23,6 +27,9 @@ pub(super) enum Trouble {
     /// BIRD refused the text of this object; these are BIRD's words.
     #[error("BIRD refused it: {0}")]
     BirdRefused(String),
+    /// BIRD hangs, or is at work; this passes by itself.
+    #[error("{0}")]
+    Waiting(String),
     /// BIRD could not be given the text, for a reason that is not the object's.
     #[error("{0}")]
     Bird(String),
@@ -33,14 +40,14 @@ impl Trouble {
     pub(super) fn error(&self) -> Option<String> {
         match self {
             Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
-            Self::BirdRefused(_) | Self::Bird(_) => None,
+            Self::BirdRefused(_) | Self::Bird(_) | Self::Waiting(_) => None,
         }
     }
 
     /// What is wrong with BIRD as a whole.
     pub(super) fn of_bird(&self) -> Option<&str> {
         match self {
-            Self::Bird(text) => Some(text),
+            Self::Bird(text) | Self::Waiting(text) => Some(text),
             _ => None,
         }
     }
@@ -59,10 +66,11 @@ impl Trouble {
 ///
 /// `look` is what the plan was made from.
 pub(super) async fn run(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     subject: &Subject<'_>,
     plan: &Plan,
     look: &Look,
+    patience: Duration,
 ) -> (Vec<String>, Option<Trouble>) {
     let removing = plan
         .steps
@@ -72,7 +80,9 @@ pub(super) async fn run(
         plan.steps.iter().partition(|step| is_bird(&step.action));
     let mut taken = Vec::new();
     // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
-    if removing && let Some(trouble) = run_bird(ctx, subject, &bird, look, &mut taken).await {
+    if removing
+        && let Some(trouble) = run_bird(ctx, subject, &bird, look, patience, &mut taken).await
+    {
         return (taken, Some(trouble));
     }
     let outcome = run_kernel(ctx, subject, &kernel, &mut taken).await;
@@ -80,7 +90,9 @@ pub(super) async fn run(
     if let Err(trouble) = outcome {
         return (taken, Some(trouble));
     }
-    if !removing && let Some(trouble) = run_bird(ctx, subject, &bird, look, &mut taken).await {
+    if !removing
+        && let Some(trouble) = run_bird(ctx, subject, &bird, look, patience, &mut taken).await
+    {
         return (taken, Some(trouble));
     }
     (taken, None)
@@ -131,77 +143,138 @@ pub(super) fn note(ctx: &Context, key: &Key, generation: u64, step: &Step) {
     }
 }
 
+/// Takes the steps for BIRD, in a task that goes on when BIRD takes longer than the patience.
 async fn run_bird(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     subject: &Subject<'_>,
     steps: &[&Step],
     look: &Look,
+    patience: Duration,
     taken: &mut Vec<String>,
 ) -> Option<Trouble> {
-    for step in steps {
-        let outcome = match &step.action {
-            Action::WriteFragment { name, text, .. } => write(ctx, subject, name, text, look).await,
-            Action::RemoveFragment { name } => ctx
-                .committer
-                .set_fragment(name, None)
-                .await
-                .map(drop)
-                .map_err(refusal),
-            Action::LoadBird => ctx
-                .committer
-                .converge()
-                .await
-                .map(drop)
-                .map_err(|error| Trouble::Bird(chain(&*error))),
-            // The shared files go in one commit, from the world; see the router's reconcile.
+    // The shared files go in one commit, from the world; see the router's reconcile.
+    let of_base =
+        |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    let steps = steps.iter().filter(|step| !of_base(&step.action));
+    let work = BirdSteps {
+        ctx: Arc::clone(ctx),
+        key: subject.key.clone(),
+        generation: subject.generation,
+        protocols: subject
+            .claims
+            .as_ref()
+            .map(|claims| claims.protocols.clone())
+            .unwrap_or_default(),
+        steps: steps.map(|step| Step::clone(step)).collect(),
+        bird: Arc::clone(&look.bird),
+    };
+    if work.steps.is_empty() {
+        return None;
+    }
+    if let Some(why) = &look.bird.silent {
+        return Some(Trouble::Waiting(why.clone()));
+    }
+    match bird_work::run(ctx, subject.key, patience, work.take()).await {
+        Some((steps, trouble)) => {
+            taken.extend(steps);
+            trouble
+        }
+        None => Some(busy()),
+    }
+}
+
+/// BIRD is at work for this key.
+pub(super) fn busy() -> Trouble {
+    Trouble::Waiting("BIRD is busy and has not confirmed it yet".to_owned())
+}
+
+/// The steps of one object for BIRD.
+struct BirdSteps {
+    ctx: Arc<Context>,
+    key: Key,
+    generation: u64,
+    /// What the object's text defines.
+    protocols: Vec<String>,
+    steps: Vec<Step>,
+    /// BIRD, as the steps were planned by.
+    bird: Arc<BirdState>,
+}
+
+impl BirdSteps {
+    /// Returns the steps that were taken, and why not all.
+    async fn take(self) -> (Vec<String>, Option<Trouble>) {
+        let mut taken = Vec::new();
+        for step in &self.steps {
+            match self.take_one(step).await {
+                Ok(true) => {
+                    note(&self.ctx, &self.key, self.generation, step);
+                    taken.push(step.to_string());
+                }
+                Ok(false) => {}
+                Err(trouble) => {
+                    warn!(object = %self.key, generation = self.generation, step = %step.action, error = %trouble, "failed");
+                    return (taken, Some(trouble));
+                }
+            }
+        }
+        (taken, None)
+    }
+
+    /// Returns whether the step changed something.
+    async fn take_one(&self, step: &Step) -> Result<bool, Trouble> {
+        match &step.action {
+            Action::WriteFragment { name, text, .. } => self.write(name, text).await?,
+            Action::RemoveFragment { name } => {
+                let removed = self.ctx.committer.set_fragment(name, None).await;
+                removed.map_err(refusal)?;
+            }
+            Action::LoadBird => {
+                let loaded = self.ctx.committer.converge().await;
+                loaded.map_err(|error| Trouble::Bird(chain(&*error)))?;
+            }
+            Action::EnableProtocol { name } => return self.enable(name).await,
             Action::Kernel(_)
             | Action::Firewall(_)
             | Action::WriteBase { .. }
-            | Action::RemoveBase { .. } => continue,
-        };
-        if let Err(trouble) = outcome {
-            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = %trouble, "failed");
-            return Some(trouble);
+            | Action::RemoveBase { .. } => return Ok(false),
         }
-        note(ctx, subject.key, subject.generation, step);
-        taken.push(step.to_string());
+        Ok(true)
     }
-    None
-}
 
-/// A session's text is made for the shared files of the same world, so they go in the same commit.
-async fn write(
-    ctx: &Context,
-    subject: &Subject<'_>,
-    name: &str,
-    text: &str,
-    look: &Look,
-) -> Result<(), Trouble> {
-    let protocols = subject
-        .claims
-        .as_ref()
-        .map(|claims| claims.protocols.clone())
-        .unwrap_or_default();
-    let fragment = Fragment {
-        text: text.to_owned(),
-        protocols,
-    };
-    let session = ctx.committer.set_fragment(name, Some(fragment));
-    let world = ctx.world();
-    match &world.base {
-        Ok(files) => {
-            // An error of the shared files is the router's to tell.
-            let (base, session) = tokio::join!(base(ctx, files), session);
-            if base.is_ok() {
-                let generation = world.router_documents.node.generation;
-                let steps = plan_base(files, &look.bird.live.tree.base).steps;
-                steps
-                    .iter()
-                    .for_each(|step| note(ctx, &Key::Router, generation, step));
-            }
-            session.map(drop).map_err(refusal)
+    async fn enable(&self, name: &str) -> Result<bool, Trouble> {
+        let trouble = |error: &dyn std::error::Error| Trouble::Bird(chain(error));
+        let protocol = BirdName::new(name).map_err(|error| trouble(&error))?;
+        if !self.ctx.enabled.may(name, Instant::now()) {
+            return Ok(false);
         }
-        Err(_) => session.await.map(drop).map_err(refusal),
+        let enabled = self.ctx.committer.enable(protocol).await;
+        enabled.map_err(|error| trouble(&error))
+    }
+
+    /// A session's text is made for the shared files of the same world, so they go in the same commit.
+    async fn write(&self, name: &str, text: &str) -> Result<(), Trouble> {
+        let fragment = Fragment {
+            text: text.to_owned(),
+            protocols: self.protocols.clone(),
+        };
+        let ctx = &self.ctx;
+        let session = ctx.committer.set_fragment(name, Some(fragment));
+        let world = ctx.world();
+        match &world.base {
+            Ok(files) => {
+                // An error of the shared files is the router's to tell.
+                let (base, session) = tokio::join!(base(ctx, files), session);
+                if base.is_ok() {
+                    let generation = world.router_documents.node.generation;
+                    let steps = plan_base(files, &self.bird.live.tree.base).steps;
+                    steps
+                        .iter()
+                        .for_each(|step| note(ctx, &Key::Router, generation, step));
+                }
+                session.map(drop).map_err(refusal)
+            }
+            Err(_) => session.await.map(drop).map_err(refusal),
+        }
     }
 }
 

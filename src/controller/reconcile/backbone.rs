@@ -1,5 +1,7 @@
 //! Backbone tunnels, internal neighbours, and links of ours that nothing knows of.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -12,11 +14,10 @@ use crate::controller::world::{Entry, Intent};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::MeshTunnel;
 use crate::model::{Endpoint, ObjectName, Uid};
-use crate::plan::Plan;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 
-pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
+pub(super) async fn mesh(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Mesh(name.clone());
     let Some(entry) = world.mesh.get(name) else {
@@ -59,7 +60,7 @@ pub(super) async fn mesh(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
 
 /// An internal neighbour has no link, and its text is in the shared files: what is left is to say how it
 /// is.
-pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
+pub(super) async fn ibgp(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Ibgp(name.clone());
     let Some(entry) = world.ibgp.get(name) else {
@@ -77,7 +78,8 @@ pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
         claims,
         ..subject(&key, Kind::IbgpPeer, name, entry)
     };
-    let round = match round(ctx, &subject, due, |_| Ok(Plan::default())).await {
+    let plan = |look: &Look| planning::ibgp(&world, entry, &look.view());
+    let round = match round(ctx, &subject, due, plan).await {
         Ok(round) => round,
         Err(error) => return failed(&key, &error),
     };
@@ -98,7 +100,7 @@ pub(super) async fn ibgp(ctx: &Context, name: &ObjectName, due: Instant) -> Outc
     conclude(ctx, &subject, entry, round, None, Some(bird)).await
 }
 
-pub(super) async fn orphan(ctx: &Context, uid: &Uid, due: Instant) -> Outcome {
+pub(super) async fn orphan(ctx: &Arc<Context>, uid: &Uid, due: Instant) -> Outcome {
     let key = Key::Orphan(uid.clone());
     if ctx.world().uids().contains(uid) {
         return Outcome::Gone;
@@ -213,7 +215,11 @@ async fn conclude<T>(
         ..status(entry, subject.endpoint, &before, &round, bird)
     };
     let phase = status.phase;
+    let waits = round.waits_for_bird();
     record::status(ctx, subject, &before, status).await;
+    if let Some(outcome) = waits {
+        return outcome;
+    }
     match phase {
         _ if round.waits && round.error().is_none() && !subject.hands_off => Outcome::Waiting,
         _ if !settled && !subject.hands_off => Outcome::Failed,

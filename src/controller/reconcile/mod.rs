@@ -7,10 +7,12 @@ mod record;
 mod router;
 mod session;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bird_work;
 use super::context::{Context, Look};
 use super::planning::{Key, KeyPlan};
 use super::queue::Outcome;
@@ -31,7 +33,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Brings one key to what is wanted of it. It takes the key and not a reason: whatever happened, the
 /// answer is to compare everything again.
-pub(super) async fn reconcile(ctx: &Context, key: &Key, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, key: &Key, due: Instant) -> Outcome {
     match key {
         Key::Router | Key::Policy => router::reconcile(ctx, due).await,
         Key::Session(name) => session::reconcile(ctx, name, due).await,
@@ -93,6 +95,15 @@ impl Round {
         Some((blocked.reason, message))
     }
 
+    /// When to look again, if all that is left waits for BIRD.
+    fn waits_for_bird(&self) -> Option<Outcome> {
+        match self.trouble.as_ref()? {
+            Trouble::Waiting(_) if self.look.bird.silent.is_some() => Some(Outcome::Settled(LATER)),
+            Trouble::Waiting(_) => Some(Outcome::Settled(SOON)),
+            _ => None,
+        }
+    }
+
     /// Why the object cannot be put into force.
     fn error(&self) -> Option<String> {
         let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());
@@ -105,7 +116,7 @@ impl Round {
 
 /// Observe, plan, apply, observe again.
 async fn round(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     subject: &Subject<'_>,
     due: Instant,
     plan: impl Fn(&Look) -> KeyPlan,
@@ -122,7 +133,11 @@ async fn round(
         take_down(ctx, subject, &look).await?;
         look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     }
-    let round = converge(ctx, subject, look, plan).await;
+    let patience = match waiting.is_empty() {
+        true => bird_work::PATIENCE,
+        false => bird_work::ATTENDED,
+    };
+    let round = converge(ctx, subject, look, plan, patience).await;
     for waiter in waiting {
         let settled =
             round
@@ -147,23 +162,18 @@ fn paused(subject: &Subject<'_>) -> String {
 }
 
 /// Takes an object's link down so that it is made anew, and its BGP sessions with it.
-async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
+async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
     let because = Drift::new("restart", "a new link", "the old one");
     for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
         let step = Step {
             because: because.clone(),
             ..step
         };
-        let (_, trouble) = apply::run(
-            ctx,
-            subject,
-            &Plan {
-                steps: vec![step],
-                waits: None,
-            },
-            look,
-        )
-        .await;
+        let plan = Plan {
+            steps: vec![step],
+            waits: None,
+        };
+        let (_, trouble) = apply::run(ctx, subject, &plan, look, bird_work::ATTENDED).await;
         if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
             return Err(error);
         }
@@ -171,16 +181,17 @@ async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<
     let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
     for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
         // BIRD may be down, or not have it yet; then there is nothing to restart.
-        let _ = ctx.committer.restart(name).await;
+        let _ = tokio::time::timeout(bird_work::PATIENCE, ctx.committer.restart(name)).await;
     }
     Ok(())
 }
 
 async fn converge(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     subject: &Subject<'_>,
     look: Look,
     plan: impl Fn(&Look) -> KeyPlan,
+    patience: Duration,
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
     let planned = match plan(&look) {
@@ -191,7 +202,7 @@ async fn converge(
         return Ok(done(look, None, &planned));
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
-    let (steps, trouble) = apply::run(ctx, subject, &planned, &look).await;
+    let (steps, trouble) = apply::run(ctx, subject, &planned, &look, patience).await;
     if trouble.is_none() {
         drift(ctx, subject, &planned, &look);
     }

@@ -1,6 +1,7 @@
 //! The node itself: its own addresses, and the files that all sessions share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::future::join_all;
 use serde_json::json;
@@ -12,18 +13,18 @@ use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
 use super::{Claims, LATER, Round, SOON, Subject, round};
 use crate::bird::Fragment;
-use crate::controller::FirewallState;
 use crate::controller::context::{Context, Look};
 use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, node_uid, single};
+use crate::controller::{BirdState, FirewallState, bird_work};
 use crate::controller::{TakenStep, firewall};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::plan::{Action, Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 
-pub(super) async fn reconcile(ctx: &Context, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
     let world = ctx.world();
     let (key, name, uid) = (Key::Router, single(Kind::Node), node_uid());
     let interface = world
@@ -146,17 +147,58 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
 /// Sets the shared files, and with them every session's file that is to change: texts of one world belong
 /// together, and one reload loads them all.
 async fn set_base(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     subject: &Subject<'_>,
-    world: &World,
+    world: &Arc<World>,
     round: &mut Round,
 ) -> Option<String> {
-    let Ok(files) = &world.base else { return None };
     let steps = base_steps(world, &round.look);
     if steps.is_empty() {
         return None;
     }
-    let live = &round.look.bird.live.tree.fragments;
+    if let Some(why) = &round.look.bird.silent {
+        round.trouble.get_or_insert(Trouble::Waiting(why.clone()));
+        return None;
+    }
+    let commit = commit(
+        Arc::clone(ctx),
+        Arc::clone(world),
+        Arc::clone(&round.look.bird),
+    );
+    match bird_work::run(ctx, subject.key, bird_work::PATIENCE, commit).await {
+        None => {
+            round.trouble.get_or_insert_with(apply::busy);
+            return None;
+        }
+        Some(Err(error)) => return Some(error),
+        Some(Ok(())) => {}
+    }
+    for step in &steps {
+        apply::note(ctx, subject.key, subject.generation, step);
+    }
+    round.steps.extend(steps.iter().map(ToString::to_string));
+    match ctx
+        .look(Some((subject.kind, subject.name)), None, Instant::now())
+        .await
+    {
+        Ok(look) => {
+            let rest = planning::router(world, &look.view());
+            round.remaining = rest
+                .map(|plan| plan.steps.iter().map(ToString::to_string).collect())
+                .unwrap_or_default();
+            round.look = look;
+            None
+        }
+        Err(error) => Some(error),
+    }
+}
+
+/// One commit of the shared files and of the sessions' files that are to change.
+async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> Result<(), String> {
+    let Ok(files) = &world.base else {
+        return Ok(());
+    };
+    let live = &bird.live.tree.fragments;
     let sessions = world
         .sessions
         .iter()
@@ -182,28 +224,8 @@ async fn set_base(
             _ => None,
         });
     // What is wrong with a session's text is told by that session's own reconcile.
-    let (base, _) = tokio::join!(apply::base(ctx, files), join_all(sessions));
-    if let Err(error) = base {
-        return Some(error);
-    }
-    for step in &steps {
-        apply::note(ctx, subject.key, subject.generation, step);
-    }
-    round.steps.extend(steps.iter().map(ToString::to_string));
-    match ctx
-        .look(Some((subject.kind, subject.name)), None, Instant::now())
-        .await
-    {
-        Ok(look) => {
-            let rest = planning::router(world, &look.view());
-            round.remaining = rest
-                .map(|plan| plan.steps.iter().map(ToString::to_string).collect())
-                .unwrap_or_default();
-            round.look = look;
-            None
-        }
-        Err(error) => Some(error),
-    }
+    let (base, _) = tokio::join!(apply::base(&ctx, files), join_all(sessions));
+    base
 }
 
 fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
@@ -232,7 +254,8 @@ async fn conclude(
         .or_else(|| round.error())
         .or_else(|| round.look.bird.files_error.clone());
     let history = ctx.history_problem();
-    let settled = round.is_settled() && error.is_none();
+    let settled = round.is_settled() && error.is_none() && !round.look.bird.unread;
+    let waits = round.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
     let node = &world.router_documents.node;
     if settled && world.router.is_ok() {
@@ -268,6 +291,9 @@ async fn conclude(
     policy_in_force(ctx, world, settled).await;
     if settled {
         maintenance_in_force(ctx, world).await;
+    }
+    if let Some(outcome) = waits {
+        return outcome;
     }
     match (failed, round.look.bird.is_running()) {
         (true, _) => Outcome::Failed,

@@ -1,6 +1,7 @@
 //! An external peering.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -18,7 +19,7 @@ use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 
-pub(super) async fn reconcile(ctx: &Context, name: &ObjectName, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Session(name.clone());
     let Some(entry) = world.sessions.get(name) else {
@@ -75,7 +76,8 @@ async fn conclude(
     before: &StatusBody,
     round: Round,
 ) -> Outcome {
-    let settled = round.is_settled() && !subject.hands_off;
+    // Without a look at BIRD's files a session is neither there nor gone.
+    let settled = round.is_settled() && !subject.hands_off && !round.look.bird.unread;
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
         Intent::Present(..) if settled => {
@@ -90,7 +92,11 @@ async fn conclude(
     let status = status(ctx, world, entry, before, &round);
     ctx.reports.session(&entry.uid, &status);
     let phase = status.phase;
+    let waits = round.waits_for_bird();
     record::status(ctx, subject, before, status).await;
+    if let Some(outcome) = waits {
+        return outcome;
+    }
     match phase {
         _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
         _ if round.waits && !subject.hands_off => Outcome::Waiting,

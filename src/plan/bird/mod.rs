@@ -6,9 +6,11 @@ use super::{Action, Drift, Plan, Step};
 
 mod drift;
 mod effect;
+mod enable;
 
 use drift::drift;
 pub use effect::Effect;
+pub use enable::{enabled_in, plan_enable};
 
 /// The files that all sessions share, by their paths below BIRD's directory.
 pub type BaseFiles = BTreeMap<String, String>;

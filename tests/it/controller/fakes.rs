@@ -203,6 +203,12 @@ pub(crate) struct FakeBird {
     pub(crate) reloads: Mutex<(usize, Option<Instant>)>,
     /// It does not run.
     pub(crate) down: Mutex<bool>,
+    /// It accepts connections and never answers.
+    pub(crate) hangs: Mutex<bool>,
+    /// Protocols that a command disabled.
+    pub(crate) disabled: Mutex<BTreeSet<String>>,
+    /// Every protocol that was enabled, in order.
+    pub(crate) enables: Mutex<Vec<String>>,
 }
 
 /// The time that the committer gathers changes.
@@ -211,6 +217,9 @@ const GATHER: Duration = Duration::from_millis(200);
 impl FakeBird {
     /// Gathers what is set, as the committer does: all within one gather time is one reload.
     async fn gather(&self) {
+        if *self.hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         *self.sets.lock().unwrap() += 1;
         let end = {
             let mut reloads = self.reloads.lock().unwrap();
@@ -241,13 +250,24 @@ impl FakeBird {
 impl Bird for FakeBird {
     async fn look(&self) -> BirdState {
         *self.looks.lock().unwrap() += 1;
+        if *self.hangs.lock().unwrap() {
+            // The deadline of a command.
+            sleep(Duration::from_secs(10)).await;
+        }
+        let silent = self
+            .hangs
+            .lock()
+            .unwrap()
+            .then(|| "BIRD did not answer".to_owned());
         let tree = self.tree.lock().unwrap().clone();
-        let running = !*self.down.lock().unwrap();
-        let protocols = tree
-            .fragments
-            .values()
-            .flat_map(|text| protocols_in(text))
-            .map(established);
+        let running = !*self.down.lock().unwrap() && silent.is_none();
+        let texts = tree.fragments.values().chain(tree.base.values());
+        let protocols = texts.flat_map(|text| protocols_in(text)).map(|name| {
+            match self.disabled.lock().unwrap().contains(&name) {
+                true => disabled(name),
+                false => established(name),
+            }
+        });
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
             down: (!running).then(|| "BIRD is not running".to_owned()),
@@ -262,8 +282,9 @@ impl Bird for FakeBird {
                 ..LiveTree::default()
             },
             installed: running.then_some(Version::new(2, 17, 6)),
-            files_error: None,
             loaded: running,
+            silent,
+            ..BirdState::default()
         }
     }
 
@@ -309,6 +330,11 @@ impl Bird for FakeBird {
     async fn restart(&self, _name: BirdName) -> Result<(), BirdError> {
         Ok(())
     }
+
+    async fn enable(&self, name: BirdName) -> Result<bool, BirdError> {
+        self.enables.lock().unwrap().push(name.to_string());
+        Ok(self.disabled.lock().unwrap().remove(name.as_str()))
+    }
 }
 
 fn established(name: String) -> Protocol {
@@ -327,6 +353,14 @@ fn established(name: String) -> Protocol {
         }),
         rpki: None,
         channels: Vec::new(),
+    }
+}
+
+fn disabled(name: String) -> Protocol {
+    Protocol {
+        state: ProtocolState::Down,
+        bgp: Some(Bgp::default()),
+        ..established(name)
     }
 }
 

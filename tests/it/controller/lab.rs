@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    Board, Context, Entry, FirewallKeeper, GuardMemory, Hint, Key, Observer, Reports, Restarts,
-    Runner, Taken, Turns, World, guard,
+    BirdWork, Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Key, Observer,
+    Reports, Restarts, Runner, Taken, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -121,6 +121,8 @@ impl Machine {
             announced: moenet_agent::controller::Announced::default(),
             keepalive: 25,
             restarts: Restarts::default(),
+            bird_work: BirdWork::default(),
+            enabled: Enabled::default(),
             turns: Turns::default(),
             hints: Mutex::new(None),
             taken: Taken::default(),

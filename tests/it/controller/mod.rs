@@ -8,6 +8,7 @@ use moenet_agent::controller::Hint;
 use moenet_agent::document::{BgpSessionSpec, Kind, Phase};
 use tokio::time::{Instant, sleep};
 
+mod bird;
 mod drain;
 
 mod fakes;

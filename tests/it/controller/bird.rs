@@ -1,0 +1,154 @@
+//! A BIRD that hangs, and protocols that a command disabled.
+
+use std::time::Duration;
+
+use moenet_agent::bird::outline::protocols_in;
+use moenet_agent::controller::Hint;
+use moenet_agent::document::{BgpSessionSpec, Document, Kind, OverrideSpec, Phase};
+use tokio::time::{Instant, sleep};
+
+use super::lab::{Agent, Machine, interface, name, session, session_key, uid, write};
+
+/// Two sessions that are configured.
+async fn settled() -> (Machine, Agent, tokio::sync::mpsc::UnboundedSender<Hint>) {
+    let machine = Machine::new(2);
+    let mut agent = machine.boot();
+    let hints = agent.run();
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(agent.status(1).phase, Phase::Established);
+    (machine, agent, hints)
+}
+
+fn spoil_mtu(machine: &Machine) {
+    let mut model = machine.kernel.model.lock().unwrap();
+    model.links.get_mut(&interface(1)).unwrap().mtu = 1300;
+}
+
+fn mtu(machine: &Machine) -> u32 {
+    machine.kernel.links()[&interface(1)].mtu
+}
+
+/// The protocol of a session.
+fn protocol(machine: &Machine, number: u8) -> String {
+    let tree = machine.bird.tree.lock().unwrap();
+    protocols_in(&tree.fragments[&name(number)])[0].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hung_bird_delays_no_kernel_repair() {
+    let (machine, agent, hints) = settled().await;
+    let wanted = mtu(&machine);
+    *machine.bird.hangs.lock().unwrap() = true;
+    // At once, while its look is in progress, and once it is known to hang.
+    for wait in [0, 4, 60] {
+        sleep(Duration::from_secs(wait)).await;
+        spoil_mtu(&machine);
+        hints.send(Hint::Key(session_key(1))).unwrap();
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(mtu(&machine), wanted, "after {wait} s");
+    }
+    *machine.bird.hangs.lock().unwrap() = false;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(agent.status(1).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tunnel_is_repaired_while_its_own_commit_hangs() {
+    let (machine, agent, hints) = settled().await;
+    *machine.bird.hangs.lock().unwrap() = true;
+    let mut spec = session(1, "Enabled");
+    spec["tunnel"]["mtu"] = 1380.into();
+    spec["asn"] = 4_242_429_999_u32.into();
+    write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
+    agent.relist();
+    hints.send(Hint::Key(session_key(1))).unwrap();
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(mtu(&machine), 1380);
+    spoil_mtu(&machine);
+    hints.send(Hint::Key(session_key(1))).unwrap();
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(mtu(&machine), 1380);
+    assert_ne!(agent.status(1).phase, Phase::Error);
+    assert!(agent.status(1).last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hung_bird_is_asked_by_one_look_at_a_time() {
+    let (machine, _agent, hints) = settled().await;
+    *machine.bird.hangs.lock().unwrap() = true;
+    *machine.bird.looks.lock().unwrap() = 0;
+    for _ in 0..600 {
+        hints.send(Hint::Everything).unwrap();
+        sleep(Duration::from_millis(100)).await;
+    }
+    let looks = *machine.bird.looks.lock().unwrap();
+    assert!((1..=8).contains(&looks), "{looks} looks in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_that_meets_a_hung_bird_takes_no_session_for_gone() {
+    let machine = Machine::new(2);
+    machine.boot().pass().await;
+    let fragment = machine.bird.tree.lock().unwrap().fragments[&name(1)].clone();
+    *machine.bird.hangs.lock().unwrap() = true;
+    let mut agent = machine.boot();
+    let spec = session(1, "Absent");
+    write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
+    agent.relist();
+    let _hints = agent.run();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(agent.applied(), 2);
+    assert_eq!(
+        machine.bird.tree.lock().unwrap().fragments[&name(1)],
+        fragment
+    );
+    *machine.bird.hangs.lock().unwrap() = false;
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(agent.applied(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_protocol_is_enabled_at_most_once_a_minute() {
+    let (machine, agent, _hints) = settled().await;
+    let (ours, device) = (protocol(&machine, 1), "device1".to_owned());
+    let start = Instant::now();
+    let mut seen = 0;
+    while start.elapsed() < Duration::from_secs(300) {
+        let disabled = [ours.clone(), device.clone()];
+        machine.bird.disabled.lock().unwrap().extend(disabled);
+        sleep(Duration::from_secs(1)).await;
+        seen = machine.bird.enables.lock().unwrap().len();
+    }
+    let enables = machine.bird.enables.lock().unwrap().clone();
+    for protocol in [&ours, &device] {
+        let times = enables.iter().filter(|name| name == &protocol).count();
+        assert!(
+            (4..=6).contains(&times),
+            "{protocol}: {times} in five minutes"
+        );
+    }
+    assert_eq!(seen, enables.len());
+    sleep(Duration::from_secs(90)).await;
+    assert!(machine.bird.disabled.lock().unwrap().is_empty());
+    assert_eq!(agent.status(1).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_session_and_foreign_protocol_stay_disabled() {
+    let (machine, agent, hints) = settled().await;
+    let spec: OverrideSpec =
+        serde_json::from_value(serde_json::json!({"reason": "work", "paused": true})).unwrap();
+    let target = name(1).parse().unwrap();
+    let document = Document::new(target, None, 0, spec);
+    agent
+        .store()
+        .write_override(Kind::BgpSession, &document)
+        .unwrap();
+    agent.relist();
+    hints.send(Hint::Everything).unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let disabled = [protocol(&machine, 1), "their_kernel".to_owned()];
+    machine.bird.disabled.lock().unwrap().extend(disabled);
+    sleep(Duration::from_secs(120)).await;
+    assert!(machine.bird.enables.lock().unwrap().is_empty());
+}

@@ -246,6 +246,7 @@ async fn judge(parts: &Arc<Parts>, candidate: &Candidate) -> Result<(), Verdict>
         Err(CommitError::Tree(what)) => Err(Verdict::Refused(format!(
             "BIRD refuses the rendered templates: {what}"
         ))),
+        Err(error @ CommitError::NotReached(_)) => Err(Verdict::Refused(chain(&error))),
         Err(error) => Err(unknown(&error)),
     }
 }

@@ -49,7 +49,8 @@ impl Protocol {
     /// Whether it is off without an error and without a limit: `disable` leaves neither (2.0.12 to 3.4, measured),
     /// nor does `disabled` in the configuration. A limit and `disable after error` leave an error.
     pub fn is_disabled_by_command(&self) -> bool {
-        let is_hit = |limit: &Option<Limit>| limit.as_ref().is_some_and(|limit| limit.hit);
+        let disables = |limit: &Limit| limit.hit && limit.action.as_deref() == Some("disable");
+        let is_hit = |limit: &Option<Limit>| limit.as_ref().is_some_and(disables);
         let by_limit = self.channels.iter().any(|channel| {
             is_hit(&channel.import_limit)
                 || is_hit(&channel.receive_limit)

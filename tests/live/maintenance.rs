@@ -199,7 +199,7 @@ fn a_drain_that_bird_has_not_heard_of_yet_outlives_its_broken_file_and_so_does_i
     let mut world = World::converged_without_polls(2);
     wait_undrained(&world);
     world.router.bird.kill();
-    assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
+    assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 503);
     world.write("maintenance.yaml", &by_hand("enabled: perhaps"));
     let said = |world: &World| contains(&world.router.api("", "/status").1, "maintenance.yaml:5:");
     wait_until("/status says file, line and column", 30, || said(&world));

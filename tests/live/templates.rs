@@ -157,3 +157,76 @@ fn an_agent_does_not_start_with_a_broken_template_and_says_file_and_line() {
     );
     assert_eq!((session_ages(&world.router), files(&world)), (ages, before));
 }
+
+/// A world whose sessions come from a template of the operator's that is the built-in one.
+fn with_session_template(neighbours: u32) -> World {
+    let mut world = World::new(neighbours);
+    let templates = world.router.path("templates");
+    std::fs::create_dir_all(templates.join("moenet")).unwrap();
+    save(&world.router, "session.conf", SESSION);
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["templates"] = json!(templates));
+    world.router.start_agent();
+    world.wait_established();
+    world.wait_measured();
+    world
+}
+
+#[test]
+fn emptied_template_keeps_every_session() {
+    let mut world = with_session_template(2);
+    let (ages, before) = (world.ages(), files(&world));
+    let system = include_str!("../../templates/moenet/system.conf");
+    let endless = format!(
+        "{SESSION}{{% for a in range(10000) %}}{{% for b in range(10000) %}}# no end\n{{% endfor %}}{{% endfor %}}"
+    );
+    let hostile = [
+        ("session.conf", String::new(), "does not define protocol"),
+        (
+            "session.conf",
+            "# nothing but a remark\n".to_owned(),
+            "does not define protocol",
+        ),
+        ("session.conf", endless, "loop without end"),
+        ("moenet/system.conf", String::new(), "does not define"),
+        ("moenet/main.conf", String::new(), "moenet/main.conf"),
+        ("bird.conf", String::new(), "bird.conf"),
+    ];
+    for (name, text, why) in hostile {
+        save(&world.router, name, &text);
+        wait_until(&format!("{name}: {why}"), 60, || {
+            let said = world.wait_condition("node", "TemplatesAccepted", "False", "Refused");
+            contains(&said, why)
+        });
+        // Several backoffs.
+        std::thread::sleep(std::time::Duration::from_secs(8));
+        assert_eq!(world.ages(), ages, "{name}: a neighbour saw a reset");
+        assert_eq!(files(&world), before, "{name}");
+        match name {
+            "session.conf" => save(&world.router, name, SESSION),
+            "moenet/system.conf" => save(&world.router, name, system),
+            _ => std::fs::remove_file(world.router.path("templates").join(name)).unwrap(),
+        }
+        world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
+    }
+    // The last good template is not in memory any more after a restart.
+    save(&world.router, "session.conf", "");
+    world.router.kill_agent();
+    world.router.start_agent();
+    wait_until("the session says why it waits", 40, || {
+        contains(
+            &world.session_status(1).to_string(),
+            "does not define protocol",
+        )
+    });
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    assert_eq!(
+        world.ages(),
+        ages,
+        "a neighbour saw a reset after a restart"
+    );
+    save(&world.router, "session.conf", SESSION);
+    world.wait_accepted(1);
+    assert_eq!(world.ages(), ages, "a neighbour saw a reset");
+}

@@ -229,7 +229,8 @@ impl Committer {
     /// What BIRD's parser thinks of a whole tree that nobody means to load yet.
     ///
     /// # Errors
-    /// [`CommitError::Tree`] with BIRD's words when it is refused; any other when it could not be checked.
+    /// [`CommitError::Tree`] with BIRD's words when it is refused, [`CommitError::NotReached`] when BIRD would not
+    /// read all of it; any other when it could not be checked.
     pub async fn check(&self, tree: Tree) -> Result<(), CommitError> {
         let (reply, answer) = oneshot::channel();
         if self

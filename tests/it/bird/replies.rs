@@ -372,3 +372,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn disabled_by_a_command_is_told_from_a_limit() {
+    let one = |version: &str, name: &str| all(version, name).remove(0).is_disabled_by_command();
+    for version in VERSIONS {
+        for by_command in ["_disabled_by_cli", "_disabled_msg"] {
+            assert!(one(version, by_command), "{version} {by_command}");
+        }
+        for other in [
+            "_limit_disable",
+            "_established",
+            "_active",
+            "_remote_shutdown",
+        ] {
+            assert!(!one(version, other), "{version} {other}");
+        }
+        let every = all(version, "_disabled_system");
+        let disabled = every
+            .iter()
+            .filter(|protocol| protocol.is_disabled_by_command());
+        let names: Vec<_> = disabled.map(|protocol| protocol.name.as_str()).collect();
+        let expected = [
+            "device1",
+            "ebgp_x",
+            "moe_babel",
+            "moe_kernel4",
+            "moe_loopback",
+            "moe_own4",
+            "moe_rpki",
+        ];
+        assert_eq!(names, expected, "{version}");
+    }
+}

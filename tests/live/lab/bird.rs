@@ -69,6 +69,16 @@ impl Bird {
         self.process.as_mut().expect("BIRD runs").end("-KILL");
     }
 
+    /// Has it accept connections and answer none.
+    pub(crate) fn hang(&self) {
+        self.process.as_ref().expect("BIRD runs").signal("-STOP");
+    }
+
+    /// Has it go on after [`Bird::hang`].
+    pub(crate) fn go_on(&self) {
+        self.process.as_ref().expect("BIRD runs").resume();
+    }
+
     pub(crate) fn try_ask(&self, inside: &Namespace, request: &str) -> Result<String, String> {
         let birdc = program(&self.version, "birdc");
         inside.try_shell(&format!(

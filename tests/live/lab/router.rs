@@ -223,6 +223,11 @@ impl Router {
         self.agent.as_mut().expect("the agent runs").end("-KILL");
     }
 
+    /// Stops the agent as systemd does, and waits until it has ended.
+    pub(crate) fn stop_agent(&mut self) {
+        self.agent.as_mut().expect("the agent runs").end("-TERM");
+    }
+
     /// Stops the agent where it is while `meanwhile` happens.
     pub(crate) fn while_agent_stands_still(&self, meanwhile: impl FnOnce()) {
         let agent = self.agent.as_ref().expect("the agent runs");

@@ -262,7 +262,8 @@ impl Bird for FakeBird {
         let tree = self.tree.lock().unwrap().clone();
         let running = !*self.down.lock().unwrap() && silent.is_none();
         let texts = tree.fragments.values().chain(tree.base.values());
-        let protocols = texts.flat_map(|text| protocols_in(text)).map(|name| {
+        let names: BTreeSet<_> = texts.flat_map(|text| protocols_in(text)).collect();
+        let protocols = names.into_iter().map(|name| {
             match self.disabled.lock().unwrap().contains(&name) {
                 true => disabled(name),
                 false => established(name),

@@ -46,6 +46,8 @@ fn repaired(version: &str) {
     let mut world = World::with_bird(version, 1);
     world.router.start_agent();
     world.wait_established();
+    // A reload for a measured class would enable everything.
+    world.wait_measured();
     for protocol in [SESSION, "device1", "moe_kernel4", "moe_own4"] {
         let step = format!("enable BIRD protocol {protocol}");
         let plan = world.router.with_agent_stopped(|| {

@@ -6,24 +6,24 @@ use crate::lab::router::PREFIX4;
 use crate::lab::wait_until;
 use crate::lab::world::{World, interface};
 
-/// The addresses of the first session's link.
-fn addresses(world: &World) -> String {
+/// The MTU and the addresses of the first session's link.
+fn link(world: &World) -> String {
     let link = interface(1);
-    let line = format!("ip -o -6 addr show dev {link} | awk '{{print $4}}' | sort");
+    let line = format!(
+        "ip -o addr show dev {link} | awk '{{print $4}}' | sort; cat /sys/class/net/{link}/mtu"
+    );
     world.router.inside.shell(&line)
 }
 
-/// Takes the link's addresses away, and waits until they are back.
+/// Gives the link another MTU and an address, and waits until it is as before.
 #[track_caller]
 fn spoil_and_wait(world: &World) {
-    let before = addresses(world);
+    let (before, name) = (link(world), interface(1));
     assert!(before.contains("fe80::"), "{before}");
-    let link = interface(1);
-    world
-        .router
-        .inside
-        .shell(&format!("ip -6 addr flush dev {link}"));
-    wait_until("the addresses are back", 5, || match addresses(world) {
+    world.router.inside.shell(&format!(
+        "ip link set {name} mtu 1300; ip -6 addr add fd00:bad::1/64 dev {name}"
+    ));
+    wait_until("the link is as before", 5, || match link(world) {
         now if now == before => Ok(()),
         now => Err(now),
     });

@@ -263,12 +263,13 @@ impl Bird for FakeBird {
         let running = !*self.down.lock().unwrap() && silent.is_none();
         let texts = tree.fragments.values().chain(tree.base.values());
         let names: BTreeSet<_> = texts.flat_map(|text| protocols_in(text)).collect();
-        let protocols = names.into_iter().map(|name| {
-            match self.disabled.lock().unwrap().contains(&name) {
-                true => disabled(name),
-                false => established(name),
-            }
-        });
+        let protocols =
+            names
+                .into_iter()
+                .map(|name| match self.disabled.lock().unwrap().contains(&name) {
+                    true => disabled(name),
+                    false => established(name),
+                });
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
             down: (!running).then(|| "BIRD is not running".to_owned()),

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::Parts;
 use crate::controller::world::{Intent, World};
-use crate::controller::{BirdState, Key};
+use crate::controller::{BirdState, Key, planning};
 use crate::http::{ApiRefusal, Confirmation};
-use crate::plan::plan_base;
+use crate::plan::{Action, Step, plan_base};
 
 /// How long a call waits for BIRD.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,10 +62,14 @@ fn lack(world: &World, bird: &BirdState) -> Result<Option<String>, String> {
     if !bird.is_running() {
         return Err("BIRD does not run".to_owned());
     }
+    if let Some(blocked) = planning::router_error(world, bird) {
+        return Err(blocked.message);
+    }
     let base = world.base.as_ref().map_err(Clone::clone)?;
     let live = &bird.live.tree;
-    let shared = plan_base(base, &live.base).steps;
-    let shared = (!shared.is_empty()).then(|| "the files that all sessions share".to_owned());
+    let is_write = |step: &Step| matches!(step.action, Action::WriteBase { .. });
+    let shared = plan_base(base, &live.base).steps.iter().any(is_write);
+    let shared = shared.then(|| "the files that all sessions share".to_owned());
     // A session that BIRD has no file of has nothing to drain, and a paused one is left as it is.
     let differs = world.sessions.iter().filter(|(name, entry)| {
         let Some(there) = live.fragments.get(name.as_str()) else {

@@ -203,9 +203,10 @@ struct BirdSteps {
 impl BirdSteps {
     /// Returns the steps that were taken, and why not all.
     async fn take(self) -> (Vec<String>, Option<Trouble>) {
-        let mut taken = Vec::new();
+        let (mut taken, mut waiting) = (Vec::new(), None);
         for step in &self.steps {
             match self.take_one(step).await {
+                Err(trouble @ Trouble::Waiting(_)) => waiting = Some(trouble),
                 Ok(true) => {
                     note(&self.ctx, &self.key, self.generation, step);
                     taken.push(step.to_string());
@@ -217,7 +218,7 @@ impl BirdSteps {
                 }
             }
         }
-        (taken, None)
+        (taken, waiting)
     }
 
     /// Returns whether the step changed something.
@@ -245,7 +246,8 @@ impl BirdSteps {
         let trouble = |error: &dyn std::error::Error| Trouble::Bird(chain(error));
         let protocol = BirdName::new(name).map_err(|error| trouble(&error))?;
         if !self.ctx.enabled.may(name, Instant::now()) {
-            return Ok(false);
+            let why = format!("{name} was enabled less than a minute ago");
+            return Err(Trouble::Waiting(why));
         }
         let enabled = self.ctx.committer.enable(protocol).await;
         enabled.map_err(|error| trouble(&error))

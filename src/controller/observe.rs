@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use crate::bird::{
     BaseError, BirdError, BirdName, Blocked, CommitError, Committed, Committer, Fragment,
@@ -204,9 +203,8 @@ impl BirdLooks {
     async fn look(self: Arc<Self>, begun: Instant) {
         let ended = Ended(&self);
         let now = Arc::new(self.bird.look().await);
-        let before = self.lock().last.replace((begun, Arc::clone(&now)));
+        self.lock().last = Some((begun, Arc::clone(&now)));
         drop(ended);
-        tell(before.and_then(|(_, state)| state.silent.clone()), &now);
         self.looks.send_replace(now);
     }
 
@@ -233,18 +231,6 @@ struct Ended<'a>(&'a BirdLooks);
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.lock().begun = None;
-    }
-}
-
-/// One line when BIRD stops to answer, and one when it answers again.
-fn tell(before: Option<String>, now: &BirdState) {
-    match (&before, &now.silent) {
-        (None, Some(why)) => warn!(
-            error = why,
-            "BIRD does not answer; tunnels are kept up without it, and BIRD is configured once it answers"
-        ),
-        (Some(_), None) => info!(running = now.is_running(), "BIRD no longer hangs"),
-        _ => {}
     }
 }
 

@@ -43,7 +43,7 @@ fn hung_bird_delays_neither_repair_nor_stop_and_is_told_later() {
     assert!(body.contains("\"pending\""), "{body}");
     assert!(world.read("maintenance.yaml").contains("enabled: true"));
     spoil_and_wait(&world);
-    world.wait_log("BIRD does not answer");
+    world.wait_log("it hangs or is overloaded");
     spoil_and_wait(&world);
     for act in ["stop", "start"] {
         let (code, body) = maintenance(&world, act);

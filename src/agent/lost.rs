@@ -16,7 +16,7 @@ use super::known_agents;
 use crate::config::Config;
 use crate::history::History;
 use crate::http::{
-    AgentApi, ApiRefusal, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
+    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
 };
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::InterfaceName;
@@ -288,7 +288,7 @@ impl AgentApi for Waiting {
         MaintenanceView::default()
     }
 
-    async fn set_maintenance(&self, _: bool) -> Result<(), ApiRefusal> {
+    async fn set_maintenance(&self, _: bool) -> Result<Confirmation, ApiRefusal> {
         self.refusal()
     }
 

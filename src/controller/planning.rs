@@ -275,7 +275,11 @@ pub fn session(
                 if fragment == Some(text.as_str()) && !session.drained && may_enable(world, view) {
                     let enabled = enabled_in([text.as_str()]);
                     let have = view.bird.protocols(&enabled);
-                    plan.extend(plan_enable(&enabled, &have, &pause_of(Kind::BgpSession, name)));
+                    plan.extend(plan_enable(
+                        &enabled,
+                        &have,
+                        &pause_of(Kind::BgpSession, name),
+                    ));
                 }
                 Ok(plan)
             })

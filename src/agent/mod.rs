@@ -41,6 +41,7 @@ mod lost;
 mod metrics;
 mod overrides;
 mod poll;
+mod reach;
 mod reporting;
 mod roa;
 mod rpki;

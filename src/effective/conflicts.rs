@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use super::Session;
 use crate::model::{InterfaceName, Port, Uid};
@@ -13,6 +14,8 @@ pub enum Claim {
     ListenPort(Port),
     /// A protocol name in BIRD.
     Protocol(String),
+    /// A peer's address in the tunnel that is not link-local: its route leads into one tunnel.
+    Address(IpAddr),
 }
 
 impl fmt::Display for Claim {
@@ -21,6 +24,7 @@ impl fmt::Display for Claim {
             Self::Interface(name) => write!(f, "interface {name}"),
             Self::ListenPort(port) => write!(f, "listen port {port}"),
             Self::Protocol(name) => write!(f, "BIRD protocol {name}"),
+            Self::Address(address) => write!(f, "peer address {address}"),
         }
     }
 }
@@ -67,6 +71,8 @@ impl Session {
                 .iter()
                 .map(|neighbour| Claim::Protocol(neighbour.protocol.clone())),
         );
+        let peers = self.addresses.iter().filter_map(|address| address.peer);
+        claims.extend(peers.map(Claim::Address));
         claims
     }
 }

@@ -156,6 +156,13 @@ impl Session {
         router: &Router,
         secrets: &Secrets,
     ) -> Result<Self, FieldError> {
+        if spec.asn == router.asn {
+            let reason = format!(
+                "AS{} is our own; internal neighbours come with bird-config",
+                spec.asn
+            );
+            return Err(FieldError::new("spec.asn", reason));
+        }
         Ok(Self {
             name: name.clone(),
             uid: uid.clone(),

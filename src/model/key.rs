@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::{Invalid, Secret, shown, text_type};
 
@@ -29,8 +29,11 @@ impl PublicKey {
     }
 }
 
+/// Decodes base64 of either alphabet, with or without its padding: all of these are one key.
 fn decode(text: &str) -> Option<[u8; 32]> {
-    STANDARD.decode(text.trim()).ok()?.try_into().ok()
+    let text = text.trim().trim_end_matches('=');
+    let text = text.replace('-', "+").replace('_', "/");
+    STANDARD_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
 impl FromStr for PublicKey {

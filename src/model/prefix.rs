@@ -91,7 +91,8 @@ impl FromStr for PeerIpv6 {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let address = parse_v6(text)?;
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        let mapped = address.to_ipv4_mapped().is_some();
+        if mapped || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
             return Err(Invalid(format!("{address} is no address of a peer")));
         }
         Ok(Self(address))

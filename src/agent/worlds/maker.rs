@@ -246,6 +246,7 @@ impl WorldMaker {
                 main: &material.main,
                 approved: &self.store.approved(),
                 refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
+                reach: &crate::agent::reach::look(&self.config),
                 now: Timestamp::now(),
             })
         };

@@ -286,7 +286,7 @@ fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
         match claim {
             Claim::Interface(name) => found.interface = Some(name),
             Claim::Protocol(name) => found.protocols.push(name),
-            Claim::ListenPort(_) => {}
+            Claim::ListenPort(_) | Claim::Address(_) => {}
         }
     }
     found

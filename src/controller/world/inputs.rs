@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub guard: guard::Input<'a>,
     /// What the Control Plane said and what does not decode.
     pub refused: &'a Refused,
+    /// Addresses of the host, and those that it must reach.
+    pub reach: &'a super::Reach,
     /// Now.
     pub now: Timestamp,
 }

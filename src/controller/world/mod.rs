@@ -17,6 +17,7 @@ mod entry;
 mod inputs;
 mod layered;
 mod peers;
+mod reach;
 mod router;
 mod sessions;
 mod texts;
@@ -40,6 +41,7 @@ pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
+pub use reach::Reach;
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
@@ -179,7 +181,15 @@ impl World {
         let ibgp = peers::ibgp(inputs, router.as_ref().ok(), &mut ledger);
         let mesh = peers::mesh(inputs, router.as_ref().ok(), &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
-        let parts = Parts::new(inputs, &documents, maintenance, &ibgp, &mesh, &rpki);
+        let parts = Parts::new(
+            inputs,
+            &documents,
+            maintenance,
+            &ibgp,
+            &mesh,
+            &rpki,
+            router.as_ref().ok(),
+        );
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),

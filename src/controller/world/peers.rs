@@ -450,6 +450,7 @@ mod tests {
                 writable: true,
             },
             refused,
+            reach: &crate::controller::world::Reach::default(),
             now: jiff::Timestamp::UNIX_EPOCH,
         })
     }

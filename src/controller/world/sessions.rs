@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reach::{check_peer, peer_addresses};
 use super::{Entry, Intent, Layered, Parts, beside, is_operators, layered, present, rules};
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
@@ -236,7 +237,13 @@ impl Candidate {
                 router,
                 parts.inputs.secrets,
             );
-            self.session = Some(session.map_err(|error| self.layers.placed(&error))?);
+            let session = session.map_err(|error| self.layers.placed(&error))?;
+            let applied = parts.inputs.snapshot.applied.get(&(KIND, name.clone()));
+            let applied = applied.map(|stored| &stored.document);
+            let extra = &parts.documents.policy.spec.extra_ranges;
+            check_peer(&filled, &parts.reach, extra, applied)
+                .map_err(|error| self.layers.placed(&error))?;
+            self.session = Some(session);
         }
         self.spec = Some(filled);
         Ok(())
@@ -293,6 +300,11 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
         .spec
         .clone()
         .and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
+    let peers: Vec<Claim> = spec
+        .iter()
+        .flat_map(peer_addresses)
+        .map(|(_, address)| Claim::Address(address))
+        .collect();
     let port = spec
         .and_then(|spec| spec.tunnel.listen_port)
         .map(Claim::ListenPort);
@@ -300,6 +312,7 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
     interfaces
         .chain(body.protocols.iter().cloned().map(Claim::Protocol))
         .chain(port)
+        .chain(peers)
         .collect()
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Parts<'a> {
     loopback: InterfaceName,
     /// Where the names of RPKI servers lead.
     rpki: BTreeMap<Endpoint, IpAddr>,
+    /// Addresses that no peer may claim.
+    pub(super) reach: super::Reach,
 }
 
 impl<'a> Parts<'a> {
@@ -32,7 +34,9 @@ impl<'a> Parts<'a> {
         ibgp: &BTreeMap<ObjectName, Entry<InternalNeighbour>>,
         mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
         rpki: &[RpkiName],
+        router: Option<&Router>,
     ) -> Self {
+        let reach = super::Reach::of(inputs, router, &documents.policy.spec);
         let neighbours = present(ibgp).cloned().collect();
         let mesh_interfaces = present(mesh)
             .map(|tunnel| tunnel.interface.clone())
@@ -51,6 +55,7 @@ impl<'a> Parts<'a> {
             mesh_interfaces,
             loopback,
             rpki,
+            reach,
         }
     }
 

@@ -220,6 +220,7 @@ impl Maker {
             approved: &self.store.approved(),
             guard: *guard,
             refused: &Refused::default(),
+            reach: &moenet_agent::controller::world::Reach::default(),
             now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })
     }

@@ -428,7 +428,7 @@ fn a_plan_before_the_first_run_says_that_the_key_is_not_made_yet() {
     std::fs::write(state.join("node.yaml"), node).unwrap();
     let planned = agent(&world.router, &["plan"]).ended(2);
     planned.says("ourKey a new key");
-    planned.says("there is no WireGuard key");
+    planned.says("no WireGuard key at");
     assert!(!world.router.path("private.key").exists());
     let applied = agent(&world.router, &["apply", "--once"]).ended(0);
     let key = world.router.inside.shell(&format!(

@@ -62,11 +62,11 @@ pub struct Resolution {
     pub at: Option<Timestamp>,
 }
 
-/// The resolver; its task ends when it is dropped.
+/// The resolver; the task of [`Resolver::start`] ends when it is dropped.
 #[derive(Debug)]
 pub struct Resolver {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// What the handle and the task share.
@@ -89,13 +89,23 @@ impl Shared {
 impl Resolver {
     /// Starts the task on the current tokio runtime.
     pub fn start(lookup: Arc<dyn Lookup>, settings: ResolverSettings) -> Self {
+        let (mut resolver, work) = Self::new(lookup, settings);
+        resolver.task = Some(tokio::spawn(work));
+        resolver
+    }
+
+    /// The resolver, and the work of its task, which the caller runs for as long as the resolver is used.
+    pub fn new(
+        lookup: Arc<dyn Lookup>,
+        settings: ResolverSettings,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             wake: Notify::new(),
             changed: Notify::new(),
         });
-        let task = tokio::spawn(task::run(Arc::clone(&shared), lookup, settings));
-        Self { shared, task }
+        let work = task::run(Arc::clone(&shared), lookup, settings);
+        (Self { shared, task: None }, work)
     }
 
     /// Looks after exactly these endpoints from now on; the others are forgotten.
@@ -157,6 +167,8 @@ impl Resolver {
 
 impl Drop for Resolver {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }

@@ -115,6 +115,8 @@ fn has_announcer(key: &Key, about: ConditionType) -> bool {
         | ConditionType::HistoryRecorded
         | ConditionType::FirewallConfigured
         | ConditionType::BirdSupported
+        | ConditionType::ApiListening
+        | ConditionType::ControlPlaneSynced
         | ConditionType::RemovalHeld
         | ConditionType::ChangeHeld => true,
         ConditionType::EndpointResolved => *key == Key::Policy,

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex as StdMutex;
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -13,14 +13,16 @@ use super::key::KeyFile;
 use super::known_agents;
 use super::lost::{self, Missing};
 use super::syncs::Syncs;
+use super::tasks::Tasks;
 use super::templates::Templates;
 use super::worlds::WorldMaker;
 use super::writers::is_document;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Context, Entry, FirewallKeeper, Hint, Observer, Reports, Taken, World,
+    Board, Context, Conveniences, Entry, FirewallKeeper, Hint, Observer, Reports, Sysctls, Taken,
+    World,
 };
 use crate::firewall::Nft;
 use crate::history::History;
@@ -75,6 +77,9 @@ pub enum BuildError {
     /// The state directory is missing although its marks are there.
     #[error(transparent)]
     StateDirectoryMissing(Box<Missing>),
+    /// A task ended, which leaves the agent half dead.
+    #[error("a task of the agent ended early; the log names it")]
+    TaskEnded,
     /// A thread was ended.
     #[error("starting was interrupted")]
     Interrupted,
@@ -82,8 +87,14 @@ pub enum BuildError {
 
 /// Everything the agent is made of.
 pub struct Parts {
-    /// The configuration.
+    /// The configuration of the start.
     pub config: Config,
+    /// The configuration with what SIGHUP changed.
+    pub live: Arc<LiveConfig>,
+    /// The token of the Control Plane.
+    pub token: TokenSource,
+    /// The token of the local API.
+    pub api_token: TokenSource,
     /// What reconciles work with.
     pub context: Arc<Context>,
     /// BIRD, with its counters.
@@ -92,6 +103,8 @@ pub struct Parts {
     pub maker: WorldMaker,
     /// Where worlds are published.
     pub publish: watch::Sender<Arc<World>>,
+    /// The tasks behind these parts, until the agent watches them.
+    tasks: StdMutex<Tasks>,
     /// The Control Plane.
     pub client: Option<Arc<Client>>,
     /// What it has not acknowledged.
@@ -157,17 +170,36 @@ impl Parts {
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
         let key = open_key(&config, &store, &kernel).await?;
-        let committer = Committer::start(committer_config(&config));
-        let (client, outbox) = control_plane(&config, &store)?;
+        let mut tasks = Tasks::default();
+        let (committer, work) = Committer::new(
+            committer_config(&config),
+            BirdClient::new(&config.bird.control_socket),
+        );
+        tasks.spawn("committer", work);
+        let (resolver, work) = Resolver::new(
+            Arc::new(SystemLookup::default()),
+            ResolverSettings::default(),
+        );
+        tasks.spawn("resolver", work);
+        let (prober, work) = Prober::new(Arc::new(IcmpPing), probe_settings(&config));
+        tasks.spawn("prober", work);
+        let live = Arc::new(LiveConfig::new(config.clone()));
+        let token = config
+            .control_plane
+            .as_ref()
+            .map(ControlPlane::token_source);
+        let token = token.unwrap_or_default();
+        let (client, outbox) = control_plane(&config, &token, &store)?;
         let (journal, journalled) = mpsc::unbounded_channel();
         let checker = Checker::new(&config.bird.binary, CHECK, Arc::clone(committer.counters()));
         let maker = WorldMaker::new(
-            config.clone(),
+            Arc::clone(&live),
             Arc::clone(&store),
             key,
             templates,
             checker,
             ownership.clone(),
+            &mut tasks,
         );
         let copied = match maker.our_key().filter(|_| store.is_writable()) {
             Some(ours) => copied::look(&store, ours).await,
@@ -178,16 +210,14 @@ impl Parts {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
             firewall: FirewallKeeper::new(Arc::new(Nft::default()), ownership.clone()),
-            resolver: Resolver::start(
-                Arc::new(SystemLookup::default()),
-                ResolverSettings::default(),
-            ),
-            prober: Prober::start(Arc::new(IcmpPing), probe_settings(&config)),
+            resolver,
+            prober,
             world,
             reports: Reports::new(outbox.clone()),
             journal,
             taken: Taken::default(),
-            history_problem: StdMutex::new(None),
+            conveniences: Conveniences::default(),
+            sysctls: Sysctls::default(),
             board: Board::default(),
             pulse: crate::controller::Pulse::default(),
             announced: crate::controller::Announced::default(),
@@ -207,6 +237,7 @@ impl Parts {
             publish,
             client,
             outbox,
+            tasks: StdMutex::new(tasks),
             history: Arc::new(History::new(store.dir()).accepting(is_document)),
             journal: Mutex::new(journalled),
             recorder: StdMutex::new(None),
@@ -218,18 +249,16 @@ impl Parts {
             started: Instant::now(),
             syncing: Mutex::new(()),
             copied,
+            api_token: config.server.token_source(),
+            token,
+            live,
             config,
         })
     }
 
-    /// Remembers why the history cannot be written.
-    pub fn history_problem(&self, problem: Option<String>) {
-        let mut told = self
-            .context
-            .history_problem
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *told = problem;
+    /// The tasks behind these parts; to be watched by the caller who takes them.
+    pub(super) fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// BIRD's control socket.
@@ -325,17 +354,25 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 /// Refuses a start before anything is written.
 fn check(config: &Config) -> Result<(), BuildError> {
     Templates::open(config.bird.templates.as_deref())?;
-    Server::check(&config.server.listen, config.server.token.as_ref())?;
-    if let Some(options) = client_options(config) {
+    Server::check(&config.server.listen, &config.server.token_source())?;
+    let token = config
+        .control_plane
+        .as_ref()
+        .map(ControlPlane::token_source);
+    if let Some(options) = client_options(config, &token.unwrap_or_default()) {
         Client::new(options)?;
     }
     Ok(())
 }
 
-type ControlPlane = (Option<Arc<Client>>, Option<Arc<Outbox>>);
+type ControlPlaneParts = (Option<Arc<Client>>, Option<Arc<Outbox>>);
 
-fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildError> {
-    let Some(options) = client_options(config).filter(|_| store.is_writable()) else {
+fn control_plane(
+    config: &Config,
+    token: &TokenSource,
+    store: &Store,
+) -> Result<ControlPlaneParts, BuildError> {
+    let Some(options) = client_options(config, token).filter(|_| store.is_writable()) else {
         return Ok((None, None));
     };
     let client = Client::new(options)?;
@@ -343,13 +380,13 @@ fn control_plane(config: &Config, store: &Store) -> Result<ControlPlane, BuildEr
     Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
 }
 
-/// How to call the Control Plane; none without one, or without a token.
-fn client_options(config: &Config) -> Option<ClientOptions> {
+/// How to call the Control Plane; none without one.
+fn client_options(config: &Config, token: &TokenSource) -> Option<ClientOptions> {
     let from = config.control_plane.as_ref()?;
     Some(ClientOptions {
         url: from.url.clone(),
         router: config.node.name.clone(),
-        token: from.token.clone()?,
+        token: token.clone(),
         dialect: match from.dialect {
             config::Dialect::Reference => Dialect::Reference,
         },

@@ -12,7 +12,8 @@ use tracing::debug;
 use super::Parts;
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Class, Client, Failure, after_failure, at, jittered};
-use crate::controller::Key;
+use crate::controller::{Convenience, Key};
+use crate::document::ConditionType;
 use crate::http::ListView;
 use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
@@ -141,6 +142,27 @@ impl Calls {
         facts
     }
 
+    /// The condition of the lists: false while one of them fails for longer than a hiccup.
+    fn lists_state(&self) -> Convenience {
+        let lists = self.lists();
+        let failing = lists.iter().filter(|(_, health)| health.is_failing());
+        // Without the count, which would be news at each failure.
+        let causes: Vec<_> = failing
+            .filter_map(|(call, health)| {
+                let cause = health.last_error.as_ref()?;
+                Some(format!(
+                    "{} since {}: {cause}",
+                    call.word(),
+                    health.failing_since?
+                ))
+            })
+            .collect();
+        match causes.is_empty() {
+            true => Convenience::works("Fetched"),
+            false => Convenience::fails("FetchFailed", causes.join("; ")),
+        }
+    }
+
     /// Notes a success. Returns how it went before.
     fn succeeded(&self, call: Call) -> CallHealth {
         let health = CallHealth {
@@ -150,8 +172,8 @@ impl Calls {
         self.lock().insert(call, health).unwrap_or_default()
     }
 
-    /// Notes a failure. Returns how it went before.
-    fn failed(&self, error: &CallError, wait: Duration) -> CallHealth {
+    /// Notes a failure.
+    fn failed(&self, error: &CallError, wait: Duration) {
         let mut all = self.lock();
         let health = all.entry(error.call).or_default();
         let before = health.clone();
@@ -164,7 +186,6 @@ impl Calls {
         }
         health.retry_at = Some(at(wait));
         health.needs_operator = error.class() == Class::Operator;
-        before
     }
 
     /// Ends the wait for the next attempt of a call.
@@ -188,11 +209,12 @@ pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     (parts, client): &(Arc<Parts>, Arc<Client>),
     act: impl Fn(Arc<Parts>, Arc<Client>) -> F,
 ) {
-    let Some(config) = &parts.config.control_plane else {
-        return;
-    };
     loop {
         let result = act(Arc::clone(parts), Arc::clone(client)).await;
+        let live = parts.live.get();
+        let Some(config) = &live.control_plane else {
+            return;
+        };
         let wait = match &result {
             Ok(()) => jittered(interval(config), rand::random()),
             Err(error) => after_failure(interval(config), error.class(), rand::random()),
@@ -206,23 +228,25 @@ pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
 fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration) {
     let calls = &parts.calls;
     let word = call.word();
-    let was_failing = match result {
+    match result {
         Ok(()) => {
             let before = calls.succeeded(call);
             if before.consecutive_failures > 0 {
                 parts.context.reports.deliver.notify_one();
             }
-            before.is_failing()
         }
         Err(error) => {
-            let before = calls.failed(&error, wait);
+            calls.failed(&error, wait);
             let (error, retry_at) = (chain(&error), at(wait));
             debug!(call = word, error, %retry_at, "Control Plane call failed");
-            before.is_failing()
         }
-    };
-    let is_failing = calls.all().get(&call).is_some_and(CallHealth::is_failing);
-    if was_failing != is_failing {
-        parts.context.hint(Key::Router);
+    }
+    let context = &parts.context;
+    let is = calls.lists_state();
+    if context
+        .conveniences
+        .set(ConditionType::ControlPlaneSynced, is)
+    {
+        context.hint(Key::Router);
     }
 }

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Parts;
 use super::writers::{Writers, writers};
-use crate::controller::{Entry, Key};
-use crate::document::parse_value;
+use crate::controller::{Convenience, Entry, Key};
+use crate::document::{ConditionType, parse_value};
 use crate::history::{Author, Cause, Contents, FILES, HistoryHandle, Paths};
 use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Store};
@@ -52,7 +51,17 @@ impl Known {
 /// Records what comes into force until the agent stops. A repository that cannot be written is tried again
 /// and again, and holds nothing up.
 pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: CancellationToken) {
-    let health = tokio::spawn(health(Arc::clone(&parts), recording.handle.clone()));
+    let health = health(&parts, &recording.handle);
+    tokio::select! {
+        () = health => {}
+        () = gather(&parts, &recording, &stop) => {}
+    }
+    // A full disk must not keep the agent from stopping.
+    recording.end(STOP).await;
+}
+
+/// Gathers what comes into effect into causes until the agent stops.
+async fn gather(parts: &Parts, recording: &Recording, stop: &CancellationToken) {
     let mut entries = parts.journal.lock().await;
     let mut around = Around::default();
     loop {
@@ -70,9 +79,6 @@ pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: Cancellat
     }
     let rest: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
     around.record(&recording.handle, rest);
-    // A full disk must not keep the agent from stopping.
-    recording.end(STOP).await;
-    health.abort();
 }
 
 /// Steps that led to nothing new by themselves, and when they were taken.
@@ -94,12 +100,17 @@ impl Around {
 }
 
 /// Keeps the condition `HistoryRecorded` current.
-async fn health(parts: Arc<Parts>, handle: HistoryHandle) {
+async fn health(parts: &Parts, handle: &HistoryHandle) {
     let mut health = handle.health();
     loop {
         let problem = health.borrow_and_update().clone();
-        parts.history_problem(problem);
-        parts.context.hint(Key::Router);
+        let is = match problem {
+            None => Convenience::works("Committed"),
+            Some(why) => Convenience::fails("Failed", why),
+        };
+        let context = &parts.context;
+        context.conveniences.set(ConditionType::HistoryRecorded, is);
+        context.hint(Key::Router);
         if health.changed().await.is_err() {
             return;
         }
@@ -448,20 +459,20 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
 
 /// Begins to record: first all that is there already, before anything is added to it.
 pub(super) async fn begin(parts: &Parts) -> Recording {
-    let (handle, task) = Arc::clone(&parts.history).start();
+    let (handle, work) = Arc::clone(&parts.history).queue();
+    parts.tasks().spawn("history", work);
     leftovers(parts, &handle).await;
     parts
         .recorder
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .replace(handle.clone());
-    Recording { handle, task }
+    Recording { handle }
 }
 
 /// A history that takes causes.
 pub(super) struct Recording {
     handle: HistoryHandle,
-    task: JoinHandle<()>,
 }
 
 impl Recording {
@@ -471,7 +482,6 @@ impl Recording {
             .await
             .is_ok();
         self.handle.close();
-        self.task.abort();
         done
     }
 }

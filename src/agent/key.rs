@@ -228,10 +228,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
             () = tokio::time::sleep(LOOK) => {}
         }
         let key = Arc::clone(&parts.maker.key);
-        if tokio::task::spawn_blocking(move || key.look())
-            .await
-            .unwrap_or_default()
-        {
+        if super::reload::blocking(move || key.look()).await {
             parts.context.reports.reload();
         }
     }

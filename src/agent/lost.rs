@@ -201,10 +201,12 @@ fn marked_files(bird: &Path) -> Vec<PathBuf> {
 pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
     error!(directory = %config.state.directory.display(), error = %missing, "not started");
     let serving = CancellationToken::new();
-    let http = tokio::spawn(serve(config.clone(), missing, serving.clone()));
+    let http = serve(config.clone(), missing, serving.clone());
+    tokio::pin!(http);
     let back = loop {
         tokio::select! {
             () = stop.cancelled() => break false,
+            () = &mut http => break false,
             () = tokio::time::sleep(AGAIN) => {}
         }
         if Missing::look(config).await.is_ok() {
@@ -212,7 +214,9 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
         }
     };
     serving.cancel();
-    let _ = http.await;
+    if back {
+        http.await;
+    }
     if back {
         info!(directory = %config.state.directory.display(), "the state directory is there; starting");
     }
@@ -229,7 +233,7 @@ async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
     loop {
         let options = HttpOptions {
             listen: config.server.listen.clone(),
-            token: config.server.token.clone(),
+            token: config.server.token_source(),
             state: state.clone(),
         };
         match Server::bind(&options).await {

@@ -281,6 +281,12 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Changes that wait for moenet-agent approve",
         signed(parts.context.world().held().len() as u64),
     )?;
+    counter(
+        registry,
+        "moenet_agent_log_lines_dropped_total",
+        "Log lines that could not be written",
+        crate::telemetry::lost_lines(),
+    )?;
     let drained = parts.context.world().maintenance.enabled;
     gauge(
         registry,

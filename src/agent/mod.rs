@@ -11,6 +11,9 @@
 //! | `status` | the health of the agent, for `/status` |
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `journal` | what came into force → history |
+//! | `tasks` | starts and watches the long-lived tasks |
+//! | `signals`, `reload` | SIGTERM and SIGHUP; what changes in the configuration and its files |
+//! | `local_api` | listens for the local API |
 //! | `api` | answers the local API |
 //! | `confirmation` | waits until BIRD runs what the API was asked for |
 //! | `metrics` | counts for Prometheus |
@@ -37,16 +40,20 @@ mod journal;
 mod key;
 mod known_agents;
 mod limits;
+mod local_api;
 mod lost;
 mod metrics;
 mod overrides;
 mod poll;
 mod reach;
+mod reload;
 mod reporting;
 mod roa;
 mod rpki;
+mod signals;
 mod status;
 mod syncs;
+mod tasks;
 mod templates;
 mod worlds;
 mod writers;
@@ -55,19 +62,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use build::{BuildError, Parts};
 pub use calls::{CallHealth, Calls};
 pub(crate) use lost::Missing;
+pub use signals::Signals;
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;
 
+use tasks::{Ended, Tasks};
+
 use crate::config::Config;
 use crate::controller::{Hint, Key, Runner};
-use crate::http::{HttpOptions, Server};
 use crate::kernel;
 use crate::plan::firewall::TABLE_NAME;
 
@@ -77,84 +85,155 @@ const FIRST_WORLD: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a stop waits for steps in progress.
 const DRAIN: Duration = Duration::from_secs(20);
+/// The same when a task ended early.
+const QUICK: Duration = Duration::from_secs(1);
+/// The tasks that act on the router, which end before the journal does.
+const WORKING: [&str; 11] = [
+    "worlds",
+    "kernel-events",
+    "firewall-events",
+    "roa",
+    "limits",
+    "templates",
+    "announcer",
+    "key",
+    "token-files",
+    "controller",
+    "control-plane",
+];
 
 /// How long a stop waits for one answer of BIRD.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until a signal stops it.
 ///
 /// # Errors
-/// What keeps it from starting: the state directory, the local API's address. Neither the Control Plane nor
-/// DNS nor BIRD does, nor a missing key.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BuildError> {
-    if let Err(missing) = Missing::look(&config).await
-        && !lost::wait(&config, missing, &stop).await
-    {
-        return Ok(());
+/// What keeps it from starting: the state directory, a configuration that no retry makes valid. Neither the Control
+/// Plane nor DNS nor BIRD does, nor a missing key or the local API's address. Later, the end of a task.
+pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError> {
+    if let Err(missing) = Missing::look(&config).await {
+        let stop = CancellationToken::new();
+        let back = tokio::select! {
+            back = lost::wait(&config, missing, &stop) => back,
+            () = signals.stopped() => false,
+        };
+        if !back {
+            return Ok(());
+        }
     }
     let parts = Arc::new(Parts::build(config).await?);
-    let server = bind(&parts).await?;
+    let api = local_api::options(&parts);
     info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
-
     begin_key(&parts).await;
     let recording = journal::begin(&parts).await;
-    let (hints, hinted) = mpsc::unbounded_channel();
-    let worlds = tokio::spawn(worlds::run(Arc::clone(&parts), hints.clone(), stop.clone()));
-    let events = tokio::spawn(watch_kernel(
-        Arc::clone(&parts),
-        hints.clone(),
-        stop.clone(),
-    ));
-    let filter = tokio::spawn(watch_firewall(
-        Arc::clone(&parts),
-        hints.clone(),
-        stop.clone(),
-    ));
-    let journal = tokio::spawn(journal::run(Arc::clone(&parts), recording, stop.clone()));
-    let roas = tokio::spawn(roa::run(Arc::clone(&parts), stop.clone()));
-    let limits = tokio::spawn(limits::run(Arc::clone(&parts), stop.clone()));
-    let templates = tokio::spawn(templates::watch(Arc::clone(&parts), stop.clone()));
-    let announcer = tokio::spawn(announcer::run(Arc::clone(&parts), stop.clone()));
-    let key = tokio::spawn(key::watch(Arc::clone(&parts), stop.clone()));
-    let polls = parts
-        .client
-        .clone()
-        .map(|client| tokio::spawn(poll::run(Arc::clone(&parts), client, stop.clone())));
-    *parts.hints.lock().await = Some(hints.clone());
-    drop(hints);
+    let mut tasks = std::mem::take(&mut *parts.tasks());
+    let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let with = || (Arc::clone(&parts), stop.clone());
 
-    // The first world is there before the first look and the first answer: nothing is judged by half of
-    // what is wanted. A state directory that cannot be read holds up neither for long; its world is
-    // empty and incomplete, by which nothing is removed.
-    let mut ready = parts.context.world.clone();
-    let _ = tokio::time::timeout(FIRST_WORLD, ready.changed()).await;
-    let http = tokio::spawn(server.run(stop.clone().cancelled_owned()));
-    let runner = tokio::spawn(Runner::new(Arc::clone(&parts.context)).run(hinted));
-    stop.cancelled().await;
-    info!("stopping; tunnels and BGP sessions stay as they are");
-    parts.hints.lock().await.take();
-    let tasks = [
-        worlds, events, filter, roas, limits, templates, announcer, key, runner,
-    ];
-    drain(&parts, tasks.into_iter().chain(polls).collect()).await;
-    drain(&parts, vec![journal]).await;
-    drain(&parts, vec![http]).await;
-    Ok(())
+    tasks.spawn(
+        "signals",
+        reload::signals(Arc::clone(&parts), signals, stop.clone()),
+    );
+    tasks.spawn(
+        "journal",
+        journal::run(Arc::clone(&parts), recording, stopped.clone()),
+    );
+    converge(&parts, &mut tasks, &stop).await;
+    tasks.spawn(
+        "local-api",
+        after_first_world(
+            &parts,
+            local_api::run(Arc::clone(&parts), api, stop.clone()),
+        ),
+    );
+    let (with_parts, until) = with();
+    tasks.spawn("token-files", reload::files(with_parts, until));
+    if let Some(client) = parts.client.clone() {
+        tasks.spawn(
+            "control-plane",
+            poll::run(Arc::clone(&parts), client, stop.clone()),
+        );
+    }
+
+    let early = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        ended = tasks.ended() => Some(ended),
+    };
+    end(&parts, &mut tasks, (&stop, &stopped), early).await
 }
 
 /// The first write of a start: whatever can refuse one has been checked.
 async fn begin_key(parts: &Arc<Parts>) {
     let key = Arc::clone(&parts.maker.key);
-    let _ = tokio::task::spawn_blocking(move || key.begin()).await;
+    reload::blocking(move || key.begin()).await;
 }
 
-async fn bind(parts: &Arc<Parts>) -> Result<Server, BuildError> {
-    let options = HttpOptions {
-        listen: parts.config.server.listen.clone(),
-        token: parts.config.server.token.clone(),
-        state: Arc::new(api::Api::new(Arc::clone(parts))),
+/// Starts the tasks that make the router what the state directory says.
+async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
+    let with = || (Arc::clone(parts), stop.clone());
+    let (hints, hinted) = mpsc::unbounded_channel();
+    *parts.hints.lock().await = Some(hints.clone());
+    let (p, s) = with();
+    tasks.spawn("worlds", worlds::run(p, hints.clone(), s));
+    let (p, s) = with();
+    tasks.spawn("kernel-events", watch_kernel(p, hints.clone(), s));
+    let (p, s) = with();
+    tasks.spawn("firewall-events", watch_firewall(p, hints, s));
+    let (p, s) = with();
+    tasks.spawn("roa", roa::run(p, s));
+    let (p, s) = with();
+    tasks.spawn("limits", limits::run(p, s));
+    let (p, s) = with();
+    tasks.spawn("templates", templates::watch(p, s));
+    let (p, s) = with();
+    tasks.spawn("announcer", announcer::run(p, s));
+    let (p, s) = with();
+    tasks.spawn("key", key::watch(p, s));
+    let runner = Runner::new(Arc::clone(&parts.context)).run(hinted);
+    tasks.spawn("controller", after_first_world(parts, runner));
+}
+
+/// The first world is there before the first look and the first answer: nothing is judged by half of what is
+/// wanted. A state directory that cannot be read holds up neither for long; its world is empty and incomplete, by
+/// which nothing is removed.
+fn after_first_world<F: Future<Output = ()>>(
+    parts: &Arc<Parts>,
+    work: F,
+) -> impl Future<Output = ()> + use<F> {
+    let mut ready = parts.context.world.clone();
+    async move {
+        let _ = tokio::time::timeout(FIRST_WORLD, ready.changed()).await;
+        work.await;
+    }
+}
+
+/// Stops every task: in order, or quickly when one ended early.
+async fn end(
+    parts: &Parts,
+    tasks: &mut Tasks,
+    (stop, stopped): (&CancellationToken, &CancellationToken),
+    early: Option<Ended>,
+) -> Result<(), BuildError> {
+    let limit = match &early {
+        Some(ended) => {
+            ended.log();
+            QUICK
+        }
+        None => {
+            info!("stopping; tunnels and BGP sessions stay as they are");
+            DRAIN
+        }
     };
-    Server::bind(&options).await.map_err(BuildError::from)
+    stop.cancel();
+    parts.hints.lock().await.take();
+    tokio::select! {
+        () = tasks.drain(&WORKING, limit) => {}
+        () = silence(parts) => warn!("BIRD does not answer; stopping without it, and the next start goes on"),
+    }
+    stopped.cancel();
+    tasks.drain(&["journal", "local-api"], limit).await;
+    early.map_or(Ok(()), |_| Err(BuildError::TaskEnded))
 }
 
 /// Netlink events name a link; whoever has or wants it is looked at.
@@ -167,7 +246,7 @@ async fn watch_kernel(
         Ok(events) => events,
         Err(error) => {
             warn!(%error, "the kernel's events cannot be heard; changes are found by looking every few seconds");
-            return;
+            return stop.cancelled().await;
         }
     };
     loop {
@@ -196,13 +275,13 @@ async fn watch_firewall(
     stop: CancellationToken,
 ) {
     if !parts.config.firewall.enabled {
-        return;
+        return stop.cancelled().await;
     }
     let mut events = match kernel::nftables_events(TABLE_NAME) {
         Ok(events) => events,
         Err(error) => {
             warn!(%error, "the events of nftables cannot be heard; changes are found by looking every few seconds");
-            return;
+            return stop.cancelled().await;
         }
     };
     loop {
@@ -214,17 +293,6 @@ async fn watch_firewall(
             return;
         }
         tokio::time::sleep(QUIET).await;
-    }
-}
-
-async fn drain(parts: &Parts, tasks: Vec<JoinHandle<()>>) {
-    let all = futures::future::join_all(tasks);
-    tokio::select! {
-        _ = all => {}
-        () = silence(parts) => warn!("BIRD does not answer; stopping without it, and the next start goes on"),
-        () = tokio::time::sleep(DRAIN) => {
-            warn!("a task did not end in time; what it began is finished at the next start");
-        }
     }
 }
 

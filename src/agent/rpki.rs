@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Parts;
+use super::tasks::Tasks;
 use crate::bird::roa::Servers;
 use crate::document::{RoutingPolicySpec, RpkiServer};
 use crate::model::{Endpoint, Host};
@@ -64,7 +65,7 @@ impl Silence {
 
 impl RpkiServers {
     /// Begins with the addresses that were kept.
-    pub(super) fn kept(store: &Store) -> Self {
+    pub(super) fn kept(store: &Store, tasks: &mut Tasks) -> Self {
         let read = || -> Result<BTreeMap<String, IpAddr>, Box<dyn std::error::Error>> {
             Ok(store
                 .kept(FILE)?
@@ -76,10 +77,11 @@ impl RpkiServers {
             warn!(file = FILE, error = %chain(&*error), "the addresses of RPKI servers cannot be read; they are looked up anew");
             BTreeMap::new()
         });
-        let resolver = Resolver::start(
+        let (resolver, work) = Resolver::new(
             Arc::new(SystemLookup::default()),
             ResolverSettings::default(),
         );
+        tasks.spawn("resolver of RPKI servers", work);
         let known = kept
             .iter()
             .filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
@@ -248,12 +250,16 @@ mod tests {
         store
             .keep(FILE, r#"{"rpki.nowhere.invalid:8282": "fd42::1"}"#)
             .unwrap();
-        let servers = RpkiServers::kept(&store);
+        let servers = RpkiServers::kept(&store, &mut Tasks::default());
         let known = servers.known();
         let address = known[&endpoint("rpki.nowhere.invalid:8282")].address;
         assert_eq!(address, Some("[fd42::1]:8282".parse().unwrap()));
         store.keep(FILE, "{").unwrap();
-        assert!(RpkiServers::kept(&store).known().is_empty());
+        assert!(
+            RpkiServers::kept(&store, &mut Tasks::default())
+                .known()
+                .is_empty()
+        );
     }
 
     #[test]

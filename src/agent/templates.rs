@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::reload::blocking;
 use super::{BuildError, Parts};
 use crate::bird::CommitError;
 use crate::bird::committer::Tree;
@@ -37,7 +38,8 @@ pub(super) struct Templates {
 
 #[derive(Debug)]
 struct State {
-    in_use: Arc<Renderer>,
+    /// None while the directory could not be read since the start: then BIRD's files stay as they are.
+    in_use: Option<Arc<Renderer>>,
     /// The texts that were judged last, for better or worse.
     judged: Texts,
     /// Whether those are refused.
@@ -66,14 +68,27 @@ pub(super) enum Verdict {
 impl Templates {
     /// The built-in templates, overlaid by those in a directory.
     pub(super) fn open(directory: Option<&Path>) -> Result<Self, BuildError> {
-        let texts = directory.map(read).transpose()?.unwrap_or_default();
-        let in_use = Arc::new(Renderer::new(&texts)?);
+        let (in_use, judged, problem) = match directory.map(read).transpose() {
+            Ok(texts) => {
+                let texts = texts.unwrap_or_default();
+                (Some(Arc::new(Renderer::new(&texts)?)), texts, None)
+            }
+            // The built-in ones would be another configuration than the operator's.
+            Err(error) => {
+                let problem = chain(&error);
+                warn!(
+                    error = problem,
+                    "templates not readable; BIRD's files stay as they are until they are"
+                );
+                (None, Texts::new(), Some(problem))
+            }
+        };
         let state = State {
             in_use,
-            judged: texts,
+            judged,
             is_refused: false,
             pending: None,
-            problem: None,
+            problem,
         };
         Ok(Self {
             directory: directory.map(Path::to_owned),
@@ -81,9 +96,11 @@ impl Templates {
         })
     }
 
-    /// The templates in use.
-    pub(super) fn in_use(&self) -> Arc<Renderer> {
-        Arc::clone(&self.lock().in_use)
+    /// The templates in use, or why there are none.
+    pub(super) fn in_use(&self) -> Result<Arc<Renderer>, String> {
+        let state = self.lock();
+        let problem = || state.problem.clone().unwrap_or_default();
+        state.in_use.clone().ok_or_else(problem)
     }
 
     /// What is wrong with the templates on disk; those in use are older then.
@@ -122,7 +139,7 @@ impl Templates {
     /// The texts, if they are news and may be tried by now.
     fn settled(&self, texts: Texts, now: Instant) -> Option<Texts> {
         let mut state = self.lock();
-        if texts == state.judged {
+        if state.in_use.is_some() && texts == state.judged {
             state.pending = None;
             if !state.is_refused {
                 state.problem = None;
@@ -141,7 +158,8 @@ impl Templates {
     /// Uses what was tried.
     fn adopt(&self, candidate: Candidate) {
         let mut state = self.lock();
-        (state.in_use, state.judged, state.problem) = (candidate.renderer, candidate.texts, None);
+        (state.in_use, state.judged, state.problem) =
+            (Some(candidate.renderer), candidate.texts, None);
         state.is_refused = false;
         info!(
             templates = state.judged.len(),
@@ -179,7 +197,10 @@ impl Templates {
 
 /// Tries new templates beside the agent's work, and has a new world made when it uses or refuses them.
 pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
-    while parts.maker.templates.is_configured() {
+    if !parts.maker.templates.is_configured() {
+        return stop.cancelled().await;
+    }
+    loop {
         let trial = async {
             tokio::time::sleep(LOOK).await;
             let before = parts.maker.templates.problem();
@@ -200,7 +221,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
 async fn try_out(parts: &Arc<Parts>) -> bool {
     let looking = Arc::clone(parts);
     let look = move || looking.maker.templates.look(Instant::now());
-    let Ok(Some(candidate)) = tokio::task::spawn_blocking(look).await else {
+    let Some(candidate) = blocking(look).await else {
         return false;
     };
     let templates = &parts.maker.templates;
@@ -319,7 +340,7 @@ mod tests {
         let folder = folder("# one\n");
         let templates = Templates::open(Some(folder.path())).unwrap();
         assert!(settled(&templates).is_none());
-        let before = templates.in_use();
+        let before = templates.in_use().unwrap();
         write(&folder, "\n{% if %}");
         assert!(settled(&templates).is_none());
         let problem = templates.problem().unwrap();
@@ -327,11 +348,13 @@ mod tests {
             problem.starts_with("template moenet/babel.conf, line 2: "),
             "{problem}"
         );
-        assert!(Arc::ptr_eq(&before, &templates.in_use()));
+        assert!(Arc::ptr_eq(&before, &templates.in_use().unwrap()));
         write(&folder, "# two\n");
         let candidate = settled(&templates).unwrap();
         templates.adopt(candidate);
-        assert!(templates.problem().is_none() && !Arc::ptr_eq(&before, &templates.in_use()));
+        assert!(
+            templates.problem().is_none() && !Arc::ptr_eq(&before, &templates.in_use().unwrap())
+        );
     }
 
     #[test]
@@ -410,5 +433,17 @@ mod tests {
         assert!(settled(&templates).is_none());
         let problem = templates.problem().unwrap();
         assert!(problem.contains("at most 262144"), "{problem}");
+    }
+
+    #[test]
+    fn a_directory_missing_at_the_start_is_taken_when_it_comes() {
+        let folder = folder("# one\n");
+        let later = folder.path().join("later");
+        let templates = Templates::open(Some(&later)).unwrap();
+        let why = templates.in_use().unwrap_err();
+        assert!(why.contains("reading templates in "), "{why}");
+        std::fs::create_dir(&later).unwrap();
+        templates.adopt(settled(&templates).unwrap());
+        assert!(templates.in_use().is_ok() && templates.problem().is_none());
     }
 }

@@ -47,7 +47,7 @@ impl Api {
             http,
             base,
             listen,
-            token: config.server.token.clone(),
+            token: config.server.token_source().current()?,
         })
     }
 

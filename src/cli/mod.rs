@@ -226,6 +226,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Completions(completions) => completions.run(),
         Verb::Man => man::run(),
     };
+    crate::telemetry::flush();
+    let outcome = outcome.and_then(|code| output::finish().map(|()| code));
     outcome.unwrap_or_else(|error| {
         output::error(&error);
         if is_denied(&error) && !is_root() {
@@ -254,11 +256,14 @@ fn is_root() -> bool {
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe is no reason to fail twice.
-    let _ = error.print();
-    match error.use_stderr() {
-        true => ExitCode::from(64),
-        false => ExitCode::SUCCESS,
+    let printed = error.print().or_else(|error| output::check(&error));
+    match (error.use_stderr(), printed) {
+        (true, _) => ExitCode::from(64),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(error)) => {
+            output::error(&error.context("write the output"));
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Printing: aligned tables and colour for people, JSON and YAML for programs.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -19,9 +21,38 @@ pub enum Format {
     Yaml,
 }
 
-/// Prints a line to standard output; a closed pipe ends the output and nothing else.
+/// Why standard output could not be written, the first time.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line to standard output. [`finish`] tells whether that was possible.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    keep(writeln!(anstream::stdout(), "{text}"));
+}
+
+fn keep(written: io::Result<()>) {
+    if let Err(error) = written {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Ends the output. A reader that went away is no failure; a full disk is, or a script would go on with half a file.
+///
+/// # Errors
+/// Something could not be written.
+pub(crate) fn finish() -> anyhow::Result<()> {
+    keep(io::stdout().flush());
+    match UNWRITTEN.get() {
+        Some(error) => check(error).context("write the output"),
+        None => Ok(()),
+    }
+}
+
+/// Whether an error of standard output is a failure: all but a closed pipe.
+pub(crate) fn check(error: &io::Error) -> anyhow::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => anyhow::bail!("{error}"),
+    }
 }
 
 /// Prints an error as one line to standard error.

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::Config;
+use super::{Config, Source};
 use crate::disk;
 use crate::document::{DocumentError, parse_value};
 use crate::model::Secret;
@@ -79,9 +79,13 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
         .ok_or(ConfigError::NotFound)?;
     let text = read(&path, disk::DOCUMENT)?;
     let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
+    let values = parse_value(&text).map_err(|error| error.in_file(&path))?;
     apply(&mut config, environment);
-    read_token_files(&mut config)?;
-    check(&config).map_err(|reason| ConfigError::Rule { path, reason })?;
+    check(&config).map_err(|reason| ConfigError::Rule {
+        path: path.clone(),
+        reason,
+    })?;
+    config.source = Source { path, values };
     Ok(config)
 }
 
@@ -117,33 +121,14 @@ fn apply(config: &mut Config, environment: Environment) {
     }
 }
 
-fn read_token_files(config: &mut Config) -> Result<(), ConfigError> {
-    if let Some(control_plane) = &mut config.control_plane {
-        fill_token(
-            &mut control_plane.token,
-            control_plane.token_file.as_deref(),
-        )?;
-    }
-    fill_token(
-        &mut config.server.token,
-        config.server.token_file.as_deref(),
-    )
-}
-
-fn fill_token(token: &mut Option<Secret<String>>, file: Option<&Path>) -> Result<(), ConfigError> {
-    if let (None, Some(file)) = (&token, file) {
-        *token = Some(Secret::new(read(file, disk::TOKEN)?.trim().to_owned()));
-    }
-    Ok(())
-}
-
 fn check(config: &Config) -> Result<(), String> {
     if let Some(control_plane) = &config.control_plane {
         let token = control_plane
             .token
             .as_ref()
             .map(|token| token.expose().trim());
-        if token.is_none_or(str::is_empty) {
+        let is_missing = token.is_none() && control_plane.token_file.is_none();
+        if is_missing || token.is_some_and(str::is_empty) {
             return Err(
                 "controlPlane: a token is needed; give token, tokenFile or MOENET_CP_TOKEN".into(),
             );

@@ -3,7 +3,9 @@
 //! Unknown keys are errors that name file, line and the nearest known key. What is not given has the
 //! default that stands beside it here.
 
+mod live;
 mod load;
+mod token;
 mod values;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,7 +17,9 @@ use serde::Deserialize;
 use crate::http::Listen;
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
+pub use live::{LiveConfig, Reloaded, Source};
 pub use load::{ConfigError, Environment, load, parse};
+pub use token::{TokenError, TokenNews, TokenSource};
 pub use values::{Backend, Interval, LogFormat, MaxRemovals};
 
 /// The whole configuration.
@@ -60,6 +64,9 @@ pub struct Config {
     /// Log lines.
     #[serde(default)]
     pub log: Log,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub source: Source,
 }
 
 /// The schema of the configuration, as `schemas/Config.json` holds it.
@@ -119,7 +126,7 @@ pub struct ControlPlane {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = "a-long-random-text")]
     pub token: Option<Secret<String>>,
-    /// A file that holds the token, in place of `token`.
+    /// A file that holds the token, in place of `token`; read again when it changes.
     #[serde(default)]
     #[schemars(example = "/run/credentials/moenet-agent.service/token")]
     pub token_file: Option<PathBuf>,
@@ -166,6 +173,11 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// The bearer token, from `token` or `tokenFile`.
+    pub fn token_source(&self) -> TokenSource {
+        TokenSource::new(self.token.as_ref(), self.token_file.as_deref())
+    }
+
     /// Time between fetches of the node.
     pub fn config_interval(&self) -> std::time::Duration {
         self.config_interval
@@ -192,9 +204,16 @@ pub struct Server {
     /// The bearer token; needed for an address that is not loopback.
     #[schemars(with = "Option<String>", example = "a-long-random-text")]
     pub token: Option<Secret<String>>,
-    /// A file that holds the token, in place of `token`.
+    /// A file that holds the token, in place of `token`; read again when it changes.
     #[schemars(example = "/run/credentials/moenet-agent.service/api-token")]
     pub token_file: Option<PathBuf>,
+}
+
+impl Server {
+    /// The bearer token, from `token` or `tokenFile`.
+    pub fn token_source(&self) -> TokenSource {
+        TokenSource::new(self.token.as_ref(), self.token_file.as_deref())
+    }
 }
 
 /// The state directory.

@@ -13,7 +13,8 @@ use super::retry::{WAIT_MAX, bounds, full_jitter, retry_after};
 use super::schedule::at;
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, Counters, Failure, State};
-use crate::model::{Secret, shown};
+use crate::config::TokenSource;
+use crate::model::shown;
 use crate::wire::{
     Call, Dialect, Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem,
     WireError, error_body,
@@ -35,8 +36,8 @@ pub struct ClientOptions {
     pub url: String,
     /// `node.name`, the `:router` of every path.
     pub router: String,
-    /// `controlPlane.token`.
-    pub token: Secret<String>,
+    /// `controlPlane.token` or `controlPlane.tokenFile`.
+    pub token: TokenSource,
     /// `controlPlane.dialect`.
     pub dialect: Dialect,
     /// How long one request may take, its body included.
@@ -68,18 +69,15 @@ pub enum ClientError {
     /// The token makes no header.
     #[error("controlPlane.token is empty, or holds what no header can carry (a line break?)")]
     Token,
-    /// TLS cannot be set up.
-    #[error("set up TLS for the Control Plane: {0}; is the package ca-certificates installed?")]
-    Tls(String),
 }
 
 /// The Control Plane.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    /// Made at the first request: a machine without certificates must not keep the agent from starting.
+    http: Mutex<Option<reqwest::Client>>,
     base: Url,
     options: ClientOptions,
-    authorization: HeaderValue,
     started: Instant,
     gate: Mutex<Gate>,
     /// Wakes a call that waits for its next attempt.
@@ -154,7 +152,7 @@ impl Client {
     /// A client; nothing is sent yet.
     ///
     /// # Errors
-    /// The URL, the router's name or the token cannot be used, or TLS cannot be set up.
+    /// The URL, the router's name or the token cannot be used.
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         // An error means that it is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -162,14 +160,15 @@ impl Client {
         if options.router.is_empty() || options.router == "." || options.router == ".." {
             return Err(ClientError::Router(shown(&options.router)));
         }
-        let authorization = authorization(&options.token)?;
-        let http = http_client(&base, options.request_timeout)?;
-        let (gate, hurried, counters) = Default::default();
+        // A file may hold a better token later; what the configuration gives is all there is.
+        if let Ok(Some(token)) = options.token.current() {
+            authorization(&token)?;
+        }
+        let (http, gate, hurried, counters) = Default::default();
         Ok(Self {
             http,
             base,
             options,
-            authorization,
             started: Instant::now(),
             gate,
             hurried,
@@ -348,10 +347,14 @@ impl Client {
         body: Option<Vec<u8>>,
         read: impl Fn(Vec<u8>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let authorization = self.authorization()?;
         let admitted = self
             .admit(call)
             .inspect_err(|_| self.counters.count("withheld"))?;
-        let result = self.exchange(call, body).await.and_then(read);
+        let result = self
+            .exchange(call, authorization, body)
+            .await
+            .and_then(read);
         let failure = result.as_ref().err();
         self.counters.count(failure.map_or("ok", Failure::word));
         admitted.record(failure);
@@ -368,25 +371,55 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, call: Call, body: Option<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+    async fn exchange(
+        &self,
+        call: Call,
+        authorization: HeaderValue,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, Failure> {
         let method = if body.is_some() {
             Method::POST
         } else {
             Method::GET
         };
         let mut request = self
-            .http
+            .http()?
             .request(method, self.url(call))
-            .header(AUTHORIZATION, self.authorization.clone())
+            .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let response = request.send().await.map_err(|error| network(&error))?;
+        let response = request.send().await.map_err(|error| self.unsent(&error))?;
         if response.status().is_success() {
             return read_body(response, BODY_MAX).await;
         }
         Err(self.refusal(response).await)
+    }
+
+    fn authorization(&self) -> Result<HeaderValue, Failure> {
+        let no_token = |error: &dyn fmt::Display| Failure::NoToken(error.to_string());
+        let token = self.options.token.current().map_err(|e| no_token(&e))?;
+        let token = token.ok_or_else(|| no_token(&ClientError::Token))?;
+        authorization(&token).map_err(|e| no_token(&e))
+    }
+
+    fn http(&self) -> Result<reqwest::Client, Failure> {
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = &*http {
+            return Ok(http.clone());
+        }
+        let made = http_client(&self.base, self.options.request_timeout)?;
+        Ok(http.insert(made).clone())
+    }
+
+    /// A request that got no answer. Where a certificate is the cause, the next request reads the system's anew.
+    fn unsent(&self, error: &reqwest::Error) -> Failure {
+        let failure = network(error);
+        if failure.to_string().contains("certificate") {
+            *self.http.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        failure
     }
 
     async fn refusal(&self, response: Response) -> Failure {
@@ -427,7 +460,12 @@ impl Client {
 
     /// A Control Plane that repeats the token in its error would put it into our log.
     fn without_token(&self, text: String) -> String {
-        text.replace(self.options.token.expose().trim(), "[token]")
+        match self.options.token.current() {
+            Ok(Some(token)) if !token.expose().trim().is_empty() => {
+                text.replace(token.expose().trim(), "[token]")
+            }
+            _ => text,
+        }
     }
 
     fn url(&self, call: Call) -> Url {

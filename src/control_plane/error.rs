@@ -54,6 +54,12 @@ pub enum Failure {
         /// When to come again, if it says so.
         retry_after: Option<Duration>,
     },
+    /// No request went out, for there is no token to send.
+    #[error("{0}")]
+    NoToken(String),
+    /// TLS cannot be set up.
+    #[error("set up TLS: {0}; install the package ca-certificates")]
+    Tls(String),
     /// No answer, or half of one.
     #[error("no answer: {0}")]
     Network(String),
@@ -94,9 +100,10 @@ impl CallError {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match &self.failure {
-            Failure::Auth { .. } | Failure::NotFound { .. } | Failure::Refused { .. } => {
-                Class::Operator
-            }
+            Failure::Auth { .. }
+            | Failure::NotFound { .. }
+            | Failure::Refused { .. }
+            | Failure::NoToken(_) => Class::Operator,
             Failure::RateLimited { retry_after } => Class::Later(*retry_after),
             Failure::Server {
                 retry_after: Some(wait),
@@ -117,9 +124,9 @@ impl Failure {
             Self::RateLimited { .. } => "rate_limited",
             Self::Refused { .. } => "refused",
             Self::Server { .. } => "server",
-            Self::Network(_) => "network",
+            Self::Network(_) | Self::Tls(_) => "network",
             Self::Body(_) | Self::TooLarge(_) => "body",
-            Self::BreakerOpen { .. } => "withheld",
+            Self::BreakerOpen { .. } | Self::NoToken(_) => "withheld",
         }
     }
 

@@ -40,7 +40,7 @@ pub(super) fn authorization(token: &Secret<String>) -> Result<HeaderValue, Clien
     Ok(value)
 }
 
-pub(super) fn http_client(base: &Url, timeout: Duration) -> Result<reqwest::Client, ClientError> {
+pub(super) fn http_client(base: &Url, timeout: Duration) -> Result<reqwest::Client, Failure> {
     let builder = reqwest::Client::builder()
         .timeout(timeout)
         .connect_timeout(timeout)
@@ -54,9 +54,7 @@ pub(super) fn http_client(base: &Url, timeout: Duration) -> Result<reqwest::Clie
     } else {
         builder
     };
-    builder
-        .build()
-        .map_err(|error| ClientError::Tls(chain(&error)))
+    builder.build().map_err(|error| Failure::Tls(chain(&error)))
 }
 
 pub(super) async fn read_body(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::bird_work::BirdWork;
+use super::conveniences::Conveniences;
 use super::enabled::Enabled;
 use super::firewall::FirewallKeeper;
 use super::observe::{BirdState, Observer};
@@ -13,10 +14,11 @@ use super::planning::{Key, View};
 use super::pulse::Pulse;
 use super::reports::Reports;
 use super::runner::Hint;
+use super::sysctls::Sysctls;
 use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
 use super::world::World;
-use crate::document::{Kind, StatusBody};
+use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectName};
 use crate::plan::kernel_view::KernelView;
@@ -64,10 +66,12 @@ pub struct Context {
     pub enabled: Enabled,
     /// Turns at the kernel and the state directory.
     pub turns: Turns,
-    /// Why the history cannot be written, while it cannot.
-    pub history_problem: Mutex<Option<String>>,
     /// What announced that an object may have changed.
     pub announced: Announced,
+    /// How the node's conveniences are.
+    pub conveniences: Conveniences,
+    /// The sysctls that could not be set.
+    pub sysctls: Sysctls,
     /// Where a reconcile says that another key must be looked at, while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
 }
@@ -285,10 +289,7 @@ impl Context {
 
     /// Why the history cannot be written.
     pub fn history_problem(&self) -> Option<String> {
-        self.history_problem
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.conveniences.problem(ConditionType::HistoryRecorded)
     }
 
     /// Says that a key must be looked at.

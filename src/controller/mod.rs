@@ -10,6 +10,7 @@
 
 mod bird_work;
 mod context;
+mod conveniences;
 mod enabled;
 mod firewall;
 pub mod guard;
@@ -23,12 +24,14 @@ mod reports;
 mod runner;
 mod runs;
 pub mod sync;
+mod sysctls;
 mod taken;
 mod turns;
 pub mod world;
 
 pub use bird_work::BirdWork;
 pub use context::{Announced, Board, Context, Entry, Restarts};
+pub use conveniences::{Convenience, Conveniences};
 pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
@@ -39,6 +42,7 @@ pub use queue::{Backoff, Outcome, Queue};
 pub use reconcile::{mesh_target, target};
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
+pub use sysctls::Sysctls;
 pub use taken::{Taken, TakenStep};
 pub use turns::Turns;
 pub use world::World;

@@ -48,6 +48,13 @@ struct State {
 impl History {
     /// Starts committing in the background. The task ends after [`HistoryHandle::close`].
     pub fn start(self: Arc<Self>) -> (HistoryHandle, JoinHandle<()>) {
+        let (handle, work) = self.queue();
+        (handle, tokio::spawn(work))
+    }
+
+    /// Where causes are handed in, and the work of the task that commits them. It ends after
+    /// [`HistoryHandle::close`].
+    pub fn queue(self: Arc<Self>) -> (HistoryHandle, impl Future<Output = ()> + Send + 'static) {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
         let handle = HistoryHandle {
@@ -56,7 +63,7 @@ impl History {
             queue: Arc::clone(&queue),
             health,
         };
-        (handle, tokio::spawn(work(self, queue, report)))
+        (handle, work(self, queue, report))
     }
 }
 

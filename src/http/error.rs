@@ -47,6 +47,12 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
     }
 
+    /// 401: the agent could not read its own token yet, so no token is right.
+    pub fn no_token_yet() -> Self {
+        let message = "the file of server.tokenFile cannot be read, so every call is refused; the agent's log says why";
+        Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
+    }
+
     /// 404: no such path.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)

@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{AgentApi, ApiError, ApiRefusal, Confirmation, Listen, TokenBucket, bearer, same};
-use crate::model::{InterfaceName, Secret};
+use crate::config::TokenSource;
+use crate::model::InterfaceName;
 
 /// The largest body that is read; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;
@@ -29,16 +30,16 @@ pub struct HttpOptions {
     /// Where it listens.
     pub listen: Listen,
     /// The token that it wants; required when others than this machine can reach it.
-    pub token: Option<Secret<String>>,
+    pub token: TokenSource,
     /// Who answers.
     pub state: Arc<dyn AgentApi>,
 }
 
 struct Api {
     agent: Arc<dyn AgentApi>,
-    token: Option<Secret<String>>,
-    /// Without a token, a page in a browser on this machine must not be able to call us.
-    guard_browsers: bool,
+    token: TokenSource,
+    /// Whether a page in a browser on this machine could call the API while it has no token.
+    browsers_reach_it: bool,
     started: Instant,
     syncs: Mutex<TokenBucket>,
     restarts: Mutex<TokenBucket>,
@@ -49,7 +50,7 @@ pub fn app(options: &HttpOptions) -> Router {
     let bucket = || Mutex::new(TokenBucket::new(RATE.0, RATE.1));
     let api = Api {
         agent: options.state.clone(),
-        guard_browsers: options.token.is_none() && matches!(options.listen, Listen::Tcp(_)),
+        browsers_reach_it: matches!(options.listen, Listen::Tcp(_)),
         token: options.token.clone(),
         started: Instant::now(),
         syncs: bucket(),
@@ -120,14 +121,16 @@ impl Api {
     }
 
     fn admit(&self, headers: &HeaderMap, open: bool) -> Result<(), ApiError> {
-        if self.guard_browsers {
+        if self.browsers_reach_it && !self.token.is_configured() {
             refuse_browsers(headers)?;
         }
-        match &self.token {
-            Some(token) if !open && !bearer(headers).is_some_and(|given| same(given, token)) => {
-                Err(ApiError::invalid_token())
-            }
-            _ => Ok(()),
+        match self.token.current() {
+            Ok(None) => Ok(()),
+            _ if open => Ok(()),
+            Ok(Some(token)) if bearer(headers).is_some_and(|given| same(given, &token)) => Ok(()),
+            Ok(Some(_)) => Err(ApiError::invalid_token()),
+            // Closed until the file is there: the agent's log and status name it.
+            Err(_) => Err(ApiError::no_token_yet()),
         }
     }
 

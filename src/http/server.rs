@@ -8,7 +8,7 @@ use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::{HttpOptions, Listen, accept, app};
-use crate::model::Secret;
+use crate::config::TokenSource;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum ServeError {
     },
 }
 
-/// The API with its listener: bound, so that an address that is taken is an error at the start.
+/// The API with its listener.
 pub struct Server {
     listen: Listen,
     socket: Socket,
@@ -64,14 +64,16 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Checks what can be checked without listening.
+    /// Checks what trying again cannot change.
     ///
     /// # Errors
     /// The address can be reached from outside and there is no token, or the token is empty.
-    pub fn check(listen: &Listen, token: Option<&Secret<String>>) -> Result<(), ServeError> {
-        match token {
-            None if !listen.is_local() => Err(ServeError::TokenRequired(listen.clone())),
-            Some(token) if token.expose().trim().is_empty() => Err(ServeError::EmptyToken),
+    pub fn check(listen: &Listen, token: &TokenSource) -> Result<(), ServeError> {
+        if !token.is_configured() && !listen.is_local() {
+            return Err(ServeError::TokenRequired(listen.clone()));
+        }
+        match token.current() {
+            Ok(Some(token)) if token.expose().trim().is_empty() => Err(ServeError::EmptyToken),
             _ => Ok(()),
         }
     }
@@ -79,10 +81,10 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// The address is taken, or can be reached from outside and there is no token.
+    /// As [`Server::check`], and the address is taken.
     pub async fn bind(options: &HttpOptions) -> Result<Self, ServeError> {
+        Self::check(&options.listen, &options.token)?;
         let listen = options.listen.clone();
-        Self::check(&listen, options.token.as_ref())?;
         let socket = match &listen {
             Listen::Tcp(address) => {
                 TcpListener::bind(address)

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
 /// sessions has probed them all within a minute, twenty a second.
 const STAGGER: Duration = Duration::from_millis(50);
 
-/// Probes its targets in turn; its task ends when it is dropped.
+/// Probes its targets in turn; the task of [`Prober::start`] ends when it is dropped.
 #[derive(Debug)]
 pub struct Prober {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -48,13 +49,23 @@ impl Shared {
 impl Prober {
     /// Starts the task on the current tokio runtime.
     pub fn start(ping: Arc<dyn Ping>, settings: ProbeSettings) -> Self {
+        let (mut prober, work) = Self::new(ping, settings);
+        prober.task = Some(tokio::spawn(work));
+        prober
+    }
+
+    /// The prober, and the work of its task, which the caller runs for as long as the prober is used.
+    pub fn new(
+        ping: Arc<dyn Ping>,
+        settings: ProbeSettings,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             targets: Mutex::default(),
             wake: Notify::new(),
             answered: Notify::new(),
         });
-        let task = tokio::spawn(run(Arc::clone(&shared), ping, settings));
-        Self { shared, task }
+        let work = run(Arc::clone(&shared), ping, settings);
+        (Self { shared, task: None }, work)
     }
 
     /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once, and
@@ -105,7 +116,9 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -133,9 +146,9 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
             () = shared.wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             Some(ended) = running.join_next() => {
-                if let Ok((target, outcome)) = ended {
-                    record(&shared, &target, outcome, settings.interval);
-                }
+                // A probe is never cancelled; its panic is this task's.
+                let (target, outcome) = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+                record(&shared, &target, outcome, settings.interval);
             }
         }
     }

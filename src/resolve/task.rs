@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +43,9 @@ pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: 
             () = shared.wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             Some(ended) = running.join_next() => {
-                if let Ok((name, answer)) = ended {
-                    record(&shared, &name, answer, settings.interval);
-                }
+                // A lookup is never cancelled; its panic is this task's.
+                let (name, answer) = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+                record(&shared, &name, answer, settings.interval);
             }
         }
     }

@@ -734,7 +734,7 @@ async fn the_agents_client_and_outbox_speak_with_it() {
         Client::new(ClientOptions {
             url: url.clone(),
             router: router.into(),
-            token: Secret::new(token.into()),
+            token: Secret::new(token.into()).into(),
             dialect: Dialect::Reference,
             request_timeout: Duration::from_secs(5),
             max_retries: 0,

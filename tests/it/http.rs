@@ -104,7 +104,7 @@ fn bench_with(token: Option<&str>) -> Bench {
     });
     let options = HttpOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
-        token: token.map(|token| Secret::new(token.to_owned())),
+        token: token.map(|token| Secret::new(token.to_owned())).into(),
         state: fake.clone(),
     };
     Bench {
@@ -472,12 +472,12 @@ async fn an_address_that_is_not_loopback_needs_a_token() {
             ),
             "{listen}"
         );
-        options.token = Some(Secret::new(String::new()));
+        options.token = Secret::new(String::new()).into();
         assert!(matches!(
             Server::bind(&options).await,
             Err(ServeError::EmptyToken)
         ));
-        options.token = Some(Secret::new("s3cret".into()));
+        options.token = Secret::new("s3cret".into()).into();
         options.listen = "0.0.0.0:0".parse().unwrap();
         assert!(Server::bind(&options).await.is_ok());
     }

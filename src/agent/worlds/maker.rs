@@ -11,10 +11,11 @@ use crate::agent::classes::Classes;
 use crate::agent::key::KeyFile;
 use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
+use crate::agent::tasks::Tasks;
 use crate::agent::templates::{Templates, Verdict};
 use crate::bird::committer::Tree;
 use crate::bird::{Checker, MainFile, Support, Version};
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
@@ -29,7 +30,7 @@ use crate::telemetry::chain;
 
 /// Makes worlds from the state directory.
 pub struct WorldMaker {
-    config: Config,
+    config: Arc<LiveConfig>,
     store: Arc<Store>,
     pub(crate) key: Arc<KeyFile>,
     checker: Checker,
@@ -65,15 +66,16 @@ pub(in crate::agent) struct Material {
 impl WorldMaker {
     /// A maker of worlds for this configuration.
     pub(in crate::agent) fn new(
-        config: Config,
+        config: Arc<LiveConfig>,
         store: Arc<Store>,
         key: KeyFile,
         templates: Templates,
         checker: Checker,
         ownership: SharedOwnership,
+        tasks: &mut Tasks,
     ) -> Self {
         let classes = Classes::kept(&store);
-        let rpki = RpkiServers::kept(&store);
+        let rpki = RpkiServers::kept(&store, tasks);
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
         let (version, refused, roas, unkept, unread, without_policy) = Default::default();
         Self {
@@ -134,7 +136,7 @@ impl WorldMaker {
             roa: None,
             rpki: BTreeMap::new(),
         };
-        self.world(&Snapshot::default(), &material, &self.templates.in_use())
+        self.world(&Snapshot::default(), &material, self.templates.in_use())
     }
 
     /// Makes the world of a listing. Without a BIRD that answers, its program is asked for the version.
@@ -145,7 +147,7 @@ impl WorldMaker {
         self.ownership
             .set_applied(snapshot.applied_links(), snapshot.applied_firewall());
         let material = self.material(snapshot, bird).await;
-        let world = self.world(snapshot, &material, &self.templates.in_use());
+        let world = self.world(snapshot, &material, self.templates.in_use());
         self.log_policy(&world);
         Ok(world)
     }
@@ -199,10 +201,10 @@ impl WorldMaker {
         &self,
         snapshot: &Snapshot,
         material: &Material,
-        renderer: &Renderer,
+        renderer: &Arc<Renderer>,
     ) -> Verdict {
-        let before = self.world(snapshot, material, &self.templates.in_use());
-        let after = self.world(snapshot, material, renderer);
+        let before = self.world(snapshot, material, self.templates.in_use());
+        let after = self.world(snapshot, material, Ok(Arc::clone(renderer)));
         if let Err(why) = &after.router {
             return Verdict::Unknown(why.clone());
         }
@@ -221,20 +223,26 @@ impl WorldMaker {
         })
     }
 
-    fn world(&self, snapshot: &Snapshot, material: &Material, renderer: &Renderer) -> World {
+    fn world(
+        &self,
+        snapshot: &Snapshot,
+        material: &Material,
+        renderer: Result<Arc<Renderer>, String>,
+    ) -> World {
         let features = material
             .features
             .as_ref()
             .map(|features| *features)
             .map_err(String::as_str);
+        let config = self.config.get();
         let build = |guard: &guard::Input<'_>| {
             World::build(&Inputs {
                 guard: *guard,
                 snapshot,
-                config: &self.config,
+                config: &config,
                 secrets: &material.secrets,
                 key: &self.key.current(),
-                renderer: Ok(renderer),
+                renderer: renderer.as_deref().map_err(String::as_str),
                 templates_refused: self.templates.problem(),
                 bird: material.bird,
                 features,

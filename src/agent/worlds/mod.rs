@@ -43,6 +43,9 @@ const TROUBLED: Duration = Duration::from_secs(2);
 /// The same while a file is being written.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
+/// How long to wait before a watch that ended is started again.
+const REWATCH: Duration = Duration::from_secs(1);
+
 /// How long a pass that has no later one, or a person, waits for names.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long first answers of peers are gathered. Each may be a class of its link, and each new class a reload
@@ -219,7 +222,12 @@ impl Worlds {
                 hint = self.watched.recv() => {
                     match hint {
                         Some(hint) => self.take(hint),
-                        None => self.watched = context.store.watch(),
+                        None => {
+                            // The watch could not start, or its thread panicked: not again at once.
+                            tokio::time::sleep(REWATCH).await;
+                            self.watched = context.store.watch();
+                            self.anywhere = true;
+                        }
                     }
                     break;
                 }

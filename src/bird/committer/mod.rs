@@ -147,15 +147,25 @@ impl Committer {
 
     /// Starts the task with this client, whose counters it shares.
     pub fn with_client(config: CommitterConfig, client: Client) -> Self {
+        let (committer, work) = Self::new(config, client);
+        tokio::spawn(work);
+        committer
+    }
+
+    /// A handle, and the work of the task behind it, which the caller runs until the last handle is dropped.
+    pub fn new(
+        config: CommitterConfig,
+        client: Client,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, requests) = mpsc::channel(1024);
         let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
-        let worker = worker::Worker::new(config, client.clone(), checker.clone());
-        tokio::spawn(worker.run(requests));
-        Self {
+        let work = worker::Worker::new(config, client.clone(), checker.clone()).run(requests);
+        let committer = Self {
             inbox,
             client,
             checker,
-        }
+        };
+        (committer, work)
     }
 
     /// The client, for reading.

@@ -86,7 +86,11 @@ pub(super) async fn run(
         return (taken, Some(trouble));
     }
     let outcome = run_kernel(ctx, subject, &kernel, &mut taken).await;
-    firewall::after_links(ctx, &kernel[..taken.len().min(kernel.len())]).await;
+    let done = match outcome {
+        Ok(()) => kernel.len(),
+        Err(_) => taken.len().min(kernel.len()),
+    };
+    firewall::after_links(ctx, &kernel[..done]).await;
     if let Err(trouble) = outcome {
         return (taken, Some(trouble));
     }
@@ -96,6 +100,14 @@ pub(super) async fn run(
         return (taken, Some(trouble));
     }
     (taken, None)
+}
+
+/// A plan without the steps that set a sysctl which could not be set a moment ago.
+pub(super) fn without_unsettable(ctx: &Context, mut plan: Plan) -> Plan {
+    let now = Instant::now();
+    plan.steps
+        .retain(|step| !ctx.sysctls.leaves_alone(step, now));
+    plan
 }
 
 async fn run_kernel(
@@ -109,23 +121,34 @@ async fn run_kernel(
     }
     let _turn = ctx.turns.kernel().await;
     for step in steps {
-        take(ctx, subject, step).await?;
-        taken.push(step.to_string());
+        if take(ctx, subject, step).await? {
+            taken.push(step.to_string());
+        }
     }
     Ok(())
 }
 
-async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<(), Trouble> {
+/// Takes a step. `false`: it failed, and nothing depends on it.
+async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool, Trouble> {
     let Action::Kernel(action) = &step.action else {
-        return Ok(());
+        return Ok(true);
     };
     match ctx.kernel.apply(action).await {
         Ok(()) => {
+            ctx.sysctls.done(step);
             note(ctx, subject.key, subject.generation, step);
-            Ok(())
+            Ok(true)
         }
         Err(error) => {
             let text = chain(&error);
+            // A sysctl is a convenience: what follows it is configured without it.
+            if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
+                if news {
+                    warn!(object = %subject.key, step = %step.action, error = %text, "sysctl not set; the rest is configured without it");
+                    ctx.hint(Key::Router);
+                }
+                return Ok(false);
+            }
             warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "failed");
             Err(match error {
                 KernelError::Unsupported { .. } => Trouble::Unsupported(text),

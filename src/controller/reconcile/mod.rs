@@ -195,7 +195,8 @@ async fn converge(
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
     let planned = match plan(&look) {
-        Ok(planned) => planned,
+        Ok(planned) if subject.hands_off => planned,
+        Ok(planned) => apply::without_unsettable(ctx, planned),
         Err(refusal) => return Ok(done(look, Some(refusal), &Plan::default())),
     };
     if planned.is_empty() || subject.hands_off {
@@ -208,7 +209,7 @@ async fn converge(
     }
     let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     let (refusal, rest) = match plan(&look) {
-        Ok(rest) => (None, rest),
+        Ok(rest) => (None, apply::without_unsettable(ctx, rest)),
         Err(refusal) => (Some(refusal), Plan::default()),
     };
     Ok(Round {

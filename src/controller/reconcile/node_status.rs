@@ -1,11 +1,11 @@
 //! The conditions and the status of the node itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Round, record};
 use crate::bird::Support;
 use crate::controller::world::World;
-use crate::controller::{FirewallState, planning};
+use crate::controller::{Convenience, FirewallState, planning};
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
@@ -239,7 +239,7 @@ pub(super) fn status(
     round: &Round,
     filter: &FirewallState,
     error: Option<&str>,
-    history: Option<&str>,
+    conveniences: &BTreeMap<About, Convenience>,
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let node = &world.router_documents.node;
@@ -261,9 +261,8 @@ pub(super) fn status(
     key_available(world, &mut conditions);
     packet_filter(world, filter, &mut conditions);
     forwarding(world, round, &mut conditions);
-    match history {
-        None => conditions.set(About::HistoryRecorded, true, "Committed", ""),
-        Some(why) => conditions.set(About::HistoryRecorded, false, "Failed", why),
+    for (about, is) in conveniences {
+        conditions.set(*about, is.works, is.reason, &is.message);
     }
     match &world.moved {
         None => conditions.set(About::WorkTreeCurrent, true, "OnBranch", ""),

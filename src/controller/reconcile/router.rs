@@ -18,8 +18,8 @@ use crate::controller::planning::{self, Key};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{BirdState, FirewallState, bird_work};
-use crate::controller::{TakenStep, firewall};
-use crate::document::{Kind, Phase, StatusBody};
+use crate::controller::{Convenience, TakenStep, firewall};
+use crate::document::{ConditionType, Kind, Phase, StatusBody};
 use crate::plan::{Action, Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
@@ -240,6 +240,22 @@ fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
         .collect()
 }
 
+/// How the node's conveniences are by now.
+fn conveniences(
+    ctx: &Context,
+    world: &World,
+    round: &Round,
+) -> BTreeMap<ConditionType, Convenience> {
+    let mut all = ctx.conveniences.all();
+    all.entry(ConditionType::HistoryRecorded)
+        .or_insert_with(|| Convenience::works("Committed"));
+    if world.has_tunnels() {
+        let sysctls = ctx.sysctls.state(&round.look.kernel);
+        all.insert(ConditionType::SysctlsConfigured, sysctls);
+    }
+    all
+}
+
 async fn conclude(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -253,7 +269,6 @@ async fn conclude(
         .or(error)
         .or_else(|| round.error())
         .or_else(|| round.look.bird.files_error.clone());
-    let history = ctx.history_problem();
     let settled = round.is_settled() && error.is_none() && !round.look.bird.unread;
     let waits = round.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
@@ -277,7 +292,7 @@ async fn conclude(
         &round,
         &filter,
         error.as_deref(),
-        history.as_deref(),
+        &conveniences(ctx, world, &round),
     );
     let failed = error.is_some() || (!settled && world.base.is_ok());
     // A file that waits for an operator is worth one line, and not one for every attempt.

@@ -174,6 +174,12 @@ pub enum ConditionType {
     PolicyInEffect,
     /// The router's WireGuard private key can be read.
     KeyAvailable,
+    /// The sysctls of the tunnels could be set.
+    SysctlsConfigured,
+    /// The local API listens on its address.
+    ApiListening,
+    /// Every list of the Control Plane could be fetched lately.
+    ControlPlaneSynced,
 }
 
 /// Whether a condition holds.

@@ -68,7 +68,7 @@ fn options(url: &str, max_retries: u32) -> ClientOptions {
     ClientOptions {
         url: url.to_owned(),
         router: "jp1".into(),
-        token: Secret::new(TOKEN.into()),
+        token: Secret::new(TOKEN.into()).into(),
         dialect: Dialect::Reference,
         request_timeout: Duration::from_secs(2),
         max_retries,
@@ -501,7 +501,7 @@ fn what_makes_no_client_is_refused_at_once() {
     }
     for token in ["", " ", "a\nb"] {
         let options = ClientOptions {
-            token: Secret::new(token.into()),
+            token: Secret::new(token.into()).into(),
             ..options("http://a", 0)
         };
         assert!(

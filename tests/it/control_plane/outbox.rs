@@ -46,7 +46,7 @@ async fn bench() -> (Client, Shared, tempfile::TempDir) {
     let client = Client::new(ClientOptions {
         url,
         router: "jp1".into(),
-        token: Secret::new("t".into()),
+        token: Secret::new("t".into()).into(),
         dialect: Dialect::Reference,
         request_timeout: Duration::from_secs(2),
         max_retries: 0,

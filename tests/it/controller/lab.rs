@@ -126,7 +126,8 @@ impl Machine {
             turns: Turns::default(),
             hints: Mutex::new(None),
             taken: Taken::default(),
-            history_problem: Mutex::new(None),
+            conveniences: Default::default(),
+            sysctls: Default::default(),
         };
         Agent {
             context: Arc::new(context),

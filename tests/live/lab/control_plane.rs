@@ -33,6 +33,8 @@ struct Shared {
     answers: BTreeMap<String, Answer>,
     posts: Vec<(String, Value)>,
     asked: BTreeMap<String, usize>,
+    /// Every `Authorization` that was sent, in order, without repetitions.
+    tokens: Vec<String>,
     /// The answer to everything, while there is one.
     everything: Option<Answer>,
 }
@@ -90,6 +92,11 @@ impl ControlPlane {
             .get(endpoint)
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Every `Authorization` that was sent, in order, without repetitions.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.shared.lock().unwrap().tokens.clone()
     }
 
     /// What was posted to an endpoint, oldest first.
@@ -156,10 +163,13 @@ fn handle(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let endpoint = path.rsplit('/').next()?.to_owned();
-    let body = read_body(&mut reader)?;
+    let (body, token) = read_body(&mut reader)?;
     let answer = {
         let mut shared = shared.lock().unwrap();
         *shared.asked.entry(endpoint.clone()).or_default() += 1;
+        if shared.tokens.last() != Some(&token) {
+            shared.tokens.push(token);
+        }
         if method == "POST" {
             shared.posts.push((
                 endpoint.clone(),
@@ -174,23 +184,27 @@ fn handle(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     send(reader.get_mut(), answer)
 }
 
-fn read_body(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
-    let mut length = 0;
+/// The body of a request, and its `Authorization`.
+fn read_body(reader: &mut BufReader<TcpStream>) -> Option<(Vec<u8>, String)> {
+    let (mut length, mut token) = (0, String::new());
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         if line.trim().is_empty() {
             break;
         }
-        if let Some((key, value)) = line.split_once(':')
-            && key.eq_ignore_ascii_case("content-length")
-        {
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        if key.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().ok()?;
+        } else if key.eq_ignore_ascii_case("authorization") {
+            token = value.trim().into();
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(body)
+    Some((body, token))
 }
 
 fn send(stream: &mut TcpStream, answer: Answer) -> Option<()> {

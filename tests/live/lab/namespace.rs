@@ -218,6 +218,11 @@ impl Process {
         }
     }
 
+    /// The exit code, once the program has ended by itself.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.child.try_wait().ok()??.code()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

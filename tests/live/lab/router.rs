@@ -205,6 +205,21 @@ impl Router {
         self.agent.as_mut().is_some_and(Process::is_running)
     }
 
+    /// Waits until the agent ends by itself, and returns its exit code.
+    #[track_caller]
+    pub(crate) fn wait_agent_end(&mut self, seconds: u64) -> Option<i32> {
+        let agent = self.agent.as_mut().expect("the agent was started");
+        wait_until("the agent ends", seconds, || match agent.is_running() {
+            true => Err("runs".into()),
+            false => Ok(()),
+        });
+        agent.code()
+    }
+
+    pub(crate) fn signal_agent(&self, signal: &str) {
+        self.agent.as_ref().expect("the agent runs").signal(signal);
+    }
+
     /// A line of shell that runs a verb of the command line with the agent's configuration.
     pub(crate) fn command(&self, verb: &str) -> String {
         format!(

@@ -1,0 +1,69 @@
+//! Serves the local API. It is a convenience: while its address is taken the agent converges without it, says so in
+//! the log and in the condition `ApiListening`, and tries again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Parts, api};
+use crate::controller::{Convenience, Key};
+use crate::document::ConditionType;
+use crate::http::{HttpOptions, Server};
+use crate::telemetry::chain;
+
+/// The waits between two tries: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What the API is made from.
+pub(super) fn options(parts: &Arc<Parts>) -> HttpOptions {
+    HttpOptions {
+        listen: parts.config.server.listen.clone(),
+        token: parts.api_token.clone(),
+        state: Arc::new(api::Api::new(Arc::clone(parts))),
+    }
+}
+
+/// Listens as soon as that is possible, and serves until the agent stops.
+pub(super) async fn run(parts: Arc<Parts>, options: HttpOptions, stop: CancellationToken) {
+    let server = tokio::select! {
+        server = bind(&parts, &options) => server,
+        () = stop.cancelled() => return,
+    };
+    server.run(stop.cancelled_owned()).await;
+}
+
+async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
+    let mut wait = RETRY.0;
+    loop {
+        let error = match Server::bind(options).await {
+            Ok(server) => {
+                set(parts, Convenience::works("Listening"));
+                return server;
+            }
+            Err(error) => chain(&error),
+        };
+        let message = format!(
+            "{error}; free the address, or give another one in server.listen; the agent tries again by itself"
+        );
+        if set(parts, Convenience::fails("AddressTaken", message)) {
+            warn!(
+                error,
+                retry_in = ?wait,
+                "the local API does not listen; tunnels and sessions are configured without it"
+            );
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
+}
+
+fn set(parts: &Parts, is: Convenience) -> bool {
+    let context = &parts.context;
+    let news = context.conveniences.set(ConditionType::ApiListening, is);
+    if news {
+        context.hint(Key::Router);
+    }
+    news
+}

@@ -1,0 +1,122 @@
+//! What changes while the agent runs without being in the state directory: the configuration on SIGHUP, and token
+//! files at any time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Parts;
+use super::signals::{Asked, Signals};
+use crate::config::{Config, TokenNews, TokenSource};
+use crate::telemetry::{self, chain};
+use crate::wire::Call;
+
+/// How often token files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Hears signals until the agent stops.
+pub(super) async fn signals(parts: Arc<Parts>, mut signals: Signals, stop: CancellationToken) {
+    loop {
+        match signals.next().await {
+            Asked::Stop => return stop.cancel(),
+            Asked::Reload => reload(&parts).await,
+        }
+    }
+}
+
+/// Reads the configuration again. One that is broken changes nothing.
+async fn reload(parts: &Arc<Parts>) {
+    let reading = Arc::clone(parts);
+    let read = blocking(move || reading.live.reload()).await;
+    let reloaded = match read {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            return error!(
+                error = chain(&error),
+                "configuration not reloaded, the previous one stays active; fix the file and send SIGHUP again"
+            );
+        }
+    };
+    info!(
+        changed = reloaded.changed.join(" "),
+        "configuration reloaded"
+    );
+    if !reloaded.needs_restart.is_empty() {
+        let keys = reloaded.needs_restart.join(" ");
+        warn!(keys, "changed keys take effect at the next restart");
+    }
+    apply(parts, &parts.live.get()).await;
+}
+
+/// Has all that holds a copy of a reloadable value take the new one.
+async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
+    telemetry::set_level(&config.log.level);
+    let (taking, config) = (Arc::clone(parts), Arc::clone(config));
+    blocking(move || {
+        if let Some(from) = &config.control_plane {
+            taking.token.replace(&from.token_source());
+        }
+        taking.api_token.replace(&config.server.token_source());
+    })
+    .await;
+    // The intervals, the guard and what else the world is made from.
+    Call::ALL
+        .into_iter()
+        .for_each(|call| parts.calls.wake(call));
+    parts.context.reports.reload();
+}
+
+/// Reads token files again when they change, until the agent stops.
+pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
+    for (key, token) in tokens(&parts) {
+        if let Some(error) = token.problem() {
+            warn!(key, %error, "token not readable; the agent goes on without it");
+        }
+    }
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        for (key, token) in tokens(&parts) {
+            let news = blocking(move || token.refresh()).await;
+            heed(&parts, key, news);
+        }
+    }
+}
+
+fn tokens(parts: &Parts) -> [(&'static str, TokenSource); 2] {
+    [
+        ("controlPlane.tokenFile", parts.token.clone()),
+        ("server.tokenFile", parts.api_token.clone()),
+    ]
+}
+
+fn heed(parts: &Parts, key: &str, news: TokenNews) {
+    match news {
+        TokenNews::None => return,
+        TokenNews::Changed => info!(key, "token read from its file"),
+        TokenNews::Readable => info!(key, "token file readable again"),
+        TokenNews::Unreadable(error) => {
+            return warn!(key, %error, "token not readable; the last one stays in use");
+        }
+    }
+    // What was refused with the old token need not wait out its backoff.
+    Call::ALL
+        .into_iter()
+        .for_each(|call| parts.calls.wake(call));
+}
+
+/// Runs something that blocks. Its panic is the caller's.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime goes down, and the caller with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,150 @@
+//! The agent's long-lived tasks. Each has a name and runs until the agent stops. One that panics or ends early
+//! would leave the agent half dead, so its end is logged and ends the process, and systemd starts it again.
+//!
+//! Whatever such a task starts is its own: it waits for the result, or takes a panic over as its own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+/// The tasks that run.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    set: JoinSet<()>,
+    names: BTreeMap<Id, &'static str>,
+}
+
+/// The end of a task.
+#[derive(Debug)]
+pub(super) struct Ended {
+    name: &'static str,
+    /// The message of its panic.
+    panic: Option<String>,
+}
+
+impl Tasks {
+    /// Starts a task that is to run until the agent stops.
+    pub(super) fn spawn(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        debug!(task = name, "task started");
+        let task = self.set.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = end_for_a_test(name) => {}
+            }
+        });
+        self.names.insert(task.id(), name);
+    }
+
+    /// Waits until a task ends. May be dropped while it waits.
+    pub(super) async fn ended(&mut self) -> Ended {
+        match self.set.join_next_with_id().await {
+            Some(Ok((id, ()))) => self.forget(id, None),
+            Some(Err(error)) => self.forget(error.id(), panic_of(error)),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until these tasks have ended, and no longer than this.
+    pub(super) async fn drain(&mut self, names: &[&str], limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.names.values().any(|name| names.contains(name)) {
+            match tokio::time::timeout_at(until, self.ended()).await {
+                Ok(ended) => ended.log_panic(),
+                Err(_) => {
+                    let left: Vec<_> = self.names.values().filter(|n| names.contains(n)).collect();
+                    warn!(tasks = ?left, "tasks did not stop in time; the next start finishes their work");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, id: Id, panic: Option<String>) -> Ended {
+        let name = self.names.remove(&id).unwrap_or("unknown");
+        Ended { name, panic }
+    }
+}
+
+impl Ended {
+    /// Logs the end of a task that was to run on.
+    pub(super) fn log(&self) {
+        let panic = self.panic.as_deref();
+        error!(
+            task = self.name,
+            panic, "task ended early, so the agent exits to be started again; please report this"
+        );
+    }
+
+    fn log_panic(&self) {
+        if let Some(panic) = &self.panic {
+            error!(
+                task = self.name,
+                panic, "task panicked while the agent stopped"
+            );
+        }
+    }
+}
+
+fn panic_of(error: JoinError) -> Option<String> {
+    let panic = error.try_into_panic().ok()?;
+    Some(message(&*panic))
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// In a debug build, `MOENET_AGENT_END_TASK=NAME` makes the task of that name panic a second after its start, and
+/// `NAME:return` makes it end.
+async fn end_for_a_test(name: &str) {
+    let asked = std::env::var("MOENET_AGENT_END_TASK").unwrap_or_default();
+    let (task, way) = asked.split_once(':').unwrap_or((&asked, "panic"));
+    if !cfg!(debug_assertions) || task != name {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(way == "return", "asked for by MOENET_AGENT_END_TASK");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_task_has_its_name_and_cause() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("runs on", std::future::pending());
+        tasks.spawn("panics", async { panic!("a fault") });
+        let ended = tasks.ended().await;
+        assert_eq!(
+            (ended.name, ended.panic.as_deref()),
+            ("panics", Some("a fault"))
+        );
+        tasks.spawn("returns", async {});
+        let ended = tasks.ended().await;
+        assert_eq!((ended.name, ended.panic), ("returns", None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_its_tasks_and_not_for_ever() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("other", std::future::pending());
+        tasks.spawn("quick", tokio::time::sleep(Duration::from_secs(2)));
+        let began = Instant::now();
+        tasks.drain(&["quick"], Duration::from_secs(20)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+        tasks.spawn("hangs", std::future::pending());
+        tasks.drain(&["hangs"], Duration::from_secs(20)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(22));
+    }
+}

@@ -1,0 +1,90 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::conveniences::Convenience;
+use crate::model::InterfaceName;
+use crate::plan::action::KernelAction;
+use crate::plan::kernel_view::{KernelView, Sysctl};
+use crate::plan::{Action, Step};
+
+/// How long a sysctl that could not be set is left alone.
+const PAUSE: Duration = Duration::from_secs(60);
+/// So many are named in the condition.
+const NAMED: usize = 3;
+
+type Which = (Option<InterfaceName>, Sysctl);
+
+/// The sysctls that could not be set. A container or a hardened unit has a read-only `/proc/sys`: tunnels and
+/// sessions are configured regardless.
+#[derive(Debug, Default)]
+pub struct Sysctls(Mutex<BTreeMap<Which, Failed>>);
+
+#[derive(Debug, Clone)]
+struct Failed {
+    /// The step and the kernel's words.
+    what: String,
+    retry: Instant,
+}
+
+/// The sysctl that a step sets.
+fn which(step: &Step) -> Option<Which> {
+    match &step.action {
+        Action::Kernel(KernelAction::SetSysctl { interface, key, .. }) => {
+            Some((interface.clone(), *key))
+        }
+        _ => None,
+    }
+}
+
+impl Sysctls {
+    /// Whether a step sets a sysctl that could not be set a moment ago.
+    pub(super) fn leaves_alone(&self, step: &Step, now: Instant) -> bool {
+        which(step).is_some_and(|which| self.lock().get(&which).is_some_and(|f| now < f.retry))
+    }
+
+    /// Notes that a step failed, when it sets a sysctl; `None` for any other. Returns whether that is news.
+    pub(super) fn failed(&self, step: &Step, error: &str, now: Instant) -> Option<bool> {
+        let failed = Failed {
+            what: format!("{}: {error}", step.action),
+            retry: now + PAUSE,
+        };
+        let what = failed.what.clone();
+        let before = self.lock().insert(which(step)?, failed);
+        Some(before.is_none_or(|before| before.what != what))
+    }
+
+    /// Notes that a step was taken.
+    pub(super) fn done(&self, step: &Step) {
+        if let Some(which) = which(step) {
+            self.lock().remove(&which);
+        }
+    }
+
+    /// How the sysctls are, of the links that are there.
+    pub(super) fn state(&self, kernel: &KernelView) -> Convenience {
+        let mut all = self.lock();
+        all.retain(|(link, _), _| link.as_ref().is_none_or(|l| kernel.links.contains_key(l)));
+        if all.is_empty() {
+            return Convenience::works("Set");
+        }
+        let named: Vec<_> = all.values().take(NAMED).map(|f| f.what.as_str()).collect();
+        let more = all.len() - named.len();
+        let rest = if more > 0 {
+            format!("; and {more} more")
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "{}{rest}; make /proc/sys/net writable for the agent (systemd: ReadWritePaths=/proc/sys/net), or set them yourself",
+            named.join("; ")
+        );
+        Convenience::fails("NotSet", text)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Which, Failed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

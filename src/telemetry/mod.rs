@@ -1,0 +1,120 @@
+//! Log lines, and errors as one line.
+//!
+//! The log is the least important thing: a sink that is full, slow or gone costs lines, and never a task.
+
+mod sink;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use crate::config::{Log, LogFormat};
+use sink::Sink;
+pub use sink::lost_lines;
+
+/// The watch of files warns of each watch that went with its folder, in words that no operator can act on; the
+/// agent says itself what is wrong with the state directory.
+const QUIET: &str = "notify=error";
+
+/// The log of this process.
+struct Running {
+    sink: Sink,
+    /// Replaces the filter.
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+static RUNNING: OnceLock<Running> = OnceLock::new();
+
+/// Starts logging to standard error: text for people, JSON for programs. `RUST_LOG` wins over the level. Panics
+/// become lines of the log too.
+pub fn start(log: &Log) {
+    let sink = Sink::start(log.format);
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| of_level(&log.level))
+        .unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}")));
+    // Colour is for people: not for a file, a pipe or the journal.
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer()
+        .with_writer(sink.clone())
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_ansi(colour);
+    let lines = match log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+    // A second start, as tests make one, changes nothing.
+    if started.is_ok() && RUNNING.set(Running { sink, handle }).is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// Logs from this level on. `RUST_LOG` wins.
+pub fn set_level(level: &str) {
+    if std::env::var_os(EnvFilter::DEFAULT_ENV).is_some_and(|filter| !filter.is_empty()) {
+        return;
+    }
+    if let (Some(running), Ok(filter)) = (RUNNING.get(), of_level(level)) {
+        let _ = running.handle.reload(filter);
+    }
+}
+
+/// Waits a moment for the lines so far to be written, before the process ends.
+pub fn flush() {
+    if let Some(running) = RUNNING.get() {
+        running.sink.flush();
+    }
+}
+
+fn of_level(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("{level},{QUIET}"))
+}
+
+/// A panic as one line. The hook of the standard library would wait for a reader of standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let at = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let thread = std::thread::current();
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = matches!(
+        backtrace.status(),
+        std::backtrace::BacktraceStatus::Captured
+    )
+    .then(|| backtrace.to_string());
+    tracing::error!(
+        at,
+        thread = thread.name(),
+        backtrace,
+        "panic: {message}; please report this"
+    );
+}
+
+/// An error and its causes, on one line. A cause that its error already quotes is not said twice.
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            let _ = write!(line, ": {text}");
+        }
+        source = cause.source();
+    }
+    line
+}

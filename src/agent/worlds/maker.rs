@@ -254,7 +254,7 @@ impl WorldMaker {
                 main: &material.main,
                 approved: &self.store.approved(),
                 refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
-                reach: &crate::agent::reach::look(&self.config),
+                reach: &crate::agent::reach::look(&config),
                 now: Timestamp::now(),
             })
         };

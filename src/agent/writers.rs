@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
 use crate::document::{
     BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, check_spec, parse, parse_value,
+    RoutingPolicySpec, Spec, check_patch, parse, parse_value,
 };
 use crate::model::{ObjectName, plain_key};
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
@@ -96,9 +94,8 @@ fn is_of_place(place: &Place, text: &str) -> bool {
     match (place.area, place.kind) {
         (Area::Status, _) | (Area::Documents, Kind::Override) => false,
         (Area::Applied, _) => parse_value::<AppliedDocument>(text).is_ok(),
-        (Area::Overrides, kind) => {
-            parse::<OverrideSpec>(text).is_ok_and(|document| fits(kind, document.spec.set))
-        }
+        (Area::Overrides, kind) => parse::<OverrideSpec>(text)
+            .is_ok_and(|document| check_patch(kind, &document.spec.set).is_ok()),
         (Area::Documents, Kind::Node) => is::<NodeSpec>(text),
         (Area::Documents, Kind::RoutingPolicy) => is::<RoutingPolicySpec>(text),
         (Area::Documents, Kind::Maintenance) => is::<MaintenanceSpec>(text),
@@ -106,23 +103,6 @@ fn is_of_place(place: &Place, text: &str) -> bool {
         (Area::Documents, Kind::MeshPeer) => is::<MeshPeerSpec>(text),
         (Area::Documents, Kind::IbgpPeer) => is::<IbgpPeerSpec>(text),
     }
-}
-
-/// Some public key; all zeroes would be none.
-const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-
-/// Whether a patch sets only fields that there are, to values that they can have: on top of the least that a
-/// document of the kind can say it makes a valid specification.
-fn fits(kind: Kind, patch: Map<String, Value>) -> bool {
-    let mut spec = match kind {
-        Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
-        Kind::BgpSession => json!({"asn": 4_242_420_000u32}),
-        Kind::MeshPeer => json!({"nodeId": 1, "publicKey": ANY_KEY}),
-        Kind::IbgpPeer => json!({"nodeId": 1}),
-        Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => json!({}),
-    };
-    json_patch::merge(&mut spec, &Value::Object(patch));
-    check_spec(kind, &spec).is_ok()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Printing: aligned tables and colour for people, JSON and YAML for programs.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -72,12 +74,51 @@ pub(crate) fn note(text: &str) {
 
 /// Prints a value for a program, as asked. `false`: a person asked, so the caller prints for one.
 pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bool> {
+    if format == Format::Table {
+        return Ok(false);
+    }
+    let mut value = serde_json::to_value(value)?;
+    hide_secrets(&mut value);
     match format {
-        Format::Table => return Ok(false),
-        Format::Json => line(serde_json::to_string_pretty(value)?),
-        Format::Yaml => line(crate::document::to_yaml(value)?.trim_end()),
+        Format::Table => {}
+        Format::Json => line(serde_json::to_string_pretty(&value)?),
+        Format::Yaml => line(crate::document::to_yaml(&value)?.trim_end()),
     }
     Ok(true)
+}
+
+/// Hides what may be a secret that an operator pasted into a document: keys that are not said to be public, and what
+/// stands in fields with the names of secrets.
+fn hide_secrets(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(hidden) = crate::model::without_keys(text) {
+                *text = hidden;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::Object(fields) => {
+            let about_public = fields.get("field").is_some_and(is_public);
+            for (name, value) in fields.iter_mut().filter(|_| !about_public) {
+                let name = name.to_ascii_lowercase();
+                let is_secret = ["presharedkey", "privatekey", "password"]
+                    .iter()
+                    .any(|word| name.ends_with(word));
+                match value {
+                    Value::String(text) if is_secret => "(secret)".clone_into(text),
+                    value if !name.contains("publickey") => hide_secrets(value),
+                    _ => {}
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn is_public(field: &Value) -> bool {
+    field
+        .as_str()
+        .is_some_and(|field| field.to_ascii_lowercase().contains("publickey"))
 }
 
 /// Columns whose words are coloured.
@@ -140,4 +181,27 @@ pub(crate) fn shade(word: &str) -> String {
         None => Style::new(),
     };
     format!("{style}{word}{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pasted_secret_is_hidden_and_public_key_is_not() {
+        let key = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
+        let mut value = json!({
+            "exception": {"reason": key, "set": {"tunnel": {"presharedKey": "hunter2", "publicKey": key}}},
+            "overridden": {"spec.tunnel.publicKey": {"here": key}},
+            "steps": [{"field": "wireguard.publicKey", "want": key}]
+        });
+        hide_secrets(&mut value);
+        let expected = json!({
+            "exception": {"reason": "(a key)", "set": {"tunnel": {"presharedKey": "(secret)", "publicKey": key}}},
+            "overridden": {"spec.tunnel.publicKey": {"here": key}},
+            "steps": [{"field": "wireguard.publicKey", "want": key}]
+        });
+        assert_eq!(value, expected);
+    }
 }

@@ -144,10 +144,10 @@ fn unchecked(world: &World) -> Vec<String> {
 fn check_file(file: &Path) -> Result<(), String> {
     let text = disk::read_text(file, disk::DOCUMENT)
         .map_err(|error| format!("{}: {error}", file.display()))?;
-    check_text(&text).map_err(|error| error.in_file(file).to_string())
+    check_text(file, &text).map_err(|error| error.in_file(file).to_string())
 }
 
-fn check_text(text: &str) -> Result<(), DocumentError> {
+fn check_text(file: &Path, text: &str) -> Result<(), DocumentError> {
     let value: Value = document::parse_value(text)?;
     if value.get("status").is_some() {
         return document::parse_value::<StatusDocument>(text).map(drop);
@@ -169,9 +169,48 @@ fn check_text(text: &str) -> Result<(), DocumentError> {
         Some(Kind::BgpSession) => document::parse::<BgpSessionSpec>(text).map(drop),
         Some(Kind::MeshPeer) => document::parse::<MeshPeerSpec>(text).map(drop),
         Some(Kind::IbgpPeer) => document::parse::<IbgpPeerSpec>(text).map(drop),
-        Some(Kind::Override) => document::parse::<OverrideSpec>(text).map(drop),
+        Some(Kind::Override) => check_override(file, text),
         None => Err(unknown_kind(text, word)),
     }
+}
+
+/// An override, by the kind that its folder names; elsewhere it has to fit some kind.
+fn check_override(file: &Path, text: &str) -> Result<(), DocumentError> {
+    let set = document::parse::<OverrideSpec>(text)?.spec.set;
+    let folder = file.parent().and_then(Path::file_name);
+    let stem = file.file_stem();
+    let named = |kind: &Kind| [folder, stem].contains(&Some(kind.folder().as_ref()));
+    let kinds = match Kind::ALL.into_iter().find(named) {
+        Some(kind) => vec![kind],
+        None => vec![
+            Kind::BgpSession,
+            Kind::MeshPeer,
+            Kind::IbgpPeer,
+            Kind::Node,
+            Kind::RoutingPolicy,
+        ],
+    };
+    let mut refused = Vec::new();
+    for kind in kinds {
+        match document::check_patch(kind, &set) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused.push(why),
+        }
+    }
+    // A kind that has all the fields says most about the values.
+    let known = refused.iter().find(|why| !why.contains("unknown field"));
+    let why = known.or(refused.first()).cloned().unwrap_or_default();
+    Err(why).map_err(|message| {
+        let field = message.split(':').next().unwrap_or_default();
+        let path = field.strip_prefix("spec.").unwrap_or(field);
+        let path: Vec<&str> = ["spec", "set"].into_iter().chain(path.split('.')).collect();
+        DocumentError {
+            file: None,
+            location: document::locate(text, &path),
+            field: path.join("."),
+            message,
+        }
+    })
 }
 
 fn unknown_kind(text: &str, word: &Value) -> DocumentError {

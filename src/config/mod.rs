@@ -415,11 +415,30 @@ impl Default for Probe {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Log {
     /// The least level that is logged; `RUST_LOG` wins.
+    #[serde(deserialize_with = "level")]
     #[schemars(extend("default" = "info"))]
     pub level: String,
     /// Text for people or JSON for programs.
     #[schemars(extend("default" = "text"))]
     pub format: LogFormat,
+}
+
+/// A level, or a filter as `RUST_LOG` takes one: `info,moenet_agent::bird=debug`.
+fn level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let text = String::deserialize(deserializer)?;
+    let known = |part: &str| {
+        let level = part.rsplit('=').next().unwrap_or(part).trim();
+        LEVELS.contains(&level.to_ascii_lowercase().as_str())
+    };
+    if text.split(',').all(known) {
+        return Ok(text);
+    }
+    Err(serde::de::Error::custom(format!(
+        "a log level is one of {}, not {}",
+        LEVELS.join(", "),
+        crate::model::shown(&text)
+    )))
 }
 
 impl Default for Log {

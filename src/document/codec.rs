@@ -92,7 +92,7 @@ pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
         S::KIND,
         &[Reader {
             version: ApiVersion::V1.as_str(),
-            read: parse_value,
+            read: parse_document,
         }],
     )
 }
@@ -151,17 +151,30 @@ fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
     u64::try_from(line).ok().map(|line| (line + 1, 1))
 }
 
+/// As [`parse_value`], where `no` and `007` are texts, also where a field takes any value: an override's field is
+/// read as the same field of a document.
+fn parse_document<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
+    let options = serde_yaml::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+    };
+    parse_within(text, MAX_BYTES, bounded(text, options))
+}
+
 /// Parses any YAML (and so JSON) text into a type, with the place of an error.
 ///
 /// # Errors
 /// As [`parse`].
 pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
-    let options = serde_yaml::options! {
-        with_snippet: false,
-        budget: budget(MAX_NODES),
-        alias_limits: alias_limits((MAX_GROWN / text.len().max(1)).min(MAX_REPLAYED)),
-    };
-    parse_within(text, MAX_BYTES, options)
+    parse_within(text, MAX_BYTES, bounded(text, serde_yaml::options! {}))
+}
+
+/// The options of a single document.
+fn bounded(text: &str, mut options: serde_yaml::Options) -> serde_yaml::Options {
+    options.with_snippet = false;
+    options.budget = budget(MAX_NODES);
+    options.alias_limits = alias_limits((MAX_GROWN / text.len().max(1)).min(MAX_REPLAYED));
+    options
 }
 
 /// As [`parse_value`], for a file that lists all sessions of a router and may be much longer.
@@ -213,6 +226,7 @@ fn parse_within<T: DeserializeOwned>(
             "holds NUL bytes: half-written, or not text",
         ));
     }
+    let text = without_closing(text);
     let mut field = String::new();
     let parsed = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
         serde_path_to_error::deserialize(de).map_err(|error| {
@@ -220,10 +234,22 @@ fn parse_within<T: DeserializeOwned>(
             error.into_inner()
         })
     });
-    parsed.map_err(|error: serde_yaml::Error| located(&error, field))
+    parsed.map_err(|error: serde_yaml::Error| located(&error, field, text))
 }
 
-fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
+/// The text without a `---` at its end that begins no second document.
+fn without_closing(text: &str) -> &str {
+    let is_empty = |text: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines.all(|line| line.is_empty() || line.starts_with('#'))
+    };
+    match text.rfind("\n---") {
+        Some(at) if is_empty(&text[at + 4..]) && !is_empty(&text[..at]) => &text[..=at],
+        _ => text,
+    }
+}
+
+fn located(error: &serde_yaml::Error, field: String, source: &str) -> DocumentError {
     let location = error.location().map(|at| (at.line(), at.column()));
     // The library calls what it had not read yet a question mark.
     let field = if matches!(field.as_str(), "." | "?") {
@@ -233,7 +259,8 @@ fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
     };
     // The place comes off first: it stands behind the last of the known fields.
     let bare = plain(strip_place(&error.without_snippet().to_string()));
-    let text = super::schema::with_nearest(&bare);
+    let raw = location.and_then(|at| scalar_at(source, at));
+    let text = super::schema::with_nearest(&super::words::plain(&bare, &field, raw));
     let message = match field.char_indices().nth(LONGEST_FIELD) {
         None if field.is_empty() => text,
         None => format!("{field}: {text}"),
@@ -245,6 +272,17 @@ fn located(error: &serde_yaml::Error, field: String) -> DocumentError {
         field,
         message,
     }
+}
+
+/// The scalar at a line and column, as it is written there.
+fn scalar_at(source: &str, (line, column): (u64, u64)) -> Option<&str> {
+    let line = source
+        .lines()
+        .nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    let (start, _) = line
+        .char_indices()
+        .nth(usize::try_from(column.checked_sub(1)?).ok()?)?;
+    line.get(start..)?.split([',', '}', ']', '#']).next()
 }
 
 /// So many characters of a field's path are shown; no real one is as long.

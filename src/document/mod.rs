@@ -9,8 +9,9 @@ mod codec;
 mod envelope;
 mod schema;
 pub mod v1;
+pub(crate) mod words;
 
-pub(crate) use check::check_spec;
+pub(crate) use check::{check_patch, check_spec};
 pub(crate) use codec::locate;
 pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};

@@ -54,7 +54,9 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
     let mut after = before.clone();
     json_patch::merge(&mut after, &patch);
     let merged = serde_path_to_error::deserialize(after).map_err(|error| {
-        let text = crate::document::with_nearest(&error.inner().to_string());
+        let field = error.path().to_string();
+        let text = crate::document::words::plain(&error.inner().to_string(), &field, None);
+        let text = crate::document::with_nearest(&text);
         // The path of the specification as a whole is ".": something is missing in it.
         let path = error.path().to_string();
         let field = if path == "." {

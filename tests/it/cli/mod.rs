@@ -911,3 +911,63 @@ fn the_local_api_is_called_over_a_unix_socket() {
         .says(0, "drained since 2026-11-23T00:00:00Z");
     assert!(server.join().unwrap() > 0);
 }
+
+#[test]
+fn yaml_mistakes_are_told_in_words_of_the_trade() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/yaml-words-of-the-library");
+    let validate = |file: &str| {
+        call(
+            Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+                .arg("validate")
+                .arg(folder.join(file)),
+        )
+    };
+    for file in ["closing-dashes", "description-007", "description-no"] {
+        validate(&format!("{file}.yaml")).says(0, "");
+    }
+    for (file, place, words) in [
+        (
+            "asn-asdot",
+            "6:",
+            "asn: a whole number without quotes is wanted",
+        ),
+        (
+            "leading-zero",
+            "6:",
+            "tunnel.mtu: a whole number without quotes is wanted",
+        ),
+        (
+            "quoted-number",
+            "6:",
+            "tunnel.mtu: a whole number without quotes is wanted",
+        ),
+        ("paused-1", "6:", "paused: true or false is wanted, not"),
+        (
+            "reason-is-a-comment",
+            "5:",
+            "reason: a reason is needed (a # begins a comment)",
+        ),
+        (
+            "set-is-empty",
+            "",
+            "spec.set: a mapping is wanted, its fields indented below it",
+        ),
+        ("two-documents", "", "one document a file"),
+    ] {
+        let answer = validate(&format!("{file}.yaml"));
+        answer.says(1, words);
+        answer.says(1, &format!("{file}.yaml:{place}"));
+        for word in [
+            "u16",
+            "u32",
+            "Option",
+            "from_",
+            "struct",
+            "invalid type",
+            "strict",
+        ] {
+            assert!(!answer.out.contains(word), "{file}: {}", answer.out);
+        }
+    }
+}

@@ -12,7 +12,9 @@ use super::status::{self, MANY, bounded, bounded_to, cut};
 use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
-use crate::document::{Document, Kind, MaintenanceSpec, Phase, StatusBody};
+use crate::document::{
+    ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
+};
 use crate::history::Author;
 use crate::http::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
@@ -262,6 +264,17 @@ fn held(world: &World) -> impl Iterator<Item = String> {
     world.held().into_iter().map(shown)
 }
 
+/// What is wrong with BIRD for the whole router.
+fn bird(node: Option<StatusBody>) -> Vec<String> {
+    let about = [ConditionType::BirdConfigured, ConditionType::BirdSupported];
+    let conditions = node.unwrap_or_default().conditions.into_iter();
+    conditions
+        .filter(|condition| condition.status == ConditionStatus::False)
+        .filter(|condition| about.contains(&condition.condition_type))
+        .map(|condition| format!("BIRD: {}", condition.message))
+        .collect()
+}
+
 /// What an operator should know at a glance.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices = bounded_to(
@@ -308,6 +321,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
             notices.push(format!("{name}: {why}"));
         }
     }
+    notices.extend(bird(parts.context.board.get(&Key::Router)));
     notices.extend(parts.calls.notices());
     notices.extend(
         parts

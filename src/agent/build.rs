@@ -164,15 +164,33 @@ impl Parts {
     /// # Errors
     /// What keeps it from starting.
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
+        let writes = store.is_writable();
+        Self::assemble(config, store, writes).await
+    }
+
+    /// The same around a state directory that is thrown away, for a plan before the first start: nothing is written
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// What would keep the agent from starting.
+    pub async fn rehearse(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
+        Self::assemble(config, store, false).await
+    }
+
+    /// `writes`: whether an agent starts, which may write beside BIRD's files.
+    async fn assemble(config: Config, store: Arc<Store>, writes: bool) -> Result<Self, BuildError> {
         take_branch(&store).await;
         let templates = Templates::open(config.bird.templates.as_deref())?;
         let ownership = SharedOwnership::new(ownership(&store));
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
-        let key = open_key(&config, &store, &kernel).await?;
+        let key = open_key(&config, &store, &kernel, writes).await?;
         let mut tasks = Tasks::default();
         let (committer, work) = Committer::new(
-            committer_config(&config),
+            CommitterConfig {
+                stage_elsewhere: !writes,
+                ..committer_config(&config)
+            },
             BirdClient::new(&config.bird.control_socket),
         );
         tasks.spawn("committer", work);
@@ -298,6 +316,7 @@ async fn open_key(
     config: &Config,
     store: &Arc<Store>,
     kernel: &LinuxKernel,
+    starts: bool,
 ) -> Result<KeyFile, BuildError> {
     let path = config.wireguard.private_key_path.clone();
     let view = if path.exists() {
@@ -306,7 +325,7 @@ async fn open_key(
         kernel.observe().await.ok()
     };
     let store = Arc::clone(store);
-    blocking(move || KeyFile::open(path, store, view.as_ref())).await
+    blocking(move || KeyFile::open(path, store, view.as_ref(), starts)).await
 }
 
 /// Which marks are ours, before any applied record is read.

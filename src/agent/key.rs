@@ -43,15 +43,18 @@ struct State {
 }
 
 impl KeyFile {
-    /// Reads the key and its record. Writes nothing. Blocks.
-    pub(super) fn open(path: PathBuf, store: Arc<Store>, kernel: Option<&KernelView>) -> Self {
+    /// Reads the key and its record. Writes nothing. Blocks. `starts`: whether an agent starts, and no plan is made.
+    pub(super) fn open(
+        path: PathBuf,
+        store: Arc<Store>,
+        kernel: Option<&KernelView>,
+        starts: bool,
+    ) -> Self {
         let history = History::of(&store, kernel);
         let key = match keys::load(&path) {
             Ok(Some(private)) => available(private),
             // A plan shows what the first start would do, with a key that stands for the one to come.
-            Ok(None) if history.never_had && !store.is_writable() => {
-                available(PrivateKey::new([1; 32]))
-            }
+            Ok(None) if history.never_had && !starts => available(PrivateKey::new([1; 32])),
             found => RouterKey::Missing {
                 why: why(&path, found.err(), history.last, history.never_had),
                 last: history.last,

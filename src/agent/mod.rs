@@ -314,6 +314,18 @@ pub(crate) async fn hint(parts: &Parts, key: Key) {
     }
 }
 
+/// Fetches everything from the Control Plane once, into the state directory of these parts. Does nothing where no
+/// Control Plane is configured.
+///
+/// # Errors
+/// The call that failed.
+pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::CallError> {
+    match &parts.client {
+        Some(client) => poll::once(parts, client).await,
+        None => Ok(()),
+    }
+}
+
 /// Converges every object once, without polls, events or the local API. Returns what failed, and why.
 ///
 /// # Errors

@@ -60,6 +60,22 @@ pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: Cancellati
     }
 }
 
+/// Fetches everything once, the node first.
+///
+/// # Errors
+/// The first call that fails.
+pub(super) async fn once(parts: &Arc<Parts>, client: &Arc<Client>) -> Result<(), CallError> {
+    let with = || (Arc::clone(parts), Arc::clone(client));
+    let (parts, client) = with();
+    node(parts, client).await?;
+    let (parts, client) = with();
+    policy(parts, client).await?;
+    let (parts, client) = with();
+    mesh(parts, client).await?;
+    let (parts, client) = with();
+    sessions(parts, client).await
+}
+
 async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let parts = &*parts;
     let fetched = client.fetch_config().await;

@@ -10,12 +10,15 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::{Missing, Parts, rpki_resolved};
+use crate::bird::CommitError;
+use crate::bird::committer::Tree;
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
-use crate::controller::world::present;
+use crate::controller::world::{Entry, Intent, present};
 use crate::controller::{BirdState, Key, KeyPlan, World, keys};
 use crate::document::Kind;
+use crate::effective::Session;
 use crate::kernel::source_towards;
 use crate::model::ObjectName;
 use crate::plan::firewall::{FirewallView, Ruleset};
@@ -53,6 +56,10 @@ pub(crate) struct Offline {
     pub(crate) bird: Arc<BirdState>,
     /// The packet filter, or why it cannot be read.
     pub(crate) filter: Result<FirewallView, String>,
+    /// Why BIRD's parser refuses the files with the operator's main file.
+    pub(crate) refused: Option<String>,
+    /// The state directory of a plan before the first start.
+    _rehearsal: Option<tempfile::TempDir>,
 }
 
 /// A router as it is to be. Needs neither the kernel nor a running BIRD.
@@ -91,6 +98,53 @@ impl Wanted {
         })
     }
 
+    /// Why BIRD's parser refuses what is wanted, with the operator's main file; `None` where it accepts it, and where
+    /// the main file is the agent's or does not include the agent's files.
+    ///
+    /// # Errors
+    /// When it cannot be checked.
+    pub(crate) async fn refused(&self) -> anyhow::Result<Option<String>> {
+        let main = &self.bird.live.main;
+        let Ok(base) = &self.world.base else {
+            return Ok(None);
+        };
+        if main.is_agents() || !main.included {
+            return Ok(None);
+        }
+        let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
+            Intent::Present(_, text) => Some((name.to_string(), text.clone())),
+            _ => None,
+        };
+        let tree = Tree {
+            base: base.clone(),
+            fragments: self.world.sessions.iter().filter_map(text).collect(),
+            ..Tree::default()
+        };
+        match self.parts.committer.check(tree).await {
+            Ok(()) => Ok(None),
+            Err(CommitError::Tree(what)) => Ok(Some(format!("BIRD configuration failed: {what}"))),
+            Err(error) => Err(error).context("check BIRD's configuration"),
+        }
+    }
+
+    /// What keeps the files that all sessions share from BIRD until an operator acts.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        planning::router_error(&self.world, &self.bird).map(|blocked| blocked.message)
+    }
+
+    /// Whether nothing was ever synced here, so that only the Control Plane knows what a first start does.
+    fn is_untouched(&self) -> bool {
+        let snapshot = &self.snapshot;
+        snapshot.node.is_none()
+            && snapshot.policy.is_none()
+            && snapshot.sessions.is_empty()
+            && snapshot.mesh.is_empty()
+            && snapshot.ibgp.is_empty()
+            && snapshot.overrides.is_empty()
+            && snapshot.applied.is_empty()
+            && self.parts.config.control_plane.is_some()
+    }
+
     /// The world of the snapshot as it is by now.
     pub(crate) async fn again(&self) -> anyhow::Result<World> {
         Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
@@ -103,6 +157,18 @@ impl Offline {
         Self::beside(Wanted::read(config).await?).await
     }
 
+    /// The same for a plan, which a router that was never started has too: its documents are fetched into a
+    /// directory that is thrown away.
+    pub(crate) async fn before_start(config: Config) -> anyhow::Result<Self> {
+        if config.state.directory.exists() {
+            let wanted = Wanted::read(config.clone()).await?;
+            if !wanted.is_untouched() {
+                return Self::beside(wanted).await;
+            }
+        }
+        rehearsed(config).await
+    }
+
     pub(crate) async fn of(parts: Parts) -> anyhow::Result<Self> {
         Self::beside(Wanted::of(parts).await?).await
     }
@@ -112,6 +178,7 @@ impl Offline {
         if rpki_resolved(&wanted.parts, &wanted.world).await {
             wanted.world = wanted.again().await?;
         }
+        let refused = wanted.refused().await?;
         let Wanted {
             parts,
             snapshot,
@@ -129,7 +196,19 @@ impl Offline {
             kernel,
             bird,
             filter,
+            refused,
+            _rehearsal: None,
         })
+    }
+
+    /// Why the node cannot be configured as it is wanted.
+    pub(crate) fn node_error(&self) -> Option<String> {
+        let blocked = planning::router_error(&self.world, &self.bird);
+        blocked
+            .map(|blocked| blocked.message)
+            .or_else(|| self.refused.clone())
+            .or_else(|| self.world.router.as_ref().err().cloned())
+            .or_else(|| self.world.base.as_ref().err().cloned())
     }
 
     /// Every key, and what the controller would do for it now.
@@ -241,6 +320,24 @@ impl Offline {
             now: Timestamp::now(),
         }
     }
+}
+
+/// A router before its first start, with what the Control Plane wants of it.
+async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
+    Missing::look(&config).await?;
+    let unknown = "what a first start would do is unknown";
+    let directory = tempfile::tempdir().context("create a temporary directory")?;
+    config.state.directory = directory.path().join("state");
+    let temporary = config.state.directory.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&temporary)).await??;
+    let parts = Arc::new(Parts::rehearse(config, Arc::new(store)).await?);
+    crate::agent::fetch_once(&parts)
+        .await
+        .with_context(|| format!("{unknown}: the Control Plane did not answer"))?;
+    let parts = Arc::into_inner(parts).context("the plan was interrupted")?;
+    let mut offline = Offline::of(parts).await?;
+    offline._rehearsal = Some(directory);
+    Ok(offline)
 }
 
 /// Waits for names to resolve, as long as a person waits; a name that does not leaves its tunnel without

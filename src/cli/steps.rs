@@ -139,6 +139,9 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
         }
         Err(refusal) => object.error = Some(refusal.to_string()),
     }
+    if *key == Key::Router {
+        object.error = object.error.or_else(|| offline.node_error());
+    }
     let (acceptance, paused) = match key {
         Key::Session(name) => world.sessions.get(name).map(|e| (&e.acceptance, &e.paused)),
         Key::Mesh(name) => world.mesh.get(name).map(|e| (&e.acceptance, &e.paused)),
@@ -212,6 +215,7 @@ struct Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.steps {
+            0 if self.errors > 0 => f.write_str("No steps")?,
             0 => f.write_str("Nothing to do")?,
             1 => f.write_str("1 step")?,
             n => write!(f, "{n} steps")?,

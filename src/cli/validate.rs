@@ -82,7 +82,11 @@ fn print(findings: &Findings) {
 /// The configuration, every file, and what the documents make together.
 fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let config = arguments.load()?;
-    let wanted = block_on(Wanted::read(config))?;
+    let (wanted, checked) = block_on(async {
+        let wanted = Wanted::read(config).await?;
+        let checked = wanted.refused().await;
+        Ok((wanted, checked))
+    })?;
     let world = &wanted.world;
     let files: BTreeSet<String> = world.problems.iter().cloned().collect();
     let router = world
@@ -113,14 +117,25 @@ fn everything(arguments: &Arguments) -> anyhow::Result<Findings> {
     let refused: Vec<String> = refused
         .map(|(path, why)| format!("{path}.yaml: {why}"))
         .collect();
-    let problems = files.into_iter().chain(router).chain(refused).collect();
+    let (refused_main, unchecked_main) = match checked {
+        Ok(refused) => (refused, None),
+        Err(error) => (None, Some(format!("BIRD's configuration: {error:#}"))),
+    };
+    let main = wanted.blocked().or(refused_main);
+    let main = main.map(|why| format!("bird: {why}"));
+    let problems = files
+        .into_iter()
+        .chain(router)
+        .chain(refused)
+        .chain(main)
+        .collect();
     let waiting = objects::waiting(&wanted.snapshot).into_iter();
     let waiting = waiting
         .map(|(kind, name)| objects::waits(kind, &name))
         .collect();
     Ok(Findings {
         problems,
-        unchecked: unchecked(world),
+        unchecked: unchecked(world).into_iter().chain(unchecked_main).collect(),
         waiting,
     })
 }

@@ -31,6 +31,7 @@ mod editors_flood;
 mod edits;
 mod embedded_control_plane;
 mod firewall;
+mod first_contact;
 mod hostile;
 mod hostile_control_plane;
 mod hung_bird;

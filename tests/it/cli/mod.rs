@@ -813,7 +813,6 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
     router.call(&["history"]).says(1, "the state directory");
     for verb in [
         &["get"][..],
-        &["plan"],
         &["validate"],
         &["describe", NAME],
         &["rollback", NAME],
@@ -822,6 +821,9 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
         answer.says(1, "there is no state directory");
         answer.says(1, "`moenet-agent run` makes it");
     }
+    // A plan is made from what the Control Plane wants, and of the files for BIRD there is none without a BIRD.
+    router.call(&["plan"]).says(1, "No steps, 1 in error.");
+    assert!(!router.state("").exists());
 }
 
 #[test]

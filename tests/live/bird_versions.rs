@@ -63,8 +63,16 @@ fn a_bird_that_was_never_tested_is_told_of_and_used() {
             Err(format!("no {}", files.display()))
         }
     });
-    // The one that runs in the end is of another version, and good.
+    // The one that runs in the end is of another version, and good; the program that checks is not it.
     world.router.start_bird();
+    let why = world.wait_condition("node", "BirdSupported", "False", "VersionMismatch");
+    for word in ["3.0.1", "restart BIRD", "bird.binary"] {
+        assert!(why.contains(word), "no {word:?} in {why}");
+    }
+    // The upgrade of the program is undone.
+    let real = world.router.bird.program();
+    let script = format!("#!/bin/sh\nexec {} \"$@\"\n", real.display());
+    std::fs::write(world.router.path("claims"), script).unwrap();
     world.wait_condition("node", "BirdSupported", "True", "Tested");
     world.wait_established();
 }

@@ -178,6 +178,14 @@ pub(super) struct Held {
     pub(super) doubt: Doubt,
 }
 
+impl Drop for Held {
+    /// A process that is being started holds a copy of every open file for a moment, and with it the lock, unless
+    /// the lock itself is released.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Held {
     /// Takes the lock.
     pub(super) fn take(dir: &Path, known: StateIdentity) -> Result<Self, StoreError> {

@@ -190,7 +190,11 @@ fn emptied_template_keeps_every_session() {
         ),
         ("session.conf", endless, "loop without end"),
         ("moenet/system.conf", String::new(), "does not define"),
-        ("moenet/main.conf", String::new(), "No protocol is specified"),
+        (
+            "moenet/main.conf",
+            String::new(),
+            "No protocol is specified",
+        ),
         ("bird.conf", String::new(), "bird.conf"),
     ];
     for (name, text, why) in hostile {

@@ -949,17 +949,22 @@ live!(
         let bench = Bench::new().await;
         let secret = private(1).to_base64().expose().clone();
         let port = UdpSocket::bind("0.0.0.0:0").unwrap();
-        bench.apply(bench.up()).await;
-        let patch = WireGuardPatch {
-            release_port: false,
-            private_key: Some(private(1)),
-            listen_port: Port::new(port.local_addr().unwrap().port()),
-            ..Default::default()
-        };
-        let action = KernelAction::ConfigureWireGuard {
+        let listen_on = |port: u16| KernelAction::ConfigureWireGuard {
             interface: bench.interface.clone(),
-            patch,
+            patch: WireGuardPatch {
+                release_port: false,
+                private_key: Some(private(1)),
+                listen_port: Port::new(port),
+                ..Default::default()
+            },
         };
+        // A userspace WireGuard learns from the kernel that its link is up, and binds its port only then.
+        bench.apply(listen_on(21080)).await;
+        bench.apply(bench.up()).await;
+        while UdpSocket::bind("0.0.0.0:21080").is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let action = listen_on(port.local_addr().unwrap().port());
         let error = bench.kernel.apply(&action).await.unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(

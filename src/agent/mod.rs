@@ -83,6 +83,9 @@ use crate::plan::firewall::TABLE_NAME;
 const FIRST_WORLD: Duration = Duration::from_secs(5);
 /// How often at most a change of our table in nftables is looked at.
 const QUIET: Duration = Duration::from_millis(500);
+/// How often, and how many times, one pass without the daemon looks whether the state directory is quiet: 6 s.
+const SETTLE_EVERY: Duration = Duration::from_millis(100);
+const SETTLE_TRIES: u32 = 60;
 /// How long a stop waits for steps in progress.
 const DRAIN: Duration = Duration::from_secs(20);
 /// The same when a task ended early.
@@ -326,6 +329,18 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
     }
 }
 
+/// Publishes what the state directory holds once none of its files is being written: the one pass has no later
+/// listing. A commit of ours refreshes Git's index, which looks like a Git that moves the tree.
+async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
+    for _ in 0..SETTLE_TRIES {
+        if worlds::publish(parts).await?.settled {
+            break;
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+    }
+    Ok(())
+}
+
 /// Converges every object once, without polls, events or the local API. Returns what failed, and why.
 ///
 /// # Errors
@@ -334,7 +349,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildE
     begin_key(parts).await;
     let recording = journal::begin(parts).await;
     parts.context.taken.keep();
-    worlds::publish(parts).await?;
+    publish_settled(parts).await?;
     worlds::resolved(parts).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     journal::end_pass(parts, recording).await;

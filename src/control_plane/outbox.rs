@@ -349,8 +349,11 @@ fn make(directory: &Path) -> io::Result<()> {
 
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    // A tool that cleans up may have removed the folder.
-    make(directory)?;
+    // A tool that cleans up may have removed the folder; without the identity beside it, this is an empty mount
+    // point and not the state directory.
+    if directory.with_file_name(crate::store::IDENTITY).exists() {
+        make(directory)?;
+    }
     // By this the next start knows what a crash has left.
     let mut file = tempfile::Builder::new()
         .prefix(crate::store::TEMPORARY)

@@ -49,6 +49,7 @@ const GITIGNORE: &str = "\
 /classes.json
 /rpki.json
 /held.yaml
+/public-key
 .*
 !/.gitignore
 *~

@@ -195,7 +195,7 @@ fn a_removal_that_waits_and_a_session_that_maintenance_closed_say_so() {
     world
         .control_plane
         .answer("sessions", Answer::Json(json!({"sessions": []})));
-    let held = ("RemovalHeld", "guard.maxRemovals");
+    let held = ("RemovalHeld", "every one of the sessions");
     expect(&world, &object(1), true, &[held]);
     world.control_plane.sessions(&world.sessions());
     expect_up(&world, 1);

@@ -1,5 +1,6 @@
 //! More events than anybody can hear, and none at all.
 
+use crate::lab::cli::agent;
 use crate::lab::hands::{Untouched, mtu_exception, override_of};
 use crate::lab::router::agent_program;
 use crate::lab::wait_until;
@@ -17,9 +18,12 @@ fn thousands_of_changes_at_once_hold_up_neither_the_sessions_nor_a_following_edi
         let text = mtu_exception(1, 1300).replace(&interface(1), &format!("nobody{number}"));
         world.write(&format!("overrides/sessions/nobody{number}.yaml"), &text);
     }
+    // `/status` names some of them and counts the others; `get` lists them all.
     wait_until("the empty ones are named", 60, || {
-        crate::lab::contains(&world.router.api("", "/status").1, "empty200.yaml")
+        crate::lab::contains(&world.router.api("", "/status").1, "empty1.yaml")
     });
+    let listed = agent(&world.router, &["get", "-o", "json"]);
+    assert!(listed.out.contains("empty200"), "{}", listed.out);
     wait_until(
         "the history has what nobody could hear of one by one",
         60,

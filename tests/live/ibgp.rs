@@ -1,6 +1,7 @@
 //! Internal BGP between routers, each with an agent of its own.
 
 use crate::lab::backbone::{Backbone, Member, Site, edge};
+use crate::lab::cli::agent;
 use crate::lab::traffic::Traffic;
 use crate::lab::{contains, wait_until};
 use serde_json::json;
@@ -200,6 +201,13 @@ fn the_last_internal_neighbour_goes_with_an_empty_list_and_stays_when_the_list_i
     .unwrap();
     backbone.at_mut("jp1").ibgp = Some(vec![]);
     backbone.at("jp1").tell();
+    polls(&backbone);
+    contains(
+        &backbone.at("jp1").ask("show protocols ibgp_jp2").unwrap(),
+        "Established",
+    )
+    .unwrap();
+    agent(&backbone.at("jp1").router, &["approve", "--all"]).ended(0);
     wait_until("the last internal neighbour is gone", 30, || {
         let all = backbone.at("jp1").ask("show protocols")?;
         if all.contains("ibgp_jp2") {

@@ -320,7 +320,7 @@ fn an_override_takes_a_session_down_and_its_removal_brings_it_back() {
         &exception(&interface(1), "reason: abuse\nset: {adminState: Disabled}"),
     );
     wait_until("the tunnel is gone", 30, || world.has_no_link(1));
-    world.wait_phase(1, "Pending");
+    world.wait_phase(1, "Disabled");
     world.wait_polls("sessions", 2);
     world.has_no_link(1).unwrap();
     assert!(world.state(&document_of(1)).exists(), "the document stays");

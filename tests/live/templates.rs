@@ -79,7 +79,7 @@ fn refused_and_cured(version: &str) {
         (
             "moenet/defines.conf",
             format!("{DEFINES}define MOE_EXTRA = ;\n"),
-            "moenet/defines.conf:26:20",
+            "moenet/defines.conf:27:20",
         ),
         (
             "session.conf",

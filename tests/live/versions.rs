@@ -18,6 +18,8 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
         match (hidden, path.is_dir()) {
             (true, _) => {}
             (false, true) => files(&path, found),
+            // The guard's record is no document.
+            (false, false) if path.ends_with("held.yaml") => {}
             (false, false) if path.extension().is_some_and(|end| end == "yaml") => found.push(path),
             _ => {}
         }

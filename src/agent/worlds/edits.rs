@@ -13,9 +13,13 @@ use crate::telemetry::chain;
 /// so that the sync cannot write over an edit; the caller holds `syncing`, so that each is kept once.
 pub(in crate::agent) async fn settle(parts: &Parts) {
     // A directory that cannot be read is told by whoever goes by its listing.
-    let Ok(Snapshot { edits, .. }) = parts.context.disk(Store::load).await else {
+    let Ok(Snapshot { edits, settled, .. }) = parts.context.disk(Store::load).await else {
         return;
     };
+    // A listing kept from before names no edits; the next one does.
+    if edits.is_empty() && !settled {
+        return;
+    }
     let unkept = absorb(parts, edits).await;
     parts.maker.set_unkept(unkept);
 }

@@ -303,7 +303,7 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
 /// What a world was made from.
 pub(super) struct Listed {
     /// Whether no file is being written: then all changes are in the world.
-    settled: bool,
+    pub(super) settled: bool,
     /// Where HEAD of the repository is, while Git has moved the tree.
     moved: Option<String>,
     /// Where documents and overrides are.

@@ -452,6 +452,24 @@ fn validate_names_each_error_with_its_place() {
     has("hk1/sessions.yaml: missing; ");
 }
 
+#[test]
+fn impossible_as_numbers_are_refused_case_own_asn_as_peer() {
+    let fleet = fleet();
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/own-asn-as-peer");
+    fs::copy(case.join("sessions.json"), fleet.path("sessions.yaml")).unwrap();
+    let found = validate(fleet.dir.path()).unwrap().problems;
+    let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 5, "{texts:#?}");
+    assert!(
+        texts[0].contains("internal neighbours come with bird-config"),
+        "{texts:#?}"
+    );
+    for (index, text) in texts.iter().enumerate().skip(1) {
+        let place = format!("sessions[{index}].asn: ");
+        assert!(text.contains(&place), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn half_written_files_of_a_killed_server_are_swept() {
     let fleet = fleet();

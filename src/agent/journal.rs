@@ -189,7 +189,7 @@ pub(super) fn record_file(
 }
 
 fn tell(parts: &Parts, cause: Cause) {
-    // What stands in a tree that Git moved is no change; it is compared after the return.
+    // A tree that Git moved holds no changes; it is compared after the return.
     if parts.context.store.moved().is_some() {
         parts.known.told().behind = true;
         return;

@@ -53,7 +53,7 @@ impl KeyFile {
         let history = History::of(&store, kernel);
         let key = match keys::load(&path) {
             Ok(Some(private)) => available(private),
-            // A plan shows what the first start would do, with a key that stands for the one to come.
+            // A plan shows the steps of the first start, with a placeholder for the key that it creates.
             Ok(None) if history.never_had && !starts => available(PrivateKey::new([1; 32])),
             found => RouterKey::Missing {
                 why: why(&path, found.err(), history.last, history.never_had),

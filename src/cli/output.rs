@@ -88,7 +88,7 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
 }
 
 /// Hides what may be a secret that an operator pasted into a document: keys that are not said to be public, and what
-/// stands in fields with the names of secrets.
+/// is the value of a field with the name of a secret.
 fn hide_secrets(value: &mut Value) {
     match value {
         Value::String(text) => {

@@ -413,7 +413,7 @@ impl Client {
         Ok(http.insert(made).clone())
     }
 
-    /// A request that got no answer. Where a certificate is the cause, the next request reads the system's anew.
+    /// A request that got no answer. Where a certificate is the cause, the next request reads the system's certificates again.
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         let failure = network(error);
         if failure.to_string().contains("certificate") {

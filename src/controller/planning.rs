@@ -178,7 +178,7 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
     if !may_enable(world, view) {
         return Vec::new();
     }
-    // A file of the operator's in the place of ours is theirs, the main file above all.
+    // An operator's file in the place of one of the agent's is foreign, the main file above all.
     let ours = base
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));

@@ -1,6 +1,6 @@
 //! The words of the YAML library and of serde, in the words of the trade.
 
-/// Translates an error of the library about a value. `field` is its path, `raw` the text that stands there.
+/// Translates an error of the library about a value. `field` is its path, `raw` the text of the value.
 pub(crate) fn plain(text: &str, field: &str, raw: Option<&str>) -> String {
     let found = raw.map(str::trim).filter(|raw| !raw.is_empty());
     if text.starts_with("multiple YAML documents") {

@@ -225,7 +225,7 @@ fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a Entry> {
     (entry.file_status == written_status(item)).then_some(entry)
 }
 
-/// Whether a post answered another status than the file says now: the operator decided anew, and that post
+/// Whether a post answered another status than the file says now: the operator changed it, and that post
 /// counts no longer, also when the file goes back to the status of that time.
 pub(super) fn superseded(entry: &Entry, items: &[Value]) -> bool {
     items

@@ -217,7 +217,7 @@ impl History {
                 self.read(known.into_iter().chain(on_disk(&self.dir, Path::new(""))))
             }
         };
-        // Recorded with the next cause: an identity by itself is none.
+        // Recorded with the next cause: an identity by itself is no cause.
         let identity = self.read([PathBuf::from(IDENTITY)]);
         wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
         let mut changed = self.changed(tip.as_ref(), wanted).await?;

@@ -77,7 +77,7 @@ impl Lookup for SystemLookup {
                     .to_socket_addrs()
                     .map(|list| list.map(|found| found.ip()).collect());
                 drop(slot);
-                // Nobody waits any more when the deadline has passed.
+                // The caller stops waiting at the deadline.
                 let _ = answer.send(found);
             })?;
         wait.await

@@ -63,7 +63,7 @@ impl Store {
         Ok(absorbed)
     }
 
-    /// Puts a document back as the sync left it, without keeping what stands there: Git restored an older version.
+    /// Puts a document back as the sync left it, without keeping its present content: Git restored an older version.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -265,7 +265,7 @@ impl Store {
                 Written::Unchanged
             });
         }
-        // Whatever stands there, the agent's own file has its content again after this.
+        // After this the agent's own file has its content again.
         if read::text(&path)
             .ok()
             .flatten()

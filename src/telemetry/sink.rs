@@ -21,7 +21,7 @@ pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Where log lines go: to a thread that writes them to standard error. Whoever logs never waits, and never hears of
+/// Where log lines go: to a thread that writes them to standard error. The code that logs never waits, and never learns of
 /// an error: a line that cannot be written is dropped and counted.
 #[derive(Debug, Clone)]
 pub(super) struct Sink {

@@ -125,7 +125,7 @@ pub enum CommitError {
              include \"moenet/main.conf\" in its bird.conf, and is the daemon's -c this directory's?"
     )]
     NotIncluded,
-    /// No include leads to files of the tree that nobody changes.
+    /// No include leads to unchanged files of the tree.
     #[error(
         "BIRD would not read {}: nothing was loaded; include \"moenet/main.conf\" in bird.conf and \
              \"sessions/*.conf\" in moenet/main.conf",

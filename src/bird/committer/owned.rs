@@ -80,7 +80,7 @@ pub(super) fn copies<'a>(
     Ok(copies)
 }
 
-/// A link or a device of this name is somebody's, and so is a directory.
+/// A link, a device or a directory of this name is foreign.
 fn read_regular(file: &Path) -> Result<Option<String>, CommitError> {
     match fs::symlink_metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -115,7 +115,7 @@ impl Copy {
         self.drop_oldest()
     }
 
-    /// Removes the oldest copies of edits, so that a program that edits a file for ever does not fill the disk.
+    /// Removes the oldest copies of edits, so that a program that keeps editing a file does not fill the disk.
     fn drop_oldest(&self) -> Result<(), CommitError> {
         let prefix = beside(&self.file, EDITED);
         let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();

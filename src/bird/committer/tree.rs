@@ -194,7 +194,7 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
         .filter(differs)
         .map(|(path, text)| (path.clone(), mark::marked(text)))
         .collect();
-    // BIRD cannot start without its main file, whoever is to write it next.
+    // BIRD cannot start without its main file.
     let remove = have
         .into_keys()
         .filter(|path| !want.contains_key(path) && path != MAIN)

@@ -105,7 +105,7 @@ pub struct World {
 pub struct RouterDocuments {
     /// Who this router is; without a specification that is not known.
     pub node: SingleDocument<Option<NodeSpec>>,
-    /// The routing policy; the defaults while there is none.
+    /// The routing policy; the defaults while it is missing.
     pub policy: SingleDocument<RoutingPolicySpec>,
     /// Whether a routing policy is in effect. Without one no BGP session imports or exports routes (RFC 8212).
     pub has_policy: bool,

@@ -133,7 +133,7 @@ fn removals(parts: &Parts<'_>, ledger: &mut Ledger) -> BTreeMap<ObjectName, Stri
     };
     let member = |name: ObjectName| {
         let applied = snapshot.applied.get(&(KIND, name.clone()));
-        // A file in BIRD's directory is a session that runs, whoever lost its record.
+        // A file in BIRD's directory is a session that runs, also when its record is lost.
         let in_bird = parts.inputs.fragments.contains(name.as_str());
         let member = Member {
             fate: fate(&name),

@@ -307,6 +307,7 @@ impl Store {
         snapshot.complete &= doubt != Doubt::All;
         snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
         self.note_missing_folder();
+        self.restore_applied(&mut snapshot);
         self.keep_listing(&snapshot);
         Ok(snapshot)
     }

@@ -95,6 +95,31 @@ impl Store {
         }
     }
 
+    /// Puts back the applied records that another program removed or broke since the last listing. Only the agent may
+    /// forget what it applied: without a record a missing document would look as if it never took effect.
+    pub(super) fn restore_applied(&self, listed: &mut Snapshot) {
+        let kept = match &self.memory().last {
+            Some(last) => last.applied.clone(),
+            None => return,
+        };
+        for ((kind, name), record) in kept {
+            if listed.applied.contains_key(&(kind, name.clone())) {
+                continue;
+            }
+            let path = self.path(&Place::new(Area::Applied, kind, &name));
+            let write = || {
+                drop(self.writable()?);
+                self.put(&path, &record.text)
+            };
+            if self.is_writable()
+                && let Err(error) = write()
+            {
+                listed.problems.push(read::error(&path, error.to_string()));
+            }
+            listed.applied.insert((kind, name), record);
+        }
+    }
+
     /// Keeps a listing of the tree of the history's branch.
     pub(super) fn keep_listing(&self, listed: &Snapshot) {
         let mut last = listed.clone();

@@ -284,6 +284,8 @@ impl Store {
     }
 
     fn remove(&self, place: &Place) -> Result<bool, StoreError> {
+        // A listing beside the removal would take the record for one that another program removed.
+        let _no_listing = (place.area == Area::Applied).then(|| self.caches());
         drop(self.writable()?);
         if place.area != Area::Status && self.moved().is_some() {
             return match place.area {

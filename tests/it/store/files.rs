@@ -408,6 +408,39 @@ fn the_same_document_is_written_once() {
 }
 
 #[test]
+fn records_that_another_program_removed_are_put_back() {
+    let state = State::new();
+    let store = state.open();
+    for object in ["a", "b", "c"] {
+        store.write_applied(&applied(object)).unwrap();
+    }
+    store.load().unwrap();
+    fs::remove_dir_all(state.root().join("applied")).unwrap();
+    let broken = "applied/mesh/c.yaml";
+    fs::create_dir_all(state.root().join("applied/mesh")).unwrap();
+    state.put(broken, "");
+    let listed = store.load().unwrap();
+    for object in ["a", "b", "c"] {
+        assert!(
+            listed.applied.contains_key(&(Kind::MeshPeer, name(object))),
+            "{object} is still known"
+        );
+        assert!(
+            state
+                .text(&format!("applied/mesh/{object}.yaml"))
+                .contains("applied:"),
+            "{object} is on disk again"
+        );
+    }
+    assert!(store.remove_applied(Kind::MeshPeer, &name("a")).unwrap());
+    let listed = store.load().unwrap();
+    assert!(
+        !listed.applied.contains_key(&(Kind::MeshPeer, name("a"))),
+        "the agent's own removal is final"
+    );
+}
+
+#[test]
 fn an_operators_document_is_never_written_over_nor_removed() {
     let state = State::new();
     let store = state.open();

@@ -36,8 +36,8 @@
 //! | `disk` | reading files that anyone may have written: regular, bounded, never waiting | no |
 //! | [`telemetry`] | log lines, and errors as one line | no |
 //!
-//! A pure module has no tokio, no filesystem, no clock and no process; `tests/purity.rs` holds
-//! them to it.
+//! A pure module has no tokio, no filesystem, no clock and no process; `tests/it/purity.rs`
+//! checks that. The picture in one page is docs/architecture.md; the facts that comments cite are in docs/contract/.
 
 pub mod agent;
 pub mod bird;

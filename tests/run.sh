@@ -16,7 +16,7 @@ schemas() { tests/check-schemas.sh; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 
-# Licences and sources are also checked by tests/licences.rs, always. cargo-deny adds bans and advisories; Debian
+# Licences and sources are also checked by tests/it/licences.rs, always. cargo-deny adds bans and advisories; Debian
 # has no package of it and building it takes minutes, so it is used where it is installed and built (once, into
 # target/) only with DENY=1. The advisories need a database from GitHub. What could not be checked is said, and
 # fails only with DENY=1.

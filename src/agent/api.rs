@@ -1,4 +1,4 @@
-//! Answers the local API (semantics, section 4).
+//! Answers the local API (docs/contract/local-api.md).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -189,8 +189,8 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
     ))
 }
 
-/// How the sessions are, in the words of the reference. What cannot be configured counts as an error,
-/// also when the Control Plane's item never became a document.
+/// How the sessions are, in the words of docs/contract/local-api.md#status. What cannot be configured counts as an
+/// error, also when the Control Plane's item never became a document.
 pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = world

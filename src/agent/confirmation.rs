@@ -1,5 +1,5 @@
-//! Whether BIRD runs what the local API was asked for (semantics, section 4): nothing is said to be done because it
-//! was attempted.
+//! Whether BIRD runs what the local API was asked for: an attempt is not a confirmation
+//! (docs/contract/local-api.md#maintenance).
 
 use std::time::Duration;
 

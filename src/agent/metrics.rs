@@ -1,4 +1,4 @@
-//! Counts for Prometheus (semantics, section 4). Made anew for each scrape, so that no series of a session
+//! Metrics for Prometheus (docs/contract/local-api.md#metrics). Built for each scrape, so that no series of a session
 //! that is gone stays behind.
 
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};

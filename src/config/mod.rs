@@ -110,7 +110,7 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
-    /// The API reference's.
+    /// As docs/contract/control-plane.md describes.
     #[default]
     Reference,
 }

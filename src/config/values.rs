@@ -106,7 +106,7 @@ impl JsonSchema for Listen {
     }
 }
 
-/// Most removals within `guard.window` without approval (semantics, section 6, rule 1).
+/// Most removals within `guard.window` without approval (docs/contract/safety.md#rule-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxRemovals {
     /// A percentage of the objects of a kind, and at least 1.

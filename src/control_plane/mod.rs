@@ -1,5 +1,5 @@
 //! The Control Plane as the agent sees it: a client that retries, a breaker, and an outbox that
-//! loses nothing (semantics, section 1). What a body means is [`crate::wire`]'s business.
+//! loses nothing (docs/contract/control-plane.md). What a body means is [`crate::wire`]'s business.
 
 mod breaker;
 mod client;

@@ -24,7 +24,7 @@ const REFUSED_FIRST: Duration = Duration::from_secs(60);
 /// The longest wait between tries of one report.
 const REFUSED_MAX: Duration = Duration::from_secs(3600);
 
-/// Reports of status that the Control Plane has not acknowledged (semantics, section 1): a directory
+/// Reports of status that the Control Plane has not acknowledged (docs/contract/control-plane.md#outbox): a directory
 /// with a file a session, the newest state of it, until it is acknowledged, across restarts.
 ///
 /// Files are small and writes rare, so its IO is blocking.

@@ -28,7 +28,7 @@ pub fn full_jitter(bound: Duration, random: f64) -> Duration {
 }
 
 /// The wait that `Retry-After` asks for, in seconds or as an HTTP date (RFC 9110, section 10.2.3).
-/// At most 15 minutes (semantics, section 1).
+/// At most 15 minutes (docs/contract/control-plane.md#failures).
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {

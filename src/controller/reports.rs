@@ -11,8 +11,8 @@ use crate::telemetry::chain;
 use crate::wire::WireStatus;
 
 /// What the Control Plane is told about sessions, by comparing what it said last with what was read back
-/// (semantics, section 3). A report goes into the outbox on disk and is delivered from there; whether it
-/// arrives never touches a tunnel.
+/// (docs/contract/session.md#reports-of-status). A report goes into the outbox on disk and is delivered from there;
+/// whether it arrives never touches a tunnel.
 #[derive(Debug, Default)]
 pub struct Reports {
     outbox: Option<Arc<Outbox>>,

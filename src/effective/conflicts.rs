@@ -78,7 +78,7 @@ impl Session {
 }
 
 /// Who must wait for whom: of two objects with one claim, the one that already has it keeps it; else
-/// the one with the smaller uid (semantics, section 2).
+/// the one with the smaller uid (docs/contract/session.md#claims).
 pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
     let mut keepers: BTreeMap<&Claim, &Claimant> = BTreeMap::new();
     for claimant in claimants {

@@ -394,7 +394,7 @@ fn neighbours(name: &ObjectName, spec: &BgpSessionSpec) -> Result<Vec<Neighbour>
         .collect())
 }
 
-/// The peer's IPv6 address for BGP and ours towards it: link-local first (semantics, section 2).
+/// The peer's IPv6 address for BGP and ours towards it: link-local first (docs/contract/session.md#fields).
 fn peer_v6(spec: &BgpSessionSpec) -> Option<(Ipv6Addr, Ipv6Addr)> {
     let address = &spec.address;
     let ours = address.local_link_local.map(LinkLocal::get);

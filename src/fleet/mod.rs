@@ -1,4 +1,4 @@
-//! The embedded Control Plane (semantics, section 5): every endpoint of the reference, served from a
+//! The embedded Control Plane (docs/contract/fleet.md): every endpoint of the API, served from a
 //! directory of YAML files, one folder a router. Files are read at each request, so an edit is served
 //! at once; a file that does not parse is an error to the router, which keeps what it has, and of an item that an
 //! agent would reject its last valid version is served.

@@ -128,7 +128,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
 
 impl Fleet {
     /// Who asks, for which router, and whether not too often. An unknown router is told apart from a
-    /// wrong token, as the reference has it; names of routers are no secrets.
+    /// wrong token, as the API wants (docs/contract/fleet.md); names of routers are no secrets.
     fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
         if !self.dir.is_dir() {
             return Err(ApiError::internal("the fleet's directory is gone"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::controller::world::HeldChange;
 use crate::model::InterfaceName;
 
-/// What the local API asks of the agent. Each method of it answers a call (semantics, section 4).
+/// What the local API asks of the agent. Each method of it answers a call (docs/contract/local-api.md#calls).
 #[async_trait]
 pub trait AgentApi: Send + Sync {
     /// What `GET /status` says.
@@ -238,7 +238,7 @@ pub struct NodeView {
     pub region: Option<String>,
 }
 
-/// How many sessions there are (semantics, section 4).
+/// How many sessions there are (docs/contract/local-api.md#status).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SessionCounts {
     /// All known.

@@ -1,4 +1,4 @@
-//! The agent's local API (semantics, section 4): what is asked of the agent, over TCP or a unix
+//! The agent's local API (docs/contract/local-api.md): what is asked of the agent, over TCP or a unix
 //! socket. It knows nothing of sessions; everything it says comes from an [`AgentApi`].
 
 mod accept;

@@ -24,7 +24,7 @@ impl Asn {
     }
 
     /// The conventional listen port towards this peer: `2` and the last four digits of its ASN
-    /// (semantics, section 2): AS4242421080 has 21080, AS7 has 20007.
+    /// (docs/contract/session.md#listen-port): AS4242421080 has 21080, AS7 has 20007.
     pub fn conventional_port(self) -> Port {
         Port::new(20_000 + self.last_four()).unwrap_or(Port::MIN)
     }

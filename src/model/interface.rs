@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 use super::{Invalid, shown, text_type};
 
 /// The name of a network interface: 1..15 bytes of `A-Za-z0-9_.-`, not `.` or `..`
-/// (semantics, section 2; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), neither `all` nor
-/// `default`, under which the kernel keeps the sysctls of every link, and without a `-` in front, which a helper
+/// (docs/contract/session.md#interface-names; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), neither `all`
+/// nor `default`, under which the kernel keeps the sysctls of every link, and without a `-` in front, which a helper
 /// program takes for an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);

@@ -96,7 +96,7 @@ number_type!(Port, "Port", {
 });
 
 /// A link's bandwidth in Mbit/s, written as a number with `M` or `G`: `100M`, `1G`, `2.5G`
-/// (semantics, section 7).
+/// (docs/contract/node-policy-mesh.md#policy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bandwidth {
     kbit: u64,

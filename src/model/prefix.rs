@@ -15,8 +15,8 @@ impl LinkLocal {
     }
 
     /// Our side of every tunnel, `fe80::<last four decimal digits of our ASN, zeros dropped>:<node id>`
-    /// (semantics, section 2): AS4242420998, node 1 is `fe80::998:1`. The digits are written, not
-    /// converted: 998 stands as `0x998`. A node id of five digits does not fit one group and takes two, four
+    /// (docs/contract/session.md#our-side-of-the-tunnel): AS4242420998, node 1 is `fe80::998:1`. The digits are
+    /// written, not converted: 998 stands as `0x998`. A node id of five digits does not fit one group and takes two, four
     /// digits in the last: node 12345 is `fe80::998:1:2345`, which is no other node's address.
     pub fn derived(asn: Asn, node_id: u16) -> Self {
         let digits = hex_as_written(asn.last_four());

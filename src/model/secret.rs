@@ -1,7 +1,7 @@
 use std::fmt;
 
 /// A value that must never be shown. It has no `Display` and no `Serialize`, and its `Debug` is
-/// the same eight letters for every content (semantics, section 6, rule 8).
+/// the same eight letters for every content (docs/contract/safety.md#rule-8).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 

@@ -13,7 +13,7 @@ use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
 
 /// While the last handshake is younger than this, WireGuard knows better than we where the peer is
-/// (semantics, section 6, rule 7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
+/// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
 pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
 
 /// WireGuard as it is to be on a link: one peer.

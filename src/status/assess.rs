@@ -405,7 +405,7 @@ fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
     }
 }
 
-/// The state's word in a report (semantics, section 3).
+/// The state's word in a report (docs/contract/session.md#report-states).
 fn state_word(protocol: &Protocol) -> &'static str {
     match protocol.bgp.as_ref().map(|bgp| &bgp.state) {
         Some(BgpState::Established) => "established",

@@ -1,4 +1,4 @@
-//! One word for the whole agent, and why it is not `ok` (semantics, section 4).
+//! One word for the whole agent, and why it is not `ok` (docs/contract/local-api.md#health).
 
 use std::fmt;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Conditions and phase of an object, from what was read back. Pure.
 //!
-//! Status is never what was intended: each sentence here is about something observed (semantics, section 6,
-//! rule 10). What changes all the time (bytes, handshakes, route counts) is part of a status, and is no
-//! reason to write one: see [`changed`].
+//! Status is never what was intended: each sentence here is about something observed
+//! (docs/contract/safety.md#rule-10). Values that change all the time (bytes, handshakes, route counts) are part of a
+//! status, and no reason to write one: see [`changed`].
 
 mod assess;
 mod changed;

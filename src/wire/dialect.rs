@@ -6,11 +6,11 @@ use super::{
     Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem, WireError,
 };
 
-/// How the Control Plane speaks: `controlPlane.dialect` (semantics, section 1). Nothing is guessed
+/// How the Control Plane speaks: `controlPlane.dialect` (docs/contract/control-plane.md#dialect). Nothing is guessed
 /// per field, because under another dialect's numbering ACTIVE means "tear down".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// The API reference; the only one for now.
+    /// As docs/contract/control-plane.md describes; the only one for now.
     #[default]
     Reference,
 }

@@ -1,7 +1,7 @@
 use super::FieldError;
 use crate::model::shown;
 
-/// Why a body is no answer. Never read as an empty list (semantics, section 1).
+/// Why a body is no answer. Never read as an empty list (docs/contract/control-plane.md#complete-lists).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Nothing at all.

@@ -56,7 +56,7 @@ impl fmt::Display for Rejected {
     }
 }
 
-/// One BGP session (semantics, section 2).
+/// One BGP session (docs/contract/session.md).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionItem {
     /// Its identity.

@@ -1,4 +1,4 @@
-//! Control Plane JSON to our types and back (semantics, sections 1, 2, 3 and 7). Pure.
+//! Control Plane JSON to our types and back (docs/contract/control-plane.md). Pure.
 //!
 //! A [`Dialect`] holds paths, envelopes, field names and status numbers; nothing outside its module
 //! names any of them. Scalars are read leniently where the meaning is clear, everything else is

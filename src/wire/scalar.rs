@@ -1,4 +1,4 @@
-//! Fields of an object, read leniently where the meaning is clear (semantics, section 1): a number
+//! Fields of an object, read leniently where the meaning is clear (docs/contract/control-plane.md#leniency): a number
 //! given as a text, `null` for what is optional. Every error names the
 //! field as the wire does.
 

@@ -166,7 +166,7 @@ fn is_error(answer: &(u16, Value), status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn status_has_every_field_of_the_reference_and_of_the_semantics() {
+async fn status_has_every_field_of_the_contract() {
     let want = json!({
         "status": "ok", "version": "1.2.0", "commit": "abc1234", "uptime": 3600,
         "node": {"id": 1, "name": "jp1", "region": "ap-northeast"},

@@ -27,7 +27,7 @@ fn restart(interface: &str) -> String {
 }
 
 #[test]
-fn status_has_every_field_of_the_reference() {
+fn status_has_every_field_of_the_contract() {
     let world = World::converged(2);
     wait_until("both sessions count as active", 20, || {
         let (code, body) = world.router.api("", "/status");

@@ -1,4 +1,4 @@
-//! Which changes wait for an operator (semantics, section 6, rule 1). Pure: what is applied, what is desired, the
+//! Which changes wait for an operator (docs/contract/safety.md#rule-1). Pure: what is applied, what is desired, the
 //! ledger of the last window and the approvals go in; what is held, with reasons, and the next ledger come out.
 //!
 //! | file | holds |

@@ -1,4 +1,5 @@
-//! Addresses that the router has, or must reach: no peer may claim one of them (semantics, section 2).
+//! Addresses that the router has, or must reach: no peer may claim one of them
+//! (docs/contract/session.md#addresses-of-peers).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

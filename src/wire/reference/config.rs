@@ -3,7 +3,7 @@ use super::super::scalar::Fields;
 use crate::document::NodeSpec;
 use crate::wire::{NodeItem, WireError};
 
-/// Reads `GET config` (semantics, section 7). Further sections are ignored, and loopbacks are taken
+/// Reads `GET config` (docs/contract/node-policy-mesh.md#node). Further sections are ignored, and loopbacks are taken
 /// as given.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! What the agent posts, with the field names of the reference.
+//! What the agent posts (docs/contract/control-plane.md#posts).
 
 use std::str::FromStr;
 
@@ -27,7 +27,7 @@ pub struct Report {
     pub sessions: Vec<SessionReport>,
 }
 
-/// What one session does (semantics, section 3).
+/// What one session does (docs/contract/session.md#report-states).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionReport {
     /// Which one.
@@ -35,7 +35,7 @@ pub struct SessionReport {
     /// Round-trip time to the peer in milliseconds; `null` when unknown.
     #[serde(serialize_with = "milliseconds")]
     pub rtt_ms: Option<f64>,
-    /// The share of echoes to the peer that were lost, 0 to 1; not in the reference, left out when unknown.
+    /// The share of echoes to the peer that were lost, 0 to 1; an addition to the API, left out when unknown.
     #[serde(
         serialize_with = "thousandths",
         skip_serializing_if = "Option::is_none"

@@ -9,7 +9,7 @@ use crate::document::{IbgpPeerSpec, MeshPeerSpec};
 use crate::model::{AdminState, ObjectName};
 use crate::wire::{IbgpItem, Listing, MeshItem, Rejected, WireError};
 
-/// Reads `GET mesh` (semantics, section 7).
+/// Reads `GET mesh` (docs/contract/node-policy-mesh.md#mesh).
 ///
 /// # Errors
 /// The body is not a whole list.

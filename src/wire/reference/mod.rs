@@ -1,5 +1,5 @@
-//! The dialect of the API reference. The only place that names its paths, its fields, its symbols
-//! and its status numbers.
+//! The dialect `reference` (docs/contract/control-plane.md). The only place that names its paths, its fields, its
+//! symbols and its status numbers.
 
 mod config;
 mod encode;

@@ -10,10 +10,10 @@ use crate::document::{Limits, Location, OwnPrefixes, RoutingPolicySpec, Rpki, Rp
 use crate::model::{AddressRange, Bandwidth, Host, Invalid, NodeType, shown};
 use crate::wire::{PolicyItem, RejectedField, WireError};
 
-/// Fields that do not decode. The policy is used without them (semantics, section 6, item 11).
+/// Fields that do not decode. The policy is used without them (docs/contract/safety.md#rule-11).
 type Bad = Vec<RejectedField>;
 
-/// Reads `GET bird-config` (semantics, section 7). `node` may be missing, `policy` may not.
+/// Reads `GET bird-config` (docs/contract/node-policy-mesh.md#policy). `node` may be missing, `policy` may not.
 ///
 /// A bad field costs that field and never the filters. Only a bad own prefix, and a list of RPKI servers
 /// of which none is valid, void the policy: without them the filters would accept more than was asked for.

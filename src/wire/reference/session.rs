@@ -22,7 +22,7 @@ const DESCRIPTION_MAX: usize = 1000;
 /// one, GRE's own protocol number, and nothing reads it.
 const GRE_PORT: &str = "47";
 
-/// Reads `GET sessions` (semantics, sections 1, 2 and 3).
+/// Reads `GET sessions` (docs/contract/session.md).
 ///
 /// # Errors
 /// The body is not a whole list.

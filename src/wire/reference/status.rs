@@ -2,7 +2,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::AdminState;
 
-/// The status of a session as the reference numbers it (semantics, section 3).
+/// The status of a session as a number (docs/contract/session.md#status-codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum WireStatus {

@@ -1,4 +1,4 @@
-//! The symbolic names of the routing policy (semantics, section 7).
+//! The symbolic names of the routing policy (docs/contract/node-policy-mesh.md#symbolic-names).
 
 use crate::document::{Continent, Region};
 use crate::model::{Bandwidth, Invalid, shown};

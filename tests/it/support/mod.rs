@@ -39,7 +39,7 @@ pub(crate) fn our_key() -> PublicKey {
     public_of(&private_key())
 }
 
-/// Router jp1 of the API reference's examples.
+/// Router jp1, as in the sample `state/`.
 pub(crate) fn router() -> Router {
     let node = parse::<NodeSpec>(
         "{apiVersion: moenet.work/v1, kind: Node, metadata: {name: jp1}, spec: {id: 1, asn: 4242420998, \

@@ -1,4 +1,4 @@
-//! `GET sessions`: the reference's example, leniency, strictness, and lists that are not complete.
+//! `GET sessions` (docs/contract/session.md): an example, leniency, strictness, and lists that are not complete.
 
 use moenet_agent::model::{AdminState, Extension, PeeringPolicy, TunnelType};
 use moenet_agent::wire::{Dialect, Listing, SessionItem, WireError, WireStatus};

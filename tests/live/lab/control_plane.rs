@@ -20,7 +20,7 @@ pub(crate) enum Answer {
     /// Promises the whole body, sends half, closes.
     HalfOf(Value),
     Slow(Duration, Value),
-    /// An error of the reference, perhaps with the seconds after which to come again.
+    /// An error of the API, perhaps with the seconds after which to come again.
     Refusal {
         status: u16,
         code: &'static str,

@@ -199,7 +199,7 @@ impl Session {
     }
 
     /// No error at all. Segments without the right password are dropped unheard (RFC 2385), so that is how
-    /// passwords that differ look (bird.md, section 4.1).
+    /// passwords that differ look (docs/contract/bird.md#errors-of-a-session).
     fn silent(&self, state: &str) -> Cause {
         let lead = format!("{state}, and BIRD knows of no error");
         match (self.answers, self.neighbour) {
@@ -214,7 +214,7 @@ impl Session {
         }
     }
 
-    /// What BIRD's last error says, and who said it (its classes: bird.md, section 4.1).
+    /// What BIRD's last error says, and who said it (its classes: docs/contract/bird.md#errors-of-a-session).
     fn explained(&self, state: &str, error: &str, bird: &Bird) -> Cause {
         let cause = |reason, what: String| {
             Cause::new(reason, format!("{state}: {what} (BIRD: “{error}”)."))

@@ -20,6 +20,7 @@ mod bird;
 mod cli;
 mod control_plane;
 mod controller;
+mod docs;
 mod examples;
 mod fleet;
 mod history;

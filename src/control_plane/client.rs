@@ -26,7 +26,7 @@ const BODY_MAX: usize = 16 * 1024 * 1024;
 /// The largest error that is read.
 const ERROR_MAX: usize = 64 * 1024;
 
-/// The wait after 429 and 503 that do not say how long.
+/// The wait after a 429 without `Retry-After`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// What a client is made from.

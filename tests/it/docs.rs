@@ -242,6 +242,36 @@ fn table_of_intervals_has_the_values_of_the_code() {
 }
 
 #[test]
+fn tests_named_in_the_table_exist() {
+    let page = fs::read_to_string(root().join("docs/contract/known-faults.md")).unwrap();
+    let sources = ["src", "tests"].map(|folder| files(&root().join(folder), &[".rs"]));
+    let sources: Vec<String> = sources
+        .iter()
+        .flatten()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let names = page.lines().filter_map(|row| {
+        let name = row.strip_suffix("` |")?.rsplit_once("| `")?.1;
+        Some(name.to_owned())
+    });
+    let names: Vec<String> = names.collect();
+    assert!(names.len() > 20, "only {} tests were found", names.len());
+    let is_missing = |name: &&String| {
+        let head = format!("fn {name}(");
+        // A macro makes one test for each version of BIRD, and names it.
+        let made = format!("{name},");
+        !sources
+            .iter()
+            .any(|text| text.contains(&head) || text.contains(&made))
+    };
+    let missing: Vec<_> = names.iter().filter(is_missing).collect();
+    assert!(
+        missing.is_empty(),
+        "correct docs/contract/known-faults.md, no test has the name: {missing:?}"
+    );
+}
+
+#[test]
 fn broken_targets_are_found() {
     let page =
         "# A title\n\n## Rule 1\n\n```\n## not a heading\n```\n[x](y.md#z) [u](https://a.b/c)";

@@ -27,6 +27,7 @@ mod history;
 mod http;
 mod kernel;
 mod licences;
+mod modules;
 mod overrides;
 mod plan;
 mod probe;

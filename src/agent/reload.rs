@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::Parts;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, TokenNews, TokenSource};
+use crate::http::Server;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
 
@@ -58,7 +59,15 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
         if let Some(from) = &config.control_plane {
             taking.token.replace(&from.token_source());
         }
-        taking.api_token.replace(&config.server.token_source());
+        // The socket that listens is that of the start: without its token, strangers could reach it.
+        let token = config.server.token_source();
+        match Server::check(&config.server.listen, &token) {
+            Ok(()) => taking.api_token.replace(&token),
+            Err(error) => error!(
+                error = chain(&error),
+                "server.token not replaced, the previous one stays in use; restart the agent to change server.listen too"
+            ),
+        }
     })
     .await;
     // The intervals, the guard and what else the world is made from.

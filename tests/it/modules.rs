@@ -57,7 +57,10 @@ fn used(code: &str) -> BTreeSet<String> {
         text[..end.unwrap_or(text.len())].to_owned()
     };
     let mut found = BTreeSet::new();
-    for (_, rest) in code.match_indices("crate::").map(|(at, it)| (at, &code[at + it.len()..])) {
+    for (_, rest) in code
+        .match_indices("crate::")
+        .map(|(at, it)| (at, &code[at + it.len()..]))
+    {
         let Some(group) = rest.strip_prefix('{') else {
             found.insert(word(rest));
             continue;
@@ -85,7 +88,12 @@ fn edges() -> Edges {
     let src = root().join("src");
     let mut edges = Edges::new();
     for file in sources(&src) {
-        let path = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        let path = file
+            .strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let module = path.split('/').next().unwrap().trim_end_matches(".rs");
         if matches!(module, "main" | "lib") {
             continue;
@@ -102,7 +110,11 @@ fn edges() -> Edges {
 #[test]
 fn modules_use_only_what_the_architecture_allows() {
     let (layers, exceptions) = rules();
-    let layer = |module: &str| layers.iter().position(|names| names.iter().any(|it| it == module));
+    let layer = |module: &str| {
+        layers
+            .iter()
+            .position(|names| names.iter().any(|it| it == module))
+    };
     let edges = edges();
     for ((user, used), file) in &edges {
         let allowed = match (layer(user), layer(used)) {
@@ -129,7 +141,8 @@ fn modules_use_only_what_the_architecture_allows() {
 
 #[test]
 fn groups_of_imports_name_every_module() {
-    let text = "use crate::{\n    model::{Asn, Uid},\n    plan,\n};\nlet x = crate::store::Store::open();";
+    let text =
+        "use crate::{\n    model::{Asn, Uid},\n    plan,\n};\nlet x = crate::store::Store::open();";
     let expected = ["model", "plan", "store"].map(str::to_owned);
     assert_eq!(used(text), expected.into());
 }

@@ -106,16 +106,20 @@ fn a_rate_limit_is_kept_for_as_long_as_it_says() {
         code: "RATE_LIMITED",
         retry_after: Some(40),
     };
-    world.control_plane.answer_everything(Some(refusal));
     let before = world.control_plane.asked_each();
-    wait_until("something is asked and refused", 30, || {
-        if world.control_plane.asked_each() != before {
-            Ok(())
-        } else {
-            Err("nothing".into())
-        }
-    });
-    asks_nothing(&world);
+    world.control_plane.answer_everything(Some(refusal));
+    // Each call comes every second or two, and waits on its own: one may have been answered just before, one is
+    // refused. A slow machine asks less often, so the bound holds on it too.
+    std::thread::sleep(Duration::from_secs(14));
+    let asked = world.control_plane.asked_each();
+    assert!(asked != before, "nothing was asked and refused");
+    for (call, times) in &asked {
+        let more = times - before.get(call).unwrap_or(&0);
+        assert!(
+            more <= 2,
+            "{call} was asked {more} times within Retry-After"
+        );
+    }
     assert_eq!(
         breaker(&world),
         "closed",

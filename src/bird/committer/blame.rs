@@ -39,6 +39,8 @@ pub(super) struct Trial<'a> {
     pub(super) stage: &'a Stage,
     pub(super) checker: &'a Checker,
     pub(super) live: &'a LiveTree,
+    /// The tree on disk as the agent wrote it, which the wishes change.
+    pub(super) before: &'a Tree,
     pub(super) wishes: &'a Wishes,
 }
 
@@ -81,10 +83,10 @@ impl Trial<'_> {
     ) -> Blame {
         if self
             .stage
-            .check(&self.live.tree, self.live, self.checker)
+            .check(self.before, self.live, self.checker)
             .await
             .is_err()
-            && !self.live.tree.is_blank()
+            && !self.before.is_blank()
         {
             return match named {
                 Some((name, what)) => Blame::Stale(name.to_owned(), what.clone()),
@@ -122,7 +124,7 @@ impl Trial<'_> {
     /// `Err(Some)`: the parser refuses the tree or dies of it. `Err(None)`: it could not be checked.
     async fn try_alone(&self, wishes: &Wishes) -> Result<(), Option<Diagnostic>> {
         use crate::bird::check::CheckError::Crashed;
-        let tree = wishes.applied_to(&self.live.tree, &BTreeSet::new());
+        let tree = wishes.applied_to(self.before, &BTreeSet::new());
         match self.stage.check(&tree, self.live, self.checker).await {
             Ok(_) => Ok(()),
             Err(StageError::Refused { what, .. }) => Err(Some(what)),

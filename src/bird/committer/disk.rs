@@ -94,8 +94,11 @@ fn read_directory(
 /// Sorts a file below `moenet/` by its mark.
 pub(super) fn keep(live: &mut LiveTree, path: String, content: String) {
     let text = match mark::read(&content) {
-        Mark::Complete { head, text, .. } => {
+        Mark::Complete { head, text, intact } => {
             live.marks.insert(path.clone(), head.to_owned());
+            if !intact {
+                live.edited.insert(path.clone());
+            }
             text.to_owned()
         }
         Mark::Missing if path != GENERATION && owned::is_foreign(&path, &content, live) => {
@@ -104,6 +107,9 @@ pub(super) fn keep(live: &mut LiveTree, path: String, content: String) {
         }
         Mark::Missing | Mark::Old => {
             live.unmarked.insert(path.clone());
+            if !live.is_of_old_build() {
+                live.edited.insert(path.clone());
+            }
             content
         }
     };

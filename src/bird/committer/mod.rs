@@ -37,6 +37,7 @@ mod promise;
 mod stage;
 mod tree;
 mod worker;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fmt;

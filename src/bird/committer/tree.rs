@@ -43,6 +43,8 @@ pub struct LiveTree {
     /// Files below `moenet/` without a mark, which get one with the next commit: those of builds that marked only
     /// some, and files without any statement.
     pub unmarked: BTreeSet<String>,
+    /// Files with a mark that are not as the agent wrote them, and files that lost their mark with their statements.
+    pub edited: BTreeSet<String>,
     /// BIRD's main file.
     pub main: MainFile,
 }

@@ -15,6 +15,7 @@ use super::loads::{FailedLoads, REMEMBERED};
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
 use super::tree::{LiveTree, MAIN, Tree, fragment_path, plan_commit};
+use super::written::Written;
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
@@ -33,6 +34,7 @@ pub(super) struct Worker {
     stage: Stage,
     refusals: Refusals,
     failed: FailedLoads,
+    written: Written,
 }
 
 impl Worker {
@@ -51,6 +53,7 @@ impl Worker {
             stage,
             refusals: HashMap::new(),
             failed: FailedLoads::default(),
+            written: Written::default(),
         }
     }
 
@@ -145,6 +148,11 @@ impl Worker {
         };
         if let Some(files) = wishes.base.as_mut().filter(|_| !live.main.is_agents()) {
             files.remove(MAIN);
+        }
+        self.written.learn(&live);
+        // Shared files go with every session; those that do not change let the sessions be verified one by one.
+        if wishes.base.as_ref() == Some(&self.written.tree(&live).base) {
+            wishes.base = None;
         }
         self.failed.expire(Instant::now());
         outcome.fragments = self.failed.recall(&mut wishes.fragments);
@@ -288,7 +296,8 @@ impl Worker {
         wishes: &Wishes,
         stale: &BTreeSet<String>,
     ) -> Result<Committed, Blame> {
-        let wanted = wishes.applied_to(&live.tree, stale);
+        let before = self.written.tree(live);
+        let wanted = wishes.applied_to(&before, stale);
         let (changes, generation) = (plan_commit(live, &wanted), wanted.generation());
         let committed = |loaded, changed, warnings| Committed {
             loaded,
@@ -322,6 +331,7 @@ impl Worker {
             stage: &self.stage,
             checker: &self.checker,
             live,
+            before: &before,
             wishes,
         };
         let warnings = match trial.check(&wanted).await {
@@ -341,16 +351,20 @@ impl Worker {
             generation: &generation,
             promised: promised(wishes),
             may_go_down: (wishes.base.is_none()
-                && running == Running::Loaded(Some(live.tree.generation())))
-            .then(|| touched(&live.tree, wishes, stale)),
+                && running == Running::Loaded(Some(before.generation())))
+            .then(|| touched(&before, wishes, stale)),
         };
         if let Some(blocked) = blocked {
             // The files are ready for the operator to include; the daemon runs the operator's configuration.
             load.write().await?;
+            self.written.set(&wanted);
             return Err(CommitError::Blocked(blocked.message).into());
         }
         match load.run().await {
-            Ok(loaded) => Ok(committed(loaded, loaded || !changes.is_empty(), warnings)),
+            Ok(loaded) => {
+                self.written.set(&wanted);
+                Ok(committed(loaded, loaded || !changes.is_empty(), warnings))
+            }
             Err(LoadError::Commit(error)) => {
                 self.failed
                     .remember_tree(&generation, &error, Instant::now());

@@ -683,10 +683,12 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
                 .any(|protocol| protocol.is_established())
         };
         eventually(&format!("{version}: established"), &established).await;
-        let error = committer
-            .set_fragment("a_shared", Some(shared(90)))
-            .await
-            .unwrap_err();
+        // The shared files go with every session; unchanged, they do not excuse it.
+        let (_, error) = tokio::join!(
+            committer.set_base(base()),
+            committer.set_fragment("a_shared", Some(shared(90)))
+        );
+        let error = error.unwrap_err();
         let FragmentError::Commit(error) = error else {
             panic!("{version}: {error}")
         };
@@ -716,6 +718,43 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
         assert!(again.to_string().contains("moe_live"), "{version}: {again}");
         assert_eq!(committer.counters().configures(), loads, "{version}");
         assert!(established().await, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commit_of_one_session_loads_no_edit_of_another() {
+    for version in VERSIONS {
+        let (router, committer) = Router::running(version).await;
+        let kept = fragment("kept", "");
+        committer
+            .set_fragment("kept", Some(kept.clone()))
+            .await
+            .unwrap();
+        let file = router.path("etc/moenet/sessions/kept.conf");
+        let mark = fs::read_to_string(&file).unwrap();
+        let mark = mark.lines().next().unwrap().to_owned();
+        for (number, edit) in [None, Some(String::new()), Some(mark + "\n")]
+            .into_iter()
+            .enumerate()
+        {
+            match &edit {
+                None => fs::remove_file(&file).unwrap(),
+                Some(text) => fs::write(&file, text).unwrap(),
+            }
+            let name = format!("b{number}");
+            let (base, other) = tokio::join!(
+                committer.set_base(base()),
+                committer.set_fragment(&name, Some(fragment(&name, "")))
+            );
+            assert!(base.is_ok() && other.unwrap().loaded, "{version} {edit:?}");
+            assert!(
+                names(&committer).await.contains(&"moe_kept".into()),
+                "{version}: the session went down with {edit:?} in its file"
+            );
+            let files = committer.live().await.unwrap();
+            assert_eq!(files.tree.fragments["kept"], kept.text, "{version}");
+            assert!(files.edited.is_empty(), "{version}");
+        }
     }
 }
 

@@ -1,0 +1,89 @@
+//! The texts that the agent wrote last, for files that another program edited or removed since. Pure.
+//!
+//! A commit loads all files. Without this memory the commit of one session would load what another program left in
+//! the file of a second one: an emptied file takes its session down.
+
+use std::collections::BTreeMap;
+
+use super::tree::{LiveTree, MAIN, Tree, fragment_at};
+
+/// Relative path → text, of the files below `moenet/`.
+#[derive(Default)]
+pub(super) struct Written(BTreeMap<String, String>);
+
+impl Written {
+    /// Learns the texts of the files that are as the agent wrote them.
+    pub(super) fn learn(&mut self, live: &LiveTree) {
+        let files = live.tree.files().into_iter();
+        let intact = files.filter(|(path, _)| path != MAIN && !live.edited.contains(path));
+        self.0
+            .extend(intact.map(|(path, text)| (path, text.to_owned())));
+    }
+
+    /// Remembers a tree that was written.
+    pub(super) fn set(&mut self, tree: &Tree) {
+        let files = tree.files().into_iter().filter(|(path, _)| path != MAIN);
+        self.0 = files.map(|(path, text)| (path, text.to_owned())).collect();
+    }
+
+    /// The tree on disk, with the known texts of the files that were edited or removed.
+    pub(super) fn tree(&self, live: &LiveTree) -> Tree {
+        let mut tree = live.tree.clone();
+        for (path, text) in &self.0 {
+            let differs = live.edited.contains(path) || live.tree.text(path).is_none();
+            if !differs || live.tree.foreign.contains_key(path) {
+                continue;
+            }
+            match fragment_at(path) {
+                Some(name) => drop(tree.fragments.insert(name.to_owned(), text.clone())),
+                None => drop(tree.base.insert(path.clone(), text.clone())),
+            }
+        }
+        tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(fragments: &[(&str, &str)]) -> LiveTree {
+        let fragments = fragments
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        LiveTree {
+            tree: Tree {
+                fragments: fragments.collect(),
+                ..Tree::default()
+            },
+            ..LiveTree::default()
+        }
+    }
+
+    #[test]
+    fn edited_and_removed_files_have_their_known_texts() {
+        let mut written = Written::default();
+        written.learn(&live(&[("a", "1"), ("b", "2"), ("c", "3")]));
+        let mut now = live(&[("a", ""), ("b", "2")]);
+        now.edited.insert("moenet/sessions/a.conf".to_owned());
+        let foreign = "moenet/sessions/c.conf".to_owned();
+        assert_eq!(
+            written.tree(&now).fragments,
+            live(&[("a", "1"), ("b", "2"), ("c", "3")]).tree.fragments
+        );
+        now.tree.foreign.insert(foreign, "3".to_owned());
+        assert!(!written.tree(&now).fragments.contains_key("c"));
+        written.learn(&now);
+        assert_eq!(
+            written.tree(&now).fragments["a"],
+            "1",
+            "an edit is not learned"
+        );
+        written.set(&Tree::default());
+        assert_eq!(
+            written.tree(&now),
+            now.tree,
+            "a removal of the agent is final"
+        );
+    }
+}

@@ -304,6 +304,10 @@ impl Store {
             }
         };
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
+        // A directory that was unmounted meanwhile was listed as an empty one.
+        if let Some(held) = &self.held {
+            lock(held).verify(&self.dir)?;
+        }
         snapshot.complete &= doubt != Doubt::All;
         snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
         self.note_missing_folder();

@@ -316,13 +316,7 @@ fn external_sessions_go_down_after_a_time_and_internal_ones_stay_and_stop_brings
         .reconfigure(|config| config["maintenance"] = json!({"disableAfter": 15}));
     backbone.start();
     backbone.wait_established();
-    let ibgp = |backbone: &Backbone| {
-        let ages = session_ages(&backbone.at("jp1").router);
-        ages.lines()
-            .find(|line| line.starts_with("ibgp_jp2"))
-            .expect("an internal session")
-            .to_owned()
-    };
+    let ibgp = |backbone: &Backbone| session_ages(&backbone.at("jp1").router).named("ibgp_jp2");
     let age = ibgp(&backbone);
     let files = |backbone: &Backbone| unmeasured(&backbone.at("jp1").bird_files());
     let files_before = files(&backbone);

@@ -335,7 +335,7 @@ fn packets_pass_from_one_neighbour_to_another_and_back() {
     world.wait_established();
     for (number, neighbour) in (1..).zip(&world.neighbours) {
         neighbour.inside.shell(&format!(
-            "ip addr add 172.20.{number}.1/32 dev lo && ip addr add fd42:{number}::1/128 dev lo && \
+            "ip addr add 172.20.{number}.1/32 dev lo && ip addr add fd42:{number}::1/128 dev lo nodad && \
              ip route add 172.20.0.0/14 via inet6 fe80::998:1 dev wg0 src 172.20.{number}.1 && \
              ip route add fd00::/8 via fe80::998:1 dev wg0 src fd42:{number}::1"
         ));

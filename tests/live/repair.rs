@@ -105,5 +105,5 @@ fn a_session_that_claims_the_uplink_does_not_touch_it() {
     world.neighbours[1].wait_established(40);
     world.wait_reported(&uuid(1), 2, "u2");
     assert_eq!(world.router.inside.shell("ip -d addr show dev u2"), before);
-    assert!(!session_ages(&world.router).is_empty());
+    session_ages(&world.router).named("ebgp_");
 }

@@ -1,15 +1,15 @@
 //! The agent, BIRD and the Control Plane come and go; what works keeps working.
 
 use crate::lab::control_plane::Answer;
-use crate::lab::watch::{NetlinkEvents, bird_history};
+use crate::lab::watch::{BirdHistory, NetlinkEvents, bird_history};
 use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
 
-fn nothing_happened(world: &World, events: &NetlinkEvents, before: &str) {
+fn nothing_happened(world: &World, events: &NetlinkEvents, before: &BirdHistory) {
     assert_eq!(events.seen(), Vec::<String>::new(), "netlink events");
     assert_eq!(
         bird_history(&world.router),
-        before,
+        *before,
         "a BIRD reload or session reset"
     );
 }

@@ -64,7 +64,7 @@ fn established(shape: impl FnOnce(&Neighbour) -> Shape) -> World {
     let shape = shape(&neighbour);
     let bird = config(&neighbour, &shape.bgp);
     let setup = format!(
-        "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo && {}",
+        "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo nodad && {}",
         shape.setup
     );
     world.join(neighbour, 1, |neighbour: &mut Neighbour, far: &FarEnd| {
@@ -219,7 +219,7 @@ fn an_ipv4_only_peer_has_point_to_point_addresses_of_32_bits() {
 fn a_peer_with_a_ula_has_point_to_point_addresses_of_128_bits() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv6": "fd42:1::1"}),
-        setup: format!("ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0"),
+        setup: format!("ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 nodad"),
         bgp: bgp(
             "moe_router",
             neighbour.asn,
@@ -242,7 +242,7 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
     let world = established(|neighbour| Shape {
         session: json!({"ipv6": "fd42:1::1", "ipv4": "172.20.1.1", "extensions": []}),
         setup: format!(
-            "ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 && ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"
+            "ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 nodad && ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"
         ),
         bgp: bgp(
             "moe_router",
@@ -260,10 +260,10 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
     });
     wait_until("both sessions are up", 30, || {
         let ages = session_ages(&world.router);
-        if ages.matches("Established").count() == 2 {
+        if ages.established() == 2 {
             Ok(())
         } else {
-            Err(ages)
+            Err(format!("{ages:?}"))
         }
     });
     let device = interface(1);
@@ -315,7 +315,9 @@ fn a_peer_that_is_not_on_the_link_has_a_multihop_session() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv6": "fd42:1::1", "multihop": 5}),
         // The neighbour's address is not on the tunnel but on the router behind it.
-        setup: format!("ip addr add fd42:1::1/128 dev lo && ip route add {OUR_IPV6}/128 dev wg0"),
+        setup: format!(
+            "ip addr add fd42:1::1/128 dev lo nodad && ip route add {OUR_IPV6}/128 dev wg0"
+        ),
         bgp: format!("protocol static far6 {{ ipv6; route {OUR_IPV6}/128 via \"wg0\"; }}\n")
             + &bgp(
                 "moe_router",
@@ -581,7 +583,7 @@ fn over_gre(kind: &str, ours: &str, theirs: &[&str]) -> World {
         .collect();
     let end = |address: &str| address.split('/').next().unwrap().to_owned();
     let setup = format!(
-        "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo && {} && \
+        "ip addr add 172.20.1.9/32 dev lo && ip addr add fd42:1::9/128 dev lo nodad && {} && \
          ip link add t0 type {kind} local {} remote {} ttl 64 && ip link set t0 addrgenmode none mtu 1400 && \
          ip addr add {}/64 dev t0 && ip link set t0 up",
         outer

@@ -1,7 +1,7 @@
 //! What an operator does by hand in the state directory, and what one finds there.
 
 use super::neighbour::Neighbour;
-use super::watch::{NetlinkEvents, bird_history, session_ages};
+use super::watch::{BirdHistory, NetlinkEvents, bird_history, session_ages};
 use super::world::{World, interface};
 use super::{contains, wait_until};
 use serde_json::Value;
@@ -292,7 +292,7 @@ pub(crate) fn condition(status: &Value, wanted: &str) -> Value {
 /// no reload of BIRD, and every session as old as before in the neighbour's eyes.
 pub(crate) struct Untouched {
     events: NetlinkEvents,
-    bird: String,
+    bird: BirdHistory,
     pub(crate) ages: Vec<Age>,
     writes: u64,
 }
@@ -328,7 +328,7 @@ impl Untouched {
     pub(crate) fn assert_across_restart(&self, world: &World) {
         assert_eq!(self.events.seen(), Vec::<String>::new(), "netlink events");
         assert!(
-            self.bird.ends_with(&session_ages(&world.router)),
+            self.bird.sessions == session_ages(&world.router),
             "a session was reset in the router's eyes"
         );
         assert_eq!(

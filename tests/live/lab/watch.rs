@@ -4,6 +4,7 @@ use super::contains;
 use super::namespace::Process;
 use super::router::Router;
 use super::wait_until;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Records every link and address event in the router's namespace.
@@ -58,25 +59,95 @@ impl NetlinkEvents {
     }
 }
 
-/// What must stay the same when BIRD is left alone: last reconfiguration, and when each session came up. BIRD 2 tells
-/// the time of a moment in the past a millisecond later or earlier each time, so it counts by seconds.
-pub(crate) fn bird_history(router: &Router) -> String {
+/// A moment that BIRD tells. BIRD derives it from a monotonic clock at each look, so that it moves by milliseconds, and
+/// by a second where only seconds are shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment(i64);
+
+impl Moment {
+    /// Reads seconds since 1970, a time of day, or a date with a time.
+    fn parse(text: &str) -> Self {
+        let of_day = |time: jiff::civil::Time| {
+            i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second())
+        };
+        let dated = |text: &str| {
+            let time = format!("{}Z", text.replace(' ', "T"));
+            let time: jiff::Timestamp = time.parse().ok()?;
+            Some(time.as_second())
+        };
+        let seconds = text.parse().ok();
+        let seconds = seconds.or_else(|| Some(of_day(text.parse().ok()?)));
+        Self(seconds.or_else(|| dated(text)).expect(text))
+    }
+}
+
+impl PartialEq for Moment {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0 - other.0).abs() <= 1
+    }
+}
+
+/// State and last change of every BGP session, by name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SessionAges(BTreeMap<String, (String, Moment)>);
+
+impl SessionAges {
+    /// How many sessions are Established.
+    pub(crate) fn established(&self) -> usize {
+        let states = self.0.values();
+        states
+            .filter(|(state, _)| state.contains("Established"))
+            .count()
+    }
+
+    /// The sessions whose names start like this.
+    pub(crate) fn named(&self, start: &str) -> Self {
+        let mut named = self.0.clone();
+        named.retain(|name, _| name.starts_with(start));
+        assert!(!named.is_empty(), "no session {start} in {self:?}");
+        Self(named)
+    }
+
+    /// The sessions that the other list has too.
+    pub(crate) fn also_in(&self, other: &Self) -> Self {
+        let mut both = self.0.clone();
+        both.retain(|name, _| other.0.contains_key(name));
+        Self(both)
+    }
+}
+
+/// What must stay the same when BIRD is left alone: its last reconfiguration, and when each session came up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BirdHistory {
+    reconfigured: Moment,
+    pub(crate) sessions: SessionAges,
+}
+
+pub(crate) fn bird_history(router: &Router) -> BirdHistory {
     let status = router.bird.ask(&router.inside, "show status");
     let reconfigured = status
         .lines()
-        .find(|line| line.starts_with("Last reconfiguration"))
+        .find_map(|line| line.strip_prefix("Last reconfiguration on "))
         .expect("a time");
-    let reconfigured = reconfigured.split('.').next().unwrap_or_default();
-    format!("{reconfigured}\n{}", session_ages(router))
+    BirdHistory {
+        reconfigured: Moment::parse(reconfigured.trim()),
+        sessions: session_ages(router),
+    }
 }
 
-/// Name, state and time of the last change of every BGP session, in the order of their names.
-pub(crate) fn session_ages(router: &Router) -> String {
+pub(crate) fn session_ages(router: &Router) -> SessionAges {
     let all = router.bird.ask(&router.inside, "show protocols");
-    let mut ages: Vec<_> = all.lines().filter(|line| line.contains(" BGP ")).collect();
+    let session = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [name, "BGP", _table, state, since, details @ ..] = words.as_slice() else {
+            return None;
+        };
+        let state = format!("{state} {}", details.join(" "));
+        Some(((*name).to_owned(), (state, Moment::parse(since))))
+    };
+    let ages: BTreeMap<_, _> = all.lines().filter_map(session).collect();
     assert!(!ages.is_empty(), "no BGP session in:\n{all}");
-    ages.sort_unstable();
-    ages.join("\n")
+    SessionAges(ages)
 }
 
 pub(crate) fn ifindex(router: &Router, interface: &str) -> String {

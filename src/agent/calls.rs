@@ -1,11 +1,14 @@
 //! Repeats each call to the Control Plane, and remembers how it goes: a failure that lasts is visible in the log,
 //! the notices, `/status` and the metrics.
 
+mod health;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -19,63 +22,28 @@ use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
 use crate::wire::Call;
 
-/// So many failures in a row are no hiccup: the list counts as failing.
-const FAILING: u32 = 3;
-
-/// How a call to the Control Plane goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CallHealth {
-    /// When it last succeeded, since the agent started.
-    pub last_success: Option<Timestamp>,
-    /// How often it failed since then.
-    pub consecutive_failures: u32,
-    /// When the first of these failures was.
-    pub failing_since: Option<Timestamp>,
-    /// Why it failed last, and what to do.
-    pub last_error: Option<String>,
-    /// When it is tried again, while it fails.
-    pub retry_at: Option<Timestamp>,
-    /// Whether an operator has to act, so that trying again soon is of no use.
-    needs_operator: bool,
-    /// Whether the Control Plane did not answer at all.
-    unreachable: bool,
-}
-
-impl CallHealth {
-    /// The error and the next try, for the log.
-    fn cause(&self) -> String {
-        let error = self.last_error.clone().unwrap_or_default();
-        let retry = self.retry_at.map(|at| format!("; next try at {at}"));
-        error + &retry.unwrap_or_default()
-    }
-
-    /// Whether it fails for longer than a hiccup.
-    pub fn is_failing(&self) -> bool {
-        self.consecutive_failures >= FAILING
-    }
-
-    /// What an operator has to know, while there is something.
-    fn notice(&self, call: Call) -> Option<String> {
-        let error = self.last_error.as_ref()?;
-        let since = self.failing_since?;
-        (self.is_failing() || self.needs_operator).then(|| {
-            let (word, times) = (call.word(), self.consecutive_failures);
-            format!("Control Plane: {word} failed {times} times since {since}, keeping the last good data: {error}")
-        })
-    }
-}
+pub use health::CallHealth;
+use health::Silence;
 
 /// How every call goes, and what wakes its next attempt.
 #[derive(Debug, Default)]
 pub struct Calls {
-    health: Mutex<BTreeMap<Call, CallHealth>>,
+    state: Mutex<CallsState>,
     wakes: [Notify; Call::ALL.len()],
+    /// Wakes the calls that failed and wait, once another one succeeds again.
+    recovered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct CallsState {
+    health: BTreeMap<Call, CallHealth>,
+    silence: Silence,
 }
 
 impl Calls {
     /// How every call goes that was tried.
     pub fn all(&self) -> BTreeMap<Call, CallHealth> {
-        self.lock().clone()
+        self.lock().health.clone()
     }
 
     /// How every fetch of a list goes that was tried.
@@ -87,9 +55,9 @@ impl Calls {
 
     /// One sentence for each call that an operator has to know of.
     pub fn notices(&self) -> Vec<String> {
-        let all = self.lock();
-        all.iter()
-            .filter_map(|(call, health)| health.notice(*call))
+        let state = self.lock();
+        let all = state.health.iter();
+        all.filter_map(|(call, health)| health.notice(*call))
             .collect()
     }
 
@@ -119,23 +87,16 @@ impl Calls {
 
     /// Facts for the log: whether the Control Plane answers, and each call that it answers and that fails.
     pub(super) fn facts(&self) -> Vec<(Topic, Fact)> {
-        let all = self.all();
-        let unreachable = all.values().find(|health| health.unreachable);
-        let mut facts: Vec<_> = all
-            .iter()
-            .map(|(call, health)| {
-                let state = match (health.unreachable, &health.last_error) {
-                    (true, _) => State::Unknown,
-                    (false, Some(_)) => State::Bad,
-                    (false, None) => State::Good,
-                };
-                let topic = Topic::Call(call.word().to_owned());
-                (topic, Fact::new(state, health.cause()))
-            })
-            .collect();
+        let state = self.lock();
+        let unreachable = state.silence.unreachable();
+        let of_call = |(call, health): (&Call, &CallHealth)| {
+            let topic = Topic::Call(call.word().to_owned());
+            (topic, health.fact(unreachable.is_some()))
+        };
+        let mut facts: Vec<_> = state.health.iter().map(of_call).collect();
         let reachable = match unreachable {
-            Some(health) => Fact::new(State::Bad, health.cause()),
-            None if all.is_empty() => Fact::new(State::Unknown, ""),
+            Some(cause) => Fact::new(State::Bad, cause),
+            None if state.health.is_empty() => Fact::new(State::Unknown, ""),
             None => Fact::new(State::Good, ""),
         };
         facts.push((Topic::ControlPlane, reachable));
@@ -163,29 +124,45 @@ impl Calls {
         }
     }
 
-    /// Notes a success. Returns how it went before.
-    fn succeeded(&self, call: Call) -> CallHealth {
-        let health = CallHealth {
-            last_success: Some(at(Duration::ZERO)),
-            ..CallHealth::default()
-        };
-        self.lock().insert(call, health).unwrap_or_default()
+    /// Notes a success. Returns whether the call failed before.
+    pub(super) fn succeeded(&self, call: Call) -> bool {
+        let mut state = self.lock();
+        state.silence = Silence::default();
+        let before = state.health.insert(call, CallHealth::succeeded());
+        drop(state);
+        let recovered = before.is_some_and(|health| health.consecutive_failures > 0);
+        if recovered {
+            self.recovered.notify_waiters();
+        }
+        recovered
     }
 
-    /// Notes a failure.
-    fn failed(&self, error: &CallError, wait: Duration) {
-        let mut all = self.lock();
-        let health = all.entry(error.call).or_default();
+    /// Notes a failure, and the wait for the next attempt.
+    pub(super) fn failed(&self, error: &CallError, wait: Duration) {
+        let mut state = self.lock();
+        let CallsState { health, silence } = &mut *state;
+        let health = health.entry(error.call).or_default();
         let before = health.clone();
-        health.consecutive_failures = before.consecutive_failures.saturating_add(1);
-        health.failing_since = before.failing_since.or_else(|| Some(at(Duration::ZERO)));
-        // An open breaker is no cause: what opened it is.
-        if before.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
-            health.last_error = Some(chain(error));
-            health.unreachable = matches!(error.failure, Failure::Network(_));
+        health.fail(error, wait);
+        silence.failed(error, &before, health);
+        let (call, retry_at) = (error.call.word(), at(wait));
+        debug!(call, error = chain(error), %retry_at, "Control Plane call failed");
+    }
+
+    /// Notes that no attempt is due any more. The last success stays.
+    pub(super) fn settled(&self, call: Call) {
+        if let Some(health) = self.lock().health.get_mut(&call) {
+            health.settle();
         }
-        health.retry_at = Some(at(wait));
-        health.needs_operator = error.class() == Class::Operator;
+    }
+
+    /// The failures of a call in a row.
+    pub(super) fn failures_of(&self, call: Call) -> u32 {
+        let state = self.lock();
+        state
+            .health
+            .get(&call)
+            .map_or(0, |health| health.consecutive_failures)
     }
 
     /// Ends the wait for the next attempt of a call.
@@ -197,55 +174,88 @@ impl Calls {
         &self.wakes[call as usize]
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Call, CallHealth>> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the next attempt of a call: until its time, until it is woken or, where an early attempt may
+    /// succeed, until another call succeeds again.
+    async fn pause(&self, call: Call, wait: Duration, early: bool) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.woken(call).notified() => {}
+            () = self.recovered.notified(), if early => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CallsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Repeats a call: after its interval with jitter, or later when it failed; at once when it is woken.
+/// Repeats a call until the Control Plane is no part of the configuration.
 pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     call: Call,
     interval: impl Fn(&ControlPlane) -> Duration,
     (parts, client): &(Arc<Parts>, Arc<Client>),
     act: impl Fn(Arc<Parts>, Arc<Client>) -> F,
 ) {
+    repeat(
+        &parts.calls,
+        call,
+        || parts.live.get().control_plane.as_ref().map(&interval),
+        || act(Arc::clone(parts), Arc::clone(client)),
+        |recovered| tell(parts, recovered),
+    )
+    .await;
+}
+
+/// Repeats an attempt: after its interval with jitter, by backoff while it fails, at once when it is woken or another
+/// call succeeds again. `told` hears of each end, and whether it ended a series of failures.
+async fn repeat<F: Future<Output = Result<(), CallError>>>(
+    calls: &Calls,
+    call: Call,
+    interval: impl Fn() -> Option<Duration>,
+    attempt: impl Fn() -> F,
+    told: impl Fn(bool),
+) {
     loop {
-        let result = act(Arc::clone(parts), Arc::clone(client)).await;
-        let live = parts.live.get();
-        let Some(config) = &live.control_plane else {
-            return;
+        let result = attempt().await;
+        let Some(interval) = interval() else { return };
+        let (wait, early, recovered) = match &result {
+            Ok(()) => (
+                jittered(interval, rand::random()),
+                false,
+                calls.succeeded(call),
+            ),
+            Err(error) => {
+                let failures = calls.failures_of(call) + 1;
+                let wait = after_failure(interval, error.class(), failures, rand::random());
+                calls.failed(error, wait);
+                (wait, may_succeed_early(error), false)
+            }
         };
-        let wait = match &result {
-            Ok(()) => jittered(interval(config), rand::random()),
-            Err(error) => after_failure(interval(config), error.class(), rand::random()),
-        };
-        note(parts, call, result, wait);
-        drop(tokio::time::timeout(wait, parts.calls.woken(call).notified()).await);
+        told(recovered);
+        calls.pause(call, wait, early).await;
     }
 }
 
-/// Remembers how a call went. The announcer logs both edges.
-fn note(parts: &Parts, call: Call, result: Result<(), CallError>, wait: Duration) {
-    let calls = &parts.calls;
-    let word = call.word();
-    match result {
-        Ok(()) => {
-            let before = calls.succeeded(call);
-            if before.consecutive_failures > 0 {
-                parts.context.reports.deliver.notify_one();
-            }
-        }
-        Err(error) => {
-            calls.failed(&error, wait);
-            let (error, retry_at) = (chain(&error), at(wait));
-            debug!(call = word, error, %retry_at, "Control Plane call failed");
-        }
+/// Whether the success of another call says that this one may succeed as well. A refused token or name is not
+/// tried early, and a wait that the Control Plane asked for is kept.
+fn may_succeed_early(error: &CallError) -> bool {
+    match error.class() {
+        Class::Transient => true,
+        Class::Later(_) => matches!(error.failure, Failure::BreakerOpen { .. }),
+        Class::Operator => false,
     }
+}
+
+/// Has the reports and the condition follow how a call went. The announcer logs both edges.
+fn tell(parts: &Parts, recovered: bool) {
     let context = &parts.context;
-    let is = calls.lists_state();
+    if recovered {
+        context.reports.deliver.notify_one();
+    }
+    let state = parts.calls.lists_state();
     if context
         .conveniences
-        .set(ConditionType::ControlPlaneSynced, is)
+        .set(ConditionType::ControlPlaneSynced, state)
     {
         context.hint(Key::Router);
     }

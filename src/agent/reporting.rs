@@ -3,16 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::calls::Calls;
 use super::{Parts, build};
-use crate::control_plane::{CallError, Class, Client, Failure, after_failure, jittered};
+use crate::control_plane::{
+    CallError, Class, Client, Delivery, Failure, OutboxError, after_failure, jittered,
+};
 use crate::controller::Key;
 use crate::controller::world::present;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::model::Uid;
 use crate::telemetry::chain;
-use crate::wire::{Heartbeat, PeerState, Report, SessionReport};
+use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
+
+/// The waits between two deliveries while reports are left: doubled from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Says that this router is alive.
 pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
@@ -78,29 +85,101 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
 /// Delivers reports of status changes, as soon as there are some, and again until they arrive.
 pub(super) async fn outbox(parts: &Parts, client: &Client) {
     let Some(outbox) = &parts.outbox else { return };
-    let mut wait = Duration::from_secs(1);
+    let mut wait = FIRST_WAIT;
+    let mut readable = true;
     loop {
-        let (left, failure) = match outbox.deliver_once(client).await {
-            Ok(delivery) => (delivery.kept > 0, delivery.failure),
-            Err(error) => {
-                warn!(error = %chain(&error), "the outbox cannot be read");
-                (true, None)
-            }
-        };
+        let delivery = outbox.deliver_once(client).await;
+        readable = tell(readable, &delivery);
+        let left = delivery.as_ref().map_or(true, |delivery| delivery.kept > 0);
         wait = if left {
-            (wait * 2).min(Duration::from_secs(60))
+            (wait * 2).min(LONGEST_WAIT)
         } else {
-            Duration::from_secs(1)
+            FIRST_WAIT
         };
-        let pause = match failure {
-            // Of no use until somebody has mended the token or the name; a poll that succeeds again says so.
+        let delivery = delivery.unwrap_or_default();
+        let pause = match &delivery.failure {
+            // Of no use until an operator has corrected the token or the name; a poll that succeeds again says so.
             Some(CallError {
                 failure: Failure::Auth { .. } | Failure::NotFound { .. },
                 ..
-            }) => after_failure(wait, Class::Operator, rand::random()),
+            }) => after_failure(wait, Class::Operator, 1, rand::random()),
             _ if left => jittered(wait, rand::random()),
-            _ => Duration::from_secs(60),
+            _ => LONGEST_WAIT,
         };
+        note(&parts.calls, &delivery, left, pause);
         drop(tokio::time::timeout(pause, parts.context.reports.deliver.notified()).await);
+    }
+}
+
+/// Logs both edges of an outbox that cannot be listed. Returns whether it can.
+fn tell(readable: bool, delivery: &Result<Delivery, OutboxError>) -> bool {
+    match delivery {
+        Err(error) if readable => {
+            warn!(error = %chain(error), "reports of status cannot be delivered; they stay in the outbox");
+        }
+        Ok(_) if !readable => info!("reports of status can be delivered again"),
+        _ => {}
+    }
+    delivery.is_ok()
+}
+
+/// Remembers how `modify` goes, like every other call.
+fn note(calls: &Calls, delivery: &Delivery, left: bool, wait: Duration) {
+    if delivery.delivered + delivery.dropped > 0 {
+        calls.succeeded(Call::Modify);
+    }
+    match &delivery.failure {
+        Some(error) => calls.failed(error, wait),
+        None if !left => calls.settled(Call::Modify),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(delivered: usize, failure: Option<Failure>) -> Delivery {
+        let call = Call::Modify;
+        Delivery {
+            delivered,
+            failure: failure.map(|failure| CallError { call, failure }),
+            ..Delivery::default()
+        }
+    }
+
+    #[test]
+    fn undelivered_report_becomes_a_notice_until_it_is_delivered() {
+        let (calls, wait) = (Calls::default(), Duration::from_secs(60));
+        note(&calls, &delivery(2, None), false, wait);
+        let success = calls.all()[&Call::Modify].last_success;
+        assert!(success.is_some());
+        let refused = || {
+            let (status, detail) = (418, String::new());
+            delivery(0, Some(Failure::Refused { status, detail }))
+        };
+        note(&calls, &refused(), true, wait);
+        // It waits, and no other report is due.
+        note(&calls, &delivery(0, None), true, wait);
+        assert!(
+            calls.notices()[0].starts_with("Control Plane: modify failed 1 times"),
+            "{:?}",
+            calls.notices()
+        );
+        assert_eq!(calls.all()[&Call::Modify].last_success, success);
+        note(&calls, &delivery(1, None), false, wait);
+        assert!(calls.notices().is_empty());
+    }
+
+    #[test]
+    fn report_that_an_operator_removed_ends_its_notice() {
+        let (calls, wait) = (Calls::default(), Duration::from_secs(60));
+        for _ in 0..3 {
+            let failure = Failure::Network("timed out".into());
+            note(&calls, &delivery(0, Some(failure)), true, wait);
+        }
+        assert_eq!(calls.notices().len(), 1);
+        note(&calls, &Delivery::default(), false, wait);
+        assert!(calls.notices().is_empty());
     }
 }

@@ -3,9 +3,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Class;
+use super::retry::full_jitter;
 
 /// The shortest wait after a failure that an operator has to act on.
 const SLOW: Duration = Duration::from_secs(300);
+
+/// The upper bound of the wait after the first failed call, which has repeated its request already; doubled each time.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// An interval with ±10 % jitter, so that a fleet that started together does not poll together.
 /// `random` is in `0.0..1.0`.
@@ -21,16 +25,25 @@ pub fn at(wait: Duration) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// When to poll again after a failure of this class: 401 and 404 are not hammered, and a wait that
-/// the Control Plane asks for is kept.
-pub fn after_failure(interval: Duration, class: Class, random: f64) -> Duration {
+/// The wait before the next attempt, after so many failures in a row of this class: 401 and 404 are not hammered, and a
+/// wait that the Control Plane asks for is kept.
+pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f64) -> Duration {
     match class {
         Class::Operator => jittered(interval.max(SLOW), random),
         // Not before the time, so only later.
         Class::Later(wait) => wait
-            .max(interval)
-            .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0)),
-        Class::Transient => jittered(interval, random),
+            .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0))
+            .max(backoff(interval, failures, random)),
+        Class::Transient => backoff(interval, failures, random),
+    }
+}
+
+/// Exponential backoff with full jitter until it reaches the interval; from then on the interval.
+fn backoff(interval: Duration, failures: u32, random: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    match FIRST.saturating_mul(1 << doublings) {
+        bound if bound < interval => full_jitter(bound, random),
+        _ => jittered(interval, random),
     }
 }
 
@@ -38,20 +51,46 @@ pub fn after_failure(interval: Duration, class: Class, random: f64) -> Duration 
 mod tests {
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     #[test]
     fn jitter_stays_within_a_tenth() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(jittered(minute, 0.0), Duration::from_secs(54));
-        assert_eq!(jittered(minute, 0.5), minute);
-        assert!(jittered(minute, 0.999) <= Duration::from_secs(66));
+        assert_eq!(jittered(MINUTE, 0.0), Duration::from_secs(54));
+        assert_eq!(jittered(MINUTE, 0.5), MINUTE);
+        assert!(jittered(MINUTE, 0.999) <= Duration::from_secs(66));
     }
 
     #[test]
     fn a_refused_token_is_not_hammered_and_a_wait_is_kept() {
-        let minute = Duration::from_secs(60);
-        assert!(after_failure(minute, Class::Operator, 0.0) >= Duration::from_secs(270));
-        let wait = Class::Later(Duration::from_secs(900));
-        assert!(after_failure(minute, wait, 0.0) >= Duration::from_secs(900));
-        assert_eq!(after_failure(minute, Class::Transient, 0.5), minute);
+        for failures in [1, 2, 100] {
+            let refused = after_failure(MINUTE, Class::Operator, failures, 0.0);
+            assert!(refused >= Duration::from_secs(270));
+            let wait = Class::Later(Duration::from_secs(900));
+            assert!(after_failure(MINUTE, wait, failures, 0.0) >= Duration::from_secs(900));
+        }
+    }
+
+    #[test]
+    fn failures_back_off_up_to_the_interval() {
+        let interval = Duration::from_secs(300);
+        let bound = |failures| after_failure(interval, Class::Transient, failures, 1.0).as_secs();
+        let bounds: Vec<u64> = (1..=6).map(bound).collect();
+        assert_eq!(bounds, [5, 10, 20, 40, 80, 160]);
+        for failures in [7, 8, u32::MAX] {
+            assert_eq!(
+                after_failure(interval, Class::Transient, failures, 0.5),
+                interval
+            );
+        }
+        assert_eq!(after_failure(MINUTE, Class::Transient, 5, 0.5), MINUTE);
+        let second = Duration::from_secs(1);
+        assert_eq!(after_failure(second, Class::Transient, 1, 0.5), second);
+    }
+
+    #[test]
+    fn open_breaker_does_not_cost_a_whole_interval() {
+        let open = Class::Later(Duration::from_secs(30));
+        let wait = after_failure(Duration::from_secs(300), open, 2, 1.0);
+        assert_eq!(wait, Duration::from_secs(33));
     }
 }

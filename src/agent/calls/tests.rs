@@ -1,0 +1,220 @@
+use std::cell::RefCell;
+
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn error(call: Call, failure: Failure) -> CallError {
+    CallError { call, failure }
+}
+
+fn no_answer(call: Call) -> CallError {
+    error(call, Failure::Network("connection refused".into()))
+}
+
+fn refused(call: Call) -> CallError {
+    let detail = String::new();
+    error(call, Failure::Auth { detail })
+}
+
+/// A network that comes up later, and when each call got through it.
+struct Network {
+    began: Instant,
+    up: Duration,
+    tries: RefCell<Vec<(Call, Duration, bool)>>,
+}
+
+impl Network {
+    fn up_after(seconds: u64) -> Self {
+        Self {
+            began: Instant::now(),
+            up: Duration::from_secs(seconds),
+            tries: RefCell::default(),
+        }
+    }
+
+    fn attempt(&self, call: Call) -> Result<(), CallError> {
+        let up = self.began.elapsed() >= self.up;
+        self.tries
+            .borrow_mut()
+            .push((call, self.began.elapsed(), up));
+        up.then_some(()).ok_or_else(|| no_answer(call))
+    }
+
+    async fn repeat(&self, calls: &Calls, call: Call, interval: Duration) {
+        let attempt = || async { self.attempt(call) };
+        repeat(calls, call, || Some(interval), attempt, |_| {}).await;
+    }
+
+    /// The first success of a call, since the beginning.
+    fn success(&self, call: Call) -> Option<Duration> {
+        let tries = self.tries.borrow();
+        let success = tries.iter().find(|(of, _, up)| *of == call && *up);
+        success.map(|(_, at, _)| *at)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn network_that_comes_after_boot_costs_no_interval() {
+    let (calls, network) = (Calls::default(), Network::up_after(10));
+    let config = network.repeat(&calls, Call::Config, Duration::from_secs(300));
+    let _ = timeout(Duration::from_secs(60), config).await;
+    let success = network.success(Call::Config);
+    assert!(success.is_some(), "{:?}", network.tries);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_wakes_the_calls_that_failed() {
+    let (calls, network) = (Calls::default(), Network::up_after(10_000));
+    let both = async {
+        tokio::join!(
+            network.repeat(&calls, Call::Config, HOUR * 24),
+            network.repeat(&calls, Call::Sessions, Duration::from_secs(60)),
+        )
+    };
+    let _ = timeout(Duration::from_secs(10_100), both).await;
+    let (config, sessions) = (
+        network.success(Call::Config),
+        network.success(Call::Sessions),
+    );
+    assert!(config.is_some(), "{:?}", network.tries);
+    assert!(config <= sessions, "{config:?} {sessions:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_of_another_call_does_not_hammer_a_refused_one() {
+    let (calls, network) = (Calls::default(), Network::up_after(30));
+    let posts = RefCell::new(0);
+    let post = || async {
+        *posts.borrow_mut() += 1;
+        Err(refused(Call::Report))
+    };
+    let both = async {
+        tokio::join!(
+            repeat(&calls, Call::Report, || Some(HOUR), post, |_| {}),
+            network.repeat(&calls, Call::Sessions, Duration::from_secs(60)),
+        )
+    };
+    let _ = timeout(Duration::from_secs(200), both).await;
+    assert!(network.success(Call::Sessions).is_some());
+    assert_eq!(*posts.borrow(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_that_the_control_plane_asked_for_is_kept() {
+    let (calls, network) = (Calls::default(), Network::up_after(30));
+    let posts = RefCell::new(0);
+    let retry_after = Duration::from_secs(400);
+    let post = || async {
+        *posts.borrow_mut() += 1;
+        Err(error(Call::Report, Failure::RateLimited { retry_after }))
+    };
+    let both = async {
+        tokio::join!(
+            repeat(
+                &calls,
+                Call::Report,
+                || Some(Duration::from_secs(1)),
+                post,
+                |_| {}
+            ),
+            network.repeat(&calls, Call::Sessions, Duration::from_secs(60)),
+        )
+    };
+    let _ = timeout(Duration::from_secs(399), both).await;
+    assert!(network.success(Call::Sessions).is_some());
+    assert_eq!(*posts.borrow(), 1);
+}
+
+/// The state of a topic.
+fn state(calls: &Calls, topic: &Topic) -> State {
+    let facts = calls.facts();
+    let fact = facts.iter().find(|(of, _)| of == topic);
+    fact.map_or(State::Unknown, |(_, fact)| fact.state)
+}
+
+fn fail(calls: &Calls, call: Call) {
+    calls.failed(&no_answer(call), HOUR);
+}
+
+#[test]
+fn one_hanging_endpoint_is_no_unreachable_control_plane() {
+    let calls = Calls::default();
+    let heartbeat = Topic::Call("heartbeat".into());
+    for round in 1..=9 {
+        fail(&calls, Call::Heartbeat);
+        fail(&calls, Call::Heartbeat);
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Good, "{round}");
+        calls.succeeded(Call::Sessions);
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Good, "{round}");
+    }
+    assert_eq!(state(&calls, &heartbeat), State::Bad, "its own fault");
+}
+
+#[test]
+fn several_endpoints_that_keep_hanging_do_not_flap() {
+    let calls = Calls::default();
+    let posts = [Call::Heartbeat, Call::Report, Call::Modify];
+    posts.iter().for_each(|call| fail(&calls, *call));
+    calls.succeeded(Call::Sessions);
+    for _ in 0..9 {
+        posts.iter().for_each(|call| fail(&calls, *call));
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Good);
+        calls.succeeded(Call::Sessions);
+    }
+}
+
+#[test]
+fn any_answer_ends_unreachable() {
+    let calls = Calls::default();
+    let sessions = Topic::Call("sessions".into());
+    assert_eq!(state(&calls, &Topic::ControlPlane), State::Unknown);
+    for answer in [None, Some(Call::Report)] {
+        fail(&calls, Call::Sessions);
+        fail(&calls, Call::Config);
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Bad);
+        let open = Failure::BreakerOpen { retry_in: HOUR };
+        calls.failed(&error(Call::Mesh, open), HOUR);
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Bad, "not sent");
+        assert_eq!(
+            state(&calls, &sessions),
+            State::Unknown,
+            "one line is enough"
+        );
+        match answer {
+            Some(call) => calls.failed(&refused(call), HOUR),
+            None => drop(calls.succeeded(Call::Mesh)),
+        }
+        assert_eq!(state(&calls, &Topic::ControlPlane), State::Good);
+        calls.succeeded(Call::Sessions);
+    }
+}
+
+#[test]
+fn outage_beside_a_hanging_endpoint_is_noticed() {
+    let calls = Calls::default();
+    fail(&calls, Call::Heartbeat);
+    calls.succeeded(Call::Sessions);
+    fail(&calls, Call::Heartbeat);
+    fail(&calls, Call::Sessions);
+    assert_eq!(state(&calls, &Topic::ControlPlane), State::Bad);
+    // The only one that gets through for a moment, and then no more.
+    calls.succeeded(Call::Mesh);
+    assert_eq!(state(&calls, &Topic::ControlPlane), State::Good);
+    fail(&calls, Call::Heartbeat);
+    fail(&calls, Call::Mesh);
+    assert_eq!(state(&calls, &Topic::ControlPlane), State::Bad);
+}
+
+#[test]
+fn settled_call_keeps_its_last_success() {
+    let calls = Calls::default();
+    calls.succeeded(Call::Modify);
+    calls.failed(&refused(Call::Modify), HOUR);
+    assert_eq!(calls.notices().len(), 1);
+    calls.settled(Call::Modify);
+    assert!(calls.notices().is_empty());
+    assert!(calls.all()[&Call::Modify].last_success.is_some());
+}

@@ -120,6 +120,28 @@ pub(crate) fn text(bytes: Vec<u8>) -> io::Result<String> {
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "is not text (UTF-8)"))
 }
 
+/// Whether such an error says that a file cannot be what it should be, rather than that it cannot be read now.
+pub(crate) fn is_unusable(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::FileTooLarge
+    )
+}
+
+/// Renames an invalid file to `*.bad`, or to the next free `*.bad.2`, with one warning; nothing is deleted.
+///
+/// # Errors
+/// It cannot be renamed.
+pub(crate) fn quarantine(path: &Path, why: &str) -> io::Result<()> {
+    let numbered = (2..1000).map(|number| path.with_extension(format!("bad.{number}")));
+    let target = std::iter::once(path.with_extension("bad"))
+        .chain(numbered)
+        .find(|target| fs::symlink_metadata(target).is_err())
+        .unwrap_or_else(|| path.with_extension("bad"));
+    tracing::warn!(file = %path.display(), quarantine = %target.display(), why, "file quarantined");
+    fs::rename(path, target)
+}
+
 /// A file that is replaced while it is opened is opened again.
 fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..8 {

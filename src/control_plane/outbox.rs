@@ -13,7 +13,7 @@ use crate::disk;
 
 use super::{CallError, Client, Failure};
 use crate::model::{ObjectName, Uid};
-use crate::wire::{Modify, WireError, WireStatus};
+use crate::wire::{Modify, WireStatus};
 
 /// The largest report, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -39,6 +39,14 @@ pub struct Outbox {
 struct Memory {
     acknowledged: BTreeMap<Uid, (WireStatus, Option<String>)>,
     refused: BTreeMap<Uid, Refusal>,
+    /// Acknowledged reports whose files cannot be removed, as on a disk that became read-only. They are not sent again.
+    leftover: BTreeMap<Uid, Modify>,
+}
+
+impl Memory {
+    fn is_leftover(&self, report: &Modify) -> bool {
+        self.leftover.get(&report.uuid) == Some(report)
+    }
 }
 
 /// A report that the Control Plane does not take.
@@ -98,14 +106,16 @@ impl Outbox {
         status: WireStatus,
         error: Option<String>,
     ) -> Result<bool, OutboxError> {
-        let memory = self.lock();
+        let mut memory = self.lock();
         let report = Modify {
             uuid: uid.clone(),
             status,
             error,
         };
         let path = self.path(uid);
-        let pending = self.read(&path)?;
+        let pending = self
+            .read(&path)?
+            .filter(|pending| !memory.is_leftover(pending));
         let known = match &pending {
             Some(pending) => *pending == report,
             None => memory
@@ -118,6 +128,7 @@ impl Outbox {
         }
         let text = serde_json::to_vec(&report).unwrap_or_default();
         write(&self.directory, &path, &text).map_err(|source| failed("write", &path, source))?;
+        memory.leftover.remove(uid);
         drop(memory);
         tracing::debug!(%uid, status = status.number(), "report queued");
         Ok(true)
@@ -136,7 +147,7 @@ impl Outbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Modify>, OutboxError> {
-        let _memory = self.lock();
+        let memory = self.lock();
         let entries =
             fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
@@ -157,15 +168,20 @@ impl Outbox {
                 None
             }
         };
-        Ok(paths.iter().filter_map(read).collect())
+        let reports = paths.iter().filter_map(read);
+        Ok(reports
+            .filter(|report| !memory.is_leftover(report))
+            .collect())
     }
 
     /// Tries each pending report once. A report that the Control Plane refuses waits longer each time
     /// and blocks no other; a Control Plane that cannot be reached ends the round.
     ///
     /// # Errors
-    /// The directory cannot be read, or an acknowledged report not removed.
+    /// The directory cannot be read.
     pub async fn deliver_once(&self, client: &Client) -> Result<Delivery, OutboxError> {
+        let leftover: Vec<_> = self.lock().leftover.values().cloned().collect();
+        leftover.iter().for_each(|report| self.remove(report));
         let mut delivery = Delivery::default();
         let mut over = false;
         for report in self.pending()? {
@@ -175,12 +191,12 @@ impl Outbox {
             }
             match client.post_modify(&report).await {
                 Ok(()) => {
-                    self.acknowledge(&report)?;
+                    self.acknowledge(&report);
                     delivery.delivered += 1;
                 }
                 Err(error) if is_gone(client, &error.failure) => {
                     tracing::info!(uid = %report.uuid, "the Control Plane knows the session no more; report dropped");
-                    self.acknowledge(&report)?;
+                    self.acknowledge(&report);
                     delivery.dropped += 1;
                 }
                 Err(error) => {
@@ -202,7 +218,8 @@ impl Outbox {
         memory.acknowledged.remove(formerly);
         memory.refused.remove(formerly);
         let (old, new) = (self.path(formerly), self.path(uid));
-        let Some(report) = self.read(&old)? else {
+        let pending = self.read(&old)?;
+        let Some(report) = pending.filter(|pending| !memory.is_leftover(pending)) else {
             return Ok(());
         };
         if self.read(&new)?.is_none() {
@@ -216,18 +233,43 @@ impl Outbox {
         fs::remove_file(&old).map_err(|source| failed("remove", &old, source))
     }
 
-    /// Removes the file, unless a newer state has come meanwhile.
-    fn acknowledge(&self, report: &Modify) -> Result<(), OutboxError> {
+    /// Notes that the Control Plane has taken a report, and removes its file.
+    fn acknowledge(&self, report: &Modify) {
         let mut memory = self.lock();
         memory.refused.remove(&report.uuid);
         memory
             .acknowledged
             .insert(report.uuid.clone(), (report.status, report.error.clone()));
+        drop(memory);
+        self.remove(report);
+    }
+
+    /// Removes the file of an acknowledged report, unless it holds a newer state. Logs both edges of a directory in
+    /// which that fails.
+    fn remove(&self, report: &Modify) {
+        let mut memory = self.lock();
         let path = self.path(&report.uuid);
-        if self.read(&path)?.as_ref() == Some(report) {
-            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
+        let removed = self.read(&path).and_then(|pending| {
+            if pending.as_ref() != Some(report) {
+                return Ok(());
+            }
+            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))
+        });
+        let works = memory.leftover.is_empty();
+        match removed {
+            Ok(()) => {
+                memory.leftover.remove(&report.uuid);
+                if !works && memory.leftover.is_empty() {
+                    tracing::info!("delivered reports can be removed again");
+                }
+            }
+            Err(error) => {
+                memory.leftover.insert(report.uuid.clone(), report.clone());
+                if works {
+                    tracing::warn!(%error, "delivered report not removed; it is not sent again before a restart");
+                }
+            }
         }
-        Ok(())
     }
 
     /// Whether a refused report has to wait. A newer state of the session does not.
@@ -288,33 +330,16 @@ impl Outbox {
         let text = match disk::read_unlinked(path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if is_quarantined(error.kind()) => Vec::new(),
+            Err(error) if disk::is_unusable(error.kind()) => Vec::new(),
             Err(source) => return Err(failed("read", path, source)),
         };
         match serde_json::from_slice::<Modify>(&text) {
             Ok(report) if self.path(&report.uuid) == path => Ok(Some(report)),
-            _ => quarantine(path).map(|()| None),
+            _ => disk::quarantine(path, "it is not a report")
+                .map(|()| None)
+                .map_err(|source| failed("quarantine", path, source)),
         }
     }
-}
-
-/// Whether such an error says that the file cannot be a report, rather than that it cannot be read now.
-fn is_quarantined(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory | io::ErrorKind::FileTooLarge
-    )
-}
-
-/// Renames what is no report; nothing is deleted.
-fn quarantine(path: &Path) -> Result<(), OutboxError> {
-    let numbered = (2..1000).map(|number| path.with_extension(format!("bad.{number}")));
-    let aside = std::iter::once(path.with_extension("bad"))
-        .chain(numbered)
-        .find(|aside| fs::symlink_metadata(aside).is_err())
-        .unwrap_or_else(|| path.with_extension("bad"));
-    tracing::warn!(file = %path.display(), quarantine = %aside.display(), "not a report; file quarantined");
-    fs::rename(path, &aside).map_err(|source| failed("quarantine", path, source))
 }
 
 /// The session is gone: there is nobody to tell. A 404 without this code may be a wrong URL.
@@ -326,9 +351,7 @@ fn is_gone(client: &Client, failure: &Failure) -> bool {
 fn is_about_this_report(failure: &Failure) -> bool {
     matches!(
         failure,
-        Failure::Refused { .. }
-            | Failure::Server { .. }
-            | Failure::Body(WireError::Envelope { .. })
+        Failure::Refused { .. } | Failure::Server { .. } | Failure::Body(_) | Failure::TooLarge(_)
     )
 }
 

@@ -14,10 +14,13 @@ use moenet_agent::model::{Secret, Uid};
 use moenet_agent::wire::{Dialect, WireStatus};
 use serde_json::{Value, json};
 
+use crate::support::small_disk::{on_a_small_disk, remount};
+
 /// What the Control Plane answers for a uuid, and what it got.
 #[derive(Default)]
 struct Fake {
     answers: HashMap<String, (u16, &'static str)>,
+    bodies: HashMap<&'static str, &'static str>,
     got: Vec<Value>,
 }
 
@@ -29,6 +32,9 @@ async fn modify(State(fake): State<Shared>, body: Bytes) -> (StatusCode, String)
     let uuid = value["uuid"].as_str().unwrap().to_owned();
     fake.got.push(value);
     let (status, code) = fake.answers.get(&uuid).copied().unwrap_or((200, ""));
+    if let Some(body) = fake.bodies.get(uuid.as_str()) {
+        return (StatusCode::OK, (*body).to_owned());
+    }
     let body = if code.is_empty() {
         json!({"status": "ok"})
     } else {
@@ -201,6 +207,63 @@ async fn a_refused_report_blocks_no_other_and_is_tried_slowly() {
     tokio::time::advance(Duration::from_secs(61)).await;
     tokio::time::resume();
     assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 3);
+}
+
+#[tokio::test]
+async fn every_unusable_answer_concerns_its_own_report_only() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let huge: &'static str = "x".repeat(17 << 20).leak();
+    let bodies = [
+        ("a", "<html>welcome"),
+        ("b", "{\"error\": \"no\"}"),
+        ("c", huge),
+    ];
+    fake.lock().unwrap().bodies.extend(bodies);
+    for name in ["a", "b", "c", "z"] {
+        outbox.put(&uid(name), WireStatus::Active, None).unwrap();
+    }
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.delivered, delivery.kept), (1, 3));
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().kept, 3);
+    assert_eq!(fake.lock().unwrap().got.len(), 4, "they wait");
+}
+
+#[test]
+fn read_only_outbox_delivers_each_report_once() {
+    on_a_small_disk(
+        "control_plane::outbox::read_only_outbox_delivers_each_report_once",
+        |disk| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(deliver_read_only(disk));
+        },
+    );
+}
+
+async fn deliver_read_only(disk: &Path) {
+    let (client, fake, _directory) = bench().await;
+    let outbox = Outbox::open(&disk.join("outbox")).unwrap();
+    for name in ["a", "b"] {
+        outbox.put(&uid(name), WireStatus::Active, None).unwrap();
+    }
+    remount(disk, "ro");
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.delivered, delivery.kept), (2, 0));
+    for _ in 0..3 {
+        assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 0);
+    }
+    assert_eq!(fake.lock().unwrap().got.len(), 2, "none is sent twice");
+    assert!(outbox.pending().unwrap().is_empty());
+    assert!(!outbox.put(&uid("b"), WireStatus::Active, None).unwrap());
+
+    // The same state becomes news before its old file can be removed.
+    outbox.listed(&BTreeMap::from([(uid("b"), WireStatus::QueuedForSetup)]));
+    outbox.put(&uid("b"), WireStatus::Active, None).unwrap_err();
+    remount(disk, "rw");
+    assert!(outbox.put(&uid("b"), WireStatus::Active, None).unwrap());
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+    assert!(files(&disk.join("outbox")).is_empty());
+    assert_eq!(fake.lock().unwrap().got.len(), 3);
 }
 
 #[tokio::test]

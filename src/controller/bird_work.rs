@@ -1,87 +1,278 @@
 //! BIRD's part of reconciles. It goes on in a task of its own when BIRD takes long, so that the key can be looked at
-//! again meanwhile: its tunnel is repaired while BIRD hangs.
+//! again meanwhile: its tunnel is repaired while BIRD hangs. A failure that comes late is the result of the next run.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::planning::Key;
+use crate::plan::{Action, Step};
 
 /// How long a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same while an operator waits for the result.
 pub(super) const ATTENDED: Duration = Duration::from_secs(50);
+/// How long a late failure is kept. The key is looked at as soon as there is one.
+const KEPT: Duration = Duration::from_secs(60);
 
-/// The keys for which BIRD is at work, each with its task.
-#[derive(Debug, Default)]
-pub struct BirdWork(Mutex<BTreeMap<Key, Option<AbortHandle>>>);
+/// The keys for which BIRD is at work, or failed late.
+#[derive(Debug, Default, Clone)]
+pub struct BirdWork(Arc<Mutex<BTreeMap<Key, Slot>>>);
+
+#[derive(Debug)]
+enum Slot {
+    /// BIRD is at work, in this task.
+    Busy(Option<AbortHandle>),
+    /// BIRD failed after the reconcile had given up.
+    Failed(Late),
+}
+
+/// The result of a work that nothing waited for any more.
+#[derive(Debug)]
+struct Late {
+    work: Work,
+    at: Instant,
+    result: Box<dyn Any + Send>,
+}
+
+/// What BIRD was to do. Other work is never answered with this work's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Work(Arc<[Action]>);
+
+impl Work {
+    /// The work of these steps.
+    pub(super) fn of<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Self {
+        Self(steps.into_iter().map(|step| step.action.clone()).collect())
+    }
+}
+
+/// A result that may be a failure.
+pub(super) trait Fallible: Send + 'static {
+    /// Whether the work failed.
+    fn is_failure(&self) -> bool;
+}
+
+impl<T: Send + 'static, E: Send + 'static> Fallible for Result<T, E> {
+    fn is_failure(&self) -> bool {
+        self.is_err()
+    }
+}
+
+/// What was done, and why not all of it.
+impl<T: Send + 'static, E: Send + 'static> Fallible for (T, Option<E>) {
+    fn is_failure(&self) -> bool {
+        self.1.is_some()
+    }
+}
 
 impl BirdWork {
     /// Whether BIRD is at work for any key.
     pub(super) fn is_busy(&self) -> bool {
-        !self.lock().is_empty()
+        let busy = |slot: &Slot| matches!(slot, Slot::Busy(_));
+        self.lock().values().any(busy)
     }
 
     /// Ends all tasks. A commit that has begun goes on in the committer.
     pub(super) fn abort(&self) {
-        let tasks: Vec<_> = self.lock().values().flatten().cloned().collect();
-        tasks.iter().for_each(AbortHandle::abort);
+        for slot in self.lock().values() {
+            if let Slot::Busy(Some(task)) = slot {
+                task.abort();
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Option<AbortHandle>>> {
+    /// Reserves a key for work. The late failure of the same work comes back instead.
+    fn begin<T: Fallible>(&self, key: &Key, work: &Work) -> Begin<T> {
+        let mut slots = self.lock();
+        match slots.remove(key) {
+            Some(Slot::Failed(late)) if late.work == *work && late.at.elapsed() < KEPT => {
+                if let Ok(result) = late.result.downcast() {
+                    return Begin::Late(*result);
+                }
+            }
+            Some(busy @ Slot::Busy(_)) => {
+                slots.insert(key.clone(), busy);
+                return Begin::Busy;
+            }
+            _ => {}
+        }
+        slots.insert(key.clone(), Slot::Busy(None));
+        drop(slots);
+        Begin::Turn(Turn {
+            work: self.clone(),
+            key: key.clone(),
+        })
+    }
+
+    /// Keeps a failure for the next run, unless there is newer work.
+    fn keep<T: Fallible>(&self, key: &Key, work: Work, result: T) {
+        let late = Late {
+            work,
+            at: Instant::now(),
+            result: Box::new(result),
+        };
+        let mut slots = self.lock();
+        slots.entry(key.clone()).or_insert(Slot::Failed(late));
+    }
+
+    /// Does work for a key. Without a patience, waits for its end.
+    async fn run<T: Fallible>(
+        &self,
+        key: &Key,
+        work: Work,
+        patience: Option<Duration>,
+        does: impl Future<Output = T> + Send + 'static,
+        ended_late: impl FnOnce(Key) + Send + 'static,
+    ) -> Option<T> {
+        let turn = match self.begin(key, &work) {
+            Begin::Turn(turn) => turn,
+            Begin::Busy => return None,
+            Begin::Late(result) => return Some(result),
+        };
+        let (done, waiting) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let result = does.await;
+            let (slots, key) = (turn.work.clone(), turn.key.clone());
+            drop(turn);
+            if let Err(result) = done.send(result) {
+                if result.is_failure() {
+                    slots.keep(&key, work, result);
+                }
+                ended_late(key);
+            }
+        });
+        if let Some(Slot::Busy(place)) = self.lock().get_mut(key) {
+            *place = Some(task.abort_handle());
+        }
+        match patience {
+            None => waiting.await.ok(),
+            Some(patience) => tokio::time::timeout(patience, waiting).await.ok()?.ok(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// How a run begins.
+enum Begin<T> {
+    /// With this turn.
+    Turn(Turn),
+    /// Not at all: earlier work takes its time.
+    Busy,
+    /// With the failure of the same work that came late.
+    Late(T),
+}
+
 /// One key's work, until it is dropped.
 struct Turn {
-    context: Arc<Context>,
+    work: BirdWork,
     key: Key,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.context.bird_work.lock().remove(&self.key);
+        self.work.lock().remove(&self.key);
     }
 }
 
 /// Does work for a key to its end, and returns its result. `None`: it takes longer than the patience, or earlier
-/// work for this key does. The key is looked at again when it ends.
-pub(super) async fn run<T: Send + 'static>(
+/// work for this key does. The key is looked at again when it ends, and a failure is the result of that next run.
+pub(super) async fn run<T: Fallible>(
     ctx: &Arc<Context>,
     key: &Key,
+    work: Work,
     patience: Duration,
-    work: impl Future<Output = T> + Send + 'static,
+    does: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
-    if let Entry::Vacant(place) = ctx.bird_work.lock().entry(key.clone()) {
-        place.insert(None);
-    } else {
-        return None;
+    let patience = (!ctx.observer.is_patient()).then_some(patience);
+    let context = Arc::clone(ctx);
+    let ended_late = move |key| context.hint(key);
+    ctx.bird_work
+        .run(key, work, patience, does, ended_late)
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOW: Duration = Duration::from_secs(20);
+
+    /// BIRD takes longer than the patience, and then refuses.
+    async fn refuses_late(birds: &BirdWork, work: Work, words: &'static str) {
+        let (late, hinted) = oneshot::channel();
+        let does = async move {
+            tokio::time::sleep(SLOW).await;
+            Err::<(), _>(words)
+        };
+        let tell = move |key| drop(late.send(key));
+        let result = birds
+            .run(&Key::Router, work, Some(PATIENCE), does, tell)
+            .await;
+        assert_eq!(result, None, "the reconcile gives up");
+        assert_eq!(hinted.await, Ok(Key::Router), "it is looked at again");
     }
-    let turn = Turn {
-        context: Arc::clone(ctx),
-        key: key.clone(),
-    };
-    let (done, waiting) = oneshot::channel();
-    let task = tokio::spawn(async move {
-        let result = work.await;
-        let (context, key) = (Arc::clone(&turn.context), turn.key.clone());
-        drop(turn);
-        if done.send(result).is_err() {
-            context.hint(key);
-        }
-    });
-    if let Some(place) = ctx.bird_work.lock().get_mut(key) {
-        *place = Some(task.abort_handle());
+
+    async fn runs(birds: &BirdWork, work: Work) -> Option<Result<(), &'static str>> {
+        let does = async { Ok(()) };
+        birds
+            .run(&Key::Router, work, Some(PATIENCE), does, drop)
+            .await
     }
-    if ctx.observer.is_patient() {
-        return waiting.await.ok();
+
+    fn work(name: &str) -> Work {
+        let path = name.to_owned();
+        Work(Arc::new([Action::RemoveBase { path }]))
     }
-    tokio::time::timeout(patience, waiting).await.ok()?.ok()
+
+    #[tokio::test(start_paused = true)]
+    async fn late_failure_is_the_result_of_the_next_run() {
+        let birds = BirdWork::default();
+        refuses_late(&birds, work("a"), "syntax error").await;
+        assert!(!birds.is_busy(), "a stop does not wait for it");
+        assert_eq!(runs(&birds, work("a")).await, Some(Err("syntax error")));
+        assert_eq!(runs(&birds, work("a")).await, Some(Ok(())), "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_failure_is_no_result_of_other_work() {
+        let birds = BirdWork::default();
+        refuses_late(&birds, work("a"), "syntax error").await;
+        assert_eq!(runs(&birds, work("b")).await, Some(Ok(())));
+        assert_eq!(runs(&birds, work("a")).await, Some(Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_failure_is_forgotten_after_a_while() {
+        let birds = BirdWork::default();
+        refuses_late(&birds, work("a"), "syntax error").await;
+        tokio::time::advance(KEPT).await;
+        assert_eq!(runs(&birds, work("a")).await, Some(Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_has_one_work_at_a_time() {
+        let birds = BirdWork::default();
+        let does = async {
+            tokio::time::sleep(SLOW).await;
+            Ok::<(), &str>(())
+        };
+        let (late, hinted) = oneshot::channel();
+        let tell = move |key| drop(late.send(key));
+        let first = birds.run(&Key::Router, work("a"), Some(PATIENCE), does, tell);
+        assert_eq!(first.await, None);
+        assert!(birds.is_busy());
+        assert_eq!(runs(&birds, work("a")).await, None);
+        assert_eq!(hinted.await, Ok(Key::Router));
+        assert_eq!(runs(&birds, work("a")).await, Some(Ok(())));
+    }
 }

@@ -197,7 +197,8 @@ async fn run_bird(
     if let Some(why) = &look.bird.silent {
         return Some(Trouble::Waiting(why.clone()));
     }
-    match bird_work::run(ctx, subject.key, patience, work.take()).await {
+    let wanted = bird_work::Work::of(&work.steps);
+    match bird_work::run(ctx, subject.key, wanted, patience, work.take()).await {
         Some((steps, trouble)) => {
             taken.extend(steps);
             trouble

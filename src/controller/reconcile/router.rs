@@ -165,7 +165,8 @@ async fn set_base(
         Arc::clone(world),
         Arc::clone(&round.look.bird),
     );
-    match bird_work::run(ctx, subject.key, bird_work::PATIENCE, commit).await {
+    let work = bird_work::Work::of(&steps);
+    match bird_work::run(ctx, subject.key, work, bird_work::PATIENCE, commit).await {
         None => {
             round.trouble.get_or_insert_with(apply::busy);
             return None;

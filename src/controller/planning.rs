@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
+mod confirm;
 mod order;
 
+pub use confirm::not_run_yet;
 use order::Turn;
 
 use super::guard::{self, Unrecorded};

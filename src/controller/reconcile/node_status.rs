@@ -232,13 +232,13 @@ fn bird_configured(
     }
 }
 
-/// The node's status.
+/// The node's status, with the error of the round and the one of its part for BIRD.
 pub(super) fn status(
     world: &World,
     before: &StatusBody,
     round: &Round,
     filter: &FirewallState,
-    error: Option<&str>,
+    (error, of_bird): (Option<&str>, Option<&str>),
     conveniences: &BTreeMap<About, Convenience>,
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
@@ -250,7 +250,7 @@ pub(super) fn status(
     }
     templates(world, &mut conditions);
     bird_supported(world, round, &mut conditions);
-    bird_configured(world, round, error, &mut conditions);
+    bird_configured(world, round, of_bird, &mut conditions);
     let base_error = world
         .router
         .as_ref()

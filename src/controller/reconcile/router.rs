@@ -265,11 +265,11 @@ async fn conclude(
     round: Round,
     error: Option<String>,
 ) -> Outcome {
-    let error = planning::router_error(world, &round.look.bird)
+    let of_bird = planning::router_error(world, &round.look.bird)
         .map(|blocked| blocked.message)
         .or(error)
-        .or_else(|| round.error())
         .or_else(|| round.look.bird.files_error.clone());
+    let error = of_bird.clone().or_else(|| round.error());
     let settled = round.is_settled() && error.is_none() && !round.look.bird.unread;
     let waits = round.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
@@ -292,7 +292,7 @@ async fn conclude(
         before,
         &round,
         &filter,
-        error.as_deref(),
+        (error.as_deref(), of_bird.as_deref()),
         &conveniences(ctx, world, &round),
     );
     let failed = error.is_some() || (!settled && world.base.is_ok());

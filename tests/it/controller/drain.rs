@@ -1,10 +1,14 @@
 //! A drain, and what it takes down, end by nothing but its document.
 
-use jiff::{SignedDuration, Timestamp};
-use moenet_agent::document::MaintenanceSpec;
-use serde_json::json;
+use std::time::Duration;
 
-use super::lab::{Agent, Machine, name, write};
+use jiff::{SignedDuration, Timestamp};
+use moenet_agent::controller::planning::not_run_yet;
+use moenet_agent::document::{BgpSessionSpec, Kind, MaintenanceSpec};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::lab::{Agent, Machine, name, session, uid, write};
 
 fn drain(agent: &Agent, spec: serde_json::Value) {
     write::<MaintenanceSpec>(agent.store(), "maintenance", "uid-maintenance", spec);
@@ -39,4 +43,60 @@ async fn a_clock_that_is_set_back_brings_no_session_up_that_a_drain_took_down() 
     );
     agent.pass().await;
     assert!(!is_down());
+}
+
+/// What BIRD does not run yet of the world.
+async fn missing(agent: &Agent) -> Result<Option<String>, String> {
+    let bird = agent.context.observer.bird(Instant::now()).await;
+    not_run_yet(&agent.context.world(), &bird)
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_with_an_older_text_does_not_delay_a_drain() {
+    let machine = Machine::new(3);
+    let agent = machine.boot();
+    agent.pass().await;
+    assert_eq!(missing(&agent).await, Ok(None));
+    // BIRD refuses the new text of one session.
+    machine.bird.refuses.lock().unwrap().insert(name(2));
+    let mut changed = session(2, "Enabled");
+    changed["bgp"] = json!({"importLimit": 7});
+    write::<BgpSessionSpec>(agent.store(), &name(2), &uid(2), changed);
+    drain(&agent, json!({"enabled": true, "since": Timestamp::now()}));
+    agent.relist();
+    let shared = "the files that all sessions share".to_owned();
+    assert_eq!(
+        missing(&agent).await,
+        Ok(Some(shared)),
+        "an intention is no confirmation"
+    );
+    agent.pass().await;
+    assert!(agent.status(2).last_error.is_some());
+    assert_eq!(missing(&agent).await, Ok(None));
+    // Those that the drain disables count by their texts.
+    agent.set_clock(SignedDuration::from_mins(16));
+    agent.pass().await;
+    let refused = "sessions/wg_2".to_owned();
+    assert_eq!(missing(&agent).await, Ok(Some(refused)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_session_does_not_delay_a_drain() {
+    let machine = Machine::new(2);
+    let agent = machine.boot();
+    agent.pass().await;
+    for number in [1, 2] {
+        let name = name(number).parse().unwrap();
+        agent
+            .store()
+            .remove_document(Kind::BgpSession, &name)
+            .unwrap();
+    }
+    drain(&agent, json!({"enabled": true, "since": Timestamp::now()}));
+    agent.pass().await;
+    assert_eq!(agent.context.world().held().len(), 2);
+    assert_eq!(missing(&agent).await, Ok(None));
+    *machine.bird.down.lock().unwrap() = true;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(missing(&agent).await, Err("BIRD does not run".to_owned()));
 }

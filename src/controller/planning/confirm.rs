@@ -1,0 +1,69 @@
+//! Whether BIRD runs the router drained, or as before.
+
+use super::router_error;
+use crate::controller::BirdState;
+use crate::controller::world::{Intent, World};
+use crate::plan::{Action, Step, plan_base};
+
+/// So many sessions are named one by one.
+const FEW: usize = 5;
+
+/// What BIRD does not run yet of the router's drain, or of its end; absent once it runs all of it.
+///
+/// The drain is in the files that all sessions share, which every session's text obeys, also one that is older than
+/// its document. So sessions' own texts count only while the drain disables them.
+///
+/// # Errors
+/// BIRD cannot be told until an operator acts, or does not answer: the reason.
+pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, String> {
+    if bird.unread {
+        return Ok(Some("BIRD has not answered yet".to_owned()));
+    }
+    if let Some(why) = &bird.silent {
+        return Err(why.clone());
+    }
+    if !bird.is_running() {
+        return Err("BIRD does not run".to_owned());
+    }
+    if let Some(blocked) = router_error(world, bird) {
+        return Err(blocked.message);
+    }
+    let base = world.base.as_ref().map_err(Clone::clone)?;
+    let is_write = |step: &Step| matches!(step.action, Action::WriteBase { .. });
+    if plan_base(base, &bird.live.tree.base)
+        .steps
+        .iter()
+        .any(is_write)
+    {
+        return Ok(Some("the files that all sessions share".to_owned()));
+    }
+    if !bird.loaded {
+        return Ok(Some("BIRD has not loaded its files".to_owned()));
+    }
+    let sessions = match world.maintenance.ebgp_disabled {
+        true => older_texts(world, bird),
+        false => Vec::new(),
+    };
+    let more = sessions.len().saturating_sub(FEW);
+    let more = (more > 0).then(|| format!("{more} more sessions"));
+    let named: Vec<_> = sessions.into_iter().take(FEW).chain(more).collect();
+    Ok((!named.is_empty()).then(|| named.join(", ")))
+}
+
+/// The sessions whose live text is not the wanted one. One without a live text has nothing to disable, and one that
+/// is paused, or whose wanted text is not known, stays as it is.
+fn older_texts(world: &World, bird: &BirdState) -> Vec<String> {
+    let live = &bird.live.tree.fragments;
+    let differs = world.sessions.iter().filter(|(name, entry)| {
+        let left_alone = entry.paused.is_some() || entry.exception_unreadable;
+        let there = live.get(name.as_str());
+        match (&entry.intent, there) {
+            (Intent::Present(_, text), Some(there)) => !left_alone && text != there,
+            (Intent::Absent, Some(_)) => !left_alone,
+            _ => false,
+        }
+    });
+    differs
+        .map(|(name, _)| format!("sessions/{name}"))
+        .collect()
+}

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::check;
 use super::good::Outcome;
-use super::parsed::{MAX_BYTES, Parsed, ReadError, is_being_written, read_quiet};
+use super::parsed::{MAX_BYTES, Parsed, ReadError, Stamp, is_being_written, read_quiet};
 use super::reported::Reported;
 use super::validate::Finding;
 use crate::disk;
@@ -64,6 +64,21 @@ impl Folder {
         path.join("router.yaml")
             .exists()
             .then_some(Self { path, router })
+    }
+
+    /// The folders of a fleet.
+    pub(super) fn all(fleet: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(fleet).into_iter().flatten().flatten();
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        entries
+            .filter_map(name)
+            .filter_map(|name| Self::find(fleet, &name))
+            .collect()
+    }
+
+    /// What tells one content of a file of this folder from another.
+    pub(super) fn stamp(&self, call: Call) -> Option<Stamp> {
+        Stamp::at(&self.path.join(file_of(call)))
     }
 
     pub(super) fn router(&self) -> &str {

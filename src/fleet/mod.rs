@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
-pub use service::app;
+pub use service::{Watcher, app, watched};
 pub use validate::{Finding, Findings, validate};
 
 /// What the embedded Control Plane is made from.
@@ -97,6 +97,10 @@ pub async fn serve(
     // Port 0 is a free one; say which.
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");
-    crate::http::run(listener, app(&options), shutdown).await;
+    let (app, watcher) = watched(&options);
+    tokio::select! {
+        () = crate::http::run(listener, app, shutdown) => {}
+        () = watcher.run() => {}
+    }
     Ok(())
 }

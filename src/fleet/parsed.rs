@@ -31,9 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What tells one content of a file from another: device, inode, size and the times of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
+pub(super) struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Stamp {
+    /// The stamp of the file at a path; absent when there is none.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|found| Self::of(&found))
+    }
+
     fn of(found: &fs::Metadata) -> Self {
         let (modified, changed) = (
             (found.mtime(), found.mtime_nsec()),

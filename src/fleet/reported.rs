@@ -104,13 +104,16 @@ impl Reported {
         };
         let mut statuses = Statuses::new();
         for file in files {
-            let file = file?.file_name();
-            if Path::new(&file)
-                .extension()
-                .is_some_and(|extension| extension == "json")
-                && let Some(entry) = self.read::<Entry>(&Path::new(STATUSES).join(&file))?
-            {
-                statuses.insert(entry.uuid.to_string(), entry);
+            let file = Path::new(STATUSES).join(file?.file_name());
+            if file.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match self.read::<Entry>(&file) {
+                Ok(entry) => statuses.extend(entry.map(|entry| (entry.uuid.to_string(), entry))),
+                // One file costs its own session only.
+                Err(error) => {
+                    tracing::warn!(file = %self.directory.join(&file).display(), %error, "status of a session left out");
+                }
             }
         }
         Ok(statuses)
@@ -156,7 +159,7 @@ impl Reported {
             .write_all(line.as_bytes())
     }
 
-    /// Reads a file of the server's. A broken one is renamed to `*.bad`: routers post again what matters.
+    /// Reads a file of the server's. An invalid one is quarantined: routers post again what matters.
     pub(super) fn read<T: serde::de::DeserializeOwned>(
         &self,
         file: &Path,
@@ -165,15 +168,14 @@ impl Reported {
         let text = match disk::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if disk::is_unusable(error.kind()) => {
+                return disk::quarantine(&path, &error.to_string()).map(|()| None);
+            }
             Err(error) => return Err(error),
         };
         match serde_json::from_slice(&text) {
             Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "not readable; set aside");
-                fs::rename(&path, path.with_extension("bad"))?;
-                Ok(None)
-            }
+            Err(error) => disk::quarantine(&path, &error.to_string()).map(|()| None),
         }
     }
 

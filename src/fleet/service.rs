@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use super::folder::Folder;
 use super::good::LastGood;
-use super::parsed::Parsed;
+use super::parsed::{Parsed, Stamp};
 use super::reported::{Entry, Reported, applies, overlay, served_status, superseded};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
+use crate::model::Secret;
 use crate::wire::reference::{
     CONFIG_HASH, ROOT, ROUTER_NOT_FOUND, SESSION_NOT_FOUND, call, check_heartbeat, check_report,
     decode_modify, identity, written_status,
@@ -36,6 +37,9 @@ const STRANGERS: RateLimit = RateLimit {
     burst: 50,
 };
 
+/// How often the lists of sessions are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The path that shows what a router has posted.
 const REPORTED: &str = "reported";
 
@@ -49,21 +53,63 @@ struct Fleet {
     writing: Mutex<()>,
     parsed: Parsed,
     good: LastGood,
+    /// The `router.yaml` of these routers gave no token when it looked like this.
+    broken: Mutex<HashMap<String, Option<Stamp>>>,
 }
 
 /// The embedded Control Plane as a service, without its listener.
 pub fn app(options: &FleetOptions) -> Router {
-    let fleet = Fleet {
-        dir: options.dir.clone(),
-        rate: options.rate,
-        started: Instant::now(),
-        buckets: Mutex::default(),
-        strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
-        writing: Mutex::default(),
-        parsed: Parsed::default(),
-        good: LastGood::default(),
-    };
-    Router::new().fallback(handle).with_state(Arc::new(fleet))
+    watched(options).0
+}
+
+/// The embedded Control Plane as a service, and what looks at its files between requests.
+pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
+    let fleet = Arc::new(Fleet::new(options));
+    let app = Router::new()
+        .fallback(handle)
+        .with_state(Arc::clone(&fleet));
+    let seen = HashMap::new();
+    (app, Watcher { fleet, seen })
+}
+
+/// Looks at the sessions that operators write between the requests of their routers. A status that an operator
+/// changes and changes back is a new wish, though no router asked meanwhile; edits within a second are one.
+pub struct Watcher {
+    fleet: Arc<Fleet>,
+    seen: HashMap<String, Option<Stamp>>,
+}
+
+impl Watcher {
+    /// Looks once a second, and does not end.
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            self = match looked.await {
+                Ok(next) => next,
+                // A panic is logged by its hook, and each request looks itself.
+                Err(_) => return std::future::pending().await,
+            };
+        }
+    }
+
+    /// Reads each list of sessions that changed since the last look, and forgets the statuses that it supersedes.
+    /// Blocks.
+    pub fn look(&mut self) {
+        for folder in Folder::all(&self.fleet.dir) {
+            let stamp = folder.stamp(Call::Sessions);
+            if self.seen.get(folder.router()) == Some(&stamp) {
+                continue;
+            }
+            let reported = Reported::new(folder.reported());
+            // The router gets the error at its next request.
+            let _ = self.fleet.sessions(&folder, &reported);
+            self.seen.insert(folder.router().to_owned(), stamp);
+        }
+    }
 }
 
 async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Response {
@@ -127,6 +173,20 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
 }
 
 impl Fleet {
+    fn new(options: &FleetOptions) -> Self {
+        Self {
+            dir: options.dir.clone(),
+            rate: options.rate,
+            started: Instant::now(),
+            buckets: Mutex::default(),
+            strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
+            writing: Mutex::default(),
+            parsed: Parsed::default(),
+            good: LastGood::default(),
+            broken: Mutex::default(),
+        }
+    }
+
     /// Who asks, for which router, and whether not too often. An unknown router is told apart from a
     /// wrong token, as the API wants (docs/contract/fleet.md); names of routers are no secrets.
     fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
@@ -144,7 +204,7 @@ impl Fleet {
                 message,
             )));
         };
-        if !same(token, &folder.token()?) {
+        if !same(token, &self.token(&folder)?) {
             let error = match folder.token_is_being_written() {
                 // Told that its token is wrong, a router waits for a person.
                 true => ApiError::internal("router.yaml is being written; come again"),
@@ -163,8 +223,33 @@ impl Fleet {
 
     /// Strangers share one bucket, so that guessing tokens is slow and routers do not suffer for it.
     fn stranger(&self, error: ApiError) -> ApiError {
+        self.stranger_at_door().err().unwrap_or(error)
+    }
+
+    /// The token of a folder. Where its file gives none, everyone who asks is a stranger: the file is read again, and
+    /// its error logged, only as often as the strangers' bucket gives.
+    fn token(&self, folder: &Folder) -> Result<Secret<String>, ApiError> {
+        let stamp = folder.stamp(Call::Config);
+        let known = lock(&self.broken).get(folder.router()) == Some(&stamp);
+        if known {
+            self.stranger_at_door()?;
+        }
+        let token = folder.token();
+        let mut broken = lock(&self.broken);
+        match token {
+            Ok(_) => drop(broken.remove(folder.router())),
+            Err(_) => drop(broken.insert(folder.router().to_owned(), stamp)),
+        }
+        drop(broken);
+        match token {
+            Err(error) if !known => Err(self.stranger(error)),
+            token => token,
+        }
+    }
+
+    fn stranger_at_door(&self) -> Result<(), ApiError> {
         let taken = lock(&self.strangers).take(self.started.elapsed());
-        taken.err().map_or(error, ApiError::rate_limited)
+        taken.map_err(ApiError::rate_limited)
     }
 
     fn take(&self, router: &str) -> Result<(), ApiError> {

@@ -8,7 +8,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::control_plane::{Client, ClientOptions, Failure, Outbox};
-use moenet_agent::fleet::{FleetError, FleetOptions, RateLimit, app, serve, validate};
+use moenet_agent::fleet::{
+    FleetError, FleetOptions, RateLimit, Watcher, app, serve, validate, watched,
+};
 use moenet_agent::model::Secret;
 use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
 use serde_json::{Value, json};
@@ -71,6 +73,13 @@ fn fleet_with(rate: RateLimit) -> Fleet {
 }
 
 impl Fleet {
+    /// The same fleet under a server with its watcher.
+    fn watched(self) -> (Self, Watcher) {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let (app, watcher) = watched(&FleetOptions::new(self.dir.path(), listen));
+        (Self { app, ..self }, watcher)
+    }
+
     fn path(&self, file: &str) -> std::path::PathBuf {
         self.dir.path().join("jp1").join(file)
     }
@@ -365,6 +374,94 @@ async fn a_status_that_returns_is_not_acknowledged_by_old_posts() {
     assert_eq!(fleet.served().await[0].1, 4);
     fleet.modify("abc-123", 1, None).await;
     assert_eq!(fleet.served().await[0].1, 1, "acknowledged again");
+}
+
+#[tokio::test]
+async fn status_that_returns_between_two_polls_is_a_new_wish() {
+    let (fleet, mut watcher) = fleet().watched();
+    for (uuid, status, posted) in [("abc-123", 4, 1), ("old", 5, 0)] {
+        assert_eq!(fleet.modify(uuid, posted, None).await, 200);
+        let status_text = format!("status: {status}");
+        for (from, to) in [
+            ("", ""),
+            (&status_text, "status: 3"),
+            ("status: 3", &status_text),
+        ] {
+            fleet.edit("sessions.yaml", from, to);
+            watcher = look(watcher).await;
+        }
+        let served = fleet.served().await;
+        assert!(served.contains(&(uuid.to_owned(), status)), "{served:?}");
+    }
+}
+
+async fn look(mut watcher: Watcher) -> Watcher {
+    let looked = tokio::task::spawn_blocking(move || {
+        watcher.look();
+        watcher
+    });
+    looked.await.unwrap()
+}
+
+#[tokio::test]
+async fn edit_of_another_session_supersedes_no_status() {
+    let (fleet, watcher) = fleet().watched();
+    fleet.modify("abc-123", 1, None).await;
+    fleet.edit("sessions.yaml", "status: 5", "status: 0");
+    look(watcher).await;
+    assert_eq!(fleet.served().await[0].1, 1);
+}
+
+#[tokio::test]
+async fn unreadable_status_costs_its_own_session_only() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    let at = |name: &str| fleet.path("reported/sessions").join(name);
+    let made = std::process::Command::new("mkfifo")
+        .arg(at("pipe.json"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::create_dir_all(at("folder.json").join("inside")).unwrap();
+    fs::create_dir_all(at("folder.bad").join("inside")).unwrap();
+    fs::File::create(at("huge.json"))
+        .unwrap()
+        .set_len(3 << 30)
+        .unwrap();
+    for _ in 0..2 {
+        assert_eq!(fleet.served().await[0], ("abc-123".into(), 1));
+    }
+    for name in ["pipe.bad", "folder.bad.2/inside", "huge.bad"] {
+        assert!(at(name).exists(), "{name} is quarantined");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_router_file_is_read_as_often_as_strangers_may_ask() {
+    let fleet = fleet();
+    fs::write(fleet.path("router.yaml"), "token: [\n").unwrap();
+    let mut codes = Vec::new();
+    for _ in 0..200 {
+        codes.push(
+            fleet
+                .send("GET", "/agent/jp1/sessions", Some("x"), "")
+                .await
+                .0,
+        );
+    }
+    let errors = codes.iter().filter(|code| **code == 500).count();
+    assert_eq!(errors, 50, "the burst of all strangers");
+    assert!(
+        codes.iter().all(|code| [500, 429].contains(code)),
+        "{codes:?}"
+    );
+    fs::write(fleet.path("router.yaml"), ROUTER).unwrap();
+    let (code, ..) = fleet
+        .send("GET", "/agent/jp1/config", Some("s3cret"), "")
+        .await;
+    assert_eq!(
+        code, 200,
+        "the router is no stranger once its file is valid"
+    );
 }
 
 #[tokio::test]

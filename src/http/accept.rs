@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -71,19 +71,17 @@ where
 {
     let stop = CancellationToken::new();
     let mut connections = JoinSet::new();
-    let mut seats = Seats::default();
+    let seats = SharedSeats::default();
     tokio::pin!(shutdown);
     loop {
-        let free = seats.make_room();
+        let free = seats.lock().make_room();
         tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
-                // A connection whose task panicked gives its seat back at the next search for room.
-                if let Ok(id) = ended { seats.leave(id) }
-            }
+            // The connection has given its seat back.
+            Some(_) = connections.join_next() => {}
             (io, client) = listener.accept(), if free => {
-                if let Some((id, seat)) = seats.take(client.counted()) {
-                    connections.spawn(converse(io, app.clone(), id, seat, stop.clone()));
+                if let Some(taken) = seats.take(client.counted()) {
+                    connections.spawn(converse(io, app.clone(), taken, stop.clone()));
                 }
             }
             () = sleep(RETRY), if !free => {}
@@ -96,6 +94,35 @@ where
         while connections.join_next().await.is_some() {}
     })
     .await;
+}
+
+/// The seats, as the accept loop and every connection share them.
+#[derive(Default, Clone)]
+struct SharedSeats(Arc<Mutex<Seats>>);
+
+impl SharedSeats {
+    fn take(&self, address: Option<IpAddr>) -> Option<TakenSeat> {
+        let (id, seat) = self.lock().take(address)?;
+        let seats = self.clone();
+        Some(TakenSeat { seats, id, seat })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's seat. Dropped when the connection ends, also by a panic, it is free again.
+struct TakenSeat {
+    seats: SharedSeats,
+    id: u64,
+    seat: Seat,
+}
+
+impl Drop for TakenSeat {
+    fn drop(&mut self) {
+        self.seats.lock().leave(self.id);
+    }
 }
 
 /// The connections that are served.
@@ -178,11 +205,12 @@ impl Seats {
     }
 }
 
-/// One connection, from its first byte to its end; returns its number. How it fails concerns the client only.
-async fn converse<I>(io: I, app: Router, id: u64, seat: Seat, stop: CancellationToken) -> u64
+/// One connection, from its first byte to its end. How it fails concerns the client only.
+async fn converse<I>(io: I, app: Router, taken: TakenSeat, stop: CancellationToken)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
+    let seat = taken.seat.clone();
     let close = seat.close.clone();
     let inner = TowerToHyperService::new(app);
     let service = service_fn(move |request| {
@@ -202,14 +230,13 @@ where
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
     tokio::select! {
-        _ = &mut connection => return id,
-        () = close.cancelled() => return id,
+        _ = &mut connection => return,
+        () = close.cancelled() => return,
         () = stop.cancelled() => {}
         () = sleep(LIFETIME) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_CALL, connection).await;
-    id
 }
 
 #[cfg(test)]
@@ -263,6 +290,27 @@ mod tests {
             }
         }
         assert!(!seats.make_room());
+    }
+
+    #[tokio::test]
+    async fn handler_that_panics_gives_its_seat_back() {
+        let handler = axum::routing::get(|| async {
+            if std::hint::black_box(true) {
+                panic!("a fault of the handler");
+            }
+        });
+        let app = Router::new().route("/", handler);
+        let seats = SharedSeats::default();
+        let (mut client, server) = tokio::io::duplex(1024);
+        let taken = seats.take(ROUTER).unwrap();
+        let stop = CancellationToken::new();
+        let connection = tokio::spawn(converse(server, app, taken, stop));
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut client, request)
+            .await
+            .unwrap();
+        assert!(connection.await.unwrap_err().is_panic());
+        assert!(seats.lock().taken.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
@@ -27,18 +27,28 @@ impl ControlPlane {
     pub(super) fn run(&self, _: &Arguments) -> Outcome {
         telemetry::start(&Log::default());
         block_on(async {
-            let (mut terminate, mut interrupt) = (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            );
-            let stop = async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
+            let signals = [
+                SignalKind::terminate(),
+                SignalKind::interrupt(),
+                SignalKind::hangup(),
+            ];
+            let [terminate, interrupt, hangup] = signals.map(signal);
+            let stop = stopped([terminate?, interrupt?], hangup?);
             fleet::serve(FleetOptions::new(self.fleet.clone(), self.listen), stop).await?;
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// Waits for the signal that stops the server. SIGHUP does not, as everywhere in this program.
+async fn stopped([mut terminate, mut interrupt]: [Signal; 2], mut hangup: Signal) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: fleet files are read at each request, so there is no reload");
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The command line, as a person and a program use it: the real binary on a copy of the sample state
 //! directory, without a Control Plane, a daemon, or BIRD.
 
+mod signals;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

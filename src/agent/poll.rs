@@ -101,13 +101,16 @@ fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
 
 /// The fields of a policy that do not decode. Each costs itself and never the filters.
 fn bad_fields(item: &PolicyItem) -> Option<String> {
-    let fields: Vec<_> = item.bad.iter().map(ToString::to_string).collect();
-    (!fields.is_empty()).then(|| {
-        format!(
-            "{}; the rest of the policy is in effect, and each of these fields has its last good value, if any",
-            fields.join("; ")
-        )
-    })
+    let fields: Vec<_> = item
+        .bad
+        .iter()
+        .map(|field| match field.spec {
+            "" => format!("{field} (left out)"),
+            _ => format!("{field} (the last good value stays, if there is one)"),
+        })
+        .collect();
+    (!fields.is_empty())
+        .then(|| format!("{}; the rest of the policy is in effect", fields.join("; ")))
 }
 
 async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
@@ -440,5 +443,30 @@ async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
         if kernel.owned_by(&item.uid).next().is_none() {
             parts.context.reports.gone(&item.uid).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Dialect;
+
+    #[test]
+    fn bad_item_of_a_list_is_said_to_be_left_out() {
+        let body = r#"{"policy": {"dn42Ipv4": "172.23.105.176/28", "extraRanges": ["10.0.0.0/40"],
+            "rpkiServers": [{"host": "rpki", "port": 0}, {"host": "rpki", "port": 8282}],
+            "ebgpImportLimit": "many"}}"#;
+        let item = Dialect::Reference.decode_policy(body.as_bytes()).unwrap();
+        let said = bad_fields(&item).unwrap();
+        let of = |field: &str| {
+            let mut parts = said.split("; ");
+            parts.find(|part| part.contains(field)).unwrap().to_owned()
+        };
+        assert!(of("extraRanges[0]").ends_with("(left out)"), "{said}");
+        assert!(of("rpkiServers[0]").ends_with("(left out)"), "{said}");
+        assert!(
+            of("ebgpImportLimit").contains("last good value stays"),
+            "{said}"
+        );
     }
 }

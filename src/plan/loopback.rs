@@ -1,9 +1,9 @@
 //! The node's own addresses, on a dummy device of ours or on `lo`.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::action::{KernelAction, NewLink};
 use super::kernel_view::{Address, KernelView, Link, LinkKind};
@@ -19,17 +19,21 @@ pub struct Loopback {
     pub interface: InterfaceName,
     /// The addresses.
     pub addresses: BTreeSet<Address>,
-    /// The addresses that `applied/` says we put there: on a shared interface only these are ours to
-    /// remove.
+    /// The addresses that the node's applied record says the agent added: on a shared interface only these are
+    /// removed.
     pub ours_before: BTreeSet<Address>,
 }
 
 impl Loopback {
     /// The node's loopback addresses as host addresses.
     pub fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> BTreeSet<Address> {
-        let v4 = v4.map(|address| Address::new(Ipv4Net::new_assert(address, 32).into(), None));
-        let v6 = v6.map(|address| Address::new(Ipv6Net::new_assert(address, 128).into(), None));
-        v4.into_iter().chain(v6).collect()
+        let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
+        v4.into_iter().chain(v6).map(Self::host).collect()
+    }
+
+    /// A host address.
+    pub fn host(address: IpAddr) -> Address {
+        Address::new(IpNet::from(address), None)
     }
 }
 
@@ -141,7 +145,7 @@ fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
 
 /// The kernel makes one on every dummy device; it does no harm there.
 fn is_link_local(address: &Address) -> bool {
-    matches!(address.local, ipnet::IpNet::V6(net) if net.addr().is_unicast_link_local())
+    matches!(address.local, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
 fn create(want: &Loopback) -> Vec<Step> {

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::IpAddr;
 
 use super::action::KernelAction;
 use super::bird::Effect;
@@ -199,6 +200,19 @@ impl Plan {
     pub fn creates(&self) -> Option<&InterfaceName> {
         self.steps.iter().find_map(|step| match &step.action {
             Action::Kernel(KernelAction::CreateLink { interface, .. }) => Some(interface),
+            _ => None,
+        })
+    }
+
+    /// The addresses that the plan adds to `lo`. A record names them before the first step runs, since an address
+    /// carries no mark.
+    pub fn adds_to_lo(&self) -> impl Iterator<Item = IpAddr> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Kernel(KernelAction::AddAddress { interface, address })
+                if interface.as_str() == "lo" =>
+            {
+                Some(address.local.addr())
+            }
             _ => None,
         })
     }

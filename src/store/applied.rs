@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::document::{ApiVersion, Kind, Metadata};
+use crate::document::{ApiVersion, Kind, Metadata, NodeSpec};
 use crate::model::{InterfaceName, Port};
 
 /// What is in force for one object. Written before the first step and removed after the last one, so
@@ -44,6 +45,11 @@ pub struct AppliedBody {
     /// Sysctls of all links together that were changed, each with its value before; of the node alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, i64>,
+    /// Addresses that the agent added to `lo`: it removes no others there. Of the node alone; missing in records of
+    /// earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = ["172.23.105.177", "fd48:4242:420::1"])]
+    pub loopback_addresses: Option<BTreeSet<IpAddr>>,
     /// The override that shaped the specification.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub overridden: Option<AppliedOverride>,
@@ -51,6 +57,27 @@ pub struct AppliedBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, Value>>", example = serde_json::json!({"asn": 4242421080u32}))]
     pub spec: Option<Value>,
+}
+
+impl AppliedBody {
+    /// The addresses on `lo` that are the agent's. A record of an earlier build says only which addresses were in
+    /// effect, and on which interface.
+    pub fn added_to_lo(&self) -> BTreeSet<IpAddr> {
+        if let Some(added) = &self.loopback_addresses {
+            return added.clone();
+        }
+        let on_lo = self.interfaces.iter().any(|name| name.as_str() == "lo");
+        let spec = self.spec.clone().filter(|_| on_lo);
+        let node = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+        let Some(node) = node else {
+            return BTreeSet::new();
+        };
+        let (v4, v6) = (
+            node.loopback_ipv4.map(IpAddr::from),
+            node.loopback_ipv6.map(IpAddr::from),
+        );
+        v4.into_iter().chain(v6).collect()
+    }
 }
 
 /// What our table in nftables is about.
@@ -104,6 +131,20 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn record_of_an_earlier_build_names_the_addresses_on_lo_by_its_spec() {
+        let spec = json!({"id": 1, "asn": 4242420998u64, "loopbackIpv4": "172.20.0.1"});
+        let mut body = AppliedBody {
+            spec: Some(spec),
+            ..AppliedBody::default()
+        };
+        assert!(body.added_to_lo().is_empty(), "not on lo");
+        body.interfaces.insert("lo".parse().unwrap());
+        assert_eq!(body.added_to_lo(), ["172.20.0.1".parse().unwrap()].into());
+        body.loopback_addresses = Some(BTreeSet::new());
+        assert!(body.added_to_lo().is_empty(), "the agent found it there");
+    }
+
+    #[test]
     fn what_is_in_force_reads_back_as_written() {
         let spec = json!({"asn": 4242421080u64, "description": "123", "tunnel": {"endpoint": "no", "mtu": 1420}, "x": [true, "true"], "t": "2027-01-31T00:00:00Z", "n": "~"});
         let applied = AppliedBody {
@@ -115,6 +156,7 @@ mod tests {
                 tunnels: ["wg_1".parse().unwrap()].into(),
             }),
             sysctls: [("ipv4.rp_filter".to_owned(), 1)].into(),
+            loopback_addresses: Some(["172.20.0.1".parse().unwrap()].into()),
             overridden: Some(AppliedOverride {
                 reason: "y: #x".into(),
                 expires_at: None,

@@ -1,7 +1,8 @@
 //! What is written about an object: its finalizer before the first step, what came into force after the
 //! last, and its status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use tracing::{debug, warn};
 
@@ -48,6 +49,10 @@ pub(super) async fn finalizer(
         let have = look.kernel.all.get(&key).copied().unwrap_or_default();
         body.sysctls.entry(key.to_string()).or_insert(have);
     }
+    let on_lo: BTreeSet<_> = plan.adds_to_lo().collect();
+    if !on_lo.is_empty() {
+        body.loopback_addresses = Some(body.added_to_lo().into_iter().chain(on_lo).collect());
+    }
     let metadata = look
         .applied
         .as_ref()
@@ -83,6 +88,8 @@ pub(super) struct NodeInForce {
     pub(super) firewall: Option<AppliedFirewall>,
     /// Sysctls of all links that were changed, each with its value before.
     pub(super) sysctls: BTreeMap<String, i64>,
+    /// Addresses that the agent added to `lo`.
+    pub(super) loopback_addresses: Option<BTreeSet<IpAddr>>,
 }
 
 /// The same of the node.
@@ -104,6 +111,7 @@ pub(super) async fn of_node(
         protocols: claims.protocols.iter().cloned().collect(),
         firewall: node.firewall,
         sysctls: node.sysctls,
+        loopback_addresses: node.loopback_addresses,
         overridden: in_force.overridden,
         spec: in_force.spec,
     };

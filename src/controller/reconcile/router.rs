@@ -1,6 +1,7 @@
 //! The node itself: its own addresses, and the files that all sessions share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -284,6 +285,7 @@ async fn conclude(
         let node = NodeInForce {
             firewall: firewall_in_force(world, &round, &filter),
             sysctls,
+            loopback_addresses: loopback_addresses(world, &round),
         };
         record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
     }
@@ -332,6 +334,27 @@ fn firewall_in_force(
         None if world.firewall => round.look.applied.as_ref()?.applied.firewall.clone(),
         None => None,
     }
+}
+
+/// The addresses on `lo` that the agent added and that are still there. An address that the agent found there is not
+/// its own, although the node has it.
+fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> {
+    let wanted = world.loopback.as_ref()?;
+    if wanted.interface.as_str() != "lo" {
+        return None;
+    }
+    let applied = round.look.applied.as_ref();
+    let mut added = applied.map(|applied| applied.applied.added_to_lo());
+    let there = round.look.kernel.links.get(&wanted.interface);
+    if let (Some(added), Some(link)) = (&mut added, there) {
+        let has = |address: &IpAddr| {
+            link.addresses
+                .iter()
+                .any(|there| there.local.addr() == *address)
+        };
+        added.retain(has);
+    }
+    Some(added.unwrap_or_default())
 }
 
 /// The sysctls of all links that the agent changed and still needs. Those that it needs no more stay as they

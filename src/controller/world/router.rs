@@ -14,6 +14,7 @@ use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiSe
 use crate::effective::Router;
 use crate::model::{Host, InterfaceName, ObjectName};
 use crate::plan::Loopback;
+use crate::plan::kernel_view::Address;
 use crate::render::check_policy;
 use crate::status::{Acceptance, RpkiName};
 use crate::store::{AppliedDocument, Snapshot};
@@ -302,16 +303,28 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
 }
 
 pub(super) fn loopback(inputs: &Inputs<'_>, router: &Router) -> Loopback {
+    let interface = loopback_interface(inputs);
     Loopback {
         uid: node_uid(),
-        interface: loopback_interface(inputs),
         addresses: Loopback::addresses(router.loopback_ipv4, router.loopback_ipv6),
-        ours_before: addresses_before(inputs),
+        ours_before: addresses_before(inputs, &interface),
+        interface,
     }
 }
 
-fn addresses_before(inputs: &Inputs<'_>) -> BTreeSet<crate::plan::kernel_view::Address> {
-    let spec = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
+/// The addresses that the agent added to `lo`; on a device of its own, those that were in effect.
+fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<Address> {
+    let Some(applied) = applied(inputs, Kind::Node).map(|applied| &applied.applied) else {
+        return BTreeSet::new();
+    };
+    if interface.as_str() == "lo" {
+        return applied
+            .added_to_lo()
+            .into_iter()
+            .map(Loopback::host)
+            .collect();
+    }
+    let spec = applied.spec.clone();
     let before = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
     before
         .map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6))

@@ -117,6 +117,7 @@ fn has_announcer(key: &Key, about: ConditionType) -> bool {
         | ConditionType::BirdSupported
         | ConditionType::ApiListening
         | ConditionType::ControlPlaneSynced
+        | ConditionType::StateDirectoryUnique
         | ConditionType::RemovalHeld
         | ConditionType::ChangeHeld => true,
         ConditionType::EndpointResolved => *key == Key::Policy,

@@ -282,7 +282,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         world.problems.iter().cloned(),
         "files with problems; `moenet-agent validate` lists them",
     );
-    notices.extend(parts.copied.clone());
+    notices.extend(parts.maker.key.copied());
     let waiting = world.waiting.iter().cloned();
     notices.extend(bounded_to(
         FEW,

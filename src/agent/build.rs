@@ -27,7 +27,7 @@ use crate::controller::{
 use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::{ServeError, Server};
-use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership};
+use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership, keys};
 use crate::plan::mark::Ownership;
 use crate::ports::Kernel as _;
 use crate::probe::{IcmpPing, ProbeSettings, Prober};
@@ -129,8 +129,6 @@ pub struct Parts {
     pub started: Instant,
     /// Held while a sync writes documents and until the history knows of them.
     pub syncing: Mutex<()>,
-    /// Why the state directory looks like a copy of another host's.
-    pub copied: Option<String>,
 }
 
 impl Parts {
@@ -219,10 +217,10 @@ impl Parts {
             ownership.clone(),
             &mut tasks,
         );
-        let copied = match maker.our_key().filter(|_| store.is_writable()) {
-            Some(ours) => copied::look(&store, ours).await,
-            None => None,
-        };
+        if let Some(ours) = maker.our_key().filter(|_| store.is_writable()) {
+            let copied = copied::look(&store, maker.key.recorded(), ours).await;
+            maker.key.set_copied(copied);
+        }
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
@@ -266,7 +264,6 @@ impl Parts {
             kernel_counters,
             started: Instant::now(),
             syncing: Mutex::new(()),
-            copied,
             api_token: config.server.token_source(),
             token,
             live,
@@ -311,7 +308,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| BuildError::Interrupted)
 }
 
-/// Reads the key. Without a file, the kernel's links say whether this router has had one.
+/// Reads the key. Without a readable one, the kernel's links say whether this router has had one.
 async fn open_key(
     config: &Config,
     store: &Arc<Store>,
@@ -319,10 +316,11 @@ async fn open_key(
     starts: bool,
 ) -> Result<KeyFile, BuildError> {
     let path = config.wireguard.private_key_path.clone();
-    let view = if path.exists() {
-        None
-    } else {
-        kernel.observe().await.ok()
+    let file = path.clone();
+    let is_there = blocking(move || matches!(keys::load(&file), Ok(Some(_)))).await?;
+    let view = match is_there {
+        true => None,
+        false => kernel.observe().await.ok(),
     };
     let store = Arc::clone(store);
     blocking(move || KeyFile::open(path, store, view.as_ref(), starts)).await

@@ -1,42 +1,42 @@
-//! Whether the state directory is a copy of another host's: its records name interfaces that are not here, and the
-//! WireGuard key that it was last used with is another. A reboot takes interfaces away and keeps the key; a new key
-//! alone leaves the interfaces.
+//! Whether the state directory is a copy of another host's: the WireGuard key that it was last used with is another,
+//! and the interfaces that its records name are not here, or do not have that key. A reboot takes interfaces away and
+//! keeps the key; a key that is replaced while the agent is down leaves interfaces that have the key before.
 
-use tracing::{debug, error};
+use tracing::error;
 
+use super::{Parts, key};
+use crate::controller::Convenience;
+use crate::document::ConditionType;
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::PublicKey;
+use crate::plan::kernel_view::Link;
 use crate::ports::Kernel as _;
 use crate::store::Store;
 
-/// The file that says which public key the directory was last used with.
-const USED_WITH: &str = ".public-key";
-
-/// Why the directory looks like a copy; else notes the key that it is used with from now on.
-pub(super) async fn look(store: &Store, ours: PublicKey) -> Option<String> {
-    let before = store.kept(USED_WITH).ok().flatten();
-    let before: Option<PublicKey> = before.and_then(|text| text.trim().parse().ok());
-    if let Some(before) = before.filter(|before| *before != ours)
-        && lacks_all_links(store).await
-    {
-        let why = format!(
-            "the state directory {} looks like a copy of another host's: it was last used with the WireGuard key \
-             {before}, the key here is {ours}, and none of the interfaces in its applied records exists. Two \
-             routers must not share it: give each its own state.directory, or delete {USED_WITH} in it if the key \
-             was replaced on purpose",
-            store.dir().display()
-        );
-        error!(error = why, "state directory copied");
-        return Some(why);
+/// Why the directory looks like a copy. `recorded`: the key that its record names.
+pub(super) async fn look(
+    store: &Store,
+    recorded: Option<PublicKey>,
+    ours: PublicKey,
+) -> Option<String> {
+    let before = recorded.filter(|before| *before != ours)?;
+    if !lacks_all_links(store, before).await {
+        return None;
     }
-    if let Err(error) = store.keep(USED_WITH, &format!("{ours}\n")) {
-        debug!(%error, "the public key is not noted in the state directory");
-    }
-    None
+    let why = format!(
+        "the state directory {} looks like a copy of another host's: it was last used with the WireGuard key {before}, \
+         the key here is {ours}, and no interface in its applied records exists here with that key. Two routers must \
+         not share a state directory: give each its own state.directory. If the key was replaced on purpose, delete \
+         the file {} in the directory",
+        store.dir().display(),
+        key::FILE
+    );
+    error!(error = why, "state directory copied");
+    Some(why)
 }
 
-/// Whether the applied records name interfaces, and none of them is here.
-async fn lacks_all_links(store: &Store) -> bool {
+/// Whether the applied records name interfaces, and none of them is here as the host of these records had it.
+async fn lacks_all_links(store: &Store, before: PublicKey) -> bool {
     let recorded = store.load().map(|snapshot| snapshot.applied_links());
     let recorded = recorded.unwrap_or_default();
     let kernel = LinuxKernel::new(KernelOptions::default());
@@ -44,10 +44,32 @@ async fn lacks_all_links(store: &Store) -> bool {
         return false;
     };
     let shared = |name: &str| name == "lo";
+    let is_known = |link: &Link| {
+        let key = link
+            .wireguard
+            .as_ref()
+            .map(|wireguard| wireguard.public_key);
+        key.is_none_or(|key| key == Some(before))
+    };
     let mut tunnels = recorded
         .iter()
         .map(|(name, _)| name)
         .filter(|name| !shared(name.as_str()))
         .peekable();
-    tunnels.peek().is_some() && tunnels.all(|name| !view.links.contains_key(name))
+    tunnels.peek().is_some() && !tunnels.any(|name| view.links.get(name).is_some_and(is_known))
+}
+
+/// Shows a copy as a condition of the node, and that it is none any more.
+pub(super) fn report(parts: &Parts) {
+    let about = ConditionType::StateDirectoryUnique;
+    let conveniences = &parts.context.conveniences;
+    match parts.maker.key.copied() {
+        Some(why) => {
+            conveniences.set(about, Convenience::fails("CopiedFromAnotherHost", why));
+        }
+        None if conveniences.problem(about).is_some() => {
+            conveniences.set(about, Convenience::works("RecordsOfThisHost"));
+        }
+        None => {}
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Parts;
+use super::{Parts, copied};
 use crate::kernel::keys::{self, KeyError};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::plan::kernel_view::KernelView;
@@ -18,7 +18,9 @@ use crate::store::Store;
 use crate::telemetry::chain;
 
 /// The record of the public key, below the state directory.
-const FILE: &str = "public-key";
+pub(super) const FILE: &str = "public-key";
+/// A second record of it, in directories of earlier builds.
+const OLDER: &str = ".public-key";
 /// How often the file is read.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,9 @@ struct State {
     never_had: bool,
     /// The key that neighbours knew at the last start.
     recorded: Option<PublicKey>,
+    /// Why the state directory looks like a copy of another host's. Until that is settled the record stays that of
+    /// the other host, by which the next start sees it too.
+    copied: Option<String>,
     /// Whether the file could not be read at the last look either: a file that is being replaced may be
     /// missing or half written for a moment.
     doubtful: bool,
@@ -63,7 +68,8 @@ impl KeyFile {
         let state = State {
             key,
             never_had: history.never_had,
-            recorded: history.last,
+            recorded: recorded(&store),
+            copied: None,
             doubtful: false,
         };
         Self {
@@ -78,6 +84,21 @@ impl KeyFile {
         self.state().key.clone()
     }
 
+    /// The key that the record names.
+    pub(super) fn recorded(&self) -> Option<PublicKey> {
+        self.state().recorded
+    }
+
+    /// Why the state directory looks like a copy of another host's.
+    pub(crate) fn copied(&self) -> Option<String> {
+        self.state().copied.clone()
+    }
+
+    /// Remembers why the state directory looks like a copy of another host's.
+    pub(super) fn set_copied(&self, why: Option<String>) {
+        self.state().copied = why;
+    }
+
     /// Whether the first start of the agent will create the key.
     pub(crate) fn is_to_be_created(&self) -> bool {
         self.state().never_had && !self.path.exists()
@@ -86,6 +107,10 @@ impl KeyFile {
     /// Logs a key that is missing or changed since the last run, and creates one on a router that has never
     /// had one. Blocks.
     pub(super) fn begin(&self) {
+        self.upgrade();
+        if let Err(error) = keys::sweep(&self.path) {
+            warn!(path = %self.path.display(), %error, "private key that a crash left half made not removed");
+        }
         self.look();
         let state = self.state();
         match (&state.key, state.recorded) {
@@ -97,10 +122,33 @@ impl KeyFile {
         }
     }
 
-    /// Reads the file again. Returns whether the key in use is another one. Blocks.
+    /// Makes one record of the two that earlier builds kept.
+    fn upgrade(&self) {
+        let Ok(Some(older)) = self.store.kept(OLDER) else {
+            return;
+        };
+        let kept = match self.store.kept(FILE) {
+            Ok(None) => self.store.keep(FILE, &older).map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = kept.and_then(|()| self.store.forget(OLDER)) {
+            warn!(file = OLDER, error = %chain(&error), "record of an earlier build not upgraded; trying again at the next start");
+        }
+    }
+
+    /// Reads the file again. Returns whether the key in use is another one, or the directory is no copy any more.
+    /// Blocks.
     fn look(&self) -> bool {
         let found = keys::load(&self.path);
         let mut state = self.state();
+        let settled = state.copied.is_some() && matches!(self.store.kept(FILE), Ok(None));
+        if settled {
+            info!(
+                file = FILE,
+                "record of the other host's key deleted; the state directory is this host's"
+            );
+            state.copied = None;
+        }
         let found = match found {
             Ok(None) if state.never_had && self.store.is_writable() => {
                 keys::create(&self.path).map(Some)
@@ -113,7 +161,7 @@ impl KeyFile {
                 available(private)
             }
             _ if state.key.missing().is_none() && !std::mem::replace(&mut state.doubtful, true) => {
-                return false;
+                return settled;
             }
             found => {
                 let last = state.key.public();
@@ -123,7 +171,7 @@ impl KeyFile {
         };
         self.record(&after, &mut state);
         if after == state.key {
-            return false;
+            return settled;
         }
         log_change(&state.key, &after);
         state.key = after;
@@ -136,6 +184,9 @@ impl KeyFile {
             return;
         };
         state.never_had = false;
+        if state.copied.is_some() {
+            return;
+        }
         if let Err(error) = self.store.keep(FILE, &format!("{public}\n"))
             && !error.is_transient()
         {
@@ -157,8 +208,7 @@ struct History {
 
 impl History {
     fn of(store: &Store, kernel: Option<&KernelView>) -> Self {
-        let record = store.kept(FILE);
-        let recorded = || record.as_ref().ok()?.as_ref()?.trim().parse().ok();
+        let none = |file| matches!(store.kept(file), Ok(None));
         let links = kernel.map(|view| view.links.values());
         let mut ours = links
             .into_iter()
@@ -168,10 +218,16 @@ impl History {
         let in_kernel = ours.next();
         let applied_nothing = || store.load().is_ok_and(|found| found.applied.is_empty());
         Self {
-            never_had: matches!(record, Ok(None)) && in_kernel.is_none() && applied_nothing(),
-            last: recorded().or(in_kernel),
+            never_had: none(FILE) && none(OLDER) && in_kernel.is_none() && applied_nothing(),
+            last: recorded(store).or(in_kernel),
         }
     }
+}
+
+/// The key that the record names.
+fn recorded(store: &Store) -> Option<PublicKey> {
+    let of = |file| store.kept(file).ok()??.trim().parse().ok();
+    of(FILE).or_else(|| of(OLDER))
 }
 
 fn available(private: PrivateKey) -> RouterKey {
@@ -232,6 +288,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
         }
         let key = Arc::clone(&parts.maker.key);
         if super::reload::blocking(move || key.look()).await {
+            copied::report(&parts);
             parts.context.reports.reload();
         }
     }

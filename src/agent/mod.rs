@@ -170,6 +170,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 async fn begin_key(parts: &Arc<Parts>) {
     let key = Arc::clone(&parts.maker.key);
     reload::blocking(move || key.begin()).await;
+    copied::report(parts);
 }
 
 /// Starts the tasks that make the router what the state directory says.

@@ -108,14 +108,33 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
+    sweep(path)?;
     // Made with O_EXCL and mode 0600.
     let mut file = tempfile::Builder::new()
-        .prefix(".private-key-")
+        .prefix(temporary(path).file_name().unwrap_or_default())
+        .rand_bytes(0)
         .tempfile_in(folder)?;
     writeln!(file, "{}", key.to_base64().expose())?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// Where a key is written before it gets its name. One name for a key, so that a crash leaves at most one.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
+}
+
+/// Removes the key that a crash left half made. No tunnel ever had it.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn sweep(path: &Path) -> io::Result<()> {
+    match fs::remove_file(temporary(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +150,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wireguard/private.key");
         assert!(load(&path).unwrap().is_none());
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(temporary(&path), "left by a crash").unwrap();
         let first = create(&path).unwrap();
         assert!(first == create(&path).unwrap());
         assert!(Some(first) == load(&path).unwrap());

@@ -29,6 +29,16 @@ impl Store {
         Ok(Written::Changed)
     }
 
+    /// Removes such a file, where there is one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(&self, file: &str) -> Result<(), StoreError> {
+        let _one_at_a_time = self.caches();
+        let _held = self.writable()?;
+        atomic::remove(&self.dir.join(file)).map(drop)
+    }
+
     /// Reads such a file; `None` when there is none.
     ///
     /// # Errors

@@ -180,6 +180,8 @@ pub enum ConditionType {
     ApiListening,
     /// Every list of the Control Plane could be fetched lately.
     ControlPlaneSynced,
+    /// The state directory is this host's; False while it looks like a copy of another host's.
+    StateDirectoryUnique,
 }
 
 /// Whether a condition holds.

@@ -27,7 +27,8 @@ use crate::controller::{
 use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::{ServeError, Server};
-use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, SharedOwnership, keys};
+use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
+use crate::plan::SharedOwnership;
 use crate::plan::mark::Ownership;
 use crate::ports::Kernel as _;
 use crate::probe::{IcmpPing, ProbeSettings, Prober};
@@ -179,7 +180,7 @@ impl Parts {
     async fn assemble(config: Config, store: Arc<Store>, writes: bool) -> Result<Self, BuildError> {
         take_branch(&store).await;
         let templates = Templates::open(config.bird.templates.as_deref())?;
-        let ownership = SharedOwnership::new(ownership(&store));
+        let ownership = ownership(&store).await;
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
         let key = open_key(&config, &store, &kernel, writes).await?;
@@ -187,6 +188,7 @@ impl Parts {
         let (committer, work) = Committer::new(
             CommitterConfig {
                 stage_elsewhere: !writes,
+                ownership: ownership.clone(),
                 ..committer_config(&config)
             },
             BirdClient::new(&config.bird.control_socket),
@@ -326,13 +328,23 @@ async fn open_key(
     blocking(move || KeyFile::open(path, store, view.as_ref(), starts)).await
 }
 
-/// Which marks are ours, before any applied record is read.
-fn ownership(store: &Store) -> Ownership {
+/// Which marks are ours. Applied records that cannot be read now are read with the first listing.
+async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     let known = store.identity();
-    known.map_or_else(Ownership::default, |known| Ownership {
-        succeeds: known.succeeds,
-        ..Ownership::of(known.identity)
-    })
+    let ownership =
+        SharedOwnership::new(known.map_or_else(Ownership::default, |known| Ownership {
+            succeeds: known.succeeds,
+            ..Ownership::of(known.identity)
+        }));
+    let listed = Arc::clone(store);
+    if let Ok(Ok(snapshot)) = blocking(move || listed.load()).await {
+        ownership.set_applied(
+            snapshot.applied_links(),
+            snapshot.applied_firewall(),
+            !snapshot.applied.is_empty(),
+        );
+    }
+    ownership
 }
 
 fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {

@@ -9,7 +9,6 @@ use tracing::debug;
 use crate::disk;
 use crate::model::Identity;
 use crate::plan::mark::mark_of;
-use crate::store::StateIdentity;
 
 const DIRECTORY: &str = "/run/moenet-agent";
 
@@ -20,6 +19,7 @@ fn file(identity: &Identity) -> PathBuf {
 /// Notes where the directory of this identity is. Without the note only the first start of another agent on this
 /// host has to be approved.
 pub(super) fn note(identity: &Identity, dir: &Path) {
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let text = format!(
         "# {}: its state directory\n{}\n",
         mark_of(identity),
@@ -32,13 +32,31 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
     }
 }
 
-/// Whether another state directory than this one has the identity.
+/// Whether the identity is that of another state directory than this one. The note says so, whether that directory can
+/// be read now or not: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
-    let text = disk::read_text(&file(identity), disk::TOKEN).unwrap_or_default();
-    let Some(dir) = text.lines().nth(1).map(Path::new) else {
-        return false;
-    };
-    let same = std::path::absolute(other_than).is_ok_and(|other| other == dir);
-    let there = || StateIdentity::read(dir).is_some_and(|known| known.identity == *identity);
-    !same && there()
+    match disk::read_text(&file(identity), disk::TOKEN) {
+        Ok(text) => names_other(&text, other_than),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Whether the text of a note names another directory.
+fn names_other(text: &str, other_than: &Path) -> bool {
+    let named = text.lines().nth(1).map(Path::new);
+    let other_than = std::path::absolute(other_than).ok();
+    named.is_some_and(|dir| Some(dir) != other_than.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn note_of_another_directory_is_believed_without_reading_the_directory() {
+        let note = "# moenet-agent:2:4f1c8a09d2e7b365: its state directory\n/mnt/not-mounted\n";
+        assert!(names_other(note, Path::new("/var/lib/moenet-agent")));
+        assert!(!names_other(note, Path::new("/mnt/not-mounted")));
+        assert!(!names_other("", Path::new("/mnt/not-mounted")));
+    }
 }

@@ -13,13 +13,14 @@ use tracing::{error, info, warn};
 
 use super::build::{self, BuildError};
 use super::known_agents;
+use crate::bird::mark::{self, Mark as FileMark};
 use crate::config::Config;
 use crate::history::History;
 use crate::http::{
     AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
 };
 use crate::kernel::{KernelOptions, LinuxKernel};
-use crate::model::InterfaceName;
+use crate::model::{Identity, InterfaceName};
 use crate::plan::kernel_view::{KernelView, Mark};
 use crate::plan::mark::{Alias, Succession};
 use crate::ports::Kernel as _;
@@ -37,7 +38,9 @@ const REASON: &str = "StateDirectoryMissing";
 pub struct Missing {
     dir: PathBuf,
     links: BTreeMap<InterfaceName, Alias>,
-    files: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, Option<Identity>>,
+    /// Why the links could not be listed.
+    unlisted: Option<String>,
 }
 
 impl std::error::Error for Missing {}
@@ -45,8 +48,17 @@ impl std::error::Error for Missing {}
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 5;
+        if let Some(error) = &self.unlisted {
+            return write!(
+                f,
+                "{REASON}: the state directory {} is missing or empty, and the kernel's links cannot be listed ({error}), \
+                 so that marks of an earlier run cannot be excluded. Nothing is changed. Mount the disk, or let the \
+                 agent list links (CAP_NET_ADMIN, AF_NETLINK)",
+                self.dir.display()
+            );
+        }
         let links = self.links.keys().map(ToString::to_string);
-        let files = self.files.iter().map(|path| path.display().to_string());
+        let files = self.files.keys().map(|path| path.display().to_string());
         let evidence: Vec<_> = links.chain(files).collect();
         let shown = evidence[..evidence.len().min(SHOWN)].join(", ");
         let more = match evidence.len().saturating_sub(SHOWN) {
@@ -56,8 +68,8 @@ impl fmt::Display for Missing {
         write!(
             f,
             "{REASON}: the state directory {} is missing or empty, but {shown}{more} carry the agent's mark. Nothing is \
-             touched or written. Mount the disk, or correct state.directory; the agent then goes on by itself. If the \
-             directory is lost for good, run `moenet-agent approve --state-lost`",
+             changed. Mount the disk, and the agent goes on by itself; or correct state.directory and restart the agent. \
+             If the directory is lost for good, run `moenet-agent approve --state-lost`",
             self.dir.display()
         )
     }
@@ -70,31 +82,46 @@ impl Missing {
         if StateIdentity::read(dir).is_some() || in_history(dir).await.is_some() {
             return Ok(());
         }
-        let links = marked(&view().await, dir);
-        let files = match links.is_empty() && !is_used(dir) {
-            true => marked_files(&config.bird.directory),
-            false => Vec::new(),
+        let links = match view().await {
+            Ok(view) => marked(&view, dir),
+            Err(error) => {
+                return Err(Self {
+                    dir: dir.clone(),
+                    links: BTreeMap::new(),
+                    files: BTreeMap::new(),
+                    unlisted: Some(error),
+                });
+            }
         };
+        let mut files = marked_files(&config.bird.directory, dir);
+        if links.is_empty() && is_used(dir) {
+            // A mark without an identity may be of an earlier build that served these documents.
+            files.retain(|_, identity| identity.is_some());
+        }
         match links.is_empty() && files.is_empty() {
             true => Ok(()),
             false => Err(Self {
                 dir: dir.clone(),
                 links,
                 files,
+                unlisted: None,
             }),
         }
     }
 
     /// The directories whose objects a new one takes over.
     fn succession(&self) -> Succession {
-        let identities = self
-            .links
-            .values()
-            .filter_map(|alias| alias.identity.clone());
+        let links = self.links.values().map(|alias| &alias.identity);
+        let marks = links.chain(self.files.values());
         Succession {
-            identities: identities.collect(),
-            unnamed: self.links.values().any(|alias| alias.identity.is_none()),
+            identities: marks.clone().flatten().cloned().collect(),
+            unnamed: marks.clone().any(Option::is_none),
         }
+    }
+
+    /// Whether it is known what the directory owned, so that a new one can take it over.
+    pub(crate) fn can_be_succeeded(&self) -> bool {
+        self.unlisted.is_none()
     }
 
     /// Makes a new identity that takes over the objects of the lost directory.
@@ -130,11 +157,10 @@ async fn in_history(dir: &Path) -> Option<StateIdentity> {
     StateIdentity::parse(&kept.ok()??)
 }
 
-/// The kernel as an agent without an identity sees it: every mark is foreign. A kernel that cannot be read has
-/// nothing that could be touched either.
-async fn view() -> KernelView {
+/// The kernel as an agent without an identity sees it: every mark is foreign.
+async fn view() -> Result<KernelView, String> {
     let kernel = LinuxKernel::new(KernelOptions::default());
-    kernel.observe().await.unwrap_or_default()
+    kernel.observe().await.map_err(|error| chain(&error))
 }
 
 /// The links with the mark of an agent, without those that applied records of this very directory name (it was
@@ -178,28 +204,36 @@ fn is_used(dir: &Path) -> bool {
     })
 }
 
-/// The session files of an agent in BIRD's directory: after a reboot they are all that an unmounted directory
-/// left.
-fn marked_files(bird: &Path) -> Vec<PathBuf> {
-    let sessions = bird.join("moenet/sessions");
-    let entries = std::fs::read_dir(sessions).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
-        .filter(|path| {
-            let text = crate::disk::read_text(path, crate::disk::DOCUMENT).unwrap_or_default();
-            let first = text.lines().next().unwrap_or_default();
-            first.contains("moenet-agent")
-        })
-        .collect();
-    files.sort();
+/// The files of an agent in BIRD's directory, each with the identity in its mark: after a reboot they are all that an
+/// unmounted directory left. Without those of another agent on this host whose state directory is there.
+fn marked_files(bird: &Path, dir: &Path) -> BTreeMap<PathBuf, Option<Identity>> {
+    let folders = ["moenet", "moenet/sessions"].map(|folder| bird.join(folder));
+    let entries = folders.iter().flat_map(std::fs::read_dir).flatten();
+    let files = entries.flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "conf"));
+    let marked = |path: PathBuf| {
+        let text = crate::disk::read_text(&path, crate::disk::DOCUMENT).ok()?;
+        match mark::read(&text) {
+            FileMark::Missing => None,
+            FileMark::Old => Some((path, None)),
+            FileMark::Complete { identity, .. } => Some((path, identity)),
+        }
+    };
+    let of_others = |identity: &Option<Identity>| {
+        let identity = identity.as_ref();
+        identity.is_some_and(|identity| known_agents::has_directory(identity, dir))
+    };
     files
+        .chain([bird.join("bird.conf")])
+        .filter_map(marked)
+        .filter(|(_, identity)| !of_others(identity))
+        .collect()
 }
 
 /// Waits until the state directory is there, or an operator says that it is lost, and answers the local API
 /// meanwhile. Returns whether to start.
 pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
-    error!(directory = %config.state.directory.display(), error = %missing, "not started");
+    error!(directory = %config.state.directory.display(), error = %missing, "waiting for the state directory");
     let serving = CancellationToken::new();
     let http = serve(config.clone(), missing, serving.clone());
     tokio::pin!(http);

@@ -1,9 +1,10 @@
 //! The mark: the first line of every file that the agent writes outside its state directory. Pure.
 //!
 //! ```text
-//! # Written by moenet-agent; edits are replaced, a copy is kept. sha256:4f1c…
+//! # Written by moenet-agent:2:4f1c8a09d2e7b365; edits are replaced, a copy is kept. sha256:4f1c…
 //! ```
 //!
+//! The identity is that of the agent's state directory, as in the alias of a link. Earlier builds wrote none.
 //! The hash is that of all lines below. A file that was edited keeps the line and loses the match, so that no
 //! record beside the file is needed to tell a file as the agent wrote it from one that a person edited.
 
@@ -11,13 +12,16 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+use crate::model::Identity;
+use crate::plan::mark::{AGENT, identity_in, mark_of};
+
 /// How every mark begins, of every build.
 const BEGIN: &str = "# Written by moenet-agent";
-/// What stands before the hash.
+/// The word before the hash.
 const HASH: &str = "sha256:";
 
 /// What the first line of a file says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark<'a> {
     /// The file carries no mark: it is not the agent's.
     Missing,
@@ -31,13 +35,16 @@ pub enum Mark<'a> {
         text: &'a str,
         /// Whether the text is what the agent wrote.
         intact: bool,
+        /// The state directory of the agent that wrote it; none in a mark of an earlier build.
+        identity: Option<Identity>,
     },
 }
 
-/// A file of this text, with its mark.
-pub fn marked(text: &str) -> String {
+/// A file of this text, with the mark of this state directory.
+pub fn marked(text: &str, identity: Option<&Identity>) -> String {
+    let agent = identity.map_or_else(|| AGENT.to_owned(), mark_of);
     format!(
-        "{BEGIN}; edits are replaced, a copy is kept. {HASH}{}\n{text}",
+        "# Written by {agent}; edits are replaced, a copy is kept. {HASH}{}\n{text}",
         hash(text)
     )
 }
@@ -58,6 +65,7 @@ pub fn read(file: &str) -> Mark<'_> {
             head: line,
             text,
             intact: said == hash(text),
+            identity: identity_in(line),
         },
     }
 }
@@ -77,7 +85,7 @@ mod tests {
 
     #[test]
     fn written_file_is_intact_and_edited_file_is_not() {
-        let file = marked("protocol device {}\n");
+        let file = marked("protocol device {}\n", None);
         let intact = |file: &str| matches!(read(file), Mark::Complete { intact: true, .. });
         assert!(intact(&file));
         let edited = file.replace("{}", "{ scan time 5; }");
@@ -86,6 +94,21 @@ mod tests {
             panic!("an edit takes no mark away");
         };
         assert_eq!(format!("{head}{text}"), edited);
+    }
+
+    #[test]
+    fn mark_names_the_state_directory() {
+        let identity: Identity = "4f1c8a09d2e7b365".parse().unwrap();
+        let file = marked("x;\n", Some(&identity));
+        let named = |file: &str| match read(file) {
+            Mark::Complete { identity, .. } => identity,
+            Mark::Missing | Mark::Old => None,
+        };
+        assert_eq!(named(&file), Some(identity));
+        assert_eq!(
+            named(&marked("# moenet-agent:2:4f1c8a09d2e7b365\n", None)),
+            None
+        );
     }
 
     #[test]

@@ -101,6 +101,7 @@ async fn state_lost(config: Config) -> Outcome {
         Ok(()) => output::line(format_args!(
             "Nothing to approve: {directory} has its identity, or nothing carries the agent's mark."
         )),
+        Err(missing) if !missing.can_be_succeeded() => return Err(missing.into()),
         Err(missing) => {
             let new = missing.succeed()?;
             output::line(format_args!(

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::context::Context;
 use super::planning::{self, Key};
 use crate::firewall::{Firewall, FirewallError};
-use crate::kernel::SharedOwnership;
+use crate::plan::SharedOwnership;
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
 use crate::plan::mark::Ownership;
 use crate::plan::{Action, Step};

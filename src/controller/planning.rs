@@ -98,6 +98,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     if let Ok(base) = &world.base
         && view.bird.files_error.is_none()
         && !view.bird.unread
+        && view.bird.live.in_use().is_none()
     {
         let foreign = &view.bird.live.tree.foreign;
         let base = plan_base(base, &view.bird.live.tree.base).steps;
@@ -116,6 +117,12 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     let loads = world.base.is_ok() && router_error(world, view.bird).is_none();
     if view.bird.is_running() && !view.bird.loaded && !writes && loads {
         let because = Drift::new("bird.loaded", "what is on disk", "another configuration");
+        steps.push(Step {
+            action: Action::LoadBird,
+            because,
+        });
+    } else if view.bird.live.lacks_marks() && !writes && loads {
+        let because = Drift::new("bird.marks", "this state directory's", "an earlier one");
         steps.push(Step {
             action: Action::LoadBird,
             because,
@@ -273,7 +280,12 @@ pub fn session(
                     tunnel,
                     fragment: text,
                 };
-                let mut plan = plan(name, &entry.uid, &desired, &observed(gives_way))?;
+                let mut observed = observed(gives_way);
+                if view.bird.live.in_use().is_some() {
+                    // The directory is another agent's: the text waits, and is not written.
+                    observed.bird.fragment = Some(text.as_str());
+                }
+                let mut plan = plan(name, &entry.uid, &desired, &observed)?;
                 if fragment == Some(text.as_str()) && !session.drained && may_enable(world, view) {
                     let enabled = enabled_in([text.as_str()]);
                     let have = view.bird.protocols(&enabled);
@@ -329,6 +341,7 @@ pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
         .partition(|uid| known.contains(uid));
     guard::unrecorded(
         &orphans,
+        &kernel.earlier_uids(),
         owned.len(),
         world.max_removals,
         &world.approved,

@@ -14,7 +14,6 @@ mod link_message;
 mod netlink;
 mod nftables_events;
 mod observe;
-mod ownership;
 mod route_message;
 mod source;
 mod sysctl;
@@ -32,9 +31,9 @@ use async_trait::async_trait;
 pub use counters::KernelCounters;
 pub use events::{KernelEvent, events};
 pub use nftables_events::nftables_events;
-pub use ownership::SharedOwnership;
 pub use source::source_towards;
 
+use crate::plan::SharedOwnership;
 use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Kernel, KernelError};

@@ -30,19 +30,17 @@ impl KernelView {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
 
-    /// Every object that a link carries the current mark of. A mark that is to be written again counts only
-    /// for an object that a document or an applied record names.
+    /// Every object that a link of this state directory belongs to.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
-        marks
-            .filter_map(|mark| {
-                if let Mark::Ours(uid) = mark {
-                    Some(uid.clone())
-                } else {
-                    None
-                }
-            })
-            .collect()
+        marks.filter_map(Mark::object).cloned().collect()
+    }
+
+    /// The objects whose links have a mark that is to be written again: of a lost directory, or of an earlier build.
+    pub fn earlier_uids(&self) -> BTreeSet<Uid> {
+        let marks = self.links.values().map(|link| &link.mark);
+        let earlier = marks.filter(|mark| matches!(mark, Mark::Earlier(_)));
+        earlier.filter_map(Mark::object).cloned().collect()
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Ownership {
     pub applied: BTreeSet<(InterfaceName, Uid)>,
     /// Whether an applied record names our table in nftables.
     pub firewall: bool,
+    /// Whether the directory has applied records: then files with the mark of an earlier build are ours.
+    pub records: bool,
 }
 
 /// Lost state directories whose objects another one takes over (`approve --state-lost`).
@@ -179,6 +181,20 @@ impl Ownership {
     /// Whether something that a state directory has one of is ours, by the identity in its mark.
     pub fn owns(&self, identity: &Identity) -> bool {
         self.identity.as_ref() == Some(identity) || self.succeeds.identities.contains(identity)
+    }
+
+    /// Whether a file is ours, by the identity in its mark. Without an identity, as before a first start, only
+    /// marks without one are.
+    pub fn owns_file(&self, named: Option<&Identity>) -> bool {
+        match named {
+            Some(identity) => self.owns(identity),
+            None => self.identity.is_none() || self.records || self.succeeds.unnamed,
+        }
+    }
+
+    /// Whether the mark of a file is the one that this directory writes.
+    pub fn is_current(&self, named: Option<&Identity>) -> bool {
+        self.identity.as_ref() == named
     }
 }
 

@@ -24,6 +24,7 @@ pub mod kernel_view;
 mod link;
 mod loopback;
 pub mod mark;
+mod ownership;
 mod session;
 mod step;
 mod tunnel;
@@ -32,6 +33,7 @@ mod wireguard;
 pub use bird::{BaseFiles, Effect, enabled_in, plan_base, plan_enable};
 pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
+pub use ownership::SharedOwnership;
 pub use session::{BirdView, Desired, Observed, plan};
 pub use step::{Action, Drift, Plan, Refusal, Step};
 pub use tunnel::{

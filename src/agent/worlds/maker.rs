@@ -20,8 +20,8 @@ use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
-use crate::kernel::SharedOwnership;
 use crate::model::{Endpoint, ObjectName, PublicKey};
+use crate::plan::SharedOwnership;
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
 use crate::status::Acceptance;
@@ -144,8 +144,11 @@ impl WorldMaker {
     /// # Errors
     /// When a secret's file cannot be listed at all.
     pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
-        self.ownership
-            .set_applied(snapshot.applied_links(), snapshot.applied_firewall());
+        self.ownership.set_applied(
+            snapshot.applied_links(),
+            snapshot.applied_firewall(),
+            !snapshot.applied.is_empty(),
+        );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());
         self.log_policy(&world);

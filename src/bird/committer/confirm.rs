@@ -12,6 +12,7 @@ use crate::bird::client::{BirdError, Client};
 use crate::bird::command::{Command, Symbol};
 use crate::bird::protocols::Protocol;
 use crate::bird::status::{ConfigureStatus, Phase};
+use crate::plan::mark::Ownership;
 
 /// Why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus,
 pub(super) struct Load<'a> {
     pub(super) client: &'a Client,
     pub(super) directory: &'a Path,
+    pub(super) ownership: &'a Arc<Ownership>,
     pub(super) group: Option<u32>,
     pub(super) confirm_timeout: Duration,
     pub(super) live: &'a LiveTree,
@@ -211,8 +213,11 @@ impl Load<'_> {
     async fn apply(&self, changes: FileChanges) -> Result<(), CommitError> {
         let (directory, group) = (self.directory.to_owned(), self.group);
         let counters = Arc::clone(self.client.counters());
-        let live = self.live.clone();
-        worker::blocking(move || disk::apply(&directory, &live, &changes, group, &counters)).await
+        let (live, ownership) = (self.live.clone(), Arc::clone(self.ownership));
+        worker::blocking(move || {
+            disk::apply(&directory, &live, &ownership, &changes, group, &counters)
+        })
+        .await
     }
 }
 

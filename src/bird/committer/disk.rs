@@ -1,17 +1,19 @@
 //! The files: read, write atomically, remove. Blocking; called off the runtime's threads.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::CommitError;
-use super::tree::{FileChanges, GENERATION, LiveTree, SESSIONS, TREE, fragment_at};
+use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
+use crate::bird::main_file::MainFile;
 use crate::bird::mark::{self, Mark};
 use crate::disk;
+use crate::plan::mark::Ownership;
 
 /// Passwords are in these files: the owner writes, the group reads, others nothing.
 const FILE_MODE: u32 = 0o640;
@@ -35,14 +37,30 @@ pub(super) fn failed(
 }
 
 /// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob. Bytes that are
-/// not UTF-8 are replaced, and so never equal to what is wanted.
-pub(super) fn read(directory: &Path, manages_main: bool) -> Result<LiveTree, CommitError> {
+/// not UTF-8 are replaced, and so never equal to what is wanted. Of a directory that is another agent's nothing is
+/// kept but that.
+pub(super) fn read(
+    directory: &Path,
+    manages_main: bool,
+    ownership: &Ownership,
+) -> Result<LiveTree, CommitError> {
     let mut live = LiveTree::default();
     if let Some(content) = read_file(&directory.join(GENERATION))? {
-        keep(&mut live, GENERATION.to_owned(), content);
+        keep(&mut live, GENERATION.to_owned(), content, ownership);
     }
-    main_file::read(directory, manages_main, &mut live)?;
-    read_directory(directory, TREE, DEEPEST, &mut live)?;
+    main_file::read(directory, manages_main, ownership, &mut live)?;
+    read_directory(directory, TREE, DEEPEST, ownership, &mut live)?;
+    if live.in_use().is_some() {
+        return Ok(LiveTree {
+            others: live.others,
+            main: MainFile {
+                path: directory.join(MAIN),
+                managed: manages_main,
+                ..MainFile::default()
+            },
+            ..LiveTree::default()
+        });
+    }
     Ok(live)
 }
 
@@ -62,6 +80,7 @@ fn read_directory(
     root: &Path,
     relative: &str,
     depth: usize,
+    ownership: &Ownership,
     live: &mut LiveTree,
 ) -> Result<(), CommitError> {
     let directory = root.join(relative);
@@ -82,20 +101,34 @@ fn read_directory(
         };
         let path = format!("{relative}/{name}");
         if kind.is_dir() && depth > 0 && relative != SESSIONS {
-            read_directory(root, &path, depth - 1, live)?;
+            read_directory(root, &path, depth - 1, ownership, live)?;
         } else if kind.is_file() && name.ends_with(".conf") && path != GENERATION {
             let text = read_file(&root.join(&path))?.unwrap_or_default();
-            keep(live, path, text);
+            keep(live, path, text, ownership);
         }
     }
     Ok(())
 }
 
 /// Sorts a file below `moenet/` by its mark.
-pub(super) fn keep(live: &mut LiveTree, path: String, content: String) {
-    let text = match mark::read(&content) {
-        Mark::Complete { head, text, intact } => {
+fn keep(live: &mut LiveTree, path: String, content: String, ownership: &Ownership) {
+    let mark = mark::read(&content);
+    if let Some(whose) = owned::other_agent(&mark, ownership) {
+        live.others.insert(path.clone(), whose);
+        live.tree.foreign.insert(path, content);
+        return;
+    }
+    let text = match mark {
+        Mark::Complete {
+            head,
+            text,
+            intact,
+            identity,
+        } => {
             live.marks.insert(path.clone(), head.to_owned());
+            if !ownership.is_current(identity.as_ref()) {
+                live.unmarked.insert(path.clone());
+            }
             if !intact {
                 live.edited.insert(path.clone());
             }
@@ -129,12 +162,15 @@ pub(super) fn keep(live: &mut LiveTree, path: String, content: String) {
 pub(super) fn apply(
     root: &Path,
     live: &LiveTree,
+    ownership: &Ownership,
     changes: &FileChanges,
     group: Option<u32>,
     counters: &BirdCounters,
 ) -> Result<(), CommitError> {
+    create_directories(root, group)?;
+    let _lock = Lock::take(root)?;
     let written = changes.write.iter().map(|(path, _)| path);
-    let copies = owned::copies(root, live, written.chain(&changes.remove))?;
+    let copies = owned::copies(root, live, ownership, written.chain(&changes.remove))?;
     create_directories(&root.join(SESSIONS), group)?;
     write_temporaries(root, changes, group)?;
     copies.iter().try_for_each(|copy| copy.make())?;
@@ -154,6 +190,35 @@ pub(super) fn apply(
         touched.insert(replace(&root.join(path), counters)?);
     }
     touched.iter().try_for_each(|directory| sync(directory))
+}
+
+/// The lock on BIRD's directory while files change: a second agent that starts at the same moment sees the files of
+/// the first, and not an empty directory.
+struct Lock(File);
+
+impl Lock {
+    fn take(root: &Path) -> Result<Self, CommitError> {
+        let directory = File::open(root).map_err(failed("open", root))?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Self(directory)),
+            Err(TryLockError::WouldBlock) => {
+                let busy = io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process changes files there",
+                );
+                Err(failed("lock", root)(busy))
+            }
+            // A file system without locks has no second agent to keep out, as far as can be known.
+            Err(TryLockError::Error(_)) => Ok(Self(directory)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// A process that is being started holds a copy of every open file for a moment, and with it the lock.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// Writes all temporary files and flushes them, some at a time: a flush waits for the disk, and the
@@ -308,13 +373,14 @@ mod tests {
         let root = directory.path();
         let changes = FileChanges {
             write: vec![
-                ("moenet/a/b.conf".into(), mark::marked("b")),
-                ("moenet/sessions/x.conf".into(), mark::marked("x")),
+                ("moenet/a/b.conf".into(), mark::marked("b", None)),
+                ("moenet/sessions/x.conf".into(), mark::marked("x", None)),
             ],
             remove: vec!["moenet/gone.conf".into()],
         };
         let counters = BirdCounters::default();
-        apply(root, &LiveTree::default(), &changes, None, &counters).unwrap();
+        let (live, none) = (LiveTree::default(), Ownership::default());
+        apply(root, &live, &none, &changes, None, &counters).unwrap();
         assert_eq!(counters.writes(), 2);
         let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("moenet/a/b.conf"), mode("moenet/a")), (0o640, 0o750));
@@ -325,7 +391,7 @@ mod tests {
         ] {
             fs::write(root.join(stranger), "stranger").unwrap();
         }
-        let live = read(root, true).unwrap();
+        let live = read(root, true, &none).unwrap();
         assert_eq!(
             live.tree.base,
             [("moenet/a/b.conf".into(), "b".into())].into()

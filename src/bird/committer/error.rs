@@ -7,6 +7,7 @@ use crate::bird::check::CheckError;
 use crate::bird::client::BirdError;
 use crate::bird::diagnostics::Diagnostic;
 use crate::bird::version::Version;
+use crate::model::Identity;
 
 /// Why a fragment is not what BIRD runs.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -101,6 +102,9 @@ pub enum CommitError {
     /// A file carries no mark, and so is not the agent's.
     #[error("{} was not written by the agent and is left as it is: move it away", .0.display())]
     Foreign(PathBuf),
+    /// A file carries the mark of another state directory.
+    #[error("{} {} and is left as it is: move it away", .0.display(), whose(.1.as_ref()))]
+    OtherAgent(PathBuf, Option<Identity>),
     /// BIRD's main file is the operator's and does not include the agent's files.
     #[error("{0}")]
     Blocked(String),
@@ -154,6 +158,14 @@ pub enum CommitError {
     /// The committer has ended.
     #[error("the committer has ended: the agent is stopping")]
     Gone,
+}
+
+/// Completes "/etc/bird/bird.conf …".
+pub(super) fn whose(identity: Option<&Identity>) -> String {
+    identity.map_or_else(
+        || "has the mark of an earlier build, which no applied record here explains,".to_owned(),
+        |identity| format!("belongs to another moenet-agent (identity {identity})"),
+    )
 }
 
 impl From<CommitError> for FragmentError {

@@ -11,6 +11,7 @@ use super::{owned, promise};
 use crate::bird::main_file::MainFile;
 use crate::bird::mark::{self, Mark};
 use crate::bird::outline::includes_in;
+use crate::plan::mark::Ownership;
 
 /// Files of an operator are followed so deep, so many, and so large.
 const DEEPEST: usize = 8;
@@ -30,10 +31,17 @@ pub(super) struct Source {
 pub(super) fn read(
     directory: &Path,
     manages_main: bool,
+    ownership: &Ownership,
     live: &mut LiveTree,
 ) -> Result<(), CommitError> {
     let path = directory.join(MAIN);
     let content = read_file(&path)?;
+    let mark = content.as_deref().map(mark::read);
+    if let Some(whose) = mark.and_then(|mark| owned::other_agent(&mark, ownership))
+        && manages_main
+    {
+        live.others.insert(MAIN.to_owned(), whose);
+    }
     let is_link = fs::symlink_metadata(&path).is_ok_and(|facts| !facts.is_file());
     let agents = manages_main
         && !is_link
@@ -53,8 +61,16 @@ pub(super) fn read(
         };
         if let Some(content) = content {
             let text = match mark::read(&content) {
-                Mark::Complete { head, text, .. } => {
+                Mark::Complete {
+                    head,
+                    text,
+                    identity,
+                    ..
+                } => {
                     live.marks.insert(MAIN.to_owned(), head.to_owned());
+                    if !ownership.is_current(identity.as_ref()) {
+                        live.unmarked.insert(MAIN.to_owned());
+                    }
                     text.to_owned()
                 }
                 Mark::Old | Mark::Missing => content,
@@ -165,7 +181,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let mut live = LiveTree::default();
-        read(root.path(), manages_main, &mut live).unwrap();
+        read(root.path(), manages_main, &Ownership::default(), &mut live).unwrap();
         (root, live)
     }
 
@@ -202,7 +218,10 @@ mod tests {
     fn missing_shipped_and_marked_main_files_are_the_agents() {
         assert!(with(&[], true).1.main.is_agents());
         assert!(!with(&[], false).1.main.is_agents());
-        for text in ["protocol device {}\n".to_owned(), mark::marked("x;\n")] {
+        for text in [
+            "protocol device {}\n".to_owned(),
+            mark::marked("x;\n", None),
+        ] {
             let (_root, live) = with(&[(MAIN, &text)], true);
             assert!(
                 live.main.is_agents() && live.tree.base.contains_key(MAIN),

@@ -55,13 +55,13 @@ use super::check::Checker;
 use super::client::{Client, DEADLINE};
 use super::counters::BirdCounters;
 use super::diagnostics::Diagnostic;
+use crate::plan::SharedOwnership;
 use batch::Request;
 
 /// How long a mere look waits for a reconfiguration in progress.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the files are, and how patient to be.
-
 #[derive(Debug, Clone)]
 pub struct CommitterConfig {
     /// BIRD's configuration directory: `/etc/bird`.
@@ -73,6 +73,8 @@ pub struct CommitterConfig {
     /// Whether the agent may write `bird.conf`. Where it may not, and where the file is the operator's all the
     /// same, that must include `moenet/main.conf`.
     pub manage_main_config: bool,
+    /// Which files are ours, and the identity that marks new ones.
+    pub ownership: SharedOwnership,
     /// Whether trees are checked in a temporary directory, for a process that writes nothing beside BIRD's files.
     pub stage_elsewhere: bool,
     /// How long BIRD waits for our confirmation before it goes back by itself; whole seconds.
@@ -90,6 +92,7 @@ impl Default for CommitterConfig {
             control_socket: "/run/bird/bird.ctl".into(),
             bird_binary: "bird".into(),
             manage_main_config: true,
+            ownership: SharedOwnership::default(),
             stage_elsewhere: false,
             confirm_timeout: Duration::from_secs(30),
             gather: Duration::from_millis(200),

@@ -2,12 +2,14 @@
 //!
 //! | the file | is |
 //! |---|---|
-//! | has the mark, and is as the agent wrote it | replaced |
-//! | has the mark, and was edited | replaced, `<file>.edited-<hash>` stays beside it |
+//! | has our mark, and is as the agent wrote it | replaced |
+//! | has our mark, and was edited | replaced, `<file>.edited-<hash>` stays beside it |
+//! | has the mark of another state directory | never replaced, renamed or truncated |
 //! | has no mark, and holds only what a distribution ships | replaced, `<file>.before-moenet-agent` stays |
 //! | has no mark otherwise | never replaced, renamed or truncated |
 //!
-//! A main file may hold the protocols of a distribution; any other file may hold remarks at most.
+//! A main file may hold the protocols of a distribution; any other file may hold remarks at most. A mark of an
+//! earlier build names no state directory: it is ours where ours has applied records.
 
 use std::fs;
 use std::io;
@@ -19,6 +21,8 @@ use super::tree::{GENERATION, LiveTree, MAIN};
 use crate::bird::main_file::beyond_distribution;
 use crate::bird::mark::{self, Mark};
 use crate::bird::outline::Outline;
+use crate::model::Identity;
+use crate::plan::mark::Ownership;
 
 /// So many copies of edits of a file are kept.
 const MOST_COPIES: usize = 20;
@@ -45,13 +49,24 @@ pub(super) fn is_foreign(path: &str, content: &str, live: &LiveTree) -> bool {
     !harmless && (path == MAIN || !live.is_of_old_build())
 }
 
+/// The state directory that a mark names, where it is not ours.
+pub(super) fn other_agent(mark: &Mark<'_>, ownership: &Ownership) -> Option<Option<Identity>> {
+    let named = match mark {
+        Mark::Missing => return None,
+        Mark::Old => None,
+        Mark::Complete { identity, .. } => identity.clone(),
+    };
+    (!ownership.owns_file(named.as_ref())).then_some(named)
+}
+
 /// The copies to make before these files are replaced or removed.
 ///
 /// # Errors
-/// [`CommitError::Foreign`] for the first file that is not the agent's.
+/// [`CommitError::Foreign`] and [`CommitError::OtherAgent`] for the first file that is not ours.
 pub(super) fn copies<'a>(
     root: &Path,
     live: &LiveTree,
+    ownership: &Ownership,
     paths: impl Iterator<Item = &'a String>,
 ) -> Result<Vec<Copy>, CommitError> {
     let mut copies = Vec::new();
@@ -60,7 +75,11 @@ pub(super) fn copies<'a>(
         let Some(content) = read_regular(&file)? else {
             continue;
         };
-        let copy = match mark::read(&content) {
+        let mark = mark::read(&content);
+        if let Some(whose) = other_agent(&mark, ownership) {
+            return Err(CommitError::OtherAgent(file, whose));
+        }
+        let copy = match mark {
             Mark::Complete { intact: true, .. } => continue,
             Mark::Missing | Mark::Old if live.vouches_for(path, &content) => continue,
             Mark::Missing if path != GENERATION && is_foreign(path, &content, live) => {
@@ -151,7 +170,12 @@ mod tests {
         let file = root.path().join(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, content).unwrap();
-        let copies = copies(root.path(), live, [path.to_owned()].iter())?;
+        let copies = copies(
+            root.path(),
+            live,
+            &Ownership::default(),
+            [path.to_owned()].iter(),
+        )?;
         copies.iter().for_each(|copy| {
             copy.make().unwrap();
             assert_eq!(fs::read_to_string(&copy.copy).unwrap(), content);
@@ -169,7 +193,7 @@ mod tests {
 
     #[test]
     fn only_marked_files_are_replaced_and_edits_are_kept() {
-        let ours = mark::marked("protocol bgp a {}\n");
+        let ours = mark::marked("protocol bgp a {}\n", None);
         assert_eq!(decide("bird.conf", &ours, &live(false)).unwrap(), None);
         let edited = decide("bird.conf", &format!("{ours}# mine\n"), &live(false)).unwrap();
         assert!(edited.unwrap().starts_with("bird.conf.edited-"));
@@ -204,11 +228,44 @@ mod tests {
     }
 
     #[test]
+    fn file_of_another_agent_is_not_replaced() {
+        let (ours, other) = ("4f1c8a09d2e7b365", "ffffffffffffffff");
+        let ours: Identity = ours.parse().unwrap();
+        let other: Identity = other.parse().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let mut ownership = Ownership::of(ours.clone());
+        let decide = |whose: Option<&Identity>, ownership: &Ownership| {
+            let text = mark::marked("protocol device {}\n", whose);
+            fs::write(root.path().join(MAIN), text).unwrap();
+            copies(
+                root.path(),
+                &live(false),
+                ownership,
+                [MAIN.to_owned()].iter(),
+            )
+            .is_ok()
+        };
+        assert!(decide(Some(&ours), &ownership));
+        assert!(!decide(Some(&other), &ownership));
+        assert!(!decide(None, &ownership), "no record vouches for it");
+        ownership.records = true;
+        assert!(decide(None, &ownership));
+        assert!(!decide(Some(&other), &ownership));
+        ownership.succeeds.identities.insert(other.clone());
+        assert!(decide(Some(&other), &ownership));
+    }
+
+    #[test]
     fn link_is_not_replaced() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("real"), "").unwrap();
         std::os::unix::fs::symlink("real", root.path().join("bird.conf")).unwrap();
-        let copies = copies(root.path(), &live(false), [MAIN.to_owned()].iter());
+        let copies = copies(
+            root.path(),
+            &live(false),
+            &Ownership::default(),
+            [MAIN.to_owned()].iter(),
+        );
         assert!(matches!(copies, Err(CommitError::Foreign(_))));
     }
 
@@ -218,9 +275,15 @@ mod tests {
         let file = root.path().join("bird.conf");
         for number in 0..MOST_COPIES + 5 {
             fs::remove_file(&file).ok();
-            let edited = format!("{}# {number}\n", mark::marked("x;\n"));
+            let edited = format!("{}# {number}\n", mark::marked("x;\n", None));
             fs::write(&file, edited).unwrap();
-            let copies = copies(root.path(), &live(false), [MAIN.to_owned()].iter()).unwrap();
+            let copies = copies(
+                root.path(),
+                &live(false),
+                &Ownership::default(),
+                [MAIN.to_owned()].iter(),
+            )
+            .unwrap();
             copies[0].make().unwrap();
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), MOST_COPIES + 1);

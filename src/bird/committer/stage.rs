@@ -54,8 +54,9 @@ impl Stage {
         }
     }
 
-    fn place(&self) -> Result<Place, CommitError> {
-        if !self.elsewhere {
+    /// Where a tree is checked: never in a directory that is another agent's.
+    fn place(&self, live: &LiveTree) -> Result<Place, CommitError> {
+        if !self.elsewhere && live.in_use().is_none() {
             return Ok(Place {
                 path: self.directory.join(".moenet-stage"),
                 _temporary: None,
@@ -78,7 +79,7 @@ impl Stage {
         checker: &Checker,
     ) -> Result<Vec<Diagnostic>, StageError> {
         let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
-        let place = self.place()?;
+        let place = self.place(live)?;
         let at = place.path.clone();
         super::worker::blocking(move || stage.write(&at, &wanted, &main)).await?;
         let result = checker.check(&place.path.join(MAIN)).await;
@@ -104,12 +105,12 @@ impl Stage {
         clear(stage)?;
         disk::create_directories(&stage.join(SESSIONS), self.group)?;
         for (path, text) in tree.files() {
-            self.write_file(&stage.join(path), &mark::marked(text))?;
+            self.write_file(&stage.join(path), &mark::marked(text, None))?;
         }
         for (path, text) in &tree.foreign {
             self.write_file(&stage.join(path), text)?;
         }
-        let generation = mark::marked(&generation_text(&tree.generation()));
+        let generation = mark::marked(&generation_text(&tree.generation()), None);
         self.write_file(&stage.join(GENERATION), &generation)?;
         for (path, text) in self.main(stage, tree, main) {
             self.write_file(&stage.join(path), &text)?;
@@ -123,7 +124,7 @@ impl Stage {
             let text = tree.base.get(MAIN);
             let text = text.and_then(|text| operator::staged(text, &self.directory));
             let text = text.unwrap_or_else(|| operator::GENERATED.to_owned());
-            return vec![(MAIN.into(), mark::marked(&text))];
+            return vec![(MAIN.into(), mark::marked(&text, None))];
         }
         let sources = main_file::sources(&self.directory);
         let staged = operator::staged_sources(&sources, &self.directory, stage, main_file::matches);

@@ -5,8 +5,10 @@ use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
+use super::error::whose;
 use crate::bird::main_file::{Blocked, MainFile};
 use crate::bird::mark;
+use crate::model::Identity;
 
 /// BIRD's main file.
 pub(super) const MAIN: &str = "bird.conf";
@@ -14,6 +16,8 @@ pub(super) const MAIN: &str = "bird.conf";
 pub(super) const TREE: &str = "moenet";
 /// The directory of the fragments.
 pub(super) const SESSIONS: &str = "moenet/sessions";
+/// The file of the tree that includes all others.
+const MAIN_OF_TREE: &str = "moenet/main.conf";
 /// The file that says which tree this is.
 pub(super) const GENERATION: &str = "moenet/generation.conf";
 /// The constant in it.
@@ -40,11 +44,13 @@ pub struct LiveTree {
     pub generation: Option<String>,
     /// The marks of the files: relative path → first line.
     pub marks: BTreeMap<String, String>,
-    /// Files below `moenet/` without a mark, which get one with the next commit: those of builds that marked only
-    /// some, and files without any statement.
+    /// Files that get our mark with the next commit: those of builds that marked only some or wrote no identity,
+    /// those of a lost directory that ours succeeds, and files without any statement.
     pub unmarked: BTreeSet<String>,
     /// Files with a mark that are not as the agent wrote them, and files that lost their mark with their statements.
     pub edited: BTreeSet<String>,
+    /// Files with the mark of another state directory: relative path → its identity, where the mark names one.
+    pub others: BTreeMap<String, Option<Identity>>,
     /// BIRD's main file.
     pub main: MainFile,
 }
@@ -101,7 +107,33 @@ impl LiveTree {
 
     /// Why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
     pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
-        self.main.blocked(running)
+        self.in_use().or_else(|| self.main.blocked(running))
+    }
+
+    /// Why the whole directory is another agent's: one of the files that every agent writes has its mark. Nothing
+    /// is written to such a directory.
+    pub fn in_use(&self) -> Option<Blocked> {
+        let (path, identity) = [MAIN, MAIN_OF_TREE, GENERATION]
+            .iter()
+            .find_map(|path| self.others.get_key_value(*path))?;
+        let directory = self.main.path.with_file_name("");
+        let message = format!(
+            "{} {}; nothing in {} is changed. Set bird.directory and bird.controlSocket to those of a BIRD of its \
+             own, or, if the other agent is gone for good, move {MAIN} and {TREE} out of the directory. Tunnels are \
+             configured meanwhile",
+            directory.join(path).display(),
+            whose(identity.as_ref()),
+            directory.display(),
+        );
+        Some(Blocked {
+            reason: "BirdDirectoryInUse",
+            message,
+        })
+    }
+
+    /// Whether the only thing to write is our mark.
+    pub fn lacks_marks(&self) -> bool {
+        !self.unmarked.is_empty()
     }
 
     /// The files in the way of these base files: not the agent's, with names that the agent's files have.
@@ -186,7 +218,7 @@ pub(super) fn fragment_at(path: &str) -> Option<&str> {
 }
 
 /// What to write and remove, so that the disk has the wanted tree. Empty if it has.
-pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
+pub fn plan_commit(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) -> FileChanges {
     let (have, want) = (live.tree.files(), wanted.files());
     let differs = |(path, text): &(&String, &&str)| {
         have.get(*path) != Some(*text) || live.unmarked.contains(*path)
@@ -194,7 +226,7 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
     let mut write: Vec<_> = want
         .iter()
         .filter(differs)
-        .map(|(path, text)| (path.clone(), mark::marked(text)))
+        .map(|(path, text)| (path.clone(), mark::marked(text, identity)))
         .collect();
     // BIRD cannot start without its main file.
     let remove = have
@@ -202,9 +234,11 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree) -> FileChanges {
         .filter(|path| !want.contains_key(path) && path != MAIN)
         .collect();
     let generation = generation_text(&wanted.generation());
-    let is_current = live.generation.as_ref() == Some(&generation) && !live.is_of_old_build();
+    let is_current = live.generation.as_ref() == Some(&generation)
+        && !live.is_of_old_build()
+        && !live.unmarked.contains(GENERATION);
     if !wanted.is_blank() && !is_current {
-        write.push((GENERATION.to_owned(), mark::marked(&generation)));
+        write.push((GENERATION.to_owned(), mark::marked(&generation, identity)));
     }
     FileChanges { write, remove }
 }
@@ -264,7 +298,7 @@ mod tests {
             .map(|(path, text)| (path, text.to_owned()));
         let generation = live.generation.clone();
         for (path, text) in files.chain(generation.map(|text| (GENERATION.to_owned(), text))) {
-            let content = mark::marked(&text);
+            let content = mark::marked(&text, None);
             live.marks
                 .insert(path, content[..content.len() - text.len()].to_owned());
         }
@@ -280,6 +314,7 @@ mod tests {
                 head,
                 text,
                 intact: true,
+                ..
             } = mark::read(content)
             else {
                 panic!("{path} has no mark: {content}");
@@ -307,15 +342,15 @@ mod tests {
         #[test]
         fn a_plan_leads_to_what_is_wanted_and_is_then_empty(have in trees(), wanted in trees()) {
             let live = on_disk(have, true);
-            let after = applied(&live, &plan_commit(&live, &wanted));
+            let after = applied(&live, &plan_commit(&live, &wanted, None));
             prop_assert_eq!(&after.tree, &wanted);
-            prop_assert!(plan_commit(&after, &wanted).is_empty());
+            prop_assert!(plan_commit(&after, &wanted, None).is_empty());
         }
 
         #[test]
         fn an_undo_leads_back(have in trees(), wanted in trees(), known: bool) {
             let live = on_disk(have, known);
-            let changes = plan_commit(&live, &wanted);
+            let changes = plan_commit(&live, &wanted, None);
             prop_assert_eq!(applied(&applied(&live, &changes), &plan_undo(&live, &changes)), live);
         }
     }
@@ -326,7 +361,7 @@ mod tests {
             fragments: [("zz".into(), "x".into())].into(),
             ..Tree::default()
         };
-        let changes = plan_commit(&LiveTree::default(), &wanted);
+        let changes = plan_commit(&LiveTree::default(), &wanted, None);
         let paths: Vec<_> = changes
             .write
             .iter()
@@ -351,7 +386,7 @@ mod tests {
             fragments: [("a".into(), "password \"hunter2\";".into())].into(),
             ..Tree::default()
         };
-        let changes = plan_commit(&LiveTree::default(), &tree);
+        let changes = plan_commit(&LiveTree::default(), &tree, None);
         let fragment = crate::bird::Fragment {
             text: tree.fragments["a"].clone(),
             protocols: vec![],
@@ -373,7 +408,7 @@ mod tests {
             true,
         );
         assert_eq!(
-            plan_commit(&live, &Tree::default()).remove,
+            plan_commit(&live, &Tree::default(), None).remove,
             ["moenet/a.conf"]
         );
     }
@@ -392,13 +427,59 @@ mod tests {
         };
         assert!(old.is_of_old_build() && old.vouches_for("moenet/a.conf", "x"));
         assert!(!old.vouches_for("moenet/a.conf", "edited"));
-        let changes = plan_commit(&old, &old.tree);
+        let changes = plan_commit(&old, &old.tree, None);
         let paths: Vec<_> = changes
             .write
             .iter()
             .map(|(path, _)| path.as_str())
             .collect();
         assert_eq!(paths, ["moenet/a.conf", GENERATION]);
+    }
+
+    #[test]
+    fn mark_of_an_earlier_build_is_upgraded_with_the_same_generation() {
+        let tree = Tree {
+            base: [("moenet/a.conf".into(), "x".into())].into(),
+            ..Tree::default()
+        };
+        let mut live = on_disk(tree, true);
+        let identity: Identity = "4f1c8a09d2e7b365".parse().unwrap();
+        assert!(plan_commit(&live, &live.tree, Some(&identity)).is_empty());
+        live.unmarked = ["moenet/a.conf".to_owned(), GENERATION.to_owned()].into();
+        let changes = plan_commit(&live, &live.tree, Some(&identity));
+        assert_eq!(changes.write.len(), 2);
+        for (path, content) in &changes.write {
+            let mark::Mark::Complete {
+                text,
+                identity: named,
+                ..
+            } = mark::read(content)
+            else {
+                panic!("{path} has no mark");
+            };
+            assert_eq!(named.as_ref(), Some(&identity));
+            assert!(
+                text == "x" || Some(text) == live.generation.as_deref(),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn base_file_of_another_agent_blocks_the_directory() {
+        let other: Identity = "ffffffffffffffff".parse().unwrap();
+        let mut live = LiveTree::default();
+        live.others
+            .insert("moenet/sessions/x.conf".into(), Some(other.clone()));
+        assert_eq!(live.in_use(), None, "a stray session file blocks no other");
+        live.others.insert(GENERATION.into(), Some(other.clone()));
+        let blocked = live.blocked([].into_iter()).unwrap();
+        assert_eq!(blocked.reason, "BirdDirectoryInUse");
+        assert!(
+            blocked.message.contains(&other.to_string()),
+            "{}",
+            blocked.message
+        );
     }
 
     #[test]
@@ -410,6 +491,6 @@ mod tests {
             },
             ..LiveTree::default()
         };
-        assert!(plan_commit(&live, &live.tree).is_empty());
+        assert!(plan_commit(&live, &live.tree, None).is_empty());
     }
 }

@@ -127,7 +127,8 @@ impl Worker {
 
     async fn read(&self) -> Result<LiveTree, CommitError> {
         let (directory, manages_main) = (self.directory.clone(), self.config.manage_main_config);
-        blocking(move || disk::read(&directory, manages_main)).await
+        let ownership = self.config.ownership.get();
+        blocking(move || disk::read(&directory, manages_main, &ownership)).await
     }
 
     /// Commits the wishes; each round goes without one more that is to blame, so the rounds end.
@@ -148,6 +149,10 @@ impl Worker {
         };
         if let Some(files) = wishes.base.as_mut().filter(|_| !live.main.is_agents()) {
             files.remove(MAIN);
+        }
+        if let Some(blocked) = live.in_use() {
+            outcome.rest = Err(CommitError::Blocked(blocked.message).into());
+            return outcome;
         }
         self.written.learn(&live);
         // Shared files go with every session; those that do not change let the sessions be verified one by one.
@@ -222,7 +227,13 @@ impl Worker {
 
     /// Takes out of the wishes what a file that is not the agent's is in the way of.
     fn leave_foreign(&self, live: &LiveTree, wishes: &mut Wishes, outcome: &mut Outcome) {
-        let foreign = |path: &str| CommitError::Foreign(self.directory.join(path));
+        let foreign = |path: &str| {
+            let file = self.directory.join(path);
+            match live.others.get(path) {
+                Some(whose) => CommitError::OtherAgent(file, whose.clone()),
+                None => CommitError::Foreign(file),
+            }
+        };
         let in_the_way = wishes.base.as_ref().map(|files| live.in_the_way(files));
         if let Some(path) = in_the_way.and_then(|paths| paths.first().copied()) {
             outcome.base = Some(foreign(path).into());
@@ -298,7 +309,9 @@ impl Worker {
     ) -> Result<Committed, Blame> {
         let before = self.written.tree(live);
         let wanted = wishes.applied_to(&before, stale);
-        let (changes, generation) = (plan_commit(live, &wanted), wanted.generation());
+        let ownership = self.config.ownership.get();
+        let changes = plan_commit(live, &wanted, ownership.identity.as_ref());
+        let generation = wanted.generation();
         let committed = |loaded, changed, warnings| Committed {
             loaded,
             changed,
@@ -344,6 +357,7 @@ impl Worker {
         let load = Load {
             client: &self.client,
             directory: &self.directory,
+            ownership: &ownership,
             group: self.group,
             confirm_timeout: self.config.confirm_timeout,
             live,

@@ -267,10 +267,12 @@ pub struct Unrecorded {
     pub held: BTreeMap<Uid, String>,
 }
 
-/// Judges links without a record. `known` is the number of links that objects have. No ledger counts them: they
+/// Judges links without a record. `earlier` are those with the mark of a lost directory, which no record can
+/// disprove; `known` is the number of links that objects have. No ledger counts them: they
 /// come from a crash or a lost record, never from a list of the Control Plane.
 pub fn unrecorded(
     links: &BTreeSet<Uid>,
+    earlier: &BTreeSet<Uid>,
     known: usize,
     limit: MaxRemovals,
     approved: &BTreeSet<String>,
@@ -289,6 +291,10 @@ pub fn unrecorded(
         }
         if uid.is_local() {
             let why = "the link belonged to a document of the operator, and no list of the Control Plane disproves it";
+            return Some(why.to_owned());
+        }
+        if earlier.contains(uid) {
+            let why = "the link belonged to the lost state directory, and no document names it";
             return Some(why.to_owned());
         }
         if known == 0 {

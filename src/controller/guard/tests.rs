@@ -384,16 +384,38 @@ fn links_without_a_record_wait_when_they_are_many_all_or_the_operators() {
     };
     let none = BTreeSet::new();
     let limit = MaxRemovals::default();
-    let held =
-        |links: &BTreeSet<Uid>, known| unrecorded(links, known, limit, &none, true).held.len();
+    let held = |links: &BTreeSet<Uid>, known| {
+        unrecorded(links, &BTreeSet::new(), known, limit, &none, true)
+            .held
+            .len()
+    };
     assert_eq!(held(&uids(1), 9), 0);
     assert_eq!(held(&uids(4), 6), 4);
     assert_eq!(held(&uids(1), 0), 1);
     let own = BTreeSet::from([Uid::local("sessions", &name(1))]);
     assert_eq!(held(&own, 9), 1);
-    assert_eq!(unrecorded(&uids(1), 9, limit, &none, false).held.len(), 1);
+    assert_eq!(
+        unrecorded(&uids(1), &BTreeSet::new(), 9, limit, &none, false)
+            .held
+            .len(),
+        1
+    );
     let approved = BTreeSet::from(["orphan/uid-0".to_owned()]);
-    assert_eq!(unrecorded(&uids(1), 0, limit, &approved, true).go, uids(1));
+    // No record disproves a link of a lost directory: each waits for approval.
+    assert_eq!(
+        unrecorded(&uids(1), &uids(1), 9, limit, &none, true)
+            .held
+            .len(),
+        1
+    );
+    assert_eq!(
+        unrecorded(&uids(1), &uids(1), 9, limit, &approved, true).go,
+        uids(1)
+    );
+    assert_eq!(
+        unrecorded(&uids(1), &BTreeSet::new(), 0, limit, &approved, true).go,
+        uids(1)
+    );
 }
 
 #[derive(Debug, Clone)]

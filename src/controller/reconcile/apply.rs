@@ -327,7 +327,9 @@ fn refusal(error: FragmentError) -> Trouble {
 fn commit(error: &Arc<CommitError>) -> Trouble {
     match &**error {
         CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),
-        CommitError::Foreign(_) => Trouble::BirdRefused(error.to_string()),
+        CommitError::Foreign(_) | CommitError::OtherAgent(..) => {
+            Trouble::BirdRefused(error.to_string())
+        }
         error => Trouble::Bird(chain(error)),
     }
 }

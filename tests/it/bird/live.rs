@@ -514,7 +514,7 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
         // As after a death between the rename and `configure`.
         fs::write(
             router.path("etc/moenet/sessions/b.conf"),
-            marked(&fragment("b", "").text),
+            marked(&fragment("b", "").text, None),
         )
         .unwrap();
         let committer = router.committer();
@@ -530,13 +530,13 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
         files.fragments.insert("c".into(), fragment("c", "").text);
         fs::write(
             router.path("etc/moenet/sessions/c.conf"),
-            marked(&fragment("c", "").text),
+            marked(&fragment("c", "").text, None),
         )
         .unwrap();
         let generation = format!("define MOE_GENERATION = \"{}\";\n", files.generation());
         fs::write(
             router.path("etc/moenet/generation.conf"),
-            marked(&generation),
+            marked(&generation, None),
         )
         .unwrap();
         committer.converge().await.unwrap();

@@ -6,10 +6,11 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::namespace::{inside, ip, name};
-use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, SharedOwnership, events, keys};
+use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, events, keys};
 use moenet_agent::model::{
     Identity, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid,
 };
+use moenet_agent::plan::SharedOwnership;
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{Address, GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard};
 use moenet_agent::plan::mark::{Alias, Ownership};

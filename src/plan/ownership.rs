@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::mark::Ownership;
 use crate::model::{InterfaceName, Uid};
-use crate::plan::mark::Ownership;
 
 /// The ownership that every observation and every change goes by. The applied records in it follow the state
 /// directory.
@@ -20,15 +20,22 @@ impl SharedOwnership {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the applied records.
-    pub fn set_applied(&self, applied: BTreeSet<(InterfaceName, Uid)>, firewall: bool) {
+    /// Replaces the applied records. `records`: whether there are any.
+    pub fn set_applied(
+        &self,
+        applied: BTreeSet<(InterfaceName, Uid)>,
+        firewall: bool,
+        records: bool,
+    ) {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if held.applied != applied || held.firewall != firewall {
-            *held = Arc::new(Ownership {
-                applied,
-                firewall,
-                ..Ownership::clone(&held)
-            });
+        let next = Ownership {
+            applied,
+            firewall,
+            records,
+            ..Ownership::clone(&held)
+        };
+        if **held != next {
+            *held = Arc::new(next);
         }
     }
 }

@@ -93,7 +93,7 @@ pub(crate) fn unmeasured(text: &str) -> String {
     }
     let steady = |line: &&str| {
         // The mark has a hash of the text, classes included.
-        if line.starts_with("# Written by moenet-agent;") {
+        if line.starts_with("# Written by moenet-agent") {
             return false;
         }
         let attribute = line

@@ -38,6 +38,7 @@ mod hung_bird;
 mod ibgp;
 mod identity;
 mod isolation;
+mod kinds;
 mod limits;
 mod local_api;
 mod maintenance;

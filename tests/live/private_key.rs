@@ -93,6 +93,24 @@ fn lost_key_file_keeps_tunnels_and_creates_no_key() {
         });
         assert_eq!(fs::read_to_string(key_file(&world)).unwrap(), content);
     }
+    fs::remove_file(key_file(&world)).unwrap();
+    // Mode 000 does not stop root: a directory and a pipe are what cannot be read.
+    for (make, remove) in [("mkdir", "rmdir"), ("mkfifo", "rm")] {
+        let path = key_file(&world).display().to_string();
+        world.router.inside.shell(&format!("{make} {path}"));
+        wait_until("the reason follows", 10, || {
+            contains(&wait_missing(&world), &format!("cannot read {path}"))
+        });
+        world.router.kill_agent();
+        world.router.start_agent();
+        wait_missing(&world);
+        let plan = format!("{} 2>&1", world.router.command("plan"));
+        let plan = world.router.inside.try_shell(&plan);
+        assert!(format!("{plan:?}").contains("private key"), "{plan:?}");
+        world.router.inside.shell(&format!("{remove} {path}"));
+    }
+    let log = world.router.log();
+    assert!(!log.contains("generated a WireGuard private key"), "{log}");
     assert_eq!(
         [1, 2].map(|number| kernel_key(&world, number)),
         [
@@ -180,4 +198,89 @@ fn applied_objects_without_record_prevent_new_key() {
     world.wait_polls("sessions", 2);
     assert_eq!(since(&world, 0), age, "the neighbour's session was reset");
     assert_eq!(kernel_key(&world, 1), world.router.keys.public);
+}
+
+/// The key file's public key; none while there is no file.
+fn public_of_file(world: &World) -> Option<String> {
+    let path = key_file(world);
+    let line = format!("wg pubkey < {}", path.display());
+    path.exists()
+        .then(|| world.router.inside.shell(&line).trim().to_owned())
+}
+
+#[test]
+fn crash_while_the_key_is_made_leaves_exactly_one() {
+    let mut world = World::new(1);
+    let record = |world: &World| {
+        fs::read_to_string(world.router.path("state/public-key"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let mut kills = 0;
+    for round in 0u64..12 {
+        // A router that has never had a key.
+        let links = format!(
+            "ip link del {} 2>/dev/null; ip link del dummy0 2>/dev/null; true",
+            interface(1)
+        );
+        world.router.inside.shell(&links);
+        let _ = fs::remove_file(key_file(&world));
+        let _ = fs::remove_dir_all(world.router.path("state"));
+        let _ = fs::remove_dir_all(world.router.bird.folder.join("moenet"));
+        fs::write(
+            world.router.bird.folder.join("bird.conf"),
+            "protocol device {}\n",
+        )
+        .unwrap();
+        let log = world.router.log().len();
+
+        world.router.spawn_agent(&[]);
+        if round % 2 == 0 {
+            // The moment that it appears: before the record, or just after it.
+            let begun = std::time::Instant::now();
+            while !key_file(&world).exists() {
+                assert!(begun.elapsed().as_secs() < 20, "no key was made");
+            }
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(40 * round));
+        }
+        world.router.kill_agent();
+        kills += 1;
+        let (made, recorded) = (public_of_file(&world), record(&world));
+        assert!(
+            recorded.is_empty() || made.as_deref() == Some(&recorded),
+            "a record without its key"
+        );
+        if made.is_some() && round % 4 == 0 {
+            // Killed between the key and its record, however fast the disk is.
+            let _ = fs::remove_file(world.router.path("state/public-key"));
+        }
+
+        world.router.start_agent();
+        wait_until("the key is recorded", 20, || match public_of_file(&world) {
+            Some(public) if public == record(&world) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let public = record(&world);
+        assert!(
+            made.is_none_or(|made| made == public),
+            "a second key was made"
+        );
+        wait_until("the tunnel has it", 30, || {
+            let line = format!("wg show {} public-key", interface(1));
+            contains(&world.router.inside.try_shell(&line)?, &public)
+        });
+        let log = world.router.log()[log..].to_owned();
+        let generated = log.matches("generated a WireGuard private key").count();
+        assert!(generated <= 1, "{log}");
+        let keys = format!("ls -A {} | grep -c key", world.router.path("").display());
+        assert_eq!(
+            world.router.inside.shell(&keys).trim(),
+            "1",
+            "in round {round}"
+        );
+        world.router.kill_agent();
+    }
+    assert_eq!(kills, 12);
 }

@@ -331,7 +331,7 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
 }
 
 /// Publishes what the state directory holds once none of its files is being written: the one pass has no later
-/// listing. The agent's own commit refreshes Git's index, which looks like a Git that moves the tree.
+/// listing.
 async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     for _ in 0..SETTLE_TRIES {
         if worlds::publish(parts).await?.settled {

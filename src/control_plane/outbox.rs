@@ -37,6 +37,8 @@ pub struct Outbox {
 /// What is known beside the files; losing it costs a repeated report.
 #[derive(Debug, Default)]
 struct Memory {
+    /// What is pending, by its file: a tool that cleans the folder takes no report away.
+    pending: BTreeMap<PathBuf, Modify>,
     acknowledged: BTreeMap<Uid, (WireStatus, Option<String>)>,
     refused: BTreeMap<Uid, Refusal>,
     /// Acknowledged reports whose files cannot be removed, as on a disk that became read-only. They are not sent again.
@@ -129,6 +131,7 @@ impl Outbox {
         let text = serde_json::to_vec(&report).unwrap_or_default();
         write(&self.directory, &path, &text).map_err(|source| failed("write", &path, source))?;
         memory.leftover.remove(uid);
+        memory.pending.insert(path, report);
         drop(memory);
         tracing::debug!(%uid, status = status.number(), "report queued");
         Ok(true)
@@ -147,7 +150,7 @@ impl Outbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Modify>, OutboxError> {
-        let memory = self.lock();
+        let mut memory = self.lock();
         let entries =
             fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
@@ -168,10 +171,29 @@ impl Outbox {
                 None
             }
         };
-        let reports = paths.iter().filter_map(read);
-        Ok(reports
-            .filter(|report| !memory.is_leftover(report))
-            .collect())
+        let found = paths
+            .iter()
+            .filter_map(|path| Some((path.clone(), read(path)?)));
+        let found: BTreeMap<_, _> = found
+            .filter(|(_, report)| !memory.is_leftover(report))
+            .collect();
+        for (path, report) in std::mem::take(&mut memory.pending) {
+            if !found.contains_key(&path) {
+                self.put_back(&path, &report);
+                memory.pending.insert(path, report);
+            }
+        }
+        memory.pending.extend(found);
+        Ok(memory.pending.values().cloned().collect())
+    }
+
+    /// Writes a pending report again whose file a tool removed or replaced.
+    fn put_back(&self, path: &Path, report: &Modify) {
+        tracing::warn!(file = %path.display(), "file of a pending report is gone; writing it again");
+        let text = serde_json::to_vec(report).unwrap_or_default();
+        if let Err(error) = write(&self.directory, path, &text) {
+            tracing::warn!(file = %path.display(), %error, "pending report not written; the next delivery tries again");
+        }
     }
 
     /// Tries each pending report once. A report that the Control Plane refuses waits longer each time
@@ -229,7 +251,9 @@ impl Outbox {
             };
             let text = serde_json::to_vec(&report).unwrap_or_default();
             write(&self.directory, &new, &text).map_err(|source| failed("write", &new, source))?;
+            memory.pending.insert(new, report);
         }
+        memory.pending.remove(&old);
         fs::remove_file(&old).map_err(|source| failed("remove", &old, source))
     }
 
@@ -249,6 +273,9 @@ impl Outbox {
     fn remove(&self, report: &Modify) {
         let mut memory = self.lock();
         let path = self.path(&report.uuid);
+        if memory.pending.get(&path) == Some(report) {
+            memory.pending.remove(&path);
+        }
         let removed = self.read(&path).and_then(|pending| {
             if pending.as_ref() != Some(report) {
                 return Ok(());

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::disk;
-use crate::store::{BRANCH, is_id, moved, state_directory};
+use crate::store::{BRANCH, IndexWrite, is_id, moved, state_directory};
 
 use super::{CommitId, GITIGNORE, History, HistoryError};
 
@@ -103,6 +103,9 @@ impl History {
             return;
         }
         self.remove_stale_locks();
+        let Some(write) = IndexWrite::begin(&self.dir) else {
+            return;
+        };
         if let Err(error) = self
             .git
             .run("refresh the index", &["reset", "--quiet"])
@@ -111,6 +114,7 @@ impl History {
             tracing::debug!(%error, "the commit is made; `git status` is behind until the index can be written");
             return;
         }
+        write.done();
         self.index_behind.store(false, Ordering::Relaxed);
     }
 

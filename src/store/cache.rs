@@ -229,6 +229,25 @@ impl<D: Parsed> Cache<D> {
         slot
     }
 
+    /// Forgets one file.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.entries.remove(path);
+    }
+
+    /// The valid files that were there before and are gone by now; they stay known.
+    pub(super) fn keep_lost(&mut self) -> Vec<Arc<Stored<D>>> {
+        let lost = self
+            .entries
+            .iter_mut()
+            .filter(|(path, entry)| !entry.seen && std::fs::symlink_metadata(path).is_err());
+        let kept = lost.filter_map(|(_, entry)| {
+            let stored = entry.slot.as_ref().ok()?;
+            entry.seen = true;
+            Some(Arc::clone(stored))
+        });
+        kept.collect()
+    }
+
     /// Forgets the files that were not looked at since the last call.
     pub(super) fn forget_unseen(&mut self) {
         self.entries

@@ -1,7 +1,11 @@
 //! Whether the work tree of the state directory is that of the history's branch. A tool that moves the whole
 //! tree (`git checkout OLD`, `git bisect`) is no edit by hand, so nothing is read from a tree that Git moved.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::disk;
@@ -29,14 +33,85 @@ pub(crate) fn moved(dir: &Path) -> Option<String> {
     is_id(head).then(|| format!("detached at {}", head.get(..10).unwrap_or(head)))
 }
 
-/// Whether a git changes the tree at this moment: it holds the index until all files are written, and writes HEAD
-/// after that.
+/// Whether another git than the agent's changes the tree at this moment: it holds the index until all files are
+/// written, and writes HEAD after that.
 pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
-    let age = |file: &str| {
-        let found = std::fs::symlink_metadata(dir.join(".git").join(file)).ok()?;
-        found.modified().ok()?.elapsed().ok()
+    let own = own_index(dir);
+    let found = |file: &str| std::fs::symlink_metadata(dir.join(".git").join(file)).ok();
+    let is_younger = |found: &Metadata, age: Duration| {
+        let at = found.modified().ok();
+        at.and_then(|at| at.elapsed().ok())
+            .is_some_and(|is| is < age)
     };
-    age("index.lock").is_some_and(|age| age < STALE) || age("index").is_some_and(|age| age < quiet)
+    let locked = found(INDEX_LOCK).is_some_and(|lock| is_younger(&lock, STALE));
+    let written = found(INDEX)
+        .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(stamp(&index)));
+    !own.is_writing && (locked || written)
+}
+
+const INDEX: &str = "index";
+const INDEX_LOCK: &str = "index.lock";
+
+/// The agent's own writes of the index of one state directory.
+#[derive(Debug, Clone, Copy, Default)]
+struct OwnIndex {
+    is_writing: bool,
+    /// The index as the agent's git left it last.
+    left: Option<Stamp>,
+}
+
+/// Inode and time of change of a file.
+type Stamp = (u64, i64, i64);
+
+fn stamp(found: &Metadata) -> Stamp {
+    (found.ino(), found.ctime(), found.ctime_nsec())
+}
+
+/// By state directory; a process may have several in tests.
+static OWN_INDEX: Mutex<BTreeMap<PathBuf, OwnIndex>> = Mutex::new(BTreeMap::new());
+
+fn own_indexes() -> MutexGuard<'static, BTreeMap<PathBuf, OwnIndex>> {
+    OWN_INDEX.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn canonical(dir: &Path) -> PathBuf {
+    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+fn own_index(dir: &Path) -> OwnIndex {
+    own_indexes()
+        .get(&canonical(dir))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// A write of the index by the agent's own git, which changes no file of the tree. Until it is dropped, and by the
+/// index that it leaves, the tree does not count as moving.
+#[derive(Debug)]
+pub(crate) struct IndexWrite(PathBuf);
+
+impl IndexWrite {
+    /// Begins a write; `None` while another git holds the index.
+    pub(crate) fn begin(dir: &Path) -> Option<Self> {
+        let dir = canonical(dir);
+        if dir.join(".git").join(INDEX_LOCK).exists() {
+            return None;
+        }
+        own_indexes().entry(dir.clone()).or_default().is_writing = true;
+        Some(Self(dir))
+    }
+
+    /// Notes the index that the agent's git has left.
+    pub(crate) fn done(&self) {
+        let found = std::fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
+        own_indexes().entry(self.0.clone()).or_default().left = found.as_ref().map(stamp);
+    }
+}
+
+impl Drop for IndexWrite {
+    fn drop(&mut self) {
+        own_indexes().entry(self.0.clone()).or_default().is_writing = false;
+    }
 }
 
 /// Whether a text is the full name of a commit, as SHA-1 or SHA-256 gives it.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::document::{
@@ -67,6 +67,19 @@ impl Caches {
             + self.applied.parsed
     }
 
+    /// Forgets the copy of a document that the agent removes.
+    pub(super) fn forget_copy(&mut self, kind: Kind, path: &Path) {
+        match kind {
+            Kind::BgpSession => self.sessions.synced.forget(path),
+            Kind::MeshPeer => self.mesh.synced.forget(path),
+            Kind::IbgpPeer => self.ibgp.synced.forget(path),
+            Kind::Node => self.node.synced.forget(path),
+            Kind::RoutingPolicy => self.policy.synced.forget(path),
+            Kind::Maintenance => self.maintenance.synced.forget(path),
+            Kind::Override => {}
+        }
+    }
+
     /// What is in force for one object.
     pub(super) fn in_force(
         &mut self,
@@ -83,7 +96,7 @@ impl Caches {
         missing_is_empty: bool,
         patience: &Patience,
     ) -> Snapshot {
-        let (problems, edits, broken, uncopied) = Default::default();
+        let (problems, edits, broken, uncopied, lost_copies) = Default::default();
         let (complete, settled) = (true, true);
         let mut listing = Listing {
             dir,
@@ -93,6 +106,7 @@ impl Caches {
             edits,
             broken,
             uncopied,
+            lost_copies,
             complete,
             settled,
         };
@@ -120,6 +134,7 @@ impl Caches {
             .collect();
         (snapshot.problems, snapshot.edits) = (listing.problems, listing.edits);
         (snapshot.broken, snapshot.uncopied) = (listing.broken, listing.uncopied);
+        snapshot.lost_copies = listing.lost_copies;
         (snapshot.complete, snapshot.settled) = (listing.complete, listing.settled);
         snapshot
     }
@@ -140,6 +155,7 @@ struct Listing<'a> {
     edits: Vec<Edit>,
     broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
     uncopied: BTreeSet<Place>,
+    lost_copies: Vec<(PathBuf, Arc<str>)>,
     complete: bool,
     settled: bool,
 }
@@ -258,9 +274,10 @@ impl Listing<'_> {
         }
     }
 
-    /// What the sync last wrote. What cannot be read is left out: no edit is inferred from it.
+    /// What the sync last wrote. What cannot be read is left out: no edit is inferred from it. Only the agent removes
+    /// a copy: one that another tool removed counts as it was.
     fn synced<S: Spec>(
-        &self,
+        &mut self,
         kind: Kind,
         cache: &mut Cache<Document<S>>,
     ) -> Vec<(ObjectName, Arc<Stored<Document<S>>>)> {
@@ -276,7 +293,15 @@ impl Listing<'_> {
             let stored = cache.look(&base.join(place.relative()), &place)?.ok()?;
             Some((name, stored))
         });
-        let found = found.collect();
+        let mut found: Vec<_> = found.collect();
+        for lost in cache.keep_lost() {
+            let inside = lost.path.strip_prefix(&base).ok();
+            if let Some(place) = inside.and_then(Place::parse) {
+                self.lost_copies
+                    .push((lost.path.clone(), Arc::clone(&lost.text)));
+                found.push((place.name, lost));
+            }
+        }
         cache.forget_unseen();
         found
     }

@@ -20,6 +20,7 @@
 //! | `identity` | the lock, the directory's identity, and whether this is the directory that was opened |
 //! | `trouble` | whether the disk can be read and written, said once |
 //! | `moved` | what stays in effect while Git has moved the tree |
+//! | `removed` | documents that the Control Plane removed, which Git may bring back |
 //! | `keep`, `secrets` | files that are no documents |
 //! | `watch` | which place may have changed |
 
@@ -39,6 +40,7 @@ mod names;
 mod patience;
 mod place;
 mod read;
+mod removed;
 mod secrets;
 mod settled;
 mod snapshot;
@@ -61,7 +63,7 @@ pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
-pub(crate) use head::{BRANCH, is_id, moved};
+pub(crate) use head::{BRANCH, IndexWrite, is_id, moved};
 pub use identity::{IDENTITY, StateIdentity};
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
@@ -75,6 +77,7 @@ use list::{Caches, SYNCED};
 use moved::Memory;
 use patience::Patience;
 use place::{PLACED, folder};
+use removed::Removed;
 use trouble::Attempts;
 
 /// The folder of secrets.
@@ -104,6 +107,7 @@ pub struct Store {
     attempts: Attempts,
     patience: Patience,
     memory: Mutex<Memory>,
+    removed: Mutex<Removed>,
     /// Where the schemas are, for the first line of what the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -140,6 +144,7 @@ impl Store {
             held.set_doubt(&dir, doubt)?;
         }
         create_layout(&dir)?;
+        let removed = Mutex::new(Removed::read(&dir));
         let store = Self {
             dir,
             held: Some(Mutex::new(held)),
@@ -148,6 +153,7 @@ impl Store {
             attempts: Attempts::default(),
             patience: Patience::default(),
             memory: Mutex::default(),
+            removed,
             schemas: None,
         };
         store.sweep();
@@ -164,6 +170,7 @@ impl Store {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         let (caches, writes, attempts, patience, memory) = Default::default();
+        let removed = Mutex::new(Removed::read(&dir));
         Ok(Self {
             dir,
             held: None,
@@ -172,6 +179,7 @@ impl Store {
             attempts,
             patience,
             memory,
+            removed,
             schemas: None,
         })
     }
@@ -312,6 +320,9 @@ impl Store {
         snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
         self.note_missing_folder();
         self.restore_applied(&mut snapshot);
+        self.put_back_copies(std::mem::take(&mut snapshot.lost_copies));
+        self.keep_removed();
+        self.take_out_revived(&mut snapshot);
         self.keep_listing(&snapshot);
         Ok(snapshot)
     }

@@ -1,6 +1,7 @@
 //! What a listing of the state directory finds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -41,6 +42,10 @@ pub struct Snapshot {
     /// Synced documents without a copy of what the sync last wrote, as after a restore from the history: an edit
     /// of them by hand could not be told from what the sync wrote.
     pub uncopied: BTreeSet<Place>,
+    /// Files of objects that the Control Plane has removed, which Git brought back: not listed, and to be removed.
+    pub revived: Vec<Place>,
+    /// Copies that a tool removed, with their texts.
+    pub(super) lost_copies: Vec<(PathBuf, Arc<str>)>,
     /// All that is wrong, with its file; what is in a map as an error is here too.
     pub problems: Vec<DocumentError>,
     /// Whether absence proves anything. While `false`, a document or override that is not listed may

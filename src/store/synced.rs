@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::document::{Document, Spec};
 
@@ -50,6 +51,17 @@ impl Store {
             return Ok(());
         }
         self.put(&path, text)
+    }
+
+    /// Writes copies again that another tool removed, so that an edit is still told from what the sync wrote.
+    pub(super) fn put_back_copies(&self, lost: Vec<(PathBuf, Arc<str>)>) {
+        if !self.is_writable() {
+            return;
+        }
+        for (path, text) in lost {
+            // The next listing tries again.
+            let _ = self.put(&path, &text);
+        }
     }
 
     /// Writes a document and the copy that tells an edit by hand from it. The copy is first written

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::document::{
     Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
 };
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Uid};
 
 use super::aside::has_uid;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
@@ -39,6 +39,9 @@ impl Store {
         let text = self.text_of(document)?;
         let _one_at_a_time = self.caches();
         drop(self.writable_tree()?);
+        if let Some(uid) = &document.metadata.uid {
+            self.note_wanted(&place, uid);
+        }
         let current = read::text(&self.path(&place))?;
         if current.as_ref().is_some_and(|current| current.text == text) {
             self.keep_synced(&place, document, &text)?;
@@ -75,9 +78,10 @@ impl Store {
     pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         let place = Place::document(kind, name);
         let path = self.path(&place);
-        let _one_at_a_time = self.caches();
+        let mut caches = self.caches();
         drop(self.writable_tree()?);
         let synced = self.synced_path(&place);
+        let uid = self.uid_of(&place);
         let aside = self.set_aside(&place)?;
         match read::text(&path)? {
             Some(current) if !has_uid(&current.text)? => {
@@ -85,7 +89,12 @@ impl Store {
             }
             _ => {}
         }
+        // First, so that a crash leaves no document that nothing tells from one that Git brought back.
+        if let Some(uid) = &uid {
+            self.note_removed(&place, uid);
+        }
         let removed = self.remove_file(&path)? || aside;
+        caches.forget_copy(kind, &synced);
         let forgotten = self.remove_file(&synced)?;
         self.count(u64::from(removed) + u64::from(forgotten));
         Ok(removed)
@@ -283,6 +292,16 @@ impl Store {
         Ok(Written::Changed)
     }
 
+    /// The uid of a document of the sync, as its copy or its file has it.
+    fn uid_of(&self, place: &Place) -> Option<Uid> {
+        let files = [self.synced_path(place), self.path(place)];
+        files.iter().find_map(|file| {
+            let text = read::text(file).ok()??;
+            let document: serde_json::Value = parse_value(&text.text).ok()?;
+            document.pointer("/metadata/uid")?.as_str()?.parse().ok()
+        })
+    }
+
     fn remove(&self, place: &Place) -> Result<bool, StoreError> {
         // A listing beside the removal would take the record for one that another program removed.
         let _no_listing = (place.area == Area::Applied).then(|| self.caches());
@@ -296,6 +315,7 @@ impl Store {
         let removed = self.remove_file(&self.path(place))?;
         if place.area == Area::Applied {
             self.keep_applied(place, None);
+            self.note_gone(place);
         }
         self.count(u64::from(removed));
         Ok(removed)

@@ -464,3 +464,55 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
     assert_eq!(left, 3, "once for each time, the restart included");
     assert!(!log.contains("edited in place"), "no edit is made up");
 }
+
+#[test]
+fn git_reset_revives_no_session_that_the_control_plane_removed() {
+    let mut world = World::converged(4);
+    world.wait_polls("sessions", 1);
+    let clean = |world: &World| {
+        wait_until("nothing is left to commit", 40, || {
+            let status = world.git("status --porcelain");
+            if status.is_empty() {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    };
+    clean(&world);
+    let old = world.git("rev-parse main");
+    world.control_plane.sessions(&world.sessions()[..3]);
+    wait_until("the session is gone", 40, || world.has_no_link(4));
+    clean(&world);
+    control_plane_is_away(&world);
+    let ages = world.ages();
+    let reset = format!(
+        "git -c safe.directory='*' -c user.name=op -c user.email=op@x reset -q --hard {}",
+        old.trim()
+    );
+    let stays_away = |world: &World, what: &str| {
+        wait_until("the revived document is removed again", 40, || match world
+            .state(&document_of(4))
+            .exists()
+        {
+            true => Err("it is there".into()),
+            false => Ok(()),
+        });
+        clean(world);
+        world
+            .has_no_link(4)
+            .unwrap_or_else(|why| panic!("{what}: {why}"));
+        assert!(!world.log().contains(&format!("create {}", interface(4))));
+        (1..=3).for_each(|number| world.has_link(number).unwrap());
+        assert_eq!(world.ages()[..3], ages[..3], "{what}");
+    };
+    world.in_state(&reset);
+    world.wait_log("Git restored documents that the Control Plane has removed");
+    stays_away(&world, "while the agent runs");
+
+    world.router.kill_agent();
+    world.in_state(&reset);
+    world.in_state("git -c safe.directory='*' clean -qxfd");
+    world.router.start_agent();
+    stays_away(&world, "while the agent is down");
+}

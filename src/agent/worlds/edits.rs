@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::{Parts, journal};
+use crate::history::Author;
 use crate::store::{Absorbed, Change, Edit, Place, Snapshot, Store};
 use crate::telemetry::chain;
 
@@ -13,15 +14,51 @@ use crate::telemetry::chain;
 /// so that the sync cannot write over an edit; the caller holds `syncing`, so that each is kept once.
 pub(in crate::agent) async fn settle(parts: &Parts) {
     // A directory that cannot be read is told by whoever goes by its listing.
-    let Ok(Snapshot { edits, settled, .. }) = parts.context.disk(Store::load).await else {
+    let Ok(Snapshot {
+        edits,
+        settled,
+        revived,
+        ..
+    }) = parts.context.disk(Store::load).await
+    else {
         return;
     };
+    remove_revived(parts, revived).await;
     // A listing kept from before names no edits; the next one does.
     if edits.is_empty() && !settled {
         return;
     }
     let unkept = absorb(parts, edits).await;
     parts.maker.set_unkept(unkept);
+}
+
+/// Removes documents that the Control Plane had removed and that Git brought back.
+async fn remove_revived(parts: &Parts, revived: Vec<Place>) {
+    if revived.is_empty() {
+        return;
+    }
+    let removed = parts
+        .context
+        .disk(move |store| store.remove_revived(&revived))
+        .await;
+    match removed {
+        Ok(places) if places.is_empty() => {}
+        Ok(places) => {
+            let objects: Vec<_> = places
+                .iter()
+                .map(|place| place.relative().display().to_string())
+                .collect();
+            warn!(
+                objects = objects.join(" "),
+                "Git restored documents that the Control Plane has removed; removing them again"
+            );
+            let subject = "Remove documents that Git restored";
+            journal::record_documents(parts, Author::Agent, subject, objects, places);
+        }
+        Err(error) => {
+            debug!(error = %chain(&error), "restored documents not removed; the next listing tries again");
+        }
+    }
 }
 
 /// Whether Git restored the last committed version of a document (`git reset --hard`, `git stash`, `git restore .`)

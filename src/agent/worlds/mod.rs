@@ -361,7 +361,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
 async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     let _writing = parts.syncing.lock().await;
     let snapshot = parts.context.disk(Store::load).await?;
-    if snapshot.edits.is_empty() {
+    if snapshot.edits.is_empty() && snapshot.revived.is_empty() {
         return Ok(snapshot);
     }
     settle(parts).await;

@@ -356,3 +356,28 @@ async fn directory_in_place_of_a_report_is_quarantined_again_and_again() {
         assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
     }
 }
+
+#[tokio::test]
+async fn cleaned_folder_loses_no_report() {
+    let (client, fake, directory) = bench().await;
+    let folder = directory.path().join("outbox");
+    std::fs::write(directory.path().join("identity"), "x").unwrap();
+    let outbox = Outbox::open(&folder).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    outbox
+        .put(&uid("b"), WireStatus::Error, Some("why".into()))
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(outbox.pending().unwrap().len(), 2);
+    assert_eq!(files(&folder).len(), 2, "safe across a restart again");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let delivery = outbox.deliver_once(&client).await.unwrap();
+    assert_eq!((delivery.delivered, delivery.kept), (2, 0));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(
+        outbox.pending().unwrap(),
+        [],
+        "acknowledged reports stay away"
+    );
+    drop(fake);
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, Metadata};
+use moenet_agent::history::{Author, Cause, History, Paths};
 use moenet_agent::store::{AppliedBody, AppliedDocument, Store, StoreError, Written};
 use serde_json::json;
 
@@ -168,4 +169,98 @@ fn commit_from_before_the_identity_keeps_the_identity() {
     assert_eq!(mtu(&store), 1420);
     let now = std::fs::read_to_string(dir.path().join("identity")).unwrap();
     assert_eq!(now, identity);
+}
+
+#[tokio::test]
+async fn own_commit_does_not_count_as_a_moving_tree() {
+    let (dir, store) = two_commits();
+    let store = {
+        drop(store);
+        Store::open(dir.path()).unwrap().with_patience(QUIET)
+    };
+    let history = History::new(store.dir());
+    let quiet = |store: &Store| {
+        let stamp = |file: &str| std::fs::File::open(dir.path().join(file)).unwrap();
+        let old = std::time::SystemTime::now() - 2 * QUIET;
+        stamp(".git/index").set_modified(old).unwrap();
+        store.load().unwrap();
+    };
+    quiet(&store);
+    store.write_document(&session(1300)).unwrap();
+    let cause = Cause {
+        author: Author::Agent,
+        paths: Paths::All,
+        subject: "x".to_owned(),
+        body: Vec::new(),
+    };
+    assert!(history.commit(cause).await.unwrap().is_some());
+    assert_eq!(
+        git(&store, "diff --cached --name-only"),
+        "",
+        "the index is new"
+    );
+    let is_kept = |store: &Store| !store.load().unwrap().settled;
+    assert!(!is_kept(&store), "the agent's own commit");
+    // Another git than the agent's.
+    std::fs::write(dir.path().join("sessions/other.yaml"), "x").unwrap();
+    git(&store, "add sessions/other.yaml");
+    assert!(is_kept(&store), "another git");
+}
+
+const QUIET: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[test]
+fn document_that_the_control_plane_removed_is_not_revived() {
+    let (dir, store) = two_commits();
+    assert_eq!(store.load().unwrap().sessions.len(), 1);
+    let name = "wg_1".parse().unwrap();
+    let mut record = applied(2);
+    record.metadata.uid = Some("u-1".parse().unwrap());
+    store.write_applied(&record).unwrap();
+    git(&store, "add applied");
+    git(&store, "commit -qm applied");
+    store.remove_document(Kind::BgpSession, &name).unwrap();
+    let reset = |store: &Store| {
+        git(store, "reset -q --hard HEAD");
+        assert!(dir.path().join("sessions/wg_1.yaml").exists());
+        store.load().unwrap()
+    };
+    let held = reset(&store);
+    assert_eq!((held.sessions.len(), held.applied.len()), (0, 1), "held");
+    store.remove_applied(Kind::BgpSession, &name).unwrap();
+    assert_eq!(reset(&store).applied.len(), 0, "the session is gone");
+
+    // A restart knows it too, and a tool that cleans takes nothing away.
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    git(&store, "clean -qfdx");
+    let revived = reset(&store);
+    assert_eq!((revived.sessions.len(), revived.applied.len()), (0, 0));
+    assert_eq!(revived.edits, []);
+    assert_eq!(store.remove_revived(&revived.revived).unwrap().len(), 2);
+    assert_eq!(store.load().unwrap().revived, []);
+
+    store.write_document(&session(1420)).unwrap();
+    assert_eq!(mtu(&store), 1420, "wanted again");
+    assert_eq!(reset(&store).sessions.len(), 1);
+}
+
+#[test]
+fn cleaned_copies_are_written_again_and_edits_still_found() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    let copy = dir.path().join(".synced/sessions/wg_1.yaml");
+    let before = std::fs::read(&copy).unwrap();
+    git(&store, "clean -qfdx");
+    assert!(!copy.exists());
+    let document = dir.path().join("sessions/wg_1.yaml");
+    let edited = std::fs::read_to_string(&document).unwrap();
+    std::fs::write(&document, edited.replace("1420", "1380")).unwrap();
+    assert_eq!(store.load().unwrap().edits.len(), 1);
+    assert_eq!(std::fs::read(&copy).unwrap(), before);
+    store
+        .remove_document(Kind::BgpSession, &"wg_1".parse().unwrap())
+        .unwrap();
+    store.load().unwrap();
+    assert!(!copy.exists(), "the agent's own removal stays");
 }

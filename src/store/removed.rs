@@ -1,0 +1,218 @@
+//! Documents of the sync that the Control Plane has removed. Git may bring such a file back (`git reset --hard OLD`,
+//! a restore from a copy): it is not wanted then, and is removed again. The list is kept in `.git`, which no tool
+//! that cleans or restores the tree touches, and in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
+
+use crate::disk;
+use crate::document::Kind;
+use crate::model::Uid;
+
+use super::{Area, Place, Snapshot, Store, StoreError, atomic, lock};
+
+/// The list below the state directory.
+const LIST: &str = ".git/moenet-removed";
+/// The most objects that are remembered; the oldest are dropped.
+const MOST: usize = 2000;
+/// The largest list that is read, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Whether the object itself is gone, and not only its document.
+const GONE: &str = "gone";
+const REMOVED: &str = "removed";
+
+/// One removed document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Removal {
+    /// The document, below the state directory.
+    document: PathBuf,
+    uid: String,
+    /// Whether its applied record went too: one that comes back says nothing then.
+    is_gone: bool,
+}
+
+/// The removed documents, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Removed(Vec<Removal>);
+
+impl Removed {
+    pub(super) fn read(dir: &Path) -> Self {
+        let text = disk::read_text(&dir.join(LIST), MAX_BYTES).unwrap_or_default();
+        Self(text.lines().filter_map(Removal::parse).collect())
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(Removal::line).collect()
+    }
+
+    /// Whether this document of this object was removed.
+    fn is_removed(&self, document: &Path, uid: &Uid) -> bool {
+        self.0.iter().any(|removal| removal.is_of(document, uid))
+    }
+
+    /// Whether the object of this document is gone.
+    fn is_gone(&self, document: &Path, uid: &Uid) -> bool {
+        let mut removals = self.0.iter();
+        removals.any(|removal| removal.is_of(document, uid) && removal.is_gone)
+    }
+
+    fn forget(&mut self, document: &Path, uid: &Uid) {
+        self.0.retain(|removal| !removal.is_of(document, uid));
+    }
+}
+
+impl Removal {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(3, ' ');
+        let (document, state, uid) = (words.next()?, words.next()?, words.next()?);
+        (state == GONE || state == REMOVED).then(|| Self {
+            document: document.into(),
+            uid: uid.to_owned(),
+            is_gone: state == GONE,
+        })
+    }
+
+    fn is_of(&self, document: &Path, uid: &Uid) -> bool {
+        self.document == document && self.uid == uid.as_str()
+    }
+
+    fn line(&self) -> String {
+        let state = if self.is_gone { GONE } else { REMOVED };
+        format!("{} {state} {}\n", self.document.display(), self.uid)
+    }
+}
+
+impl Store {
+    fn removed(&self) -> MutexGuard<'_, Removed> {
+        lock(&self.removed)
+    }
+
+    /// Notes that the Control Plane has removed a document.
+    pub(super) fn note_removed(&self, place: &Place, uid: &Uid) {
+        let record = self.path(&place.within(Area::Applied));
+        let mut removed = self.removed();
+        removed.forget(&place.relative(), uid);
+        removed.0.push(Removal {
+            document: place.relative(),
+            uid: uid.as_str().to_owned(),
+            is_gone: !record.exists(),
+        });
+        let surplus = removed.0.len().saturating_sub(MOST);
+        removed.0.drain(..surplus);
+        drop(removed);
+        self.keep_removed();
+    }
+
+    /// Notes that the applied record of an object went.
+    pub(super) fn note_gone(&self, place: &Place) {
+        let document = place.within(Area::Documents).relative();
+        let mut removed = self.removed();
+        let known = removed.0.iter_mut().filter(|known| !known.is_gone);
+        let mut changed = false;
+        for known in known.filter(|known| known.document == document) {
+            (known.is_gone, changed) = (true, true);
+        }
+        drop(removed);
+        if changed {
+            self.keep_removed();
+        }
+    }
+
+    /// Notes that the Control Plane wants a document again.
+    pub(super) fn note_wanted(&self, place: &Place, uid: &Uid) {
+        let (document, mut removed) = (place.relative(), self.removed());
+        if !removed.is_removed(&document, uid) {
+            return;
+        }
+        removed.forget(&document, uid);
+        drop(removed);
+        self.keep_removed();
+    }
+
+    /// Writes the list, where it is another. Without a repository nothing brings a document back.
+    pub(super) fn keep_removed(&self) {
+        let (path, text) = (self.dir.join(LIST), self.removed().text());
+        let kept = disk::read_text(&path, MAX_BYTES).unwrap_or_default();
+        if kept != text && self.is_writable() && self.dir.join(".git").is_dir() {
+            // The next listing tries again.
+            let _ = atomic::write(&path, text.as_bytes(), 0o644);
+        }
+    }
+
+    /// Takes documents out of a listing that the Control Plane had removed before, and applied records of objects
+    /// that are gone.
+    pub(super) fn take_out_revived(&self, snapshot: &mut Snapshot) {
+        let removed = self.removed();
+        if removed.0.is_empty() {
+            return;
+        }
+        let mut revived = Vec::new();
+        macro_rules! take_out {
+            ($documents:expr, $kind:expr) => {
+                $documents.retain(|name, slot| {
+                    let Ok(stored) = slot else { return true };
+                    let place = Place::document($kind, name);
+                    let uid = stored.document.metadata.uid.as_ref();
+                    let stays = !uid.is_some_and(|uid| removed.is_removed(&place.relative(), uid));
+                    if !stays {
+                        revived.push(place);
+                    }
+                    stays
+                });
+            };
+        }
+        take_out!(snapshot.sessions, Kind::BgpSession);
+        take_out!(snapshot.mesh, Kind::MeshPeer);
+        take_out!(snapshot.ibgp, Kind::IbgpPeer);
+        snapshot.applied.retain(|(kind, name), stored| {
+            let document = Place::document(*kind, name).relative();
+            let uid = stored.document.metadata.uid.as_ref();
+            let stays = !uid.is_some_and(|uid| removed.is_gone(&document, uid));
+            if !stays {
+                revived.push(Place::new(Area::Applied, *kind, name));
+            }
+            stays
+        });
+        let is_revived = |place: &Place| revived.contains(place);
+        snapshot.edits.retain(|edit| !is_revived(&edit.place));
+        snapshot.uncopied.retain(|place| !is_revived(place));
+        snapshot.revived = revived;
+    }
+
+    /// Removes files that Git brought back of objects that the Control Plane has removed. Returns those removed.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_revived(&self, places: &[Place]) -> Result<Vec<Place>, StoreError> {
+        let _one_at_a_time = self.caches();
+        drop(self.writable_tree()?);
+        let mut gone = Vec::new();
+        for place in places {
+            if self.remove_file(&self.path(place))? {
+                self.count(1);
+                gone.push(place.clone());
+            }
+        }
+        Ok(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_reads_back_as_written_and_skips_other_lines() {
+        let text = "sessions/wg_1.yaml gone u 1\nmesh/b.yaml removed mesh/2\n";
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".git")).unwrap();
+        std::fs::write(dir.path().join(LIST), format!("{text}nonsense\n")).unwrap();
+        let removed = Removed::read(dir.path());
+        assert_eq!(removed.text(), text);
+        let uid = "mesh/2".parse().unwrap();
+        let document = Path::new("mesh/b.yaml");
+        assert!(removed.is_removed(document, &uid) && !removed.is_gone(document, &uid));
+        assert!(!removed.is_removed(Path::new("mesh/other.yaml"), &uid));
+    }
+}

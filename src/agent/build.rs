@@ -179,6 +179,8 @@ impl Parts {
     /// `writes`: whether an agent starts, which may write beside BIRD's files.
     async fn assemble(config: Config, store: Arc<Store>, writes: bool) -> Result<Self, BuildError> {
         take_branch(&store).await;
+        let secrets = Arc::clone(&store);
+        blocking(move || secrets.remember_secrets()).await?;
         let templates = Templates::open(config.bird.templates.as_deref())?;
         let ownership = ownership(&store).await;
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));

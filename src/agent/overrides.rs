@@ -9,6 +9,7 @@ use crate::controller::world::{Entry, RouterDocuments, SingleDocument};
 use crate::document::Kind;
 use crate::http::{OverriddenField, OverrideView};
 use crate::model::ObjectName;
+use crate::telemetry::redact_value;
 
 /// Every override. One that is refused or has ended is not in force, and not here.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {
@@ -61,12 +62,18 @@ fn view<T>(kind: Kind, name: &ObjectName, entry: &Entry<T>) -> Option<OverrideVi
     })
 }
 
-/// Each overridden field with what is in force and what the document says.
+/// Each overridden field with its value here and in the document, without secrets.
 fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec<OverriddenField> {
+    let shown = |field: &str, mut value: Value| {
+        if !field.ends_with("publicKey") {
+            redact_value(&mut value);
+        }
+        value
+    };
     let field = |(field, document): (&String, &Value)| OverriddenField {
         field: field.clone(),
-        value: value_at(in_force, field),
-        document: document.clone(),
+        value: shown(field, value_at(in_force, field)),
+        document: shown(field, document.clone()),
     };
     overridden.iter().map(field).collect()
 }

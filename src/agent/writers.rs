@@ -9,6 +9,7 @@ use crate::document::{
 };
 use crate::model::{ObjectName, plain_key};
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
+use crate::telemetry::find_secret;
 
 /// The valid documents of a state directory, by who writes them.
 #[derive(Debug, Default)]
@@ -78,13 +79,14 @@ fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = 
         .filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
 }
 
-/// Whether a text may stand in the history: only a document of its place, and none with a key in plain sight. A
+/// Whether a text may get into the history: only a document of its place, and none with a secret in plain sight. A
 /// text that is no document may hold a secret that somebody took for a field of ours, and the history is for ever.
 pub(super) fn is_document(path: &Path, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };
-    plain_key(text).is_none() && Place::parse(path).is_none_or(|place| is_of_place(&place, text))
+    let has_secret = plain_key(text).is_some() || find_secret(text).is_some();
+    !has_secret && Place::parse(path).is_none_or(|place| is_of_place(&place, text))
 }
 
 fn is_of_place(place: &Place, text: &str) -> bool {

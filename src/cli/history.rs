@@ -25,6 +25,8 @@ pub struct Log {
 impl Log {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
+        // Opening remembers the secrets, which a commit message may quote. The history reports a missing directory.
+        drop(offline::open(&config.state.directory));
         let paths = self
             .name
             .as_deref()

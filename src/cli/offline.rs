@@ -44,7 +44,9 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
             listed.with_context(|| format!("read the state directory {}", directory.display()))?,
         ),
     }
-    Ok(Store::open_read_only(directory)?)
+    let store = Store::open_read_only(directory)?;
+    store.remember_secrets();
+    Ok(store)
 }
 
 /// A router as it is and as it is to be, at one moment. Made without a single write.

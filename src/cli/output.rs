@@ -1,6 +1,5 @@
 //! Printing: aligned tables and colour for people, JSON and YAML for programs.
 
-use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
@@ -9,7 +8,8 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::Value;
+
+use crate::telemetry::{redact, redact_value};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -26,8 +26,13 @@ pub enum Format {
 /// Why standard output could not be written, the first time.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
-/// Prints a line to standard output. [`finish`] tells whether that was possible.
+/// Prints a line to standard output, without secrets. [`finish`] tells whether that was possible.
 pub(crate) fn line(text: impl std::fmt::Display) {
+    unredacted(redact(&text.to_string()));
+}
+
+/// Prints a line as it is: of a value without secrets, or because the operator asked for them.
+pub(crate) fn unredacted(text: impl std::fmt::Display) {
     keep(writeln!(anstream::stdout(), "{text}"));
 }
 
@@ -63,13 +68,13 @@ pub(crate) fn error(error: &anyhow::Error) {
     let _ = writeln!(
         anstream::stderr(),
         "{red}error:{red:#} {}",
-        crate::telemetry::chain(error.as_ref())
+        redact(&crate::telemetry::chain(error.as_ref()))
     );
 }
 
 /// Prints a remark to standard error, where it spoils no output.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "note: {text}");
+    let _ = writeln!(anstream::stderr(), "note: {}", redact(text));
 }
 
 /// Prints a value for a program, as asked. `false`: a person asked, so the caller prints for one.
@@ -78,47 +83,19 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
         return Ok(false);
     }
     let mut value = serde_json::to_value(value)?;
-    hide_secrets(&mut value);
-    match format {
-        Format::Table => {}
-        Format::Json => line(serde_json::to_string_pretty(&value)?),
-        Format::Yaml => line(crate::document::to_yaml(&value)?.trim_end()),
-    }
+    redact_value(&mut value);
+    unredacted_value(format, &value)?;
     Ok(true)
 }
 
-/// Hides what may be a secret that an operator pasted into a document: keys that are not said to be public, and what
-/// is the value of a field with the name of a secret.
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Cow::Owned(hidden) = crate::model::without_keys(text) {
-                *text = hidden;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        Value::Object(fields) => {
-            let about_public = fields.get("field").is_some_and(is_public);
-            for (name, value) in fields.iter_mut().filter(|_| !about_public) {
-                let name = name.to_ascii_lowercase();
-                let is_secret = ["presharedkey", "privatekey", "password"]
-                    .iter()
-                    .any(|word| name.ends_with(word));
-                match value {
-                    Value::String(text) if is_secret => "(secret)".clone_into(text),
-                    value if !name.contains("publickey") => hide_secrets(value),
-                    _ => {}
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+/// Prints a value for a program as it is, because it cannot hold a secret.
+pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow::Result<()> {
+    match format {
+        Format::Table => {}
+        Format::Json => unredacted(serde_json::to_string_pretty(value)?),
+        Format::Yaml => unredacted(crate::document::to_yaml(value)?.trim_end()),
     }
-}
-
-fn is_public(field: &Value) -> bool {
-    field
-        .as_str()
-        .is_some_and(|field| field.to_ascii_lowercase().contains("publickey"))
+    Ok(())
 }
 
 /// Columns whose words are coloured.
@@ -137,7 +114,11 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     for row in rows {
         let cells = header.iter().zip(row).map(|(column, text)| {
             let colour = colour(&text).filter(|_| SHADED.contains(column));
-            let cell = Cell::new(text);
+            // A key that is broken into lines is no longer found in the whole line.
+            let cell = match *column {
+                "REASON" | "MESSAGE" => Cell::new(redact(&text)),
+                _ => Cell::new(text),
+            };
             colour.map_or(cell.clone(), |colour| cell.fg(colour))
         });
         table.add_row(cells);
@@ -181,27 +162,4 @@ pub(crate) fn shade(word: &str) -> String {
         None => Style::new(),
     };
     format!("{style}{word}{style:#}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn pasted_secret_is_hidden_and_public_key_is_not() {
-        let key = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
-        let mut value = json!({
-            "exception": {"reason": key, "set": {"tunnel": {"presharedKey": "hunter2", "publicKey": key}}},
-            "overridden": {"spec.tunnel.publicKey": {"here": key}},
-            "steps": [{"field": "wireguard.publicKey", "want": key}]
-        });
-        hide_secrets(&mut value);
-        let expected = json!({
-            "exception": {"reason": "(a key)", "set": {"tunnel": {"presharedKey": "(secret)", "publicKey": key}}},
-            "overridden": {"spec.tunnel.publicKey": {"here": key}},
-            "steps": [{"field": "wireguard.publicKey", "want": key}]
-        });
-        assert_eq!(value, expected);
-    }
 }

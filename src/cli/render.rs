@@ -43,8 +43,11 @@ impl Render {
             without_password(&wanted.world, &object, text)
         };
         let value = json!({"object": object.path(), "text": text});
-        if !output::value(arguments.output, &value)? {
-            output::line(text.trim_end());
+        if arguments.output != output::Format::Table {
+            output::unredacted_value(arguments.output, &value)?;
+        } else {
+            // The text has no password by now, or the operator asked for it.
+            output::unredacted(text.trim_end());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -54,7 +54,7 @@ impl Schema {
         } else {
             arguments.output
         };
-        output::value(format, &found.map(|(_, schema)| schema))?;
+        output::unredacted_value(format, &found.map(|(_, schema)| schema))?;
         Ok(ExitCode::SUCCESS)
     }
 }

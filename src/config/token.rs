@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk;
 use crate::model::Secret;
+use crate::telemetry::remember;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
 /// share it. A file that cannot be read costs nothing but calls: the last token that was read stays in use.
@@ -65,6 +66,7 @@ impl TokenSource {
                 }
             }
             (token, _) => {
+                token.iter().for_each(|token| remember(token.expose()));
                 *state = State {
                     token: token.cloned(),
                     ..State::default()
@@ -119,6 +121,7 @@ impl TokenSource {
         let mut state = self.lock();
         match read {
             Ok(text) => {
+                remember(&text);
                 let was_unreadable = state.problem.take().is_some();
                 let is_same = state.token.as_ref().is_some_and(|t| *t.expose() == text);
                 state.token = Some(Secret::new(text));

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk;
 use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place};
+use crate::telemetry::redact;
 
 use super::{CommitId, History, HistoryError};
 
@@ -352,10 +353,11 @@ fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> 
     stream
 }
 
-/// Subject, empty line, body; without what would end a line or the text early.
+/// Subject, empty line, body; without secrets and without what would end a line or the text early.
 fn message(cause: &Cause) -> String {
     let line = |text: &str| -> String {
-        text.chars()
+        redact(text)
+            .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect::<String>()
             .trim_end()

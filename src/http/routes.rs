@@ -11,9 +11,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{AgentApi, ApiError, ApiRefusal, Confirmation, Listen, TokenBucket, bearer, same};
+use super::{
+    AgentApi, ApiError, ApiRefusal, Confirmation, Listen, StatusView, TokenBucket, bearer, same,
+};
 use crate::config::TokenSource;
 use crate::model::InterfaceName;
+use crate::telemetry::redact_value;
 
 /// The largest body that is read; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;
@@ -141,7 +144,7 @@ impl Api {
         body: &Bytes,
     ) -> Result<Response, ApiError> {
         match call {
-            Call::Status => Ok(Json(self.agent.status().await).into_response()),
+            Call::Status => Ok(status(&self.agent.status().await)),
             Call::Sync => self.sync().await,
             Call::Metrics => Ok(metrics(self.agent.metrics().await)),
             Call::Maintenance => Ok(Json(self.agent.maintenance().await).into_response()),
@@ -236,6 +239,13 @@ fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiErro
         ))
     })?;
     Ok(body.interface)
+}
+
+/// The status without secrets: reasons and messages quote what operators write.
+fn status(view: &StatusView) -> Response {
+    let mut value = json!(view);
+    redact_value(&mut value);
+    Json(value).into_response()
 }
 
 fn metrics(text: String) -> Response {

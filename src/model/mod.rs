@@ -25,7 +25,7 @@ pub use interface::InterfaceName;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use limits::{Bandwidth, Mtu, Port};
 pub use name::{ObjectName, Uid};
-pub(crate) use plain::{plain_key, without_keys};
+pub(crate) use plain::{plain_key, without_keys, without_secret_keys};
 pub use prefix::{LinkLocal, PeerIpv6};
 pub use range::AddressRange;
 pub use router_key::RouterKey;

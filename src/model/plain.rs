@@ -22,11 +22,28 @@ pub(crate) fn plain_key(text: &str) -> Option<usize> {
     keys(text).map(|key| key.start).find(|at| !is_public(*at))
 }
 
-/// The text without its keys, for an error: what was written in the wrong place may be secret.
+/// Returns the text without its keys, for an error: what was written in the wrong place may be secret.
 pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
+    hide(text, keys(text))
+}
+
+/// Returns the text without its keys, except those that it calls public: `publicKey: A`, `public_key=A`, and the
+/// second key of a comparison as `publicKey: want A, have B`.
+pub(crate) fn without_secret_keys(text: &str) -> Cow<'_, str> {
+    let mut public_end = None;
+    let secret = keys(text).filter(|key| {
+        let compared = |end: usize| is_comparison(&text[end..key.start]);
+        let public = is_called_public(&text[..key.start]) || public_end.is_some_and(compared);
+        public_end = public.then_some(key.end);
+        !public
+    });
+    hide(text, secret.collect::<Vec<_>>().into_iter())
+}
+
+fn hide(text: &str, secret: impl Iterator<Item = Range<usize>>) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut end = 0;
-    for key in keys(text) {
+    for key in secret {
         shown.push_str(&text[end..key.start]);
         shown.push_str(HIDDEN);
         end = key.end;
@@ -36,6 +53,28 @@ pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Owned(shown + &text[end..])
     }
+}
+
+/// Whether the words before a key say that it is public.
+fn is_called_public(before: &str) -> bool {
+    let before = before.trim_end_matches(['"', '\'', '\\', ':', '=', '(', '[', ' ', '\t']);
+    let before = before.strip_suffix("want").unwrap_or(before);
+    let before = before.trim_end_matches([':', ' ']).as_bytes();
+    let ends_with = |word: &[u8]| {
+        let start = before.len().checked_sub(word.len());
+        start.is_some_and(|start| before[start..].eq_ignore_ascii_case(word))
+    };
+    ["publickey", "public_key", "public key", "ourkey"]
+        .iter()
+        .any(|word| ends_with(word.as_bytes()))
+}
+
+/// Longest text between the two keys of a comparison.
+const COMPARISON: usize = 60;
+
+/// Whether a text between two keys names no other field, so that both keys are values of one field.
+fn is_comparison(between: &str) -> bool {
+    between.len() <= COMPARISON && !between.contains([':', '=', '\n'])
 }
 
 /// Every key in base64, as `wg genkey`, `wg genpsk` and `wg pubkey` print it.
@@ -86,6 +125,35 @@ mod tests {
         // A longer text in base64 is something else.
         assert_eq!(plain_key(&format!("A{KEY}")), None);
         assert_eq!(plain_key(&format!("{KEY}=")), None);
+    }
+
+    #[test]
+    fn only_keys_that_are_called_public_are_shown() {
+        for public in [
+            "publicKey: KEY",
+            "public_key=KEY",
+            "peer (public key KEY)",
+            "spec.tunnel.publicKey   KEY   override (the Control Plane says KEY)",
+            "tunnel.publicKey: want KEY, have KEY",
+            r#"{\"publicKey\":\"KEY\"}"#,
+            "no key",
+        ] {
+            let text = public.replace("KEY", KEY);
+            assert_eq!(without_secret_keys(&text), text);
+        }
+        for secret in [
+            "KEY",
+            "reason: KEY",
+            "presharedKey: KEY",
+            "peer KEY",
+            "tunnel.presharedKey: want KEY, have KEY",
+        ] {
+            let shown = without_secret_keys(&secret.replace("KEY", KEY)).into_owned();
+            assert_eq!(shown, secret.replace("KEY", HIDDEN));
+        }
+        let both = format!("publicKey: {KEY}, description: {KEY}");
+        let expected = format!("publicKey: {KEY}, description: (a key)");
+        assert_eq!(without_secret_keys(&both), expected);
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl fmt::Display for WireGuardPatch {
         parts.extend(
             self.remove_peers
                 .iter()
-                .map(|key| format!("remove peer {key}")),
+                .map(|key| format!("remove peer (public key {key})")),
         );
         parts.extend(self.peers.iter().map(ToString::to_string));
         f.write_str(&parts.join(", "))
@@ -268,7 +268,7 @@ impl fmt::Display for WireGuardPatch {
 
 impl fmt::Display for PeerPatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "peer {}", self.public_key)?;
+        write!(f, "peer (public key {})", self.public_key)?;
         match &self.preshared_key {
             Some(Some(_)) => f.write_str(" with a new preshared key")?,
             Some(None) => f.write_str(" without preshared key")?,

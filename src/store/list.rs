@@ -11,6 +11,7 @@ use crate::document::{
     MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{ObjectName, Uid, plain_key};
+use crate::telemetry::find_secret;
 
 use super::aside::is_own;
 use super::cache::{Cache, Parsed, Slot, Stored};
@@ -418,13 +419,16 @@ impl Listing<'_> {
     }
 }
 
-/// That a document holds a key which may be secret. It is in force all the same, since a comment is no reason to
-/// take a session down; the history leaves it out, and somebody has to hear of it.
+/// Reports a secret in a document. The document stays in effect, since a comment is no reason to take a session
+/// down; the history leaves it out.
 fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
-    let at = plain_key(text)?;
+    let key = plain_key(text).map(|at| (at, "key"));
+    let (at, what) = key.or_else(|| Some((find_secret(text)?, "secret")))?;
     let line = text[..at].matches('\n').count() as u64 + 1;
-    let message = "holds a key in plain sight, so the history leaves this file out; write the key to a file in \
-                   secrets/, mode 0600, and take it out here";
+    let message = format!(
+        "holds a {what} in plain sight, so the history leaves this file out; write the {what} to a file in \
+         secrets/, mode 0600, and remove it here"
+    );
     Some(DocumentError {
         location: Some((line, 1)),
         ..read::error(path, message)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::disk;
 use crate::model::{ObjectName, Secret};
+use crate::telemetry::remember;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 
@@ -42,7 +43,10 @@ impl Store {
         let bytes = disk::read_unlinked(&path, MAX_BYTES).map_err(StoreError::io("read", &path))?;
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => refuse("is empty"),
-            Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
+            Ok(text) => {
+                remember(&text);
+                Ok(Some(Secret::new(text.trim().to_owned())))
+            }
             Err(_) => refuse("is not text"),
         }
     }
@@ -56,6 +60,7 @@ impl Store {
         name: &str,
         secret: &Secret<String>,
     ) -> Result<super::Written, StoreError> {
+        remember(secret.expose());
         let path = self.secret_path(name)?;
         drop(self.writable()?);
         create_folder(&self.dir.join(SECRETS), 0o700)?;
@@ -89,6 +94,16 @@ impl Store {
         let removed = atomic::remove(&path)?;
         self.count(u64::from(removed));
         Ok(removed)
+    }
+
+    /// Remembers every secret, so that no output shows one that an operator pasted elsewhere.
+    pub(crate) fn remember_secrets(&self) {
+        let entries = fs::read_dir(self.dir.join(SECRETS)).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = format!("{SECRETS}/{}", entry.file_name().display());
+            // One that cannot be read is reported where a document names it.
+            let _ = self.read_secret(&name);
+        }
     }
 
     /// `secrets/<name>` and nothing else: no `..`, no folder below, no absolute path.

@@ -1,7 +1,8 @@
-//! Log lines, and errors as one line.
+//! Log lines, errors as one line, and no secrets in either.
 //!
 //! The log is the least important thing: a sink that is full, slow or gone costs lines, and never a task.
 
+mod redact;
 mod sink;
 
 use std::error::Error;
@@ -16,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
+pub(crate) use redact::{find_secret, redact, redact_value, remember};
 use sink::Sink;
 pub use sink::lost_lines;
 

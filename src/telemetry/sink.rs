@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::redact;
 use crate::config::LogFormat;
 
 /// So many lines wait for a sink that does not take them; more are dropped.
@@ -111,7 +112,8 @@ impl<W: Write> LineWriter<W> {
         if lost > self.told {
             text.extend(self.notice(lost - self.told).into_bytes());
         }
-        text.extend(line);
+        // Whatever a reason or an error quotes: no secret gets into the log.
+        text.extend(redact(&String::from_utf8_lossy(line)).as_bytes());
         let written = self.to.write_all(&text).and_then(|()| self.to.flush());
         self.torn = written.is_err();
         match written {

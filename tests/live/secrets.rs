@@ -2,7 +2,7 @@
 
 use crate::lab::cli::agent;
 use crate::lab::control_plane::Answer;
-use crate::lab::hands::Age;
+use crate::lab::hands::{Age, exception, override_of};
 use crate::lab::wait_until;
 use crate::lab::watch::ifindex;
 use crate::lab::wireguard::KeyPair;
@@ -100,6 +100,7 @@ fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environmen
             .1;
         assert_hides(path, &answer, &hidden);
     }
+    paste(&world, &key, &hidden);
     // All documents, and all that was ever committed.
     let documents = world.in_state(
         "find . -type f -not -path './secrets/*' -not -path './.git/*' | xargs tail -n +1",
@@ -125,6 +126,47 @@ fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environmen
         &json!(world.control_plane.posts("modify")).to_string(),
         &hidden,
     );
+}
+
+/// An operator pastes both secrets into an override: it is in effect, and nothing shows them.
+fn paste(world: &World, key: &str, hidden: &[String]) {
+    let reason = format!("reason: the psk is {key} and the password {PASSWORD}");
+    for (valid, spec) in [
+        (
+            false,
+            format!(
+                "{reason}\nset: {{tunnel: {{presharedKey: {key}}}, bgp: {{password: {PASSWORD}}}}}"
+            ),
+        ),
+        (
+            true,
+            format!("{reason}\nset: {{description: \"{key} {PASSWORD}\", tunnel: {{mtu: 1380}}}}"),
+        ),
+    ] {
+        world.write(&override_of(2), &exception(&interface(2), &spec));
+        if valid {
+            world.wait_log("override in effect");
+        } else {
+            world.wait_refused(2, &["presharedKey"]);
+        }
+        let header = format!("-H 'Authorization: Bearer {API_TOKEN}'");
+        for path in ["/status", "/metrics"] {
+            assert_hides(path, &world.router.api(&header, path).1, hidden);
+        }
+        for verb in [
+            &["get"][..],
+            &["status"],
+            &["describe", &interface(2)],
+            &["diff", &interface(2)],
+        ] {
+            for format in ["table", "json", "yaml"] {
+                let answer = agent(&world.router, &[verb, &["-o", format]].concat());
+                let said = format!("{}{}", answer.out, answer.err);
+                assert_hides(&format!("{verb:?} -o {format}"), &said, hidden);
+            }
+        }
+        world.remove(&override_of(2));
+    }
 }
 
 /// Has the agent say all that it can: errors that quote, changes, a restart of a session.

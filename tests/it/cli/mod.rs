@@ -2,6 +2,7 @@
 //! directory, without a Control Plane, a daemon, or BIRD.
 
 mod signals;
+mod secrets;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::status::{Board, drained};
-use super::{Parts, overrides};
+use super::{FIRST_WORLD, Parts, overrides};
+use crate::control_plane::State as Breaker;
 use crate::controller::{Key, World};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, is_bad};
+use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict, is_bad};
 
 /// How often facts are compared. Each comparison is in memory.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -20,7 +21,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let mut edges = Edges::default();
     let mut world = parts.context.world.clone();
-    let _ = world.changed().await;
+    // A state directory that cannot be read makes no world, and is a fact itself.
+    let _ = tokio::time::timeout(FIRST_WORLD, world.changed()).await;
     loop {
         let facts = facts(&parts, &parts.context.world(), &parts.context.board.all());
         edges.step(&facts, Timestamp::now()).iter().for_each(log);
@@ -42,6 +44,7 @@ fn log(event: &Event) {
     match event.severity {
         Severity::Info => info!(object, cause, "{message}"),
         Severity::Warn => warn!(object, cause, "{message}"),
+        Severity::Error => error!(object, cause, "{message}"),
     }
 }
 
@@ -65,12 +68,90 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
         Fact::new(State::Good, "")
     };
     facts.insert(Topic::Maintenance, drain);
+    facts.extend(of_daemons(parts));
     facts.extend(parts.calls.facts());
+    facts.extend(of_breakers(parts));
+    facts.extend(of_rpki(world));
     facts.extend(of_overrides(world));
+    facts.extend(of_held(parts));
+    let node_waits = board.get(&Key::Router).is_some_and(is_bird_blocked);
     for (key, status) in board {
-        facts.extend(of_status(key, status));
+        facts.extend(of_status(key, status, node_waits));
     }
     facts
+}
+
+/// What the agent works on: kernel, BIRD's files, state directory.
+fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
+    let context = &parts.context;
+    let fact = |error: Option<String>| match error {
+        Some(why) => Fact::new(State::Bad, why),
+        None => Fact::new(State::Good, ""),
+    };
+    let files = context.observer.last_bird().files_error.clone();
+    [
+        (Topic::Kernel, fact(context.observer.kernel_error())),
+        (Topic::BirdFiles, fact(files)),
+        (Topic::StateDirectory, fact(context.store.trouble())),
+    ]
+}
+
+/// The circuit breakers of the Control Plane's calls.
+fn of_breakers(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
+    let client = parts.client.as_ref();
+    let states = client.map(|client| {
+        [
+            ("fetches", client.breaker()),
+            ("posts", client.post_breaker()),
+        ]
+    });
+    states.into_iter().flatten().map(|(calls, state)| {
+        let state = match state {
+            Breaker::Closed => State::Good,
+            Breaker::Open => State::Bad,
+            Breaker::HalfOpen => State::Unknown,
+        };
+        (Topic::Breaker(calls.to_owned()), Fact::new(state, ""))
+    })
+}
+
+/// RPKI servers and their names.
+fn of_rpki(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
+    let origins = &world.origins;
+    let state = match origins.verdict() {
+        Verdict::Live => State::Good,
+        Verdict::FromCache if origins.servers > 0 => State::Bad,
+        _ => State::Unknown,
+    };
+    let servers = (Topic::RpkiServers, Fact::new(state, origins.message()));
+    let names = world.rpki.iter().map(|name| {
+        let fact = match name.problem() {
+            Some(why) => Fact::new(State::Bad, why),
+            None => Fact::new(State::Good, ""),
+        };
+        (Topic::RpkiName(name.endpoint.to_string()), fact)
+    });
+    std::iter::once(servers).chain(names)
+}
+
+/// Changes that wait for approval.
+fn of_held(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
+    parts.context.held().into_iter().map(|held| {
+        let cause = format!("{}: {}", held.change, held.reason);
+        (
+            Topic::Held(held.key.to_string()),
+            Fact::new(State::Bad, cause),
+        )
+    })
+}
+
+/// Whether BIRD's configuration waits for the node: its sessions wait for the same, which is one event.
+fn is_bird_blocked(node: &StatusBody) -> bool {
+    let mut conditions = node.conditions.iter();
+    conditions.any(|condition| {
+        condition.condition_type == ConditionType::BirdConfigured
+            && condition.status == ConditionStatus::False
+    })
 }
 
 /// Overrides and pauses in effect.
@@ -95,31 +176,40 @@ fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
 }
 
 /// The conditions of an object.
-fn of_status<'a>(key: &'a Key, status: &'a StatusBody) -> impl Iterator<Item = (Topic, Fact)> + 'a {
-    status
+fn of_status<'a>(
+    key: &'a Key,
+    status: &'a StatusBody,
+    node_waits: bool,
+) -> impl Iterator<Item = (Topic, Fact)> + 'a {
+    let own = status
         .conditions
         .iter()
-        .filter(|condition| !has_announcer(key, condition.condition_type))
-        .map(move |condition| {
-            let topic = Topic::Condition(key.to_string(), condition.condition_type);
-            (topic, of_condition(condition, status))
-        })
+        .filter(|condition| !is_told_elsewhere(key, condition.condition_type));
+    own.map(move |condition| {
+        let topic = Topic::Condition(key.to_string(), condition.condition_type);
+        let fact = of_condition(condition, status);
+        let is_of_node = node_waits
+            && *key != Key::Router
+            && condition.condition_type == ConditionType::BirdConfigured;
+        let state = if is_of_node {
+            State::Unknown
+        } else {
+            fact.state
+        };
+        (topic, Fact { state, ..fact })
+    })
 }
 
-/// Conditions whose source logs both edges itself.
-fn has_announcer(key: &Key, about: ConditionType) -> bool {
+/// Conditions of which another topic has the details.
+fn is_told_elsewhere(key: &Key, about: ConditionType) -> bool {
     match about {
-        ConditionType::OriginsValidated
-        | ConditionType::TemplatesAccepted
-        | ConditionType::WithinLimits
-        | ConditionType::HistoryRecorded
-        | ConditionType::FirewallConfigured
-        | ConditionType::BirdSupported
-        | ConditionType::ApiListening
+        // `Topic::Held` and `Topic::Call`.
+        ConditionType::RemovalHeld
+        | ConditionType::ChangeHeld
         | ConditionType::ControlPlaneSynced
-        | ConditionType::StateDirectoryUnique
-        | ConditionType::RemovalHeld
-        | ConditionType::ChangeHeld => true,
+        // `copied` logs it at the start.
+        | ConditionType::StateDirectoryUnique => true,
+        // `Topic::RpkiName`.
         ConditionType::EndpointResolved => *key == Key::Policy,
         _ => false,
     }

@@ -57,7 +57,7 @@ impl AgentApi for Api {
         let counts = counts(&world, |key| board.get(key).cloned());
         let (health, reasons) = status::health(&self.parts, &world, &board);
         let (bgp, phases) = status::counts(&board);
-        let (held, held_total) = status::held(&world);
+        let (held, held_total) = status::held(self.parts.context.held());
         let all = overrides::of(&world);
         StatusView {
             status: health.to_string(),
@@ -259,9 +259,9 @@ fn wrong<T>(
 const FEW: usize = 5;
 
 /// Changes that wait for approval.
-fn held(world: &World) -> impl Iterator<Item = String> {
+fn held(parts: &Parts) -> impl Iterator<Item = String> {
     let shown = |held: HeldChange| format!("{}: {} held: {}", held.key, held.change, held.reason);
-    world.held().into_iter().map(shown)
+    parts.context.held().into_iter().map(shown)
 }
 
 /// What is wrong with BIRD for the whole router.
@@ -309,7 +309,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     ));
     notices.extend(bounded_to(
         MANY,
-        held(world),
+        held(parts),
         "changes held; `moenet-agent approve --list` shows them",
     ));
     let documents = &world.router_documents;

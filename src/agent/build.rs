@@ -237,6 +237,7 @@ impl Parts {
             journal,
             taken: Taken::default(),
             conveniences: Conveniences::default(),
+            unrecorded: Default::default(),
             sysctls: Sysctls::default(),
             board: Board::default(),
             pulse: crate::controller::Pulse::default(),

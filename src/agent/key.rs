@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::{Parts, copied};
 use crate::kernel::keys::{self, KeyError};
@@ -104,8 +104,7 @@ impl KeyFile {
         self.state().never_had && !self.path.exists()
     }
 
-    /// Logs a key that is missing or changed since the last run, and creates one on a router that has never
-    /// had one. Blocks.
+    /// Logs a key that changed since the last run, and creates one on a router that has never had one. Blocks.
     pub(super) fn begin(&self) {
         self.upgrade();
         if let Err(error) = keys::sweep(&self.path) {
@@ -113,12 +112,10 @@ impl KeyFile {
         }
         self.look();
         let state = self.state();
-        match (&state.key, state.recorded) {
-            (RouterKey::Missing { last, why }, _) => log_missing(*last, why),
-            (RouterKey::Available { public, .. }, Some(old)) if old != *public => {
-                log_replaced(old, *public);
-            }
-            _ => {}
+        if let (RouterKey::Available { public, .. }, Some(old)) = (&state.key, state.recorded)
+            && old != *public
+        {
+            log_replaced(old, *public);
         }
     }
 
@@ -259,24 +256,16 @@ fn why(
     )
 }
 
-fn log_missing(last: Option<PublicKey>, why: &str) {
-    let public_key = last.map(|key| key.to_string());
-    error!(public_key, why, "WireGuard private key missing");
-}
-
 fn log_change(before: &RouterKey, after: &RouterKey) {
-    match (before, after) {
-        (RouterKey::Available { .. }, RouterKey::Missing { last, why }) => log_missing(*last, why),
-        (_, RouterKey::Missing { .. }) => {}
-        (_, RouterKey::Available { public, .. }) => match before.public() {
-            Some(old) if old != *public => log_replaced(old, *public),
-            _ => info!(public_key = %public, "WireGuard private key available"),
-        },
+    if let (Some(old), RouterKey::Available { public, .. }) = (before.public(), after)
+        && old != *public
+    {
+        log_replaced(old, *public);
     }
 }
 
 fn log_replaced(old: PublicKey, new: PublicKey) {
-    warn!(%old, %new, "WireGuard private key changed; every peer needs the new public key");
+    warn!(old_public_key = %old, new_public_key = %new, "WireGuard private key changed; every peer needs the new public key");
 }
 
 /// Reads the file every second; a key that returns or changes is used without a restart.

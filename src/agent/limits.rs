@@ -87,51 +87,17 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
             continue;
         }
         let now = Exceeded::of(&bird.protocols);
-        tell(&now, &before);
         for name in now.relieved(&before, &bird.protocols) {
             match parts.bird().reload_in(name.clone()).await {
                 Ok(()) => {
-                    info!(protocol = %name, "below its limit again; what was held back is taken")
+                    info!(protocol = %name, "below the import limit, reloading held-back routes")
                 }
                 Err(error) => {
-                    warn!(protocol = %name, error = %chain(&error), "what was held back cannot be taken")
+                    warn!(protocol = %name, error = %chain(&error), "reload of held-back routes failed")
                 }
             }
         }
         before = now;
-    }
-}
-
-fn tell(now: &Exceeded, before: &Exceeded) {
-    for ((protocol, channel), limit) in now
-        .import
-        .iter()
-        .filter(|(which, _)| !before.import.contains_key(*which))
-    {
-        warn!(
-            protocol,
-            channel, limit, "import limit exceeded; more routes are not taken"
-        );
-    }
-    for ((protocol, channel), limit) in now
-        .receive
-        .iter()
-        .filter(|(which, _)| !before.receive.contains_key(*which))
-    {
-        warn!(
-            protocol,
-            channel, limit, "receive limit exceeded; what else the neighbour says is not heard"
-        );
-    }
-    for ((protocol, channel), limit) in now
-        .export
-        .iter()
-        .filter(|(which, _)| !before.export.contains_key(*which))
-    {
-        warn!(
-            protocol,
-            channel, limit, "export limit exceeded; the routes are announced all the same"
-        );
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{Parts, api};
 use crate::controller::{Convenience, Key};
@@ -47,23 +46,15 @@ async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
         let message = format!(
             "{error}; free the address, or give another one in server.listen; the agent tries again by itself"
         );
-        if set(parts, Convenience::fails("AddressTaken", message)) {
-            warn!(
-                error,
-                retry_in = ?wait,
-                "the local API does not listen; tunnels and sessions are configured without it"
-            );
-        }
+        set(parts, Convenience::fails("AddressTaken", message));
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);
     }
 }
 
-fn set(parts: &Parts, is: Convenience) -> bool {
+fn set(parts: &Parts, is: Convenience) {
     let context = &parts.context;
-    let news = context.conveniences.set(ConditionType::ApiListening, is);
-    if news {
+    if context.conveniences.set(ConditionType::ApiListening, is) {
         context.hint(Key::Router);
     }
-    news
 }

@@ -279,7 +279,7 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         registry,
         "moenet_agent_held_changes",
         "Changes that wait for moenet-agent approve",
-        signed(parts.context.world().held().len() as u64),
+        signed(parts.context.held().len() as u64),
     )?;
     counter(
         registry,

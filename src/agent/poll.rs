@@ -128,15 +128,6 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
         .refuse(|known| known.policy.clone_from(&refused))
     {
         parts.context.reports.reload();
-        match (&refused, fetched.is_ok()) {
-            (Some(error), true) if unsafe_policy.is_none() => {
-                warn!(%error, "routing policy has invalid fields; the rest of it is in effect");
-            }
-            (Some(error), _) => {
-                warn!(%error, "routing policy rejected, the last good one stays in effect");
-            }
-            (None, _) => {}
-        }
     }
     if unsafe_policy.is_some() {
         return Ok(());

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Parts;
 use crate::bird::roa::Servers;
 use crate::render::RoaTable;
-use crate::status::{Origins, RoaFacts, Roas as Count, Verdict};
+use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 
@@ -46,7 +46,6 @@ struct State {
     written: Option<Instant>,
     failing: bool,
     seen: Option<Verdict>,
-    told: Option<Verdict>,
 }
 
 /// What changes when a file changes.
@@ -150,15 +149,9 @@ impl Roas {
         well || !before
     }
 
-    /// Whether a verdict is new, and whether it has lasted for two looks and was not told of yet: what
-    /// passes within seconds, as at a start, is no alarm.
-    fn judge(&self, verdict: Verdict) -> (bool, Option<Option<Verdict>>) {
-        let mut state = self.lock();
-        let new = state.seen.replace(verdict) != Some(verdict);
-        if new || state.told == Some(verdict) {
-            return (new, None);
-        }
-        (new, Some(state.told.replace(verdict)))
+    /// Whether a verdict is another than the last one.
+    fn is_new(&self, verdict: Verdict) -> bool {
+        self.lock().seen.replace(verdict) != Some(verdict)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -197,12 +190,8 @@ async fn look(parts: &Parts) {
         keep(parts).await;
     }
     let origins = roas.facts().under(policy.rpki.servers.len(), rejects);
-    let (new, lasting) = roas.judge(origins.verdict());
-    if new {
+    if roas.is_new(origins.verdict()) {
         parts.context.reports.reload();
-    }
-    if let Some(before) = lasting {
-        tell(&origins, before);
     }
 }
 
@@ -244,19 +233,6 @@ async fn keep(parts: &Parts) {
             warn!(file = FILE, error = %chain(&error), "the table of ROAs cannot be kept; the old one stays");
         }
         Err(_) => {}
-    }
-}
-
-fn tell(origins: &Origins, before: Option<Verdict>) {
-    let verdict = origins.verdict();
-    let (reason, message) = (verdict.reason(), origins.message());
-    match verdict {
-        Verdict::Collapsed | Verdict::NoRoas => warn!(reason, message, "origins of routes: alarm"),
-        Verdict::FromCache if origins.servers > 0 => warn!(reason, message, "origins of routes"),
-        _ if before.is_some_and(Verdict::is_alarm) => {
-            info!(reason, "origins of routes: all is well again")
-        }
-        _ => {}
     }
 }
 
@@ -379,19 +355,5 @@ mod tests {
         let path = bench.store.dir().join(FILE);
         std::fs::write(&path, b"\xff\xfe").unwrap();
         assert_eq!(bench.roas.kept(&bench.store).as_deref(), Some(&table(0..3)));
-    }
-
-    #[test]
-    fn what_passes_between_two_looks_is_no_alarm() {
-        let roas = Roas::default();
-        assert_eq!(roas.judge(Verdict::NoRoas), (true, None));
-        assert_eq!(roas.judge(Verdict::Live), (true, None));
-        assert_eq!(roas.judge(Verdict::Live), (false, Some(None)));
-        assert_eq!(roas.judge(Verdict::Live), (false, None));
-        assert_eq!(roas.judge(Verdict::Collapsed), (true, None));
-        assert_eq!(
-            roas.judge(Verdict::Collapsed),
-            (false, Some(Some(Verdict::Live)))
-        );
     }
 }

@@ -43,8 +43,6 @@ struct State {
     /// What the file holds.
     kept: BTreeMap<String, IpAddr>,
     silent: BTreeMap<Endpoint, Silence>,
-    /// The names that were told to be in trouble.
-    told: BTreeSet<Endpoint>,
     failing: bool,
 }
 
@@ -147,9 +145,8 @@ impl RpkiServers {
         }
     }
 
-    /// Keeps the addresses in use where they are not those in the file, and tells once of names in trouble.
+    /// Keeps the addresses in use where they are not those in the file.
     pub(super) async fn keep(&self, parts: &Parts, names: &[RpkiName]) {
-        self.tell(names);
         let addresses = names
             .iter()
             .filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
@@ -176,28 +173,6 @@ impl RpkiServers {
             }
             Err(_) => {}
         }
-    }
-
-    fn tell(&self, names: &[RpkiName]) {
-        let mut state = self.lock();
-        let troubled = names
-            .iter()
-            .filter_map(|name| Some((name.endpoint.clone(), name.problem()?)));
-        let troubled: BTreeMap<Endpoint, String> = troubled.collect();
-        for (server, problem) in troubled
-            .iter()
-            .filter(|(server, _)| !state.told.contains(*server))
-        {
-            warn!(%server, problem, "the name of an RPKI server cannot be looked up");
-        }
-        let well = names
-            .iter()
-            .map(|name| &name.endpoint)
-            .filter(|server| !troubled.contains_key(*server));
-        for server in well.filter(|server| state.told.contains(*server)) {
-            info!(%server, "the name of an RPKI server can be looked up again");
-        }
-        state.told = troubled.into_keys().collect();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -61,7 +61,7 @@ pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Ve
         committer: bird.files_error.clone(),
         bird: bird.down.clone(),
         drained: world.maintenance.enabled,
-        held: held_texts(world),
+        held: held_texts(&context.held()),
         lists: parts.calls.failures(),
         conditions: bad_conditions(board),
     };
@@ -72,8 +72,8 @@ pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Ve
     )
 }
 
-fn held_texts(world: &World) -> Vec<String> {
-    let text = |held: HeldChange| {
+fn held_texts(held: &[HeldChange]) -> Vec<String> {
+    let text = |held: &HeldChange| {
         let HeldChange {
             key,
             change,
@@ -82,7 +82,7 @@ fn held_texts(world: &World) -> Vec<String> {
         } = held;
         format!("{key}: {change} is held until `moenet-agent approve {key}`: {reason}")
     };
-    world.held().into_iter().map(text).collect()
+    held.iter().map(text).collect()
 }
 
 fn bad_conditions(board: &Board) -> Vec<(String, Condition)> {
@@ -115,8 +115,7 @@ pub(super) fn bird(parts: &Parts) -> BirdView {
 }
 
 /// Held changes, and how many there are.
-pub(super) fn held(world: &World) -> (Vec<HeldView>, u64) {
-    let all = world.held();
+pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
     let total = all.len() as u64;
     let short = |held: HeldChange| {
         let view = HeldView::from(held);
@@ -171,7 +170,7 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
             wait(&object.to_string(), &condition.message, action)
         }));
     }
-    let held = world.held().into_iter().map(|held| {
+    let held = parts.context.held().into_iter().map(|held| {
         let text = format!("approval of its {}: {}", held.change, held.reason);
         let action = format!("`moenet-agent approve {}`", held.approval);
         wait(&held.key.to_string(), &text, &action)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::reload::blocking;
 use super::{BuildError, Parts};
@@ -74,14 +74,7 @@ impl Templates {
                 (Some(Arc::new(Renderer::new(&texts)?)), texts, None)
             }
             // The built-in ones would be another configuration than the operator's.
-            Err(error) => {
-                let problem = chain(&error);
-                warn!(
-                    error = problem,
-                    "templates not readable; BIRD's files stay as they are until they are"
-                );
-                (None, Texts::new(), Some(problem))
-            }
+            Err(error) => (None, Texts::new(), Some(chain(&error))),
         };
         let state = State {
             in_use,
@@ -181,13 +174,7 @@ impl Templates {
         if let Some(texts) = texts {
             (state.judged, state.is_refused) = (texts, true);
         }
-        if state.problem.as_ref() != Some(&why) {
-            warn!(
-                error = why,
-                "the operator's templates are refused; the last good ones stay in use"
-            );
-            state.problem = Some(why);
-        }
+        state.problem = Some(why);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -3,6 +3,7 @@
 //! One connection a command, because BIRD 3 answers some commands with two replies, and a client
 //! that reuses the connection reads the second one as the answer to its next command (measured).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::babel;
 use super::command::{BirdName, Command, Symbol};
 use super::counters::BirdCounters;
 use super::framing::{Decoder, FramingError, Reply};
@@ -266,6 +268,15 @@ impl Client {
             .entries
             .append(&mut roa::parse(&self.run(&Command::ShowRoas { ipv6: true }).await?).entries);
         Ok(table)
+    }
+
+    /// The interfaces on which Babel has a neighbour.
+    ///
+    /// # Errors
+    /// Any [`BirdError`]; `Refused` if no Babel protocol is up.
+    pub async fn babel_neighbours(&self) -> Result<BTreeSet<String>, BirdError> {
+        let reply = self.run(&Command::ShowBabelNeighbours).await?;
+        Ok(babel::parse(&reply))
     }
 
     /// Restarts one protocol. The neighbour sees a Cease.

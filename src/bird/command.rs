@@ -97,6 +97,8 @@ pub enum Command {
         /// `moe_roa6`.
         ipv6: bool,
     },
+    /// `show babel neighbors`, of every Babel protocol.
+    ShowBabelNeighbours,
     /// `eval S`: the value of a constant in the running configuration.
     Eval(Symbol),
     /// `configure timeout N`: read the files, and go back after N seconds (at least 1) without a confirmation.
@@ -132,6 +134,7 @@ impl Command {
                 let family = if *ipv6 { 6 } else { 4 };
                 format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")
             }
+            Self::ShowBabelNeighbours => "show babel neighbors".into(),
             Self::Eval(symbol) => format!("eval {symbol}"),
             Self::Configure { timeout } => {
                 format!("configure timeout {}", timeout.as_secs().max(1))

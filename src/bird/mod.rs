@@ -15,6 +15,7 @@
 //! | [`framing`] | bytes of the control socket → [`Reply`] | yes |
 //! | [`command`] | what may be asked, as a type; never free text | yes |
 //! | [`protocols`] | `show protocols`, `show protocols all` | yes |
+//! | [`babel`] | `show babel neighbors` | yes |
 //! | [`roa`] | `show route` of a table of ROAs; how the RPKI servers get on | yes |
 //! | [`status`] | `show status`, `configure status`, route counts, `eval` | yes |
 //! | [`mark`] | the first line of every file that the agent writes here | yes |
@@ -32,6 +33,7 @@
 //! Statements about BIRD's behaviour were measured on 2.0.12, 2.17.6, 2.20.0, 3.1.8 and 3.4.0 unless
 //! they say otherwise.
 
+pub mod babel;
 pub mod check;
 pub mod client;
 pub mod command;

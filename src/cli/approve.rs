@@ -115,16 +115,7 @@ async fn state_lost(config: Config) -> Outcome {
 
 /// Everything that is held: objects, and links without a record.
 fn all(offline: &Offline) -> Vec<HeldChange> {
-    let orphan = |(uid, reason)| {
-        let key = Key::Orphan(uid);
-        HeldChange {
-            approval: key.to_string(),
-            key,
-            change: "removal".to_owned(),
-            reason,
-            since: None,
-        }
-    };
+    let orphan = |(uid, reason)| HeldChange::unrecorded(uid, reason);
     let world: &World = &offline.world;
     let orphans = offline.orphans().held.into_iter().map(orphan);
     world.held().into_iter().chain(orphans).collect()

@@ -8,9 +8,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::breaker::COOLDOWN;
 use super::retry::{WAIT_MAX, bounds, full_jitter, retry_after};
-use super::schedule::at;
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, Counters, Failure, State};
 use crate::config::TokenSource;
@@ -126,25 +124,8 @@ impl Gate {
             Some(wait) => drop(self.not_before.insert(call, now + wait)),
             None => drop(self.not_before.remove(&call)),
         }
-        let breaker = self.breaker(call);
-        let before = breaker.state(now);
-        breaker.record(failure.is_none_or(Failure::is_alive), now);
-        log_breaker(call, before, breaker.state(now));
-    }
-}
-
-/// Logs that a breaker opened or closed.
-fn log_breaker(call: Call, before: State, now: State) {
-    let calls = if call.is_post() { "posts" } else { "fetches" };
-    match (before, now) {
-        (State::Closed, State::Open) => {
-            let until = at(COOLDOWN);
-            tracing::warn!(calls, %until, "circuit breaker opened after repeated failures; no such call goes out until then");
-        }
-        (State::Open | State::HalfOpen, State::Closed) => {
-            tracing::info!(calls, "circuit breaker closed");
-        }
-        _ => {}
+        self.breaker(call)
+            .record(failure.is_none_or(Failure::is_alive), now);
     }
 }
 

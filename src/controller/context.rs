@@ -17,15 +17,15 @@ use super::runner::Hint;
 use super::sysctls::Sysctls;
 use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
-use super::world::World;
+use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, Host, ObjectName};
+use crate::model::{Endpoint, Host, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel};
 use crate::probe::{Prober, Target};
 use crate::resolve::Resolver;
-use crate::status::NameFacts;
+use crate::status::{NameFacts, RouteFacts};
 use crate::store::{AppliedDocument, Place, Store, StoreError};
 
 /// What every reconcile works with.
@@ -72,8 +72,26 @@ pub struct Context {
     pub conveniences: Conveniences,
     /// The sysctls that could not be set.
     pub sysctls: Sysctls,
+    /// Links with our mark and without a record whose removal is held, as the last look found them.
+    pub unrecorded: Unrecorded,
     /// Where a reconcile says that another key must be looked at, while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
+}
+
+/// Links with our mark and without a record whose removal is held: uid and reason.
+#[derive(Debug, Default)]
+pub struct Unrecorded(Mutex<Vec<(Uid, String)>>);
+
+impl Unrecorded {
+    /// Replaces the list.
+    pub fn set(&self, held: Vec<(Uid, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    fn all(&self) -> Vec<(Uid, String)> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
 }
 
 /// What announced that an object may have changed, for the line that logs its repair.
@@ -209,6 +227,13 @@ impl Look {
         })
     }
 
+    /// Whether the kernel has a route to the peer, where its address is known.
+    pub fn route(&self) -> Option<RouteFacts> {
+        let to = self.resolved?.ip();
+        let found = self.source.is_some();
+        Some(RouteFacts { to, found })
+    }
+
     /// For the planner.
     pub fn view(&self) -> View<'_> {
         View {
@@ -226,6 +251,13 @@ impl Context {
     /// The world of this moment.
     pub fn world(&self) -> Arc<World> {
         Arc::clone(&self.world.borrow())
+    }
+
+    /// Every change that waits for approval: of documents, and of links without a record.
+    pub fn held(&self) -> Vec<HeldChange> {
+        let unrecorded = self.unrecorded.all().into_iter();
+        let unrecorded = unrecorded.map(|(uid, reason)| HeldChange::unrecorded(uid, reason));
+        self.world().held().into_iter().chain(unrecorded).collect()
     }
 
     /// Looks at everything that an object is compared with, not older than `not_before`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::context::Context;
 use super::planning::{self, Key};
@@ -147,13 +147,6 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     keeper
         .nothing_there
         .store(!wanted && state.error.is_none(), Ordering::Relaxed);
-    if let Some(error) = state
-        .error
-        .as_ref()
-        .filter(|error| before.error.as_ref() != Some(error))
-    {
-        warn!(object = %Key::Firewall, %error, "failed; routing goes on without it");
-    }
     let error = state.error.clone();
     *keeper.lock() = state.clone();
     if state != before {

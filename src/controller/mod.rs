@@ -30,7 +30,7 @@ mod turns;
 pub mod world;
 
 pub use bird_work::BirdWork;
-pub use context::{Announced, Board, Context, Entry, Restarts};
+pub use context::{Announced, Board, Context, Entry, Restarts, Unrecorded};
 pub use conveniences::{Convenience, Conveniences};
 pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};

@@ -40,6 +40,8 @@ pub struct BirdState {
     pub down: Option<String>,
     /// Its protocols, sorted by name.
     pub protocols: Vec<Protocol>,
+    /// The interfaces with a Babel neighbour; `None` where it does not run Babel.
+    pub babel: Option<BTreeSet<String>>,
     /// The files in its directory.
     pub live: LiveTree,
     /// Why the files could not be read.
@@ -285,6 +287,9 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     if state.is_running() {
         state.protocols = client.protocols().await.unwrap_or_default();
         state.loaded = committer.is_loaded(&state.live).await;
+        if state.protocols.iter().any(|p| p.proto == "Babel") {
+            state.babel = client.babel_neighbours().await.ok();
+        }
     }
     state
 }

@@ -190,7 +190,6 @@ async fn keep_trying(
 fn tell(report: &watch::Sender<Option<String>>, error: &HistoryError) {
     let text = error.to_string();
     if report.borrow().as_deref() != Some(text.as_str()) {
-        tracing::warn!(%error, "the history could not be written; routing goes on");
         report.send_replace(Some(text));
     }
 }

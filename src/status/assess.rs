@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
@@ -53,6 +53,24 @@ pub struct NameFacts<'a> {
     pub error: Option<&'a str>,
 }
 
+/// Whether the kernel has a route to a peer's endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteFacts {
+    /// The endpoint.
+    pub to: IpAddr,
+    /// Whether there is a route.
+    pub found: bool,
+}
+
+/// What BIRD says of Babel in a backbone tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BabelFacts {
+    /// BIRD does not answer, or does not run Babel.
+    Unknown,
+    /// Whether there is a neighbour.
+    Neighbour(bool),
+}
+
 /// What was read back about BIRD.
 #[derive(Debug, Clone, Copy)]
 pub struct BirdFacts<'a> {
@@ -91,6 +109,10 @@ pub struct Facts<'a> {
     pub tunnel: TunnelFacts<'a>,
     /// The endpoint's name, where it is one.
     pub name: Option<NameFacts<'a>>,
+    /// The route to the endpoint, where its address is known.
+    pub route: Option<RouteFacts>,
+    /// Babel; none for an object without it.
+    pub babel: Option<BabelFacts>,
     /// Whether the object has a tunnel of its own.
     pub has_tunnel: bool,
     /// BIRD; none for an object that has no part in it.
@@ -117,7 +139,13 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
             if let Some(name) = &facts.name {
                 endpoint_resolved(name, &mut conditions);
             }
+            if let Some(route) = facts.route {
+                endpoint_routed(route, &mut conditions);
+            }
             tunnel(facts, &mut conditions);
+            if let Some(babel) = facts.babel {
+                babel_adjacent(babel, &mut conditions);
+            }
         }
         if let Some(bird) = &facts.bird {
             bird_configured(bird, &mut conditions);
@@ -212,6 +240,37 @@ fn endpoint_resolved(name: &NameFacts<'_>, conditions: &mut Conditions<'_>) {
         (None, None) => {
             conditions.unknown(about, "Resolving", "the name has not been looked up yet")
         }
+    }
+}
+
+/// Without a route no packet leaves: neither the peer nor its provider is the cause.
+fn endpoint_routed(route: RouteFacts, conditions: &mut Conditions<'_>) {
+    let about = About::EndpointRouted;
+    match route.found {
+        true => conditions.set(about, true, "Routed", ""),
+        false => conditions.set(
+            about,
+            false,
+            "NoRoute",
+            format!(
+                "this host has no route to {}; check the uplink and its default route",
+                route.to
+            ),
+        ),
+    }
+}
+
+fn babel_adjacent(babel: BabelFacts, conditions: &mut Conditions<'_>) {
+    let about = About::BabelAdjacent;
+    match babel {
+        BabelFacts::Unknown => conditions.unknown(about, "NotRead", "BIRD does not report Babel"),
+        BabelFacts::Neighbour(true) => conditions.set(about, true, "Neighbour", ""),
+        BabelFacts::Neighbour(false) => conditions.set(
+            about,
+            false,
+            "NoNeighbour",
+            "BIRD has no Babel neighbour in the tunnel; check the tunnel, and BIRD on the peer",
+        ),
     }
 }
 

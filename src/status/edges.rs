@@ -1,7 +1,7 @@
 //! Log events from two sets of facts: each edge is one event, with its cause.
 //!
-//! Every source of facts (conditions, BIRD, calls to the Control Plane, overrides, maintenance) goes through
-//! [`Edges::step`]; no source keeps a flag of its own. Facts and time are inputs.
+//! Every source of facts (conditions, BIRD, the kernel, the state directory, calls to the Control Plane, overrides, held
+//! changes, maintenance) goes through [`Edges::step`]; no source keeps a flag of its own. Facts and time are inputs.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ use crate::document::ConditionType;
 
 /// Seconds that a condition must last before it is announced: steps of a setup pass through `False`.
 const HOLD_SECONDS: i64 = 3;
+/// The same for ROAs: RPKI servers take their time after a start.
+const HOLD_ROAS_SECONDS: i64 = 15;
 /// BIRD derives `since` from a monotonic clock: smaller moves are no new session.
 const SINCE_JITTER_SECONDS: i64 = 2;
 
@@ -19,10 +21,22 @@ const SINCE_JITTER_SECONDS: i64 = 2;
 pub enum Topic {
     /// The BIRD daemon.
     Bird,
+    /// BIRD's files.
+    BirdFiles,
+    /// The kernel.
+    Kernel,
+    /// The state directory.
+    StateDirectory,
     /// The Control Plane as a whole.
     ControlPlane,
     /// One call to the Control Plane, as `sessions`.
     Call(String),
+    /// A circuit breaker, of `fetches` or `posts`.
+    Breaker(String),
+    /// The RPKI servers together.
+    RpkiServers,
+    /// The name of one RPKI server.
+    RpkiName(String),
     /// The drain of the router; `Bad` while drained.
     Maintenance,
     /// A condition of an object.
@@ -31,6 +45,8 @@ pub enum Topic {
     Override(String),
     /// A pause in effect, by its object; `Bad` while in effect.
     Pause(String),
+    /// A change held for approval, by its object; `Bad` while held.
+    Held(String),
 }
 
 /// State of a fact.
@@ -82,6 +98,8 @@ pub enum Severity {
     Info,
     /// An operator should look at it.
     Warn,
+    /// An operator must act.
+    Error,
 }
 
 /// One edge, for the log.
@@ -188,11 +206,12 @@ impl Rule {
     fn on_good(&self, topic: &Topic, fact: &Fact, seen: &Seen, began: Timestamp) -> Option<Event> {
         let good = || event(Severity::Info, topic, self.good, &fact.cause);
         if !self.liveness {
-            return seen.announced.as_ref().map(|_| good());
+            let announced = seen.announced.as_ref().filter(|_| !self.good.is_empty());
+            return announced.map(|_| good());
         }
         match seen.state {
             State::Good if is_session(topic) && is_later(fact.at, seen.at) => {
-                let message = "BGP session went down and came up between two looks";
+                let message = "BGP session went down and came back between two observations";
                 Some(event(Severity::Warn, topic, message, &fact.cause))
             }
             State::Good => None,
@@ -251,11 +270,12 @@ fn is_later(now: Option<Timestamp>, before: Option<Timestamp>) -> bool {
 /// The end of an exception whose fact is gone. Objects that are gone have no edges.
 fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
     let object = match topic {
-        Topic::Override(object) | Topic::Pause(object) => object,
+        Topic::Override(object) | Topic::Pause(object) | Topic::Held(object) => object,
         _ => return None,
     };
     let expired = seen.at.is_some_and(|end| end <= now);
     let message = match (topic, expired) {
+        (Topic::Held(_), _) => "change no longer held",
         (Topic::Pause(_), _) => "pause ended",
         (_, true) => "override expired",
         (_, false) => "override removed",
@@ -274,11 +294,20 @@ fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
 
 fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) -> Event {
     let object = match topic {
-        Topic::Condition(object, _) | Topic::Override(object) | Topic::Pause(object) => {
-            Some(object.clone())
-        }
-        Topic::Call(call) => Some(call.clone()),
-        Topic::Bird | Topic::ControlPlane | Topic::Maintenance => None,
+        Topic::Condition(object, _)
+        | Topic::Override(object)
+        | Topic::Pause(object)
+        | Topic::Held(object)
+        | Topic::Call(object)
+        | Topic::Breaker(object)
+        | Topic::RpkiName(object) => Some(object.clone()),
+        Topic::Bird
+        | Topic::BirdFiles
+        | Topic::Kernel
+        | Topic::StateDirectory
+        | Topic::ControlPlane
+        | Topic::RpkiServers
+        | Topic::Maintenance => None,
     };
     Event {
         severity,
@@ -290,27 +319,38 @@ fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) 
 
 fn rule(topic: &Topic) -> Rule {
     let (bad, good) = texts(topic);
+    use ConditionType as About;
     let (severity, liveness, hold) = match topic {
-        Topic::Condition(_, ConditionType::BgpEstablished | ConditionType::HandshakeRecent) => {
-            (Severity::Warn, true, 0)
+        Topic::Condition(
+            _,
+            About::BgpEstablished | About::HandshakeRecent | About::BabelAdjacent,
+        ) => (Severity::Warn, true, 0),
+        Topic::Condition(_, About::OriginsValidated) | Topic::RpkiServers => {
+            (Severity::Warn, false, HOLD_ROAS_SECONDS)
         }
-        Topic::Condition(_, ConditionType::RemovalHeld | ConditionType::ChangeHeld) => {
-            (Severity::Warn, false, 0)
+        Topic::Condition(_, About::KeyAvailable) => (Severity::Error, false, 0),
+        Topic::Condition(..) | Topic::BirdFiles | Topic::Kernel | Topic::StateDirectory => {
+            (Severity::Warn, false, HOLD_SECONDS)
         }
-        Topic::Condition(..) => (Severity::Warn, false, HOLD_SECONDS),
         Topic::Override(_) | Topic::Pause(_) => (Severity::Info, false, 0),
-        Topic::Bird | Topic::ControlPlane | Topic::Call(_) | Topic::Maintenance => {
-            (Severity::Warn, false, 0)
-        }
+        Topic::Bird
+        | Topic::ControlPlane
+        | Topic::Call(_)
+        | Topic::Breaker(_)
+        | Topic::RpkiName(_)
+        | Topic::Held(_)
+        | Topic::Maintenance => (Severity::Warn, false, 0),
     };
     let each_cause = matches!(
         topic,
         Topic::Call(_)
             | Topic::Condition(
                 _,
-                ConditionType::Accepted
-                    | ConditionType::TunnelConfigured
-                    | ConditionType::BirdConfigured
+                About::Accepted
+                    | About::TunnelConfigured
+                    | About::BirdConfigured
+                    | About::TemplatesAccepted
+                    | About::WithinLimits
             )
     );
     Rule {
@@ -327,6 +367,28 @@ fn rule(topic: &Topic) -> Rule {
 fn texts(topic: &Topic) -> (&'static str, &'static str) {
     match topic {
         Topic::Bird => ("BIRD is down", "BIRD is up"),
+        Topic::BirdFiles => ("BIRD's files not usable", "BIRD's files usable again"),
+        Topic::Kernel => ("kernel not readable", "kernel readable again"),
+        Topic::StateDirectory => (
+            "state directory not usable, keeping the current configuration",
+            "state directory usable again",
+        ),
+        Topic::Breaker(_) => (
+            "circuit breaker opened after repeated failures",
+            "circuit breaker closed",
+        ),
+        Topic::RpkiServers => (
+            "no RPKI server answers, using the last good ROAs",
+            "RPKI servers answer again",
+        ),
+        Topic::RpkiName(_) => (
+            "RPKI server name does not resolve",
+            "RPKI server name resolves again",
+        ),
+        Topic::Held(_) => (
+            "change held until `moenet-agent approve`",
+            "change no longer held",
+        ),
         Topic::ControlPlane => (
             "Control Plane unreachable, keeping the current configuration",
             "Control Plane reachable again",
@@ -346,49 +408,65 @@ fn texts(topic: &Topic) -> (&'static str, &'static str) {
 }
 
 fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
+    use ConditionType as About;
     match about {
-        ConditionType::Accepted => (
+        About::Accepted => (
             "configuration rejected, previous one stays active",
             "configuration accepted again",
         ),
-        ConditionType::EndpointResolved => (
+        About::EndpointResolved => (
             "endpoint name does not resolve",
             "endpoint name resolves again",
         ),
-        ConditionType::TunnelConfigured => {
-            ("tunnel cannot be configured", "tunnel configured again")
-        }
-        ConditionType::HandshakeRecent => (
+        About::EndpointRouted => (
+            "no route to the endpoint, check the uplink",
+            "route to the endpoint is back",
+        ),
+        About::TunnelConfigured => ("tunnel cannot be configured", "tunnel configured again"),
+        About::HandshakeRecent => (
             "WireGuard handshake lost",
             "WireGuard handshake established",
         ),
-        ConditionType::BirdConfigured => (
+        About::BabelAdjacent => ("Babel neighbour lost", "Babel neighbour found"),
+        About::BirdConfigured => (
             "BIRD configuration not loaded",
             "BIRD configuration loaded again",
         ),
-        ConditionType::BgpEstablished => ("BGP session down", "BGP session up"),
-        ConditionType::WithinLimits => ("route limit exceeded", "below the route limit again"),
-        ConditionType::RemovalHeld => (
-            "removal held until `moenet-agent approve`",
-            "removal no longer held",
+        About::BgpEstablished => ("BGP session down", "BGP session up"),
+        About::WithinLimits => ("route limit exceeded", "below the route limit again"),
+        About::RemovalHeld | About::ChangeHeld => texts(&Topic::Held(String::new())),
+        About::HistoryRecorded => ("history not recorded", "history recorded again"),
+        About::WorkTreeCurrent => (
+            "HEAD of the state directory left branch main, keeping the last documents",
+            "HEAD of the state directory is at branch main again",
         ),
-        ConditionType::ChangeHeld => (
-            "change of the node held until `moenet-agent approve node`",
-            "change of the node no longer held",
-        ),
-        ConditionType::HistoryRecorded => ("history not recorded", "history recorded again"),
-        ConditionType::OriginsValidated => {
-            ("ROA validation not working", "ROA validation recovered")
-        }
-        ConditionType::TemplatesAccepted => (
+        About::StateDirectoryUnique => ("state directory copied", "state directory unique again"),
+        About::OriginsValidated => ("ROA validation not working", "ROA validation recovered"),
+        About::TemplatesAccepted => (
             "templates rejected, previous ones stay active",
             "templates accepted again",
         ),
-        ConditionType::FirewallConfigured => (
+        About::BirdSupported => ("BIRD version not supported", "BIRD version supported"),
+        About::FirewallConfigured => (
             "firewall table not configured",
             "firewall table configured again",
         ),
-        _ => ("not as desired", "as desired again"),
+        About::Forwarding => (
+            "kernel does not forward between tunnels",
+            "kernel forwards between tunnels again",
+        ),
+        About::PolicyInEffect => (
+            "no routing policy, no routes are exchanged",
+            "routing policy known, routes are exchanged",
+        ),
+        About::KeyAvailable => (
+            "WireGuard private key missing",
+            "WireGuard private key available",
+        ),
+        About::SysctlsConfigured => ("sysctl not set", "sysctls set"),
+        // The server logs where it listens.
+        About::ApiListening => ("local API does not listen, trying again", ""),
+        About::ControlPlaneSynced => texts(&Topic::Call(String::new())),
     }
 }
 

@@ -11,7 +11,9 @@ mod edges;
 mod health;
 mod origins;
 
-pub use assess::{Acceptance, BirdFacts, Facts, NameFacts, TunnelFacts, assess};
+pub use assess::{
+    Acceptance, BabelFacts, BirdFacts, Facts, NameFacts, RouteFacts, TunnelFacts, assess,
+};
 pub use changed::changed;
 pub use conditions::Conditions;
 pub use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};

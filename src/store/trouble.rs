@@ -15,16 +15,8 @@ pub(super) struct Attempts(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    read: Option<Error>,
-    write: Option<Error>,
-    told: Option<Error>,
-}
-
-/// An error, and what tells it from others: a full disk is one, whichever file does not fit.
-#[derive(Debug, Clone)]
-struct Error {
-    what: String,
-    text: String,
+    read: Option<String>,
+    write: Option<String>,
 }
 
 impl Attempts {
@@ -34,11 +26,7 @@ impl Attempts {
 
     /// Notes how a listing ended.
     pub(super) fn read<T>(&self, done: &Result<T, StoreError>) {
-        let error = |error: &StoreError| Error {
-            what: error.to_string(),
-            text: error.to_string(),
-        };
-        self.state().read = done.as_ref().err().map(error);
+        self.state().read = done.as_ref().err().map(ToString::to_string);
     }
 
     /// Notes how a write ended. What is wrong with one document is not the directory's trouble.
@@ -48,12 +36,8 @@ impl Attempts {
             // A folder went between its making and the write: the next listing says what is amiss.
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             }
-            Err(error @ StoreError::Io { source, .. }) => {
-                let what = source.kind().to_string();
-                self.state().write = Some(Error {
-                    what,
-                    text: error.to_string(),
-                });
+            Err(error @ StoreError::Io { .. }) => {
+                self.state().write = Some(error.to_string());
             }
             Err(_) => {}
         }
@@ -65,23 +49,7 @@ impl Store {
     /// write failed.
     pub fn trouble(&self) -> Option<String> {
         let state = self.attempts.state();
-        state
-            .read
-            .as_ref()
-            .or(state.write.as_ref())
-            .map(|error| error.text.clone())
-    }
-
-    /// The same, once for each thing that is wrong.
-    pub fn news_of_trouble(&self) -> Option<String> {
-        let mut state = self.attempts.state();
-        let now = state.read.clone().or_else(|| state.write.clone());
-        let what = |error: &Option<Error>| error.as_ref().map(|error| error.what.clone());
-        if what(&now) == what(&state.told) {
-            return None;
-        }
-        state.told.clone_from(&now);
-        now.map(|error| error.text)
+        state.read.clone().or_else(|| state.write.clone())
     }
 
     /// Tries again to write where the last write failed, and tells whether that has passed. Nothing is left

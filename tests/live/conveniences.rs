@@ -112,7 +112,7 @@ fn a_taken_api_port_holds_nothing_up_and_is_tried_again() {
     world.wait_established();
     let message = world.wait_condition("node", "ApiListening", "False", "AddressTaken");
     assert!(message.contains("127.0.0.1:24368"), "{message}");
-    contains(&world.router.log(), "the local API does not listen").unwrap();
+    world.wait_log("local API does not listen");
     drop(taker);
     wait_until("the API answers", 60, || {
         world

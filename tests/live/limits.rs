@@ -194,7 +194,7 @@ fn a_flood_is_not_even_heard(version: &str) {
     });
     wait_until("the log says so", 30, || {
         let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
-        crate::lab::contains(&log, "receive limit exceeded")
+        crate::lab::contains(&log, "route limit exceeded")
     });
     assert_eq!(session_ages(&world.router), ages, "a session was reset");
     assert_eq!(taken(&world), Ok(5));

@@ -101,7 +101,7 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();
     let told = |name: &str| {
         let line =
-            |line: &&str| line.contains("RPKI server cannot be looked up") && line.contains(name);
+            |line: &&str| line.contains("RPKI server name does not resolve") && line.contains(name);
         log.lines().filter(line).count()
     };
     assert_eq!(

@@ -1,11 +1,10 @@
 //! What a world is made from, put together: the listing, secrets, BIRD's features, classes, ROAs, templates.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::agent::classes::Classes;
 use crate::agent::key::KeyFile;
@@ -47,8 +46,6 @@ pub struct WorldMaker {
     unkept: Mutex<BTreeMap<Place, String>>,
     /// Secrets that could not be read, and why: said once.
     unread: Mutex<BTreeMap<String, String>>,
-    /// Whether the log says that there is no routing policy.
-    without_policy: AtomicBool,
 }
 
 /// What a world is made from beside the state directory.
@@ -77,7 +74,7 @@ impl WorldMaker {
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store, tasks);
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
-        let (version, refused, roas, unkept, unread, without_policy) = Default::default();
+        let (version, refused, roas, unkept, unread) = Default::default();
         Self {
             config,
             store,
@@ -93,7 +90,6 @@ impl WorldMaker {
             guard,
             unkept,
             unread,
-            without_policy,
         }
     }
 
@@ -151,7 +147,6 @@ impl WorldMaker {
         );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());
-        self.log_policy(&world);
         Ok(world)
     }
 
@@ -171,17 +166,6 @@ impl WorldMaker {
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
             rpki: self.rpki.known(),
-        }
-    }
-
-    /// Logs once that there is no routing policy, and once that there is one.
-    fn log_policy(&self, world: &World) {
-        let why = world.router_documents.without_policy();
-        let before = self.without_policy.swap(why.is_some(), Ordering::Relaxed);
-        match why {
-            Some(why) if !before => warn!(why, "no routing policy, no routes are exchanged"),
-            None if before => info!("routing policy known, routes are exchanged"),
-            _ => {}
         }
     }
 
@@ -265,7 +249,7 @@ impl WorldMaker {
     }
 
     /// The version of BIRD: of the daemon that answers, else of the last one that did, else of the installed
-    /// program. One that was never tested is told of once.
+    /// program.
     async fn version(&self, running: Option<Version>) -> Result<Version, String> {
         let before = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match running.or(before) {
@@ -276,11 +260,6 @@ impl WorldMaker {
                 .await
                 .map_err(|error| chain(&error))?,
         };
-        if before != Some(version)
-            && let Some(warning) = version.warning()
-        {
-            warn!(%version, "{warning}");
-        }
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         Ok(version)
     }

@@ -21,7 +21,6 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 pub(super) use edits::settle;
 pub use maker::WorldMaker;
@@ -138,35 +137,19 @@ impl Worlds {
                 }
                 self.listed = listed.places;
                 if recovered || self.failing {
-                    info!("the state directory can be read and written again");
                     // What failed meanwhile does not wait out its backoff, and the folders may be others.
                     retry(&self.parts, &self.hints);
                     self.watched = self.parts.context.store.watch();
                 }
                 self.failing = false;
             }
-            // Told below, once.
+            // The store remembers the error, and `Edges` reports it.
             Err(_) => self.failing = true,
-        }
-        if let Some(error) = self.parts.context.store.news_of_trouble() {
-            warn!(
-                error,
-                "the state directory cannot be read or written; what is in force stays"
-            );
         }
     }
 
-    /// Logs once that Git has moved the tree, and once that it is back.
+    /// Notes whether Git has moved the tree.
     fn note_moved(&mut self, moved: Option<String>) {
-        match (&self.moved, &moved) {
-            (None, Some(head)) => warn!(
-                head,
-                "HEAD of the state directory left branch main; keeping the last documents and records, run `git \
-                 checkout main` to return"
-            ),
-            (Some(_), None) => info!("HEAD of the state directory is at branch main again"),
-            _ => {}
-        }
         // What changed on the way out and back is compared with the history after the return.
         self.anywhere |= moved.is_some();
         self.moved = moved;

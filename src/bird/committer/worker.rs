@@ -483,7 +483,8 @@ fn report(outcome: &Outcome) {
         ),
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(
+            // The conditions of node and sessions have the error, and each attempt would be a line.
+            tracing::debug!(
                 error = error.as_ref() as &dyn std::error::Error,
                 refused,
                 "bird.commit.failed"

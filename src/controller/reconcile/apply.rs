@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::{Subject, is_bird};
 use crate::bird::{BaseError, BirdName, CommitError, Fragment, FragmentError};
@@ -144,12 +144,13 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
             // A sysctl is a convenience: what follows it is configured without it.
             if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
                 if news {
-                    warn!(object = %subject.key, step = %step.action, error = %text, "sysctl not set; the rest is configured without it");
+                    debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
                     ctx.hint(Key::Router);
                 }
                 return Ok(false);
             }
-            warn!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "failed");
+            // The object's condition has the error, and each attempt would be a line.
+            debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
             Err(match error {
                 KernelError::Unsupported { .. } => Trouble::Unsupported(text),
                 _ => Trouble::Kernel(text),
@@ -237,7 +238,7 @@ impl BirdSteps {
                 }
                 Ok(false) => {}
                 Err(trouble) => {
-                    warn!(object = %self.key, generation = self.generation, step = %step.action, error = %trouble, "failed");
+                    debug!(object = %self.key, generation = self.generation, step = %step.action, error = %trouble, "step failed");
                     return (taken, Some(trouble));
                 }
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::debug;
 
 use super::record::{self, InForce};
 use super::{Claims, LATER, Round, SOON, Subject, chase, round};
@@ -15,7 +15,7 @@ use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::MeshTunnel;
 use crate::model::{Endpoint, ObjectName, Uid};
 use crate::probe::Target;
-use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 
 pub(super) async fn mesh(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -172,7 +172,7 @@ async fn forget(ctx: &Context, key: &Key, kind: Kind, name: &ObjectName) -> Outc
 }
 
 fn failed(key: &Key, error: &str) -> Outcome {
-    warn!(object = %key, error, "cannot be looked at");
+    debug!(object = %key, error, "observation failed");
     Outcome::Failed
 }
 
@@ -228,6 +228,17 @@ async fn conclude<T>(
     }
 }
 
+/// Whether BIRD has a Babel neighbour on the link of an object.
+fn babel(round: &Round, uid: &Uid) -> BabelFacts {
+    let link = round.look.kernel.owned_by(uid).next();
+    match (&round.look.bird.babel, link) {
+        (Some(interfaces), Some((name, _))) => {
+            BabelFacts::Neighbour(interfaces.contains(name.as_str()))
+        }
+        _ => BabelFacts::Unknown,
+    }
+}
+
 fn status<T>(
     entry: &Entry<T>,
     endpoint: Option<&Endpoint>,
@@ -259,6 +270,9 @@ fn status<T>(
             error: error.as_deref(),
         },
         name: round.look.name(endpoint),
+        route: round.look.route(),
+        // An internal neighbour has no link.
+        babel: link.map(|_| babel(round, &entry.uid)),
         has_tunnel: bird.is_none(),
         bird,
         overridden: entry.overridden.keys().cloned().collect(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::apply::{self, Trouble};
 use super::node_status::{accepted, fields, origins, rpki_names, status};
@@ -52,7 +52,8 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
     let mut round = match round(ctx, &subject, due, plan).await {
         Ok(round) => round,
         Err(error) => {
-            warn!(object = %key, %error, "cannot be looked at");
+            // `Edges` reports a kernel or a state directory that cannot be read.
+            debug!(object = %key, %error, "observation failed");
             return Outcome::Failed;
         }
     };
@@ -94,12 +95,10 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     }
 }
 
-/// Has links that nothing knows of looked at; those that wait are said.
+/// Hints at links without a record that are to be removed, and keeps those whose removal is held.
 fn orphans(ctx: &Context, world: &World, look: &Look) {
     let found = planning::orphans(world, &look.kernel);
-    for (uid, reason) in &found.held {
-        debug!(%uid, reason, "link without a record: its removal waits for approval");
-    }
+    ctx.unrecorded.set(found.held.into_iter().collect());
     found
         .go
         .into_iter()
@@ -298,13 +297,6 @@ async fn conclude(
         &conveniences(ctx, world, &round),
     );
     let failed = error.is_some() || (!settled && world.base.is_ok());
-    // A file that waits for an operator is worth one line, and not one for every attempt.
-    if let Some(error) = error
-        .as_ref()
-        .filter(|error| before.last_error.as_ref() != Some(*error))
-    {
-        warn!(object = %subject.key, %error, "node cannot be configured");
-    }
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, settled).await;
     if settled {

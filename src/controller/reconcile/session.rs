@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::record::{self, InForce};
 use super::{LATER, Round, SOON, Subject, chase, claims, round};
@@ -39,7 +39,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName, due: Instan
     match round(ctx, &subject, due, plan).await {
         Ok(round) => conclude(ctx, &subject, &world, entry, &before, round).await,
         Err(error) => {
-            warn!(object = %key, %error, "cannot be looked at");
+            debug!(object = %key, %error, "observation failed");
             let status = StatusBody {
                 last_error: Some(error),
                 ..before.clone()
@@ -254,6 +254,8 @@ fn status(
             error: error.as_deref(),
         },
         name: round.look.name(planning::endpoint(entry)),
+        route: round.look.route(),
+        babel: None,
         has_tunnel: true,
         bird: present.then_some(bird),
         overridden: entry.overridden.keys().cloned().collect(),

@@ -160,6 +160,20 @@ pub struct HeldChange {
     pub approval: String,
 }
 
+impl HeldChange {
+    /// The removal of a link with our mark that no record knows.
+    pub fn unrecorded(uid: Uid, reason: String) -> Self {
+        let key = Key::Orphan(uid);
+        Self {
+            approval: key.to_string(),
+            key,
+            change: "removal".to_owned(),
+            reason,
+            since: None,
+        }
+    }
+}
+
 /// Drained or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Maintenance {

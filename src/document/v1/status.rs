@@ -142,10 +142,14 @@ pub enum ConditionType {
     Accepted,
     /// The name of the peer's endpoint leads to an address; in the policy's status, those of RPKI servers do.
     EndpointResolved,
+    /// This host has a route to the peer's endpoint.
+    EndpointRouted,
     /// The tunnel is as wanted.
     TunnelConfigured,
     /// The peer has answered lately.
     HandshakeRecent,
+    /// Babel has a neighbour in the tunnel.
+    BabelAdjacent,
     /// BIRD has the session as wanted.
     BirdConfigured,
     /// The BGP session is up.

@@ -122,12 +122,59 @@ fn a_run_through_every_edge_logs_each_once() {
     run.set(accepted.clone(), State::Bad, "spec.asn: it is ours")
         .step(104);
     run.set(accepted, State::Good, "").step(105);
-    let held = about(ConditionType::RemovalHeld);
-    run.set(held.clone(), State::Bad, "every session would go")
+    let held = Topic::Held(WG.to_owned());
+    run.set(held.clone(), State::Bad, "removal: every session would go")
         .step(110);
-    run.step(113);
-    run.set(held, State::Good, "").step(114);
+    run.facts.remove(&held);
+    run.step(114);
+    every_other_topic(&mut run);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/status/edges/golden.log");
+        std::fs::write(golden, &run.log).unwrap();
+        return;
+    }
     assert_eq!(run.log, include_str!("golden.log"));
+}
+
+/// Each goes bad, lasts, and goes good again.
+fn every_other_topic(run: &mut Run) {
+    use ConditionType as About;
+    let conditions = [
+        About::EndpointResolved,
+        About::EndpointRouted,
+        About::TunnelConfigured,
+        About::BabelAdjacent,
+        About::BirdConfigured,
+        About::WithinLimits,
+        About::HistoryRecorded,
+        About::WorkTreeCurrent,
+        About::OriginsValidated,
+        About::TemplatesAccepted,
+        About::BirdSupported,
+        About::FirewallConfigured,
+        About::Forwarding,
+        About::PolicyInEffect,
+        About::KeyAvailable,
+        About::SysctlsConfigured,
+        About::ApiListening,
+    ];
+    let topics = [
+        Topic::BirdFiles,
+        Topic::Kernel,
+        Topic::StateDirectory,
+        Topic::Breaker("fetches".into()),
+        Topic::RpkiServers,
+        Topic::RpkiName("rpki.example.net:8282".into()),
+    ];
+    let topics = topics.into_iter().chain(conditions.map(about));
+    for (topic, second) in topics.zip((200..).step_by(100)) {
+        // A session must have been up to go down.
+        run.set(topic.clone(), State::Good, "").step(second);
+        run.set(topic.clone(), State::Bad, "its cause")
+            .step(second + 10);
+        run.step(second + 30);
+        run.set(topic, State::Good, "").step(second + 40);
+    }
 }
 
 #[test]

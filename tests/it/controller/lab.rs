@@ -127,6 +127,7 @@ impl Machine {
             hints: Mutex::new(None),
             taken: Taken::default(),
             conveniences: Default::default(),
+            unrecorded: Default::default(),
             sysctls: Default::default(),
         };
         Agent {

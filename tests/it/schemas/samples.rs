@@ -412,6 +412,8 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         rtt_ms: None,
         loss: None,
         name: None,
+        route: None,
+        babel: None,
         steps: Vec::new(),
         before: &StatusBody::default(),
     };

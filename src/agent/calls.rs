@@ -260,3 +260,83 @@ fn tell(parts: &Parts, recovered: bool) {
         context.hint(Key::Router);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Health, HealthFacts};
+
+    fn failure(call: Call) -> CallError {
+        let failure = Failure::Network("connection refused".to_owned());
+        CallError { call, failure }
+    }
+
+    fn health(calls: &Calls) -> (Health, Vec<String>) {
+        let facts = HealthFacts {
+            lists: calls.failures(),
+            ..HealthFacts::default()
+        };
+        facts.judge()
+    }
+
+    #[test]
+    fn third_failure_of_a_list_is_a_notice_a_condition_and_degraded() {
+        let calls = Calls::default();
+        calls.succeeded(Call::Mesh);
+        for _ in 0..2 {
+            calls.failed(&failure(Call::Mesh), Duration::from_secs(60));
+            assert!(calls.notices().is_empty() && calls.lists_state().works);
+            assert_eq!(health(&calls), (Health::Ok, Vec::new()));
+        }
+        calls.failed(&failure(Call::Mesh), Duration::from_secs(60));
+        let notice = &calls.notices()[0];
+        assert!(
+            notice.contains("mesh failed 3 times since") && notice.contains("connection refused"),
+            "{notice}"
+        );
+        let condition = calls.lists_state();
+        assert_eq!((condition.works, condition.reason), (false, "FetchFailed"));
+        assert!(condition.message.contains("mesh since"), "{condition:?}");
+        let (word, reasons) = health(&calls);
+        assert_eq!(word, Health::Degraded);
+        assert!(
+            reasons[0].contains("mesh failed 3 times in a row"),
+            "{reasons:?}"
+        );
+        let before = condition.message;
+        calls.failed(&failure(Call::Mesh), Duration::from_secs(60));
+        assert_eq!(calls.lists_state().message, before, "a count is no news");
+
+        calls.succeeded(Call::Mesh);
+        assert!(calls.notices().is_empty() && calls.lists_state().works);
+        assert_eq!(health(&calls).0, Health::Ok);
+    }
+
+    #[test]
+    fn failing_post_is_a_notice_and_no_list() {
+        let calls = Calls::default();
+        for _ in 0..3 {
+            calls.failed(&failure(Call::Heartbeat), Duration::from_secs(30));
+        }
+        assert_eq!(calls.notices().len(), 1);
+        assert!(calls.lists_state().works && calls.failures().is_empty());
+    }
+
+    #[test]
+    fn open_breaker_does_not_replace_the_cause() {
+        let calls = Calls::default();
+        calls.failed(&failure(Call::Sessions), Duration::from_secs(1));
+        let retry_in = Duration::from_secs(30);
+        let open = CallError {
+            call: Call::Sessions,
+            failure: Failure::BreakerOpen { retry_in },
+        };
+        calls.failed(&open, Duration::from_secs(30));
+        let all = calls.all();
+        let error = all[&Call::Sessions].last_error.as_deref();
+        assert!(
+            error.is_some_and(|error| error.contains("connection refused")),
+            "{error:?}"
+        );
+    }
+}

@@ -3,11 +3,13 @@
 
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::status::{self, Board};
 use super::{Parts, api, build, overrides};
 use crate::control_plane::State;
 use crate::controller::Key;
 use crate::document::StatusBody;
 use crate::http::OverrideView;
+use crate::status::Health;
 
 /// The text of `/metrics`.
 pub(super) fn text(parts: &Parts) -> String {
@@ -16,6 +18,7 @@ pub(super) fn text(parts: &Parts) -> String {
     // made would be missing, and a test looks for each.
     let _ = sessions(parts, &registry);
     let _ = objects(parts, &registry);
+    let _ = health(parts, &registry);
     let _ = overridden(&overrides::of(&parts.context.world()), &registry);
     let _ = writes(parts, &registry);
     let _ = state(parts, &registry);
@@ -41,6 +44,33 @@ fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         ("pending", counts.pending),
     ] {
         by_status.with_label_values(&[word]).set(signed(count));
+    }
+    Ok(())
+}
+
+/// Health of the agent, and objects by phase.
+fn health(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let (world, board) = (parts.context.world(), parts.context.board.all());
+    let help = "1 for the status of the agent, as in /status";
+    let by_status = gauges(registry, "moenet_agent_health", help, &["status"])?;
+    let (now, _) = status::health(parts, &world, &board);
+    for health in [Health::Ok, Health::Degraded, Health::Failed] {
+        by_status
+            .with_label_values(&[&health.to_string()])
+            .set(i64::from(health == now));
+    }
+    by_phase(&board, registry)
+}
+
+fn by_phase(board: &Board, registry: &Registry) -> prometheus::Result<()> {
+    let help = "Objects by kind and phase, as `get` shows them";
+    let objects = gauges(registry, "moenet_agent_objects", help, &["kind", "phase"])?;
+    for (key, status) in status::counted(board) {
+        let object = key.to_string();
+        let kind = object.split('/').next().unwrap_or_default();
+        objects
+            .with_label_values(&[kind, &status.phase.to_string()])
+            .inc();
     }
     Ok(())
 }
@@ -430,8 +460,39 @@ fn signed(count: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Phase;
     use crate::http::OverriddenField;
     use serde_json::json;
+
+    #[test]
+    fn objects_are_counted_by_kind_and_phase() {
+        let with = |phase| StatusBody {
+            phase,
+            ..StatusBody::default()
+        };
+        let name = |text: &str| text.parse().unwrap();
+        let board = Board::from([
+            (Key::Session(name("wg_1")), with(Phase::Established)),
+            (Key::Session(name("wg_2")), with(Phase::Established)),
+            (Key::Mesh(name("hk1")), with(Phase::Error)),
+            (Key::Router, with(Phase::Configured)),
+            (Key::Firewall, with(Phase::Configured)),
+        ]);
+        let registry = Registry::new();
+        by_phase(&board, &registry).unwrap();
+        let text = TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            series,
+            [
+                r#"moenet_agent_objects{kind="mesh",phase="Error"} 1"#,
+                r#"moenet_agent_objects{kind="node",phase="Configured"} 1"#,
+                r#"moenet_agent_objects{kind="sessions",phase="Established"} 2"#,
+            ]
+        );
+    }
 
     #[test]
     fn an_override_shows_both_values_as_numbers_and_as_labels() {

@@ -128,13 +128,16 @@ pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
     (all.into_iter().take(MANY).map(short).collect(), total)
 }
 
+/// The objects that have documents, as `get` lists them.
+pub(super) fn counted(board: &Board) -> impl Iterator<Item = (&Key, &StatusBody)> {
+    let all = board.iter();
+    all.filter(|(key, _)| !matches!(key, Key::Firewall | Key::Orphan(_)))
+}
+
 /// External sessions by BGP state, and all objects by phase.
 pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
     let (mut bgp, mut phases) = (BTreeMap::new(), BTreeMap::new());
-    for (key, status) in board {
-        if matches!(key, Key::Firewall | Key::Orphan(_)) {
-            continue;
-        }
+    for (key, status) in counted(board) {
         *phases.entry(status.phase.to_string()).or_default() += 1;
         if let (Key::Session(_), Some(session)) = (key, &status.bgp) {
             *bgp.entry(session.state.clone()).or_default() += 1;

@@ -2,8 +2,12 @@
 
 use serde_json::{Value, json};
 
+use crate::lab::backbone::{Backbone, edge};
+use crate::lab::cli::agent;
 use crate::lab::control_plane::Answer;
 use crate::lab::hands::{exception, override_of};
+use crate::lab::router::{Router, policy_with};
+use crate::lab::rtr::{Roa, Rtr};
 use crate::lab::watch::ifindex;
 use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
@@ -62,6 +66,10 @@ fn each_edge_of_a_run_is_logged_once_with_its_cause() {
 
     world.router.bird.kill();
     world.wait_log("BIRD is down");
+    let waiting = agent(&world.router, &["status"]).ended(0);
+    waiting.says("waiting: node: BIRD is not running");
+    waiting.says("bird.ctl");
+    waiting.says("start BIRD");
     world.router.start_bird();
     world.wait_log("BIRD is up");
     world.wait_established();
@@ -136,6 +144,173 @@ fn each_edge_of_a_run_is_logged_once_with_its_cause() {
     }
 }
 
+/// Waits until a line of the log has all these words.
+#[track_caller]
+fn wait_line(router: &Router, words: &[&str], seconds: u64) {
+    wait_until(&format!("the log has a line {words:?}"), seconds, || {
+        let log = router.log();
+        let found = |line: &str| words.iter().all(|word| line.contains(word));
+        log.lines().any(found).then_some(()).ok_or(log)
+    });
+}
+
+#[track_caller]
+fn assert_once(log: &str, words: &[&str]) {
+    let found = log
+        .lines()
+        .filter(|line| words.iter().all(|word| line.contains(word)));
+    assert_eq!(found.count(), 1, "{words:?}: {log}");
+}
+
+#[test]
+fn lost_handshake_route_and_control_plane_are_logged_once_each_way() {
+    let world = World::converged(2);
+    let start = world.log().len();
+    let [first, second] = [1, 2].map(|number| format!("sessions/{}", interface(number)));
+    // A handshake counts as lost after 180 s; the other edges come meanwhile.
+    world.neighbours[0].inside.shell("ip link set u0 down");
+
+    let inside = &world.router.inside;
+    inside.shell("ip link set cp0 down");
+    wait_line(&world.router, &["WARN", "Control Plane unreachable"], 60);
+    let failed = agent(&world.router, &["sync"]).ended(1);
+    failed.says("Sync failed: sessions: no answer");
+    inside.shell("ip link set cp0 up");
+    world.router.api("", "/sync");
+    wait_line(
+        &world.router,
+        &["INFO", "Control Plane reachable again"],
+        90,
+    );
+
+    inside.shell("ip link set u2 down");
+    let lost = ["WARN", "no route to the endpoint", second.as_str()];
+    wait_line(&world.router, &lost, 60);
+    let described = agent(&world.router, &["describe", &second]);
+    described.says("NoRoute");
+    inside.shell("ip link set u2 up");
+    let back = ["INFO", "route to the endpoint is back", second.as_str()];
+    wait_line(&world.router, &back, 60);
+
+    let lost_handshake = ["WARN", "WireGuard handshake lost", first.as_str()];
+    wait_line(&world.router, &lost_handshake, 260);
+    wait_status(&world, "degraded", "HandshakeRecent=False");
+    world.neighbours[0].inside.shell("ip link set u0 up");
+    wait_until("the handshake is back", 120, || {
+        let log = world.log()[start..].to_owned();
+        let (_, after) = log
+            .split_once("WireGuard handshake lost")
+            .ok_or("not lost")?;
+        contains(after, "WireGuard handshake established")
+    });
+
+    let log = world.log()[start..].to_owned();
+    for line in [&lost[..], &back, &lost_handshake] {
+        assert_once(&log, line);
+    }
+    assert_once(&log, &["Control Plane unreachable"]);
+    assert_once(&log, &["Control Plane reachable again"]);
+    world.wait_established();
+}
+
+#[test]
+fn babel_neighbour_is_logged_when_lost_and_when_back() {
+    let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
+    backbone.mesh("jp1", "jp2");
+    backbone.start();
+    let babel = |backbone: &Backbone, wanted: &str| {
+        wait_until(&format!("BabelAdjacent is {wanted}"), 90, || {
+            let text = std::fs::read_to_string(
+                backbone.at("jp1").router.path("state/status/mesh/jp2.yaml"),
+            );
+            let status: Value =
+                moenet_agent::document::parse_value(&text.unwrap_or_default()).unwrap_or_default();
+            let all = status["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            match all.iter().find(|one| one["type"] == "BabelAdjacent") {
+                Some(one) if one["status"] == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    babel(&backbone, "True");
+    let start = backbone.at("jp1").router.log().len();
+    backbone.at_mut("jp2").router.bird.kill();
+    babel(&backbone, "False");
+    let router = &backbone.at("jp1").router;
+    wait_line(router, &["WARN", "Babel neighbour lost", "mesh/jp2"], 20);
+    backbone.at_mut("jp2").router.start_bird();
+    babel(&backbone, "True");
+    let router = &backbone.at("jp1").router;
+    wait_until("it is logged", 20, || {
+        contains(&router.log()[start..], "Babel neighbour found")
+    });
+    let log = router.log()[start..].to_owned();
+    assert_once(&log, &["Babel neighbour lost"]);
+    assert_once(&log, &["Babel neighbour found"]);
+    assert!(!log.contains("WireGuard handshake lost"), "{log}");
+}
+
+#[test]
+fn status_is_ok_when_everything_is_as_desired() {
+    let mut world = World::new(1);
+    let roas: [Roa; 2] = [
+        ("172.20.1.0/24".into(), 24, 4_242_421_001),
+        ("fd42:1::/48".into(), 48, 4_242_421_001),
+    ];
+    let rtr = Rtr::start(&world.router, 8282, &roas);
+    let policy = policy_with(&json!({"rpkiServers": [rtr.server()]}));
+    world
+        .control_plane
+        .answer("bird-config", Answer::Json(policy));
+    world.router.start_agent();
+    world.wait_established();
+    wait_status(&world, "ok", "null");
+    agent(&world.router, &["status"]).ended(0).says(": ok, up ");
+    assert_eq!(
+        world.router.metric("moenet_agent_health{status=\"ok\"}"),
+        Some(1.0)
+    );
+}
+
+/// `/status`, `get` and the metrics count the same objects in the same words.
+#[track_caller]
+fn wait_same_counts(world: &World) {
+    wait_until("/status, get and metrics count the same", 30, || {
+        let rows = agent(&world.router, &["get", "-o", "json"]).ended(0).json();
+        let mut phases = std::collections::BTreeMap::<String, u64>::new();
+        let mut sessions = 0;
+        for row in rows.as_array().into_iter().flatten() {
+            sessions += u64::from(row["kind"] == "BgpSession");
+            if let Some(phase) = row["status"]["phase"].as_str() {
+                *phases.entry(phase.to_owned()).or_default() += 1;
+            }
+        }
+        let (_, metrics) = world.router.api("", "/metrics");
+        let of_phase = |phase: &str| -> f64 {
+            let series = metrics.lines().filter(|line| {
+                line.starts_with("moenet_agent_objects{")
+                    && line.contains(&format!("phase=\"{phase}\""))
+            });
+            series
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum()
+        };
+        let shown = status(world);
+        let same = shown["sessions"]["total"] == sessions
+            && shown["phases"] == json!(phases)
+            && phases
+                .iter()
+                .all(|(phase, count)| of_phase(phase) == *count as f64);
+        same.then_some(()).ok_or(format!(
+            "{} {} {sessions} {phases:?} {metrics}",
+            shown["sessions"], shown["phases"]
+        ))
+    });
+}
+
 #[test]
 fn each_row_of_the_table_of_status_degrades_and_heals() {
     let world = World::converged(1);
@@ -168,6 +343,9 @@ fn each_row_of_the_table_of_status_degrades_and_heals() {
     world.control_plane.sessions(&[]);
     wait_status(&world, "degraded", "approve");
     assert_eq!(status(&world)["heldTotal"], 1);
+    assert_eq!(world.metric("moenet_agent_held_changes"), 1);
+    wait_same_counts(&world);
+    world.wait_log("change held until");
     world.control_plane.sessions(&world.sessions());
     wait_no_reason(&world, "approve");
 
@@ -180,6 +358,7 @@ fn each_row_of_the_table_of_status_degrades_and_heals() {
         .inside
         .shell(&world.router.command("get sessions"));
     contains(&listed, "Error").unwrap();
+    wait_same_counts(&world);
     world.control_plane.sessions(&world.sessions());
     wait_no_reason(&world, "Accepted=False");
 
@@ -214,6 +393,7 @@ fn an_item_that_never_became_a_document_is_listed_as_it_is_counted() {
         contains(&listed, &interface(1))?;
         contains(&listed, "asn")
     });
+    wait_same_counts(&world);
 }
 
 #[test]

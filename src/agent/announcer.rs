@@ -207,8 +207,10 @@ fn is_told_elsewhere(key: &Key, about: ConditionType) -> bool {
         ConditionType::RemovalHeld
         | ConditionType::ChangeHeld
         | ConditionType::ControlPlaneSynced
-        // `copied` logs it at the start.
-        | ConditionType::StateDirectoryUnique => true,
+        // Their sources log them: `copied`, the sink of the log, `reload`.
+        | ConditionType::StateDirectoryUnique
+        | ConditionType::LogWritten
+        | ConditionType::TokensReadable => true,
         // `Topic::RpkiName`.
         ConditionType::EndpointResolved => *key == Key::Policy,
         _ => false,

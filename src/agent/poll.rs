@@ -84,8 +84,19 @@ async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
         parts.context.reports.reload();
     }
     let NodeItem { spec, .. } = fetched?;
-    single(parts, |_| spec, |snapshot| snapshot.node.as_ref()).await;
-    Ok(())
+    let done = single(parts, |_| spec, |snapshot| snapshot.node.as_ref()).await;
+    written(parts, Call::Config, done)
+}
+
+/// A list that could not be written is a failed fetch. While Git has moved the tree nothing is to be written.
+fn written<T>(parts: &Parts, call: Call, done: Result<T, String>) -> Result<(), CallError> {
+    match done {
+        Err(why) if parts.context.store.moved().is_none() => Err(CallError {
+            call,
+            failure: Failure::NotWritten(why),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What the Control Plane said and what makes no sense; that it said nothing is no refusal.
@@ -139,7 +150,7 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
         Some(Ok(last)) => item.with_last_good(&last.document.spec),
         _ => item.spec,
     };
-    single(parts, with_last_good, |snapshot| snapshot.policy.as_ref()).await;
+    let mut done = single(parts, with_last_good, |snapshot| snapshot.policy.as_ref()).await;
     let rejected = ibgp
         .as_ref()
         .map(|listing| listing.rejected.clone())
@@ -148,9 +159,10 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
         &mut refused.ibgp
     });
     if let Some(listing) = ibgp {
-        apply_ibgp(parts, listing).await;
+        let ibgp = apply_ibgp(parts, listing).await;
+        done = done.and(ibgp);
     }
-    Ok(())
+    written(parts, Call::BirdConfig, done)
 }
 
 /// Tells once of what is no error of the policy, and hardly meant; its status does for as long as it lasts.
@@ -186,9 +198,9 @@ async fn single<S: Spec + Send + Sync + 'static>(
     parts: &Parts,
     spec: impl FnOnce(&Snapshot) -> S + Send + 'static,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
-) {
+) -> Result<usize, String> {
     let place = Place::single(Area::Documents, S::KIND);
-    let _ = sync(parts, move |store, snapshot| {
+    sync(parts, move |store, snapshot| {
         let Some(document) = plan_single(spec(snapshot), slot(snapshot), snapshot) else {
             return Ok(Vec::new());
         };
@@ -199,7 +211,7 @@ async fn single<S: Spec + Send + Sync + 'static>(
             Vec::new()
         })
     })
-    .await;
+    .await
 }
 
 async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
@@ -208,18 +220,18 @@ async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| {
         &mut refused.mesh
     });
-    let _ = sync(parts, move |store, snapshot| {
+    let done = sync(parts, move |store, snapshot| {
         apply(store, plan_mesh(&listing, snapshot))
-    })
-    .await;
-    Ok(())
+    });
+    let done = done.await;
+    written(parts, Call::Mesh, done)
 }
 
-async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) {
-    let _ = sync(parts, move |store, snapshot| {
+async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) -> Result<usize, String> {
+    sync(parts, move |store, snapshot| {
         apply(store, plan_ibgp(&listing, snapshot))
     })
-    .await;
+    .await
 }
 
 async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
@@ -228,7 +240,7 @@ async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallErro
     parts
         .syncs
         .end(request, synced.clone().map_err(|error| chain(&error)));
-    synced.map(drop)
+    written(&parts, Call::Sessions, synced?.changed)
 }
 
 async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallError> {

@@ -11,6 +11,8 @@ use super::Parts;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, TokenNews, TokenSource};
 use crate::http::Server;
+use crate::controller::{Convenience, Key};
+use crate::document::ConditionType;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
 
@@ -85,6 +87,7 @@ pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
         }
     }
     loop {
+        note_problems(&parts);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
@@ -92,6 +95,34 @@ pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
         for (key, token) in tokens(&parts) {
             let news = blocking(move || token.refresh()).await;
             heed(&parts, key, news);
+        }
+    }
+}
+
+/// Keeps the conditions of token files and of the log current.
+fn note_problems(parts: &Parts) {
+    let problems: Vec<_> = tokens(parts)
+        .into_iter()
+        .filter_map(|(key, token)| Some(format!("{key}: {}", token.problem()?)))
+        .collect();
+    let tokens = match problems.is_empty() {
+        true => Convenience::works("Read"),
+        false => Convenience::fails("NotReadable", problems.join("; ")),
+    };
+    let log = match telemetry::loses_lines() {
+        false => Convenience::works("Written"),
+        true => Convenience::fails(
+            "LinesDropped",
+            "log lines were dropped within the last minute; check the disk or the reader of the log",
+        ),
+    };
+    let context = &parts.context;
+    for (about, is) in [
+        (ConditionType::TokensReadable, tokens),
+        (ConditionType::LogWritten, log),
+    ] {
+        if context.conveniences.set(about, is) {
+            context.hint(Key::Router);
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Ve
         kernel: context.observer.kernel_error(),
         committer: bird.files_error.clone(),
         bird: bird.down.clone(),
+        state_directory: context.store.trouble(),
         drained: world.maintenance.enabled,
         held: held_texts(&context.held()),
         lists: parts.calls.failures(),
@@ -146,26 +147,15 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
     (bgp, phases)
 }
 
-/// What the agent waits for: a socket, a directory, an identity, a name, an approval.
+/// What the agent waits for: an approval, a directory, a socket, an identity, a key, a name. Those of the whole agent
+/// come first.
 pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView> {
-    let wait = |object: &str, waits_for: &str, action: &str| WaitView {
-        object: object.to_owned(),
-        waits_for: cut(waits_for),
-        action: action.to_owned(),
-    };
-    let mut waits = Vec::new();
-    if let Some(why) = parts.context.store.trouble() {
-        let action = "mount or repair the directory; the current configuration stays active";
-        waits.push(wait("state directory", &why, action));
-    }
-    if let Some(why) = &parts.context.observer.last_bird().down {
-        let action = "start BIRD (`systemctl start bird`), or correct bird.controlSocket";
-        waits.push(wait("node", why, action));
-    }
-    if let Err(why) = &world.router {
-        let action = "wait for GET config, or set node.id and node.asn in the configuration";
-        waits.push(wait("node", why, action));
-    }
+    let mut waits: Vec<_> = waits_of_node(parts, world).collect();
+    waits.extend(parts.context.held().into_iter().map(|held| {
+        let text = format!("approval of its {}: {}", held.change, held.reason);
+        let action = format!("`moenet-agent approve {}`", held.key);
+        wait(&held.key.to_string(), &text, &action)
+    }));
     for (object, status) in board {
         waits.extend(unresolved(status).map(|condition| {
             let action =
@@ -173,13 +163,72 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
             wait(&object.to_string(), &condition.message, action)
         }));
     }
-    let held = parts.context.held().into_iter().map(|held| {
-        let text = format!("approval of its {}: {}", held.change, held.reason);
-        let action = format!("`moenet-agent approve {}`", held.approval);
-        wait(&held.key.to_string(), &text, &action)
+    shortened(waits)
+}
+
+fn waits_of_node(parts: &Parts, world: &World) -> impl Iterator<Item = WaitView> {
+    let directory = parts.context.store.trouble().map(|why| {
+        let action = "mount or repair the directory; the current configuration stays active";
+        wait("state directory", &why, action)
     });
-    waits.extend(held);
+    let bird = parts.context.observer.last_bird();
+    let bird = bird.down.as_ref().map(|why| {
+        let action = "start BIRD (`systemctl start bird`), or correct bird.controlSocket";
+        wait("node", why, action)
+    });
+    let identity = world.router.as_ref().err().map(|why| {
+        let action = "wait for GET config, or set node.id and node.asn in the configuration";
+        wait("node", why, action)
+    });
+    let key = world.key.missing().map(|why| {
+        let action = "put the file back; the agent reads it without a restart";
+        wait("node", why, action)
+    });
+    let tokens = [
+        ("controlPlane.tokenFile", parts.token.problem()),
+        ("server.tokenFile", parts.api_token.problem()),
+    ];
+    let tokens = tokens.into_iter().filter_map(|(field, problem)| {
+        let action = "write the token into the file; the agent reads it without a restart";
+        Some(wait(field, &problem?.to_string(), action))
+    });
+    let api = parts
+        .context
+        .conveniences
+        .problem(ConditionType::ApiListening);
+    let api = api.map(|why| {
+        wait(
+            "local API",
+            &why,
+            "free the address, or change server.listen",
+        )
+    });
+    [directory, bird, identity, key, api]
+        .into_iter()
+        .flatten()
+        .chain(tokens)
+}
+
+fn wait(object: &str, waits_for: &str, action: &str) -> WaitView {
+    WaitView {
+        object: object.to_owned(),
+        waits_for: cut(waits_for),
+        action: action.to_owned(),
+    }
+}
+
+/// The first entries, and one that counts the others.
+fn shortened(mut waits: Vec<WaitView>) -> Vec<WaitView> {
+    let more = waits.len().saturating_sub(MANY);
     waits.truncate(MANY);
+    if more > 0 {
+        let text = format!("and {more} more");
+        waits.push(wait(
+            "others",
+            &text,
+            "`moenet-agent get` lists the objects",
+        ));
+    }
     waits
 }
 
@@ -208,6 +257,17 @@ pub(super) fn drained(state: &Maintenance) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_are_cut_and_counted() {
+        let many = |count: usize| (0..count).map(|n| wait(&n.to_string(), "x", "y")).collect();
+        assert_eq!(shortened(many(MANY)).len(), MANY);
+        let cut = shortened(many(MANY + 3));
+        assert_eq!(
+            (cut.len(), cut[MANY].waits_for.as_str()),
+            (MANY + 1, "and 3 more")
+        );
+    }
 
     #[test]
     fn a_long_list_is_cut_and_counted() {

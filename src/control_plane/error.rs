@@ -69,6 +69,9 @@ pub enum Failure {
     /// An answer beyond all measure.
     #[error("the answer is larger than {0} bytes; nothing is changed")]
     TooLarge(usize),
+    /// The answer is good, and could not be written to the state directory.
+    #[error("received, and not written: {0}")]
+    NotWritten(String),
     /// No call went out.
     #[error("the circuit breaker is open after repeated failures; next try in {} s", retry_in.as_secs())]
     BreakerOpen {
@@ -126,6 +129,7 @@ impl Failure {
             Self::Server { .. } => "server",
             Self::Network(_) | Self::Tls(_) => "network",
             Self::Body(_) | Self::TooLarge(_) => "body",
+            Self::NotWritten(_) => "not_written",
             Self::BreakerOpen { .. } | Self::NoToken(_) => "withheld",
         }
     }

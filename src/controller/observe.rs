@@ -55,6 +55,13 @@ pub struct BirdState {
 }
 
 impl BirdState {
+    /// Notes that BIRD did not answer, so that its sessions are unknown.
+    fn is_silent(&mut self, why: String) {
+        self.running = None;
+        self.silent = Some(why.clone());
+        self.down = Some(why);
+    }
+
     /// Whether BIRD answers.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
@@ -285,7 +292,13 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
         }
     }
     if state.is_running() {
-        state.protocols = client.protocols().await.unwrap_or_default();
+        match client.protocols().await {
+            Ok(protocols) => state.protocols = protocols,
+            // Without an answer nothing is known of any session; no protocols would mean that all are gone.
+            Err(error) => state.is_silent(crate::telemetry::chain(&error)),
+        }
+    }
+    if state.is_running() {
         state.loaded = committer.is_loaded(&state.live).await;
         if state.protocols.iter().any(|p| p.proto == "Babel") {
             state.babel = client.babel_neighbours().await.ok();

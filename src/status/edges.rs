@@ -466,6 +466,8 @@ fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
         About::SysctlsConfigured => ("sysctl not set", "sysctls set"),
         // The server logs where it listens.
         About::ApiListening => ("local API does not listen, trying again", ""),
+        About::TokensReadable => ("token file not readable", "token files readable again"),
+        About::LogWritten => ("log lines dropped", "log written again"),
         About::ControlPlaneSynced => texts(&Topic::Call(String::new())),
     }
 }

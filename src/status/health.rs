@@ -47,6 +47,8 @@ pub struct HealthFacts {
     pub committer: Option<String>,
     /// Why BIRD does not answer.
     pub bird: Option<String>,
+    /// Why the state directory cannot be used.
+    pub state_directory: Option<String>,
     /// Whether the router is drained.
     pub drained: bool,
     /// Held changes.
@@ -97,6 +99,10 @@ impl HealthFacts {
 
     fn degraded(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.bird.iter().cloned().collect();
+        let directory = self.state_directory.iter();
+        reasons.extend(directory.map(|why| {
+            format!("the state directory cannot be used, so the current configuration stays: {why}")
+        }));
         if self.drained {
             reasons.push(
                 "the router is drained; `moenet-agent maintenance stop` ends the drain".to_owned(),
@@ -242,6 +248,11 @@ mod tests {
             ..HealthFacts::default()
         };
         expect(&bird, Health::Degraded, "/run/bird.ctl");
+        let directory = HealthFacts {
+            state_directory: Some("write x: No space left on device".into()),
+            ..HealthFacts::default()
+        };
+        expect(&directory, Health::Degraded, "No space left");
         let stuck = HealthFacts {
             stuck: vec!["sessions/wg_2".into()],
             ..HealthFacts::default()

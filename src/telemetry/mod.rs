@@ -19,7 +19,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use crate::config::{Log, LogFormat};
 pub(crate) use redact::{find_secret, redact, redact_value, remember};
 use sink::Sink;
-pub use sink::lost_lines;
+pub use sink::{loses_lines, lost_lines};
 
 /// The watch of files warns of each watch that went with its folder, in words that no operator can act on; the
 /// agent says itself what is wrong with the state directory.

@@ -1,5 +1,5 @@
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -20,6 +20,23 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 /// How many lines of the log were dropped, because they could not be written.
 pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
+}
+
+/// When a line was dropped last, in seconds since the epoch.
+static LAST_LOST: AtomicI64 = AtomicI64::new(0);
+
+/// Seconds for which a dropped line is news.
+const RECENT: i64 = 60;
+
+/// Whether a line was dropped within the last minute.
+pub fn loses_lines() -> bool {
+    let last = LAST_LOST.load(Ordering::Relaxed);
+    last > 0 && Timestamp::now().as_second() - last < RECENT
+}
+
+fn count_lost() {
+    LOST.fetch_add(1, Ordering::Relaxed);
+    LAST_LOST.store(Timestamp::now().as_second(), Ordering::Relaxed);
 }
 
 /// Where log lines go: to a thread that writes them to standard error. The code that logs never waits, and never learns of
@@ -56,7 +73,7 @@ impl Sink {
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.lines.try_send(Message::Line(line.to_vec())).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
+            count_lost();
         }
         Ok(line.len())
     }
@@ -118,7 +135,7 @@ impl<W: Write> LineWriter<W> {
         self.torn = written.is_err();
         match written {
             Ok(()) => self.told = lost,
-            Err(_) => drop(LOST.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => count_lost(),
         }
     }
 
@@ -191,6 +208,6 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(sink.write(b"line\n").unwrap(), 5);
         }
-        assert!(lost_lines() >= before + 9);
+        assert!(lost_lines() >= before + 9 && loses_lines());
     }
 }

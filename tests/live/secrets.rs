@@ -165,8 +165,23 @@ fn paste(world: &World, key: &str, hidden: &[String]) {
                 assert_hides(&format!("{verb:?} -o {format}"), &said, hidden);
             }
         }
+        if valid {
+            world.wait_file(
+                &format!("applied/sessions/{}.yaml", interface(2)),
+                "the psk is (a key)",
+            );
+        }
         world.remove(&override_of(2));
     }
+    let record = world.state(&format!("applied/sessions/{}.yaml", interface(2)));
+    wait_until("the record has no description of the override", 30, || {
+        let text = std::fs::read_to_string(&record).unwrap();
+        if text.contains(key) {
+            Err(text)
+        } else {
+            Ok(())
+        }
+    });
 }
 
 /// Has the agent say all that it can: errors that quote, changes, a restart of a session.

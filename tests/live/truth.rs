@@ -174,7 +174,7 @@ fn lost_handshake_route_and_control_plane_are_logged_once_each_way() {
     inside.shell("ip link set cp0 down");
     wait_line(&world.router, &["WARN", "Control Plane unreachable"], 60);
     let failed = agent(&world.router, &["sync"]).ended(1);
-    failed.says("Sync failed: sessions: no answer");
+    failed.says("Sync failed: fetch the sessions: no answer");
     inside.shell("ip link set cp0 up");
     world.router.api("", "/sync");
     wait_line(

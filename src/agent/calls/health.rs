@@ -33,6 +33,8 @@ pub struct CallHealth {
     pub(super) needs_operator: bool,
     /// Whether the last request that went out got no answer.
     unanswered: bool,
+    /// Whether the answer could not be written, which is the state directory's fault.
+    not_written: bool,
 }
 
 impl CallHealth {
@@ -52,6 +54,7 @@ impl CallHealth {
         if self.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
             self.last_error = Some(chain(error));
             self.unanswered = matches!(error.failure, Failure::Network(_));
+            self.not_written = matches!(error.failure, Failure::NotWritten(_));
         }
         self.retry_at = Some(at(wait));
         self.needs_operator = error.class() == Class::Operator;
@@ -81,6 +84,8 @@ impl CallHealth {
     pub(super) fn fact(&self, unreachable: bool) -> Fact {
         let state = match &self.last_error {
             None => State::Good,
+            // The edge of the state directory reports it.
+            Some(_) if self.not_written => State::Unknown,
             Some(_) if !self.unanswered => State::Bad,
             Some(_) if self.is_failing() && !unreachable => State::Bad,
             Some(_) => State::Unknown,

@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::status::{Health, HealthFacts};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -217,4 +218,68 @@ fn settled_call_keeps_its_last_success() {
     calls.settled(Call::Modify);
     assert!(calls.notices().is_empty());
     assert!(calls.all()[&Call::Modify].last_success.is_some());
+}
+
+/// The health of an agent with these calls and nothing else.
+fn health(calls: &Calls) -> (Health, Vec<String>) {
+    let facts = HealthFacts {
+        lists: calls.failures(),
+        ..HealthFacts::default()
+    };
+    facts.judge()
+}
+
+#[test]
+fn third_failure_of_a_list_is_a_notice_a_condition_and_degraded() {
+    let calls = Calls::default();
+    calls.succeeded(Call::Mesh);
+    for _ in 0..2 {
+        fail(&calls, Call::Mesh);
+        assert!(calls.notices().is_empty() && calls.lists_state().works);
+        assert_eq!(health(&calls), (Health::Ok, Vec::new()));
+    }
+    fail(&calls, Call::Mesh);
+    let notice = &calls.notices()[0];
+    assert!(
+        notice.contains("mesh failed 3 times since") && notice.contains("connection refused"),
+        "{notice}"
+    );
+    let condition = calls.lists_state();
+    assert_eq!((condition.works, condition.reason), (false, "FetchFailed"));
+    assert!(condition.message.contains("mesh since"), "{condition:?}");
+    let (word, reasons) = health(&calls);
+    assert_eq!(word, Health::Degraded);
+    assert!(
+        reasons[0].contains("mesh failed 3 times in a row"),
+        "{reasons:?}"
+    );
+    let before = condition.message;
+    fail(&calls, Call::Mesh);
+    assert_eq!(calls.lists_state().message, before, "a count is no news");
+
+    calls.succeeded(Call::Mesh);
+    assert!(calls.notices().is_empty() && calls.lists_state().works);
+    assert_eq!(health(&calls).0, Health::Ok);
+}
+
+#[test]
+fn failing_post_is_a_notice_and_no_list() {
+    let calls = Calls::default();
+    for _ in 0..3 {
+        fail(&calls, Call::Heartbeat);
+    }
+    assert_eq!(calls.notices().len(), 1);
+    assert!(calls.lists_state().works && calls.failures().is_empty());
+}
+
+#[test]
+fn list_that_is_not_written_fails_and_the_directory_reports_it() {
+    let calls = Calls::default();
+    calls.succeeded(Call::Mesh);
+    let failure = Failure::NotWritten("No space left on device".into());
+    calls.failed(&error(Call::Mesh, failure), HOUR);
+    assert_eq!(calls.failures_of(Call::Mesh), 1);
+    let topic = Topic::Call("mesh".into());
+    assert_eq!(state(&calls, &topic), State::Unknown);
+    assert_eq!(state(&calls, &Topic::ControlPlane), State::Good);
 }

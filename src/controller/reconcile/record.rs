@@ -16,7 +16,7 @@ use crate::store::{
     AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
     Written,
 };
-use crate::telemetry::chain;
+use crate::telemetry::{chain, redact};
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
     Metadata {
@@ -112,7 +112,7 @@ pub(super) async fn of_node(
         firewall: node.firewall,
         sysctls: node.sysctls,
         loopback_addresses: node.loopback_addresses,
-        overridden: in_force.overridden,
+        overridden: in_force.overridden.map(without_secrets),
         spec: in_force.spec,
     };
     let document = AppliedDocument::new(subject.kind, metadata(subject), body);
@@ -122,6 +122,14 @@ pub(super) async fn of_node(
     let text = to_yaml(&document).ok();
     let written = ctx.disk(move |store| store.write_applied(&document)).await;
     recorded(ctx, subject, written, text);
+}
+
+/// The reason is in the operator's words, and the record is kept in the history.
+fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
+    AppliedOverride {
+        reason: redact(&overridden.reason).into_owned(),
+        ..overridden
+    }
 }
 
 /// Tells the history of what was written down.

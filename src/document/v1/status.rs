@@ -186,6 +186,10 @@ pub enum ConditionType {
     ControlPlaneSynced,
     /// The state directory is this host's; False while it looks like a copy of another host's.
     StateDirectoryUnique,
+    /// The files of tokens can be read.
+    TokensReadable,
+    /// Every line of the log could be written lately.
+    LogWritten,
 }
 
 /// Whether a condition holds.

@@ -152,6 +152,8 @@ fn every_other_topic(run: &mut Run) {
         About::KeyAvailable,
         About::SysctlsConfigured,
         About::ApiListening,
+        About::TokensReadable,
+        About::LogWritten,
     ];
     let topics = [
         Topic::BirdFiles,

@@ -1,6 +1,7 @@
 //! The command line, as a person and a program use it: the real binary on a copy of the sample state
 //! directory, without a Control Plane, a daemon, or BIRD.
 
+mod daemon;
 mod signals;
 mod secrets;
 

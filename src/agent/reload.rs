@@ -10,9 +10,9 @@ use tracing::{error, info, warn};
 use super::Parts;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, TokenNews, TokenSource};
-use crate::http::Server;
 use crate::controller::{Convenience, Key};
 use crate::document::ConditionType;
+use crate::http::Server;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
 

@@ -34,6 +34,7 @@
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | [`config`] | the agent's own configuration | no |
 //! | `disk` | reading files that anyone may have written: regular, bounded, never waiting | no |
+//! | `redact` | removes secrets from every text that leaves the agent | no |
 //! | [`telemetry`] | log lines, and errors as one line | no |
 //!
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/it/purity.rs`
@@ -57,6 +58,7 @@ pub mod model;
 pub mod plan;
 pub mod ports;
 pub mod probe;
+mod redact;
 pub mod render;
 pub mod resolve;
 pub mod status;

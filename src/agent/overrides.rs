@@ -9,7 +9,7 @@ use crate::controller::world::{Entry, RouterDocuments, SingleDocument};
 use crate::document::Kind;
 use crate::http::{OverriddenField, OverrideView};
 use crate::model::ObjectName;
-use crate::telemetry::redact_value;
+use crate::redact::redact_value;
 
 /// Every override. One that is refused or has ended is not in force, and not here.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {

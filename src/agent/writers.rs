@@ -8,8 +8,8 @@ use crate::document::{
     RoutingPolicySpec, Spec, check_patch, parse, parse_value,
 };
 use crate::model::{ObjectName, plain_key};
+use crate::redact::find_secret;
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
-use crate::telemetry::find_secret;
 
 /// The valid documents of a state directory, by who writes them.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk;
 use crate::model::Secret;
-use crate::telemetry::remember;
+use crate::redact::remember;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
 /// share it. A file that cannot be read costs nothing but calls: the last token that was read stays in use.

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk;
+use crate::redact::redact;
 use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place};
-use crate::telemetry::redact;
 
 use super::{CommitId, History, HistoryError};
 

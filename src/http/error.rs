@@ -120,7 +120,7 @@ impl From<ApiRefusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let message = crate::telemetry::redact(&self.message);
+        let message = crate::redact::redact(&self.message);
         let body = Json(json!({"error": message, "code": self.code}));
         let mut response = (self.status, body).into_response();
         if let Some(wait) = self.retry_after {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::config::TokenSource;
 use crate::model::InterfaceName;
-use crate::telemetry::redact_value;
+use crate::redact::redact_value;
 
 /// The largest body that is read; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;

@@ -11,7 +11,7 @@ use crate::document::{
     MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{ObjectName, Uid, plain_key};
-use crate::telemetry::find_secret;
+use crate::redact::find_secret;
 
 use super::aside::is_own;
 use super::cache::{Cache, Parsed, Slot, Stored};

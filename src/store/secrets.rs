@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::disk;
 use crate::model::{ObjectName, Secret};
-use crate::telemetry::remember;
+use crate::redact::remember;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 

@@ -2,7 +2,6 @@
 //!
 //! The log is the least important thing: a sink that is full, slow or gone costs lines, and never a task.
 
-mod redact;
 mod sink;
 
 use std::error::Error;
@@ -17,7 +16,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
-pub(crate) use redact::{find_secret, redact, redact_value, remember};
 use sink::Sink;
 pub use sink::{loses_lines, lost_lines};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::redact;
 use crate::config::LogFormat;
+use crate::redact::redact;
 
 /// So many lines wait for a sink that does not take them; more are dropped.
 const WAITING: usize = 4096;

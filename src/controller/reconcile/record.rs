@@ -11,12 +11,13 @@ use crate::controller::context::{Context, Entry, Look};
 use crate::controller::planning::Key;
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::plan::Plan;
+use crate::redact::redact;
 use crate::status::changed;
 use crate::store::{
     AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
     Written,
 };
-use crate::telemetry::{chain, redact};
+use crate::telemetry::chain;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
     Metadata {

@@ -2,8 +2,8 @@
 //! directory, without a Control Plane, a daemon, or BIRD.
 
 mod daemon;
-mod signals;
 mod secrets;
+mod signals;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

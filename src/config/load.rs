@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Source};
 use crate::disk;
-use crate::document::{DocumentError, parse_value};
+use crate::document::{self, DocumentError, parse_value};
 use crate::model::Secret;
 
 /// Where the configuration is looked for when `--config` is not given.
@@ -57,14 +57,11 @@ pub enum ConfigError {
     /// The file is not a configuration.
     #[error(transparent)]
     Invalid(#[from] DocumentError),
-    /// A value contradicts another.
-    #[error("{path}: {reason}", path = path.display())]
-    Rule {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what to do.
-        reason: String,
-    },
+}
+
+/// The first place that has a configuration.
+pub(crate) fn found() -> Option<PathBuf> {
+    PLACES.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
 /// Loads the configuration from `--config`, or from the first place that has one.
@@ -72,7 +69,6 @@ pub enum ConfigError {
 /// # Errors
 /// Names the file, the line and the key.
 pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, ConfigError> {
-    let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());
     let path = given
         .map(Path::to_owned)
         .or_else(found)
@@ -81,12 +77,39 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
     let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
     let values = parse_value(&text).map_err(|error| error.in_file(&path))?;
     apply(&mut config, environment);
-    check(&config).map_err(|reason| ConfigError::Rule {
-        path: path.clone(),
-        reason,
-    })?;
+    if let Some(broken) = broken_rules(&config, &text).into_iter().next() {
+        return Err(broken.in_file(&path).into());
+    }
     config.source = Source { path, values };
     Ok(config)
+}
+
+/// Everything for which [`load`] refuses a file, with the text of its error first.
+pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
+    let text = match read(path, disk::DOCUMENT) {
+        Ok(text) => text,
+        Err(error) => return vec![error.to_string()],
+    };
+    let found = match parse(&text) {
+        Ok(mut config) => {
+            apply(&mut config, environment);
+            broken_rules(&config, &text)
+        }
+        Err(first) => {
+            let value = parse_value(&text);
+            let faults = value.map(|value| document::faults::<Config>(value, &sample()));
+            document::placed(&text, first, faults.unwrap_or_default())
+        }
+    };
+    let found = found
+        .into_iter()
+        .map(|error| error.in_file(path).to_string());
+    found.collect()
+}
+
+/// The shortest configuration with the required keys of every section.
+fn sample() -> serde_json::Value {
+    serde_json::json!({"node": {"name": "sample"}, "controlPlane": {"url": "http://127.0.0.1"}})
 }
 
 /// Parses the text of a configuration file.
@@ -121,37 +144,62 @@ fn apply(config: &mut Config, environment: Environment) {
     }
 }
 
-fn check(config: &Config) -> Result<(), String> {
-    if let Some(control_plane) = &config.control_plane {
-        let token = control_plane
-            .token
-            .as_ref()
-            .map(|token| token.expose().trim());
-        let is_missing = token.is_none() && control_plane.token_file.is_none();
-        if is_missing || token.is_some_and(str::is_empty) {
-            return Err(
-                "controlPlane: a token is needed; give token, tokenFile or MOENET_CP_TOKEN".into(),
-            );
+/// The rules that a configuration breaks, each at the place of its key or of the nearest key above.
+fn broken_rules(config: &Config, text: &str) -> Vec<DocumentError> {
+    let broken = rules(config).into_iter().flatten();
+    let located = broken.map(|(key, reason)| {
+        let path: Vec<&str> = key.split('.').collect();
+        let location = (1..=path.len())
+            .rev()
+            .find_map(|end| document::locate(text, path.get(..end)?));
+        DocumentError {
+            file: None,
+            location,
+            field: key.to_owned(),
+            message: format!("{key}: {reason}"),
         }
-    }
-    if config.control_plane.is_none() && (config.node.id.is_none() || config.node.asn.is_none()) {
-        return Err("node: without controlPlane, give node.id and node.asn".into());
-    }
+    });
+    located.collect()
+}
+
+/// A key, and the reason why its value is wrong.
+type Broken = Option<(&'static str, String)>;
+
+fn rules(config: &Config) -> [Broken; 4] {
     let name = &config.node.name;
-    if name.is_empty()
-        || name.len() > 63
-        || !name
+    let is_name = (1..=63).contains(&name.len())
+        && name
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-    {
-        return Err(format!(
-            "node.name: 1..63 characters of A-Z a-z 0-9 _ . -, not {name:?}"
-        ));
-    }
-    if config.node.id == Some(0) {
-        return Err("node.id: 1..65535, not 0".into());
-    }
-    Ok(())
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let alone = config.control_plane.is_none();
+    let unknown = alone && (config.node.id.is_none() || config.node.asn.is_none());
+    [
+        lacks_token(config).then(|| {
+            let reason = "a token is needed; give token, tokenFile or MOENET_CP_TOKEN";
+            ("controlPlane", reason.to_owned())
+        }),
+        unknown.then(|| {
+            let reason = "without controlPlane, give node.id and node.asn";
+            ("node", reason.to_owned())
+        }),
+        (!is_name).then(|| {
+            let reason = format!("1..63 characters of A-Z a-z 0-9 _ . -, not {name:?}");
+            ("node.name", reason)
+        }),
+        (config.node.id == Some(0)).then(|| ("node.id", "1..65535, not 0".to_owned())),
+    ]
+}
+
+fn lacks_token(config: &Config) -> bool {
+    let Some(control_plane) = &config.control_plane else {
+        return false;
+    };
+    let token = control_plane
+        .token
+        .as_ref()
+        .map(|token| token.expose().trim());
+    let is_missing = token.is_none() && control_plane.token_file.is_none();
+    is_missing || token.is_some_and(str::is_empty)
 }
 
 #[cfg(test)]
@@ -165,7 +213,7 @@ mod tests {
     fn the_minimal_file_is_enough() {
         let config = parse(MINIMAL).unwrap();
         assert_eq!(config.bird.confirm_timeout.get().as_secs(), 30);
-        check(&config).unwrap();
+        assert_eq!(broken_rules(&config, MINIMAL), []);
     }
 
     #[test]
@@ -193,11 +241,38 @@ mod tests {
 
     #[test]
     fn a_router_alone_needs_an_id_and_an_asn() {
-        assert!(
-            check(&parse("node: {name: a}\n").unwrap())
-                .unwrap_err()
-                .contains("node.id")
-        );
-        assert!(check(&parse("node: {name: a, id: 1, asn: 64512}\n").unwrap()).is_ok());
+        let broken = |text: &str| broken_rules(&parse(text).unwrap(), text);
+        let found = broken("node: {name: a}\n");
+        assert!(found[0].message.contains("node.id"), "{found:?}");
+        assert_eq!(broken("node: {name: a, id: 1, asn: 64512}\n"), []);
+    }
+
+    #[test]
+    fn every_broken_rule_and_every_wrong_key_has_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        for (text, places) in [
+            (
+                "node:\n  name: a b\n  id: 0\ncontrolPlane:\n  url: http://127.0.0.1\n",
+                ["5:3: controlPlane", "2:9: node.name", "3:7: node.id"].as_slice(),
+            ),
+            (
+                "node:\n  name: a\n  idd: 1\nlog:\n  level: loud\nbird: {binary: 5}\nguard: 5\n",
+                ["3:3: node.idd", "5:10: log.level", "7:8: guard"].as_slice(),
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let found = problems(&path, Environment::default());
+            let refused = load(Some(&path), Environment::default()).unwrap_err();
+            assert_eq!(found[0], refused.to_string());
+            assert_eq!(found.len(), places.len(), "{found:#?}");
+            for place in places {
+                let place = format!("{}:{place}", path.display());
+                assert!(
+                    found.iter().any(|it| it.starts_with(&place)),
+                    "{place}: {found:#?}"
+                );
+            }
+        }
     }
 }

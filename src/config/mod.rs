@@ -19,6 +19,7 @@ use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
 pub use live::{LiveConfig, Reloaded, Source};
 pub use load::{ConfigError, Environment, load, parse};
+pub(crate) use load::{found, problems};
 pub use token::{TokenError, TokenNews, TokenSource};
 pub use values::{Backend, Interval, LogFormat, MaxRemovals};
 

@@ -1,13 +1,161 @@
-//! Specifications whose kind is known only when they are there: what is left when an override is put on.
+//! Values that become specifications. Documents, overrides and their merge are read by the same function, so that a
+//! value is refused with the same text wherever it is written.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use serde_path_to_error::Segment;
 
 use super::words::plain;
 use super::{
-    BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, with_nearest,
+    ApiVersion, BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
+    OverrideSpec, RoutingPolicySpec, with_nearest,
 };
 use crate::model::without_keys;
+
+/// The most problems that are listed of one value.
+const MANY: usize = 100;
+
+/// A field that a type does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The keys and indices that lead to the field.
+    pub(crate) path: Vec<String>,
+    /// The same as text: `tunnel.mtu`; empty for the value as a whole.
+    name: String,
+    /// The reason, without the field.
+    pub(crate) reason: String,
+    /// The required key that the field lacks.
+    missing: Option<String>,
+    /// Whether a number or boolean is where a text belongs: YAML writes both alike.
+    is_bare_text: bool,
+}
+
+impl Fault {
+    /// The field below `root`, as `spec.tunnel.mtu`.
+    pub(crate) fn field(&self, root: &str) -> String {
+        match (root, self.name.as_str()) {
+            (root, "") => root.to_owned(),
+            ("", name) => name.to_owned(),
+            (root, name) => format!("{root}.{name}"),
+        }
+    }
+
+    /// The path of the value whose replacement removes the fault.
+    fn repaired_path(&self) -> Vec<String> {
+        self.path.iter().chain(&self.missing).cloned().collect()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field("spec"), without_keys(&self.reason))
+    }
+}
+
+/// Reads a value as a type.
+///
+/// # Errors
+/// The first field that the type does not accept.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path: Vec<String> = error.path().iter().filter_map(key).collect();
+        let text = error.inner().to_string();
+        let missing = text
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split_once('`'))
+            .map(|(missing, _)| missing.to_owned());
+        let is_bare = ["integer", "floating point", "boolean"]
+            .iter()
+            .any(|kind| text.starts_with(&format!("invalid type: {kind} ")));
+        let name = match path.is_empty() {
+            true => String::new(),
+            false => error.path().to_string(),
+        };
+        Fault {
+            reason: with_nearest(&plain(&text, &name, None)),
+            name,
+            is_bare_text: is_bare
+                && [", expected a string", ", expected path string"]
+                    .iter()
+                    .any(|wanted| text.ends_with(wanted)),
+            path,
+            missing,
+        }
+    })
+}
+
+fn key(segment: &Segment) -> Option<String> {
+    match segment {
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}
+
+/// Every field of a value that a type does not accept. The type is read again and again, each time with the last
+/// wrong field taken out, or replaced by that of `sample`, which has the required fields.
+pub(crate) fn faults<T: DeserializeOwned>(mut value: Value, sample: &Value) -> Vec<Fault> {
+    let (mut found, mut repaired) = (Vec::new(), BTreeSet::new());
+    while found.len() < MANY {
+        let Err(fault) = read::<T>(&value) else { break };
+        let path = fault.repaired_path();
+        let is_repaired = match fault.is_bare_text {
+            true => quote(&mut value, &path),
+            false => repair(&mut value, &path, sample),
+        };
+        let is_news = repaired.insert((path, fault.is_bare_text));
+        if !fault.is_bare_text {
+            found.push(fault);
+        }
+        if !is_repaired || !is_news {
+            break;
+        }
+    }
+    found
+}
+
+/// Turns a number or boolean into its text.
+fn quote(value: &mut Value, path: &[String]) -> bool {
+    let Some(bare) = value.pointer_mut(&pointer(path)) else {
+        return false;
+    };
+    *bare = Value::String(bare.to_string());
+    true
+}
+
+/// Puts the sample's value at a path, or takes the value at the path out. `false`: neither is possible.
+fn repair(value: &mut Value, path: &[String], sample: &Value) -> bool {
+    let Some((last, parent)) = path.split_last() else {
+        return false;
+    };
+    let sample = sample.pointer(&pointer(path)).cloned();
+    match (value.pointer_mut(&pointer(parent)), sample) {
+        (Some(Value::Object(fields)), Some(sample)) => {
+            fields.insert(last.clone(), sample);
+            true
+        }
+        (Some(Value::Object(fields)), None) => fields.remove(last).is_some(),
+        (Some(Value::Array(items)), _) => match last.parse() {
+            Ok(index) if index < items.len() => {
+                items.remove(index);
+                true
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// A JSON pointer (RFC 6901).
+fn pointer(path: &[String]) -> String {
+    let escaped = path
+        .iter()
+        .map(|key| key.replace('~', "~0").replace('/', "~1"));
+    escaped.fold(String::new(), |pointer, key| format!("{pointer}/{key}"))
+}
 
 /// Whether a value is a specification of this kind.
 ///
@@ -15,27 +163,39 @@ use crate::model::without_keys;
 /// The field and what is wrong with it, without what may be a secret.
 pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), String> {
     match kind {
-        Kind::Node => of::<NodeSpec>(spec),
-        Kind::RoutingPolicy => of::<RoutingPolicySpec>(spec),
-        Kind::Maintenance => of::<MaintenanceSpec>(spec),
-        Kind::BgpSession => of::<BgpSessionSpec>(spec),
-        Kind::MeshPeer => of::<MeshPeerSpec>(spec),
-        Kind::IbgpPeer => of::<IbgpPeerSpec>(spec),
-        Kind::Override => of::<OverrideSpec>(spec),
+        Kind::Node => read::<NodeSpec>(spec).map(drop),
+        Kind::RoutingPolicy => read::<RoutingPolicySpec>(spec).map(drop),
+        Kind::Maintenance => read::<MaintenanceSpec>(spec).map(drop),
+        Kind::BgpSession => read::<BgpSessionSpec>(spec).map(drop),
+        Kind::MeshPeer => read::<MeshPeerSpec>(spec).map(drop),
+        Kind::IbgpPeer => read::<IbgpPeerSpec>(spec).map(drop),
+        Kind::Override => read::<OverrideSpec>(spec).map(drop),
     }
-}
-
-fn of<S: Spec>(spec: &Value) -> Result<(), String> {
-    let read: Result<S, _> = serde_path_to_error::deserialize(spec.clone());
-    read.map(drop).map_err(|error| {
-        let field = format!("spec.{}", error.path());
-        let text = with_nearest(&plain(&error.inner().to_string(), &field, None));
-        format!("{field}: {}", without_keys(&text))
-    })
+    .map_err(|fault| fault.to_string())
 }
 
 /// Some public key; all zeroes would be none.
 const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+/// The shortest valid specification of a kind.
+pub(crate) fn minimal(kind: Kind) -> Value {
+    match kind {
+        Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
+        Kind::BgpSession => json!({"asn": 4_242_420_000u32}),
+        Kind::MeshPeer => json!({"nodeId": 1, "publicKey": ANY_KEY}),
+        Kind::IbgpPeer => json!({"nodeId": 1}),
+        Kind::Override => json!({"reason": "sample"}),
+        Kind::RoutingPolicy | Kind::Maintenance => json!({}),
+    }
+}
+
+/// The shortest valid document of a kind.
+pub(super) fn sample(kind: Kind) -> Value {
+    json!({
+        "apiVersion": ApiVersion::V1.as_str(), "kind": kind.to_string(),
+        "metadata": {"name": "sample"}, "spec": minimal(kind)
+    })
+}
 
 /// Whether a patch sets only fields that a kind has, to values that they can have: on top of the least that a
 /// document of the kind can say it makes a valid specification.
@@ -43,13 +203,43 @@ const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 /// # Errors
 /// As [`check_spec`].
 pub(crate) fn check_patch(kind: Kind, patch: &Map<String, Value>) -> Result<(), String> {
-    let mut spec = match kind {
-        Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
-        Kind::BgpSession => json!({"asn": 4_242_420_000u32}),
-        Kind::MeshPeer => json!({"nodeId": 1, "publicKey": ANY_KEY}),
-        Kind::IbgpPeer => json!({"nodeId": 1}),
-        Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => json!({}),
-    };
+    let mut spec = minimal(kind);
     json_patch::merge(&mut spec, &Value::Object(patch.clone()));
     check_spec(kind, &spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_field_is_listed() {
+        let spec = json!({
+            "asn": 0, "description": 7, "colour": "red", "tunnel": {"mtu": 1, "endpoint": "a b", "interface": "wg_1"},
+            "bgp": {"extensions": ["mp-bgp", "x"], "policy": 5}
+        });
+        let faults = faults::<BgpSessionSpec>(spec, &minimal(Kind::BgpSession));
+        let fields: BTreeSet<String> = faults.iter().map(|fault| fault.field("spec")).collect();
+        let wanted = [
+            "spec.asn",
+            "spec.bgp.extensions[1]",
+            "spec.bgp.policy",
+            "spec.colour",
+            "spec.tunnel.endpoint",
+            "spec.tunnel.mtu",
+        ];
+        assert_eq!(fields.into_iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn missing_fields_are_listed_one_by_one() {
+        let faults = faults::<MeshPeerSpec>(json!({"mtu": 1}), &minimal(Kind::MeshPeer));
+        let texts: BTreeSet<String> = faults.iter().map(Fault::to_string).collect();
+        let wanted = [
+            "spec.mtu: an MTU is 1280..9000, not 1",
+            "spec: `nodeId` is missing",
+            "spec: `publicKey` is missing",
+        ];
+        assert_eq!(texts.into_iter().collect::<Vec<_>>(), wanted);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::check::{Fault, faults, sample};
 use super::{ApiVersion, Document, Kind, Spec};
 
 /// The largest document that is read, in bytes. Real ones are below 4 KiB.
@@ -138,6 +139,53 @@ pub fn parse_versions<D>(
         });
     }
     (reader.read)(text)
+}
+
+/// Everything that is wrong with the text of a document: first the error of [`parse`], then every other field that its
+/// type does not accept.
+pub(crate) fn problems<S: Spec>(text: &str) -> Vec<DocumentError> {
+    let Err(first) = parse::<S>(text) else {
+        return Vec::new();
+    };
+    let faults = value(text).map(|value| faults::<Document<S>>(value, &sample(S::KIND)));
+    placed(text, first, faults.unwrap_or_default())
+}
+
+/// The value of a document's text, with the scalars as [`parse`] reads them.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn value(text: &str) -> Result<serde_json::Value, DocumentError> {
+    parse_document(text)
+}
+
+/// An error and the faults of other fields, each with its place in the text.
+pub(crate) fn placed(text: &str, first: DocumentError, faults: Vec<Fault>) -> Vec<DocumentError> {
+    let is_first = |fault: &Fault| fault.field("") == first.field;
+    let known = faults.iter().position(is_first);
+    let others = faults.iter().enumerate();
+    let others = others.filter(|(index, _)| Some(*index) != known);
+    let others: Vec<_> = others.map(|(_, fault)| error_at(text, fault)).collect();
+    std::iter::once(first).chain(others).collect()
+}
+
+/// The error of a fault, at the place of its field or of the nearest field above.
+fn error_at(text: &str, fault: &Fault) -> DocumentError {
+    let path: Vec<&str> = fault.path.iter().map(String::as_str).collect();
+    let location = (1..=path.len())
+        .rev()
+        .find_map(|end| locate(text, path.get(..end)?));
+    let field = fault.field("");
+    let message = match field.is_empty() {
+        true => fault.reason.clone(),
+        false => format!("{field}: {}", fault.reason),
+    };
+    DocumentError {
+        file: None,
+        location,
+        field,
+        message,
+    }
 }
 
 /// Where a field of the document itself stands, when it stands on a line of its own as it does in all that

@@ -11,9 +11,9 @@ mod schema;
 pub mod v1;
 pub(crate) mod words;
 
-pub(crate) use check::{check_patch, check_spec};
-pub(crate) use codec::locate;
+pub(crate) use check::{Fault, check_patch, check_spec, faults, minimal, read};
 pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
+pub(crate) use codec::{locate, placed, problems, value};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
 pub use schema::{override_schema, schema, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};

@@ -75,7 +75,7 @@ fn wanted(expected: &str) -> String {
         }
         "f32" | "f64" | "float" => "a number without quotes".to_owned(),
         "a boolean" | "boolean" | "bool" => BOOLEAN.to_owned(),
-        "a string" | "string" | "str" => TEXT.to_owned(),
+        "a string" | "path string" | "string" | "str" => TEXT.to_owned(),
         "a map" | "mapping" | "map" => MAPPING.to_owned(),
         "a sequence" | "sequence" => "a list".to_owned(),
         other if other.starts_with("struct ") || other.starts_with("internally tagged") => {

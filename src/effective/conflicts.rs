@@ -145,4 +145,70 @@ mod tests {
         let found = conflicts(&[claimant("b", 5, false), claimant("a", 5, false)]);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["b"]);
     }
+
+    fn at(name: &str, address: &str, applied: bool) -> Claimant {
+        let claims = BTreeSet::from([Claim::Address(address.parse().unwrap())]);
+        Claimant {
+            name: name.to_owned(),
+            uid: name.parse().unwrap(),
+            holds: if applied {
+                claims.clone()
+            } else {
+                BTreeSet::new()
+            },
+            claims,
+        }
+    }
+
+    #[test]
+    fn applied_peer_address_keeps_its_session() {
+        for address in ["172.20.1.1", "fd42::1"] {
+            let found = conflicts(&[
+                at("a", address, false),
+                at("b", address, true),
+                at("c", "172.20.1.2", false),
+            ]);
+            assert_eq!(found.keys().collect::<Vec<_>>(), ["a"]);
+            let text = found["a"].to_string();
+            let wanted = format!("peer address {address} belongs to b, which was first");
+            assert!(text.starts_with(&wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn new_peer_address_goes_to_the_smaller_uid() {
+        let found = conflicts(&[at("b", "10.0.0.1", false), at("a", "10.0.0.1", false)]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn sessions_claim_routed_peer_addresses_only() {
+        let claims = |address: serde_json::Value| {
+            let spec = serde_json::json!({
+                "asn": 4_242_421_080_u32, "address": address,
+                "tunnel": {"publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}
+            });
+            let spec: crate::document::BgpSessionSpec = serde_json::from_value(spec).unwrap();
+            let node = serde_json::json!({
+                "id": 1, "asn": 4_242_420_998_u32, "loopbackIpv4": "172.23.0.1", "loopbackIpv6": "fd00::1"
+            });
+            let node = serde_json::from_value(node).unwrap();
+            let router = crate::effective::Router::new("jp1", &node, None);
+            let filled = spec.filled(&router, &crate::effective::Defaults::default());
+            let (name, uid) = ("a".parse().unwrap(), "a".parse().unwrap());
+            let session =
+                Session::resolve(&name, &uid, &filled, &router, &BTreeMap::new()).unwrap();
+            let is_address = |claim: &Claim| matches!(claim, Claim::Address(_));
+            session
+                .claims()
+                .into_iter()
+                .filter(is_address)
+                .collect::<Vec<_>>()
+        };
+        let routed = claims(serde_json::json!({"peerIpv4": "172.20.1.1", "peerIpv6": "fd42::1"}));
+        let wanted = ["172.20.1.1", "fd42::1"].map(|it| Claim::Address(it.parse().unwrap()));
+        assert_eq!(routed, wanted);
+        assert_eq!(claims(serde_json::json!({"peerLinkLocal": "fe80::1"})), []);
+        assert_eq!(claims(serde_json::json!({"peerIpv6": "fe80::1"})), []);
+    }
 }

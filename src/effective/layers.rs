@@ -4,7 +4,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::FieldError;
-use crate::document::Spec;
+use crate::document::{self, Fault, Spec};
 
 /// Where the value of a field comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -48,24 +48,8 @@ pub struct Merged<S> {
 /// # Errors
 /// When the result is no valid specification; the error names the field.
 pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>, FieldError> {
-    let broken = |field: &str, error: &dyn fmt::Display| FieldError::new(field, error.to_string());
-    let before = serde_json::to_value(spec).map_err(|error| broken("spec", &error))?;
-    let patch = Value::Object(patch.clone());
-    let mut after = before.clone();
-    json_patch::merge(&mut after, &patch);
-    let merged = serde_path_to_error::deserialize(after).map_err(|error| {
-        let field = error.path().to_string();
-        let text = crate::document::words::plain(&error.inner().to_string(), &field, None);
-        let text = crate::document::with_nearest(&text);
-        // The path of the specification as a whole is ".": something is missing in it.
-        let path = error.path().to_string();
-        let field = if path == "." {
-            "spec".to_owned()
-        } else {
-            format!("spec.{path}")
-        };
-        broken(&field, &text)
-    })?;
+    let (before, after, patch) = patched(spec, patch)?;
+    let merged = document::read(&after).map_err(|fault| field_error(&fault))?;
     let overridden = leaves(&patch).into_keys().map(|path| {
         let was = before
             .pointer(&format!("/{}", path.replace('.', "/")))
@@ -77,6 +61,34 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
         spec: merged,
         overridden: overridden.collect(),
     })
+}
+
+/// Every field for which [`merge`] refuses a patch, that of its error first.
+pub(crate) fn merge_problems<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Vec<FieldError> {
+    match patched(spec, patch) {
+        Ok((_, after, _)) => document::faults::<S>(after, &document::minimal(S::KIND))
+            .iter()
+            .map(field_error)
+            .collect(),
+        Err(error) => vec![error],
+    }
+}
+
+/// The specification as a value, the same with the patch applied, and the patch.
+fn patched<S: Spec>(
+    spec: &S,
+    patch: &Map<String, Value>,
+) -> Result<(Value, Value, Value), FieldError> {
+    let before =
+        serde_json::to_value(spec).map_err(|error| FieldError::new("spec", error.to_string()))?;
+    let patch = Value::Object(patch.clone());
+    let mut after = before.clone();
+    json_patch::merge(&mut after, &patch);
+    Ok((before, after, patch))
+}
+
+fn field_error(fault: &Fault) -> FieldError {
+    FieldError::new(&fault.field("spec"), fault.reason.clone())
 }
 
 /// The merge patch that turns one specification into another. Applied to the first, it gives the second.

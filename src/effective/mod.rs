@@ -12,6 +12,7 @@ mod router;
 mod session;
 
 pub use conflicts::{Claim, Claimant, Clash, conflicts};
+pub(crate) use layers::merge_problems;
 pub use layers::{Merged, Origin, difference, leaves, merge};
 pub use mesh::{InternalNeighbour, MeshDefaults, MeshTunnel};
 pub use router::Router;

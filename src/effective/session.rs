@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{FieldError, Router};
 use crate::document::BgpSessionSpec;
 use crate::model::{
-    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName, PeeringPolicy,
-    Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
+    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName, PeerIpv6,
+    PeeringPolicy, Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
 };
 use crate::plan::kernel_view::Address;
 
@@ -156,13 +156,7 @@ impl Session {
         router: &Router,
         secrets: &Secrets,
     ) -> Result<Self, FieldError> {
-        if spec.asn == router.asn {
-            let reason = format!(
-                "AS{} is our own; internal neighbours come with bird-config",
-                spec.asn
-            );
-            return Err(FieldError::new("spec.asn", reason));
-        }
+        own_asn(spec, router)?;
         Ok(Self {
             name: name.clone(),
             uid: uid.clone(),
@@ -180,53 +174,104 @@ impl Session {
             drained: spec.bgp.drained,
         })
     }
+
+    /// Every reason for which [`Session::resolve`] refuses a specification, that of its error first.
+    pub fn problems(
+        name: &ObjectName,
+        spec: &BgpSessionSpec,
+        router: &Router,
+        secrets: &Secrets,
+    ) -> Vec<FieldError> {
+        let found = [
+            own_asn(spec, router).err(),
+            public_key(spec, router).err(),
+            outer_addresses(spec).err(),
+            interface(spec).err(),
+            preshared_key(spec.tunnel.preshared_key_file.as_deref(), secrets).err(),
+            link_local(spec).err(),
+            ipv4(spec).err(),
+            ipv6(spec).err(),
+            neighbours(name, spec).err(),
+            password(spec, secrets).err(),
+        ];
+        found.into_iter().flatten().collect()
+    }
+}
+
+/// Refuses our own AS number.
+fn own_asn(spec: &BgpSessionSpec, router: &Router) -> Result<(), FieldError> {
+    if spec.asn != router.asn {
+        return Ok(());
+    }
+    let reason = format!(
+        "AS{} is our own; internal neighbours come with bird-config",
+        spec.asn
+    );
+    Err(FieldError::new("spec.asn", reason))
+}
+
+/// The peer's key, for WireGuard.
+fn public_key(spec: &BgpSessionSpec, router: &Router) -> Result<Option<PublicKey>, FieldError> {
+    const FIELD: &str = "spec.tunnel.publicKey";
+    let key = spec.tunnel.public_key;
+    if spec.tunnel.tunnel_type != TunnelType::Wireguard {
+        return Ok(None);
+    }
+    if key.is_none() {
+        let reason = "the peer's WireGuard public key is required";
+        return Err(FieldError::new(FIELD, reason));
+    }
+    if key == router.public_key {
+        let reason = "this is our own key, not the peer's";
+        return Err(FieldError::new(FIELD, reason));
+    }
+    Ok(key)
+}
+
+/// Checks the outer addresses of GRE tunnels.
+fn outer_addresses(spec: &BgpSessionSpec) -> Result<(), FieldError> {
+    let from = &spec.tunnel;
+    if from.tunnel_type == TunnelType::Wireguard {
+        return Ok(());
+    }
+    if from.endpoint.is_none() {
+        let reason = "a GRE tunnel needs the neighbour's outer address";
+        return Err(FieldError::new("spec.tunnel.endpoint", reason));
+    }
+    let v4 = from.tunnel_type == TunnelType::Gre;
+    let local = from.local_address.map(|local| local.to_canonical());
+    if let Some(local) = local.filter(|local| local.is_ipv4() != v4) {
+        let reason = format!("{local} is of the wrong family for {}", from.tunnel_type);
+        return Err(FieldError::new("spec.tunnel.localAddress", reason));
+    }
+    Ok(())
+}
+
+fn interface(spec: &BgpSessionSpec) -> Result<InterfaceName, FieldError> {
+    spec.tunnel.interface.clone().ok_or_else(|| {
+        FieldError::new(
+            "spec.tunnel.interface",
+            "there is no name for the interface; give one",
+        )
+    })
 }
 
 fn tunnel(spec: &BgpSessionSpec, router: &Router, secrets: &Secrets) -> Result<Tunnel, FieldError> {
     let from = &spec.tunnel;
     let wireguard = from.tunnel_type == TunnelType::Wireguard;
-    if wireguard && from.public_key.is_none() {
-        return Err(FieldError::new(
-            "spec.tunnel.publicKey",
-            "the peer's WireGuard public key is required",
-        ));
-    }
-    if wireguard && from.public_key == router.public_key {
-        return Err(FieldError::new(
-            "spec.tunnel.publicKey",
-            "this is our own key, not the peer's",
-        ));
-    }
-    if !wireguard && from.endpoint.is_none() {
-        return Err(FieldError::new(
-            "spec.tunnel.endpoint",
-            "a GRE tunnel needs the neighbour's outer address",
-        ));
-    }
-    let v4 = from.tunnel_type == TunnelType::Gre;
-    if let Some(local) = from
-        .local_address
-        .filter(|local| !wireguard && local.is_ipv4() != v4)
-    {
-        let reason = format!("{local} is of the wrong family for {}", from.tunnel_type);
-        return Err(FieldError::new("spec.tunnel.localAddress", reason));
-    }
-    let interface = from.interface.clone().ok_or_else(|| {
-        FieldError::new(
-            "spec.tunnel.interface",
-            "there is no name for the interface; give one",
-        )
-    })?;
+    let peer = public_key(spec, router)?;
+    outer_addresses(spec)?;
+    let interface = interface(spec)?;
     Ok(Tunnel {
         kind: from.tunnel_type,
         interface,
         mtu: from.mtu.unwrap_or_default(),
         listen_port: from.listen_port.filter(|_| wireguard),
-        peer: from.public_key.filter(|_| wireguard),
+        peer,
         preshared_key: preshared_key(from.preshared_key_file.as_deref(), secrets)?,
         endpoint: from.endpoint.clone(),
         keepalive: from.persistent_keepalive.filter(|seconds| *seconds != 0),
-        local_address: from.local_address,
+        local_address: from.local_address.map(|local| local.to_canonical()),
         adopt: from.adopt,
     })
 }
@@ -283,58 +328,64 @@ fn secret<'a>(
 }
 
 fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
+    let all = [link_local(spec)?, ipv4(spec)?, ipv6(spec)?];
+    Ok(all.into_iter().flatten().collect())
+}
+
+/// Our link-local address. The peer's is compared with it, and with nothing else: it belongs to its interface.
+fn link_local(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
     let from = &spec.address;
-    let mut addresses = BTreeSet::new();
-    if let Some(local) = from.local_link_local {
-        if from.peer_link_local == Some(local)
-            || from.peer_ipv6.is_some_and(|peer| peer.get() == local.get())
-        {
-            return Err(FieldError::new(
-                "spec.address.peerLinkLocal",
-                format!(
-                    "the peer's address {local} is ours; one of the two sides must take another"
-                ),
-            ));
-        }
-        addresses.insert(Address::new(net(local.get().into(), 64), None));
+    let Some(local) = from.local_link_local else {
+        return Ok(None);
+    };
+    let field = if from.peer_link_local == Some(local) {
+        "spec.address.peerLinkLocal"
+    } else if from.peer_ipv6.is_some_and(|peer| peer.get() == local.get()) {
+        "spec.address.peerIpv6"
+    } else {
+        return Ok(Some(Address::new(net(local.get().into(), 64), None)));
+    };
+    let reason =
+        format!("the peer's address {local} is ours; one of the two sides must take another");
+    Err(FieldError::new(field, reason))
+}
+
+fn ipv4(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
+    let from = &spec.address;
+    let Some(peer) = from.peer_ipv4 else {
+        return Ok(None);
+    };
+    let local = from.local_ipv4.ok_or_else(|| {
+        FieldError::new(
+            "spec.address.localIpv4",
+            "needed with peerIpv4, since the node has no IPv4 loopback",
+        )
+    })?;
+    if local == peer {
+        let reason = format!("the peer's address {peer} is ours");
+        return Err(FieldError::new("spec.address.peerIpv4", reason));
     }
-    if let Some(peer) = from.peer_ipv4 {
-        let local = from.local_ipv4.ok_or_else(|| {
-            FieldError::new(
-                "spec.address.localIpv4",
-                "needed with peerIpv4, since the node has no IPv4 loopback",
-            )
-        })?;
-        if local == peer {
-            return Err(FieldError::new(
-                "spec.address.peerIpv4",
-                format!("the peer's address {peer} is ours"),
-            ));
-        }
-        addresses.insert(Address::new(net(local.into(), 32), Some(peer.into())));
+    Ok(Some(Address::new(net(local.into(), 32), Some(peer.into()))))
+}
+
+fn ipv6(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
+    let from = &spec.address;
+    let routed = |peer: &PeerIpv6| !peer.get().is_unicast_link_local();
+    let Some(peer) = from.peer_ipv6.filter(routed) else {
+        return Ok(None);
+    };
+    let local = from.local_ipv6.ok_or_else(|| {
+        FieldError::new(
+            "spec.address.localIpv6",
+            "needed with peerIpv6, since the node has no IPv6 loopback",
+        )
+    })?;
+    if local == peer {
+        let reason = format!("the peer's address {peer} is ours");
+        return Err(FieldError::new("spec.address.peerIpv6", reason));
     }
-    if let Some(peer) = from
-        .peer_ipv6
-        .filter(|peer| !peer.get().is_unicast_link_local())
-    {
-        let local = from.local_ipv6.ok_or_else(|| {
-            FieldError::new(
-                "spec.address.localIpv6",
-                "needed with peerIpv6, since the node has no IPv6 loopback",
-            )
-        })?;
-        if local == peer {
-            return Err(FieldError::new(
-                "spec.address.peerIpv6",
-                format!("the peer's address {peer} is ours"),
-            ));
-        }
-        addresses.insert(Address::new(
-            net(local.get().into(), 128),
-            Some(peer.get().into()),
-        ));
-    }
-    Ok(addresses)
+    let local = net(local.get().into(), 128);
+    Ok(Some(Address::new(local, Some(peer.get().into()))))
 }
 
 /// A network of a length that is valid for its family, as all callers have it.

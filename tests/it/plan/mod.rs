@@ -7,5 +7,6 @@ pub(crate) mod kernel;
 mod loopback;
 mod observed;
 mod properties;
+mod spellings;
 mod tunnel;
 mod wanted;

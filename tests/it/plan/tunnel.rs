@@ -69,7 +69,7 @@ impl World {
     }
 
     /// Plans and applies until there is nothing to do, and says how often there was something.
-    fn converge(&mut self) -> Result<usize, Refusal> {
+    pub(super) fn converge(&mut self) -> Result<usize, Refusal> {
         for round in 0..=2 {
             let plan = self.plan_present()?;
             if plan.is_empty() {

@@ -69,6 +69,22 @@ pub struct Resolver {
     task: Option<JoinHandle<()>>,
 }
 
+/// A reader of everything that a resolver knows.
+#[derive(Debug, Clone)]
+pub struct KnownNames(Arc<Shared>);
+
+impl KnownNames {
+    /// The addresses of the last good answer, and the one in use, of every endpoint with a name. Never waits.
+    pub fn addresses(&self) -> BTreeMap<Endpoint, BTreeSet<IpAddr>> {
+        self.0.state().addresses()
+    }
+
+    /// What is known of the endpoint. Never waits.
+    pub fn current(&self, endpoint: &Endpoint) -> Resolution {
+        self.0.state().current(endpoint)
+    }
+}
+
 /// What the handle and the task share.
 #[derive(Debug)]
 struct Shared {
@@ -106,6 +122,11 @@ impl Resolver {
         });
         let work = task::run(Arc::clone(&shared), lookup, settings);
         (Self { shared, task: None }, work)
+    }
+
+    /// A reader of everything that is known.
+    pub fn known(&self) -> KnownNames {
+        KnownNames(Arc::clone(&self.shared))
     }
 
     /// Looks after exactly these endpoints from now on; the others are forgotten.

@@ -21,7 +21,9 @@ mod uapi;
 mod userspace;
 mod wireguard;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -33,6 +35,7 @@ pub use events::{KernelEvent, events};
 pub use nftables_events::nftables_events;
 pub use source::source_towards;
 
+use crate::model::InterfaceName;
 use crate::plan::SharedOwnership;
 use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::KernelView;
@@ -111,6 +114,27 @@ impl LinuxKernel {
             kernel_lacks_wireguard: AtomicBool::new(false),
             ownership: options.ownership,
         }
+    }
+
+    /// The gateways of the routes that no routing daemon made, each with the link that leads to it.
+    ///
+    /// # Errors
+    /// When the routes cannot be read.
+    pub async fn gateways(&self) -> Result<BTreeSet<(InterfaceName, IpAddr)>, KernelError> {
+        let read = async {
+            let mut named = BTreeSet::new();
+            for (index, gateway) in self.netlink.gateways().await? {
+                let link = self.netlink.link_at(index).await?;
+                let name = link.as_ref().and_then(netlink::name_of);
+                // A link that went away meanwhile took its routes along.
+                if let Some(name) = name.and_then(|name| name.parse().ok()) {
+                    named.insert((name, gateway));
+                }
+            }
+            Ok(named)
+        };
+        read.await
+            .map_err(|error| Fault::Io(error).at("read gateways".to_owned()))
     }
 
     /// How often the kernel was written to.

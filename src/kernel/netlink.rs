@@ -1,6 +1,8 @@
 //! The one netlink connection: requests, their acknowledgements, and dumps that are complete or fail.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -120,6 +122,23 @@ impl Netlink {
             addresses: addresses.into_iter().filter_map(new_address).collect(),
             routes: routes.into_iter().filter_map(new_route).collect(),
         })
+    }
+
+    /// The gateways of the routes that no routing daemon made, each with the index of the link that leads to it.
+    pub(super) async fn gateways(&self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
+        let _turn = self.dumping.lock().await;
+        let mut found = BTreeSet::new();
+        for request in route_message::host_requests() {
+            let routes = self
+                .dump_all(RouteNetlinkMessage::GetRoute(request))
+                .await?;
+            for route in routes {
+                if let RouteNetlinkMessage::NewRoute(route) = route {
+                    found.extend(route_message::gateways(&route));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Dumps until nothing interrupts. Where links come and go faster than that, all attempts

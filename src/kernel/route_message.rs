@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteVia,
 };
 
 /// `IP6_RT_PRIO_ADDRCONF` (net/ip6_route.h): the metric of what the kernel makes for an IPv6 address. For
@@ -21,6 +22,66 @@ pub(super) fn requests() -> [RouteMessage; 2] {
         message.header.kind = RouteType::Unicast;
         message
     })
+}
+
+/// The protocols of routes that an operator, the kernel or an autoconfiguration makes. Routing daemons have protocols
+/// of their own, and their gateways are what they learnt from peers.
+const OF_THE_HOST: [RouteProtocol; 7] = [
+    RouteProtocol::IcmpRedirect,
+    RouteProtocol::Kernel,
+    RouteProtocol::Boot,
+    RouteProtocol::Static,
+    RouteProtocol::Ra,
+    RouteProtocol::Dhcp,
+    RouteProtocol::KeepAlived,
+];
+
+/// The questions for the routes of the host: one a family and protocol.
+pub(super) fn host_requests() -> impl Iterator<Item = RouteMessage> {
+    let families = [AddressFamily::Inet, AddressFamily::Inet6];
+    families.into_iter().flat_map(|family| {
+        OF_THE_HOST.into_iter().map(move |protocol| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.header.protocol = protocol;
+            message
+        })
+    })
+}
+
+/// The gateways of a route of the host, each with the index of the link that leads to it.
+pub(super) fn gateways(message: &RouteMessage) -> Vec<(u32, IpAddr)> {
+    // A kernel without strict checking answers with all routes.
+    if !OF_THE_HOST.contains(&message.header.protocol) {
+        return Vec::new();
+    }
+    let of_path = |attributes: &[RouteAttribute], index: u32| {
+        let gateway = attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(v4))
+            | RouteAttribute::Via(RouteVia::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6))
+            | RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        });
+        gateway.map(|gateway| (index, gateway))
+    };
+    let index = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+    let several = message
+        .attributes
+        .iter()
+        .flat_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => hops.as_slice(),
+            _ => &[],
+        });
+    let several = several.filter_map(|hop| of_path(&hop.attributes, hop.interface_index));
+    let one = of_path(&message.attributes, index.unwrap_or_default());
+    one.into_iter().chain(several).collect()
 }
 
 /// The index of the link that such a route leads out of, and where to; none for any other route, which an
@@ -84,7 +145,29 @@ pub(super) fn message(index: u32, destination: IpNet, source: Option<Ipv4Addr>) 
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::route::RouteNextHop;
+
     use super::*;
+
+    #[test]
+    fn gateways_of_the_hosts_routes_are_read() {
+        let gateway = Ipv4Addr::new(10, 0, 0, 1);
+        let mut route = RouteMessage::default();
+        route.header.protocol = RouteProtocol::Static;
+        route.attributes = vec![
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+            RouteAttribute::Oif(3),
+        ];
+        assert_eq!(gateways(&route), [(3, gateway.into())]);
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = 4;
+        let v6 = "fd00::1".parse().unwrap();
+        hop.attributes = vec![RouteAttribute::Via(RouteVia::Inet6(v6))];
+        route.attributes = vec![RouteAttribute::MultiPath(vec![hop])];
+        assert_eq!(gateways(&route), [(4, v6.into())]);
+        route.header.protocol = RouteProtocol::Bird;
+        assert_eq!(gateways(&route), []);
+    }
 
     #[test]
     fn a_route_reads_back_as_sent() {

@@ -120,6 +120,20 @@ impl State {
             .collect()
     }
 
+    pub(super) fn addresses(&self) -> BTreeMap<Endpoint, BTreeSet<IpAddr>> {
+        let addresses = |(endpoint, choice): (&Endpoint, &Option<Choice>)| {
+            let Host::Name(host) = &endpoint.host else {
+                return None;
+            };
+            let answer = self.names.get(host).map(|name| name.candidates.clone());
+            let used = choice.as_ref().map(|choice| choice.address);
+            let all = answer.unwrap_or_default().into_iter().chain(used);
+            let all = all.map(|address| address.to_canonical()).collect();
+            Some((endpoint.clone(), all))
+        };
+        self.endpoints.iter().filter_map(addresses).collect()
+    }
+
     pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {
         let choice = self.endpoints.get(endpoint).and_then(Option::as_ref);
         let address = choice

@@ -309,6 +309,11 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     ));
     notices.extend(bounded_to(
         MANY,
+        world.clashes(),
+        "address clashes of applied objects",
+    ));
+    notices.extend(bounded_to(
+        MANY,
         held(parts),
         "changes held; `moenet-agent approve --list` shows them",
     ));

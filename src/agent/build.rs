@@ -12,6 +12,7 @@ use super::journal::Known;
 use super::key::KeyFile;
 use super::known_agents;
 use super::lost::{self, Missing};
+use super::reach::{self, Host};
 use super::syncs::Syncs;
 use super::tasks::Tasks;
 use super::templates::Templates;
@@ -201,6 +202,8 @@ impl Parts {
             ResolverSettings::default(),
         );
         tasks.spawn("resolver", work);
+        // The first list of sessions is compared with the Control Plane's addresses.
+        resolver.watch(reach::control_plane(&config).iter());
         let (prober, work) = Prober::new(Arc::new(IcmpPing), probe_settings(&config));
         tasks.spawn("prober", work);
         let live = Arc::new(LiveConfig::new(config.clone()));
@@ -218,7 +221,10 @@ impl Parts {
             key,
             templates,
             checker,
-            ownership.clone(),
+            (
+                ownership.clone(),
+                Host::new(Arc::clone(&kernel), resolver.known()),
+            ),
             &mut tasks,
         );
         if let Some(ours) = maker.our_key().filter(|_| store.is_writable()) {
@@ -385,16 +391,33 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 
 /// Refuses a start before anything is written.
 fn check(config: &Config) -> Result<(), BuildError> {
-    Templates::open(config.bird.templates.as_deref())?;
-    Server::check(&config.server.listen, &config.server.token_source())?;
+    match refusals(config).into_iter().next() {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
+    }
+}
+
+/// Every reason in the configuration for which the agent refuses to start, as a line each.
+pub(crate) fn start_problems(config: &Config) -> Vec<String> {
+    let refusals = refusals(config);
+    refusals.iter().map(|refusal| chain(refusal)).collect()
+}
+
+fn refusals(config: &Config) -> Vec<BuildError> {
+    let templates = Templates::open(config.bird.templates.as_deref()).err();
+    let api = Server::check(&config.server.listen, &config.server.token_source()).err();
     let token = config
         .control_plane
         .as_ref()
         .map(ControlPlane::token_source);
-    if let Some(options) = client_options(config, &token.unwrap_or_default()) {
-        Client::new(options)?;
-    }
-    Ok(())
+    let options = client_options(config, &token.unwrap_or_default());
+    let client = options.and_then(|options| Client::new(options).err());
+    let api = api.map(BuildError::from);
+    templates
+        .into_iter()
+        .chain(api)
+        .chain(client.map(BuildError::from))
+        .collect()
 }
 
 type ControlPlaneParts = (Option<Arc<Client>>, Option<Arc<Outbox>>);

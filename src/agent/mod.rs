@@ -65,9 +65,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
 pub use calls::{CallHealth, Calls};
 pub(crate) use lost::Missing;
+pub(crate) use reach::control_plane as control_plane_endpoint;
 pub use signals::Signals;
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;

@@ -1,54 +1,141 @@
 //! What the host says of addresses: its own, its gateways, its name servers.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::config::Config;
-use crate::controller::world::Reach;
+use crate::controller::world::{Reach, Use};
 use crate::disk;
-use crate::model::Host;
+use crate::kernel::LinuxKernel;
+use crate::model::{self, Endpoint, Port};
+use crate::resolve::KnownNames;
+use crate::telemetry::chain;
 
-/// The largest table that is read, in bytes: some ten thousand routes.
+/// The largest table that is read, in bytes: some ten thousand addresses.
 const TABLE: u64 = 4 * 1024 * 1024;
 
-/// Reads the host's addresses. What cannot be read is left out.
-pub(super) fn look(config: &Config) -> Reach {
-    let mut reach = Reach::default();
-    let url = config.control_plane.as_ref().map(|from| from.url.as_str());
-    if let Some(address) = url.and_then(control_plane) {
-        reach.add(address, "the Control Plane's address");
-    }
-    for address in text("/etc/resolv.conf").lines().filter_map(nameserver) {
-        reach.add(address, "a name server's address");
-    }
-    for address in local4(&text("/proc/net/fib_trie")) {
-        reach.add(address.into(), "an address of this host");
-    }
-    for address in text("/proc/net/if_inet6").lines().filter_map(hex6) {
-        reach.add(address.into(), "an address of this host");
-    }
-    for address in text("/proc/net/route").lines().filter_map(gateway4) {
-        reach.add(address.into(), "this host's gateway");
-    }
-    reach
+/// Where the addresses of the host are read from.
+pub(crate) struct Host {
+    kernel: Arc<LinuxKernel>,
+    names: KnownNames,
 }
 
-fn text(path: &str) -> String {
-    let bytes = disk::read(path.as_ref(), TABLE).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+impl Host {
+    pub(super) fn new(kernel: Arc<LinuxKernel>, names: KnownNames) -> Self {
+        Self { kernel, names }
+    }
+
+    /// Reads the addresses that the host has and must reach, as they are now.
+    pub(super) async fn look(&self, config: &Config) -> Reach {
+        let mut reach = Reach::default();
+        for (endpoint, addresses) in self.names.addresses() {
+            reach.name(&endpoint, addresses);
+        }
+        self.control_plane(config, &mut reach);
+        name_servers(&mut reach);
+        own_addresses(&mut reach);
+        match self.kernel.gateways().await {
+            Ok(gateways) => {
+                for (interface, gateway) in gateways {
+                    reach.add(gateway, Use::Gateway(interface), "a gateway of this host");
+                }
+            }
+            Err(error) => unread(&mut reach, "the gateways of this host", &chain(&error)),
+        }
+        reach
+    }
+
+    fn control_plane(&self, config: &Config, reach: &mut Reach) {
+        const WHAT: &str = "the Control Plane's address";
+        let Some(endpoint) = control_plane(config) else {
+            return;
+        };
+        match &endpoint.host {
+            model::Host::Address(address) => reach.add(*address, Use::Needed, WHAT),
+            model::Host::Name(name) => {
+                let known = self.names.addresses().remove(&endpoint).unwrap_or_default();
+                if known.is_empty() {
+                    let why = self.names.current(&endpoint).error;
+                    let why = why.unwrap_or_else(|| "not resolved yet".to_owned());
+                    unread(
+                        reach,
+                        &format!("the addresses of the Control Plane {name}"),
+                        &why,
+                    );
+                }
+                for address in known {
+                    reach.add(address, Use::Needed, WHAT);
+                }
+            }
+        }
+    }
 }
 
-fn control_plane(url: &str) -> Option<IpAddr> {
-    let (_, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?']).next()?;
-    let authority = authority.rsplit('@').next()?;
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => authority,
-    };
-    match host.parse().ok()? {
-        Host::Address(address) => Some(address),
-        Host::Name(_) => None,
+/// The host and port of the Control Plane.
+pub(crate) fn control_plane(config: &Config) -> Option<Endpoint> {
+    host_of(&config.control_plane.as_ref()?.url)
+}
+
+fn host_of(url: &str) -> Option<Endpoint> {
+    let url = reqwest::Url::parse(url.trim()).ok()?;
+    let host = url.host_str()?.parse().ok()?;
+    let port = Port::new(url.port_or_known_default()?)?;
+    Some(Endpoint { host, port })
+}
+
+fn unread(reach: &mut Reach, what: &str, why: &str) {
+    reach.unread.push(format!("{what}: {why}"));
+}
+
+fn name_servers(reach: &mut Reach) {
+    const FILE: &str = "/etc/resolv.conf";
+    match text(FILE) {
+        Ok(text) => {
+            for address in text.lines().filter_map(nameserver) {
+                reach.add(address, Use::Needed, "a name server's address");
+            }
+        }
+        // A host without the file has no name server but its own.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => unread(
+            reach,
+            "the name servers of this host",
+            &format!("read {FILE}: {error}"),
+        ),
     }
+}
+
+fn own_addresses(reach: &mut Reach) {
+    const WHAT: &str = "an address of this host";
+    const FILES: [&str; 2] = ["/proc/net/fib_trie", "/proc/net/if_inet6"];
+    for file in FILES {
+        let text = match text(file) {
+            Ok(text) => text,
+            // A kernel without IPv6 has no such file.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                unread(
+                    reach,
+                    "the addresses of this host",
+                    &format!("read {file}: {error}"),
+                );
+                continue;
+            }
+        };
+        let addresses: Vec<IpAddr> = match file == FILES[0] {
+            true => local4(&text).into_iter().map(IpAddr::V4).collect(),
+            false => text.lines().filter_map(hex6).map(IpAddr::V6).collect(),
+        };
+        for address in addresses {
+            reach.add(address, Use::Own, WHAT);
+        }
+    }
+}
+
+fn text(path: &str) -> io::Result<String> {
+    let bytes = disk::read(path.as_ref(), TABLE)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn nameserver(line: &str) -> Option<IpAddr> {
@@ -77,17 +164,6 @@ fn hex6(line: &str) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from(number)).filter(|address| !address.is_unicast_link_local())
 }
 
-/// The gateway of a default route of `/proc/net/route`, whose addresses are in the host's byte order. Other
-/// routes are what BGP found, with peers as their gateways.
-fn gateway4(line: &str) -> Option<Ipv4Addr> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [_, "00000000", gateway, ..] = fields[..] else {
-        return None;
-    };
-    let number = u32::from_str_radix(gateway, 16).ok()?;
-    (number != 0).then(|| Ipv4Addr::from(number.to_ne_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,10 +172,6 @@ mod tests {
     fn host_tables_are_read() {
         let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 172.23.105.177\n        /32 host LOCAL\n     |-- 10.0.0.0\n        /24 link UNICAST\n";
         assert_eq!(local4(trie), [Ipv4Addr::new(172, 23, 105, 177)]);
-        let gateway = u32::from_ne_bytes([10, 1, 2, 3]);
-        let line = format!("eth0\t00000000\t{gateway:08X}\t0003\t0\t0\t0\t00000000\t0\t0\t0");
-        assert_eq!(gateway4(&line), Some(Ipv4Addr::new(10, 1, 2, 3)));
-        assert_eq!(gateway4("eth0\t0000FEA9\t0101010A\t0003"), None);
         assert_eq!(
             hex6("fe800000000000000000000000000001 02 40 20 80 eth0"),
             None
@@ -110,11 +182,18 @@ mod tests {
             "10.9.9.9".parse().ok()
         );
         assert_eq!(nameserver("search 10.9.9.9"), None);
-        assert_eq!(
-            control_plane("http://10.1.1.1:8080/x"),
-            "10.1.1.1".parse().ok()
-        );
-        assert_eq!(control_plane("https://[fd00::1]/x"), "fd00::1".parse().ok());
-        assert_eq!(control_plane("https://api.moenet.work"), None);
+        for (url, endpoint) in [
+            ("http://10.1.1.1:8080/x", Some("10.1.1.1:8080")),
+            ("https://[FD00::1]/x", Some("[fd00::1]:443")),
+            ("https://API.moenet.work", Some("api.moenet.work:443")),
+            ("https://u:p@a.example./", Some("a.example:443")),
+            ("nothing", None),
+        ] {
+            assert_eq!(
+                host_of(url),
+                endpoint.map(|it| it.parse().unwrap()),
+                "{url}"
+            );
+        }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Object<'a> {
     pub(crate) name: Cow<'a, ObjectName>,
     pub(crate) uid: Cow<'a, Uid>,
     pub(crate) acceptance: &'a Acceptance,
+    /// Everything else that is wrong with documents that were not accepted.
+    pub(crate) further: &'a [String],
     pub(crate) admin_state: AdminState,
     spec: Option<Cow<'a, Value>>,
     pub(crate) overridden: &'a BTreeMap<String, Value>,
@@ -184,6 +186,7 @@ fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> 
         uid: Cow::Owned(Uid::local(kind.folder(), &name)),
         name: Cow::Owned(name),
         acceptance: &document.acceptance,
+        further: &document.further,
         admin_state: AdminState::Enabled,
         spec: serde_json::to_value(&document.spec)
             .ok()
@@ -217,6 +220,7 @@ fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Objec
         name: Cow::Borrowed(name),
         uid: Cow::Borrowed(&entry.uid),
         acceptance: &entry.acceptance,
+        further: &entry.further,
         admin_state: entry.admin_state,
         spec: entry.spec.as_ref().map(Cow::Borrowed),
         overridden: &entry.overridden,

@@ -147,6 +147,16 @@ impl Wanted {
             && self.parts.config.control_plane.is_some()
     }
 
+    /// The same once names are resolved, as far as they are within a few seconds: addresses may clash with theirs.
+    pub(crate) async fn resolved(mut self) -> anyhow::Result<Self> {
+        let servers = rpki_resolved(&self.parts, &self.world).await;
+        let names = resolve(&self.parts, &self.world).await;
+        if servers || names {
+            self.world = self.again().await?;
+        }
+        Ok(self)
+    }
+
     /// The world of the snapshot as it is by now.
     pub(crate) async fn again(&self) -> anyhow::Result<World> {
         Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
@@ -176,10 +186,8 @@ impl Offline {
     }
 
     /// What is really there, beside what is wanted.
-    async fn beside(mut wanted: Wanted) -> anyhow::Result<Self> {
-        if rpki_resolved(&wanted.parts, &wanted.world).await {
-            wanted.world = wanted.again().await?;
-        }
+    async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
+        let wanted = wanted.resolved().await?;
         let refused = wanted.refused().await?;
         let Wanted {
             parts,
@@ -190,7 +198,6 @@ impl Offline {
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
         let filter = parts.context.firewall.look(world.firewall).await;
         let filter = filter.map_err(|error| crate::telemetry::chain(&error));
-        resolve(&parts, &world).await;
         Ok(Self {
             parts,
             snapshot,
@@ -343,14 +350,18 @@ async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
 }
 
 /// Waits for names to resolve, as long as a person waits; a name that does not leaves its tunnel without
-/// an endpoint, as it would in the daemon.
-async fn resolve(parts: &Parts, world: &World) {
+/// an endpoint, as it would in the daemon. Returns whether there were names.
+async fn resolve(parts: &Parts, world: &World) -> bool {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
-    let endpoints: Vec<_> = sessions.chain(mesh).collect();
-    parts.context.resolver.watch(endpoints.iter().copied());
+    let control_plane = crate::agent::control_plane_endpoint(&parts.config);
+    let endpoints = sessions.chain(mesh).chain(&control_plane);
+    let names: Vec<_> = endpoints
+        .filter(|endpoint| endpoint.address().is_none())
+        .collect();
+    parts.context.resolver.watch(names.iter().copied());
     let known = || {
-        endpoints.iter().all(|endpoint| {
+        names.iter().all(|endpoint| {
             let resolution = parts.context.resolver.current(endpoint);
             resolution.address.is_some() || resolution.error.is_some()
         })
@@ -361,4 +372,5 @@ async fn resolve(parts: &Parts, world: &World) {
         }
     };
     let _ = tokio::time::timeout(RESOLVE, waiting).await;
+    !names.is_empty()
 }

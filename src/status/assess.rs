@@ -99,6 +99,8 @@ pub struct Facts<'a> {
     pub generation: u64,
     /// Whether the document was accepted.
     pub acceptance: Acceptance,
+    /// An address clash of an accepted document.
+    pub remark: Option<&'a str>,
     /// What the administrator wants.
     pub admin_state: AdminState,
     /// Whether an override says to write nothing.
@@ -179,7 +181,10 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
 
 fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     match &facts.acceptance {
-        Acceptance::Valid => conditions.set(About::Accepted, true, "Valid", ""),
+        Acceptance::Valid => match facts.remark {
+            Some(remark) => conditions.set(About::Accepted, true, "AddressClash", remark),
+            None => conditions.set(About::Accepted, true, "Valid", ""),
+        },
         Acceptance::Invalid(why) => conditions.set(About::Accepted, false, "Invalid", why),
         Acceptance::Clash(why) => conditions.set(About::Accepted, false, "Clash", why),
         Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),

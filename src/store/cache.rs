@@ -58,7 +58,7 @@ impl Parsed for AppliedDocument {
 }
 
 /// The name in a document is the name of its file; a kind with one document is free in it.
-fn check_name(place: &Place, name: &str) -> Result<(), DocumentError> {
+pub(super) fn check_name(place: &Place, name: &str) -> Result<(), DocumentError> {
     if place.kind.is_single() || name == place.name.as_str() {
         return Ok(());
     }

@@ -26,6 +26,9 @@ use super::{AppliedDocument, Area, Place, read};
 /// The folder with what the sync last wrote, to tell an edit by hand from it.
 pub(super) const SYNCED: &str = ".synced";
 
+/// The error of an override for the maintenance document.
+pub(super) const OVERRIDES_NOTHING: &str = "overrides nothing: maintenance.yaml is yours to edit";
+
 /// The parsed documents of all kinds.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
@@ -227,7 +230,7 @@ impl Listing<'_> {
             let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == stem);
             let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
             let message = match kind {
-                Some(Kind::Maintenance) => "overrides nothing: maintenance.yaml is yours to edit",
+                Some(Kind::Maintenance) => OVERRIDES_NOTHING,
                 Some(kind) if kind != Kind::Override && kind.is_single() != is_folder => continue,
                 _ if !is_folder && !is_document(Path::new(&file)) => continue,
                 _ if file.as_encoded_bytes().starts_with(b".") => continue,
@@ -421,7 +424,7 @@ impl Listing<'_> {
 
 /// Reports a secret in a document. The document stays in effect, since a comment is no reason to take a session
 /// down; the history leaves it out.
-fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
+pub(super) fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
     let key = plain_key(text).map(|at| (at, "key"));
     let (at, what) = key.or_else(|| Some((find_secret(text)?, "secret")))?;
     let line = text[..at].matches('\n').count() as u64 + 1;

@@ -11,6 +11,7 @@
 //! | `place` | which file an object has in which area |
 //! | `list`, `names`, `cache`, `read` | listing everything; only what changed is parsed again |
 //! | `snapshot` | what a listing finds |
+//! | `problems` | everything that is wrong with one file |
 //! | `settled`, `patience` | when a change counts: not while somebody still writes |
 //! | `write`, `atomic` | writing documents, overrides, statuses and what is in force |
 //! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
@@ -39,6 +40,7 @@ mod moved;
 mod names;
 mod patience;
 mod place;
+mod problems;
 mod read;
 mod removed;
 mod secrets;
@@ -67,6 +69,7 @@ pub(crate) use head::{BRANCH, IndexWrite, is_id, moved};
 pub use identity::{IDENTITY, StateIdentity};
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
+pub(crate) use problems::{problems, stored};
 pub use read::TextHash;
 pub use snapshot::{BrokenDocument, Snapshot};
 pub use watch::{Hint, Watch, watch};

@@ -17,6 +17,7 @@ macro_rules! test_path {
 }
 
 mod bird;
+mod cases;
 mod cli;
 mod control_plane;
 mod controller;

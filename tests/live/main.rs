@@ -10,6 +10,7 @@
 
 mod lab;
 
+mod addresses;
 mod approval;
 mod audit;
 mod bird_versions;

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::agent::classes::Classes;
 use crate::agent::key::KeyFile;
+use crate::agent::reach::Host;
 use crate::agent::roa::Roas;
 use crate::agent::rpki::RpkiServers;
 use crate::agent::tasks::Tasks;
@@ -15,7 +16,7 @@ use crate::agent::templates::{Templates, Verdict};
 use crate::bird::committer::Tree;
 use crate::bird::{Checker, MainFile, Support, Version};
 use crate::config::LiveConfig;
-use crate::controller::world::{Entry, Inputs, Intent, Measured, Refused};
+use crate::controller::world::{Entry, Inputs, Intent, Measured, Reach, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
@@ -34,6 +35,9 @@ pub struct WorldMaker {
     pub(crate) key: Arc<KeyFile>,
     checker: Checker,
     ownership: SharedOwnership,
+    host: Host,
+    /// The address clashes that the log names already.
+    clashes: Mutex<BTreeSet<String>>,
     version: Mutex<Option<Version>>,
     refused: Mutex<Refused>,
     pub(in crate::agent) templates: Templates,
@@ -58,6 +62,7 @@ pub(in crate::agent) struct Material {
     classes: BTreeMap<ObjectName, Measured>,
     roa: Option<Arc<RoaTable>>,
     rpki: BTreeMap<Endpoint, Resolution>,
+    reach: Reach,
 }
 
 impl WorldMaker {
@@ -68,19 +73,22 @@ impl WorldMaker {
         key: KeyFile,
         templates: Templates,
         checker: Checker,
-        ownership: SharedOwnership,
+        (ownership, host): (SharedOwnership, Host),
         tasks: &mut Tasks,
     ) -> Self {
         let classes = Classes::kept(&store);
         let rpki = RpkiServers::kept(&store, tasks);
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
         let (version, refused, roas, unkept, unread) = Default::default();
+        let clashes = Default::default();
         Self {
             config,
             store,
             key: Arc::new(key),
             checker,
             ownership,
+            host,
+            clashes,
             version,
             refused,
             templates,
@@ -131,6 +139,7 @@ impl WorldMaker {
             classes: BTreeMap::new(),
             roa: None,
             rpki: BTreeMap::new(),
+            reach: Reach::default(),
         };
         self.world(&Snapshot::default(), &material, self.templates.in_use())
     }
@@ -147,6 +156,7 @@ impl WorldMaker {
         );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());
+        self.log_clashes(&world);
         Ok(world)
     }
 
@@ -166,7 +176,21 @@ impl WorldMaker {
             classes: self.classes.measured(),
             roa: self.roas.kept(&self.store),
             rpki: self.rpki.known(),
+            reach: self.host.look(&self.config.get()).await,
         }
+    }
+
+    /// Logs each address clash of an applied object once.
+    fn log_clashes(&self, world: &World) {
+        let found: BTreeSet<String> = world.clashes().into_iter().collect();
+        let mut known = self.clashes.lock().unwrap_or_else(PoisonError::into_inner);
+        for clash in found.difference(&known) {
+            warn!(
+                clash,
+                "applied address clashes with an address that the router needs; keeping the applied object"
+            );
+        }
+        *known = found;
     }
 
     /// Reads the secrets that are named. Why one cannot be read is told once.
@@ -241,7 +265,7 @@ impl WorldMaker {
                 main: &material.main,
                 approved: &self.store.approved(),
                 refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
-                reach: &crate::agent::reach::look(&config),
+                reach: &material.reach,
                 now: Timestamp::now(),
             })
         };

@@ -96,6 +96,8 @@ struct Worlds {
     anywhere: bool,
     /// Where HEAD of the repository is, while Git has moved the tree.
     moved: Option<String>,
+    /// Names that resolve differently since the last world.
+    resolved: BTreeSet<String>,
 }
 
 impl Worlds {
@@ -113,6 +115,7 @@ impl Worlds {
             listed,
             anywhere: false,
             moved: None,
+            resolved: BTreeSet::new(),
         }
     }
 
@@ -177,6 +180,10 @@ impl Worlds {
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
         }
+        let resolved = std::mem::take(&mut self.resolved);
+        for key in named(&self.parts.context.world(), &resolved) {
+            let _ = self.hints.send(Hint::Key(key));
+        }
         let _ = self.hints.send(Hint::Everything);
     }
 
@@ -200,7 +207,11 @@ impl Worlds {
                 () = context.reports.changed.notified() => break,
                 () = self.parts.maker.rpki.changed() => break,
                 () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS),
-                names = context.resolver.changed() => self.resolved(&names),
+                names = context.resolver.changed() => {
+                    // An address may clash with a peer's, so that the next world comes before the next pass.
+                    self.resolved.extend(names);
+                    break;
+                }
                 () = tokio::time::sleep_until(due) => break,
                 hint = self.watched.recv() => {
                     match hint {
@@ -217,13 +228,6 @@ impl Worlds {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    /// Has those looked at whose peers have these names. No world is another for that.
-    fn resolved(&self, names: &BTreeSet<String>) {
-        for key in named(&self.parts.context.world(), names) {
-            let _ = self.hints.send(Hint::Key(key));
-        }
     }
 
     /// Takes this hint of the watch, and all that wait behind it.
@@ -392,7 +396,9 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
 fn watch_peers(parts: &Parts, world: &World) {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
-    parts.context.resolver.watch(sessions.chain(mesh));
+    let control_plane = super::reach::control_plane(&parts.live.get());
+    let endpoints = sessions.chain(mesh).chain(&control_plane);
+    parts.context.resolver.watch(endpoints);
     let present = world
         .sessions
         .values()

@@ -260,6 +260,7 @@ fn status<T>(
         now: round.look.now,
         generation: entry.generation,
         acceptance: entry.acceptance.clone(),
+        remark: entry.remark.as_deref(),
         admin_state: entry.admin_state,
         paused: paused.as_deref(),
         held: entry.held.as_deref(),

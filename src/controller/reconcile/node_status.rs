@@ -243,7 +243,8 @@ pub(super) fn status(
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, round.look.now);
     let node = &world.router_documents.node;
-    let refused = accepted(&node.acceptance, &BTreeSet::new(), &mut conditions);
+    let remarks = node.remark.iter().cloned().collect();
+    let refused = accepted(&node.acceptance, &remarks, &mut conditions);
     if let Some(held) = &world.router_documents.node_held {
         let message = format!("{}: {}", held.change, held.reason);
         conditions.set(About::ChangeHeld, true, "GuardTripped", message);

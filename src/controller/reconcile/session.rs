@@ -244,6 +244,7 @@ fn status(
         now: round.look.now,
         generation: entry.generation,
         acceptance: acceptance(world, entry),
+        remark: entry.remark.as_deref(),
         admin_state: entry.admin_state,
         paused: paused.as_deref(),
         held: entry.held.as_deref(),

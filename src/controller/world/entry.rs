@@ -22,6 +22,10 @@ pub struct Entry<T> {
     pub admin_state: AdminState,
     /// Whether its documents were accepted.
     pub acceptance: Acceptance,
+    /// Everything else that is wrong with documents that were not accepted.
+    pub further: Vec<String>,
+    /// An address clash of which the applied address is the older side: it stays.
+    pub remark: Option<String>,
     /// The whole specification, defaults filled in; what `applied/` will hold.
     pub spec: Option<serde_json::Value>,
     /// What an override changes, each with what the document says.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Entry, Intent};
 use crate::document::{self, DocumentError, Kind, OverrideSpec, Spec};
-use crate::effective::{FieldError, Merged, merge};
+use crate::effective::{FieldError, Merged, merge, merge_problems};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
@@ -26,6 +26,10 @@ pub(crate) struct Layered<S> {
     pub(crate) generation: u64,
     /// Whether the documents were accepted.
     pub(crate) acceptance: Acceptance,
+    /// Everything else that is wrong with documents that were not accepted.
+    pub(crate) further: Vec<String>,
+    /// A clash that an applied address outlives.
+    pub(crate) remark: Option<String>,
     /// What the override changes, each with what the document says.
     pub(crate) overridden: BTreeMap<String, Value>,
     /// The override that is in force.
@@ -112,6 +116,8 @@ pub(crate) fn layered<S: Spec>(
         applied_uid: applied.and_then(|applied| applied.metadata.uid.clone()),
         generation: applied.map_or(0, |applied| applied.metadata.generation),
         acceptance: Acceptance::Valid,
+        further: Vec::new(),
+        remark: None,
         overridden: BTreeMap::new(),
         exception: None,
         exception_unreadable: matches!(beside.exception, Some(Err(_))),
@@ -166,38 +172,44 @@ impl<S: Spec> Layered<S> {
             }
             _ => match self.merged(spec) {
                 Ok(merged) => self.take(Ok(merged)),
-                Err(error) => self.fall_back(self.placed(&error), beside.applied),
+                Err(errors) => self.refuse(&errors, beside.applied),
             },
         }
     }
 
-    /// The document with the override on top of it.
-    fn merged(&self, spec: &S) -> Result<Merged<S>, FieldError> {
+    /// The document with the override on top of it, or everything that is wrong with that.
+    fn merged(&self, spec: &S) -> Result<Merged<S>, Vec<FieldError>> {
+        let none = Map::new();
         let Some(exception) = &self.exception else {
-            return merge(spec, &Map::new());
+            return merge(spec, &none).map_err(|_| merge_problems(spec, &none));
         };
-        if exception.paused && !matches!(S::KIND, Kind::BgpSession | Kind::MeshPeer) {
-            let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share \
-                          their files with every session";
-            return Err(FieldError::new("spec.paused", reason));
-        }
         let mut patch = exception.set.clone();
         let enabled = patch
             .get("adminState")
             .is_some_and(|state| state == "Enabled");
-        if patch
-            .get("adminState")
-            .is_some_and(|state| state == "Absent")
-        {
-            let reason = "Absent is the Control Plane's to say; Disabled takes it down and keeps the document";
-            return Err(FieldError::new("spec.adminState", reason));
-        }
         // What the Control Plane wants removed is removed, also when an override has taken it down already.
         let leaving = serde_json::to_value(spec).is_ok_and(|spec| spec["adminState"] == "Absent");
         if leaving && !enabled {
             patch.remove("adminState");
         }
-        merge(spec, &patch)
+        let broken: Vec<FieldError> = broken_rules(S::KIND, exception).collect();
+        match merge(spec, &patch) {
+            Ok(merged) if broken.is_empty() => Ok(merged),
+            Ok(_) => Err(broken),
+            Err(_) => Err(broken
+                .into_iter()
+                .chain(merge_problems(spec, &patch))
+                .collect()),
+        }
+    }
+
+    /// Refuses the documents for these reasons, and goes by the applied specification.
+    pub(crate) fn refuse(&mut self, errors: &[FieldError], applied: Option<&AppliedDocument>) {
+        let mut texts = errors.iter().map(|error| self.placed(error));
+        let first = texts.next().unwrap_or_default();
+        let further: Vec<String> = texts.collect();
+        self.fall_back(first, applied);
+        self.further = further;
     }
 
     /// What the document says of a field, as `spec.tunnel.mtu`.
@@ -218,7 +230,8 @@ impl<S: Spec> Layered<S> {
 
     /// An error about a field, with file, line and column of what set it.
     pub(crate) fn placed(&self, error: &FieldError) -> String {
-        let field: Vec<&str> = error.field.split('.').skip(1).collect();
+        let keys = error.field.split(['.', '[', ']']);
+        let field: Vec<&str> = keys.skip(1).filter(|key| !key.is_empty()).collect();
         let message = error.to_string();
         let whole = || {
             self.sources
@@ -286,11 +299,14 @@ impl<S: Spec> Layered<S> {
         spec: Option<Value>,
         held: Option<String>,
     ) -> Entry<T> {
+        let paused = self.paused();
         let formerly = self.applied_uid.clone().filter(|uid| *uid != self.uid);
         Entry {
             formerly,
+            further: self.further,
+            remark: self.remark,
             spec,
-            paused: self.paused(),
+            paused,
             reason: self
                 .exception
                 .as_ref()
@@ -311,6 +327,23 @@ impl<S: Spec> Layered<S> {
             operator_owned: self.operator_owned,
         }
     }
+}
+
+/// The rules for overrides that an override breaks.
+fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = FieldError> {
+    let may_pause = matches!(kind, Kind::BgpSession | Kind::MeshPeer);
+    let paused = (exception.paused && !may_pause).then(|| {
+        let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share their files \
+                      with every session";
+        FieldError::new("spec.paused", reason)
+    });
+    let state = exception.set.get("adminState");
+    let absent = state.is_some_and(|state| state == "Absent").then(|| {
+        let reason =
+            "only the Control Plane sets Absent; Disabled takes the object down and keeps the document";
+        FieldError::new("spec.adminState", reason)
+    });
+    paused.into_iter().chain(absent)
 }
 
 /// The override that shaped what is in force, unless it has ended.

@@ -11,6 +11,7 @@
 //! | `router` | node, policy, maintenance, the node's own addresses |
 //! | `sessions` | the external peerings |
 //! | `peers` | the backbone: tunnels and internal neighbours |
+//! | `reach` | addresses that no peer and no loopback may claim |
 //! | `texts` | the text for BIRD |
 
 mod entry;
@@ -20,6 +21,8 @@ mod peers;
 mod reach;
 mod router;
 mod sessions;
+#[cfg(test)]
+pub(crate) mod testing;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +44,7 @@ pub(crate) use entry::present;
 pub use entry::{Entry, Intent};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
-pub use reach::Reach;
+pub use reach::{Reach, Use};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
@@ -74,6 +77,8 @@ pub struct World {
     pub changes_at: Option<Timestamp>,
     /// All that is wrong with the state directory, for `validate` and the log.
     pub problems: Vec<String>,
+    /// Facts of the host that could not be read, each with the reason.
+    pub unread: Vec<String>,
     /// Where HEAD of the state directory's repository is, while Git has moved the tree.
     pub moved: Option<String>,
     /// Overrides of objects that there is no document of.
@@ -131,6 +136,10 @@ const NO_POLICY: &str = "this router has never had a valid routing policy: BGP s
 pub struct SingleDocument<S> {
     /// Whether it was accepted.
     pub acceptance: Acceptance,
+    /// Everything else that is wrong with documents that were not accepted.
+    pub further: Vec<String>,
+    /// An address clash of which the applied address is the older side: it stays.
+    pub remark: Option<String>,
     /// Whether the document on disk is the one in effect, so that it may be recorded as applied.
     pub valid: bool,
     /// The specification in effect.
@@ -189,21 +198,16 @@ impl World {
     /// Makes the world of this moment.
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
-        let documents = router::documents(inputs, &mut ledger);
+        let (documents, mut reach) = router::documents(inputs, &mut ledger);
         let router = router::router(inputs, &documents);
+        if let Ok(router) = &router {
+            reach.add_own(router);
+        }
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let ibgp = peers::ibgp(inputs, router.as_ref().ok(), &mut ledger);
-        let mesh = peers::mesh(inputs, router.as_ref().ok(), &mut ledger);
+        let ibgp = peers::ibgp(inputs, router.as_ref().ok(), &reach, &mut ledger);
+        let mesh = peers::mesh(inputs, router.as_ref().ok(), &reach, &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
-        let parts = Parts::new(
-            inputs,
-            &documents,
-            maintenance,
-            &ibgp,
-            &mesh,
-            &rpki,
-            router.as_ref().ok(),
-        );
+        let parts = Parts::new(inputs, &documents, maintenance, &ibgp, &mesh, &rpki, &reach);
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),
@@ -249,6 +253,7 @@ impl World {
                 .ok()
                 .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
+            unread: inputs.reach.unread.clone(),
             moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),
             key: inputs.key.clone(),
@@ -308,6 +313,25 @@ impl World {
                 .mesh
                 .values()
                 .all(|entry| matches!(entry.intent, Intent::Absent))
+    }
+
+    /// Address clashes of applied objects, each with its object: these stay as they are.
+    pub fn clashes(&self) -> Vec<String> {
+        fn of<T>(
+            entries: &BTreeMap<ObjectName, Entry<T>>,
+            key: fn(ObjectName) -> Key,
+        ) -> impl Iterator<Item = String> {
+            entries.iter().filter_map(move |(name, entry)| {
+                let remark = entry.remark.as_ref()?;
+                Some(format!("{}: {remark}", key(name.clone())))
+            })
+        }
+        let node = self.router_documents.node.remark.iter();
+        node.map(|remark| format!("node: {remark}"))
+            .chain(of(&self.sessions, Key::Session))
+            .chain(of(&self.mesh, Key::Mesh))
+            .chain(of(&self.ibgp, Key::Ibgp))
+            .collect()
     }
 
     /// Every change that waits for approval.

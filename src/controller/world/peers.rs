@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Inputs, Intent, Layered, beside, is_operators, layered, rules};
+use super::reach::{Verdict, check_internal, ibgp_addresses, mesh_addresses};
+use super::{Entry, Inputs, Intent, Layered, Reach, beside, is_operators, layered, rules};
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, Spec};
 use crate::effective::{
     Claim, Claimant, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router, conflicts,
 };
-use crate::model::{AdminState, ObjectName, Uid};
+use crate::model::{AdminState, LinkLocal, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Slot};
 use crate::wire::Rejected;
@@ -16,6 +17,7 @@ use crate::wire::Rejected;
 pub(super) fn mesh(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
+    reach: &Reach,
     ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
@@ -40,15 +42,29 @@ pub(super) fn mesh(
     let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
     let held = removals(inputs, documents, &refused, &off, ledger);
-    let mut entries = entries(
-        inputs,
-        documents,
-        &refused,
-        &held,
-        router.is_some(),
-        off,
-        wanted,
-    );
+    let check = |spec: &MeshPeerSpec, applied: Option<&AppliedDocument>| {
+        let mut verdict = check_internal(spec, mesh_addresses, reach, applied);
+        let theirs = |router: &Router| {
+            let derived = || LinkLocal::derived(router.asn, spec.node_id);
+            spec.link_local.unwrap_or_else(derived)
+        };
+        if let Some(router) = router.filter(|router| theirs(router) == router.link_local) {
+            let reason = format!(
+                "{} is our own on this tunnel; one of the two sides must take another",
+                router.link_local
+            );
+            verdict
+                .refused
+                .push(FieldError::new("spec.linkLocal", reason));
+        }
+        verdict
+    };
+    let known = Known {
+        refused: &refused,
+        held: &held,
+        router: router.is_some(),
+    };
+    let mut entries = entries(inputs, documents, &known, off, wanted, check);
     for (name, clash) in clashes(inputs, &entries) {
         let before = in_force(inputs, &name, &wanted);
         if let Some(entry) = entries.get_mut(&name) {
@@ -124,6 +140,7 @@ fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
 pub(super) fn ibgp(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
+    reach: &Reach,
     ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<InternalNeighbour>> {
     let (v4, v6) = router.map_or((None, None), |router| {
@@ -140,15 +157,25 @@ pub(super) fn ibgp(
     let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
     let held = removals(inputs, documents, &refused, &off, ledger);
-    entries(
-        inputs,
-        documents,
-        &refused,
-        &held,
-        router.is_some(),
-        off,
-        wanted,
-    )
+    let check = |spec: &IbgpPeerSpec, applied: Option<&AppliedDocument>| {
+        check_internal(spec, ibgp_addresses, reach, applied)
+    };
+    let known = Known {
+        refused: &refused,
+        held: &held,
+        router: router.is_some(),
+    };
+    entries(inputs, documents, &known, off, wanted, check)
+}
+
+/// What is known of the objects of a kind before their specifications are resolved.
+struct Known<'a> {
+    /// Why the Control Plane's word for an object is not valid.
+    refused: &'a BTreeMap<ObjectName, String>,
+    /// Why the removal of an object waits.
+    held: &'a BTreeMap<ObjectName, String>,
+    /// Whether it is known who this router is.
+    router: bool,
 }
 
 /// What the Control Plane says of peers and what does not decode, by the objects that it is about.
@@ -259,12 +286,12 @@ fn removals<S: Spec>(
 fn entries<S: Spec, T>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
-    refused: &BTreeMap<ObjectName, String>,
-    held: &BTreeMap<ObjectName, String>,
-    router_known: bool,
+    known: &Known<'_>,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
+    check: impl Fn(&S, Option<&AppliedDocument>) -> Verdict,
 ) -> BTreeMap<ObjectName, Entry<T>> {
+    let Known { refused, held, .. } = known;
     let entry = |name: &ObjectName| {
         let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         if let Some(why) = refused.get(name) {
@@ -273,7 +300,17 @@ fn entries<S: Spec, T>(
         }
         let waits = held.get(name).cloned();
         let before = in_force(inputs, name, &wanted);
-        entry(name, layers, waits, router_known, before, &off, &wanted)
+        let applied = inputs.snapshot.applied.get(&(S::KIND, name.clone()));
+        let applied = applied.map(|stored| &stored.document);
+        let wanted = |name: &ObjectName, uid: &Uid, spec: &S| {
+            let resolved = wanted(name, uid, spec).map_err(|error| vec![error])?;
+            let verdict = check(spec, applied);
+            match verdict.refused.is_empty() {
+                true => Ok((resolved, verdict.remark())),
+                false => Err(verdict.refused),
+            }
+        };
+        entry(name, layers, waits, known.router, before, &off, wanted)
     };
     names(inputs, documents, refused)
         .into_iter()
@@ -305,6 +342,9 @@ fn present<T>(object: T) -> Intent<T> {
     Intent::Present(Box::new(object), String::new())
 }
 
+/// An object with its filled specification, and a remark on its addresses.
+type Accepted<T, S> = ((T, S), Option<String>);
+
 /// What stays as it is stays *present*: the files that all sessions share are written from what is present,
 /// and an object that were missing there would go from BIRD while its removal waits.
 fn entry<S: Spec, T>(
@@ -314,7 +354,7 @@ fn entry<S: Spec, T>(
     router_known: bool,
     before: Option<T>,
     off: impl Fn(&S) -> bool,
-    wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
+    wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<Accepted<T, S>, Vec<FieldError>>,
 ) -> Entry<T> {
     let mut admin_state = AdminState::Enabled;
     let stay = |before: Option<T>| before.map_or(Intent::Stay, present);
@@ -334,16 +374,21 @@ fn entry<S: Spec, T>(
             Intent::Absent
         }
         Some(spec) => match wanted(name, &layers.uid, spec) {
-            Ok((_, spec)) if layers.paused().is_some() => {
+            Ok(((_, spec), _)) if layers.paused().is_some() => {
                 filled = Some(spec);
                 stay(before)
             }
-            Ok((object, spec)) => {
+            Ok(((object, spec), remark)) => {
                 filled = Some(spec);
+                layers.remark = remark;
                 present(object)
             }
-            Err(error) => {
-                layers.acceptance = Acceptance::Invalid(layers.placed(&error));
+            Err(errors) => {
+                let mut texts = errors.iter().map(|error| layers.placed(error));
+                let first = texts.next().unwrap_or_default();
+                let further = texts.collect();
+                layers.acceptance = Acceptance::Invalid(first);
+                layers.further = further;
                 stay(before)
             }
         },
@@ -360,10 +405,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::controller::world::{Refused, World};
+    use crate::controller::world::Refused;
+    use crate::controller::world::testing::world;
     use crate::document::{Document, Metadata};
-    use crate::model::{PrivateKey, RouterKey};
-    use crate::status::RoaFacts;
     use crate::store::{AppliedBody, Store};
 
     fn name(text: &str) -> ObjectName {
@@ -420,39 +464,6 @@ mod tests {
                 session,
             ))
             .unwrap();
-    }
-
-    fn world(store: &Store, refused: &Refused) -> World {
-        let config =
-            "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
-        World::build(&Inputs {
-            snapshot: &store.load().unwrap(),
-            config: &crate::config::parse(config).unwrap(),
-            secrets: &Default::default(),
-            key: &RouterKey::Available {
-                private: PrivateKey::new([200; 32]),
-                public: crate::model::PublicKey::new([200; 32]),
-            },
-            renderer: Err("not here"),
-            features: Err("not here"),
-            bird: None,
-            templates_refused: None,
-            roa: None,
-            roas: RoaFacts::default(),
-            rpki: &BTreeMap::new(),
-            classes: &BTreeMap::new(),
-            fragments: &BTreeSet::new(),
-            main: &crate::bird::MainFile::default(),
-            approved: &BTreeSet::new(),
-            guard: crate::controller::guard::Input {
-                ledger: &Ledger::default(),
-                now: jiff::Timestamp::UNIX_EPOCH,
-                writable: true,
-            },
-            refused,
-            reach: &crate::controller::world::Reach::default(),
-            now: jiff::Timestamp::UNIX_EPOCH,
-        })
     }
 
     #[test]

@@ -1,77 +1,175 @@
-//! Addresses that the router has, or must reach: no peer may claim one of them
-//! (docs/contract/session.md#addresses-of-peers).
+//! Addresses that the router has, or must reach: no peer and no loopback may claim one of them
+//! (docs/contract/session.md#addresses-of-peers, docs/contract/node-policy-mesh.md#node).
+//!
+//! An applied address keeps its place: names resolve differently and the settings of the host change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Inputs;
-use crate::document::{BgpSessionSpec, Kind, RoutingPolicySpec};
+use crate::document::{
+    BgpSessionSpec, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec, Spec,
+};
 use crate::effective::{FieldError, Router};
-use crate::model::{AddressRange, Endpoint, ObjectName};
+use crate::model::{AddressRange, Endpoint, Host, InterfaceName, ObjectName};
 use crate::store::AppliedDocument;
 
-/// Addresses that a peer may not claim, each with what it is.
+/// How the router uses an address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// The router has the address.
+    Own,
+    /// A router of the same network has the address.
+    Internal,
+    /// The router must reach the address.
+    Needed,
+    /// Routes lead to the address as their gateway, out of this interface.
+    Gateway(InterfaceName),
+}
+
+/// Addresses that no peer may claim, each with its uses and their descriptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach(pub BTreeMap<IpAddr, String>);
+pub struct Reach {
+    uses: BTreeMap<IpAddr, BTreeSet<(Use, String)>>,
+    /// The peer addresses that sessions have applied.
+    peers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    /// The addresses of endpoints that are names.
+    names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
+    /// Facts of the host that could not be read, each with the reason.
+    pub unread: Vec<String>,
+}
+
+/// The result of comparing an object's addresses.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The fields that are refused.
+    pub(super) refused: Vec<FieldError>,
+    /// Clashes of applied addresses, which keep their place.
+    pub(super) remarks: Vec<String>,
+}
+
+impl Verdict {
+    /// Refuses a field, or only remarks on it where the address is applied already.
+    fn add(&mut self, field: &str, reason: String, is_applied: bool) {
+        match is_applied {
+            true => self.remarks.push(format!(
+                "{field}: {reason}; the address is applied and stays"
+            )),
+            false => self.refused.push(FieldError::new(field, reason)),
+        }
+    }
+
+    /// The remarks as one text.
+    pub(super) fn remark(self) -> Option<String> {
+        (!self.remarks.is_empty()).then(|| self.remarks.join("; "))
+    }
+}
 
 impl Reach {
-    /// Adds an address; what is known of it already stays.
-    pub fn add(&mut self, address: IpAddr, what: impl Into<String>) {
-        self.0
-            .entry(address.to_canonical())
-            .or_insert_with(|| what.into());
+    /// Adds a use of an address. Link-local addresses belong to their link and are left out.
+    pub fn add(&mut self, address: IpAddr, of: Use, what: impl Into<String>) {
+        let address = address.to_canonical();
+        let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !is_link_local && !address.is_unspecified() {
+            self.uses
+                .entry(address)
+                .or_default()
+                .insert((of, what.into()));
+        }
+    }
+
+    /// Adds the addresses of an endpoint, and of its name where it is one.
+    pub fn name(&mut self, endpoint: &Endpoint, addresses: BTreeSet<IpAddr>) {
+        self.names.insert(endpoint.clone(), addresses);
+    }
+
+    /// The addresses of an endpoint, as far as they are known.
+    fn addresses(&self, endpoint: &Endpoint) -> BTreeSet<IpAddr> {
+        match endpoint.host {
+            Host::Address(address) => [address.to_canonical()].into(),
+            Host::Name(_) => self.names.get(endpoint).cloned().unwrap_or_default(),
+        }
     }
 
     fn endpoint(&mut self, endpoint: Option<&Endpoint>, kind: Kind, name: &ObjectName) {
-        if let Some(address) = endpoint.and_then(Endpoint::address) {
+        let Some(endpoint) = endpoint else { return };
+        let what = match &endpoint.host {
+            Host::Address(_) => format!("the endpoint of {}/{name}", kind.folder()),
+            Host::Name(host) => format!("the endpoint {host} of {}/{name}", kind.folder()),
+        };
+        for address in self.addresses(endpoint) {
+            self.add(address, Use::Needed, what.clone());
+        }
+    }
+
+    /// Adds loopback addresses of another router of this network.
+    fn loopbacks(&mut self, addresses: impl Iterator<Item = IpAddr>, what: &str) {
+        for address in addresses {
             self.add(
-                address.ip(),
-                format!("the endpoint of {}/{name}", kind.folder()),
+                address,
+                Use::Internal,
+                format!("the loopback address of {what}"),
             );
         }
     }
 
-    /// The host's addresses, and those that documents, the node and the policy name.
-    pub(super) fn of(
-        inputs: &Inputs<'_>,
-        router: Option<&Router>,
-        policy: &RoutingPolicySpec,
-    ) -> Self {
+    /// The addresses of the host, and those that documents, overrides, records and the policy name.
+    pub(super) fn of(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Self {
         let (mut reach, snapshot) = (inputs.reach.clone(), inputs.snapshot);
-        let loopbacks = router.map(|router| {
-            let v4 = router.loopback_ipv4.map(IpAddr::V4);
-            v4.into_iter().chain(router.loopback_ipv6.map(IpAddr::V6))
-        });
-        for address in loopbacks.into_iter().flatten() {
-            reach.add(address, "our own address");
+        for (name, spec) in valid(&snapshot.sessions).chain(&recorded(inputs, Kind::BgpSession)) {
+            let spec: &BgpSessionSpec = spec;
+            reach.endpoint(spec.tunnel.endpoint.as_ref(), Kind::BgpSession, name);
         }
-        for (name, stored) in valid(&snapshot.sessions) {
-            reach.endpoint(stored.tunnel.endpoint.as_ref(), Kind::BgpSession, name);
-        }
-        for (name, spec) in valid(&snapshot.mesh) {
+        for (name, spec) in valid(&snapshot.mesh).chain(&recorded(inputs, Kind::MeshPeer)) {
+            let spec: &MeshPeerSpec = spec;
             reach.endpoint(spec.endpoint.as_ref(), Kind::MeshPeer, name);
-            let v4 = spec.loopback_ipv4.map(IpAddr::V4);
-            for address in v4.into_iter().chain(spec.loopback_ipv6.map(IpAddr::V6)) {
-                reach.add(address, format!("the loopback address of mesh/{name}"));
-            }
+            reach.loopbacks(
+                mesh_addresses(spec).map(|(_, it)| it),
+                &format!("mesh/{name}"),
+            );
         }
         for (name, spec) in valid(&snapshot.ibgp) {
-            let v4 = spec.loopback_ipv4.map(IpAddr::V4);
-            for address in v4.into_iter().chain(spec.loopback_ipv6.map(IpAddr::V6)) {
-                reach.add(address, format!("the loopback address of ibgp/{name}"));
-            }
+            reach.loopbacks(
+                ibgp_addresses(spec).map(|(_, it)| it),
+                &format!("ibgp/{name}"),
+            );
+        }
+        for (kind, name, endpoint) in overridden_endpoints(inputs) {
+            reach.endpoint(Some(&endpoint), kind, &name);
         }
         for server in &policy.rpki.servers {
             let endpoint = server.endpoint();
             let resolved = inputs.rpki.get(&endpoint).and_then(|known| known.address);
             if let Some(address) = endpoint.address().or(resolved) {
-                reach.add(address.ip(), format!("the RPKI server {}", server.host));
+                let what = format!("the RPKI server {}", server.host);
+                reach.add(address.ip(), Use::Needed, what);
+            }
+        }
+        for (name, spec) in recorded::<BgpSessionSpec>(inputs, Kind::BgpSession) {
+            for (_, address) in peer_addresses(&spec) {
+                reach.peers.entry(address).or_default().insert(name.clone());
             }
         }
         reach
     }
+
+    /// Adds the addresses of the router itself.
+    pub(super) fn add_own(&mut self, router: &Router) {
+        let v4 = router.loopback_ipv4.map(IpAddr::V4);
+        for address in v4.into_iter().chain(router.loopback_ipv6.map(IpAddr::V6)) {
+            self.add(address, Use::Own, "our own address");
+        }
+    }
+
+    /// A use of an address that forbids another one.
+    fn find(&self, address: IpAddr, forbids: impl Fn(&Use) -> bool) -> Option<&str> {
+        let mut uses = self.uses.get(&address)?.iter();
+        uses.find(|(of, _)| forbids(of))
+            .map(|(_, what)| what.as_str())
+    }
 }
 
+/// The specifications of valid documents.
 fn valid<S>(
     slots: &BTreeMap<ObjectName, crate::store::Slot<S>>,
 ) -> impl Iterator<Item = (&ObjectName, &S)> {
@@ -82,6 +180,37 @@ fn valid<S>(
             .map(|stored| (name, &stored.document.spec))
     };
     slots.iter().filter_map(stored)
+}
+
+/// The specifications of applied records.
+fn recorded<S: Spec>(inputs: &Inputs<'_>, kind: Kind) -> BTreeMap<ObjectName, S> {
+    let records = inputs.snapshot.applied.iter();
+    let records = records.filter(|((of, _), _)| *of == kind);
+    records
+        .filter_map(|((_, name), stored)| Some((name.clone(), applied_spec(&stored.document)?)))
+        .collect()
+}
+
+/// The specification of an applied record.
+fn applied_spec<S: Spec>(applied: &AppliedDocument) -> Option<S> {
+    serde_json::from_value(applied.applied.spec.clone()?).ok()
+}
+
+/// The endpoints that overrides set.
+fn overridden_endpoints(inputs: &Inputs<'_>) -> Vec<(Kind, ObjectName, Endpoint)> {
+    let overrides = inputs.snapshot.overrides.iter();
+    let endpoint = |((kind, name), slot): (&(Kind, ObjectName), &crate::store::Slot<_>)| {
+        let stored: &crate::store::Stored<
+            crate::document::Document<crate::document::OverrideSpec>,
+        > = slot.as_ref().ok()?;
+        let set = &stored.document.spec.set;
+        let value = match kind {
+            Kind::BgpSession => set.get("tunnel")?.get("endpoint")?,
+            _ => set.get("endpoint")?,
+        };
+        Some((*kind, name.clone(), value.as_str()?.parse().ok()?))
+    };
+    overrides.filter_map(endpoint).collect()
 }
 
 /// The peer's addresses that are not link-local, each with its field. A link-local address belongs to its
@@ -97,40 +226,153 @@ pub(super) fn peer_addresses(
         .chain(v6.map(|address| ("spec.address.peerIpv6", IpAddr::V6(address))))
 }
 
-/// Refuses a peer's address that is outside the ranges of peers, or that the router has or must reach. An
-/// address that is already applied keeps its place: resolved names and the host's settings may change.
+/// The loopback addresses of a peer of the backbone, each with its field.
+pub(super) fn mesh_addresses(
+    spec: &MeshPeerSpec,
+) -> impl Iterator<Item = (&'static str, IpAddr)> + use<> {
+    loopbacks(
+        spec.loopback_ipv4.map(IpAddr::V4),
+        spec.loopback_ipv6.map(IpAddr::V6),
+    )
+}
+
+/// The loopback addresses of an internal neighbour, each with its field.
+pub(super) fn ibgp_addresses(
+    spec: &IbgpPeerSpec,
+) -> impl Iterator<Item = (&'static str, IpAddr)> + use<> {
+    loopbacks(
+        spec.loopback_ipv4.map(IpAddr::V4),
+        spec.loopback_ipv6.map(IpAddr::V6),
+    )
+}
+
+fn loopbacks(
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+) -> impl Iterator<Item = (&'static str, IpAddr)> {
+    let v4 = v4.map(|address| ("spec.loopbackIpv4", address));
+    v4.into_iter()
+        .chain(v6.map(|address| ("spec.loopbackIpv6", address)))
+}
+
+/// Compares a peer's addresses and endpoint with the addresses that the router has or must reach.
 pub(super) fn check_peer(
+    name: &ObjectName,
     spec: &BgpSessionSpec,
     reach: &Reach,
     extra: &[AddressRange],
     applied: Option<&AppliedDocument>,
-) -> Result<(), FieldError> {
-    let before = applied.and_then(|applied| applied.applied.spec.clone());
-    let before = before.and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
+) -> Verdict {
+    let before = applied.and_then(applied_spec::<BgpSessionSpec>);
     let held: BTreeSet<IpAddr> = before
         .iter()
         .flat_map(peer_addresses)
         .map(|(_, address)| address)
         .collect();
-    for (field, address) in peer_addresses(spec).filter(|(_, address)| !held.contains(address)) {
-        if !is_allowed(address, extra) {
-            let ranges = if address.is_ipv4() {
-                "172.20.0.0/14, 10.0.0.0/8"
-            } else {
-                "fe80::/10, fc00::/7"
-            };
-            let reason = format!(
-                "{address} is in none of {ranges} and policy.extraRanges; give the peer another address, or add \
-                 its range to the policy"
-            );
-            return Err(FieldError::new(field, reason));
-        }
-        if let Some(what) = reach.0.get(&address) {
+    let interface = spec.tunnel.interface.as_ref();
+    let through_its_own_tunnel =
+        |of: &Use| matches!(of, Use::Gateway(out) if Some(out) == interface);
+    let mut verdict = Verdict::default();
+    for (field, address) in peer_addresses(spec) {
+        let used = reach.find(address, |of| !through_its_own_tunnel(of));
+        let reason = if !is_allowed(address, extra) {
+            out_of_range(address, "give the peer another address")
+        } else if let Some(what) = used {
+            format!("{address} is {what}; give the peer another address")
+        } else {
+            continue;
+        };
+        verdict.add(field, reason, held.contains(&address));
+    }
+    let endpoint = spec.tunnel.endpoint.as_ref();
+    let is_applied = before.is_some_and(|before| before.tunnel.endpoint.as_ref() == endpoint);
+    for reason in endpoint
+        .into_iter()
+        .flat_map(|it| leads_into_tunnel(it, name, reach))
+    {
+        verdict.add("spec.tunnel.endpoint", reason, is_applied);
+    }
+    verdict
+}
+
+/// Why packets to an endpoint would enter the tunnel of another session.
+fn leads_into_tunnel(endpoint: &Endpoint, name: &ObjectName, reach: &Reach) -> Option<String> {
+    reach.addresses(endpoint).into_iter().find_map(|address| {
+        let other = reach.peers.get(&address)?.iter().find(|it| *it != name)?;
+        Some(format!(
+            "{address} is the applied peer address of sessions/{other}, so packets to it enter that tunnel; give \
+             another endpoint"
+        ))
+    })
+}
+
+/// Compares the addresses of a router of this network with our own.
+pub(super) fn check_internal<S: Spec, I: Iterator<Item = (&'static str, IpAddr)>>(
+    spec: &S,
+    addresses: impl Fn(&S) -> I,
+    reach: &Reach,
+    applied: Option<&AppliedDocument>,
+) -> Verdict {
+    let before = applied.and_then(applied_spec::<S>);
+    let held: BTreeSet<IpAddr> = before
+        .iter()
+        .flat_map(&addresses)
+        .map(|(_, address)| address)
+        .collect();
+    let mut verdict = Verdict::default();
+    for (field, address) in addresses(spec) {
+        if let Some(what) = reach.find(address.to_canonical(), |of| *of == Use::Own) {
             let reason = format!("{address} is {what}; give the peer another address");
-            return Err(FieldError::new(field, reason));
+            verdict.add(field, reason, held.contains(&address));
         }
     }
-    Ok(())
+    verdict
+}
+
+/// Compares the node's loopback addresses with the addresses that the router must reach. An address that the host has
+/// already takes nothing away from it.
+pub(super) fn check_loopbacks(
+    node: &NodeSpec,
+    reach: &Reach,
+    extra: &[AddressRange],
+    before: Option<&NodeSpec>,
+) -> Verdict {
+    let of = |node: &NodeSpec| {
+        loopbacks(
+            node.loopback_ipv4.map(IpAddr::V4),
+            node.loopback_ipv6.map(IpAddr::V6),
+        )
+    };
+    let held: BTreeSet<IpAddr> = before.into_iter().flat_map(of).map(|(_, it)| it).collect();
+    let mut verdict = Verdict::default();
+    for (field, address) in of(node) {
+        let is_needed = |of: &Use| matches!(of, Use::Needed | Use::Gateway(_));
+        let is_own = reach.find(address, |of| *of == Use::Own).is_some();
+        let peer = reach.peers.get(&address).and_then(|names| names.first());
+        let reason = if !is_allowed(address, extra) {
+            out_of_range(address, "give the node another loopback address")
+        } else if let Some(what) = reach.find(address, is_needed).filter(|_| !is_own) {
+            format!("{address} is {what}; give the node another loopback address")
+        } else if let Some(name) = peer {
+            format!(
+                "{address} is the applied peer address of sessions/{name}; give the node another loopback address"
+            )
+        } else {
+            continue;
+        };
+        verdict.add(field, reason, held.contains(&address));
+    }
+    verdict
+}
+
+fn out_of_range(address: IpAddr, action: &str) -> String {
+    let ranges = match address {
+        IpAddr::V4(_) => "172.20.0.0/14, 10.0.0.0/8",
+        IpAddr::V6(_) => "fe80::/10, fc00::/7",
+    };
+    format!(
+        "{address} is in none of {ranges} and policy.extraRanges; {action}, or add its range to the policy"
+    )
 }
 
 /// Whether an address may be a peer's or a loopback's.
@@ -155,12 +397,48 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
-    fn judge(field: &str, address: &str, extra: &[&str]) -> Result<(), String> {
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn name(text: &str) -> ObjectName {
+        text.parse().unwrap()
+    }
+
+    fn reach() -> Reach {
         let mut reach = Reach::default();
-        reach.add("172.20.0.53".parse().unwrap(), "a name server's address");
-        reach.add("fd00::1".parse().unwrap(), "the endpoint of sessions/x");
+        let gateway = Use::Gateway("eth0".parse().unwrap());
+        reach.add(
+            address("172.20.0.53"),
+            Use::Needed,
+            "a name server's address",
+        );
+        reach.add(
+            address("fd00::1"),
+            Use::Needed,
+            "the endpoint of sessions/x",
+        );
+        reach.add(address("10.0.0.1"), gateway, "a gateway of this host");
+        reach.add(address("10.0.0.2"), Use::Own, "an address of this host");
+        reach.add(address("fe80::53"), Use::Needed, "a name server's address");
+        reach
+    }
+
+    fn applied(spec: &impl serde::Serialize, kind: Kind) -> AppliedDocument {
+        serde_json::from_value(json!({
+            "apiVersion": "moenet.work/v1", "kind": kind.to_string(), "metadata": {"name": "a"},
+            "applied": {"spec": spec}
+        }))
+        .unwrap()
+    }
+
+    fn judge(field: &str, address: &str, extra: &[&str]) -> Result<(), String> {
         let extra: Vec<_> = extra.iter().map(|range| range.parse().unwrap()).collect();
-        check_peer(&spec(field, address), &reach, &extra, None).map_err(|error| error.to_string())
+        let verdict = check_peer(&name("a"), &spec(field, address), &reach(), &extra, None);
+        match verdict.refused.first() {
+            None => Ok(()),
+            Some(error) => Err(error.to_string()),
+        }
     }
 
     #[test]
@@ -197,9 +475,119 @@ mod tests {
 
     #[test]
     fn peer_never_claims_what_the_router_must_reach() {
-        let why = judge("peerIpv4", "172.20.0.53", &[]).unwrap_err();
-        assert!(why.contains("a name server's address"), "{why}");
-        let why = judge("peerIpv6", "fd00::1", &[]).unwrap_err();
-        assert!(why.contains("the endpoint of sessions/x"), "{why}");
+        for (field, address, what) in [
+            ("peerIpv4", "172.20.0.53", "a name server's address"),
+            ("peerIpv6", "fd00::1", "the endpoint of sessions/x"),
+            ("peerIpv4", "10.0.0.1", "a gateway of this host"),
+            ("peerIpv4", "10.0.0.2", "an address of this host"),
+        ] {
+            let why = judge(field, address, &[]).unwrap_err();
+            assert!(why.contains(what), "{why}");
+        }
+        assert_eq!(
+            judge("peerIpv6", "fe80::53", &[]),
+            Ok(()),
+            "belongs to its link"
+        );
+    }
+
+    #[test]
+    fn route_through_the_peers_own_tunnel_is_no_clash() {
+        let mut own = spec("peerIpv4", "10.0.0.1");
+        own.tunnel.interface = Some("eth0".parse().unwrap());
+        assert_eq!(
+            check_peer(&name("a"), &own, &reach(), &[], None),
+            Verdict::default()
+        );
+    }
+
+    #[test]
+    fn applied_address_keeps_its_place_with_a_remark() {
+        let spec = spec("peerIpv4", "172.20.0.53");
+        let before = applied(&spec, Kind::BgpSession);
+        let verdict = check_peer(&name("a"), &spec, &reach(), &[], Some(&before));
+        assert_eq!(verdict.refused, []);
+        let remark = verdict.remark().unwrap();
+        assert!(
+            remark.contains("172.20.0.53 is a name server's address"),
+            "{remark}"
+        );
+    }
+
+    #[test]
+    fn new_endpoint_inside_an_applied_tunnel_is_refused() {
+        let mut reach = Reach::default();
+        reach
+            .peers
+            .insert(address("fd42::9"), [name("other")].into());
+        let named: Endpoint = "peer.example.com:51820".parse().unwrap();
+        reach.name(&named, [address("fd42::9")].into());
+        let mut new = spec("peerLinkLocal", "fe80::1");
+        for endpoint in [named, "[fd42::9]:51820".parse().unwrap()] {
+            new.tunnel.endpoint = Some(endpoint);
+            let verdict = check_peer(&name("a"), &new, &reach, &[], None);
+            let why = verdict.refused[0].to_string();
+            let wanted =
+                "spec.tunnel.endpoint: fd42::9 is the applied peer address of sessions/other";
+            assert!(why.starts_with(wanted), "{why}");
+            let before = applied(&new, Kind::BgpSession);
+            let verdict = check_peer(&name("a"), &new, &reach, &[], Some(&before));
+            assert!(verdict.refused.is_empty() && verdict.remark().is_some());
+        }
+    }
+
+    #[test]
+    fn loopbacks_never_claim_what_the_router_must_reach() {
+        let node = |v4: &str| -> NodeSpec {
+            serde_json::from_value(json!({"id": 1, "asn": 4_242_420_998_u32, "loopbackIpv4": v4}))
+                .unwrap()
+        };
+        let mut reach = reach();
+        reach
+            .peers
+            .insert(address("10.0.0.3"), [name("peer")].into());
+        for (v4, what) in [
+            ("172.20.0.53", "a name server's address"),
+            ("10.0.0.1", "a gateway of this host"),
+            ("10.0.0.3", "the applied peer address of sessions/peer"),
+            ("192.0.2.1", "in none of 172.20.0.0/14"),
+        ] {
+            let verdict = check_loopbacks(&node(v4), &reach, &[], None);
+            let why = verdict.refused[0].to_string();
+            assert!(
+                why.starts_with(&format!("spec.loopbackIpv4: {v4} is ")),
+                "{why}"
+            );
+            assert!(why.contains(what), "{why}");
+            let verdict = check_loopbacks(&node(v4), &reach, &[], Some(&node(v4)));
+            assert!(
+                verdict.refused.is_empty() && verdict.remark().is_some(),
+                "{v4}"
+            );
+        }
+        assert_eq!(
+            check_loopbacks(&node("10.0.0.2"), &reach, &[], None),
+            Verdict::default()
+        );
+        let extra = ["192.0.2.0/24".parse().unwrap()];
+        assert_eq!(
+            check_loopbacks(&node("192.0.2.1"), &reach, &extra, None),
+            Verdict::default()
+        );
+    }
+
+    #[test]
+    fn internal_peer_never_has_our_own_address() {
+        let spec: IbgpPeerSpec =
+            serde_json::from_value(json!({"nodeId": 2, "loopbackIpv4": "10.0.0.2"})).unwrap();
+        let verdict = check_internal(&spec, ibgp_addresses, &reach(), None);
+        let why = verdict.refused[0].to_string();
+        assert!(
+            why.starts_with("spec.loopbackIpv4: 10.0.0.2 is an address of this host"),
+            "{why}"
+        );
+        let before = applied(&spec, Kind::IbgpPeer);
+        let verdict = check_internal(&spec, ibgp_addresses, &reach(), Some(&before));
+        assert!(verdict.refused.is_empty() && verdict.remark().is_some());
     }
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::reach::check_loopbacks;
 use super::{
-    Beside, Inputs, Layered, Maintenance, RouterDocuments, SingleDocument, layered, node_uid,
+    Beside, Inputs, Layered, Maintenance, Reach, RouterDocuments, SingleDocument, layered, node_uid,
 };
 use crate::config::Node;
 use crate::controller::guard::{self, IdentityChange, Ledger};
 use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
-use crate::model::{Host, InterfaceName, ObjectName};
+use crate::model::{AddressRange, Host, InterfaceName, ObjectName};
 use crate::plan::Loopback;
 use crate::plan::kernel_view::Address;
 use crate::render::check_policy;
@@ -24,36 +25,86 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
     ObjectName::sanitised(kind.folder())
 }
 
-pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> RouterDocuments {
-    let snapshot = inputs.snapshot;
+/// The documents of the router, and the addresses that it must reach.
+pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocuments, Reach) {
+    let policy = policy(inputs);
+    let has_policy = policy.spec.is_some();
+    let policy = in_force(policy, &inputs.refused.policy, Option::unwrap_or_default);
+    let reach = Reach::of(inputs, &policy.spec);
     let mut node: Layered<NodeSpec> = layered(
         &single(Kind::Node),
-        snapshot.node.as_ref(),
+        inputs.snapshot.node.as_ref(),
         &beside(inputs, Kind::Node),
     );
-    let mut policy: Layered<RoutingPolicySpec> = layered(
-        &single(Kind::RoutingPolicy),
-        snapshot.policy.as_ref(),
-        &beside(inputs, Kind::RoutingPolicy),
-    );
-    if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
-        policy.fall_back(error.to_string(), applied(inputs, Kind::RoutingPolicy));
-    }
-    keep_last_policy(&mut policy, applied(inputs, Kind::RoutingPolicy));
-    let has_policy = policy.spec.is_some();
     node.overridden
         .retain(|field, _| !is_configured(&inputs.config.node, field));
-    let mut node = in_force(node, &inputs.refused.node, |node| {
-        configured_node(&inputs.config.node, node)
-    });
+    let node = refuse_loopbacks(inputs, node, &reach, &policy.spec.extra_ranges);
+    let mut node = in_force(node, &inputs.refused.node, |node| node);
     let (node_change, node_held) = guard_node(inputs, &mut node, ledger);
-    RouterDocuments {
+    let documents = RouterDocuments {
         node,
         node_change,
         node_held,
-        policy: in_force(policy, &inputs.refused.policy, Option::unwrap_or_default),
+        policy,
         has_policy,
+    };
+    (documents, reach)
+}
+
+fn policy(inputs: &Inputs<'_>) -> Layered<RoutingPolicySpec> {
+    let applied = applied(inputs, Kind::RoutingPolicy);
+    let mut policy: Layered<RoutingPolicySpec> = layered(
+        &single(Kind::RoutingPolicy),
+        inputs.snapshot.policy.as_ref(),
+        &beside(inputs, Kind::RoutingPolicy),
+    );
+    if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
+        policy.fall_back(error.to_string(), applied);
     }
+    keep_last_policy(&mut policy, applied);
+    policy
+}
+
+/// Puts the configuration's values into the node, and keeps the applied loopback address of each family whose new one
+/// clashes with an address that the router must reach.
+fn refuse_loopbacks(
+    inputs: &Inputs<'_>,
+    mut node: Layered<NodeSpec>,
+    reach: &Reach,
+    extra: &[AddressRange],
+) -> Layered<NodeSpec> {
+    node.spec = configured_node(&inputs.config.node, node.spec.take());
+    let Some(spec) = &mut node.spec else {
+        return node;
+    };
+    let before = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
+    let before = before.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+    let verdict = check_loopbacks(spec, reach, extra, before.as_ref());
+    for error in &verdict.refused {
+        match error.field.as_str() {
+            "spec.loopbackIpv4" => {
+                spec.loopback_ipv4 = before.as_ref().and_then(|it| it.loopback_ipv4);
+            }
+            _ => spec.loopback_ipv6 = before.as_ref().and_then(|it| it.loopback_ipv6),
+        }
+    }
+    let texts: Vec<String> = verdict
+        .refused
+        .iter()
+        .map(|error| node.placed(error))
+        .collect();
+    node.remark = verdict.remark();
+    let mut texts = texts.into_iter();
+    if let Some(first) = texts.next() {
+        match node.acceptance {
+            Acceptance::Invalid(_) | Acceptance::Clash(_) => node.further.push(first),
+            Acceptance::Valid | Acceptance::Waiting(_) => {
+                node.acceptance = Acceptance::Invalid(first);
+            }
+        }
+    }
+    node.further.extend(texts);
+    node
 }
 
 /// A missing policy never means that everything is allowed: the last applied one stays in effect.
@@ -156,12 +207,15 @@ fn in_force<S: Spec, T>(
 ) -> SingleDocument<T> {
     let exception = layered.applied_override();
     let valid = layered.acceptance == Acceptance::Valid;
+    let (further, remark) = (layered.further, layered.remark);
     let acceptance = match (layered.acceptance, refused) {
         (Acceptance::Valid | Acceptance::Waiting(_), Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
     SingleDocument {
         acceptance,
+        further,
+        remark,
         valid,
         spec: spec(layered.spec),
         generation: layered.generation,

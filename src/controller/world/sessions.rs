@@ -6,7 +6,9 @@ use super::reach::{check_peer, peer_addresses};
 use super::{Entry, Intent, Layered, Parts, beside, is_operators, layered, present, rules};
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
-use crate::effective::{Claim, Claimant, Defaults, MeshTunnel, Router, Session, conflicts};
+use crate::effective::{
+    Claim, Claimant, Defaults, FieldError, MeshTunnel, Router, Session, conflicts,
+};
 use crate::model::{AdminState, ObjectName};
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
@@ -204,12 +206,12 @@ impl Candidate {
         name: &ObjectName,
         applied: Option<&AppliedDocument>,
     ) {
-        match self.try_resolve(parts, router, name) {
+        match self.try_resolve(parts, router, name, applied) {
             Ok(()) => {}
-            Err(why) if self.layers.acceptance == Acceptance::Valid => {
-                self.layers.fall_back(why, applied);
-                // Of two errors the first is the one to mend, so a second one is not told.
-                let _ = self.try_resolve(parts, router, name);
+            Err(errors) if self.layers.acceptance == Acceptance::Valid => {
+                self.layers.refuse(&errors, applied);
+                // The applied specification was accepted before; an error of it adds nothing to the first one.
+                let _ = self.try_resolve(parts, router, name, applied);
             }
             Err(_) => {}
         }
@@ -220,7 +222,8 @@ impl Candidate {
         parts: &Parts<'_>,
         router: &Router,
         name: &ObjectName,
-    ) -> Result<(), String> {
+        applied: Option<&AppliedDocument>,
+    ) -> Result<(), Vec<FieldError>> {
         (self.session, self.spec) = (None, None);
         let Some(spec) = &self.layers.spec else {
             return Ok(());
@@ -230,20 +233,18 @@ impl Candidate {
         };
         let filled = spec.filled(router, &defaults);
         if filled.admin_state == AdminState::Enabled {
-            let session = Session::resolve(
-                name,
-                &self.layers.uid,
-                &filled,
-                router,
-                parts.inputs.secrets,
-            );
-            let session = session.map_err(|error| self.layers.placed(&error))?;
-            let applied = parts.inputs.snapshot.applied.get(&(KIND, name.clone()));
-            let applied = applied.map(|stored| &stored.document);
+            let secrets = parts.inputs.secrets;
             let extra = &parts.documents.policy.spec.extra_ranges;
-            check_peer(&filled, &parts.reach, extra, applied)
-                .map_err(|error| self.layers.placed(&error))?;
-            self.session = Some(session);
+            let verdict = check_peer(name, &filled, parts.reach, extra, applied);
+            match Session::resolve(name, &self.layers.uid, &filled, router, secrets) {
+                Ok(session) if verdict.refused.is_empty() => self.session = Some(session),
+                Ok(_) => return Err(verdict.refused),
+                Err(_) => {
+                    let own = Session::problems(name, &filled, router, secrets);
+                    return Err(own.into_iter().chain(verdict.refused).collect());
+                }
+            }
+            self.layers.remark = verdict.remark();
         }
         self.spec = Some(filled);
         Ok(())

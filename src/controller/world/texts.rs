@@ -23,7 +23,7 @@ pub(super) struct Parts<'a> {
     /// Where the names of RPKI servers lead.
     rpki: BTreeMap<Endpoint, IpAddr>,
     /// Addresses that no peer may claim.
-    pub(super) reach: super::Reach,
+    pub(super) reach: &'a super::Reach,
 }
 
 impl<'a> Parts<'a> {
@@ -34,9 +34,8 @@ impl<'a> Parts<'a> {
         ibgp: &BTreeMap<ObjectName, Entry<InternalNeighbour>>,
         mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
         rpki: &[RpkiName],
-        router: Option<&Router>,
+        reach: &'a super::Reach,
     ) -> Self {
-        let reach = super::Reach::of(inputs, router, &documents.policy.spec);
         let neighbours = present(ibgp).cloned().collect();
         let mesh_interfaces = present(mesh)
             .map(|tunnel| tunnel.interface.clone())

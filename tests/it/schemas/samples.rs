@@ -397,6 +397,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         now: at,
         generation: 7,
         acceptance: Acceptance::Valid,
+        remark: None,
         admin_state: AdminState::Enabled,
         paused: None,
         held: None,

@@ -1,0 +1,186 @@
+//! One file, by its place in a state directory, else by the kind that it names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::config::{self, Environment};
+use crate::controller::world::{Beside, layered};
+use crate::disk;
+use crate::document::{
+    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
+    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
+};
+use crate::model::ObjectName;
+use crate::status::Acceptance;
+use crate::store::{self, AppliedDocument, Area, Place, Slot, Stored};
+
+/// Everything that is wrong with a file by itself. The texts are those of a running agent.
+pub(super) fn problems(file: &Path) -> Vec<String> {
+    let Some((directory, place)) = place_of(file) else {
+        return elsewhere(file);
+    };
+    let found = store::problems(file, &place);
+    if !found.is_empty() || place.area != Area::Overrides {
+        return found.iter().map(ToString::to_string).collect();
+    }
+    match store::stored::<OverrideSpec>(&directory, &place) {
+        Some(exception) => merged(place.kind, &place.name, Some(&directory), &exception),
+        None => Vec::new(),
+    }
+}
+
+/// The state directory of a file, and its place there, as far as the names of its folders tell.
+fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
+    let whole = std::path::absolute(file).ok()?;
+    (1..=3).rev().find_map(|depth| {
+        let directory = whole.ancestors().nth(depth)?;
+        let place = Place::parse(whole.strip_prefix(directory).ok()?)?;
+        Some((directory.to_owned(), place))
+    })
+}
+
+/// A file that is in no place of a state directory.
+fn elsewhere(file: &Path) -> Vec<String> {
+    let text = match disk::read_text(file, disk::DOCUMENT) {
+        Ok(text) => text,
+        Err(error) => return vec![format!("{}: {error}", file.display())],
+    };
+    let value: Value = match document::parse_value(&text) {
+        Ok(value) => value,
+        Err(error) => return vec![error.in_file(file).to_string()],
+    };
+    let found = if value.get("status").is_some() {
+        list(document::parse_value::<StatusDocument>(&text))
+    } else if value.get("applied").is_some() {
+        list(document::parse_value::<AppliedDocument>(&text))
+    } else {
+        match value.get("kind") {
+            Some(word) => match Kind::ALL.into_iter().find(|kind| word == &kind.to_string()) {
+                Some(Kind::Override) => return unplaced_override(file, &text),
+                Some(kind) => document_problems(kind, &text),
+                None => vec![unknown_kind(&text, word)],
+            },
+            // The only file without a kind is the configuration.
+            None => return config::problems(file, Environment::read()),
+        }
+    };
+    let found = found
+        .into_iter()
+        .map(|error| error.in_file(file).to_string());
+    found.collect()
+}
+
+fn list<T>(parsed: Result<T, DocumentError>) -> Vec<DocumentError> {
+    parsed.err().into_iter().collect()
+}
+
+fn document_problems(kind: Kind, text: &str) -> Vec<DocumentError> {
+    match kind {
+        Kind::Node => document::problems::<NodeSpec>(text),
+        Kind::RoutingPolicy => document::problems::<RoutingPolicySpec>(text),
+        Kind::Maintenance => document::problems::<MaintenanceSpec>(text),
+        Kind::BgpSession => document::problems::<BgpSessionSpec>(text),
+        Kind::MeshPeer => document::problems::<MeshPeerSpec>(text),
+        Kind::IbgpPeer => document::problems::<IbgpPeerSpec>(text),
+        Kind::Override => document::problems::<OverrideSpec>(text),
+    }
+}
+
+/// An override whose folder names no kind must fit a document of some kind.
+fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
+    let found = document::problems::<OverrideSpec>(text);
+    let document = match document::parse::<OverrideSpec>(text) {
+        Ok(document) if found.is_empty() => document,
+        _ => {
+            let found = found
+                .into_iter()
+                .map(|error| error.in_file(file).to_string());
+            return found.collect();
+        }
+    };
+    let name = document.metadata.name.clone();
+    let exception: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
+    let kinds = [
+        Kind::BgpSession,
+        Kind::MeshPeer,
+        Kind::IbgpPeer,
+        Kind::Node,
+        Kind::RoutingPolicy,
+    ];
+    let refused = kinds.map(|kind| merged(kind, &name, None, &exception));
+    // A kind that has all the fields says most about the values.
+    let knows = |texts: &&Vec<String>| !texts.iter().any(|text| text.contains("unknown field"));
+    let fits = refused.iter().find(|texts| texts.is_empty());
+    let best = fits.or_else(|| refused.iter().find(knows));
+    best.or(refused.first()).cloned().unwrap_or_default()
+}
+
+/// What is wrong with an override on top of its document, or, without one, of the shortest valid document.
+fn merged(
+    kind: Kind,
+    name: &ObjectName,
+    directory: Option<&Path>,
+    exception: &Slot<OverrideSpec>,
+) -> Vec<String> {
+    match kind {
+        Kind::Node => merged_with::<NodeSpec>(name, directory, exception),
+        Kind::RoutingPolicy => merged_with::<RoutingPolicySpec>(name, directory, exception),
+        Kind::BgpSession => merged_with::<BgpSessionSpec>(name, directory, exception),
+        Kind::MeshPeer => merged_with::<MeshPeerSpec>(name, directory, exception),
+        Kind::IbgpPeer => merged_with::<IbgpPeerSpec>(name, directory, exception),
+        Kind::Maintenance | Kind::Override => Vec::new(),
+    }
+}
+
+fn merged_with<S: Spec>(
+    name: &ObjectName,
+    directory: Option<&Path>,
+    exception: &Slot<OverrideSpec>,
+) -> Vec<String> {
+    let place = Place::document(S::KIND, name);
+    let written = directory.and_then(|directory| store::stored::<S>(directory, &place));
+    let shortest = || {
+        let spec = serde_json::from_value(document::minimal(S::KIND)).ok()?;
+        let document = Document::new(name.clone(), None, 0, spec);
+        Some(Ok(Arc::new(stored(document, Path::new(""), ""))))
+    };
+    let document = written.filter(|slot| slot.is_ok()).or_else(shortest);
+    let beside = Beside {
+        exception: Some(exception),
+        exceptions_complete: true,
+        broken: false,
+        applied: None,
+        now: Timestamp::now(),
+    };
+    let layers = layered::<S>(name, document.as_ref(), &beside);
+    match layers.acceptance {
+        Acceptance::Invalid(why) => std::iter::once(why).chain(layers.further).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn stored<D>(document: D, path: &Path, text: &str) -> Stored<D> {
+    Stored {
+        document,
+        hash: [0; 32],
+        path: path.to_owned(),
+        owner: 0,
+        text: text.into(),
+    }
+}
+
+fn unknown_kind(text: &str, word: &Value) -> DocumentError {
+    let known = Kind::ALL.map(|kind| kind.to_string()).join(", ");
+    DocumentError {
+        file: None,
+        location: document::locate(text, &["kind"]),
+        field: "kind".to_owned(),
+        message: format!(
+            "kind: there are {known}, not {}",
+            crate::model::shown(&word.to_string())
+        ),
+    }
+}

@@ -1,0 +1,223 @@
+//! The configuration, every file of the state directory, and the desired state that they make together.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use super::{Findings, file};
+use crate::agent::start_problems;
+use crate::cli::offline::Wanted;
+use crate::cli::{Arguments, block_on, is_root, objects};
+use crate::config::{self, Config, ControlPlane, Environment};
+use crate::controller::World;
+use crate::controller::world::present;
+use crate::document::DocumentError;
+use crate::model::{Endpoint, Host};
+use crate::status::Acceptance;
+use crate::store::{self, Place, Snapshot};
+
+/// Everything that a start of the agent would complain of.
+pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
+    let config = match arguments.load() {
+        Ok(config) => config,
+        Err(error) => return Ok(without_configuration(arguments, &error)),
+    };
+    let mut findings = Findings {
+        problems: start_problems(&config),
+        ..Findings::default()
+    };
+    files(&config, &mut findings);
+    if let Err(error) = block_on(documents(config, &mut findings)) {
+        let text = error.to_string();
+        findings
+            .unchecked
+            .push("the state directory: it cannot be read".to_owned());
+        // A template that refuses the start is named already.
+        if !findings.problems.contains(&text) {
+            findings
+                .problems
+                .push(crate::telemetry::chain(error.as_ref()));
+        }
+    }
+    Ok(findings)
+}
+
+/// All problems of a configuration that cannot be used.
+fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findings {
+    let path = arguments.config.clone().or_else(config::found);
+    let listed = path.map(|path| config::problems(&path, Environment::read()));
+    let listed = listed.filter(|problems| !problems.is_empty());
+    Findings {
+        problems: listed.unwrap_or_else(|| vec![error.to_string()]),
+        unchecked: vec!["the state directory: the configuration names it".to_owned()],
+        ..Findings::default()
+    }
+}
+
+/// The token files.
+fn files(config: &Config, findings: &mut Findings) {
+    let control_plane = config
+        .control_plane
+        .as_ref()
+        .map(ControlPlane::token_source);
+    let sources = control_plane
+        .into_iter()
+        .chain([config.server.token_source()]);
+    for problem in sources.filter_map(|source| source.problem()) {
+        findings.report(problem.to_string());
+    }
+}
+
+impl Findings {
+    /// Adds the complaint of an agent that cannot read a file. Another user may not be allowed to read what the agent
+    /// may.
+    fn report(&mut self, problem: String) {
+        match problem.contains("Permission denied") && !is_root() {
+            true => self.unchecked.push(problem),
+            false => self.problems.push(problem),
+        }
+    }
+}
+
+async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()> {
+    let wanted = Wanted::read(config).await?.resolved().await?;
+    let (world, snapshot) = (&wanted.world, &wanted.snapshot);
+    if let Some(why) = world.key.missing() {
+        findings.report(why.to_owned());
+    }
+    findings.problems.extend(problems(snapshot, world));
+    let refused = match wanted.refused().await {
+        Ok(refused) => refused,
+        Err(error) => {
+            let error = crate::telemetry::chain(error.as_ref());
+            findings
+                .unchecked
+                .push(format!("BIRD's configuration: {error}"));
+            None
+        }
+    };
+    let main = wanted.blocked().or(refused);
+    findings
+        .problems
+        .extend(main.map(|why| format!("bird: {why}")));
+    findings.unchecked.extend(unchecked(&wanted).await);
+    findings.clashes = world.clashes();
+    let waiting = objects::waiting(snapshot).into_iter();
+    let waiting = waiting.map(|(kind, name)| objects::waits(kind, &name));
+    findings.waiting.extend(waiting);
+    Ok(())
+}
+
+/// The problems of all files, and of the objects that they make together.
+pub(super) fn problems(snapshot: &Snapshot, world: &World) -> Vec<String> {
+    let files = file_problems(snapshot, world);
+    let objects = object_problems(world, &files);
+    files.into_iter().chain(objects).collect()
+}
+
+/// The problems of all files: of each first that of a listing, which `run` logs, then those of other fields.
+fn file_problems(snapshot: &Snapshot, world: &World) -> BTreeSet<String> {
+    let listed = world.problems.iter().cloned();
+    let further = snapshot.problems.iter().flat_map(further_problems);
+    // An override is judged also while its document is invalid.
+    let overrides = snapshot.overrides.values().flatten();
+    let overrides = overrides.flat_map(|stored| file::problems(&stored.path));
+    listed.chain(further).chain(overrides).collect()
+}
+
+fn further_problems(error: &DocumentError) -> Vec<String> {
+    let place = |file: &Path| {
+        let directory = file.ancestors().nth(1)?;
+        let above = directory.parent().unwrap_or(directory);
+        let top = above.parent().unwrap_or(above);
+        [top, above, directory]
+            .into_iter()
+            .find_map(|root| Place::parse(file.strip_prefix(root).ok()?))
+    };
+    let Some(file) = &error.file else {
+        return Vec::new();
+    };
+    let problems = place(file).map(|place| store::problems(file, &place));
+    let problems = problems.unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// The problems of the objects that documents, overrides and the node make together.
+fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
+    let router = world.router.as_ref().err();
+    let router = router.map(|why| format!("node: {why}"));
+    let documents = &world.router_documents;
+    let single = [
+        ("node", &documents.node.acceptance, &documents.node.further),
+        (
+            "policy",
+            &documents.policy.acceptance,
+            &documents.policy.further,
+        ),
+    ];
+    let single = single.into_iter().flat_map(|(name, acceptance, further)| {
+        let first = match acceptance {
+            Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why),
+            Acceptance::Valid | Acceptance::Waiting(_) => None,
+        };
+        let all = first.into_iter().chain(further);
+        all.map(move |why| (name.to_owned(), why.clone()))
+    });
+    let objects = objects::all(world).into_iter().flat_map(|object| {
+        let first = object.refused().map(str::to_owned);
+        let all = first.into_iter().chain(object.further.iter().cloned());
+        let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
+        all
+    });
+    // An entry whose file is no document repeats the file's problem.
+    let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
+    let refused = single.chain(objects).filter(|(_, why)| !repeated(why));
+    let refused = refused.map(|(path, why)| format!("{path}.yaml: {why}"));
+    router.into_iter().chain(refused).collect()
+}
+
+/// Facts of the host that could not be read, and the names that do not resolve.
+async fn unchecked(wanted: &Wanted) -> Vec<String> {
+    let world = &wanted.world;
+    let texts = match (&world.router, &world.base) {
+        (Ok(_), Err(why)) => Some(format!(
+            "the texts for BIRD, since they cannot be made: {why}"
+        )),
+        // Who this router is, is not known, which is a problem of its own.
+        _ => None,
+    };
+    let context = &wanted.parts.context;
+    let kernel = context.observer.kernel(Instant::now()).await.err();
+    let kernel = kernel.map(|error| {
+        format!(
+            "the links of this host: {}",
+            crate::telemetry::chain(&error)
+        )
+    });
+    let names = endpoints(world)
+        .into_iter()
+        .filter_map(|(object, endpoint)| {
+            let known = context.resolver.current(endpoint);
+            if known.address.is_some() {
+                return None;
+            }
+            let why = known
+                .error
+                .unwrap_or_else(|| "not resolved in time".to_owned());
+            Some(format!("the endpoint {endpoint} of {object}: {why}"))
+        });
+    let unread = world.unread.iter().cloned().chain(kernel);
+    texts.into_iter().chain(unread).chain(names).collect()
+}
+
+/// The endpoints with names, each with its object.
+fn endpoints(world: &World) -> Vec<(String, &Endpoint)> {
+    let sessions = present(&world.sessions)
+        .map(|it| (format!("sessions/{}", it.name), it.tunnel.endpoint.as_ref()));
+    let mesh = present(&world.mesh).map(|it| (format!("mesh/{}", it.name), it.endpoint.as_ref()));
+    let all = sessions.chain(mesh);
+    all.filter_map(|(object, endpoint)| Some((object, endpoint?)))
+        .filter(|(_, endpoint)| matches!(endpoint.host, Host::Name(_)))
+        .collect()
+}

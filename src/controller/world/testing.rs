@@ -1,0 +1,47 @@
+//! Worlds for unit tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Inputs, Reach, Refused, World};
+use crate::controller::guard::Ledger;
+use crate::model::{PrivateKey, RouterKey};
+use crate::status::RoaFacts;
+use crate::store::Store;
+
+/// The world of a state directory, on a router that knows nothing else.
+pub(crate) fn world(store: &Store, refused: &Refused) -> World {
+    world_beside(store, refused, &Reach::default())
+}
+
+/// The same on a host with these addresses.
+pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> World {
+    let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
+    World::build(&Inputs {
+        snapshot: &store.load().unwrap(),
+        config: &crate::config::parse(config).unwrap(),
+        secrets: &Default::default(),
+        key: &RouterKey::Available {
+            private: PrivateKey::new([200; 32]),
+            public: crate::model::PublicKey::new([200; 32]),
+        },
+        renderer: Err("not here"),
+        features: Err("not here"),
+        bird: None,
+        templates_refused: None,
+        roa: None,
+        roas: RoaFacts::default(),
+        rpki: &BTreeMap::new(),
+        classes: &BTreeMap::new(),
+        fragments: &BTreeSet::new(),
+        main: &crate::bird::MainFile::default(),
+        approved: &BTreeSet::new(),
+        guard: crate::controller::guard::Input {
+            ledger: &Ledger::default(),
+            now: jiff::Timestamp::UNIX_EPOCH,
+            writable: true,
+        },
+        refused,
+        reach,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    })
+}

@@ -1,0 +1,58 @@
+//! Everything that is wrong with one file. A listing reports the first error; an operator who corrects a file wants all.
+
+use std::path::Path;
+
+use crate::document::{
+    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
+    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
+};
+
+use super::cache::{Cache, Parsed, Slot, check_name};
+use super::list::{OVERRIDES_NOTHING, in_plain_sight};
+use super::{AppliedDocument, Area, Place, read};
+
+/// The problems of the file in a place: first that of a listing, then those of other fields.
+pub(crate) fn problems(path: &Path, place: &Place) -> Vec<DocumentError> {
+    let text = match read::text(path) {
+        Ok(Some(found)) => found.text,
+        Ok(None) => return vec![read::error(path, "does not exist")],
+        Err(error) => return vec![error],
+    };
+    let found = match (place.area, place.kind) {
+        (Area::Status, _) => document::parse_value::<StatusDocument>(&text)
+            .err()
+            .into_iter()
+            .collect(),
+        (Area::Applied, _) => AppliedDocument::parse(&text, place)
+            .err()
+            .into_iter()
+            .collect(),
+        (Area::Overrides, Kind::Maintenance) => vec![read::error(path, OVERRIDES_NOTHING)],
+        (Area::Overrides, _) | (_, Kind::Override) => of::<OverrideSpec>(&text, place),
+        (_, Kind::Node) => of::<NodeSpec>(&text, place),
+        (_, Kind::RoutingPolicy) => of::<RoutingPolicySpec>(&text, place),
+        (_, Kind::Maintenance) => of::<MaintenanceSpec>(&text, place),
+        (_, Kind::BgpSession) => of::<BgpSessionSpec>(&text, place),
+        (_, Kind::MeshPeer) => of::<MeshPeerSpec>(&text, place),
+        (_, Kind::IbgpPeer) => of::<IbgpPeerSpec>(&text, place),
+    };
+    let found = found.into_iter().map(|error| error.in_file(path));
+    found.chain(in_plain_sight(path, &text)).collect()
+}
+
+/// A document as a listing finds it; `None` when there is no file.
+pub(crate) fn stored<S: Spec>(directory: &Path, place: &Place) -> Option<Slot<S>> {
+    Cache::<Document<S>>::default().look(&directory.join(place.relative()), place)
+}
+
+fn of<S: Spec>(text: &str, place: &Place) -> Vec<DocumentError> {
+    let mut found = document::problems::<S>(text);
+    let value = document::value(text).unwrap_or_default();
+    if let Some(name) = value
+        .pointer("/metadata/name")
+        .and_then(|name| name.as_str())
+    {
+        found.extend(check_name(place, name).err());
+    }
+    found
+}

@@ -1,0 +1,233 @@
+//! `validate`, as the counterpart of `run`: the same complaints in the same words, and all of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use super::{NAME, Router, answer_once, call};
+
+impl Router {
+    fn configure(&self, edit: impl FnOnce(String) -> String) {
+        let path = self.dir.path().join("config.yaml");
+        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
+    /// The error of `run`, which ends at once.
+    fn run_error(&self) -> String {
+        let config = self.dir.path().join("config.yaml");
+        // An agent that starts is ended, and fails the test.
+        let mut command = Command::new("timeout");
+        command
+            .args(["20", env!("CARGO_BIN_EXE_moenet-agent"), "run", "--config"])
+            .arg(config);
+        let answer = call(&mut command);
+        assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+        let error = answer
+            .err
+            .lines()
+            .find_map(|line| line.strip_prefix("error: "));
+        error.unwrap_or_else(|| panic!("{}", answer.err)).to_owned()
+    }
+}
+
+#[test]
+fn unknown_log_level_is_refused_by_validate_and_run() {
+    let router = Router::new();
+    router.configure(|text| format!("{text}log:\n  level: loud\n"));
+    let error = router.run_error();
+    let wanted =
+        "config.yaml:7:10: log.level: a log level is one of off, error, warn, info, debug, trace";
+    assert!(error.contains(wanted), "{error}");
+    router.call(&["validate"]).says(1, &error);
+    let file = router.dir.path().join("config.yaml").display().to_string();
+    router.call(&["validate", &file]).says(1, &error);
+}
+
+#[test]
+fn refusals_of_run_are_problems_of_validate() {
+    type Edit = fn(String) -> String;
+    let edits: [Edit; 5] = [
+        |text| text.replace("id: 1, ", "id: 0, "),
+        |text| text.replace("name: jp1", "name: 'j p'"),
+        |text| {
+            text.replace(", token: t0ken", "")
+                .replace("127.0.0.1:1", "0.0.0.0:1")
+        },
+        |text| format!("{text}controlPlane: {{url: 'ftp://x', token: t}}\n"),
+        |text| format!("{text}probe: {{counts: 5}}\n"),
+    ];
+    for edit in edits {
+        let router = Router::new();
+        router.configure(edit);
+        let error = router.run_error();
+        let answer = router.call(&["validate"]);
+        answer.says(1, &error);
+    }
+}
+
+#[test]
+fn unreadable_token_file_is_a_problem_in_the_words_of_run() {
+    let router = Router::new();
+    router.with_key();
+    router.configure(|text| text.replace("token: t0ken", "tokenFile: /nonexistent/token"));
+    router
+        .call(&["validate"])
+        .says(1, "token file /nonexistent/token: ");
+}
+
+#[test]
+fn missing_private_key_is_a_problem() {
+    let router = Router::new();
+    let path = router.dir.path().join("private.key");
+    let _ = fs::remove_file(&path);
+    router
+        .call(&["validate"])
+        .says(1, &path.display().to_string());
+    router.with_key();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    router
+        .call(&["validate"])
+        .says(0, "Everything that could be checked is valid");
+}
+
+#[test]
+fn facts_that_could_not_be_read_are_listed_as_unchecked() {
+    let router = Router::new();
+    router.with_key();
+    router.configure(|text| {
+        format!("{text}controlPlane: {{url: 'http://cp.invalid:1', token: t}}\n")
+    });
+    let answer = router.call(&["validate"]);
+    answer.says(0, "unchecked: the texts for BIRD");
+    answer.says(
+        0,
+        "unchecked: the addresses of the Control Plane cp.invalid: ",
+    );
+    let json = router.call(&["validate", "-o", "json"]).json();
+    let unchecked = json["unchecked"].as_array().unwrap();
+    let has = |start: &str| {
+        unchecked
+            .iter()
+            .any(|it| it.as_str().unwrap().starts_with(start))
+    };
+    assert!(
+        has("the texts for BIRD") && has("the addresses of the Control Plane"),
+        "{json}"
+    );
+    assert_eq!(json["problems"], serde_json::json!([]));
+}
+
+#[test]
+fn all_problems_of_all_files_are_listed_at_once() {
+    let router = Router::new();
+    router.with_key();
+    let session = router.state(&format!("sessions/{NAME}.yaml"));
+    let text = fs::read_to_string(&session).unwrap();
+    let text = text
+        .replace("mtu: 1420", "mtu: 1")
+        .replace("policy: full", "policy: friend");
+    fs::write(&session, text).unwrap();
+    let policy = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: policy}\nspec:\n  paused: true\n  \
+                  reason: test\n  set:\n    limits: {ebgpImport: -1}\n    colour: red\n";
+    fs::write(router.state("overrides/policy.yaml"), policy).unwrap();
+    let answer = router.call(&["validate"]);
+    let session = session.display().to_string();
+    let exception = router.state("overrides/policy.yaml").display().to_string();
+    for (file, field) in [
+        (&session, "spec.tunnel.mtu: "),
+        (&session, "spec.bgp.policy: "),
+        (&exception, "spec.paused: "),
+        (&exception, "spec.limits.ebgpImport: "),
+        (&exception, "spec.colour: "),
+    ] {
+        let is_it = |line: &&str| line.contains(&format!("{file}:")) && line.contains(field);
+        assert!(
+            answer.out.lines().any(|line| is_it(&line)),
+            "{field}: {}",
+            answer.out
+        );
+    }
+    assert_eq!(answer.code, 1);
+    let alone = router.call(&["validate", &session, &exception]);
+    assert_eq!(alone.out.lines().count(), 5, "{}", alone.out);
+}
+
+/// Runs a verb with its output on a full disk.
+fn on_full_disk(router: &Router, arguments: &[&str]) -> super::Answer {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+        .arg("--config")
+        .arg(router.dir.path().join("config.yaml"))
+        .args(arguments)
+        .stdout(Stdio::from(full))
+        .output()
+        .unwrap();
+    super::Answer {
+        code: output.status.code().unwrap(),
+        out: String::new(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_fails_every_verb() {
+    let router = Router::new();
+    router.with_bird();
+    router.with_key();
+    router.git(&["init", "-q"]);
+    router.apply(1420);
+    let fleet = router.dir.path().join("fleet");
+    fs::create_dir(&fleet).unwrap();
+    let fleet = fleet.display().to_string();
+    let verbs: Vec<Vec<&str>> = vec![
+        vec!["get"],
+        vec!["get", "-o", "json"],
+        vec!["describe", NAME],
+        vec!["diff", NAME],
+        vec!["plan"],
+        vec!["validate"],
+        vec!["render", NAME],
+        vec!["schema", "BgpSession"],
+        vec!["approve", "--list"],
+        vec!["history"],
+        vec!["fleet", "validate", &fleet],
+        vec!["completions", "bash"],
+        vec!["man"],
+        vec!["--help"],
+    ];
+    for verb in verbs {
+        on_full_disk(&router, &verb).says(1, "write the output");
+    }
+    let status = r#"{"status":"ok","version":"1","commit":"c","uptime":5,"node":{"id":1,"name":"jp1","region":null},
+        "sessions":{"total":0,"active":0,"error":0,"pending":0},"circuitBreaker":"closed"}"#;
+    for (verb, body) in [
+        ("status", status),
+        ("sync", r#"{"status":"sync_triggered"}"#),
+        ("maintenance", r#"{"enabled":false,"since":null}"#),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let router = Router::listening(&listener.local_addr().unwrap().to_string());
+        let server = answer_once(listener, "200 OK", body);
+        on_full_disk(&router, &[verb]).says(1, "write the output");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn validate_knows_a_file_by_its_place() {
+    let router = Router::new();
+    let other = router.state("mesh/wrong.yaml");
+    fs::copy(router.state(&format!("sessions/{NAME}.yaml")), &other).unwrap();
+    let answer = call(
+        Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+            .arg("validate")
+            .arg(&other),
+    );
+    answer.says(
+        1,
+        "kind: a document in this place is a MeshPeer, not \"BgpSession\"",
+    );
+}

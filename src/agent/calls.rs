@@ -40,6 +40,14 @@ struct CallsState {
     silence: Silence,
 }
 
+impl CallsState {
+    fn end_outage(&mut self, ended: bool) {
+        if ended {
+            self.health.values_mut().for_each(CallHealth::end_outage);
+        }
+    }
+}
+
 impl Calls {
     /// How every call goes that was tried.
     pub fn all(&self) -> BTreeMap<Call, CallHealth> {
@@ -127,8 +135,10 @@ impl Calls {
     /// Notes a success. Returns whether the call failed before.
     pub(super) fn succeeded(&self, call: Call) -> bool {
         let mut state = self.lock();
+        let outage = state.silence.unreachable().is_some();
         state.silence = Silence::default();
         let before = state.health.insert(call, CallHealth::succeeded());
+        state.end_outage(outage);
         drop(state);
         let recovered = before.is_some_and(|health| health.consecutive_failures > 0);
         if recovered {
@@ -144,7 +154,10 @@ impl Calls {
         let health = health.entry(error.call).or_default();
         let before = health.clone();
         health.fail(error, wait);
+        let outage = silence.unreachable().is_some();
         silence.failed(error, &before, health);
+        let ended = outage && silence.unreachable().is_none();
+        state.end_outage(ended);
         let (call, retry_at) = (error.call.word(), at(wait));
         debug!(call, error = chain(error), %retry_at, "Control Plane call failed");
     }

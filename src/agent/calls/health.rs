@@ -31,8 +31,8 @@ pub struct CallHealth {
     pub retry_at: Option<Timestamp>,
     /// Whether an operator has to act, so that an early attempt is of no use.
     pub(super) needs_operator: bool,
-    /// Whether the last request that went out got no answer.
-    unanswered: bool,
+    /// The requests in a row without an answer, while the Control Plane was reachable for others.
+    unanswered: u32,
     /// Whether the answer could not be written, which is the state directory's fault.
     not_written: bool,
 }
@@ -53,8 +53,11 @@ impl CallHealth {
         // An open breaker is no cause: the failures that opened it are.
         if self.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
             self.last_error = Some(chain(error));
-            self.unanswered = matches!(error.failure, Failure::Network(_));
             self.not_written = matches!(error.failure, Failure::NotWritten(_));
+            self.unanswered = match error.failure {
+                Failure::Network(_) => self.unanswered.saturating_add(1),
+                _ => 0,
+            };
         }
         self.retry_at = Some(at(wait));
         self.needs_operator = error.class() == Class::Operator;
@@ -66,6 +69,11 @@ impl CallHealth {
             last_success: self.last_success,
             ..Self::default()
         };
+    }
+
+    /// Forgets the requests without an answer but the last: the Control Plane was unreachable for all calls.
+    pub(super) fn end_outage(&mut self) {
+        self.unanswered = self.unanswered.min(1);
     }
 
     /// The error and the time of the next attempt, for the log.
@@ -86,8 +94,8 @@ impl CallHealth {
             None => State::Good,
             // The edge of the state directory reports it.
             Some(_) if self.not_written => State::Unknown,
-            Some(_) if !self.unanswered => State::Bad,
-            Some(_) if self.is_failing() && !unreachable => State::Bad,
+            Some(_) if self.unanswered == 0 => State::Bad,
+            Some(_) if self.unanswered >= FAILING && !unreachable => State::Bad,
             Some(_) => State::Unknown,
         };
         Fact::new(state, self.cause())
@@ -127,7 +135,7 @@ impl Silence {
         match &error.failure {
             Failure::Network(_) => {
                 self.calls.insert(error.call);
-                self.new |= !before.unanswered;
+                self.new |= before.unanswered == 0;
                 self.cause = now.cause();
             }
             // No request went out.

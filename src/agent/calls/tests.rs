@@ -194,6 +194,25 @@ fn any_answer_ends_unreachable() {
 }
 
 #[test]
+fn calls_that_failed_in_an_outage_are_not_announced_after_it() {
+    let calls = Calls::default();
+    let mesh = Topic::Call("mesh".into());
+    for _ in 0..5 {
+        fail(&calls, Call::Mesh);
+        fail(&calls, Call::Sessions);
+    }
+    calls.succeeded(Call::Sessions);
+    assert_eq!(
+        state(&calls, &mesh),
+        State::Unknown,
+        "its next attempt is due"
+    );
+    fail(&calls, Call::Mesh);
+    fail(&calls, Call::Mesh);
+    assert_eq!(state(&calls, &mesh), State::Bad);
+}
+
+#[test]
 fn outage_beside_a_hanging_endpoint_is_noticed() {
     let calls = Calls::default();
     fail(&calls, Call::Heartbeat);

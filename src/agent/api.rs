@@ -13,7 +13,7 @@ use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
 use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
 use crate::document::{
-    ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
+    Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
 };
 use crate::history::Author;
 use crate::http::{
@@ -264,12 +264,17 @@ fn held(parts: &Parts) -> impl Iterator<Item = String> {
     parts.context.held().into_iter().map(shown)
 }
 
-/// What is wrong with BIRD for the whole router.
+/// What is wrong with BIRD for the whole router, and which files beside the agent's it reads.
 fn bird(node: Option<StatusBody>) -> Vec<String> {
-    let about = [ConditionType::BirdConfigured, ConditionType::BirdSupported];
+    use ConditionType::{BirdConfigured, BirdFilesAccepted, BirdSupported};
+    let about = [BirdConfigured, BirdSupported, BirdFilesAccepted];
     let conditions = node.unwrap_or_default().conditions.into_iter();
+    let is_said = |condition: &Condition| {
+        condition.status == ConditionStatus::False
+            || condition.condition_type == BirdFilesAccepted && !condition.message.is_empty()
+    };
     conditions
-        .filter(|condition| condition.status == ConditionStatus::False)
+        .filter(is_said)
         .filter(|condition| about.contains(&condition.condition_type))
         .map(|condition| format!("BIRD: {}", condition.message))
         .collect()

@@ -15,7 +15,7 @@ use super::lost::{self, Missing};
 use super::reach::{self, Host};
 use super::syncs::Syncs;
 use super::tasks::Tasks;
-use super::templates::Templates;
+use super::templates::{self, Templates};
 use super::worlds::WorldMaker;
 use super::writers::is_document;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
@@ -182,7 +182,7 @@ impl Parts {
         take_branch(&store).await;
         let secrets = Arc::clone(&store);
         blocking(move || secrets.remember_secrets()).await?;
-        let templates = Templates::open(config.bird.templates.as_deref())?;
+        let templates = Templates::open(config.bird.templates.as_deref(), &store, writes);
         let ownership = ownership(&store).await;
         let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
         let kernel_counters = kernel.counters();
@@ -397,14 +397,16 @@ fn check(config: &Config) -> Result<(), BuildError> {
     }
 }
 
-/// Every reason in the configuration for which the agent refuses to start, as a line each.
+/// Every reason in the configuration for which the agent refuses to start, as a line each, and why it would refuse the
+/// operator's templates.
 pub(crate) fn start_problems(config: &Config) -> Vec<String> {
-    let refusals = refusals(config);
-    refusals.iter().map(|refusal| chain(refusal)).collect()
+    let templates = config.bird.templates.as_deref().and_then(templates::problem);
+    let refusals = refusals(config).into_iter();
+    let refusals = refusals.map(|refusal| chain(&refusal));
+    templates.into_iter().chain(refusals).collect()
 }
 
 fn refusals(config: &Config) -> Vec<BuildError> {
-    let templates = Templates::open(config.bird.templates.as_deref()).err();
     let api = Server::check(&config.server.listen, &config.server.token_source()).err();
     let token = config
         .control_plane
@@ -413,9 +415,7 @@ fn refusals(config: &Config) -> Vec<BuildError> {
     let options = client_options(config, &token.unwrap_or_default());
     let client = options.and_then(|options| Client::new(options).err());
     let api = api.map(BuildError::from);
-    templates
-        .into_iter()
-        .chain(api)
+    api.into_iter()
         .chain(client.map(BuildError::from))
         .collect()
 }

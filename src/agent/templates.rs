@@ -1,14 +1,16 @@
-//! An operator's templates. Broken ones are refused at the start; while the agent runs, the last good ones
-//! stay in use, and an edit is tried as a whole, by rendering everything and by BIRD's parser, before any
-//! of it is used. The trial runs beside everything else, and costs as much as [`Renderer`] allows.
+//! An operator's templates. An edit is tried as a whole, by rendering everything and by BIRD's parser, before any of
+//! it is used; until then, and while it is refused, the last good ones stay in use. Those are kept in the state
+//! directory, so that a restart goes on with them. The trial runs beside everything else, and costs as much as
+//! [`Renderer`] allows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::reload::blocking;
 use super::{BuildError, Parts};
@@ -27,7 +29,18 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The largest template; the built-in ones have up to 12 KB.
 const MOST_BYTES: u64 = 256 * 1024;
 
+/// The last good templates, in the state directory; hidden, so that Git leaves the file alone.
+const KEPT: &str = ".templates.json";
+
 type Texts = BTreeMap<String, String>;
+
+/// The last good templates as they are kept for the next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// Where they came from; those of another directory are another configuration.
+    directory: PathBuf,
+    texts: Texts,
+}
 
 /// The templates in use, and what is wrong with those on disk.
 #[derive(Debug)]
@@ -38,15 +51,17 @@ pub(super) struct Templates {
 
 #[derive(Debug)]
 struct State {
-    /// None while the directory could not be read since the start: then BIRD's files stay as they are.
+    /// None while no usable template was found since the start: then BIRD's files stay as they are.
     in_use: Option<Arc<Renderer>>,
-    /// The texts that were judged last, for better or worse.
-    judged: Texts,
+    /// The texts that were judged last, for better or worse; `None`: those in use at the start were not tried yet.
+    judged: Option<Texts>,
     /// Whether those are refused.
     is_refused: bool,
     /// Other texts that are on disk, and from when on they may be tried.
     pending: Option<(Texts, Instant)>,
     problem: Option<String>,
+    /// The texts that passed their trial last, and whether they are written down.
+    good: Option<(Texts, bool)>,
 }
 
 /// Templates that were not tried yet.
@@ -66,27 +81,18 @@ pub(super) enum Verdict {
 }
 
 impl Templates {
-    /// The built-in templates, overlaid by those in a directory.
-    pub(super) fn open(directory: Option<&Path>) -> Result<Self, BuildError> {
-        let (in_use, judged, problem) = match directory.map(read).transpose() {
-            Ok(texts) => {
-                let texts = texts.unwrap_or_default();
-                (Some(Arc::new(Renderer::new(&texts)?)), texts, None)
-            }
-            // The built-in ones would be another configuration than the operator's.
-            Err(error) => (None, Texts::new(), Some(chain(&error))),
+    /// The built-in templates, overlaid by those in a directory: the last good ones where those on disk are others,
+    /// which are tried later then. `writes`: whether an agent starts, which can try them; whoever only looks judges
+    /// those on disk.
+    pub(super) fn open(directory: Option<&Path>, store: &Store, writes: bool) -> Self {
+        let state = match directory {
+            Some(directory) => State::begin(directory, store, writes),
+            None => State::of(Renderer::new(&Texts::new()).map_err(|error| error.to_string())),
         };
-        let state = State {
-            in_use,
-            judged,
-            is_refused: false,
-            pending: None,
-            problem,
-        };
-        Ok(Self {
+        Self {
             directory: directory.map(Path::to_owned),
             state: Mutex::new(state),
-        })
+        }
     }
 
     /// The templates in use, or why there are none.
@@ -132,7 +138,7 @@ impl Templates {
     /// The texts, if they are news and may be tried by now.
     fn settled(&self, texts: Texts, now: Instant) -> Option<Texts> {
         let mut state = self.lock();
-        if state.in_use.is_some() && texts == state.judged {
+        if state.in_use.is_some() && state.judged.as_ref() == Some(&texts) {
             state.pending = None;
             if !state.is_refused {
                 state.problem = None;
@@ -151,13 +157,29 @@ impl Templates {
     /// Uses what was tried.
     fn adopt(&self, candidate: Candidate) {
         let mut state = self.lock();
+        let templates = candidate.texts.len();
+        state.good = Some((candidate.texts.clone(), false));
         (state.in_use, state.judged, state.problem) =
-            (Some(candidate.renderer), candidate.texts, None);
+            (Some(candidate.renderer), Some(candidate.texts), None);
         state.is_refused = false;
-        info!(
-            templates = state.judged.len(),
-            "the operator's templates are in use"
-        );
+        info!(templates, "the operator's templates are in use");
+    }
+
+    /// The last good templates as text, unless they are written down already.
+    fn to_keep(&self) -> Option<String> {
+        let directory = self.directory.clone()?;
+        let texts = match &self.lock().good {
+            Some((texts, false)) => texts.clone(),
+            _ => return None,
+        };
+        serde_json::to_string(&Kept { directory, texts }).ok()
+    }
+
+    /// Notes whether the last good templates are written down.
+    fn set_kept(&self, is_kept: bool) {
+        if let Some((_, kept)) = &mut self.lock().good {
+            *kept = is_kept;
+        }
     }
 
     /// Goes on with the templates in use, and tries these again later.
@@ -172,7 +194,7 @@ impl Templates {
     fn refuse(&self, texts: Option<Texts>, why: String) {
         let mut state = self.lock();
         if let Some(texts) = texts {
-            (state.judged, state.is_refused) = (texts, true);
+            (state.judged, state.is_refused) = (Some(texts), true);
         }
         state.problem = Some(why);
     }
@@ -180,6 +202,65 @@ impl Templates {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why the templates on disk cannot be used, as far as that is known without rendering them.
+pub(super) fn problem(directory: &Path) -> Option<String> {
+    let texts = match read(directory) {
+        Ok(texts) => texts,
+        Err(error) => return Some(chain(&error)),
+    };
+    Renderer::new(&texts).err().map(|error| error.to_string())
+}
+
+impl State {
+    fn of(renderer: Result<Renderer, String>) -> Self {
+        let (in_use, problem) = match renderer {
+            Ok(renderer) => (Some(Arc::new(renderer)), None),
+            Err(why) => (None, Some(why)),
+        };
+        Self {
+            in_use,
+            judged: None,
+            is_refused: false,
+            pending: None,
+            problem,
+            good: None,
+        }
+    }
+
+    /// The state at the start, by the templates on disk and the last good ones.
+    fn begin(directory: &Path, store: &Store, writes: bool) -> Self {
+        let texts = read(directory).map_err(|error| chain(&error));
+        let rendering = |texts: &Texts| Renderer::new(texts).map_err(|error| error.to_string());
+        let on_disk = texts.clone().and_then(|texts| rendering(&texts));
+        let kept = kept(directory, store);
+        let Some((kept, renderer)) =
+            kept.and_then(|kept| Some((kept.clone(), rendering(&kept).ok()?)))
+        else {
+            return Self::of(on_disk);
+        };
+        match on_disk {
+            Ok(on_disk) if !writes => Self::of(Ok(on_disk)),
+            on_disk => {
+                if texts.as_ref() != Ok(&kept) {
+                    info!(directory = %directory.display(), "templates changed while the agent was down; trying them");
+                }
+                Self {
+                    judged: Some(kept.clone()),
+                    good: Some((kept, true)),
+                    problem: on_disk.err(),
+                    ..Self::of(Ok(renderer))
+                }
+            }
+        }
+    }
+}
+
+/// The last good templates of this directory.
+fn kept(directory: &Path, store: &Store) -> Option<Texts> {
+    let kept: Kept = serde_json::from_str(&store.kept(KEPT).ok()??).ok()?;
+    (kept.directory == directory).then_some(kept.texts)
 }
 
 /// Tries new templates beside the agent's work, and has a new world made when it uses or refuses them.
@@ -192,6 +273,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
             tokio::time::sleep(LOOK).await;
             let before = parts.maker.templates.problem();
             let tried = try_out(&parts).await;
+            keep(&parts).await;
             if tried || parts.maker.templates.problem() != before {
                 parts.context.reports.reload();
             }
@@ -200,6 +282,26 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = trial => {}
         }
+    }
+}
+
+/// Writes the last good templates down, again where a tool removed the file.
+async fn keep(parts: &Arc<Parts>) {
+    let templates = &parts.maker.templates;
+    if std::fs::symlink_metadata(parts.context.store.dir().join(KEPT)).is_err() {
+        templates.set_kept(false);
+    }
+    let Some(text) = templates.to_keep() else {
+        return;
+    };
+    let kept = parts
+        .context
+        .disk(move |store| store.keep_private(KEPT, &text))
+        .await;
+    match kept {
+        Ok(_) => templates.set_kept(true),
+        // The state directory's trouble is logged once, elsewhere; the next look tries again.
+        Err(error) => debug!(error = %chain(&error), "templates not kept for the next start"),
     }
 }
 
@@ -299,6 +401,22 @@ mod tests {
         folder
     }
 
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    /// The templates of a directory whose texts passed their trial, without any other past.
+    fn opened(folder: &Path) -> Templates {
+        let (_dir, store) = store();
+        let templates = Templates::open(Some(folder), &store, true);
+        if let Some(candidate) = settled(&templates) {
+            templates.adopt(candidate);
+        }
+        templates
+    }
+
     fn write(folder: &tempfile::TempDir, text: &str) {
         std::fs::write(folder.path().join("moenet/babel.conf"), text).unwrap();
     }
@@ -311,21 +429,72 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_template_is_refused_at_the_start() {
+    fn broken_template_at_the_start_is_named_and_stops_nothing() {
         let folder = folder("{% if %}");
-        let error = Templates::open(Some(folder.path()))
-            .unwrap_err()
-            .to_string();
+        let templates = opened(folder.path());
+        let problem = templates.in_use().unwrap_err();
         assert!(
-            error.starts_with("template moenet/babel.conf, line 1: "),
-            "{error}"
+            problem.starts_with("template moenet/babel.conf, line 1: "),
+            "{problem}"
+        );
+        write(
+            &folder, "# one
+",
+        );
+        templates.adopt(settled(&templates).unwrap());
+        assert!(templates.in_use().is_ok() && templates.problem().is_none());
+    }
+
+    #[test]
+    fn restart_goes_on_with_the_last_good_templates() {
+        let (folder, (dir, store)) = (
+            folder(
+                "# one
+",
+            ),
+            store(),
+        );
+        let text = opened(folder.path()).to_keep().unwrap();
+        store.keep_private(KEPT, &text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(dir.path().join(KEPT))
+                .unwrap()
+                .permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        write(&folder, "{% if %}");
+        let templates = Templates::open(Some(folder.path()), &store, true);
+        assert!(templates.in_use().is_ok());
+        let problem = templates.problem().unwrap();
+        assert!(problem.contains("moenet/babel.conf, line 1"), "{problem}");
+        assert_eq!(templates.to_keep(), None, "they are written down");
+
+        // What parses is tried before it is used.
+        write(&folder, "");
+        let templates = Templates::open(Some(folder.path()), &store, true);
+        templates.refuse(Some(settled(&templates).unwrap().texts), "empty".to_owned());
+        assert!(templates.in_use().is_ok() && templates.problem().is_some());
+
+        // Those of another directory are another configuration.
+        let other = self::folder("{% if %}");
+        assert!(
+            Templates::open(Some(other.path()), &store, true)
+                .in_use()
+                .is_err()
+        );
+        std::fs::write(dir.path().join(KEPT), "nonsense").unwrap();
+        write(&folder, "{% if %}");
+        assert!(
+            Templates::open(Some(folder.path()), &store, true)
+                .in_use()
+                .is_err()
         );
     }
 
     #[test]
     fn broken_edit_is_refused_and_the_last_good_stays() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         assert!(settled(&templates).is_none());
         let before = templates.in_use().unwrap();
         write(&folder, "\n{% if %}");
@@ -347,7 +516,7 @@ mod tests {
     #[test]
     fn template_is_tried_only_when_quiet() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         let start = Instant::now();
         // Truncated, half written, whole.
         for (step, text) in ["", "# t", "# two\n"].into_iter().enumerate() {
@@ -361,7 +530,7 @@ mod tests {
     #[test]
     fn going_back_to_what_is_in_use_is_no_problem_any_more() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         write(&folder, "{{ nonsense }}");
         let candidate = settled(&templates).unwrap();
         templates.refuse(Some(candidate.texts), "it does not render".to_owned());
@@ -374,7 +543,7 @@ mod tests {
     #[test]
     fn templates_that_cannot_be_tried_are_tried_later() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         write(&folder, "# two\n");
         let now = Instant::now();
         assert!(settled(&templates).is_some());
@@ -386,7 +555,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_gone_is_a_problem_and_takes_no_template_away() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         let path = folder.path().to_owned();
         drop(folder);
         assert!(!path.exists() && settled(&templates).is_none());
@@ -405,7 +574,7 @@ mod tests {
     #[test]
     fn pipe_and_huge_file_are_problems_and_not_read() {
         let folder = folder("# one\n");
-        let templates = Templates::open(Some(folder.path())).unwrap();
+        let templates = opened(folder.path());
         let path = folder.path().join("moenet/bgp.conf");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
@@ -426,7 +595,7 @@ mod tests {
     fn a_directory_missing_at_the_start_is_taken_when_it_comes() {
         let folder = folder("# one\n");
         let later = folder.path().join("later");
-        let templates = Templates::open(Some(&later)).unwrap();
+        let templates = opened(&later);
         let why = templates.in_use().unwrap_err();
         assert!(why.contains("reading templates in "), "{why}");
         std::fs::create_dir(&later).unwrap();

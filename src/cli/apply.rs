@@ -32,7 +32,7 @@ impl Apply {
             let left = steps::planned(&Offline::of(parts).await?);
             let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
             if !output::value(arguments.output, &objects)? {
-                steps::print(objects.iter());
+                steps::print(objects.iter(), true);
             }
             let failed = objects.iter().any(|object| object.error.is_some());
             Ok(if failed {

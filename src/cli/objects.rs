@@ -230,7 +230,7 @@ fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Objec
         held: entry.held.as_deref().map(Cow::Borrowed),
         operator_owned: entry.operator_owned,
         text: match &entry.intent {
-            Intent::Present(_, text) => Some(text),
+            Intent::Present(_, text) => text.as_deref(),
             _ => None,
         },
     }

@@ -114,7 +114,7 @@ impl Wanted {
             return Ok(None);
         }
         let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
-            Intent::Present(_, text) => Some((name.to_string(), text.clone())),
+            Intent::Present(_, text) => Some((name.to_string(), text.clone()?)),
             _ => None,
         };
         let tree = Tree {
@@ -208,6 +208,14 @@ impl Offline {
             refused,
             _rehearsal: None,
         })
+    }
+
+    /// Why nobody can tell what BIRD runs, and so whether it has drifted.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let why = self.bird.silent.as_ref()?;
+        Some(format!(
+            "BIRD does not answer, so whether it has drifted is unknown: {why}. Restart BIRD if it hangs, and plan again"
+        ))
     }
 
     /// Why the node cannot be configured as it is wanted.

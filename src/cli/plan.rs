@@ -21,7 +21,7 @@ impl Plan {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let key_path = config.wireguard.private_key_path.clone();
-        let (planned, key, created, bird) = block_on(async {
+        let (planned, key, created, bird, unknown) = block_on(async {
             let offline = Offline::before_start(config).await?;
             let bird = offline.world.bird.and_then(crate::bird::Version::warning);
             let problem = crate::controller::planning::bird_problem(&offline.world, &offline.bird);
@@ -31,6 +31,7 @@ impl Plan {
                 offline.world.key.clone(),
                 offline.parts.maker.key.is_to_be_created(),
                 bird,
+                offline.unknown(),
             ))
         })?;
         // One of several that is mistyped must not pass for one with nothing to do.
@@ -53,7 +54,7 @@ impl Plan {
             }
         }
         if !output::value(arguments.output, &objects)? {
-            steps::print(objects.iter());
+            steps::print(objects.iter(), unknown.is_none());
         }
         if let Some(warning) = bird {
             output::note(&warning);
@@ -69,6 +70,10 @@ impl Plan {
         }
         let pending = objects.iter().any(steps::ObjectSteps::is_pending);
         let failing = objects.iter().any(|object| object.error.is_some());
+        if let Some(unknown) = unknown {
+            output::note(&unknown);
+            return Ok(ExitCode::FAILURE);
+        }
         Ok(match (pending, failing) {
             (true, _) => ExitCode::from(2),
             (false, true) => ExitCode::FAILURE,

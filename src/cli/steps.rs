@@ -160,9 +160,13 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     object
 }
 
-/// For a person; the last line counts what is done, or was, and what waits.
-pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>) {
-    let mut count = Count::default();
+/// For a person; the last line counts what is done, or was, and what waits. `complete`: whether there are no steps
+/// that could not be planned.
+pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, complete: bool) {
+    let mut count = Count {
+        complete,
+        ..Count::default()
+    };
     for object in objects {
         let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
         for step in &object.steps {
@@ -210,11 +214,13 @@ struct Count {
     paused: usize,
     held: usize,
     errors: usize,
+    complete: bool,
 }
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.steps {
+            0 if !self.complete => f.write_str("No steps known")?,
             0 if self.errors > 0 => f.write_str("No steps")?,
             0 => f.write_str("Nothing to do")?,
             1 => f.write_str("1 step")?,

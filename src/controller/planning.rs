@@ -276,6 +276,9 @@ pub fn session(
             let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
                 .sent_from(view.source, view.kernel)?;
             ordered(world, view, wanted, |tunnel, gives_way| {
+                let Some(text) = text else {
+                    return plan_tunnel(tunnel, &observed(gives_way).tunnel);
+                };
                 let desired = Desired::Present {
                     tunnel,
                     fragment: text,

@@ -36,6 +36,12 @@ impl<'a> Conditions<'a> {
         self.push(about, status, reason, message.into());
     }
 
+    /// Whether the last list had this condition.
+    pub fn had(&self, about: ConditionType) -> bool {
+        let mut before = self.before.iter();
+        before.any(|condition| condition.condition_type == about)
+    }
+
     /// Adds a condition that nobody can tell.
     pub fn unknown(&mut self, about: ConditionType, reason: &str, message: impl Into<String>) {
         self.push(about, ConditionStatus::Unknown, reason, message.into());

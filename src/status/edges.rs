@@ -446,6 +446,10 @@ fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
             "templates rejected, previous ones stay active",
             "templates accepted again",
         ),
+        About::BirdFilesAccepted => (
+            "a file beside the agent's was quarantined, BIRD refuses it",
+            "no file of BIRD is quarantined any more",
+        ),
         About::BirdSupported => ("BIRD version not supported", "BIRD version supported"),
         About::FirewallConfigured => (
             "firewall table not configured",

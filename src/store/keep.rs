@@ -14,6 +14,18 @@ impl Store {
     /// # Errors
     /// When it cannot be written; the old one stays.
     pub fn keep(&self, file: &str, text: &str) -> Result<Written, StoreError> {
+        self.keep_as(file, text, 0o644)
+    }
+
+    /// As [`Self::keep`], where others may not read it.
+    ///
+    /// # Errors
+    /// As of [`Self::keep`].
+    pub fn keep_private(&self, file: &str, text: &str) -> Result<Written, StoreError> {
+        self.keep_as(file, text, 0o600)
+    }
+
+    fn keep_as(&self, file: &str, text: &str, mode: u32) -> Result<Written, StoreError> {
         let _one_at_a_time = self.caches();
         let _held = self.writable()?;
         let path = self.dir.join(file);
@@ -23,7 +35,7 @@ impl Store {
         {
             return Ok(Written::Unchanged);
         }
-        atomic::write(&path, text.as_bytes(), 0o644)?;
+        atomic::write(&path, text.as_bytes(), mode)?;
         self.writes
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Written::Changed)

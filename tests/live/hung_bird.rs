@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::lab::cli::agent;
 use crate::lab::router::PREFIX4;
 use crate::lab::wait_until;
 use crate::lab::world::{World, interface};
@@ -78,4 +79,18 @@ fn maintenance_without_bird_is_unavailable_and_takes_effect_later() {
     world.router.start_bird();
     world.neighbours[0].wait_route(PREFIX4, "(65535,0)", 60);
     assert_eq!(maintenance(&world, "stop").0, 200);
+}
+
+#[test]
+fn plan_says_that_drift_of_a_hung_bird_is_unknown() {
+    let mut world = World::converged_without_polls(1);
+    world.wait_phase(1, "Established");
+    agent(&world.router, &["plan"]).ended(0);
+    world.router.bird.hang();
+    let plan = agent(&world.router, &["plan"]).ended(1);
+    plan.says("whether it has drifted is unknown");
+    for wrong in ["Nothing to do", "No changes"] {
+        assert!(!plan.out.contains(wrong), "{}", plan.out);
+    }
+    world.router.bird.go_on();
 }

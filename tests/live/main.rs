@@ -61,6 +61,7 @@ mod rollback;
 mod rpki_names;
 mod secrets;
 mod shapes;
+mod strangers;
 mod supervision;
 mod templates;
 mod the_harness;

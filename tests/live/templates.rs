@@ -1,8 +1,9 @@
 //! An operator's templates, and what becomes of broken ones.
 
-use crate::lab::router::{Router, agent_program};
+use crate::lab::cli::agent;
+use crate::lab::router::Router;
 use crate::lab::watch::session_ages;
-use crate::lab::world::World;
+use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
 use serde_json::json;
 
@@ -141,21 +142,66 @@ fn a_broken_template_is_refused_with_file_and_line_and_cured_in_place_on_bird_3_
     refused_and_cured("3.1");
 }
 
+/// Waits until the templates in use are kept for the next start.
+fn wait_kept(world: &World) {
+    wait_until("the last good templates are kept", 30, || {
+        match world.state(".templates.json").exists() {
+            true => Ok(()),
+            false => Err("not yet".into()),
+        }
+    });
+}
+
 #[test]
-fn an_agent_does_not_start_with_a_broken_template_and_says_file_and_line() {
+fn restart_with_a_broken_template_goes_on_with_the_last_good_one() {
     let mut world = world("2.17");
+    wait_kept(&world);
     world.router.kill_agent();
     let (ages, before) = (session_ages(&world.router), files(&world));
     save(&world.router, "moenet/defines.conf", "# fine\n{% if %}\n");
-    let config = world.router.path("config.yaml").display().to_string();
-    let mut command = world.router.inside.command(agent_program());
-    let output = command.args(["--config", &config, "run"]).output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(
-        !output.status.success() && said.contains("template moenet/defines.conf, line 2: "),
-        "{said}"
-    );
-    assert_eq!((session_ages(&world.router), files(&world)), (ages, before));
+    world.router.start_agent();
+    wait_until("the condition names file and line", 40, || {
+        let said = world.wait_condition("node", "TemplatesAccepted", "False", "Refused");
+        contains(&said, "template moenet/defines.conf, line 2: ")
+    });
+    repaired(&world);
+    world.wait_accepted(1);
+    let drained = world.router.api("-X POST", "/maintenance/start");
+    assert_eq!(drained.0, 200, "{drained:?}");
+    assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
+    wait_until("BIRD's files are as before", 20, || match files(&world) {
+        now if now == before => Ok(()),
+        now => Err(now),
+    });
+    assert_eq!(session_ages(&world.router), ages);
+    agent(&world.router, &["validate"])
+        .ended(1)
+        .says("template moenet/defines.conf, line 2: ");
+}
+
+/// The kernel's side of a session is repaired.
+#[track_caller]
+fn repaired(world: &World) {
+    let set = format!("ip link set {} mtu 1300", interface(1));
+    world.router.inside.shell(&set);
+    world.wait_mtu(1, 1420);
+}
+
+#[test]
+fn template_that_was_never_good_stops_no_tunnel() {
+    let mut world = World::new(1);
+    let templates = world.router.path("templates");
+    std::fs::create_dir_all(templates.join("moenet")).unwrap();
+    save(&world.router, "session.conf", "{% if %}");
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["templates"] = json!(templates));
+    world.router.start_agent();
+    world.wait_condition("node", "TemplatesAccepted", "False", "Refused");
+    wait_until("the tunnel is there", 40, || world.has_link(1));
+    repaired(&world);
+    save(&world.router, "session.conf", SESSION);
+    world.wait_established();
 }
 
 /// A world whose sessions come from a template of the operator's that is the built-in one.
@@ -214,23 +260,25 @@ fn emptied_template_keeps_every_session() {
         }
         world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
     }
-    // The last good template is not in memory any more after a restart.
-    save(&world.router, "session.conf", "");
+    // The last good templates outlive a restart.
+    wait_kept(&world);
     world.router.kill_agent();
+    save(&world.router, "session.conf", "");
     world.router.start_agent();
-    wait_until("the session says why it waits", 40, || {
-        contains(
-            &world.session_status(1).to_string(),
-            "does not define protocol",
-        )
+    wait_until("the condition says why", 60, || {
+        let said = world.wait_condition("node", "TemplatesAccepted", "False", "Refused");
+        contains(&said, "does not define protocol")
     });
+    repaired(&world);
+    world.wait_accepted(1);
     std::thread::sleep(std::time::Duration::from_secs(8));
+    assert_eq!(files(&world), before, "after a restart");
     assert_eq!(
         world.ages(),
         ages,
         "a neighbour saw a reset after a restart"
     );
     save(&world.router, "session.conf", SESSION);
-    world.wait_accepted(1);
+    world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
     assert_eq!(world.ages(), ages, "a neighbour saw a reset");
 }

@@ -223,7 +223,7 @@ impl WorldMaker {
             return Verdict::Refused(why);
         }
         let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
-            Intent::Present(_, text) => Some((name.to_string(), text.clone())),
+            Intent::Present(_, text) => Some((name.to_string(), text.clone()?)),
             _ => None,
         };
         let fragments = after.sessions.iter().filter_map(text).collect();
@@ -308,7 +308,7 @@ fn not_rendered(before: &World, after: &World) -> Option<String> {
     let lost = |(name, entry): (&ObjectName, &Entry<Session>)| {
         let was_there = matches!(before.sessions.get(name)?.intent, Intent::Present(..));
         match (&entry.intent, &entry.acceptance) {
-            (Intent::Present(..), _) => None,
+            (Intent::Present(_, Some(_)), _) => None,
             (_, Acceptance::Waiting(why)) if was_there => Some(format!("session {name}: {why}")),
             _ => None,
         }

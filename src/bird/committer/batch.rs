@@ -12,7 +12,6 @@ use super::{Committed, Fragment};
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
 type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;
 type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
-type CheckReply = oneshot::Sender<Result<(), CommitError>>;
 type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
 
 /// What a handle asks of the task.
@@ -28,10 +27,6 @@ pub(super) enum Request {
     },
     Converge {
         reply: ConvergeReply,
-    },
-    Check {
-        tree: Tree,
-        reply: CheckReply,
     },
     Live {
         reply: LiveReply,
@@ -101,7 +96,7 @@ impl Waiters {
     }
 }
 
-/// Adds a request to a batch. `Check` and `Live` are none that wait for one.
+/// Adds a request to a batch. `Live` waits for none.
 pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) {
     match request {
         Request::Fragment {
@@ -117,6 +112,6 @@ pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) 
             waiters.bases.push(reply);
         }
         Request::Converge { reply } => waiters.converges.push(reply),
-        Request::Check { .. } | Request::Live { .. } => {}
+        Request::Live { .. } => {}
     }
 }

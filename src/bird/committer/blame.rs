@@ -53,7 +53,36 @@ impl Trial<'_> {
                 Err(self.one_by_one(None, error.into()).await)
             }
             Err(StageError::Failed(error)) => Err(Blame::All(error)),
-            Err(StageError::Refused { path, what }) => Err(self.blame(path, what).await),
+            Err(StageError::Refused { path, what }) => match self.foreign().await {
+                Some(blame) => Err(blame),
+                None => Err(self.blame(path, what).await),
+            },
+        }
+    }
+
+    /// Blames a file that is not the agent's. One that ends in the middle of a statement is reported where the next
+    /// file begins, so they are added one after the other to what is live without them.
+    async fn foreign(&self) -> Option<Blame> {
+        let mut tree = self.before.clone();
+        let foreign = std::mem::take(&mut tree.foreign);
+        if foreign.is_empty() || self.refusal(&tree).await.is_some() {
+            return None;
+        }
+        for (path, text) in foreign {
+            tree.foreign.insert(path.clone(), text);
+            if let Some(what) = self.refusal(&tree).await {
+                let name = fragment_at(&path).map(str::to_owned);
+                return name.map(|name| Blame::Stale(name, what));
+            }
+        }
+        None
+    }
+
+    /// Why BIRD's parser refuses a tree.
+    async fn refusal(&self, tree: &Tree) -> Option<Diagnostic> {
+        match self.stage.check(tree, self.live, self.checker).await {
+            Err(StageError::Refused { what, .. }) => Some(what),
+            Ok(_) | Err(StageError::Failed(_)) => None,
         }
     }
 

@@ -20,6 +20,8 @@ const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 /// How many files are flushed to the disk at the same time.
 const FLUSHES_AT_ONCE: usize = 16;
+/// What is appended to the name of a file that BIRD refuses.
+const QUARANTINED: &str = ".broken";
 /// How deep base files may lie below `moenet/`.
 const DEEPEST: usize = 3;
 
@@ -91,15 +93,24 @@ fn read_directory(
     for entry in entries {
         let entry = entry.map_err(failed("list", &directory))?;
         let kind = entry.file_type().map_err(failed("read", &entry.path()))?;
-        let Some(name) = entry
-            .file_name()
-            .to_str()
-            .filter(|name| names::is_part(name))
-            .map(str::to_owned)
-        else {
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
         };
         let path = format!("{relative}/{name}");
+        if relative == SESSIONS && is_quarantined(&name) {
+            live.quarantined.insert(path);
+            continue;
+        }
+        if relative == SESSIONS
+            && is_read_by_bird(&name)
+            && !(names::is_part(&name) && kind.is_file())
+        {
+            keep_strange(live, root, path);
+            continue;
+        }
+        if !names::is_part(&name) {
+            continue;
+        }
         if kind.is_dir() && depth > 0 && relative != SESSIONS {
             read_directory(root, &path, depth - 1, ownership, live)?;
         } else if kind.is_file() && name.ends_with(".conf") && path != GENERATION {
@@ -108,6 +119,26 @@ fn read_directory(
         }
     }
     Ok(())
+}
+
+fn is_quarantined(name: &str) -> bool {
+    !is_read_by_bird(name) && name.contains(&format!(".conf{QUARANTINED}"))
+}
+
+/// Whether BIRD's glob over the sessions' files finds this name.
+fn is_read_by_bird(name: &str) -> bool {
+    name.ends_with(".conf") && !name.starts_with('.')
+}
+
+/// Sorts what is among the sessions' files and cannot be the agent's: a link, or a name that no session has.
+fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
+    match disk::read(&root.join(&path), MAX_BYTES) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            live.tree.foreign.insert(path, text);
+        }
+        Err(_) => drop(live.unusable.insert(path)),
+    }
 }
 
 /// Sorts a file below `moenet/` by its mark.
@@ -325,16 +356,22 @@ fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     }
 }
 
-/// Renames a file to one that BIRD's glob passes over.
-pub(super) fn set_aside(file: &Path) -> Result<(), CommitError> {
+/// Renames a file to one that BIRD's glob passes over. No earlier one is replaced.
+pub(super) fn quarantine(file: &Path) -> Result<(), CommitError> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let mut broken = file.with_file_name(format!("{name}.broken"));
-    if broken.exists() {
-        let text = read_file(file)?.unwrap_or_default();
-        broken = file.with_file_name(format!("{name}.broken-{}", &mark::hash(&text)[..8]));
-    }
-    tracing::warn!(file = %file.display(), to = %broken.display(), "file is not the agent's and BIRD cannot read it; renaming it");
-    fs::rename(file, &broken).map_err(failed("rename", file))
+    let numbered = (2..1000).map(|number| format!("{name}{QUARANTINED}-{number}"));
+    let free = std::iter::once(format!("{name}{QUARANTINED}"))
+        .chain(numbered)
+        .map(|name| file.with_file_name(name))
+        .find(|path| fs::symlink_metadata(path).is_err());
+    let full = || CommitError::Foreign(file.to_owned());
+    let quarantine = free.ok_or_else(full)?;
+    tracing::warn!(
+        file = %file.display(),
+        quarantine = %quarantine.display(),
+        "file is not the agent's and BIRD cannot read it; file quarantined, correct it and rename it back"
+    );
+    fs::rename(file, &quarantine).map_err(failed("rename", file))
 }
 
 fn sync(directory: &Path) -> Result<(), CommitError> {

@@ -36,6 +36,7 @@ mod owned;
 mod promise;
 mod stage;
 mod tree;
+mod trial;
 mod worker;
 mod written;
 
@@ -57,6 +58,7 @@ use super::counters::BirdCounters;
 use super::diagnostics::Diagnostic;
 use crate::plan::SharedOwnership;
 use batch::Request;
+use trial::Trials;
 
 /// How long a mere look waits for a reconfiguration in progress.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -140,6 +142,7 @@ pub struct Committer {
     inbox: mpsc::Sender<Request>,
     client: Client,
     checker: Checker,
+    trials: Trials,
 }
 
 impl Committer {
@@ -163,11 +166,14 @@ impl Committer {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, requests) = mpsc::channel(1024);
         let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
-        let work = worker::Worker::new(config, client.clone(), checker.clone()).run(requests);
+        let trials = Trials::new(&config, client.clone(), checker.clone());
+        let work = worker::Worker::new(config, client.clone(), checker.clone(), trials.clone());
+        let work = work.run(requests);
         let committer = Self {
             inbox,
             client,
             checker,
+            trials,
         };
         (committer, work)
     }
@@ -240,22 +246,13 @@ impl Committer {
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
-    /// What BIRD's parser thinks of a whole tree that nobody means to load yet.
+    /// What BIRD's parser thinks of a whole tree that nobody means to load yet. Commits go on meanwhile.
     ///
     /// # Errors
     /// [`CommitError::Tree`] with BIRD's words when it is refused, [`CommitError::NotReached`] when BIRD would not
     /// read all of it; any other when it could not be checked.
     pub async fn check(&self, tree: Tree) -> Result<(), CommitError> {
-        let (reply, answer) = oneshot::channel();
-        if self
-            .inbox
-            .send(Request::Check { tree, reply })
-            .await
-            .is_err()
-        {
-            return Err(CommitError::Gone);
-        }
-        answer.await.unwrap_or(Err(CommitError::Gone))
+        self.trials.check(tree).await
     }
 
     /// The files on disk now, between two commits.

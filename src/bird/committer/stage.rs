@@ -34,6 +34,8 @@ impl From<CommitError> for StageError {
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     directory: PathBuf,
+    /// Its name in that directory.
+    name: &'static str,
     elsewhere: bool,
     group: Option<u32>,
 }
@@ -46,9 +48,15 @@ struct Place {
 }
 
 impl Stage {
-    pub(super) fn new(directory: PathBuf, elsewhere: bool, group: Option<u32>) -> Self {
+    pub(super) fn new(
+        directory: PathBuf,
+        name: &'static str,
+        elsewhere: bool,
+        group: Option<u32>,
+    ) -> Self {
         Self {
             directory,
+            name,
             elsewhere,
             group,
         }
@@ -58,7 +66,7 @@ impl Stage {
     fn place(&self, live: &LiveTree) -> Result<Place, CommitError> {
         if !self.elsewhere && live.in_use().is_none() {
             return Ok(Place {
-                path: self.directory.join(".moenet-stage"),
+                path: self.directory.join(self.name),
                 _temporary: None,
             });
         }

@@ -51,6 +51,10 @@ pub struct LiveTree {
     pub edited: BTreeSet<String>,
     /// Files with the mark of another state directory: relative path → its identity, where the mark names one.
     pub others: BTreeMap<String, Option<Identity>>,
+    /// What stands among the sessions' files, would be read by BIRD and is no file that can be read.
+    pub unusable: BTreeSet<String>,
+    /// The files that were quarantined, relative to BIRD's directory.
+    pub quarantined: BTreeSet<String>,
     /// BIRD's main file.
     pub main: MainFile,
 }

@@ -13,14 +13,18 @@ use super::confirm::{self, Load, LoadError, Running};
 use super::error::{BaseError, CommitError, FragmentError};
 use super::loads::{FailedLoads, REMEMBERED};
 use super::promise::{self, Lack};
-use super::stage::{Stage, StageError};
+use super::stage::Stage;
 use super::tree::{LiveTree, MAIN, Tree, fragment_path, plan_commit};
+use super::trial::Trials;
 use super::written::Written;
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::bird::diagnostics::Diagnostic;
 use crate::bird::outline::protocols_in;
+
+/// The directory of checks beside BIRD's files.
+const STAGE: &str = ".moenet-stage";
 
 /// A refusal holds for this generation of the tree, name and text.
 type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
@@ -35,15 +39,23 @@ pub(super) struct Worker {
     refusals: Refusals,
     failed: FailedLoads,
     written: Written,
+    trials: Trials,
+    /// The files that are not the agent's, as they were judged last.
+    judged: BTreeMap<String, String>,
 }
 
 impl Worker {
-    pub(super) fn new(config: CommitterConfig, client: Client, checker: Checker) -> Self {
+    pub(super) fn new(
+        config: CommitterConfig,
+        client: Client,
+        checker: Checker,
+        trials: Trials,
+    ) -> Self {
         // BIRD names files as it was told; blame needs them absolute.
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
-        let stage = Stage::new(directory.clone(), config.stage_elsewhere, group);
+        let stage = Stage::new(directory.clone(), STAGE, config.stage_elsewhere, group);
         Self {
             config,
             directory,
@@ -54,6 +66,8 @@ impl Worker {
             refusals: HashMap::new(),
             failed: FailedLoads::default(),
             written: Written::default(),
+            trials,
+            judged: BTreeMap::new(),
         }
     }
 
@@ -72,16 +86,14 @@ impl Worker {
         }
     }
 
-    /// Adds a request to the batch, or answers it at once. Returns whether it was added.
+    /// Adds a request to the batch, or answers it at once. Returns whether the batch has to be settled.
     async fn take(&self, request: Request, wishes: &mut Wishes, waiters: &mut Waiters) -> bool {
         match request {
             Request::Live { reply } => {
-                let _ = reply.send(self.read().await.map_err(Arc::new));
-                false
-            }
-            Request::Check { tree, reply } => {
-                let _ = reply.send(self.check(tree).await);
-                false
+                let live = self.read().await;
+                let is_news = live.as_ref().is_ok_and(|live| self.is_news(live));
+                let _ = reply.send(live.map_err(Arc::new));
+                is_news
             }
             request => {
                 batch::add(request, wishes, waiters);
@@ -90,45 +102,8 @@ impl Worker {
         }
     }
 
-    async fn check(&self, mut tree: Tree) -> Result<(), CommitError> {
-        let live = self.read().await?;
-        tree.base
-            .retain(|path, _| live.main.is_agents() || path != MAIN);
-        tree.foreign.clone_from(&live.tree.foreign);
-        match self.stage.check(&tree, &live, &self.checker).await {
-            Ok(_) => match promise::lack(&tree, &Wishes::default(), &self.directory) {
-                Some(Lack::Files(missing)) => Err(CommitError::NotReached(missing)),
-                Some(Lack::Protocols { .. }) | None => Ok(()),
-            },
-            Err(StageError::Refused { what, .. }) => Err(self
-                .other_version(what)
-                .await
-                .unwrap_or_else(CommitError::Tree)),
-            Err(StageError::Failed(error)) => Err(error),
-        }
-    }
-
-    /// The parser's refusal as the daemon's version explains it; the refusal itself where both are of one version.
-    async fn other_version(&self, what: Diagnostic) -> Result<CommitError, Diagnostic> {
-        let versions = (self.checker.version().await, self.client.version().await);
-        let (Ok(parser), Ok(daemon)) = versions else {
-            return Err(what);
-        };
-        if parser == daemon {
-            return Err(what);
-        }
-        Ok(CommitError::Versions {
-            program: self.config.bird_binary.display().to_string(),
-            parser,
-            daemon,
-            what,
-        })
-    }
-
     async fn read(&self) -> Result<LiveTree, CommitError> {
-        let (directory, manages_main) = (self.directory.clone(), self.config.manage_main_config);
-        let ownership = self.config.ownership.get();
-        blocking(move || disk::read(&directory, manages_main, &ownership)).await
+        self.trials.read().await
     }
 
     /// Commits the wishes; each round goes without one more that is to blame, so the rounds end.
@@ -154,6 +129,13 @@ impl Worker {
             outcome.rest = Err(CommitError::Blocked(blocked.message).into());
             return outcome;
         }
+        if let Err(error) = self.quarantine_unusable(&mut live).await {
+            return Outcome {
+                rest: Err(error.into()),
+                ..outcome
+            };
+        }
+        self.judged.clone_from(&live.tree.foreign);
         self.written.learn(&live);
         // Shared files go with every session; those that do not change let the sessions be verified one by one.
         if wishes.base.as_ref() == Some(&self.written.tree(&live).base) {
@@ -163,10 +145,11 @@ impl Worker {
         outcome.fragments = self.failed.recall(&mut wishes.fragments);
         let refused = self.recall(&live, &mut wishes);
         outcome.fragments.extend(refused);
-        self.leave_foreign(&live, &mut wishes, &mut outcome);
-        let (mut stale, mut tried) = (BTreeSet::new(), HashMap::new());
+        let mut left = self.leave_foreign(&live, &mut wishes, &mut outcome);
+        let (mut progress, mut tried) = (Progress::default(), HashMap::new());
         outcome.rest = loop {
-            match self.attempt(&live, &wishes, &stale).await {
+            progress.displaced = left.keys().cloned().collect();
+            match self.attempt(&live, &wishes, &progress).await {
                 Ok(committed) => break Ok(committed),
                 Err(Blame::All(error)) => break Err(error.into()),
                 Err(Blame::Base(error)) if wishes.base.take().is_some() => {
@@ -182,13 +165,20 @@ impl Worker {
                     );
                     outcome.fragments.insert(name, error);
                 }
-                Err(Blame::Stale(name, what)) if stale.insert(name.clone()) => {
+                Err(Blame::Stale(name, what)) if progress.blamed.insert(name.clone()) => {
                     tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
                     let path = fragment_path(&name);
-                    if live.tree.foreign.remove(&path).is_some()
-                        && let Err(error) = self.set_aside(path).await
-                    {
+                    if live.others.contains_key(&path) {
+                        break Err(CommitError::Tree(what).into());
+                    }
+                    if live.tree.foreign.remove(&path).is_none() {
+                        progress.stale.insert(name.clone());
+                    } else if let Err(error) = self.quarantine(path).await {
                         break Err(error.into());
+                    }
+                    if let Some(fragment) = left.remove(&name) {
+                        outcome.fragments.remove(&name);
+                        wishes.fragments.insert(name, Some(fragment));
                     }
                 }
                 Err(Blame::Unverified(missing))
@@ -225,8 +215,13 @@ impl Worker {
         outcome
     }
 
-    /// Takes out of the wishes what a file that is not the agent's is in the way of.
-    fn leave_foreign(&self, live: &LiveTree, wishes: &mut Wishes, outcome: &mut Outcome) {
+    /// Takes out of the wishes what a file that is not the agent's is in the way of. Returns the fragments.
+    fn leave_foreign(
+        &self,
+        live: &LiveTree,
+        wishes: &mut Wishes,
+        outcome: &mut Outcome,
+    ) -> BTreeMap<String, Fragment> {
         let foreign = |path: &str| {
             let file = self.directory.join(path);
             match live.others.get(path) {
@@ -239,23 +234,36 @@ impl Worker {
             outcome.base = Some(foreign(path).into());
             wishes.base = None;
         }
-        wishes.fragments.retain(|name, fragment| {
-            let path = fragment_path(name);
-            let free = fragment.is_none() || !live.tree.foreign.contains_key(&path);
-            if !free {
-                outcome
-                    .fragments
-                    .insert(name.clone(), foreign(&path).into());
-            }
-            free
-        });
+        let is_left = |name: &String, fragment: &mut Option<Fragment>| {
+            fragment.is_some() && live.tree.foreign.contains_key(&fragment_path(name))
+        };
+        let mut left = BTreeMap::new();
+        for (name, fragment) in wishes.fragments.extract_if(.., is_left) {
+            let error = foreign(&fragment_path(&name));
+            outcome.fragments.insert(name.clone(), error.into());
+            left.extend(fragment.map(|fragment| (name, fragment)));
+        }
+        left
     }
 
-    /// Renames a session file that is not the agent's and that BIRD cannot start with, so that BIRD's glob passes over
-    /// it.
-    async fn set_aside(&self, path: String) -> Result<(), CommitError> {
+    /// Whether there are files that are not the agent's and that were not judged yet.
+    fn is_news(&self, live: &LiveTree) -> bool {
+        let foreign = &live.tree.foreign;
+        !live.unusable.is_empty() || !foreign.is_empty() && *foreign != self.judged
+    }
+
+    /// Renames what stands among the sessions' files and cannot be read: BIRD's glob would find it.
+    async fn quarantine_unusable(&self, live: &mut LiveTree) -> Result<(), CommitError> {
+        for path in std::mem::take(&mut live.unusable) {
+            self.quarantine(path).await?;
+        }
+        Ok(())
+    }
+
+    /// Renames a session file that is not the agent's and that BIRD refuses, so that BIRD's glob passes over it.
+    async fn quarantine(&self, path: String) -> Result<(), CommitError> {
         let file = self.directory.join(path);
-        blocking(move || disk::set_aside(&file)).await
+        blocking(move || disk::quarantine(&file)).await
     }
 
     /// Takes out of the wishes what was refused before and would be refused again.
@@ -305,10 +313,10 @@ impl Worker {
         &mut self,
         live: &LiveTree,
         wishes: &Wishes,
-        stale: &BTreeSet<String>,
+        progress: &Progress,
     ) -> Result<Committed, Blame> {
         let before = self.written.tree(live);
-        let wanted = wishes.applied_to(&before, stale);
+        let wanted = wishes.applied_to(&before, &progress.stale);
         let ownership = self.config.ownership.get();
         let changes = plan_commit(live, &wanted, ownership.identity.as_ref());
         let generation = wanted.generation();
@@ -322,20 +330,17 @@ impl Worker {
             return Ok(committed(false, false, Vec::new()));
         }
         let running = confirm::running(&self.client, self.config.confirm_timeout).await?;
-        if changes.is_empty() {
-            match &running {
-                Running::Not => return Ok(committed(false, false, Vec::new())),
-                Running::Loaded(Some(loaded)) if *loaded == generation => {
-                    return Ok(committed(true, false, Vec::new()));
-                }
-                _ => {}
-            }
+        let is_loaded = running == Running::Loaded(Some(generation.clone()));
+        let at_rest = changes.is_empty() && (is_loaded || running == Running::Not);
+        if at_rest && live.tree.foreign.is_empty() {
+            return Ok(committed(is_loaded, false, Vec::new()));
         }
         let blocked = live.blocked([].into_iter());
-        if let Some(blocked) = blocked.as_ref().filter(|_| changes.is_empty()) {
+        if let Some(blocked) = blocked.as_ref().filter(|_| changes.is_empty() && !at_rest) {
             return Err(CommitError::Blocked(blocked.message.clone()).into());
         }
         if running != Running::Not
+            && !at_rest
             && let Some(error) = self.failed.of_tree(&generation, Instant::now())
         {
             return Err(error.into());
@@ -349,8 +354,19 @@ impl Worker {
         };
         let warnings = match trial.check(&wanted).await {
             Ok(warnings) => warnings,
-            Err(blame) => return Err(self.explained(blame, &running).await),
+            Err(blame) => {
+                let spared = Spared {
+                    is_whole: running == Running::Loaded(Some(before.generation())),
+                    foreign: &live.tree.foreign,
+                    displaced: &progress.displaced,
+                    written: &self.written,
+                };
+                return Err(self.explained(blame, &running, &spared).await);
+            }
         };
+        if at_rest {
+            return Ok(committed(is_loaded, false, warnings));
+        }
         if let Some(lack) = promise::lack(&wanted, wishes, &self.directory) {
             return Err(blame_lack(lack, wishes));
         }
@@ -365,8 +381,9 @@ impl Worker {
             generation: &generation,
             promised: promised(wishes),
             may_go_down: (wishes.base.is_none()
+                && progress.blamed.is_empty()
                 && running == Running::Loaded(Some(before.generation())))
-            .then(|| touched(&before, wishes, stale)),
+            .then(|| touched(&before, wishes, &progress.stale)),
         };
         if let Some(blocked) = blocked {
             // The files are ready for the operator to include; the daemon runs the operator's configuration.
@@ -391,7 +408,7 @@ impl Worker {
 
 impl Worker {
     /// Another version's parser is to blame for what it refuses, and no fragment.
-    async fn explained(&self, blame: Blame, running: &Running) -> Blame {
+    async fn explained(&self, blame: Blame, running: &Running, spared: &Spared<'_>) -> Blame {
         let what = match &blame {
             Blame::Fragment(_, FragmentError::Refused { what, .. })
             | Blame::Base(BaseError::Refused { what })
@@ -402,19 +419,48 @@ impl Worker {
         if *running == Running::Not {
             return blame;
         }
-        match self.other_version(what).await {
+        match self.trials.other_version(what).await {
             Ok(error) => Blame::All(error),
-            Err(_) => spare_loaded(blame, running),
+            Err(_) => spared.spare(blame),
         }
     }
 }
 
-/// A BIRD that runs has a fragment that was there before loaded, maybe established: it must not be taken
-/// away because another parser is installed. A BIRD that does not run cannot start with it.
-fn spare_loaded(blame: Blame, running: &Running) -> Blame {
-    match blame {
-        Blame::Stale(_, what) if *running != Running::Not => CommitError::Tree(what).into(),
-        blame => blame,
+/// What the attempts to commit a batch found so far.
+#[derive(Default)]
+struct Progress {
+    /// The fragments of the agent's that are left out.
+    stale: BTreeSet<String>,
+    /// The fragments in whose place a file of another stands.
+    displaced: BTreeSet<String>,
+    /// The fragments and files that were blamed; none is blamed twice.
+    blamed: BTreeSet<String>,
+}
+
+/// Which files stay though a BIRD that runs refuses them by now: one that it has loaded, maybe with an established
+/// session, must not be taken away because another parser is installed. A BIRD that does not run cannot start with
+/// it. A file that is not the agent's goes, unless it replaced one of the agent's that nobody writes again now.
+struct Spared<'a> {
+    /// Whether BIRD runs all files of the agent's that are on disk, so that none was replaced.
+    is_whole: bool,
+    foreign: &'a BTreeMap<String, String>,
+    /// The fragments to be written in the place of such a file.
+    displaced: &'a BTreeSet<String>,
+    written: &'a Written,
+}
+
+impl Spared<'_> {
+    fn spare(&self, blame: Blame) -> Blame {
+        match blame {
+            Blame::Stale(name, what) if !self.goes(&name) => CommitError::Tree(what).into(),
+            blame => blame,
+        }
+    }
+
+    fn goes(&self, name: &str) -> bool {
+        let path = fragment_path(name);
+        let is_written = self.displaced.contains(name) || self.written.knows(&path);
+        self.foreign.contains_key(&path) && (self.is_whole || is_written)
     }
 }
 

@@ -26,6 +26,11 @@ impl Written {
         self.0 = files.map(|(path, text)| (path, text.to_owned())).collect();
     }
 
+    /// Whether the agent wrote this file before.
+    pub(super) fn knows(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The tree on disk, with the known texts of the files that were edited or removed.
     pub(super) fn tree(&self, live: &LiveTree) -> Tree {
         let mut tree = live.tree.clone();

@@ -33,13 +33,17 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
         findings
             .unchecked
             .push("the state directory: it cannot be read".to_owned());
-        // A template that refuses the start is named already.
         if !findings.problems.contains(&text) {
             findings
                 .problems
                 .push(crate::telemetry::chain(error.as_ref()));
         }
     }
+    // A template that is refused is a problem of the configuration and of the node.
+    let mut named = BTreeSet::new();
+    findings
+        .problems
+        .retain(|problem| named.insert(problem.clone()));
     Ok(findings)
 }
 

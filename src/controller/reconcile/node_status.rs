@@ -148,6 +148,35 @@ fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditi
     }
 }
 
+/// Which files beside the agent's BIRD reads, and which were quarantined; nothing is said of none.
+fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
+    const SHOWN: usize = 5;
+    let (about, live) = (About::BirdFilesAccepted, &round.look.bird.live);
+    let list = |paths: Vec<&str>| {
+        let more = paths.len().saturating_sub(SHOWN);
+        let more = (more > 0).then(|| format!(" and {more} more"));
+        let shown = paths[..paths.len().min(SHOWN)].join(", ");
+        shown + &more.unwrap_or_default()
+    };
+    let quarantined: Vec<_> = live.quarantined.iter().map(String::as_str).collect();
+    let foreign: Vec<_> = live.tree.foreign.keys().map(String::as_str).collect();
+    if !quarantined.is_empty() {
+        let message = format!(
+            "{} were not written by the agent and BIRD refuses them: correct and rename them, or delete them",
+            list(quarantined)
+        );
+        conditions.set(about, false, "Quarantined", message);
+    } else if !foreign.is_empty() {
+        let message = format!(
+            "BIRD reads {}, which the agent did not write and leaves as they are",
+            list(foreign)
+        );
+        conditions.set(about, true, "Foreign", message);
+    } else if conditions.had(about) {
+        conditions.set(about, true, "Own", "");
+    }
+}
+
 /// Whether packets pass through the tunnels as far as the kernel's settings go.
 fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     if !world.has_tunnels() {
@@ -252,6 +281,7 @@ pub(super) fn status(
     templates(world, &mut conditions);
     bird_supported(world, round, &mut conditions);
     bird_configured(world, round, of_bird, &mut conditions);
+    foreign_files(round, &mut conditions);
     let base_error = world
         .router
         .as_ref()

@@ -206,7 +206,7 @@ async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> R
         .filter_map(|(name, entry)| match &entry.intent {
             // One that is paused, or may be, is left as it is.
             _ if entry.paused.is_some() || entry.exception_unreadable => None,
-            Intent::Present(session, text)
+            Intent::Present(session, Some(text))
                 if live.get(name.as_str()).is_some_and(|there| there != text) =>
             {
                 let protocols = session

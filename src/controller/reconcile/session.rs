@@ -80,7 +80,7 @@ async fn conclude(
     let settled = round.is_settled() && !subject.hands_off && !round.look.bird.unread;
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
-        Intent::Present(..) if settled => {
+        Intent::Present(_, Some(_)) if settled => {
             let before = round.look.applied.as_ref();
             record::in_force(ctx, subject, in_force(entry, &round.look), before).await;
         }

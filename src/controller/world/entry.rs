@@ -52,7 +52,9 @@ pub enum Intent<T> {
     /// It is to be there.
     Present(
         Box<T>,
-        /** The text for BIRD; empty for an object that has none of its own. */ String,
+        /** The text for BIRD; `None` for an object without one of its own, and while it cannot be rendered: then
+        BIRD's file stays as it is. */
+        Option<String>,
     ),
     /// It is to be gone.
     Absent,
@@ -111,7 +113,7 @@ mod tests {
     fn what_is_wanted_shows_no_text_for_bird() {
         let shown = format!(
             "{:?}",
-            Intent::Present(Box::new(1), "password \"hunter2\";".to_owned())
+            Intent::Present(Box::new(1), Some("password \"hunter2\";".to_owned()))
         );
         assert!(
             shown.contains("Present(1") && !shown.contains("hunter2"),

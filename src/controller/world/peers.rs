@@ -339,7 +339,7 @@ fn in_force<S: Spec, T>(
 }
 
 fn present<T>(object: T) -> Intent<T> {
-    Intent::Present(Box::new(object), String::new())
+    Intent::Present(Box::new(object), None)
 }
 
 /// An object with its filled specification, and a remark on its addresses.

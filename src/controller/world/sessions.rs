@@ -338,13 +338,12 @@ fn entry(
         _ if clash => Intent::Stay,
         (None, _) if held.is_some() => Intent::Stay,
         (None, _) if !layers.documented => Intent::Absent,
-        (Some(session), Ok(router)) => match parts.fragment(router, &session) {
-            Ok(fragment) => Intent::Present(Box::new(session), fragment),
-            Err(why) => {
-                layers.acceptance.wait(&why);
-                Intent::Stay
-            }
-        },
+        (Some(session), Ok(router)) => {
+            // A template that cannot be used never stops the tunnel.
+            let fragment = parts.fragment(router, &session);
+            let fragment = fragment.map_err(|why| layers.acceptance.wait(&why)).ok();
+            Intent::Present(Box::new(session), fragment)
+        }
         _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
         _ => Intent::Stay,
     };

@@ -168,6 +168,8 @@ pub enum ConditionType {
     OriginsValidated,
     /// The operator's templates are in use.
     TemplatesAccepted,
+    /// No file beside the agent's in BIRD's directory was quarantined.
+    BirdFilesAccepted,
     /// The version of BIRD is one that the agent was tested with.
     BirdSupported,
     /// Our table in nftables is as wanted.

@@ -1,0 +1,116 @@
+//! What BIRD's parser thinks of a tree that nobody means to load yet. Beside the task that commits, and in a stage of
+//! its own, so that no commit waits for a trial.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::batch::Wishes;
+use super::error::CommitError;
+use super::promise::{self, Lack};
+use super::stage::{Stage, StageError};
+use super::tree::{LiveTree, MAIN, Tree};
+use super::worker::blocking;
+use super::{CommitterConfig, disk};
+use crate::bird::check::Checker;
+use crate::bird::client::Client;
+use crate::bird::diagnostics::Diagnostic;
+use crate::plan::mark::SharedOwnership;
+
+/// The directory of trials beside BIRD's files.
+const PLACE: &str = ".moenet-trial";
+/// How often a tree is tried while commits change the files that it is tried with.
+const TRIES: usize = 3;
+
+/// Tries trees, one at a time.
+#[derive(Debug, Clone)]
+pub(super) struct Trials {
+    directory: PathBuf,
+    manages_main: bool,
+    ownership: SharedOwnership,
+    client: Client,
+    checker: Checker,
+    program: String,
+    stage: Arc<Mutex<Stage>>,
+}
+
+impl Trials {
+    pub(super) fn new(config: &CommitterConfig, client: Client, checker: Checker) -> Self {
+        let directory =
+            std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
+        let group = config.file_group.as_deref().and_then(disk::group_id);
+        let stage = Stage::new(directory.clone(), PLACE, config.stage_elsewhere, group);
+        Self {
+            directory,
+            manages_main: config.manage_main_config,
+            ownership: config.ownership.clone(),
+            client,
+            checker,
+            program: config.bird_binary.display().to_string(),
+            stage: Arc::new(Mutex::new(stage)),
+        }
+    }
+
+    pub(super) async fn read(&self) -> Result<LiveTree, CommitError> {
+        let (directory, manages_main) = (self.directory.clone(), self.manages_main);
+        let ownership = self.ownership.get();
+        blocking(move || disk::read(&directory, manages_main, &ownership)).await
+    }
+
+    /// Tries a tree with the operator's files as they are now.
+    pub(super) async fn check(&self, tree: Tree) -> Result<(), CommitError> {
+        let stage = self.stage.lock().await;
+        let mut live = self.read().await?;
+        let mut outcome = self.check_with(&stage, &tree, &live).await;
+        for _ in 1..TRIES {
+            let now = self.read().await?;
+            if outcome.is_ok() || now == live {
+                break;
+            }
+            live = now;
+            outcome = self.check_with(&stage, &tree, &live).await;
+        }
+        outcome
+    }
+
+    async fn check_with(
+        &self,
+        stage: &Stage,
+        tree: &Tree,
+        live: &LiveTree,
+    ) -> Result<(), CommitError> {
+        let mut tree = tree.clone();
+        tree.base
+            .retain(|path, _| live.main.is_agents() || path != MAIN);
+        tree.foreign.clone_from(&live.tree.foreign);
+        match stage.check(&tree, live, &self.checker).await {
+            Ok(_) => match promise::lack(&tree, &Wishes::default(), &self.directory) {
+                Some(Lack::Files(missing)) => Err(CommitError::NotReached(missing)),
+                Some(Lack::Protocols { .. }) | None => Ok(()),
+            },
+            Err(StageError::Refused { what, .. }) => Err(self
+                .other_version(what)
+                .await
+                .unwrap_or_else(CommitError::Tree)),
+            Err(StageError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The parser's refusal as the daemon's version explains it; the refusal itself where both are of one version.
+    pub(super) async fn other_version(&self, what: Diagnostic) -> Result<CommitError, Diagnostic> {
+        let versions = (self.checker.version().await, self.client.version().await);
+        let (Ok(parser), Ok(daemon)) = versions else {
+            return Err(what);
+        };
+        if parser == daemon {
+            return Err(what);
+        }
+        Ok(CommitError::Versions {
+            program: self.program.clone(),
+            parser,
+            daemon,
+            what,
+        })
+    }
+}

@@ -46,7 +46,7 @@ pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 
 /// How long nothing has to happen to a file before its change is believed: longer than an editor needs
 /// between two steps of a save, and with all that follows well below a second.
-const QUIET: Duration = Duration::from_millis(250);
+const FILES_QUIET: Duration = Duration::from_millis(250);
 /// How long `bird -p` may take.
 const CHECK: Duration = Duration::from_secs(10);
 
@@ -146,7 +146,7 @@ impl Parts {
         let directory = config.state.directory.clone();
         let store = blocking(move || Store::open(&directory))
             .await??
-            .with_patience(QUIET);
+            .with_patience(FILES_QUIET);
         if let Some(known) = store.identity() {
             known_agents::note(&known.identity, store.dir());
         }

@@ -84,7 +84,7 @@ use crate::plan::firewall::TABLE_NAME;
 /// How long the start waits for the state directory to be read.
 const FIRST_WORLD: Duration = Duration::from_secs(5);
 /// How often at most a change of our table in nftables is looked at.
-const QUIET: Duration = Duration::from_millis(500);
+const FIREWALL_QUIET: Duration = Duration::from_millis(500);
 /// How often, and how many times, one pass without the daemon looks whether the state directory is quiet: 6 s.
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 const SETTLE_TRIES: u32 = 60;
@@ -298,7 +298,7 @@ async fn watch_firewall(
         if event.is_none() || hints.send(Hint::Key(Key::Firewall)).is_err() {
             return;
         }
-        tokio::time::sleep(QUIET).await;
+        tokio::time::sleep(FIREWALL_QUIET).await;
     }
 }
 

@@ -23,7 +23,7 @@ use crate::telemetry::chain;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the files have to be unchanged before they are tried: a redirect of a shell truncates first.
-const QUIET: Duration = Duration::from_secs(1);
+const TEMPLATES_QUIET: Duration = Duration::from_secs(1);
 /// How long templates wait that could not be tried.
 const RETRY: Duration = Duration::from_secs(10);
 /// The largest template; the built-in ones have up to 12 KB.
@@ -148,7 +148,7 @@ impl Templates {
         match &state.pending {
             Some((pending, due)) if *pending == texts => (now >= *due).then_some(texts),
             _ => {
-                state.pending = Some((texts, now + QUIET));
+                state.pending = Some((texts, now + TEMPLATES_QUIET));
                 None
             }
         }
@@ -425,7 +425,7 @@ mod tests {
     fn settled(templates: &Templates) -> Option<Candidate> {
         let now = Instant::now();
         assert!(templates.look(now).is_none(), "not quiet yet");
-        templates.look(now + QUIET)
+        templates.look(now + TEMPLATES_QUIET)
     }
 
     #[test]
@@ -521,10 +521,10 @@ mod tests {
         // Truncated, half written, whole.
         for (step, text) in ["", "# t", "# two\n"].into_iter().enumerate() {
             write(&folder, text);
-            let now = start + QUIET * u32::try_from(step).unwrap();
+            let now = start + TEMPLATES_QUIET * u32::try_from(step).unwrap();
             assert!(templates.look(now).is_none(), "{text:?}");
         }
-        assert!(templates.look(start + QUIET * 3).is_some());
+        assert!(templates.look(start + TEMPLATES_QUIET * 3).is_some());
     }
 
     #[test]
@@ -548,7 +548,7 @@ mod tests {
         let now = Instant::now();
         assert!(settled(&templates).is_some());
         templates.postpone("no BIRD".to_owned(), now);
-        assert!(templates.look(now + QUIET).is_none());
+        assert!(templates.look(now + TEMPLATES_QUIET).is_none());
         assert!(templates.look(now + RETRY).is_some());
     }
 

@@ -38,18 +38,18 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Asks for a call. Who is admitted must [`record`](Self::record) how it went, or
-    /// [`abandon`](Self::abandon) it.
+    /// Asks for a call, which may probe no sooner than `behind` after the breaker half-opened. Who is admitted must
+    /// [`record`](Self::record) how it went, or [`abandon`](Self::abandon) it.
     ///
     /// # Errors
-    /// No call may go out; says when the next one may probe.
-    pub fn admit(&mut self, now: Duration) -> Result<(), Duration> {
+    /// No call may go out; says when this one may probe.
+    pub fn admit(&mut self, now: Duration, behind: Duration) -> Result<(), Duration> {
         let Some(opened) = self.opened else {
             return Ok(());
         };
-        let passed = now.saturating_sub(opened);
-        if passed < COOLDOWN {
-            return Err(COOLDOWN - passed);
+        let (passed, due) = (now.saturating_sub(opened), COOLDOWN + behind);
+        if passed < due {
+            return Err(due - passed);
         }
         if self.probing {
             // Another call probes already; its answer will not take longer than a request.
@@ -104,7 +104,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..5 {
             assert_eq!(breaker.state(at(0)), State::Closed);
-            breaker.admit(at(0)).unwrap();
+            breaker.admit(at(0), at(0)).unwrap();
             breaker.record(false, at(0));
         }
         breaker
@@ -114,14 +114,14 @@ mod tests {
     fn five_consecutive_failures_open_it() {
         let mut breaker = opened();
         assert_eq!(breaker.state(at(1)), State::Open);
-        assert_eq!(breaker.admit(at(10)), Err(at(20)));
+        assert_eq!(breaker.admit(at(10), at(0)), Err(at(20)));
     }
 
     #[test]
     fn a_success_in_between_starts_the_count_again() {
         let mut breaker = Breaker::default();
         for round in 0..20 {
-            breaker.admit(at(0)).unwrap();
+            breaker.admit(at(0), at(0)).unwrap();
             breaker.record(round % 5 == 4, at(0));
         }
         assert_eq!(breaker.state(at(0)), State::Closed);
@@ -131,8 +131,8 @@ mod tests {
     fn half_open_lets_one_probe_through() {
         let mut breaker = opened();
         assert_eq!(breaker.state(at(30)), State::HalfOpen);
-        breaker.admit(at(30)).unwrap();
-        assert!(breaker.admit(at(30)).is_err());
+        breaker.admit(at(30), at(0)).unwrap();
+        assert!(breaker.admit(at(30), at(0)).is_err());
         breaker.record(true, at(31));
         assert_eq!(breaker.state(at(31)), State::Closed);
     }
@@ -140,9 +140,9 @@ mod tests {
     #[test]
     fn a_failed_probe_opens_it_again_and_an_abandoned_one_does_not_block_the_next() {
         let mut breaker = opened();
-        breaker.admit(at(30)).unwrap();
+        breaker.admit(at(30), at(0)).unwrap();
         breaker.abandon();
-        breaker.admit(at(30)).unwrap();
+        breaker.admit(at(30), at(0)).unwrap();
         breaker.record(false, at(31));
         assert_eq!(breaker.state(at(60)), State::Open);
         assert_eq!(breaker.state(at(61)), State::HalfOpen);
@@ -154,7 +154,7 @@ mod tests {
         breaker.force();
         breaker.record(false, at(10));
         assert_eq!(
-            breaker.admit(at(39)),
+            breaker.admit(at(39), at(0)),
             Err(at(1)),
             "the cooldown starts again"
         );

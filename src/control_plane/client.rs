@@ -83,11 +83,18 @@ pub struct Client {
     counters: Counters,
 }
 
+/// The order in which lists probe an open breaker.
+const PROBES: [Call; 4] = [Call::Sessions, Call::Config, Call::BirdConfig, Call::Mesh];
+/// How long a list waits for the one before it to probe.
+const STEP: Duration = Duration::from_secs(2);
+
 /// Decides which requests go out.
 #[derive(Debug, Default)]
 struct Gate {
     fetches: Breaker,
     posts: Breaker,
+    /// How many probes of the fetches failed: the next list probes first then.
+    failed_probes: usize,
     /// The moments before which the Control Plane asked not to get these calls (`Retry-After`).
     not_before: BTreeMap<Call, Duration>,
     /// Calls that an operator asked for and that have not gone out yet.
@@ -115,8 +122,20 @@ impl Gate {
         {
             return Err(Failure::RateLimited { retry_after });
         }
-        let admitted = self.breaker(call).admit(now);
+        let behind = STEP * self.place(call);
+        let admitted = self.breaker(call).admit(now, behind);
         admitted.map_err(|retry_in| Failure::BreakerOpen { retry_in })
+    }
+
+    /// How many lists probe an open breaker before this one. The first is the sessions' list; after each failed probe
+    /// it is the next one's turn, so that a list that always fails starves no other.
+    fn place(&self, call: Call) -> u32 {
+        let Some(at) = PROBES.iter().position(|probe| *probe == call) else {
+            return 0;
+        };
+        let turn = self.failed_probes % PROBES.len();
+        let place = (at + PROBES.len() - turn) % PROBES.len();
+        u32::try_from(place).unwrap_or_default()
     }
 
     fn record(&mut self, call: Call, failure: Option<&Failure>, now: Duration) {
@@ -124,8 +143,17 @@ impl Gate {
             Some(wait) => drop(self.not_before.insert(call, now + wait)),
             None => drop(self.not_before.remove(&call)),
         }
-        self.breaker(call)
-            .record(failure.is_none_or(Failure::is_alive), now);
+        let breaker = self.breaker(call);
+        let before = breaker.state(now);
+        breaker.record(failure.is_none_or(Failure::is_alive), now);
+        let after = breaker.state(now);
+        if !call.is_post() {
+            match (before, after) {
+                (State::HalfOpen, State::Open) => self.failed_probes += 1,
+                (_, State::Closed) => self.failed_probes = 0,
+                _ => {}
+            }
+        }
     }
 }
 
@@ -490,5 +518,79 @@ impl Drop for Admitted<'_> {
             self.client
                 .with_gate(|gate| gate.breaker(self.call).abandon());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    fn failed() -> Failure {
+        Failure::Network("down".to_owned())
+    }
+
+    /// A gate whose breaker of the fetches opened at the start.
+    fn opened() -> Gate {
+        let mut gate = Gate::default();
+        for _ in 0..5 {
+            gate.admit(Call::Mesh, seconds(0)).unwrap();
+            gate.record(Call::Mesh, Some(&failed()), seconds(0));
+        }
+        gate
+    }
+
+    /// Has all lists ask every second, in the worst order, as long as every probe fails: who probes when.
+    fn probes(gate: &mut Gate, until: u64) -> Vec<(Call, u64)> {
+        let mut probes = Vec::new();
+        for now in 0..until {
+            for call in PROBES.into_iter().rev() {
+                if gate.admit(call, seconds(now)).is_ok() {
+                    gate.record(call, Some(&failed()), seconds(now));
+                    probes.push((call, now));
+                }
+            }
+        }
+        probes
+    }
+
+    #[test]
+    fn lists_probe_an_open_breaker_in_turn_sessions_first() {
+        let mut gate = opened();
+        let [sessions, config, bird_config, mesh] = PROBES;
+        let wanted = [
+            (sessions, 30),
+            (config, 60),
+            (bird_config, 90),
+            (mesh, 120),
+            (sessions, 150),
+        ];
+        assert_eq!(probes(&mut gate, 151), wanted);
+        gate.admit(config, seconds(180)).unwrap();
+        gate.record(config, None, seconds(180));
+        for call in PROBES {
+            gate.admit(call, seconds(180)).unwrap();
+        }
+    }
+
+    #[test]
+    fn list_that_never_asks_delays_the_others_by_a_step() {
+        let mut gate = opened();
+        assert!(gate.admit(Call::Mesh, seconds(35)).is_err());
+        gate.admit(Call::Mesh, seconds(36)).unwrap();
+    }
+
+    #[test]
+    fn withheld_call_is_told_when_it_may_probe() {
+        let mut gate = opened();
+        let retry_in = |gate: &mut Gate, call| match gate.admit(call, seconds(10)) {
+            Err(Failure::BreakerOpen { retry_in }) => retry_in.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        let waits = PROBES.map(|call| retry_in(&mut gate, call));
+        assert_eq!(waits, [20, 22, 24, 26]);
     }
 }

@@ -95,6 +95,8 @@ pub enum Class {
     Operator,
     /// Come back, not before the time that is given.
     Later(Duration),
+    /// The breaker is open: this call may probe after this time.
+    Withheld(Duration),
     /// The next regular poll will do.
     Transient,
 }
@@ -112,7 +114,7 @@ impl CallError {
                 retry_after: Some(wait),
                 ..
             } => Class::Later(*wait),
-            Failure::BreakerOpen { retry_in } => Class::Later(*retry_in),
+            Failure::BreakerOpen { retry_in } => Class::Withheld(*retry_in),
             _ => Class::Transient,
         }
     }

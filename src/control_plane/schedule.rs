@@ -34,6 +34,8 @@ pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f6
         Class::Later(wait) => wait
             .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0))
             .max(backoff(interval, failures, random)),
+        // Without jitter, which would leave it to chance which call probes an open breaker.
+        Class::Withheld(wait) => wait,
         Class::Transient => backoff(interval, failures, random),
     }
 }

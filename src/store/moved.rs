@@ -1,20 +1,20 @@
-//! What stays in effect while Git has moved the work tree: the last listing, and the applied records that were
-//! written since. The records go to disk when the tree is back; until then a copy of each is in `.pending/`, so that
-//! a crash loses none.
+//! What stays in effect while Git has moved the work tree: the last listing, and the applied records and the
+//! maintenance document that were written since. They go to the tree when it is back; until then each is in
+//! `.pending/`, so that a crash loses none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::document::parse_value;
+use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
 
-use super::cache::Stored;
+use super::cache::{Slot, Stored};
 use super::{
     AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, create_folder, head, read,
 };
 
-/// The folder of applied records that wait for the tree; hidden, so that Git leaves it alone.
+/// The folder of files that wait for the tree; hidden, so that Git leaves it alone.
 const PENDING: &str = ".pending";
 /// A tree that Git is said to change for longer than this is read.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub(super) struct Memory {
     moved: Option<String>,
     /// Since when Git is changing the tree.
     moving: Option<Instant>,
-    /// Applied records that were written while the tree was elsewhere; `None`: removed.
+    /// Files that were written while the tree was elsewhere; `None`: removed.
     pending: BTreeMap<Place, Option<String>>,
 }
 
@@ -67,6 +67,13 @@ impl Store {
             });
         };
         for (place, text) in &memory.pending {
+            if place.kind == Kind::Maintenance && place.area == Area::Documents {
+                let waiting = text
+                    .as_ref()
+                    .and_then(|text| self.waiting_maintenance(text));
+                last.maintenance = waiting.or(last.maintenance);
+                continue;
+            }
             let key = (place.kind, place.name.clone());
             match text
                 .as_ref()
@@ -155,8 +162,21 @@ impl Store {
         Ok(())
     }
 
+    /// The maintenance document that waits for the tree.
+    fn waiting_maintenance(&self, text: &str) -> Option<Slot<MaintenanceSpec>> {
+        let path = self.path(&Place::single(Area::Documents, Kind::Maintenance));
+        let stored = Stored {
+            document: parse(text).ok()?,
+            hash: read::hash(text),
+            path,
+            owner: 0,
+            text: text.into(),
+        };
+        Some(Ok(Arc::new(stored)))
+    }
+
     /// Writes an applied record while the tree is elsewhere; `None`: removes it. Returns whether it changed.
-    pub(super) fn put_pending(
+    pub(super) fn put_applied_pending(
         &self,
         place: &Place,
         text: Option<&str>,
@@ -169,6 +189,15 @@ impl Store {
         {
             return Ok(false);
         }
+        self.put_pending(place, text)
+    }
+
+    /// Writes a file for the return of the tree; `None`: removes it then. Returns whether it changed.
+    pub(super) fn put_pending(
+        &self,
+        place: &Place,
+        text: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let path = self.pending_path(place);
         create_folder(path.parent().unwrap_or(&path), 0o755)?;
         atomic::write(&path, text.unwrap_or_default().as_bytes(), 0o644)?;
@@ -216,6 +245,13 @@ impl Store {
     /// Reads the records that a crash left waiting.
     pub(super) fn read_pending(&self) {
         let base = self.dir.join(PENDING);
+        let maintenance = Place::single(Area::Documents, Kind::Maintenance);
+        let waiting = read::text(&self.pending_path(&maintenance)).ok().flatten();
+        if let Some(waiting) = waiting {
+            self.memory()
+                .pending
+                .insert(maintenance, Some(waiting.text));
+        }
         for kind in super::place::PLACED {
             let folder = base.join(super::place::folder(Area::Applied, kind));
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

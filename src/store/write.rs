@@ -38,6 +38,13 @@ impl Store {
         let place = Place::document(S::KIND, &document.metadata.name);
         let text = self.text_of(document)?;
         let _one_at_a_time = self.caches();
+        if S::KIND == Kind::Maintenance && self.moved().is_some() {
+            // It takes effect at once, and goes to the tree when that is back.
+            drop(self.writable()?);
+            return self
+                .put_pending(&place, Some(&text))
+                .map(|_| Written::Changed);
+        }
         drop(self.writable_tree()?);
         if let Some(uid) = &document.metadata.uid {
             self.note_wanted(&place, uid);
@@ -267,7 +274,7 @@ impl Store {
         let path = self.path(place);
         drop(self.writable()?);
         if place.area == Area::Applied && self.moved().is_some() {
-            let changed = self.put_pending(place, Some(&text))?;
+            let changed = self.put_applied_pending(place, Some(&text))?;
             return Ok(if changed {
                 Written::Changed
             } else {
@@ -308,7 +315,7 @@ impl Store {
         drop(self.writable()?);
         if place.area != Area::Status && self.moved().is_some() {
             return match place.area {
-                Area::Applied => self.put_pending(place, None),
+                Area::Applied => self.put_applied_pending(place, None),
                 _ => super::at_branch(&self.dir).map(|()| false),
             };
         }

@@ -432,7 +432,19 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
         "a restart on an old tree changes nothing"
     );
     assert_eq!(world.git("status --porcelain"), "", "Git can go back");
+
+    // Maintenance takes effect all the same, and is not lost with the return.
+    assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
+    let drained = |world: &World| {
+        world.neighbours[0].wait_route(crate::lab::router::PREFIX4, "(65535,0)", 40);
+    };
+    drained(&world);
+    assert_eq!(world.git("status --porcelain"), "", "Git can go back");
     world.git("checkout -q main");
+    world.wait_file("maintenance.yaml", "enabled: true");
+    drained(&world);
+    assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
+    world.wait_file("maintenance.yaml", "enabled: false");
     world.wait_log("HEAD of the state directory is at branch main again");
     unchanged(&world, "git checkout of an old commit");
     world.git("checkout -q -b look");
@@ -482,7 +494,13 @@ fn git_reset_revives_no_session_that_the_control_plane_removed() {
     clean(&world);
     let old = world.git("rev-parse main");
     world.control_plane.sessions(&world.sessions()[..3]);
-    wait_until("the session is gone", 40, || world.has_no_link(4));
+    wait_until("the session and its record are gone", 40, || {
+        world.has_no_link(4)?;
+        match world.state(&format!("applied/{}", document_of(4))).exists() {
+            true => Err("the record is there".into()),
+            false => Ok(()),
+        }
+    });
     clean(&world);
     control_plane_is_away(&world);
     let ages = |world: &World| -> Vec<_> {

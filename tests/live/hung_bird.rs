@@ -83,7 +83,7 @@ fn maintenance_without_bird_is_unavailable_and_takes_effect_later() {
 
 #[test]
 fn plan_says_that_drift_of_a_hung_bird_is_unknown() {
-    let mut world = World::converged_without_polls(1);
+    let world = World::converged_without_polls(1);
     world.wait_phase(1, "Established");
     agent(&world.router, &["plan"]).ended(0);
     world.router.bird.hang();

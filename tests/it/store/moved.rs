@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use moenet_agent::document::{BgpSessionSpec, Document, Kind, Metadata};
+use moenet_agent::document::{BgpSessionSpec, Document, Kind, MaintenanceSpec, Metadata};
 use moenet_agent::history::{Author, Cause, History, Paths};
 use moenet_agent::store::{AppliedBody, AppliedDocument, Store, StoreError, Written};
 use serde_json::json;
@@ -263,4 +263,38 @@ fn cleaned_copies_are_written_again_and_edits_still_found() {
         .unwrap();
     store.load().unwrap();
     assert!(!copy.exists(), "the agent's own removal stays");
+}
+
+#[test]
+fn maintenance_takes_effect_on_a_moved_tree_and_returns_with_it() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    let document = |enabled: bool| -> Document<MaintenanceSpec> {
+        let spec = MaintenanceSpec {
+            enabled,
+            since: None,
+        };
+        Document::new("maintenance".parse().unwrap(), None, 0, spec)
+    };
+    let enabled = |store: &Store| {
+        let slot = store.load().unwrap().maintenance;
+        slot.is_some_and(|slot| slot.unwrap().document.spec.enabled)
+    };
+    git(&store, "checkout -q HEAD~1");
+    assert!(!enabled(&store));
+    let written = store.write_document(&document(true)).unwrap();
+    assert_eq!((written, enabled(&store)), (Written::Changed, true));
+    assert_eq!(git(&store, "status --porcelain -uno"), "");
+    assert!(!dir.path().join("maintenance.yaml").exists());
+    // A crash loses nothing.
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    store.take_branch(&BTreeMap::new()).unwrap();
+    assert!(enabled(&store));
+    git(&store, "checkout -q main");
+    assert!(enabled(&store));
+    let text = std::fs::read_to_string(dir.path().join("maintenance.yaml")).unwrap();
+    assert!(text.contains("enabled: true"), "{text}");
+    store.write_document(&document(false)).unwrap();
+    assert!(!enabled(&store), "nothing waits any more");
 }

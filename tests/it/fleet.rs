@@ -571,11 +571,16 @@ fn impossible_as_numbers_are_refused_case_own_asn_as_peer() {
 async fn half_written_files_of_a_killed_server_are_swept() {
     let fleet = fleet();
     fleet.modify("abc-123", 1, None).await;
-    let left = fleet.path("reported/sessions/.moenet-agent.x1");
-    fs::write(&left, "half").unwrap();
+    let left = ["", "sessions/", "good/"].map(|folder| {
+        let folder = fleet.path(&format!("reported/{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        folder.join(".moenet-agent.x1")
+    });
+    left.iter()
+        .for_each(|left| fs::write(left, "half").unwrap());
     let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
     serve(options, async {}).await.unwrap();
-    assert!(!left.exists());
+    assert!(left.iter().all(|left| !left.exists()));
     assert_eq!(fleet.served().await[0].1, 1);
 }
 

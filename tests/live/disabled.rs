@@ -142,3 +142,71 @@ fn session_that_bird_disabled_for_a_limit_stays_down() {
     assert!(is_down(&world.router, SESSION), "it was enabled");
     assert!(!world.router.log().contains("enable BIRD protocol"));
 }
+
+#[test]
+fn drained_session_stays_disabled() {
+    let world = World::converged_without_polls(1);
+    let drained = "reason: work on the fibre\nset: {bgp: {drained: true}}";
+    world.write(&override_of(1), &exception(&interface(1), drained));
+    world.neighbours[0].wait_route(PREFIX4, "(65535,0)", 40);
+    disable(&world.router, SESSION);
+    std::thread::sleep(TICKS);
+    assert!(
+        is_down(&world.router, SESSION),
+        "a drained session was enabled"
+    );
+    world.remove(&override_of(1));
+    wait_up(&world.router, SESSION);
+    world.neighbours[0].wait_established(60);
+}
+
+#[test]
+fn disabled_internal_neighbour_is_enabled_and_told() {
+    let world = World::converged(1);
+    let mut policy = crate::lab::router::policy();
+    policy["ibgpPeers"] = json!([
+        {"nodeId": 2, "nodeName": "hk2", "loopbackIpv4": "172.23.105.178", "loopbackIpv6": "fd48:4242:420::2", "isRr": false}
+    ]);
+    world.control_plane.answer(
+        "bird-config",
+        crate::lab::control_plane::Answer::Json(policy),
+    );
+    wait_up(&world.router, "ibgp_hk2");
+    // A reload would enable it.
+    world.wait_measured();
+    disable(&world.router, "ibgp_hk2");
+    assert!(is_down(&world.router, "ibgp_hk2"));
+    wait_up(&world.router, "ibgp_hk2");
+    world.wait_log("enable BIRD protocol ibgp_hk2");
+}
+
+#[test]
+fn nothing_of_the_operators_main_file_is_enabled() {
+    let mut world = World::new(1);
+    let theirs = "protocol device {}\nprotocol static theirs { ipv4; route 172.20.99.0/24 unreachable; }\n\
+                  protocol kernel theirs4 { ipv4 { export none; }; }\ninclude \"moenet/main.conf\";\n";
+    std::fs::write(world.router.bird.folder.join("bird.conf"), theirs).unwrap();
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["manageMainConfig"] = json!(false));
+    world.router.start_agent();
+    world.neighbours[0].wait_established(60);
+    world.wait_measured();
+    let mine = ["theirs", "theirs4", "device1"];
+    for protocol in mine {
+        disable(&world.router, protocol);
+    }
+    // The agent is at work: its own session comes back.
+    disable(&world.router, SESSION);
+    wait_up(&world.router, SESSION);
+    std::thread::sleep(TICKS);
+    for protocol in mine {
+        assert!(is_down(&world.router, protocol), "{protocol} was enabled");
+        assert!(
+            !world
+                .router
+                .log()
+                .contains(&format!("enable BIRD protocol {protocol}"))
+        );
+    }
+}

@@ -16,6 +16,10 @@ fn write(folder: &Path, name: &str, value: &Value) {
 
 /// Writes a fleet of one router and serves it inside the router's namespace.
 fn serve(world: &World) -> Process {
+    serve_on(world, LISTEN)
+}
+
+fn serve_on(world: &World, listen: &str) -> Process {
     let folder = world.router.path("fleet/jp1");
     std::fs::create_dir_all(&folder).unwrap();
     let mut router = router::node();
@@ -31,7 +35,7 @@ fn serve(world: &World) -> Process {
     policy.as_object_mut().unwrap().remove("configHash");
     write(&folder, "bird-config.yaml", &policy);
     let fleet = world.router.path("fleet").display().to_string();
-    let arguments = ["control-plane", "--fleet", &fleet, "--listen", LISTEN];
+    let arguments = ["control-plane", "--fleet", &fleet, "--listen", listen];
     let process = world.router.inside.spawn(
         &world.router.path("fleet.log"),
         &agent_program(),
@@ -232,4 +236,93 @@ fn who_guesses_tokens_is_slowed_down_and_the_router_is_served() {
         (200, Some(1)),
         "{body}"
     );
+}
+
+/// Connections that say nothing, from a host of their own.
+fn strangers(world: &World, neighbour: usize, count: u32) -> Process {
+    let inside = &world.neighbours[neighbour].inside;
+    let address = format!("192.0.2.{}", 8 * (neighbour + 1) + 1);
+    let folder = world.neighbours[neighbour].folder.path();
+    let opened = folder.join("opened");
+    let script = format!(
+        "for i in $(seq {count}); do exec {{fd}}<>/dev/tcp/{address}/8080 || exit 1; done; echo x > {}; sleep 300",
+        opened.display()
+    );
+    let process = inside.spawn(
+        &folder.join("strangers.log"),
+        Path::new("bash"),
+        &["-c", &script],
+    );
+    wait_until("the idle connections are open", 60, || {
+        match opened.exists() {
+            true => Ok(()),
+            false => Err("not yet".into()),
+        }
+    });
+    process
+}
+
+#[test]
+fn idle_strangers_delay_no_router_and_the_server_stops_cleanly() {
+    let world = World::new(2);
+    let mut serving = serve_on(&world, "0.0.0.0:8080");
+    let _strangers = strangers(&world, 0, 385);
+    let count = "ss -Htn state established sport = :8080 | grep -c 192.0.2.10";
+    let served: u32 = world.router.inside.shell(count).trim().parse().unwrap();
+    assert!((1..=32).contains(&served), "{served} of one address");
+    // A router elsewhere, whose calls each fit into the time of one.
+    let call = "curl -sf -m 5 -H 'Authorization: Bearer lab-token' http://192.0.2.17:8080/agent/jp1/sessions";
+    for _ in 0..20 {
+        let said = world.neighbours[1].inside.shell(call);
+        contains(&said, &uuid(1)).unwrap();
+    }
+    serving.signal("-TERM");
+    wait_until("it ends", 6, || match serving.is_running() {
+        true => Err("it runs".into()),
+        false => Ok(()),
+    });
+    assert_eq!(serving.code(), Some(0));
+}
+
+#[test]
+fn bad_item_is_logged_once_when_served_and_when_valid_again() {
+    let mut world = World::new(1);
+    let folder = world.router.path("fleet/jp1");
+    for left in ["reported", "reported/sessions", "reported/good"] {
+        std::fs::create_dir_all(folder.join(left)).unwrap();
+        std::fs::write(folder.join(left).join(".moenet-agent.x1"), "half").unwrap();
+    }
+    let _serving = serve(&world);
+    let left = format!("find {} -name '.moenet-agent.*'", folder.display());
+    assert_eq!(world.router.inside.shell(&left), "", "swept at the start");
+    world.router.configure(&format!("http://{LISTEN}"), 1);
+    world.router.start_agent();
+    world.wait_established();
+    let ages = session_ages(&world.router);
+    let mut sessions = world.sessions();
+    sessions[0]["mtuu"] = 1400.into();
+    sessions[0]["mtu"] = 1300.into();
+    let text = serde_json::to_string_pretty(&json!({ "sessions": sessions })).unwrap();
+    std::fs::write(folder.join("sessions.yaml"), text).unwrap();
+    let log = || std::fs::read_to_string(world.router.path("fleet.log")).unwrap();
+    let error = "fleet file has an error; serving the last valid version of this item";
+    wait_until("the error is logged", 20, || contains(&log(), error));
+    let polls = world.router.path("fleet/jp1/reported");
+    assert!(polls.exists());
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let logged = log();
+    let lines: Vec<_> = logged.lines().filter(|line| line.contains(error)).collect();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    contains(lines[0], "sessions.yaml:").unwrap();
+    contains(lines[0], "mtuu").unwrap();
+    world.wait_mtu(1, 1420);
+    write(
+        &folder,
+        "sessions.yaml",
+        &json!({"sessions": world.sessions()}),
+    );
+    wait_until("the end of the error is logged", 20, || {
+        contains(&log(), "fleet file is valid again")
+    });
+    assert_eq!(session_ages(&world.router), ages);
 }

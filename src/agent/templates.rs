@@ -59,7 +59,10 @@ struct State {
     is_refused: bool,
     /// Other texts that are on disk, and from when on they may be tried.
     pending: Option<(Texts, Instant)>,
+    /// Why the texts on disk are refused.
     problem: Option<String>,
+    /// Why the directory cannot be read now.
+    unread: Option<String>,
     /// The texts that passed their trial last, and whether they are written down.
     good: Option<(Texts, bool)>,
 }
@@ -98,13 +101,13 @@ impl Templates {
     /// The templates in use, or why there are none.
     pub(super) fn in_use(&self) -> Result<Arc<Renderer>, String> {
         let state = self.lock();
-        let problem = || state.problem.clone().unwrap_or_default();
+        let problem = || state.trouble().unwrap_or_default();
         state.in_use.clone().ok_or_else(problem)
     }
 
     /// What is wrong with the templates on disk; those in use are older then.
     pub(super) fn problem(&self) -> Option<String> {
-        self.lock().problem.clone()
+        self.lock().trouble()
     }
 
     /// Whether an operator may have templates at all.
@@ -116,9 +119,12 @@ impl Templates {
     /// Files that do not even parse are refused here.
     pub(super) fn look(&self, now: Instant) -> Option<Candidate> {
         let texts = match read(self.directory.as_deref()?) {
-            Ok(texts) => texts,
+            Ok(texts) => {
+                self.set_unread(None);
+                texts
+            }
             Err(error) => {
-                self.refuse(None, chain(&error));
+                self.set_unread(Some(chain(&error)));
                 return None;
             }
         };
@@ -133,6 +139,11 @@ impl Templates {
                 None
             }
         }
+    }
+
+    /// Notes whether the directory can be read. The condition logs both edges.
+    fn set_unread(&self, why: Option<String>) {
+        self.lock().unread = why;
     }
 
     /// The texts, if they are news and may be tried by now.
@@ -225,8 +236,14 @@ impl State {
             is_refused: false,
             pending: None,
             problem,
+            unread: None,
             good: None,
         }
+    }
+
+    /// What is wrong with the templates on disk.
+    fn trouble(&self) -> Option<String> {
+        self.unread.clone().or_else(|| self.problem.clone())
     }
 
     /// The state at the start, by the templates on disk and the last good ones.
@@ -238,7 +255,11 @@ impl State {
         let Some((kept, renderer)) =
             kept.and_then(|kept| Some((kept.clone(), rendering(&kept).ok()?)))
         else {
-            return Self::of(on_disk);
+            let mut state = Self::of(on_disk);
+            if texts.is_err() {
+                state.unread = state.problem.take();
+            }
+            return state;
         };
         match on_disk {
             Ok(on_disk) if !writes => Self::of(Ok(on_disk)),
@@ -249,7 +270,8 @@ impl State {
                 Self {
                     judged: Some(kept.clone()),
                     good: Some((kept, true)),
-                    problem: on_disk.err(),
+                    problem: on_disk.err().filter(|_| texts.is_ok()),
+                    unread: texts.err(),
                     ..Self::of(Ok(renderer))
                 }
             }
@@ -569,6 +591,28 @@ mod tests {
         std::fs::write(path.join("moenet/babel.conf"), "# one\n").unwrap();
         assert!(settled(&templates).is_none() && templates.problem().is_none());
         std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
+        let folder = folder("# one\n");
+        let templates = opened(folder.path());
+        write(&folder, "{% if %}");
+        assert!(settled(&templates).is_none());
+        let refused = templates.problem().unwrap();
+        let pipe = folder.path().join("moenet/bgp.conf");
+        std::fs::create_dir(&pipe).unwrap();
+        std::os::unix::fs::symlink("/nowhere", pipe.join("x.conf")).unwrap();
+        assert!(settled(&templates).is_none());
+        assert!(
+            templates
+                .problem()
+                .unwrap()
+                .contains("reading templates in ")
+        );
+        std::fs::remove_dir_all(&pipe).unwrap();
+        assert!(settled(&templates).is_none());
+        assert_eq!(templates.problem().unwrap(), refused);
     }
 
     #[test]

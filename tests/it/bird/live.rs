@@ -768,6 +768,8 @@ async fn a_fragment_broken_on_disk_keeps_its_session_while_bird_runs_and_is_drop
             .await
             .unwrap();
         fs::write(router.path("etc/moenet/sessions/old.conf"), "nonsense;\n").unwrap();
+        // One that does not know what was in the file.
+        let committer = Committer::start(router.config());
         let blocked = committer
             .set_fragment("a", Some(fragment("a", "")))
             .await
@@ -804,6 +806,61 @@ async fn a_fragment_broken_on_disk_keeps_its_session_while_bird_runs_and_is_drop
             "{version}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_that_replaced_a_fragment_is_quarantined_and_the_fragment_written_again() {
+    for version in VERSIONS {
+        let (router, committer) = Router::running(version).await;
+        committer
+            .set_fragment("old", Some(fragment("old", "")))
+            .await
+            .unwrap();
+        let path = router.path("etc/moenet/sessions/old.conf");
+        let before = fs::read_to_string(&path).unwrap();
+        // It ends in the middle of a statement, so BIRD blames the file after it.
+        let broken = "protocol static nonsense {";
+        fs::write(&path, broken).unwrap();
+        let done = committer.set_fragment("zz", Some(fragment("zz", ""))).await;
+        assert!(done.unwrap().loaded, "{version}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), before, "{version}");
+        let kept = fs::read_to_string(router.path("etc/moenet/sessions/old.conf.broken"));
+        assert_eq!(kept.unwrap(), broken, "{version}");
+        let names = names(&committer).await;
+        assert!(names.contains(&"moe_old".into()), "{version}: {names:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trial_of_a_tree_delays_no_commit() {
+    let (router, _) = Router::running(VERSIONS[0]).await;
+    // A parser that answers when it is let go, for the trial's files only.
+    let slow = router.path("slow-bird");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *.moenet-trial*) while [ ! -e {0} ]; do sleep 0.05; done;; esac\nexec {1} \"$@\"\n",
+        router.path("go").display(),
+        router.config().bird_binary.display()
+    );
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let committer = Committer::start(CommitterConfig {
+        bird_binary: slow,
+        ..router.config()
+    });
+    let live = committer.live().await.unwrap();
+    let trying = tokio::spawn({
+        let (committer, tree) = (committer.clone(), live.tree.clone());
+        async move { committer.check(tree).await }
+    });
+    eventually("the trial has begun", async || {
+        router.path("etc/.moenet-trial").exists()
+    })
+    .await;
+    let done = committer.set_fragment("a", Some(fragment("a", ""))).await;
+    assert!(done.unwrap().loaded);
+    assert!(!trying.is_finished(), "the commit did not wait for it");
+    fs::write(router.path("go"), "").unwrap();
+    trying.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

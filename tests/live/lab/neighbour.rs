@@ -25,7 +25,7 @@ pub(crate) struct Neighbour {
     /// Further statements of its BIRD. What static protocols named `says…` have is announced.
     pub(crate) says: String,
     far_address: String,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     daemon: Daemon,
 }
 

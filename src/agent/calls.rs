@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::Parts;
 use crate::config::ControlPlane;
-use crate::control_plane::{CallError, Class, Client, Failure, after_failure, at, jittered};
+use crate::control_plane::{CallError, Class, Client, after_failure, at, jittered};
 use crate::controller::{Convenience, Key};
 use crate::document::ConditionType;
 use crate::http::ListView;
@@ -253,9 +253,8 @@ async fn repeat<F: Future<Output = Result<(), CallError>>>(
 /// tried early, and a wait that the Control Plane asked for is kept.
 fn may_succeed_early(error: &CallError) -> bool {
     match error.class() {
-        Class::Transient => true,
-        Class::Later(_) => matches!(error.failure, Failure::BreakerOpen { .. }),
-        Class::Operator => false,
+        Class::Transient | Class::Withheld(_) => true,
+        Class::Later(_) | Class::Operator => false,
     }
 }
 

@@ -58,7 +58,7 @@ fn older_texts(world: &World, bird: &BirdState) -> Vec<String> {
         let left_alone = entry.paused.is_some() || entry.exception_unreadable;
         let there = live.get(name.as_str());
         match (&entry.intent, there) {
-            (Intent::Present(_, text), Some(there)) => !left_alone && text != there,
+            (Intent::Present(_, Some(text)), Some(there)) => !left_alone && text != there,
             (Intent::Absent, Some(_)) => !left_alone,
             _ => false,
         }

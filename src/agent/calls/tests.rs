@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::control_plane::Failure;
 use crate::status::{Health, HealthFacts};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -16,7 +16,7 @@ use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::bird::diagnostics::Diagnostic;
-use crate::plan::mark::SharedOwnership;
+use crate::plan::SharedOwnership;
 
 /// The directory of trials beside BIRD's files.
 const PLACE: &str = ".moenet-trial";

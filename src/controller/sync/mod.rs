@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_document_that_came_without_its_copy_gets_one_and_an_edit_of_it_is_found_from_then_on() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
         let spec =
             json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
@@ -89,12 +89,12 @@ mod tests {
             rejected: Vec::new(),
             complete: true,
         };
-        let sync = || match plan_mesh(&listing, &store.load().unwrap()).as_slice() {
+        let sync = |store: &Store| match plan_mesh(&listing, &store.load().unwrap()).as_slice() {
             [] => None,
             [Change::Write(document)] => Some(store.write_document(document).unwrap()),
             other => panic!("{other:?}"),
         };
-        assert_eq!((sync(), sync()), (Some(Written::Changed), None));
+        assert_eq!((sync(&store), sync(&store)), (Some(Written::Changed), None));
         let (document, copy) = (
             dir.path().join("mesh/hk1.yaml"),
             dir.path().join(".synced/mesh/hk1.yaml"),
@@ -102,11 +102,17 @@ mod tests {
         let text = std::fs::read_to_string(&document).unwrap();
         // As after a restore from the history, which has no copies, and after a power cut.
         for broken in [None, Some("")] {
+            // A running agent puts a lost copy back from memory.
+            drop(store);
+            store = Store::open(dir.path()).unwrap();
             match broken {
                 None => std::fs::remove_file(&copy).unwrap(),
                 Some(text) => std::fs::write(&copy, text).unwrap(),
             }
-            assert_eq!((sync(), sync()), (Some(Written::Unchanged), None));
+            assert_eq!(
+                (sync(&store), sync(&store)),
+                (Some(Written::Unchanged), None)
+            );
             assert_eq!(std::fs::read_to_string(&copy).unwrap(), text);
         }
         std::fs::write(

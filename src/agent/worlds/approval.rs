@@ -57,6 +57,10 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         .applied
         .keys()
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
+    // What a lost state directory left in BIRD has no record.
+    let world = parts.context.world();
+    let sessions = world.sessions.keys();
+    let sessions = sessions.map(|name| format!("{}/{name}", Kind::BgpSession.folder()));
     let links = parts
         .context
         .observer
@@ -69,7 +73,11 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
     let of_node = left
         .iter()
         .any(|line| line.starts_with(&format!("{NODE} ")));
-    let waiting = of_node || applied.chain(marked).any(|object| left.contains(&object));
+    let waiting = of_node
+        || applied
+            .chain(sessions)
+            .chain(marked)
+            .any(|object| left.contains(&object));
     // A kernel that cannot be listed proves nothing.
     let left = if waiting || links.is_err() {
         left

@@ -7,6 +7,15 @@ use crate::lab::watch::{NetlinkEvents, ifindex};
 use crate::lab::world::{World, interface, session, uuid};
 use crate::lab::{contains, wait_until};
 
+/// A router with one established session. The emulated guest, beside other work, takes minutes to get so far.
+fn converged() -> World {
+    let mut world = World::new(1);
+    world.router.start_agent();
+    world.neighbours[0].wait_established(150);
+    world.wait_measured();
+    world
+}
+
 /// The session of the first neighbour, with other fields.
 fn changed(world: &World, fields: &Value) -> Value {
     let mut session = session(1, &world.neighbours[0]);
@@ -47,7 +56,7 @@ fn kernel_has(kind: &str) -> bool {
 
 #[test]
 fn renamed_interface_keeps_its_tunnel_until_the_new_name_is_free() {
-    let world = World::converged(1);
+    let world = converged();
     let (ages, index) = (world.ages(), ifindex(&world.router, &interface(1)));
     world
         .router
@@ -84,7 +93,7 @@ fn renamed_interface_keeps_its_tunnel_until_the_new_name_is_free() {
 
 #[test]
 fn refused_type_leaves_the_working_tunnel_up() {
-    let world = World::converged(1);
+    let world = converged();
     let (ages, index) = (world.ages(), ifindex(&world.router, &interface(1)));
     let refuses = if kernel_has("gre") {
         // The kernel has one link for each pair of ends, and this one is the operator's.
@@ -125,7 +134,7 @@ fn changed_type_makes_the_new_link_before_the_old_one_goes() {
         eprintln!("NOT TESTED: this kernel has no GRE; the guest of `tests/run.sh vm` has");
         return;
     }
-    let world = World::converged(1);
+    let world = converged();
     let name = interface(1);
     let deleted = format!(" {name}:");
     let events = NetlinkEvents::record(&world.router);

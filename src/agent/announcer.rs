@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -16,6 +16,8 @@ use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict
 
 /// How often facts are compared. Each comparison is in memory.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Longer than any bad state is held back before it is announced.
+const HELD: SignedDuration = SignedDuration::from_mins(1);
 
 /// Announces edges until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
@@ -30,6 +32,16 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
+    }
+}
+
+/// Logs every bad state at the end of a pass without the daemon, which has no later one.
+pub(super) fn announce_pass(parts: &Parts) {
+    let facts = facts(parts, &parts.context.world(), &parts.context.board.all());
+    let (mut edges, now) = (Edges::default(), Timestamp::now());
+    let later = now.saturating_add(HELD).unwrap_or(now);
+    for at in [now, later] {
+        edges.step(&facts, at).iter().for_each(log);
     }
 }
 

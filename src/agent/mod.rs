@@ -356,6 +356,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildE
     worlds::resolved(parts).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     journal::end_pass(parts, recording).await;
+    announcer::announce_pass(parts);
     let statuses = parts.context.board.all();
     Ok(statuses
         .into_iter()

@@ -1,7 +1,10 @@
 //! A BIRD that nobody has tried the agent with: it says so, and leaves one alone that cannot read its files.
 
+use crate::lab::control_plane::Answer;
+use crate::lab::hands::condition;
 use crate::lab::wait_until;
-use crate::lab::world::World;
+use crate::lab::wireguard::KeyPair;
+use crate::lab::world::{World, uuid};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -22,22 +25,16 @@ fn world(version: &str) -> World {
     world
 }
 
-fn log(world: &World) -> String {
-    std::fs::read_to_string(world.router.path("agent.log")).unwrap()
-}
-
 /// A condition of the node, one line of the log, and a note of `plan`.
 #[track_caller]
 fn told(world: &World, reason: &str, text: &str) {
     let why = world.wait_condition("node", "BirdSupported", "False", reason);
     assert!(why.contains(text), "{why}");
+    world.wait_log("BIRD version not supported");
     world.wait_polls("sessions", 3);
-    assert_eq!(
-        log(world).matches(text).count() - log(world).matches("error=").count(),
-        1,
-        "{}",
-        log(world)
-    );
+    let log = world.log();
+    let told = |line: &&str| line.contains("BIRD version not supported") && line.contains(text);
+    assert_eq!(log.lines().filter(told).count(), 1, "{log}");
     let plan = world
         .router
         .inside
@@ -78,6 +75,49 @@ fn a_bird_that_was_never_tested_is_told_of_and_used() {
 }
 
 #[test]
+fn parser_of_another_version_is_named_as_the_cause() {
+    let mut world = World::new(1);
+    let (real, program) = (world.router.bird.program(), world.router.path("claims"));
+    // It reads the copy that is checked as a version would that does not know a word of it.
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'BIRD version 3.0.1' >&2 && exit\n\
+         for word; do [ \"$last\" = -c ] && echo 'nonsense;' >> \"$word\"; last=$word; done\n\
+         exec {} \"$@\"\n",
+        real.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    world
+        .router
+        .edit_configuration(|config| config["bird"]["binary"] = json!(program));
+    world.router.start_agent();
+    wait_until("the versions are named", 60, || {
+        let status = world.status("node");
+        for word in [
+            "is BIRD 3.0.1",
+            "the running daemon is BIRD 2.17",
+            "bird.binary",
+        ] {
+            crate::lab::contains(&condition(&status, "BirdConfigured").to_string(), word)?;
+        }
+        Ok(())
+    });
+    world.wait_log("BIRD configuration not loaded");
+    world.wait_polls("sessions", 3);
+    let log = world.log();
+    assert_eq!(
+        log.matches("BIRD configuration not loaded").count(),
+        1,
+        "{log}"
+    );
+    let reported = world.control_plane.reported(&uuid(1));
+    assert!(
+        reported.is_none_or(|(status, _)| status != 2),
+        "syntax errors are no ERROR of a session"
+    );
+}
+
+#[test]
 fn a_bird_that_cannot_read_the_files_is_left_as_it_is() {
     let mut world = world("2.0.7");
     let main = world.router.bird.folder.join("bird.conf");
@@ -86,4 +126,28 @@ fn a_bird_that_cannot_read_the_files_is_left_as_it_is() {
     told(&world, "TooOld", "BIRD 2.0.7 cannot read");
     assert_eq!(std::fs::read_to_string(&main).unwrap(), before);
     assert!(!world.router.bird.folder.join("moenet").exists());
+}
+
+#[test]
+fn bird_without_ipv4_over_babel_names_the_loopback_that_others_do_not_reach() {
+    let mut world = World::with_bird("2.0.12", 1);
+    let peer = json!({
+        "nodeId": 2, "name": "hk1", "endpoint": "198.51.100.2:1", "publicKey": KeyPair::new().public,
+        "loopbackIpv6": "fd48:4242:420::2"
+    });
+    world
+        .control_plane
+        .answer("mesh", Answer::Json(json!({"peers": [peer]})));
+    world.router.start_agent();
+    let why = world.wait_condition("node", "BirdSupported", "False", "NoIpv4OnMesh");
+    for word in ["BIRD 2.0.12", "172.23.105.177", "2.13", "Upgrade BIRD"] {
+        assert!(why.contains(word), "no {word:?} in {why}");
+    }
+    wait_until("it is logged", 20, || {
+        let log = world.log();
+        let told =
+            |line: &str| line.contains("BIRD version not supported") && line.contains("2.13");
+        log.lines().any(told).then_some(()).ok_or(log)
+    });
+    world.wait_established();
 }

@@ -4,6 +4,7 @@ use crate::lab::cli::agent;
 use crate::lab::control_plane::Answer;
 use crate::lab::neighbour::Neighbour;
 use crate::lab::router::ASN;
+use crate::lab::wireguard::KeyPair;
 use crate::lab::world::{World, interface, uuid};
 use crate::lab::{contains, wait_until};
 use serde_json::json;
@@ -209,7 +210,21 @@ fn operators_main_file_keeps_its_own_device_and_kernel_protocols() {
         }
         contains(&world.neighbours[0].session().unwrap(), "Established").unwrap();
         // A session that cannot be configured for it is an ERROR with BIRD's words.
+        let mut sessions = world.sessions();
+        let mut new = sessions[0].clone();
+        new["uuid"] = json!("new");
+        new["interface"] = json!("wg_new");
+        new["listenPort"] = json!(29_999);
+        new["ipv6LinkLocal"] = json!("fe80::99");
+        new["credential"]["publicKey"] = json!(KeyPair::new().public);
+        sessions.push(new);
+        world.control_plane.sessions(&sessions);
+        world.wait_reported("new", 2, "BIRD configuration failed");
+        let (_, words) = world.control_plane.reported("new").unwrap();
+        assert!(words.contains("bird.conf:5"), "{version}: {words}");
+        contains(&world.neighbours[0].session().unwrap(), "Established").unwrap();
         std::fs::write(&path, &text).unwrap();
+        world.wait_reported("new", 1, "");
         assert!(world.router.agent_runs());
     }
 }

@@ -66,7 +66,7 @@ struct Described {
     bgp: Vec<Bgp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_steps: Vec<String>,
-    /// Why it is not up, root cause first; of an object that is up, what needs an eye.
+    /// Why it is not up, root cause first; of an object that is up, its warnings.
     why: Vec<Cause>,
 }
 

@@ -66,7 +66,7 @@ fn verdict(described: &Described) {
         (Some(true), true) => {
             return output::line(format_args!("\nIt is up{}.", summary(described)));
         }
-        (Some(true), false) => format!("It is up{}. What needs an eye", summary(described)),
+        (Some(true), false) => format!("It is up{}. Warnings", summary(described)),
         (Some(false), _) => "Why it is not up, root cause first".to_owned(),
         (None, true) => return,
         (None, false) => "What is wrong".to_owned(),
@@ -172,7 +172,7 @@ fn bgp(bgp: &Bgp) {
     output::line(format_args!(
         "  {} with {} is {}: {} routes in, {} out",
         bgp.protocol,
-        bgp.neighbour.as_deref().unwrap_or("nobody"),
+        bgp.neighbour.as_deref().unwrap_or("an unknown neighbour"),
         output::shade(&bgp.state),
         bgp.routes_imported,
         bgp.routes_exported

@@ -85,7 +85,7 @@ pub enum Phase {
     Configured,
     /// As wanted, and the BGP session is up.
     Established,
-    /// As wanted, and something needs an eye: an import limit hit, a stale handshake.
+    /// As desired, with a warning: an import limit hit, a stale handshake.
     Degraded,
     /// Cannot be configured.
     Error,

@@ -312,6 +312,8 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         wrong,
         "objects in error; `moenet-agent get` lists them",
     ));
+    let unread = world.unread.iter();
+    notices.extend(unread.map(|fact| format!("addresses of peers are not compared with {fact}")));
     notices.extend(bounded_to(
         MANY,
         world.clashes(),

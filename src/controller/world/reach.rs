@@ -276,7 +276,11 @@ pub(super) fn check_peer(
     for (field, address) in peer_addresses(spec) {
         let used = reach.find(address, |of| !through_its_own_tunnel(of));
         let reason = if !is_allowed(address, extra) {
-            out_of_range(address, "give the peer another address")
+            out_of_range(
+                address,
+                "fe80::/10, fc00::/7",
+                "give the peer another address",
+            )
         } else if let Some(what) = used {
             format!("{address} is {what}; give the peer another address")
         } else {
@@ -349,8 +353,13 @@ pub(super) fn check_loopbacks(
         let is_needed = |of: &Use| matches!(of, Use::Needed | Use::Gateway(_));
         let is_own = reach.find(address, |of| *of == Use::Own).is_some();
         let peer = reach.peers.get(&address).and_then(|names| names.first());
-        let reason = if !is_allowed(address, extra) {
-            out_of_range(address, "give the node another loopback address")
+        let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let reason = if is_link_local || !is_allowed(address, extra) {
+            out_of_range(
+                address,
+                "fc00::/7",
+                "give the node another loopback address",
+            )
         } else if let Some(what) = reach.find(address, is_needed).filter(|_| !is_own) {
             format!("{address} is {what}; give the node another loopback address")
         } else if let Some(name) = peer {
@@ -365,10 +374,10 @@ pub(super) fn check_loopbacks(
     verdict
 }
 
-fn out_of_range(address: IpAddr, action: &str) -> String {
+fn out_of_range(address: IpAddr, v6: &str, action: &str) -> String {
     let ranges = match address {
         IpAddr::V4(_) => "172.20.0.0/14, 10.0.0.0/8",
-        IpAddr::V6(_) => "fe80::/10, fc00::/7",
+        IpAddr::V6(_) => v6,
     };
     format!(
         "{address} is in none of {ranges} and policy.extraRanges; {action}, or add its range to the policy"
@@ -568,6 +577,14 @@ mod tests {
         assert_eq!(
             check_loopbacks(&node("10.0.0.2"), &reach, &[], None),
             Verdict::default()
+        );
+        let mut link_local = node("10.9.9.9");
+        link_local.loopback_ipv6 = "fe80::1".parse().ok();
+        let verdict = check_loopbacks(&link_local, &reach, &[], None);
+        let why = verdict.refused[0].to_string();
+        assert!(
+            why.starts_with("spec.loopbackIpv6: fe80::1 is in none of fc00::/7"),
+            "{why}"
         );
         let extra = ["192.0.2.0/24".parse().unwrap()];
         assert_eq!(

@@ -400,7 +400,11 @@ fn check(config: &Config) -> Result<(), BuildError> {
 /// Every reason in the configuration for which the agent refuses to start, as a line each, and why it would refuse the
 /// operator's templates.
 pub(crate) fn start_problems(config: &Config) -> Vec<String> {
-    let templates = config.bird.templates.as_deref().and_then(templates::problem);
+    let templates = config
+        .bird
+        .templates
+        .as_deref()
+        .and_then(templates::problem);
     let refusals = refusals(config).into_iter();
     let refusals = refusals.map(|refusal| chain(&refusal));
     templates.into_iter().chain(refusals).collect()

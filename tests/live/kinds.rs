@@ -136,7 +136,6 @@ fn changed_type_makes_the_new_link_before_the_old_one_goes() {
     }
     let world = converged();
     let name = interface(1);
-    let deleted = format!(" {name}:");
     let events = NetlinkEvents::record(&world.router);
     world.control_plane.sessions(&[changed(&world, &gre())]);
     wait_link(&world, &name, "gre remote 192.0.2.10");
@@ -144,7 +143,7 @@ fn changed_type_makes_the_new_link_before_the_old_one_goes() {
     let seen = events.seen();
     let (made, gone) = (
         place(&seen, &["link/gre"]),
-        place(&seen, &["Deleted", &deleted]),
+        place(&seen, &["Deleted", &name]),
     );
     assert!(made.is_some() && gone.is_some() && made < gone, "{seen:#?}");
 
@@ -157,7 +156,7 @@ fn changed_type_makes_the_new_link_before_the_old_one_goes() {
     let seen = events.seen();
     let (made, gone) = (
         place(&seen, &["link/none"]),
-        place(&seen, &["Deleted", &deleted]),
+        place(&seen, &["Deleted", &name]),
     );
     assert!(made.is_some() && gone.is_some() && made < gone, "{seen:#?}");
 }

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk;
 use crate::redact::redact;
-use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place};
+use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
 
 use super::{CommitId, History, HistoryError};
+
+/// A git that holds the index for longer than this hangs, and is not waited for.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +81,9 @@ pub enum Paths {
     Some(Vec<PathBuf>),
     /// These, with this content; `None`: the file is gone. What the disk holds by now does not matter.
     Exactly(Contents),
-    /// All that the history has and that are gone.
+    /// All that the history has and that are gone when the commit is made.
     Gone,
-    /// All that differ from the history.
+    /// All that differ from the history when the commit is made.
     All,
 }
 
@@ -205,6 +209,11 @@ impl History {
     }
 
     async fn try_commit(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
+        // What is read now has to be of the branch's tree; content that was recorded is right wherever HEAD is.
+        let at_rest = match recorded.contents {
+            Some(_) => None,
+            None => Some(self.at_rest().await?),
+        };
         let tip = self.tip().await?;
         let mut wanted = match (&recorded.contents, &recorded.cause.paths) {
             (Some(contents), _) => contents.clone(),
@@ -221,6 +230,11 @@ impl History {
         // Recorded with the next cause: an identity by itself is no cause.
         let identity = self.read([PathBuf::from(IDENTITY)]);
         wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
+        if let Some(at_rest) = at_rest
+            && self.at_rest().await? != at_rest
+        {
+            return Err(self.moved("being changed by another git"));
+        }
         let mut changed = self.changed(tip.as_ref(), wanted).await?;
         if changed.keys().all(|path| path == Path::new(IDENTITY)) {
             return Ok(None);
@@ -238,6 +252,27 @@ impl History {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.index_behind.store(true, Ordering::Relaxed);
         self.tip().await
+    }
+
+    /// The index at a moment when the tree is that of the history's branch; what is read between two moments with the
+    /// same index is of that tree.
+    async fn at_rest(&self) -> Result<Option<(u64, SystemTime)>, HistoryError> {
+        let begun = Instant::now();
+        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < LONGEST {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Some(at) = moved(&self.dir) {
+            return Err(self.moved(at));
+        }
+        let index = fs::symlink_metadata(self.dir.join(".git/index")).ok();
+        Ok(index.and_then(|index| Some((index.ino(), index.modified().ok()?))))
+    }
+
+    fn moved(&self, at: impl Into<String>) -> HistoryError {
+        HistoryError::Moved {
+            dir: self.dir.clone(),
+            at: at.into(),
+        }
     }
 
     fn read(&self, paths: impl IntoIterator<Item = PathBuf>) -> Contents {

@@ -21,6 +21,17 @@ pub enum HistoryError {
         /// The state directory.
         dir: PathBuf,
     },
+    /// Git has moved the work tree, or is about to.
+    #[error(
+        "the work tree of {} is {at}; commits wait until it is back on branch main (`git checkout main`)",
+        dir.display()
+    )]
+    Moved {
+        /// The state directory.
+        dir: PathBuf,
+        /// Where it is, in words.
+        at: String,
+    },
     /// There is a repository, and git does not take it for one.
     #[error(
         "the history in {} cannot be read: {reason}; when it is broken, the agent sets it aside and begins a new \

@@ -99,6 +99,34 @@ async fn commit(history: &History, cause: Cause) -> CommitId {
 }
 
 #[tokio::test]
+async fn moved_tree_is_not_committed() {
+    let state = State::new();
+    state.put("sessions/a.yaml", "a");
+    let history = History::open(state.path()).await.unwrap();
+    let all = |paths| Cause {
+        author: Author::Agent,
+        paths,
+        subject: "All".into(),
+        body: vec![],
+    };
+    history.commit(all(Paths::All)).await.unwrap().unwrap();
+    state.put("sessions/b.yaml", "b");
+    history.commit(all(Paths::All)).await.unwrap().unwrap();
+    let tip = state.git(&["rev-parse", "main"]);
+    state.git(&["checkout", "-q", "main~1"]);
+    for paths in [Paths::Gone, Paths::All] {
+        let refused = history.commit(all(paths)).await;
+        assert!(
+            matches!(refused, Err(HistoryError::Moved { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(state.git(&["rev-parse", "main"]), tip);
+    state.git(&["checkout", "-q", "main"]);
+    assert_eq!(history.commit(all(Paths::Gone)).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn one_commit_a_cause_with_its_author_and_only_its_files() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();

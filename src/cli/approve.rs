@@ -57,12 +57,7 @@ impl Approve {
         let held = all(&offline);
         let chosen = self.chosen(&held)?;
         if !chosen.is_empty() {
-            let mut approved = offline.parts.context.store.approved();
-            approved.extend(chosen.iter().map(|held| held.approval.clone()));
-            if !offline.world.complete && !self.list {
-                approved.insert(COMPLETE.to_owned());
-            }
-            Store::approve(&directory, &approved)?;
+            Store::approve(&directory, &self.lines(&chosen, offline.world.complete))?;
         }
         let chosen: BTreeSet<Key> = chosen.into_iter().map(|held| held.key.clone()).collect();
         let rows: Vec<Row> = held
@@ -74,6 +69,14 @@ impl Approve {
             print(&rows);
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The lines of the approval. Only an approval of everything says that no document is missing: the documents of
+    /// objects that were not named may still come back.
+    fn lines(&self, chosen: &[&HeldChange], complete: bool) -> BTreeSet<String> {
+        let objects = chosen.iter().map(|held| held.approval.clone());
+        let all = (self.all && !complete).then(|| COMPLETE.to_owned());
+        objects.chain(all).collect()
     }
 
     /// The held changes that the arguments name.
@@ -158,4 +161,41 @@ fn print(rows: &[Row]) {
         &["OBJECT", "STATE", "CHANGE", "SINCE", "REASON"],
         cells,
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(name: &str) -> HeldChange {
+        let key = Key::Session(name.parse().unwrap());
+        HeldChange {
+            approval: key.to_string(),
+            key,
+            change: "removal".to_owned(),
+            reason: String::new(),
+            since: None,
+        }
+    }
+
+    fn approve(names: &[&str], all: bool) -> BTreeSet<String> {
+        let approve = Approve {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            all,
+            list: false,
+            state_lost: false,
+        };
+        let held = [held("a"), held("b")];
+        approve.lines(&approve.chosen(&held).unwrap(), false)
+    }
+
+    #[test]
+    fn approval_by_name_does_not_settle_the_other_objects() {
+        assert_eq!(
+            approve(&["sessions/a"], false),
+            ["sessions/a".to_owned()].into()
+        );
+        let all = ["sessions/a", "sessions/b", COMPLETE];
+        assert_eq!(approve(&[], true), all.map(str::to_owned).into());
+    }
 }

@@ -73,7 +73,9 @@ impl GuardMemory {
             ledger: before,
             writable,
         } = self.lock().clone();
-        if *before == *ledger && writable {
+        // A tool that cleans the directory takes the file with it.
+        let is_there = std::fs::symlink_metadata(store.dir().join(HELD)).is_ok();
+        if *before == *ledger && writable && is_there {
             return true;
         }
         let written = to_yaml(ledger)
@@ -113,9 +115,11 @@ impl GuardMemory {
 const HEAD: &str = "# Written by moenet-agent: changes that wait for `moenet-agent approve`, and the removals and additions\n\
                     # that guard.window counts. Do not edit; `moenet-agent approve --list` shows it.\n";
 
-/// The ledger on disk. Only a file that is not there is an empty one: a power cut leaves a file without text.
+/// The ledger on disk. Only where nothing was ever applied a missing file is an empty one: `git clean` removes the file,
+/// and a power cut leaves one without text.
 fn read(store: &Store) -> Result<Ledger, String> {
     match store.kept(HELD) {
+        Ok(None) if store.has_applied() => Err("the file is missing".to_owned()),
         Ok(None) => Ok(Ledger::default()),
         Ok(Some(text)) if text.trim().is_empty() => Err("the file is empty".to_owned()),
         Ok(Some(text)) => parse_list(&text).map_err(|error| error.to_string()),

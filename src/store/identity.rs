@@ -212,6 +212,14 @@ impl Held {
         if self.lock_lost(dir) {
             self.lock = lock(dir)?;
         }
+        Ok(())
+    }
+
+    /// Writes the identity again where it is missing. For a tree that no git is changing: one that brings an old tree
+    /// has written its files before HEAD.
+    pub(super) fn renew_identity(&mut self, dir: &Path) -> Result<(), StoreError> {
+        let there = StateIdentity::read(dir);
+        let same = there.is_some_and(|there| there.identity == self.known.identity);
         if !same && moved(dir).is_none() {
             // The identity was cleaned up; what else is gone cannot be told.
             self.known.write(dir)?;

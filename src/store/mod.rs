@@ -65,7 +65,7 @@ pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
-pub(crate) use head::{BRANCH, IndexWrite, is_id, moved};
+pub(crate) use head::{BRANCH, IndexWrite, is_id, is_moving, moved};
 pub use identity::{IDENTITY, StateIdentity};
 pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
@@ -89,11 +89,16 @@ pub const SECRETS: &str = "secrets";
 pub const OUTBOX: &str = "outbox";
 /// The file of removals that a human let pass.
 pub const APPROVED: &str = "approved";
+/// The lock of that file.
+const APPROVALS_LOCK: &str = ".approved.lock";
 /// The file of what waits for approval, and of what the guard counts.
 pub const HELD: &str = "held.yaml";
 /// The line in `approved` by which a human says that no document is missing, though one may have been: the
 /// directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
+
+/// How long after the index a git writes HEAD, in all likelihood.
+const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
 
 /// What the agent's temporary files start with: hidden, so that listings skip them, and ours, so that those a
 /// crash leaves behind can be swept.
@@ -250,25 +255,36 @@ impl Store {
         if self.moved().is_some() {
             return BTreeSet::new();
         }
-        let read = read::text(&self.dir.join(APPROVED)).ok().flatten();
-        let text = read.map(|read| read.text).unwrap_or_default();
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.map(str::to_owned).collect()
+        approvals(&self.dir).unwrap_or_default()
     }
 
-    /// Lets these removals pass, or, when there are none, takes the approval back. It is an operator's
-    /// call beside the running agent, so it needs no lock.
+    /// Whether any applied record is on disk.
+    pub fn has_applied(&self) -> bool {
+        let folders = PLACED.map(|kind| self.dir.join(folder(Area::Applied, kind)));
+        let entries = folders
+            .into_iter()
+            .filter_map(|folder| fs::read_dir(folder).ok());
+        let mut files = entries.flatten().flatten();
+        files.any(|entry| names::is_document(Path::new(&entry.file_name())))
+    }
+
+    /// Approves these changes, beside those that are approved already. It is an operator's call beside the running
+    /// agent, so it does not need the agent's lock.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn approve(dir: &Path, objects: &BTreeSet<String>) -> Result<(), StoreError> {
-        at_branch(dir)?;
-        let path = dir.join(APPROVED);
-        if objects.is_empty() {
-            return atomic::remove(&path).map(drop);
-        }
-        let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
-        atomic::write(&path, lines.as_bytes(), 0o644)
+        change_approvals(dir, |approved| approved.extend(objects.iter().cloned()))
+    }
+
+    /// Takes approvals back. Others that were given meanwhile stay.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn spend_approvals(&self, spent: &BTreeSet<String>) -> Result<(), StoreError> {
+        change_approvals(&self.dir, |approved| {
+            approved.retain(|line| !spent.contains(line));
+        })
     }
 
     /// How many files were written or removed.
@@ -301,6 +317,7 @@ impl Store {
             Some(held) => {
                 let mut held = lock(held);
                 held.verify(&self.dir)?;
+                held.renew_identity(&self.dir)?;
                 identity::keep_copy(&self.dir, &held.known);
                 (true, held.doubt)
             }
@@ -322,10 +339,12 @@ impl Store {
         snapshot.complete &= doubt != Doubt::All;
         snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
         self.note_missing_folder();
+        self.add_pending(&mut snapshot);
         self.restore_applied(&mut snapshot);
         self.put_back_copies(std::mem::take(&mut snapshot.lost_copies));
         self.keep_removed();
         self.take_out_revived(&mut snapshot);
+        self.end_doubt(&mut snapshot);
         self.keep_listing(&snapshot);
         Ok(snapshot)
     }
@@ -334,28 +353,23 @@ impl Store {
         lock(&self.memory)
     }
 
-    /// Says that the documents are all there: the sync has written a complete listing, or an operator
-    /// has approved. Until this is said of a directory that is new, or that lost a folder, listings are
-    /// not [`Snapshot::complete`]. An agent without a Control Plane says it at start when nothing in
-    /// the kernel carries its mark: then nothing can be lost.
+    /// Says that the documents are all there: an operator has approved every removal that was held. Until this is
+    /// said of a directory that is new, or that lost a folder, listings are not [`Snapshot::complete`].
     ///
     /// # Errors
     /// When the doubt or a missing folder cannot be written.
     pub fn confirm(&self) -> Result<(), StoreError> {
-        let _one_at_a_time = self.caches();
-        let mut held = self.writable()?;
-        create_layout(&self.dir)?;
-        held.set_doubt(&self.dir, Doubt::None)
+        self.confirm_listed(&self.list()?)
     }
 
-    /// The same when only a list of the Control Plane says so: objects of the operator whose documents are missing
-    /// are not disproved by it, and stay in doubt.
+    /// The same by a listing that was taken before. Applied objects of the operator whose documents are missing stay
+    /// in doubt: neither a list of the Control Plane nor an approval of other objects says anything about them.
     ///
     /// # Errors
     /// When the doubt or a missing folder cannot be written.
     pub fn confirm_listed(&self, before: &Snapshot) -> Result<(), StoreError> {
         let _one_at_a_time = self.caches();
-        let mut held = self.writable()?;
+        let mut held = self.writable_tree()?;
         create_layout(&self.dir)?;
         let doubt = match held.doubt != Doubt::None && before.lacks_operators_documents() {
             true => Doubt::Operators,
@@ -394,6 +408,20 @@ impl Store {
         }
     }
 
+    /// Ends the doubt about objects of the operator once each that is applied has its document again, or is gone.
+    fn end_doubt(&self, snapshot: &mut Snapshot) {
+        let Some(held) = &self.held else { return };
+        let mut held = lock(held);
+        let ended = held.doubt == Doubt::Operators
+            && snapshot.complete
+            && snapshot.settled
+            && !snapshot.lacks_operators_documents();
+        // A doubt that cannot be removed from the disk lasts.
+        if ended && held.set_doubt(&self.dir, Doubt::None).is_ok() {
+            snapshot.operators_complete = true;
+        }
+    }
+
     /// Removes what a crash left half-written.
     fn sweep(&self) {
         let folders = layout()
@@ -408,6 +436,7 @@ impl Store {
 
 /// Refuses to write to a tree that is not that of the history's branch: it would keep Git from going back.
 fn at_branch(dir: &Path) -> Result<(), StoreError> {
+    moved::wait_for_git(dir, HEAD_FOLLOWS);
     match head::moved(dir) {
         None => Ok(()),
         Some(at) => Err(StoreError::Moved {
@@ -415,6 +444,35 @@ fn at_branch(dir: &Path) -> Result<(), StoreError> {
             at,
         }),
     }
+}
+
+/// The lines of the file of approvals.
+fn approvals(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let path = dir.join(APPROVED);
+    let text = read::text(&path)?.map(|read| read.text).unwrap_or_default();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// Changes the file of approvals. Operator and agent both do, so one waits for the other.
+fn change_approvals(
+    dir: &Path,
+    change: impl FnOnce(&mut BTreeSet<String>),
+) -> Result<(), StoreError> {
+    at_branch(dir)?;
+    let lock = dir.join(APPROVALS_LOCK);
+    let mut options = fs::OpenOptions::new();
+    let options = options.create(true).truncate(false).write(true);
+    let file = options.open(&lock).map_err(StoreError::io("open", &lock))?;
+    file.lock().map_err(StoreError::io("lock", &lock))?;
+    let mut approved = approvals(dir)?;
+    change(&mut approved);
+    let path = dir.join(APPROVED);
+    if approved.is_empty() {
+        return atomic::remove(&path).map(drop);
+    }
+    let lines: String = approved.iter().map(|line| format!("{line}\n")).collect();
+    atomic::write(&path, lines.as_bytes(), 0o644)
 }
 
 /// What a state directory is known by; `None`: none is there.

@@ -16,6 +16,8 @@ use super::{
 
 /// The folder of files that wait for the tree; hidden, so that Git leaves it alone.
 const PENDING: &str = ".pending";
+/// The content of a waiting record that says that the record is removed.
+const REMOVED: &str = "# removed\n";
 /// A tree that Git is said to change for longer than this is read.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -39,12 +41,18 @@ impl Store {
         head::moved(&self.dir)
     }
 
+    /// As [`Self::moved`], once no git holds the index: it writes HEAD after the files, so before that it is not known
+    /// whose tree this is. `after` is how long the index has to be at rest.
+    pub(super) fn moved_at_rest(&self, after: Duration) -> Option<String> {
+        wait_for_git(&self.dir, after);
+        self.moved()
+    }
+
     /// The listing to go by while the tree cannot be read. `None`: read it.
     pub(super) fn listing_kept(&self) -> Result<Option<Snapshot>, StoreError> {
         let moved = self.moved();
         let mut memory = self.memory();
         if moved.is_none() {
-            let returned = memory.moved.take().is_some();
             let moving = head::is_moving(&self.dir, self.patience.quiet());
             memory.moving = moving.then(|| memory.moving.unwrap_or_else(Instant::now));
             let patient = memory.moving.is_some_and(|since| since.elapsed() < LONGEST);
@@ -54,9 +62,8 @@ impl Store {
                     ..last.clone()
                 }));
             }
-            let pending = std::mem::take(&mut memory.pending);
             drop(memory);
-            return self.returned(returned, pending).map(|()| None);
+            return self.returned().map(|()| None);
         }
         memory.moved.clone_from(&moved);
         let Some(mut last) = memory.last.clone() else {
@@ -66,23 +73,8 @@ impl Store {
                 at,
             });
         };
-        for (place, text) in &memory.pending {
-            if place.kind == Kind::Maintenance && place.area == Area::Documents {
-                let waiting = text
-                    .as_ref()
-                    .and_then(|text| self.waiting_maintenance(text));
-                last.maintenance = waiting.or(last.maintenance);
-                continue;
-            }
-            let key = (place.kind, place.name.clone());
-            match text
-                .as_ref()
-                .and_then(|text| stored(&self.dir, place, text))
-            {
-                Some(record) => drop(last.applied.insert(key, Arc::new(record))),
-                None => drop(last.applied.remove(&key)),
-            }
-        }
+        drop(memory);
+        self.add_pending(&mut last);
         Ok(Some(Snapshot {
             moved,
             settled: true,
@@ -200,10 +192,39 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let path = self.pending_path(place);
         create_folder(path.parent().unwrap_or(&path), 0o755)?;
-        atomic::write(&path, text.unwrap_or_default().as_bytes(), 0o644)?;
-        let text = text.map(str::to_owned);
-        self.memory().pending.insert(place.clone(), text);
+        atomic::write(&path, text.unwrap_or(REMOVED).as_bytes(), 0o644)?;
+        self.note_pending(place, text.map(str::to_owned));
         Ok(true)
+    }
+
+    /// From now on the last listing is as if this had been written, so that nothing puts back what was removed.
+    fn note_pending(&self, place: &Place, text: Option<String>) {
+        if place.area == Area::Applied {
+            self.keep_applied(place, text.as_deref());
+        }
+        self.memory().pending.insert(place.clone(), text);
+    }
+
+    /// Whether a record waits to be written to the tree.
+    pub(super) fn waits(&self, place: &Place) -> bool {
+        self.memory().pending.contains_key(place)
+    }
+
+    /// Completes a listing by the records that could not be written to the tree yet.
+    pub(super) fn add_pending(&self, listed: &mut Snapshot) {
+        for (place, text) in &self.memory().pending {
+            let record = text.as_ref();
+            if is_maintenance(place) {
+                let waiting = record.and_then(|text| self.waiting_maintenance(text));
+                listed.maintenance = waiting.or(listed.maintenance.take());
+                continue;
+            }
+            let key = (place.kind, place.name.clone());
+            match record.and_then(|text| stored(&self.dir, place, text)) {
+                Some(record) => drop(listed.applied.insert(key, Arc::new(record))),
+                None => drop(listed.applied.remove(&key)),
+            }
+        }
     }
 
     /// The applied record to go by while the tree is elsewhere.
@@ -218,26 +239,58 @@ impl Store {
         }
     }
 
-    /// The tree is back: its empty folders, which Git does not keep, are made again, and the records that waited are
-    /// written.
-    fn returned(
-        &self,
-        returned: bool,
-        pending: BTreeMap<Place, Option<String>>,
-    ) -> Result<(), StoreError> {
-        if !self.is_writable() {
+    /// The tree is read again: its empty folders, which Git does not keep, are made again, and the records that waited
+    /// are written. One that cannot be written goes on waiting, and counts meanwhile.
+    fn returned(&self) -> Result<(), StoreError> {
+        let (returned, pending) = {
+            let memory = self.memory();
+            (memory.moved.is_some(), memory.pending.clone())
+        };
+        if !self.is_writable() || (!returned && pending.is_empty()) {
             return Ok(());
         }
+        // Nothing is written into another directory in this one's place.
+        drop(self.writable()?);
         if returned {
-            super::create_layout(&self.dir)?;
+            self.make_empty_folders()?;
+            self.memory().moved = None;
         }
         for (place, text) in pending {
-            let path = self.path(&place);
-            match text {
-                Some(text) => self.put(&path, &text)?,
-                None => drop(self.remove_file(&path)?),
+            // The store's trouble names the error, and the next listing tries again.
+            let _ = self.write_pending(&place, text.as_deref());
+        }
+        Ok(())
+    }
+
+    /// Writes a record that waited to the tree. Its copy goes last: after a crash it is written once more.
+    pub(super) fn write_pending(
+        &self,
+        place: &Place,
+        text: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let path = self.path(place);
+        let there = read::text(&path).ok().flatten();
+        match text {
+            Some(text) if there.is_some_and(|there| there.text == text) => {}
+            Some(text) => self.put(&path, text)?,
+            None => {
+                self.remove_file(&path)?;
+                self.note_gone(place);
             }
-            let _ = atomic::remove(&self.pending_path(&place));
+        }
+        atomic::remove(&self.pending_path(place))?;
+        self.memory().pending.remove(place);
+        Ok(())
+    }
+
+    /// Makes the folders again that had no file at the last listing. One that had and is missing leaves a doubt.
+    fn make_empty_folders(&self) -> Result<(), StoreError> {
+        let full = self.memory().last.as_ref().map(Snapshot::folders);
+        let full = full.unwrap_or_default();
+        for folder in super::layout() {
+            if !full.contains(&folder) {
+                create_folder(&self.dir.join(folder), 0o755)?;
+            }
         }
         Ok(())
     }
@@ -247,10 +300,10 @@ impl Store {
         let base = self.dir.join(PENDING);
         let maintenance = Place::single(Area::Documents, Kind::Maintenance);
         let waiting = read::text(&self.pending_path(&maintenance)).ok().flatten();
-        if let Some(waiting) = waiting {
-            self.memory()
-                .pending
-                .insert(maintenance, Some(waiting.text));
+        if let Some(waiting) = waiting
+            && self.waiting_maintenance(&waiting.text).is_some()
+        {
+            self.note_pending(&maintenance, Some(waiting.text));
         }
         for kind in super::place::PLACED {
             let folder = base.join(super::place::folder(Area::Applied, kind));
@@ -260,14 +313,36 @@ impl Store {
                 let Some(place) = place.filter(|place| place.area == Area::Applied) else {
                     continue;
                 };
-                let text = read::text(&path).ok().flatten().map(|read| read.text);
-                self.memory().pending.insert(place, text);
+                match read::text(&path).ok().flatten().map(|read| read.text) {
+                    Some(text) if text == REMOVED => self.note_pending(&place, None),
+                    Some(text) if stored(&self.dir, &place, &text).is_some() => {
+                        self.note_pending(&place, Some(text));
+                    }
+                    // What a power cut left of it says nothing; the record in the tree counts.
+                    _ => tracing::warn!(
+                        file = %path.display(),
+                        "a waiting applied record cannot be read; the record in the tree is used"
+                    ),
+                }
             }
         }
     }
 
     fn pending_path(&self, place: &Place) -> PathBuf {
         self.dir.join(PENDING).join(place.relative())
+    }
+}
+
+/// Whether a place is that of the maintenance document.
+pub(super) fn is_maintenance(place: &Place) -> bool {
+    place.kind == Kind::Maintenance && place.area == Area::Documents
+}
+
+/// Waits while a git changes the tree, but not for one that hangs.
+pub(super) fn wait_for_git(dir: &Path, after: Duration) {
+    let begun = Instant::now();
+    while head::is_moving(dir, after) && begun.elapsed() < LONGEST {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -14,7 +14,8 @@ use crate::model::{InterfaceName, ObjectName, Uid};
 
 use super::cache::{Slot, Stored};
 use super::inplace::Edit;
-use super::{AppliedDocument, Place};
+use super::place::folder;
+use super::{AppliedDocument, Area, Place};
 
 /// Everything in the state directory, as it was at one moment.
 #[derive(Debug, Default, Clone)]
@@ -102,6 +103,22 @@ impl Snapshot {
         records.any(|record| record.applied.firewall.is_some())
     }
 
+    /// The folders that something was listed in.
+    pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
+        let documents = [
+            (Kind::BgpSession, self.sessions.is_empty()),
+            (Kind::MeshPeer, self.mesh.is_empty()),
+            (Kind::IbgpPeer, self.ibgp.is_empty()),
+        ];
+        let documents = documents.into_iter().filter(|(_, is_empty)| !is_empty);
+        let documents = documents.map(|(kind, _)| folder(Area::Documents, kind));
+        let overrides = self.overrides.keys();
+        let overrides = overrides.map(|(kind, _)| folder(Area::Overrides, *kind));
+        let applied = self.applied.keys();
+        let applied = applied.map(|(kind, _)| folder(Area::Applied, *kind));
+        documents.chain(overrides).chain(applied).collect()
+    }
+
     /// Whether an object of the operator is applied and has no document.
     pub(super) fn lacks_operators_documents(&self) -> bool {
         self.applied.iter().any(|((kind, name), stored)| {
@@ -114,11 +131,5 @@ impl Snapshot {
             };
             uid.is_some_and(Uid::is_local) && !documented
         })
-    }
-
-    /// Whether a document that is not listed is wanted no more. Not while files are being written or removed:
-    /// the rest of a removal of many may be about to follow, and the guard judges all of them together.
-    pub fn proves_absence(&self) -> bool {
-        self.complete && self.settled
     }
 }

@@ -11,6 +11,7 @@ use crate::document::{
 use crate::model::{ObjectName, Uid};
 
 use super::aside::has_uid;
+use super::moved::is_maintenance;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
 /// What writing did.
@@ -37,14 +38,11 @@ impl Store {
         }
         let place = Place::document(S::KIND, &document.metadata.name);
         let text = self.text_of(document)?;
-        let _one_at_a_time = self.caches();
-        if S::KIND == Kind::Maintenance && self.moved().is_some() {
-            // It takes effect at once, and goes to the tree when that is back.
-            drop(self.writable()?);
-            return self
-                .put_pending(&place, Some(&text))
-                .map(|_| Written::Changed);
+        // Maintenance takes effect at once, and goes to the tree when that is back.
+        if self.wait_for_tree(&place, Some(&text))?.is_some() {
+            return Ok(Written::Changed);
         }
+        let _one_at_a_time = self.caches();
         drop(self.writable_tree()?);
         if let Some(uid) = &document.metadata.uid {
             self.note_wanted(&place, uid);
@@ -193,7 +191,7 @@ impl Store {
     /// once that is as it should be. Until then the listing names what is wrong with it.
     pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
         let place = Place::new(Area::Applied, kind, name);
-        if self.moved().is_some() {
+        if self.moved().is_some() || self.waits(&place) {
             let kept = self.applied_kept(&place);
             return kept.map(|stored| stored.document.clone());
         }
@@ -273,8 +271,7 @@ impl Store {
         let text = self.schema_line(schema) + &to_yaml(document)?;
         let path = self.path(place);
         drop(self.writable()?);
-        if place.area == Area::Applied && self.moved().is_some() {
-            let changed = self.put_applied_pending(place, Some(&text))?;
+        if let Some(changed) = self.wait_for_tree(place, Some(&text))? {
             return Ok(if changed {
                 Written::Changed
             } else {
@@ -309,15 +306,38 @@ impl Store {
         })
     }
 
+    /// Has an applied record, or maintenance, wait where it cannot be written to the tree, and says whether it changed. One that waits
+    /// already is replaced first, so that no crash brings the older one back.
+    fn wait_for_tree(&self, place: &Place, text: Option<&str>) -> Result<Option<bool>, StoreError> {
+        let may_wait = place.area == Area::Applied || is_maintenance(place);
+        if !may_wait {
+            return Ok(None);
+        }
+        let moved = self.moved_at_rest(super::HEAD_FOLLOWS).is_some();
+        if !moved && !self.waits(place) {
+            return Ok(None);
+        }
+        let _no_listing = self.caches();
+        drop(self.writable()?);
+        let changed = match place.area {
+            Area::Applied => self.put_applied_pending(place, text)?,
+            _ => self.put_pending(place, text)?,
+        };
+        if !moved {
+            self.write_pending(place, text)?;
+        }
+        Ok(Some(changed))
+    }
+
     fn remove(&self, place: &Place) -> Result<bool, StoreError> {
+        if let Some(changed) = self.wait_for_tree(place, None)? {
+            return Ok(changed);
+        }
         // A listing beside the removal would take the record for one that another program removed.
         let _no_listing = (place.area == Area::Applied).then(|| self.caches());
         drop(self.writable()?);
         if place.area != Area::Status && self.moved().is_some() {
-            return match place.area {
-                Area::Applied => self.put_applied_pending(place, None),
-                _ => super::at_branch(&self.dir).map(|()| false),
-            };
+            return super::at_branch(&self.dir).map(|()| false);
         }
         let removed = self.remove_file(&self.path(place))?;
         if place.area == Area::Applied {

@@ -96,13 +96,16 @@ async fn write(
     before: BTreeSet<String>,
     left: BTreeSet<String>,
 ) -> Result<(), StoreError> {
-    let spent = before.difference(&left).filter(|line| *line != COMPLETE);
+    let spent: BTreeSet<String> = before.difference(&left).cloned().collect();
     let body = spent
+        .iter()
+        .filter(|line| *line != COMPLETE)
         .map(|object| without_keys(object).into_owned())
         .collect();
+    // The operator may have approved more since.
     parts
         .context
-        .disk(move |store| Store::approve(store.dir(), &left))
+        .disk(move |store| store.spend_approvals(&spent))
         .await?;
     journal::record_file(
         parts,

@@ -19,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{self, MaxRemovals};
+use crate::store::Snapshot;
 
 pub use ledger::{Entry, Ledger};
 pub use node::{IdentityChange, NODE, identity_change};
@@ -35,6 +36,8 @@ pub struct Rules<'a> {
     pub approved: &'a BTreeSet<String>,
     /// Whether a document that is not listed is certainly not wanted.
     pub complete: bool,
+    /// Whether all changes are listed. While `false`, a document may be missing because it is being written.
+    pub settled: bool,
     /// Whether the ledger of the last change could be written.
     pub writable: bool,
     /// Now, by a clock that never jumps; see [`Ledger::resumed`].
@@ -46,14 +49,15 @@ impl<'a> Rules<'a> {
     pub fn new(
         config: &config::Guard,
         approved: &'a BTreeSet<String>,
-        complete: bool,
+        snapshot: &Snapshot,
         input: &Input<'_>,
     ) -> Self {
         Self {
             max_removals: config.max_removals,
             window: config.window.get(),
             approved,
-            complete,
+            complete: snapshot.complete,
+            settled: snapshot.settled,
             writable: input.writable,
             now: input.now,
         }

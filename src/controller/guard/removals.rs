@@ -43,12 +43,14 @@ impl Ledger {
         rules: &Rules<'_>,
     ) -> BTreeMap<ObjectName, String> {
         let object = |name: &ObjectName| format!("{}/{name}", kind.folder());
-        if !rules.complete {
-            let approved = |name: &ObjectName| rules.approved.contains(&object(name));
+        if let Some(why) = rules.no_verdict() {
             let absent = members.iter().filter(|(_, member)| member.is_absent());
             return absent
-                .filter(|(name, _)| !approved(name))
-                .map(|(name, _)| (name.clone(), INCOMPLETE.to_owned()))
+                .map(|(name, _)| (name, object(name)))
+                .filter(|(_, object)| {
+                    !rules.approved.contains(object) && !self.is_under_way(object)
+                })
+                .map(|(name, _)| (name.clone(), why.to_owned()))
                 .collect();
         }
         self.forget(rules.window, rules.now);
@@ -58,6 +60,7 @@ impl Ledger {
         let undisproved: BTreeMap<_, _> = undisproved
             .map(|(name, _)| (name.clone(), UNDISPROVED.to_owned()))
             .collect();
+        self.leave(kind, members);
         let members: BTreeMap<String, Member> = members
             .iter()
             .filter(|(_, member)| !member.operators && !member.undisproved)
@@ -108,14 +111,31 @@ impl Ledger {
         });
     }
 
+    /// Whether a removal was allowed and is not over. Nothing that is listed later takes that back half-way, for
+    /// what is removed in part would be made again.
+    fn is_under_way(&self, object: &String) -> bool {
+        let allowed = self.removed.get(object).is_some_and(|it| !it.done);
+        allowed || self.leaving.contains(object)
+    }
+
+    /// Notes which objects of the operator leave now.
+    fn leave(&mut self, kind: Kind, members: &BTreeMap<ObjectName, Member>) {
+        let prefix = format!("{}/", kind.folder());
+        self.leaving.retain(|object| !object.starts_with(&prefix));
+        let leaving = members
+            .iter()
+            .filter(|(_, member)| member.is_absent() && member.operators && !member.undisproved);
+        self.leaving
+            .extend(leaving.map(|(name, _)| format!("{prefix}{name}")));
+    }
+
     /// The removals that are neither approved nor under way.
     fn waiting(&self, members: &BTreeMap<String, Member>, rules: &Rules<'_>) -> BTreeSet<String> {
-        let under_way = |object: &String| self.removed.get(object).is_some_and(|it| !it.done);
         members
             .iter()
             .filter(|(_, member)| member.is_absent())
             .map(|(object, _)| object.clone())
-            .filter(|object| !rules.approved.contains(object) && !under_way(object))
+            .filter(|object| !rules.approved.contains(object) && !self.is_under_way(object))
             .collect()
     }
 
@@ -198,7 +218,7 @@ impl Ledger {
             ));
         }
         self.lost.map(|_| {
-            format!("held.yaml could not be read, so the removals of the last {window} are unknown")
+            format!("held.yaml was missing or could not be read, so the removals of the last {window} are unknown")
         })
     }
 
@@ -235,6 +255,17 @@ impl Ledger {
     }
 }
 
+impl Rules<'_> {
+    /// Why nothing can be said about objects without a document.
+    fn no_verdict(&self) -> Option<&'static str> {
+        match (self.complete, self.settled) {
+            (false, _) => Some(INCOMPLETE),
+            (true, false) => Some(UNSETTLED),
+            (true, true) => None,
+        }
+    }
+}
+
 impl Member {
     /// Whether it is applied and no document knows it.
     fn is_absent(&self) -> bool {
@@ -243,8 +274,10 @@ impl Member {
 }
 
 const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be read, so a document \
-                          that is not there may still be wanted; a complete list from the Control Plane or an \
-                          approval settles it";
+                          that is not there may still be wanted; a complete list from the Control Plane settles that, \
+                          `moenet-agent approve` removes this object, and `approve --all` all of them";
+const UNSETTLED: &str = "files of the state directory are being changed, so its document may be about to come back; the \
+                         removal is judged once they are at rest";
 const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a folder; a list of the \
                            Control Plane says nothing about an object of the operator";
 const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";

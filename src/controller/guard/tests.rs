@@ -46,6 +46,7 @@ struct Router {
     limit: MaxRemovals,
     now: Timestamp,
     complete: bool,
+    settled: bool,
     writable: bool,
 }
 
@@ -61,6 +62,7 @@ impl Router {
             limit: MaxRemovals::default(),
             now: Timestamp::UNIX_EPOCH,
             complete: true,
+            settled: true,
             writable: true,
         }
     }
@@ -80,19 +82,46 @@ impl Router {
 
     /// One world: what is held; all else that is absent or leaving goes, and what is new is applied.
     fn turn(&mut self) -> BTreeSet<ObjectName> {
+        let held = self.judge();
+        self.members
+            .retain(|name, it| it.fate == Fate::Wanted || held.contains_key(name));
+        self.members.values_mut().for_each(|it| it.applied = true);
+        held.into_keys().collect()
+    }
+
+    /// What is held, with the reasons; removals are under way after it.
+    fn judge(&mut self) -> BTreeMap<ObjectName, String> {
         let rules = Rules {
             max_removals: self.limit,
             window: HOUR,
             approved: &self.approved,
             complete: self.complete,
+            settled: self.settled,
             writable: self.writable,
             now: self.now,
         };
-        let held = self.ledger.removals(KIND, &self.members, &rules);
-        self.members
-            .retain(|name, it| it.fate == Fate::Wanted || held.contains_key(name));
-        self.members.values_mut().for_each(|it| it.applied = true);
-        held.into_keys().collect()
+        self.ledger.removals(KIND, &self.members, &rules)
+    }
+}
+
+#[test]
+fn removal_under_way_goes_on_while_files_change() {
+    for operators in [false, true] {
+        for (settled, complete) in [(false, true), (true, false)] {
+            let mut router = Router::new(8);
+            let gone = Member {
+                operators,
+                ..ABSENT
+            };
+            router.set([0], gone);
+            assert_eq!(router.judge(), BTreeMap::new());
+            (router.settled, router.complete) = (settled, complete);
+            router.set([1], gone);
+            let held = router.judge();
+            assert_eq!(held.keys().cloned().collect::<Vec<_>>(), [name(1)]);
+            let changing = held[&name(1)].contains("are being changed");
+            assert_eq!(changing, complete, "{held:?}");
+        }
     }
 }
 
@@ -353,6 +382,7 @@ fn a_change_of_the_node_is_held_until_exactly_it_is_approved() {
             window: HOUR,
             approved,
             complete: true,
+            settled: true,
             writable: true,
             now: Timestamp::UNIX_EPOCH,
         };

@@ -424,11 +424,10 @@ pub fn node_uid() -> Uid {
 
 /// What the guard goes by.
 fn rules<'a>(inputs: &Inputs<'a>) -> guard::Rules<'a> {
-    let complete = inputs.snapshot.proves_absence();
     guard::Rules::new(
         &inputs.config.guard,
         inputs.approved,
-        complete,
+        inputs.snapshot,
         &inputs.guard,
     )
 }

@@ -109,6 +109,29 @@ async fn a_truncated_record_of_the_guard_opens_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn record_of_the_guard_that_was_cleaned_away_opens_nothing() {
+    for restarted in [false, true] {
+        let machine = Machine::new(8);
+        let mut agent = machine.boot();
+        agent.pass().await;
+        remove(&agent, 1);
+        remove(&agent, 2);
+        agent.pass().await;
+        std::fs::remove_file(machine.state().join(HELD)).unwrap();
+        if restarted {
+            agent.kill().await;
+            agent = machine.boot();
+        } else {
+            agent.pass().await;
+            assert!(machine.state().join(HELD).exists(), "it is written again");
+        }
+        remove(&agent, 3);
+        agent.pass().await;
+        assert_eq!(agent.applied(), 6, "restarted: {restarted}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_cannot_be_written_holds_removals() {
     let machine = Machine::new(8);
     let agent = machine.boot();

@@ -296,6 +296,40 @@ fn a_folder_that_vanished_leaves_a_doubt_across_a_restart() {
 }
 
 #[test]
+fn approval_of_one_object_leaves_the_operators_others_in_doubt() {
+    let state = State::new();
+    let store = state.open();
+    let record = "apiVersion: moenet.work/v1\nkind: BgpSession\n\
+                  metadata: {name: own, uid: local/sessions/own}\napplied: {interfaces: [wg_own]}\n";
+    state.put("applied/sessions/own.yaml", record);
+    fs::remove_dir_all(state.root().join("sessions")).unwrap();
+    assert!(!store.load().unwrap().complete);
+    store.confirm().unwrap();
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.complete && !snapshot.operators_complete);
+    store
+        .remove_applied(Kind::BgpSession, &name("own"))
+        .unwrap();
+    assert!(
+        store.load().unwrap().operators_complete,
+        "no object is left in doubt"
+    );
+}
+
+#[test]
+fn spent_approval_keeps_one_that_was_given_meanwhile() {
+    let state = State::new();
+    let store = state.open();
+    let lines = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Store::approve(&state.root(), &lines(&["sessions/a"])).unwrap();
+    Store::approve(&state.root(), &lines(&["sessions/b"])).unwrap();
+    store.spend_approvals(&lines(&["sessions/a"])).unwrap();
+    assert_eq!(store.approved(), lines(&["sessions/b"]));
+    store.spend_approvals(&lines(&["sessions/b"])).unwrap();
+    assert!(!state.root().join("approved").exists());
+}
+
+#[test]
 fn list_of_the_control_plane_does_not_settle_the_operators_documents() {
     let state = State::new();
     let store = state.open();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, MaintenanceSpec, Metadata};
 use moenet_agent::history::{Author, Cause, History, Paths};
@@ -147,6 +148,158 @@ fn tree_that_git_is_changing_is_listed_as_before_and_read_later() {
     std::fs::remove_file(&lock).unwrap();
     let snapshot = store.load().unwrap();
     assert!(snapshot.settled && snapshot.sessions.is_empty());
+}
+
+/// The folder `mesh` has a document in the first commit, and none in the second.
+fn mesh_only_in_the_past(quiet: Duration) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap().with_patience(quiet);
+    store.confirm().unwrap();
+    git(&store, "init -q --initial-branch=main");
+    std::fs::write(dir.path().join("mesh/a.yaml"), "x").unwrap();
+    git(&store, "add mesh");
+    git(&store, "commit -qm x");
+    std::fs::remove_file(dir.path().join("mesh/a.yaml")).unwrap();
+    git(&store, "add mesh");
+    git(&store, "commit -qm y");
+    (dir, store)
+}
+
+#[test]
+fn return_is_noticed_though_the_index_is_young() {
+    const QUIET: Duration = Duration::from_millis(400);
+    let (dir, store) = mesh_only_in_the_past(QUIET);
+    std::thread::sleep(QUIET);
+    assert!(store.load().unwrap().complete);
+    git(&store, "checkout -q HEAD~1");
+    assert!(store.load().unwrap().moved.is_some());
+    git(&store, "checkout -q main");
+    assert!(
+        !dir.path().join("mesh").exists(),
+        "Git keeps no empty folder"
+    );
+    assert!(!store.load().unwrap().settled);
+    std::thread::sleep(QUIET);
+    let snapshot = store.load().unwrap();
+    assert!(snapshot.complete && snapshot.settled);
+    assert!(dir.path().join("mesh").is_dir());
+}
+
+#[test]
+fn folder_that_lost_documents_while_moved_leaves_a_doubt() {
+    let (dir, store) = two_commits();
+    store.confirm().unwrap();
+    assert!(store.load().unwrap().complete);
+    git(&store, "checkout -q HEAD~1");
+    store.load().unwrap();
+    git(&store, "checkout -q main");
+    std::fs::remove_dir_all(dir.path().join("sessions")).unwrap();
+    assert!(!store.load().unwrap().complete);
+}
+
+#[test]
+fn record_removed_while_moved_stays_removed() {
+    for restarted in [false, true] {
+        let (dir, store) = two_commits();
+        store.load().unwrap();
+        git(&store, "checkout -q HEAD~1");
+        let name = "wg_1".parse().unwrap();
+        assert!(store.remove_applied(Kind::BgpSession, &name).unwrap());
+        assert_eq!(store.load().unwrap().applied.len(), 0);
+        git(&store, "checkout -q main");
+        let store = if restarted {
+            drop(store);
+            Store::open(dir.path()).unwrap()
+        } else {
+            store
+        };
+        assert_eq!(store.load().unwrap().applied.len(), 0);
+        assert!(!dir.path().join("applied/sessions/wg_1.yaml").exists());
+        assert_eq!(generation(&store), None);
+    }
+}
+
+#[test]
+fn waiting_record_that_a_power_cut_emptied_removes_nothing() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    git(&store, "checkout -q HEAD~1");
+    store.write_applied(&applied(3)).unwrap();
+    drop(store);
+    let waiting = dir.path().join(".pending/applied/sessions/wg_1.yaml");
+    std::fs::write(waiting, "").unwrap();
+    git(
+        &Store::open_read_only(dir.path()).unwrap(),
+        "checkout -q main",
+    );
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load().unwrap().applied.len(), 1);
+    assert_eq!(generation(&store), Some(2));
+}
+
+#[test]
+fn record_that_cannot_be_written_yet_is_not_lost() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    git(&store, "checkout -q HEAD~1");
+    store.write_applied(&applied(3)).unwrap();
+    git(&store, "checkout -q main");
+    // A folder in its place keeps the record from being written.
+    let path = dir.path().join("applied/sessions/wg_1.yaml");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("x")).unwrap();
+    store.load().unwrap();
+    assert_eq!(generation(&store), Some(3));
+    assert!(store.write_applied(&applied(4)).is_err());
+    drop(store);
+    std::fs::remove_dir_all(&path).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.load().unwrap();
+    assert_eq!(generation(&store), Some(4), "the newest one counts");
+    assert!(
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("generation: 4")
+    );
+    assert!(
+        !dir.path()
+            .join(".pending/applied/sessions/wg_1.yaml")
+            .exists()
+    );
+}
+
+#[test]
+fn identity_is_not_written_into_a_tree_that_git_is_changing() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    let lock = dir.path().join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    std::fs::remove_file(dir.path().join("identity")).unwrap();
+    store.load().unwrap();
+    store.keep("public-key", "x").unwrap();
+    assert!(!dir.path().join("identity").exists());
+    std::fs::remove_file(&lock).unwrap();
+    assert!(!store.load().unwrap().complete);
+    assert!(dir.path().join("identity").exists());
+}
+
+#[test]
+fn document_is_written_after_git_has_changed_the_tree() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    let lock = dir.path().join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| store.write_document(&session(1380)));
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!write.is_finished());
+        std::fs::write(dir.path().join(".git/HEAD"), git(&store, "rev-parse main")).unwrap();
+        std::fs::remove_file(&lock).unwrap();
+        assert!(matches!(
+            write.join().unwrap(),
+            Err(StoreError::Moved { .. })
+        ));
+    });
 }
 
 fn git_removes(store: &Store) {

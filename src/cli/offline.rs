@@ -21,7 +21,7 @@ use crate::document::Kind;
 use crate::effective::Session;
 use crate::kernel::source_towards;
 use crate::model::ObjectName;
-use crate::plan::firewall::{FirewallView, Ruleset};
+use crate::plan::firewall::FirewallView;
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
@@ -249,7 +249,7 @@ impl Offline {
         let wanted = self
             .world
             .firewall
-            .then(|| Ruleset::in_use(&self.kernel).after(steps, &self.kernel))
+            .then(|| planning::ruleset(&self.world, &self.kernel).after(steps, &self.kernel))
             .map(|ruleset| ruleset.marked(&ownership));
         let unreadable = |reason: &String| Refusal {
             field: "firewall.enabled",

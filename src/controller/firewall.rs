@@ -168,7 +168,7 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
         .await
         .map_err(|error| chain(&error))?;
     let ownership = ctx.firewall.ownership();
-    let ruleset = wanted.then(|| Ruleset::in_use(&kernel).marked(&ownership));
+    let ruleset = wanted.then(|| planning::ruleset(&ctx.world(), &kernel).marked(&ownership));
     let step = planning::firewall(ruleset.as_ref(), &view, &ownership)
         .map_err(|refusal| refusal.to_string())?;
     if let Some(step) = step {

@@ -27,6 +27,8 @@ pub struct Observer {
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
     kernel_error: StdMutex<Option<String>>,
+    /// The last view of the kernel.
+    seen: StdMutex<Arc<KernelView>>,
 }
 
 /// BIRD, as it was at one moment.
@@ -102,6 +104,7 @@ impl Observer {
             bird: Arc::new(BirdLooks { bird, state, looks }),
             is_patient: AtomicBool::new(false),
             kernel_error: StdMutex::default(),
+            seen: StdMutex::default(),
         }
     }
 
@@ -121,7 +124,8 @@ impl Observer {
     /// When it cannot be read.
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
-            let view = self.kernel.observe().await.map(Arc::new).map_err(Arc::new);
+            let view = self.kernel.observe().await;
+            let view = view.map(|view| self.remember(view)).map_err(Arc::new);
             let error = view
                 .as_ref()
                 .err()
@@ -133,6 +137,14 @@ impl Observer {
             view
         };
         self.links.get(not_before, look).await
+    }
+
+    /// Keeps a view for the next one, and completes it by the one before.
+    fn remember(&self, mut view: KernelView) -> Arc<KernelView> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        view.keep_ports(&seen);
+        *seen = Arc::new(view);
+        Arc::clone(&seen)
     }
 
     /// Why the last look at the kernel failed.

@@ -230,6 +230,19 @@ fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
     )
 }
 
+/// The ruleset for the tunnels that are there. A link that could not be read since the agent started keeps the port
+/// that is wanted of it.
+pub fn ruleset(world: &World, kernel: &KernelView) -> Ruleset {
+    Ruleset::in_use(kernel).or_wanted(kernel, |name| {
+        let session = present(&world.sessions).find(|session| session.tunnel.interface == *name);
+        let mesh = || present(&world.mesh).find(|tunnel| tunnel.interface == *name);
+        match session {
+            Some(session) => session.tunnel.listen_port,
+            None => mesh().map(|tunnel| tunnel.listen_port),
+        }
+    })
+}
+
 /// What the controller would do now for our table in nftables; no ruleset when the firewall is disabled.
 ///
 /// # Errors
@@ -378,7 +391,7 @@ fn ordered(
         format!("waits until {} gives up {what}", order::named(world, uid))
     };
     let name = format!("the interface name {}", wanted.interface);
-    let gives_way = match order::name(world, kernel, &wanted.uid) {
+    let gives_way = match order::name(world, kernel, &wanted.uid, &wanted.interface) {
         Turn::Waits(holder) => return Ok(Plan::waiting(wait(name, &holder))),
         Turn::GivesWay(holder) => Some(wait(name, &holder)),
         Turn::Free | Turn::Blocked(_) => None,
@@ -388,8 +401,9 @@ fn ordered(
         let port = wireguard.listen_port;
         let what = format!("UDP port {port}");
         let mut owned = kernel.owned_by(&wanted.uid);
-        let have = owned.find_map(|(_, link)| link.wireguard.as_ref()?.listen_port);
-        match (order::port(world, kernel, &wanted.uid), have) {
+        let have = owned.find_map(|(_, link)| link.listen_port());
+        let turn = order::port(world, kernel, &wanted.uid, &wanted.interface, port);
+        match (turn, have) {
             (Turn::Free, _) => {}
             (Turn::Blocked(holder), _) => {
                 return Err(Refusal {
@@ -415,7 +429,10 @@ fn ordered(
         }
     }
     let plan = plan(&wanted, gives_way.is_some())?;
-    Ok(Plan { waits, ..plan })
+    Ok(Plan {
+        waits: plan.waits.or(waits),
+        ..plan
+    })
 }
 
 /// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer

@@ -48,6 +48,7 @@ pub(super) fn parse(message: &LinkMessage, ownership: &Ownership) -> Option<(Int
         routes: BTreeSet::new(),
         wireguard: None,
         gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
+        unread: None,
         learnt_address: false,
         sysctls: BTreeMap::new(),
         kind,

@@ -11,7 +11,7 @@ use super::netlink::{Dump, Netlink};
 use super::userspace::Userspace;
 use super::{address_message, link_message, route_message, sysctl, uapi, wireguard};
 use crate::model::InterfaceName;
-use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, WireGuard};
+use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, Unread, WireGuard};
 use crate::plan::mark::Ownership;
 
 /// How many control sockets are asked at once.
@@ -22,7 +22,10 @@ enum Answer {
     Is(WireGuard),
     /// The link went away since the dump.
     Gone,
-    Unreadable,
+    /// A tun device of another program.
+    NoWireGuard,
+    /// Whether it is WireGuard, and with which configuration, is not known at the moment.
+    Unread,
 }
 
 /// What a blocking thread brings home: sysctls, answers about the kernel's devices.
@@ -103,6 +106,7 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
 fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
     match (answer, view.links.get_mut(&name)) {
         (Answer::Is(wireguard), Some(link)) => link.wireguard = Some(wireguard),
+        (Answer::Unread, Some(link)) => link.unread = Some(Unread::default()),
         (Answer::Gone, _) => drop(view.links.remove(&name)),
         _ => {}
     }
@@ -140,7 +144,7 @@ async fn ask_sockets(
         }
         let answer = match reply {
             // A tun without a socket, or with one whose process is gone, is no WireGuard.
-            Err(error) if is_no_wireguard(&error) => Answer::Unreadable,
+            Err(error) if is_no_wireguard(&error) => Answer::NoWireGuard,
             reply => answer(&name, reply),
         };
         (name, answer)
@@ -165,7 +169,7 @@ fn answer(name: &InterfaceName, reply: io::Result<WireGuard>) -> Answer {
         Err(error) if error.raw_os_error() == Some(ENODEV) => Answer::Gone,
         Err(error) => {
             warn!(interface = %name, %error, "cannot read the WireGuard configuration");
-            Answer::Unreadable
+            Answer::Unread
         }
     }
 }
@@ -216,5 +220,20 @@ mod tests {
         let gone = answer(&name, Err(io::Error::from_raw_os_error(ENODEV)));
         fill_in(&mut view, name, gone);
         assert!(view.links.is_empty());
+    }
+
+    #[test]
+    fn unanswered_question_is_not_read_as_another_kind() {
+        let mut view = assemble(
+            &Dump {
+                links: vec![LinkDummy::new("a").build()],
+                ..Dump::default()
+            },
+            &Ownership::default(),
+        );
+        let name: InterfaceName = "a".parse().unwrap();
+        let late = || Err(io::Error::from(io::ErrorKind::TimedOut));
+        fill_in(&mut view, name.clone(), answer(&name, late()));
+        assert!(view.links[&name].is_wireguard() && view.links[&name].wireguard.is_none());
     }
 }

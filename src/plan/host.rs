@@ -86,6 +86,7 @@ mod tests {
             routes: BTreeSet::new(),
             wireguard: None,
             gre: None,
+            unread: None,
             learnt_address: !uplink.is_empty(),
             sysctls: uplink.iter().copied().collect(),
         };

@@ -30,6 +30,17 @@ impl KernelView {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
 
+    /// Takes the ports of links that could not be read from the view before.
+    pub fn keep_ports(&mut self, before: &Self) {
+        for (name, link) in &mut self.links {
+            let earlier = before.links.get(name);
+            let earlier = earlier.filter(|earlier| earlier.index == link.index);
+            if let (Some(unread), Some(earlier)) = (&mut link.unread, earlier) {
+                unread.last_port = unread.last_port.or(earlier.listen_port());
+            }
+        }
+    }
+
     /// Every object that a link of this state directory belongs to.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
@@ -68,6 +79,9 @@ pub struct Link {
     /// Its WireGuard configuration, when it is a WireGuard link that could be read. Read for links
     /// that carry our mark and for links of kind [`LinkKind::WireGuard`] and [`LinkKind::Tun`].
     pub wireguard: Option<WireGuard>,
+    /// Set while its WireGuard configuration was asked for and not answered: nothing is known of it then, not even
+    /// that it is absent.
+    pub unread: Option<Unread>,
     /// The ends of a GRE tunnel.
     pub gre: Option<GreEnds>,
     /// Whether an IPv6 address on it was learnt and will expire: from router advertisements, or DHCP.
@@ -75,6 +89,29 @@ pub struct Link {
     /// The sysctls of this interface that we care about; of links that are not ours they are read only
     /// where an address was learnt.
     pub sysctls: BTreeMap<Sysctl, i64>,
+}
+
+/// A WireGuard configuration that could not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// The UDP port that it was last seen to listen on.
+    pub last_port: Option<Port>,
+}
+
+impl Link {
+    /// The UDP port that its WireGuard listens on, as far as is known.
+    pub fn listen_port(&self) -> Option<Port> {
+        match (&self.wireguard, self.unread) {
+            (Some(wireguard), _) => wireguard.listen_port,
+            (None, Some(unread)) => unread.last_port,
+            (None, None) => None,
+        }
+    }
+
+    /// Whether it is WireGuard, also one that could not be read.
+    pub fn is_wireguard(&self) -> bool {
+        self.wireguard.is_some() || self.unread.is_some()
+    }
 }
 
 /// What a link is.

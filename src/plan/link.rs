@@ -81,6 +81,23 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
     })
 }
 
+/// Why nothing is planned for now: the WireGuard configuration of a link of this object, or of one that it is to take
+/// over, could not be read. Whatever is done without it may end a tunnel that works.
+pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<String> {
+    let concerns = |name: &InterfaceName, mark: &Mark| {
+        mark.is(&wanted.uid)
+            || view.formerly.is_some_and(|uid| mark.is(uid))
+            || (*mark == Mark::None && *name == wanted.interface)
+    };
+    let mut links = view.kernel.links.iter();
+    let (name, _) =
+        links.find(|(name, link)| link.unread.is_some() && concerns(name, &link.mark))?;
+    Some(format!(
+        "the WireGuard configuration of {name} cannot be read at the moment, so the link is left as it is; the next \
+         pass reads it again"
+    ))
+}
+
 /// A WireGuard link without peers, or a GRE or dummy link: what a crash between "create" and "mark"
 /// leaves behind.
 fn is_blank(link: &Link) -> bool {
@@ -107,8 +124,7 @@ fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
 fn is_kind(link: &Link, wanted: &NewLink) -> bool {
     match wanted {
         NewLink::WireGuard => {
-            link.kind == LinkKind::WireGuard
-                || (link.kind == LinkKind::Tun && link.wireguard.is_some())
+            link.kind == LinkKind::WireGuard || (link.kind == LinkKind::Tun && link.is_wireguard())
         }
         NewLink::Gre { remote, .. } => {
             link.kind
@@ -512,7 +528,7 @@ pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &TunnelView<'_>) -> V
 fn is_tunnel(link: &Link) -> bool {
     match link.kind {
         LinkKind::WireGuard | LinkKind::Gre | LinkKind::Ip6Gre => true,
-        LinkKind::Tun => link.wireguard.is_some(),
+        LinkKind::Tun => link.is_wireguard(),
         LinkKind::Dummy | LinkKind::Loopback | LinkKind::Other(_) => false,
     }
 }

@@ -157,7 +157,7 @@ pub struct Refusal {
 pub struct Plan {
     /// The steps, in their order.
     pub steps: Vec<Step>,
-    /// Which other object has to move first; the rest of the plan follows then.
+    /// What has to happen first: another object moves, or a link can be read. The rest of the plan follows then.
     pub waits: Option<String>,
 }
 

@@ -201,6 +201,9 @@ fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refus
 /// # Errors
 /// When something that is not ours is in the way; then nothing at all is planned.
 pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
+    if let Some(why) = link::unread(wanted, view) {
+        return Ok(Plan::waiting(why));
+    }
     let mut plan = Plan::default();
     let mut found = match link::find(wanted, view) {
         // One object of the ring begins: with its old name free, another one can go on.

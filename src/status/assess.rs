@@ -193,7 +193,11 @@ fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
 
 fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     let tunnel = &facts.tunnel;
+    let unread = tunnel.link.is_some_and(|link| link.unread.is_some());
     match (tunnel.error, tunnel.missing, tunnel.link) {
+        (None, Some(missing), _) if unread => {
+            conditions.set(About::TunnelConfigured, false, "Unread", missing)
+        }
         (Some(error), _, _) => conditions.set(About::TunnelConfigured, false, "Failed", error),
         (None, Some(missing), _) => {
             conditions.set(About::TunnelConfigured, false, "Drift", missing)

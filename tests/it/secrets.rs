@@ -111,6 +111,7 @@ fn kernel() -> KernelView {
         routes: [].into(),
         wireguard: Some(wireguard),
         gre: None,
+        unread: None,
         learnt_address: false,
         sysctls: [].into(),
     };

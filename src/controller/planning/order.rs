@@ -65,7 +65,12 @@ impl<T: Ord + Clone> Order<T> {
 }
 
 /// Whether an object can have the interface name it wants.
-pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid) -> Turn {
+pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid, wanted: &InterfaceName) -> Turn {
+    // At rest every object has what it wants, and nothing is compared with all others.
+    let link = kernel.links.get(wanted);
+    if link.is_none_or(|link| link.mark.is(uid)) {
+        return Turn::Free;
+    }
     let links = kernel.links.iter();
     let has = links.filter_map(|(name, link)| Some((name.clone(), owner(world, link)?)));
     order(world, has.collect(), |wanted| {
@@ -75,9 +80,21 @@ pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid) -> Turn {
 }
 
 /// Whether an object can have the UDP port it wants.
-pub(super) fn port(world: &World, kernel: &KernelView, uid: &Uid) -> Turn {
+pub(super) fn port(
+    world: &World,
+    kernel: &KernelView,
+    uid: &Uid,
+    interface: &InterfaceName,
+    wanted: Port,
+) -> Turn {
+    let is_wanted = |link: &Link| link.listen_port() == Some(wanted);
+    let own = kernel.links.get(interface);
+    let has_it = own.is_some_and(|link| link.mark.is(uid) && is_wanted(link));
+    if has_it || !kernel.links.values().any(is_wanted) {
+        return Turn::Free;
+    }
     let has = kernel.links.values().filter_map(|link| {
-        let port = link.wireguard.as_ref()?.listen_port?;
+        let port = link.listen_port()?;
         Some((port, owner(world, link)?))
     });
     order(world, has.collect(), |wanted| wanted.port).turn(uid)

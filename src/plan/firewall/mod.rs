@@ -57,6 +57,26 @@ impl Ruleset {
         Self::new(tunnels.map(|(name, link)| (name.clone(), port(link))))
     }
 
+    /// The same with ports for tunnels of these links that could not be read and whose port was never seen.
+    #[must_use]
+    pub fn or_wanted(
+        mut self,
+        view: &KernelView,
+        wanted: impl Fn(&InterfaceName) -> Option<Port>,
+    ) -> Self {
+        for (name, port) in &mut self.tunnels {
+            if port.is_none()
+                && view
+                    .links
+                    .get(name)
+                    .is_some_and(|link| link.unread.is_some())
+            {
+                *port = wanted(name);
+            }
+        }
+        self
+    }
+
     /// The ruleset for the tunnels that will be there after these steps: what `plan` shows before any of
     /// them was taken.
     #[must_use]
@@ -119,7 +139,7 @@ fn is_tunnel(link: &Link) -> bool {
 }
 
 fn port(link: &Link) -> Option<Port> {
-    link.wireguard.as_ref()?.listen_port
+    link.listen_port()
 }
 
 /// Whether a step may change which tunnels there are, or where they listen.

@@ -243,6 +243,46 @@ fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
     assert_eq!(after, wanted);
 }
 
+fn tunnel(port: Option<u16>) -> Link {
+    let wireguard = port.map(|port| crate::plan::kernel_view::WireGuard {
+        listen_port: Port::new(port),
+        ..Default::default()
+    });
+    Link {
+        index: 3,
+        kind: LinkKind::Tun,
+        mtu: 1420,
+        up: true,
+        mark: crate::plan::kernel_view::Mark::Ours("u-1".parse().unwrap()),
+        addrgen_none: true,
+        addresses: BTreeSet::new(),
+        routes: BTreeSet::new(),
+        unread: wireguard.is_none().then(Default::default),
+        wireguard,
+        gre: None,
+        learnt_address: false,
+        sysctls: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn tunnel_that_cannot_be_read_keeps_its_last_port() {
+    let name = || "wg_1".parse().unwrap();
+    let view = |port| KernelView {
+        links: [(name(), tunnel(port))].into(),
+        ..KernelView::default()
+    };
+    let mut before = view(Some(24000));
+    for _ in 0..2 {
+        let mut now = view(None);
+        now.keep_ports(&before);
+        assert_eq!(Ruleset::in_use(&now), Ruleset::in_use(&view(Some(24000))));
+        before = now;
+    }
+    let never_seen = Ruleset::in_use(&view(None)).or_wanted(&view(None), |_| Port::new(7));
+    assert_eq!(never_seen.ports(), [Port::new(7).unwrap()].into());
+}
+
 #[test]
 fn only_chains_of_others_that_drop_by_default_are_named() {
     let chain = |hook: &str, policy: &str| json!({"chain": {"family": "inet", "table": "filter", "name": hook, "hook": hook, "policy": policy}});

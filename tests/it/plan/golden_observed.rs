@@ -186,6 +186,7 @@ impl SeenLink {
                 local: ends.local,
                 remote: Some(ends.remote),
             }),
+            unread: None,
             learnt_address: false,
             sysctls: if ours {
                 self.sysctls()

@@ -302,6 +302,7 @@ pub(crate) fn new_link(kind: &NewLink, userspace: bool) -> Result<Link, String> 
         routes: BTreeSet::new(),
         wireguard,
         gre,
+        unread: None,
         learnt_address: false,
         sysctls: default_sysctls(),
     })

@@ -164,6 +164,7 @@ fn link(mark: Mark) -> impl Strategy<Value = Link> {
                     routes: BTreeSet::new(),
                     wireguard,
                     gre,
+                    unread: None,
                     learnt_address: false,
                     sysctls,
                 };

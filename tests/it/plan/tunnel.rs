@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moenet_agent::model::{InterfaceName, ObjectName};
 use moenet_agent::plan::action::KernelAction;
-use moenet_agent::plan::kernel_view::{KernelView, Link, Mark};
+use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, Unread};
 use moenet_agent::plan::{
     Action, BirdView, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView,
     WantedTunnel, plan,
@@ -302,6 +302,22 @@ proptest! {
         world.converge().unwrap();
         prop_assert_eq!(peer(&world).endpoint.is_some(), age < HANDSHAKE_FRESH_SECONDS);
         prop_assert!(is_as_wanted(&world.wanted.tunnel, &world.kernel.observe()));
+    }
+
+    #[test]
+    fn link_that_cannot_be_read_is_left_alone(mut world in world(), wish in wanted(), userspace in any::<bool>()) {
+        if world.converge().is_err() || world.wanted.tunnel.wireguard.is_none() {
+            return Ok(());
+        }
+        let link = world.kernel.links.get_mut(&interface()).unwrap();
+        (link.wireguard, link.unread) = (None, Some(Unread::default()));
+        if userspace {
+            link.kind = LinkKind::Tun;
+        }
+        world.wanted = wish;
+        let plan = world.plan_present().unwrap();
+        prop_assert_eq!(actions(&plan).count(), 0, "{}", shown(&plan));
+        prop_assert!(plan.waits.is_some());
     }
 
     #[test]

@@ -365,6 +365,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         routes: BTreeSet::new(),
         wireguard: Some(wireguard),
         gre: None,
+        unread: None,
         learnt_address: false,
         sysctls: BTreeMap::new(),
     };

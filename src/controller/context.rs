@@ -96,20 +96,30 @@ impl Unrecorded {
 
 /// What announced that an object may have changed, for the line that logs its repair.
 #[derive(Debug, Default)]
-pub struct Announced(Mutex<BTreeMap<Key, &'static str>>);
+pub struct Announced(Mutex<BTreeMap<Key, (&'static str, Instant)>>);
 
 impl Announced {
     /// Notes the source of an announcement.
     pub fn note(&self, key: Key, by: &'static str) {
-        self.lock().insert(key, by);
+        self.lock().insert(key, (by, Instant::now()));
     }
 
     /// The source of the last announcement; without one, the periodic check found it.
     pub fn take(&self, key: &Key) -> &'static str {
-        self.lock().remove(key).unwrap_or("periodic check")
+        let announced = self.lock().remove(key);
+        announced.map_or("periodic check", |(by, _)| by)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, &'static str>> {
+    /// Forgets an announcement that a round has answered: it says nothing of a later drift. One that came after the
+    /// round had begun is for the next one.
+    pub(super) fn forget(&self, key: &Key, begun: Instant) {
+        let mut all = self.lock();
+        if all.get(key).is_some_and(|(_, at)| *at <= begun) {
+            all.remove(key);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, (&'static str, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -201,6 +211,7 @@ impl Board {
 }
 
 /// One look at everything that a key is compared with.
+#[derive(Clone)]
 pub struct Look {
     /// The kernel.
     pub kernel: Arc<KernelView>,
@@ -337,5 +348,23 @@ impl Context {
         probe.map_or((None, None), |probe| {
             (probe.rtt_ms, Some(f64::from(probe.loss)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn announcement_is_forgotten_once_a_round_answered_it() {
+        let announced = Announced::default();
+        announced.note(Key::Router, "kernel event");
+        announced.forget(&Key::Router, Instant::now());
+        assert_eq!(announced.take(&Key::Router), "periodic check");
+        let begun = Instant::now();
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        announced.note(Key::Router, "kernel event");
+        announced.forget(&Key::Router, begun);
+        assert_eq!(announced.take(&Key::Router), "kernel event");
     }
 }

@@ -14,15 +14,18 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct Enabled(Mutex<BTreeMap<String, Instant>>);
 
 impl Enabled {
-    /// Whether the protocol may be enabled now; then this is the last time.
-    pub(super) fn may(&self, protocol: &str, now: Instant) -> bool {
+    /// Notes that the protocol is enabled now.
+    ///
+    /// # Errors
+    /// How long it has to wait, when the last time was less than a minute ago.
+    pub(super) fn may(&self, protocol: &str, now: Instant) -> Result<(), Duration> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.retain(|_, at| now.duration_since(*at) < EVERY);
-        let may = !last.contains_key(protocol);
-        if may {
-            last.insert(protocol.to_owned(), now);
+        if let Some(at) = last.get(protocol) {
+            return Err(EVERY.saturating_sub(now.duration_since(*at)));
         }
-        may
+        last.insert(protocol.to_owned(), now);
+        Ok(())
     }
 }
 
@@ -33,8 +36,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn protocol_is_enabled_once_a_minute() {
         let (enabled, now) = (Enabled::default(), Instant::now());
-        assert!(enabled.may("a", now) && !enabled.may("a", now + Duration::from_secs(59)));
-        assert!(enabled.may("b", now), "each protocol has its own minute");
-        assert!(enabled.may("a", now + EVERY));
+        assert_eq!(enabled.may("a", now), Ok(()));
+        let left = Duration::from_secs(1);
+        assert_eq!(enabled.may("a", now + EVERY - left), Err(left));
+        assert_eq!(
+            enabled.may("b", now),
+            Ok(()),
+            "each protocol has its own minute"
+        );
+        assert_eq!(enabled.may("a", now + EVERY), Ok(()));
     }
 }

@@ -30,6 +30,14 @@ pub(super) enum Trouble {
     /// BIRD hangs, or is at work; this passes by itself.
     #[error("{0}")]
     Waiting(String),
+    /// What BIRD needs was done to it less than a minute ago, and waits.
+    #[error("{what}")]
+    TooSoon {
+        /// What it was.
+        what: String,
+        /// How long it waits.
+        left: Duration,
+    },
     /// BIRD could not be given the text, for a reason that is not the object's.
     #[error("{0}")]
     Bird(String),
@@ -40,14 +48,14 @@ impl Trouble {
     pub(super) fn error(&self) -> Option<String> {
         match self {
             Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
-            Self::BirdRefused(_) | Self::Bird(_) | Self::Waiting(_) => None,
+            Self::BirdRefused(_) | Self::Bird(_) | Self::Waiting(_) | Self::TooSoon { .. } => None,
         }
     }
 
     /// What is wrong with BIRD as a whole.
     pub(super) fn of_bird(&self) -> Option<&str> {
         match self {
-            Self::Bird(text) | Self::Waiting(text) => Some(text),
+            Self::Bird(text) | Self::Waiting(text) | Self::TooSoon { what: text, .. } => Some(text),
             _ => None,
         }
     }
@@ -231,7 +239,9 @@ impl BirdSteps {
         let (mut taken, mut waiting) = (Vec::new(), None);
         for step in &self.steps {
             match self.take_one(step).await {
-                Err(trouble @ Trouble::Waiting(_)) => waiting = Some(trouble),
+                Err(trouble @ (Trouble::Waiting(_) | Trouble::TooSoon { .. })) => {
+                    waiting = Some(trouble);
+                }
                 Ok(true) => {
                     note(&self.ctx, &self.key, self.generation, step);
                     taken.push(step.to_string());
@@ -270,9 +280,9 @@ impl BirdSteps {
     async fn enable(&self, name: &str) -> Result<bool, Trouble> {
         let trouble = |error: &dyn std::error::Error| Trouble::Bird(chain(error));
         let protocol = BirdName::new(name).map_err(|error| trouble(&error))?;
-        if !self.ctx.enabled.may(name, Instant::now()) {
-            let why = format!("{name} was enabled less than a minute ago");
-            return Err(Trouble::Waiting(why));
+        if let Err(left) = self.ctx.enabled.may(name, Instant::now()) {
+            let what = format!("{name} was enabled less than a minute ago");
+            return Err(Trouble::TooSoon { what, left });
         }
         let enabled = self.ctx.committer.enable(protocol).await;
         enabled.map_err(|error| trouble(&error))

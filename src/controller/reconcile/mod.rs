@@ -19,6 +19,7 @@ use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
+use crate::plan::kernel_view::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
@@ -100,6 +101,7 @@ impl Round {
         match self.trouble.as_ref()? {
             Trouble::Waiting(_) if self.look.bird.silent.is_some() => Some(Outcome::Settled(LATER)),
             Trouble::Waiting(_) => Some(Outcome::Settled(SOON)),
+            Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
             _ => None,
         }
     }
@@ -122,12 +124,21 @@ async fn round(
     plan: impl Fn(&Look) -> KeyPlan,
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
+    let begun = Instant::now();
     let mut look = ctx.look(object, subject.endpoint, due).await?;
     let mut waiting = ctx.restarts.take(subject.key);
     if subject.hands_off {
         waiting
             .drain(..)
             .for_each(|waiter| drop(waiter.send(Err(paused(subject)))));
+    }
+    if !waiting.is_empty()
+        && let Some(why) = unmakeable(subject, &look, &plan)
+    {
+        let why = format!("{} is left as it is: {why}", subject.key);
+        waiting
+            .drain(..)
+            .for_each(|waiter| drop(waiter.send(Err(why.clone()))));
     }
     if !waiting.is_empty() {
         take_down(ctx, subject, &look).await?;
@@ -138,6 +149,7 @@ async fn round(
         false => bird_work::ATTENDED,
     };
     let round = converge(ctx, subject, look, plan, patience).await;
+    ctx.announced.forget(subject.key, begun);
     for waiter in waiting {
         let settled =
             round
@@ -151,6 +163,32 @@ async fn round(
         let _ = waiter.send(settled);
     }
     round
+}
+
+/// Why an object could not be made again, if its link were taken down now.
+fn unmakeable(
+    subject: &Subject<'_>,
+    look: &Look,
+    plan: impl Fn(&Look) -> KeyPlan,
+) -> Option<String> {
+    if let Some(endpoint) = subject.endpoint
+        && look.resolved.is_none()
+    {
+        let why = look.name_error.as_deref().unwrap_or("not looked up yet");
+        return Some(format!(
+            "the name of its endpoint {endpoint} has no address ({why})"
+        ));
+    }
+    let mut kernel = KernelView::clone(&look.kernel);
+    kernel.links.retain(|_, link| !link.mark.is(subject.uid));
+    let taken_down = Look {
+        kernel: Arc::new(kernel),
+        ..look.clone()
+    };
+    match plan(&taken_down) {
+        Ok(plan) => plan.waits,
+        Err(refusal) => Some(refusal.to_string()),
+    }
 }
 
 /// Why an object that is paused is not made anew.
@@ -204,14 +242,16 @@ async fn converge(
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
     let (steps, trouble) = apply::run(ctx, subject, &planned, &look, patience).await;
-    if trouble.is_none() {
-        drift(ctx, subject, &planned, &look);
-    }
+    let before = look;
     let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     let (refusal, rest) = match plan(&look) {
-        Ok(rest) => (None, apply::without_unsettable(ctx, rest)),
+        Ok(rest) => (None, rest),
         Err(refusal) => (Some(refusal), Plan::default()),
     };
+    if trouble.is_none() && refusal.is_none() {
+        drift(ctx, subject, &repaired(&planned, &rest), &before);
+    }
+    let rest = apply::without_unsettable(ctx, rest);
     Ok(Round {
         steps,
         trouble,
@@ -219,8 +259,17 @@ async fn converge(
     })
 }
 
-/// Logs a repair: steps in the kernel for an object whose specification was applied already.
-fn drift(ctx: &Context, subject: &Subject<'_>, planned: &Plan, look: &Look) {
+/// The steps in the kernel that had their effect: what was read back does not need them any more.
+fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
+    let is_left = |step: &Step| rest.steps.iter().any(|left| left.action == step.action);
+    let steps = planned.steps.iter();
+    steps
+        .filter(|step| matches!(step.action, Action::Kernel(_)) && !is_left(step))
+        .collect()
+}
+
+/// Logs a repair: steps for an object whose specification was applied already.
+fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step], look: &Look) {
     let applied = look
         .applied
         .as_ref()
@@ -228,16 +277,14 @@ fn drift(ctx: &Context, subject: &Subject<'_>, planned: &Plan, look: &Look) {
     if applied.is_none() || applied != subject.spec {
         return;
     }
-    let mut repaired = planned
-        .steps
-        .iter()
-        .filter(|step| matches!(step.action, Action::Kernel(_)));
-    let Some(first) = repaired.next() else { return };
+    let Some((first, others)) = repaired.split_first() else {
+        return;
+    };
     let announced = ctx.announced.take(subject.key);
     tracing::info!(
         object = %subject.key,
         because = %first.because,
-        more = repaired.count(),
+        more = others.len(),
         announced,
         "drift repaired"
     );
@@ -291,4 +338,32 @@ fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::action::KernelAction;
+    use crate::plan::kernel_view::Sysctl;
+
+    fn plan(steps: &[(Sysctl, i64)]) -> Plan {
+        let mut plan = Plan::default();
+        plan.extend(steps.iter().map(|(key, value)| {
+            let action = KernelAction::SetSysctl {
+                interface: "wg_1".parse().ok(),
+                key: *key,
+                value: *value,
+            };
+            Step::kernel(action, Drift::new("tunnel.sysctl", value, "another"))
+        }));
+        plan
+    }
+
+    #[test]
+    fn only_what_was_read_back_counts_as_repaired() {
+        let (works, fails) = ((Sysctl::RpFilter, 0), (Sysctl::AcceptRa, 0));
+        let planned = plan(&[works, fails]);
+        let repaired = repaired(&planned, &plan(&[fails]));
+        assert_eq!(repaired, [&plan(&[works]).steps[0]]);
+    }
 }

@@ -18,6 +18,7 @@ use crate::model::{AdminState, ObjectName, PublicKey, Uid};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+use crate::store::StoreError;
 
 pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
@@ -190,7 +191,14 @@ async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) ->
         })
         .await;
     removed.unwrap_or_else(|error| {
-        warn!(object = %key, error = %crate::telemetry::chain(&error), "its document could not be removed");
+        // A moved tree and a disk that cannot be written are logged once, for the whole directory.
+        let error_text = crate::telemetry::chain(&error);
+        match error {
+            StoreError::Moved { .. } | StoreError::Io { .. } => {
+                debug!(object = %key, error = error_text, "document not removed; the next pass tries again");
+            }
+            _ => warn!(object = %key, error = error_text, "document not removed; the next pass tries again"),
+        }
         false
     })
 }

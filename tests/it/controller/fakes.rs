@@ -18,7 +18,7 @@ use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
-use moenet_agent::plan::kernel_view::{KernelView, Link};
+use moenet_agent::plan::kernel_view::{KernelView, Link, Unread};
 use moenet_agent::ports::{Bird, Kernel, KernelError};
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
 use moenet_agent::resolve::Lookup;
@@ -84,6 +84,8 @@ pub(crate) struct FakeKernel {
     /// Every change that was asked for, and when.
     pub(crate) asked: Mutex<Vec<(Instant, InterfaceName)>>,
     pub(crate) looks: Mutex<usize>,
+    /// The WireGuard configuration of these links cannot be read.
+    pub(crate) unread: Mutex<BTreeSet<InterfaceName>>,
     /// Changes in progress, by link, and the most there were at once: of one link, and of all.
     pub(crate) busy: Mutex<(BTreeMap<InterfaceName, usize>, usize, usize)>,
 }
@@ -149,6 +151,10 @@ impl Kernel for FakeKernel {
                 .peers
                 .values_mut()
                 .for_each(|peer| peer.last_handshake = Some(jiff::Timestamp::now()));
+        }
+        for name in self.unread.lock().unwrap().iter() {
+            let link = view.links.get_mut(name).unwrap();
+            (link.wireguard, link.unread) = (None, Some(Unread::default()));
         }
         Ok(view)
     }

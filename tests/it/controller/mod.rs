@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
-use moenet_agent::document::{BgpSessionSpec, Kind, Phase};
+use moenet_agent::document::{BgpSessionSpec, ConditionType, Kind, Phase};
 use tokio::time::{Instant, sleep};
 
 mod bird;
@@ -400,6 +400,54 @@ async fn die_everywhere(prepare: impl AsyncFn() -> Machine) -> usize {
 async fn killed_at_any_step_of_setting_up_the_next_start_brings_it_to_the_same_end() {
     let steps = die_everywhere(async || Machine::new(2)).await;
     assert!(steps >= 20, "only {steps} steps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn link_that_cannot_be_read_is_left_alone_and_reported() {
+    let machine = Machine::new(2);
+    let agent = machine.boot();
+    agent.pass().await;
+    let (before, asked) = (
+        machine.in_force(),
+        machine.kernel.asked.lock().unwrap().len(),
+    );
+    *machine.kernel.unread.lock().unwrap() = [interface(1)].into();
+    sleep(Duration::from_secs(1)).await;
+    agent.pass().await;
+    assert_eq!(machine.in_force(), before);
+    assert_eq!(machine.kernel.asked.lock().unwrap().len(), asked);
+    let status = agent.status(1);
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.condition_type == ConditionType::TunnelConfigured)
+        .unwrap();
+    assert_eq!(
+        (condition.reason.as_str(), status.last_error),
+        ("Unread", None)
+    );
+    assert_eq!(agent.status(2).phase, Phase::Established);
+    machine.kernel.unread.lock().unwrap().clear();
+    sleep(Duration::from_secs(1)).await;
+    agent.pass().await;
+    assert_eq!(agent.status(1).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_touches_nothing_that_could_not_be_made_again() {
+    let machine = Machine::new(1);
+    let agent = machine.boot();
+    let mut spec = session(1, "Enabled");
+    spec["tunnel"]["endpoint"] = "peer.example:51820".into();
+    write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
+    agent.pass().await;
+    let before = machine.kernel.model.lock().unwrap().links.clone();
+    let answer = agent.context.restarts.ask(session_key(1));
+    sleep(Duration::from_secs(1)).await;
+    agent.pass().await;
+    let error = answer.await.unwrap().unwrap_err();
+    assert!(error.contains("has no address"), "{error}");
+    assert_eq!(machine.kernel.model.lock().unwrap().links, before);
 }
 
 /// Two sessions in force, of which one is to go.

@@ -180,6 +180,14 @@ impl WorldMaker {
         }
     }
 
+    /// What the Control Plane said and what does not decode. Copied, so that the sync never waits for a world.
+    fn refused(&self) -> Refused {
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Logs each address clash of an applied object once.
     fn log_clashes(&self, world: &World) {
         let found: BTreeSet<String> = world.clashes().into_iter().collect();
@@ -246,6 +254,7 @@ impl WorldMaker {
             .map(|features| *features)
             .map_err(String::as_str);
         let config = self.config.get();
+        let refused = self.refused();
         let build = |guard: &guard::Input<'_>| {
             World::build(&Inputs {
                 guard: *guard,
@@ -264,7 +273,7 @@ impl WorldMaker {
                 fragments: &material.fragments,
                 main: &material.main,
                 approved: &self.store.approved(),
-                refused: &self.refused.lock().unwrap_or_else(PoisonError::into_inner),
+                refused: &refused,
                 reach: &material.reach,
                 now: Timestamp::now(),
             })

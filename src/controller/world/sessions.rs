@@ -9,12 +9,15 @@ use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{
     Claim, Claimant, Defaults, FieldError, MeshTunnel, Router, Session, conflicts,
 };
-use crate::model::{AdminState, ObjectName};
+use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::AppliedDocument;
 use crate::wire::Rejected;
 
 const KIND: Kind = Kind::BgpSession;
+
+/// What the Control Plane lists and what does not decode, by object.
+type Refused<'a> = BTreeMap<ObjectName, &'a Rejected>;
 
 /// A session on its way to an entry.
 struct Candidate {
@@ -29,12 +32,13 @@ pub(super) fn sessions(
     router: &Result<Router, String>,
     ledger: &mut Ledger,
 ) -> BTreeMap<ObjectName, Entry<Session>> {
-    let held = removals(parts, ledger);
-    let candidates: BTreeMap<_, _> = names(parts)
+    let refused = refused(parts);
+    let held = removals(parts, &refused, ledger);
+    let candidates: BTreeMap<_, _> = names(parts, &refused)
         .into_iter()
         .map(|name| {
             let held = held.get(&name).cloned();
-            let candidate = candidate(parts, router, &name, held);
+            let candidate = candidate(parts, router, &name, held, refused.get(&name).copied());
             (name, candidate)
         })
         .collect();
@@ -53,7 +57,7 @@ pub(super) fn sessions(
 }
 
 /// Desired, in force, or left behind in BIRD's directory: removal is found on all three.
-fn names(parts: &Parts<'_>) -> BTreeSet<ObjectName> {
+fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
     let snapshot = parts.inputs.snapshot;
     let in_force = snapshot
         .applied
@@ -65,72 +69,56 @@ fn names(parts: &Parts<'_>) -> BTreeSet<ObjectName> {
         .fragments
         .iter()
         .filter_map(|name| name.parse().ok());
-    let refused = parts
-        .inputs
-        .refused
-        .sessions
-        .iter()
-        .filter_map(|rejected| refused_name(parts, rejected));
     snapshot
         .sessions
         .keys()
         .cloned()
         .chain(in_force)
         .chain(fragments)
-        .chain(refused)
+        .chain(refused.keys().cloned())
         .collect()
 }
 
-/// The object that a listed session which does not decode is about: the one of its identity, else one
-/// that is there only to say what is wrong with it.
-fn refused_name(parts: &Parts<'_>, rejected: &Rejected) -> Option<ObjectName> {
-    let uid = rejected.uid.as_ref()?;
+/// Listed sessions that do not decode, by the object that each is about: the one of its identity, else one that is
+/// there only to say what is wrong with it. Of several about one object the first counts.
+fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
     let snapshot = parts.inputs.snapshot;
-    let of_document = snapshot.sessions.iter().find(|(_, slot)| {
-        slot.as_ref()
-            .is_ok_and(|stored| stored.document.metadata.uid.as_ref() == Some(uid))
+    let applied = snapshot.applied.iter().rev();
+    let applied = applied.filter(|((kind, _), _)| *kind == KIND);
+    let applied = applied
+        .filter_map(|((_, name), stored)| Some((stored.document.metadata.uid.as_ref()?, name)));
+    let documents = snapshot.sessions.iter().rev().filter_map(|(name, slot)| {
+        let stored = slot.as_ref().ok()?;
+        Some((stored.document.metadata.uid.as_ref()?, name))
     });
-    let of_applied = || {
-        let mut applied = snapshot
-            .applied
-            .iter()
-            .filter(|((kind, _), _)| *kind == KIND);
-        applied
-            .find(|(_, stored)| stored.document.metadata.uid.as_ref() == Some(uid))
-            .map(|((_, name), _)| name)
-    };
-    let known = of_document
-        .map(|(name, _)| name)
-        .or_else(of_applied)
-        .cloned();
-    let hint = || {
-        rejected
-            .interface
-            .as_ref()
-            .map(|interface| ObjectName::sanitised(interface.as_str()))
-    };
-    let free = |name: &ObjectName| !snapshot.sessions.contains_key(name);
-    Some(
-        known
-            .or_else(|| hint().filter(free))
-            .unwrap_or_else(|| ObjectName::sanitised(&format!("session-{uid}"))),
-    )
+    // A document comes before a record, and the first name before the others.
+    let known: BTreeMap<&Uid, &ObjectName> = applied.chain(documents).collect();
+    let mut refused = Refused::new();
+    for rejected in &parts.inputs.refused.sessions {
+        let Some(uid) = &rejected.uid else { continue };
+        let hint = rejected.interface.as_ref();
+        let hint = hint.map(|interface| ObjectName::sanitised(interface.as_str()));
+        let free = hint.filter(|name| !snapshot.sessions.contains_key(name));
+        let name = known.get(uid).copied().cloned().or(free);
+        let name = name.unwrap_or_else(|| ObjectName::sanitised(&format!("session-{uid}")));
+        refused.entry(name).or_insert(rejected);
+    }
+    refused
 }
 
 /// The removals that wait, each with the reason.
-fn removals(parts: &Parts<'_>, ledger: &mut Ledger) -> BTreeMap<ObjectName, String> {
+fn removals(
+    parts: &Parts<'_>,
+    refused: &Refused<'_>,
+    ledger: &mut Ledger,
+) -> BTreeMap<ObjectName, String> {
     let snapshot = &parts.inputs.snapshot;
-    let refused = &parts.inputs.refused.sessions;
-    let refused: BTreeSet<_> = refused
-        .iter()
-        .filter_map(|rejected| refused_name(parts, rejected))
-        .collect();
     let fate = |name: &ObjectName| match snapshot.sessions.get(name) {
         Some(Ok(stored)) if stored.document.spec.admin_state != AdminState::Enabled => {
             Fate::Leaving
         }
         Some(_) => Fate::Wanted,
-        None if refused.contains(name) => Fate::Wanted,
+        None if refused.contains_key(name) => Fate::Wanted,
         None => Fate::Absent,
     };
     let member = |name: ObjectName| {
@@ -149,7 +137,7 @@ fn removals(parts: &Parts<'_>, ledger: &mut Ledger) -> BTreeMap<ObjectName, Stri
         };
         (name, member)
     };
-    let members = names(parts).into_iter().map(member).collect();
+    let members = names(parts, refused).into_iter().map(member).collect();
     ledger.removals(KIND, &members, &rules(parts.inputs))
 }
 
@@ -158,18 +146,13 @@ fn candidate(
     router: &Result<Router, String>,
     name: &ObjectName,
     held: Option<String>,
+    refused: Option<&Rejected>,
 ) -> Candidate {
     let snapshot = parts.inputs.snapshot;
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
     let document = snapshot.sessions.get(name);
     let mut layers = layered(name, document, &beside(parts.inputs, KIND, name));
-    let refused = parts
-        .inputs
-        .refused
-        .sessions
-        .iter()
-        .find(|r| refused_name(parts, r).as_ref() == Some(name));
     if let Some(rejected) = refused {
         layers.documented = true;
         layers.uid = rejected.uid.clone().unwrap_or(layers.uid);

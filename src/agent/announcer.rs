@@ -90,7 +90,21 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
     for (key, status) in board {
         facts.extend(of_status(key, status, node_waits));
     }
+    facts.extend([of_work_tree(world)]);
     facts
+}
+
+/// Whether Git has moved the tree; of the world, for the node's condition follows at its next reconcile.
+fn of_work_tree(world: &World) -> (Topic, Fact) {
+    let topic = Topic::Condition(Key::Router.to_string(), ConditionType::WorkTreeCurrent);
+    let fact = match &world.moved {
+        Some(head) => Fact::new(
+            State::Bad,
+            format!("HEAD is {head}; run `git checkout main` to return"),
+        ),
+        None => Fact::new(State::Good, ""),
+    };
+    (topic, fact)
 }
 
 /// What the agent works on: kernel, BIRD's files, state directory.

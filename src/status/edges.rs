@@ -329,6 +329,8 @@ fn rule(topic: &Topic) -> Rule {
             (Severity::Warn, false, HOLD_ROAS_SECONDS)
         }
         Topic::Condition(_, About::KeyAvailable) => (Severity::Error, false, 0),
+        // Git moves a tree at once, and no setup passes through it.
+        Topic::Condition(_, About::WorkTreeCurrent) => (Severity::Warn, false, 0),
         Topic::Condition(..) | Topic::BirdFiles | Topic::Kernel | Topic::StateDirectory => {
             (Severity::Warn, false, HOLD_SECONDS)
         }

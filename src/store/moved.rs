@@ -56,10 +56,12 @@ impl Store {
             let moving = head::is_moving(&self.dir, self.patience.quiet());
             memory.moving = moving.then(|| memory.moving.unwrap_or_else(Instant::now));
             let patient = memory.moving.is_some_and(|since| since.elapsed() < LONGEST);
-            if patient && let Some(last) = &memory.last {
+            if patient && let Some(mut last) = memory.last.clone() {
+                drop(memory);
+                self.add_pending(&mut last);
                 return Ok(Some(Snapshot {
                     settled: false,
-                    ..last.clone()
+                    ..last
                 }));
             }
             drop(memory);

@@ -433,6 +433,13 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
     );
     assert_eq!(world.git("status --porcelain"), "", "Git can go back");
 
+    wait_until("the restarted agent logs it too", 40, || {
+        match world.log().matches("left branch main").count() {
+            2 => Ok(()),
+            times => Err(times.to_string()),
+        }
+    });
+
     // Maintenance takes effect all the same, and is not lost with the return.
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
     let drained = |world: &World| {
@@ -445,6 +452,10 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
     drained(&world);
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     world.wait_file("maintenance.yaml", "enabled: false");
+    let written =
+        "write BIRD file moenet/defines.conf because=bird.file: want define MOE_DRAINED = false;";
+    let log = world.log();
+    assert_eq!(log.matches(written).count(), 1, "drained until the stop");
     world.wait_log("HEAD of the state directory is at branch main again");
     unchanged(&world, "git checkout of an old commit");
     world.git("checkout -q -b look");

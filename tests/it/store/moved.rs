@@ -445,6 +445,11 @@ fn maintenance_takes_effect_on_a_moved_tree_and_returns_with_it() {
     store.take_branch(&BTreeMap::new()).unwrap();
     assert!(enabled(&store));
     git(&store, "checkout -q main");
+    // Also while Git is still at work.
+    let lock = dir.path().join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    assert!(enabled(&store));
+    std::fs::remove_file(&lock).unwrap();
     assert!(enabled(&store));
     let text = std::fs::read_to_string(dir.path().join("maintenance.yaml")).unwrap();
     assert!(text.contains("enabled: true"), "{text}");

@@ -1,10 +1,12 @@
 //! `validate`, as the counterpart of `run`: the same complaints in the same words, and all of them.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use super::{NAME, Router, answer_once, call};
+use super::{NAME, Router, call};
 
 impl Router {
     fn configure(&self, edit: impl FnOnce(String) -> String) {
@@ -201,18 +203,36 @@ fn output_that_cannot_be_written_fails_every_verb() {
     for verb in verbs {
         on_full_disk(&router, &verb).says(1, "write the output");
     }
-    let status = r#"{"status":"ok","version":"1","commit":"c","uptime":5,"node":{"id":1,"name":"jp1","region":null},
-        "sessions":{"total":0,"active":0,"error":0,"pending":0},"circuitBreaker":"closed"}"#;
-    for (verb, body) in [
-        ("status", status),
-        ("sync", r#"{"status":"sync_triggered"}"#),
-        ("maintenance", r#"{"enabled":false,"since":null}"#),
-    ] {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let router = Router::listening(&listener.local_addr().unwrap().to_string());
-        let server = answer_once(listener, "200 OK", body);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let router = Router::listening(&listener.local_addr().unwrap().to_string());
+    std::thread::spawn(move || answer_all(&listener));
+    for verb in ["status", "sync", "maintenance"] {
         on_full_disk(&router, &[verb]).says(1, "write the output");
-        server.join().unwrap();
+    }
+}
+
+/// A daemon that answers until the tests end.
+fn answer_all(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut request = vec![0; 4096];
+        let length = stream.read(&mut request).unwrap();
+        let request = String::from_utf8_lossy(&request[..length]);
+        let body = match request.split_whitespace().nth(1) {
+            Some("/sync") => r#"{"status":"sync_triggered"}"#,
+            Some("/status") => {
+                r#"{"status":"ok","version":"1","commit":"c","uptime":5,"node":{"id":1,"name":"jp1","region":null},
+                    "sessions":{"total":0,"active":0,"error":0,"pending":0},"circuitBreaker":"closed",
+                    "sync":{"requested":1,"finished":1,"sessions":0,"changed":0,"error":null}}"#
+            }
+            _ => r#"{"enabled":false,"since":null}"#,
+        };
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .unwrap();
     }
 }
 

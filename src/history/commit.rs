@@ -15,8 +15,8 @@ use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
 
 use super::{CommitId, History, HistoryError};
 
-/// A git that holds the index for longer than this hangs, and is not waited for.
-const LONGEST: Duration = Duration::from_secs(5);
+/// A git that holds the index for longer than this is not waited for.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +212,10 @@ impl History {
         // What is read now has to be of the branch's tree; content that was recorded is right wherever HEAD is.
         let at_rest = match recorded.contents {
             Some(_) => None,
-            None => Some(self.at_rest().await?),
+            None => {
+                self.wait_for_git().await;
+                Some(self.at_rest()?)
+            }
         };
         let tip = self.tip().await?;
         let mut wanted = match (&recorded.contents, &recorded.cause.paths) {
@@ -231,7 +234,7 @@ impl History {
         let identity = self.read([PathBuf::from(IDENTITY)]);
         wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
         if let Some(at_rest) = at_rest
-            && self.at_rest().await? != at_rest
+            && self.at_rest()? != at_rest
         {
             return Err(self.moved("being changed by another git"));
         }
@@ -256,16 +259,20 @@ impl History {
 
     /// The index at a moment when the tree is that of the history's branch; what is read between two moments with the
     /// same index is of that tree.
-    async fn at_rest(&self) -> Result<Option<(u64, SystemTime)>, HistoryError> {
-        let begun = Instant::now();
-        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < LONGEST {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    fn at_rest(&self) -> Result<Option<(u64, SystemTime)>, HistoryError> {
         if let Some(at) = moved(&self.dir) {
             return Err(self.moved(at));
         }
         let index = fs::symlink_metadata(self.dir.join(".git/index")).ok();
         Ok(index.and_then(|index| Some((index.ino(), index.modified().ok()?))))
+    }
+
+    /// Waits for a moment while another git holds the index: it may be changing the tree. A lock by hand holds nothing up.
+    async fn wait_for_git(&self) {
+        let begun = Instant::now();
+        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < LONGEST {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn moved(&self, at: impl Into<String>) -> HistoryError {

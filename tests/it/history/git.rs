@@ -902,7 +902,11 @@ async fn index_of_another_branch_is_left_alone() {
     state.put("sessions/b.yaml", "b: 1\n");
     state.git(&["add", "sessions/b.yaml"]);
     state.put("sessions/a.yaml", "a: 2\n");
-    commit(&history, all("Beside it")).await;
+    commit(
+        &history,
+        cause(Author::Agent, &["sessions/a.yaml"], "Beside it"),
+    )
+    .await;
     assert_eq!(
         state.git(&["status", "--porcelain"]),
         " M sessions/a.yaml\nA  sessions/b.yaml\n"

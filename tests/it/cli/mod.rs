@@ -371,7 +371,7 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     );
     assert_eq!(
         reasons(&described),
-        ["Waiting", "NoLink", "BirdNotRunning"],
+        ["Waiting", "AgentNotRunning", "NoLink", "BirdNotRunning"],
         "{}",
         described["why"]
     );

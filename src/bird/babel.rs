@@ -1,11 +1,11 @@
-//! Neighbours of Babel, by their interface. Pure.
+//! Babel neighbours by interface. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::framing::Reply;
 
-/// Reads a reply to `show babel neighbors`: the interfaces that have a neighbour. Each neighbour is a line with its
+/// Parses the reply to `show babel neighbors` into the interfaces that have a neighbour. Each line holds a neighbour's
 /// address, its interface and numbers, whose columns differ by version.
 pub fn parse(reply: &Reply) -> BTreeSet<String> {
     let interface = |line: &str| {

@@ -1,7 +1,7 @@
 //! Runs `bird -p` and `bird --version`.
 //!
-//! In a process of its own, and never with `configure check`: a quoted string of 4096 bytes or more
-//! kills the daemon that reads it, on all five versions (measured).
+//! Checks run in a separate process and never with `configure check`: a quoted string of 4096 bytes or more crashes the
+//! daemon that reads it, on all five versions (measured).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::counters::BirdCounters;
 use super::diagnostics::{self, Diagnostic};
 use super::version::Version;
 
-/// The most output that is read; the process blocks or ends past it, and the deadline takes care.
+/// Limit of the output that is kept, in bytes. The rest is drained and dropped; the deadline bounds the time.
 const MOST_OUTPUT: u64 = 256 * 1024;
 
-/// Why a check did not pass.
+/// Reason for a failed check.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// BIRD's parser refuses the configuration.
+    /// BIRD's parser rejected the configuration.
     #[error("{0}")]
     Refused(Diagnostic),
     /// The program could not be run.
@@ -30,23 +30,23 @@ pub enum CheckError {
     Run {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The program did not end in time, and was killed.
+    /// The program did not end in time and was killed.
     #[error("{} did not end within {deadline:?}", .program.display())]
     Timeout {
         /// The program.
         program: PathBuf,
-        /// The deadline that passed.
+        /// The deadline that expired.
         deadline: Duration,
     },
-    /// The parser itself died: some texts kill it. Such a text must not reach the daemon.
+    /// The parser itself crashed, as some texts make it do. Such a text must not reach the daemon.
     #[error("{} died ({status}) over the configuration: a text in it is too long for BIRD", .program.display())]
     Crashed {
         /// The program.
         program: PathBuf,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
     },
     /// `bird --version` printed no version.
@@ -54,15 +54,15 @@ pub enum CheckError {
     NoVersion {
         /// The program.
         program: PathBuf,
-        /// What it printed instead.
+        /// The output printed instead.
         output: String,
     },
 }
 
-/// The version of a program, by the file that it was asked of: place, time of change and size.
+/// Cached version of a program, with the path, modification time and size of its file at that time.
 type Asked = (PathBuf, SystemTime, u64, Version);
 
-/// Runs the `bird` program for anything but the daemon.
+/// Runs the `bird` program for everything except the daemon.
 #[derive(Debug, Clone)]
 pub struct Checker {
     program: PathBuf,
@@ -72,7 +72,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// A checker with this program (`bird` is looked up in `PATH`).
+    /// Creates a checker for this program (`bird` is looked up in `PATH`).
     pub fn new(
         program: impl Into<PathBuf>,
         deadline: Duration,
@@ -86,11 +86,11 @@ impl Checker {
         }
     }
 
-    /// Parses a configuration, and returns the warnings. The path should be absolute, for BIRD names
-    /// files as it was told. Run as root this does not prove that the user `bird` may read the files.
+    /// Parses a configuration and returns the warnings. The path should be absolute, because BIRD reports file names as
+    /// given. When run as root, this does not prove that the user `bird` may read the files.
     ///
     /// # Errors
-    /// [`CheckError::Refused`] with BIRD's words, or any other [`CheckError`].
+    /// [`CheckError::Refused`] with BIRD's message, or any other [`CheckError`].
     pub async fn check(&self, file: &Path) -> Result<Vec<Diagnostic>, CheckError> {
         self.counters.count_check();
         let (status, output) = self
@@ -113,10 +113,10 @@ impl Checker {
         Err(CheckError::Refused(messages.pop().unwrap_or_else(silent)))
     }
 
-    /// The version of the installed program, which need not be the one that runs.
+    /// Returns the version of the installed program, which can differ from the running daemon.
     ///
     /// # Errors
-    /// Any [`CheckError`] but `Refused`.
+    /// Any [`CheckError`] except `Refused`.
     pub async fn version(&self) -> Result<Version, CheckError> {
         let (_, output) = self.run(&["--version".as_ref()]).await?;
         let output = super::text::decode(&output);
@@ -127,7 +127,7 @@ impl Checker {
         Version::find(&output).ok_or_else(missing)
     }
 
-    /// The version of the installed program; asked again once its file is another. `None` where it cannot be run.
+    /// Returns the version of the installed program, read again when its file changes. `None` if it cannot be run.
     pub async fn installed(&self) -> Option<Version> {
         let file = self.file()?;
         let facts = std::fs::metadata(&file).ok()?;
@@ -146,7 +146,7 @@ impl Checker {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of the program, which is looked up in `PATH` as the system does.
+    /// Returns the file of the program, looked up in `PATH` as the system does.
     fn file(&self) -> Option<PathBuf> {
         if self.program.components().count() > 1 {
             return Some(self.program.clone());
@@ -171,7 +171,7 @@ impl Checker {
         };
         let mut child = Command::new(&self.program)
             .args(arguments)
-            // A token in our environment is none of its business.
+            // BIRD must not see a token in the agent's environment.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("LC_ALL", "C")
@@ -196,7 +196,7 @@ async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> 
     if let Some(pipe) = pipe {
         let mut capped = pipe.take(MOST_OUTPUT);
         capped.read_to_end(&mut bytes).await?;
-        // What is past the cap is drained and dropped, so that a talkative process can still end.
+        // Output past the cap is drained and dropped, so that a process that prints too much can still end.
         tokio::io::copy(&mut capped.into_inner(), &mut tokio::io::sink()).await?;
     }
     Ok(bytes)

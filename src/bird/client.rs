@@ -1,6 +1,6 @@
-//! BIRD's control socket: one connection a command, and a deadline on everything.
+//! Client of BIRD's control socket: one connection per command, and a deadline for every operation.
 //!
-//! One connection a command, because BIRD 3 answers some commands with two replies, and a client
+//! One connection per command, because BIRD 3 answers some commands with two replies, and a client
 //! that reuses the connection reads the second one as the answer to its next command (measured).
 
 use std::collections::BTreeSet;
@@ -22,91 +22,91 @@ use super::status::{self, ConfigureStatus, Status};
 use super::version::Version;
 use crate::render::RoaTable;
 
-/// How long a command may take, from connect to the last byte, unless told otherwise. The slowest
-/// measured was 3 s: 3000 protocols removed on 3.1.8, and 1.5 million static routes parsed.
+/// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
+/// on 3.1.8, and 1.5 million static routes parsed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Why BIRD did not do what it was asked.
+/// Reason for a failed command.
 #[derive(Debug, thiserror::Error)]
 pub enum BirdError {
-    /// Nothing listens: BIRD is stopped, or died in its start.
+    /// No process listens: BIRD is stopped, or died during its start.
     #[error("BIRD is not running ({}): start it, or correct the socket's path", .socket.display())]
     NotRunning {
         /// The control socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// BIRD accepted the connection, or should have, and then was silent.
+    /// BIRD accepted the connection, or should have, and then did not answer.
     #[error(
         "BIRD did not answer `{command}` within {deadline:?}: it hangs or is overloaded; see its log"
     )]
     Timeout {
         /// The request line.
         command: String,
-        /// The deadline that passed.
+        /// The deadline that expired.
         deadline: Duration,
     },
-    /// The connection failed otherwise.
+    /// The connection failed for another reason.
     #[error("cannot send `{command}` to BIRD at {}: may this user open the socket (group bird)?", .socket.display())]
     Io {
         /// The request line.
         command: String,
         /// The control socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What answered does not speak BIRD's protocol.
+    /// The peer does not speak BIRD's protocol.
     #[error("BIRD's answer to `{command}` cannot be read")]
     Framing {
         /// The request line.
         command: String,
-        /// Why.
+        /// The framing error.
         source: FramingError,
     },
-    /// BIRD said no.
+    /// BIRD refused the command.
     #[error("BIRD refused `{command}`: {text} (code {code})")]
     Refused {
         /// The request line.
         command: String,
         /// BIRD's code: 8xxx or 9xxx.
         code: u16,
-        /// BIRD's words.
+        /// BIRD's message.
         text: String,
     },
-    /// BIRD did something else than the command says, such as an answer without the value asked for.
+    /// BIRD answered in an unexpected way, such as without the requested value.
     #[error(
         "BIRD's answer to `{command}` is not what this agent knows: {text:?}; is the version supported?"
     )]
     Unexpected {
         /// The request line.
         command: String,
-        /// BIRD's words.
+        /// BIRD's message.
         text: String,
     },
 }
 
 impl BirdError {
-    /// Whether nothing listens on the socket.
+    /// Returns whether no process listens on the socket.
     pub fn is_not_running(&self) -> bool {
         matches!(self, Self::NotRunning { .. })
     }
 
-    /// Whether BIRD understood and said no.
+    /// Returns whether BIRD understood the command and refused it.
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
 }
 
-/// A client of one BIRD. Cheap to clone; clones share the counters and the version last seen.
+/// A client of one BIRD. Cheap to clone; clones share the counters and the last known version.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: Arc<Path>,
     deadline: Duration,
     counters: Arc<BirdCounters>,
     version: Arc<Mutex<Option<Version>>>,
-    /// Since when each command in progress waits for its answer.
+    /// Start times of the commands that wait for an answer.
     asked: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -123,7 +123,7 @@ impl Drop for Asked<'_> {
 }
 
 impl Client {
-    /// A client of the BIRD at this control socket (`/run/bird/bird.ctl`). Connects to nothing yet.
+    /// Creates a client of the BIRD at this control socket (`/run/bird/bird.ctl`). Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into().into(),
@@ -134,13 +134,13 @@ impl Client {
         }
     }
 
-    /// The same client with another deadline for a whole command.
+    /// Returns the same client with another deadline for a whole command.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// How long the oldest command in progress has waited for its answer.
+    /// Returns how long the oldest command in progress has waited for its answer.
     pub fn unanswered_for(&self) -> Option<Duration> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().map(Instant::elapsed).max()
@@ -153,24 +153,24 @@ impl Client {
         Asked(self, now)
     }
 
-    /// What was asked so far.
+    /// Returns the counters of the commands so far.
     pub fn counters(&self) -> &Arc<BirdCounters> {
         &self.counters
     }
 
-    /// The version in the last greeting, if there was one.
+    /// Returns the version in the last greeting, if there was one.
     pub fn last_version(&self) -> Option<Version> {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks BIRD, and returns its reply if it is a success.
+    /// Sends a command and returns the reply if it is a success.
     ///
     /// # Errors
     /// [`BirdError::Refused`] for codes 8xxx and 9xxx, and every other [`BirdError`].
     pub async fn run(&self, command: &Command) -> Result<Reply, BirdError> {
         self.count(command);
         let _asked = self.ask();
-        // The version is not known before the greeting; this text is for errors alone.
+        // The version is unknown before the greeting; this text is for errors only.
         let shown = command.text(Version::new(2, 0, 12));
         let timeout = || BirdError::Timeout {
             command: shown.clone(),
@@ -196,7 +196,7 @@ impl Client {
         Ok(status::parse(&self.run(&Command::ShowStatus).await?))
     }
 
-    /// The version of the running daemon.
+    /// Returns the version of the running daemon.
     ///
     /// # Errors
     /// Any [`BirdError`].
@@ -206,7 +206,7 @@ impl Client {
             .ok_or_else(|| unexpected(&Command::ConfigureStatus, &reply))
     }
 
-    /// Every protocol with its details, sorted by name. BIRD 3 has no order of its own.
+    /// Returns every protocol with its details, sorted by name. BIRD 3 has no fixed order.
     ///
     /// # Errors
     /// Any [`BirdError`].
@@ -216,7 +216,7 @@ impl Client {
         ))
     }
 
-    /// Every protocol's row, sorted by name: states alone, and a twentieth of the bytes.
+    /// Returns the row of every protocol, sorted by name: states only, a twentieth of the bytes.
     ///
     /// # Errors
     /// Any [`BirdError`].
@@ -233,10 +233,10 @@ impl Client {
         status::parse_configure(&reply).ok_or_else(|| unexpected(&Command::ConfigureStatus, &reply))
     }
 
-    /// The value of a constant of the running configuration; `None` if it has none of this name.
+    /// Returns the value of a constant of the running configuration, or `None` if there is no such constant.
     ///
     /// # Errors
-    /// Any [`BirdError`] but `Refused`: an unknown symbol is 9001 (measured).
+    /// Any [`BirdError`] except `Refused`: an unknown symbol is 9001 (measured).
     pub async fn eval(&self, symbol: Symbol) -> Result<Option<String>, BirdError> {
         match self.run(&Command::Eval(symbol)).await {
             Ok(reply) => Ok(reply.with_code(23).next().map(str::to_owned)),
@@ -245,7 +245,7 @@ impl Client {
         }
     }
 
-    /// The number of routes in a table.
+    /// Returns the number of routes in a table.
     ///
     /// # Errors
     /// Any [`BirdError`]; `Refused` if there is no such table.
@@ -255,13 +255,12 @@ impl Client {
         status::parse_route_count(&reply).ok_or_else(|| unexpected(&command, &reply))
     }
 
-    /// The ROAs in BIRD's tables that did not come from our own cached table: what the RPKI servers say,
-    /// and what an operator's templates add. [`MAX_REPLY`](super::framing::MAX_REPLY) bounds it at some
-    /// 160 000 of a family.
+    /// Returns the ROAs in BIRD's tables that did not come from the agent's cached table: those of the RPKI servers and
+    /// those of an operator's templates. [`MAX_REPLY`](super::framing::MAX_REPLY) limits them to about 160 000 per
+    /// family.
     ///
     /// # Errors
-    /// Any [`BirdError`]; `Refused` if there are no such tables, or a `configure` came in between (8004
-    /// on 2.x).
+    /// Any [`BirdError`]; `Refused` if there are no such tables, or if a `configure` ran in between (8004 on 2.x).
     pub async fn roas(&self) -> Result<RoaTable, BirdError> {
         let mut table = roa::parse(&self.run(&Command::ShowRoas { ipv6: false }).await?);
         table
@@ -270,7 +269,7 @@ impl Client {
         Ok(table)
     }
 
-    /// The interfaces on which Babel has a neighbour.
+    /// Returns the interfaces on which Babel has a neighbour.
     ///
     /// # Errors
     /// Any [`BirdError`]; `Refused` if no Babel protocol is up.
@@ -329,7 +328,7 @@ impl Client {
     async fn converse(&self, command: &Command, shown: &str) -> Result<Reply, BirdError> {
         let mut stream = self.connect(shown).await?;
         let mut decoder = Decoder::new();
-        // BIRD speaks first, and only once it runs: it listens before it has read its configuration.
+        // BIRD sends the greeting first, and only once it runs: it listens before it has read its configuration.
         let greeting = read_reply(&mut stream, &mut decoder).await;
         let greeting = greeting.map_err(|failure| match failure {
             ReadFailure::Io(source) if is_gone(&source) => self.not_running(source),
@@ -351,8 +350,8 @@ impl Client {
             .map_err(|failure| self.failed(shown, failure))
     }
 
-    /// Connects. A busy BIRD has a full backlog of 8, which a non-blocking connect sees as EAGAIN
-    /// (measured): that one is tried again until the deadline, for BIRD does run.
+    /// Connects. The backlog of a busy BIRD (8) can be full, which a non-blocking connect sees as EAGAIN
+    /// (measured). Because BIRD runs in that case, the client retries until the deadline.
     async fn connect(&self, shown: &str) -> Result<UnixStream, BirdError> {
         loop {
             match UnixStream::connect(&self.socket).await {
@@ -397,8 +396,8 @@ impl From<io::Error> for ReadFailure {
     }
 }
 
-/// The socket's file stays when BIRD is killed: then the connection is refused. A BIRD that fails
-/// in its start has accepted already, and resets (measured).
+/// Returns whether the error means that BIRD is not running. The socket file stays when BIRD is killed, and the
+/// connection is then refused. A BIRD that fails during its start has already accepted, and resets (measured).
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
     matches!(

@@ -1,29 +1,28 @@
-//! What may be asked of BIRD, as a type. Pure.
+//! Typed commands for BIRD. Pure.
 //!
-//! The control socket has no escape and no quoting layer: a newline in a name is another command,
-//! and `all` in the place of a name is every protocol. So no free text gets here: names are types,
-//! and the text is made in one place.
+//! The control socket has neither escapes nor quoting: a newline in a name starts another command, and `all` as a name
+//! selects every protocol. Therefore no free text is accepted: names are types, and only this module builds the text.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::version::Version;
 
-/// Why a text is no name.
+/// Reason why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no name of BIRD's: {1}")]
 pub struct BadName(String, &'static str);
 
-/// The name of a protocol: 1..63 bytes of `A-Za-z0-9_.:-`. It is always sent between quotation
-/// marks, where BIRD takes it as a pattern; none of `*?[]` is allowed, so it matches itself alone.
+/// The name of a protocol: 1..63 bytes of `A-Za-z0-9_.:-`. It is always sent in quotation
+/// marks, where BIRD reads it as a pattern; `*?[]` are not allowed, so it matches only itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BirdName(String);
 
 impl BirdName {
-    /// A name, checked.
+    /// Validates a name.
     ///
     /// # Errors
-    /// [`BadName`], if it is empty, too long, or has a character that is not allowed.
+    /// [`BadName`] if it is empty, too long, or has a character that is not allowed.
     pub fn new(text: &str) -> Result<Self, BadName> {
         let allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
@@ -36,7 +35,7 @@ impl BirdName {
         })
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,16 +47,16 @@ impl fmt::Display for BirdName {
     }
 }
 
-/// A table or a constant: 1..63 bytes of `A-Za-z0-9_` that do not start with a digit. It is sent as
-/// it is, for BIRD takes no quotation marks here.
+/// A table or a constant: 1..63 bytes of `A-Za-z0-9_` that do not start with a digit. It is sent
+/// unquoted, because BIRD accepts no quotation marks here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(String);
 
 impl Symbol {
-    /// A symbol, checked.
+    /// Validates a symbol.
     ///
     /// # Errors
-    /// [`BadName`], if it is empty, too long, or has a character that is not allowed.
+    /// [`BadName`] if it is empty, too long, or has a character that is not allowed.
     pub fn new(text: &str) -> Result<Self, BadName> {
         let ok = (1..=63).contains(&text.len())
             && !text.starts_with(|c: char| c.is_ascii_digit())
@@ -79,31 +78,31 @@ impl fmt::Display for Symbol {
     }
 }
 
-/// A command for BIRD. `help`, `quit` and `exit` are missing on purpose: on the socket they get no
+/// A command for BIRD. `help`, `quit` and `exit` are left out on purpose: on the socket they get no
 /// reply at all (measured).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// `show status`
     ShowStatus,
-    /// `show protocols`: the rows alone.
+    /// `show protocols`: rows only.
     ShowProtocols,
-    /// `show protocols all`: every protocol with its details, in one go.
+    /// `show protocols all`: every protocol with its details, in one reply.
     ShowProtocolsAll,
     /// `show route table T count`
     ShowRouteCount(Symbol),
-    /// `show route table moe_roa4 where …`: the ROAs that did not come from our own cached table, which
-    /// alone would look as if a server had said it (the forms are the same on 2.0.12 to 3.4, measured).
+    /// `show route table moe_roa4 where …`: the ROAs that did not come from the agent's cached table, which
+    /// would otherwise look like those of a server (the forms are the same on 2.0.12 to 3.4, measured).
     ShowRoas {
-        /// `moe_roa6`.
+        /// Selects `moe_roa6`.
         ipv6: bool,
     },
-    /// `show babel neighbors`, of every Babel protocol.
+    /// `show babel neighbors` for every Babel protocol.
     ShowBabelNeighbours,
     /// `eval S`: the value of a constant in the running configuration.
     Eval(Symbol),
-    /// `configure timeout N`: read the files, and go back after N seconds (at least 1) without a confirmation.
+    /// `configure timeout N`: reads the files, and reverts after N seconds (at least 1) without a confirmation.
     Configure {
-        /// How long BIRD waits; 0 would mean for ever, so it is sent as 1 s or more.
+        /// How long BIRD waits. 0 would mean no timeout, so at least 1 s is sent.
         timeout: Duration,
     },
     /// `configure confirm`
@@ -118,12 +117,12 @@ pub enum Command {
     Enable(BirdName),
     /// `restart "X"`
     Restart(BirdName),
-    /// `reload in "X"` on 2.x, `reload filters in "X"` on 3.x: run the import filters again.
+    /// `reload in "X"` on 2.x, `reload filters in "X"` on 3.x: runs the import filters again.
     ReloadIn(BirdName),
 }
 
 impl Command {
-    /// The request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
+    /// Returns the request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
     pub fn text(&self, version: Version) -> String {
         match self {
             Self::ShowStatus => "show status".into(),

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What was done to BIRD and its files, counted since the start. Shared by [`super::Client`] and
+/// Counts the operations on BIRD and its files since the start. Shared by [`super::Client`] and
 /// [`super::Committer`], so that a test can prove that nothing happened when nothing changed.
 #[derive(Debug, Default)]
 pub struct BirdCounters {
@@ -22,8 +22,8 @@ impl BirdCounters {
         self.actions.load(Ordering::Relaxed)
     }
 
-    /// `configure timeout N`: the times BIRD was told to read its files. Neither `configure confirm`
-    /// nor `configure undo` counts, for they read none.
+    /// `configure timeout N`: how often BIRD had to read its files. `configure confirm` and
+    /// `configure undo` do not count, because they read none.
     pub fn configures(&self) -> u64 {
         self.configures.load(Ordering::Relaxed)
     }

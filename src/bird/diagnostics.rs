@@ -1,4 +1,4 @@
-//! What `bird -p` says on stderr. Pure.
+//! Parser of the messages that `bird -p` prints to stderr. Pure.
 //!
 //! ```text
 //! 2.x   error    bird: /etc/bird/a.conf:2:10 Kernel device protocol already defined
@@ -7,25 +7,25 @@
 //!       warning  bird: 2026-11-23 20:59:08.476 [0001] <WARN> /etc/bird/a.conf:2:103: Missing …
 //! ```
 //!
-//! 2.0.12 warns without a place. A file that cannot be opened has no place either (measured).
+//! 2.0.12 warns without a location. A file that cannot be opened has no location either (measured).
 
 use std::fmt;
 
 use super::text::{cut, decode};
 
-/// The most characters of a message that are kept.
+/// Length limit of a message, in characters.
 const LONGEST: usize = 400;
 
 /// One message of BIRD's parser.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diagnostic {
-    /// The file, as BIRD names it; for an included file, the included one.
+    /// The file, as BIRD names it; for an error in an included file, the included one.
     pub file: Option<String>,
-    /// The line, from 1. BIRD names the end of the construct.
+    /// The line, from 1. BIRD reports the end of the construct.
     pub line: Option<u32>,
     /// The column, as BIRD counts it.
     pub column: Option<u32>,
-    /// BIRD's words, cut to 400 characters.
+    /// BIRD's message, cut to 400 characters.
     pub message: String,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Every message in the output of `bird -p`, in order. After a failure the last one is the error.
+/// Returns every message in the output of `bird -p`, in order. After a failure the last one is the error.
 pub fn parse(output: &[u8]) -> Vec<Diagnostic> {
     let lines = output.split(|byte| *byte == b'\n').map(decode);
     lines
@@ -49,7 +49,7 @@ pub fn parse(output: &[u8]) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// One message, with or without what `bird` puts before it. Also reads the text of `8002`.
+/// Parses one message, with or without the prefix of `bird`. Also parses the text of `8002`.
 pub fn parse_line(line: &str) -> Diagnostic {
     let text = strip_stamp(line.strip_prefix("bird: ").unwrap_or(line)).trim();
     let Some((file, line, column, message)) = place(text) else {
@@ -66,7 +66,7 @@ pub fn parse_line(line: &str) -> Diagnostic {
     }
 }
 
-/// Takes `2026-11-23 20:59:08.469 [0001] <FATAL> ` off, which 3.x puts first.
+/// Removes the prefix `2026-11-23 20:59:08.469 [0001] <FATAL> ` of 3.x.
 fn strip_stamp(text: &str) -> &str {
     let starts_with_date = text
         .get(..5)
@@ -77,7 +77,7 @@ fn strip_stamp(text: &str) -> &str {
     }
 }
 
-/// The first `FILE:LINE:COLUMN` that a blank or a colon follows.
+/// Returns the first `FILE:LINE:COLUMN` that is followed by a blank or a colon.
 fn place(text: &str) -> Option<(&str, u32, u32, &str)> {
     text.match_indices(':').find_map(|(at, _)| {
         let (line, rest) = text[at + 1..].split_once(':')?;

@@ -7,8 +7,8 @@
 
 use super::text::{cut, decode};
 
-/// The largest reply in bytes. `show protocols all` of 3000 sessions is 2.4 MB (measured), so this
-/// is room for some 20 000; past it something is wrong, and the memory is the router's.
+/// Size limit of a reply in bytes. `show protocols all` of 3000 sessions is 2.4 MB (measured), so this is
+/// room for about 20 000. A larger reply is an error, and the limit protects the router's memory.
 pub const MAX_REPLY: usize = 16 * 1024 * 1024;
 
 /// One complete reply of BIRD.
@@ -17,19 +17,19 @@ pub struct Reply {
     /// The lines before the last one, each with its code (a continuation has the code of the line
     /// before it). Indentation is kept; the prefix of exactly 1 or 5 bytes is not.
     pub lines: Vec<(u16, String)>,
-    /// The code of the last line: it alone classifies the reply.
+    /// The code of the last line, which alone classifies the reply.
     pub code: u16,
     /// The text of the last line, often empty.
     pub text: String,
 }
 
 impl Reply {
-    /// Whether BIRD did what it was asked: codes 8xxx (refused) and 9xxx (not understood) are failures.
+    /// Returns whether BIRD executed the command: codes 8xxx (refused) and 9xxx (not understood) are failures.
     pub fn is_success(&self) -> bool {
         self.code < 8000
     }
 
-    /// The texts of the lines with this code, in order, the last line included.
+    /// Returns the texts of the lines with this code, in order, including the last line.
     pub fn with_code(&self, code: u16) -> impl Iterator<Item = &str> {
         let last = (self.code == code).then_some(self.text.as_str());
         self.lines
@@ -40,7 +40,7 @@ impl Reply {
     }
 }
 
-/// Why bytes are not a reply. The connection is of no use afterwards.
+/// Reason why bytes are not a reply. The connection cannot be used afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// The reply is larger than [`MAX_REPLY`].
@@ -51,7 +51,7 @@ pub enum FramingError {
     Malformed(String),
 }
 
-/// Assembles replies from chunks cut anywhere.
+/// Assembles replies from arbitrary chunks.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -67,16 +67,16 @@ enum Line {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection.
+    /// Creates a decoder for the beginning of a connection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes bytes, and returns the reply they complete, if they do. Bytes after a complete reply
-    /// are kept: call [`Decoder::take`] for the reply after it.
+    /// Adds bytes and returns the reply if they complete one. Bytes after a complete reply
+    /// are kept: call [`Decoder::take`] for the next reply.
     ///
     /// # Errors
-    /// [`FramingError`]; the connection must be closed then.
+    /// [`FramingError`]; the connection must then be closed.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Reply>, FramingError> {
         if self.held + self.buffer.len() + bytes.len() > MAX_REPLY {
             return Err(FramingError::TooLarge);
@@ -85,10 +85,10 @@ impl Decoder {
         self.take()
     }
 
-    /// The next reply in the bytes already taken, if it is complete.
+    /// Returns the next reply in the bytes received so far, if it is complete.
     ///
     /// # Errors
-    /// [`FramingError::Malformed`]; the connection must be closed then.
+    /// [`FramingError::Malformed`]; the connection must then be closed.
     pub fn take(&mut self) -> Result<Option<Reply>, FramingError> {
         let mut start = 0;
         let mut complete = None;
@@ -128,7 +128,7 @@ impl Decoder {
     }
 }
 
-/// One line without its newline. Exactly 1 or 5 bytes of prefix go: what follows is indentation,
+/// Parses one line without its newline. Removes a prefix of exactly 1 or 5 bytes: the rest is indentation,
 /// which has a meaning.
 fn parse_line(line: &[u8], previous: Option<u16>) -> Result<Line, FramingError> {
     let malformed = || FramingError::Malformed(cut(&decode(line), 80));

@@ -1,6 +1,6 @@
-//! BIRD's main file: whose it is, and what an operator's main file defines. Pure.
+//! BIRD's main file: its owner, and the definitions in an operator's main file. Pure.
 //!
-//! The agent writes `bird.conf` only where it carries the agent's mark, is missing, or holds only what a
+//! The agent writes `bird.conf` only if it carries the agent's mark, is missing, or holds only text that a
 //! distribution ships. Any other main file is the operator's: it includes the agent's tree, or the agent's
 //! sessions wait.
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::diagnostics::Diagnostic;
 use super::outline::{Block, Outline, Statement};
 
-/// Templates of templates are followed so far.
+/// Depth limit of templates that inherit from templates.
 const DEEPEST: usize = 8;
 
 /// BIRD's main file, with the files that it includes.
@@ -23,13 +23,13 @@ pub struct MainFile {
     pub path: PathBuf,
     /// Whether the configuration lets the agent write it (`bird.manageMainConfig`).
     pub managed: bool,
-    /// Whose it is.
+    /// Who writes it.
     pub owner: Owner,
-    /// Whether it includes the agent's tree, itself or through another file.
+    /// Whether it includes the agent's tree, directly or through another file.
     pub included: bool,
     /// The protocols of an operator's main file, in their order.
     pub protocols: Vec<OperatorProtocol>,
-    /// What an operator's main file holds beyond what a distribution ships.
+    /// The content of an operator's main file beyond the text that a distribution ships.
     pub beyond: Vec<String>,
 }
 
@@ -48,13 +48,13 @@ pub enum Owner {
 pub struct OperatorProtocol {
     /// `bgp`, `kernel`, …
     pub class: String,
-    /// Its name; the one that BIRD gives where the file gives none.
+    /// Its name, or the one that BIRD assigns if the file gives none.
     pub name: String,
     /// The file.
     pub file: PathBuf,
     /// The line where it begins, from 1.
     pub line: usize,
-    /// What it says, with what it takes from templates.
+    /// Its statements, including those from templates.
     statements: Vec<(Option<String>, Vec<String>)>,
 }
 
@@ -77,11 +77,11 @@ pub struct Provided {
 pub struct Blocked {
     /// The reason of the condition.
     pub reason: &'static str,
-    /// What is in the way, and what to do.
+    /// The obstacle, and what to do.
     pub message: String,
 }
 
-/// The protocols that the agent's files define as well.
+/// The protocol types that the agent's files define as well.
 const SHARED: [&str; 3] = ["device", "kernel", "direct"];
 
 impl MainFile {
@@ -105,12 +105,13 @@ impl MainFile {
         }
     }
 
-    /// Whether the agent writes it.
+    /// Returns whether the agent writes it.
     pub fn is_agents(&self) -> bool {
         self.owner == Owner::Agent
     }
 
-    /// What an operator's main file defines of what the agent would define. `loopback` is the interface of the
+    /// Returns the protocols that the operator's main file defines in place of the agent. `loopback` is the interface
+    /// of the
     /// node's own addresses.
     pub fn provided(&self, loopback: &str) -> Provided {
         if self.is_agents() {
@@ -125,15 +126,15 @@ impl MainFile {
         }
     }
 
-    /// The protocols that end when the agent's main file replaces the operator's.
+    /// Returns the protocols that end when the agent's main file replaces the operator's.
     pub fn lost(&self) -> impl Iterator<Item = &OperatorProtocol> {
         self.protocols
             .iter()
             .filter(|protocol| !SHARED.contains(&protocol.class.as_str()))
     }
 
-    /// Why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
-    /// daemon runs by it.
+    /// Returns why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
+    /// daemon runs from it.
     pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
         if self.is_agents() || self.included {
             return None;
@@ -165,7 +166,7 @@ impl MainFile {
         })
     }
 
-    /// What an operator has to change when BIRD refuses the configuration, where their files are the cause.
+    /// Returns what an operator has to change if their files make BIRD reject the configuration.
     pub fn advice(&self, what: &Diagnostic) -> Option<String> {
         if self.is_agents() {
             return None;
@@ -233,8 +234,8 @@ impl OperatorProtocol {
         named.map_or(default, String::as_str)
     }
 
-    /// Whether a second kernel protocol of this family cannot be beside it: BIRD takes one for a table, and one
-    /// for a table of the kernel.
+    /// Returns whether it excludes a second kernel protocol of this family: BIRD allows one per table, and one
+    /// per kernel table.
     fn feeds_kernel(&self, channel: &str, master: &str) -> bool {
         if self.class != "kernel" || self.says(None, channel).is_none() {
             return false;
@@ -244,7 +245,7 @@ impl OperatorProtocol {
         is_main || self.table(channel, master) == master
     }
 
-    /// Whether it brings the addresses of an interface into the main tables, of both families.
+    /// Returns whether it imports the addresses of an interface into the main tables, for both families.
     fn has_addresses_of(&self, interface: &str) -> bool {
         let family = |channel, master| {
             let all = self
@@ -264,8 +265,9 @@ impl OperatorProtocol {
     }
 }
 
-/// What a text holds beyond what a distribution ships: device, kernel and direct protocols, a static protocol
-/// without routes, `log`, `router id` and comments. Empty: the text may be replaced, and a copy is kept.
+/// Returns the content of a text beyond the text that a distribution ships: device, kernel and direct protocols, a
+/// static
+/// protocol without routes, `log`, `router id` and comments. Empty: the text may be replaced, and a copy is kept.
 pub fn beyond_distribution(text: &str) -> Vec<String> {
     let outline = Outline::of(text);
     let plain = |statement: &&Statement<'_>| {
@@ -293,7 +295,7 @@ fn head<'a>(block: &Block<'a>) -> Vec<&'a str> {
     [kind, block.class].into_iter().chain(block.name).collect()
 }
 
-/// The first words; those in quotes may be secrets.
+/// Returns the first words for display. Quoted words are hidden, as they may be secrets.
 fn shown(words: &[&str]) -> String {
     let plain = words
         .iter()
@@ -301,7 +303,7 @@ fn shown(words: &[&str]) -> String {
     plain.take(3).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a protocol is as a distribution ships it.
+/// Returns whether a protocol is as a distribution ships it.
 fn is_shipped(block: &Block<'_>) -> bool {
     let plain = |statement: &Statement<'_>| {
         matches!(
@@ -349,7 +351,7 @@ fn protocols<'a>(
     found
 }
 
-/// What a block says, its own statements first.
+/// Returns the statements of a block, its own first, then those of its templates.
 fn statements(
     block: &Block<'_>,
     templates: &BTreeMap<&str, &Block<'_>>,

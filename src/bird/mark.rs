@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The identity is that of the agent's state directory, as in the alias of a link. Earlier builds wrote none.
-//! The hash is that of all lines below. A file that was edited keeps the line and loses the match, so that no
-//! record beside the file is needed to tell a file as the agent wrote it from one that a person edited.
+//! The hash covers all lines below. An edited file keeps the line but no longer matches the hash, so edits are
+//! detected without a separate record.
 
 use std::fmt::Write;
 
@@ -15,12 +15,12 @@ use sha2::{Digest, Sha256};
 use crate::model::Identity;
 use crate::plan::mark::{AGENT, identity_in, mark_of};
 
-/// How every mark begins, of every build.
+/// Prefix of every mark, of every build.
 const BEGIN: &str = "# Written by moenet-agent";
 /// The word before the hash.
 const HASH: &str = "sha256:";
 
-/// What the first line of a file says.
+/// Parsed first line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark<'a> {
     /// The file carries no mark: it is not the agent's.
@@ -35,12 +35,12 @@ pub enum Mark<'a> {
         text: &'a str,
         /// Whether the text is what the agent wrote.
         intact: bool,
-        /// The state directory of the agent that wrote it; none in a mark of an earlier build.
+        /// The state directory of the agent that wrote it; `None` in a mark of an earlier build.
         identity: Option<Identity>,
     },
 }
 
-/// A file of this text, with the mark of this state directory.
+/// Returns a file with this text and the mark of this state directory.
 pub fn marked(text: &str, identity: Option<&Identity>) -> String {
     let agent = identity.map_or_else(|| AGENT.to_owned(), mark_of);
     format!(
@@ -70,7 +70,7 @@ pub fn read(file: &str) -> Mark<'_> {
     }
 }
 
-/// The first 32 hexadecimal digits of a text's SHA-256.
+/// Returns the first 32 hexadecimal digits of a text's SHA-256.
 pub fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(16).fold(String::new(), |mut hex, byte| {

@@ -1,35 +1,35 @@
-//! The outline of a configuration text: which protocols and templates it defines, and what each says. Pure,
-//! and total: a text that BIRD would refuse has an outline too.
+//! The outline of a configuration text: its protocols and templates, and their statements. Pure,
+//! and total: a text that BIRD would reject has an outline too.
 //!
-//! After a restart of the agent the fragments on disk are known by their texts alone, and a commit
-//! that removes one must not take its sessions for innocent ones that went down.
+//! After a restart of the agent, the fragments on disk are known only by their texts, and a commit
+//! that removes one must not count its sessions among unchanged ones that went down.
 
-/// What a text defines, in its order.
+/// The definitions of a text, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outline<'a> {
     /// Protocols and templates.
     pub blocks: Vec<Block<'a>>,
-    /// What stands beside them, as `router id 192.0.2.1`.
+    /// Statements outside blocks, such as `router id 192.0.2.1`.
     pub globals: Vec<Statement<'a>>,
 }
 
 /// One protocol or template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block<'a> {
-    /// A template is no session of its own.
+    /// A template is not a session.
     pub is_template: bool,
     /// `bgp`, `static`, …
     pub class: &'a str,
-    /// Its name; `None` for one that BIRD names itself.
+    /// Its name; `None` if BIRD assigns one.
     pub name: Option<&'a str>,
-    /// What it says, channels opened.
+    /// Its statements; those of channels are listed one by one.
     pub statements: Vec<Statement<'a>>,
 }
 
-/// One statement, without the semicolon. What stands in braces is part of it, except in channels.
+/// One statement, without the semicolon. It includes text in braces, except for channels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Statement<'a> {
-    /// The channel that it stands in, as `ipv4`.
+    /// The channel that contains it, such as `ipv4`.
     pub channel: Option<&'a str>,
     /// Its words, without comments and blanks.
     pub words: Vec<&'a str>,
@@ -39,7 +39,7 @@ pub struct Statement<'a> {
 pub const CHANNELS: [&str; 2] = ["ipv4", "ipv6"];
 
 impl<'a> Outline<'a> {
-    /// Reads a text.
+    /// Parses a text.
     pub fn of(text: &'a str) -> Self {
         let mut found = Self::default();
         let mut tokens = Tokens(text);
@@ -53,7 +53,7 @@ impl<'a> Outline<'a> {
         found
     }
 
-    /// The paths and patterns that the text includes, outside of its blocks.
+    /// Returns the paths and patterns that the text includes, outside its blocks.
     pub fn includes(&self) -> impl Iterator<Item = &'a str> {
         self.globals
             .iter()
@@ -65,7 +65,7 @@ impl<'a> Outline<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// `protocol bgp NAME from TEMPLATE { … }`; `protocol device` and `protocol bgp from T` have no name.
+    /// Parses `protocol bgp NAME from TEMPLATE { … }`; `protocol device` and `protocol bgp from T` have no name.
     fn of(statement: &Statement<'a>) -> Option<Self> {
         let start = statement
             .words
@@ -78,7 +78,7 @@ impl<'a> Block<'a> {
         let name = head.get(1).filter(|name| **name != "from");
         let mut statements = Vec::new();
         body_of(None, body.get(1..).unwrap_or_default(), &mut statements);
-        // A template's parent is part of what it says.
+        // The parent template is one of the block's statements.
         statements.extend(
             head.iter()
                 .position(|word| *word == "from")
@@ -96,7 +96,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// The statements of a body, which ends with its brace; those of channels are theirs.
+/// Collects the statements of a body, up to its closing brace; those inside channels get the channel.
 fn body_of<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statement<'a>>) {
     let (mut depth, mut start) = (0_usize, 0);
     for (at, word) in words.iter().enumerate() {
@@ -130,14 +130,14 @@ fn add<'a>(channel: Option<&'a str>, words: &[&'a str], found: &mut Vec<Statemen
     }
 }
 
-/// The line of a text, from 1, in which a part of it begins.
+/// Returns the line of a text, from 1, in which a part of it begins.
 pub fn line_of(text: &str, part: &str) -> usize {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let before = text.as_bytes().get(..offset).unwrap_or_default();
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// The patterns of files that a configuration text includes.
+/// Returns the file patterns that a configuration text includes.
 pub fn includes_in(text: &str) -> Vec<String> {
     let outline = Outline::of(text);
     let inside = outline.blocks.iter().flat_map(|block| &block.statements);
@@ -153,7 +153,7 @@ pub fn includes_in(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The names of the protocols that a configuration text defines.
+/// Returns the names of the protocols that a configuration text defines.
 pub fn protocols_in(text: &str) -> Vec<String> {
     let blocks = Outline::of(text)
         .blocks
@@ -164,11 +164,11 @@ pub fn protocols_in(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The rest of a text, token by token.
+/// The remaining text, read token by token.
 struct Tokens<'a>(&'a str);
 
 impl<'a> Tokens<'a> {
-    /// The next statement of the top level, which ends at its semicolon or with its braces.
+    /// Returns the next statement of the top level, which ends at its semicolon or with its braces.
     fn statement(&mut self) -> Option<Statement<'a>> {
         let (mut words, mut depth) = (Vec::new(), 0_usize);
         for token in self.by_ref() {
@@ -201,7 +201,7 @@ impl<'a> Tokens<'a> {
 impl<'a> Iterator for Tokens<'a> {
     type Item = &'a str;
 
-    /// The next token; comments and blanks are passed over.
+    /// Returns the next token; skips comments and blanks.
     fn next(&mut self) -> Option<&'a str> {
         loop {
             let text = self.0.trim_start();

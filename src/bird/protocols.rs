@@ -1,6 +1,6 @@
-//! `show protocols` and `show protocols all`. Pure.
+//! Parser of `show protocols` and `show protocols all`. Pure.
 //!
-//! Read by key, never by column or order: columns move with long names and tables, and BIRD 3 has
+//! Reads by key, never by column or order: columns move with long names and tables, and BIRD 3 has
 //! neither the widths nor the order of BIRD 2 (measured on 2.0.12 to 3.4.0).
 
 mod details;
@@ -15,29 +15,29 @@ pub struct Protocol {
     pub name: String,
     /// Its type as BIRD writes it: `BGP`, `Static`, `RPKI`, …
     pub proto: String,
-    /// Its table, if it has exactly one; BGP has none here, see [`Channel::table`].
+    /// Its table, if it has exactly one; `None` for BGP, see [`Channel::table`].
     pub table: Option<String>,
-    /// Whether it runs.
+    /// Its state.
     pub state: ProtocolState,
-    /// Since when it is in this state, in epoch seconds. `None` unless the configuration has
-    /// `timeformat protocol "%s";`: the other formats have no date, or no time, or no zone.
+    /// When it entered this state, in epoch seconds. `None` unless the configuration has
+    /// `timeformat protocol "%s";`: the other formats lack date, time or zone.
     pub since: Option<i64>,
     /// The rest of the row: for BGP its state and last error, for RPKI the cache's state.
     pub info: String,
-    /// `description`, in the configuration.
+    /// The `description` of the configuration.
     pub description: Option<String>,
-    /// The administrative message, such as a shutdown's.
+    /// The administrative message, such as that of a shutdown.
     pub message: Option<String>,
-    /// What only BGP has.
+    /// The fields of BGP.
     pub bgp: Option<Bgp>,
-    /// What only RPKI has.
+    /// The fields of RPKI.
     pub rpki: Option<Rpki>,
     /// The channels, in BIRD's order. Empty in a reply to `show protocols`.
     pub channels: Vec<Channel>,
 }
 
 impl Protocol {
-    /// Whether this is a BGP session that is established.
+    /// Returns whether this is an established BGP session.
     pub fn is_established(&self) -> bool {
         self.state == ProtocolState::Up
             && self
@@ -46,7 +46,8 @@ impl Protocol {
                 .is_some_and(|bgp| bgp.state == BgpState::Established)
     }
 
-    /// Whether it is off without an error and without a limit: `disable` leaves neither (2.0.12 to 3.4, measured),
+    /// Returns whether it is off without an error and without a limit: `disable` leaves neither (2.0.12 to 3.4,
+    /// measured),
     /// nor does `disabled` in the configuration. A limit and `disable after error` leave an error.
     pub fn is_disabled_by_command(&self) -> bool {
         let disables = |limit: &Limit| limit.hit && limit.action.as_deref() == Some("disable");
@@ -61,39 +62,39 @@ impl Protocol {
     }
 }
 
-/// Whether a protocol runs.
+/// The state of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProtocolState {
     /// It runs.
     Up,
-    /// It is about to: a BGP session that is not established.
+    /// It is starting: a BGP session that is not established.
     Start,
     /// It is off: by configuration, by command, or by a limit.
     Down,
-    /// It is about to be off.
+    /// It is stopping.
     Stop,
     /// Its routes are being removed.
     Flush,
-    /// A word this agent does not know.
+    /// A word unknown to the agent.
     Other(String),
 }
 
-/// What only BGP has.
+/// The fields of BGP.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bgp {
     /// The session's state.
     pub state: BgpState,
-    /// The neighbour's address; a link-local one has `%interface`. Or its range, if it is passive.
+    /// The neighbour's address; a link-local one has `%interface`. For a passive session, its range.
     pub neighbor_address: Option<String>,
     /// The neighbour's AS; 0 while a dynamic session has no neighbour.
     pub neighbor_as: Option<u32>,
-    /// Our AS.
+    /// The local AS.
     pub local_as: Option<u32>,
     /// The neighbour's router ID.
     pub neighbor_id: Option<String>,
-    /// The address we speak from.
+    /// The local address of the session.
     pub source_address: Option<String>,
-    /// Why it went down last, as BIRD says it: `Socket: Connection refused`. The neighbour chooses
+    /// The last error, as BIRD prints it: `Socket: Connection refused`. The neighbour controls
     /// some of these words.
     pub last_error: Option<String>,
 }
@@ -109,16 +110,16 @@ pub enum BgpState {
     OpenConfirm,
     Established,
     Close,
-    /// It waits for the neighbour to call.
+    /// It waits for the neighbour to connect.
     Passive,
     /// The protocol is off.
     #[default]
     Down,
-    /// A word this agent does not know.
+    /// A word unknown to the agent.
     Other(String),
 }
 
-/// What only RPKI has: how it gets on with its cache. BIRD's `---` is `None`.
+/// The fields of RPKI: the state of the cache connection. BIRD's `---` is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rpki {
     /// The cache's address or name.
@@ -127,13 +128,13 @@ pub struct Rpki {
     pub port: Option<u16>,
     /// `Established`, `Transport-Error`, …
     pub status: Option<String>,
-    /// The serial number of the data that was loaded last.
+    /// The serial number of the last loaded data.
     pub serial: Option<u32>,
     /// Seconds until the data expires.
     pub expires_in: Option<u64>,
 }
 
-/// One channel of a protocol: its way to one table.
+/// One channel of a protocol: its connection to one table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Channel {
     /// `ipv4`, `ipv6`, `roa4`, …
@@ -142,7 +143,7 @@ pub struct Channel {
     pub up: bool,
     /// Its table.
     pub table: Option<String>,
-    /// Its routes; a channel that is down shows none.
+    /// Its routes; `None` for a channel that is down.
     pub routes: Option<Routes>,
     /// `import limit`
     pub import_limit: Option<Limit>,
@@ -157,29 +158,29 @@ pub struct Channel {
 pub struct Routes {
     /// Accepted from the neighbour.
     pub imported: u64,
-    /// Received and refused by the filter; 0 unless `import keep filtered` or an import table is on.
+    /// Received and rejected by the filter; 0 unless `import keep filtered` or an import table is on.
     pub filtered: u64,
     /// Sent to the neighbour.
     pub exported: u64,
-    /// Imported, and the best of their table.
+    /// Imported, and the best route of their table.
     pub preferred: u64,
 }
 
 /// A limit of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Limit {
-    /// How many routes.
+    /// The maximum number of routes.
     pub limit: u64,
-    /// Whether it is exceeded now, as far as the routes tell. BIRD's own mark alone would mislead: 3.1
+    /// Whether it is exceeded now, judged by the routes. BIRD's own mark alone would mislead: 3.1
     /// and 3.4 keep it when an import limit is raised, and have none for an export limit that only
     /// warns (measured).
     pub hit: bool,
-    /// What happens then: `block`, `restart`, `disable`, `warn`.
+    /// The action when it is exceeded: `block`, `restart`, `disable`, `warn`.
     pub action: Option<String>,
 }
 
-/// Reads a reply to `show protocols` or `show protocols all`, sorted by name. Lines that are not
-/// understood are passed over.
+/// Parses a reply to `show protocols` or `show protocols all`, sorted by name. Skips lines that it does not
+/// understand.
 pub fn parse(reply: &Reply) -> Vec<Protocol> {
     let mut protocols: Vec<Protocol> = Vec::new();
     let mut details = details::Reader::default();
@@ -202,7 +203,7 @@ pub fn parse(reply: &Reply) -> Vec<Protocol> {
 }
 
 impl Channel {
-    /// Judges limits by the routes, where there are some; a channel that is down has only BIRD's mark.
+    /// Judges limits by the routes, if there are any; a channel that is down has only BIRD's mark.
     fn judge_limits(&mut self) {
         let Some(routes) = self.routes else { return };
         for (limit, count) in [
@@ -212,7 +213,7 @@ impl Channel {
             let Some(limit) = limit else { continue };
             limit.hit = match limit.action.as_deref() {
                 Some("warn") => count > limit.limit,
-                // What is over the limit was held back.
+                // BIRD blocked the routes over the limit.
                 _ => limit.hit && count >= limit.limit,
             };
         }
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
     use crate::bird::framing::Decoder;
 
-    /// `[import, export]` of a channel with these lines.
+    /// Returns `[import, export]` of a channel with these lines.
     fn hits(lines: &str) -> [Option<bool>; 2] {
         let text = format!(
             "1002-p BGP --- up 1 Established\n1006-  BGP state: Established\n   Channel ipv4\n{lines}0000 \n"
@@ -243,7 +244,7 @@ mod tests {
             )
         };
         assert_eq!(hits(&block(" [HIT]", 2)), [Some(true), None]);
-        // As many as may be, and no more were there.
+        // Exactly as many routes as allowed, and no more were received.
         assert_eq!(hits(&block("", 2)), [Some(false), None]);
         // Raised on 3.1 and 3.4.
         assert_eq!(hits(&block(" [HIT]", 20)), [Some(false), None]);
@@ -254,7 +255,7 @@ mod tests {
         };
         assert_eq!(hits(&warn(3)), [None, Some(true)]);
         assert_eq!(hits(&warn(9)), [None, Some(false)]);
-        // Down by its own limit: there are no routes to count.
+        // Down because of its own limit: there are no routes to count.
         assert_eq!(
             hits("     Import limit:   1 [HIT]\n       Action:       disable\n"),
             [Some(true), None]

@@ -1,18 +1,18 @@
-//! The tables of ROAs, and how the RPKI servers that fill them get on. Pure.
+//! The ROA tables, and the state of the RPKI servers that fill them. Pure.
 
 use super::framing::Reply;
 use super::protocols::Protocol;
 use crate::render::RoaTable;
 
-/// Reads a reply to `show route table moe_roa4`: ` 172.20.0.0/24-28 AS4242420000 [source time] * (100)`.
-/// A second source of the same ROA has a line without it, which is passed over.
+/// Parses a reply to `show route table moe_roa4`: ` 172.20.0.0/24-28 AS4242420000 [source time] * (100)`.
+/// A second source of the same ROA has a line without the prefix, which is skipped.
 pub fn parse(reply: &Reply) -> RoaTable {
     let lines: Vec<&str> = reply.with_code(1007).collect();
     RoaTable::parse(&lines.join("\n")).0
 }
 
-/// How the RPKI servers get on, as one look at the protocols shows it. As long as two looks are equal,
-/// no ROA has come or gone, and the tables need not be read.
+/// The states of the RPKI servers, from one reading of the protocols. While two readings are equal,
+/// no ROA was added or removed, and the tables need not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Servers {
     states: Vec<ServerState>,
@@ -22,7 +22,7 @@ pub struct Servers {
 type ServerState = (String, Option<String>, Option<u32>, Vec<u64>);
 
 impl Servers {
-    /// Those among the protocols.
+    /// Returns the RPKI servers among the protocols.
     pub fn of(protocols: &[Protocol]) -> Self {
         let state = |protocol: &Protocol| {
             let rpki = protocol.rpki.as_ref()?;
@@ -43,8 +43,8 @@ impl Servers {
         }
     }
 
-    /// How many have said everything that they have: BIRD calls a server `Established` once its End of
-    /// Data has come (RFC 8210, section 8.1).
+    /// Returns how many servers have sent all their data: BIRD calls a server `Established` once its End of
+    /// Data has arrived (RFC 8210, section 8.1).
     pub fn answering(&self) -> usize {
         self.states
             .iter()
@@ -52,14 +52,14 @@ impl Servers {
             .count()
     }
 
-    /// Whether this one has, or is in the middle of it.
+    /// Returns whether this server has sent its data, or is sending it.
     pub fn answers(&self, protocol: &str) -> bool {
         let state = self.states.iter().find(|state| state.0 == protocol);
         let status = state.and_then(|state| state.1.as_deref());
         status.is_some_and(|status| status == "Established" || status.starts_with("Sync-"))
     }
 
-    /// Whether one of them is in the middle of saying it, so that the tables hold a part.
+    /// Returns whether a server is still sending its data, so that the tables are incomplete.
     pub fn are_syncing(&self) -> bool {
         self.states.iter().any(|state| {
             state

@@ -1,4 +1,4 @@
-//! The short replies: `show status`, `configure status`, route counts. Pure.
+//! Parsers of the short replies: `show status`, `configure status`, route counts. Pure.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ pub struct Status {
     pub last_reboot: Option<String>,
     /// When the configuration was last loaded, as BIRD writes it (`timeformat base`).
     pub last_reconfiguration: Option<String>,
-    /// Whether graceful-restart recovery is going on (after a start with `-R`).
+    /// Whether graceful-restart recovery is in progress (after a start with `-R`).
     pub recovering: bool,
-    /// Whether BIRD says that it is up and running, and not shutting down.
+    /// Whether BIRD reports that it is up and running, and not shutting down.
     pub running: bool,
 }
 
-/// Reads a reply to `show status`. Keys that are missing are `None`.
+/// Parses a reply to `show status`. Missing keys are `None`.
 pub fn parse(reply: &Reply) -> Status {
     let mut status = Status {
         running: reply.code == 13,
@@ -48,12 +48,12 @@ pub fn parse(reply: &Reply) -> Status {
     status
 }
 
-/// What a reconfiguration is doing.
+/// The phase of a reconfiguration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing is in progress: the only state in which BIRD 3 may be told to configure or undo.
+    /// Nothing is in progress: the only state in which BIRD 3 accepts configure or undo.
     Settled,
-    /// One is in progress.
+    /// One reconfiguration is in progress.
     InProgress,
     /// One is in progress, and another one waits: a third makes BIRD 3 abort (measured, 8 of 8).
     Queued,
@@ -64,13 +64,13 @@ pub enum Phase {
 /// `configure status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfigureStatus {
-    /// What is going on.
+    /// The phase of the reconfiguration.
     pub phase: Phase,
-    /// When BIRD goes back to the configuration before, unless it is confirmed.
+    /// When BIRD reverts to the previous configuration, unless it is confirmed.
     pub undo_in: Option<Duration>,
 }
 
-/// Reads a reply to `configure status`; `None` if it says nothing this knows.
+/// Parses a reply to `configure status`; `None` if no code in it is known.
 pub fn parse_configure(reply: &Reply) -> Option<ConfigureStatus> {
     let codes = || {
         reply
@@ -96,8 +96,8 @@ pub fn parse_configure(reply: &Reply) -> Option<ConfigureStatus> {
     Some(ConfigureStatus { phase, undo_in })
 }
 
-/// Reads `show route … count`: the routes of all tables in the reply, from
-/// `9 of 9 routes for 6 networks in table master4`. `None` if no line says so.
+/// Parses `show route … count`: the routes of all tables in the reply, from
+/// `9 of 9 routes for 6 networks in table master4`. `None` if no line matches.
 pub fn parse_route_count(reply: &Reply) -> Option<u64> {
     reply
         .with_code(1007)

@@ -1,5 +1,5 @@
 /// Decodes bytes from BIRD: lossily, with every control character replaced by `U+FFFD`, so that the
-/// text can go to a log or a terminal. A tab stays: `show route all` indents with it.
+/// text is safe for a log or a terminal. Tabs are kept: `show route all` indents with them.
 pub(super) fn decode(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
@@ -15,7 +15,7 @@ fn printable(c: char) -> char {
     }
 }
 
-/// The first `most` characters of a text, with `…` where it was cut.
+/// Returns the first `most` characters of a text, with `…` where it was cut.
 pub(super) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,4 +1,4 @@
-//! Versions of BIRD. What the templates may say to each is `render::Features`. Pure.
+//! Versions of BIRD. `render::Features` holds the template constructs of each. Pure.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ pub struct Version {
     pub major: u16,
     /// `17` of `2.17.6`.
     pub minor: u16,
-    /// `6` of `2.17.6`; 0 where it is not given.
+    /// `6` of `2.17.6`; 0 if it is missing.
     pub patch: u16,
 }
 
-/// How far a version of BIRD is known to work.
+/// Support level of a BIRD version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// The templates were loaded by this one or by its neighbours, and the live tests run.
+    /// This version or its neighbours loaded the templates, and the live tests run.
     Tested,
-    /// Nobody has tried.
+    /// Not tested.
     Untested,
     /// It cannot read the templates.
     TooOld,
 }
 
 impl Version {
-    /// A version from its numbers.
+    /// Creates a version from its numbers.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self {
             major,
@@ -34,12 +34,12 @@ impl Version {
         }
     }
 
-    /// The first word of a text that is a version: `2.0.12`, `BIRD 2.0.12 ready.`, `BIRD version 3.4.0`.
+    /// Returns the first word of a text that is a version: `2.0.12`, `BIRD 2.0.12 ready.`, `BIRD version 3.4.0`.
     pub fn find(text: &str) -> Option<Self> {
         text.split_whitespace().find_map(Self::parse_word)
     }
 
-    /// A package may add to the number (`2.17.6+branch.abc`, `3.0-alpha2`): digits and dots count.
+    /// Parses a word. A package may add to the number (`2.17.6+branch.abc`, `3.0-alpha2`): digits and dots count.
     fn parse_word(word: &str) -> Option<Self> {
         let numbers = word
             .split(|c: char| !c.is_ascii_digit() && c != '.')
@@ -50,12 +50,12 @@ impl Version {
         Some(Self::new(major, minor, patch))
     }
 
-    /// How far this version is known to work.
+    /// Returns the support level of this version.
     pub fn support(self) -> Support {
         let two = (self.minor, self.patch);
         match self.major {
             0 | 1 => Support::TooOld,
-            // 2.0.7 takes no declaration of a variable after a statement (run: "syntax error, unexpected INT").
+            // 2.0.7 rejects a variable declaration after a statement (run: "syntax error, unexpected INT").
             2 if two <= (0, 7) => Support::TooOld,
             2 if two < (0, 12) => Support::Untested,
             2 if self.minor <= 20 => Support::Tested,
@@ -64,7 +64,7 @@ impl Version {
         }
     }
 
-    /// A sentence for the operator of a version that is not known to work; none for one that is.
+    /// Returns a warning for the operator if the version is not known to work; `None` otherwise.
     pub fn warning(self) -> Option<String> {
         const TESTED: &str = "2.0.12 to 2.20 and 3.1 to 3.4";
         match self.support() {
@@ -79,7 +79,9 @@ impl Version {
         }
     }
 
-    /// `reload filters in X` in place of `reload in X`: 3.x only (measured; the wrong form is 9001).
+    /// Returns whether the command is `reload filters in X` instead of `reload in X`: 3.x only (measured; the wrong
+    /// form is
+    /// 9001).
     pub const fn reloads_filters(self) -> bool {
         self.major >= 3
     }

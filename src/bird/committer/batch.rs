@@ -1,4 +1,4 @@
-//! What was asked within one gather time, and who waits for it.
+//! The requests of one gather time, and the callers that wait for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;
 type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
 type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
 
-/// What a handle asks of the task.
+/// A request from a handle to the task.
 pub(super) enum Request {
     Fragment {
         name: String,
@@ -33,17 +33,17 @@ pub(super) enum Request {
     },
 }
 
-/// The changes wanted, without those who want them.
+/// The requested changes, without their callers.
 #[derive(Default)]
 pub(super) struct Wishes {
-    /// All base files, if they are to change.
+    /// All base files, if they change.
     pub(super) base: Option<BTreeMap<String, String>>,
     /// The fragments to set, or to remove (`None`).
     pub(super) fragments: BTreeMap<String, Option<Fragment>>,
 }
 
 impl Wishes {
-    /// The tree with the wishes fulfilled and the stale fragments left out.
+    /// Returns the tree with the requested changes and without the stale fragments.
     pub(super) fn applied_to(&self, tree: &Tree, stale: &BTreeSet<String>) -> Tree {
         let mut wanted = tree.clone();
         wanted.fragments.retain(|name, _| !stale.contains(name));
@@ -60,18 +60,18 @@ impl Wishes {
     }
 }
 
-/// What came of the wishes.
+/// The result of the requested changes.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The fragments that were set aside.
+    /// The rejected fragments.
     pub(super) fragments: BTreeMap<String, FragmentError>,
-    /// Why the base was set aside.
+    /// The error that rejected the base.
     pub(super) base: Option<BaseError>,
-    /// What became of all the others.
+    /// The result for all other changes.
     pub(super) rest: Result<Committed, Arc<CommitError>>,
 }
 
-/// Those who wait.
+/// The callers that wait for a result.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     fragments: Vec<(String, FragmentReply)>,
@@ -80,7 +80,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Tells everyone. Who has gone away is not missed.
+    /// Sends the outcome to every caller. A caller that has gone away is ignored.
     pub(super) fn answer(self, outcome: &Outcome) {
         for (name, reply) in self.fragments {
             let refused = outcome.fragments.get(&name).cloned().map(Err);
@@ -96,7 +96,7 @@ impl Waiters {
     }
 }
 
-/// Adds a request to a batch. `Live` waits for none.
+/// Adds a request to a batch. `Live` adds no waiter.
 pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) {
     match request {
         Request::Fragment {

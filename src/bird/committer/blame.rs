@@ -1,8 +1,9 @@
-//! Whose fault it is that a tree does not pass.
+//! Finds the change that makes a tree fail its check.
 //!
-//! Mostly BIRD names the file. But a name defined twice is reported where it is read second, which
-//! may be the fragment that was there first; and a function that a new base no longer has is reported
-//! in a fragment that nobody touched. Then the changes are tried one at a time upon the live tree.
+//! BIRD usually names the file. But a duplicate name is reported where it is read second, which can be the fragment
+//! that
+//! existed first; and a function that a new base lacks is reported in an unchanged fragment. In these cases the
+//! changes are tried one at a time on the live tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +14,18 @@ use super::tree::{LiveTree, Tree, fragment_at};
 use crate::bird::check::Checker;
 use crate::bird::diagnostics::Diagnostic;
 
-/// Who is to be set aside before the next attempt.
+/// The change to exclude before the next attempt.
 #[derive(Debug)]
 pub(super) enum Blame {
-    /// A fragment that was to change.
+    /// A changed fragment.
     Fragment(String, FragmentError),
-    /// Fragments that BIRD loaded without having the protocols they promised, with the names.
+    /// Fragments that BIRD loaded without the protocols they promised, with the names of these.
     Unverified(BTreeMap<String, Vec<String>>),
-    /// The base that was to change.
+    /// The changed base.
     Base(BaseError),
-    /// A fragment on disk that nobody changes, and which the installed BIRD does not understand.
+    /// An unchanged fragment on disk that the installed BIRD rejects.
     Stale(String, Diagnostic),
-    /// Nobody in particular: nothing can be committed now.
+    /// No single change: nothing can be committed now.
     All(CommitError),
 }
 
@@ -34,18 +35,18 @@ impl From<CommitError> for Blame {
     }
 }
 
-/// What is needed to find the guilty one.
+/// The input for finding the failing change.
 pub(super) struct Trial<'a> {
     pub(super) stage: &'a Stage,
     pub(super) checker: &'a Checker,
     pub(super) live: &'a LiveTree,
-    /// The tree on disk as the agent wrote it, which the wishes change.
+    /// The tree on disk as the agent wrote it, before the requested changes.
     pub(super) before: &'a Tree,
     pub(super) wishes: &'a Wishes,
 }
 
 impl Trial<'_> {
-    /// Checks the wanted tree, and blames somebody if it does not pass.
+    /// Checks the wanted tree, and returns the change to blame if it fails.
     pub(super) async fn check(&self, wanted: &Tree) -> Result<Vec<Diagnostic>, Blame> {
         match self.stage.check(wanted, self.live, self.checker).await {
             Ok(warnings) => Ok(warnings),
@@ -60,8 +61,8 @@ impl Trial<'_> {
         }
     }
 
-    /// Blames a file that is not the agent's. One that ends in the middle of a statement is reported where the next
-    /// file begins, so they are added one after the other to what is live without them.
+    /// Blames a file that is not the agent's. BIRD reports a file that ends within a statement where the next file
+    /// begins, so these files are added one at a time to the live tree without them.
     async fn foreign(&self) -> Option<Blame> {
         let mut tree = self.before.clone();
         let foreign = std::mem::take(&mut tree.foreign);
@@ -78,7 +79,7 @@ impl Trial<'_> {
         None
     }
 
-    /// Why BIRD's parser refuses a tree.
+    /// Returns why BIRD's parser rejects a tree.
     async fn refusal(&self, tree: &Tree) -> Option<Diagnostic> {
         match self.stage.check(tree, self.live, self.checker).await {
             Err(StageError::Refused { what, .. }) => Some(what),
@@ -103,8 +104,8 @@ impl Trial<'_> {
         }
     }
 
-    /// Adds one change after the other to the live tree, the base first. If the live tree is broken
-    /// itself, the fragment that BIRD named is.
+    /// Adds one change at a time to the live tree, the base first. If the live tree itself is broken,
+    /// the fragment named by BIRD is blamed.
     async fn one_by_one(
         &self,
         named: Option<(&str, &Diagnostic)>,
@@ -150,7 +151,9 @@ impl Trial<'_> {
         Blame::All(otherwise)
     }
 
-    /// `Err(Some)`: the parser refuses the tree or dies of it. `Err(None)`: it could not be checked.
+    /// Checks some changes on the live tree. `Err(Some)`: the parser rejects the tree or crashes on it. `Err(None)`:
+    /// the
+    /// check could not run.
     async fn try_alone(&self, wishes: &Wishes) -> Result<(), Option<Diagnostic>> {
         use crate::bird::check::CheckError::Crashed;
         let tree = wishes.applied_to(self.before, &BTreeSet::new());

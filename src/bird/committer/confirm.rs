@@ -1,4 +1,4 @@
-//! Puts a checked tree live, has BIRD load it, looks at what came of it, and confirms or undoes.
+//! Installs a checked tree, lets BIRD load it, verifies the result, and confirms or undoes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::bird::protocols::Protocol;
 use crate::bird::status::{ConfigureStatus, Phase};
 use crate::plan::mark::Ownership;
 
-/// Why a tree is not loaded. The files are as before, unless the error says otherwise.
+/// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// Fragments whose protocols BIRD does not have, with the names. It was undone.
+    /// Fragments whose protocols BIRD does not have, with the names. The load was undone.
     Missing(BTreeMap<String, Vec<String>>),
-    /// Anything else.
+    /// Any other error.
     Commit(CommitError),
 }
 
@@ -29,18 +29,18 @@ impl<E: Into<CommitError>> From<E> for LoadError {
     }
 }
 
-/// What the running daemon says about itself.
+/// The state that the running daemon reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Running {
-    /// It does not run.
+    /// BIRD is not running.
     Not,
-    /// It runs this generation for good, or none of ours.
+    /// BIRD runs this confirmed generation, or a configuration without one of the agent's.
     Loaded(Option<String>),
-    /// It runs something it may take back any moment.
+    /// BIRD runs an unconfirmed configuration that it may revert at any moment.
     Unconfirmed,
 }
 
-/// Asks the daemon what it runs, once it is settled.
+/// Asks the daemon which generation it runs, once no reconfiguration is in progress.
 pub(super) async fn running(client: &Client, patience: Duration) -> Result<Running, CommitError> {
     let status = match settled(client, patience).await {
         Err(CommitError::Bird(error)) if error.is_not_running() => return Ok(Running::Not),
@@ -59,7 +59,7 @@ async fn generation(client: &Client) -> Result<Option<String>, BirdError> {
     }
 }
 
-/// Polls `configure status` until nothing is in progress: 1 to 10 ms for a session that restarts,
+/// Polls `configure status` until no reconfiguration is in progress: 1 to 10 ms for a session that restarts,
 /// and up to 3 s when 3.1.8 removes 3000 (measured).
 async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus, CommitError> {
     let (start, mut pause) = (Instant::now(), Duration::from_millis(2));
@@ -76,7 +76,7 @@ async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus,
     }
 }
 
-/// One load of one tree.
+/// The load of one tree.
 pub(super) struct Load<'a> {
     pub(super) client: &'a Client,
     pub(super) directory: &'a Path,
@@ -86,20 +86,20 @@ pub(super) struct Load<'a> {
     pub(super) live: &'a LiveTree,
     pub(super) changes: &'a FileChanges,
     pub(super) generation: &'a str,
-    /// The protocols that must be there afterwards, by the fragment that promises them.
+    /// The protocols that must exist afterwards, by the fragment that promises them.
     pub(super) promised: BTreeMap<String, Vec<String>>,
-    /// The protocols that may go down: those of changed fragments. `None`: all of them may, as when
-    /// the base changed or nobody knows what BIRD ran before.
+    /// The protocols that may go down: those of changed fragments. `None`: all of them may, for instance when
+    /// the base changed or the previous configuration of BIRD is unknown.
     pub(super) may_go_down: Option<BTreeSet<String>>,
 }
 
 impl Load<'_> {
-    /// Half the time BIRD waits for us: the other half is for looking at what came of it.
+    /// Half of the confirm timeout. The other half is for verifying the result.
     fn patience(&self) -> Duration {
         (self.confirm_timeout / 2).max(Duration::from_secs(1))
     }
 
-    /// Writes the files, and has the daemon load nothing.
+    /// Writes the files without loading them into the daemon.
     pub(super) async fn write(&self) -> Result<(), CommitError> {
         if self.changes.is_empty() {
             return Ok(());
@@ -107,9 +107,9 @@ impl Load<'_> {
         self.apply(self.changes.clone()).await
     }
 
-    /// Returns whether the daemon has loaded the tree; `false` if there is no daemon.
+    /// Loads the tree. Returns whether the daemon has loaded it; `false` if there is no daemon.
     pub(super) async fn run(&self) -> Result<bool, LoadError> {
-        // BIRD is spoken to before any file changes: one that hangs, hangs here.
+        // Contact BIRD before any file changes, so that a BIRD that hangs is found here.
         let before = match self.before().await {
             Err(CommitError::Bird(error)) if error.is_not_running() => {
                 self.apply(self.changes.clone()).await?;
@@ -128,7 +128,7 @@ impl Load<'_> {
         self.settle_and_verify(&before).await.map(|()| true)
     }
 
-    /// The protocols before the change, from a settled BIRD.
+    /// Returns the protocols before the change, once no reconfiguration is in progress.
     async fn before(&self) -> Result<Vec<Protocol>, CommitError> {
         settled(self.client, self.patience()).await?;
         Ok(self.client.protocol_rows().await?)
@@ -144,8 +144,9 @@ impl Load<'_> {
     async fn settle_and_verify(&self, before: &[Protocol]) -> Result<(), LoadError> {
         match settled(self.client, self.patience()).await {
             Ok(_) => {}
-            // An undo in progress kills BIRD 3, and BIRD's own timer would send one. What is on disk
-            // is what BIRD is on its way to, so that stays, and the next commit looks again.
+            // An undo in progress kills BIRD 3, and BIRD's own timer would start one. The files on disk are those that
+            // BIRD is
+            // about to run, so they stay, and the next commit checks again.
             Err(error @ CommitError::NotSettled(_)) => {
                 self.confirm().await?;
                 return Err(error.into());
@@ -160,7 +161,7 @@ impl Load<'_> {
             Err(error) => Err(error),
         };
         if verified.is_err() {
-            // The files first: if the undo fails, BIRD's timer does it, or the generation tells.
+            // Files first: if the undo fails, BIRD's timer reverts, or the generation shows the difference.
             self.restore().await;
             self.undo().await;
         }
@@ -189,7 +190,7 @@ impl Load<'_> {
         self.client.run(&Command::ConfigureConfirm).await.map(drop)
     }
 
-    /// Undoes, if BIRD is settled; otherwise its timer will, as far as anyone can tell.
+    /// Undoes the load if no reconfiguration is in progress. Otherwise BIRD's timer should do it.
     async fn undo(&self) {
         let undone = async {
             settled(self.client, self.patience()).await?;
@@ -221,7 +222,7 @@ impl Load<'_> {
     }
 }
 
-/// The promised protocols that are not there.
+/// Returns the promised protocols that do not exist.
 fn missing(
     promised: &BTreeMap<String, Vec<String>>,
     after: &[Protocol],
@@ -244,7 +245,7 @@ fn missing(
         .collect()
 }
 
-/// The sessions that were established and are not any more, without those that may.
+/// Returns the sessions that were established and no longer are, except the excused ones.
 fn went_down(before: &[Protocol], after: &[Protocol], excused: &BTreeSet<String>) -> Vec<String> {
     let established = |protocols: &[Protocol]| -> BTreeSet<String> {
         protocols

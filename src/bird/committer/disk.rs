@@ -1,4 +1,4 @@
-//! The files: read, write atomically, remove. Blocking; called off the runtime's threads.
+//! Reads, writes atomically and removes the files. Blocking; called off the runtime's threads.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,17 +15,17 @@ use crate::bird::mark::{self, Mark};
 use crate::disk;
 use crate::plan::mark::Ownership;
 
-/// Passwords are in these files: the owner writes, the group reads, others nothing.
+/// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
-/// How many files are flushed to the disk at the same time.
+/// Number of files flushed to the disk at the same time.
 const FLUSHES_AT_ONCE: usize = 16;
-/// What is appended to the name of a file that BIRD refuses.
+/// Suffix of a quarantined file that BIRD rejects.
 const QUARANTINED: &str = ".broken";
-/// How deep base files may lie below `moenet/`.
+/// Depth limit of base files below `moenet/`.
 const DEEPEST: usize = 3;
 
-/// Attaches operation and path to an error of the system.
+/// Adds operation and path to an error of the operating system.
 pub(super) fn failed(
     operation: &'static str,
     path: &Path,
@@ -38,9 +38,9 @@ pub(super) fn failed(
     }
 }
 
-/// Reads what is live. Only `*.conf` files with names that could be ours count, as in BIRD's glob. Bytes that are
-/// not UTF-8 are replaced, and so never equal to what is wanted. Of a directory that is another agent's nothing is
-/// kept but that.
+/// Reads the live files. Only `*.conf` files with names that the agent could use count, as in BIRD's glob. Bytes that
+/// are not UTF-8 are replaced, and so never equal the wanted text. For a directory of another agent, nothing
+/// else is kept.
 pub(super) fn read(
     directory: &Path,
     manages_main: bool,
@@ -66,10 +66,10 @@ pub(super) fn read(
     Ok(live)
 }
 
-/// The largest file of BIRD's that is read, in bytes: some 400 000 ROAs.
+/// Size limit of a BIRD file, in bytes: room for about 400 000 ROAs.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The text of a file; `None` if there is none.
+/// Returns the text of a file, or `None` if it does not exist.
 pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
     match disk::read(path, MAX_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -125,12 +125,12 @@ fn is_quarantined(name: &str) -> bool {
     !is_read_by_bird(name) && name.contains(&format!(".conf{QUARANTINED}"))
 }
 
-/// Whether BIRD's glob over the sessions' files finds this name.
+/// Returns whether BIRD's glob over the session files matches this name.
 fn is_read_by_bird(name: &str) -> bool {
     name.ends_with(".conf") && !name.starts_with('.')
 }
 
-/// Sorts what is among the sessions' files and cannot be the agent's: a link, or a name that no session has.
+/// Records a directory entry of the session files that cannot be the agent's: a link, or a name that no session has.
 fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
     match disk::read(&root.join(&path), MAX_BYTES) {
         Ok(bytes) => {
@@ -184,12 +184,12 @@ fn keep(live: &mut LiveTree, path: String, content: String, ownership: &Ownershi
     }
 }
 
-/// Puts changes live: each file whole or not at all, and the generation last.
+/// Installs the changes: each file atomically, and the generation last.
 ///
-/// First every temporary file is written and flushed, and only then are they renamed, so that the
-/// time in which the live tree is neither the old nor the new one is as short as it can be.
+/// All temporary files are written and flushed before any is renamed, so that the live tree is neither the old nor the
+/// new one for as short a time as possible.
 ///
-/// A file that is not the agent's is left as it is, and then none changes; one that was edited is kept as a copy.
+/// A foreign file is left unchanged, and then no file changes. A file that was edited is kept as a copy.
 pub(super) fn apply(
     root: &Path,
     live: &LiveTree,
@@ -206,7 +206,7 @@ pub(super) fn apply(
     write_temporaries(root, changes, group)?;
     copies.iter().try_for_each(|copy| copy.make())?;
     let mut touched = BTreeSet::new();
-    // Removals stand before the generation for the same reason that it is written last.
+    // Removals come before the generation for the same reason that the generation is written last.
     let (last, first): (Vec<_>, Vec<_>) = changes
         .write
         .iter()
@@ -224,7 +224,7 @@ pub(super) fn apply(
 }
 
 /// The lock on BIRD's directory while files change: a second agent that starts at the same moment sees the files of
-/// the first, and not an empty directory.
+/// the first instead of an empty directory.
 struct Lock(File);
 
 impl Lock {
@@ -239,21 +239,21 @@ impl Lock {
                 );
                 Err(failed("lock", root)(busy))
             }
-            // A file system without locks has no second agent to keep out, as far as can be known.
+            // On a file system without locks, other agents cannot be detected.
             Err(TryLockError::Error(_)) => Ok(Self(directory)),
         }
     }
 }
 
 impl Drop for Lock {
-    /// A process that is being started holds a copy of every open file for a moment, and with it the lock.
+    /// A process that is just being started holds a copy of every open file for a moment, and the lock with it.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
-/// Writes all temporary files and flushes them, some at a time: a flush waits for the disk, and the
-/// file system does those that wait together in one go.
+/// Writes and flushes all temporary files, several at a time: a flush waits for the disk, and the
+/// file system handles concurrent flushes together.
 fn write_temporaries(
     root: &Path,
     changes: &FileChanges,
@@ -279,7 +279,7 @@ fn write_temporaries(
     })
 }
 
-/// Where a file is written before it is renamed. BIRD's globs pass over both the dot and the ending.
+/// Returns the temporary path of a file before its rename. BIRD's globs match neither the dot nor the suffix.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))
@@ -289,14 +289,14 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
-/// Renames a temporary file into place, and returns the directory.
+/// Renames a temporary file to its final name, and returns the directory.
 fn replace(path: &Path, counters: &BirdCounters) -> Result<PathBuf, CommitError> {
     fs::rename(temporary(path), path).map_err(failed("replace", path))?;
     counters.count_write();
     Ok(parent(path).to_owned())
 }
 
-/// Writes a new file with the right mode from its first byte on.
+/// Writes a new file, with the right mode from its first byte on.
 pub(super) fn write(path: &Path, text: &str, group: Option<u32>) -> Result<File, CommitError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -328,7 +328,7 @@ fn remove(path: &Path, counters: &BirdCounters) -> Result<Option<PathBuf>, Commi
     Ok(path.parent().map(Path::to_owned))
 }
 
-/// Creates what is missing of a directory. BIRD refuses a glob in a directory that does not exist.
+/// Creates the missing parts of a directory. BIRD rejects a glob in a directory that does not exist.
 pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     if path.is_dir() {
         return Ok(());
@@ -337,7 +337,7 @@ pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), 
         create_directories(parent, group)?;
     }
     match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        // Another thread was here first.
+        // Another thread created it first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         result => result.map_err(failed("create", path))?,
     }
@@ -346,7 +346,7 @@ pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), 
     give(path, group)
 }
 
-/// Gives a path to the group. One who is not root may not, and then BIRD is likely the same user.
+/// Sets the group of a path. A process that is not root may not, but then BIRD is likely the same user.
 fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     match std::os::unix::fs::chown(path, None, group) {
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
@@ -356,7 +356,7 @@ fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     }
 }
 
-/// Renames a file to one that BIRD's glob passes over. No earlier one is replaced.
+/// Renames a file so that BIRD's glob does not match it. Earlier quarantined files are never replaced.
 pub(super) fn quarantine(file: &Path) -> Result<(), CommitError> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let numbered = (2..1000).map(|number| format!("{name}{QUARANTINED}-{number}"));
@@ -380,7 +380,7 @@ fn sync(directory: &Path) -> Result<(), CommitError> {
         .map_err(failed("flush", directory))
 }
 
-/// The number of a group, from `/etc/group`; `None` if it has none of this name.
+/// Returns the ID of a group from `/etc/group`, or `None` if there is no such group.
 pub(super) fn group_id(name: &str) -> Option<u32> {
     group_in(&fs::read_to_string("/etc/group").ok()?, name)
 }

@@ -9,20 +9,20 @@ use crate::bird::diagnostics::Diagnostic;
 use crate::bird::version::Version;
 use crate::model::Identity;
 
-/// Why a fragment is not what BIRD runs.
+/// Reason why BIRD does not run a fragment.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FragmentError {
-    /// The name cannot be a file's.
+    /// The name is not a valid file name.
     #[error(
         "{0:?} cannot name a fragment: use 1..64 of A-Z a-z 0-9 _ . - and begin with no dot or dash"
     )]
     Name(String),
-    /// BIRD's parser refuses the text. What was there before stays.
+    /// BIRD's parser rejects the text. The previous text stays.
     #[error("BIRD refuses the fragment {name}: {what}")]
     Refused {
         /// The fragment.
         name: String,
-        /// BIRD's words, and the live file, line and column they are about.
+        /// BIRD's message, with the live file, line and column.
         what: Diagnostic,
     },
     /// The text does not define the protocols that it promises. It was not loaded.
@@ -36,7 +36,7 @@ pub enum FragmentError {
         /// The protocols that are missing.
         missing: Vec<String>,
     },
-    /// BIRD took the text, and yet has not the protocols it was to define. It was undone.
+    /// BIRD loaded the text but does not have the protocols that it defines. The load was undone.
     #[error("BIRD loaded the fragment {name} but has no protocol {}: it was undone", .missing.join(", "))]
     Unverified {
         /// The fragment.
@@ -44,62 +44,62 @@ pub enum FragmentError {
         /// The protocols that are missing.
         missing: Vec<String>,
     },
-    /// The commit failed for everyone.
+    /// The commit failed for all callers.
     #[error(transparent)]
     Commit(#[from] Arc<CommitError>),
 }
 
-/// Why the base files are not what BIRD runs.
+/// Reason why BIRD does not run the base files.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BaseError {
-    /// A path is none of ours.
+    /// The path is not one of the agent's.
     #[error(
         "{0:?} cannot be a base file: use bird.conf or moenet/….conf, outside moenet/sessions/"
     )]
     Path(String),
-    /// BIRD's parser refuses the files. What was there before stays.
+    /// BIRD's parser rejects the files. The previous files stay.
     #[error("BIRD refuses the base configuration: {what}")]
     Refused {
-        /// BIRD's words, and the live file, line and column they are about.
+        /// BIRD's message, with the live file, line and column.
         what: Diagnostic,
     },
-    /// BIRD would not read all files of these. They were not loaded.
+    /// BIRD would not read all of these files. They were not loaded.
     #[error(
         "the base configuration does not include {}: it was not loaded, and the files before stay",
         .missing.join(", ")
     )]
     Incomplete {
-        /// The files that no include leads to.
+        /// The files that no include reaches.
         missing: Vec<String>,
     },
-    /// The commit failed for everyone.
+    /// The commit failed for all callers.
     #[error(transparent)]
     Commit(#[from] Arc<CommitError>),
 }
 
-/// Why nothing was committed.
+/// Reason why nothing was committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A file operation failed.
     #[error("cannot {operation} {}", .path.display())]
     Io {
-        /// What was tried: `read`, `write`, …
+        /// The operation: `read`, `write`, …
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The parser could not be run, or died without naming a file.
+    /// The parser could not be run, or crashed without naming a file.
     #[error("cannot check the configuration")]
     Check(#[from] CheckError),
-    /// A file that nobody is changing is broken: the operator's `bird.conf`, or one edited by hand.
+    /// An unchanged file is broken: the operator's `bird.conf`, or a file edited by hand.
     #[error("BIRD's configuration is broken where nothing is being changed: {0}")]
     Tree(Diagnostic),
     /// BIRD did not answer, or refused `configure`.
     #[error("cannot load the configuration into BIRD")]
     Bird(#[from] BirdError),
-    /// A file carries no mark, and so is not the agent's.
+    /// A file carries no mark, so it is not the agent's.
     #[error("{} was not written by the agent and is left as it is: move it away", .0.display())]
     Foreign(PathBuf),
     /// A file carries the mark of another state directory.
@@ -108,7 +108,8 @@ pub enum CommitError {
     /// BIRD's main file is the operator's and does not include the agent's files.
     #[error("{0}")]
     Blocked(String),
-    /// The parser and the running daemon are of two versions, and the parser refuses what the daemon may take.
+    /// The parser and the running daemon have different versions, and the parser rejects a text that the daemon may
+    /// accept.
     #[error(
         "{program} is BIRD {parser} and the running daemon is BIRD {daemon}, so that nothing can be checked: restart \
          BIRD, or set bird.binary to the daemon's program ({what})"
@@ -118,41 +119,41 @@ pub enum CommitError {
         program: String,
         /// Its version.
         parser: Version,
-        /// The version that answers on the control socket.
+        /// The version of the daemon on the control socket.
         daemon: Version,
-        /// What the parser said.
+        /// The parser's message.
         what: Diagnostic,
     },
-    /// BIRD loaded a configuration without our files.
+    /// BIRD loaded a configuration without the agent's files.
     #[error(
         "BIRD loaded its configuration without moenet/generation.conf: \
              include \"moenet/main.conf\" in its bird.conf, and is the daemon's -c this directory's?"
     )]
     NotIncluded,
-    /// No include leads to unchanged files of the tree.
+    /// No include reaches unchanged files of the tree.
     #[error(
         "BIRD would not read {}: nothing was loaded; include \"moenet/main.conf\" in bird.conf and \
              \"sessions/*.conf\" in moenet/main.conf",
         .0.join(", ")
     )]
     NotReached(Vec<String>),
-    /// This very configuration failed after its load, which was undone. Nothing is loaded until then.
+    /// This configuration failed after its load, which was undone. It is not loaded again until the wait ends.
     #[error(
         "this configuration was loaded and undone before ({cause}); \
              it is loaded again at the earliest in {wait:?}, another one at once"
     )]
     FailedBefore {
-        /// What went wrong.
+        /// The failure.
         cause: String,
-        /// How long it is not tried.
+        /// How long it is not retried.
         wait: Duration,
     },
-    /// A reconfiguration did not come to its end.
+    /// A reconfiguration did not finish.
     #[error(
         "BIRD's reconfiguration is still in progress after {0:?}: does a client not read its answer?"
     )]
     NotSettled(Duration),
-    /// Sessions that nobody changed went down with the commit. It was undone.
+    /// Unchanged sessions went down with the commit, which was undone.
     #[error("sessions that did not change went down ({}): it was undone", .0.join(", "))]
     WentDown(Vec<String>),
     /// The committer has ended.
@@ -160,7 +161,7 @@ pub enum CommitError {
     Gone,
 }
 
-/// Completes "/etc/bird/bird.conf …".
+/// Completes an error text that begins with a path ("/etc/bird/bird.conf …").
 pub(super) fn whose(identity: Option<&Identity>) -> String {
     identity.map_or_else(
         || "has the mark of an earlier build, which no applied record here explains,".to_owned(),

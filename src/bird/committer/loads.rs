@@ -1,5 +1,5 @@
-//! Configurations that failed after their load. Each such load takes sessions down and up again, so the same one
-//! is not tried at every backoff.
+//! Configurations that failed after their load. Each such load restarts sessions, so the same configuration
+//! is not retried at every backoff.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use super::Fragment;
 use super::error::{CommitError, FragmentError};
 
-/// How long a failure is remembered. It ends, for another BIRD may be installed meanwhile.
+/// How long a failure is remembered. It expires because another BIRD may be installed meanwhile.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
-/// The same after the first time that sessions went down, which may have been a coincidence.
+/// The same after sessions went down for the first time, which may have been a coincidence.
 const COINCIDENCE: Duration = Duration::from_secs(30);
 
 /// Loads that failed.
 #[derive(Debug, Default)]
 pub(super) struct FailedLoads {
-    /// By the generation of the tree.
+    /// Failures by the generation of the tree.
     trees: HashMap<String, Failed>,
-    /// By name and text, whatever the rest of the tree is: BIRD had no such protocols.
+    /// Failures by name and text, independent of the rest of the tree: BIRD had no such protocols.
     fragments: HashMap<(String, String), (Instant, FragmentError)>,
 }
 
@@ -29,14 +29,14 @@ struct Failed {
 }
 
 impl FailedLoads {
-    /// Forgets what is long past.
+    /// Removes expired failures.
     pub(super) fn expire(&mut self, now: Instant) {
         let is_recent = |at: Instant| now.saturating_duration_since(at) < REMEMBERED;
         self.trees.retain(|_, failed| is_recent(failed.until));
         self.fragments.retain(|_, (since, _)| is_recent(*since));
     }
 
-    /// Why the tree of this generation is not loaded now.
+    /// Returns why the tree of this generation is not loaded now.
     pub(super) fn of_tree(&self, generation: &str, now: Instant) -> Option<CommitError> {
         let failed = self
             .trees
@@ -48,8 +48,8 @@ impl FailedLoads {
         })
     }
 
-    /// Remembers why a tree was undone. An error that tells of no load, such as a BIRD that does not answer, is
-    /// not remembered.
+    /// Remembers why a tree was undone. An error without a load, such as a BIRD that does not answer, is not
+    /// remembered.
     pub(super) fn remember_tree(&mut self, generation: &str, error: &CommitError, now: Instant) {
         let went_down = matches!(error, CommitError::WentDown(_));
         if !went_down && !matches!(error, CommitError::NotIncluded) {

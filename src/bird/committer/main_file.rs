@@ -13,7 +13,7 @@ use crate::bird::mark::{self, Mark};
 use crate::bird::outline::includes_in;
 use crate::plan::mark::Ownership;
 
-/// Files of an operator are followed so deep, so many, and so large.
+/// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;
 const MOST_FILES: usize = 1024;
 const LARGEST: u64 = 4 << 20;
@@ -23,11 +23,11 @@ const LARGEST: u64 = 4 << 20;
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) text: String,
-    /// Whether it includes the agent's tree, itself or through another file.
+    /// Whether it includes the agent's tree, directly or through another file.
     pub(super) leads: bool,
 }
 
-/// Reads the main file into the tree where it is the agent's, else what it defines.
+/// Reads the main file into the tree if it is the agent's, and its definitions otherwise.
 pub(super) fn read(
     directory: &Path,
     manages_main: bool,
@@ -88,7 +88,7 @@ pub(super) fn read(
     Ok(())
 }
 
-/// The main file and what it includes, the main file first. Files that cannot be read are passed over: BIRD names
+/// Returns the main file and the files it includes, the main file first. Unreadable files are skipped: BIRD reports
 /// them.
 pub(super) fn sources(directory: &Path) -> Vec<Source> {
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ pub(super) fn sources(directory: &Path) -> Vec<Source> {
     found
 }
 
-/// Reads a file and those that it includes. Returns whether it leads to the agent's tree.
+/// Reads a file and those that it includes. Returns whether it reaches the agent's tree.
 fn follow(root: &Path, path: &Path, depth: usize, found: &mut Vec<Source>) -> bool {
     let is_readable =
         fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= LARGEST);
@@ -138,7 +138,8 @@ pub(super) fn is_tree(root: &Path, path: &Path) -> bool {
         .is_ok_and(|path| path.starts_with(TREE))
 }
 
-/// The files that a pattern of an `include` names, in BIRD's order. Wildcards count in the last part of the path.
+/// Returns the files that a pattern of an `include` matches, in BIRD's order. Wildcards count only in the last part of
+/// the path.
 pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
     let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name()) else {
         return Vec::new();
@@ -156,7 +157,7 @@ pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
     files.into_iter().collect()
 }
 
-/// Without `.` and `..` parts, so that `./moenet/x` is seen to be the agent's.
+/// Removes `.` and `..` parts, so that `./moenet/x` is recognised as the agent's.
 pub(super) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

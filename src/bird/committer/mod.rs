@@ -9,16 +9,16 @@
 //!                                  nothing at all                      └◀─ undo ◀─┘ else
 //! ```
 //!
-//! * One bad include fails a whole `configure`, and BIRD's next start too. So each tree is parsed
-//!   beside the live one first, the fragment that BIRD names is set aside (its last good text
-//!   stays), and the rest goes on.
+//! * One bad include fails a whole `configure`, and BIRD's next start too. Therefore each tree is parsed
+//!   in a stage first, the fragment that BIRD names is excluded (its last good text stays), and the rest
+//!   continues.
 //! * However many fragments changed, BIRD reads its files once.
-//! * A tree that says less than was promised parses too. So its outline is compared before a load, and a
+//! * A tree that lacks promised protocols parses too. Therefore its outline is compared before a load, and a
 //!   tree that failed after a load is not loaded again for a while ([`loads`]).
-//! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it says
-//!   what the *running* daemon has loaded, whoever was killed in between (strings can be evaluated,
-//!   and a change of the constant alone restarts and reloads nothing: measured on 2.0.12 to 3.4.0).
-//! * `configure`, `undo` and `confirm` are only said to a settled BIRD: BIRD 3 aborts otherwise.
+//! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it returns the
+//!   generation that the *running* daemon has loaded, even after a process was killed in between (strings can be
+//!   evaluated, and a change of only the constant restarts and reloads nothing: measured on 2.0.12 to 3.4.0).
+//! * `configure`, `undo` and `confirm` are sent only while no reconfiguration is in progress: BIRD 3 aborts otherwise.
 //!
 //! The caller's `moenet/main.conf` begins with `include "generation.conf";` and has
 //! `include "sessions/*.conf";` at its end.
@@ -60,10 +60,10 @@ use crate::plan::SharedOwnership;
 use batch::Request;
 use trial::Trials;
 
-/// How long a mere look waits for a reconfiguration in progress.
+/// How long a read waits for a reconfiguration in progress.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the files are, and how patient to be.
+/// Paths and timeouts of the committer.
 #[derive(Debug, Clone)]
 pub struct CommitterConfig {
     /// BIRD's configuration directory: `/etc/bird`.
@@ -72,18 +72,18 @@ pub struct CommitterConfig {
     pub control_socket: PathBuf,
     /// The program that parses: `bird`.
     pub bird_binary: PathBuf,
-    /// Whether the agent may write `bird.conf`. Where it may not, and where the file is the operator's all the
-    /// same, that must include `moenet/main.conf`.
+    /// Whether the agent may write `bird.conf`. If not, or if the file is the operator's anyway, it must include
+    /// `moenet/main.conf`.
     pub manage_main_config: bool,
-    /// Which files are ours, and the identity that marks new ones.
+    /// Decides which files are the agent's, and holds the identity that marks new ones.
     pub ownership: SharedOwnership,
-    /// Whether trees are checked in a temporary directory, for a process that writes nothing beside BIRD's files.
+    /// Whether trees are checked in a temporary directory, for a process that writes only BIRD's files.
     pub stage_elsewhere: bool,
-    /// How long BIRD waits for our confirmation before it goes back by itself; whole seconds.
+    /// How long BIRD waits for the agent's confirmation before it reverts; whole seconds.
     pub confirm_timeout: Duration,
-    /// How long changes are gathered before they go to BIRD together.
+    /// How long changes are gathered into one commit.
     pub gather: Duration,
-    /// The group that may read the files, which may hold passwords. Passed over where it does not exist.
+    /// The group that may read the files, which may hold passwords. Ignored if it does not exist.
     pub file_group: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl Default for CommitterConfig {
     }
 }
 
-/// The text of one session, and what it defines. Printed without the text, which may hold a password.
+/// The text of one session, and the protocols it defines. `Debug` omits the text, which may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fragment {
     /// The whole file.
@@ -121,22 +121,22 @@ impl fmt::Debug for Fragment {
     }
 }
 
-/// What a commit came to.
+/// The result of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// Whether the running BIRD has loaded it. `false`: BIRD is not running, and reads the files when
     /// it starts.
     pub loaded: bool,
-    /// Whether any file was written or removed, or BIRD was told to read them again.
+    /// Whether any file was written or removed, or BIRD reloaded its files.
     pub changed: bool,
-    /// What BIRD's parser warned about, in any file.
+    /// The warnings of BIRD's parser, in any file.
     pub warnings: Vec<Diagnostic>,
     /// The value of `MOE_GENERATION` in these files.
     pub generation: String,
 }
 
-/// A handle of the committer. Cheap to clone; the task behind it ends with the last handle, once
-/// what was asked is done.
+/// A handle of the committer. Cheap to clone; the task behind it ends with the last handle, after its
+/// pending requests.
 #[derive(Debug, Clone)]
 pub struct Committer {
     inbox: mpsc::Sender<Request>,
@@ -146,7 +146,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the task, with a client of its own. Touches nothing until asked.
+    /// Starts the task with its own client. Touches nothing until the first request.
     pub fn start(config: CommitterConfig) -> Self {
         let client = Client::new(&config.control_socket);
         Self::with_client(config, client)
@@ -159,7 +159,7 @@ impl Committer {
         committer
     }
 
-    /// A handle, and the work of the task behind it, which the caller runs until the last handle is dropped.
+    /// Returns a handle and the task behind it, which the caller runs until the last handle is dropped.
     pub fn new(
         config: CommitterConfig,
         client: Client,
@@ -178,29 +178,29 @@ impl Committer {
         (committer, work)
     }
 
-    /// The client, for reading.
+    /// Returns the client, for reading.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The program that parses.
+    /// Returns the checker, which parses configurations.
     pub fn checker(&self) -> &Checker {
         &self.checker
     }
 
-    /// What was done so far.
+    /// Returns the counters of the operations so far.
     pub fn counters(&self) -> &Arc<BirdCounters> {
         self.client.counters()
     }
 
-    /// Sets the fragment of this name, or removes it (`None`). Returns when it is settled: loaded,
-    /// refused, or on disk while BIRD is not running. Calls within the gather time share one reload,
-    /// and one another's failures do not touch them. Of two calls for one name the later one counts,
+    /// Sets the fragment of this name, or removes it (`None`). Returns once the result is final: loaded,
+    /// rejected, or on disk while BIRD is not running. Calls within the gather time share one reload,
+    /// and the failure of one does not affect the others. Of two calls for one name the later one counts,
     /// and both get its result.
     ///
     /// # Errors
     /// [`FragmentError::Refused`] and [`FragmentError::Unverified`] concern this fragment; its text
-    /// on disk stays what it was. [`FragmentError::Commit`] concerns everyone; try again later.
+    /// on disk does not change. [`FragmentError::Commit`] concerns all callers; retry later.
     pub async fn set_fragment(
         &self,
         name: &str,
@@ -219,12 +219,12 @@ impl Committer {
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
-    /// Sets all base files at once: relative path → text. `bird.conf` is passed over unless it is ours.
+    /// Sets all base files at once: relative path → text. `bird.conf` is skipped unless it is the agent's.
     /// Base files on disk that are not named are removed.
     ///
     /// # Errors
     /// [`BaseError::Path`] and [`BaseError::Refused`] concern these files, and the old ones stay.
-    /// [`BaseError::Commit`] concerns everyone; try again later.
+    /// [`BaseError::Commit`] concerns all callers; retry later.
     pub async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
         files.keys().try_for_each(|path| names::base(path))?;
         let (reply, answer) = oneshot::channel();
@@ -234,10 +234,10 @@ impl Committer {
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
-    /// Makes sure that the running BIRD has loaded what is on disk. One question to BIRD if it has.
+    /// Ensures that the running BIRD has loaded the files on disk. Costs one query if it has.
     ///
     /// # Errors
-    /// Any [`CommitError`]; try again later.
+    /// Any [`CommitError`]; retry later.
     pub async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Converge { reply }).await?;
@@ -246,16 +246,16 @@ impl Committer {
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
-    /// What BIRD's parser thinks of a whole tree that nobody means to load yet. Commits go on meanwhile.
+    /// Checks a whole tree with BIRD's parser without loading it. Commits continue meanwhile.
     ///
     /// # Errors
-    /// [`CommitError::Tree`] with BIRD's words when it is refused, [`CommitError::NotReached`] when BIRD would not
+    /// [`CommitError::Tree`] with BIRD's message when it is rejected, [`CommitError::NotReached`] when BIRD would not
     /// read all of it; any other when it could not be checked.
     pub async fn check(&self, tree: Tree) -> Result<(), CommitError> {
         self.trials.check(tree).await
     }
 
-    /// The files on disk now, between two commits.
+    /// Returns the files on disk, between two commits.
     ///
     /// # Errors
     /// [`CommitError::Io`].
@@ -267,8 +267,8 @@ impl Committer {
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
     }
 
-    /// Whether the daemon runs exactly these files, nothing unconfirmed. A daemon that does not answer
-    /// runs nothing.
+    /// Returns whether the daemon runs exactly these files, confirmed. `false` for a daemon that does not
+    /// answer.
     pub async fn is_loaded(&self, live: &LiveTree) -> bool {
         let running = confirm::running(&self.client, READ_PATIENCE).await;
         matches!(running, Ok(confirm::Running::Loaded(Some(loaded))) if loaded == live.tree.generation())

@@ -1,16 +1,16 @@
-//! Which names and paths may be ours. Pure.
+//! Names and paths that the agent may use. Pure.
 
 use super::error::{BaseError, FragmentError};
 use super::tree::{GENERATION, MAIN, SESSIONS, TREE};
 
-/// A fragment's name is a file's name: nothing in it leads elsewhere, and no dot hides it from BIRD.
+/// Validates the name of a fragment. It is a file name: it has no path parts, and no dot hides it from BIRD.
 pub(super) fn fragment(name: &str) -> Result<(), FragmentError> {
     is_part(name)
         .then_some(())
         .ok_or_else(|| FragmentError::Name(name.chars().take(80).collect()))
 }
 
-/// A base file is `bird.conf`, or below `moenet/` but not among the sessions.
+/// Validates the path of a base file: `bird.conf`, or below `moenet/` but not among the sessions.
 pub(super) fn base(path: &str) -> Result<(), BaseError> {
     let ours = path.starts_with(&format!("{TREE}/"))
         && !path.starts_with(&format!("{SESSIONS}/"))

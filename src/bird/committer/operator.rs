@@ -1,13 +1,13 @@
-//! The operator's files, as they must read inside the stage. Pure.
+//! The operator's files, rewritten for the stage. Pure.
 
 use std::path::{Path, PathBuf};
 
 use super::main_file::{Source, is_tree, plain};
 
-/// What is checked where no main file includes our tree.
+/// The main file that is checked if the operator's does not include the agent's tree.
 pub(super) const GENERATED: &str = "include \"moenet/main.conf\";\n";
 
-/// The agent's own main file inside the stage; `None` if it does not include our tree.
+/// Returns the agent's main file for the stage, or `None` if it does not include the agent's tree.
 pub(super) fn staged(text: &str, directory: &Path) -> Option<String> {
     let leads = |path: &Path| is_tree(directory, path);
     let mut ours = false;
@@ -18,8 +18,8 @@ pub(super) fn staged(text: &str, directory: &Path) -> Option<String> {
     ours.then_some(text)
 }
 
-/// The operator's files inside the stage: path below it, and text. Includes that lead to our tree lead to the
-/// staged tree; all others lead where they led before. Empty if the main file does not include our tree.
+/// Returns the operator's files for the stage: path below it, and text. Includes of the agent's tree are redirected to
+/// the staged tree; all others keep their target. Empty if the main file does not include the agent's tree.
 pub(super) fn staged_sources(
     sources: &[Source],
     directory: &Path,
@@ -73,8 +73,9 @@ fn inside(directory: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_owned()
 }
 
-/// A text with other paths in its includes; those that `to` leaves are made absolute. An `include` must be alone on
-/// its line (measured), so lines will do.
+/// Rewrites the include paths of a text; those for which `to` returns `None` become absolute. An `include` must be
+/// alone
+/// on its line (measured), so the text can be read by lines.
 fn rewritten(text: &str, folder: &Path, mut to: impl FnMut(&Path) -> Option<PathBuf>) -> String {
     let lines = text.lines().map(|line| {
         let Some((path, after)) = included(line) else {

@@ -1,15 +1,15 @@
-//! Which files may be replaced, and which are kept as a copy first: the one rule, for every file.
+//! The one rule for every file: which may be replaced, and which are copied first.
 //!
-//! | the file | is |
+//! | file | treatment |
 //! |---|---|
-//! | has our mark, and is as the agent wrote it | replaced |
-//! | has our mark, and was edited | replaced, `<file>.edited-<hash>` stays beside it |
+//! | has the agent's mark, and is as the agent wrote it | replaced |
+//! | has the agent's mark, and was edited | replaced, with a copy `<file>.edited-<hash>` |
 //! | has the mark of another state directory | never replaced, renamed or truncated |
-//! | has no mark, and holds only what a distribution ships | replaced, `<file>.before-moenet-agent` stays |
+//! | has no mark, and holds only text that a distribution ships | replaced, with a copy `<file>.before-moenet-agent` |
 //! | has no mark otherwise | never replaced, renamed or truncated |
 //!
-//! A main file may hold the protocols of a distribution; any other file may hold remarks at most. A mark of an
-//! earlier build names no state directory: it is ours where ours has applied records.
+//! A main file may hold the protocols of a distribution; any other file may hold comments only. A mark of an
+//! earlier build names no state directory: it is the agent's if the agent's state directory has applied records.
 
 use std::fs;
 use std::io;
@@ -24,12 +24,12 @@ use crate::bird::outline::Outline;
 use crate::model::Identity;
 use crate::plan::mark::Ownership;
 
-/// So many copies of edits of a file are kept.
+/// Number of copies of edits that are kept per file.
 const MOST_COPIES: usize = 20;
 const BEFORE: &str = "before-moenet-agent";
 const EDITED: &str = "edited-";
 
-/// A copy that is to be made of a file before it is replaced.
+/// A copy to make of a file before it is replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Copy {
     file: PathBuf,
@@ -37,8 +37,8 @@ pub(super) struct Copy {
     content: String,
 }
 
-/// Whether a file without a mark is not the agent's. `live` tells whether its tree is of a build that marked only
-/// some files.
+/// Returns whether a file without a mark is foreign. `live` shows whether its tree was written by a build that marked
+/// only some files.
 pub(super) fn is_foreign(path: &str, content: &str, live: &LiveTree) -> bool {
     let harmless = if path == MAIN {
         beyond_distribution(content).is_empty()
@@ -49,7 +49,7 @@ pub(super) fn is_foreign(path: &str, content: &str, live: &LiveTree) -> bool {
     !harmless && (path == MAIN || !live.is_of_old_build())
 }
 
-/// The state directory that a mark names, where it is not ours.
+/// Returns the state directory that a mark names, if it is not the agent's.
 pub(super) fn other_agent(mark: &Mark<'_>, ownership: &Ownership) -> Option<Option<Identity>> {
     let named = match mark {
         Mark::Missing => return None,
@@ -59,10 +59,10 @@ pub(super) fn other_agent(mark: &Mark<'_>, ownership: &Ownership) -> Option<Opti
     (!ownership.owns_file(named.as_ref())).then_some(named)
 }
 
-/// The copies to make before these files are replaced or removed.
+/// Returns the copies to make before these files are replaced or removed.
 ///
 /// # Errors
-/// [`CommitError::Foreign`] and [`CommitError::OtherAgent`] for the first file that is not ours.
+/// [`CommitError::Foreign`] and [`CommitError::OtherAgent`] for the first file that is not the agent's.
 pub(super) fn copies<'a>(
     root: &Path,
     live: &LiveTree,
@@ -99,7 +99,7 @@ pub(super) fn copies<'a>(
     Ok(copies)
 }
 
-/// A link, a device or a directory of this name is foreign.
+/// Reads a regular file. A link, a device or a directory of this name is foreign.
 fn read_regular(file: &Path) -> Result<Option<String>, CommitError> {
     match fs::symlink_metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -115,7 +115,7 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 }
 
 impl Copy {
-    /// Makes the copy: a second name of the same file, so that mode, owner and content are those of the original.
+    /// Makes the copy as a hard link, so that mode, owner and content are those of the original.
     pub(super) fn make(&self) -> Result<(), CommitError> {
         let mut copy = self.copy.clone();
         if read_file(&copy)?.is_some_and(|there| there != self.content) {

@@ -1,7 +1,7 @@
-//! What BIRD would find in a tree, against what the tree was promised to hold. Pure.
+//! Compares the outline of a tree with the protocols it promises. Pure.
 //!
-//! `bird -p` accepts a configuration that says less than it should: an empty file is a valid one. A load of it
-//! takes sessions down before anything is noticed, so the outline of the tree is compared first.
+//! `bird -p` accepts a configuration that defines less than promised: an empty file is valid. Loading it would take
+//! sessions down before the agent notices, so the outline of the tree is compared first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,13 +11,13 @@ use super::main_file::plain;
 use super::tree::{GENERATION, MAIN, Tree, fragment_path};
 use crate::bird::outline::{Outline, protocols_in};
 
-/// The main file of our part, where the operator's main file includes it.
+/// The agent's main file, included by the operator's main file.
 const OUR_MAIN: &str = "moenet/main.conf";
 
-/// What a wanted tree lacks.
+/// A missing part of a wanted tree.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lack {
-    /// Files that no include leads to: the base is at fault.
+    /// Files that no include reaches: a fault of the base.
     Files(Vec<String>),
     /// Protocols that a fragment promises and its text does not define.
     Protocols {
@@ -28,7 +28,8 @@ pub(super) enum Lack {
     },
 }
 
-/// The first lack of a tree, of what the wishes promise. `directory` is where the tree will live.
+/// Returns the first missing part of a tree, compared with the requested changes. `directory` is where the tree will
+/// be installed.
 pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lack> {
     let unreached = unreached(tree, directory);
     if !unreached.is_empty() {
@@ -50,11 +51,11 @@ pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lac
     })
 }
 
-/// The generation and the fragments, as far as no include leads to them.
+/// Returns the generation and the fragments that no include reaches.
 fn unreached(tree: &Tree, directory: &Path) -> Vec<String> {
     let mut files = tree.files();
     files.insert(GENERATION.to_owned(), "");
-    // Without a main file in the tree, the operator's own includes ours; that one is not judged here.
+    // Without a main file in the tree, the operator's main file includes the agent's; it is not checked here.
     let start = [MAIN, OUR_MAIN]
         .into_iter()
         .find(|path| files.contains_key(*path));
@@ -75,7 +76,7 @@ fn unreached(tree: &Tree, directory: &Path) -> Vec<String> {
     needed.filter(|path| !reached.contains(path)).collect()
 }
 
-/// The files of the tree that a text includes. BIRD reads a relative path from the including file's folder.
+/// Returns the files of the tree that a text includes. BIRD resolves a relative path from the including file's folder.
 fn included<'a>(
     path: &str,
     text: &str,
@@ -98,7 +99,7 @@ fn included<'a>(
         .cloned()
 }
 
-/// Whether a path matches a pattern as in the shell, of which `*` and `?` are known. Neither matches a slash.
+/// Returns whether a path matches a shell pattern with `*` and `?`. Neither matches a slash.
 pub(super) fn matches(pattern: &str, path: &str) -> bool {
     match (pattern.chars().next(), path.chars().next()) {
         (None, None) => true,

@@ -1,4 +1,4 @@
-//! A whole tree beside the live one, and what BIRD's parser thinks of it.
+//! Stages a whole tree next to the live one, and checks it with BIRD's parser.
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use crate::bird::diagnostics::Diagnostic;
 use crate::bird::main_file::MainFile;
 use crate::bird::mark;
 
-/// Why a tree did not pass.
+/// Reason for a failed check.
 #[derive(Debug)]
 pub(super) enum StageError {
-    /// The parser refuses it. The path is relative to the tree, where the file is part of it.
+    /// The parser rejects it. The path is relative to the tree if the file is part of it.
     Refused {
         path: Option<String>,
         what: Diagnostic,
@@ -30,7 +30,7 @@ impl From<CommitError> for StageError {
     }
 }
 
-/// Where trees are staged: the same file system as the live one, and a name that no include matches.
+/// The place where trees are staged: on the file system of the live tree, with a name that no include matches.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     directory: PathBuf,
@@ -43,7 +43,7 @@ pub(super) struct Stage {
 /// The directory of one check.
 struct Place {
     path: PathBuf,
-    /// Removes a directory that is not beside BIRD's files.
+    /// Removes a directory outside BIRD's directory.
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -62,7 +62,7 @@ impl Stage {
         }
     }
 
-    /// Where a tree is checked: never in a directory that is another agent's.
+    /// Returns the directory for a check, which is never in the directory of another agent.
     fn place(&self, live: &LiveTree) -> Result<Place, CommitError> {
         if !self.elsewhere && live.in_use().is_none() {
             return Ok(Place {
@@ -78,8 +78,8 @@ impl Stage {
         })
     }
 
-    /// Parses a tree in a process of its own, with the main file that is live, and returns the warnings. The stage
-    /// is gone afterwards.
+    /// Parses a tree in a separate process, with the live main file, and returns the warnings. Removes the stage
+    /// afterwards.
     pub(super) async fn check(
         &self,
         tree: &Tree,
@@ -126,7 +126,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The main file: the agent's, or a copy of the operator's with the files on the way to our tree.
+    /// Returns the main file: the agent's, or a copy of the operator's with the files that lead to the agent's tree.
     fn main(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Vec<(PathBuf, String)> {
         if main.is_agents() {
             let text = tree.base.get(MAIN);
@@ -149,7 +149,7 @@ impl Stage {
         disk::write(path, text, self.group).map(drop)
     }
 
-    /// Names of staged files become those of the live ones; the path inside the tree comes first.
+    /// Replaces names of staged files by those of the live ones; returns the path inside the tree first.
     fn translate(&self, stage: &Path, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
         let stage = format!("{}/", stage.display());
         let live = format!("{}/", self.directory.display());

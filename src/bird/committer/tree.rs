@@ -1,4 +1,4 @@
-//! What is on disk, what should be, and the difference. Pure.
+//! The tree on disk, the wanted tree, and the difference. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -12,18 +12,18 @@ use crate::model::Identity;
 
 /// BIRD's main file.
 pub(super) const MAIN: &str = "bird.conf";
-/// The directory that is ours alone.
+/// The directory that only the agent uses.
 pub(super) const TREE: &str = "moenet";
 /// The directory of the fragments.
 pub(super) const SESSIONS: &str = "moenet/sessions";
 /// The file of the tree that includes all others.
 const MAIN_OF_TREE: &str = "moenet/main.conf";
-/// The file that says which tree this is.
+/// The file that identifies the tree.
 pub(super) const GENERATION: &str = "moenet/generation.conf";
-/// The constant in it.
+/// The constant that this file defines.
 pub(super) const GENERATION_SYMBOL: &str = "MOE_GENERATION";
 
-/// A whole configuration. Printed without its texts, for they may hold passwords.
+/// A whole configuration. `Debug` omits the texts, which may hold passwords.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Tree {
     /// Relative path → text.
@@ -31,7 +31,7 @@ pub struct Tree {
     /// Name → text; the file is `moenet/sessions/<name>.conf`.
     pub fragments: BTreeMap<String, String>,
     /// Files below `moenet/` that are not the agent's: relative path → text. BIRD reads them, so they are part of
-    /// every check; they are never changed, and are no part of the generation.
+    /// every check; they are never changed, and are not part of the generation.
     pub foreign: BTreeMap<String, String>,
 }
 
@@ -40,30 +40,32 @@ pub struct Tree {
 pub struct LiveTree {
     /// The base files and the fragments.
     pub tree: Tree,
-    /// The text of `moenet/generation.conf`. It does not match the tree after a death midway.
+    /// The text of `moenet/generation.conf`. It does not match the tree if the agent was killed while writing.
     pub generation: Option<String>,
     /// The marks of the files: relative path → first line.
     pub marks: BTreeMap<String, String>,
-    /// Files that get our mark with the next commit: those of builds that marked only some or wrote no identity,
-    /// those of a lost directory that ours succeeds, and files without any statement.
+    /// Files that get the agent's mark with the next commit: those of builds that marked only some or wrote no
+    /// identity,
+    /// those of a lost directory that the agent's succeeds, and files without any statement.
     pub unmarked: BTreeSet<String>,
-    /// Files with a mark that are not as the agent wrote them, and files that lost their mark with their statements.
+    /// Marked files that differ from the text the agent wrote, and files that lost their mark together with their
+    /// statements.
     pub edited: BTreeSet<String>,
-    /// Files with the mark of another state directory: relative path → its identity, where the mark names one.
+    /// Files with the mark of another state directory: relative path → its identity, if the mark names one.
     pub others: BTreeMap<String, Option<Identity>>,
-    /// What stands among the sessions' files, would be read by BIRD and is no file that can be read.
+    /// Entries among the session files that BIRD would read and that are not readable files.
     pub unusable: BTreeSet<String>,
-    /// The files that were quarantined, relative to BIRD's directory.
+    /// The quarantined files, relative to BIRD's directory.
     pub quarantined: BTreeSet<String>,
     /// BIRD's main file.
     pub main: MainFile,
 }
 
-/// The files to write, in order, and then those to remove. Printed without their texts.
+/// The files to write, in order, and then those to remove. `Debug` omits the texts.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct FileChanges {
     /// Relative path and content, with the mark. The generation comes last: a BIRD that starts in the middle reads the
-    /// old one, and is found out.
+    /// old one, which reveals it.
     pub write: Vec<(String, String)>,
     /// Relative paths.
     pub remove: Vec<String>,
@@ -89,14 +91,15 @@ impl fmt::Debug for FileChanges {
 }
 
 impl LiveTree {
-    /// The content of a file as it is on disk.
+    /// Returns the content of a file as it is on disk.
     fn content(&self, path: &str, text: &str) -> String {
         let mark = self.marks.get(path).map_or("", String::as_str);
         format!("{mark}{text}")
     }
 
-    /// Whether the agent wrote this content of a file, by the generation of the whole tree: what builds that
-    /// marked only some files are known by.
+    /// Returns whether the generation of the whole tree proves that the agent wrote this content. Needed for builds
+    /// that
+    /// marked only some files.
     pub(super) fn vouches_for(&self, path: &str, content: &str) -> bool {
         let whole = self.generation.as_deref() == Some(&generation_text(&self.tree.generation()));
         let same = |text: &str| self.content(path, text) == content;
@@ -104,18 +107,19 @@ impl LiveTree {
         whole && (generation.is_some_and(same) || self.tree.text(path).is_some_and(same))
     }
 
-    /// Whether a build wrote the tree that marked only some of its files.
+    /// Returns whether the tree was written by a build that marked only some of its files.
     pub(super) fn is_of_old_build(&self) -> bool {
         self.generation.is_some() && !self.marks.contains_key(GENERATION)
     }
 
-    /// Why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
+    /// Returns why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
     pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
         self.in_use().or_else(|| self.main.blocked(running))
     }
 
-    /// Why the whole directory is another agent's: one of the files that every agent writes has its mark. Nothing
-    /// is written to such a directory.
+    /// Returns why the whole directory belongs to another agent: one of the files that every agent writes has its mark.
+    /// The
+    /// agent writes nothing to such a directory.
     pub fn in_use(&self) -> Option<Blocked> {
         let (path, identity) = [MAIN, MAIN_OF_TREE, GENERATION]
             .iter()
@@ -135,12 +139,12 @@ impl LiveTree {
         })
     }
 
-    /// Whether the only thing to write is our mark.
+    /// Returns whether the agent's mark is the only thing to write.
     pub fn lacks_marks(&self) -> bool {
         !self.unmarked.is_empty()
     }
 
-    /// The files in the way of these base files: not the agent's, with names that the agent's files have.
+    /// Returns the foreign files whose names these base files need.
     pub fn in_the_way<'a>(&'a self, wanted: &'a BTreeMap<String, String>) -> Vec<&'a str> {
         let foreign = self.tree.foreign.keys().map(String::as_str);
         foreign.filter(|path| wanted.contains_key(*path)).collect()
@@ -148,14 +152,14 @@ impl LiveTree {
 }
 
 impl FileChanges {
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.write.is_empty() && self.remove.is_empty()
     }
 }
 
 impl Tree {
-    /// Every file but the generation: relative path → text.
+    /// Returns every file except the generation: relative path → text.
     pub fn files(&self) -> BTreeMap<String, &str> {
         let base = self
             .base
@@ -169,7 +173,7 @@ impl Tree {
         .collect()
     }
 
-    /// The text of a file that is the agent's.
+    /// Returns the text of one of the agent's files.
     pub(super) fn text(&self, path: &str) -> Option<&str> {
         let text = match fragment_at(path) {
             Some(name) => self.fragments.get(name),
@@ -178,7 +182,7 @@ impl Tree {
         text.map(String::as_str)
     }
 
-    /// The hash of all files, in 32 hexadecimal digits. It depends on names and texts alone.
+    /// Returns the hash of all files, in 32 hexadecimal digits. It depends only on names and texts.
     pub fn generation(&self) -> String {
         let mut hash = Sha256::new();
         for (path, text) in self.files() {
@@ -196,23 +200,23 @@ impl Tree {
             })
     }
 
-    /// Whether nothing of ours is in it, as before the first base.
+    /// Returns whether the tree holds nothing of the agent's, as before the first base.
     pub fn is_blank(&self) -> bool {
         self.fragments.is_empty() && self.base.keys().all(|path| path == MAIN)
     }
 }
 
-/// The text of the generation file.
+/// Returns the text of the generation file.
 pub(super) fn generation_text(generation: &str) -> String {
     format!("define {GENERATION_SYMBOL} = \"{generation}\";\n")
 }
 
-/// Where a fragment lives.
+/// Returns the path of a fragment.
 pub(super) fn fragment_path(name: &str) -> String {
     format!("{SESSIONS}/{name}.conf")
 }
 
-/// The fragment that lives there.
+/// Returns the name of the fragment at this path.
 pub(super) fn fragment_at(path: &str) -> Option<&str> {
     let name = path
         .strip_prefix(SESSIONS)?
@@ -221,7 +225,7 @@ pub(super) fn fragment_at(path: &str) -> Option<&str> {
     (!name.contains('/')).then_some(name)
 }
 
-/// What to write and remove, so that the disk has the wanted tree. Empty if it has.
+/// Returns the files to write and remove to get the wanted tree on disk. Empty if nothing differs.
 pub fn plan_commit(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) -> FileChanges {
     let (have, want) = (live.tree.files(), wanted.files());
     let differs = |(path, text): &(&String, &&str)| {
@@ -247,7 +251,7 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) 
     FileChanges { write, remove }
 }
 
-/// What takes these changes back, and leads to what was on disk before them.
+/// Returns the changes that revert these and restore the files on disk before them.
 pub(super) fn plan_undo(live: &LiveTree, changes: &FileChanges) -> FileChanges {
     let mut before = live.tree.files();
     before.extend(
@@ -290,7 +294,7 @@ mod tests {
         })
     }
 
-    /// A tree on disk, with all its marks.
+    /// Returns a tree on disk, with all its marks.
     fn on_disk(tree: Tree, known: bool) -> LiveTree {
         let mut live = LiveTree {
             generation: known.then(|| generation_text(&tree.generation())),
@@ -310,7 +314,7 @@ mod tests {
         live
     }
 
-    /// What the disk holds after changes, as the code that does them would leave it.
+    /// Returns the tree on disk after these changes.
     fn applied(live: &LiveTree, changes: &FileChanges) -> LiveTree {
         let mut after = live.clone();
         for (path, content) in &changes.write {

@@ -1,5 +1,5 @@
-//! What BIRD's parser thinks of a tree that nobody means to load yet. Beside the task that commits, and in a stage of
-//! its own, so that no commit waits for a trial.
+//! Checks a tree that is not to be loaded yet. It runs apart from the committing task and in its own stage, so that no
+//! commit waits for a trial.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::bird::client::Client;
 use crate::bird::diagnostics::Diagnostic;
 use crate::plan::SharedOwnership;
 
-/// The directory of trials beside BIRD's files.
+/// The directory for trials in BIRD's directory.
 const PLACE: &str = ".moenet-trial";
-/// How often a tree is tried while commits change the files that it is tried with.
+/// How often a tree is retried while commits change the files that it is checked with.
 const TRIES: usize = 3;
 
-/// Tries trees, one at a time.
+/// Checks trees, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Trials {
     directory: PathBuf,
@@ -58,7 +58,7 @@ impl Trials {
         blocking(move || disk::read(&directory, manages_main, &ownership)).await
     }
 
-    /// Tries a tree with the operator's files as they are now.
+    /// Checks a tree with the operator's current files.
     pub(super) async fn check(&self, tree: Tree) -> Result<(), CommitError> {
         let stage = self.stage.lock().await;
         let mut live = self.read().await?;
@@ -97,7 +97,8 @@ impl Trials {
         }
     }
 
-    /// The parser's refusal as the daemon's version explains it; the refusal itself where both are of one version.
+    /// Explains the parser's rejection by a daemon of another version; returns the rejection itself if the versions are
+    /// equal.
     pub(super) async fn other_version(&self, what: Diagnostic) -> Result<CommitError, Diagnostic> {
         let versions = (self.checker.version().await, self.client.version().await);
         let (Ok(parser), Ok(daemon)) = versions else {

@@ -1,4 +1,4 @@
-//! The task behind the handles: one batch after the other, one at a time.
+//! The task behind the handles: commits one batch at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ use crate::bird::client::Client;
 use crate::bird::diagnostics::Diagnostic;
 use crate::bird::outline::protocols_in;
 
-/// The directory of checks beside BIRD's files.
+/// The directory for checks in BIRD's directory.
 const STAGE: &str = ".moenet-stage";
 
-/// A refusal holds for this generation of the tree, name and text.
+/// Known rejections, by the generation of the tree, name and text.
 type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
 
 pub(super) struct Worker {
@@ -40,7 +40,7 @@ pub(super) struct Worker {
     failed: FailedLoads,
     written: Written,
     trials: Trials,
-    /// The files that are not the agent's, as they were judged last.
+    /// The foreign files, as they were last judged.
     judged: BTreeMap<String, String>,
 }
 
@@ -51,7 +51,7 @@ impl Worker {
         checker: Checker,
         trials: Trials,
     ) -> Self {
-        // BIRD names files as it was told; blame needs them absolute.
+        // BIRD reports file names as given; blame needs absolute ones.
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
@@ -86,7 +86,7 @@ impl Worker {
         }
     }
 
-    /// Adds a request to the batch, or answers it at once. Returns whether the batch has to be settled.
+    /// Adds a request to the batch, or answers it at once. Returns whether the batch has to be committed.
     async fn take(&self, request: Request, wishes: &mut Wishes, waiters: &mut Waiters) -> bool {
         match request {
             Request::Live { reply } => {
@@ -106,7 +106,7 @@ impl Worker {
         self.trials.read().await
     }
 
-    /// Commits the wishes; each round goes without one more that is to blame, so the rounds end.
+    /// Commits the requested changes. Each attempt excludes one more change that is to blame, so the loop ends.
     async fn settle(&mut self, mut wishes: Wishes) -> Outcome {
         let mut outcome = Outcome {
             fragments: BTreeMap::new(),
@@ -137,7 +137,7 @@ impl Worker {
         }
         self.judged.clone_from(&live.tree.foreign);
         self.written.learn(&live);
-        // Shared files go with every session; those that do not change let the sessions be verified one by one.
+        // Shared files affect every session; if they do not change, the sessions can be verified one by one.
         if wishes.base.as_ref() == Some(&self.written.tree(&live).base) {
             wishes.base = None;
         }
@@ -203,7 +203,7 @@ impl Worker {
                         outcome.fragments.insert(name, error);
                     }
                 }
-                // Whoever is blamed twice is not the one.
+                // A change that is blamed twice is not the cause.
                 Err(Blame::Base(error)) => break Err(unexplained(error.to_string())),
                 Err(Blame::Fragment(_, error)) => break Err(unexplained(error.to_string())),
                 Err(Blame::Stale(_, what)) => break Err(CommitError::Tree(what).into()),
@@ -215,7 +215,7 @@ impl Worker {
         outcome
     }
 
-    /// Takes out of the wishes what a file that is not the agent's is in the way of. Returns the fragments.
+    /// Removes the requested changes that a foreign file blocks. Returns the fragments.
     fn leave_foreign(
         &self,
         live: &LiveTree,
@@ -246,13 +246,13 @@ impl Worker {
         left
     }
 
-    /// Whether there are files that are not the agent's and that were not judged yet.
+    /// Returns whether there are foreign files that were not judged yet.
     fn is_news(&self, live: &LiveTree) -> bool {
         let foreign = &live.tree.foreign;
         !live.unusable.is_empty() || !foreign.is_empty() && *foreign != self.judged
     }
 
-    /// Renames what stands among the sessions' files and cannot be read: BIRD's glob would find it.
+    /// Renames unreadable entries among the session files, because BIRD's glob would match them.
     async fn quarantine_unusable(&self, live: &mut LiveTree) -> Result<(), CommitError> {
         for path in std::mem::take(&mut live.unusable) {
             self.quarantine(path).await?;
@@ -260,13 +260,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Renames a session file that is not the agent's and that BIRD refuses, so that BIRD's glob passes over it.
+    /// Renames a foreign session file that BIRD rejects, so that BIRD's glob does not match it.
     async fn quarantine(&self, path: String) -> Result<(), CommitError> {
         let file = self.directory.join(path);
         blocking(move || disk::quarantine(&file)).await
     }
 
-    /// Takes out of the wishes what was refused before and would be refused again.
+    /// Removes the requested changes that were rejected before and would be rejected again.
     fn recall(&mut self, live: &LiveTree, wishes: &mut Wishes) -> BTreeMap<String, FragmentError> {
         self.refusals
             .retain(|_, (since, _)| since.elapsed() < REMEMBERED);
@@ -284,7 +284,7 @@ impl Worker {
                 .get(&key)
                 .map(|(_, error)| (name.clone(), error.clone()))
         };
-        // A fragment's refusal may depend on another one, so all that goes with it must be known too.
+        // The rejection of a fragment may depend on another one, so all fragments of the batch must be known too.
         let refused: BTreeMap<_, _> = wishes
             .fragments
             .iter()
@@ -297,7 +297,7 @@ impl Worker {
         refused
     }
 
-    /// Remembers what the parser refused, beside the tree that is live now.
+    /// Remembers what the parser rejected, together with the current live tree.
     fn remember(&mut self, tried: HashMap<String, Fragment>, outcome: &Outcome) {
         let Ok(committed) = &outcome.rest else { return };
         for (name, fragment) in tried {
@@ -308,7 +308,7 @@ impl Worker {
         }
     }
 
-    /// One round: nothing, or check, put live, load and verify.
+    /// One attempt: does nothing, or checks, installs, loads and verifies.
     async fn attempt(
         &mut self,
         live: &LiveTree,
@@ -407,7 +407,7 @@ impl Worker {
 }
 
 impl Worker {
-    /// Another version's parser is to blame for what it refuses, and no fragment.
+    /// Blames a parser of another version, instead of a fragment, for its rejection.
     async fn explained(&self, blame: Blame, running: &Running, spared: &Spared<'_>) -> Blame {
         let what = match &blame {
             Blame::Fragment(_, FragmentError::Refused { what, .. })
@@ -426,25 +426,25 @@ impl Worker {
     }
 }
 
-/// What the attempts to commit a batch found so far.
+/// The findings of the attempts to commit a batch.
 #[derive(Default)]
 struct Progress {
-    /// The fragments of the agent's that are left out.
+    /// The agent's fragments that are left out.
     stale: BTreeSet<String>,
-    /// The fragments in whose place a file of another stands.
+    /// The fragments whose path is taken by a foreign file.
     displaced: BTreeSet<String>,
-    /// The fragments and files that were blamed; none is blamed twice.
+    /// The fragments and files that were blamed; each is blamed at most once.
     blamed: BTreeSet<String>,
 }
 
-/// Which files stay though a BIRD that runs refuses them by now: one that it has loaded, maybe with an established
-/// session, must not be taken away because another parser is installed. A BIRD that does not run cannot start with
-/// it. A file that is not the agent's goes, unless it replaced one of the agent's that nobody writes again now.
+/// The files that stay although a running BIRD would reject them now. A file that BIRD has loaded, maybe with an
+/// established session, must not be removed because another parser is installed. A BIRD that does not run cannot start
+/// with it. A foreign file is removed, unless it replaced one of the agent's that is not written again now.
 struct Spared<'a> {
-    /// Whether BIRD runs all files of the agent's that are on disk, so that none was replaced.
+    /// Whether BIRD runs all of the agent's files on disk, so that none was replaced.
     is_whole: bool,
     foreign: &'a BTreeMap<String, String>,
-    /// The fragments to be written in the place of such a file.
+    /// The fragments to write in place of such a file.
     displaced: &'a BTreeSet<String>,
     written: &'a Written,
 }
@@ -464,8 +464,8 @@ impl Spared<'_> {
     }
 }
 
-/// Who is at fault when a tree lacks something. Files that no include leads to are the base's fault; where the
-/// base does not change, it was so on disk.
+/// Returns the change to blame when a tree lacks something. Files that no include reaches are the base's fault; if the
+/// base does not change, the tree on disk already had the fault.
 fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
     match lack {
         Lack::Protocols { fragment, missing } => Blame::Fragment(
@@ -482,7 +482,7 @@ fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
     }
 }
 
-/// What each fragment of the wishes says it defines.
+/// Returns the protocols that each fragment of the requested changes promises.
 fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
     let set = wishes
         .fragments
@@ -492,7 +492,7 @@ fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-/// The protocols of the fragments that change: those of their old texts and of their new ones.
+/// Returns the protocols of the changing fragments: those of their old texts and of their new ones.
 fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<String> {
     let names = wishes.fragments.keys().chain(stale);
     let old = names
@@ -515,7 +515,7 @@ fn unexplained(message: String) -> Arc<CommitError> {
     CommitError::Tree(what).into()
 }
 
-/// One line a commit; none when nothing changed.
+/// Logs one line per commit; no line when nothing changed.
 fn report(outcome: &Outcome) {
     let refused = outcome.fragments.len();
     match &outcome.rest {
@@ -529,7 +529,7 @@ fn report(outcome: &Outcome) {
         ),
         Ok(_) => {}
         Err(error) => {
-            // The conditions of node and sessions have the error, and each attempt would be a line.
+            // The conditions of node and sessions hold the error, and every attempt would log a line.
             tracing::debug!(
                 error = error.as_ref() as &dyn std::error::Error,
                 refused,

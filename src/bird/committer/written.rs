@@ -1,18 +1,18 @@
-//! The texts that the agent wrote last, for files that another program edited or removed since. Pure.
+//! The last texts that the agent wrote, for files that another program has edited or removed since. Pure.
 //!
-//! A commit loads all files. Without this memory the commit of one session would load what another program left in
-//! the file of a second one: an emptied file takes its session down.
+//! A commit loads all files. Without this memory, the commit of one session would load the edited text of another: an
+//! emptied file takes its session down.
 
 use std::collections::BTreeMap;
 
 use super::tree::{LiveTree, MAIN, Tree, fragment_at};
 
-/// Relative path → text, of the files below `moenet/`.
+/// Relative path → text of the files below `moenet/`.
 #[derive(Default)]
 pub(super) struct Written(BTreeMap<String, String>);
 
 impl Written {
-    /// Learns the texts of the files that are as the agent wrote them.
+    /// Stores the texts of the files that are as the agent wrote them.
     pub(super) fn learn(&mut self, live: &LiveTree) {
         let files = live.tree.files().into_iter();
         let intact = files.filter(|(path, _)| path != MAIN && !live.edited.contains(path));
@@ -20,18 +20,18 @@ impl Written {
             .extend(intact.map(|(path, text)| (path, text.to_owned())));
     }
 
-    /// Remembers a tree that was written.
+    /// Stores a written tree.
     pub(super) fn set(&mut self, tree: &Tree) {
         let files = tree.files().into_iter().filter(|(path, _)| path != MAIN);
         self.0 = files.map(|(path, text)| (path, text.to_owned())).collect();
     }
 
-    /// Whether the agent wrote this file before.
+    /// Returns whether the agent wrote this file before.
     pub(super) fn knows(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 
-    /// The tree on disk, with the known texts of the files that were edited or removed.
+    /// Returns the tree on disk, with the stored texts of files that were edited or removed.
     pub(super) fn tree(&self, live: &LiveTree) -> Tree {
         let mut tree = live.tree.clone();
         for (path, text) in &self.0 {

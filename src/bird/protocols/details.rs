@@ -1,7 +1,7 @@
 use super::row::bgp_state;
 use super::{Bgp, Channel, Limit, Protocol, Routes, Rpki};
 
-/// Reads the lines below a row. Which limit an `Action:` belongs to depends on the line before it.
+/// Parses the lines below a row. The line before an `Action:` decides which limit it belongs to.
 #[derive(Default)]
 pub(super) struct Reader {
     limit: Option<Which>,
@@ -91,7 +91,7 @@ fn slot(channel: &mut Channel, which: Which) -> &mut Option<Limit> {
     }
 }
 
-/// The first line with a key wins: a neighbour's capabilities come later, with names it chooses.
+/// Sets an empty slot. The first line with a key wins: a neighbour's capabilities come later, with names it chooses.
 fn set(slot: &mut Option<String>, value: &str) {
     if slot.is_none() && !value.is_empty() && value != "---" {
         *slot = Some(value.to_owned());
@@ -128,7 +128,7 @@ fn rpki_line(rpki: &mut Rpki, key: &str, value: &str) {
     }
 }
 
-/// `3 imported, 2 filtered, 2 exported, 3 preferred`, of which some may be missing.
+/// Parses `3 imported, 2 filtered, 2 exported, 3 preferred`, some of which may be missing.
 fn routes(value: &str) -> Routes {
     let mut routes = Routes::default();
     for part in value.split(',') {

@@ -1,6 +1,6 @@
 use super::{Bgp, BgpState, Protocol, ProtocolState, Rpki};
 
-/// One row: name, type, table, state, since (one to three words), and the rest.
+/// Parses one row: name, type, table, state, since (one to three words), and the rest.
 pub(super) fn parse(text: &str) -> Option<Protocol> {
     let mut rest = text;
     let (name, proto) = (word(&mut rest)?, word(&mut rest)?);
@@ -33,8 +33,8 @@ fn word<'a>(rest: &mut &'a str) -> Option<&'a str> {
     (!word.is_empty()).then_some(word)
 }
 
-/// Takes `15:08:44.264`, `2026-11-22`, `2026-11-23 15:18:23.361`, the same with `+0000`, or
-/// `1795447104.000123` off, and returns the seconds of the last form.
+/// Removes `15:08:44.264`, `2026-11-22`, `2026-11-23 15:18:23.361`, the same with `+0000`, or
+/// `1795447104.000123`, and returns the seconds of the last form.
 fn take_since(rest: &mut &str) -> Option<i64> {
     let first = word(rest)?;
     if is_date(first) {

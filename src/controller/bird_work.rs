@@ -1,5 +1,6 @@
-//! BIRD's part of reconciles. It goes on in a task of its own when BIRD takes long, so that the key can be looked at
-//! again meanwhile: its tunnel is repaired while BIRD hangs. A failure that comes late is the result of the next run.
+//! Runs BIRD's part of a reconcile. Work that takes long continues in its own task, so that the controller can
+//! reconcile the key again meanwhile: its tunnel is repaired while BIRD hangs. A late failure becomes the result of
+//! the next run.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -15,26 +16,26 @@ use super::context::Context;
 use super::planning::Key;
 use crate::plan::{Action, Step};
 
-/// How long a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
+/// Time that a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// The same while an operator waits for the result.
+/// The same timeout while an operator waits for the result.
 pub(super) const ATTENDED: Duration = Duration::from_secs(50);
-/// How long a late failure is kept. The key is looked at as soon as there is one.
+/// Time that a late failure is kept. The key is reconciled as soon as a late failure exists.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The keys for which BIRD is at work, or failed late.
+/// Keys for which BIRD works, or has failed late.
 #[derive(Debug, Default, Clone)]
 pub struct BirdWork(Arc<Mutex<BTreeMap<Key, Slot>>>);
 
 #[derive(Debug)]
 enum Slot {
-    /// BIRD is at work, in this task.
+    /// BIRD works in this task.
     Busy(Option<AbortHandle>),
     /// BIRD failed after the reconcile had given up.
     Failed(Late),
 }
 
-/// The result of a work that nothing waited for any more.
+/// Result of work whose reconcile no longer waits for it.
 #[derive(Debug)]
 struct Late {
     work: Work,
@@ -42,12 +43,12 @@ struct Late {
     result: Box<dyn Any + Send>,
 }
 
-/// What BIRD was to do. Other work is never answered with this work's result.
+/// Work for BIRD. Different work never receives the result of this work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Work(Arc<[Action]>);
 
 impl Work {
-    /// The work of these steps.
+    /// Returns the work of these steps.
     pub(super) fn of<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Self {
         Self(steps.into_iter().map(|step| step.action.clone()).collect())
     }
@@ -65,7 +66,7 @@ impl<T: Send + 'static, E: Send + 'static> Fallible for Result<T, E> {
     }
 }
 
-/// What was done, and why not all of it.
+/// The completed part, and the error that stopped the rest.
 impl<T: Send + 'static, E: Send + 'static> Fallible for (T, Option<E>) {
     fn is_failure(&self) -> bool {
         self.1.is_some()
@@ -73,13 +74,13 @@ impl<T: Send + 'static, E: Send + 'static> Fallible for (T, Option<E>) {
 }
 
 impl BirdWork {
-    /// Whether BIRD is at work for any key.
+    /// Returns whether BIRD works for any key.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |slot: &Slot| matches!(slot, Slot::Busy(_));
         self.lock().values().any(busy)
     }
 
-    /// Ends all tasks. A commit that has begun goes on in the committer.
+    /// Aborts all tasks. A commit that has begun continues in the committer.
     pub(super) fn abort(&self) {
         for slot in self.lock().values() {
             if let Slot::Busy(Some(task)) = slot {
@@ -88,7 +89,7 @@ impl BirdWork {
         }
     }
 
-    /// Reserves a key for work. The late failure of the same work comes back instead.
+    /// Reserves a key for work, or returns the late failure of the same work.
     fn begin<T: Fallible>(&self, key: &Key, work: &Work) -> Begin<T> {
         let mut slots = self.lock();
         match slots.remove(key) {
@@ -111,7 +112,7 @@ impl BirdWork {
         })
     }
 
-    /// Keeps a failure for the next run, unless there is newer work.
+    /// Keeps a failure for the next run, unless newer work exists.
     fn keep<T: Fallible>(&self, key: &Key, work: Work, result: T) {
         let late = Late {
             work,
@@ -122,7 +123,7 @@ impl BirdWork {
         slots.entry(key.clone()).or_insert(Slot::Failed(late));
     }
 
-    /// Does work for a key. Without a patience, waits for its end.
+    /// Runs work for a key. Without a patience, waits until the work ends.
     async fn run<T: Fallible>(
         &self,
         key: &Key,
@@ -162,17 +163,17 @@ impl BirdWork {
     }
 }
 
-/// How a run begins.
+/// Ways in which a run begins.
 enum Begin<T> {
-    /// With this turn.
+    /// The run has this turn.
     Turn(Turn),
-    /// Not at all: earlier work takes its time.
+    /// The run does not start: earlier work is still running.
     Busy,
-    /// With the failure of the same work that came late.
+    /// The run returns the late failure of the same work.
     Late(T),
 }
 
-/// One key's work, until it is dropped.
+/// The reservation of one key; dropping it ends the reservation.
 struct Turn {
     work: BirdWork,
     key: Key,
@@ -184,8 +185,9 @@ impl Drop for Turn {
     }
 }
 
-/// Does work for a key to its end, and returns its result. `None`: it takes longer than the patience, or earlier
-/// work for this key does. The key is looked at again when it ends, and a failure is the result of that next run.
+/// Runs work for a key to its end, and returns its result. Returns `None` if this work, or earlier work for the
+/// key, takes longer than the patience. The key is reconciled again when the work ends, and a failure is the result
+/// of that next run.
 pub(super) async fn run<T: Fallible>(
     ctx: &Arc<Context>,
     key: &Key,
@@ -207,7 +209,7 @@ mod tests {
 
     const SLOW: Duration = Duration::from_secs(20);
 
-    /// BIRD takes longer than the patience, and then refuses.
+    /// Simulates a BIRD that takes longer than the patience and then refuses.
     async fn refuses_late(birds: &BirdWork, work: Work, words: &'static str) {
         let (late, hinted) = oneshot::channel();
         let does = async move {

@@ -28,29 +28,29 @@ use crate::resolve::Resolver;
 use crate::status::{NameFacts, RouteFacts};
 use crate::store::{AppliedDocument, Place, Store, StoreError};
 
-/// What every reconcile works with.
+/// Everything that a reconcile works with.
 pub struct Context {
     /// The state directory.
     pub store: Arc<Store>,
     /// The kernel, for changes.
     pub kernel: Arc<dyn Kernel>,
-    /// The kernel and BIRD, for looks.
+    /// The kernel and BIRD, for observations.
     pub observer: Observer,
     /// BIRD, for changes.
     pub committer: Arc<dyn Bird>,
-    /// Our table in nftables.
+    /// The agent's table in nftables.
     pub firewall: FirewallKeeper,
-    /// Names of endpoints.
+    /// Resolver of endpoint names.
     pub resolver: Resolver,
     /// Round-trip times.
     pub prober: Prober,
     /// Everything that is wanted.
     pub world: watch::Receiver<Arc<World>>,
-    /// What the Control Plane is told.
+    /// Reports to the Control Plane.
     pub reports: Reports,
-    /// Steps that were taken and are not yet in the history.
+    /// Steps that ran and are not yet in the history.
     pub taken: Taken,
-    /// What came into force, for the history.
+    /// Changes that took effect, for the history.
     pub journal: mpsc::UnboundedSender<Entry>,
     /// The last status of every object.
     pub board: Board,
@@ -58,27 +58,27 @@ pub struct Context {
     pub pulse: Pulse,
     /// Seconds between keepalives of backbone tunnels.
     pub keepalive: u16,
-    /// Objects that are to be made anew, and who waits for it.
+    /// Objects to recreate, and the requests that wait for it.
     pub restarts: Restarts,
-    /// BIRD's part of reconciles that are not waited for.
+    /// BIRD's part of reconciles that no longer wait for it.
     pub bird_work: BirdWork,
-    /// When each protocol was enabled last that a command had disabled.
+    /// Time at which each protocol that a command had disabled was last enabled.
     pub enabled: Enabled,
-    /// Turns at the kernel and the state directory.
+    /// Access turns for the kernel and the state directory.
     pub turns: Turns,
-    /// What announced that an object may have changed.
+    /// Sources of the announcements that an object may have changed.
     pub announced: Announced,
-    /// How the node's conveniences are.
+    /// State of the node's conveniences.
     pub conveniences: Conveniences,
-    /// The sysctls that could not be set.
+    /// Sysctls that could not be set.
     pub sysctls: Sysctls,
-    /// Links with our mark and without a record whose removal is held, as the last look found them.
+    /// Links with the agent's mark and without a record whose removal is held, from the last observation.
     pub unrecorded: Unrecorded,
-    /// Where a reconcile says that another key must be looked at, while the agent runs.
+    /// Channel on which a reconcile asks for a reconcile of another key, while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
 }
 
-/// Links with our mark and without a record whose removal is held: uid and reason.
+/// Links with the agent's mark and without a record whose removal is held: uid and reason.
 #[derive(Debug, Default)]
 pub struct Unrecorded(Mutex<Vec<(Uid, String)>>);
 
@@ -94,24 +94,24 @@ impl Unrecorded {
     }
 }
 
-/// What announced that an object may have changed, for the line that logs its repair.
+/// Source of the announcement that an object may have changed, for the line that logs its repair.
 #[derive(Debug, Default)]
 pub struct Announced(Mutex<BTreeMap<Key, (&'static str, Instant)>>);
 
 impl Announced {
-    /// Notes the source of an announcement.
+    /// Records the source of an announcement.
     pub fn note(&self, key: Key, by: &'static str) {
         self.lock().insert(key, (by, Instant::now()));
     }
 
-    /// The source of the last announcement; without one, the periodic check found it.
+    /// Returns the source of the last announcement; without one, the periodic check found the change.
     pub fn take(&self, key: &Key) -> &'static str {
         let announced = self.lock().remove(key);
         announced.map_or("periodic check", |(by, _)| by)
     }
 
-    /// Forgets an announcement that a round has answered: it says nothing of a later drift. One that came after the
-    /// round had begun is for the next one.
+    /// Forgets an announcement that a reconcile has answered, because it says nothing about a later drift. An
+    /// announcement that arrived after the reconcile began belongs to the next one.
     pub(super) fn forget(&self, key: &Key, begun: Instant) {
         let mut all = self.lock();
         if all.get(key).is_some_and(|(_, at)| *at <= begun) {
@@ -124,21 +124,21 @@ impl Announced {
     }
 }
 
-/// Objects that are to be made anew (`POST /restart`), and who waits for it.
+/// Objects to recreate (`POST /restart`), and the requests that wait for it.
 #[derive(Debug, Default)]
 pub struct Restarts(Mutex<BTreeMap<Key, Vec<Waiter>>>);
 
 type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
 
 impl Restarts {
-    /// Asks for an object to be made anew, and gives what to wait for.
+    /// Requests that an object is recreated, and returns the receiver of the result.
     pub fn ask(&self, key: Key) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
         let (done, wait) = tokio::sync::oneshot::channel();
         self.lock().entry(key).or_default().push(done);
         wait
     }
 
-    /// Those who wait for an object; asked for by its next reconcile.
+    /// Takes the requests that wait for an object; its next reconcile calls this.
     pub fn take(&self, key: &Key) -> Vec<Waiter> {
         self.lock().remove(key).unwrap_or_default()
     }
@@ -148,24 +148,24 @@ impl Restarts {
     }
 }
 
-/// Something that came into force, with its steps and reasons, for the history.
+/// A change that took effect, with its steps and reasons, for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
     pub key: Key,
-    /// What the agent put into the state directory for it, or, where there is no text, took away. Empty
-    /// where steps were taken for what is recorded of other objects.
+    /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
+    /// Empty where the steps ran for the records of other objects.
     pub files: Vec<(Place, Option<String>)>,
     /// The steps, each with its reason.
     pub steps: Vec<TakenStep>,
 }
 
-/// The last status of every object; what `/status`, the metrics and the reports are made from.
+/// The last status of every object; the source of `/status`, the metrics and the reports.
 #[derive(Debug, Default)]
 pub struct Board(Mutex<BTreeMap<Key, StatusBody>>, Mutex<BTreeSet<Key>>);
 
 impl Board {
-    /// Remembers a status.
+    /// Stores the status of an object.
     pub fn set(&self, key: Key, status: StatusBody) {
         self.lock().insert(key, status);
     }
@@ -176,8 +176,7 @@ impl Board {
         self.set_unwritten(key, false);
     }
 
-    /// Remembers whether the file of an object's status is older than its status, because it could not be
-    /// written.
+    /// Records whether the status file of an object is older than its status, because it could not be written.
     pub fn set_unwritten(&self, key: &Key, unwritten: bool) {
         let mut keys = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         if unwritten {
@@ -187,7 +186,7 @@ impl Board {
         }
     }
 
-    /// Whether the file of an object's status is older than its status.
+    /// Returns whether the status file of an object is older than its status.
     pub fn is_unwritten(&self, key: &Key) -> bool {
         self.1
             .lock()
@@ -195,12 +194,12 @@ impl Board {
             .contains(key)
     }
 
-    /// All of them.
+    /// Returns every status.
     pub fn all(&self) -> BTreeMap<Key, StatusBody> {
         self.lock().clone()
     }
 
-    /// The status of one object.
+    /// Returns the status of one object.
     pub fn get(&self, key: &Key) -> Option<StatusBody> {
         self.lock().get(key).cloned()
     }
@@ -210,27 +209,27 @@ impl Board {
     }
 }
 
-/// One look at everything that a key is compared with.
+/// One observation of everything that a key is compared with.
 #[derive(Clone)]
 pub struct Look {
     /// The kernel.
     pub kernel: Arc<KernelView>,
     /// BIRD.
     pub bird: Arc<BirdState>,
-    /// What is in force.
+    /// The applied document.
     pub applied: Option<AppliedDocument>,
     /// The peer's address.
     pub resolved: Option<std::net::SocketAddr>,
-    /// Why the name of the peer's endpoint was not resolved the last time it was looked up.
+    /// The reason why the last lookup of the peer's endpoint name failed.
     pub name_error: Option<String>,
-    /// The address of ours that the kernel sends from to it.
+    /// The agent's address from which the kernel sends to the peer.
     pub source: Option<std::net::IpAddr>,
-    /// When this was.
+    /// Time of the observation.
     pub now: Timestamp,
 }
 
 impl Look {
-    /// What is known of the endpoint's name, when it has one.
+    /// Returns the known facts about the endpoint's name, if the endpoint has a name.
     pub fn name(&self, endpoint: Option<&Endpoint>) -> Option<NameFacts<'_>> {
         matches!(endpoint?.host, Host::Name(_)).then_some(NameFacts {
             address: self.resolved,
@@ -238,14 +237,14 @@ impl Look {
         })
     }
 
-    /// Whether the kernel has a route to the peer, where its address is known.
+    /// Returns whether the kernel has a route to the peer, if the peer's address is known.
     pub fn route(&self) -> Option<RouteFacts> {
         let to = self.resolved?.ip();
         let found = self.source.is_some();
         Some(RouteFacts { to, found })
     }
 
-    /// For the planner.
+    /// Returns the view for the planner.
     pub fn view(&self) -> View<'_> {
         View {
             kernel: &self.kernel,
@@ -259,19 +258,19 @@ impl Look {
 }
 
 impl Context {
-    /// The world of this moment.
+    /// Returns the current world.
     pub fn world(&self) -> Arc<World> {
         Arc::clone(&self.world.borrow())
     }
 
-    /// Every change that waits for approval: of documents, and of links without a record.
+    /// Returns every held change: of documents, and of links without a record.
     pub fn held(&self) -> Vec<HeldChange> {
         let unrecorded = self.unrecorded.all().into_iter();
         let unrecorded = unrecorded.map(|(uid, reason)| HeldChange::unrecorded(uid, reason));
         self.world().held().into_iter().chain(unrecorded).collect()
     }
 
-    /// Looks at everything that an object is compared with, not older than `not_before`.
+    /// Observes everything that an object is compared with, not older than `not_before`.
     ///
     /// # Errors
     /// When the kernel or the state directory cannot be read; then nothing can be compared.
@@ -311,10 +310,10 @@ impl Context {
         })
     }
 
-    /// Does something with the state directory on a thread that may block.
+    /// Runs work on the state directory on a thread that may block.
     ///
     /// # Errors
-    /// What the store says.
+    /// The store's error.
     pub async fn disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -323,26 +322,26 @@ impl Context {
         let _turn = self.turns.disk().await;
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         if !before && self.store.trouble().is_some() {
-            // Whoever makes worlds tells of it, and looks more often whether it has passed.
+            // The task that builds worlds logs the error and retries sooner.
             self.reports.reload();
         }
-        // The closure does not panic; the runtime is going down.
+        // The closure does not panic, so the runtime is shutting down.
         done.unwrap_or_else(|_| Err(StoreError::interrupted()))
     }
 
-    /// Why the history cannot be written.
+    /// Returns the reason why the history cannot be written.
     pub fn history_problem(&self) -> Option<String> {
         self.conveniences.problem(ConditionType::HistoryRecorded)
     }
 
-    /// Says that a key must be looked at.
+    /// Marks a key as due for a reconcile.
     pub fn hint(&self, key: Key) {
         if let Some(hints) = &*self.hints.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = hints.send(Hint::Key(key));
         }
     }
 
-    /// The last measured round-trip time to a peer in milliseconds, and the share of lost echoes.
+    /// Returns the last measured round-trip time to a peer in milliseconds, and the share of lost echoes.
     pub fn probed(&self, target: Option<&Target>) -> (Option<f64>, Option<f64>) {
         let probe = target.and_then(|target| self.prober.current(target));
         probe.map_or((None, None), |probe| {

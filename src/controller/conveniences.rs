@@ -3,24 +3,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::document::ConditionType;
 
-/// How the node's conveniences are: what the router needs for its operator and not for its routing. A failing one is
-/// a condition of the node, and holds nothing up.
+/// State of the node's conveniences: features that serve the router's operator and not its routing. A failing
+/// convenience is a condition of the node and delays nothing.
 #[derive(Debug, Default)]
 pub struct Conveniences(Mutex<BTreeMap<ConditionType, Convenience>>);
 
-/// How one convenience is.
+/// State of one convenience.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Convenience {
-    /// Whether it works.
+    /// Whether the convenience works.
     pub works: bool,
-    /// The reason of its condition: one word for programs.
+    /// The reason of its condition: one machine-readable word.
     pub reason: &'static str,
-    /// Why it does not work, and what to do.
+    /// The reason why it does not work, and how to repair it.
     pub message: String,
 }
 
 impl Convenience {
-    /// One that works.
+    /// Returns a working convenience.
     pub fn works(reason: &'static str) -> Self {
         Self {
             works: true,
@@ -29,7 +29,7 @@ impl Convenience {
         }
     }
 
-    /// One that fails.
+    /// Returns a failing convenience.
     pub fn fails(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             works: false,
@@ -40,19 +40,19 @@ impl Convenience {
 }
 
 impl Conveniences {
-    /// Remembers how a convenience is. Returns whether that is news.
+    /// Stores the state of a convenience. Returns whether the state changed.
     pub fn set(&self, about: ConditionType, is: Convenience) -> bool {
         self.lock().insert(about, is.clone()) != Some(is)
     }
 
-    /// Why a convenience fails, while it does.
+    /// Returns the reason why a convenience fails, while it fails.
     pub fn problem(&self, about: ConditionType) -> Option<String> {
         let all = self.lock();
         let found = all.get(&about).filter(|found| !found.works);
         found.map(|found| found.message.clone())
     }
 
-    /// All that are known.
+    /// Returns all known conveniences.
     pub fn all(&self) -> BTreeMap<ConditionType, Convenience> {
         self.lock().clone()
     }

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often one protocol is enabled at most: an operator who disables it again and again must notice.
+/// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// When each protocol was enabled last.
+/// Time at which each protocol was last enabled.
 #[derive(Debug, Default)]
 pub struct Enabled(Mutex<BTreeMap<String, Instant>>);
 
 impl Enabled {
-    /// Notes that the protocol is enabled now.
+    /// Records that the protocol is enabled now.
     ///
     /// # Errors
-    /// How long it has to wait, when the last time was less than a minute ago.
+    /// The remaining wait, if the last enable was less than a minute ago.
     pub(super) fn may(&self, protocol: &str, now: Instant) -> Result<(), Duration> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.retain(|_, at| now.duration_since(*at) < EVERY);

@@ -1,5 +1,5 @@
-//! Our table in nftables follows the tunnels that are there. One pass at a time for all objects, however
-//! many have changed their tunnels, as with BIRD; and a firewall that fails holds nobody up.
+//! Keeps the agent's table in nftables in line with the existing tunnels. As with BIRD, one pass at a time serves
+//! all objects, however many have changed their tunnels. A failing firewall delays no object.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,50 +17,50 @@ use crate::plan::mark::Ownership;
 use crate::plan::{Action, Step};
 use crate::telemetry::chain;
 
-/// How long a pass waits for further tunnels before it looks: those that come together go into one
+/// Time that a pass waits for further tunnels before it observes: tunnels that arrive together go into one
 /// transaction.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Brings our table in line with the tunnels, and remembers how that went.
+/// Brings the agent's table in line with the tunnels, and stores the result.
 pub struct FirewallKeeper {
     firewall: Arc<dyn Firewall>,
     ownership: SharedOwnership,
-    /// The last pass; held while one runs.
+    /// The last pass; locked while a pass runs.
     pass: tokio::sync::Mutex<Option<Pass>>,
-    /// The firewall is disabled and there was nothing of ours: nobody needs to look again.
+    /// Whether the firewall is disabled and no table of the agent exists, so that no further observation is needed.
     nothing_there: AtomicBool,
     state: Mutex<FirewallState>,
 }
 
-/// When a pass was, and whether it failed.
+/// Time of a pass, and whether it failed.
 struct Pass {
-    /// When it began to look.
+    /// Time at which the pass began to observe.
     begun: Instant,
-    /// When it failed.
+    /// Time at which the pass failed.
     failed: Option<Instant>,
 }
 
 impl Pass {
-    /// Whether it is answer enough for somebody who asked at this time: it began to look since, or it failed
-    /// while they waited. A program that hangs would hang for each of them.
+    /// Returns whether the pass answers a request of this time: it began to observe after the request, or it failed
+    /// while the request waited. Otherwise a hanging program would delay each request in turn.
     fn answers(&self, asked: Instant) -> bool {
         self.begun >= asked || self.failed.is_some_and(|failed| failed >= asked)
     }
 }
 
-/// What the last pass found and did.
+/// Findings and result of the last pass.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FirewallState {
-    /// What is in force, read back.
+    /// The ruleset in effect, as read back.
     pub in_force: Option<Ruleset>,
-    /// Chains of others that drop what they do not accept themselves.
+    /// Foreign chains that drop packets they do not accept themselves.
     pub dropping: Vec<String>,
-    /// Why it is not as wanted.
+    /// The reason why the ruleset is not as wanted.
     pub error: Option<String>,
 }
 
 impl FirewallKeeper {
-    /// A keeper of this firewall that has not looked yet.
+    /// Returns a keeper of this firewall that has not observed yet.
     pub fn new(firewall: Arc<dyn Firewall>, ownership: SharedOwnership) -> Self {
         let (pass, nothing_there, state) = Default::default();
         Self {
@@ -72,26 +72,26 @@ impl FirewallKeeper {
         }
     }
 
-    /// Which tables are ours.
+    /// Returns which tables belong to the agent.
     pub fn ownership(&self) -> Arc<Ownership> {
         self.ownership.get()
     }
 
-    /// How often the firewall was written to.
+    /// Returns the number of writes to the firewall.
     pub fn writes(&self) -> u64 {
         self.firewall.writes()
     }
 
-    /// What the last pass found and did.
+    /// Returns the findings and result of the last pass.
     pub fn state(&self) -> FirewallState {
         self.lock().clone()
     }
 
-    /// Reads the firewall. Nothing is written.
+    /// Reads the firewall and writes nothing.
     ///
     /// # Errors
-    /// When it cannot be read. Where it is not wanted, a machine without `nft`, or where it is refused us, is
-    /// no error: then there is nothing of ours either.
+    /// When the firewall cannot be read. If the firewall is not wanted, a missing `nft` or a refused access is no
+    /// error: then no table of the agent exists either.
     pub async fn look(&self, wanted: bool) -> Result<FirewallView, FirewallError> {
         match self.firewall.observe().await {
             Err(FirewallError::Missing { .. } | FirewallError::Refused { .. }) if !wanted => {
@@ -106,8 +106,8 @@ impl FirewallKeeper {
     }
 }
 
-/// To be called when an object has changed its links and before BIRD hears of it: the ports are open by
-/// the time that BGP calls. A firewall that failed last time is not waited for.
+/// Runs a pass after an object has changed its links and before BIRD learns of it, so that the ports are open when
+/// BGP connects. A firewall that failed last time is not waited for.
 pub(super) async fn after_links(ctx: &Context, steps: &[&Step]) {
     if !ctx.world().firewall || !steps.iter().any(|step| concerns_firewall(step)) {
         return;
@@ -119,7 +119,7 @@ pub(super) async fn after_links(ctx: &Context, steps: &[&Step]) {
     }
 }
 
-/// Makes one pass, unless one has begun to look since `not_before`. Returns what went wrong.
+/// Runs one pass, unless a pass has begun to observe since `not_before`. Returns the error.
 pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String> {
     let keeper = &ctx.firewall;
     let mut last = keeper.pass.lock().await;
@@ -155,7 +155,7 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     error
 }
 
-/// Observe, plan, apply. The apply reads back by itself.
+/// Observes, plans and applies. The apply reads back by itself.
 async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, String> {
     let kernel = ctx
         .observer

@@ -1,4 +1,4 @@
-//! What the guard remembers, on disk and from one world to the next.
+//! Keeps the guard's memory on disk and from one world to the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +47,7 @@ impl GuardMemory {
         }
     }
 
-    /// The guard's time: that of the wall clock when the agent started, and the time since then.
+    /// Returns the guard's time: the wall clock's time at the agent's start, plus the time since then.
     pub fn now(&self) -> Timestamp {
         let (wall, started) = self.started;
         SignedDuration::try_from(started.elapsed())
@@ -56,7 +56,7 @@ impl GuardMemory {
             .unwrap_or(wall)
     }
 
-    /// What the guard decides by next.
+    /// Makes the guard's next decision from its memory.
     pub fn recall<T>(&self, decide: impl FnOnce(&Input<'_>) -> T) -> T {
         let State { ledger, writable } = self.lock().clone();
         decide(&Input {
@@ -66,14 +66,14 @@ impl GuardMemory {
         })
     }
 
-    /// Writes down the ledger of a decision, before the decision takes effect. Returns whether the decision stands:
-    /// where the ledger cannot be written, the guard has to decide again, and holds what it would forget.
+    /// Writes the ledger of a decision, before the decision takes effect. Returns whether the decision is valid: if
+    /// the ledger cannot be written, the guard must decide again, and holds the removals it would forget.
     pub fn remember(&self, store: &Store, ledger: &Ledger) -> bool {
         let State {
             ledger: before,
             writable,
         } = self.lock().clone();
-        // A tool that cleans the directory takes the file with it.
+        // A tool that cleans the directory also removes this file.
         let is_there = std::fs::symlink_metadata(store.dir().join(HELD)).is_ok();
         if *before == *ledger && writable && is_there {
             return true;
@@ -115,8 +115,8 @@ impl GuardMemory {
 const HEAD: &str = "# Written by moenet-agent: changes that wait for `moenet-agent approve`, and the removals and additions\n\
                     # that guard.window counts. Do not edit; `moenet-agent approve --list` shows it.\n";
 
-/// The ledger on disk. Only where nothing was ever applied a missing file is an empty one: `git clean` removes the file,
-/// and a power cut leaves one without text.
+/// Reads the ledger from disk. A missing file is an empty ledger only where nothing was ever applied: `git clean`
+/// removes the file, and a power cut leaves an empty file.
 fn read(store: &Store) -> Result<Ledger, String> {
     match store.kept(HELD) {
         Ok(None) if store.has_applied() => Err("the file is missing".to_owned()),

@@ -15,12 +15,12 @@ use crate::bird::{
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
 
-/// How long a key waits for a look at BIRD. After that it works with the last one, for the kernel must not wait
-/// for a BIRD that is busy or hangs.
+/// Time that a key waits for an observation of BIRD. After that it uses the last one, because the kernel's part
+/// must not wait for a BIRD that is busy or hangs.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Looks at the kernel and at BIRD, once for all keys that ask at about the same time: a look that began
-/// after a key became due is fresh enough for it.
+/// Observes the kernel and BIRD, once for all keys that ask at about the same time: an observation that began after
+/// a key became due is fresh enough for it.
 pub struct Observer {
     kernel: Arc<dyn Kernel>,
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
@@ -31,55 +31,55 @@ pub struct Observer {
     seen: StdMutex<Arc<KernelView>>,
 }
 
-/// BIRD, as it was at one moment.
+/// State of BIRD at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct BirdState {
-    /// Its version, while it answers.
+    /// The version of the running daemon, while it answers.
     pub running: Option<Version>,
     /// The version of the installed program.
     pub installed: Option<Version>,
-    /// Why it does not answer; absent while it answers, and before the first look.
+    /// The reason why it does not answer; absent while it answers, and before the first observation.
     pub down: Option<String>,
     /// Its protocols, sorted by name.
     pub protocols: Vec<Protocol>,
-    /// The interfaces with a Babel neighbour; `None` where it does not run Babel.
+    /// The interfaces with a Babel neighbour; `None` where BIRD does not run Babel.
     pub babel: Option<BTreeSet<String>>,
     /// The files in its directory.
     pub live: LiveTree,
-    /// Why the files could not be read.
+    /// The reason why the files could not be read.
     pub files_error: Option<String>,
     /// Whether the daemon has loaded exactly these files.
     pub loaded: bool,
     /// Whether nothing was read yet, neither files nor protocols.
     pub unread: bool,
-    /// Why nothing can be asked of it, when it accepts connections and does not answer.
+    /// The reason why BIRD accepts connections and does not answer.
     pub silent: Option<String>,
 }
 
 impl BirdState {
-    /// Notes that BIRD did not answer, so that its sessions are unknown.
+    /// Records that BIRD did not answer, so that its sessions are unknown.
     fn is_silent(&mut self, why: String) {
         self.running = None;
         self.silent = Some(why.clone());
         self.down = Some(why);
     }
 
-    /// Whether BIRD answers.
+    /// Returns whether BIRD answers.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Why nothing can be loaded into BIRD until an operator acts.
+    /// Returns the reason why nothing can be loaded into BIRD until an operator acts.
     pub fn blocked(&self) -> Option<Blocked> {
         const SHARED: [&str; 3] = ["Device", "Kernel", "Direct"];
-        // What runs beside a main file that does not include our tree, runs by that file.
+        // If the main file does not include the agent's tree, the running protocols come from that main file.
         let running = self.protocols.iter();
         let running = running.filter(|protocol| !SHARED.contains(&protocol.proto.as_str()));
         self.live
             .blocked(running.map(|protocol| protocol.name.as_str()))
     }
 
-    /// The protocols of these names.
+    /// Returns the protocols with these names.
     pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
         let find = |name: &String| {
             self.protocols
@@ -95,7 +95,7 @@ impl BirdState {
 }
 
 impl Observer {
-    /// An observer of this kernel and this BIRD.
+    /// Returns an observer of this kernel and this BIRD.
     pub fn new(kernel: Arc<dyn Kernel>, bird: Arc<dyn Bird>) -> Self {
         let (state, looks) = (StdMutex::default(), watch::Sender::default());
         Self {
@@ -108,20 +108,20 @@ impl Observer {
         }
     }
 
-    /// Waits for each look at BIRD to its end from now on: for a pass that has no later one.
+    /// Makes every later observation of BIRD wait until it ends, for a pass without a later observation.
     pub fn wait_for_bird(&self) {
         self.is_patient.store(true, Ordering::Relaxed);
     }
 
-    /// Whether looks at BIRD are waited for to their end.
+    /// Returns whether observations of BIRD are awaited until they end.
     pub fn is_patient(&self) -> bool {
         self.is_patient.load(Ordering::Relaxed)
     }
 
-    /// The kernel, not older than this.
+    /// Returns a view of the kernel that is not older than `not_before`.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the kernel cannot be read.
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
             let view = self.kernel.observe().await;
@@ -139,7 +139,7 @@ impl Observer {
         self.links.get(not_before, look).await
     }
 
-    /// Keeps a view for the next one, and completes it by the one before.
+    /// Keeps a view for the next one, and completes it from the previous one.
     fn remember(&self, mut view: KernelView) -> Arc<KernelView> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         view.keep_ports(&seen);
@@ -147,7 +147,7 @@ impl Observer {
         Arc::clone(&seen)
     }
 
-    /// Why the last look at the kernel failed.
+    /// Returns the reason why the last observation of the kernel failed.
     pub fn kernel_error(&self) -> Option<String> {
         self.kernel_error
             .lock()
@@ -155,12 +155,12 @@ impl Observer {
             .clone()
     }
 
-    /// BIRD at the last look.
+    /// Returns BIRD's state at the last observation.
     pub fn last_bird(&self) -> Arc<BirdState> {
         Arc::clone(&self.bird.looks.borrow())
     }
 
-    /// BIRD, not older than this; or as it was last, when it takes too long to answer.
+    /// Returns BIRD's state, not older than `not_before`; or the last state, when BIRD takes too long to answer.
     pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
         let patience = (!self.is_patient()).then_some(PATIENCE);
         let asked = Instant::now();
@@ -170,7 +170,7 @@ impl Observer {
                 Ok(state) => return state,
                 Err(begun) => begun,
             };
-            // A look that has taken this long already keeps nobody else waiting.
+            // An observation that has already taken this long delays no other caller.
             let changed = match patience {
                 Some(patience) => {
                     let until = begun.min(asked) + patience;
@@ -184,13 +184,13 @@ impl Observer {
         }
     }
 
-    /// Every look at BIRD from now on, the latest if several are taken at once.
+    /// Returns a receiver of every later observation of BIRD; of several at once, the latest.
     pub fn looks(&self) -> watch::Receiver<Arc<BirdState>> {
         self.bird.looks.subscribe()
     }
 }
 
-/// Looks at BIRD, each in a task of its own, one at a time.
+/// Observations of BIRD, each in its own task, one at a time.
 struct BirdLooks {
     bird: Arc<dyn Bird>,
     state: StdMutex<Looking>,
@@ -199,14 +199,14 @@ struct BirdLooks {
 
 #[derive(Default)]
 struct Looking {
-    /// The last look, with when it was begun.
+    /// The last observation, with the time it began.
     last: Option<(Instant, Arc<BirdState>)>,
-    /// When the look in progress was begun.
+    /// Time at which the observation in progress began.
     begun: Option<Instant>,
 }
 
 impl BirdLooks {
-    /// A look that is not older than this, or when the one in progress was begun.
+    /// Returns an observation that is not older than `not_before`, or the time at which the one in progress began.
     fn begin(self: &Arc<Self>, not_before: Instant) -> Result<Arc<BirdState>, Instant> {
         let mut state = self.lock();
         if let Some((begun, last)) = &state.last
@@ -229,7 +229,7 @@ impl BirdLooks {
         self.looks.send_replace(now);
     }
 
-    /// The last look; before the first one has ended, nothing is known.
+    /// Returns the last observation; before the first one has ended, nothing is known.
     fn last(&self) -> Arc<BirdState> {
         let last = self.lock().last.as_ref().map(|(_, last)| Arc::clone(last));
         last.unwrap_or_else(|| {
@@ -246,7 +246,7 @@ impl BirdLooks {
     }
 }
 
-/// Ends the look in progress, also one that panics.
+/// Ends the observation in progress on drop, also after a panic.
 struct Ended<'a>(&'a BirdLooks);
 
 impl Drop for Ended<'_> {
@@ -286,7 +286,7 @@ impl Bird for Committer {
     }
 }
 
-/// Everything about BIRD that a plan or a status needs. Reads only.
+/// Reads everything about BIRD that a plan or a status needs. Changes nothing.
 pub async fn look_at_bird(committer: &Committer) -> BirdState {
     let client = committer.client();
     let mut state = BirdState::default();
@@ -306,7 +306,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     if state.is_running() {
         match client.protocols().await {
             Ok(protocols) => state.protocols = protocols,
-            // Without an answer nothing is known of any session; no protocols would mean that all are gone.
+            // Without an answer the sessions are unknown; an empty list of protocols would mean that all are gone.
             Err(error) => state.is_silent(crate::telemetry::chain(&error)),
         }
     }
@@ -319,7 +319,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     state
 }
 
-/// The last value of something that costs, with when it was begun.
+/// The last value of an expensive observation, with the time it began.
 struct Shared<T>(Mutex<Option<(Instant, T)>>);
 
 impl<T> Default for Shared<T> {

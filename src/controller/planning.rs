@@ -1,4 +1,4 @@
-//! The plan of one key, from the world and what was observed. The controller runs these steps, and
+//! Builds the plan of one key from the world and the observation. The controller runs these steps, and
 //! `moenet-agent plan` prints them.
 
 use std::collections::BTreeSet;
@@ -33,12 +33,12 @@ use crate::store::AppliedDocument;
 /// The first version whose Babel carries IPv4 over IPv6 links (`extended next hop`).
 const IPV4_OVER_IPV6: Version = Version::new(2, 13, 0);
 
-/// What the controller looks at in one go.
+/// The unit of a reconcile.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The node's own addresses, and the files that all sessions share.
     Router,
-    /// The routing policy; looked at together with the node.
+    /// The routing policy; reconciled together with the node.
     Policy,
     /// An external peering.
     Session(ObjectName),
@@ -46,9 +46,9 @@ pub enum Key {
     Mesh(ObjectName),
     /// An internal neighbour.
     Ibgp(ObjectName),
-    /// A link that carries our mark and that nothing else knows of.
+    /// A link that carries the agent's mark and that no other key has.
     Orphan(Uid),
-    /// Our table in nftables. It comes last, for it follows the tunnels of all others.
+    /// The agent's table in nftables. It comes last, because it follows the tunnels of all others.
     Firewall,
 }
 
@@ -66,27 +66,27 @@ impl fmt::Display for Key {
     }
 }
 
-/// The plan of one key, or what is in its way.
+/// The plan of one key, or the refusal.
 pub type KeyPlan = Result<Plan, Refusal>;
 
-/// Everything that a plan looks at besides the world.
+/// Everything that a plan needs besides the world.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The kernel.
     pub kernel: &'a KernelView,
     /// BIRD.
     pub bird: &'a BirdState,
-    /// What is in force for the object.
+    /// The applied document of the object.
     pub applied: Option<&'a AppliedDocument>,
     /// The peer's address, where its name has been resolved.
     pub resolved: Option<SocketAddr>,
-    /// The address of ours that the kernel sends from to the peer's.
+    /// The agent's address from which the kernel sends to the peer's address.
     pub source: Option<IpAddr>,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What the controller would do now for the node itself.
+/// Returns the plan of the node itself.
 pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     let mut steps = match &world.loopback {
         Some(loopback) => plan_loopback(loopback, view.kernel)?.steps,
@@ -134,7 +134,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     Ok(Plan { steps, waits: None })
 }
 
-/// What keeps the files that all sessions share from BIRD until an operator acts.
+/// Returns the obstacle that keeps the files that all sessions share from BIRD until an operator acts.
 pub fn router_error(world: &World, bird: &BirdState) -> Option<Blocked> {
     let foreign = || {
         let base = world.base.as_ref().ok()?;
@@ -152,7 +152,8 @@ pub fn router_error(world: &World, bird: &BirdState) -> Option<Blocked> {
     bird.blocked().or_else(foreign)
 }
 
-/// What does not work, or cannot be checked, with the versions of BIRD on this router: reason and message.
+/// Returns the feature that does not work, or cannot be checked, with the versions of BIRD on this router: reason
+/// and message.
 pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, String)> {
     if let (Some(running), Some(installed)) = (bird.running, bird.installed)
         && running != installed
@@ -179,7 +180,8 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, St
     Some(("NoIpv4OnMesh", message))
 }
 
-/// Enables the protocols of the shared files that a command disabled; those of internal neighbours are theirs.
+/// Enables the protocols of the shared files that a command disabled; internal neighbours' protocols belong to
+/// their own keys.
 fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
     let Ok(base) = &world.base else {
         return Vec::new();
@@ -187,7 +189,7 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
     if !may_enable(world, view) {
         return Vec::new();
     }
-    // An operator's file in the place of one of the agent's is foreign, the main file above all.
+    // An operator's file in the path of an agent's file is foreign, especially the main file.
     let ours = base
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
@@ -199,7 +201,7 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
     plan_enable(&wanted, &view.bird.protocols, pause)
 }
 
-/// What the controller would do now for an internal neighbour, whose text is in the shared files.
+/// Returns the plan of an internal neighbour, whose text is in the shared files.
 pub fn ibgp(world: &World, entry: &Entry<InternalNeighbour>, view: &View<'_>) -> KeyPlan {
     let Intent::Present(neighbour, _) = &entry.intent else {
         return Ok(Plan::default());
@@ -216,13 +218,13 @@ pub fn ibgp(world: &World, entry: &Entry<InternalNeighbour>, view: &View<'_>) ->
     Ok(Plan { steps, waits: None })
 }
 
-/// Whether protocols may be enabled: BIRD runs what is on disk, so that only a command can have disabled one, and
-/// the router is not drained, when an operator may want them down.
+/// Returns whether protocols may be enabled: BIRD runs the files on disk, so that only a command can have disabled
+/// one, and the router is not drained (during a drain an operator may want them down).
 fn may_enable(world: &World, view: &View<'_>) -> bool {
     view.bird.loaded && !world.maintenance.enabled
 }
 
-/// How an operator keeps the protocols of an object down.
+/// Returns a hint on how an operator keeps the protocols of an object down.
 fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
     let folder = kind.folder();
     format!(
@@ -230,8 +232,8 @@ fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
     )
 }
 
-/// The ruleset for the tunnels that are there. A link that could not be read since the agent started keeps the port
-/// that is wanted of it.
+/// Returns the ruleset for the existing tunnels. A link that could not be read since the agent started keeps the
+/// port that its object wants.
 pub fn ruleset(world: &World, kernel: &KernelView) -> Ruleset {
     Ruleset::in_use(kernel).or_wanted(kernel, |name| {
         let session = present(&world.sessions).find(|session| session.tunnel.interface == *name);
@@ -243,10 +245,10 @@ pub fn ruleset(world: &World, kernel: &KernelView) -> Ruleset {
     })
 }
 
-/// What the controller would do now for our table in nftables; no ruleset when the firewall is disabled.
+/// Returns the step for the agent's table in nftables; there is no ruleset when the firewall is disabled.
 ///
 /// # Errors
-/// When a table of our name is somebody else's.
+/// When a table with the agent's name belongs to another owner.
 pub fn firewall(
     ruleset: Option<&Ruleset>,
     view: &FirewallView,
@@ -255,7 +257,7 @@ pub fn firewall(
     plan_firewall(ruleset, &view.tables, ownership)
 }
 
-/// What the controller would do now for an external peering.
+/// Returns the plan of an external peering.
 pub fn session(
     world: &World,
     name: &ObjectName,
@@ -298,7 +300,7 @@ pub fn session(
                 };
                 let mut observed = observed(gives_way);
                 if view.bird.live.in_use().is_some() {
-                    // The directory is another agent's: the text waits, and is not written.
+                    // The directory belongs to another agent: the text waits, and is not written.
                     observed.bird.fragment = Some(text.as_str());
                 }
                 let mut plan = plan(name, &entry.uid, &desired, &observed)?;
@@ -317,7 +319,7 @@ pub fn session(
     }
 }
 
-/// What the controller would do now for a backbone tunnel.
+/// Returns the plan of a backbone tunnel.
 pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &View<'_>) -> KeyPlan {
     match (&entry.intent, &world.router) {
         (Intent::Present(tunnel, _), Ok(router)) => {
@@ -341,13 +343,13 @@ pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &Vie
     }
 }
 
-/// What the controller would do now about links that carry this mark and that no object has.
+/// Returns the plan for links that carry this mark and that no object has.
 pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
     Ok(plan_tunnel_removal(uid, view.kernel))
 }
 
-/// Links that carry our mark and that neither a document nor `applied/` knows: those that are removed, and those that
-/// wait, each with the reason.
+/// Returns links that carry the agent's mark and that neither a document nor `applied/` has: those to remove, and
+/// those that are held, each with the reason.
 pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
     let known = world.uids();
     let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = kernel
@@ -379,7 +381,7 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
     }
 }
 
-/// Brings a tunnel's plan into the order of the names and ports that objects take over from each other.
+/// Orders a tunnel's plan by the names and ports that objects take over from each other.
 fn ordered(
     world: &World,
     view: &View<'_>,
@@ -418,7 +420,7 @@ fn ordered(
                 wireguard.release_port = true;
                 waits.get_or_insert_with(|| wait(what, &holder));
             }
-            // Meanwhile the tunnel works with the port it has.
+            // Meanwhile the tunnel works with its current port.
             (Turn::Waits(holder), Some(have)) => {
                 wireguard.listen_port = have;
                 waits.get_or_insert_with(|| wait(what, &holder));
@@ -435,8 +437,8 @@ fn ordered(
     })
 }
 
-/// Whether the endpoint was given anew since it was last in force: then it is pushed even while the peer
-/// answers from the old one.
+/// Returns whether the endpoint changed since it was last applied: then it is set even while the peer answers from
+/// the old one.
 pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
     let Some(before) = in_force::<BgpSessionSpec>(applied) else {
         return false;
@@ -445,12 +447,12 @@ pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedD
         && before.tunnel.endpoint.as_ref() != endpoint(entry)
 }
 
-/// The specification that was in force last.
+/// Returns the last applied specification.
 fn in_force<S: Spec>(applied: Option<&AppliedDocument>) -> Option<S> {
     serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 
-/// The endpoint of a peering that is to be there.
+/// Returns the endpoint of a wanted peering.
 pub fn endpoint(entry: &Entry<Session>) -> Option<&Endpoint> {
     match &entry.intent {
         Intent::Present(session, _) => session.tunnel.endpoint.as_ref(),

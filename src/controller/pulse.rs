@@ -14,7 +14,7 @@ pub struct Pulse(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// When a run ended, or the runner had nothing to do.
+    /// Time at which a run ended, or the runner had nothing to do.
     last: Instant,
     running: BTreeMap<Key, Instant>,
 }
@@ -29,19 +29,19 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Notes the start of a run.
+    /// Records the start of a run.
     pub(super) fn begin(&self, key: &Key) {
         self.lock().running.insert(key.clone(), Instant::now());
     }
 
-    /// Notes the end of a run.
+    /// Records the end of a run.
     pub(super) fn end(&self, key: &Key) {
         let mut state = self.lock();
         state.running.remove(key);
         state.last = Instant::now();
     }
 
-    /// Notes a tick: a runner without runs has finished its pass.
+    /// Records a tick: a runner without runs has finished its pass.
     pub(super) fn tick(&self) {
         let mut state = self.lock();
         if state.running.is_empty() {
@@ -49,12 +49,12 @@ impl Pulse {
         }
     }
 
-    /// Time since a run ended or the runner had nothing to do.
+    /// Returns the time since a run ended or the runner had nothing to do.
     pub fn silence(&self) -> Duration {
         self.lock().last.elapsed()
     }
 
-    /// Keys whose run has taken longer than this.
+    /// Returns the keys whose run has taken longer than this.
     pub fn stuck(&self, longer_than: Duration) -> Vec<Key> {
         let state = self.lock();
         let stuck = state

@@ -3,31 +3,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When a key is looked at next. One slot a key: however often it is added, it runs once; while it runs,
-/// a further addition makes it run once more afterwards; runs of one key never overlap.
+/// Schedule of the keys. Each key has one slot: however often it is added, it runs once; an addition while it runs
+/// causes one more run afterwards; runs of one key never overlap.
 #[derive(Debug)]
 pub struct Queue<K> {
-    /// When each key that waits is due.
+    /// Due time of each waiting key.
     due: BTreeMap<K, Instant>,
-    /// The same, the next one first.
+    /// The same times, the next one first.
     order: BTreeSet<(Instant, K)>,
-    /// The keys that run, each with since when it is to run once more.
+    /// The running keys, each with the time since which one more run is requested.
     running: BTreeMap<K, Option<Instant>>,
     failures: BTreeMap<K, u32>,
     backoff: Backoff,
-    /// When the first beat was.
+    /// Time of the first beat.
     origin: Instant,
 }
 
-/// How long a failing key waits: twice as long each time, within bounds, and each key alone.
+/// Wait of a failing key: doubled each time, within bounds, and separate for each key.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     /// The first wait.
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
-    /// Waits that are longer than this end on a multiple of it, so that a thousand keys that fail share a
-    /// look at everything now and then, and do not have a look each, four in every second.
+    /// Waits that are longer than this end on a multiple of it. So a thousand failing keys share one observation
+    /// now and then, instead of one each, four in every second.
     pub beat: Duration,
 }
 
@@ -41,21 +41,21 @@ impl Default for Backoff {
     }
 }
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// As wanted; look again after this time, since not all drift is announced.
+    /// As wanted; reconcile again after this time, since not all drift is announced.
     Settled(Duration),
     /// Failed; try again after a backoff.
     Failed,
-    /// Another object has to move first; look again soon, and at every beat for as long as that takes.
+    /// Another object has to move first; reconcile again soon, and then at every beat until it has moved.
     Waiting,
     /// The object is gone.
     Gone,
 }
 
 impl<K: Ord + Clone> Queue<K> {
-    /// An empty queue, with its first beat now.
+    /// Returns an empty queue, with its first beat now.
     pub fn new(backoff: Backoff, now: Instant) -> Self {
         let (due, order, running, failures) = Default::default();
         Self {
@@ -68,8 +68,8 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    /// Says that a key may have changed. What changed may be the cure, so a failing key does not wait
-    /// out its backoff.
+    /// Schedules a key that may have changed. The change may fix the failure, so a failing key does not wait out
+    /// its backoff.
     pub fn add(&mut self, key: K, now: Instant) {
         match self.running.get_mut(&key) {
             Some(again) => *again = Some(again.map_or(now, |at| at.min(now))),
@@ -77,15 +77,15 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    /// Says that it is time to look at a key again. Unlike [`Queue::add`], this is no news, so a failing
-    /// key waits out its backoff.
+    /// Schedules a periodic reconcile of a key. Unlike [`Queue::add`], this announces no change, so a failing key
+    /// waits out its backoff.
     pub fn refresh(&mut self, key: K, now: Instant) {
         if !self.failures.contains_key(&key) {
             self.add(key, now);
         }
     }
 
-    /// Has a key that does not run looked at at this time, or sooner if it is due sooner.
+    /// Schedules a key that is not running at this time, or earlier if it is due earlier.
     fn schedule(&mut self, key: K, at: Instant) {
         if self.due.get(&key).is_none_or(|due| at < *due) {
             self.remove(&key);
@@ -94,7 +94,7 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    /// Every key that waits for its time.
+    /// Returns every waiting key.
     pub fn waiting(&self) -> Vec<K> {
         let again = self.running.iter().filter(|(_, again)| again.is_some());
         self.due
@@ -104,14 +104,14 @@ impl<K: Ord + Clone> Queue<K> {
             .collect()
     }
 
-    /// Takes a key out that is not to be looked at now.
+    /// Removes a key from the schedule.
     pub fn remove(&mut self, key: &K) {
         if let Some((key, at)) = self.due.remove_entry(key) {
             self.order.remove(&(at, key));
         }
     }
 
-    /// A key that is due and not running, and since when it is; it counts as running from now on.
+    /// Returns a key that is due and not running, and its due time; the key counts as running from now on.
     pub fn next(&mut self, now: Instant) -> Option<(K, Instant)> {
         self.next_due().filter(|due| *due <= now)?;
         let (due, key) = self.order.pop_first()?;
@@ -120,9 +120,9 @@ impl<K: Ord + Clone> Queue<K> {
         Some((key, due))
     }
 
-    /// Says how the run of a key ended. `random` in 0..1 spreads the waits (at least half of each).
+    /// Records the result of a run. `random` in 0..1 spreads the waits (at least half of each).
     pub fn finish(&mut self, key: &K, outcome: Outcome, now: Instant, random: f64) {
-        // An addition during the run stands, and is sooner than what follows here.
+        // An addition during the run remains valid, and is sooner than the times below.
         if let Some(again) = self.running.remove(key).flatten() {
             self.schedule(key.clone(), again);
         }
@@ -159,7 +159,7 @@ impl<K: Ord + Clone> Queue<K> {
             .min(self.backoff.most)
     }
 
-    /// The first beat from this time on.
+    /// Returns the first beat at or after this time.
     fn on_beat(&self, at: Instant) -> Instant {
         let (since, beat) = (
             at.duration_since(self.origin).as_millis(),
@@ -169,17 +169,17 @@ impl<K: Ord + Clone> Queue<K> {
         self.origin + self.backoff.beat * beats
     }
 
-    /// When the first beat was.
+    /// Returns the time of the first beat.
     pub fn origin(&self) -> Instant {
         self.origin
     }
 
-    /// When the next key that is not running is due.
+    /// Returns the due time of the next key that is not running.
     pub fn next_due(&self) -> Option<Instant> {
         self.order.first().map(|(due, _)| *due)
     }
 
-    /// Whether a key is running.
+    /// Returns whether a key is running.
     pub fn is_running(&self) -> bool {
         !self.running.is_empty()
     }

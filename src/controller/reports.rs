@@ -10,31 +10,31 @@ use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::wire::WireStatus;
 
-/// What the Control Plane is told about sessions, by comparing what it said last with what was read back
+/// Reports of sessions to the Control Plane, from the comparison of its last list with the observation
 /// (docs/contract/session.md#reports-of-status). A report goes into the outbox on disk and is delivered from there;
-/// whether it arrives never touches a tunnel.
+/// its delivery never affects a tunnel.
 #[derive(Debug, Default)]
 pub struct Reports {
     outbox: Option<Arc<Outbox>>,
     known: Mutex<Known>,
-    /// Told when there is something to deliver.
+    /// Notified when there is a report to deliver.
     pub deliver: Notify,
-    /// Told when the world must be made anew.
+    /// Notified when the world must be rebuilt.
     pub changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What the Control Plane said last.
+    /// The last statuses from the Control Plane.
     listed: BTreeMap<Uid, WireStatus>,
-    /// Sessions that it was told are in error.
+    /// Sessions that were reported as failed.
     failed: BTreeMap<Uid, String>,
-    /// The last report could not be kept, which was said.
+    /// Whether the last report could not be stored, which was logged.
     unkept: bool,
 }
 
 impl Reports {
-    /// Reports through this outbox; without one (no Control Plane) nothing is reported.
+    /// Returns reports that use this outbox; without one (no Control Plane) nothing is reported.
     pub fn new(outbox: Option<Arc<Outbox>>) -> Self {
         let pending = outbox
             .as_ref()
@@ -56,7 +56,7 @@ impl Reports {
         }
     }
 
-    /// Takes what the Control Plane says now.
+    /// Stores the statuses that the Control Plane lists now.
     pub fn listed(&self, statuses: BTreeMap<Uid, WireStatus>) {
         if let Some(outbox) = &self.outbox {
             outbox.listed(&statuses);
@@ -64,12 +64,12 @@ impl Reports {
         self.lock().listed = statuses;
     }
 
-    /// What the Control Plane said last of a session.
+    /// Returns the status that the Control Plane last listed for a session.
     pub fn listed_status(&self, uid: &Uid) -> Option<WireStatus> {
         self.lock().listed.get(uid).copied()
     }
 
-    /// Tells of a session that was looked at.
+    /// Reports a session that was observed.
     pub fn session(&self, uid: &Uid, status: &StatusBody) {
         let Some(listed) = self
             .listed_status(uid)
@@ -93,19 +93,19 @@ impl Reports {
         }
     }
 
-    /// Tells of a session that cannot be configured.
+    /// Reports a session that cannot be configured.
     pub fn error(&self, uid: &Uid, why: String) {
         self.lock().failed.insert(uid.clone(), why.clone());
         self.put(uid, WireStatus::Error, Some(why));
     }
 
-    /// Tells of a session that is gone. Returns whether the report is safe on disk.
+    /// Reports a session that is gone. Returns whether the report is safe on disk.
     pub async fn gone(&self, uid: &Uid) -> bool {
         self.lock().failed.remove(uid);
         self.put(uid, WireStatus::Disabled, None)
     }
 
-    /// The sessions whose report that they are gone still waits. One look at the outbox for all of them: a look
+    /// Returns the sessions whose report as gone is still pending. Reads the outbox once for all of them: one read
     /// for each of a thousand sessions would read a thousand files a thousand times.
     pub fn waiting_gone(&self) -> BTreeSet<Uid> {
         let pending = self
@@ -119,7 +119,7 @@ impl Reports {
         gone.map(|report| report.uuid).collect()
     }
 
-    /// Carries what is reported of a session over to its new uuid.
+    /// Moves the reports of a session to its new uuid.
     pub fn renew(&self, formerly: &Uid, uid: &Uid) {
         let mut known = self.lock();
         if let Some(why) = known.failed.remove(formerly) {
@@ -135,7 +135,7 @@ impl Reports {
         }
     }
 
-    /// Asks for the world to be made anew.
+    /// Requests that the world is rebuilt.
     pub fn reload(&self) {
         self.changed.notify_one();
     }
@@ -152,7 +152,7 @@ impl Reports {
                 true
             }
             Ok(false) => true,
-            // It is tried again at every look, and a full disk is not worth a line each time.
+            // Every observation retries this, and a full disk does not need a log line each time.
             Err(_) if said => false,
             Err(error) => {
                 warn!(%uid, error = %chain(&error), "the report could not be kept");

@@ -12,20 +12,20 @@ use super::reconcile::reconcile;
 use super::runs::Runs;
 use super::world::World;
 
-/// How often everything is looked at again: WireGuard's changes are announced by nobody.
+/// Interval at which everything is reconciled again: no event announces WireGuard's changes.
 const TICK: Duration = Duration::from_secs(10);
 
-/// How often one pass looks again at an object that waits for another one: some ten seconds.
+/// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
 
-/// Runs keys, each when it is due, for ever.
+/// Runs keys, each when it is due, until the agent stops.
 pub struct Runner {
     context: Arc<Context>,
     queue: Queue<Key>,
     running: Runs<Key>,
 }
 
-/// Every key of a world.
+/// Returns every key of a world.
 pub fn keys(world: &World) -> BTreeSet<Key> {
     let sessions = world.sessions.keys().cloned().map(Key::Session);
     let mesh = world.mesh.keys().cloned().map(Key::Mesh);
@@ -38,7 +38,7 @@ pub fn keys(world: &World) -> BTreeSet<Key> {
 }
 
 impl Runner {
-    /// A runner that has nothing to do yet.
+    /// Returns a runner without any scheduled key.
     pub fn new(context: Arc<Context>) -> Self {
         let backoff = Backoff {
             beat: TICK,
@@ -53,7 +53,7 @@ impl Runner {
 
     /// Runs until the channel of hints is closed, and then until no key is running.
     pub async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Hint>) {
-        // On the beats of the queue: what failed and everything else share a look.
+        // The tick falls on the beats of the queue, so failed keys and all others share an observation.
         let mut tick = tokio::time::interval_at(self.queue.origin(), TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -92,7 +92,7 @@ impl Runner {
             .replace(hints);
         self.context.observer.wait_for_bird();
         self.add_all(Instant::now());
-        // The firewall follows the tunnels that the others make, and the node's record follows the firewall.
+        // The firewall follows the tunnels that the other keys create, and the node's record follows the firewall.
         self.queue.remove(&Key::Firewall);
         self.wave(&mut hinted).await;
         for last in [Key::Firewall, Key::Router] {
@@ -107,21 +107,21 @@ impl Runner {
         let mut waited: BTreeMap<Key, u8> = BTreeMap::new();
         loop {
             while let Ok(hint) = hinted.try_recv() {
-                // What every key does is done already; this is for links that no key is of.
+                // Every other key has already been added; this is for links that belong to no key.
                 if let Hint::Key(key @ Key::Orphan(_)) = hint {
                     self.queue.add(key, Instant::now());
                 }
             }
             self.start_due();
             let Some((key, outcome)) = self.running.ended().await else {
-                // What waits for another object has another go.
+                // Keys that wait for another object are retried.
                 let Some(due) = self.queue.next_due() else {
                     return;
                 };
                 sleep_until(due).await;
                 continue;
             };
-            // A key may ask for another go at once: the node's addresses that move to `lo`.
+            // A key may ask for an immediate retry: when the node's addresses move to `lo`.
             let again = match outcome {
                 Outcome::Settled(wait) => wait.is_zero() && seen.insert(key.clone()),
                 Outcome::Waiting => {
@@ -158,7 +158,7 @@ impl Runner {
     }
 
     fn add_all(&mut self, now: Instant) {
-        // What waits and is in the world no more has a status to be forgotten.
+        // A waiting key that is no longer in the world has a status to forget.
         for key in keys(&self.context.world())
             .into_iter()
             .chain(self.queue.waiting())
@@ -174,10 +174,10 @@ impl Drop for Runner {
     }
 }
 
-/// What may have changed.
+/// A hint about a possible change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// Nobody knows; look at everything.
+    /// The changed object is unknown; reconcile everything.
     Everything,
     /// This object.
     Key(Key),

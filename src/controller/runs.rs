@@ -1,4 +1,4 @@
-//! The runs in progress, each with the key it is of, so that a run that dies is still known by its key.
+//! Keeps the runs in progress, each with its key, so that a panicked run is still known by its key.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Runs<K> {
 }
 
 impl<K: std::fmt::Display> Runs<K> {
-    /// No run.
+    /// Returns an empty set of runs.
     pub(super) fn new() -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -28,8 +28,8 @@ impl<K: std::fmt::Display> Runs<K> {
         self.keys.insert(task.id(), key);
     }
 
-    /// Waits for the next run to end, and gives its key; `None` when there are no runs. A run that panicked
-    /// has failed: its key backs off alone, and every other run goes on. May be dropped while it waits.
+    /// Waits for the next run to end, and returns its key; `None` when there are no runs. A run that panicked has
+    /// failed: its key backs off alone, and every other run continues. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Option<(K, Outcome)> {
         loop {
             let (id, outcome) = match self.tasks.join_next_with_id().await? {

@@ -10,26 +10,26 @@ use crate::plan::action::KernelAction;
 use crate::plan::kernel_view::{KernelView, Sysctl};
 use crate::plan::{Action, Step};
 
-/// How long a sysctl that could not be set is left alone.
+/// Time that a sysctl that could not be set is left alone.
 const PAUSE: Duration = Duration::from_secs(60);
-/// So many are named in the condition.
+/// Largest number of sysctls that the condition names.
 const NAMED: usize = 3;
 
 type Which = (Option<InterfaceName>, Sysctl);
 
-/// The sysctls that could not be set. A container or a hardened unit has a read-only `/proc/sys`: tunnels and
-/// sessions are configured regardless.
+/// Sysctls that could not be set. A container or a hardened unit has a read-only `/proc/sys`: tunnels and sessions
+/// are configured regardless.
 #[derive(Debug, Default)]
 pub struct Sysctls(Mutex<BTreeMap<Which, Failed>>);
 
 #[derive(Debug, Clone)]
 struct Failed {
-    /// The step and the kernel's words.
+    /// The step and the kernel's error.
     what: String,
     retry: Instant,
 }
 
-/// The sysctl that a step sets.
+/// Returns the sysctl that a step sets.
 fn which(step: &Step) -> Option<Which> {
     match &step.action {
         Action::Kernel(KernelAction::SetSysctl { interface, key, .. }) => {
@@ -40,12 +40,13 @@ fn which(step: &Step) -> Option<Which> {
 }
 
 impl Sysctls {
-    /// Whether a step sets a sysctl that could not be set a moment ago.
+    /// Returns whether a step sets a sysctl that recently could not be set.
     pub(super) fn leaves_alone(&self, step: &Step, now: Instant) -> bool {
         which(step).is_some_and(|which| self.lock().get(&which).is_some_and(|f| now < f.retry))
     }
 
-    /// Notes that a step failed, when it sets a sysctl; `None` for any other. Returns whether that is news.
+    /// Records that a step failed, when it sets a sysctl; `None` for any other step. Returns whether the failure is
+    /// new.
     pub(super) fn failed(&self, step: &Step, error: &str, now: Instant) -> Option<bool> {
         let failed = Failed {
             what: format!("{}: {error}", step.action),
@@ -56,14 +57,14 @@ impl Sysctls {
         Some(before.is_none_or(|before| before.what != what))
     }
 
-    /// Notes that a step was taken.
+    /// Records that a step ran.
     pub(super) fn done(&self, step: &Step) {
         if let Some(which) = which(step) {
             self.lock().remove(&which);
         }
     }
 
-    /// How the sysctls are, of the links that are there.
+    /// Returns the state of the sysctls of existing links.
     pub(super) fn state(&self, kernel: &KernelView) -> Convenience {
         let mut all = self.lock();
         all.retain(|(link, _), _| link.as_ref().is_none_or(|l| kernel.links.contains_key(l)));

@@ -1,4 +1,4 @@
-//! The steps that were taken and are not yet in the history.
+//! Keeps the steps that ran and are not yet in the history.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::planning::Key;
 use crate::plan::{Drift, Step};
 
-/// How many steps of one object wait at most. An object that never settles takes the same few for ever.
+/// Largest number of waiting steps of one object. An object that never settles repeats the same few steps.
 const MANY: usize = 1000;
 
-/// A step that was taken, as it is told: without what it carried, which may be secret.
+/// A step that ran, in the form for logs and history: without its content, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenStep {
     /// The change.
@@ -33,15 +33,15 @@ impl std::fmt::Display for TakenStep {
     }
 }
 
-/// Steps by the object that they were taken for, until what they led to is in force and goes into the
-/// history. That may be rounds later: when BIRD is down, when the kernel refused the last one.
+/// Steps by the object that they ran for, until their result is applied and goes into the history. That may be
+/// several reconciles later: when BIRD is down, or when the kernel refused the last step.
 #[derive(Debug, Default)]
 pub struct Taken(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeMap<Key, Vec<TakenStep>>,
-    /// All of them, for a pass that reports what it did.
+    /// All steps, for a pass that reports them.
     kept: Option<BTreeMap<Key, Vec<TakenStep>>>,
 }
 
@@ -51,7 +51,7 @@ impl Taken {
         self.lock().kept = Some(BTreeMap::new());
     }
 
-    /// Notes a step. `false`: it waits already, as one that several objects take together does.
+    /// Records a step. `false`: it is already waiting, as is a step that several objects run together.
     pub fn note(&self, key: &Key, step: impl Into<TakenStep>) -> bool {
         let step = step.into();
         let mut state = self.lock();
@@ -68,12 +68,12 @@ impl Taken {
         true
     }
 
-    /// The steps that wait for an object; they wait no longer.
+    /// Takes the waiting steps of an object.
     pub fn take(&self, key: &Key) -> Vec<TakenStep> {
         self.lock().waiting.remove(key).unwrap_or_default()
     }
 
-    /// All steps since [`Taken::keep`].
+    /// Returns all steps since [`Taken::keep`].
     pub fn all(&self) -> BTreeMap<Key, Vec<TakenStep>> {
         self.lock().kept.clone().unwrap_or_default()
     }

@@ -1,18 +1,18 @@
-//! Turns at what a thousand keys cannot do at once with profit.
+//! Limits access to resources that a thousand keys cannot use at once efficiently.
 //!
-//! Keys run beside each other without a limit, since most of them wait: for a look that all of them share, for
-//! the one reload of BIRD that loads the texts of all of them. A limit on whole runs would load them a few at
-//! a time.
+//! Keys run in parallel without a limit, since most of them wait: for an observation that all of them share, or for
+//! the one reload of BIRD that loads the texts of all of them. A limit on whole runs would load them a few at a
+//! time.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many objects have steps taken in the kernel at once. The kernel takes its changes one after another
-/// anyway; more would only wait.
+/// Number of objects whose kernel steps run at once. The kernel applies its changes one after another anyway; more
+/// objects would only wait.
 const KERNEL: usize = 16;
-/// How many threads work on the state directory at once.
+/// Number of threads that work on the state directory at once.
 const DISK: usize = 8;
 
-/// Turns, which are handed out in the order they are asked for.
+/// Turns, granted in the order of the requests.
 #[derive(Debug)]
 pub struct Turns {
     kernel: Semaphore,
@@ -29,9 +29,9 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for a turn at the kernel; it ends when the guard is dropped.
+    /// Waits for a turn at the kernel; the turn ends when the guard is dropped.
     pub(super) async fn kernel(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed, so there always is one.
+        // The semaphore is never closed, so acquire always succeeds.
         self.kernel.acquire().await.ok()
     }
 

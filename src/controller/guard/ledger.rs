@@ -4,55 +4,55 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// What the guard remembers: the content of `held.yaml`.
+/// The guard's memory: the content of `held.yaml`.
 ///
-/// Its times are those of the guard's clock, which starts at the wall clock's time and then only counts the time
-/// that the agent runs. A wall clock that is set forward or back therefore ends no window.
+/// Its times are those of the guard's clock, which starts at the wall clock's time and then counts only the time
+/// that the agent runs. Setting the wall clock forward or back therefore ends no window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Ledger {
-    /// Changes that wait for approval, by object.
+    /// Held changes, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, Entry>,
-    /// Objects whose removal the guard let happen within the window, by object.
+    /// Objects whose removal the guard allowed within the window, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<String, Removal>,
-    /// Objects of the operator whose removal is under way. The window does not count them.
+    /// Operator-owned objects whose removal is in progress. The window does not count them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<String>,
-    /// Objects that are new within the window, by object.
+    /// Objects that were added within the window, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub added: BTreeMap<String, Timestamp>,
-    /// Since when the removals before are unknown, because the ledger could not be read.
+    /// Time since which earlier removals are unknown, because the ledger could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<Timestamp>,
 }
 
-/// A change that waits for approval.
+/// A held change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Entry {
-    /// What would happen: `removal`, or the fields with both values.
+    /// The change: `removal`, or the fields with both values.
     pub change: String,
-    /// Why it waits.
+    /// The reason why it is held.
     pub reason: String,
-    /// Since when.
+    /// Time since which it is held.
     pub since: Timestamp,
 }
 
-/// A removal that the guard let happen.
+/// A removal that the guard allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Removal {
-    /// When.
+    /// Time of the removal.
     pub at: Timestamp,
-    /// Whether it is over: the object is gone, or was wanted again. A later removal is judged again.
+    /// Whether the removal is complete: the object is gone, or was wanted again. A later removal is judged again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
 }
 
 impl Ledger {
-    /// A ledger whose file could not be read: which removals it held is unknown.
+    /// Returns a ledger whose file could not be read: the removals in it are unknown.
     pub fn lost(now: Timestamp) -> Self {
         Self {
             lost: Some(now),
@@ -60,8 +60,8 @@ impl Ledger {
         }
     }
 
-    /// The ledger at a start. Its newest entry counts as made now, and the others keep their distance to it: how
-    /// long the agent was stopped is known by the wall clock alone, which may be wrong.
+    /// Returns the ledger at a start. Its newest entry counts as made now, and the others keep their distance to
+    /// it: only the wall clock knows how long the agent was stopped, and the wall clock may be wrong.
     #[must_use]
     pub fn resumed(mut self, now: Timestamp) -> Self {
         let removed = self.removed.values().map(|removal| removal.at);
@@ -79,12 +79,12 @@ impl Ledger {
         self
     }
 
-    /// Forgets what is older than the window.
+    /// Forgets entries that are older than the window.
     pub(super) fn forget(&mut self, window: Duration, now: Timestamp) {
         let young = |at: Timestamp| now.duration_since(at) < signed(window);
         self.removed.retain(|_, removal| young(removal.at));
         self.lost = self.lost.filter(|at| young(*at));
-        // Nothing was recorded after now, by a clock that only counts up.
+        // The guard's clock only counts up, so no entry is later than now.
         self.removed
             .values_mut()
             .for_each(|removal| removal.at = removal.at.min(now));
@@ -92,7 +92,7 @@ impl Ledger {
     }
 }
 
-/// The window as the difference of two times.
+/// Returns the window as the difference of two times.
 pub(super) fn signed(window: Duration) -> SignedDuration {
     SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX)
 }

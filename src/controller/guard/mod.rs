@@ -1,9 +1,10 @@
-//! Which changes wait for an operator (docs/contract/safety.md#rule-1). Pure: what is applied, what is desired, the
-//! ledger of the last window and the approvals go in; what is held, with reasons, and the next ledger come out.
+//! Decides which changes wait for an operator (docs/contract/safety.md#rule-1). Pure: the inputs are the applied
+//! and the desired state, the ledger of the last window and the approvals; the outputs are the held changes, with
+//! reasons, and the next ledger.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `ledger` | what waits, and what was removed or added within the window; the content of `held.yaml` |
+//! | `ledger` | held changes, and removals and additions within the window; the content of `held.yaml` |
 //! | `removals` | objects that no document wants any more |
 //! | `node` | a node document that would reset every session |
 
@@ -25,7 +26,7 @@ pub use ledger::{Entry, Ledger};
 pub use node::{IdentityChange, NODE, identity_change};
 pub use removals::{Fate, Member, Unrecorded, unrecorded};
 
-/// Everything that the guard goes by, beside the objects themselves.
+/// Inputs of the guard's decision, besides the objects themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// `guard.maxRemovals`.
@@ -34,18 +35,18 @@ pub struct Rules<'a> {
     pub window: Duration,
     /// The lines of the file `approved`.
     pub approved: &'a BTreeSet<String>,
-    /// Whether a document that is not listed is certainly not wanted.
+    /// Whether an unlisted document is certainly not wanted.
     pub complete: bool,
-    /// Whether all changes are listed. While `false`, a document may be missing because it is being written.
+    /// Whether all changes are listed. While `false`, a document may be missing because a write is in progress.
     pub settled: bool,
     /// Whether the ledger of the last change could be written.
     pub writable: bool,
-    /// Now, by a clock that never jumps; see [`Ledger::resumed`].
+    /// The current time, by a clock that never jumps; see [`Ledger::resumed`].
     pub now: Timestamp,
 }
 
 impl<'a> Rules<'a> {
-    /// The rules of a configuration.
+    /// Returns the rules of a configuration.
     pub fn new(
         config: &config::Guard,
         approved: &'a BTreeSet<String>,
@@ -64,18 +65,18 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What the guard remembers, as an input.
+/// The guard's memory, as an input.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// The ledger so far.
     pub ledger: &'a Ledger,
-    /// Now, by the guard's clock.
+    /// The current time, by the guard's clock.
     pub now: Timestamp,
     /// Whether the ledger can be written.
     pub writable: bool,
 }
 
-/// A duration in its largest whole unit, as the configuration has it.
+/// Returns a duration in its largest whole unit, as the configuration writes it.
 fn shown(window: Duration) -> String {
     match window.as_secs() {
         seconds if seconds > 0 && seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),

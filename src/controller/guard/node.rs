@@ -40,9 +40,9 @@ fn shown(value: Option<&impl ToString>) -> String {
     value.map_or_else(|| "(none)".to_owned(), ToString::to_string)
 }
 
-/// What differs between the node in effect and the one that is desired, among the fields that reset every session.
-/// `operators` are fields that the operator sets or set, in the configuration or by an override: changing them is
-/// the operator's own act.
+/// Returns the differences between the node in effect and the desired node, among the fields that reset every
+/// session. `operators` are fields that the operator sets or has set, in the configuration or by an override: a
+/// change of these is the operator's own action.
 pub fn identity_change(
     applied: &NodeSpec,
     desired: &NodeSpec,
@@ -58,12 +58,12 @@ pub fn identity_change(
 }
 
 impl IdentityChange {
-    /// The line of `approved` that lets this change, and no other, happen.
+    /// Returns the line of `approved` that allows exactly this change.
     pub fn approval(&self) -> String {
         format!("{NODE} {self}")
     }
 
-    /// The desired node with every field of this change as it is in effect.
+    /// Returns the desired node with every field of this change at its value in effect.
     #[must_use]
     pub fn without(&self, mut desired: NodeSpec, applied: &NodeSpec) -> NodeSpec {
         for (field, _, _) in &self.fields {
@@ -80,7 +80,7 @@ impl IdentityChange {
 }
 
 impl Ledger {
-    /// Judges a change of the node. Returns why it waits.
+    /// Judges a change of the node. Returns the reason if the change is held.
     pub fn node(&mut self, change: Option<&IdentityChange>, rules: &Rules<'_>) -> Option<String> {
         let waits = change.filter(|change| !rules.approved.contains(&change.approval()));
         let Some(change) = waits else {
@@ -89,7 +89,7 @@ impl Ledger {
         };
         let reason = "it resets every session, mesh tunnel and internal neighbour".to_owned();
         let text = change.to_string();
-        // Another change than before waits since now.
+        // A different change is held since now.
         self.held
             .retain(|object, entry| object != NODE || entry.change == text);
         let entry = Entry {

@@ -8,34 +8,34 @@ use crate::config::MaxRemovals;
 use crate::document::Kind;
 use crate::model::{ObjectName, Uid};
 
-/// What the documents say of one object.
+/// The documents' verdict on one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// A document wants it.
     Wanted,
-    /// A document says that it is not to be there: it is disabled, or deleted explicitly.
+    /// A document disables the object, or deletes it explicitly.
     Leaving,
-    /// No document knows it.
+    /// No document has the object.
     Absent,
 }
 
 /// One object of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// What the documents say of it.
+    /// The documents' verdict on it.
     pub fate: Fate,
     /// Whether it is applied.
     pub applied: bool,
-    /// Whether what is applied is the operator's own, without a `uid`.
+    /// Whether the applied object is operator-owned, without a `uid`.
     pub operators: bool,
-    /// Whether its document may have been lost, and no list of the Control Plane disproves it.
+    /// Whether its document may have been lost, with no list of the Control Plane to disprove that.
     pub undisproved: bool,
 }
 
 const REMOVAL: &str = "removal";
 
 impl Ledger {
-    /// Judges the removals of one kind. Returns those that wait, each with the reason, and remembers the others.
+    /// Judges the removals of one kind. Returns the held removals, each with the reason, and records the others.
     pub fn removals(
         &mut self,
         kind: Kind,
@@ -78,7 +78,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Brings what is remembered of these objects up to date.
+    /// Updates the ledger's entries of these objects.
     fn follow(&mut self, kind: Kind, members: &BTreeMap<String, Member>, rules: &Rules<'_>) {
         let prefix = format!("{}/", kind.folder());
         let of_kind = |object: &String| object.starts_with(&prefix);
@@ -111,14 +111,14 @@ impl Ledger {
         });
     }
 
-    /// Whether a removal was allowed and is not over. Nothing that is listed later takes that back half-way, for
-    /// what is removed in part would be made again.
+    /// Returns whether a removal was allowed and is not complete. A later list does not revoke it half-way, because
+    /// a partly removed object would be created again.
     fn is_under_way(&self, object: &String) -> bool {
         let allowed = self.removed.get(object).is_some_and(|it| !it.done);
         allowed || self.leaving.contains(object)
     }
 
-    /// Notes which objects of the operator leave now.
+    /// Records which operator-owned objects are leaving now.
     fn leave(&mut self, kind: Kind, members: &BTreeMap<ObjectName, Member>) {
         let prefix = format!("{}/", kind.folder());
         self.leaving.retain(|object| !object.starts_with(&prefix));
@@ -129,7 +129,7 @@ impl Ledger {
             .extend(leaving.map(|(name, _)| format!("{prefix}{name}")));
     }
 
-    /// The removals that are neither approved nor under way.
+    /// Returns the removals that are neither approved nor in progress.
     fn waiting(&self, members: &BTreeMap<String, Member>, rules: &Rules<'_>) -> BTreeSet<String> {
         members
             .iter()
@@ -139,7 +139,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Holds all that wait, or only those that were held before; the others go and are counted.
+    /// Holds all waiting removals, or only those that were held before; the others are allowed and counted.
     fn judge(
         &mut self,
         kind: Kind,
@@ -174,7 +174,7 @@ impl Ledger {
         held
     }
 
-    /// Why none of those that wait may go.
+    /// Returns the reason why none of the waiting removals is allowed.
     fn trips(
         &self,
         kind: Kind,
@@ -189,7 +189,7 @@ impl Ledger {
         let of_kind = |object: &&String| object.starts_with(&prefix);
         let removed: BTreeSet<&String> = self.removed.keys().filter(of_kind).collect();
         let base = self.base(&prefix, members, &removed, rules);
-        // Those that would be left, if it were not for the removals that wait.
+        // The objects that would remain without the waiting removals.
         let stays = |(object, member): &(&String, &Member)| {
             member.applied && member.fate != Fate::Leaving && {
                 waiting.contains(*object) || !member.is_absent()
@@ -222,8 +222,8 @@ impl Ledger {
         })
     }
 
-    /// The objects that were applied when the window began. On a router that is being set up, none was, and those
-    /// count that were there before the first removal.
+    /// Returns the objects that were applied when the window began. On a router that is being set up there were
+    /// none, so the objects that existed before the first removal count.
     fn base<'a>(
         &self,
         prefix: &str,
@@ -256,7 +256,7 @@ impl Ledger {
 }
 
 impl Rules<'_> {
-    /// Why nothing can be said about objects without a document.
+    /// Returns the reason why objects without a document cannot be judged.
     fn no_verdict(&self) -> Option<&'static str> {
         match (self.complete, self.settled) {
             (false, _) => Some(INCOMPLETE),
@@ -267,7 +267,7 @@ impl Rules<'_> {
 }
 
 impl Member {
-    /// Whether it is applied and no document knows it.
+    /// Returns whether the object is applied and has no document.
     fn is_absent(&self) -> bool {
         self.applied && self.fate == Fate::Absent
     }
@@ -291,18 +291,18 @@ fn plural(kind: Kind) -> &'static str {
     }
 }
 
-/// Links that carry our mark and that neither a document nor a record knows.
+/// Links that carry the agent's mark and that neither a document nor a record has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unrecorded {
-    /// Those whose links are removed.
+    /// Links to remove.
     pub go: BTreeSet<Uid>,
-    /// Those that wait, each with the reason.
+    /// Held links, each with the reason.
     pub held: BTreeMap<Uid, String>,
 }
 
 /// Judges links without a record. `earlier` are those with the mark of a lost directory, which no record can
-/// disprove; `known` is the number of links that objects have. No ledger counts them: they
-/// come from a crash or a lost record, never from a list of the Control Plane.
+/// disprove; `known` is the number of links that objects have. No ledger counts them: they come from a crash or a
+/// lost record, never from a list of the Control Plane.
 pub fn unrecorded(
     links: &BTreeSet<Uid>,
     earlier: &BTreeSet<Uid>,

@@ -38,7 +38,7 @@ const LEAVING: Member = Member {
     ..APPLIED
 };
 
-/// A router and a guard, in time that passes when the test says so.
+/// A router and a guard, with a clock that the test advances.
 struct Router {
     members: BTreeMap<ObjectName, Member>,
     ledger: Ledger,
@@ -51,7 +51,7 @@ struct Router {
 }
 
 impl Router {
-    /// So many sessions that have been applied for long.
+    /// Returns a router with this number of sessions that were applied long ago.
     fn new(sessions: u32) -> Self {
         Self {
             members: (0..sessions)
@@ -80,7 +80,8 @@ impl Router {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// One world: what is held; all else that is absent or leaving goes, and what is new is applied.
+    /// Builds one world and returns the held objects; all other absent or leaving objects are removed, and new ones
+    /// are applied.
     fn turn(&mut self) -> BTreeSet<ObjectName> {
         let held = self.judge();
         self.members
@@ -89,7 +90,7 @@ impl Router {
         held.into_keys().collect()
     }
 
-    /// What is held, with the reasons; removals are under way after it.
+    /// Returns the held objects, with the reasons; the other removals are in progress afterwards.
     fn judge(&mut self) -> BTreeMap<ObjectName, String> {
         let rules = Rules {
             max_removals: self.limit,
@@ -169,7 +170,7 @@ fn removals_one_by_one_are_counted_together() {
         router.pass(60);
     }
     assert_eq!(router.applied(), 6);
-    // What is held waits for a person and not for the end of the window.
+    // Held objects wait for a person and not for the end of the window.
     router.pass(2 * 3600);
     assert_eq!(router.turn().len(), 6);
 }
@@ -244,7 +245,7 @@ fn an_operator_who_deletes_an_own_document_is_not_held() {
     };
     router.set(10..14, own);
     assert!(router.turn().is_empty());
-    // And the operator's sessions are no comfort to a list without any.
+    // Sessions of the operator do not offset a list without sessions.
     router.set(
         20..40,
         Member {
@@ -466,8 +467,8 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever is listed, in whatever order, with restarts under any clock: an hour of the agent's running time takes
-    /// no more than the limit of what was applied, and there is always a session left.
+    /// For any lists in any order, with restarts under any clock: an hour of the agent's running time removes at
+    /// most the limit of the applied objects, and at least one session always remains.
     #[test]
     fn no_sequence_of_lists_removes_more_than_the_limit(
         first in prop::collection::btree_set(0..16u32, 1..16),

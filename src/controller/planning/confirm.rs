@@ -1,20 +1,21 @@
-//! Whether BIRD runs the router drained, or as before.
+//! Checks whether BIRD runs the router drained, or undrained.
 
 use super::router_error;
 use crate::controller::BirdState;
 use crate::controller::world::{Intent, World};
 use crate::plan::{Action, Step, plan_base};
 
-/// So many sessions are named one by one.
+/// Largest number of sessions that a message names one by one.
 const FEW: usize = 5;
 
-/// What BIRD does not run yet of the router's drain, or of its end; absent once it runs all of it.
+/// Returns the part of the router's drain, or of its end, that BIRD does not run yet; absent once BIRD runs all of
+/// it.
 ///
-/// The drain is in the files that all sessions share, which every session's text obeys, also one that is older than
-/// its document. So sessions' own texts count only while the drain disables them.
+/// The drain is in the files that all sessions share. Every session's text obeys them, also a text that is older
+/// than its document. So the sessions' own texts count only while the drain disables them.
 ///
 /// # Errors
-/// BIRD cannot be told until an operator acts, or does not answer: the reason.
+/// The reason why BIRD cannot be configured until an operator acts, or does not answer.
 pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, String> {
     if bird.unread {
         return Ok(Some("BIRD has not answered yet".to_owned()));
@@ -50,8 +51,8 @@ pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, St
     Ok((!named.is_empty()).then(|| named.join(", ")))
 }
 
-/// The sessions whose live text is not the wanted one. One without a live text has nothing to disable, and one that
-/// is paused, or whose wanted text is not known, stays as it is.
+/// Returns the sessions whose live text differs from the wanted text. A session without a live text has nothing to
+/// disable, and a session that is paused, or whose wanted text is unknown, stays as it is.
 fn older_texts(world: &World, bird: &BirdState) -> Vec<String> {
     let live = &bird.live.tree.fragments;
     let differs = world.sessions.iter().filter(|(name, entry)| {

@@ -1,5 +1,5 @@
-//! The order in which objects of this router take over interface names and UDP ports from each other. Waiting for
-//! another object that moves away is no error; in a ring, one object gives way first.
+//! Decides the order in which objects of this router take over interface names and UDP ports from each other.
+//! Waiting for another object that moves away is no error; in a ring, one object gives way first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,20 +8,20 @@ use crate::controller::world::{Entry, Intent};
 use crate::model::{InterfaceName, ObjectName, Port, Uid};
 use crate::plan::kernel_view::{KernelView, Link};
 
-/// Whether an object can have what it wants now.
+/// Whether an object can have its wanted name or port now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It can, or nothing of this router is in its way.
+    /// The object can have it, or no object of this router blocks it.
     Free,
     /// Another object has it and moves away, or is removed.
     Waits(Uid),
-    /// All of a ring want what the next one has, and this object is the one to begin.
+    /// Each object of a ring wants the name or port of the next one, and this object begins.
     GivesWay(Uid),
     /// Another object has it and keeps it.
     Blocked(Uid),
 }
 
-/// What objects have and want, of one kind of thing.
+/// Names or ports that objects have and want, of one type.
 #[derive(Debug)]
 struct Order<T> {
     has: BTreeMap<T, Uid>,
@@ -51,7 +51,7 @@ impl<T: Ord + Clone> Order<T> {
             let Some(wanted) = self.wants.get(next) else {
                 return Turn::Blocked(first.clone());
             };
-            // A ring further on is for its own objects to break.
+            // The objects of a ring further on break that ring themselves.
             if !ring.insert(next) {
                 return Turn::Waits(first.clone());
             }
@@ -64,9 +64,9 @@ impl<T: Ord + Clone> Order<T> {
     }
 }
 
-/// Whether an object can have the interface name it wants.
+/// Returns whether an object can have the interface name it wants.
 pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid, wanted: &InterfaceName) -> Turn {
-    // At rest every object has what it wants, and nothing is compared with all others.
+    // In a stable state every object has its wanted name, and the comparison with all others is skipped.
     let link = kernel.links.get(wanted);
     if link.is_none_or(|link| link.mark.is(uid)) {
         return Turn::Free;
@@ -79,7 +79,7 @@ pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid, wanted: &Inter
     .turn(uid)
 }
 
-/// Whether an object can have the UDP port it wants.
+/// Returns whether an object can have the UDP port it wants.
 pub(super) fn port(
     world: &World,
     kernel: &KernelView,
@@ -100,7 +100,7 @@ pub(super) fn port(
     order(world, has.collect(), |wanted| wanted.port).turn(uid)
 }
 
-/// The object that a link belongs to, by its uuid of today.
+/// Returns the object that owns a link, by its current uuid.
 fn owner(world: &World, link: &Link) -> Option<Uid> {
     let marked = link.mark.object()?;
     let mut renewed = world.sessions.values();
@@ -108,7 +108,7 @@ fn owner(world: &World, link: &Link) -> Option<Uid> {
     Some(renewed.map_or(marked, |entry| &entry.uid).clone())
 }
 
-/// What a tunnel claims of the kernel.
+/// Name and port that a tunnel claims from the kernel.
 struct Wanted {
     interface: InterfaceName,
     port: Option<Port>,
@@ -140,7 +140,7 @@ fn order<T: Ord + Clone>(
 }
 
 impl<T: Ord> Order<T> {
-    /// What is paused neither moves nor is removed.
+    /// Adds the objects of one kind. A paused object neither moves nor is removed.
     fn take<O>(&mut self, entries: &BTreeMap<ObjectName, Entry<O>>, of: impl Fn(&O) -> Option<T>) {
         let movable = entries
             .values()
@@ -158,7 +158,7 @@ impl<T: Ord> Order<T> {
     }
 }
 
-/// The object with this mark, for a message.
+/// Returns the object with this mark, for a message.
 pub(super) fn named(world: &World, uid: &Uid) -> String {
     fn find<O>(entries: &BTreeMap<ObjectName, Entry<O>>, uid: &Uid) -> Option<ObjectName> {
         let mut found = entries.iter().filter(|(_, entry)| entry.uid == *uid);
@@ -177,7 +177,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Objects with what they have and what they want; 0 is nothing.
+    /// Returns objects with the values they have and want; 0 means no value.
     fn order(objects: &[(&str, u8, u8)]) -> Order<u8> {
         let has = objects.iter().filter(|it| it.1 > 0);
         let wants = objects.iter().filter(|it| it.2 > 0);

@@ -15,36 +15,36 @@ use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
 use crate::ports::KernelError;
 use crate::telemetry::chain;
 
-/// Why steps were not taken to their end.
+/// The reason why the steps did not run to their end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// The kernel refused.
     #[error("{0}")]
     Kernel(String),
-    /// The kernel, or the machine, lacks something.
+    /// The kernel, or the machine, lacks a feature.
     #[error("{0}")]
     Unsupported(String),
-    /// BIRD refused the text of this object; these are BIRD's words.
+    /// BIRD refused the text of this object; the field is BIRD's message.
     #[error("BIRD refused it: {0}")]
     BirdRefused(String),
-    /// BIRD hangs, or is at work; this passes by itself.
+    /// BIRD hangs, or is busy; this ends without an operator.
     #[error("{0}")]
     Waiting(String),
-    /// What BIRD needs was done to it less than a minute ago, and waits.
+    /// The protocol was enabled less than a minute ago, so the step waits.
     #[error("{what}")]
     TooSoon {
-        /// What it was.
+        /// The earlier enable, as text.
         what: String,
-        /// How long it waits.
+        /// Remaining wait.
         left: Duration,
     },
-    /// BIRD could not be given the text, for a reason that is not the object's.
+    /// BIRD could not receive the text, for a reason unrelated to the object.
     #[error("{0}")]
     Bird(String),
 }
 
 impl Trouble {
-    /// The text, when the object itself cannot be configured; trouble with BIRD as a whole is not that.
+    /// Returns the text when the object itself cannot be configured; trouble with BIRD as a whole does not count.
     pub(super) fn error(&self) -> Option<String> {
         match self {
             Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
@@ -52,7 +52,7 @@ impl Trouble {
         }
     }
 
-    /// What is wrong with BIRD as a whole.
+    /// Returns the trouble with BIRD as a whole.
     pub(super) fn of_bird(&self) -> Option<&str> {
         match self {
             Self::Bird(text) | Self::Waiting(text) | Self::TooSoon { what: text, .. } => Some(text),
@@ -60,7 +60,7 @@ impl Trouble {
         }
     }
 
-    /// BIRD's words, when it refused the object.
+    /// Returns BIRD's message, when it refused the object.
     pub(super) fn refused(&self) -> Option<&str> {
         match self {
             Self::BirdRefused(text) => Some(text),
@@ -69,10 +69,10 @@ impl Trouble {
     }
 }
 
-/// Takes the steps of a plan in their order: those for the kernel one by one up to the first that fails,
-/// then the firewall, then those for BIRD in one commit. Returns the steps taken.
+/// Runs the steps of a plan in order: the kernel's steps one by one up to the first failure, then the firewall,
+/// then BIRD's steps in one commit. Returns the steps that ran.
 ///
-/// `look` is what the plan was made from.
+/// `look` is the observation from which the plan was made.
 pub(super) async fn run(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
@@ -87,7 +87,7 @@ pub(super) async fn run(
     let (bird, kernel): (Vec<&Step>, Vec<&Step>) =
         plan.steps.iter().partition(|step| is_bird(&step.action));
     let mut taken = Vec::new();
-    // A removal takes BIRD's session away before the tunnel under it; all else is the other way round.
+    // A removal removes BIRD's session before the tunnel under it; every other plan runs in the reverse order.
     if removing
         && let Some(trouble) = run_bird(ctx, subject, &bird, look, patience, &mut taken).await
     {
@@ -110,7 +110,7 @@ pub(super) async fn run(
     (taken, None)
 }
 
-/// A plan without the steps that set a sysctl which could not be set a moment ago.
+/// Returns a plan without the steps for a sysctl that recently could not be set.
 pub(super) fn without_unsettable(ctx: &Context, mut plan: Plan) -> Plan {
     let now = Instant::now();
     plan.steps
@@ -136,7 +136,7 @@ async fn run_kernel(
     Ok(())
 }
 
-/// Takes a step. `false`: it failed, and nothing depends on it.
+/// Runs a step. `false`: it failed, and nothing depends on it.
 async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool, Trouble> {
     let Action::Kernel(action) = &step.action else {
         return Ok(true);
@@ -149,7 +149,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
         }
         Err(error) => {
             let text = chain(&error);
-            // A sysctl is a convenience: what follows it is configured without it.
+            // A sysctl is a convenience: the later steps are configured without it.
             if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
                 if news {
                     debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
@@ -157,7 +157,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
                 }
                 return Ok(false);
             }
-            // The object's condition has the error, and each attempt would be a line.
+            // The object's condition has the error, and each attempt would add a log line.
             debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
             Err(match error {
                 KernelError::Unsupported { .. } => Trouble::Unsupported(text),
@@ -167,7 +167,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
     }
 }
 
-/// Says that a step was taken: in the log, and for the history. Once, also when several objects take it
+/// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it
 /// together.
 pub(super) fn note(ctx: &Context, key: &Key, generation: u64, step: &Step) {
     if ctx.taken.note(key, step) {
@@ -175,7 +175,7 @@ pub(super) fn note(ctx: &Context, key: &Key, generation: u64, step: &Step) {
     }
 }
 
-/// Takes the steps for BIRD, in a task that goes on when BIRD takes longer than the patience.
+/// Runs the steps for BIRD, in a task that continues when BIRD takes longer than the patience.
 async fn run_bird(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
@@ -216,7 +216,7 @@ async fn run_bird(
     }
 }
 
-/// BIRD is at work for this key.
+/// Returns the trouble of a key for which BIRD is busy.
 pub(super) fn busy() -> Trouble {
     Trouble::Waiting("BIRD is busy and has not confirmed it yet".to_owned())
 }
@@ -226,15 +226,15 @@ struct BirdSteps {
     ctx: Arc<Context>,
     key: Key,
     generation: u64,
-    /// What the object's text defines.
+    /// Protocols that the object's text defines.
     protocols: Vec<String>,
     steps: Vec<Step>,
-    /// BIRD, as the steps were planned by.
+    /// BIRD's state from which the steps were planned.
     bird: Arc<BirdState>,
 }
 
 impl BirdSteps {
-    /// Returns the steps that were taken, and why not all.
+    /// Returns the steps that ran, and the reason why not all did.
     async fn take(self) -> (Vec<String>, Option<Trouble>) {
         let (mut taken, mut waiting) = (Vec::new(), None);
         for step in &self.steps {
@@ -288,7 +288,8 @@ impl BirdSteps {
         enabled.map_err(|error| trouble(&error))
     }
 
-    /// A session's text is made for the shared files of the same world, so they go in the same commit.
+    /// Writes a session's text. The text belongs to the shared files of the same world, so both go in the same
+    /// commit.
     async fn write(&self, name: &str, text: &str) -> Result<(), Trouble> {
         let fragment = Fragment {
             text: text.to_owned(),
@@ -299,7 +300,7 @@ impl BirdSteps {
         let world = ctx.world();
         match &world.base {
             Ok(files) => {
-                // An error of the shared files is the router's to tell.
+                // The router's own reconcile reports an error of the shared files.
                 let (base, session) = tokio::join!(base(ctx, files), session);
                 if base.is_ok() {
                     let generation = world.router_documents.node.generation;
@@ -334,7 +335,8 @@ fn refusal(error: FragmentError) -> Trouble {
     }
 }
 
-/// What BIRD refuses, and what is in the file's way, keeps the object from being configured; all else passes.
+/// Returns the trouble of a commit: BIRD's refusal, or an obstacle to the file, keeps the object from being
+/// configured; every other error is temporary.
 fn commit(error: &Arc<CommitError>) -> Trouble {
     match &**error {
         CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),

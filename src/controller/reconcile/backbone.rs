@@ -1,4 +1,5 @@
-//! Backbone tunnels, internal neighbours, and links of ours that nothing knows of.
+//! Reconciles backbone tunnels, internal neighbours, and links of the agent that have neither a document nor a
+//! record.
 
 use std::sync::Arc;
 
@@ -58,8 +59,7 @@ pub(super) async fn mesh(ctx: &Arc<Context>, name: &ObjectName, due: Instant) ->
     }
 }
 
-/// An internal neighbour has no link, and its text is in the shared files: what is left is to say how it
-/// is.
+/// Reports the status of an internal neighbour: it has no link, and its text is in the shared files.
 pub(super) async fn ibgp(ctx: &Arc<Context>, name: &ObjectName, due: Instant) -> Outcome {
     let world = ctx.world();
     let key = Key::Ibgp(name.clone());
@@ -121,7 +121,7 @@ pub(super) async fn orphan(ctx: &Arc<Context>, uid: &Uid, due: Instant) -> Outco
         planning::orphan(uid, &look.view())
     })
     .await;
-    // It was never in force, so the history has nothing of it; the log does.
+    // It was never applied, so the history has no entry for it; the log has one.
     drop(ctx.taken.take(&key));
     match round {
         Ok(round) if round.is_settled() => Outcome::Gone,
@@ -130,7 +130,7 @@ pub(super) async fn orphan(ctx: &Arc<Context>, uid: &Uid, due: Instant) -> Outco
     }
 }
 
-/// What is probed for a backbone tunnel: the peer's own address in it.
+/// Returns the probe target of a backbone tunnel: the peer's own address in it.
 pub fn mesh_target(entry: &Entry<MeshTunnel>) -> Option<Target> {
     let Intent::Present(tunnel, _) = &entry.intent else {
         return None;
@@ -160,11 +160,11 @@ fn subject<'a, T>(
     }
 }
 
-/// What the Control Plane listed wrong and now does not list has nothing but a status.
+/// Forgets an object that the Control Plane listed with an error and no longer lists: it has only a status.
 async fn forget(ctx: &Context, key: &Key, kind: Kind, name: &ObjectName) -> Outcome {
     ctx.board.remove(key);
     let name = name.clone();
-    // That it is left behind harms nobody.
+    // A remaining status file does no harm.
     let _ = ctx
         .disk(move |store| store.remove_status(kind, &name))
         .await;
@@ -176,7 +176,8 @@ fn failed(key: &Key, error: &str) -> Outcome {
     Outcome::Failed
 }
 
-/// `bird` is what was read of an internal neighbour; a backbone tunnel has its link instead.
+/// Ends a reconcile: records the applied state and the status. `bird` is the observation of an internal neighbour;
+/// a backbone tunnel has its link instead.
 async fn conclude<T>(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -192,7 +193,7 @@ async fn conclude<T>(
             record::gone(ctx, subject, false).await;
             return Outcome::Gone;
         }
-        // What is held or refused stays in force as it was recorded.
+        // A held or refused object stays applied as recorded.
         Intent::Present(..)
             if settled && entry.held.is_none() && entry.acceptance == Acceptance::Valid =>
         {
@@ -228,7 +229,7 @@ async fn conclude<T>(
     }
 }
 
-/// Whether BIRD has a Babel neighbour on the link of an object.
+/// Returns whether BIRD has a Babel neighbour on the link of an object.
 fn babel(round: &Round, uid: &Uid) -> BabelFacts {
     let link = round.look.kernel.owned_by(uid).next();
     match (&round.look.bird.babel, link) {

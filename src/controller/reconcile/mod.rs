@@ -1,4 +1,4 @@
-//! One key: observe, plan, apply, observe again, say what was read back.
+//! Reconciles one key: observe, plan, apply, observe again, report the state that was read back.
 
 mod apply;
 mod backbone;
@@ -26,14 +26,14 @@ use apply::Trouble;
 pub use backbone::mesh_target;
 pub use session::target;
 
-/// A settled object is looked at again by the tick of all objects; this is only for the case that there
-/// is none.
+/// Interval for a settled object. The tick of all objects normally reconciles it earlier; this applies only if
+/// there is no tick.
 const LATER: Duration = Duration::from_secs(3600);
-/// An object that is on its way is looked at soon.
+/// Interval for an object that is being configured.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Brings one key to what is wanted of it. It takes the key and not a reason: whatever happened, the
-/// answer is to compare everything again.
+/// Brings one key to its wanted state. It takes the key and no reason: after any event, it compares everything
+/// again.
 pub(super) async fn reconcile(ctx: &Arc<Context>, key: &Key, due: Instant) -> Outcome {
     match key {
         Key::Router | Key::Policy => router::reconcile(ctx, due).await,
@@ -45,7 +45,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, key: &Key, due: Instant) -> Ou
     }
 }
 
-/// What a round needs to know of its object besides how to plan for it.
+/// Facts about the object of a reconcile, besides how to plan for it.
 struct Subject<'a> {
     key: &'a Key,
     kind: Kind,
@@ -53,50 +53,50 @@ struct Subject<'a> {
     uid: &'a Uid,
     generation: u64,
     endpoint: Option<&'a Endpoint>,
-    /// What the object claims when it is to be there: written down before the first step.
+    /// The claims of a wanted object, recorded before the first step.
     claims: Option<Claims>,
-    /// Nothing may be written.
+    /// Whether nothing may be written.
     hands_off: bool,
-    /// The whole specification, as the applied record has it once it is applied.
+    /// The whole specification, as the applied record has it after the apply.
     spec: Option<&'a serde_json::Value>,
 }
 
-/// What an object claims, for its finalizer.
+/// The claims of an object, for its finalizer.
 struct Claims {
     interface: Option<InterfaceName>,
     protocols: Vec<String>,
 }
 
-/// What a round found and did.
+/// Findings and steps of a reconcile.
 struct Round {
-    /// The steps it took, each with its reason.
+    /// The steps that ran, each with its reason.
     steps: Vec<String>,
-    /// Why it ended early.
+    /// The reason why it ended early.
     trouble: Option<Trouble>,
-    /// What is in the way.
+    /// The refusal that blocks the plan.
     refusal: Option<Refusal>,
-    /// What is still to be done.
+    /// The remaining steps.
     remaining: Vec<String>,
     /// Whether another object has to move first.
     waits: bool,
-    /// Everything, as it was read back.
+    /// The observation that was read back.
     look: Look,
 }
 
 impl Round {
-    /// Whether everything is as wanted, read back.
+    /// Returns whether the state that was read back is as wanted.
     fn is_settled(&self) -> bool {
         self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_empty()
     }
 
-    /// What the whole router waits for before BIRD loads anything: reason and message.
+    /// Returns the obstacle of the whole router that BIRD waits for before it loads anything: reason and message.
     fn waits(&self) -> Option<(&'static str, String)> {
         let blocked = self.look.bird.blocked()?;
         let message = format!("waits for the node: {}", blocked.message);
         Some((blocked.reason, message))
     }
 
-    /// When to look again, if all that is left waits for BIRD.
+    /// Returns the time of the next reconcile, if all remaining steps wait for BIRD.
     fn waits_for_bird(&self) -> Option<Outcome> {
         match self.trouble.as_ref()? {
             Trouble::Waiting(_) if self.look.bird.silent.is_some() => Some(Outcome::Settled(LATER)),
@@ -106,7 +106,7 @@ impl Round {
         }
     }
 
-    /// Why the object cannot be put into force.
+    /// Returns the reason why the object cannot be applied.
     fn error(&self) -> Option<String> {
         let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());
         self.refusal
@@ -116,7 +116,7 @@ impl Round {
     }
 }
 
-/// Observe, plan, apply, observe again.
+/// Observes, plans, applies, and observes again.
 async fn round(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
@@ -159,13 +159,13 @@ async fn round(
                     true => Ok(()),
                     false => Err(round.error().unwrap_or_else(|| round.remaining.join("; "))),
                 });
-        // Whoever asked may have gone meanwhile.
+        // The caller may have disconnected meanwhile.
         let _ = waiter.send(settled);
     }
     round
 }
 
-/// Why an object could not be made again, if its link were taken down now.
+/// Returns the reason why an object could not be recreated, if its link were removed now.
 fn unmakeable(
     subject: &Subject<'_>,
     look: &Look,
@@ -191,7 +191,7 @@ fn unmakeable(
     }
 }
 
-/// Why an object that is paused is not made anew.
+/// Returns the reason why a paused object is not recreated.
 fn paused(subject: &Subject<'_>) -> String {
     let (key, folder, name) = (subject.key, subject.kind.folder(), subject.name);
     format!(
@@ -199,7 +199,7 @@ fn paused(subject: &Subject<'_>) -> String {
     )
 }
 
-/// Takes an object's link down so that it is made anew, and its BGP sessions with it.
+/// Removes an object's link so that it is recreated, and its BGP sessions with it.
 async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
     let because = Drift::new("restart", "a new link", "the old one");
     for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
@@ -218,7 +218,7 @@ async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Re
     }
     let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
     for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
-        // BIRD may be down, or not have it yet; then there is nothing to restart.
+        // BIRD may be down, or not have the protocol yet; then there is nothing to restart.
         let _ = tokio::time::timeout(bird_work::PATIENCE, ctx.committer.restart(name)).await;
     }
     Ok(())
@@ -259,7 +259,7 @@ async fn converge(
     })
 }
 
-/// The steps in the kernel that had their effect: what was read back does not need them any more.
+/// Returns the kernel steps that took effect: the observation that was read back no longer needs them.
 fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
     let is_left = |step: &Step| rest.steps.iter().any(|left| left.action == step.action);
     let steps = planned.steps.iter();
@@ -268,7 +268,7 @@ fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
         .collect()
 }
 
-/// Logs a repair: steps for an object whose specification was applied already.
+/// Logs a repair: steps for an object whose specification was already applied.
 fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step], look: &Look) {
     let applied = look
         .applied
@@ -301,8 +301,8 @@ fn done(look: Look, refusal: Option<Refusal>, rest: &Plan) -> Round {
     }
 }
 
-/// A peer that does not answer may have moved: its name is looked up again, and after a while the next of
-/// its addresses is tried.
+/// Handles a peer that does not answer and may have moved: looks up its name again, and after a while tries the
+/// next of its addresses.
 fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
     let link = round.look.kernel.owned_by(uid).next().map(|(_, link)| link);
     let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else {
@@ -319,12 +319,12 @@ fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
     }
 }
 
-/// Whether a step is for BIRD.
+/// Returns whether a step is for BIRD.
 fn is_bird(action: &Action) -> bool {
     !matches!(action, Action::Kernel(_) | Action::Firewall(_))
 }
 
-/// The claims of an object as its finalizer has them.
+/// Returns the claims of an object in the form of its finalizer.
 fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
     let mut found = Claims {
         interface: None,

@@ -1,4 +1,4 @@
-//! The conditions and the status of the node itself.
+//! Computes the conditions and the status of the node itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
 use crate::store::AppliedOverride;
 
-/// The fields that an override sets.
+/// Returns the fields that an override sets.
 pub(super) fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
     exception
         .map(|exception| exception.fields.clone())
@@ -26,7 +26,8 @@ fn join(remarks: &BTreeSet<String>) -> String {
         .join("; ")
 }
 
-/// Says whether a document was accepted, and what is odd about it. Returns why not, where that is an error.
+/// Sets the condition for the acceptance of a document, with its remarks. Returns the reason if a refusal is an
+/// error.
 pub(super) fn accepted(
     acceptance: &Acceptance,
     remarks: &BTreeSet<String>,
@@ -43,7 +44,7 @@ pub(super) fn accepted(
     None
 }
 
-/// Says what the validation of routes' origins stands on.
+/// Sets the condition for the source of route origin validation.
 pub(super) fn origins(world: &World, conditions: &mut Conditions<'_>) {
     let (verdict, message) = (world.origins.verdict(), world.origins.message());
     match verdict {
@@ -57,7 +58,7 @@ pub(super) fn origins(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Says whether the names of RPKI servers lead somewhere; nothing where they are all addresses.
+/// Sets the condition for the resolution of RPKI server names; sets none if all servers are addresses.
 pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
     let about = About::EndpointResolved;
     if world.rpki.is_empty() {
@@ -77,7 +78,7 @@ pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Says whether the operator's templates are in use; nothing where there are none.
+/// Sets the condition for the operator's templates; sets none if there are no templates.
 fn templates(world: &World, conditions: &mut Conditions<'_>) {
     match &world.templates {
         None => {}
@@ -86,8 +87,8 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Says whether the version of BIRD is one that the agent was tested with, the one that checks the files, and one
-/// that has what the node needs.
+/// Sets the condition for the version of BIRD: whether the agent was tested with it, whether the same version
+/// checks the files, and whether it has the features that the node needs.
 fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     let Some(version) = world.bird else { return };
     if version.support() == Support::Tested
@@ -110,7 +111,7 @@ fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>)
     );
 }
 
-/// Whether BGP sessions exchange routes at all.
+/// Sets the condition for whether BGP sessions exchange routes at all.
 fn policy_in_effect(world: &World, conditions: &mut Conditions<'_>) {
     let about = About::PolicyInEffect;
     match world.router_documents.without_policy() {
@@ -119,7 +120,7 @@ fn policy_in_effect(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Whether the router's private key can be read.
+/// Sets the condition for whether the router's private key can be read.
 fn key_available(world: &World, conditions: &mut Conditions<'_>) {
     match world.key.missing() {
         Some(why) => conditions.set(About::KeyAvailable, false, "Missing", why),
@@ -127,7 +128,8 @@ fn key_available(world: &World, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// How our table in nftables is; nothing is said of one that is not wanted and not in the way.
+/// Sets the condition for the agent's table in nftables; sets none for a table that is neither wanted nor an
+/// obstacle.
 fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
     let about = About::FirewallConfigured;
     match (&filter.error, &filter.in_force) {
@@ -148,7 +150,8 @@ fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditi
     }
 }
 
-/// Which files beside the agent's BIRD reads, and which were quarantined; nothing is said of none.
+/// Sets the condition for foreign files that BIRD reads and for quarantined files; sets none if there are no such
+/// files.
 fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
     const SHOWN: usize = 5;
     let (about, live) = (About::BirdFilesAccepted, &round.look.bird.live);
@@ -177,7 +180,7 @@ fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Whether packets pass through the tunnels as far as the kernel's settings go.
+/// Sets the condition for forwarding: whether the kernel's settings let packets pass through the tunnels.
 fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     if !world.has_tunnels() {
         return;
@@ -188,13 +191,13 @@ fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// What keeps the shared files from BIRD until an operator acts: reason and message.
+/// Returns the obstacle that keeps the shared files from BIRD until an operator acts: reason and message.
 fn blocked(world: &World, round: &Round) -> Option<(&'static str, String)> {
     let blocked = planning::router_error(world, &round.look.bird)?;
     Some((blocked.reason, blocked.message))
 }
 
-/// The protocols that the operator's main file defines in place of the agent's.
+/// Returns the protocols that the operator's main file defines instead of the agent.
 fn left_out(world: &World, round: &Round) -> String {
     let main = &round.look.bird.live.main;
     let loopback = world.loopback.as_ref();
@@ -219,7 +222,7 @@ fn left_out(world: &World, round: &Round) -> String {
     )
 }
 
-/// Whether BIRD runs with the files that all sessions share.
+/// Sets the condition for whether BIRD runs with the files that all sessions share.
 fn bird_configured(
     world: &World,
     round: &Round,
@@ -261,7 +264,7 @@ fn bird_configured(
     }
 }
 
-/// The node's status, with the error of the round and the one of its part for BIRD.
+/// Returns the node's status, with the error of the reconcile and the error of its part for BIRD.
 pub(super) fn status(
     world: &World,
     before: &StatusBody,

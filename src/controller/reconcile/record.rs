@@ -1,5 +1,5 @@
-//! What is written about an object: its finalizer before the first step, what came into force after the
-//! last, and its status.
+//! Writes the records of an object: its finalizer before the first step, the applied state after the last, and its
+//! status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,8 +27,8 @@ fn metadata(subject: &Subject<'_>) -> Metadata {
     }
 }
 
-/// Writes down what the object is about to claim, so that a crash at any point leaves nothing that is not
-/// found again.
+/// Records the claims that the object is about to make, so that after a crash at any point the agent finds
+/// everything again.
 pub(super) async fn finalizer(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -65,14 +65,14 @@ pub(super) async fn finalizer(
         .map_err(|error| chain(&error))
 }
 
-/// What came into force: a settled object's whole specification.
+/// The applied state: a settled object's whole specification.
 pub(super) struct InForce {
     pub(super) spec: Option<serde_json::Value>,
     pub(super) overridden: Option<AppliedOverride>,
 }
 
-/// Writes down what is in force, and tells the history which steps led there. `before` is what was written
-/// down, as it was just read, if it was.
+/// Writes the applied record, and sends the steps that led to it to the history. `before` is the previous record,
+/// as just read, if there was one.
 pub(super) async fn in_force(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -82,18 +82,18 @@ pub(super) async fn in_force(
     of_node(ctx, subject, in_force, NodeInForce::default(), before).await;
 }
 
-/// What is in force of the node besides its specification.
+/// The node's applied state besides its specification.
 #[derive(Default)]
 pub(super) struct NodeInForce {
-    /// What our table in nftables is about.
+    /// Content of the agent's table in nftables.
     pub(super) firewall: Option<AppliedFirewall>,
-    /// Sysctls of all links that were changed, each with its value before.
+    /// Changed sysctls that apply to all links, each with its value before the change.
     pub(super) sysctls: BTreeMap<String, i64>,
     /// Addresses that the agent added to `lo`.
     pub(super) loopback_addresses: Option<BTreeSet<IpAddr>>,
 }
 
-/// The same of the node.
+/// Writes the applied record of the node, like `in_force`.
 pub(super) async fn of_node(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -125,7 +125,7 @@ pub(super) async fn of_node(
     recorded(ctx, subject, written, text);
 }
 
-/// The reason is in the operator's words, and the record is kept in the history.
+/// Redacts secrets: the reason is the operator's text, and the history keeps the record.
 fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
     AppliedOverride {
         reason: redact(&overridden.reason).into_owned(),
@@ -133,7 +133,7 @@ fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
     }
 }
 
-/// Tells the history of what was written down.
+/// Sends a written record to the history.
 fn recorded(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -142,8 +142,8 @@ fn recorded(
 ) {
     match written {
         Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
-        // What other objects record leads to steps here: the policy and the node to each session's text, and
-        // the policy, maintenance and neighbours to the files that all share.
+        // Records of other objects lead to steps here: the policy and the node to each session's text, and the
+        // policy, maintenance and neighbours to the shared files.
         Ok(Written::Unchanged) => journal(ctx, subject, Vec::new()),
         Err(error) => complain(
             subject,
@@ -153,7 +153,7 @@ fn recorded(
     }
 }
 
-/// Forgets an object that is gone; `document`: its document was removed too.
+/// Forgets an object that is gone. `document`: its document was removed too.
 pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
     let (kind, name) = (subject.kind, subject.name.clone());
     let removed = ctx
@@ -168,7 +168,7 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
         .chain([applied(subject)])
         .map(|place| (place, None))
         .collect();
-    // An approval may be spent by it, and what waited for its interface or port may go on.
+    // This may use up an approval, and objects that waited for the interface or port may continue.
     ctx.reports.reload();
     match removed {
         Ok(true) => journal(ctx, subject, files),
@@ -178,7 +178,7 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
     }
 }
 
-/// The record of an object that is gone but whose document stays: its status stays too.
+/// Removes the record of an object that is gone but whose document stays: its status stays too.
 pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
     match ctx
@@ -195,11 +195,11 @@ fn applied(subject: &Subject<'_>) -> Place {
     Place::new(Area::Applied, subject.kind, subject.name)
 }
 
-/// The steps are all that were taken since the object was last in force.
+/// Sends an entry to the history. The steps are all that ran since the object was last applied.
 fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
     let mut steps = ctx.taken.take(subject.key);
     if *subject.key == Key::Router {
-        // Our table in nftables is a part of the node's record.
+        // The agent's table in nftables is a part of the node's record.
         steps.extend(ctx.taken.take(&Key::Firewall));
     }
     let entry = Entry {
@@ -210,11 +210,11 @@ fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<Strin
     if entry.files.is_empty() && entry.steps.is_empty() {
         return;
     }
-    // The history ends when the agent stops; what it misses is committed at the next start.
+    // The history ends when the agent stops; the next start commits the missing entries.
     let _ = ctx.journal.send(entry);
 }
 
-/// Remembers a status, and writes it when something in it changed that does not change by itself.
+/// Stores a status, and writes its file when a field changed that does not change by itself.
 pub(super) async fn status(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -244,14 +244,15 @@ pub(super) async fn status(
     }
 }
 
-/// Whether the file of an object's status is gone, as after `git clean -xfd`.
+/// Returns whether the status file of an object is missing, as after `git clean -xfd`.
 fn is_missing(ctx: &Context, subject: &Subject<'_>) -> bool {
     let place = Place::new(Area::Status, subject.kind, subject.name);
     let path = ctx.store.path(&place);
     std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// A full disk fails every write; the state directory's trouble is told once, elsewhere.
+/// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,
+/// elsewhere.
 fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
     if error.is_transient() {
         debug!(object = %subject.key, error = %chain(error), "{what}");
@@ -260,7 +261,7 @@ fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
     }
 }
 
-/// The status of the last time: from memory, else from its file.
+/// Returns the last status: from memory, else from its file.
 pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> StatusBody {
     if let Some(status) = ctx.board.get(subject.key) {
         return status;
@@ -275,7 +276,7 @@ pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> Statu
         .unwrap_or_default()
 }
 
-/// What is left to do, as a text for a condition.
+/// Returns the remaining steps, as a text for a condition.
 pub(super) fn remaining(round: &Round, of_bird: bool) -> Option<String> {
     let steps = round
         .remaining

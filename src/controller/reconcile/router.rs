@@ -1,4 +1,4 @@
-//! The node itself: its own addresses, and the files that all sessions share.
+//! Reconciles the node itself: its own addresses, and the files that all sessions share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -61,7 +61,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
         return Outcome::Settled(std::time::Duration::ZERO);
     }
     orphans(ctx, &world, &round.look);
-    // The shared files follow what the operator's main file defines.
+    // The shared files depend on the protocols that the operator's main file defines.
     if round.look.bird.live.main != world.main {
         ctx.reports.reload();
     }
@@ -74,7 +74,7 @@ fn node_spec(world: &World) -> Option<serde_json::Value> {
     serde_json::to_value(spec).ok()
 }
 
-/// Our table in nftables. How it is, is told in the node's status.
+/// Reconciles the agent's table in nftables. The node's status reports its state.
 pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     match firewall::follow(ctx, due).await {
         Some(error) => {
@@ -95,7 +95,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     }
 }
 
-/// Hints at links without a record that are to be removed, and keeps those whose removal is held.
+/// Schedules links without a record that are to be removed, and stores those whose removal is held.
 fn orphans(ctx: &Context, world: &World, look: &Look) {
     let found = planning::orphans(world, &look.kernel);
     ctx.unrecorded.set(found.held.into_iter().collect());
@@ -105,13 +105,12 @@ fn orphans(ctx: &Context, world: &World, look: &Look) {
         .for_each(|uid| ctx.hint(Key::Orphan(uid)));
 }
 
-/// The kernel has no dummy devices, as the one step that failed says.
+/// Returns whether the kernel lacks dummy devices, as the failed step reports.
 fn needs_dummy(round: &Round) -> bool {
     matches!(round.trouble, Some(Trouble::Unsupported(_)))
 }
 
-/// Writes down that the node's addresses go on `lo`, which the next world reads. Returns whether that is
-/// news.
+/// Records that the node's addresses go on `lo`, which the next world reads. Returns whether that changed.
 async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let loopback = Claims {
@@ -144,8 +143,8 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     true
 }
 
-/// Sets the shared files, and with them every session's file that is to change: texts of one world belong
-/// together, and one reload loads them all.
+/// Sets the shared files, together with every changed session file: texts of one world belong together, and one
+/// reload loads them all.
 async fn set_base(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
@@ -194,7 +193,7 @@ async fn set_base(
     }
 }
 
-/// One commit of the shared files and of the sessions' files that are to change.
+/// Commits the shared files and the changed session files at once.
 async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> Result<(), String> {
     let Ok(files) = &world.base else {
         return Ok(());
@@ -204,7 +203,7 @@ async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> R
         .sessions
         .iter()
         .filter_map(|(name, entry)| match &entry.intent {
-            // One that is paused, or may be, is left as it is.
+            // A session that is paused, or may be, stays as it is.
             _ if entry.paused.is_some() || entry.exception_unreadable => None,
             Intent::Present(session, Some(text))
                 if live.get(name.as_str()).is_some_and(|there| there != text) =>
@@ -224,7 +223,7 @@ async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> R
             }
             _ => None,
         });
-    // What is wrong with a session's text is told by that session's own reconcile.
+    // The session's own reconcile reports errors of its text.
     let (base, _) = tokio::join!(apply::base(&ctx, files), join_all(sessions));
     base
 }
@@ -241,7 +240,7 @@ fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
         .collect()
 }
 
-/// How the node's conveniences are by now.
+/// Returns the current state of the node's conveniences.
 fn conveniences(
     ctx: &Context,
     world: &World,
@@ -312,7 +311,8 @@ async fn conclude(
     }
 }
 
-/// What the record says of our table in nftables; until the first look of this run, what it said before.
+/// Returns the record of the agent's table in nftables; until the first observation of this run, the previous
+/// record.
 fn firewall_in_force(
     world: &World,
     round: &Round,
@@ -328,8 +328,8 @@ fn firewall_in_force(
     }
 }
 
-/// The addresses on `lo` that the agent added and that are still there. An address that the agent found there is not
-/// its own, although the node has it.
+/// Returns the addresses on `lo` that the agent added and that still exist. An address that the agent found there
+/// is not its own, although the node has it.
 fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> {
     let wanted = world.loopback.as_ref()?;
     if wanted.interface.as_str() != "lo" {
@@ -349,8 +349,8 @@ fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> 
     Some(added.unwrap_or_default())
 }
 
-/// The sysctls of all links that the agent changed and still needs. Those that it needs no more stay as they
-/// are, and that is said: nobody can tell who else counts on them by now.
+/// Returns the sysctls for all links that the agent changed and still needs. Those it no longer needs keep their
+/// values, and the agent logs that: it cannot know which other programs depend on them by now.
 fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
     let changed = round
         .look
@@ -377,8 +377,8 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
     BTreeMap::new()
 }
 
-/// Whether the router is drained is in force too, and an auditor asks since when it was. That it is wanted was
-/// written down before this world was made.
+/// Records whether the router is drained: an auditor asks since when. The request was recorded before this world
+/// was built.
 async fn maintenance_in_force(ctx: &Context, world: &World) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
@@ -417,7 +417,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
     }
 }
 
-/// The policy's own record and status.
+/// Writes the policy's own record and status.
 async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let policy = &world.router_documents.policy;
     let name = single(Kind::RoutingPolicy);

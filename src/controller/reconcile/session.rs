@@ -26,7 +26,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName, due: Instan
     let Some(entry) = world.sessions.get(name) else {
         ctx.board.remove(&key);
         let name = name.clone();
-        // It was only there to say what was wrong with it; a status left behind would say so for ever.
+        // The object existed only to report its error; a remaining status would report it indefinitely.
         let _ = ctx
             .disk(move |store| store.remove_status(Kind::BgpSession, &name))
             .await;
@@ -77,7 +77,7 @@ async fn conclude(
     before: &StatusBody,
     round: Round,
 ) -> Outcome {
-    // Without a look at BIRD's files a session is neither there nor gone.
+    // Without an observation of BIRD's files a session is neither present nor gone.
     let settled = round.is_settled() && !subject.hands_off && !round.look.bird.unread;
     match &entry.intent {
         Intent::Absent if settled => return depart(ctx, subject, entry, before, &round).await,
@@ -102,8 +102,8 @@ async fn conclude(
         _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
         _ if round.waits && !subject.hands_off => Outcome::Waiting,
         _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
-        // Just configured, it is about to come up; one that does not is left to the tick of all objects,
-        // since a router may have many peers that never answer.
+        // A session that was just configured is about to come up. One that stays down is left to the tick of all
+        // objects, since a router may have many peers that never answer.
         Phase::Configured | Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
         _ => Outcome::Settled(LATER),
     }
@@ -123,8 +123,9 @@ fn in_force(entry: &Entry<Session>, look: &Look) -> InForce {
     }
 }
 
-/// A new endpoint whose name has no address yet is not in force; the old one is. Once the name has an
-/// address, the endpoint is still news, and is given to WireGuard although the peer answers from the old one.
+/// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not
+/// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
+/// although the peer answers from the old one.
 fn keep_endpoint(spec: &mut Option<serde_json::Value>, look: &Look) {
     const FIELD: &str = "endpoint";
     let before = look
@@ -146,8 +147,8 @@ fn keep_endpoint(spec: &mut Option<serde_json::Value>, look: &Look) {
     }
 }
 
-/// An object that is gone. One that the Control Plane wants removed is reported as gone, and only then
-/// its document goes; one that is disabled keeps its document; one without a document is forgotten.
+/// Ends an object that is gone. If the Control Plane wants it removed, the agent first reports it as gone and then
+/// removes its document; a disabled object keeps its document; an object without a document is forgotten.
 async fn depart(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -175,8 +176,8 @@ async fn depart(
     }
 }
 
-/// Removes the secrets and the document of a session of the Control Plane's that is gone for good; the sync may
-/// have removed the document already. Returns whether there was one. An operator's files are theirs to remove.
+/// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
+/// removed the document already. Returns whether there was one. An operator's files are left to the operator.
 async fn forget(ctx: &Context, subject: &Subject<'_>, entry: &Entry<Session>) -> bool {
     if entry.operator_owned || entry.uid == Uid::local(Kind::BgpSession.folder(), subject.name) {
         return false;
@@ -208,7 +209,7 @@ fn link<'a>(entry: &'a Entry<Session>, round: &'a Round) -> Option<&'a Link> {
     owned.next().map(|(_, link)| link)
 }
 
-/// The peer and the protocols that are to be there.
+/// Returns the wanted peer and protocols.
 fn expected(entry: &Entry<Session>) -> (Option<PublicKey>, BTreeSet<String>) {
     let Intent::Present(session, _) = &entry.intent else {
         return (None, BTreeSet::new());
@@ -283,7 +284,7 @@ fn acceptance(world: &World, entry: &Entry<Session>) -> Acceptance {
     }
 }
 
-/// What is probed for a session: the first neighbour's address.
+/// Returns the probe target of a session: the first neighbour's address.
 pub fn target(entry: &Entry<Session>) -> Option<Target> {
     let Intent::Present(session, _) = &entry.intent else {
         return None;

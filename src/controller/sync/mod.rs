@@ -1,8 +1,8 @@
-//! From what the Control Plane said to documents: which to write, which to remove. Pure; the caller
+//! Plans the changes of documents from the Control Plane's lists: which to write, which to remove. Pure; the caller
 //! fetches and writes.
 //!
-//! Absence from a list removes a document only when the list is complete, and never one of an operator.
-//! Whether something in force is then torn down is the guard's to say, later and in one place.
+//! Absence from a list removes a document only when the list is complete, and never an operator's document. The
+//! guard decides, later and in one place, whether an applied object is then removed.
 
 mod peers;
 mod sessions;
@@ -14,18 +14,18 @@ use crate::document::{Document, Spec};
 use crate::model::ObjectName;
 use crate::store::{BrokenDocument, Place, Snapshot};
 
-/// What to do with one document.
+/// The change of one document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change<S> {
     /// Write it; it is new or different.
     Write(Box<Document<S>>),
-    /// Write it in the place of something that is no document: the Control Plane wants the object down.
+    /// Write it in place of an invalid file: the Control Plane wants the object down.
     Displace(Box<Document<S>>),
     /// Remove it; the Control Plane does not list it any more.
     Remove(ObjectName),
 }
 
-/// The sync's documents of a kind in whose place stands what is none.
+/// Returns the sync's documents of a kind whose file is invalid.
 fn broken<S: Spec>(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectName, &BrokenDocument)> {
     let of_kind = snapshot
         .broken
@@ -34,8 +34,8 @@ fn broken<S: Spec>(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectName, &B
     of_kind.map(|((_, name), document)| (name, document))
 }
 
-/// The document with its generation: the next one when the specification changed, and none at all when
-/// nothing did. One that is as it should be and has no copy is written again for the sake of that.
+/// Returns the document with its generation: the next generation when the specification changed, and `None` when
+/// nothing changed. An unchanged document without a copy is written again to restore the copy.
 fn updated<S: Spec>(
     name: ObjectName,
     uid: crate::model::Uid,
@@ -100,7 +100,7 @@ mod tests {
             dir.path().join(".synced/mesh/hk1.yaml"),
         );
         let text = std::fs::read_to_string(&document).unwrap();
-        // As after a restore from the history, which has no copies, and after a power cut.
+        // This happens after a restore from the history, which has no copies, and after a power cut.
         for broken in [None, Some("")] {
             // A running agent puts a lost copy back from memory.
             drop(store);

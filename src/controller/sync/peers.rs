@@ -6,8 +6,8 @@ use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
 use crate::wire::{IbgpItem, Listing, MeshItem};
 
-/// Which documents of backbone tunnels the listing wants. A peer's identity is its node id, also where
-/// the Control Plane gives it a name for reports: else its link's mark would change with that.
+/// Returns the changes to documents of backbone tunnels. A peer's identity is its node id, also where the Control
+/// Plane gives it a name for reports: otherwise its link's mark would change with the name.
 pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change<MeshPeerSpec>> {
     let items = listing.items.iter().map(|item| {
         (
@@ -31,7 +31,7 @@ pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change
     )
 }
 
-/// Which documents of internal neighbours the listing wants.
+/// Returns the changes to documents of internal neighbours.
 pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change<IbgpPeerSpec>> {
     let items = listing.items.iter().map(|item| {
         (
@@ -55,13 +55,13 @@ pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change
     )
 }
 
-/// The document of a kind that a router has one of, when it is new or different.
+/// Returns the document of a single-instance kind, when it is new or different.
 pub fn plan_single<S: Spec>(
     spec: S,
     existing: Option<&Slot<S>>,
     snapshot: &Snapshot,
 ) -> Option<Document<S>> {
-    // What is no document is left alone, and its status says why.
+    // An invalid document stays unchanged, and its status reports the reason.
     let existing = existing
         .map(|slot| slot.as_ref().map(|stored| &stored.document))
         .transpose()
@@ -81,7 +81,8 @@ pub fn plan_single<S: Spec>(
     )
 }
 
-/// An identity for what the wire gives none; it also tells a synced document from an operator's own.
+/// Returns an identity for an object without one on the wire; it also distinguishes a synced document from an
+/// operator's own.
 fn derived(word: &str, node_id: u16) -> Uid {
     Uid::derived(word, node_id)
 }
@@ -104,7 +105,7 @@ fn plan<S: Spec>(
         let name = known.map_or(name, |(name, _)| name.clone());
         let slot = documents.get(&name);
         if slot.is_some_and(|slot| synced(slot).is_none()) {
-            // The operator's own document of this name, or a broken one: it is left alone.
+            // The operator's own document of this name, or a broken one: it stays unchanged.
             continue;
         }
         let key = (S::KIND, name.clone());

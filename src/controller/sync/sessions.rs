@@ -8,20 +8,20 @@ use crate::model::{
 use crate::store::{AppliedDocument, Slot, Snapshot};
 use crate::wire::{Listing, SessionItem, WireStatus};
 
-/// What to do with a session's document, and with the secrets beside it.
+/// The change of a session's document, and of its secrets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionChange {
     /// The document's name.
     pub name: ObjectName,
-    /// The document; none when it stays as it is.
+    /// The document; `None` when it stays unchanged.
     pub document: Option<Change<BgpSessionSpec>>,
-    /// Secrets by their files: to be written, or, when none, removed.
+    /// Secrets by their files: the content to write, or `None` to remove the file.
     pub secrets: Vec<(String, Option<Secret<String>>)>,
-    /// The uuid that the same peering had before, where the Control Plane has given it another one.
+    /// The former uuid of the same peering, if the Control Plane has given it another one.
     pub formerly: Option<Uid>,
 }
 
-/// Where the ports of tunnels begin that nobody gave one.
+/// First ports for tunnels without a configured port.
 #[derive(Debug, Clone, Copy)]
 pub struct PortBases {
     /// `wireguard.listenPortBase` of the configuration.
@@ -30,7 +30,8 @@ pub struct PortBases {
     pub mesh: u16,
 }
 
-/// Which documents of external peerings the listing wants. `acknowledged` tells sessions whose removal is done and waits for the Control Plane to hear of it.
+/// Returns the changes to documents of external peerings. `acknowledged` returns whether a session's removal is
+/// complete and its report waits for delivery to the Control Plane.
 pub fn plan_sessions(
     listing: &Listing<SessionItem>,
     snapshot: &Snapshot,
@@ -69,14 +70,14 @@ pub fn plan_sessions(
     changes
 }
 
-/// Sessions whose uuid is not listed. A Control Plane that re-created its database lists the same peerings under new
-/// uuids: they are the same objects, and nothing of them is removed or made.
+/// Sessions whose uuid is not listed. A Control Plane that re-created its database lists the same peerings under
+/// new uuids: they are the same objects, and none of them is removed or created.
 struct Unlisted {
     sessions: Vec<(Peering, ObjectName, Uid)>,
     taken: Vec<ObjectName>,
 }
 
-/// What makes two peerings the same.
+/// The identity of a peering.
 type Peering = (InterfaceName, Asn, Option<PublicKey>);
 
 impl Unlisted {
@@ -96,7 +97,7 @@ impl Unlisted {
             let uid = document.metadata.uid.clone()?;
             Some((peering(&document.spec)?, name.clone(), uid))
         });
-        // What is applied and has no document is held, or is about to be removed.
+        // An applied object without a document is held, or is about to be removed.
         let applied = snapshot
             .applied
             .iter()
@@ -124,7 +125,7 @@ impl Unlisted {
         }
     }
 
-    /// The session that is the same peering as this item, with its former uuid.
+    /// Returns the session that is the same peering as this item, with its former uuid.
     fn take_same(&mut self, item: &SessionItem) -> Option<(ObjectName, Uid)> {
         let wanted = peering(item.spec.as_ref()?)?;
         let index = self
@@ -156,8 +157,8 @@ fn change(
     let broken = snapshot.broken.get(&(Kind::BgpSession, name.clone()));
     let down = item.status.admin_state() != AdminState::Enabled;
     if slot.is_some() && existing.is_none() && !(down && broken.is_some()) {
-        // A file that is no document, or the operator's own: it is left alone, and its status says why. To
-        // take the session down is the Control Plane's word all the same.
+        // An invalid file, or the operator's own, stays unchanged, and its status reports the reason. The Control
+        // Plane may still take the session down.
         return None;
     }
     let applied = snapshot
@@ -208,14 +209,14 @@ fn spec_in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
     serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 
-/// The document in a slot, when it is valid and the sync's own.
+/// Returns the document in a slot, when it is valid and the sync's own.
 fn synced(slot: Option<&Slot<BgpSessionSpec>>) -> Option<&Document<BgpSessionSpec>> {
     slot.and_then(|slot| slot.as_ref().ok())
         .map(|stored| &stored.document)
         .filter(|d| d.metadata.uid.is_some())
 }
 
-/// Secrets go into files of their own, and the specification names the files.
+/// Returns the secrets by file, and sets the file names in the specification.
 fn secrets(
     item: &SessionItem,
     name: &ObjectName,
@@ -250,7 +251,8 @@ fn secrets(
     found
 }
 
-/// Synced documents that a complete listing does not have. An item that is present but invalid is present.
+/// Returns the removals of synced documents that a complete listing lacks. An item that is present but invalid
+/// counts as present.
 fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionChange> {
     if !listing.complete {
         return Vec::new();
@@ -263,7 +265,7 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
         .collect();
     let gone = snapshot.sessions.iter().filter(|(_, slot)| {
         synced(Some(slot))
-            // A session on its way out goes when it is gone, not when it is no longer listed.
+            // A session that is being removed loses its document when it is gone, not when it is no longer listed.
             .filter(|document| document.spec.admin_state != AdminState::Absent)
             .and_then(|document| document.metadata.uid.as_ref())
             .is_some_and(|uid| !listed.contains(uid))
@@ -283,7 +285,7 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
         .collect()
 }
 
-/// Which names are taken, and by whom.
+/// Names in use, and the uid that uses each.
 struct Names {
     by_uid: BTreeMap<Uid, ObjectName>,
     taken: BTreeSet<ObjectName>,
@@ -303,7 +305,7 @@ impl Names {
         });
         let broken = super::broken::<BgpSessionSpec>(snapshot);
         let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
-        // A document counts for more than what is in force.
+        // A document takes precedence over the applied record.
         let by_uid: BTreeMap<_, _> = in_force.chain(documents).chain(broken).collect();
         let taken = snapshot
             .sessions
@@ -318,7 +320,7 @@ impl Names {
         self.by_uid.get(uid).cloned()
     }
 
-    /// The interface's name when it is free, else that and the identity.
+    /// Returns the interface's name when it is free, else the name with the identity.
     fn choose(&mut self, item: &SessionItem) -> ObjectName {
         let hint = item.name_hint.as_ref().map(|hint| hint.as_str().to_owned());
         let base = hint.unwrap_or_else(|| format!("session-{}", item.uid));
@@ -337,7 +339,7 @@ impl Names {
     }
 }
 
-/// Which listen ports are taken.
+/// Listen ports in use.
 struct Ports {
     taken: BTreeSet<Port>,
     base: u16,
@@ -378,8 +380,8 @@ impl Ports {
         }
     }
 
-    /// The conventional port, or the next free one from the base; kept for good once chosen, since it
-    /// stands in the document from then on.
+    /// Returns the conventional port, or the next free one from the base. A chosen port never changes, because the
+    /// document then contains it.
     fn choose(&mut self, conventional: Port) -> Option<Port> {
         let candidates =
             std::iter::once(conventional).chain((self.base..=u16::MAX).filter_map(Port::new));
@@ -398,7 +400,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
 
-    /// The ports of new sessions, whose documents name none, beside one backbone tunnel of this node id.
+    /// Returns the ports of new sessions, whose documents name none, next to one backbone tunnel with this node id.
     fn ports_beside_a_tunnel(node_id: u16) -> Vec<u16> {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -428,7 +430,7 @@ mod tests {
                 password: None,
             }
         };
-        // One with the conventional port 23457, and another with the same.
+        // One session with the conventional port 23457, and another with the same.
         let items = vec![item(4_242_423_457, "a"), item(4_242_413_457, "b")];
         let listing = Listing {
             items,
@@ -447,7 +449,8 @@ mod tests {
         changes.into_iter().map(port).collect()
     }
 
-    /// What a listing does about a document of the sync that somebody broke; no status: it is not listed.
+    /// Returns the change that a listing makes to a broken document of the sync; without a status, the session is
+    /// not listed.
     fn about_a_broken_one(
         status: Option<WireStatus>,
         complete: bool,
@@ -520,7 +523,7 @@ mod tests {
         assert_eq!(ports_beside_a_tunnel(99), [23_457, 23_456]);
     }
 
-    /// What a list with this uuid, interface and key does about an applied session `wg_1`.
+    /// Returns the changes that a list with this uuid, interface and key makes to an applied session `wg_1`.
     fn about_a_renewed_one(uid: &str, interface: &str, complete: bool) -> Vec<SessionChange> {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();

@@ -7,62 +7,62 @@ use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::AppliedOverride;
 
-/// One object: what is wanted of it, and how far its documents were accepted.
+/// One object: its wanted state, and whether its documents were accepted.
 #[derive(Debug, Clone)]
 pub struct Entry<T> {
-    /// What marks what it owns.
+    /// The uid that marks the object's resources.
     pub uid: Uid,
-    /// What marked it as it is applied, where the Control Plane has given it another uuid since.
+    /// The uid in the applied marks, if the Control Plane has given the object another uuid since.
     pub formerly: Option<Uid>,
     /// The generation of its document.
     pub generation: u64,
-    /// What is to be done about it.
+    /// The intent for the object.
     pub intent: Intent<T>,
-    /// What the administrator wants of it.
+    /// The administrative state.
     pub admin_state: AdminState,
     /// Whether its documents were accepted.
     pub acceptance: Acceptance,
-    /// Everything else that is wrong with documents that were not accepted.
+    /// The further errors of documents that were not accepted.
     pub further: Vec<String>,
-    /// An address clash of which the applied address is the older side: it stays.
+    /// An address clash in which the applied address is older: it stays.
     pub remark: Option<String>,
-    /// The whole specification, defaults filled in; what `applied/` will hold.
+    /// The whole specification, defaults filled in; the content of `applied/` after the apply.
     pub spec: Option<serde_json::Value>,
-    /// What an override changes, each with what the document says.
+    /// Fields that an override changes, each with the document's value.
     pub overridden: BTreeMap<String, serde_json::Value>,
     /// The override's reason.
     pub reason: Option<String>,
-    /// When the override ends.
+    /// Time at which the override ends.
     pub expires_at: Option<Timestamp>,
-    /// Observe and plan, and write nothing: why.
+    /// The reason why the object is paused: the agent observes and plans, and writes nothing.
     pub paused: Option<String>,
-    /// The removal waits: why.
+    /// The reason why the removal is held.
     pub held: Option<String>,
-    /// Whether there is an override that cannot be read: what was paused stays so.
+    /// Whether an override exists that cannot be read: a paused object stays paused.
     pub exception_unreadable: bool,
-    /// Whether there is a document.
+    /// Whether a document exists.
     pub documented: bool,
     /// Whether the document is the operator's own.
     pub operator_owned: bool,
 }
 
-/// What is to be done about an object.
+/// The intent for an object.
 #[derive(Clone)]
 pub enum Intent<T> {
-    /// It is to be there.
+    /// The object is wanted.
     Present(
         Box<T>,
         /** The text for BIRD; `None` for an object without one of its own, and while it cannot be rendered: then
         BIRD's file stays as it is. */
         Option<String>,
     ),
-    /// It is to be gone.
+    /// The object must be removed.
     Absent,
-    /// Nothing: what is in force stays.
+    /// The applied state stays.
     Stay,
 }
 
-/// Without the text, which may hold a password.
+/// Omits the text, which may contain a password.
 impl<T: fmt::Debug> fmt::Debug for Intent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,7 +77,7 @@ impl<T: fmt::Debug> fmt::Debug for Intent<T> {
 }
 
 impl<T> Entry<T> {
-    /// The override that shapes the object, for the record of what is in force.
+    /// Returns the override that applies to the object, for the applied record.
     pub(crate) fn exception(&self) -> Option<AppliedOverride> {
         let fields = self.overridden.keys().cloned().collect();
         self.reason.clone().map(|reason| AppliedOverride {
@@ -87,8 +87,8 @@ impl<T> Entry<T> {
         })
     }
 
-    /// Why nothing is written. An override that cannot be read may be the one that says so, so what was
-    /// `paused` stays so until it is known to be no longer.
+    /// Returns the reason why nothing is written. An unreadable override may be the one that pauses the object, so
+    /// a paused object stays paused until a readable override ends the pause.
     pub(crate) fn hands_off(&self, paused: bool) -> Option<String> {
         let doubtful = paused && self.exception_unreadable;
         self.paused
@@ -97,7 +97,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// The objects that are to be there.
+/// Returns the wanted objects.
 pub(crate) fn present<T>(entries: &BTreeMap<ObjectName, Entry<T>>) -> impl Iterator<Item = &T> {
     entries.values().filter_map(|entry| match &entry.intent {
         Intent::Present(object, _) => Some(object.as_ref()),

@@ -13,7 +13,7 @@ use crate::status::RoaFacts;
 use crate::store::Snapshot;
 use crate::wire::Rejected;
 
-/// What a world is made from.
+/// Inputs of a world.
 pub struct Inputs<'a> {
     /// The state directory.
     pub snapshot: &'a Snapshot,
@@ -21,41 +21,41 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// The files in `secrets/` that documents name.
     pub secrets: &'a Secrets,
-    /// Our WireGuard key.
+    /// The agent's WireGuard key.
     pub key: &'a RouterKey,
-    /// The templates, or why they cannot be used.
+    /// The templates, or the reason why they cannot be used.
     pub renderer: Result<&'a Renderer, &'a str>,
-    /// What BIRD understands, or why that is not known.
+    /// The features of BIRD, or the reason why they are unknown.
     pub features: Result<Features, &'a str>,
-    /// The version of BIRD, where it is known.
+    /// The version of BIRD, if known.
     pub bird: Option<Version>,
-    /// Why the templates on disk are not those in use.
+    /// The reason why the templates on disk are not in use.
     pub templates_refused: Option<String>,
     /// The cached table of ROAs.
     pub roa: Option<&'a RoaTable>,
-    /// What is known of ROAs, live and cached.
+    /// Facts about ROAs, live and cached.
     pub roas: RoaFacts,
-    /// Where the names of RPKI servers lead.
+    /// Resolutions of the names of RPKI servers.
     pub rpki: &'a BTreeMap<Endpoint, Resolution>,
     /// The measured classes of links.
     pub classes: &'a BTreeMap<ObjectName, Measured>,
-    /// The sessions that BIRD's directory has files for.
+    /// The sessions with files in BIRD's directory.
     pub fragments: &'a BTreeSet<String>,
     /// BIRD's main file.
     pub main: &'a MainFile,
-    /// The lines of the file `approved`: changes that an operator let happen.
+    /// The lines of the file `approved`: changes that an operator allowed.
     pub approved: &'a BTreeSet<String>,
-    /// What the guard remembers.
+    /// The guard's memory.
     pub guard: guard::Input<'a>,
-    /// What the Control Plane said and what does not decode.
+    /// Items from the Control Plane that do not decode.
     pub refused: &'a Refused,
-    /// Addresses of the host, and those that it must reach.
+    /// Addresses of the host, and addresses that it must reach.
     pub reach: &'a super::Reach,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What the Control Plane said last and what does not decode: what is in force for it stays.
+/// Items of the Control Plane's last lists that do not decode: their applied state stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
     /// Sessions.
@@ -68,11 +68,11 @@ pub struct Refused {
     pub node: Option<String>,
     /// The routing policy.
     pub policy: Option<String>,
-    /// What it said of the policy that is no error, and hardly meant.
+    /// Remarks on the policy: values that are no error, but probably unintended.
     pub remarks: Vec<String>,
 }
 
-/// What probes found out about a link, in DN42's classes.
+/// Measurements of a link by probes, in DN42's classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
     /// Latency, 1 to 9.

@@ -12,41 +12,41 @@ use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
 
-/// The layers of one object put on top of each other: its document, its override, and, where these
-/// cannot be used, what `applied/` says was in force.
+/// The merged layers of one object: its document, its override, and, where these cannot be used, the applied
+/// record.
 #[derive(Debug, Clone)]
 pub(crate) struct Layered<S> {
-    /// The specification to go by; none when there is no document, or nothing usable.
+    /// The specification to use; `None` without a document, or without a usable one.
     pub(crate) spec: Option<S>,
     /// The object's identity.
     pub(crate) uid: Uid,
-    /// The identity that is applied.
+    /// The applied identity.
     applied_uid: Option<Uid>,
     /// The generation of its document.
     pub(crate) generation: u64,
     /// Whether the documents were accepted.
     pub(crate) acceptance: Acceptance,
-    /// Everything else that is wrong with documents that were not accepted.
+    /// The further errors of documents that were not accepted.
     pub(crate) further: Vec<String>,
-    /// A clash that an applied address outlives.
+    /// A clash despite which an applied address stays.
     pub(crate) remark: Option<String>,
-    /// What the override changes, each with what the document says.
+    /// Fields that the override changes, each with the document's value.
     pub(crate) overridden: BTreeMap<String, Value>,
-    /// The override that is in force.
+    /// The override that applies.
     pub(crate) exception: Option<OverrideSpec>,
-    /// Whether there is an override that cannot be read: it may say that nothing is to be written.
+    /// Whether an override exists that cannot be read: it may pause the object.
     pub(crate) exception_unreadable: bool,
-    /// Whether there is a document, valid or not.
+    /// Whether a document exists, valid or not.
     pub(crate) documented: bool,
     /// Whether the document is the operator's own.
     pub(crate) operator_owned: bool,
-    /// What the document says, when it is valid.
+    /// The document's specification, when it is valid.
     document: Value,
-    /// The texts that the layers come from, the uppermost first.
+    /// The texts of the layers, the uppermost first.
     sources: Vec<Source>,
 }
 
-/// A text that a layer comes from, and where in it the specification's fields stand.
+/// The text of a layer, and the path in it to the specification's fields.
 #[derive(Debug, Clone)]
 struct Source {
     path: PathBuf,
@@ -63,9 +63,9 @@ impl Source {
         }
     }
 
-    /// The error with its place in this text, when the text sets the field.
+    /// Returns the error with its position in this text, if the text sets the field.
     fn place(&self, field: &[&str], message: &str) -> Option<String> {
-        // `paused` stands beside what an override sets.
+        // `paused` is a sibling of an override's `set`.
         let below = if field == ["paused"] {
             &self.below[..1]
         } else {
@@ -82,25 +82,25 @@ impl Source {
     }
 }
 
-/// What happens while something that is no document stands in the place of one of the sync's.
+/// Consequences while an invalid file replaces one of the sync's documents.
 const WAITS: &str = ". Until that is mended, what was in force stays, and changes by the Control Plane wait, but \
                      for its word to take the object down; deleted, the Control Plane's document comes back";
 
-/// What the layers of an object are looked at with.
+/// Inputs for the layers of an object, besides its document.
 pub(crate) struct Beside<'a> {
-    /// The operator's exception.
+    /// The operator's override.
     pub(crate) exception: Option<&'a Slot<OverrideSpec>>,
-    /// Whether an exception that is not listed is none.
+    /// Whether an unlisted override certainly does not exist.
     pub(crate) exceptions_complete: bool,
-    /// Whether something that is no document stands in the place of one of the sync's.
+    /// Whether an invalid file replaces one of the sync's documents.
     pub(crate) broken: bool,
-    /// What is in force.
+    /// The applied document.
     pub(crate) applied: Option<&'a AppliedDocument>,
-    /// Now.
+    /// The current time.
     pub(crate) now: Timestamp,
 }
 
-/// Puts the layers of one object on top of each other.
+/// Merges the layers of one object.
 pub(crate) fn layered<S: Spec>(
     name: &ObjectName,
     document: Option<&Slot<S>>,
@@ -137,7 +137,7 @@ pub(crate) fn layered<S: Spec>(
         Some(Err(error)) if beside.broken => layers.fall_back(format!("{error}{WAITS}"), applied),
         Some(Err(error)) => layers.fall_back(error.to_string(), applied),
         Some(Ok(stored)) => {
-            // An operator who takes a session over leaves out its uid; the mark that its tunnel carries stays.
+            // An operator who takes a session over omits its uid; the mark on its tunnel stays.
             if stored.document.metadata.uid.is_some() || applied.is_none() {
                 layers.uid = stored.document.uid();
             }
@@ -151,18 +151,18 @@ pub(crate) fn layered<S: Spec>(
 }
 
 impl<S: Spec> Layered<S> {
-    /// Puts the override on top of the document.
+    /// Merges the override over the document.
     fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
         self.document = serde_json::to_value(spec).unwrap_or_default();
         match (beside.exception, in_force_before(beside)) {
             (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
-            // Without one in force before, or when that has ended, the document alone is what is good.
+            // If no override was applied before, or the earlier one has ended, only the document is valid.
             (Some(Err(error)), None) if beside.applied.is_some() => {
                 self.take(merge(spec, &Map::new()));
                 self.acceptance = Acceptance::Invalid(error.to_string());
             }
             (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
-            // Nobody knows whether one was removed, or one was there that took the object down.
+            // An override may have been removed, or an override may exist that disables the object.
             (None, before)
                 if !beside.exceptions_complete
                     && (before.is_some() || beside.applied.is_none()) =>
@@ -177,7 +177,7 @@ impl<S: Spec> Layered<S> {
         }
     }
 
-    /// The document with the override on top of it, or everything that is wrong with that.
+    /// Returns the document merged with the override, or every error of that.
     fn merged(&self, spec: &S) -> Result<Merged<S>, Vec<FieldError>> {
         let none = Map::new();
         let Some(exception) = &self.exception else {
@@ -187,7 +187,7 @@ impl<S: Spec> Layered<S> {
         let enabled = patch
             .get("adminState")
             .is_some_and(|state| state == "Enabled");
-        // What the Control Plane wants removed is removed, also when an override has taken it down already.
+        // An object that the Control Plane removes is removed, also when an override has already disabled it.
         let leaving = serde_json::to_value(spec).is_ok_and(|spec| spec["adminState"] == "Absent");
         if leaving && !enabled {
             patch.remove("adminState");
@@ -203,7 +203,7 @@ impl<S: Spec> Layered<S> {
         }
     }
 
-    /// Refuses the documents for these reasons, and goes by the applied specification.
+    /// Refuses the documents for these reasons, and uses the applied specification.
     pub(crate) fn refuse(&mut self, errors: &[FieldError], applied: Option<&AppliedDocument>) {
         let mut texts = errors.iter().map(|error| self.placed(error));
         let first = texts.next().unwrap_or_default();
@@ -212,7 +212,7 @@ impl<S: Spec> Layered<S> {
         self.further = further;
     }
 
-    /// What the document says of a field, as `spec.tunnel.mtu`.
+    /// Returns the document's value of a field, such as `spec.tunnel.mtu`.
     fn said(&self, field: &str) -> Value {
         let path = field
             .strip_prefix("spec")
@@ -228,7 +228,7 @@ impl<S: Spec> Layered<S> {
         }
     }
 
-    /// An error about a field, with file, line and column of what set it.
+    /// Returns an error about a field, with file, line and column of the text that set it.
     pub(crate) fn placed(&self, error: &FieldError) -> String {
         let keys = error.field.split(['.', '[', ']']);
         let field: Vec<&str> = keys.skip(1).filter(|key| !key.is_empty()).collect();
@@ -245,7 +245,7 @@ impl<S: Spec> Layered<S> {
         set_by.or_else(whole).unwrap_or(message)
     }
 
-    /// Goes by what was in force, and says why.
+    /// Uses the applied state, and records the reason.
     pub(crate) fn fall_back(&mut self, why: String, applied: Option<&AppliedDocument>) {
         self.acceptance = Acceptance::Invalid(why);
         self.overridden = BTreeMap::new();
@@ -272,7 +272,7 @@ impl<S: Spec> Layered<S> {
         }
     }
 
-    /// Why nothing is written for this object, when the operator says so.
+    /// Returns the reason why this object is paused, if the operator paused it.
     pub(crate) fn paused(&self) -> Option<String> {
         self.exception
             .as_ref()
@@ -280,7 +280,7 @@ impl<S: Spec> Layered<S> {
             .map(|exception| exception.reason.clone())
     }
 
-    /// The override, for the record of what is in force.
+    /// Returns the override, for the applied record.
     pub(crate) fn applied_override(&self) -> Option<AppliedOverride> {
         let exception = self.exception.as_ref()?;
         let (reason, expires_at) = (exception.reason.clone(), exception.expires_at);
@@ -291,7 +291,7 @@ impl<S: Spec> Layered<S> {
         })
     }
 
-    /// The entry of the object in the world, once it is known what is to be done about it.
+    /// Returns the object's entry in the world, with its intent.
     pub(crate) fn into_entry<T>(
         self,
         intent: Intent<T>,
@@ -329,7 +329,7 @@ impl<S: Spec> Layered<S> {
     }
 }
 
-/// The rules for overrides that an override breaks.
+/// Returns the rules for overrides that an override violates.
 fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = FieldError> {
     let may_pause = matches!(kind, Kind::BgpSession | Kind::MeshPeer);
     let paused = (exception.paused && !may_pause).then(|| {
@@ -346,7 +346,7 @@ fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = Fi
     paused.into_iter().chain(absent)
 }
 
-/// The override that shaped what is in force, unless it has ended.
+/// Returns the override in the applied record, unless it has ended.
 fn in_force_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
     let before = beside.applied?.applied.overridden.as_ref()?;
     before

@@ -1,13 +1,13 @@
-//! Everything that is wanted, in one immutable value, made from one listing of the state directory.
+//! Builds the wanted state as one immutable value, from one listing of the state directory.
 //!
-//! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the world of
-//! the moment and never writes it; a change of any document makes a new one.
+//! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the current world and
+//! never writes it; a change of any document builds a new one.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `inputs` | what a world is made from |
-//! | `entry` | one object: what is wanted of it, and how far its documents were accepted |
-//! | `layered` | a document and its override, or why neither counts |
+//! | `inputs` | inputs of a world |
+//! | `entry` | one object: its wanted state, and whether its documents were accepted |
+//! | `layered` | a document and its override, or the reason why neither applies |
 //! | `router` | node, policy, maintenance, the node's own addresses |
 //! | `sessions` | the external peerings |
 //! | `peers` | the backbone: tunnels and internal neighbours |
@@ -53,17 +53,17 @@ use texts::Parts;
 /// Everything that is wanted.
 #[derive(Debug)]
 pub struct World {
-    /// Who this router is, or why that is not known.
+    /// The identity of this router, or the reason why it is unknown.
     pub router: Result<Router, String>,
-    /// Node and policy as documents: accepted or not, and what is in force of them.
+    /// Node and policy as documents: whether they are accepted, and their specification in effect.
     pub router_documents: RouterDocuments,
-    /// Drained, since when, and whether external sessions are down by now.
+    /// Whether the router is drained, since when, and whether external sessions are already disabled.
     pub maintenance: Maintenance,
     /// The node's own addresses.
     pub loopback: Option<Loopback>,
-    /// Whether there is to be our table in nftables.
+    /// Whether the agent's table in nftables is wanted.
     pub firewall: bool,
-    /// The files that all sessions share, or why there are none.
+    /// The files that all sessions share, or the reason why there are none.
     pub base: Result<BaseFiles, String>,
     /// The external peerings.
     pub sessions: BTreeMap<ObjectName, Entry<Session>>,
@@ -71,106 +71,106 @@ pub struct World {
     pub mesh: BTreeMap<ObjectName, Entry<MeshTunnel>>,
     /// The internal neighbours.
     pub ibgp: BTreeMap<ObjectName, Entry<InternalNeighbour>>,
-    /// Our WireGuard key.
+    /// The agent's WireGuard key.
     pub key: RouterKey,
-    /// When the world changes by itself: an override ends, external sessions go down.
+    /// Time at which the world changes without an event: an override ends, or external sessions are disabled.
     pub changes_at: Option<Timestamp>,
-    /// All that is wrong with the state directory, for `validate` and the log.
+    /// All errors of the state directory, for `validate` and the log.
     pub problems: Vec<String>,
     /// Facts of the host that could not be read, each with the reason.
     pub unread: Vec<String>,
-    /// Where HEAD of the state directory's repository is, while Git has moved the tree.
+    /// Position of HEAD of the state directory's repository, while Git has moved the tree.
     pub moved: Option<String>,
-    /// Overrides of objects that there is no document of.
+    /// Overrides of objects without a document.
     pub waiting: Vec<String>,
-    /// Whether absence from the state directory proves anything.
+    /// Whether absence from the state directory is conclusive.
     pub complete: bool,
-    /// What is no error of the policy, and hardly meant.
+    /// Values of the policy that are no error, but probably unintended.
     pub remarks: BTreeSet<String>,
-    /// What the validation of origins stands on.
+    /// The data source of origin validation.
     pub origins: Origins,
     /// The RPKI servers that have names.
     pub rpki: Vec<RpkiName>,
-    /// The version of BIRD, where it is known.
+    /// The version of BIRD, if known.
     pub bird: Option<Version>,
     /// BIRD's main file.
     pub main: MainFile,
-    /// Whether the operator's templates are in use, or why older ones are; `None` where there are none.
+    /// Whether the operator's templates are in use, or the reason why older ones are; `None` without templates.
     pub templates: Option<Result<(), String>>,
-    /// How many links without a record may be removed at once.
+    /// Largest number of links without a record that may be removed at once.
     pub max_removals: crate::config::MaxRemovals,
-    /// The lines of the file `approved`: changes that an operator let happen.
+    /// The lines of the file `approved`: changes that an operator allowed.
     pub approved: BTreeSet<String>,
-    /// What the guard remembers after this world; written down before the world takes effect.
+    /// The guard's ledger after this world; written to disk before the world takes effect.
     pub ledger: guard::Ledger,
 }
 
 /// Node and policy as documents.
 #[derive(Debug, Clone)]
 pub struct RouterDocuments {
-    /// Who this router is; without a specification that is not known.
+    /// The identity of this router; unknown without a specification.
     pub node: SingleDocument<Option<NodeSpec>>,
     /// The routing policy; the defaults while it is missing.
     pub policy: SingleDocument<RoutingPolicySpec>,
     /// Whether a routing policy is in effect. Without one no BGP session imports or exports routes (RFC 8212).
     pub has_policy: bool,
-    /// A change of the node that resets every session, whether it waits or was approved and is not applied yet.
+    /// A change of the node that resets every session: held, or approved and not applied yet.
     pub node_change: Option<guard::IdentityChange>,
-    /// That change, while it waits for approval.
+    /// That change, while it is held.
     pub node_held: Option<guard::Entry>,
 }
 
 impl RouterDocuments {
-    /// Why no BGP session imports or exports routes, and what to do.
+    /// Returns the reason why no BGP session imports or exports routes, and the remedy.
     pub fn without_policy(&self) -> Option<String> {
         (!self.has_policy).then(|| NO_POLICY.to_owned())
     }
 }
 
-/// What the node's condition, `/status` and the log say of a router without a policy.
+/// Text of the node's condition, `/status` and the log for a router without a policy.
 const NO_POLICY: &str = "this router has never had a valid routing policy: BGP sessions import and export no routes \
                          (RFC 8212); write policy.yaml, or have the Control Plane answer GET bird-config";
 
-/// A document of which a router has one.
+/// A document of a single-instance kind.
 #[derive(Debug, Clone)]
 pub struct SingleDocument<S> {
     /// Whether it was accepted.
     pub acceptance: Acceptance,
-    /// Everything else that is wrong with documents that were not accepted.
+    /// The further errors of documents that were not accepted.
     pub further: Vec<String>,
-    /// An address clash of which the applied address is the older side: it stays.
+    /// An address clash in which the applied address is older: it stays.
     pub remark: Option<String>,
     /// Whether the document on disk is the one in effect, so that it may be recorded as applied.
     pub valid: bool,
     /// The specification in effect.
     pub spec: S,
-    /// The generation of what was read; 0 without a document.
+    /// The generation of the document that was read; 0 without a document.
     pub generation: u64,
     /// Whether the document is the operator's own.
     pub operator_owned: bool,
-    /// The override that is in force.
+    /// The override that applies.
     pub exception: Option<AppliedOverride>,
-    /// What the override changes, each with what the document says.
+    /// Fields that the override changes, each with the document's value.
     pub overridden: BTreeMap<String, serde_json::Value>,
 }
 
-/// A change that waits for approval.
+/// A held change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldChange {
     /// The object.
     pub key: Key,
-    /// What would happen: `removal`, or the fields with both values.
+    /// The change: `removal`, or the fields with both values.
     pub change: String,
-    /// Why it waits.
+    /// The reason why it is held.
     pub reason: String,
-    /// Since when, where the guard's record knows it.
+    /// Time since which it is held, if the guard's ledger has it.
     pub since: Option<Timestamp>,
-    /// The line of the file `approved` that lets exactly this change happen.
+    /// The line of the file `approved` that allows exactly this change.
     pub approval: String,
 }
 
 impl HeldChange {
-    /// The removal of a link with our mark that no record knows.
+    /// Returns the held removal of a link with the agent's mark and without a record.
     pub fn unrecorded(uid: Uid, reason: String) -> Self {
         let key = Key::Orphan(uid);
         Self {
@@ -183,19 +183,19 @@ impl HeldChange {
     }
 }
 
-/// Drained or not.
+/// State of maintenance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Maintenance {
-    /// Drained.
+    /// Whether the router is drained.
     pub enabled: bool,
-    /// Since when.
+    /// Time since which it is drained.
     pub since: Option<Timestamp>,
-    /// External sessions are disabled by now.
+    /// Whether external sessions are already disabled.
     pub ebgp_disabled: bool,
 }
 
 impl World {
-    /// Makes the world of this moment.
+    /// Builds the world from these inputs.
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
         let (documents, mut reach) = router::documents(inputs, &mut ledger);
@@ -219,7 +219,7 @@ impl World {
             .values()
             .filter_map(|slot| slot.as_ref().ok());
         let ends = exceptions.filter_map(|stored| stored.document.spec.expires_at);
-        // What is in force may outlive its file, when that cannot be read, and ends all the same.
+        // An applied override may outlive its file, when the file cannot be read, and still ends on time.
         let held = inputs.snapshot.applied.values();
         let held =
             held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// Which object has or wants this interface.
+    /// Returns the object that has or wants this interface.
     pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<Key> {
         if self
             .loopback
@@ -296,12 +296,12 @@ impl World {
         session.or_else(|| mesh().map(|(name, _)| Key::Mesh(name.clone())))
     }
 
-    /// Whether any tunnel is to be there.
+    /// Returns whether any tunnel is wanted.
     pub fn has_tunnels(&self) -> bool {
         present(&self.sessions).next().is_some() || present(&self.mesh).next().is_some()
     }
 
-    /// Whether it is certain that no tunnel is wanted any more.
+    /// Returns whether certainly no tunnel is wanted any more.
     pub fn has_done_with_tunnels(&self) -> bool {
         self.complete
             && self.router.is_ok()
@@ -315,7 +315,7 @@ impl World {
                 .all(|entry| matches!(entry.intent, Intent::Absent))
     }
 
-    /// Address clashes of applied objects, each with its object: these stay as they are.
+    /// Returns the address clashes of applied objects, each with its object: these addresses stay.
     pub fn clashes(&self) -> Vec<String> {
         fn of<T>(
             entries: &BTreeMap<ObjectName, Entry<T>>,
@@ -334,7 +334,7 @@ impl World {
             .collect()
     }
 
-    /// Every change that waits for approval.
+    /// Returns every held change.
     pub fn held(&self) -> Vec<HeldChange> {
         fn of<T>(
             entries: &BTreeMap<ObjectName, Entry<T>>,
@@ -363,11 +363,11 @@ impl World {
             .collect()
     }
 
-    /// Every uid that something of this world may mark a link with.
+    /// Returns every uid with which an object of this world may mark a link.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let sessions = self.sessions.values().map(|entry| entry.uid.clone());
         let mesh = self.mesh.values().map(|entry| entry.uid.clone());
-        // A link is an object's until its mark is rewritten.
+        // A link belongs to its object until its mark is rewritten.
         let formerly = self
             .sessions
             .values()
@@ -391,7 +391,7 @@ fn problems(inputs: &Inputs<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Overrides that wait for their objects, or whose names are not what was meant.
+/// Returns overrides that wait for their objects, or whose names are probably mistyped.
 fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
     let snapshot = inputs.snapshot;
     let is_there = |(kind, name): &(Kind, ObjectName)| match kind {
@@ -417,12 +417,12 @@ fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
         .collect()
 }
 
-/// What marks the dummy device of the node's own addresses.
+/// Returns the uid that marks the dummy device of the node's own addresses.
 pub fn node_uid() -> Uid {
     Uid::local(Kind::Node.folder(), &ObjectName::sanitised("loopback"))
 }
 
-/// What the guard goes by.
+/// Returns the guard's rules.
 fn rules<'a>(inputs: &Inputs<'a>) -> guard::Rules<'a> {
     guard::Rules::new(
         &inputs.config.guard,
@@ -432,12 +432,12 @@ fn rules<'a>(inputs: &Inputs<'a>) -> guard::Rules<'a> {
     )
 }
 
-/// Whether what is applied is the operator's own, without a `uid` in its document.
+/// Returns whether the applied object is operator-owned, without a `uid` in its document.
 fn is_operators(applied: &AppliedDocument) -> bool {
     applied.metadata.uid.as_ref().is_some_and(Uid::is_local)
 }
 
-/// What an object's document is looked at with.
+/// Returns the inputs for an object's layers, besides its document.
 fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> {
     let (snapshot, key) = (inputs.snapshot, (kind, name.clone()));
     Beside {

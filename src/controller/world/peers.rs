@@ -1,4 +1,4 @@
-//! The backbone: mesh tunnels and internal neighbours.
+//! Builds the backbone: mesh tunnels and internal neighbours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub(super) fn mesh(
 ) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
     let mesh = &inputs.config.mesh;
     let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
-        // Without a router nothing is resolved; its ASN is then of no account.
+        // Without a router no specification is resolved, so its ASN does not matter.
         let asn = router
             .map(|router| router.asn)
             .ok_or_else(|| FieldError::new("spec", "no router"))?;
@@ -75,8 +75,8 @@ pub(super) fn mesh(
     entries
 }
 
-/// What clashes with another tunnel of the backbone, or with a session that already has what it claims. A
-/// session that is not in force yet gives way; it is judged later, beside the tunnels found good here.
+/// Returns clashes with another tunnel of the backbone, or with a session whose claims are applied. A session that
+/// is not applied yet gives way; it is judged later, against the tunnels accepted here.
 fn clashes(
     inputs: &Inputs<'_>,
     entries: &BTreeMap<ObjectName, Entry<MeshTunnel>>,
@@ -119,7 +119,7 @@ fn clashes(
     entries.keys().filter_map(clash).collect()
 }
 
-/// What a tunnel of the backbone has in force.
+/// Returns the applied claims of a tunnel of the backbone.
 fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
     let spec = body
@@ -168,17 +168,17 @@ pub(super) fn ibgp(
     entries(inputs, documents, &known, off, wanted, check)
 }
 
-/// What is known of the objects of a kind before their specifications are resolved.
+/// Facts about the objects of a kind before their specifications are resolved.
 struct Known<'a> {
-    /// Why the Control Plane's word for an object is not valid.
+    /// The reason why the Control Plane's item for an object is invalid.
     refused: &'a BTreeMap<ObjectName, String>,
-    /// Why the removal of an object waits.
+    /// The reason why the removal of an object is held.
     held: &'a BTreeMap<ObjectName, String>,
-    /// Whether it is known who this router is.
+    /// Whether the identity of this router is known.
     router: bool,
 }
 
-/// What the Control Plane says of peers and what does not decode, by the objects that it is about.
+/// Returns the Control Plane's peer items that do not decode, by their objects.
 fn refused<S: Spec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
@@ -192,8 +192,8 @@ fn refused<S: Spec>(
     said.collect()
 }
 
-/// The object of the same node id, else one that is there only to say what is wrong with it; none for what
-/// has neither a number nor a name.
+/// Returns the object with the same node id, else an object that exists only to report the error; `None` for an
+/// item with neither a number nor a name.
 fn refused_name<S: Spec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
@@ -237,7 +237,7 @@ fn refused_name<S: Spec>(
         .or_else(numbered)
 }
 
-/// The objects of a kind that have a document, a record, or an item of the Control Plane that is not valid.
+/// Returns the objects of a kind that have a document, a record, or an invalid item of the Control Plane.
 fn names<S: Spec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
@@ -251,7 +251,7 @@ fn names<S: Spec>(
     all.cloned().collect()
 }
 
-/// The removals that wait, each with the reason.
+/// Returns the held removals, each with the reason.
 fn removals<S: Spec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
@@ -321,7 +321,7 @@ fn entries<S: Spec, T>(
         .collect()
 }
 
-/// What is in force of an object, when it is known.
+/// Returns the applied state of an object, if it is known.
 fn in_force<S: Spec, T>(
     inputs: &Inputs<'_>,
     name: &ObjectName,
@@ -345,8 +345,8 @@ fn present<T>(object: T) -> Intent<T> {
 /// An object with its filled specification, and a remark on its addresses.
 type Accepted<T, S> = ((T, S), Option<String>);
 
-/// What stays as it is stays *present*: the files that all sessions share are written from what is present,
-/// and an object that were missing there would go from BIRD while its removal waits.
+/// Returns the entry of an object. An unchanged object stays *present*: the files that all sessions share are
+/// written from the present objects, and a missing object would be removed from BIRD while its removal is held.
 fn entry<S: Spec, T>(
     name: &ObjectName,
     mut layers: Layered<S>,
@@ -431,7 +431,7 @@ mod tests {
             .unwrap();
     }
 
-    /// A session in force on interface `mesh_a` and port 23499.
+    /// Applies a session on interface `mesh_a` and port 23499.
     fn apply_session(store: &Store) {
         let spec = json!({
             "asn": 4_242_421_080u32, "address": {"peerLinkLocal": "fe80::1"},
@@ -472,7 +472,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         store.confirm().unwrap();
         apply_session(&store);
-        // By name, by number written down, by number derived, and one that is in nobody's way.
+        // A clash by name, by explicit number, by derived number, and a peer without a clash.
         for (object, spec) in [
             ("a", peer(2, None)),
             ("b", peer(3, Some(23499))),
@@ -522,7 +522,7 @@ mod tests {
         };
         let mesh = vec![
             rejected(Some(2), Some("renamed")),
-            // The name is another's.
+            // The name belongs to another peer.
             rejected(Some(3), Some("hk1")),
             rejected(None, Some("jp9")),
             rejected(None, None),

@@ -1,4 +1,4 @@
-//! Addresses that the router has, or must reach: no peer and no loopback may claim one of them
+//! Computes the addresses that the router has, or must reach: no peer and no loopback may claim one of them
 //! (docs/contract/session.md#addresses-of-peers, docs/contract/node-policy-mesh.md#node).
 //!
 //! An applied address keeps its place: names resolve differently and the settings of the host change.
@@ -23,7 +23,7 @@ pub enum Use {
     Internal,
     /// The router must reach the address.
     Needed,
-    /// Routes lead to the address as their gateway, out of this interface.
+    /// Routes use the address as their gateway, out of this interface.
     Gateway(InterfaceName),
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Refuses a field, or only remarks on it where the address is applied already.
+    /// Refuses a field, or only adds a remark if the address is already applied.
     fn add(&mut self, field: &str, reason: String, is_applied: bool) {
         match is_applied {
             true => self.remarks.push(format!(
@@ -59,7 +59,7 @@ impl Verdict {
         }
     }
 
-    /// The remarks as one text.
+    /// Returns the remarks as one text.
     pub(super) fn remark(self) -> Option<String> {
         (!self.remarks.is_empty()).then(|| self.remarks.join("; "))
     }
@@ -78,12 +78,12 @@ impl Reach {
         }
     }
 
-    /// Adds the addresses of an endpoint, and of its name where it is one.
+    /// Sets the resolved addresses of an endpoint with a name.
     pub fn name(&mut self, endpoint: &Endpoint, addresses: BTreeSet<IpAddr>) {
         self.names.insert(endpoint.clone(), addresses);
     }
 
-    /// The addresses of an endpoint, as far as they are known.
+    /// Returns the known addresses of an endpoint.
     fn addresses(&self, endpoint: &Endpoint) -> BTreeSet<IpAddr> {
         match endpoint.host {
             Host::Address(address) => [address.to_canonical()].into(),
@@ -113,7 +113,7 @@ impl Reach {
         }
     }
 
-    /// The addresses of the host, and those that documents, overrides, records and the policy name.
+    /// Returns the addresses of the host, and those that documents, overrides, records and the policy name.
     pub(super) fn of(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Self {
         let (mut reach, snapshot) = (inputs.reach.clone(), inputs.snapshot);
         for (name, spec) in valid(&snapshot.sessions).chain(&recorded(inputs, Kind::BgpSession)) {
@@ -161,7 +161,7 @@ impl Reach {
         }
     }
 
-    /// A use of an address that forbids another one.
+    /// Returns a use of an address that forbids another one.
     fn find(&self, address: IpAddr, forbids: impl Fn(&Use) -> bool) -> Option<&str> {
         let mut uses = self.uses.get(&address)?.iter();
         uses.find(|(of, _)| forbids(of))
@@ -169,7 +169,7 @@ impl Reach {
     }
 }
 
-/// The specifications of valid documents.
+/// Returns the specifications of valid documents.
 fn valid<S>(
     slots: &BTreeMap<ObjectName, crate::store::Slot<S>>,
 ) -> impl Iterator<Item = (&ObjectName, &S)> {
@@ -182,7 +182,7 @@ fn valid<S>(
     slots.iter().filter_map(stored)
 }
 
-/// The specifications of applied records.
+/// Returns the specifications of applied records.
 fn recorded<S: Spec>(inputs: &Inputs<'_>, kind: Kind) -> BTreeMap<ObjectName, S> {
     let records = inputs.snapshot.applied.iter();
     let records = records.filter(|((of, _), _)| *of == kind);
@@ -191,12 +191,12 @@ fn recorded<S: Spec>(inputs: &Inputs<'_>, kind: Kind) -> BTreeMap<ObjectName, S>
         .collect()
 }
 
-/// The specification of an applied record.
+/// Returns the specification of an applied record.
 fn applied_spec<S: Spec>(applied: &AppliedDocument) -> Option<S> {
     serde_json::from_value(applied.applied.spec.clone()?).ok()
 }
 
-/// The endpoints that overrides set.
+/// Returns the endpoints that overrides set.
 fn overridden_endpoints(inputs: &Inputs<'_>) -> Vec<(Kind, ObjectName, Endpoint)> {
     let overrides = inputs.snapshot.overrides.iter();
     let endpoint = |((kind, name), slot): (&(Kind, ObjectName), &crate::store::Slot<_>)| {
@@ -213,7 +213,7 @@ fn overridden_endpoints(inputs: &Inputs<'_>) -> Vec<(Kind, ObjectName, Endpoint)
     overrides.filter_map(endpoint).collect()
 }
 
-/// The peer's addresses that are not link-local, each with its field. A link-local address belongs to its
+/// Returns the peer's addresses that are not link-local, each with its field. A link-local address belongs to its
 /// interface, and two sessions may share one.
 pub(super) fn peer_addresses(
     spec: &BgpSessionSpec,
@@ -226,7 +226,7 @@ pub(super) fn peer_addresses(
         .chain(v6.map(|address| ("spec.address.peerIpv6", IpAddr::V6(address))))
 }
 
-/// The loopback addresses of a peer of the backbone, each with its field.
+/// Returns the loopback addresses of a peer of the backbone, each with its field.
 pub(super) fn mesh_addresses(
     spec: &MeshPeerSpec,
 ) -> impl Iterator<Item = (&'static str, IpAddr)> + use<> {
@@ -236,7 +236,7 @@ pub(super) fn mesh_addresses(
     )
 }
 
-/// The loopback addresses of an internal neighbour, each with its field.
+/// Returns the loopback addresses of an internal neighbour, each with its field.
 pub(super) fn ibgp_addresses(
     spec: &IbgpPeerSpec,
 ) -> impl Iterator<Item = (&'static str, IpAddr)> + use<> {
@@ -299,7 +299,7 @@ pub(super) fn check_peer(
     verdict
 }
 
-/// Why packets to an endpoint would enter the tunnel of another session.
+/// Returns the reason why packets to an endpoint would enter the tunnel of another session.
 fn leads_into_tunnel(endpoint: &Endpoint, name: &ObjectName, reach: &Reach) -> Option<String> {
     reach.addresses(endpoint).into_iter().find_map(|address| {
         let other = reach.peers.get(&address)?.iter().find(|it| *it != name)?;
@@ -310,7 +310,7 @@ fn leads_into_tunnel(endpoint: &Endpoint, name: &ObjectName, reach: &Reach) -> O
     })
 }
 
-/// Compares the addresses of a router of this network with our own.
+/// Compares the addresses of a router of this network with this router's own.
 pub(super) fn check_internal<S: Spec, I: Iterator<Item = (&'static str, IpAddr)>>(
     spec: &S,
     addresses: impl Fn(&S) -> I,
@@ -333,8 +333,8 @@ pub(super) fn check_internal<S: Spec, I: Iterator<Item = (&'static str, IpAddr)>
     verdict
 }
 
-/// Compares the node's loopback addresses with the addresses that the router must reach. An address that the host has
-/// already takes nothing away from it.
+/// Compares the node's loopback addresses with the addresses that the router must reach. An address that the host
+/// already has stays reachable.
 pub(super) fn check_loopbacks(
     node: &NodeSpec,
     reach: &Reach,
@@ -384,7 +384,7 @@ fn out_of_range(address: IpAddr, v6: &str, action: &str) -> String {
     )
 }
 
-/// Whether an address may be a peer's or a loopback's.
+/// Returns whether an address is allowed for a peer or a loopback.
 pub(super) fn is_allowed(address: IpAddr, extra: &[AddressRange]) -> bool {
     let own = match address {
         IpAddr::V4(v4) => {

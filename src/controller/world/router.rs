@@ -1,4 +1,4 @@
-//! Who this router is, its policy, whether it is drained, and its own addresses.
+//! Builds the router's identity, its policy, whether it is drained, and its own addresses.
 
 use std::collections::BTreeSet;
 
@@ -20,12 +20,12 @@ use crate::render::check_policy;
 use crate::status::{Acceptance, RpkiName};
 use crate::store::{AppliedDocument, Snapshot};
 
-/// The name of a document of a kind that has one; also its name in `applied/` and `status/`.
+/// Returns the name of a document of a single-instance kind; also its name in `applied/` and `status/`.
 pub(crate) fn single(kind: Kind) -> ObjectName {
     ObjectName::sanitised(kind.folder())
 }
 
-/// The documents of the router, and the addresses that it must reach.
+/// Returns the documents of the router, and the addresses that it must reach.
 pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocuments, Reach) {
     let policy = policy(inputs);
     let has_policy = policy.spec.is_some();
@@ -107,7 +107,8 @@ fn refuse_loopbacks(
     node
 }
 
-/// A missing policy never means that everything is allowed: the last applied one stays in effect.
+/// Keeps the last applied policy in effect if the policy is missing: a missing policy never means that everything
+/// is allowed.
 fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&AppliedDocument>) {
     if policy.documented {
         return;
@@ -122,8 +123,8 @@ fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&Ap
     });
 }
 
-/// Holds a change of the node by the Control Plane that resets every session: its fields stay as they are applied. What
-/// the operator says, in the configuration, in an override, or in a `node.yaml` without `uid`, takes effect at once.
+/// Holds a change of the node by the Control Plane that resets every session: its fields stay as applied. A change
+/// by the operator, in the configuration, in an override, or in a `node.yaml` without `uid`, takes effect at once.
 fn guard_node(
     inputs: &Inputs<'_>,
     node: &mut SingleDocument<Option<NodeSpec>>,
@@ -164,7 +165,7 @@ fn guard_node(
     (change, ledger.held.get(guard::NODE).cloned())
 }
 
-/// The fields of the node that the configuration may have.
+/// The fields of the node that the configuration may set.
 const CONFIGURABLE: [&str; 6] = [
     "spec.id",
     "spec.asn",
@@ -174,7 +175,7 @@ const CONFIGURABLE: [&str; 6] = [
     "spec.linkLocal",
 ];
 
-/// The RPKI servers that have names, and where those lead.
+/// Returns the RPKI servers that have names, and the addresses of these names.
 pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec<RpkiName> {
     let endpoints: BTreeSet<_> = policy
         .rpki
@@ -199,7 +200,8 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
     named.map(name).collect()
 }
 
-/// `refused` is what the Control Plane said last and what makes no sense; `spec` fills in what was not said.
+/// Returns the document with its specification in effect. `refused` is the Control Plane's last item if it is
+/// invalid; `spec` fills in missing values.
 fn in_force<S: Spec, T>(
     layered: Layered<S>,
     refused: &Option<String>,
@@ -237,7 +239,8 @@ pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a Applied
         .map(|stored| &stored.document)
 }
 
-/// What the configuration says of the node wins over the document; with id and ASN it needs none.
+/// Returns the node with the configuration's values, which take precedence over the document; with id and ASN it
+/// needs no document.
 pub(crate) fn configured_node(ours: &Node, document: Option<NodeSpec>) -> Option<NodeSpec> {
     let mut node = match document {
         Some(node) => node,
@@ -259,7 +262,7 @@ pub(crate) fn configured_node(ours: &Node, document: Option<NodeSpec>) -> Option
     Some(node)
 }
 
-/// Whether the configuration says what a field of the node is, so that neither document nor override does.
+/// Returns whether the configuration sets a field of the node, so that neither document nor override does.
 fn is_configured(ours: &Node, field: &str) -> bool {
     match field {
         "spec.id" => ours.id.is_some(),
@@ -284,7 +287,7 @@ pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result
     }
 }
 
-/// Of the record of a drain, what outlives its document.
+/// The part of a drain's record that outlives its document.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Recorded {
@@ -294,9 +297,9 @@ struct Recorded {
     external_sessions_disabled: bool,
 }
 
-/// Whether the router is drained: by the document, or, while that cannot be read or nobody knows whether it
-/// is there, by what was in force. A document that does not say since when was written by hand; the record
-/// says when it was first seen.
+/// Returns whether the router is drained: by the document, or by the applied record while the document cannot be
+/// read or its presence is unknown. A document without a start time was written by hand; the record has the time
+/// when it was first seen.
 pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
     let before = recorded_maintenance(snapshot);
     match &snapshot.maintenance {
@@ -312,7 +315,7 @@ pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
     }
 }
 
-/// What the record says of a drain: that it is wanted, or in force.
+/// Returns the drain in the record: whether it is requested, or applied.
 pub fn recorded_maintenance(snapshot: &Snapshot) -> MaintenanceSpec {
     let Recorded { enabled, since, .. } = recorded(snapshot);
     MaintenanceSpec { enabled, since }
@@ -327,7 +330,7 @@ fn recorded(snapshot: &Snapshot) -> Recorded {
         .unwrap_or_default()
 }
 
-/// The state of maintenance, and when external sessions go down by it.
+/// Returns the state of maintenance, and the time at which it disables external sessions.
 pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp>) {
     let spec = maintenance_in_force(inputs.snapshot);
     if !spec.enabled {
@@ -344,7 +347,7 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
             .checked_add(SignedDuration::try_from(after).ok()?)
             .ok()
     });
-    // Once down they stay down until the drain ends: a clock that is set back brings no session up.
+    // Disabled sessions stay down until the drain ends: a clock that is set back enables no session.
     let before = recorded(inputs.snapshot);
     let down_already = before.external_sessions_disabled && before.since == Some(since);
     let ebgp_disabled = at.is_some_and(|at| at <= inputs.now || down_already);
@@ -366,7 +369,7 @@ pub(super) fn loopback(inputs: &Inputs<'_>, router: &Router) -> Loopback {
     }
 }
 
-/// The addresses that the agent added to `lo`; on a device of its own, those that were in effect.
+/// Returns the addresses that the agent added to `lo`; on its own device, the addresses that were in effect.
 fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<Address> {
     let Some(applied) = applied(inputs, Kind::Node).map(|applied| &applied.applied) else {
         return BTreeSet::new();
@@ -385,8 +388,8 @@ fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<
         .unwrap_or_default()
 }
 
-/// The interface of the node's addresses: the configured one, or `lo` once a kernel without dummy devices
-/// made us choose that.
+/// Returns the interface of the node's addresses: the configured one, or `lo` once a kernel without dummy devices
+/// forced the agent to use it.
 pub(super) fn loopback_interface(inputs: &Inputs<'_>) -> InterfaceName {
     let claimed = applied(inputs, Kind::Node).map(|applied| &applied.applied.interfaces);
     let lo = claimed.and_then(|claimed| claimed.iter().find(|name| name.as_str() == "lo"));

@@ -1,4 +1,4 @@
-//! The external peerings: layers, resolution, clashes, removal.
+//! Builds the external peerings: layers, resolution, clashes, removal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,10 @@ use crate::wire::Rejected;
 
 const KIND: Kind = Kind::BgpSession;
 
-/// What the Control Plane lists and what does not decode, by object.
+/// Items of the Control Plane's list that do not decode, by object.
 type Refused<'a> = BTreeMap<ObjectName, &'a Rejected>;
 
-/// A session on its way to an entry.
+/// A session before it becomes an entry.
 struct Candidate {
     layers: Layered<BgpSessionSpec>,
     session: Option<Session>,
@@ -56,7 +56,8 @@ pub(super) fn sessions(
         .collect()
 }
 
-/// Desired, in force, or left behind in BIRD's directory: removal is found on all three.
+/// Returns the sessions that are desired, applied, or left behind in BIRD's directory: a removal can be needed for
+/// all three.
 fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
     let snapshot = parts.inputs.snapshot;
     let in_force = snapshot
@@ -79,8 +80,8 @@ fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
         .collect()
 }
 
-/// Listed sessions that do not decode, by the object that each is about: the one of its identity, else one that is
-/// there only to say what is wrong with it. Of several about one object the first counts.
+/// Returns listed sessions that do not decode, by their object: the object with the same identity, else an object
+/// that exists only to report the error. Of several items for one object the first counts.
 fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
     let snapshot = parts.inputs.snapshot;
     let applied = snapshot.applied.iter().rev();
@@ -91,7 +92,7 @@ fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
         let stored = slot.as_ref().ok()?;
         Some((stored.document.metadata.uid.as_ref()?, name))
     });
-    // A document comes before a record, and the first name before the others.
+    // A document takes precedence over a record, and the first name over the others.
     let known: BTreeMap<&Uid, &ObjectName> = applied.chain(documents).collect();
     let mut refused = Refused::new();
     for rejected in &parts.inputs.refused.sessions {
@@ -106,7 +107,7 @@ fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
     refused
 }
 
-/// The removals that wait, each with the reason.
+/// Returns the held removals, each with the reason.
 fn removals(
     parts: &Parts<'_>,
     refused: &Refused<'_>,
@@ -123,7 +124,7 @@ fn removals(
     };
     let member = |name: ObjectName| {
         let applied = snapshot.applied.get(&(KIND, name.clone()));
-        // A file in BIRD's directory is a session that runs, also when its record is lost.
+        // A file in BIRD's directory is a running session, also when its record is lost.
         let in_bird = parts.inputs.fragments.contains(name.as_str());
         let member = Member {
             fate: fate(&name),
@@ -131,7 +132,7 @@ fn removals(
             operators: applied.is_some_and(|stored| is_operators(&stored.document)),
             undisproved: match applied {
                 Some(stored) => is_operators(&stored.document) && !snapshot.operators_complete,
-                // Its record goes last, so it was lost, and with it whose the session is.
+                // The record is removed last, so it was lost, and the session's owner is unknown.
                 None => in_bird,
             },
         };
@@ -160,7 +161,7 @@ fn candidate(
         layers.spec = layers.spec.take().or_else(|| in_force(applied));
     }
     if held.is_some() {
-        // What is held stays in force, and what is in force is looked after.
+        // A held object stays applied, and the agent keeps reconciling the applied state.
         layers.spec = in_force(applied);
     }
     let mut candidate = Candidate {
@@ -181,7 +182,7 @@ fn in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
 }
 
 impl Candidate {
-    /// Resolves the specification; one that contradicts itself gives way to what was in force.
+    /// Resolves the specification; a contradictory one gives way to the applied one.
     fn resolve(
         &mut self,
         parts: &Parts<'_>,
@@ -193,7 +194,7 @@ impl Candidate {
             Ok(()) => {}
             Err(errors) if self.layers.acceptance == Acceptance::Valid => {
                 self.layers.refuse(&errors, applied);
-                // The applied specification was accepted before; an error of it adds nothing to the first one.
+                // The applied specification was accepted before; its error adds nothing to the first one.
                 let _ = self.try_resolve(parts, router, name, applied);
             }
             Err(_) => {}
@@ -234,7 +235,7 @@ impl Candidate {
     }
 }
 
-/// Who claims what. A session that stays as it is holds on to what it has.
+/// Returns the claims by object. A session that stays as it is keeps its claims.
 fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) -> Vec<Claimant> {
     let snapshot = parts.inputs.snapshot;
     let applied = |name: &ObjectName| {
@@ -272,12 +273,12 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
     sessions.chain(mesh).collect()
 }
 
-/// What a clash calls a session.
+/// Returns the name of a session in a clash message.
 fn label(name: &ObjectName) -> String {
     format!("{}/{name}", KIND.folder())
 }
 
-/// What an object has in force, by its finalizer.
+/// Returns the applied claims of an object, from its finalizer.
 pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
     let spec = body
@@ -322,7 +323,7 @@ fn entry(
         (None, _) if held.is_some() => Intent::Stay,
         (None, _) if !layers.documented => Intent::Absent,
         (Some(session), Ok(router)) => {
-            // A template that cannot be used never stops the tunnel.
+            // An unusable template never stops the tunnel.
             let fragment = parts.fragment(router, &session);
             let fragment = fragment.map_err(|why| layers.acceptance.wait(&why)).ok();
             Intent::Present(Box::new(session), fragment)

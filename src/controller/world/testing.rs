@@ -8,12 +8,12 @@ use crate::model::{PrivateKey, RouterKey};
 use crate::status::RoaFacts;
 use crate::store::Store;
 
-/// The world of a state directory, on a router that knows nothing else.
+/// Returns the world of a state directory, on a router without any other state.
 pub(crate) fn world(store: &Store, refused: &Refused) -> World {
     world_beside(store, refused, &Reach::default())
 }
 
-/// The same on a host with these addresses.
+/// Returns the same world on a host with these addresses.
 pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> World {
     let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
     World::build(&Inputs {

@@ -8,19 +8,19 @@ use crate::plan::BaseFiles;
 use crate::render::{BaseInput, LinkClass, Renderer};
 use crate::status::RpkiName;
 
-/// The pieces that sessions and shared files are rendered from.
+/// The pieces from which sessions and shared files are rendered.
 pub(super) struct Parts<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) documents: &'a RouterDocuments,
     pub(super) maintenance: Maintenance,
     pub(super) mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
-    /// The internal neighbours that are to be there.
+    /// The wanted internal neighbours.
     neighbours: Vec<InternalNeighbour>,
-    /// The interfaces of the backbone tunnels that are to be there.
+    /// The interfaces of the wanted backbone tunnels.
     mesh_interfaces: Vec<InterfaceName>,
     /// The interface of the node's own addresses.
     loopback: InterfaceName,
-    /// Where the names of RPKI servers lead.
+    /// Addresses of the names of RPKI servers.
     rpki: BTreeMap<Endpoint, IpAddr>,
     /// Addresses that no peer may claim.
     pub(super) reach: &'a super::Reach,
@@ -84,14 +84,14 @@ impl<'a> Parts<'a> {
         render(renderer, &input)
     }
 
-    /// The files that all sessions share.
+    /// Returns the files that all sessions share.
     pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, String> {
         self.with_input(router, |renderer, input| {
             renderer.base(input).map_err(|error| error.to_string())
         })
     }
 
-    /// The text of a session.
+    /// Returns the text of a session.
     pub(super) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
         let measured = self
             .inputs

@@ -1,4 +1,5 @@
-//! Facts of the running agent → edges → log. The one place that logs that something went down and came back.
+//! Compares facts of the running agent and logs their edges. The only place that logs that
+//! something failed or recovered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,16 @@ use crate::controller::{Key, World};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict, is_bad};
 
-/// How often facts are compared. Each comparison is in memory.
+/// Interval between two comparisons of facts. Each comparison is in memory.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Longer than any bad state is held back before it is announced.
+/// Longer than the edge detector holds any bad state back before it announces it.
 const HELD: SignedDuration = SignedDuration::from_mins(1);
 
-/// Announces edges until the agent stops.
+/// Logs edges until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let mut edges = Edges::default();
     let mut world = parts.context.world.clone();
-    // A state directory that cannot be read makes no world, and is a fact itself.
+    // An unreadable state directory makes no world; the announcer reports it as a fact of its own.
     let _ = tokio::time::timeout(FIRST_WORLD, world.changed()).await;
     loop {
         let facts = facts(&parts, &parts.context.world(), &parts.context.board.all());
@@ -35,7 +36,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-/// Logs every bad state at the end of a pass without the daemon, which has no later one.
+/// Logs every bad state at the end of a single pass without the daemon, which has no later pass.
 pub(super) fn announce_pass(parts: &Parts) {
     let facts = facts(parts, &parts.context.world(), &parts.context.board.all());
     let (mut edges, now) = (Edges::default(), Timestamp::now());
@@ -60,7 +61,7 @@ fn log(event: &Event) {
     }
 }
 
-/// All facts of this moment.
+/// Returns the current facts.
 fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
     let mut facts = FactSet::new();
     let bird = parts.context.observer.last_bird();
@@ -94,7 +95,8 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
     facts
 }
 
-/// Whether Git has moved the tree; of the world, for the node's condition follows at its next reconcile.
+/// Fact: Git moved the work tree. Taken from the world, because the node's condition follows only
+/// at its next reconcile.
 fn of_work_tree(world: &World) -> (Topic, Fact) {
     let topic = Topic::Condition(Key::Router.to_string(), ConditionType::WorkTreeCurrent);
     let fact = match &world.moved {
@@ -107,7 +109,7 @@ fn of_work_tree(world: &World) -> (Topic, Fact) {
     (topic, fact)
 }
 
-/// What the agent works on: kernel, BIRD's files, state directory.
+/// Facts of the kernel, BIRD's files and the state directory.
 fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
     let context = &parts.context;
     let fact = |error: Option<String>| match error {
@@ -122,7 +124,7 @@ fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
     ]
 }
 
-/// The circuit breakers of the Control Plane's calls.
+/// Facts of the circuit breakers of the Control Plane's calls.
 fn of_breakers(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
     let client = parts.client.as_ref();
     let states = client.map(|client| {
@@ -141,7 +143,7 @@ fn of_breakers(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
     })
 }
 
-/// RPKI servers and their names.
+/// Facts of RPKI servers and their names.
 fn of_rpki(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
     let origins = &world.origins;
     let state = match origins.verdict() {
@@ -160,7 +162,7 @@ fn of_rpki(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
     std::iter::once(servers).chain(names)
 }
 
-/// Changes that wait for approval.
+/// Facts of held changes.
 fn of_held(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
     parts.context.held().into_iter().map(|held| {
         let cause = format!("{}: {}", held.change, held.reason);
@@ -171,7 +173,7 @@ fn of_held(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
     })
 }
 
-/// Whether BIRD's configuration waits for the node: its sessions wait for the same, which is one event.
+/// Returns whether BIRD's configuration waits for the node. The sessions wait for the same reason, which is one event.
 fn is_bird_blocked(node: &StatusBody) -> bool {
     let mut conditions = node.conditions.iter();
     conditions.any(|condition| {
@@ -180,7 +182,7 @@ fn is_bird_blocked(node: &StatusBody) -> bool {
     })
 }
 
-/// Overrides and pauses in effect.
+/// Facts of overrides and pauses in effect.
 fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
     overrides::of(world).into_iter().flat_map(|one| {
         let pause = one.paused.then(|| {
@@ -201,7 +203,7 @@ fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
     })
 }
 
-/// The conditions of an object.
+/// Facts of an object's conditions.
 fn of_status<'a>(
     key: &'a Key,
     status: &'a StatusBody,
@@ -226,18 +228,18 @@ fn of_status<'a>(
     })
 }
 
-/// Conditions of which another topic has the details.
+/// Returns whether another topic, or the source of the condition, logs its details.
 fn is_told_elsewhere(key: &Key, about: ConditionType) -> bool {
     match about {
-        // `Topic::Held` and `Topic::Call`.
+        // Logged by `Topic::Held` and `Topic::Call`.
         ConditionType::RemovalHeld
         | ConditionType::ChangeHeld
         | ConditionType::ControlPlaneSynced
-        // Their sources log them: `copied`, the sink of the log, `reload`.
+        // Logged by their sources: `copied`, the sink of the log, `reload`.
         | ConditionType::StateDirectoryUnique
         | ConditionType::LogWritten
         | ConditionType::TokensReadable => true,
-        // `Topic::RpkiName`.
+        // Logged by `Topic::RpkiName`.
         ConditionType::EndpointResolved => *key == Key::Policy,
         _ => false,
     }

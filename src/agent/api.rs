@@ -26,11 +26,11 @@ use crate::store::{Area, Place, Store, Written};
 use crate::telemetry::chain;
 use crate::wire::Call;
 
-/// How long `/restart` waits for the interface and its BGP session to be configured again.
+/// Limit of the wait of `/restart` until the interface and its BGP session are configured again.
 const RESTART: Duration = Duration::from_secs(60);
-/// Characters of an overridden value in `/status`.
+/// Maximum length of an overridden value in `/status`, in characters.
 const LONG_VALUE: usize = 400;
-/// Notices in `/status`; each kind of them is cut before.
+/// Maximum number of notices in `/status`; each kind of notice has its own lower limit.
 const NOTICES: usize = 100;
 
 /// The local API of a running agent.
@@ -112,7 +112,8 @@ impl AgentApi for Api {
             .filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
         if let Some(why) = world.key.missing() {
-            // The kernel's key would go with the link, and no new link can be configured without it.
+            // The kernel's copy of the key would be lost with the link, and no new link can be
+            // configured without the key.
             return Err(ApiRefusal::Failed(why.to_owned()));
         }
         let done = self.parts.context.restarts.ask(key.clone());
@@ -136,7 +137,7 @@ impl AgentApi for Api {
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
-        // Until the history knows who did it, nobody takes the file for an edit.
+        // Held until the history has recorded the author, so that the file is not recorded as a manual edit.
         let writing = self.parts.syncing.lock().await;
         let written = self
             .parts
@@ -172,7 +173,7 @@ impl AgentApi for Api {
     }
 }
 
-/// Idempotent: `since` stays when the state already is as asked.
+/// Writes the maintenance document. Idempotent: keeps `since` if the state already is the requested one.
 fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::store::StoreError> {
     let snapshot = store.load()?;
     let before = maintenance_in_force(&snapshot);
@@ -189,8 +190,9 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
     ))
 }
 
-/// How the sessions are, in the words of docs/contract/local-api.md#status. What cannot be configured counts as an
-/// error, also when the Control Plane's item never became a document.
+/// Counts sessions by state, in the terms of docs/contract/local-api.md#status. A session that
+/// cannot be configured counts as an error, even if the Control Plane's item never became a
+/// document.
 pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = world
@@ -221,7 +223,7 @@ fn overridden(all: &[OverrideView]) -> Vec<String> {
     fields.collect()
 }
 
-/// An override of bounded size.
+/// Returns the override with bounded text sizes.
 fn short(one: OverrideView) -> OverrideView {
     let value = |value: Value| match value {
         Value::String(text) => Value::String(cut(&text)),
@@ -240,7 +242,7 @@ fn short(one: OverrideView) -> OverrideView {
     }
 }
 
-/// The objects of a kind that were not accepted, and why.
+/// Lists the objects of a kind that were not accepted, with the reasons.
 fn wrong<T>(
     entries: &BTreeMap<ObjectName, Entry<T>>,
     key: fn(ObjectName) -> Key,
@@ -255,16 +257,16 @@ fn wrong<T>(
         })
 }
 
-/// So many overrides that wait are listed one by one.
+/// Maximum number of waiting overrides that are listed individually.
 const FEW: usize = 5;
 
-/// Changes that wait for approval.
+/// Lists held changes.
 fn held(parts: &Parts) -> impl Iterator<Item = String> {
     let shown = |held: HeldChange| format!("{}: {} held: {}", held.key, held.change, held.reason);
     parts.context.held().into_iter().map(shown)
 }
 
-/// What is wrong with BIRD for the whole router, and which files beside the agent's it reads.
+/// Lists BIRD's problems that concern the whole router, and the foreign files that BIRD reads besides the agent's.
 fn bird(node: Option<StatusBody>) -> Vec<String> {
     use ConditionType::{BirdConfigured, BirdFilesAccepted, BirdSupported};
     let about = [BirdConfigured, BirdSupported, BirdFilesAccepted];
@@ -280,7 +282,7 @@ fn bird(node: Option<StatusBody>) -> Vec<String> {
         .collect()
 }
 
-/// What an operator should know at a glance.
+/// Notices for the operator.
 fn notices(parts: &Parts, world: &World) -> Vec<String> {
     let mut notices = bounded_to(
         MANY,

@@ -41,16 +41,16 @@ use crate::wire::Dialect;
 
 /// The agent's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit it was built from.
+/// The commit of the build.
 pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 
-/// How long nothing has to happen to a file before its change is believed: longer than an editor needs
-/// between two steps of a save, and with all that follows well below a second.
+/// Debounce time of files: a change counts after this time without events. Longer than an editor
+/// needs between two steps of a save; with the work that follows still well below a second.
 const FILES_QUIET: Duration = Duration::from_millis(250);
-/// How long `bird -p` may take.
+/// Time limit of `bird -p`.
 const CHECK: Duration = Duration::from_secs(10);
 
-/// What keeps the agent from starting.
+/// A reason why the agent does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The state directory.
@@ -65,80 +65,80 @@ pub enum BuildError {
     /// The local API.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A template of the operator.
+    /// A template of the operator is invalid.
     #[error(transparent)]
     Template(#[from] RenderError),
-    /// The directory of templates.
+    /// The directory of templates cannot be read.
     #[error("reading templates in {path}: {source}", path = path.display())]
     Templates {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The state directory is missing although its marks are there.
+    /// The state directory is missing although links or files carry its marks.
     #[error(transparent)]
     StateDirectoryMissing(Box<Missing>),
-    /// A task ended, which leaves the agent half dead.
+    /// A task ended, so that the agent cannot continue.
     #[error("a task of the agent ended early; the log names it")]
     TaskEnded,
-    /// A thread was ended.
+    /// A thread ended early.
     #[error("starting was interrupted")]
     Interrupted,
 }
 
-/// Everything the agent is made of.
+/// All parts of the agent.
 pub struct Parts {
-    /// The configuration of the start.
+    /// The configuration at the start.
     pub config: Config,
-    /// The configuration with what SIGHUP changed.
+    /// The configuration with the changes that SIGHUP loaded.
     pub live: Arc<LiveConfig>,
-    /// The token of the Control Plane.
+    /// The token for the Control Plane.
     pub token: TokenSource,
-    /// The token of the local API.
+    /// The token for the local API.
     pub api_token: TokenSource,
-    /// What reconciles work with.
+    /// Shared context of the reconciles.
     pub context: Arc<Context>,
-    /// BIRD, with its counters.
+    /// Applies BIRD's configuration; has BIRD's counters.
     pub committer: Committer,
-    /// Makes worlds.
+    /// Builds worlds.
     pub maker: WorldMaker,
-    /// Where worlds are published.
+    /// Publishes worlds.
     pub publish: watch::Sender<Arc<World>>,
-    /// The tasks behind these parts, until the agent watches them.
+    /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
-    /// The Control Plane.
+    /// The client of the Control Plane.
     pub client: Option<Arc<Client>>,
-    /// What it has not acknowledged.
+    /// Reports that the Control Plane has not acknowledged.
     pub outbox: Option<Arc<Outbox>>,
     /// The history.
     pub history: Arc<History>,
-    /// What came into force, on its way into the history.
+    /// Applied steps and files that the history has not recorded yet.
     pub journal: Mutex<mpsc::UnboundedReceiver<Entry>>,
-    /// Where causes go into the history while the agent runs.
+    /// Recorder of causes in the history while the agent runs.
     pub recorder: StdMutex<Option<crate::history::HistoryHandle>>,
-    /// What the history was told of people's files.
+    /// State of operators' files that the history has recorded.
     pub known: Known,
-    /// How the calls to the Control Plane go.
+    /// Health of the calls to the Control Plane.
     pub calls: Calls,
-    /// The syncs that an operator asked for.
+    /// Syncs that an operator requested.
     pub syncs: Syncs,
-    /// Where hints go while the agent runs.
+    /// Sender of hints while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
-    /// Counts of the kernel's writes.
+    /// Counters of the kernel's writes.
     pub kernel_counters: Arc<KernelCounters>,
-    /// When the agent started.
+    /// Start time of the agent.
     pub started: Instant,
-    /// Held while a sync writes documents and until the history knows of them.
+    /// Held from the write of documents by a sync until the history has recorded them.
     pub syncing: Mutex<()>,
 }
 
 impl Parts {
-    /// Makes everything from the configuration, for an agent that writes. What can refuse the start is checked
-    /// before anything is written.
+    /// Builds the parts for an agent that writes. Checks everything that can refuse the start
+    /// before it writes anything.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// The reason why the agent does not start.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         check(&config)?;
         Missing::look(&config).await?;
@@ -159,25 +159,25 @@ impl Parts {
         Self::with_store(config, store).await
     }
 
-    /// The same around a state directory that is open already: for reading only, when it is for a plan.
+    /// Builds the parts around an open state directory; a plan opens it read-only.
     ///
     /// # Errors
-    /// What keeps it from starting.
+    /// The reason why the agent does not start.
     pub async fn with_store(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
         let writes = store.is_writable();
         Self::assemble(config, store, writes).await
     }
 
-    /// The same around a state directory that is thrown away, for a plan before the first start: nothing is written
-    /// elsewhere.
+    /// Builds the parts around a temporary state directory, for a plan before the first start.
+    /// Writes nothing elsewhere.
     ///
     /// # Errors
-    /// What would keep the agent from starting.
+    /// The reason why the agent would not start.
     pub async fn rehearse(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
         Self::assemble(config, store, false).await
     }
 
-    /// `writes`: whether an agent starts, which may write beside BIRD's files.
+    /// `writes`: whether an agent starts, which may also write next to BIRD's files.
     async fn assemble(config: Config, store: Arc<Store>, writes: bool) -> Result<Self, BuildError> {
         take_branch(&store).await;
         let secrets = Arc::clone(&store);
@@ -282,19 +282,19 @@ impl Parts {
         })
     }
 
-    /// The tasks behind these parts; to be watched by the caller who takes them.
+    /// The background tasks of these parts; the caller takes them over and watches them.
     pub(super) fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// BIRD's control socket.
+    /// The client of BIRD's control socket.
     pub fn bird(&self) -> &BirdClient {
         self.committer.client()
     }
 }
 
-/// Goes by the history's branch where Git has moved the work tree. A history that cannot be read leaves no listing,
-/// by which nothing is changed.
+/// Uses the listing of the history's branch if Git moved the work tree. If the history cannot be
+/// read there is no listing, so the agent changes nothing.
 async fn take_branch(store: &Arc<Store>) {
     if store.moved().is_none() {
         return;
@@ -319,7 +319,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| BuildError::Interrupted)
 }
 
-/// Reads the key. Without a readable one, the kernel's links say whether this router has had one.
+/// Reads the key. If no key is readable, the kernel's links show whether this router has had one.
 async fn open_key(
     config: &Config,
     store: &Arc<Store>,
@@ -337,7 +337,8 @@ async fn open_key(
     blocking(move || KeyFile::open(path, store, view.as_ref(), starts)).await
 }
 
-/// Which marks are ours. Applied records that cannot be read now are read with the first listing.
+/// Returns the marks that belong to this agent. Applied records that cannot be read now are read
+/// with the first listing.
 async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     let known = store.identity();
     let ownership =
@@ -397,8 +398,8 @@ fn check(config: &Config) -> Result<(), BuildError> {
     }
 }
 
-/// Every reason in the configuration for which the agent refuses to start, as a line each, and why it would refuse the
-/// operator's templates.
+/// Lists every reason in the configuration for which the agent refuses to start, one line each, and
+/// why it would refuse the operator's templates.
 pub(crate) fn start_problems(config: &Config) -> Vec<String> {
     let templates = config
         .bird
@@ -439,7 +440,7 @@ fn control_plane(
     Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
 }
 
-/// How to call the Control Plane; none without one.
+/// Options of the Control Plane client; `None` without a configured Control Plane.
 fn client_options(config: &Config, token: &TokenSource) -> Option<ClientOptions> {
     let from = config.control_plane.as_ref()?;
     Some(ClientOptions {

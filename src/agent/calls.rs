@@ -1,5 +1,5 @@
-//! Repeats each call to the Control Plane, and remembers how it goes: a failure that lasts is visible in the log,
-//! the notices, `/status` and the metrics.
+//! Repeats each call to the Control Plane and records its health. A lasting failure is visible in
+//! the log, the notices, `/status` and the metrics.
 
 mod health;
 #[cfg(test)]
@@ -25,12 +25,12 @@ use crate::wire::Call;
 pub use health::CallHealth;
 use health::Silence;
 
-/// How every call goes, and what wakes its next attempt.
+/// The health of every call, and the triggers of its next attempt.
 #[derive(Debug, Default)]
 pub struct Calls {
     state: Mutex<CallsState>,
     wakes: [Notify; Call::ALL.len()],
-    /// Wakes the calls that failed and wait, once another one succeeds again.
+    /// Wakes failed calls that wait, once another call succeeds again.
     recovered: Notify,
 }
 
@@ -49,19 +49,19 @@ impl CallsState {
 }
 
 impl Calls {
-    /// How every call goes that was tried.
+    /// Health of every call that was tried.
     pub fn all(&self) -> BTreeMap<Call, CallHealth> {
         self.lock().health.clone()
     }
 
-    /// How every fetch of a list goes that was tried.
+    /// Health of every fetch of a list that was tried.
     pub fn lists(&self) -> BTreeMap<Call, CallHealth> {
         let mut all = self.all();
         all.retain(|call, _| !call.is_post());
         all
     }
 
-    /// One sentence for each call that an operator has to know of.
+    /// Notices for the operator, one sentence for each failing call.
     pub fn notices(&self) -> Vec<String> {
         let state = self.lock();
         let all = state.health.iter();
@@ -69,7 +69,7 @@ impl Calls {
             .collect()
     }
 
-    /// The fetches of lists, for the health: name, failures in a row, last error.
+    /// Failing fetches of lists for the agent's health: name, consecutive failures, last error.
     pub(super) fn failures(&self) -> Vec<(String, u32, String)> {
         let lists = self.lists().into_iter();
         let failure = |(call, health): (Call, CallHealth)| {
@@ -93,7 +93,8 @@ impl Calls {
         self.lists().into_iter().map(view).collect()
     }
 
-    /// Facts for the log: whether the Control Plane answers, and each call that it answers and that fails.
+    /// Facts for the log: whether the Control Plane is reachable, and each call that fails although
+    /// the Control Plane answers.
     pub(super) fn facts(&self) -> Vec<(Topic, Fact)> {
         let state = self.lock();
         let unreachable = state.silence.unreachable();
@@ -111,11 +112,11 @@ impl Calls {
         facts
     }
 
-    /// The condition of the lists: false while one of them fails for longer than a hiccup.
+    /// The condition of the lists: false while at least one fetch counts as failing.
     fn lists_state(&self) -> Convenience {
         let lists = self.lists();
         let failing = lists.iter().filter(|(_, health)| health.is_failing());
-        // Without the count, which would be news at each failure.
+        // Without the count, which would change the message at each failure.
         let causes: Vec<_> = failing
             .filter_map(|(call, health)| {
                 let cause = health.last_error.as_ref()?;
@@ -132,7 +133,7 @@ impl Calls {
         }
     }
 
-    /// Notes a success. Returns whether the call failed before.
+    /// Records a success. Returns whether the call failed before.
     pub(super) fn succeeded(&self, call: Call) -> bool {
         let mut state = self.lock();
         let outage = state.silence.unreachable().is_some();
@@ -147,7 +148,7 @@ impl Calls {
         recovered
     }
 
-    /// Notes a failure, and the wait for the next attempt.
+    /// Records a failure and the wait until the next attempt.
     pub(super) fn failed(&self, error: &CallError, wait: Duration) {
         let mut state = self.lock();
         let CallsState { health, silence } = &mut *state;
@@ -162,14 +163,14 @@ impl Calls {
         debug!(call, error = chain(error), %retry_at, "Control Plane call failed");
     }
 
-    /// Notes that no attempt is due any more. The last success stays.
+    /// Records that no further attempt is due. Keeps the time of the last success.
     pub(super) fn settled(&self, call: Call) {
         if let Some(health) = self.lock().health.get_mut(&call) {
             health.settle();
         }
     }
 
-    /// The failures of a call in a row.
+    /// Number of consecutive failures of a call.
     pub(super) fn failures_of(&self, call: Call) -> u32 {
         let state = self.lock();
         state
@@ -187,8 +188,8 @@ impl Calls {
         &self.wakes[call as usize]
     }
 
-    /// Waits for the next attempt of a call: until its time, until it is woken or, where an early attempt may
-    /// succeed, until another call succeeds again.
+    /// Waits for the next attempt of a call: until its time, until `wake`, or, if an early attempt
+    /// may succeed, until another call succeeds again.
     async fn pause(&self, call: Call, wait: Duration, early: bool) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -202,7 +203,7 @@ impl Calls {
     }
 }
 
-/// Repeats a call until the Control Plane is no part of the configuration.
+/// Repeats a call until the configuration has no Control Plane.
 pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     call: Call,
     interval: impl Fn(&ControlPlane) -> Duration,
@@ -219,8 +220,9 @@ pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     .await;
 }
 
-/// Repeats an attempt: after its interval with jitter, by backoff while it fails, at once when it is woken or another
-/// call succeeds again. `told` hears of each end, and whether it ended a series of failures.
+/// Repeats an attempt: after its interval with jitter, with backoff while it fails, immediately
+/// after `wake` or when another call succeeds again. Calls `told` after each attempt, with whether
+/// it ended a series of failures.
 async fn repeat<F: Future<Output = Result<(), CallError>>>(
     calls: &Calls,
     call: Call,
@@ -249,8 +251,8 @@ async fn repeat<F: Future<Output = Result<(), CallError>>>(
     }
 }
 
-/// Whether the success of another call says that this one may succeed as well. A refused token or name is not
-/// tried early, and a wait that the Control Plane asked for is kept.
+/// Returns whether the success of another call means that this one may succeed too. A refused token
+/// or name is not retried early, and a wait that the Control Plane requested is kept.
 fn may_succeed_early(error: &CallError) -> bool {
     match error.class() {
         Class::Transient | Class::Withheld(_) => true,
@@ -258,7 +260,7 @@ fn may_succeed_early(error: &CallError) -> bool {
     }
 }
 
-/// Has the reports and the condition follow how a call went. The announcer logs both edges.
+/// Updates reports and condition after a call. The announcer logs both edges.
 fn tell(parts: &Parts, recovered: bool) {
     let context = &parts.context;
     if recovered {

@@ -1,5 +1,6 @@
-//! The measured classes of links. They outlive the agent, so that a restart neither forgets a class, which
-//! the whole network would hear of, nor changes one before its hour.
+//! The measured classes of links. They survive a restart of the agent, so that a restart neither
+//! forgets a class, which would be announced to the whole network, nor changes a class before its
+//! hour.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,10 @@ use crate::render::{Hysteresis, Measure};
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// Where the classes are kept, below the state directory.
+/// File with the classes, below the state directory.
 const FILE: &str = "classes.json";
 
-/// The classes of every link, with what it takes to change them.
+/// The classes of every link, with their hysteresis.
 #[derive(Debug, Default)]
 pub(super) struct Classes(Mutex<BTreeMap<ObjectName, Link>>);
 
@@ -39,8 +40,7 @@ impl Link {
         }
     }
 
-    /// A peer that answers nothing may be deaf to echoes, which is no loss; were the link dead, BGP would
-    /// tell.
+    /// A peer that answers no echo may ignore them, which is not loss; if the link were dead, BGP would report it.
     fn take(&mut self, probe: &Probe) {
         self.latency
             .update(Measure::Latency, probe.at, probe.rtt_ms);
@@ -50,7 +50,7 @@ impl Link {
 }
 
 impl Classes {
-    /// Those that were kept. A file that is none of ours begins anew: classes are measured again.
+    /// Loads the stored classes. With an invalid file all classes are measured again.
     pub(super) fn kept(store: &Store) -> Self {
         let read = || -> Result<_, Box<dyn std::error::Error>> {
             Ok(store
@@ -74,7 +74,7 @@ impl Classes {
             .collect()
     }
 
-    /// Takes a probe. Returns whether a class changed.
+    /// Takes a probe into account. Returns whether a class changed.
     fn take(&self, name: &ObjectName, probe: &Probe) -> bool {
         let mut links = self.lock();
         let link = links.entry(name.clone()).or_default();
@@ -83,7 +83,7 @@ impl Classes {
         before != link.classes()
     }
 
-    /// The text to keep: of these links only.
+    /// Returns the text of the file, for these links only.
     fn text(&self, names: &BTreeSet<&ObjectName>) -> Option<String> {
         let mut links = self.lock();
         links.retain(|name, _| names.contains(name));
@@ -95,7 +95,7 @@ impl Classes {
     }
 }
 
-/// Takes what probes found out. Written only when a class changed: that is at most twice an hour a link.
+/// Takes probe results into account. Writes the file only if a class changed: at most twice an hour per link.
 pub(super) async fn measure(parts: &Parts) {
     let (world, classes) = (parts.context.world(), &parts.maker.classes);
     let mut changed = false;
@@ -143,7 +143,7 @@ mod tests {
             .unwrap();
         let after = Classes::kept(&store);
         assert_eq!(after.measured(), classes.measured());
-        // Half an hour is no hour, whoever measured.
+        // A class changes after an hour, not after half an hour, even across a restart.
         assert!(!after.take(&name, &probe(1800, Some(2000.0), 0.0)));
         assert_eq!(
             after.measured()[&name],

@@ -1,5 +1,5 @@
-//! Whether BIRD runs what the local API was asked for: an attempt is not a confirmation
-//! (docs/contract/local-api.md#maintenance).
+//! Confirms that BIRD runs the state that the local API was asked for: an attempt is not a
+//! confirmation (docs/contract/local-api.md#maintenance).
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::controller::{Key, planning};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{ApiRefusal, Confirmation};
 
-/// How long a call waits for BIRD.
+/// Limit of the wait for BIRD.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often BIRD is looked at meanwhile.
+/// Polling interval of BIRD during the wait.
 const LOOK: Duration = Duration::from_millis(200);
-/// The reason of the condition while BIRD has not loaded the files yet, which is no error.
+/// Reason of the condition while BIRD has not loaded the files yet, which is not an error.
 const NOT_LOADED: &str = "NotLoaded";
 
-/// Waits until BIRD runs the router drained, or as before.
+/// Waits until BIRD runs the router drained, or undrained.
 pub(super) async fn of_maintenance(
     parts: &Parts,
     enabled: bool,
@@ -51,7 +51,7 @@ pub(super) async fn of_maintenance(
     }
 }
 
-/// BIRD's error of the files that all sessions share. Other errors of the node do not concern BIRD.
+/// BIRD's error about the files that all sessions share. Other errors of the node do not concern BIRD.
 fn error_of_bird(status: &StatusBody) -> Option<String> {
     let about = |condition: &&Condition| condition.condition_type == ConditionType::BirdConfigured;
     let condition = status.conditions.iter().find(about)?;

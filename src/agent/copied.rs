@@ -1,6 +1,7 @@
-//! Whether the state directory is a copy of another host's: the WireGuard key that it was last used with is another,
-//! and the interfaces that its records name are not here, or do not have that key. A reboot takes interfaces away and
-//! keeps the key; a key that is replaced while the agent is down leaves interfaces that have the key before.
+//! Detects a state directory that is a copy of another host's: the WireGuard key differs from the
+//! key that the directory was last used with, and the interfaces in its records do not exist here
+//! or do not have that key. A reboot removes interfaces and keeps the key; a key that is replaced
+//! while the agent is down leaves interfaces with the previous key.
 
 use tracing::error;
 
@@ -13,7 +14,7 @@ use crate::plan::kernel_view::Link;
 use crate::ports::Kernel as _;
 use crate::store::Store;
 
-/// Why the directory looks like a copy. `recorded`: the key that its record names.
+/// Returns why the directory looks like a copy. `recorded`: the key in its record.
 pub(super) async fn look(
     store: &Store,
     recorded: Option<PublicKey>,
@@ -35,7 +36,7 @@ pub(super) async fn look(
     Some(why)
 }
 
-/// Whether the applied records name interfaces, and none of them is here as the host of these records had it.
+/// Returns whether the applied records name interfaces, and none of them exists here with the key of these records.
 async fn lacks_all_links(store: &Store, before: PublicKey) -> bool {
     let recorded = store.load().map(|snapshot| snapshot.applied_links());
     let recorded = recorded.unwrap_or_default();
@@ -59,7 +60,7 @@ async fn lacks_all_links(store: &Store, before: PublicKey) -> bool {
     tunnels.peek().is_some() && !tunnels.any(|name| view.links.get(name).is_some_and(is_known))
 }
 
-/// Shows a copy as a condition of the node, and that it is none any more.
+/// Sets the condition of the node for a copy, and clears it once the directory is no longer a copy.
 pub(super) fn report(parts: &Parts) {
     let about = ConditionType::StateDirectoryUnique;
     let conveniences = &parts.context.conveniences;

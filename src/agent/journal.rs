@@ -1,5 +1,5 @@
-//! What came into force, and what people did to documents, on their way into the history. One commit a
-//! cause; routing never waits for it.
+//! Records applied changes and operators' edits of documents in the history. One commit per cause;
+//! routing never waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -19,26 +19,26 @@ use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
 
-/// How long entries are gathered: what one world brought into force is one cause.
+/// Time to gather entries: all changes that one world applied are one cause.
 const GATHER: Duration = Duration::from_millis(500);
-/// How long steps that led to nothing new by themselves wait for what they were taken for: a policy comes into
-/// force together with the texts of the sessions that follow from it, in no order.
+/// How long steps that changed no file wait for the change they were taken for: a policy is applied
+/// together with the texts of the sessions that follow from it, in any order.
 const AROUND: Duration = Duration::from_secs(2);
-/// How long a stop waits for commits, and how long a single pass does.
+/// Limit of the wait for commits at a stop, and after a single pass.
 const STOP: Duration = Duration::from_secs(5);
 const PASS: Duration = Duration::from_secs(15);
 
-/// What was already told of people's files.
+/// State of operators' files that was already recorded.
 #[derive(Debug, Default)]
 pub struct Known(Mutex<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
-    /// Who owns, or owned last, each file that is a person's; a file that is gone has no owner to ask for.
+    /// The owner, or last owner, of each file of an operator; a deleted file has no owner to query.
     owners: BTreeMap<Place, u32>,
-    /// The approval that was recorded.
+    /// The recorded approval.
     approved: BTreeSet<String>,
-    /// Whether the history was not yet compared with the state directory since the start.
+    /// The history has not been compared with the state directory since the start.
     behind: bool,
 }
 
@@ -48,8 +48,7 @@ impl Known {
     }
 }
 
-/// Records what comes into force until the agent stops. A repository that cannot be written is tried again
-/// and again, and holds nothing up.
+/// Records applied changes until the agent stops. Retries an unwritable repository without delaying anything else.
 pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: CancellationToken) {
     let health = health(&parts, &recording.handle);
     tokio::select! {
@@ -60,7 +59,7 @@ pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: Cancellat
     recording.end(STOP).await;
 }
 
-/// Gathers what comes into effect into causes until the agent stops.
+/// Groups applied changes into causes until the agent stops.
 async fn gather(parts: &Parts, recording: &Recording, stop: &CancellationToken) {
     let mut entries = parts.journal.lock().await;
     let mut around = Around::default();
@@ -81,13 +80,13 @@ async fn gather(parts: &Parts, recording: &Recording, stop: &CancellationToken) 
     around.record(&recording.handle, rest);
 }
 
-/// Steps that led to nothing new by themselves, and when they were taken.
+/// Steps that changed no file by themselves, with their times.
 #[derive(Default)]
 struct Around(Vec<(Instant, Entry)>);
 
 impl Around {
-    /// Records a batch, with the steps just before it. One that brings nothing new into force is no cause: a
-    /// drift that was put right is in the log and in the status.
+    /// Records a batch, with the steps just before it. A batch that applies nothing new is not a
+    /// cause: the log and the status show a repaired drift.
     fn record(&mut self, handle: &HistoryHandle, batch: Vec<Entry>) {
         let now = Instant::now();
         self.0.retain(|(at, _)| now.duration_since(*at) < AROUND);
@@ -117,7 +116,7 @@ async fn health(parts: &Parts, handle: &HistoryHandle) {
     }
 }
 
-/// One apply: its diff is exactly what came into force, and its message is every step that led there.
+/// Records one apply: its diff is exactly the applied change, and its message lists every step.
 fn record(handle: &HistoryHandle, batch: &[Entry]) {
     let new = batch.iter().filter(|entry| !entry.files.is_empty());
     let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).collect();
@@ -148,7 +147,7 @@ fn record(handle: &HistoryHandle, batch: &[Entry]) {
     });
 }
 
-/// Records everything that a cause changed in documents.
+/// Records all document changes of a cause.
 pub(super) fn record_documents(
     parts: &Parts,
     author: Author,
@@ -168,7 +167,7 @@ pub(super) fn record_documents(
     );
 }
 
-/// Records a file that is no document.
+/// Records a file that is not a document.
 pub(super) fn record_file(
     parts: &Parts,
     author: Author,
@@ -189,12 +188,12 @@ pub(super) fn record_file(
 }
 
 fn tell(parts: &Parts, cause: Cause) {
-    // A tree that Git moved holds no changes; it is compared after the return.
+    // A tree that Git moved holds no changes; it is compared after the return to the branch.
     if parts.context.store.moved().is_some() {
         parts.known.told().behind = true;
         return;
     }
-    // Before the history takes causes, all that is there counts as left from the last time.
+    // Before the history takes causes, all existing changes count as leftovers of the last run.
     if let Some(handle) = &*parts
         .recorder
         .lock()
@@ -204,8 +203,8 @@ fn tell(parts: &Parts, cause: Cause) {
     }
 }
 
-/// Records what people changed: documents of their own, overrides, maintenance. What the sync and the agent
-/// write is recorded where they do it.
+/// Records operators' changes: their own documents, overrides, maintenance. The sync and the agent
+/// record their own writes.
 pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
     if places.is_empty() {
         return;
@@ -223,7 +222,8 @@ pub(super) async fn edits(parts: &Parts, places: &BTreeSet<Place>) {
     }
 }
 
-/// What one person changed at one moment is one cause: a rename, a copy of several files, a checkout.
+/// Groups places by owner. All changes of one person at one moment are one cause: a rename, a copy
+/// of several files, a checkout.
 fn by_owner(parts: &Parts, places: &BTreeSet<Place>) -> BTreeMap<u32, Vec<Place>> {
     let mut found: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
     for place in places {
@@ -234,8 +234,8 @@ fn by_owner(parts: &Parts, places: &BTreeSet<Place>) -> BTreeMap<u32, Vec<Place>
     found
 }
 
-/// `Edit overrides/sessions/wg_1.yaml`, `Remove …`, `Edit 3 documents`; a file that went and one that came are
-/// a rename, which Git shows as one too.
+/// Returns the commit subject: `Edit overrides/sessions/wg_1.yaml`, `Remove …`, `Edit 3 documents`;
+/// a removed and an added file are a rename, which Git shows as one too.
 fn edited(parts: &Parts, places: &[Place]) -> String {
     let is_there =
         |place: &Place| std::fs::symlink_metadata(parts.context.store.path(place)).is_ok();
@@ -256,7 +256,7 @@ fn edited(parts: &Parts, places: &[Place]) -> String {
     }
 }
 
-/// The files of a commit, where its subject has no room for them.
+/// The files of a commit, if its subject has no room for them.
 fn names(places: &[Place]) -> Vec<String> {
     match places {
         [_] | [_, _] => Vec::new(),
@@ -267,7 +267,7 @@ fn names(places: &[Place]) -> Vec<String> {
     }
 }
 
-/// Whose the file is, when it is a person's, or was one's until it went.
+/// Owner of the file if it is, or was until its deletion, an operator's.
 fn person(parts: &Parts, place: &Place) -> Option<u32> {
     let path = parts.context.store.path(place);
     let mut told = parts.known.told();
@@ -287,8 +287,8 @@ fn person(parts: &Parts, place: &Place) -> Option<u32> {
     }
 }
 
-/// Records what people changed when nobody knows where: more at once than there are hints for, or lost
-/// events. What is there is compared with the history.
+/// Records operators' changes whose places are unknown: more at once than hints can hold, or lost
+/// events. Compares the existing files with the history.
 pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
     let _synced = parts.syncing.lock().await;
     for (owner, places) in by_owner(parts, places) {
@@ -302,7 +302,8 @@ pub(super) async fn edits_anywhere(parts: &Parts, places: &BTreeSet<Place>) {
     }
 }
 
-/// Whether a text has a `uid`, which is the sync's: an edit of one is recorded as the override it becomes.
+/// Returns whether a text has a `uid` and so belongs to the sync: a manual edit of it is recorded
+/// as the override that it becomes.
 fn is_synced(text: &str) -> bool {
     let document: Option<serde_json::Value> = parse_value(text).ok();
     document.is_some_and(|document| {
@@ -312,7 +313,7 @@ fn is_synced(text: &str) -> bool {
     })
 }
 
-/// Records that an edit in place became an override.
+/// Records that a manual edit became an override.
 pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
     let exception = place.within(Area::Overrides);
     parts.known.told().owners.insert(exception.clone(), owner);
@@ -329,7 +330,7 @@ pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
     );
 }
 
-/// Records that a document is the sync's again, where the history has another: an operator's own stood there.
+/// Records that a document belongs to the sync again where the history has an operator's own document.
 pub(super) fn put_back(parts: &Parts, place: &Place) {
     parts.known.told().owners.remove(place);
     let subject = format!("Put back {}", place.relative().display());
@@ -342,7 +343,7 @@ pub(super) fn put_back(parts: &Parts, place: &Place) {
     );
 }
 
-/// Records who approved held changes.
+/// Records the approval of held changes with its author.
 pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {
         return;
@@ -353,7 +354,7 @@ pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
         Some(one) if objects.len() == 1 => format!("Approve {}", without_keys(one)),
         _ => format!("Approve {} changes", objects.len()),
     };
-    // Anything may have been written into it.
+    // The file may contain anything.
     let body = objects
         .iter()
         .map(|object| without_keys(object).into_owned())
@@ -361,7 +362,7 @@ pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
     record_file(parts, Author::operator(owner), &subject, body, APPROVED);
 }
 
-/// Records what the sync wrote and could not tell of.
+/// Records documents that the sync wrote but could not record.
 pub(super) async fn synced(parts: &Parts) {
     if let Ok(snapshot) = parts.context.disk(Store::load).await {
         let subject = "Sync what was not recorded";
@@ -388,7 +389,7 @@ pub(super) async fn catch_up(parts: &Parts) {
     }
 }
 
-/// Records all that differs from the history at the start, each file under the name of its writer: a crash may
+/// Records all differences from the history at the start, each file under its author: a crash may
 /// have come between a write and its commit.
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     if parts.context.store.moved().is_some() {
@@ -447,7 +448,7 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
         "Record files",
         Paths::Some(FILES.iter().map(PathBuf::from).collect()),
     );
-    // A file that is gone has no owner.
+    // A deleted file has no owner.
     cause(
         Author::Operator {
             name: "unknown".to_owned(),
@@ -457,7 +458,7 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     );
 }
 
-/// Begins to record: first all that is there already, before anything is added to it.
+/// Starts to record: first all existing changes, before anything is added to them.
 pub(super) async fn begin(parts: &Parts) -> Recording {
     let (handle, work) = Arc::clone(&parts.history).queue();
     parts.tasks().spawn("history", work);
@@ -470,13 +471,13 @@ pub(super) async fn begin(parts: &Parts) -> Recording {
     Recording { handle }
 }
 
-/// A history that takes causes.
+/// A history that records causes.
 pub(super) struct Recording {
     handle: HistoryHandle,
 }
 
 impl Recording {
-    /// Waits for the commits, and no longer than this. Returns whether all were made.
+    /// Waits for the commits, at most `limit`. Returns whether all were made.
     async fn end(self, limit: Duration) -> bool {
         let done = tokio::time::timeout(limit, self.handle.flush())
             .await
@@ -486,7 +487,7 @@ impl Recording {
     }
 }
 
-/// Writes down what one pass brought into force.
+/// Records the changes that one pass applied.
 pub(super) async fn end_pass(parts: &Parts, recording: Recording) {
     let mut entries = parts.journal.lock().await;
     let batch: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();

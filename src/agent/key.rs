@@ -1,7 +1,7 @@
 //! The router's WireGuard key. A missing file never means a new key: neighbours know the old one.
 //!
-//! A key is created only on a router that has never had one: no record of its public half in the state
-//! directory, no applied object, and no link in the kernel that carries our mark.
+//! The agent creates a key only on a router that has never had one: no record of its public half in
+//! the state directory, no applied object, and no link in the kernel with this agent's mark.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +17,14 @@ use crate::plan::kernel_view::KernelView;
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// The record of the public key, below the state directory.
+/// File with the public key, below the state directory.
 pub(super) const FILE: &str = "public-key";
-/// A second record of it, in directories of earlier builds.
+/// A second record of the public key, in directories of earlier builds.
 const OLDER: &str = ".public-key";
-/// How often the file is read.
+/// Polling interval of the key file.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The key in use, and what is known of its file.
+/// The key in use, and the state of its file.
 #[derive(Debug)]
 pub(crate) struct KeyFile {
     path: PathBuf,
@@ -35,20 +35,19 @@ pub(crate) struct KeyFile {
 #[derive(Debug)]
 struct State {
     key: RouterKey,
-    /// Whether this router has never had a key, so that one may be created.
+    /// This router has never had a key, so the agent may create one.
     never_had: bool,
     /// The key that neighbours knew at the last start.
     recorded: Option<PublicKey>,
-    /// Why the state directory looks like a copy of another host's. Until that is settled the record stays that of
-    /// the other host, by which the next start sees it too.
+    /// Why the state directory looks like a copy of another host's. Until that is resolved the
+    /// record stays that of the other host, so that the next start detects the copy too.
     copied: Option<String>,
-    /// Whether the file could not be read at the last look either: a file that is being replaced may be
-    /// missing or half written for a moment.
+    /// The last read of the file failed too: a file that is being replaced may be missing or incomplete for a moment.
     doubtful: bool,
 }
 
 impl KeyFile {
-    /// Reads the key and its record. Writes nothing. Blocks. `starts`: whether an agent starts, and no plan is made.
+    /// Reads the key and its record. Writes nothing. Blocks. `starts`: whether an agent starts, as opposed to a plan.
     pub(super) fn open(
         path: PathBuf,
         store: Arc<Store>,
@@ -58,7 +57,7 @@ impl KeyFile {
         let history = History::of(&store, kernel);
         let key = match keys::load(&path) {
             Ok(Some(private)) => available(private),
-            // A plan shows the steps of the first start, with a placeholder for the key that it creates.
+            // A plan shows the steps of the first start, with a placeholder for the key that the start creates.
             Ok(None) if history.never_had && !starts => available(PrivateKey::new([1; 32])),
             found => RouterKey::Missing {
                 why: why(&path, found.err(), history.last, history.never_had),
@@ -84,7 +83,7 @@ impl KeyFile {
         self.state().key.clone()
     }
 
-    /// The key that the record names.
+    /// The key in the record.
     pub(super) fn recorded(&self) -> Option<PublicKey> {
         self.state().recorded
     }
@@ -99,12 +98,12 @@ impl KeyFile {
         self.state().copied = why;
     }
 
-    /// Whether the first start of the agent will create the key.
+    /// Returns whether the first start of the agent will create the key.
     pub(crate) fn is_to_be_created(&self) -> bool {
         self.state().never_had && !self.path.exists()
     }
 
-    /// Logs a key that changed since the last run, and creates one on a router that has never had one. Blocks.
+    /// Logs a key that changed since the last run, and creates one on a router that has never had a key. Blocks.
     pub(super) fn begin(&self) {
         self.upgrade();
         if let Err(error) = keys::sweep(&self.path) {
@@ -119,7 +118,7 @@ impl KeyFile {
         }
     }
 
-    /// Makes one record of the two that earlier builds kept.
+    /// Merges the two records that earlier builds kept.
     fn upgrade(&self) {
         let Ok(Some(older)) = self.store.kept(OLDER) else {
             return;
@@ -133,8 +132,7 @@ impl KeyFile {
         }
     }
 
-    /// Reads the file again. Returns whether the key in use is another one, or the directory is no copy any more.
-    /// Blocks.
+    /// Reads the file again. Returns whether the key in use changed, or the directory is no longer a copy. Blocks.
     fn look(&self) -> bool {
         let found = keys::load(&self.path);
         let mut state = self.state();
@@ -175,7 +173,7 @@ impl KeyFile {
         true
     }
 
-    /// Records the public half: the key comes first, so that a crash in between leaves no record without a key.
+    /// Records the public half. The key is written first, so that a crash in between leaves no record without a key.
     fn record(&self, key: &RouterKey, state: &mut State) {
         let RouterKey::Available { public, .. } = key else {
             return;
@@ -192,12 +190,12 @@ impl KeyFile {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is never left half changed, so a panic elsewhere does not spoil it.
+        // The state is never left partly changed, so a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is known of earlier keys of this router.
+/// Evidence of earlier keys of this router.
 struct History {
     never_had: bool,
     last: Option<PublicKey>,
@@ -221,7 +219,7 @@ impl History {
     }
 }
 
-/// The key that the record names.
+/// The key in the record.
 fn recorded(store: &Store) -> Option<PublicKey> {
     let of = |file| store.kept(file).ok()??.trim().parse().ok();
     of(FILE).or_else(|| of(OLDER))
@@ -234,7 +232,7 @@ fn available(private: PrivateKey) -> RouterKey {
     }
 }
 
-/// Why the private key is missing, and what to do.
+/// Returns why the private key is missing, with the advice for the operator.
 fn why(
     path: &std::path::Path,
     error: Option<KeyError>,
@@ -268,7 +266,7 @@ fn log_replaced(old: PublicKey, new: PublicKey) {
     warn!(old_public_key = %old, new_public_key = %new, "WireGuard private key changed; every peer needs the new public key");
 }
 
-/// Reads the file every second; a key that returns or changes is used without a restart.
+/// Polls the file every second; a key that returns or changes is used without a restart.
 pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     loop {
         tokio::select! {

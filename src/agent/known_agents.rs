@@ -1,6 +1,7 @@
-//! The agents of this host, by the identity of their state directories: a file each in `/run/moenet-agent`, which a
-//! reboot empties as it does the kernel's links. By it a second agent's first start tells the links of the first
-//! from links that a lost directory of its own left.
+//! The agents of this host, by the identity of their state directories: one file each in
+//! `/run/moenet-agent`, which a reboot clears together with the kernel's links. At its first start
+//! a second agent uses these files to distinguish the links of the first agent from links that a
+//! lost directory of its own left.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ fn file(identity: &Identity) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{identity}.state"))
 }
 
-/// Notes where the directory of this identity is. Without the note only the first start of another agent on this
-/// host has to be approved.
+/// Records the path of this identity's directory. Without the record only the first start of
+/// another agent on this host needs an approval.
 pub(super) fn note(identity: &Identity, dir: &Path) {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let text = format!(
@@ -32,8 +33,8 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
     }
 }
 
-/// Whether the identity is that of another state directory than this one. The note says so, whether that directory can
-/// be read now or not: its disk may be the one that is not mounted.
+/// Returns whether the identity belongs to a state directory other than this one. The record is
+/// enough, even if that directory cannot be read now: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
     match disk::read_text(&file(identity), disk::TOKEN) {
         Ok(text) => names_other(&text, other_than),
@@ -41,7 +42,7 @@ pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
     }
 }
 
-/// Whether the text of a note names another directory.
+/// Returns whether the text of a record names another directory.
 fn names_other(text: &str, other_than: &Path) -> bool {
     let named = text.lines().nth(1).map(Path::new);
     let other_than = std::path::absolute(other_than).ok();

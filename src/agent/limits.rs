@@ -1,9 +1,10 @@
-//! Limits of BGP channels: one line in the log when one is exceeded, and what an import limit held back is
-//! fetched once there is room. BIRD drops what is over the limit and does not come back to it when the limit
-//! is raised or other routes go (2.0.12 to 3.4, measured); its import table still has it. What a receive limit
-//! held back is not even there, so that only a new session brings it, and that is for the operator to make: whether
-//! there is room again, BIRD does not say. BIRD 2 forgets at a reload of the channel that the limit is hit, and
-//! BIRD 3 calls it hit until the session ends (2.0.12 and 3.4, measured).
+//! Limits of BGP channels: logs one line when a limit is exceeded, and reloads the routes that an
+//! import limit held back once there is room. BIRD drops routes over the limit and does not import
+//! them when the limit is raised or other routes are withdrawn (2.0.12 to 3.4, measured); its
+//! import table still has them. Routes that a receive limit held back are not in that table, so
+//! only a new session brings them, and the operator has to restart it: BIRD does not report whether
+//! there is room again. BIRD 2 forgets at a reload of the channel that the limit is hit, and BIRD 3
+//! reports it as hit until the session ends (2.0.12 and 3.4, measured).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,11 +23,11 @@ type Which = (String, String);
 /// The channels that exceed a limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Exceeded {
-    /// Routes are held back, by a receive limit of so many.
+    /// A receive limit of this size holds routes back.
     receive: BTreeMap<Which, u64>,
-    /// Routes are held back, by an import limit of so many.
+    /// An import limit of this size holds routes back.
     import: BTreeMap<Which, u64>,
-    /// More is announced than the limit of so many.
+    /// More routes are announced than this limit.
     export: BTreeMap<Which, u64>,
 }
 
@@ -51,7 +52,7 @@ impl Exceeded {
         found
     }
 
-    /// The protocols, up by now, that held routes back by an import limit at the last look and do not any more.
+    /// The established protocols whose import limit held routes back at the last observation and no longer does.
     fn relieved(&self, before: &Self, protocols: &[Protocol]) -> BTreeSet<BirdName> {
         let up = |name: &str| {
             protocols
@@ -68,8 +69,9 @@ impl Exceeded {
     }
 }
 
-/// Looks after limits until the agent stops, by every look at BIRD that the controller takes: it takes one every few
-/// seconds at rest, and one before and after each change, so that a limit which is hit and raised is seen as both.
+/// Watches limits until the agent stops, at every observation of BIRD by the controller: one every
+/// few seconds at rest, and one before and after each change, so that a limit which is hit and
+/// raised is seen as both.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let mut looks = parts.context.observer.looks();
     let mut before = Exceeded::default();
@@ -82,7 +84,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
             return;
         }
         let bird = Arc::clone(&looks.borrow_and_update());
-        // A BIRD that does not answer has not let go of anything.
+        // If BIRD does not answer, no limit counts as relieved.
         if !bird.is_running() {
             continue;
         }

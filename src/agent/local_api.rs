@@ -1,5 +1,5 @@
-//! Serves the local API. It is a convenience: while its address is taken the agent converges without it, says so in
-//! the log and in the condition `ApiListening`, and tries again.
+//! Serves the local API. The API is optional for routing: while its address is in use the agent
+//! converges without it, reports that in the log and in the condition `ApiListening`, and retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::document::ConditionType;
 use crate::http::{HttpOptions, Server};
 use crate::telemetry::chain;
 
-/// The waits between two tries: at first, and at most.
+/// Backoff between two attempts: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// What the API is made from.
+/// Options of the local API's server.
 pub(super) fn options(parts: &Arc<Parts>) -> HttpOptions {
     HttpOptions {
         listen: parts.config.server.listen.clone(),
@@ -24,7 +24,7 @@ pub(super) fn options(parts: &Arc<Parts>) -> HttpOptions {
     }
 }
 
-/// Listens as soon as that is possible, and serves until the agent stops.
+/// Listens as soon as the address is free, and serves until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, options: HttpOptions, stop: CancellationToken) {
     let server = tokio::select! {
         server = bind(&parts, &options) => server,

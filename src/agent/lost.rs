@@ -1,6 +1,7 @@
-//! A start without its state directory: the disk is not mounted, or the directory is lost. Links and BIRD files that
-//! carry the agent's mark prove that there was one. No new identity is made then, and nothing is touched or written,
-//! until the directory is back or an operator says that it is lost (`approve --state-lost`).
+//! A start without its state directory: the disk is not mounted, or the directory is lost. Links
+//! and BIRD files with the agent's mark prove that there was one. The agent makes no new identity
+//! then, and changes and writes nothing, until the directory is back or an operator confirms that
+//! it is lost (`approve --state-lost`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,13 +28,13 @@ use crate::ports::Kernel as _;
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
 
-/// How often the agent looks whether the directory is back.
+/// Interval between two checks whether the directory is back.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// The reason that conditions and `/status` name.
+/// The reason in conditions and `/status`.
 const REASON: &str = "StateDirectoryMissing";
 
-/// A state directory that is missing, and what proves it.
+/// A missing state directory, with the evidence that it existed.
 #[derive(Debug, Clone)]
 pub struct Missing {
     dir: PathBuf,
@@ -76,7 +77,7 @@ impl fmt::Display for Missing {
 }
 
 impl Missing {
-    /// Looks whether a start would make a new identity although an earlier one left its marks. Writes nothing.
+    /// Detects a start that would make a new identity although an earlier one left its marks. Writes nothing.
     pub(crate) async fn look(config: &Config) -> Result<(), Self> {
         let dir = &config.state.directory;
         if StateIdentity::read(dir).is_some() || in_history(dir).await.is_some() {
@@ -95,7 +96,7 @@ impl Missing {
         };
         let mut files = marked_files(&config.bird.directory, dir);
         if links.is_empty() && is_used(dir) {
-            // A mark without an identity may be of an earlier build that served these documents.
+            // A mark without an identity may be from an earlier build that served these documents.
             files.retain(|_, identity| identity.is_some());
         }
         match links.is_empty() && files.is_empty() {
@@ -109,7 +110,7 @@ impl Missing {
         }
     }
 
-    /// The directories whose objects a new one takes over.
+    /// The identities whose objects a new directory takes over.
     fn succession(&self) -> Succession {
         let links = self.links.values().map(|alias| &alias.identity);
         let marks = links.chain(self.files.values());
@@ -119,7 +120,7 @@ impl Missing {
         }
     }
 
-    /// Whether it is known what the directory owned, so that a new one can take it over.
+    /// Returns whether the objects that the directory owned are known, so that a new one can take them over.
     pub(crate) fn can_be_succeeded(&self) -> bool {
         self.unlisted.is_none()
     }
@@ -127,7 +128,7 @@ impl Missing {
     /// Makes a new identity that takes over the objects of the lost directory.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The identity cannot be written.
     pub(crate) fn succeed(&self) -> Result<StateIdentity, StoreError> {
         let new = StateIdentity::new(self.succession());
         std::fs::create_dir_all(&self.dir).map_err(StoreError::io("create", &self.dir))?;
@@ -136,7 +137,7 @@ impl Missing {
     }
 }
 
-/// Puts the identity back that only the history has, because the file was cleaned away.
+/// Restores the identity from the history if its file was deleted.
 pub(super) async fn put_back(dir: &Path) {
     if StateIdentity::read(dir).is_some() {
         return;
@@ -163,9 +164,9 @@ async fn view() -> Result<KernelView, String> {
     kernel.observe().await.map_err(|error| chain(&error))
 }
 
-/// The links with the mark of an agent, without those that applied records of this very directory name (it was
-/// made by an earlier build and lost no more than its marker), and those of another agent on this host whose
-/// state directory is there.
+/// The links with the mark of an agent. Excludes links in the applied records of this directory (an
+/// earlier build made it, and it lost only its marker), and links of another agent on this host
+/// whose state directory exists.
 fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
     let records = Store::open_read_only(dir)
         .and_then(|store| store.load())
@@ -190,7 +191,7 @@ fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
         .collect()
 }
 
-/// Whether an operator has put documents into the directory: then it is not an empty mount point.
+/// Returns whether an operator has put documents into the directory, so that it is not an empty mount point.
 fn is_used(dir: &Path) -> bool {
     let folders = ["", "sessions", "mesh", "ibgp", "applied", "overrides"];
     folders.iter().any(|folder| {
@@ -204,8 +205,9 @@ fn is_used(dir: &Path) -> bool {
     })
 }
 
-/// The files of an agent in BIRD's directory, each with the identity in its mark: after a reboot they are all that an
-/// unmounted directory left. Without those of another agent on this host whose state directory is there.
+/// The files of an agent in BIRD's directory, each with the identity in its mark: after a reboot
+/// they are the only trace of an unmounted directory. Excludes files of another agent on this host
+/// whose state directory exists.
 fn marked_files(bird: &Path, dir: &Path) -> BTreeMap<PathBuf, Option<Identity>> {
     let folders = ["moenet", "moenet/sessions"].map(|folder| bird.join(folder));
     let entries = folders.iter().flat_map(std::fs::read_dir).flatten();
@@ -230,8 +232,8 @@ fn marked_files(bird: &Path, dir: &Path) -> BTreeMap<PathBuf, Option<Identity>> 
         .collect()
 }
 
-/// Waits until the state directory is there, or an operator says that it is lost, and answers the local API
-/// meanwhile. Returns whether to start.
+/// Waits until the state directory is back, or an operator confirms that it is lost, and answers
+/// the local API meanwhile. Returns whether to start.
 pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
     error!(directory = %config.state.directory.display(), error = %missing, "waiting for the state directory");
     let serving = CancellationToken::new();
@@ -257,7 +259,7 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
     back
 }
 
-/// The local API, for as long as it is wanted. A port that is taken is tried again.
+/// Serves the local API until `stop`. Retries while the port is in use.
 async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
     let state = std::sync::Arc::new(Waiting {
         name: config.node.name.clone(),

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus (docs/contract/local-api.md#metrics). Built for each scrape, so that no series of a session
-//! that is gone stays behind.
+//! Metrics for Prometheus (docs/contract/local-api.md#metrics). Built for each scrape, so that no
+//! series of a removed session remains.
 
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -14,8 +14,8 @@ use crate::status::Health;
 /// The text of `/metrics`.
 pub(super) fn text(parts: &Parts) -> String {
     let registry = Registry::new();
-    // Names and labels are constants here, so registering does not fail; a metric that could not be
-    // made would be missing, and a test looks for each.
+    // Names and labels are constants here, so registration does not fail; a failed metric would be
+    // missing, and a test checks each.
     let _ = sessions(parts, &registry);
     let _ = objects(parts, &registry);
     let _ = health(parts, &registry);
@@ -75,9 +75,9 @@ fn by_phase(board: &Board, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// What overrides set: which fields of which session, and both values, as numbers where they are, and as labels
-/// of a series whose value is always 1, as Prometheus has it for texts. A series each field and value that is
-/// in force: as many as somebody wrote by hand.
+/// Overridden fields by session, with both values: as numbers where possible, and as labels of a
+/// series whose value is always 1, the Prometheus convention for text. One series for each field
+/// and value in effect, so their number is bounded by the operator's own overrides.
 fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Result<()> {
     let labels = ["session", "field"];
     let help = "1 for each field of the session that an override sets";
@@ -111,7 +111,7 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
         &["session"],
     )?;
     for one in overrides {
-        // As for all other series: a session by its name, others with their kind.
+        // As in all other series: a session by its name, other objects with their kind.
         let session = one.object.strip_prefix("sessions/").unwrap_or(&one.object);
         count
             .with_label_values(&[session])
@@ -222,7 +222,7 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// What the agent changed since it started; all stand still while nothing changes.
+/// Counters of the agent's changes since its start; all are constant while nothing changes.
 fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let bird = parts.committer.counters();
     counter(
@@ -370,7 +370,7 @@ fn breaker(
     Ok(())
 }
 
-/// How each call to the Control Plane goes.
+/// Health of each call to the Control Plane.
 fn calls(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let name = "moenet_agent_control_plane_last_success_timestamp_seconds";
     let help = "When the call to the Control Plane last succeeded, since the agent started";

@@ -3,31 +3,31 @@
 //! | file | task |
 //! |---|---|
 //! | `build` | makes the parts from the configuration |
-//! | `worlds` | state directory → world, whenever a hint says that it may have changed |
+//! | `worlds` | state directory → world, on every hint of a change |
 //! | `poll` | Control Plane → documents |
-//! | `calls` | repeats each call to the Control Plane, and remembers how it goes |
-//! | `syncs` | the syncs that `/sync` asks for |
+//! | `calls` | repeats each call to the Control Plane, and records its health |
+//! | `syncs` | syncs that `/sync` requests |
 //! | `announcer` | facts → edges → log |
 //! | `status` | the health of the agent, for `/status` |
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
-//! | `journal` | what came into force → history |
+//! | `journal` | applied changes → history |
 //! | `tasks` | starts and watches the long-lived tasks |
-//! | `signals`, `reload` | SIGTERM and SIGHUP; what changes in the configuration and its files |
+//! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `local_api` | listens for the local API |
 //! | `api` | answers the local API |
-//! | `confirmation` | waits until BIRD runs what the API was asked for |
+//! | `confirmation` | waits until BIRD runs the requested state |
 //! | `metrics` | counts for Prometheus |
 //! | `key` | the router's WireGuard key: read, created once, watched |
-//! | `overrides` | the overrides that are in force, for the API and the metrics |
+//! | `overrides` | the overrides in effect, for the API and the metrics |
 //! | `copied` | a state directory that is a copy of another host's |
 //! | `lost` | a start without the state directory |
 //! | `known_agents` | the agents of this host |
-//! | `limits` | what a limit held back is fetched once it may come |
+//! | `limits` | reloads routes that a limit held back, once there is room |
 //! | `roa` | BIRD's tables of ROAs → the last good table on disk |
 //! | `rpki` | names of RPKI servers → addresses |
-//! | `classes` | probes → classes of links that do not flap |
-//! | `templates` | an operator's templates, tried before they are used |
-//! | `writers` | who writes which file, and what may stand in the history |
+//! | `classes` | probes → stable classes of links |
+//! | `templates` | an operator's templates, tested before use |
+//! | `writers` | the writer of each file, and the files that may enter the history |
 
 mod announcer;
 mod api;
@@ -81,18 +81,18 @@ use crate::controller::{Hint, Key, Runner};
 use crate::kernel;
 use crate::plan::firewall::TABLE_NAME;
 
-/// How long the start waits for the state directory to be read.
+/// Limit of the wait for the first world at the start.
 const FIRST_WORLD: Duration = Duration::from_secs(5);
-/// How often at most a change of our table in nftables is looked at.
+/// Shortest interval between two reactions to changes of the agent's table in nftables.
 const FIREWALL_QUIET: Duration = Duration::from_millis(500);
-/// How often, and how many times, one pass without the daemon looks whether the state directory is quiet: 6 s.
+/// How often, and how many times, a single pass without the daemon checks whether the state directory is quiet: 6 s.
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 const SETTLE_TRIES: u32 = 60;
-/// How long a stop waits for steps in progress.
+/// Limit of the wait for steps in progress at a stop.
 const DRAIN: Duration = Duration::from_secs(20);
-/// The same when a task ended early.
+/// The same limit after a task ended early.
 const QUICK: Duration = Duration::from_secs(1);
-/// The tasks that act on the router, which end before the journal does.
+/// The tasks that act on the router; they end before the journal does.
 const WORKING: [&str; 11] = [
     "worlds",
     "kernel-events",
@@ -107,14 +107,15 @@ const WORKING: [&str; 11] = [
     "control-plane",
 ];
 
-/// How long a stop waits for one answer of BIRD.
+/// Limit of the wait for one answer of BIRD at a stop.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// Runs the agent until a signal stops it.
 ///
 /// # Errors
-/// What keeps it from starting: the state directory, a configuration that no retry makes valid. Neither the Control
-/// Plane nor DNS nor BIRD does, nor a missing key or the local API's address. Later, the end of a task.
+/// The reason why the agent does not start: the state directory, or a configuration that no retry
+/// makes valid. The Control Plane, DNS, BIRD, a missing key and the local API's address never
+/// prevent a start. Later: the end of a task.
 pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError> {
     if let Err(missing) = Missing::look(&config).await {
         let stop = CancellationToken::new();
@@ -168,14 +169,14 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     end(&parts, &mut tasks, (&stop, &stopped), early).await
 }
 
-/// The first write of a start: whatever can refuse one has been checked.
+/// The first write of a start: everything that can refuse the start has been checked.
 async fn begin_key(parts: &Arc<Parts>) {
     let key = Arc::clone(&parts.maker.key);
     reload::blocking(move || key.begin()).await;
     copied::report(parts);
 }
 
-/// Starts the tasks that make the router what the state directory says.
+/// Starts the tasks that converge the router to the state directory.
 async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let with = || (Arc::clone(parts), stop.clone());
     let (hints, hinted) = mpsc::unbounded_channel();
@@ -200,9 +201,9 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     tasks.spawn("controller", after_first_world(parts, runner));
 }
 
-/// The first world is there before the first look and the first answer: nothing is judged by half of what is
-/// wanted. A state directory that cannot be read holds up neither for long; its world is empty and incomplete, by
-/// which nothing is removed.
+/// Delays work until the first world exists, so that nothing is observed, answered or judged from a
+/// part of the desired state. An unreadable state directory delays it only for a short time; its
+/// world is empty and incomplete, so the agent removes nothing.
 fn after_first_world<F: Future<Output = ()>>(
     parts: &Arc<Parts>,
     work: F,
@@ -242,7 +243,7 @@ async fn end(
     early.map_or(Ok(()), |_| Err(BuildError::TaskEnded))
 }
 
-/// Netlink events name a link; whoever has or wants it is looked at.
+/// Watches netlink events. Each names a link; the objects that have or want it are reconciled.
 async fn watch_kernel(
     parts: Arc<Parts>,
     hints: mpsc::UnboundedSender<Hint>,
@@ -274,7 +275,7 @@ async fn watch_kernel(
     }
 }
 
-/// What changes our table in nftables is answered at once; without the kernel's events, at the next tick.
+/// Watches changes of the agent's table in nftables and reacts at once; without the kernel's events, at the next tick.
 async fn watch_firewall(
     parts: Arc<Parts>,
     hints: mpsc::UnboundedSender<Hint>,
@@ -313,15 +314,15 @@ async fn silence(parts: &Parts) {
     }
 }
 
-/// Hints that one key may have changed.
+/// Sends a hint that one key may have changed.
 pub(crate) async fn hint(parts: &Parts, key: Key) {
     if let Some(hints) = &*parts.hints.lock().await {
         let _ = hints.send(Hint::Key(key));
     }
 }
 
-/// Fetches everything from the Control Plane once, into the state directory of these parts. Does nothing where no
-/// Control Plane is configured.
+/// Fetches everything from the Control Plane once, into the state directory of these parts. Does
+/// nothing without a configured Control Plane.
 ///
 /// # Errors
 /// The call that failed.
@@ -332,8 +333,8 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
     }
 }
 
-/// Publishes what the state directory holds once none of its files is being written: the one pass has no later
-/// listing.
+/// Publishes the content of the state directory once none of its files is being written: a single
+/// pass has no later listing.
 async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     for _ in 0..SETTLE_TRIES {
         if worlds::publish(parts).await?.settled {
@@ -344,10 +345,10 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Converges every object once, without polls, events or the local API. Returns what failed, and why.
+/// Converges every object once, without polls, events or the local API. Returns the failed objects with their causes.
 ///
 /// # Errors
-/// When the state directory cannot be read.
+/// The state directory cannot be read.
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildError> {
     begin_key(parts).await;
     let recording = journal::begin(parts).await;

@@ -1,4 +1,4 @@
-//! The overrides that are in force, for `/status` and `/metrics`.
+//! The overrides in effect, for `/status` and `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::http::{OverriddenField, OverrideView};
 use crate::model::ObjectName;
 use crate::redact::redact_value;
 
-/// Every override. One that is refused or has ended is not in force, and not here.
+/// Lists every override in effect. Leaves out refused and expired ones.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {
     let sessions = world
         .sessions
@@ -32,7 +32,7 @@ pub(super) fn of(world: &World) -> Vec<OverrideView> {
         .collect()
 }
 
-/// Those of the node and of the policy.
+/// Overrides of the node and of the policy.
 fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
     let RouterDocuments { node, policy, .. } = &world.router_documents;
     single(Kind::Node, node)
@@ -62,7 +62,7 @@ fn view<T>(kind: Kind, name: &ObjectName, entry: &Entry<T>) -> Option<OverrideVi
     })
 }
 
-/// Each overridden field with its value here and in the document, without secrets.
+/// Each overridden field with its effective value and the document's value, without secrets.
 fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec<OverriddenField> {
     let shown = |field: &str, mut value: Value| {
         if !field.ends_with("publicKey") {
@@ -78,7 +78,7 @@ fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec
     overridden.iter().map(field).collect()
 }
 
-/// The value at `spec.tunnel.mtu`.
+/// The value at a path like `spec.tunnel.mtu`.
 fn value_at(spec: Option<&Value>, field: &str) -> Value {
     let path = field.strip_prefix("spec.").unwrap_or(field);
     let pointer = format!("/{}", path.replace('.', "/"));
@@ -87,10 +87,10 @@ fn value_at(spec: Option<&Value>, field: &str) -> Value {
         .unwrap_or_default()
 }
 
-/// The longest text of a value in a label, in characters.
+/// Maximum length of a value in a label, in characters.
 const LABEL: usize = 80;
 
-/// A value as a label has it: one line, and not longer than a person reads.
+/// Formats a value as a label: one line of bounded length.
 pub(super) fn label(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -108,7 +108,7 @@ pub(super) fn label(value: &Value) -> String {
     kept
 }
 
-/// A value as a gauge has it; texts have none.
+/// Returns a value as a gauge; `None` for texts.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Bool(on) => Some(f64::from(u8::from(*on))),

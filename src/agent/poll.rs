@@ -1,5 +1,5 @@
-//! The Control Plane's side of the agent: fetches that become documents, and posts (`reporting`). Each runs on
-//! its own timer with jitter; none is needed for what is in force to stay.
+//! Fetches from the Control Plane that become documents, and posts (`reporting`). Each runs on its
+//! own timer with jitter; the applied state stays without any of them.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ use crate::wire::{
     Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError,
 };
 
-/// A poll's answer: the changed files.
+/// Result of a poll: the changed files.
 type Changed = Vec<Place>;
 
 /// Polls and posts until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: CancellationToken) {
     let with = (Arc::clone(&parts), client);
-    // The node comes first: sessions cannot be judged before it is known who we are.
+    // The node comes first: sessions cannot be judged before the router's own identity is known.
     let all = async {
         tokio::join!(
             every(Call::Config, ControlPlane::config_interval, &with, node),
@@ -88,7 +88,7 @@ async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     written(parts, Call::Config, done)
 }
 
-/// A list that could not be written is a failed fetch. While Git has moved the tree nothing is to be written.
+/// Turns a list that could not be written into a failed fetch. While Git has moved the tree nothing has to be written.
 fn written<T>(parts: &Parts, call: Call, done: Result<T, String>) -> Result<(), CallError> {
     match done {
         Err(why) if parts.context.store.moved().is_none() => Err(CallError {
@@ -99,7 +99,7 @@ fn written<T>(parts: &Parts, call: Call, done: Result<T, String>) -> Result<(), 
     }
 }
 
-/// What the Control Plane said and what makes no sense; that it said nothing is no refusal.
+/// Returns the error of an answer with an invalid field; a missing answer is not a refusal.
 fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
     match fetched {
         Err(CallError {
@@ -110,7 +110,7 @@ fn refusal<T>(fetched: &Result<T, CallError>) -> Option<String> {
     }
 }
 
-/// The fields of a policy that do not decode. Each costs itself and never the filters.
+/// The fields of a policy that do not decode. Each invalid field affects only itself, never the filters.
 fn bad_fields(item: &PolicyItem) -> Option<String> {
     let fields: Vec<_> = item
         .bad
@@ -165,7 +165,7 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
     written(parts, Call::BirdConfig, done)
 }
 
-/// Tells once of what is no error of the policy, and hardly meant; its status does for as long as it lasts.
+/// Logs remarks about a valid policy that is probably not intended, once each; its status shows them while they last.
 fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
     let ours = parts
         .context
@@ -290,8 +290,8 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
     Ok(Synced { sessions, changed })
 }
 
-/// Writes what the Control Plane wants, and has the history know of it before anything else is recorded. Edits
-/// by hand become overrides first, so that the sync cannot write over them.
+/// Writes the documents of the Control Plane, and records them in the history before anything else
+/// is recorded. Manual edits become overrides first, so that the sync cannot overwrite them.
 async fn sync(
     parts: &Parts,
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
@@ -338,7 +338,7 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
         match did {
             Ok(true) => changed.push(Place::document(S::KIND, &name)),
             Ok(false) => {}
-            // One document that cannot be written spoils no other.
+            // A document that cannot be written does not affect others.
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 warn!(%name, error = %chain(&error), "the Control Plane's document was not written")
@@ -351,7 +351,7 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
 fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
     let mut changed = Vec::new();
     for change in changes {
-        // The secret is there before the document that names it, and goes after it.
+        // The secret is written before the document that names it, and removed after it.
         for (file, secret) in change.secrets.iter().filter(|(_, secret)| secret.is_some()) {
             if let Some(secret) = secret
                 && store.write_secret(file, secret)? == Written::Changed
@@ -367,7 +367,7 @@ fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed,
     Ok(changed)
 }
 
-/// Tells the world and the history of what a sync changed.
+/// Reports the changes of a sync to the world and the history.
 async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
     match done {
         Ok(changed) if changed.is_empty() => {}
@@ -387,19 +387,19 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
             parts.context.reports.reload();
         }
         Err(error) => {
-            // The state directory's trouble is told once, by the task that makes worlds.
+            // The task that makes worlds logs an unavailable state directory once.
             if error.is_transient() {
                 debug!(error = %chain(&error), "what the Control Plane wants cannot be written down");
             } else {
                 warn!(error = %chain(&error), "what the Control Plane wants cannot be written down");
             }
-            // Some of it may be written all the same.
+            // Some documents may have been written nevertheless.
             journal::synced(parts).await;
         }
     }
 }
 
-/// Notes items that do not decode: their applied configuration stays, and their status says what is wrong.
+/// Records items that do not decode: their applied configuration stays, and their status shows the error.
 fn note_rejected(
     parts: &Parts,
     what: &str,
@@ -412,7 +412,7 @@ fn note_rejected(
     if !news {
         return;
     }
-    // An item with an identity has a status, whose edges are announced.
+    // An item with an identity has a status, whose edges are logged.
     let nameless = rejected
         .iter()
         .filter(|rejected| rejected.uid.is_none() && rejected.node_id.is_none());
@@ -422,7 +422,8 @@ fn note_rejected(
     parts.context.reports.reload();
 }
 
-/// A session to be removed that never was here has nothing to remove: that is read back, and said.
+/// Reports sessions as removed that the list removes and that this router never had. Reads back
+/// that nothing of them exists.
 async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
     let world = parts.context.world();
     let known: std::collections::BTreeSet<_> = world

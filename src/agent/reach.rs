@@ -1,4 +1,4 @@
-//! What the host says of addresses: its own, its gateways, its name servers.
+//! Addresses from the host: its own, its gateways, its name servers.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,10 +12,10 @@ use crate::model::{self, Endpoint, Port};
 use crate::resolve::KnownNames;
 use crate::telemetry::chain;
 
-/// The largest table that is read, in bytes: some ten thousand addresses.
+/// Largest table that is read, in bytes: about ten thousand addresses.
 const TABLE: u64 = 4 * 1024 * 1024;
 
-/// Where the addresses of the host are read from.
+/// Source of the host's addresses.
 pub(crate) struct Host {
     kernel: Arc<LinuxKernel>,
     names: KnownNames,
@@ -26,7 +26,7 @@ impl Host {
         Self { kernel, names }
     }
 
-    /// Reads the addresses that the host has and must reach, as they are now.
+    /// Reads the current addresses that the host has and must reach.
     pub(super) async fn look(&self, config: &Config) -> Reach {
         let mut reach = Reach::default();
         for (endpoint, addresses) in self.names.addresses() {
@@ -96,7 +96,7 @@ fn name_servers(reach: &mut Reach) {
                 reach.add(address, Use::Needed, "a name server's address");
             }
         }
-        // A host without the file has no name server but its own.
+        // A host without the file has only a local name server.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => unread(
             reach,
@@ -145,7 +145,7 @@ fn nameserver(line: &str) -> Option<IpAddr> {
         .flatten()
 }
 
-/// The local addresses of `/proc/net/fib_trie`: a leaf, and below it what it is.
+/// Returns the local addresses of `/proc/net/fib_trie`: a leaf line, followed by a line with its type.
 fn local4(table: &str) -> Vec<Ipv4Addr> {
     let (mut leaf, mut found) = (None::<Ipv4Addr>, Vec::new());
     for line in table.lines().map(str::trim) {
@@ -158,7 +158,7 @@ fn local4(table: &str) -> Vec<Ipv4Addr> {
     found
 }
 
-/// The address at the beginning of a line of `/proc/net/if_inet6`; link-local ones belong to their link.
+/// Returns the address at the beginning of a line of `/proc/net/if_inet6`; link-local addresses belong to their link.
 fn hex6(line: &str) -> Option<Ipv6Addr> {
     let number = u128::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
     Some(Ipv6Addr::from(number)).filter(|address| !address.is_unicast_link_local())

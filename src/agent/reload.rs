@@ -1,5 +1,5 @@
-//! What changes while the agent runs without being in the state directory: the configuration on SIGHUP, and token
-//! files at any time.
+//! Reloads inputs outside of the state directory while the agent runs: the configuration on SIGHUP,
+//! and token files at any time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::http::Server;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
 
-/// How often token files are looked at.
+/// Polling interval of token files.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Hears signals until the agent stops.
+/// Handles signals until the agent stops.
 pub(super) async fn signals(parts: Arc<Parts>, mut signals: Signals, stop: CancellationToken) {
     loop {
         match signals.next().await {
@@ -29,7 +29,7 @@ pub(super) async fn signals(parts: Arc<Parts>, mut signals: Signals, stop: Cance
     }
 }
 
-/// Reads the configuration again. One that is broken changes nothing.
+/// Reads the configuration again. An invalid configuration changes nothing.
 async fn reload(parts: &Arc<Parts>) {
     let reading = Arc::clone(parts);
     let read = blocking(move || reading.live.reload()).await;
@@ -53,7 +53,7 @@ async fn reload(parts: &Arc<Parts>) {
     apply(parts, &parts.live.get()).await;
 }
 
-/// Has all that holds a copy of a reloadable value take the new one.
+/// Passes the new values to all holders of a reloadable value.
 async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
     telemetry::set_level(&config.log.level);
     let (taking, config) = (Arc::clone(parts), Arc::clone(config));
@@ -61,7 +61,7 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
         if let Some(from) = &config.control_plane {
             taking.token.replace(&from.token_source());
         }
-        // The socket that listens is that of the start: without its token, strangers could reach it.
+        // The listening socket is that of the start: without its token it could be reached without authentication.
         let token = config.server.token_source();
         match Server::check(&config.server.listen, &token) {
             Ok(()) => taking.api_token.replace(&token),
@@ -72,7 +72,7 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
         }
     })
     .await;
-    // The intervals, the guard and what else the world is made from.
+    // Updates the intervals, the guard and all other inputs of the world.
     Call::ALL
         .into_iter()
         .for_each(|call| parts.calls.wake(call));
@@ -99,7 +99,7 @@ pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-/// Keeps the conditions of token files and of the log current.
+/// Updates the conditions of token files and of the log.
 fn note_problems(parts: &Parts) {
     let problems: Vec<_> = tokens(parts)
         .into_iter()
@@ -143,19 +143,19 @@ fn heed(parts: &Parts, key: &str, news: TokenNews) {
             return warn!(key, %error, "token not readable; the last one stays in use");
         }
     }
-    // What was refused with the old token need not wait out its backoff.
+    // Calls that were refused with the old token are retried without waiting for their backoff.
     Call::ALL
         .into_iter()
         .for_each(|call| parts.calls.wake(call));
 }
 
-/// Runs something that blocks. Its panic is the caller's.
+/// Runs blocking work. Propagates its panic to the caller.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime goes down, and the caller with it.
+            // The runtime shuts down, and the caller with it.
             Err(_) => std::future::pending().await,
         },
     }

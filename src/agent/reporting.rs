@@ -1,4 +1,4 @@
-//! What the Control Plane is told: that we are here, how sessions are, and what became of its wishes.
+//! Reports to the Control Plane: heartbeats, the state of sessions, and the results of its documents.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
-/// The waits between two deliveries while reports are left: doubled from the first to the longest.
+/// Backoff between two deliveries while reports are left: doubled from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Says that this router is alive.
+/// Reports that this router is alive.
 pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let heartbeat = Heartbeat {
         version: build::VERSION.to_owned(),
@@ -31,7 +31,7 @@ pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<
     client.post_heartbeat(&heartbeat).await
 }
 
-/// Says how every session of the Control Plane is doing.
+/// Reports the state of every session of the Control Plane.
 pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let world = parts.context.world();
     let board = parts.context.board.all();
@@ -62,8 +62,8 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
         .await
 }
 
-/// A backbone tunnel for which the Control Plane has a name. It has no routes of its own; it is up while its
-/// peer answers.
+/// Reports a backbone tunnel for which the Control Plane has a name. It has no routes of its own;
+/// it is up while its peer answers.
 fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
     let about = |condition: &&Condition| condition.condition_type == ConditionType::HandshakeRecent;
     let handshake = status.conditions.iter().find(about)?;
@@ -82,7 +82,7 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
     })
 }
 
-/// Delivers reports of status changes, as soon as there are some, and again until they arrive.
+/// Delivers reports of status changes as soon as they exist, and retries until they arrive.
 pub(super) async fn outbox(parts: &Parts, client: &Client) {
     let Some(outbox) = &parts.outbox else { return };
     let mut wait = FIRST_WAIT;
@@ -98,7 +98,8 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
         };
         let delivery = delivery.unwrap_or_default();
         let pause = match &delivery.failure {
-            // Of no use until an operator has corrected the token or the name; a poll that succeeds again says so.
+            // A retry is useless until an operator has corrected the token or the name; a poll that
+            // succeeds again triggers it.
             Some(CallError {
                 failure: Failure::Auth { .. } | Failure::NotFound { .. },
                 ..
@@ -111,7 +112,7 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
     }
 }
 
-/// Logs both edges of an outbox that cannot be listed. Returns whether it can.
+/// Logs both edges of an outbox that cannot be listed. Returns whether it can be listed.
 fn tell(readable: bool, delivery: &Result<Delivery, OutboxError>) -> bool {
     match delivery {
         Err(error) if readable => {
@@ -123,7 +124,7 @@ fn tell(readable: bool, delivery: &Result<Delivery, OutboxError>) -> bool {
     delivery.is_ok()
 }
 
-/// Remembers how `modify` goes, like every other call.
+/// Records the health of `modify`, like that of every other call.
 fn note(calls: &Calls, delivery: &Delivery, left: bool, wait: Duration) {
     if delivery.delivered + delivery.dropped > 0 {
         calls.succeeded(Call::Modify);
@@ -159,7 +160,7 @@ mod tests {
             delivery(0, Some(Failure::Refused { status, detail }))
         };
         note(&calls, &refused(), true, wait);
-        // It waits, and no other report is due.
+        // The report waits, and no other report is due.
         note(&calls, &delivery(0, None), true, wait);
         assert!(
             calls.notices()[0].starts_with("Control Plane: modify failed 1 times"),

@@ -1,8 +1,9 @@
-//! The last good table of ROAs: read from BIRD when the RPKI servers have news, kept on disk for a start
-//! without them, and defended when they suddenly have next to nothing.
+//! The last good table of ROAs: read from BIRD when the RPKI servers have news, stored on disk for
+//! a start without them, and kept when the servers suddenly have nearly no ROAs.
 //!
-//! BIRD has the kept table beside what the servers say, so a ROA counts while either has it. One that the
-//! servers take back is gone once the kept table is written anew, which is why that does not wait long.
+//! BIRD has the stored table in addition to the servers' ROAs, so a ROA is valid while either has
+//! it. A ROA that the servers withdraw disappears only when the stored table is rewritten, which is
+//! why that does not wait long.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,19 +20,19 @@ use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// Where the table is kept, below the state directory.
+/// File with the table, below the state directory.
 pub(super) const FILE: &str = "roa.conf";
-/// How often it is looked how the RPKI servers get on.
+/// Interval between two checks of the RPKI servers.
 const LOOK: Duration = Duration::from_secs(10);
-/// How old the look at BIRD may be that is shared with others: as old as that of the controller's last tick,
-/// so that this costs no look of its own.
+/// Maximum age of the shared observation of BIRD: that of the controller's last tick, so that no
+/// additional observation is needed.
 const FRESH: Duration = Duration::from_secs(12);
-/// The least time between two writes when ROAs were taken back: each is a reload of BIRD.
+/// Minimum interval between two writes when ROAs were withdrawn: each is a reload of BIRD.
 const TAKEN_BACK: Duration = Duration::from_secs(60);
-/// The same when there are only new ones: BIRD has them already, they are for the next start.
+/// The same interval when there are only new ROAs: BIRD has them already, the write is for the next start.
 const ADDED: Duration = Duration::from_secs(900);
 
-/// What is known of ROAs.
+/// Current and stored ROAs.
 #[derive(Debug, Default)]
 pub(super) struct Roas(Mutex<State>);
 
@@ -39,7 +40,7 @@ pub(super) struct Roas(Mutex<State>);
 struct State {
     kept: Option<Arc<RoaTable>>,
     stamp: Option<Stamp>,
-    /// How the servers got on when `live` was read.
+    /// The state of the servers when `live` was read.
     read_at: Option<Servers>,
     live: RoaTable,
     answering: Option<usize>,
@@ -48,11 +49,12 @@ struct State {
     seen: Option<Verdict>,
 }
 
-/// What changes when a file changes.
+/// The attributes that change with a file: modification time, size, inode.
 type Stamp = (SystemTime, u64, u64);
 
 impl Roas {
-    /// The table on disk. One that is gone was taken away; one that cannot be read is used as it was.
+    /// Returns the table on disk. A deleted table is `None`; while the file cannot be read, the
+    /// previous table stays in use.
     pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
         let mut state = self.lock();
         let stamp = match std::fs::metadata(store.dir().join(FILE)) {
@@ -89,7 +91,7 @@ impl Roas {
         state.kept.clone()
     }
 
-    /// What is known of ROAs at this moment.
+    /// Returns the current facts about ROAs.
     pub(super) fn facts(&self) -> RoaFacts {
         let state = self.lock();
         let kept = state.kept.as_deref();
@@ -103,7 +105,7 @@ impl Roas {
         }
     }
 
-    /// Whether the tables have to be read again.
+    /// Returns whether the tables have to be read again.
     fn is_news(&self, servers: &Servers) -> bool {
         self.lock().read_at.as_ref() != Some(servers)
     }
@@ -114,13 +116,13 @@ impl Roas {
             (Some(servers.answering()), Some(servers), live);
     }
 
-    /// BIRD is away: it has no table, and what it had before says nothing of the next one.
+    /// BIRD is down: it has no table, and its previous table is not valid for the next start.
     fn forget(&self) {
         let mut state = self.lock();
         (state.answering, state.read_at, state.live) = (None, None, RoaTable::default());
     }
 
-    /// The table that is to be written now.
+    /// Returns the table that is due to be written now.
     fn due(&self, now: Instant) -> Option<RoaTable> {
         let state = self.lock();
         let good = state.answering.is_some_and(|answering| answering > 0) && !state.live.is_empty();
@@ -141,7 +143,7 @@ impl Roas {
         due.then(|| state.live.clone())
     }
 
-    /// Notes how a write went. Returns whether that is worth a line in the log.
+    /// Records the result of a write. Returns whether to log it.
     fn wrote(&self, now: Instant, well: bool) -> bool {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.failing, !well);
@@ -149,7 +151,7 @@ impl Roas {
         well || !before
     }
 
-    /// Whether a verdict is another than the last one.
+    /// Returns whether a verdict differs from the last one.
     fn is_new(&self, verdict: Verdict) -> bool {
         self.lock().seen.replace(verdict) != Some(verdict)
     }
@@ -159,7 +161,7 @@ impl Roas {
     }
 }
 
-/// Looks after the table until the agent stops.
+/// Maintains the table until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     loop {
         look(&parts).await;
@@ -195,7 +197,7 @@ async fn look(parts: &Parts) {
     }
 }
 
-/// Reads BIRD's tables when the servers have news, and are not in the middle of it.
+/// Reads BIRD's tables when the servers have news and are not syncing.
 async fn read(parts: &Parts, servers: Servers) {
     let roas = &parts.maker.roas;
     if servers.are_syncing() || !roas.is_news(&servers) {
@@ -203,8 +205,8 @@ async fn read(parts: &Parts, servers: Servers) {
     }
     match parts.bird().roas().await {
         Ok(live) => roas.take(servers, live),
-        // A `configure` came in between, or a template of the operator has no such table. It is asked
-        // again at the next look, and what was read before stays.
+        // A `configure` came in between, or a template of the operator has no such table. The agent
+        // asks again at the next look, and keeps the previous result.
         Err(error) => tracing::debug!(error = %chain(&error), "the tables of ROAs cannot be read"),
     }
 }
@@ -272,7 +274,7 @@ mod tests {
             }
         }
 
-        /// The servers say this; what is due at that second is written.
+        /// Simulates an answer of the servers; writes the table if it is due at that time.
         fn says(&self, live: RoaTable, now: Instant) -> bool {
             self.roas.kept(&self.store);
             self.roas.take(answering(), live);

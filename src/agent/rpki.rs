@@ -1,9 +1,9 @@
-//! Where the names of RPKI servers lead. BIRD stands still while it looks up a name, so it gets addresses.
+//! Addresses of the names of RPKI servers. BIRD blocks while it resolves a name, so the agent gives it addresses.
 //!
-//! The last good address stays in use while lookups fail, also across a restart of the agent: it is kept
-//! beside the documents. An answer in another order, or one that has the address in use among others, moves
-//! nothing. A server that does not answer at its address is tried at the next one of the answer, at ever
-//! greater intervals, for every move is a reload of BIRD.
+//! The last good address stays in use while lookups fail, also across a restart of the agent: it is
+//! stored next to the documents. An answer in another order, or one that still contains the address
+//! in use, changes nothing. If a server does not answer at its address, the agent tries the next
+//! one of the answer, at increasing intervals, because every change is a reload of BIRD.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,14 +24,14 @@ use crate::status::RpkiName;
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// Where the addresses are kept, below the state directory.
+/// File with the addresses, below the state directory.
 const FILE: &str = "rpki.json";
-/// How long a server may be silent before its next address is tried: BIRD asks a silent one every 90 s.
+/// How long a server may be silent before its next address is tried: BIRD queries a silent server every 90 s.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// So many times as long after each move, up to [`PATIENCE`] times its fifth power.
+/// Factor of that time after each change of address, up to [`PATIENCE`] times its fifth power.
 const GROWTH: u32 = 3;
 
-/// The names of RPKI servers, with a resolver of their own: nobody else's names are in their way.
+/// The names of RPKI servers, with a resolver of their own: other names do not delay them.
 #[derive(Debug)]
 pub(crate) struct RpkiServers {
     resolver: Resolver,
@@ -40,7 +40,7 @@ pub(crate) struct RpkiServers {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the file holds.
+    /// The content of the file.
     kept: BTreeMap<String, IpAddr>,
     silent: BTreeMap<Endpoint, Silence>,
     failing: bool,
@@ -49,9 +49,9 @@ struct State {
 /// A server that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Silence {
-    /// Since when at this address.
+    /// Start of the silence at this address.
     since: Instant,
-    /// How often it was tried at another one.
+    /// Number of changes to another address.
     moves: u32,
 }
 
@@ -62,7 +62,7 @@ impl Silence {
 }
 
 impl RpkiServers {
-    /// Begins with the addresses that were kept.
+    /// Loads the stored addresses.
     pub(super) fn kept(store: &Store, tasks: &mut Tasks) -> Self {
         let read = || -> Result<BTreeMap<String, IpAddr>, Box<dyn std::error::Error>> {
             Ok(store
@@ -93,23 +93,23 @@ impl RpkiServers {
         }
     }
 
-    /// Looks after the servers of this policy from now on.
+    /// Watches the servers of this policy from now on.
     pub(super) fn watch(&self, policy: &RoutingPolicySpec) {
         self.resolver.watch(&named(policy));
     }
 
-    /// Where every name leads.
+    /// Resolutions of every name.
     pub(super) fn known(&self) -> BTreeMap<Endpoint, Resolution> {
         self.resolver.all()
     }
 
-    /// Waits until a name leads elsewhere than before, or begins or ceases to be in trouble.
+    /// Waits until the resolution of a name changes, or starts or stops failing.
     pub(super) async fn changed(&self) {
         self.resolver.changed().await;
     }
 
-    /// Looks up the servers of this policy, and waits until each has an address or an error. Returns
-    /// whether there was anything to wait for.
+    /// Looks up the servers of this policy, and waits until each has an address or an error.
+    /// Returns whether it had to wait.
     pub(crate) async fn resolved(&self, policy: &RoutingPolicySpec) -> bool {
         self.watch(policy);
         let open = || {
@@ -124,8 +124,8 @@ impl RpkiServers {
         waited
     }
 
-    /// Tries the next address of servers that have been silent for long. Where that is another, the world
-    /// is made anew by [`RpkiServers::changed`].
+    /// Tries the next address of servers that have been silent for too long. If the address
+    /// changes, [`RpkiServers::changed`] triggers a new world.
     pub(super) fn judge(&self, policy: &RoutingPolicySpec, servers: &Servers, now: Instant) {
         let silent = policy
             .rpki
@@ -145,7 +145,7 @@ impl RpkiServers {
         }
     }
 
-    /// Keeps the addresses in use where they are not those in the file.
+    /// Stores the addresses in use if they differ from the file.
     pub(super) async fn keep(&self, parts: &Parts, names: &[RpkiName]) {
         let addresses = names
             .iter()
@@ -181,7 +181,7 @@ impl RpkiServers {
 }
 
 impl State {
-    /// Takes in who is silent. Returns those that have been for long enough to be tried elsewhere.
+    /// Updates the set of silent servers. Returns those whose next address is due.
     fn silent_for_long(&mut self, silent: BTreeSet<Endpoint>, now: Instant) -> Vec<Endpoint> {
         self.silent.retain(|endpoint, _| silent.contains(endpoint));
         let mut due = Vec::new();
@@ -202,7 +202,7 @@ impl State {
     }
 }
 
-/// The servers that have names.
+/// The servers with host names.
 fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
     let endpoints = policy.rpki.servers.iter().map(RpkiServer::endpoint);
     endpoints
@@ -249,7 +249,7 @@ mod tests {
         });
         let moves: Vec<u64> = moves.collect();
         assert_eq!(moves, [180, 720, 2340, 7200, 21_780, 65_520]);
-        // Once it has answered, it begins anew.
+        // After an answer, the wait starts again.
         let late = start + Duration::from_secs(200_000);
         assert!(state.silent_for_long(BTreeSet::new(), late).is_empty());
         assert!(

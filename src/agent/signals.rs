@@ -1,27 +1,27 @@
-//! The signals that the agent hears: SIGTERM and SIGINT stop it, SIGHUP reloads its configuration.
+//! Signals of the agent: SIGTERM and SIGINT stop it, SIGHUP reloads its configuration.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals, heard from the moment this exists: a SIGHUP never ends the process.
+/// Signal handlers, installed as long as this value exists: a SIGHUP never ends the process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// An orderly end.
+    /// An orderly shutdown.
     Stop,
-    /// The configuration is to be read again.
+    /// A reload of the configuration.
     Reload,
 }
 
 impl Signals {
-    /// Hears signals from now on. To be called inside of a tokio runtime.
+    /// Installs the handlers. Requires a tokio runtime.
     ///
     /// # Errors
     /// The system refuses a handler.
@@ -33,7 +33,7 @@ impl Signals {
         })
     }
 
-    /// Waits until the agent is to stop. Before it has started there is nothing to reload.
+    /// Waits for a stop signal. Before the agent has started there is nothing to reload.
     pub(super) async fn stopped(&mut self) {
         while self.next().await != Asked::Stop {}
     }

@@ -1,4 +1,4 @@
-//! The health of the agent for `/status`: facts that were read back, bounded in size.
+//! Health of the agent for `/status`: facts that were read back, bounded in size.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{BirdView, HeldView, WaitView};
 use crate::status::{Health, HealthFacts, PASS_MAX, is_bad};
 
-/// Entries of one list in `/status`.
+/// Maximum entries of one list in `/status`.
 pub(super) const MANY: usize = 20;
-/// Characters of one text in `/status`.
+/// Maximum length of one text in `/status`, in characters.
 const LONG: usize = 400;
 
 /// The last status of every object.
@@ -105,7 +105,7 @@ fn bad_conditions(board: &Board) -> Vec<(String, Condition)> {
         .collect()
 }
 
-/// The BIRD daemon at the last look.
+/// The BIRD daemon at the last observation.
 pub(super) fn bird(parts: &Parts) -> BirdView {
     let bird = parts.context.observer.last_bird();
     BirdView {
@@ -115,7 +115,7 @@ pub(super) fn bird(parts: &Parts) -> BirdView {
     }
 }
 
-/// Held changes, and how many there are.
+/// Held changes, and their number.
 pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
     let total = all.len() as u64;
     let short = |held: HeldChange| {
@@ -147,8 +147,8 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
     (bgp, phases)
 }
 
-/// What the agent waits for: an approval, a directory, a socket, an identity, a key, a name. Those of the whole agent
-/// come first.
+/// Lists everything the agent waits for: approvals, directories, sockets, identities, keys, names.
+/// Waits of the whole agent come first.
 pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView> {
     let mut waits: Vec<_> = waits_of_node(parts, world).collect();
     waits.extend(parts.context.held().into_iter().map(|held| {
@@ -217,7 +217,7 @@ fn wait(object: &str, waits_for: &str, action: &str) -> WaitView {
     }
 }
 
-/// The first entries, and one that counts the others.
+/// Returns the first entries, and one that counts the others.
 fn shortened(mut waits: Vec<WaitView>) -> Vec<WaitView> {
     let more = waits.len().saturating_sub(MANY);
     waits.truncate(MANY);
@@ -232,7 +232,7 @@ fn shortened(mut waits: Vec<WaitView>) -> Vec<WaitView> {
     waits
 }
 
-/// The condition of an endpoint's name without an address.
+/// The condition of an endpoint whose name has no address.
 fn unresolved(status: &StatusBody) -> impl Iterator<Item = &Condition> {
     status.conditions.iter().filter(|condition| {
         condition.condition_type == ConditionType::EndpointResolved
@@ -240,7 +240,7 @@ fn unresolved(status: &StatusBody) -> impl Iterator<Item = &Condition> {
     })
 }
 
-/// Since when the router is drained, in words.
+/// Describes how long the router has been drained.
 pub(super) fn drained(state: &Maintenance) -> String {
     let since = state.since.map(|since| format!("since {since}; "));
     let closed = if state.ebgp_disabled {

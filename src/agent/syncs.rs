@@ -1,4 +1,4 @@
-//! The syncs that `/sync` asks for. Both ends of each are logged, and `/status` shows how the last one ended.
+//! Syncs that `/sync` requests. Start and end of each are logged, and `/status` shows the result of the last one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::http::SyncView;
 pub(super) struct Synced {
     /// Sessions in the list.
     pub(super) sessions: usize,
-    /// Documents that changed, or why they could not be written.
+    /// Number of changed documents, or why they could not be written.
     pub(super) changed: Result<usize, String>,
 }
 
@@ -21,20 +21,20 @@ pub(super) struct Synced {
 pub struct Syncs(Mutex<SyncView>);
 
 impl Syncs {
-    /// Notes a request.
+    /// Records a request.
     pub(super) fn request(&self) {
         let mut state = self.lock();
         state.requested += 1;
         info!(request = state.requested, "sync requested by the local API");
     }
 
-    /// The last request that a fetch which begins now answers; absent when no request waits.
+    /// Returns the last request that a fetch which begins now answers; `None` without a waiting request.
     pub(super) fn begin(&self) -> Option<u64> {
         let state = self.lock();
         (state.requested > state.finished).then_some(state.requested)
     }
 
-    /// Notes the end of a fetch that began with this request.
+    /// Records the end of a fetch that began with this request.
     pub(super) fn end(&self, request: Option<u64>, result: Result<Synced, String>) {
         let Some(request) = request else { return };
         let sessions = result.as_ref().map_or(0, |synced| synced.sessions as u64);
@@ -54,7 +54,7 @@ impl Syncs {
         }
     }
 
-    /// For `/status`.
+    /// The state for `/status`.
     pub(super) fn view(&self) -> SyncView {
         self.lock().clone()
     }

@@ -1,7 +1,8 @@
-//! The agent's long-lived tasks. Each has a name and runs until the agent stops. One that panics or ends early
-//! would leave the agent half dead, so its end is logged and ends the process, and systemd starts it again.
+//! The agent's long-lived tasks. Each has a name and runs until the agent stops. A task that panics
+//! or ends early would leave the agent partly working, so its end is logged and ends the process,
+//! and systemd restarts it.
 //!
-//! Whatever such a task starts is its own: it waits for the result, or takes a panic over as its own.
+//! Such a task is responsible for its own children: it waits for their result, or propagates their panic.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-/// The tasks that run.
+/// The running tasks.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     set: JoinSet<()>,
@@ -27,7 +28,7 @@ pub(super) struct Ended {
 }
 
 impl Tasks {
-    /// Starts a task that is to run until the agent stops.
+    /// Starts a task that runs until the agent stops.
     pub(super) fn spawn(
         &mut self,
         name: &'static str,
@@ -43,7 +44,7 @@ impl Tasks {
         self.names.insert(task.id(), name);
     }
 
-    /// Waits until a task ends. May be dropped while it waits.
+    /// Waits until a task ends. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Ended {
         match self.set.join_next_with_id().await {
             Some(Ok((id, ()))) => self.forget(id, None),
@@ -52,7 +53,7 @@ impl Tasks {
         }
     }
 
-    /// Waits until these tasks have ended, and no longer than this.
+    /// Waits until these tasks have ended, at most `limit`.
     pub(super) async fn drain(&mut self, names: &[&str], limit: Duration) {
         let until = Instant::now() + limit;
         while self.names.values().any(|name| names.contains(name)) {
@@ -74,7 +75,7 @@ impl Tasks {
 }
 
 impl Ended {
-    /// Logs the end of a task that was to run on.
+    /// Logs the early end of a task.
     pub(super) fn log(&self) {
         let panic = self.panic.as_deref();
         error!(
@@ -104,8 +105,8 @@ fn message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// In a debug build, `MOENET_AGENT_END_TASK=NAME` makes the task of that name panic a second after its start, and
-/// `NAME:return` makes it end.
+/// In a debug build, `MOENET_AGENT_END_TASK=NAME` makes the task of that name panic a second after
+/// its start, and `NAME:return` makes it end.
 async fn end_for_a_test(name: &str) {
     let asked = std::env::var("MOENET_AGENT_END_TASK").unwrap_or_default();
     let (task, way) = asked.split_once(':').unwrap_or((&asked, "panic"));

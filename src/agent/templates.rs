@@ -1,7 +1,7 @@
-//! An operator's templates. An edit is tried as a whole, by rendering everything and by BIRD's parser, before any of
-//! it is used; until then, and while it is refused, the last good ones stay in use. Those are kept in the state
-//! directory, so that a restart goes on with them. The trial runs beside everything else, and costs as much as
-//! [`Renderer`] allows.
+//! An operator's templates. An edit is tested as a whole, by rendering everything and by BIRD's
+//! parser, before any of it is used; until then, and while it is refused, the last good templates
+//! stay in use. Those are stored in the state directory, so that they stay in use across a restart.
+//! The test runs in parallel to all other work, and its cost is bounded by [`Renderer`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,29 +20,29 @@ use crate::render::Renderer;
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// How often the files are looked at.
+/// Polling interval of the files.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the files have to be unchanged before they are tried: a redirect of a shell truncates first.
+/// Debounce time of the files before they are tested: a shell redirect truncates first.
 const TEMPLATES_QUIET: Duration = Duration::from_secs(1);
-/// How long templates wait that could not be tried.
+/// Retry interval of templates that could not be tested.
 const RETRY: Duration = Duration::from_secs(10);
-/// The largest template; the built-in ones have up to 12 KB.
+/// Size limit of a template, in bytes; the built-in ones have up to 12 KB.
 const MOST_BYTES: u64 = 256 * 1024;
 
-/// The last good templates, in the state directory; hidden, so that Git leaves the file alone.
+/// File with the last good templates, in the state directory; hidden, so that Git ignores it.
 const KEPT: &str = ".templates.json";
 
 type Texts = BTreeMap<String, String>;
 
-/// The last good templates as they are kept for the next start.
+/// The last good templates, as stored for the next start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
-    /// Where they came from; those of another directory are another configuration.
+    /// Source of the texts; templates of another directory belong to another configuration.
     directory: PathBuf,
     texts: Texts,
 }
 
-/// The templates in use, and what is wrong with those on disk.
+/// The templates in use, and the problem of those on disk.
 #[derive(Debug)]
 pub(super) struct Templates {
     directory: Option<PathBuf>,
@@ -51,42 +51,42 @@ pub(super) struct Templates {
 
 #[derive(Debug)]
 struct State {
-    /// None while no usable template was found since the start: then BIRD's files stay as they are.
+    /// `None` until a usable template is found after the start: until then BIRD's files stay unchanged.
     in_use: Option<Arc<Renderer>>,
-    /// The texts that were judged last, for better or worse; `None`: those in use at the start were not tried yet.
+    /// The texts of the last verdict, accepted or refused; `None`: those in use at the start were not tested yet.
     judged: Option<Texts>,
-    /// Whether those are refused.
+    /// Whether those texts were refused.
     is_refused: bool,
-    /// Other texts that are on disk, and from when on they may be tried.
+    /// Different texts on disk, and the earliest time of their test.
     pending: Option<(Texts, Instant)>,
     /// Why the texts on disk are refused.
     problem: Option<String>,
     /// Why the directory cannot be read now.
     unread: Option<String>,
-    /// The texts that passed their trial last, and whether they are written down.
+    /// The last texts that passed their test, and whether they are stored.
     good: Option<(Texts, bool)>,
 }
 
-/// Templates that were not tried yet.
+/// Templates that were not tested yet.
 pub(super) struct Candidate {
     texts: Texts,
     pub(super) renderer: Arc<Renderer>,
 }
 
-/// What a trial of templates found.
+/// Result of a test of templates.
 pub(super) enum Verdict {
-    /// They render to this.
+    /// The templates render to this tree.
     Renders(Tree),
-    /// They do not render what is wanted: why.
+    /// The templates do not render the desired state, with the reason.
     Refused(String),
-    /// They could not be tried: why.
+    /// The templates could not be tested, with the reason.
     Unknown(String),
 }
 
 impl Templates {
-    /// The built-in templates, overlaid by those in a directory: the last good ones where those on disk are others,
-    /// which are tried later then. `writes`: whether an agent starts, which can try them; whoever only looks judges
-    /// those on disk.
+    /// Opens the built-in templates, overlaid by those of a directory. If the texts on disk differ
+    /// from the last good ones, the last good ones are used and those on disk are tested later.
+    /// `writes`: whether an agent starts, which can test them; a reader judges those on disk.
     pub(super) fn open(directory: Option<&Path>, store: &Store, writes: bool) -> Self {
         let state = match directory {
             Some(directory) => State::begin(directory, store, writes),
@@ -105,18 +105,18 @@ impl Templates {
         state.in_use.clone().ok_or_else(problem)
     }
 
-    /// What is wrong with the templates on disk; those in use are older then.
+    /// The problem of the templates on disk; the templates in use are older in that case.
     pub(super) fn problem(&self) -> Option<String> {
         self.lock().trouble()
     }
 
-    /// Whether an operator may have templates at all.
+    /// Returns whether a directory of templates is configured.
     pub(super) fn is_configured(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// Reads the files. Returns those that are not the ones judged last and that have been unchanged for a moment.
-    /// Files that do not even parse are refused here.
+    /// Reads the files. Returns texts that differ from the last judged ones and have been unchanged
+    /// for the debounce time. Refuses files that do not parse.
     pub(super) fn look(&self, now: Instant) -> Option<Candidate> {
         let texts = match read(self.directory.as_deref()?) {
             Ok(texts) => {
@@ -141,12 +141,12 @@ impl Templates {
         }
     }
 
-    /// Notes whether the directory can be read. The condition logs both edges.
+    /// Records whether the directory can be read. The condition logs both edges.
     fn set_unread(&self, why: Option<String>) {
         self.lock().unread = why;
     }
 
-    /// The texts, if they are news and may be tried by now.
+    /// Returns the texts if they are new and their test is due.
     fn settled(&self, texts: Texts, now: Instant) -> Option<Texts> {
         let mut state = self.lock();
         if state.in_use.is_some() && state.judged.as_ref() == Some(&texts) {
@@ -165,7 +165,7 @@ impl Templates {
         }
     }
 
-    /// Uses what was tried.
+    /// Uses the tested templates.
     fn adopt(&self, candidate: Candidate) {
         let mut state = self.lock();
         let templates = candidate.texts.len();
@@ -176,7 +176,7 @@ impl Templates {
         info!(templates, "the operator's templates are in use");
     }
 
-    /// The last good templates as text, unless they are written down already.
+    /// Returns the last good templates as text, unless they are stored already.
     fn to_keep(&self) -> Option<String> {
         let directory = self.directory.clone()?;
         let texts = match &self.lock().good {
@@ -186,14 +186,14 @@ impl Templates {
         serde_json::to_string(&Kept { directory, texts }).ok()
     }
 
-    /// Notes whether the last good templates are written down.
+    /// Records whether the last good templates are stored.
     fn set_kept(&self, is_kept: bool) {
         if let Some((_, kept)) = &mut self.lock().good {
             *kept = is_kept;
         }
     }
 
-    /// Goes on with the templates in use, and tries these again later.
+    /// Keeps the templates in use, and tests these again later.
     fn postpone(&self, why: String, now: Instant) {
         if let Some((_, due)) = &mut self.lock().pending {
             *due = now + RETRY;
@@ -201,7 +201,7 @@ impl Templates {
         self.refuse(None, why);
     }
 
-    /// Goes on with the templates in use.
+    /// Keeps the templates in use.
     fn refuse(&self, texts: Option<Texts>, why: String) {
         let mut state = self.lock();
         if let Some(texts) = texts {
@@ -215,7 +215,7 @@ impl Templates {
     }
 }
 
-/// Why the templates on disk cannot be used, as far as that is known without rendering them.
+/// Returns why the templates on disk cannot be used, as far as that is known without rendering them.
 pub(super) fn problem(directory: &Path) -> Option<String> {
     let texts = match read(directory) {
         Ok(texts) => texts,
@@ -241,12 +241,12 @@ impl State {
         }
     }
 
-    /// What is wrong with the templates on disk.
+    /// The problem of the templates on disk.
     fn trouble(&self) -> Option<String> {
         self.unread.clone().or_else(|| self.problem.clone())
     }
 
-    /// The state at the start, by the templates on disk and the last good ones.
+    /// The state at the start, from the templates on disk and the last good ones.
     fn begin(directory: &Path, store: &Store, writes: bool) -> Self {
         let texts = read(directory).map_err(|error| chain(&error));
         let rendering = |texts: &Texts| Renderer::new(texts).map_err(|error| error.to_string());
@@ -285,7 +285,7 @@ fn kept(directory: &Path, store: &Store) -> Option<Texts> {
     (kept.directory == directory).then_some(kept.texts)
 }
 
-/// Tries new templates beside the agent's work, and has a new world made when it uses or refuses them.
+/// Tests new templates in parallel to the agent's work, and triggers a new world when it uses or refuses them.
 pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     if !parts.maker.templates.is_configured() {
         return stop.cancelled().await;
@@ -307,7 +307,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-/// Writes the last good templates down, again where a tool removed the file.
+/// Stores the last good templates, again if a tool removed the file.
 async fn keep(parts: &Arc<Parts>) {
     let templates = &parts.maker.templates;
     if std::fs::symlink_metadata(parts.context.store.dir().join(KEPT)).is_err() {
@@ -322,13 +322,13 @@ async fn keep(parts: &Arc<Parts>) {
         .await;
     match kept {
         Ok(_) => templates.set_kept(true),
-        // The state directory's trouble is logged once, elsewhere; the next look tries again.
+        // An unavailable state directory is logged once, elsewhere; the next look retries.
         Err(error) => debug!(error = %chain(&error), "templates not kept for the next start"),
     }
 }
 
-/// Uses the templates on disk if everything renders with them and BIRD's parser takes it. Returns whether they
-/// came into use.
+/// Uses the templates on disk if everything renders with them and BIRD's parser accepts the result.
+/// Returns whether they are now in use.
 async fn try_out(parts: &Arc<Parts>) -> bool {
     let looking = Arc::clone(parts);
     let look = move || looking.maker.templates.look(Instant::now());
@@ -351,7 +351,7 @@ async fn try_out(parts: &Arc<Parts>) -> bool {
     false
 }
 
-/// Renders everything and asks BIRD's parser.
+/// Renders everything and runs BIRD's parser.
 async fn judge(parts: &Arc<Parts>, candidate: &Candidate) -> Result<(), Verdict> {
     let unknown = |error: &dyn std::error::Error| Verdict::Unknown(chain(error));
     let snapshot = {
@@ -365,7 +365,7 @@ async fn judge(parts: &Arc<Parts>, candidate: &Candidate) -> Result<(), Verdict>
         .bird(tokio::time::Instant::now())
         .await;
     let material = parts.maker.material(&snapshot, &bird).await;
-    // A template may take long to render, and nothing else is to wait for it.
+    // A template may take long to render, and must not delay other work.
     let (rendering, renderer) = (Arc::clone(parts), Arc::clone(&candidate.renderer));
     let render = move || rendering.maker.render_with(&snapshot, &material, &renderer);
     let tree = match tokio::task::spawn_blocking(render).await {
@@ -429,7 +429,7 @@ mod tests {
         (dir, store)
     }
 
-    /// The templates of a directory whose texts passed their trial, without any other past.
+    /// The templates of a directory whose texts passed their test, without stored templates.
     fn opened(folder: &Path) -> Templates {
         let (_dir, store) = store();
         let templates = Templates::open(Some(folder), &store, true);
@@ -443,7 +443,7 @@ mod tests {
         std::fs::write(folder.path().join("moenet/babel.conf"), text).unwrap();
     }
 
-    /// Looks until the files have been quiet for long enough.
+    /// Polls until the files have been quiet for the debounce time.
     fn settled(templates: &Templates) -> Option<Candidate> {
         let now = Instant::now();
         assert!(templates.look(now).is_none(), "not quiet yet");
@@ -491,13 +491,13 @@ mod tests {
         assert!(problem.contains("moenet/babel.conf, line 1"), "{problem}");
         assert_eq!(templates.to_keep(), None, "they are written down");
 
-        // What parses is tried before it is used.
+        // Templates that parse are tested before they are used.
         write(&folder, "");
         let templates = Templates::open(Some(folder.path()), &store, true);
         templates.refuse(Some(settled(&templates).unwrap().texts), "empty".to_owned());
         assert!(templates.in_use().is_ok() && templates.problem().is_some());
 
-        // Those of another directory are another configuration.
+        // Templates of another directory belong to another configuration.
         let other = self::folder("{% if %}");
         assert!(
             Templates::open(Some(other.path()), &store, true)
@@ -540,7 +540,7 @@ mod tests {
         let folder = folder("# one\n");
         let templates = opened(folder.path());
         let start = Instant::now();
-        // Truncated, half written, whole.
+        // Truncated, partly written, complete.
         for (step, text) in ["", "# t", "# two\n"].into_iter().enumerate() {
             write(&folder, text);
             let now = start + TEMPLATES_QUIET * u32::try_from(step).unwrap();

@@ -1,4 +1,4 @@
-//! Who writes which file of the state directory, and what may stand in its history.
+//! The writer of each file of the state directory, and the files that may enter its history.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::model::{ObjectName, plain_key};
 use crate::redact::find_secret;
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
 
-/// The valid documents of a state directory, by who writes them.
+/// The valid documents of a state directory, by writer.
 #[derive(Debug, Default)]
 pub(super) struct Writers {
-    /// The sync's. Not those that were edited in place: such an edit is recorded as the override it becomes.
+    /// Documents of the sync. Without manually edited ones: such an edit is recorded as the override that it becomes.
     pub(super) synced: Vec<Place>,
-    /// People's, by the owner of the file.
+    /// Documents of operators, by the owner of the file.
     pub(super) persons: BTreeMap<u32, Vec<Place>>,
-    /// The agent's.
+    /// Documents of the agent.
     pub(super) in_force: Vec<Place>,
 }
 
@@ -79,8 +79,9 @@ fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = 
         .filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
 }
 
-/// Whether a text may get into the history: only a document of its place, and none with a secret in plain sight. A
-/// text that is no document may hold a secret that somebody took for a field of ours, and the history is for ever.
+/// Returns whether a text may enter the history: only a valid document of its place, without a
+/// plain-text secret. An invalid document may contain a secret that an operator took for a field of
+/// the agent, and the history keeps everything.
 pub(super) fn is_document(path: &Path, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;

@@ -1,4 +1,4 @@
-//! How one call to the Control Plane goes, and whether the Control Plane answers at all.
+//! Health of one call to the Control Plane, and reachability of the Control Plane.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,35 +10,36 @@ use crate::status::{Fact, State};
 use crate::telemetry::chain;
 use crate::wire::Call;
 
-/// So many failures in a row are no hiccup: the list counts as failing.
+/// Number of consecutive failures from which a call counts as failing; fewer are tolerated.
 const FAILING: u32 = 3;
 
-/// So many different calls without an answer are an unreachable Control Plane; fewer are those calls' own fault.
+/// Number of different unanswered calls from which the Control Plane counts as unreachable; with
+/// fewer, only these calls fail.
 const SILENT: usize = 2;
 
-/// How a call to the Control Plane goes.
+/// Health of one call to the Control Plane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallHealth {
-    /// When it last succeeded, since the agent started.
+    /// Time of the last success since the agent started.
     pub last_success: Option<Timestamp>,
-    /// How often it failed since then.
+    /// Number of failures since the last success.
     pub consecutive_failures: u32,
-    /// When the first of these failures was.
+    /// Time of the first of these failures.
     pub failing_since: Option<Timestamp>,
-    /// Why it failed last, and what to do.
+    /// Last error, with the advice for the operator.
     pub last_error: Option<String>,
     /// The time of the next attempt, while it fails.
     pub retry_at: Option<Timestamp>,
-    /// Whether an operator has to act, so that an early attempt is of no use.
+    /// An operator has to act, so that an early attempt is useless.
     pub(super) needs_operator: bool,
-    /// The requests in a row without an answer, while the Control Plane was reachable for others.
+    /// Consecutive requests without an answer while the Control Plane was reachable for other calls.
     unanswered: u32,
-    /// Whether the answer could not be written, which is the state directory's fault.
+    /// The answer could not be written: a fault of the state directory.
     not_written: bool,
 }
 
 impl CallHealth {
-    /// The health after a success at this moment.
+    /// Returns the health after a success now.
     pub(super) fn succeeded() -> Self {
         Self {
             last_success: Some(at(Duration::ZERO)),
@@ -46,11 +47,11 @@ impl CallHealth {
         }
     }
 
-    /// Notes a failure, and the wait for the next attempt.
+    /// Records a failure and the wait until the next attempt.
     pub(super) fn fail(&mut self, error: &CallError, wait: Duration) {
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         self.failing_since.get_or_insert_with(|| at(Duration::ZERO));
-        // An open breaker is no cause: the failures that opened it are.
+        // An open breaker is not the cause; the failures that opened it are.
         if self.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
             self.last_error = Some(chain(error));
             self.not_written = matches!(error.failure, Failure::NotWritten(_));
@@ -71,28 +72,28 @@ impl CallHealth {
         };
     }
 
-    /// Forgets the requests without an answer but the last: the Control Plane was unreachable for all calls.
+    /// Reduces the count of unanswered requests to at most one: the Control Plane was unreachable for all calls.
     pub(super) fn end_outage(&mut self) {
         self.unanswered = self.unanswered.min(1);
     }
 
-    /// The error and the time of the next attempt, for the log.
+    /// Returns the error and the time of the next attempt, for the log.
     pub(super) fn cause(&self) -> String {
         let error = self.last_error.clone().unwrap_or_default();
         let retry = self.retry_at.map(|at| format!("; next try at {at}"));
         error + &retry.unwrap_or_default()
     }
 
-    /// Whether it fails for longer than a hiccup.
+    /// Returns whether enough consecutive attempts failed that the call counts as failing.
     pub fn is_failing(&self) -> bool {
         self.consecutive_failures >= FAILING
     }
 
-    /// The fact for the log. A call without an answer is bad by itself only while the Control Plane answers others.
+    /// The fact for the log. An unanswered call is bad by itself only while the Control Plane answers other calls.
     pub(super) fn fact(&self, unreachable: bool) -> Fact {
         let state = match &self.last_error {
             None => State::Good,
-            // The edge of the state directory reports it.
+            // Reported by the edge of the state directory.
             Some(_) if self.not_written => State::Unknown,
             Some(_) if self.unanswered == 0 => State::Bad,
             Some(_) if self.unanswered >= FAILING && !unreachable => State::Bad,
@@ -101,7 +102,7 @@ impl CallHealth {
         Fact::new(state, self.cause())
     }
 
-    /// What an operator has to know, while there is something.
+    /// The notice for the operator, while the call fails.
     pub(super) fn notice(&self, call: Call) -> Option<String> {
         let error = self.last_error.as_ref()?;
         let since = self.failing_since?;
@@ -118,19 +119,20 @@ impl CallHealth {
 
 /// The calls without an answer since the last answer to any call.
 ///
-/// One endpoint that hangs is not an unreachable Control Plane, however often it is called between the answers of
-/// the others. So it takes two calls, of which one had an answer the last time.
+/// One hanging endpoint does not make the Control Plane unreachable, however often it is called
+/// between the answers of the others. So two calls must be unanswered, and at least one of them had
+/// an answer the last time.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     calls: BTreeSet<Call>,
-    /// Whether one of them was answered, or never sent, before.
+    /// Whether one of these calls was answered, or never sent, before.
     new: bool,
-    /// The cause of the last one.
+    /// The cause of the last failure.
     cause: String,
 }
 
 impl Silence {
-    /// Notes a failure, with the call's health before and after it.
+    /// Records a failure, with the call's health before and after it.
     pub(super) fn failed(&mut self, error: &CallError, before: &CallHealth, now: &CallHealth) {
         match &error.failure {
             Failure::Network(_) => {
@@ -138,7 +140,7 @@ impl Silence {
                 self.new |= before.unanswered == 0;
                 self.cause = now.cause();
             }
-            // No request went out.
+            // No request was sent.
             Failure::BreakerOpen { .. } | Failure::NoToken(_) | Failure::Tls(_) => {}
             _ => *self = Self::default(),
         }

@@ -21,7 +21,7 @@ fn refused(call: Call) -> CallError {
     error(call, Failure::Auth { detail })
 }
 
-/// A network that comes up later, and when each call got through it.
+/// A network that comes up later, with the time and result of each try.
 struct Network {
     began: Instant,
     up: Duration,
@@ -50,7 +50,7 @@ impl Network {
         repeat(calls, call, || Some(interval), attempt, |_| {}).await;
     }
 
-    /// The first success of a call, since the beginning.
+    /// Time of the first success of a call, since the beginning.
     fn success(&self, call: Call) -> Option<Duration> {
         let tries = self.tries.borrow();
         let success = tries.iter().find(|(of, _, up)| *of == call && *up);
@@ -221,7 +221,7 @@ fn outage_beside_a_hanging_endpoint_is_noticed() {
     fail(&calls, Call::Heartbeat);
     fail(&calls, Call::Sessions);
     assert_eq!(state(&calls, &Topic::ControlPlane), State::Bad);
-    // The only one that gets through for a moment, and then no more.
+    // The only success, followed by failures.
     calls.succeeded(Call::Mesh);
     assert_eq!(state(&calls, &Topic::ControlPlane), State::Good);
     fail(&calls, Call::Heartbeat);
@@ -240,7 +240,7 @@ fn settled_call_keeps_its_last_success() {
     assert!(calls.all()[&Call::Modify].last_success.is_some());
 }
 
-/// The health of an agent with these calls and nothing else.
+/// The health of an agent with these calls only.
 fn health(calls: &Calls) -> (Health, Vec<String>) {
     let facts = HealthFacts {
         lists: calls.failures(),

@@ -1,4 +1,4 @@
-//! Approvals while they last, and the guard's record.
+//! Lifetime of approvals, and the guard's record.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::history::Author;
 use crate::model::{ObjectName, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store, StoreError};
 
-/// Writes down what the guard remembers, before the world takes effect. Returns whether the world stands.
+/// Stores the guard's state before the world takes effect. Returns whether the world remains valid.
 pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
     let (guard, ledger) = (Arc::clone(&parts.maker.guard), world.ledger.clone());
     let remember = move |store: &Store| Ok(guard.remember(store, &ledger));
     parts.context.disk(remember).await.unwrap_or_default()
 }
 
-/// An approval of a change of the node is for that change alone: it ends when the change is applied, and when another
-/// change is desired.
+/// Ends an approval of a node change: it is valid for that change alone, and ends when the change
+/// is applied, or when another change is desired.
 pub(super) async fn spend_node(parts: &Parts, world: &World) -> Result<(), StoreError> {
     let is_of_node = |line: &String| line.starts_with(&format!("{NODE} "));
     let change = world.router_documents.node_change.as_ref();
@@ -37,8 +37,8 @@ pub(super) async fn spend_node(parts: &Parts, world: &World) -> Result<(), Store
     write(parts, approved, left).await
 }
 
-/// An approval is for the changes that were held when it was given, once: it ends for an object that is
-/// desired again, and altogether when nothing that it is for is left.
+/// Ends approvals. An approval is valid once, for the changes that were held when it was given: it
+/// ends for an object that is desired again, and completely when none of its objects is left.
 pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snapshot, StoreError> {
     let approved = parts.context.store.approved();
     journal::approved(parts, &approved);
@@ -57,7 +57,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         .applied
         .keys()
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
-    // What a lost state directory left in BIRD has no record.
+    // Sessions that a lost state directory left in BIRD have no record.
     let world = parts.context.world();
     let sessions = world.sessions.keys();
     let sessions = sessions.map(|name| format!("{}/{name}", Kind::BgpSession.folder()));
@@ -78,7 +78,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
             .chain(sessions)
             .chain(marked)
             .any(|object| left.contains(&object));
-    // A kernel that cannot be listed proves nothing.
+    // If the kernel cannot be listed, its objects may still exist.
     let left = if waiting || links.is_err() {
         left
     } else {
@@ -90,7 +90,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
     Ok(snapshot)
 }
 
-/// Writes what is left of the approvals, and records what is spent.
+/// Writes the remaining approvals, and records the used ones in the history.
 async fn write(
     parts: &Parts,
     before: BTreeSet<String>,
@@ -102,7 +102,7 @@ async fn write(
         .filter(|line| *line != COMPLETE)
         .map(|object| without_keys(object).into_owned())
         .collect();
-    // The operator may have approved more since.
+    // The operator may have approved more in the meantime.
     parts
         .context
         .disk(move |store| store.spend_approvals(&spent))
@@ -117,7 +117,7 @@ async fn write(
     Ok(())
 }
 
-/// Every object that there is a document of, as `sessions/wg_1`.
+/// Every object with a document, as `sessions/wg_1`.
 fn documents(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let named = |kind: Kind| move |name: &ObjectName| format!("{}/{name}", kind.folder());
     let sessions = snapshot.sessions.keys().map(named(Kind::BgpSession));

@@ -1,4 +1,4 @@
-//! A drain is written down before anybody acts by it.
+//! Records a drain before it is applied.
 
 use serde_json::{Value, json};
 use tracing::debug;
@@ -11,9 +11,9 @@ use crate::model::Uid;
 use crate::store::{AppliedBody, AppliedDocument, Snapshot};
 use crate::telemetry::chain;
 
-/// Writes down whether the router is to be drained, where the record says otherwise: the record is what a
-/// document that breaks later is judged by, and BIRD may be down until then. That it is in force is written
-/// by the node's reconcile, once that was read back.
+/// Records whether the router should be drained, if the record differs: a document that becomes
+/// invalid later is judged by the record, and BIRD may be down until then. The node's reconcile
+/// records that the drain is in effect, after reading it back.
 pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World) {
     let (recorded, wanted) = (recorded_maintenance(snapshot), world.maintenance);
     if recorded.enabled == wanted.enabled && (recorded.since.is_some() || !wanted.enabled) {
@@ -25,7 +25,7 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
         .disk(move |store| store.write_applied(&document))
         .await
     {
-        // The state directory's trouble is told once, elsewhere; the next world tries again.
+        // An unavailable state directory is logged once, elsewhere; the next world retries.
         debug!(error = %chain(&error), "the drain could not be written down");
     }
 }

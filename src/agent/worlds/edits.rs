@@ -1,4 +1,4 @@
-//! Edits by hand of the sync's documents.
+//! Manual edits of the sync's documents.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,11 @@ use crate::history::Author;
 use crate::store::{Absorbed, Change, Edit, Place, Snapshot, Store};
 use crate::telemetry::chain;
 
-/// Edits by hand become overrides, and deleted documents come back. Before every listing that is gone by,
-/// so that the sync cannot write over an edit; the caller holds `syncing`, so that each is kept once.
+/// Turns manual edits into overrides, and restores deleted documents. Runs before every listing
+/// that is used, so that the sync cannot overwrite an edit; the caller holds `syncing`, so that
+/// each edit is imported once.
 pub(in crate::agent) async fn settle(parts: &Parts) {
-    // A directory that cannot be read is told by whoever goes by its listing.
+    // The user of the listing reports an unreadable directory.
     let Ok(Snapshot {
         edits,
         settled,
@@ -24,7 +25,7 @@ pub(in crate::agent) async fn settle(parts: &Parts) {
         return;
     };
     remove_revived(parts, revived).await;
-    // A listing kept from before names no edits; the next one does.
+    // A cached listing names no edits; the next one does.
     if edits.is_empty() && !settled {
         return;
     }
@@ -32,7 +33,7 @@ pub(in crate::agent) async fn settle(parts: &Parts) {
     parts.maker.set_unkept(unkept);
 }
 
-/// Removes documents that the Control Plane had removed and that Git brought back.
+/// Removes documents that the Control Plane had removed and that Git restored.
 async fn remove_revived(parts: &Parts, revived: Vec<Place>) {
     if revived.is_empty() {
         return;
@@ -61,8 +62,9 @@ async fn remove_revived(parts: &Parts, revived: Vec<Place>) {
     }
 }
 
-/// Whether Git restored the last committed version of a document (`git reset --hard`, `git stash`, `git restore .`)
-/// over a newer one of the sync that was not committed yet. That is no edit.
+/// Returns whether Git restored the last committed version of a document (`git reset --hard`, `git
+/// stash`, `git restore .`) over a newer one of the sync that was not committed yet. That is not a
+/// manual edit.
 async fn is_restored(parts: &Parts, edit: &Edit) -> bool {
     if !matches!(edit.change, Change::Edited { .. }) {
         return false;
@@ -74,7 +76,7 @@ async fn is_restored(parts: &Parts, edit: &Edit) -> bool {
     committed.is_ok_and(|committed| committed.as_deref() == Some(text.as_str()))
 }
 
-/// Returns what could not be kept, and why.
+/// Imports edits as overrides. Returns the failed ones, with the reasons.
 async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
     let mut unkept = BTreeMap::new();
     for edit in edits {

@@ -1,4 +1,4 @@
-//! What a world is made from, put together: the listing, secrets, BIRD's features, classes, ROAs, templates.
+//! Combines the inputs of a world: the listing, secrets, BIRD's features, classes, ROAs, templates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ pub struct WorldMaker {
     checker: Checker,
     ownership: SharedOwnership,
     host: Host,
-    /// The address clashes that the log names already.
+    /// The address clashes that were logged.
     clashes: Mutex<BTreeSet<String>>,
     version: Mutex<Option<Version>>,
     refused: Mutex<Refused>,
@@ -44,15 +44,15 @@ pub struct WorldMaker {
     pub(in crate::agent) classes: Classes,
     pub(in crate::agent) roas: Roas,
     pub(crate) rpki: RpkiServers,
-    /// What the guard remembers.
+    /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
-    /// Edits by hand that could not be kept, and why: said once.
+    /// Manual edits that could not be imported, with the reasons: logged once.
     unkept: Mutex<BTreeMap<Place, String>>,
-    /// Secrets that could not be read, and why: said once.
+    /// Secrets that could not be read, with the reasons: logged once.
     unread: Mutex<BTreeMap<String, String>>,
 }
 
-/// What a world is made from beside the state directory.
+/// The inputs of a world besides the state directory.
 pub(in crate::agent) struct Material {
     secrets: Secrets,
     bird: Option<Version>,
@@ -66,7 +66,7 @@ pub(in crate::agent) struct Material {
 }
 
 impl WorldMaker {
-    /// A maker of worlds for this configuration.
+    /// Returns a maker of worlds for this configuration.
     pub(in crate::agent) fn new(
         config: Arc<LiveConfig>,
         store: Arc<Store>,
@@ -101,12 +101,12 @@ impl WorldMaker {
         }
     }
 
-    /// Our WireGuard public key, where it is known.
+    /// Returns the router's WireGuard public key, if it is known.
     pub fn our_key(&self) -> Option<PublicKey> {
         self.key.current().public()
     }
 
-    /// Changes what is known of the Control Plane's words that do not decode. Returns whether it is news.
+    /// Updates the set of the Control Plane's items that do not decode. Returns whether it changed.
     pub fn refuse(&self, change: impl FnOnce(&mut Refused)) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let before = refused.clone();
@@ -114,7 +114,7 @@ impl WorldMaker {
         *refused != before
     }
 
-    /// Why the edit of this file could not be kept, when it was tried last.
+    /// Returns why the last import of this file's edit failed.
     pub(super) fn is_unkept(&self, place: &Place) -> Option<String> {
         self.unkept
             .lock()
@@ -123,12 +123,12 @@ impl WorldMaker {
             .cloned()
     }
 
-    /// Remembers the edits that could not be kept.
+    /// Records the edits that could not be imported.
     pub(super) fn set_unkept(&self, unkept: BTreeMap<Place, String>) {
         *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = unkept;
     }
 
-    /// A world of an empty state directory; the one before the first.
+    /// The world of an empty state directory, used before the first listing.
     pub fn empty(&self) -> World {
         let material = Material {
             secrets: Secrets::new(),
@@ -144,10 +144,10 @@ impl WorldMaker {
         self.world(&Snapshot::default(), &material, self.templates.in_use())
     }
 
-    /// Makes the world of a listing. Without a BIRD that answers, its program is asked for the version.
+    /// Makes the world of a listing. If BIRD does not answer, its program is asked for the version.
     ///
     /// # Errors
-    /// When a secret's file cannot be listed at all.
+    /// A secret's file cannot be listed at all.
     pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
         self.ownership.set_applied(
             snapshot.applied_links(),
@@ -160,7 +160,7 @@ impl WorldMaker {
         Ok(world)
     }
 
-    /// What a world is made from beside the listing and the templates.
+    /// Collects the inputs of a world besides the listing and the templates.
     pub(in crate::agent) async fn material(
         &self,
         snapshot: &Snapshot,
@@ -180,7 +180,7 @@ impl WorldMaker {
         }
     }
 
-    /// What the Control Plane said and what does not decode. Copied, so that the sync never waits for a world.
+    /// The Control Plane's items that do not decode. Copied, so that the sync never waits for a world.
     fn refused(&self) -> Refused {
         self.refused
             .lock()
@@ -201,7 +201,7 @@ impl WorldMaker {
         *known = found;
     }
 
-    /// Reads the secrets that are named. Why one cannot be read is told once.
+    /// Reads the secrets that documents name. Logs each unreadable secret once.
     fn secrets(&self, snapshot: &Snapshot) -> Secrets {
         let (found, unread) = secrets(&self.store, snapshot);
         let mut told = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,7 @@ impl WorldMaker {
         found
     }
 
-    /// What other templates render to. May take long, and does no IO.
+    /// Renders with other templates. May take long, and does no IO.
     pub(in crate::agent) fn render_with(
         &self,
         snapshot: &Snapshot,
@@ -281,8 +281,8 @@ impl WorldMaker {
         self.guard.recall(build)
     }
 
-    /// The version of BIRD: of the daemon that answers, else of the last one that did, else of the installed
-    /// program.
+    /// Returns the version of BIRD: of the running daemon, else of the last one that answered, else
+    /// of the installed program.
     async fn version(&self, running: Option<Version>) -> Result<Version, String> {
         let before = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match running.or(before) {
@@ -298,7 +298,7 @@ impl WorldMaker {
     }
 }
 
-/// What a version understands; none for one that cannot read the templates.
+/// Returns the features of a version; an error if it cannot read the templates.
 fn features(version: Version) -> Result<Features, String> {
     match (version.support(), version.warning()) {
         (Support::TooOld, Some(why)) => Err(why),
@@ -309,7 +309,7 @@ fn features(version: Version) -> Result<Features, String> {
     }
 }
 
-/// Why new templates do not render what is wanted now.
+/// Returns why new templates do not render the desired state.
 fn not_rendered(before: &World, after: &World) -> Option<String> {
     if let Err(why) = &after.base {
         return Some(why.clone());
@@ -325,14 +325,14 @@ fn not_rendered(before: &World, after: &World) -> Option<String> {
     after.sessions.iter().find_map(lost)
 }
 
-/// The secrets that documents, overrides and what is in force name, and those that cannot be read, with the
-/// reason. The session that names one of these says so.
+/// Returns the secrets that documents, overrides and applied records name, and the unreadable ones
+/// with the reason. The session that names an unreadable secret reports it.
 fn secrets(store: &Store, snapshot: &Snapshot) -> (Secrets, BTreeMap<String, String>) {
     let (mut found, mut unread) = (Secrets::new(), BTreeMap::new());
     for file in named_secrets(snapshot) {
         match store.read_secret(&file) {
             Ok(Some(secret)) => drop(found.insert(file, secret)),
-            // The session that names it says so; what is no name of a file may be the secret itself.
+            // The session that names it reports it; an invalid file name may be the secret itself.
             Ok(None) | Err(StoreError::SecretName) => {}
             Err(error) => drop(unread.insert(file, chain(&error))),
         }

@@ -1,11 +1,11 @@
-//! State directory → world, whenever a hint says that it may have changed.
+//! State directory → world, on every hint of a change.
 //!
 //! | file | task |
 //! |---|---|
-//! | `maker` | what a world is made from, put together |
-//! | `edits` | edits by hand → overrides, before every listing that is gone by |
-//! | `approval` | approvals while they last, and the guard's record |
-//! | `drain` | whether the router is to be drained, written down first |
+//! | `maker` | combines the inputs of a world |
+//! | `edits` | manual edits → overrides, before every listing that is used |
+//! | `approval` | lifetime of approvals, and the guard's record |
+//! | `drain` | records a drain before it is applied |
 
 mod approval;
 mod drain;
@@ -32,23 +32,23 @@ use crate::document::Kind;
 use crate::model::{Endpoint, Host, ObjectName};
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
-/// How often the world is made anew without a hint: BIRD may have become another version, and measured
-/// classes move.
+/// Interval between two worlds without a hint: BIRD's version may have changed, and measured classes change.
 const TICK: Duration = Duration::from_secs(30);
 
-/// The same while the state directory cannot be read or written: nothing tells when that has passed.
+/// The same interval while the state directory cannot be read or written: no event reports its recovery.
 const TROUBLED: Duration = Duration::from_secs(2);
 
-/// The same while a file is being written.
+/// The same interval while a file is being written.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
-/// How long to wait before a watch that ended is started again.
+/// Delay before a watch that ended is restarted.
 const REWATCH: Duration = Duration::from_secs(1);
 
-/// How long a pass that has no later one, or a person, waits for names.
+/// Limit of the wait for names, in a single pass or for an operator's command.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long first answers of peers are gathered. Each may be a class of its link, and each new class a reload
-/// of BIRD: a thousand peers that answer in their first minute must not be a thousand reloads.
+/// Time to gather first answers of peers. Each may set a class of its link, and each new class is a
+/// reload of BIRD: a thousand peers that answer in their first minute must not cause a thousand
+/// reloads.
 const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Makes a world whenever something may have changed, until the agent stops.
@@ -77,26 +77,26 @@ pub(super) async fn run(
         .unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// What is known from one world to the next.
+/// State between two worlds.
 struct Worlds {
     parts: Arc<Parts>,
     hints: mpsc::UnboundedSender<Hint>,
     watched: mpsc::Receiver<store::Hint>,
-    /// Whether no file was being written at the last listing.
+    /// No file was being written at the last listing.
     settled: bool,
-    /// Whether the last listing failed.
+    /// The last listing failed.
     failing: bool,
-    /// Files that changed and that the history was not told of.
+    /// Changed files that the history has not recorded yet.
     changed: BTreeSet<Place>,
-    /// Where documents and overrides are and were, for when nobody knows which of them changed.
+    /// Current and former places of documents and overrides, for a change whose place is unknown.
     known: BTreeSet<Place>,
-    /// Where they were at the last listing.
+    /// Places of documents and overrides at the last listing.
     listed: BTreeSet<Place>,
-    /// Whether something changed, and nobody knows what.
+    /// Something changed at an unknown place.
     anywhere: bool,
-    /// Where HEAD of the repository is, while Git has moved the tree.
+    /// Position of the repository's HEAD while Git has moved the tree.
     moved: Option<String>,
-    /// Names that resolve differently since the last world.
+    /// Names whose resolution changed since the last world.
     resolved: BTreeSet<String>,
 }
 
@@ -119,7 +119,7 @@ impl Worlds {
         }
     }
 
-    /// Makes and publishes a world; what is in force stays where that fails.
+    /// Makes and publishes a world; on failure the applied state stays.
     async fn make(&mut self) {
         let context = &self.parts.context;
         let recovered = context
@@ -140,36 +140,37 @@ impl Worlds {
                 }
                 self.listed = listed.places;
                 if recovered || self.failing {
-                    // What failed meanwhile does not wait out its backoff, and the folders may be others.
+                    // Objects that failed in the meantime are retried without waiting for their
+                    // backoff, and the folders may have changed.
                     retry(&self.parts, &self.hints);
                     self.watched = self.parts.context.store.watch();
                 }
                 self.failing = false;
             }
-            // The store remembers the error, and `Edges` reports it.
+            // The store keeps the error, and `Edges` reports it.
             Err(_) => self.failing = true,
         }
     }
 
-    /// Notes whether Git has moved the tree.
+    /// Records whether Git has moved the tree.
     fn note_moved(&mut self, moved: Option<String>) {
-        // What changed on the way out and back is compared with the history after the return.
+        // Changes during the move and the return are compared with the history after the return.
         self.anywhere |= moved.is_some();
         self.moved = moved;
     }
 
-    /// Tells the history and the queue what changed.
+    /// Reports the changes to the history and the queue.
     async fn tell(&mut self) {
         if self.moved.is_some() {
             self.changed.clear();
         }
-        // A file that is being written is a change when it is whole, and one change for the history.
+        // A file that is being written counts as one change once it is complete.
         let places = if self.settled {
             std::mem::take(&mut self.changed)
         } else {
             BTreeSet::new()
         };
-        // One that was listed and is away by now is being saved once more, and is told of when it is whole.
+        // A file that was listed and is missing now is being saved again; it is reported once it is complete.
         let store = &self.parts.context.store;
         let is_away = |place: &Place| std::fs::symlink_metadata(store.path(place)).is_err();
         let (away, places) = places
@@ -187,7 +188,7 @@ impl Worlds {
         let _ = self.hints.send(Hint::Everything);
     }
 
-    /// Waits until a world may be another. Breaks when the agent stops.
+    /// Waits until a world may have changed. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.parts.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
@@ -208,7 +209,7 @@ impl Worlds {
                 () = self.parts.maker.rpki.changed() => break,
                 () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS),
                 names = context.resolver.changed() => {
-                    // An address may clash with a peer's, so that the next world comes before the next pass.
+                    // An address may clash with a peer's, so the next world comes before the next pass.
                     self.resolved.extend(names);
                     break;
                 }
@@ -217,7 +218,7 @@ impl Worlds {
                     match hint {
                         Some(hint) => self.take(hint),
                         None => {
-                            // The watch could not start, or its thread panicked: not again at once.
+                            // The watch could not start, or its thread panicked: wait before the restart.
                             tokio::time::sleep(REWATCH).await;
                             self.watched = context.store.watch();
                             self.anywhere = true;
@@ -230,7 +231,7 @@ impl Worlds {
         ControlFlow::Continue(())
     }
 
-    /// Takes this hint of the watch, and all that wait behind it.
+    /// Takes this hint of the watch, and all queued ones.
     fn take(&mut self, hint: store::Hint) {
         let mut next = Some(hint);
         while let Some(hint) = next {
@@ -243,14 +244,14 @@ impl Worlds {
     }
 }
 
-/// Looks at every key as if its documents had changed.
+/// Reconciles every key as if its documents had changed.
 fn retry(parts: &Parts, hints: &mpsc::UnboundedSender<Hint>) {
     for key in crate::controller::keys(&parts.context.world()) {
         let _ = hints.send(Hint::Key(key));
     }
 }
 
-/// Until something ends by itself, and no longer than a tick.
+/// Time until something expires by itself, at most one tick.
 fn until_next(world: &World) -> Duration {
     let due = world
         .changes_at
@@ -287,13 +288,13 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
         .collect()
 }
 
-/// What a world was made from.
+/// The listing that a world was made from.
 pub(super) struct Listed {
-    /// Whether no file is being written: then all changes are in the world.
+    /// No file is being written: all changes are in the world.
     pub(super) settled: bool,
-    /// Where HEAD of the repository is, while Git has moved the tree.
+    /// Position of the repository's HEAD while Git has moved the tree.
     moved: Option<String>,
-    /// Where documents and overrides are.
+    /// Places of documents and overrides.
     places: BTreeSet<Place>,
 }
 
@@ -322,7 +323,7 @@ impl Listed {
     }
 }
 
-/// Lists, keeps edits by hand as overrides, and publishes the world.
+/// Lists, imports manual edits as overrides, and publishes the world.
 pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let mut snapshot = listing(parts).await?;
     if !parts.context.store.approved().is_empty() {
@@ -343,8 +344,8 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     Ok(Listed::of(&snapshot))
 }
 
-/// Everything in the state directory, never in the middle of a sync: half of its removals would pass the guard
-/// that holds all of them.
+/// Lists the state directory, never during a sync: with half of its removals a sync would pass the
+/// guard that holds all of them.
 async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     let _writing = parts.syncing.lock().await;
     let snapshot = parts.context.disk(Store::load).await?;
@@ -355,10 +356,10 @@ async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     parts.context.disk(Store::load).await
 }
 
-/// Waits a little for the names of endpoints and RPKI servers, for a pass that has no later one.
+/// Waits a short time for the names of endpoints and RPKI servers, for a single pass.
 ///
 /// # Errors
-/// When the state directory cannot be read.
+/// The state directory cannot be read.
 pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
     if rpki_resolved(parts, &parts.context.world()).await {
         publish(parts).await?;
@@ -381,7 +382,7 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Waits a little for the names of RPKI servers. Returns whether the world may be another by that.
+/// Waits a short time for the names of RPKI servers. Returns whether that may have changed the world.
 pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
     let resolved = parts
         .maker
@@ -392,7 +393,7 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
         .unwrap_or(true)
 }
 
-/// Endpoints to resolve and peers to probe: those of the sessions that are to be there.
+/// Watches the endpoints to resolve and the peers to probe: those of desired sessions.
 fn watch_peers(parts: &Parts, world: &World) {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Session;
 use crate::model::{InterfaceName, Port, Uid};
 
-/// Something that only one object of a router can have.
+/// A resource that only one object of a router can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
     /// An interface name.
@@ -29,12 +29,12 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Why an object must wait: another has what it claims.
+/// The reason why an object must wait: another object has a resource that it claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
-    /// What both claim.
+    /// The resource that both claim.
     pub claim: Claim,
-    /// Who keeps it.
+    /// The object that keeps it.
     pub keeper: String,
 }
 
@@ -48,21 +48,21 @@ impl fmt::Display for Clash {
     }
 }
 
-/// What an object claims, and whether it is already in force.
+/// The claims of an object, and the claims that are already applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimant {
-    /// The object: `sessions/wg_4242421080`, so that two of different kinds may have one name.
+    /// The object, such as `sessions/wg_4242421080`, so that two objects of different kinds may have the same name.
     pub name: String,
-    /// Its identity, for ties.
+    /// Its identity, to break ties.
     pub uid: Uid,
-    /// What it claims.
+    /// The wanted claims.
     pub claims: BTreeSet<Claim>,
-    /// What `applied/` says it already has.
+    /// The claims that `applied/` already records.
     pub holds: BTreeSet<Claim>,
 }
 
 impl Session {
-    /// What this session claims for itself.
+    /// Returns the claims of this session.
     pub fn claims(&self) -> BTreeSet<Claim> {
         let mut claims = BTreeSet::from([Claim::Interface(self.tunnel.interface.clone())]);
         claims.extend(self.tunnel.listen_port.map(Claim::ListenPort));
@@ -77,8 +77,8 @@ impl Session {
     }
 }
 
-/// Who must wait for whom: of two objects with one claim, the one that already has it keeps it; else
-/// the one with the smaller uid (docs/contract/session.md#claims).
+/// Returns the objects that must wait, each with the clash: of two objects with one claim, the one that already has
+/// it keeps it; else the one with the smaller uid (docs/contract/session.md#claims).
 pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
     let mut keepers: BTreeMap<&Claim, &Claimant> = BTreeMap::new();
     for claimant in claimants {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::FieldError;
 use crate::document::{self, Fault, Spec};
 
-/// Where the value of a field comes from.
+/// The source of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
@@ -18,7 +18,7 @@ pub enum Origin {
     Operator,
     /// An override.
     Override,
-    /// What was in force before the document became unreadable; where that had it from is not known.
+    /// The specification that was applied before the document became unreadable; its own origin is unknown.
     LastGood,
 }
 
@@ -34,12 +34,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A specification with the override applied, and what the override changed.
+/// A specification with the override applied, and the fields that the override changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged<S> {
     /// The merged specification.
     pub spec: S,
-    /// The fields the override sets, as `spec.tunnel.mtu`, each with what the document said before.
+    /// The fields that the override sets, such as `spec.tunnel.mtu`, each with the document's value.
     pub overridden: BTreeMap<String, Value>,
 }
 
@@ -63,7 +63,7 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
     })
 }
 
-/// Every field for which [`merge`] refuses a patch, that of its error first.
+/// Returns every field for which [`merge`] refuses a patch, the field of its error first.
 pub(crate) fn merge_problems<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Vec<FieldError> {
     match patched(spec, patch) {
         Ok((_, after, _)) => document::faults::<S>(after, &document::minimal(S::KIND))
@@ -74,7 +74,7 @@ pub(crate) fn merge_problems<S: Spec>(spec: &S, patch: &Map<String, Value>) -> V
     }
 }
 
-/// The specification as a value, the same with the patch applied, and the patch.
+/// Returns the specification as a value, the value with the patch applied, and the patch.
 fn patched<S: Spec>(
     spec: &S,
     patch: &Map<String, Value>,
@@ -91,7 +91,7 @@ fn field_error(fault: &Fault) -> FieldError {
     FieldError::new(&fault.field("spec"), fault.reason.clone())
 }
 
-/// The merge patch that turns one specification into another. Applied to the first, it gives the second.
+/// Returns the merge patch that turns one specification into another. Applied to the first, it gives the second.
 pub fn difference(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else {
         return to.clone();
@@ -110,7 +110,8 @@ pub fn difference(from: &Value, to: &Value) -> Value {
     Value::Object(patch)
 }
 
-/// The leaves of a tree of objects, by their paths: `tunnel.mtu`. Arrays are leaves, as in a merge patch.
+/// Returns the leaves of a tree of objects, by their paths, such as `tunnel.mtu`. Arrays are leaves, as in a merge
+/// patch.
 pub fn leaves(value: &Value) -> BTreeMap<String, &Value> {
     fn walk<'a>(path: &str, value: &'a Value, found: &mut BTreeMap<String, &'a Value>) {
         match value {
@@ -176,7 +177,7 @@ mod tests {
         assert!(error.reason.contains("did you mean `mtu`?"), "{error}");
     }
 
-    /// JSON as specifications hold it: no nulls inside, objects below a few levels.
+    /// Returns JSON in the form of specifications: no nulls inside, and objects nested a few levels deep.
     fn tree() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::from),

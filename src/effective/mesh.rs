@@ -8,45 +8,45 @@ use crate::model::{
 
 use super::{Claim, FieldError};
 
-/// A backbone tunnel as it is to be.
+/// A resolved backbone tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshTunnel {
     /// Its name.
     pub name: ObjectName,
-    /// What marks its link.
+    /// The uid that marks its link.
     pub uid: Uid,
-    /// What the administrator wants of it.
+    /// The administrative state.
     pub admin_state: AdminState,
     /// The link's name.
     pub interface: InterfaceName,
     /// The link's MTU.
     pub mtu: Mtu,
-    /// Our UDP port.
+    /// The agent's UDP port.
     pub listen_port: Port,
     /// The peer's key.
     pub peer: PublicKey,
-    /// Where the peer listens.
+    /// The address on which the peer listens.
     pub endpoint: Option<Endpoint>,
     /// The peer's address in the tunnel.
     pub link_local: LinkLocal,
-    /// What reports call the tunnel.
+    /// The uid of the tunnel in reports.
     pub reported_as: Option<Uid>,
 }
 
-/// What the names, ports and addresses of all backbone tunnels of a router are made from.
+/// Inputs for the names, ports and addresses of all backbone tunnels of a router.
 #[derive(Debug, Clone, Copy)]
 pub struct MeshDefaults<'a> {
     /// `mesh.interfacePrefix` of the configuration.
     pub prefix: &'a str,
     /// `mesh.listenPortBase` of the configuration.
     pub port_base: u16,
-    /// Our AS number, which is the peer's too.
+    /// The AS number of this router, which is also the peer's.
     pub asn: Asn,
 }
 
 impl MeshPeerSpec {
-    /// Our UDP port: the one given, else `mesh.listenPortBase` and the peer's node id added up; none when
-    /// that is over 65535.
+    /// Returns the agent's UDP port: the given one, else the sum of `mesh.listenPortBase` and the peer's node id;
+    /// `None` if the sum is over 65535.
     pub fn port(&self, base: u16) -> Option<Port> {
         self.listen_port
             .or_else(|| base.checked_add(self.node_id).and_then(Port::new))
@@ -99,8 +99,8 @@ impl MeshTunnel {
         })
     }
 
-    /// The specification with nothing left to derive; what is in force keeps its interface and port also
-    /// when the configuration names others for new peers.
+    /// Returns the specification with every derived value filled in; an applied tunnel keeps its interface and port
+    /// also when the configuration derives others for new peers.
     pub fn filled(&self, spec: &MeshPeerSpec) -> MeshPeerSpec {
         MeshPeerSpec {
             interface: Some(self.interface.clone()),
@@ -111,7 +111,7 @@ impl MeshTunnel {
         }
     }
 
-    /// What this tunnel claims for itself.
+    /// Returns the claims of this tunnel.
     pub fn claims(&self) -> BTreeSet<Claim> {
         BTreeSet::from([
             Claim::Interface(self.interface.clone()),
@@ -120,7 +120,7 @@ impl MeshTunnel {
     }
 }
 
-/// `mesh_<name>`; where that is over 15 bytes, its end gives way to the node id, which no other peer has.
+/// Returns `mesh_<name>`; if that is over 15 bytes, its end is replaced by the node id, which no other peer has.
 fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
     let whole = format!("{prefix}{name}");
     if whole.len() <= InterfaceName::MAX {
@@ -131,16 +131,16 @@ fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
     format!("{kept}{id}")
 }
 
-/// An internal BGP neighbour as it is to be.
+/// A resolved internal BGP neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InternalNeighbour {
     /// Its name.
     pub name: ObjectName,
     /// Name of the protocol in BIRD.
     pub protocol: String,
-    /// The neighbour's loopback address, IPv6 where there is one.
+    /// The neighbour's loopback address, IPv6 if there is one.
     pub address: IpAddr,
-    /// Our loopback address of the same family.
+    /// The loopback address of this router of the same family.
     pub source: IpAddr,
     /// Whether the neighbour is a route reflector.
     pub is_rr: bool,
@@ -149,7 +149,7 @@ pub struct InternalNeighbour {
 }
 
 impl InternalNeighbour {
-    /// Resolves a specification against our loopback addresses.
+    /// Resolves a specification against the loopback addresses of this router.
     ///
     /// # Errors
     /// When the two routers have no loopback address of one family.

@@ -1,9 +1,8 @@
-//! What is wanted, whole: defaults < Control Plane < override, with the origin of each field.
+//! Computes the effective specification: defaults < Control Plane < override, with the origin of each field.
 //!
-//! Two steps. [`merge`] puts the layers of one document on top of each other and keeps where each
-//! field came from; [`Session::resolve`] turns the merged specification into what the planner and the
-//! templates need, with nothing optional left that has a default. [`conflicts`] then looks at all
-//! sessions together.
+//! There are two steps. [`merge`] merges the layers of one document and keeps the origin of each field;
+//! [`Session::resolve`] turns the merged specification into the input of the planner and the templates, in which
+//! every field with a default is filled in. [`conflicts`] then compares all sessions with each other.
 
 mod conflicts;
 mod layers;
@@ -18,19 +17,19 @@ pub use mesh::{InternalNeighbour, MeshDefaults, MeshTunnel};
 pub use router::Router;
 pub use session::{Defaults, Neighbour, Secrets, Session, Tunnel};
 
-/// Why a specification cannot be put into force, although each of its values is valid: the field and
-/// the reason.
+/// The reason why a specification cannot be applied, although each of its values is valid: the field and the
+/// reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {}", crate::model::without_keys(reason))]
 pub struct FieldError {
-    /// The field, as `spec.tunnel.publicKey`.
+    /// The field, such as `spec.tunnel.publicKey`.
     pub field: String,
-    /// What is wrong, and what to do.
+    /// The error, and how to correct it.
     pub reason: String,
 }
 
 impl FieldError {
-    /// An error about a field.
+    /// Returns an error about a field.
     pub fn new(field: &str, reason: impl Into<String>) -> Self {
         Self {
             field: field.to_owned(),

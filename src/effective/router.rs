@@ -3,16 +3,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::document::NodeSpec;
 use crate::model::{Asn, LinkLocal, PublicKey};
 
-/// Who this router is, with nothing left to derive.
+/// The identity of this router, with every derived value filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Router {
     /// The `:router` of the API.
     pub name: String,
     /// Number of the router in its network.
     pub id: u16,
-    /// Our AS number.
+    /// The AS number of this router.
     pub asn: Asn,
-    /// Where it stands, in the operator's words.
+    /// The region, as free text from the operator.
     pub region: Option<String>,
     /// The BGP identifier.
     pub router_id: Ipv4Addr,
@@ -20,14 +20,14 @@ pub struct Router {
     pub loopback_ipv4: Option<Ipv4Addr>,
     /// The loopback IPv6 address.
     pub loopback_ipv6: Option<Ipv6Addr>,
-    /// Our side of every tunnel.
+    /// The link-local address of this router in every tunnel.
     pub link_local: LinkLocal,
-    /// Our WireGuard public key, where it is known.
+    /// The WireGuard public key of this router, if known.
     pub public_key: Option<PublicKey>,
 }
 
 impl Router {
-    /// Derives what the specification leaves open.
+    /// Derives the values that the specification omits.
     pub fn new(name: &str, node: &NodeSpec, public_key: impl Into<Option<PublicKey>>) -> Self {
         Self {
             name: name.to_owned(),

@@ -11,10 +11,10 @@ use crate::model::{
 };
 use crate::plan::kernel_view::Address;
 
-/// What the agent's configuration decides for every session.
+/// Values from the agent's configuration that apply to every session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defaults {
-    /// Seconds between keepalives, 0 for none (`wireguard.persistentKeepaliveInterval`).
+    /// Seconds between keepalives, 0 to disable them (`wireguard.persistentKeepaliveInterval`).
     pub keepalive: u16,
 }
 
@@ -24,64 +24,64 @@ impl Default for Defaults {
     }
 }
 
-/// The contents of the files in `secrets/` that a specification names, by those names.
+/// The contents of the files in `secrets/` that a specification names, by file name.
 pub type Secrets = BTreeMap<String, Secret<String>>;
 
-/// A peering as it is to be: everything resolved but the endpoint's name.
+/// A resolved peering: everything except the address of the endpoint's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its name.
     pub name: ObjectName,
-    /// What marks its link.
+    /// The uid that marks its link.
     pub uid: Uid,
-    /// What the administrator wants of it.
+    /// The administrative state.
     pub admin_state: AdminState,
     /// The peer's AS number.
     pub asn: Asn,
-    /// Text for humans; hostile.
+    /// Text for humans; untrusted.
     pub description: String,
     /// The tunnel.
     pub tunnel: Tunnel,
-    /// The addresses of the tunnel's link, all of them.
+    /// All addresses of the tunnel's link.
     pub addresses: BTreeSet<Address>,
     /// The BGP sessions: one, or one for each address family.
     pub neighbours: Vec<Neighbour>,
-    /// What the neighbour is to us.
+    /// The business relation to the neighbour.
     pub policy: PeeringPolicy,
     /// Hops to the neighbour, when it is not on the link.
     pub multihop: Option<u8>,
     /// The password of the BGP session (RFC 2385).
     pub password: Option<Secret<String>>,
-    /// Prefixes taken, for each family; none means the policy's.
+    /// Largest number of imported prefixes, for each family; `None` means the policy's.
     pub import_limit: Option<u32>,
-    /// Prefixes announced before a warning; none means the policy's.
+    /// Number of exported prefixes at which a warning begins; `None` means the policy's.
     pub export_limit: Option<u32>,
-    /// Drained on its own.
+    /// Whether this session alone is drained.
     pub drained: bool,
 }
 
 /// The tunnel of a peering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// How it is carried.
+    /// The type of the tunnel.
     pub kind: TunnelType,
     /// The link's name.
     pub interface: InterfaceName,
     /// The link's MTU.
     pub mtu: Mtu,
-    /// Our UDP port, for WireGuard.
+    /// The agent's UDP port, for WireGuard.
     pub listen_port: Option<Port>,
     /// The peer's key, for WireGuard.
     pub peer: Option<PublicKey>,
     /// The preshared key.
     pub preshared_key: Option<PresharedKey>,
-    /// Where the peer listens.
+    /// The address on which the peer listens.
     pub endpoint: Option<Endpoint>,
     /// Seconds between keepalives.
     pub keepalive: Option<u16>,
-    /// Our outer address, for GRE.
+    /// The local outer address, for GRE.
     pub local_address: Option<IpAddr>,
-    /// Whether an unmarked WireGuard link of this name is taken over.
+    /// Whether the agent takes over an unmarked WireGuard link of this name.
     pub adopt: bool,
 }
 
@@ -92,7 +92,7 @@ pub struct Neighbour {
     pub protocol: String,
     /// The neighbour's address.
     pub address: IpAddr,
-    /// Our address towards it; pinned, since a second link-local address breaks the session.
+    /// The local address towards it; pinned, since a second link-local address breaks the session.
     pub source: IpAddr,
     /// Whether IPv4 routes are exchanged.
     pub ipv4: bool,
@@ -103,8 +103,8 @@ pub struct Neighbour {
 }
 
 impl BgpSessionSpec {
-    /// The specification with every default filled in; this is what `applied/` holds and what
-    /// [`Session::resolve`] reads.
+    /// Returns the specification with every default filled in: the content of `applied/`, and the input of
+    /// [`Session::resolve`].
     #[must_use]
     pub fn filled(&self, router: &Router, defaults: &Defaults) -> Self {
         let mut spec = self.clone();
@@ -175,7 +175,7 @@ impl Session {
         })
     }
 
-    /// Every reason for which [`Session::resolve`] refuses a specification, that of its error first.
+    /// Returns every reason for which [`Session::resolve`] refuses a specification, the one of its error first.
     pub fn problems(
         name: &ObjectName,
         spec: &BgpSessionSpec,
@@ -198,7 +198,7 @@ impl Session {
     }
 }
 
-/// Refuses our own AS number.
+/// Refuses the AS number of this router.
 fn own_asn(spec: &BgpSessionSpec, router: &Router) -> Result<(), FieldError> {
     if spec.asn != router.asn {
         return Ok(());
@@ -210,7 +210,7 @@ fn own_asn(spec: &BgpSessionSpec, router: &Router) -> Result<(), FieldError> {
     Err(FieldError::new("spec.asn", reason))
 }
 
-/// The peer's key, for WireGuard.
+/// Returns the peer's key, for WireGuard.
 fn public_key(spec: &BgpSessionSpec, router: &Router) -> Result<Option<PublicKey>, FieldError> {
     const FIELD: &str = "spec.tunnel.publicKey";
     let key = spec.tunnel.public_key;
@@ -298,7 +298,7 @@ fn password(
         return Ok(None);
     };
     let password = text.expose().trim_end_matches(['\r', '\n']);
-    // TCP MD5 keys end at 80 bytes (Linux, TCP_MD5SIG_MAXKEYLEN); BIRD's strings know no escape.
+    // TCP MD5 keys have at most 80 bytes (Linux, TCP_MD5SIG_MAXKEYLEN); BIRD's strings have no escape sequence.
     let ok = (1..=80).contains(&password.len())
         && password
             .bytes()
@@ -332,7 +332,8 @@ fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
     Ok(all.into_iter().flatten().collect())
 }
 
-/// Our link-local address. The peer's is compared with it, and with nothing else: it belongs to its interface.
+/// Returns the local link-local address. Only the peer's address is compared with it, because a link-local address
+/// belongs to its interface.
 fn link_local(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
     let from = &spec.address;
     let Some(local) = from.local_link_local else {
@@ -388,7 +389,7 @@ fn ipv6(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
     Ok(Some(Address::new(local, Some(peer.get().into()))))
 }
 
-/// A network of a length that is valid for its family, as all callers have it.
+/// Returns a network. The length must be valid for the family, as it is for all callers.
 fn net(address: IpAddr, length: u8) -> IpNet {
     match address {
         IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, length)),
@@ -445,7 +446,8 @@ fn neighbours(name: &ObjectName, spec: &BgpSessionSpec) -> Result<Vec<Neighbour>
         .collect())
 }
 
-/// The peer's IPv6 address for BGP and ours towards it: link-local first (docs/contract/session.md#fields).
+/// Returns the peer's IPv6 address for BGP and the local one towards it: link-local first
+/// (docs/contract/session.md#fields).
 fn peer_v6(spec: &BgpSessionSpec) -> Option<(Ipv6Addr, Ipv6Addr)> {
     let address = &spec.address;
     let ours = address.local_link_local.map(LinkLocal::get);

@@ -3,28 +3,28 @@ use std::num::NonZeroU32;
 
 use super::{Invalid, Port, number_type};
 
-/// An AS number that a network can have: 4 bytes (RFC 6793), and none of those that no network has, which are
-/// 0 (RFC 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300).
+/// An AS number that a network can have: 4 bytes (RFC 6793), without the reserved numbers 0 (RFC
+/// 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asn(NonZeroU32);
 
 impl Asn {
-    /// Numbers that no network has.
+    /// Numbers that no network has, besides 0.
     const RESERVED: [u32; 3] = [23_456, 65_535, u32::MAX];
 
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> u32 {
         self.0.get()
     }
 
-    /// The last four decimal digits, as DN42 builds addresses and ports from them.
+    /// Returns the last four decimal digits, from which DN42 builds addresses and ports.
     pub fn last_four(self) -> u16 {
         // The remainder is below 10000, which fits.
         (self.get() % 10_000) as u16
     }
 
-    /// The conventional listen port towards this peer: `2` and the last four digits of its ASN
-    /// (docs/contract/session.md#listen-port): AS4242421080 has 21080, AS7 has 20007.
+    /// Returns the conventional listen port towards this peer: `2` and the last four digits of its
+    /// ASN (docs/contract/session.md#listen-port): AS4242421080 has 21080, AS7 has 20007.
     pub fn conventional_port(self) -> Port {
         Port::new(20_000 + self.last_four()).unwrap_or(Port::MIN)
     }

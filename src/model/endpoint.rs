@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use super::{Invalid, Port, shown, text_type};
 
-/// Where a peer's WireGuard listens: `host:port`, `203.0.113.9:51820` or `[2001:db8::1]:51820`.
+/// Address on which a peer's WireGuard listens: `host:port`, `203.0.113.9:51820` or
+/// `[2001:db8::1]:51820`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// A name that needs resolving, or an address that does not.
@@ -23,7 +24,7 @@ pub enum Host {
 }
 
 impl Endpoint {
-    /// The socket address, when no name needs resolving.
+    /// Returns the socket address, when no name needs resolving.
     pub fn address(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Address(address) => Some(SocketAddr::new(address, self.port.get())),
@@ -55,7 +56,7 @@ impl FromStr for Endpoint {
 }
 
 impl Host {
-    /// An address. IPv4 written as IPv6 (`::ffff:192.0.2.1`) is IPv4.
+    /// Returns an address host. IPv4 written as IPv6 (`::ffff:192.0.2.1`) becomes IPv4.
     pub fn address(address: IpAddr) -> Self {
         Self::Address(address.to_canonical())
     }
@@ -90,7 +91,7 @@ text_type!(Host, "Host", {
     "description": "A DNS name or an address.", "examples": ["rpki.example.dn42", "172.20.129.189"]
 });
 
-/// A name in lower case without its final dot, or an IPv4 address.
+/// Returns a name in lower case without its final dot, or an IPv4 address.
 fn parse_host(text: &str) -> Option<Host> {
     let bare = text.strip_suffix('.').unwrap_or(text);
     if let Ok(v4) = bare.parse() {

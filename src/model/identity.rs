@@ -3,8 +3,8 @@ use std::str::FromStr;
 
 use super::{Invalid, shown, text_type};
 
-/// The identity of one state directory: 16 lowercase hexadecimal digits. Every mark carries it, so that two
-/// agents on one host leave each other's objects alone.
+/// The identity of one state directory: 16 lowercase hexadecimal digits. Every mark carries it, so
+/// that two agents on one host leave each other's objects alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(String);
 
@@ -13,17 +13,17 @@ impl Identity {
     /// [`Uid`](super::Uid) together stay well below.
     pub const LENGTH: usize = 16;
 
-    /// An identity from random bits.
+    /// Returns an identity from random bits.
     pub fn from_bits(bits: u64) -> Self {
         Self(format!("{bits:016x}"))
     }
 
-    /// The identity of a directory whose earlier build gave it a longer hexadecimal one.
+    /// Returns the identity of a directory to which an earlier build gave a longer hexadecimal one.
     pub fn from_longer(text: &str) -> Option<Self> {
         text.get(..Self::LENGTH)?.parse().ok()
     }
 
-    /// The identity as text.
+    /// Returns the identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -6,27 +6,27 @@ use sha2::{Digest as _, Sha256};
 use super::{Invalid, shown, text_type};
 
 /// The name of a network interface: 1..15 bytes of `A-Za-z0-9_.-`, not `.` or `..`
-/// (docs/contract/session.md#interface-names; the kernel's limit is `IFNAMSIZ`, 16 with the final NUL), neither `all`
-/// nor `default`, under which the kernel keeps the sysctls of every link, and without a `-` in front, which a helper
-/// program takes for an option.
+/// (docs/contract/session.md#interface-names; the kernel's limit is `IFNAMSIZ`, 16 with the final
+/// NUL), neither `all` nor `default`, under which the kernel keeps the sysctls of every link, and
+/// without a leading `-`, which a helper program would parse as an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
-    /// The longest name the kernel takes, in bytes.
+    /// The longest name that the kernel accepts, in bytes.
     pub const MAX: usize = 15;
 
-    /// Names that fit and are none.
+    /// Names that have a valid form and are reserved.
     const RESERVED: [&'static str; 4] = [".", "..", "all", "default"];
 
-    /// A name for a link that gets its own later: `moe-` and a digest of this text.
+    /// Returns a temporary name for a link that is renamed later: `moe-` and a digest of this text.
     pub fn temporary(of: &str) -> Self {
         let digest = Sha256::digest(of.as_bytes());
         let [a, b, c, d, ..] = <[u8; 32]>::from(digest);
         Self(format!("moe-{a:02x}{b:02x}{c:02x}{d:02x}"))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -13,23 +13,23 @@ pub struct PublicKey([u8; 32]);
 /// A WireGuard private key.
 pub type PrivateKey = Secret<[u8; 32]>;
 
-/// A WireGuard preshared key. All zeros means none to the kernel, so what is
-/// observed is normalised before comparing.
+/// A WireGuard preshared key. The kernel reads all zeros as "no key", so an observed key is
+/// normalised before comparing.
 pub type PresharedKey = Secret<[u8; 32]>;
 
 impl PublicKey {
-    /// A key from its bytes.
+    /// Returns a key from its bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Decodes base64 of either alphabet, with or without its padding: all of these are one key.
+/// Decodes base64 of either alphabet, with or without padding: all of these forms are the same key.
 fn decode(text: &str) -> Option<[u8; 32]> {
     let text = text.trim().trim_end_matches('=');
     let text = text.replace('-', "+").replace('_', "/");
@@ -61,12 +61,12 @@ impl Secret<[u8; 32]> {
         })
     }
 
-    /// The key in base64, for the file in `secrets/` and nothing else.
+    /// Returns the key in base64, only for the file in `secrets/`.
     pub fn to_base64(&self) -> Secret<String> {
         Secret::new(STANDARD.encode(self.expose()))
     }
 
-    /// Whether all bytes are zero, which the kernel reads as "no key".
+    /// Returns whether all bytes are zero, which the kernel reads as "no key".
     pub fn is_zero(&self) -> bool {
         *self.expose() == [0; 32]
     }

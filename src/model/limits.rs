@@ -9,10 +9,10 @@ use super::{Invalid, number_type, shown, text_type};
 pub struct Mtu(u16);
 
 impl Mtu {
-    /// 1420: an Ethernet path less WireGuard over IPv6.
+    /// 1420: the MTU of an Ethernet path minus the overhead of WireGuard over IPv6.
     pub const DEFAULT: Self = Self(1420);
 
-    /// The MTU in bytes.
+    /// Returns the MTU in bytes.
     pub fn get(self) -> u16 {
         self.0
     }
@@ -53,12 +53,12 @@ impl Port {
     /// Port 1.
     pub const MIN: Self = Self(NonZeroU16::MIN);
 
-    /// A port, unless the number is 0.
+    /// Returns a port, unless the number is 0.
     pub fn new(number: u16) -> Option<Self> {
         NonZeroU16::new(number).map(Self)
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> u16 {
         self.0.get()
     }
@@ -103,12 +103,12 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// In kbit/s.
+    /// Returns the bandwidth in kbit/s.
     pub fn kbit(self) -> u64 {
         self.kbit
     }
 
-    /// In whole Mbit/s, rounded down.
+    /// Returns the bandwidth in whole Mbit/s, rounded down.
     pub fn mbit(self) -> u64 {
         self.kbit / 1000
     }
@@ -152,7 +152,7 @@ impl FromStr for Bandwidth {
 
 impl fmt::Display for Bandwidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Three digits after the point are whole Mbit/s of a Gbit/s; anything finer is told in M.
+        // Three digits after the point are whole Mbit/s of a Gbit/s; a finer value is written in M.
         let whole = self.kbit >= 1_000_000 && self.kbit.is_multiple_of(1_000);
         let (unit, letter) = if whole {
             (1_000_000, 'G')

@@ -1,8 +1,8 @@
-//! The vocabulary: newtypes that are parsed once and valid ever after.
+//! The domain types: newtypes that are validated once, when they are parsed.
 //!
-//! Nothing outside this folder checks an AS number, an interface name or a key again. Every type
-//! parses with [`std::str::FromStr`] or `TryFrom`, serialises as the text an operator writes, and
-//! carries its own JSON Schema, so that the rule, the error and the schema have one home.
+//! No code outside this folder checks an AS number, an interface name or a key again. Every type
+//! parses with [`std::str::FromStr`] or `TryFrom`, serialises as the text that an operator writes,
+//! and carries its own JSON Schema, so that the rule, the error and the schema are in one place.
 
 mod asn;
 mod endpoint;
@@ -32,20 +32,21 @@ pub use router_key::RouterKey;
 pub use secret::Secret;
 pub use tunnel::{AdminState, Extension, NodeType, PeeringPolicy, TunnelType};
 
-/// Why a text or number is not a value of a type. The message is a whole sentence part that reads
-/// on after the name of the field: "`spec.tunnel.mtu`: must be between 1280 and 9000, not 70000".
+/// The reason why a text or number is not a value of a type. The message continues the sentence
+/// after the name of the field: "`spec.tunnel.mtu`: must be between 1280 and 9000, not 70000".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub String);
 
 impl Invalid {
-    /// An error with this message.
+    /// Returns an error with this message.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
 
-/// Shows hostile text inside an error: quoted, escaped, without keys, and cut to 80 characters.
+/// Returns untrusted text in the form for an error: quoted, escaped, without keys, and cut to 80
+/// characters.
 pub(crate) fn shown(text: &str) -> String {
     let text = without_keys(text);
     let mut short: String = text.chars().take(80).collect();
@@ -55,7 +56,8 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{short:?}")
 }
 
-/// Serde and JSON Schema for a type that is a text with a rule, through `Display` and `FromStr`.
+/// Implements serde and JSON Schema for a type that is a text with a rule, through `Display` and
+/// `FromStr`.
 macro_rules! text_type {
     ($type:ty, $name:literal, $schema:tt) => {
         impl serde::Serialize for $type {
@@ -80,7 +82,8 @@ macro_rules! text_type {
     };
 }
 
-/// Serde and JSON Schema for a type that is a whole number with a rule, through `TryFrom<u64>`.
+/// Implements serde and JSON Schema for a type that is a whole number with a rule, through
+/// `TryFrom<u64>`.
 macro_rules! number_type {
     ($type:ty, $name:literal, $schema:tt) => {
         impl serde::Serialize for $type {

@@ -4,7 +4,8 @@ use std::str::FromStr;
 use super::{Invalid, shown, text_type};
 
 /// The name of an object, and of its file: 1..48 bytes of `A-Za-z0-9_.-` that starts with a letter,
-/// a digit or `_`. 48, because BIRD's protocol names end at 63 bytes and ours carry a prefix.
+/// a digit or `_`. The limit is 48, because BIRD's protocol names have at most 63 bytes and the
+/// agent's carry a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
 
@@ -12,12 +13,13 @@ impl ObjectName {
     /// The longest name, in bytes.
     pub const MAX: usize = 48;
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The nearest valid name to a hostile text: what is not allowed becomes `-`, and the rest is cut.
+    /// Returns the nearest valid name to an untrusted text: forbidden characters become `-`, and a
+    /// longer text is cut.
     pub fn sanitised(text: &str) -> Self {
         let keep = |c: char| {
             if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
@@ -64,33 +66,36 @@ text_type!(ObjectName, "ObjectName", {
 });
 
 /// The Control Plane's identity of an object (`uuid`): 1..128 printable ASCII characters without
-/// blanks. It is what a link's alias carries as our mark.
+/// blanks. A link's alias carries it as the agent's mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(String);
 
 impl Uid {
-    /// The identity as text.
+    /// Returns the identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The identity of an operator's own document, which has no `uid`: `local/` and its name.
+    /// Returns the identity of an operator's own document, which has no `uid`: `local/`, its kind
+    /// and its name.
     pub fn local(kind: &str, name: &ObjectName) -> Self {
         Self(format!("local/{kind}/{name}"))
     }
 
-    /// Whether it is the identity of an operator's own document.
+    /// Returns whether it is the identity of an operator's own document.
     pub fn is_local(&self) -> bool {
         self.0.starts_with("local/")
     }
 
-    /// An identity for an object of the Control Plane that has a node id and no identity of its own.
+    /// Returns an identity for an object of the Control Plane that has a node id and no identity of
+    /// its own.
     pub fn derived(word: &str, node_id: u16) -> Self {
         Self(format!("{word}/{node_id}"))
     }
 
-    /// Whether it is one that we give ourselves. Nobody else may bring such a one along: a link goes by its
-    /// mark, so a session called `mesh/2` would be taken for the backbone tunnel, and removed as that.
+    /// Returns whether it is an identity that the agent itself assigns. No other source may use
+    /// such an identity: a link is identified by its mark, so a session called `mesh/2` would be
+    /// mistaken for the backbone tunnel, and removed as such.
     pub fn is_ours(&self) -> bool {
         const OURS: [&str; 4] = ["local", "mesh", "ibgp", "control-plane"];
         self.0

@@ -1,16 +1,16 @@
-//! Keys that stand in a text in plain sight, where a secret one must not be.
+//! Finds keys in plain text, where secret keys are forbidden.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Characters of 32 bytes in base64, before the `=` that fills the last group.
+/// Characters of 32 bytes in base64, before the `=` that pads the last group.
 const LENGTH: usize = 43;
 
-/// What stands for a key in a text that is shown.
+/// Replacement for a key in a displayed text.
 const HIDDEN: &str = "(a key)";
 
-/// Where the text has something that only a secret key looks like: 32 bytes in base64 that are not the value of
-/// a field `publicKey`. Of a key in a comment or in a reason nobody can tell which kind it is.
+/// Returns the position of a possible secret key: 32 bytes in base64 that are not the value of a
+/// field `publicKey`. A key in a comment or in a reason counts, because its type is unknown.
 pub(crate) fn plain_key(text: &str) -> Option<usize> {
     let is_public = |at: usize| {
         let before = text[..at].trim_end_matches(['"', '\'', ' ']);
@@ -22,13 +22,13 @@ pub(crate) fn plain_key(text: &str) -> Option<usize> {
     keys(text).map(|key| key.start).find(|at| !is_public(*at))
 }
 
-/// Returns the text without its keys, for an error: what was written in the wrong place may be secret.
+/// Returns the text without its keys, for an error: a value in the wrong field may be secret.
 pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
     hide(text, keys(text))
 }
 
-/// Returns the text without its keys, except those that it calls public: `publicKey: A`, `public_key=A`, and the
-/// second key of a comparison as `publicKey: want A, have B`.
+/// Returns the text without its keys, except those that it marks as public: `publicKey: A`,
+/// `public_key=A`, and the second key of a comparison as `publicKey: want A, have B`.
 pub(crate) fn without_secret_keys(text: &str) -> Cow<'_, str> {
     let mut public_end = None;
     let secret = keys(text).filter(|key| {
@@ -55,7 +55,7 @@ fn hide(text: &str, secret: impl Iterator<Item = Range<usize>>) -> Cow<'_, str> 
     }
 }
 
-/// Whether the words before a key say that it is public.
+/// Returns whether the words before a key mark it as public.
 fn is_called_public(before: &str) -> bool {
     let before = before.trim_end_matches(['"', '\'', '\\', ':', '=', '(', '[', ' ', '\t']);
     let before = before.strip_suffix("want").unwrap_or(before);
@@ -72,19 +72,21 @@ fn is_called_public(before: &str) -> bool {
 /// Longest text between the two keys of a comparison.
 const COMPARISON: usize = 60;
 
-/// Whether a text between two keys names no other field, so that both keys are values of one field.
+/// Returns whether a text between two keys names no other field, so that both keys are values of
+/// one field.
 fn is_comparison(between: &str) -> bool {
     between.len() <= COMPARISON && !between.contains([':', '=', '\n'])
 }
 
-/// Every key in base64, as `wg genkey`, `wg genpsk` and `wg pubkey` print it.
+/// Returns every key in base64, as `wg genkey`, `wg genpsk` and `wg pubkey` print it.
 fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = text.as_bytes();
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let fills = text.match_indices('=').map(|(at, _)| at);
     fills.filter_map(move |at| {
         let start = at.checked_sub(LENGTH)?;
-        // The last character carries four bits of the key; its other two are none (RFC 4648, section 4).
+        // The last character carries four bits of the key; its other two bits are unused (RFC 4648,
+        // section 4).
         let ends = b"AEIMQUYcgkosw048".contains(&bytes[at - 1]);
         let alone = !bytes
             .get(at + 1)
@@ -122,7 +124,7 @@ mod tests {
         ] {
             assert!(plain_key(&secret.replace("KEY", KEY)).is_some(), "{secret}");
         }
-        // A longer text in base64 is something else.
+        // A longer text in base64 is not a key.
         assert_eq!(plain_key(&format!("A{KEY}")), None);
         assert_eq!(plain_key(&format!("{KEY}=")), None);
     }

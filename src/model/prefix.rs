@@ -9,15 +9,17 @@ use super::{Asn, Invalid, shown, text_type};
 pub struct LinkLocal(Ipv6Addr);
 
 impl LinkLocal {
-    /// The address.
+    /// Returns the address.
     pub fn get(self) -> Ipv6Addr {
         self.0
     }
 
-    /// Our side of every tunnel, `fe80::<last four decimal digits of our ASN, zeros dropped>:<node id>`
-    /// (docs/contract/session.md#our-side-of-the-tunnel): AS4242420998, node 1 is `fe80::998:1`. The digits are
-    /// written, not converted: 998 stands as `0x998`. A node id of five digits does not fit one group and takes two, four
-    /// digits in the last: node 12345 is `fe80::998:1:2345`, which is no other node's address.
+    /// Returns the link-local address of a router in every tunnel,
+    /// `fe80::<last four decimal digits of the ASN, leading zeros dropped>:<node id>`
+    /// (docs/contract/session.md#our-side-of-the-tunnel): AS4242420998, node 1 is `fe80::998:1`.
+    /// The digits are written, not converted: 998 becomes `0x998`. A node id of five digits does
+    /// not fit one group and takes two, four digits in the last: node 12345 is `fe80::998:1:2345`,
+    /// which is no other node's address.
     pub fn derived(asn: Asn, node_id: u16) -> Self {
         let digits = hex_as_written(asn.last_four());
         let (high, low) = (
@@ -34,8 +36,8 @@ impl LinkLocal {
     }
 }
 
-/// The 16-bit group whose hexadecimal digits are the decimal digits of a number of at most four: 1080 is
-/// `0x1080`.
+/// Returns the 16-bit group whose hexadecimal digits are the decimal digits of a number of at most
+/// four digits: 1080 is `0x1080`.
 fn hex_as_written(number: u16) -> u16 {
     number
         .to_string()
@@ -75,13 +77,13 @@ text_type!(LinkLocal, "LinkLocal", {
 });
 
 /// A peer's tunnel address: link-local, or unique local (fc00::/7, RFC 4193). Public addresses are
-/// not refused, since networks outside DN42 are run this way too; unspecified, loopback and
-/// multicast addresses are.
+/// accepted, since networks outside DN42 also use the agent; unspecified, loopback and multicast
+/// addresses are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIpv6(Ipv6Addr);
 
 impl PeerIpv6 {
-    /// The address.
+    /// Returns the address.
     pub fn get(self) -> Ipv6Addr {
         self.0
     }

@@ -6,12 +6,13 @@ use ipnet::IpNet;
 
 use super::{Invalid, shown, text_type};
 
-/// A range of addresses that peers and loopbacks may be in, beside DN42's own: a prefix without host bits.
+/// A range of addresses that peers and loopbacks may use, besides DN42's own: a prefix without host
+/// bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressRange(IpNet);
 
 impl AddressRange {
-    /// Whether the address is in the range.
+    /// Returns whether the address is in the range.
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }

@@ -10,17 +10,18 @@ pub enum RouterKey {
         /// Its public half, which can be read back from the kernel.
         public: PublicKey,
     },
-    /// The private key cannot be read. Tunnels keep the key that the kernel has, and none is created.
+    /// The private key cannot be read. Existing tunnels keep the key that the kernel has, and no
+    /// tunnel is created.
     Missing {
-        /// The public half of the last key, where it is known.
+        /// The public half of the last key, if known.
         last: Option<PublicKey>,
-        /// Why, and what to do.
+        /// The reason, and how to correct it.
         why: String,
     },
 }
 
 impl RouterKey {
-    /// The public key that neighbours know: also while the private key is missing.
+    /// Returns the public key that neighbours know, also while the private key is missing.
     pub fn public(&self) -> Option<PublicKey> {
         match self {
             Self::Available { public, .. } => Some(*public),
@@ -28,7 +29,7 @@ impl RouterKey {
         }
     }
 
-    /// Why the private key is missing, and what to do.
+    /// Returns the reason why the private key is missing, and how to correct it.
     pub fn missing(&self) -> Option<&str> {
         match self {
             Self::Available { .. } => None,

@@ -1,17 +1,17 @@
 use std::fmt;
 
-/// A value that must never be shown. It has no `Display` and no `Serialize`, and its `Debug` is
+/// A value that must never be displayed. It has no `Display` and no `Serialize`, and its `Debug` is
 /// the same eight letters for every content (docs/contract/safety.md#rule-8).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {
-    /// Locks a value away.
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// Takes the value out, at the one place that hands it to the kernel, to BIRD or to a header.
+    /// Returns the value, for the one place that hands it to the kernel, to BIRD or to a header.
     pub fn expose(&self) -> &T {
         &self.0
     }

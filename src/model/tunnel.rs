@@ -122,7 +122,8 @@ pub enum NodeType {
     Client,
 }
 
-/// `Display` with the text that serde writes, so that a name is spelled in one place a variant.
+/// Implements `Display` with the text that serde writes, so that each variant has its spelling in
+/// one place.
 macro_rules! display_words {
     ($type:ty { $($variant:ident => $word:literal),* $(,)? }) => {
         impl fmt::Display for $type {

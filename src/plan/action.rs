@@ -1,5 +1,5 @@
-//! The changes a plan can ask of the kernel. Each names what it changes and to what, so that it can be
-//! printed, applied and counted; none says how.
+//! Changes that a plan makes to the kernel. Each names its object and the new value, so that it can be
+//! printed, applied and counted; none says how to apply it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,119 +13,118 @@ use crate::model::{InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelAction {
-    /// Make a link, down and without a mark.
+    /// Creates a link, down and without a mark.
     CreateLink {
         /// Its name.
         interface: InterfaceName,
-        /// What it is.
+        /// Its kind.
         kind: NewLink,
     },
-    /// Make a link and delete it at once, to learn whether the kernel and the helper programs can make it.
+    /// Creates a link and deletes it at once, to test whether the kernel and the helper programs can create it.
     TryLink {
-        /// A name that nothing has.
+        /// An unused name.
         interface: InterfaceName,
-        /// What it is.
+        /// Its kind.
         kind: NewLink,
     },
-    /// Give a link another name, if it carries this mark at the moment of renaming. A link that is up goes down
-    /// for it.
+    /// Renames a link, if it carries this mark at the moment of renaming. A link that is up goes down for it.
     RenameLink {
         /// The link.
         interface: InterfaceName,
-        /// Whose it must be.
+        /// The owner it must have.
         uid: Uid,
         /// Its new name.
         to: InterfaceName,
     },
-    /// Set the alias `moenet-agent:2:<identity>:<object>`.
+    /// Sets the alias `moenet-agent:2:<identity>:<object>`.
     SetMark {
         /// The link.
         interface: InterfaceName,
-        /// Whose it becomes.
+        /// The new owner.
         uid: Uid,
     },
-    /// Change the outer addresses of a GRE tunnel, within their family.
+    /// Changes the outer addresses of a GRE tunnel, within their family.
     SetGreEnds {
         /// The link.
         interface: InterfaceName,
-        /// Our outer address.
+        /// The local outer address.
         local: Option<IpAddr>,
         /// The neighbour's outer address.
         remote: IpAddr,
     },
-    /// Tell the kernel to make no link-local address of its own (`addrgenmode none`).
+    /// Stops the kernel from creating a link-local address (`addrgenmode none`).
     DisableKernelAddresses {
         /// The link.
         interface: InterfaceName,
     },
-    /// Change keys, port or peers.
+    /// Changes keys, port or peers.
     ConfigureWireGuard {
         /// The link.
         interface: InterfaceName,
-        /// What changes; all else stays.
+        /// The changed settings; all others stay.
         patch: WireGuardPatch,
     },
-    /// Add an address.
+    /// Adds an address.
     AddAddress {
         /// The link.
         interface: InterfaceName,
         /// The address.
         address: Address,
     },
-    /// Remove an address.
+    /// Removes an address.
     RemoveAddress {
         /// The link.
         interface: InterfaceName,
         /// The address.
         address: Address,
     },
-    /// Make the route that the kernel makes for an address, and that somebody took away.
+    /// Restores the route that the kernel creates for an address, after it was removed.
     AddRoute {
         /// The link.
         interface: InterfaceName,
-        /// Where it leads.
+        /// Its destination.
         destination: IpNet,
-        /// Our address that IPv4 sends from by this route; IPv6 chooses for itself.
+        /// The local source address of this route for IPv4; IPv6 selects its own.
         source: Option<Ipv4Addr>,
     },
-    /// Set the MTU.
+    /// Sets the MTU.
     SetMtu {
         /// The link.
         interface: InterfaceName,
         /// The MTU.
         mtu: Mtu,
     },
-    /// Set a sysctl of the link, or of all links (`conf/all`).
+    /// Sets a sysctl of the link, or of all links (`conf/all`).
     SetSysctl {
-        /// The link; none means `all`.
+        /// The link; `None` means `all`.
         interface: Option<InterfaceName>,
-        /// Which one.
+        /// The sysctl.
         key: Sysctl,
         /// Its value.
         value: i64,
     },
-    /// Bring the link up.
+    /// Brings the link up.
     SetUp {
         /// The link.
         interface: InterfaceName,
     },
-    /// Delete the link, if it still carries this mark at the moment of deletion.
+    /// Deletes the link, if it still carries this mark at the moment of deletion.
     DeleteLink {
         /// The link.
         interface: InterfaceName,
-        /// Whose it must be.
+        /// The owner it must have.
         uid: Uid,
     },
 }
 
-/// A link to make.
+/// A link to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewLink {
-    /// WireGuard: the kernel's where there is some, else a userspace one.
+    /// WireGuard: the kernel's if it has it, otherwise a userspace one.
     WireGuard,
     /// GRE over the family of the addresses.
     Gre {
-        /// Our outer address.
+        /// The local outer address.
         local: Option<IpAddr>,
         /// The neighbour's outer address.
         remote: IpAddr,
@@ -134,38 +133,38 @@ pub enum NewLink {
     Dummy,
 }
 
-/// A change of a WireGuard interface. What is `None` or empty stays as it is.
+/// A change of a WireGuard interface. `None` or empty fields leave the setting unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuardPatch {
-    /// Our private key.
+    /// The local private key.
     pub private_key: Option<PrivateKey>,
     /// The UDP port.
     pub listen_port: Option<Port>,
     /// Whether the kernel chooses any free UDP port.
     pub release_port: bool,
-    /// Peers to remove, before any is added: one that stands in both lists is made anew.
+    /// Peers to remove, before any is added: a peer in both lists is recreated.
     pub remove_peers: Vec<PublicKey>,
     /// Peers to add or change.
     pub peers: Vec<PeerPatch>,
 }
 
-/// A change of one peer; the peer is added when it is not there.
+/// A change of one peer; a missing peer is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerPatch {
-    /// Which peer.
+    /// The peer.
     pub public_key: PublicKey,
-    /// A new preshared key, or none at all.
+    /// A new preshared key, or `Some(None)` to remove it.
     pub preshared_key: Option<Option<PresharedKey>>,
     /// A new endpoint.
     pub endpoint: Option<SocketAddr>,
-    /// A new persistent keepalive in seconds, or none at all.
+    /// A new persistent keepalive in seconds, or `Some(None)` to remove it.
     pub keepalive: Option<Option<u16>>,
     /// The whole new set of allowed IPs.
     pub allowed_ips: Option<BTreeSet<IpNet>>,
 }
 
 impl KernelAction {
-    /// The link that the action changes; none for sysctls of all links.
+    /// Returns the link that the action changes; `None` for sysctls of all links.
     pub fn interface(&self) -> Option<&InterfaceName> {
         match self {
             Self::CreateLink { interface, .. }

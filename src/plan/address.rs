@@ -1,5 +1,6 @@
-//! The addresses of a tunnel's link: exactly the wanted ones. On a link of ours nobody else has any. And the
-//! routes that the kernel makes for them, by which the neighbour is reached.
+//! The addresses of a tunnel's link: exactly the wanted ones, because only the agent sets addresses on its links. And
+//! the
+//! routes that the kernel creates for them, which lead to the neighbour.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,13 +10,13 @@ use super::kernel_view::{Address, Link};
 use super::tunnel::WantedTunnel;
 use super::{Drift, Step};
 
-/// The changes of a link's addresses, on both sides of the moment in which it is brought up.
+/// The changes of a link's addresses, before and after it is brought up.
 pub(super) struct Changes {
     pub(super) before_up: Vec<Step>,
     pub(super) after_up: Vec<Step>,
 }
 
-/// Removes before it adds: a point-to-point address cannot change its peer while it is there.
+/// Removes before it adds: the peer of an existing point-to-point address cannot be changed.
 pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
     let none = BTreeSet::new();
     let have = link.map_or(&none, |link| &link.addresses);
@@ -60,9 +61,9 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
     }
 }
 
-/// The routes of addresses that stay, where somebody took them away: the kernel makes them with the address,
-/// and again only when the link goes up. They are made as the kernel makes them, so that they go with their
-/// address; another route to the same place is somebody else's and stays.
+/// Restores removed routes of addresses that stay: the kernel creates them with the address, and again only
+/// when the link goes up. They are created as the kernel does, so that they are removed with their
+/// address. Another route to the same destination is foreign and stays.
 fn routes(wanted: &WantedTunnel, link: Option<&Link>, kept: &BTreeSet<Address>) -> Vec<Step> {
     let Some(link) = link.filter(|link| link.up) else {
         return Vec::new();
@@ -88,9 +89,9 @@ fn routes(wanted: &WantedTunnel, link: Option<&Link>, kept: &BTreeSet<Address>) 
     missing.collect()
 }
 
-/// The kernel makes the route to the other end of an IPv6 address when the address is added to a link that is
-/// up. When a link comes up that has such an address already, it gets a route to our own end instead
-/// (`fixup_permanent_addr`; measured, Linux 6.18). IPv4 makes the route either way.
+/// The kernel creates the route to the other end of an IPv6 address when the address is added to a link that is
+/// up. When a link that already has such an address comes up, it gets a route to the local end instead
+/// (`fixup_permanent_addr`; measured, Linux 6.18). IPv4 gets the route in both cases.
 fn needs_up(address: &Address) -> bool {
     address.peer.is_some_and(|peer| peer.is_ipv6())
 }

@@ -1,20 +1,20 @@
-//! The sysctls of all links together. They touch links that are not ours, so only those are set without
-//! which the tunnels do not forward.
+//! The sysctls of all links together. They affect foreign links, so only those are set that the tunnels need
+//! to forward.
 
 use super::action::KernelAction;
 use super::kernel_view::{KernelView, Sysctl};
 use super::{Drift, Plan, Step};
 
-/// What lets the tunnels forward, once there are tunnels. Nothing is ever set back: by then nobody can
-/// tell who else counts on it.
+/// Plans the sysctls that tunnels need to forward, once there are tunnels. They are never reset, because other
+/// programs may depend on them by then.
 ///
 /// - `ipv4 all.rp_filter` 0: the kernel takes the larger of it and the interface's own
 ///   (`IN_DEV_RPFILTER`), and paths in DN42 are asymmetric.
-/// - `ipv6 all.forwarding` 1, where a kernel (before Linux 6.17) cannot be told to forward from one interface
+/// - `ipv6 all.forwarding` 1, where a kernel (before Linux 6.17) cannot forward from one interface
 ///   alone. Writing it sets `forwarding` of every interface; see [`forwarding_blocked`].
 ///
 /// IPv4 forwards by the interface that a packet came in on (`IN_DEV_FORWARD` in `ip_route_input_slow`), so
-/// `ip_forward` stays as it is.
+/// `ip_forward` stays unchanged.
 pub fn plan_host(kernel: &KernelView) -> Plan {
     let mut plan = Plan::default();
     plan.extend(change(kernel, Sysctl::RpFilter, 0));
@@ -24,7 +24,7 @@ pub fn plan_host(kernel: &KernelView) -> Plan {
     plan
 }
 
-/// IPv6 forwarding of all links, where it is needed.
+/// Plans IPv6 forwarding of all links, if it is needed.
 fn forwarding(kernel: &KernelView) -> Option<Step> {
     if kernel.all.contains_key(&Sysctl::ForceForwarding) {
         return None;
@@ -49,8 +49,8 @@ fn change(kernel: &KernelView, key: Sysctl, value: i64) -> Option<Step> {
     ))
 }
 
-/// Why IPv6 forwarding of all links is not turned on although it is needed: a link of others lives on
-/// router advertisements, and would not take them any more (`accept_ra` 1 means "while not forwarding", see
+/// Returns why IPv6 forwarding of all links is not turned on although it is needed: a foreign link depends on
+/// router advertisements and would no longer accept them (`accept_ra` 1 means "while not forwarding", see
 /// ip-sysctl in the kernel's documentation).
 pub fn forwarding_blocked(kernel: &KernelView) -> Option<String> {
     forwarding(kernel)?;

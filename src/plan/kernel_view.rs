@@ -1,6 +1,6 @@
-//! What the kernel has, in our own types. The constructors of these types normalise, so that the
-//! two sides of a comparison mean the same by construction: a preshared key of zeros is none,
-//! a keepalive of 0 is none, a port of 0 is none.
+//! The observed kernel state, in the agent's own types. The constructors of these types normalise, so that both
+//! sides of a comparison have the same meaning: a preshared key of zeros, a keepalive of 0 and a port of 0 all
+//! become `None`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,17 +12,17 @@ use jiff::Timestamp;
 pub use super::mark::Mark;
 use crate::model::{InterfaceName, Port, PresharedKey, PublicKey, Uid};
 
-/// One dump of everything the plan of any object compares with.
+/// One dump of all kernel state that plans compare with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelView {
-    /// Every link of the network namespace, ours and foreign.
+    /// Every link of the network namespace, the agent's and foreign ones.
     pub links: BTreeMap<InterfaceName, Link>,
-    /// The sysctls of all links together (`conf/all`), as far as the kernel has them.
+    /// The sysctls of all links together (`conf/all`), if the kernel has them.
     pub all: BTreeMap<Sysctl, i64>,
 }
 
 impl KernelView {
-    /// The links that carry the mark of this object.
+    /// Returns the links that carry the mark of this object.
     pub fn owned_by<'a>(
         &'a self,
         uid: &'a Uid,
@@ -30,7 +30,7 @@ impl KernelView {
         self.links.iter().filter(move |(_, link)| link.mark.is(uid))
     }
 
-    /// Takes the ports of links that could not be read from the view before.
+    /// Copies the ports of links that could not be read from the previous view.
     pub fn keep_ports(&mut self, before: &Self) {
         for (name, link) in &mut self.links {
             let earlier = before.links.get(name);
@@ -41,13 +41,14 @@ impl KernelView {
         }
     }
 
-    /// Every object that a link of this state directory belongs to.
+    /// Returns every object of this state directory that has a link.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
         marks.filter_map(Mark::object).cloned().collect()
     }
 
-    /// The objects whose links have a mark that is to be written again: of a lost directory, or of an earlier build.
+    /// Returns the objects whose links carry a mark that must be rewritten: of a lost directory, or of an earlier
+    /// build.
     pub fn earlier_uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
         let earlier = marks.filter(|mark| matches!(mark, Mark::Earlier(_)));
@@ -58,48 +59,48 @@ impl KernelView {
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's index; it changes only when a link is made anew.
+    /// The kernel's index; it changes only when a link is recreated.
     pub index: u32,
-    /// What it is.
+    /// Its kind.
     pub kind: LinkKind,
     /// MTU in bytes.
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whose it is.
+    /// Its owner.
     pub mark: Mark,
-    /// Whether the kernel has been told to make no link-local address of its own
-    /// (`IN6_ADDR_GEN_MODE_NONE`).
+    /// Whether the kernel's link-local addresses are turned off (`IN6_ADDR_GEN_MODE_NONE`).
     pub addrgen_none: bool,
     /// Its addresses.
     pub addresses: BTreeSet<Address>,
-    /// Where the routes out of it lead that the kernel made for its addresses (protocol `kernel`); no other
-    /// route is looked at.
+    /// The destinations of the routes through this link that the kernel created for its addresses (protocol `kernel`);
+    /// other
+    /// routes are ignored.
     pub routes: BTreeSet<IpNet>,
     /// Its WireGuard configuration, when it is a WireGuard link that could be read. Read for links
-    /// that carry our mark and for links of kind [`LinkKind::WireGuard`] and [`LinkKind::Tun`].
+    /// that carry the agent's mark and for links of kind [`LinkKind::WireGuard`] and [`LinkKind::Tun`].
     pub wireguard: Option<WireGuard>,
-    /// Set while its WireGuard configuration was asked for and not answered: nothing is known of it then, not even
+    /// Set when the query for its WireGuard configuration failed: nothing is known about it then, not even
     /// that it is absent.
     pub unread: Option<Unread>,
     /// The ends of a GRE tunnel.
     pub gre: Option<GreEnds>,
-    /// Whether an IPv6 address on it was learnt and will expire: from router advertisements, or DHCP.
+    /// Whether it has a learnt IPv6 address that will expire: from router advertisements, or DHCP.
     pub learnt_address: bool,
-    /// The sysctls of this interface that we care about; of links that are not ours they are read only
-    /// where an address was learnt.
+    /// The sysctls of this interface that the agent uses; for foreign links they are read only
+    /// if an address was learnt.
     pub sysctls: BTreeMap<Sysctl, i64>,
 }
 
 /// A WireGuard configuration that could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unread {
-    /// The UDP port that it was last seen to listen on.
+    /// The last known UDP listening port.
     pub last_port: Option<Port>,
 }
 
 impl Link {
-    /// The UDP port that its WireGuard listens on, as far as is known.
+    /// Returns the UDP port on which its WireGuard listens, if known.
     pub fn listen_port(&self) -> Option<Port> {
         match (&self.wireguard, self.unread) {
             (Some(wireguard), _) => wireguard.listen_port,
@@ -108,13 +109,13 @@ impl Link {
         }
     }
 
-    /// Whether it is WireGuard, also one that could not be read.
+    /// Returns whether it is WireGuard, including a link that could not be read.
     pub fn is_wireguard(&self) -> bool {
         self.wireguard.is_some() || self.unread.is_some()
     }
 }
 
-/// What a link is.
+/// Kind of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkKind {
     /// A WireGuard link of the kernel.
@@ -129,21 +130,21 @@ pub enum LinkKind {
     Dummy,
     /// The loopback device.
     Loopback,
-    /// Anything else, by the kernel's name (`veth`, `bridge`; empty for hardware).
+    /// Any other kind, by the kernel's name (`veth`, `bridge`; empty for hardware).
     Other(String),
 }
 
 /// An address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
-    /// Our address and its prefix length.
+    /// The local address and its prefix length.
     pub local: IpNet,
-    /// The other end of a point-to-point address, when it differs from ours.
+    /// The other end of a point-to-point address, when it differs from the local address.
     pub peer: Option<IpAddr>,
 }
 
 impl Address {
-    /// An address with its prefix; a peer that equals it is none.
+    /// Creates an address with its prefix; a peer that equals it becomes `None`.
     pub fn new(local: IpNet, peer: Option<IpAddr>) -> Self {
         Self {
             local,
@@ -151,8 +152,8 @@ impl Address {
         }
     }
 
-    /// Where the route leads that the kernel makes for this address: to the other end, or to the network that
-    /// the address is in (`fib_add_ifaddr`, `addrconf_prefix_route`). None for an address alone.
+    /// Returns the destination of the route that the kernel creates for this address: the other end, or the network of
+    /// the address (`fib_add_ifaddr`, `addrconf_prefix_route`). `None` for a host address.
     pub fn route(&self) -> Option<IpNet> {
         let length = self.local.prefix_len();
         let net = match self.peer {
@@ -181,7 +182,7 @@ impl fmt::Display for Address {
 /// The outer addresses of a GRE tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GreEnds {
-    /// Our outer address, when the tunnel is bound to one.
+    /// The local outer address, when the tunnel is bound to one.
     pub local: Option<IpAddr>,
     /// The neighbour's outer address.
     pub remote: Option<IpAddr>,
@@ -199,7 +200,7 @@ impl fmt::Display for GreEnds {
 /// The configuration and state of a WireGuard interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuard {
-    /// Our public key on it; none when it has no private key yet.
+    /// The local public key; `None` when the interface has no private key yet.
     pub public_key: Option<PublicKey>,
     /// The UDP port it listens on.
     pub listen_port: Option<Port>,
@@ -212,13 +213,13 @@ pub struct WireGuard {
 pub struct WireGuardPeer {
     /// The preshared key.
     pub preshared_key: Option<PresharedKey>,
-    /// Where packets go now: as configured, or where the peer last roamed to.
+    /// The current endpoint: as configured, or where the peer last roamed to.
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive in seconds.
     pub keepalive: Option<u16>,
-    /// What may come from it.
+    /// The source prefixes that it may use.
     pub allowed_ips: BTreeSet<IpNet>,
-    /// When the last handshake was.
+    /// Time of the last handshake.
     pub last_handshake: Option<Timestamp>,
     /// Bytes received.
     pub rx_bytes: u64,
@@ -227,7 +228,7 @@ pub struct WireGuardPeer {
 }
 
 impl WireGuardPeer {
-    /// The same peer with what means "none" to the kernel read as none.
+    /// Returns the same peer with the kernel's "none" values replaced by `None`.
     #[must_use]
     pub fn normalised(mut self) -> Self {
         self.preshared_key = self.preshared_key.filter(|key| !key.is_zero());
@@ -236,7 +237,7 @@ impl WireGuardPeer {
     }
 }
 
-/// A sysctl that a router's interfaces need set (`/proc/sys/net/<family>/conf/<interface>/<key>`).
+/// A sysctl that a router's interfaces need (`/proc/sys/net/<family>/conf/<interface>/<key>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sysctl {
     /// `ipv4 … forwarding`
@@ -249,12 +250,12 @@ pub enum Sysctl {
     AcceptRa,
     /// `ipv6 … autoconf`
     Autoconf,
-    /// `ipv6 … force_forwarding`: this interface forwards whatever `conf/all/forwarding` says (Linux 6.17).
+    /// `ipv6 … force_forwarding`: this interface forwards independent of `conf/all/forwarding` (Linux 6.17).
     ForceForwarding,
 }
 
 impl Sysctl {
-    /// All of them.
+    /// All sysctls.
     pub const ALL: [Self; 6] = [
         Self::Ipv4Forwarding,
         Self::RpFilter,
@@ -264,7 +265,7 @@ impl Sysctl {
         Self::ForceForwarding,
     ];
 
-    /// Family and key as they stand in the path.
+    /// Returns family and key as they appear in the path.
     pub fn path(self) -> (&'static str, &'static str) {
         match self {
             Self::Ipv4Forwarding => ("ipv4", "forwarding"),

@@ -1,4 +1,4 @@
-//! The link itself: whether it is there, whose it is, what it is, and its plain settings.
+//! The link itself: existence, owner, kind and plain settings.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,21 +10,21 @@ use super::tunnel::{TunnelView, WantedTunnel};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
 
-/// The link of the wanted name, judged.
+/// The link of the wanted name, with its assessment.
 #[derive(Default)]
 pub(super) struct Found<'a> {
     /// The link, when it stays.
     pub(super) keep: Option<Cow<'a, Link>>,
-    /// A link of this object that is of another kind and must go.
+    /// A link of this object with another kind, which must be replaced.
     replace: Option<&'a Link>,
-    /// Whether the link does not carry our mark yet.
+    /// Whether the link does not carry the agent's mark yet.
     unmarked: bool,
-    /// Whether the link's mark is to be written again.
+    /// Whether the link's mark must be rewritten.
     outdated: bool,
 }
 
 impl<'a> Found<'a> {
-    /// The link, when it stays.
+    /// Returns the link, when it stays.
     pub(super) fn kept(&self) -> Option<&Link> {
         self.keep.as_deref()
     }
@@ -44,8 +44,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Judges the link of the wanted name. Only a link that carries our mark is ours; the exceptions are one
-/// we were creating when we were interrupted, and one the operator told us to adopt.
+/// Assesses the link of the wanted name. Only a link with the agent's mark is the agent's; the exceptions are a link
+/// whose creation was interrupted, and one that the operator allowed to adopt.
 pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<Found<'a>, Refusal> {
     let Some(link) = view.kernel.links.get(&wanted.interface) else {
         return Ok(Found::default());
@@ -60,7 +60,7 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
         return Ok(Found { outdated, ..found });
     }
     if same && view.formerly.is_some_and(|uid| link.mark.is(uid)) {
-        // The same peering under a new uuid: its mark is written again, and nothing else happens to it.
+        // The same peering under a new uuid: only its mark is rewritten.
         return Ok(Found {
             outdated: true,
             ..Found::keeping(link)
@@ -71,7 +71,8 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
     let adopted = wanted.adopt && link.wireguard.is_some();
     let found = match link.mark == Mark::None {
         true if same && (half_created || adopted) => Found::keeping(link),
-        // Half made, and meanwhile another kind is wanted, or the neighbour's name resolves to another place.
+        // Incompletely created, and meanwhile another kind is wanted, or the neighbour's name resolves to another
+        // address.
         true if half_created => Found::replacing(link),
         _ => return Err(refusal(wanted, link)),
     };
@@ -81,8 +82,8 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
     })
 }
 
-/// Why nothing is planned for now: the WireGuard configuration of a link of this object, or of one that it is to take
-/// over, could not be read. Whatever is done without it may end a tunnel that works.
+/// Returns why nothing is planned now: the WireGuard configuration of a link of this object, or of one that it takes
+/// over, could not be read. Any step without it may end a working tunnel.
 pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<String> {
     let concerns = |name: &InterfaceName, mark: &Mark| {
         mark.is(&wanted.uid)
@@ -98,8 +99,8 @@ pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<Str
     ))
 }
 
-/// A WireGuard link without peers, or a GRE or dummy link: what a crash between "create" and "mark"
-/// leaves behind.
+/// Returns whether it is a WireGuard link without peers, or a GRE or dummy link: the remains of a crash between
+/// "create" and "mark".
 fn is_blank(link: &Link) -> bool {
     link.wireguard
         .as_ref()
@@ -119,7 +120,7 @@ fn refusal(wanted: &WantedTunnel, link: &Link) -> Refusal {
     }
 }
 
-/// Whether a link is what is wanted. A tun device with a WireGuard control socket is WireGuard in
+/// Returns whether a link has the wanted kind. A tun device with a WireGuard control socket is WireGuard in
 /// userspace. The ends of a GRE tunnel can be changed, but not to another family.
 fn is_kind(link: &Link, wanted: &NewLink) -> bool {
     match wanted {
@@ -138,7 +139,7 @@ fn is_kind(link: &Link, wanted: &NewLink) -> bool {
     }
 }
 
-/// Moves the ends of a GRE tunnel that stays.
+/// Changes the ends of a GRE tunnel that stays.
 pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
     let NewLink::Gre { local, remote } = wanted.kind else {
         return None;
@@ -166,7 +167,7 @@ pub(super) fn gre_ends(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step>
 }
 
 /// Deletes the links of this object under another name: the interface was renamed, or the agent stopped
-/// half-way. `but` stays.
+/// half-way. Keeps `but`.
 pub(super) fn surplus(
     wanted: &WantedTunnel,
     kernel: &KernelView,
@@ -206,8 +207,8 @@ pub(super) fn step_aside(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step
         .collect()
 }
 
-/// Makes the link and marks it. A link of this object that works is deleted only after another one could be
-/// made: a kernel without the driver, or a name that it refuses, costs no tunnel.
+/// Creates the link and marks it. A working link of this object is deleted only after another one could be
+/// created: a kernel without the driver, or a name that it rejects, costs no tunnel.
 pub(super) fn make<'a>(
     wanted: &WantedTunnel,
     found: &mut Found<'a>,
@@ -224,7 +225,7 @@ pub(super) fn make<'a>(
         return steps;
     }
     if found.unmarked && found.replace.take().is_some() {
-        // Half made, so nothing works that could be lost. Nothing is ever deleted that does not carry our mark.
+        // Incompletely created, so no working tunnel is lost. The agent never deletes a link without its mark.
         steps.push(mark(wanted, &wanted.interface));
         steps.push(delete_other_kind(wanted));
     }
@@ -248,12 +249,12 @@ pub(super) fn make<'a>(
     steps
 }
 
-/// Replaces a link by one of another kind. WireGuard in userspace cannot be renamed, for its control socket
-/// goes by the first name, so there the making is only tried; any other link is made and then renamed.
+/// Replaces a link by one of another kind. WireGuard in userspace cannot be renamed, because its control socket
+/// has the first name, so its creation is only tested; any other link is created and then renamed.
 fn replace_kind(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
     let temporary = temporary(wanted);
     let mut steps = Vec::new();
-    // A link of that name is one that an interrupted replacement left.
+    // A link of that name remains from an interrupted replacement.
     let left = kernel
         .links
         .get(&temporary)
@@ -280,8 +281,8 @@ fn replace_kind(wanted: &WantedTunnel, kernel: &KernelView) -> Vec<Step> {
     steps
 }
 
-/// A link of this object under another name that only needs the new one: WireGuard of the kernel, or GRE with the very
-/// ends that are wanted, of which the kernel has no second one.
+/// Returns a link of this object under another name that only needs the new one: WireGuard of the kernel, or GRE with
+/// exactly the wanted ends, which the kernel allows only once.
 fn twin<'a>(
     wanted: &WantedTunnel,
     kernel: &'a KernelView,
@@ -303,7 +304,7 @@ fn twin<'a>(
         .find(|(name, link)| link.mark.is(&wanted.uid) && **name != wanted.interface && fits(link))
 }
 
-/// A link as its renaming leaves it: one that was up goes down and loses its IPv6 addresses
+/// Returns a link as it is after its renaming: one that was up goes down and loses its IPv6 addresses
 /// (`addrconf_ifdown`).
 fn renamed(link: &Link) -> Link {
     let mut link = link.clone();
@@ -315,7 +316,7 @@ fn renamed(link: &Link) -> Link {
     link
 }
 
-/// Where a link stands until it has its name. Derived from the object, so that it is found again after a crash.
+/// Returns the temporary name of a link. It is derived from the object, so that the link is found again after a crash.
 fn temporary(wanted: &WantedTunnel) -> InterfaceName {
     InterfaceName::temporary(wanted.uid.as_str())
 }
@@ -363,7 +364,8 @@ fn mark(wanted: &WantedTunnel, interface: &InterfaceName) -> Step {
     Step::kernel(action, Drift::missing("tunnel.mark", &wanted.uid))
 }
 
-/// The mark of an earlier build, or of a directory that this one succeeds, becomes today's. Nothing else of
+/// Replaces the mark of an earlier build, or of a directory that this one succeeds, by the current mark. Nothing else
+/// of
 /// the link changes.
 fn mark_again(wanted: &WantedTunnel, kernel: &KernelView) -> Step {
     let Step { action, .. } = mark(wanted, &wanted.interface);
@@ -379,7 +381,7 @@ fn mark_again(wanted: &WantedTunnel, kernel: &KernelView) -> Step {
     Step { action, because }
 }
 
-/// IPv6 before all that has to do with it.
+/// Sets up IPv6 before every step that needs it.
 pub(super) fn prepare(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if lacks_ipv6(found.kept()) {
@@ -397,8 +399,8 @@ pub(super) fn prepare(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
     steps
 }
 
-/// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and refuses whatever has to do
-/// with it, so there the MTU has to come first.
+/// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and rejects every IPv6 setting, so the MTU
+/// has to be set first.
 const IPV6_MIN_MTU: u32 = 1280;
 
 fn lacks_ipv6(link: Option<&Link>) -> bool {
@@ -444,7 +446,7 @@ fn mtu_again(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
     })
 }
 
-/// MTU, sysctls, and up.
+/// Plans MTU, sysctls, and up.
 pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelView) -> Vec<Step> {
     let interface = || wanted.interface.clone();
     let link = found.kept();
@@ -455,8 +457,8 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
     // The sysctls of a link are read once it carries our mark; until then it is treated as a new one.
     let known = link.filter(|_| !found.unmarked);
     for (key, value) in WantedTunnel::sysctls(kernel) {
-        // On a link that is there, a sysctl that the kernel does not have cannot be set: a kernel without
-        // IPv4 or IPv6 forwarding, or a container. On a new one all are set, once.
+        // On an existing link, a sysctl that the kernel does not have cannot be set: a kernel without
+        // IPv4 or IPv6 forwarding, or a container. On a new link all are set once.
         let have = known.map(|link| link.sysctls.get(&key).copied());
         if have.is_none() || have.flatten().is_some_and(|have| have != value) {
             let shown = have
@@ -486,7 +488,7 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
 }
 
 /// Deletes the links that a crash left between "create" and "mark": the one that `applied/` names, and the one
-/// that was to take its name. Each is marked first, so that nothing is ever deleted that does not carry our mark.
+/// that was to take its name. Each is marked first, because the agent never deletes a link without its mark.
 pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
     let Some(creating) = view.creating else {
         return Vec::new();
@@ -513,7 +515,7 @@ pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step>
         .collect()
 }
 
-/// The same under another name than the wanted one: the interface was renamed since, or a link of another kind
+/// Does the same for another name than the wanted one: the interface was renamed since, or a link of another kind
 /// was being replaced.
 pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Vec<Step> {
     let mut steps = remove_half_created(&wanted.uid, view);
@@ -524,7 +526,7 @@ pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &TunnelView<'_>) -> V
     steps
 }
 
-/// Whether a link is of a kind that we make for tunnels.
+/// Returns whether a link is of a kind that the agent creates for tunnels.
 fn is_tunnel(link: &Link) -> bool {
     match link.kind {
         LinkKind::WireGuard | LinkKind::Gre | LinkKind::Ip6Gre => true,

@@ -1,4 +1,4 @@
-//! The node's own addresses, on a dummy device of ours or on `lo`.
+//! The node's own addresses, on the agent's dummy device or on `lo`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,22 +10,22 @@ use super::kernel_view::{Address, KernelView, Link, LinkKind};
 use super::{Drift, Plan, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
 
-/// The node's addresses as the kernel is to have them.
+/// The wanted addresses of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loopback {
-    /// What marks a dummy device of ours.
+    /// The mark of the agent's dummy device.
     pub uid: Uid,
     /// The interface: a dummy device, which is created when missing, or `lo`.
     pub interface: InterfaceName,
     /// The addresses.
     pub addresses: BTreeSet<Address>,
-    /// The addresses that the node's applied record says the agent added: on a shared interface only these are
+    /// The addresses that the agent added according to the node's applied record: on a shared interface only these are
     /// removed.
     pub ours_before: BTreeSet<Address>,
 }
 
 impl Loopback {
-    /// The node's loopback addresses as host addresses.
+    /// Returns the node's loopback addresses as host addresses.
     pub fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> BTreeSet<Address> {
         let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
         v4.into_iter().chain(v6).map(Self::host).collect()
@@ -37,10 +37,10 @@ impl Loopback {
     }
 }
 
-/// What puts the node's addresses in place.
+/// Plans the node's addresses.
 ///
 /// # Errors
-/// When the interface is neither `lo`, nor ours, nor a dummy device.
+/// When the interface is neither `lo`, nor the agent's, nor a dummy device.
 pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
     if want.addresses.is_empty() && want.ours_before.is_empty() {
@@ -72,7 +72,7 @@ fn is_usable(want: &Loopback, link: &Link) -> bool {
     matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy) || link.mark.is(&want.uid)
 }
 
-/// Addresses, and up.
+/// Plans addresses, and up.
 fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
     let ours = link.is_some_and(|link| link.mark.is(&want.uid));
     let have = link.map(|link| link.addresses.clone()).unwrap_or_default();
@@ -116,15 +116,15 @@ fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
     steps
 }
 
-/// Whether somebody else's entry already gives the interface this address. The kernel has an IPv6 address
-/// once on an interface, whatever its prefix, and would refuse a second.
+/// Returns whether a foreign entry already gives the interface this address. The kernel allows an IPv6 address
+/// only once on an interface, independent of its prefix, and would reject a second.
 fn is_there(want: &Address, kept: &BTreeSet<Address>) -> bool {
     let address = want.local.addr();
     address.is_ipv6() && kept.iter().any(|there| there.local.addr() == address)
 }
 
-/// A dummy device of ours under another name: `loopback.interface` was changed. It goes last, so that the
-/// addresses are never missing.
+/// Removes the agent's dummy device under another name: `loopback.interface` was changed. This step comes last, so that
+/// the addresses are never missing.
 fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
     let others = kernel
         .owned_by(&want.uid)
@@ -143,7 +143,7 @@ fn surplus(want: &Loopback, kernel: &KernelView) -> Vec<Step> {
         .collect()
 }
 
-/// The kernel makes one on every dummy device; it does no harm there.
+/// The kernel creates a link-local address on every dummy device; it is harmless.
 fn is_link_local(address: &Address) -> bool {
     matches!(address.local, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }

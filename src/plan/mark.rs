@@ -1,4 +1,4 @@
-//! Marks: whose an object is. The one place that knows their grammar.
+//! Marks, which show the owner of an object. Only this module knows their grammar.
 //!
 //! A link's alias is `moenet-agent:2:<identity>:<object>`. The object is the rest of the alias and may contain
 //! `:`. Earlier builds wrote `moenet-agent:<object>`, without an identity.
@@ -8,20 +8,20 @@ use std::fmt;
 
 use crate::model::{Identity, InterfaceName, Uid, shown};
 
-/// What every mark begins with, and all that the marks of earlier builds said of what a directory has one of.
+/// Prefix of every mark, and the whole mark that earlier builds gave to the singleton objects of a state directory.
 pub const AGENT: &str = "moenet-agent";
 
 /// A link's alias as the agent writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alias {
-    /// The state directory; none in an alias of an earlier build.
+    /// The state directory; `None` in an alias of an earlier build.
     pub identity: Option<Identity>,
-    /// The object in it.
+    /// The object.
     pub object: Uid,
 }
 
 impl Alias {
-    /// Reads an alias; none for one that no build of the agent writes.
+    /// Parses an alias; `None` for one that no build of the agent writes.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix(AGENT)?.strip_prefix(':')?;
         let (identity, object) = match with_identity(rest) {
@@ -50,33 +50,33 @@ impl fmt::Display for Alias {
     }
 }
 
-/// The mark of a state directory without an object, for what a directory has one of: `moenet-agent:2:<identity>`.
+/// Returns the mark for a singleton object of a state directory: `moenet-agent:2:<identity>`.
 pub fn mark_of(identity: &Identity) -> String {
     format!("{AGENT}:2:{identity}")
 }
 
-/// The identity in a text that contains [`mark_of`].
+/// Returns the identity in a text that contains [`mark_of`].
 pub fn identity_in(text: &str) -> Option<Identity> {
     let (_, rest) = text.split_once(&format!("{AGENT}:2:"))?;
     rest.get(..Identity::LENGTH)?.parse().ok()
 }
 
-/// Whose a link is, by its alias.
+/// Owner of a link, by its alias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
     /// No alias.
     None,
     /// An object of this state directory.
     Ours(Uid),
-    /// An object of this state directory whose mark is to be written again: an earlier build wrote it, or a
-    /// directory that was lost and that this one succeeds.
+    /// An object of this state directory whose mark must be rewritten: it was written by an earlier build, or by
+    /// a lost directory that this one succeeds.
     Earlier(Uid),
     /// Any other alias: another program's, or another state directory's.
     Foreign(String),
 }
 
 impl Mark {
-    /// The object of this state directory.
+    /// Returns the object of this state directory.
     pub fn object(&self) -> Option<&Uid> {
         match self {
             Self::Ours(uid) | Self::Earlier(uid) => Some(uid),
@@ -84,12 +84,12 @@ impl Mark {
         }
     }
 
-    /// Whether this is the mark of that object.
+    /// Returns whether this is the mark of that object.
     pub fn is(&self, uid: &Uid) -> bool {
         self.object() == Some(uid)
     }
 
-    /// Whether the link belongs to this state directory.
+    /// Returns whether the link belongs to this state directory.
     pub fn is_ours(&self) -> bool {
         self.object().is_some()
     }
@@ -127,18 +127,18 @@ impl fmt::Display for Mark {
     }
 }
 
-/// Which marks are those of this state directory.
+/// Decides which marks belong to this state directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// The identity of this state directory; without one nothing is ours.
+    /// The identity of this state directory; without one, no object is the agent's.
     pub identity: Option<Identity>,
     /// The lost directories that this one succeeds.
     pub succeeds: Succession,
     /// The interfaces that applied records name, each with its object.
     pub applied: BTreeSet<(InterfaceName, Uid)>,
-    /// Whether an applied record names our table in nftables.
+    /// Whether an applied record names the agent's table in nftables.
     pub firewall: bool,
-    /// Whether the directory has applied records: then files with the mark of an earlier build are ours.
+    /// Whether the directory has applied records: then files with the mark of an earlier build are the agent's.
     pub records: bool,
 }
 
@@ -152,7 +152,7 @@ pub struct Succession {
 }
 
 impl Ownership {
-    /// The ownership of a directory that succeeds none and has applied nothing.
+    /// Returns the ownership of a directory that succeeds no other and has applied nothing.
     pub fn of(identity: Identity) -> Self {
         Self {
             identity: Some(identity),
@@ -160,7 +160,7 @@ impl Ownership {
         }
     }
 
-    /// Judges the alias of a link.
+    /// Returns the owner of a link by its alias.
     pub fn judge(&self, interface: &InterfaceName, alias: Option<&str>) -> Mark {
         let Some(text) = alias.filter(|text| !text.is_empty()) else {
             return Mark::None;
@@ -178,13 +178,14 @@ impl Ownership {
         }
     }
 
-    /// Whether something that a state directory has one of is ours, by the identity in its mark.
+    /// Returns whether a singleton object belongs to this state directory, by the identity in its mark.
     pub fn owns(&self, identity: &Identity) -> bool {
         self.identity.as_ref() == Some(identity) || self.succeeds.identities.contains(identity)
     }
 
-    /// Whether a file is ours, by the identity in its mark. Without an identity, as before a first start, only
-    /// marks without one are.
+    /// Returns whether a file belongs to this state directory, by the identity in its mark. Without an identity, as
+    /// before a
+    /// first start, only files without one do.
     pub fn owns_file(&self, named: Option<&Identity>) -> bool {
         match named {
             Some(identity) => self.owns(identity),
@@ -192,7 +193,7 @@ impl Ownership {
         }
     }
 
-    /// Whether the mark of a file is the one that this directory writes.
+    /// Returns whether a file carries the mark that this directory writes.
     pub fn is_current(&self, named: Option<&Identity>) -> bool {
         self.identity.as_ref() == named
     }

@@ -1,19 +1,20 @@
-//! Comparing what is wanted with what is there. Pure: a plan is data, and says of each step why.
+//! Compares the wanted state with the observed state. Pure: a plan is data, and gives the reason of each step.
 //!
 //! | file | compares |
 //! |---|---|
 //! | `tunnel` | one tunnel as a whole: its link, then the facets below, in the kernel's order |
 //! | `link` | existence, ownership, kind, state, MTU, sysctls |
-//! | `address` | addresses, and the routes that the kernel makes for them |
+//! | `address` | addresses, and the routes that the kernel creates for them |
 //! | `wireguard` | keys, port, peers |
 //! | `loopback` | the node's own addresses |
-//! | `mark` | whose an object is, by its mark |
+//! | `mark` | the owner of an object, by its mark |
 //! | `host` | the sysctls of all links together |
-//! | `firewall` | our table in nftables |
-//! | `bird` | the text of a session, and of everything the sessions share, and what a new one does to them |
+//! | `firewall` | the agent's table in nftables |
+//! | `bird` | the text of a session and the shared files, and the effect of a new text on sessions |
 //!
 //! The order of the steps is the kernel's: create, mark, WireGuard (a port is cheap before the link is
-//! up), addresses, MTU, sysctls, up, firewall, and BIRD last; an IPv6 address with a peer comes after up. Removal goes the other way.
+//! up), addresses, MTU, sysctls, up, firewall, and BIRD last; an IPv6 address with a peer comes after up. Removal uses
+//! the reverse order.
 
 pub mod action;
 mod address;

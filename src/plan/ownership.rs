@@ -4,8 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::mark::Ownership;
 use crate::model::{InterfaceName, Uid};
 
-/// The ownership that every observation and every change goes by. The applied records in it follow the state
-/// directory.
+/// The ownership used by every observation and every change. Its applied records follow the state directory.
 #[derive(Debug, Clone, Default)]
 pub struct SharedOwnership(Arc<RwLock<Arc<Ownership>>>);
 
@@ -15,7 +14,7 @@ impl SharedOwnership {
         Self(Arc::new(RwLock::new(Arc::new(ownership))))
     }
 
-    /// The ownership at this moment.
+    /// Returns the current ownership.
     pub fn get(&self) -> Arc<Ownership> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -6,21 +6,21 @@ use super::tunnel::{
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 
-/// What is wanted of a session.
+/// The wanted state of a session.
 #[derive(Clone, Copy)]
 pub enum Desired<'a> {
-    /// The tunnel and the BGP session are there.
+    /// The tunnel and the BGP session exist.
     Present {
         /// The tunnel.
         tunnel: &'a WantedTunnel,
         /// The text of the session for BIRD.
         fragment: &'a str,
     },
-    /// Neither is.
+    /// Neither exists.
     Absent,
 }
 
-/// Without the text, which may hold a password.
+/// Omits the text, which may hold a password.
 impl fmt::Debug for Desired<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -33,14 +33,14 @@ impl fmt::Debug for Desired<'_> {
     }
 }
 
-/// What BIRD's directory holds for a session.
+/// The files of a session in BIRD's directory.
 #[derive(Clone, Copy, Default)]
 pub struct BirdView<'a> {
     /// The session's file.
     pub fragment: Option<&'a str>,
 }
 
-/// Without the text, which may hold a password.
+/// Omits the text, which may hold a password.
 impl fmt::Debug for BirdView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let there = if self.fragment.is_some() {
@@ -52,7 +52,7 @@ impl fmt::Debug for BirdView<'_> {
     }
 }
 
-/// What the plan of a session looks at.
+/// The observed state for the plan of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Observed<'a> {
     /// The kernel.
@@ -61,12 +61,11 @@ pub struct Observed<'a> {
     pub bird: BirdView<'a>,
 }
 
-/// What the controller would do for a session now. Total, synchronous and pure: the controller runs these
-/// very steps, and `moenet-agent plan` prints them.
+/// Plans the steps for a session. Total, synchronous and pure: the controller runs exactly these steps, and
+/// `moenet-agent plan` prints them.
 ///
 /// # Errors
-/// When something that is not ours is in the way; then nothing at all is planned, and what is in force
-/// stays.
+/// When a foreign object is in the way; then nothing is planned, and the applied state stays.
 pub fn plan(
     name: &ObjectName,
     uid: &Uid,

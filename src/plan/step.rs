@@ -12,46 +12,46 @@ use crate::model::InterfaceName;
 pub enum Action {
     /// A change of the kernel.
     Kernel(KernelAction),
-    /// A change of our table in nftables.
+    /// A change of the agent's table in nftables.
     Firewall(FirewallAction),
-    /// Write a session's file for BIRD.
+    /// Writes a session's file for BIRD.
     WriteFragment {
-        /// The session's name, which is the file's.
+        /// The name of the session and of its file.
         name: String,
         /// The whole text. It may hold a password, so it is not printed.
         text: String,
-        /// What loading it does to the session.
+        /// The effect on the session when it is loaded.
         effect: Effect,
     },
-    /// Remove a session's file.
+    /// Removes a session's file.
     RemoveFragment {
-        /// The session's name, which is the file's.
+        /// The name of the session and of its file.
         name: String,
     },
-    /// Write a file that all sessions share.
+    /// Writes a file that all sessions share.
     WriteBase {
         /// The file, below BIRD's directory.
         path: String,
         /// The whole text.
         text: String,
-        /// What loading it does to sessions.
+        /// The effect on sessions when it is loaded.
         effect: Effect,
     },
-    /// Remove a file that all sessions shared.
+    /// Removes a file that all sessions shared.
     RemoveBase {
         /// The file, below BIRD's directory.
         path: String,
     },
-    /// Have BIRD load what is on disk.
+    /// Lets BIRD load the files on disk.
     LoadBird,
-    /// Enable a protocol that a command disabled.
+    /// Enables a protocol that a command disabled.
     EnableProtocol {
         /// Its name.
         name: String,
     },
 }
 
-/// Without the texts, which may hold passwords.
+/// Omits the texts, which may hold passwords.
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -78,19 +78,19 @@ impl fmt::Display for Action {
     }
 }
 
-/// Why a step is needed: the field, what is wanted and what is there. Secrets show as "changed".
+/// The reason of a step: the field, its wanted and its observed value. Secrets show as "changed".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// What differs, as `tunnel.mtu`.
+    /// The field that differs, as `tunnel.mtu`.
     pub field: &'static str,
-    /// What is wanted.
+    /// The wanted value.
     pub want: String,
-    /// What is there.
+    /// The observed value.
     pub have: String,
 }
 
 impl Drift {
-    /// A drift between two values that can be shown.
+    /// Creates a drift between two values that can be shown.
     pub fn new(field: &'static str, want: impl fmt::Display, have: impl fmt::Display) -> Self {
         Self {
             field,
@@ -99,12 +99,12 @@ impl Drift {
         }
     }
 
-    /// A drift of something that must be there and is not.
+    /// Creates a drift of a missing object.
     pub fn missing(field: &'static str, want: impl fmt::Display) -> Self {
         Self::new(field, want, "nothing")
     }
 
-    /// A drift of something that is there and must not be.
+    /// Creates a drift of an object that must not exist.
     pub fn surplus(field: &'static str, have: impl fmt::Display) -> Self {
         Self::new(field, "nothing", have)
     }
@@ -116,7 +116,7 @@ impl fmt::Display for Drift {
     }
 }
 
-/// One change and its reason. The log line, the audit entry and the plan on screen come from this.
+/// One change and its reason. The log line, the audit entry and the printed plan come from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The change.
@@ -126,7 +126,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// A change of the kernel and its reason.
+    /// Creates a step from a change of the kernel and its reason.
     pub fn kernel(action: KernelAction, because: Drift) -> Self {
         Self {
             action: Action::Kernel(action),
@@ -141,28 +141,29 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why an object cannot be put into force, though its document is valid: something that is not ours is
-/// in the way. Nothing is touched.
+/// Reason why an object with a valid document cannot be applied: a foreign object is in the way. Nothing is
+/// changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct Refusal {
     /// The field that would have to change.
     pub field: &'static str,
-    /// What is in the way, and what to do.
+    /// The obstacle, and what to do.
     pub reason: String,
 }
 
-/// What the controller would do for one object now.
+/// The steps that the controller would run for one object now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The steps, in their order.
     pub steps: Vec<Step>,
-    /// What has to happen first: another object moves, or a link can be read. The rest of the plan follows then.
+    /// The condition that must be met first: another object moves, or a link can be read. The rest of the plan follows
+    /// then.
     pub waits: Option<String>,
 }
 
 impl Plan {
-    /// Nothing to do before another object has moved.
+    /// Creates an empty plan that waits for another object.
     pub fn waiting(waits: String) -> Self {
         Self {
             steps: Vec::new(),
@@ -170,18 +171,18 @@ impl Plan {
         }
     }
 
-    /// What is left to do, as texts.
+    /// Returns the remaining work, as texts.
     pub fn remaining(&self) -> Vec<String> {
         let steps = self.steps.iter().map(ToString::to_string);
         steps.chain(self.waits.clone()).collect()
     }
 
-    /// Whether there is nothing to do now.
+    /// Returns whether there is nothing to do now.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// The sysctls of all links together that the plan changes.
+    /// Returns the sysctls of all links together that the plan changes.
     pub fn host_sysctls(&self) -> impl Iterator<Item = Sysctl> {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Kernel(KernelAction::SetSysctl {
@@ -193,10 +194,10 @@ impl Plan {
         })
     }
 
-    /// The link that the plan makes. `applied/` names it before the first step is taken and until the
-    /// last one is done, so that a link which a crash leaves without its mark is known again
-    /// ([`TunnelView::creating`](super::TunnelView)). A link of ours that is replaced by one of another
-    /// kind is made anew too, so "was absent" is not enough to tell.
+    /// Returns the link that the plan creates. `applied/` names it from before the first step until after the
+    /// last one, so that a link which a crash leaves without its mark is recognised
+    /// ([`TunnelView::creating`](super::TunnelView)). A link of the agent that is replaced by one of another
+    /// kind is created again too, so "was absent" is not enough to tell.
     pub fn creates(&self) -> Option<&InterfaceName> {
         self.steps.iter().find_map(|step| match &step.action {
             Action::Kernel(KernelAction::CreateLink { interface, .. }) => Some(interface),
@@ -204,7 +205,8 @@ impl Plan {
         })
     }
 
-    /// The addresses that the plan adds to `lo`. A record names them before the first step runs, since an address
+    /// Returns the addresses that the plan adds to `lo`. A record names them before the first step runs, since an
+    /// address
     /// carries no mark.
     pub fn adds_to_lo(&self) -> impl Iterator<Item = IpAddr> {
         self.steps.iter().filter_map(|step| match &step.action {

@@ -10,18 +10,18 @@ use super::{Plan, Refusal, address, link, wireguard};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{InterfaceName, LinkLocal, Mtu, RouterKey, TunnelType, Uid};
 
-/// A tunnel as the kernel is to have it.
+/// The wanted state of a tunnel in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedTunnel {
-    /// What marks the link.
+    /// The mark of the link.
     pub uid: Uid,
     /// The link's name.
     pub interface: InterfaceName,
-    /// What the link is.
+    /// The link's kind.
     pub kind: NewLink,
     /// The link's MTU.
     pub mtu: Mtu,
-    /// All of its addresses.
+    /// All its addresses.
     pub addresses: BTreeSet<Address>,
     /// The WireGuard configuration, for such a link.
     pub wireguard: Option<WantedWireGuard>,
@@ -29,28 +29,28 @@ pub struct WantedTunnel {
     pub adopt: bool,
 }
 
-/// What the plan of a tunnel looks at.
+/// The observed state for the plan of a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelView<'a> {
     /// The kernel, in one dump.
     pub kernel: &'a KernelView,
-    /// The link that `applied/` says was being created when the agent last wrote it.
+    /// The link whose creation was in progress when `applied/` was last written.
     pub creating: Option<&'a InterfaceName>,
-    /// The peer's address, where its name has been resolved.
+    /// The peer's address, if its name has been resolved.
     pub resolved: Option<SocketAddr>,
-    /// Whether the endpoint was given anew since it was last applied.
+    /// Whether the endpoint was set again since it was last applied.
     pub endpoint_changed: bool,
-    /// Whether objects of ours wait for each other's interface names in a ring, and this one is in it.
+    /// Whether this object is part of a cycle of objects that wait for each other's interface names.
     pub gives_way: bool,
-    /// The object's identity before the Control Plane gave it another uuid, while its record has that one.
+    /// The object's identity before the Control Plane gave it another uuid, while its applied record has the old one.
     pub formerly: Option<&'a Uid>,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
 impl WantedTunnel {
-    /// The tunnel of a session. GRE needs the neighbour's outer address resolved; until then there is
-    /// nothing to plan, and the caller says so.
+    /// Returns the tunnel of a session. GRE needs the resolved outer address of the neighbour; until then nothing
+    /// can be planned, and the caller reports it.
     pub fn of_session(
         session: &Session,
         key: &RouterKey,
@@ -84,12 +84,13 @@ impl WantedTunnel {
         })
     }
 
-    /// The same with our outer address where the document leaves it open and the kernel does not choose: an
+    /// Returns the same tunnel with a local outer address, if the document leaves it open and the kernel does not
+    /// choose: an
     /// `ip6gre` link without one does not send (measured, Linux 6.12: each packet counts as an error). An
-    /// address that the link has already is kept while it is one of ours.
+    /// address that the link has already is kept while it is one of this router's.
     ///
     /// # Errors
-    /// When there is no route to the neighbour, so that nobody can tell.
+    /// When there is no route to the neighbour, so that the address is unknown.
     pub fn sent_from(
         mut self,
         source: Option<IpAddr>,
@@ -126,7 +127,7 @@ impl WantedTunnel {
         }
     }
 
-    /// The tunnel of a mesh peer, with our link-local address on it.
+    /// Returns the tunnel of a mesh peer, with this router's link-local address on it.
     pub fn of_mesh(mesh: &MeshTunnel, ours: LinkLocal, key: &RouterKey, keepalive: u16) -> Self {
         let net = ipnet::Ipv6Net::new_assert(ours.get(), 64);
         Self {
@@ -148,14 +149,14 @@ impl WantedTunnel {
         }
     }
 
-    /// The sysctls of every tunnel link: it forwards, takes asymmetric paths, and believes no router
-    /// advertisement (DN42's network settings). Where the kernel can be told to forward IPv6 from one
-    /// interface alone, it is, and `conf/all` stays as it is.
+    /// Returns the sysctls of every tunnel link: it forwards, accepts asymmetric paths, and ignores router
+    /// advertisements (DN42's network settings). If the kernel can forward IPv6 from one interface alone, only that is
+    /// set, and `conf/all` stays unchanged.
     ///
-    /// `accept_local`, which the same settings have for anycast, is not among them. Without it IPv4 drops what
-    /// comes from an address that the router has itself, also in transit and with `rp_filter` off
-    /// (`fib_validate_source`; measured, Linux 6.18). That is the one thing which keeps a peer from sending in
-    /// the name of our own addresses, and whether there is anycast only the operator knows, who sets it for
+    /// `accept_local`, which the same settings have for anycast, is not among them. Without it IPv4 drops packets
+    /// from an address that the router has itself, also in transit and with `rp_filter` off
+    /// (`fib_validate_source`; measured, Linux 6.18). This is the only protection against a peer that spoofs the
+    /// router's own addresses, and only the operator knows whether there is anycast. The operator sets it for
     /// all links at once: the kernel takes `conf/all` or the interface's own (`IN_DEV_ORCONF`).
     pub fn sysctls(kernel: &KernelView) -> BTreeMap<Sysctl, i64> {
         let mut sysctls = BTreeMap::from([
@@ -196,17 +197,17 @@ fn gre(session: &Session, resolved: Option<SocketAddr>) -> Result<NewLink, Refus
     })
 }
 
-/// What brings a tunnel from what is there to what is wanted.
+/// Plans the steps from the observed tunnel to the wanted one.
 ///
 /// # Errors
-/// When something that is not ours is in the way; then nothing at all is planned.
+/// When a foreign object is in the way; then nothing is planned.
 pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
     if let Some(why) = link::unread(wanted, view) {
         return Ok(Plan::waiting(why));
     }
     let mut plan = Plan::default();
     let mut found = match link::find(wanted, view) {
-        // One object of the ring begins: with its old name free, another one can go on.
+        // One object of the cycle begins: once its old name is free, another one can continue.
         Err(refusal) if view.gives_way => {
             plan.extend(link::step_aside(wanted, view.kernel));
             return if plan.is_empty() {
@@ -230,14 +231,14 @@ pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan,
     Ok(plan)
 }
 
-/// What takes away every link that carries this mark.
+/// Plans the removal of every link that carries this mark.
 pub fn plan_tunnel_removal(uid: &Uid, kernel: &KernelView) -> Plan {
     let mut plan = Plan::default();
     plan.extend(link::remove_all(uid, kernel));
     plan
 }
 
-/// What takes away the link that this object was making when the agent was stopped, before it was marked.
+/// Plans the removal of the link that this object was creating when the agent stopped, before it was marked.
 pub fn plan_interrupted_removal(uid: &Uid, view: &TunnelView<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.extend(link::remove_half_created(uid, view));

@@ -1,4 +1,4 @@
-//! Keys, port and peers of a WireGuard link. One step for the link, whatever differs, so that the kernel
+//! Keys, port and peers of a WireGuard link. One step per link for all differences, so that the kernel
 //! never has half of a change; the reason lists every difference.
 
 use std::collections::BTreeSet;
@@ -12,18 +12,18 @@ use super::tunnel::{TunnelView, WantedTunnel};
 use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
 
-/// While the last handshake is younger than this, WireGuard knows better than we where the peer is
+/// While the last handshake is younger than this, WireGuard's own endpoint of the peer is more accurate
 /// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
 pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
 
-/// WireGuard as it is to be on a link: one peer.
+/// The wanted WireGuard configuration of a link: one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedWireGuard {
-    /// Our key.
+    /// The local key.
     pub key: RouterKey,
-    /// Our UDP port.
+    /// The local UDP port.
     pub listen_port: Port,
-    /// Whether the port that the link has is given up for any free one: another object waits for it, and this one waits
+    /// Whether the link's port is given up for any free one: another object waits for it, and this one waits
     /// for another.
     pub release_port: bool,
     /// The peer's key.
@@ -32,11 +32,11 @@ pub struct WantedWireGuard {
     pub preshared_key: Option<PresharedKey>,
     /// Seconds between keepalives.
     pub keepalive: Option<u16>,
-    /// Whether we call the peer; else we wait for it, and no endpoint is wanted.
+    /// Whether this router connects to the peer; otherwise it waits for the peer, and no endpoint is wanted.
     pub calls: bool,
 }
 
-/// Everything may come from a peer; the agent installs no routes for it, BGP does.
+/// Returns all prefixes: every source is allowed from a peer; the agent installs no routes for it, BGP does.
 fn allowed_ips() -> BTreeSet<IpNet> {
     use std::net::{Ipv4Addr, Ipv6Addr};
     BTreeSet::from([
@@ -45,7 +45,7 @@ fn allowed_ips() -> BTreeSet<IpNet> {
     ])
 }
 
-/// A link without a private key cannot be configured while the router's is missing.
+/// Rejects the configuration of a link without a private key while the router's is missing.
 ///
 /// # Errors
 /// With the reason why the key is missing.
@@ -91,7 +91,7 @@ pub(super) fn compare(
     ))
 }
 
-/// One drift as it is; of several, the list.
+/// Returns one drift unchanged, and a list for several.
 fn summary(mut drifts: Vec<Drift>) -> Option<Drift> {
     if drifts.len() <= 1 {
         return drifts.pop();
@@ -115,7 +115,7 @@ fn private_key(
     have: &WireGuard,
     drifts: &mut Vec<Drift>,
 ) -> Option<PrivateKey> {
-    // While the private key is missing, the one that the kernel has stays.
+    // While the private key is missing, the kernel keeps the one it has.
     let RouterKey::Available { private, public } = &want.key else {
         return None;
     };
@@ -171,8 +171,8 @@ fn removed_peers(
     removed
 }
 
-/// An endpoint that was taken out of the document and that nobody answers at. WireGuard can forget it only
-/// together with its peer, which is then added anew.
+/// Returns the peer if its endpoint was removed from the document and does not answer. WireGuard can forget an endpoint
+/// only together with its peer, which is then added again.
 fn forgotten_endpoint(
     want: &WantedWireGuard,
     have: &WireGuard,
@@ -227,8 +227,8 @@ fn preshared_key(
     Some(want.preshared_key.clone())
 }
 
-/// The endpoint is drift only where WireGuard cannot know better: it was given anew, there is none yet,
-/// or the peer has been silent for longer than its keys live.
+/// Compares the endpoint. It is drift only if WireGuard has no better information: the endpoint was set again, there is
+/// none yet, or the peer has been silent for longer than its keys live.
 fn endpoint(
     have: &WireGuardPeer,
     view: &TunnelView<'_>,
@@ -248,8 +248,8 @@ fn endpoint(
     Some(want)
 }
 
-/// Whether the peer has answered within the life of a session's keys. A handshake far in the future comes
-/// from a clock that has been put right since, and says nothing.
+/// Returns whether the peer has answered within the life of a session's keys. A handshake far in the future comes
+/// from a clock that was corrected since, and is ignored.
 fn is_fresh(last_handshake: Option<Timestamp>, now: Timestamp) -> bool {
     last_handshake
         .is_some_and(|at| (now.as_second() - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS)

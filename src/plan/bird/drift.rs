@@ -1,14 +1,14 @@
-//! What differs between two texts for BIRD, in words that hold no secret.
+//! The difference between two BIRD texts, described without secrets.
 
 use crate::plan::Drift;
 
-/// How much of a line is shown, in characters.
+/// Length limit of a shown line, in characters.
 const SHOWN: usize = 80;
-/// A line with one of these is not shown. BIRD takes passwords in quotes only, and keys of TCP-AO in
+/// Lines that contain one of these are not shown. BIRD accepts passwords only in quotes, and keys of TCP-AO in
 /// hexadecimal too.
 const HIDES: [&str; 5] = ["\"", "password", "secret", "key", "hex"];
 
-/// The first line that differs, and how far the difference goes.
+/// Returns the first line that differs, and the extent of the difference.
 pub(super) fn drift(want: &str, have: &str) -> Drift {
     let (want, have) = (said(want), said(have));
     if want == have {
@@ -37,7 +37,7 @@ pub(super) fn drift(want: &str, have: &str) -> Drift {
     Drift::new("bird.session", new, format!("{old}{more}"))
 }
 
-/// The lines that say something: no remarks.
+/// Returns the lines of a text without comments.
 fn said(text: &str) -> Vec<&str> {
     text.lines()
         .map(str::trim)
@@ -45,7 +45,7 @@ fn said(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A line, unless it belongs to the common end.
+/// Returns a line, unless it belongs to the common end.
 fn line<'a>(lines: &[&'a str], at: usize, end: usize) -> Option<&'a str> {
     lines[..lines.len() - end].get(at).copied()
 }

@@ -1,6 +1,6 @@
-//! What a new text does to BGP sessions that run by the old one, by what was measured on 2.0.12, 2.17, 2.20,
-//! 3.1 and 3.4: a session is kept when only filters, limits, preferences or its description change, and
-//! restarts for everything else. What was not measured counts as a restart.
+//! The effect of a new text on running BGP sessions, as measured on 2.0.12, 2.17, 2.20, 3.1 and 3.4: a session is
+//! kept when only filters, limits, preferences or its description change, and restarts for every other change.
+//! Unmeasured changes count as a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 use super::BaseFiles;
 use crate::bird::outline::{Block, CHANNELS, Outline, Statement};
 
-/// Statements of a session that change without a restart, by their first words.
+/// Statements of a session that can change without a restart, by their first words.
 const KEPT: [&[&str]; 4] = [&["description"], &["debug"], &["check", "link"], &["bfd"]];
 /// The same for statements of a channel.
 const KEPT_IN_CHANNEL: [&[&str]; 13] = [
@@ -27,25 +27,25 @@ const KEPT_IN_CHANNEL: [&[&str]; 13] = [
     &["next", "hop", "self"],
 ];
 
-/// What happens to sessions when a text is loaded; nothing for one that only reloads routes.
+/// The effect of loading a text on sessions; empty for one that only reloads routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// Whom it hits, as `ebgp_wg_1` or `every BGP session`.
+    /// The affected sessions, as `ebgp_wg_1` or `every BGP session`.
     sessions: BTreeMap<String, Hit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hit {
-    /// It goes down and comes back, for these options.
+    /// It goes down and comes back, because of these options.
     Restarts(BTreeSet<String>),
-    /// It goes down and stays there, as the text says.
+    /// It goes down and stays down, as the text says.
     Disabled,
-    /// It is there no more.
+    /// It no longer exists.
     Ends,
 }
 
 impl Effect {
-    /// What one session's new text does.
+    /// Returns the effect of one session's new text.
     pub(super) fn between(old: &str, new: &str) -> Self {
         let (old, new) = (Outline::of(old), Outline::of(new));
         let sessions = bgp(&old).filter_map(|before| {
@@ -57,8 +57,8 @@ impl Effect {
         }
     }
 
-    /// What a new text that all sessions share does. `named` are the words that sessions say outside of their
-    /// filters: a constant among them is as good as its value.
+    /// Returns the effect of a new text that all sessions share. `named` are the words in sessions outside their
+    /// filters: a changed constant among them has the effect of a changed value.
     pub(super) fn of_shared(old: &str, new: &str, named: &BTreeSet<String>) -> Self {
         let mut effect = Self::between(old, new);
         let (old, new) = (Outline::of(old), Outline::of(new));
@@ -74,7 +74,7 @@ impl Effect {
     }
 }
 
-/// `, which restarts a (hold time) and ends b`; nothing where there is nothing to say.
+/// Formats as `, which restarts a (hold time) and ends b`; empty without an effect.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (session, hit)) in self.sessions.iter().enumerate() {
@@ -92,7 +92,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The words that sessions and their templates say, but in filters.
+/// Returns the words in sessions and their templates, except in filters.
 pub(super) fn named_by_sessions(files: &BaseFiles) -> BTreeSet<String> {
     let outlines: Vec<_> = files.values().map(|text| Outline::of(text)).collect();
     let statements = outlines
@@ -128,7 +128,7 @@ fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
     };
     let is_disabled = |block: &Block<'_>| block.statements.iter().any(|s| s.words == ["disabled"]);
     match (is_disabled(before), is_disabled(after)) {
-        // It is down already, or comes up by this.
+        // It is already down, or comes up with this change.
         (true, _) => return None,
         (false, true) => return Some(Hit::Disabled),
         (false, false) => {}
@@ -139,7 +139,7 @@ fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
     (!options.is_empty()).then_some(Hit::Restarts(options))
 }
 
-/// The statements of which one side has more than the other.
+/// Returns the statements that one side has more often than the other.
 fn differing<'s, 'a>(
     old: &'s [Statement<'a>],
     new: &'s [Statement<'a>],
@@ -159,8 +159,8 @@ fn is_kept(statement: &Statement<'_>) -> bool {
     kept.iter().any(|words| statement.words.starts_with(words))
 }
 
-/// The name of an option: its words up to the first that is a value. What follows `password` is none of
-/// anybody's business.
+/// Returns the name of an option: its words up to the first value. The word after `password` is never
+/// shown.
 fn option(statement: &Statement<'_>) -> String {
     let most = if statement.words.first() == Some(&"password") {
         1
@@ -186,7 +186,7 @@ fn is_name(word: &str) -> bool {
     !is_value && (CHANNELS.contains(&word) || word.chars().all(|c| c.is_ascii_lowercase()))
 }
 
-/// What of a global statement restarts every session: the router's id, and constants that sessions name.
+/// Returns the part of a global statement that restarts every session: the router ID, and constants that sessions name.
 fn global(statement: &Statement<'_>, named: &BTreeSet<String>) -> Option<String> {
     match statement.words.as_slice() {
         ["router", "id", ..] => Some("router id".to_owned()),

@@ -1,4 +1,4 @@
-//! Protocols that a command disabled (`birdc disable`), and that our files define.
+//! Protocols that a command disabled (`birdc disable`) and that the agent's files define.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::bird::Protocol;
 use crate::bird::outline::{Block, Outline};
 use crate::plan::{Action, Drift, Step};
 
-/// The names of the protocols that texts define, without those that the text itself disables.
+/// Returns the names of the protocols that texts define, except those that the text itself disables.
 pub fn enabled_in<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     let named = |block: &Block<'_>| block.name.map(str::to_owned);
     let of = |text| -> Vec<String> {
@@ -26,7 +26,7 @@ fn is_disabled(block: &Block<'_>) -> bool {
     })
 }
 
-/// Enables those of these protocols that a command disabled. `pause` says how an operator keeps one down.
+/// Enables those of these protocols that a command disabled. `pause` tells the operator how to keep one down.
 pub fn plan_enable(wanted: &BTreeSet<String>, have: &[Protocol], pause: &str) -> Vec<Step> {
     let disabled = have
         .iter()

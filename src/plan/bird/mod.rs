@@ -1,4 +1,4 @@
-//! The texts that BIRD reads: one file a session, and the files they share.
+//! The texts that BIRD reads: one file per session, and the shared files.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub use enable::{enabled_in, plan_enable};
 /// The files that all sessions share, by their paths below BIRD's directory.
 pub type BaseFiles = BTreeMap<String, String>;
 
-/// A session's file.
+/// Plans a session's file.
 pub(super) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Step> {
     if have == Some(want) {
         return None;
@@ -43,7 +43,7 @@ pub(super) fn removal(name: &str, have: Option<&str>) -> Option<Step> {
     })
 }
 
-/// What brings the shared files from what is on disk to what is wanted.
+/// Plans the changes from the shared files on disk to the wanted ones.
 pub fn plan_base(want: &BaseFiles, have: &BaseFiles) -> Plan {
     let named = effect::named_by_sessions(want);
     let mut plan = Plan::default();

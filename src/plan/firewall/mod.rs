@@ -1,4 +1,4 @@
-//! The packet filter of the tunnels: which ports and links it is about, and what brings our table there.
+//! The packet filter of the tunnels: its ports and links, and the plan for the agent's table.
 
 mod table;
 
@@ -16,12 +16,12 @@ use super::mark::{AGENT, Ownership, mark_of};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Port};
 
-/// What the firewall is to do: accept the UDP ports of tunnels, and clamp the MSS of TCP through them.
+/// The wanted firewall: accepts the UDP ports of tunnels, and clamps the MSS of TCP through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The tunnels, each with the port it listens on.
+    /// The tunnels, each with its listening port.
     tunnels: BTreeMap<InterfaceName, Option<Port>>,
-    /// What each rule says in its comment.
+    /// The mark in the comment of each rule.
     mark: String,
 }
 
@@ -32,7 +32,7 @@ impl Default for Ruleset {
 }
 
 impl Ruleset {
-    /// A ruleset for these tunnels.
+    /// Creates a ruleset for these tunnels.
     pub fn new(tunnels: impl IntoIterator<Item = (InterfaceName, Option<Port>)>) -> Self {
         Self {
             tunnels: tunnels.into_iter().collect(),
@@ -40,7 +40,7 @@ impl Ruleset {
         }
     }
 
-    /// The same with the mark of this state directory.
+    /// Returns the same ruleset with the mark of this state directory.
     #[must_use]
     pub fn marked(self, ownership: &Ownership) -> Self {
         let mark = ownership.identity.as_ref().map(mark_of);
@@ -50,14 +50,16 @@ impl Ruleset {
         }
     }
 
-    /// The ruleset for the tunnels that really are there: all our tunnel links, and the ports that those
-    /// of WireGuard listen on now, whatever some document wants.
+    /// Returns the ruleset for the existing tunnels: all tunnel links of the agent, and the ports on which their
+    /// WireGuard
+    /// links listen now, independent of the documents.
     pub fn in_use(view: &KernelView) -> Self {
         let tunnels = view.links.iter().filter(|(_, link)| is_our_tunnel(link));
         Self::new(tunnels.map(|(name, link)| (name.clone(), port(link))))
     }
 
-    /// The same with ports for tunnels of these links that could not be read and whose port was never seen.
+    /// Returns the same ruleset with ports for those of these links that could not be read and whose port was never
+    /// seen.
     #[must_use]
     pub fn or_wanted(
         mut self,
@@ -77,8 +79,7 @@ impl Ruleset {
         self
     }
 
-    /// The ruleset for the tunnels that will be there after these steps: what `plan` shows before any of
-    /// them was taken.
+    /// Returns the ruleset for the tunnels after these steps: `plan` shows it before any step runs.
     #[must_use]
     pub fn after<'a>(
         mut self,
@@ -118,12 +119,12 @@ impl Ruleset {
         }
     }
 
-    /// The UDP ports to accept.
+    /// Returns the UDP ports to accept.
     pub fn ports(&self) -> BTreeSet<Port> {
         self.tunnels.values().flatten().copied().collect()
     }
 
-    /// The tunnels whose TCP connections get a fitting MSS.
+    /// Returns the tunnels whose TCP connections get a clamped MSS.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
         self.tunnels.keys()
     }
@@ -142,7 +143,7 @@ fn port(link: &Link) -> Option<Port> {
     link.listen_port()
 }
 
-/// Whether a step may change which tunnels there are, or where they listen.
+/// Returns whether a step may change which tunnels exist, or their listening ports.
 pub fn concerns_firewall(step: &Step) -> bool {
     match &step.action {
         Action::Kernel(KernelAction::ConfigureWireGuard { patch, .. }) => {
@@ -164,16 +165,16 @@ pub fn concerns_firewall(step: &Step) -> bool {
 /// One change of the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirewallAction {
-    /// Put the table in place of what is there.
+    /// Installs the table in place of the existing one.
     Install {
         /// Its name.
         table: String,
-        /// Whether a table of ours has this name already.
+        /// Whether one of the agent's tables has this name already.
         replace: bool,
-        /// What it is to hold.
+        /// Its wanted contents.
         ruleset: Ruleset,
     },
-    /// Delete a table of ours.
+    /// Deletes one of the agent's tables.
     Remove {
         /// Its name.
         table: String,
@@ -201,19 +202,19 @@ fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The packet filter as it was read.
+/// The observed packet filter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FirewallView {
-    /// The tables that an agent may have made, by name.
+    /// The tables that an agent may have created, by name.
     pub tables: BTreeMap<String, Table>,
     /// Chains of other tables that drop what they do not accept, as `inet filter input`.
     pub dropping: Vec<String>,
 }
 
-/// Compares what is wanted (nothing, when the firewall is disabled) with what is there.
+/// Compares the wanted ruleset (`None` when the firewall is disabled) with the observed tables.
 ///
 /// # Errors
-/// When a table of our name is there that is no agent's.
+/// When a table with the agent's name exists that no agent created.
 pub fn plan_firewall(
     wanted: Option<&Ruleset>,
     tables: &BTreeMap<String, Table>,
@@ -227,7 +228,7 @@ pub fn plan_firewall(
         Some(_) => Some(chosen(tables, ownership)?),
         None => None,
     };
-    // On a host with several agents one may have had both names for a moment.
+    // On a host with several agents, one agent may briefly have had both names.
     let is_surplus = |table: &&String| Some(*table) != name.as_ref() && ours(table).is_some();
     if let Some(surplus) = tables.keys().find(is_surplus) {
         let action = FirewallAction::Remove {
@@ -262,7 +263,7 @@ fn step(action: FirewallAction, because: Drift) -> Step {
     }
 }
 
-/// The name of our table: the plain one, unless another agent on this host has it.
+/// Returns the name of the agent's table: the plain one, unless another agent on this host has it.
 fn chosen(tables: &BTreeMap<String, Table>, ownership: &Ownership) -> Result<String, Refusal> {
     let whose = |name: &str| tables.get(name).map(|table| table.whose(ownership));
     let own = ownership.identity.as_ref().map(own_name);

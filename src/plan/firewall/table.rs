@@ -1,4 +1,4 @@
-//! Our table in the words of libnftables-json(5): how it is written, and how what is there differs.
+//! The agent's table in libnftables-json(5): how it is written, and how the existing table differs.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ pub(super) const FAMILY: &str = "inet";
 pub const NAME: &str = "moenet_agent";
 const PORTS: &str = "tunnel_ports";
 const INTERFACES: &str = "tunnel_interfaces";
-/// How many differences a reason lists.
+/// Number of differences that a reason lists.
 const SHOWN: usize = 8;
 
 impl Ruleset {
-    /// The commands of one transaction for `nft -j`: the table as a whole in place of what is there.
+    /// Returns the commands of one transaction for `nft -j`: the whole table in place of the existing one.
     ///
-    /// Where no table of the name was seen, it is created, which fails when another agent was faster.
+    /// If no table of the name was seen, it is created, which fails when another agent was faster.
     pub fn transaction(&self, name: &str, replace: bool) -> Value {
         let table = json!({"table": {"family": FAMILY, "name": name}});
         // "add" makes the "delete" valid when there is no table yet (nft(8), "TABLES").
@@ -40,7 +40,7 @@ impl Ruleset {
         json!({"nftables": commands})
     }
 
-    /// The contents of the table in their normal form, in an order in which they can be added.
+    /// Returns the contents of the table in their normal form, in an order in which they can be added.
     pub(super) fn objects(&self) -> Vec<Value> {
         let ports: Vec<_> = self.ports().iter().map(|port| port.get()).collect();
         let interfaces: Vec<_> = self.interfaces().map(InterfaceName::as_str).collect();
@@ -48,7 +48,7 @@ impl Ruleset {
             set(PORTS, "inet_service", json!(ports)),
             set(INTERFACES, "ifname", json!(interfaces)),
             chain("input", 0),
-            // Before `filter`, as `priority mangle` is: whatever another table accepts is clamped.
+            // Before `filter`, as `priority mangle` is: packets that another table accepts are clamped too.
             chain("forward", -150),
             chain("output", -150),
             self.rule(
@@ -67,8 +67,9 @@ impl Ruleset {
         ]
     }
 
-    /// A rule with our mark in its comment. `nft` 1.0.6 drops the comments of tables and sets from its JSON, both
-    /// ways; those of rules it keeps (measured).
+    /// Returns a rule with the agent's mark in its comment. `nft` 1.0.6 drops the comments of tables and sets from its
+    /// JSON,
+    /// in both directions; it keeps those of rules (measured).
     fn rule(&self, chain: &str, statements: &[Value]) -> Value {
         json!({"rule": {"chain": chain, "comment": self.mark, "expr": statements}})
     }
@@ -91,12 +92,12 @@ impl Ruleset {
     }
 }
 
-/// The name of the table where another agent on this host has [`NAME`].
+/// Returns the name of the table if another agent on this host has [`NAME`].
 pub fn own_name(identity: &Identity) -> String {
     format!("{NAME}_{identity}")
 }
 
-/// The names that a table of an agent may have.
+/// Returns whether an agent's table may have this name.
 pub fn may_be_agents(name: &str) -> bool {
     name.strip_prefix(NAME).is_some_and(|rest| {
         rest.is_empty()
@@ -106,15 +107,15 @@ pub fn may_be_agents(name: &str) -> bool {
     })
 }
 
-/// A table as `nft` writes it: `inet moenet_agent`.
+/// Returns a table name as `nft` writes it: `inet moenet_agent`.
 pub fn with_family(name: &str) -> String {
     format!("{FAMILY} {name}")
 }
 
-/// The commands of one transaction for `nft -j` that delete the table.
+/// Returns the commands of one transaction for `nft -j` that delete the table.
 pub fn deletion(name: &str) -> Value {
     let table = json!({"table": {"family": FAMILY, "name": name}});
-    // "add" first, so that a table that has gone by itself is no error.
+    // "add" first, so that a table that has already gone is no error.
     json!({"nftables": [{"add": table}, {"delete": table}]})
 }
 
@@ -142,7 +143,7 @@ fn accept() -> Value {
     json!({"accept": null})
 }
 
-/// An object of ours with the table it goes into.
+/// Adds the name of its table to one of the agent's objects.
 pub(super) fn in_table(name: &str, mut object: Value) -> Value {
     for body in object
         .as_object_mut()
@@ -155,7 +156,7 @@ pub(super) fn in_table(name: &str, mut object: Value) -> Value {
     object
 }
 
-/// The names among these objects, as `nft -j list tables` prints them, that a table of an agent may have.
+/// Returns the names among these objects, as `nft -j list tables` prints them, that an agent's table may have.
 pub fn listed_names(tables: &[Value]) -> BTreeSet<String> {
     let name = |object: &Value| {
         let family = object.pointer("/table/family")?;
@@ -165,8 +166,8 @@ pub fn listed_names(tables: &[Value]) -> BTreeSet<String> {
     tables.iter().filter_map(name).collect()
 }
 
-/// The chains of others, as `nft -j list chains` prints them, that drop what comes in or passes through
-/// and that they do not accept.
+/// Returns the foreign chains, as `nft -j list chains` prints them, that drop input or forwarded packets
+/// by policy.
 pub fn dropping(chains: &[Value]) -> Vec<String> {
     let name = |object: &Value| {
         let text = |key: &str| {
@@ -187,27 +188,27 @@ pub fn dropping(chains: &[Value]) -> Vec<String> {
     chains.iter().filter_map(name).collect()
 }
 
-/// Whose a table of our name is.
+/// Owner of a table with the agent's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// This state directory's.
+    /// This state directory.
     Ours,
-    /// Another agent's on this host, or one of an earlier build that no record here names.
+    /// Another agent on this host, or one of an earlier build that no record here names.
     AnotherAgents,
-    /// No agent's.
+    /// Not an agent.
     Strangers,
 }
 
-/// A table of our name as it was read, in normal form.
+/// An observed table with the agent's name, in normal form.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
     objects: Vec<Value>,
-    /// The ruleset that a version of nft is known to write back in just these words.
+    /// The ruleset that a version of nft is known to list in exactly these words.
     pub(crate) spelled: Option<Ruleset>,
 }
 
 impl Table {
-    /// From the objects that `nft -j list table` prints.
+    /// Parses the objects that `nft -j list table` prints.
     pub fn parse(listing: &[Value]) -> Self {
         let about =
             |object: &&Value| object.get("metainfo").is_none() && object.get("table").is_none();
@@ -219,7 +220,7 @@ impl Table {
         }
     }
 
-    /// Whose the table is, by the comments of its rules.
+    /// Returns the owner of the table, by the comments of its rules.
     pub fn whose(&self, ownership: &Ownership) -> Whose {
         let comments = self
             .objects
@@ -231,7 +232,7 @@ impl Table {
         match (ours, identities.is_empty()) {
             (true, _) => Whose::Ours,
             (false, false) => Whose::AnotherAgents,
-            // An earlier build wrote no identity, and flushed rules tell none.
+            // An earlier build wrote no identity, and a flushed table has no rules to show one.
             (false, true) if earlier && (ownership.firewall || ownership.succeeds.unnamed) => {
                 Whose::Ours
             }
@@ -240,7 +241,7 @@ impl Table {
         }
     }
 
-    /// Whether these are our sets and chains and nothing else.
+    /// Returns whether these are exactly the agent's sets and chains.
     fn is_flushed(&self) -> bool {
         let names: BTreeSet<_> = self.objects.iter().map(label).collect();
         let ours: BTreeSet<_> = Ruleset::default()
@@ -252,19 +253,19 @@ impl Table {
         names == ours
     }
 
-    /// Whether the other table holds the same objects.
+    /// Returns whether the other table holds the same objects.
     pub fn same_as(&self, other: &Self) -> bool {
         self.objects == other.objects
     }
 
-    /// Whether this can be the ruleset in other words: everything but the words of the rules agrees.
+    /// Returns whether this can be the ruleset in other words: everything except the words of the rules agrees.
     pub fn may_spell(&self, wanted: &Ruleset) -> bool {
         let outline =
             |objects: &[Value]| objects.iter().map(without_expressions).collect::<Vec<_>>();
         outline(&self.objects) == outline(&sorted(wanted))
     }
 
-    /// How the table differs from what is wanted; none when it does not.
+    /// Returns how the table differs from the wanted ruleset; `None` if it does not.
     pub fn difference(&self, wanted: &Ruleset) -> Option<Drift> {
         let expected = sorted(wanted);
         if self.objects == expected || self.spelled.as_ref() == Some(wanted) {
@@ -316,7 +317,7 @@ fn sorted(wanted: &Ruleset) -> Vec<Value> {
     objects
 }
 
-/// By kind and name; the rules of one chain keep their order, which has a meaning.
+/// Sorts by kind and name; the rules of one chain keep their order, which has a meaning.
 fn sort(objects: &mut [Value]) {
     objects.sort_by_cached_key(label);
 }
@@ -339,7 +340,7 @@ fn label(object: &Value) -> String {
     }
 }
 
-/// The objects taken apart for a reason: each element of a set by itself.
+/// Splits the objects for a reason: each element of a set separately.
 fn atoms(objects: &[Value]) -> BTreeSet<(String, String)> {
     let mut atoms = BTreeSet::new();
     for object in objects {
@@ -372,8 +373,8 @@ fn without_expressions(object: &Value) -> Value {
     }
 }
 
-/// The parts of an object that mean something; handles do not. An object of a kind that we never make
-/// stays whole, and so is a difference.
+/// Returns the significant parts of an object, without handles. An object of a kind that the agent never creates
+/// is kept whole, and so counts as a difference.
 fn normal(object: &Value) -> Value {
     let keys: &[&str] = match object
         .as_object()
@@ -398,7 +399,7 @@ fn normal(object: &Value) -> Value {
         if let Some(Value::Array(elements)) = body.get_mut("elem") {
             elements.sort_by_cached_key(ToString::to_string);
         }
-        // nft leaves the key out when a set is empty.
+        // nft omits the key when a set is empty.
         if body
             .get("elem")
             .is_some_and(|elements| elements.as_array().is_some_and(Vec::is_empty))

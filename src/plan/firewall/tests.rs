@@ -14,7 +14,7 @@ fn ownership() -> Ownership {
     Ownership::of("4f1c8a09d2e7b365".parse().unwrap())
 }
 
-/// The plan where this is the table `inet moenet_agent`.
+/// Returns the plan if this is the table `inet moenet_agent`.
 fn planned(wanted: Option<&Ruleset>, found: Option<&Table>) -> Result<Option<Step>, Refusal> {
     let tables = found.map(|found| (TABLE_NAME.to_owned(), found.clone()));
     plan_firewall(wanted, &tables.into_iter().collect(), &ownership())
@@ -194,7 +194,7 @@ fn table_of_another_agent_stays_and_ours_has_another_name() {
         plan_firewall(Some(&wanted), &tables, &ownership()),
         Ok(None)
     );
-    // The other agent goes; ours stays where it is.
+    // The other agent leaves; this agent's table keeps its name.
     tables.remove(TABLE_NAME);
     assert_eq!(
         plan_firewall(Some(&wanted), &tables, &ownership()),

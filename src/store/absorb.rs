@@ -1,4 +1,4 @@
-//! Edits by hand of the sync's documents: each becomes an override, and the document what it was.
+//! Turns manual edits of the sync's documents into overrides, and restores the documents.
 
 use jiff::Timestamp;
 
@@ -11,25 +11,25 @@ use super::inplace::{Change, Edit, edited_in_place};
 use super::synced::without_mark;
 use super::{Area, Place, Store, StoreError, read};
 
-/// What became of an edit by hand.
+/// Result of the import of a manual edit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Absorbed {
-    /// The edit is an override now, and the document is as the sync left it.
+    /// The edit became an override, and the document is restored to the version of the sync.
     Overridden(Box<OverrideSpec>),
-    /// The document is as the sync left it; there was nothing to keep.
+    /// The document is restored to the version of the sync; the edit had no difference to keep.
     Restored,
-    /// The document is the operator's own from now on.
+    /// The document now belongs to the operator.
     TakenOver,
-    /// The document is the sync's again.
+    /// The document belongs to the sync again.
     GivenBack,
 }
 
 impl Store {
-    /// Turns an edit by hand into an override and puts the document back as the sync left it. The
-    /// override is written first, so that a crash in between loses nothing.
+    /// Turns a manual edit into an override and restores the document to the version of the sync.
+    /// Writes the override first, so that a crash in between loses nothing.
     ///
     /// # Errors
-    /// When the override that is there is invalid, or a file cannot be written; the edit stays.
+    /// The existing override is invalid, or a file cannot be written; the edit stays.
     pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
         let _one_at_a_time = self.caches();
         drop(self.writable_tree()?);
@@ -63,10 +63,10 @@ impl Store {
         Ok(absorbed)
     }
 
-    /// Puts a document back as the sync left it, without keeping its present content: Git restored an older version.
+    /// Restores a document to the version of the sync and drops its current content: Git restored an older version.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The document cannot be written.
     pub fn put_back(&self, edit: &Edit) -> Result<Absorbed, StoreError> {
         let _one_at_a_time = self.caches();
         drop(self.writable_tree()?);
@@ -86,14 +86,14 @@ impl Store {
         Ok(Some(document.spec).filter(|spec| spec.in_force(now)))
     }
 
-    /// Puts a document back, unless it changed again since the edit was found.
+    /// Restores a document, unless it changed again since the edit was found.
     fn restore(&self, edit: &Edit) -> Result<(), StoreError> {
         let path = self.path(&edit.place);
         let Some(synced) = read::text(&self.synced_path(&edit.place))? else {
             return Ok(());
         };
         match (&edit.change, read::text(&path)?) {
-            // An editor that renames the old file away is about to write a new one, and goes first.
+            // An editor that renames the old file writes a new one next, which has priority.
             (Change::Deleted, None) => return self.create(&path, without_mark(&synced.text)),
             (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
             _ => return Ok(()),
@@ -102,7 +102,7 @@ impl Store {
     }
 }
 
-/// Whether a document's specification is this one. Compared as parsed: defaults may be written or not.
+/// Returns whether a document has this specification. Compares parsed values: defaults may be written or not.
 fn same_spec(text: &str, spec: &serde_json::Value) -> bool {
     fn of<S: Spec>(text: &str) -> Option<serde_json::Value> {
         serde_json::to_value(parse::<S>(text).ok()?.spec).ok()

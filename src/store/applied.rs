@@ -60,8 +60,8 @@ pub struct AppliedBody {
 }
 
 impl AppliedBody {
-    /// The addresses on `lo` that are the agent's. A record of an earlier build says only which addresses were in
-    /// effect, and on which interface.
+    /// Returns the addresses on `lo` that belong to the agent. A record of an earlier build has
+    /// only the addresses in effect, and their interface.
     pub fn added_to_lo(&self) -> BTreeSet<IpAddr> {
         if let Some(added) = &self.loopback_addresses {
             return added.clone();
@@ -108,7 +108,7 @@ pub struct AppliedOverride {
 }
 
 impl AppliedDocument {
-    /// A document of the latest version.
+    /// Creates a document of the latest version.
     pub fn new(kind: Kind, metadata: Metadata, applied: AppliedBody) -> Self {
         Self {
             api_version: ApiVersion::V1,
@@ -119,7 +119,7 @@ impl AppliedDocument {
     }
 }
 
-/// The schema of the documents below `applied/`, as `schemas/Applied.json` holds it.
+/// The schema of the documents below `applied/`, as in `schemas/Applied.json`.
 pub fn applied_schema() -> Value {
     crate::document::root_schema::<AppliedDocument>("Applied")
 }

@@ -1,5 +1,6 @@
-//! What stands in the place of a synced document and is none: somebody's half-done edit, or what a full disk
-//! left. When the Control Plane takes the object away, it goes aside and not away.
+//! Quarantine of invalid files in the place of a synced document: an operator's unfinished edit, or
+//! a file that a full disk truncated. When the Control Plane removes the object, such a file is
+//! renamed instead of deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,12 @@ use crate::document::{
 use super::synced::is_taken_over;
 use super::{Place, Store, StoreError, atomic, read};
 
-/// What is appended to the name of a file that is set aside; nothing takes that for a document.
+/// Suffix of a quarantined file; no listing takes it for a document.
 const ASIDE: &str = "broken";
 
 impl Store {
-    /// Sets aside what stands in the place of a synced document and is none. `false`: there is nothing like
-    /// that, or nobody can tell that it was the sync's.
+    /// Quarantines an invalid file in the place of a synced document. `false`: there is no such
+    /// file, or it is unknown whether it belonged to the sync.
     pub(super) fn set_aside(&self, place: &Place) -> Result<bool, StoreError> {
         let copy = read::text(&self.synced_path(place)).ok().flatten();
         if copy.is_none_or(|copy| is_taken_over(&copy.text)) {
@@ -62,7 +63,7 @@ impl Store {
     }
 }
 
-/// A name beside this one that nothing has.
+/// Returns an unused name in the same folder.
 fn free_name(path: &Path) -> PathBuf {
     let named = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -77,7 +78,7 @@ fn free_name(path: &Path) -> PathBuf {
         .unwrap_or_else(|| named(ASIDE))
 }
 
-/// Whether a text is the document of this place.
+/// Returns whether a text is the document of this place.
 fn is_document(place: &Place, text: &str) -> bool {
     fn is<S: Spec>(place: &Place, text: &str) -> bool {
         parse::<S>(text)
@@ -89,17 +90,17 @@ fn is_document(place: &Place, text: &str) -> bool {
         Kind::IbgpPeer => is::<IbgpPeerSpec>(place, text),
         Kind::Node => is::<NodeSpec>(place, text),
         Kind::RoutingPolicy => is::<RoutingPolicySpec>(place, text),
-        // The sync writes neither.
+        // The sync writes neither of these kinds.
         Kind::Maintenance | Kind::Override => true,
     }
 }
 
-/// Whether a text, valid or not, is meant as a document of the operator's own.
+/// Returns whether a text, valid or not, is intended as an operator's own document.
 pub(super) fn is_own(text: &str) -> bool {
     has_uid(text).is_ok_and(|has_uid| !has_uid)
 }
 
-/// Whether a document is the sync's.
+/// Returns whether a document belongs to the sync.
 pub(super) fn has_uid(text: &str) -> Result<bool, DocumentError> {
     #[derive(serde::Deserialize)]
     struct Head {

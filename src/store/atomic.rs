@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic file operations: a file exists completely or not at all.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -9,18 +9,18 @@ use tempfile::NamedTempFile;
 
 use super::{StoreError, TEMPORARY};
 
-/// Replaces a file: temporary file in the same directory, fsync, rename, fsync of the directory.
-/// On any error the old file is as it was, and the temporary one is gone.
+/// Replaces a file: temporary file in the same directory, fsync, rename, fsync of the directory. On
+/// any error the old file is unchanged, and the temporary one is removed.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     replace(path, bytes, mode, true).map_err(StoreError::io("write", path))
 }
 
-/// Replaces a file whole, without waiting for the disk: for what is observed again after a power cut.
+/// Replaces a file atomically, without fsync: for content that is observed again after a power failure.
 pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     replace(path, bytes, mode, false).map_err(StoreError::io("write", path))
 }
 
-/// Creates a file whole, unless there is one. `false`: there is one, and it is as it was.
+/// Creates a file atomically, unless it exists. `false`: it exists and is unchanged.
 pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, StoreError> {
     let created = || {
         let directory = path.parent().unwrap_or(Path::new("."));
@@ -45,9 +45,9 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
     }
 }
 
-/// A temporary file with this content.
+/// Returns a temporary file with this content.
 fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<NamedTempFile> {
-    // Created with 0600, so that a secret is never readable by others, not even for a moment.
+    // Created with mode 0600, so that a secret is never readable by others.
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY)
         .tempfile_in(directory)
@@ -63,7 +63,7 @@ fn prepared(directory: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Res
     Ok(file)
 }
 
-/// The system's error without the temporary file's name, which nobody knows and which is another each time.
+/// Returns the system's error without the temporary file's random name, which is useless to the operator.
 fn bare(error: io::Error) -> io::Error {
     let cause = error
         .get_ref()
@@ -72,12 +72,12 @@ fn bare(error: io::Error) -> io::Error {
     number.map_or(error, io::Error::from_raw_os_error)
 }
 
-/// Makes a rename or removal in this directory survive a power cut.
+/// Makes a rename or removal in this directory durable across a power failure.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Removes a file. `false`: it was not there.
+/// Removes a file. `false`: it did not exist.
 pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
     match fs::remove_file(path) {
         Ok(()) => {
@@ -90,7 +90,7 @@ pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Removes the temporary files that a crash left in a directory. What cannot be removed does no harm.
+/// Removes the temporary files that a crash left in a directory. Ignores errors: remaining files are harmless.
 pub(super) fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;

@@ -1,4 +1,4 @@
-//! Documents that were parsed once and have not changed since.
+//! Cache of parsed documents that have not changed since.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::read::{self, Fingerprint, Text, TextHash};
 use super::{AppliedDocument, Place};
 
-/// A document as it stands in its file.
+/// A document with the attributes of its file.
 #[derive(Debug, Clone)]
 pub struct Stored<D> {
     /// The document.
@@ -20,16 +20,16 @@ pub struct Stored<D> {
     pub hash: TextHash,
     /// The file.
     pub path: PathBuf,
-    /// The user who owns the file, as a number.
+    /// The numeric user ID of the file's owner.
     pub owner: u32,
-    /// The file's text, by which the place of an error is found.
+    /// The file's text, used to locate errors.
     pub text: Arc<str>,
 }
 
-/// A document that is there: valid, or the reason why it is not.
+/// An existing document: valid, or the reason why it is invalid.
 pub type Slot<S> = Result<Arc<Stored<Document<S>>>, DocumentError>;
 
-/// What a file of the state directory is parsed into.
+/// A type that a file of the state directory is parsed into.
 pub(super) trait Parsed: Sized {
     fn parse(text: &str, place: &Place) -> Result<Self, DocumentError>;
 }
@@ -57,7 +57,7 @@ impl Parsed for AppliedDocument {
     }
 }
 
-/// The name in a document is the name of its file; a kind with one document is free in it.
+/// Checks that the name in a document equals the name of its file; a single document may have any name.
 pub(super) fn check_name(place: &Place, name: &str) -> Result<(), DocumentError> {
     if place.kind.is_single() || name == place.name.as_str() {
         return Ok(());
@@ -83,7 +83,7 @@ fn field_error(field: &str, message: String) -> DocumentError {
     }
 }
 
-/// One file as it was last parsed.
+/// The last parse of one file.
 #[derive(Debug)]
 struct Entry<D> {
     fingerprint: Fingerprint,
@@ -93,18 +93,18 @@ struct Entry<D> {
     seen: bool,
 }
 
-/// The files of one tree and kind.
+/// Cache of the files of one tree and kind.
 #[derive(Debug)]
 pub(super) struct Cache<D> {
     entries: HashMap<PathBuf, Entry<D>>,
-    /// What each file was last taken for, valid or not.
+    /// The last result for each file, valid or not.
     last: HashMap<PathBuf, Outcome<D>>,
-    /// Since when a change of a file is not believed yet.
+    /// Files whose change is debounced, with the time when the change was first seen.
     waiting: HashMap<PathBuf, Instant>,
     seen: HashSet<PathBuf>,
-    /// Whether the folder was listed before: there is a "before" then.
+    /// The folder was listed before, so that there is a previous state.
     listed: bool,
-    /// How many texts were parsed.
+    /// Number of parsed texts.
     pub(super) parsed: u64,
 }
 
@@ -125,7 +125,7 @@ impl<D> Default for Cache<D> {
 type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
 
 impl<D: Parsed> Cache<D> {
-    /// As [`Cache::look`], but a change that may not be whole yet is not seen: what was there before is.
+    /// As [`Cache::look`], but returns the previous content of a file whose change may be incomplete.
     pub(super) fn look_patiently(
         &mut self,
         path: &Path,
@@ -159,17 +159,17 @@ impl<D: Parsed> Cache<D> {
         found
     }
 
-    /// The files that were there at the last look.
+    /// The files that existed at the last look.
     pub(super) fn known(&self) -> impl Iterator<Item = &PathBuf> {
         self.last.keys()
     }
 
-    /// Whether a change is not believed yet, so that it must be looked again soon.
+    /// Returns whether a change is debounced, so that a new look is needed soon.
     pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// The document in a file; `None` when there is no file. Parses only what changed.
+    /// Returns the document in a file; `None` without a file. Parses only changed files.
     pub(super) fn look(&mut self, path: &Path, place: &Place) -> Option<Outcome<D>> {
         match read::regular(path) {
             Ok(None) => return None,
@@ -234,7 +234,7 @@ impl<D: Parsed> Cache<D> {
         self.entries.remove(path);
     }
 
-    /// The valid files that were there before and are gone by now; they stay known.
+    /// Returns the valid files that existed before and are missing now; they stay in the cache.
     pub(super) fn keep_lost(&mut self) -> Vec<Arc<Stored<D>>> {
         let lost = self
             .entries

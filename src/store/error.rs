@@ -3,17 +3,17 @@ use std::path::{Path, PathBuf};
 
 use crate::document::DocumentError;
 
-/// Why the state directory could not be opened, read or written. Every message says what to do.
+/// A failure to open, read or write the state directory. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused an operation on a file.
     #[error("cannot {operation} {}: {source}{}", path.display(), advice(source))]
     Io {
-        /// What was attempted, as a verb: `write`, `read`, `create`.
+        /// The attempted operation, as a verb: `write`, `read`, `create`.
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
     /// Another agent works on this directory.
@@ -24,15 +24,15 @@ pub enum StoreError {
     Locked {
         /// The state directory.
         dir: PathBuf,
-        /// Who holds the lock, as far as is known.
+        /// The holder of the lock, if known.
         holder: String,
     },
-    /// The directory that was opened is not there now.
+    /// The opened directory does not exist now.
     #[error("the state directory {} {reason}; nothing is removed until it is back", dir.display())]
     Vanished {
         /// The state directory.
         dir: PathBuf,
-        /// How it shows: "is not there", "is another directory than the one that was opened".
+        /// The finding: "is not there", "is another directory than the one that was opened".
         reason: String,
     },
     /// Git has moved the work tree.
@@ -44,10 +44,10 @@ pub enum StoreError {
     Moved {
         /// The state directory.
         dir: PathBuf,
-        /// Where HEAD is, in words.
+        /// Position of HEAD, as text.
         at: String,
     },
-    /// An operator wrote this document; the agent does not write over it.
+    /// The document belongs to an operator; the agent does not overwrite it.
     #[error(
         "{} is the operator's own document (it has no uid); the agent does not write over it. \
          Rename or delete it to let the Control Plane's document of this name in",
@@ -57,26 +57,26 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// An operator edited a synced document; it becomes an override before it is written over.
+    /// An operator edited a synced document; the edit becomes an override before the document is overwritten.
     #[error("{} was edited by hand; the edit has to become an override before it is written over", path.display())]
     EditedInPlace {
         /// The file.
         path: PathBuf,
     },
-    /// The file that stands in the way is no valid document, so nobody can tell whose it is.
+    /// The existing file is not a valid document, so its owner is unknown.
     #[error("not written over, because nobody can tell whose it is: {0}")]
     Document(#[from] DocumentError),
-    /// A name that does not stay inside `secrets/`; it is not shown, since it may be the secret itself.
+    /// A name that does not stay inside `secrets/`; it is not shown, because it may be the secret itself.
     #[error(
         "what is named is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only"
     )]
     SecretName,
-    /// A file in `secrets/` that is none: a link, a directory, too large, not text.
+    /// An invalid file in `secrets/`: a link, a directory, too large, not text.
     #[error("{}: {reason}", path.display())]
     Secret {
         /// The file.
         path: PathBuf,
-        /// What is wrong; never the content.
+        /// The problem; never the content.
         reason: String,
     },
     /// The directory was opened for reading only.
@@ -85,18 +85,18 @@ pub enum StoreError {
         /// The state directory.
         dir: PathBuf,
     },
-    /// A call that makes no sense: a mistake in the agent.
+    /// An invalid call: a bug in the agent.
     #[error("this is a mistake in the agent, please report it: {0}")]
     Bug(String),
 }
 
 impl StoreError {
-    /// The thread that did the work was ended before it was done.
+    /// Returns the error for a thread that ended before its work was done.
     pub(crate) fn interrupted() -> Self {
         Self::Bug("work on the state directory was interrupted".to_owned())
     }
 
-    /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
+    /// Adds the attempted operation and the file to an [`io::Error`]; for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
@@ -106,8 +106,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same call may succeed later although no document changes: disk full, read-only,
-    /// unmounted.
+    /// Returns whether the same call may succeed later although no document changes: disk full, read-only, unmounted.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -116,7 +115,7 @@ impl StoreError {
     }
 }
 
-/// What an operator does about an error of the system.
+/// Returns the advice for the operator about a system error.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => {

@@ -1,5 +1,6 @@
-//! Whether the work tree of the state directory is that of the history's branch. A tool that moves the whole
-//! tree (`git checkout OLD`, `git bisect`) is no edit by hand, so nothing is read from a tree that Git moved.
+//! Detects whether the work tree of the state directory is that of the history's branch. A tool
+//! that moves the whole tree (`git checkout OLD`, `git bisect`) makes no manual edit, so the agent
+//! reads nothing from a tree that Git moved.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -13,13 +14,13 @@ use crate::disk;
 /// The branch of the history.
 pub(crate) const BRANCH: &str = "refs/heads/main";
 
-/// The largest file of a repository that is read here, in bytes.
+/// Size limit of a repository file that is read here, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// A lock of the index that is older than this belongs to a git that is gone, and no longer counts.
+/// A lock of the index that is older than this belongs to a git that no longer runs, and is ignored.
 const STALE: Duration = Duration::from_secs(10);
 
-/// Where HEAD points while it is not at the history's branch, in words for a person; `None`: it is there, or there
-/// is no history that it could have left.
+/// Describes the position of HEAD while it is not at the history's branch; `None`: it is there, or
+/// there is no history that it could have left.
 pub(crate) fn moved(dir: &Path) -> Option<String> {
     let git = dir.join(".git");
     let head = disk::read_text(&git.join("HEAD"), MAX_BYTES).ok()?;
@@ -33,8 +34,8 @@ pub(crate) fn moved(dir: &Path) -> Option<String> {
     is_id(head).then(|| format!("detached at {}", head.get(..10).unwrap_or(head)))
 }
 
-/// Whether another git than the agent's changes the tree at this moment: it holds the index until all files are
-/// written, and writes HEAD after that.
+/// Returns whether another git than the agent's is changing the tree now: it holds the index until
+/// all files are written, and writes HEAD after that.
 pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
     let own = own_index(dir);
     let found = |file: &str| std::fs::symlink_metadata(dir.join(".git").join(file)).ok();
@@ -56,18 +57,18 @@ const INDEX_LOCK: &str = "index.lock";
 #[derive(Debug, Clone, Copy, Default)]
 struct OwnIndex {
     is_writing: bool,
-    /// The index as the agent's git left it last.
+    /// The index after the last write by the agent's git.
     left: Option<Stamp>,
 }
 
-/// Inode and time of change of a file.
+/// Inode and change time of a file.
 type Stamp = (u64, i64, i64);
 
 fn stamp(found: &Metadata) -> Stamp {
     (found.ino(), found.ctime(), found.ctime_nsec())
 }
 
-/// By state directory; a process may have several in tests.
+/// Keyed by state directory; a process may have several in tests.
 static OWN_INDEX: Mutex<BTreeMap<PathBuf, OwnIndex>> = Mutex::new(BTreeMap::new());
 
 fn own_indexes() -> MutexGuard<'static, BTreeMap<PathBuf, OwnIndex>> {
@@ -85,8 +86,9 @@ fn own_index(dir: &Path) -> OwnIndex {
         .unwrap_or_default()
 }
 
-/// A write of the index by the agent's own git, which changes no file of the tree. Until it is dropped, and by the
-/// index that it leaves, the tree does not count as moving.
+/// A write of the index by the agent's own git, which changes no file of the tree. Until it is
+/// dropped the tree does not count as moving, and the index that it leaves does not count as a move
+/// either.
 #[derive(Debug)]
 pub(crate) struct IndexWrite(PathBuf);
 
@@ -101,7 +103,7 @@ impl IndexWrite {
         Some(Self(dir))
     }
 
-    /// Notes the index that the agent's git has left.
+    /// Records the index that the agent's git has left.
     pub(crate) fn done(&self) {
         let found = std::fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
         own_indexes().entry(self.0.clone()).or_default().left = found.as_ref().map(stamp);
@@ -114,7 +116,7 @@ impl Drop for IndexWrite {
     }
 }
 
-/// Whether a text is the full name of a commit, as SHA-1 or SHA-256 gives it.
+/// Returns whether a text is the full ID of a commit, SHA-1 or SHA-256.
 pub(crate) fn is_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,5 +1,6 @@
-//! The identity of a state directory, and whether the directory that is there now is the one that was opened. An
-//! unmounted disk leaves an empty directory behind, and an empty directory must never read as "no sessions".
+//! The identity of a state directory, and the check that the current directory is the opened one.
+//! An unmounted disk leaves an empty directory behind, and an empty directory must never be read as
+//! "no sessions".
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,18 +13,18 @@ use crate::disk;
 use crate::model::Identity;
 use crate::plan::mark::Succession;
 
-/// The file that holds the identity. The history has it too.
+/// The file with the identity. The history has it too.
 pub const IDENTITY: &str = "identity";
-/// Its copy beside the history: an old commit that is checked out may have no identity.
+/// Copy of the identity next to the history: an old commit that is checked out may have no identity.
 const COPY: &str = ".git/moenet-identity";
-/// Where builds before it kept a longer identity, and the doubt.
+/// File in which earlier builds kept a longer identity, and the doubt.
 const OLD_MARKER: &str = ".moenet-state";
 /// The file that says which documents may be missing.
 const DOUBT: &str = ".unproven";
-/// The file that carries the advisory lock.
+/// The file with the advisory lock.
 pub(super) const LOCK: &str = ".lock";
 
-/// In the identity file: marks of earlier builds are taken over.
+/// Entry in the identity file: marks of earlier builds are taken over.
 const UNNAMED: &str = "unnamed";
 
 /// The identity of a state directory, and the lost directories that it succeeds.
@@ -36,7 +37,7 @@ pub struct StateIdentity {
 }
 
 impl StateIdentity {
-    /// A new identity that succeeds these.
+    /// Creates a new identity that succeeds these.
     pub fn new(succeeds: Succession) -> Self {
         Self {
             identity: Identity::from_bits(rand::random()),
@@ -44,7 +45,7 @@ impl StateIdentity {
         }
     }
 
-    /// Reads the identity of a directory; `None` when it has none, or none that can be understood.
+    /// Reads the identity of a directory; `None` without a valid one.
     pub fn read(dir: &Path) -> Option<Self> {
         let read = |name: &str| disk::read_text(&dir.join(name), disk::TOKEN).ok();
         let current = read(IDENTITY);
@@ -59,7 +60,7 @@ impl StateIdentity {
             })
     }
 
-    /// Reads the text of an identity file.
+    /// Parses the text of an identity file.
     pub fn parse(text: &str) -> Option<Self> {
         let succeeds = values(text, "succeeds:");
         let identities = succeeds.clone().filter_map(|text| text.parse().ok());
@@ -75,7 +76,7 @@ impl StateIdentity {
     /// Writes the identity file of a directory.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
         atomic::write(&dir.join(IDENTITY), self.text().as_bytes(), 0o644)
     }
@@ -99,12 +100,12 @@ impl StateIdentity {
     }
 }
 
-/// Keeps a copy of the identity where no tool that moves or cleans the tree reaches it.
+/// Keeps a copy of the identity in a place that tools which move or clean the tree do not touch.
 pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
     let (copy, text) = (dir.join(COPY), known.text());
     let kept = disk::read_text(&copy, disk::TOKEN).is_ok_and(|kept| kept == text);
     if !kept && dir.join(".git").is_dir() {
-        // The next listing tries again.
+        // The next listing retries.
         let _ = atomic::write(&copy, text.as_bytes(), 0o644);
     }
 }
@@ -118,19 +119,19 @@ fn value<'a>(text: &'a str, key: &'a str) -> Option<&'a str> {
     values(text, key).next()
 }
 
-/// What absence from a directory does not prove.
+/// Documents whose absence from the directory does not prove their removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// A document that is not there is wanted no more.
+    /// A missing document is no longer desired.
     None,
-    /// A document of the operator may be missing: a complete list of the Control Plane has settled the others, and
-    /// says nothing about these.
+    /// A document of the operator may be missing: a complete list of the Control Plane has resolved
+    /// the doubt about the others, and says nothing about these.
     Operators,
-    /// Any document may be missing: the directory is new, or a folder of it vanished.
+    /// Any document may be missing: the directory is new, or one of its folders vanished.
     All,
 }
 
-/// What the directory says of missing documents.
+/// Reads the doubt of the directory.
 pub(super) fn doubt(dir: &Path) -> Doubt {
     let older = || disk::read_text(&dir.join(OLD_MARKER), disk::TOKEN).unwrap_or_default();
     let current = disk::read_text(&dir.join(DOUBT), disk::TOKEN);
@@ -138,13 +139,13 @@ pub(super) fn doubt(dir: &Path) -> Doubt {
         Ok(Some("operators")) => Doubt::Operators,
         Ok(_) => Doubt::All,
         Err(_) if value(&older(), "unproven:") == Some("true") => Doubt::All,
-        // A file that is there and cannot be read may say anything.
+        // An existing file that cannot be read may contain any doubt.
         Err(error) if error.kind() != io::ErrorKind::NotFound => Doubt::All,
         Err(_) => Doubt::None,
     }
 }
 
-/// Makes the files of a build before today's the current ones.
+/// Converts the files of an earlier build to the current ones.
 pub(super) fn migrate(dir: &Path, known: &StateIdentity) -> Result<(), StoreError> {
     let old = dir.join(OLD_MARKER);
     if fs::symlink_metadata(&old).is_err() {
@@ -169,7 +170,7 @@ fn write_doubt(dir: &Path, doubt: Doubt) -> Result<(), StoreError> {
     atomic::write(&path, text.as_bytes(), 0o644)
 }
 
-/// The directory that was opened, and the lock on it.
+/// The opened directory, and the lock on it.
 #[derive(Debug)]
 pub(super) struct Held {
     lock: File,
@@ -179,8 +180,8 @@ pub(super) struct Held {
 }
 
 impl Drop for Held {
-    /// A process that is being started holds a copy of every open file for a moment, and with it the lock, unless
-    /// the lock itself is released.
+    /// A process that is being started holds a copy of every open file for a moment, and with it
+    /// the lock, unless the lock itself is released.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
@@ -197,7 +198,7 @@ impl Held {
         })
     }
 
-    /// Makes sure that the directory is the one that was opened, and that the lock still holds.
+    /// Verifies that the directory is the opened one, and that the lock is still held.
     pub(super) fn verify(&mut self, dir: &Path) -> Result<(), StoreError> {
         let root = root(dir)?;
         let there = StateIdentity::read(dir);
@@ -215,20 +216,20 @@ impl Held {
         Ok(())
     }
 
-    /// Writes the identity again where it is missing. For a tree that no git is changing: one that brings an old tree
-    /// has written its files before HEAD.
+    /// Writes the identity again if it is missing. Only for a tree that no git is changing: a git
+    /// that restores an old tree has written its files before HEAD.
     pub(super) fn renew_identity(&mut self, dir: &Path) -> Result<(), StoreError> {
         let there = StateIdentity::read(dir);
         let same = there.is_some_and(|there| there.identity == self.known.identity);
         if !same && moved(dir).is_none() {
-            // The identity was cleaned up; what else is gone cannot be told.
+            // A tool deleted the identity; which other files are gone is unknown.
             self.known.write(dir)?;
             self.set_doubt(dir, Doubt::All)?;
         }
         Ok(())
     }
 
-    /// Notes what absence does not prove, when that changed.
+    /// Records which absence proves nothing, if that changed.
     pub(super) fn set_doubt(&mut self, dir: &Path, wanted: Doubt) -> Result<(), StoreError> {
         if self.doubt == wanted && doubt(dir) == wanted {
             return Ok(());
@@ -242,7 +243,7 @@ impl Held {
         Ok(())
     }
 
-    /// Whether the file that we hold the lock on is not the one in the directory any more.
+    /// Returns whether the locked file is no longer the one in the directory.
     fn lock_lost(&self, dir: &Path) -> bool {
         let (Ok(held), Ok(there)) = (self.lock.metadata(), fs::symlink_metadata(dir.join(LOCK)))
         else {
@@ -274,7 +275,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     let mut file = open_lock(&path).map_err(StoreError::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => {
-            // For the message to a second agent; the lock holds without it.
+            // For the error message of a second agent; the lock works without it.
             let _ = file
                 .set_len(0)
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -288,7 +289,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// A read-only file system still has the lock file of better days.
+/// On a read-only file system the existing lock file is opened.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let writable = options

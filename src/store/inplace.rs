@@ -1,6 +1,6 @@
-//! Edits by hand of what the sync wrote: found by comparing with a copy of it, kept as an override.
+//! Manual edits of the sync's documents: found by comparing each document with a copy of it, kept as an override.
 //!
-//! The copy stands in `.synced/`, not in the history: an edit is found offline, across a restart, and
+//! The copy is in `.synced/`, not in the history: an edit is found offline, across a restart, and
 //! when the repository is broken.
 
 use std::sync::Arc;
@@ -14,40 +14,40 @@ use super::Place;
 use super::cache::Stored;
 use super::synced::is_taken_over;
 
-/// Why an override is there that nobody wrote as one.
+/// The reason of an override that a manual edit created.
 pub const EDITED_IN_PLACE: &str = "edited in place";
 
-/// A synced document that is not as the sync left it.
+/// A synced document that differs from the version of the sync.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edit {
     /// The document.
     pub place: Place,
-    /// What was done to it.
+    /// The change of the document.
     pub change: Change,
 }
 
-/// What was done by hand to a synced document.
+/// A manual change of a synced document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// The file is gone. It is put back; nothing is torn down.
+    /// The file was deleted. It is restored; the object stays.
     Deleted,
-    /// The `uid` is gone: the document is the operator's own from now on.
+    /// The `uid` was removed: the document now belongs to the operator.
     TakenOver,
-    /// The `uid` is back: the document is the sync's again.
+    /// The `uid` was added again: the document belongs to the sync again.
     GivenBack,
-    /// The content is another.
+    /// The content changed.
     Edited {
-        /// The specification as the sync left it.
+        /// The specification that the sync wrote.
         last: Value,
-        /// The specification as it is now.
+        /// The current specification.
         now: Value,
-        /// The user who owns the file, as a number: the author of the edit.
+        /// The numeric user ID of the file's owner: the author of the edit.
         owner: u32,
     },
 }
 
 impl Change {
-    /// Who edited the document, as a number; none when it was deleted, which leaves no trace of who did.
+    /// Returns the numeric user ID of the editor; `None` for a deletion, which leaves no trace of its author.
     pub fn owner(&self) -> Option<u32> {
         match self {
             Self::Edited { owner, .. } => Some(*owner),
@@ -56,8 +56,8 @@ impl Change {
     }
 }
 
-/// Compares a document with what the sync last wrote. `None`: nothing to do; so too for a document
-/// that is invalid: nobody knows yet what is meant.
+/// Compares a document with the last version of the sync. `None`: nothing to do; also for an
+/// invalid document, whose intent is not known yet.
 pub(super) fn edit<S: Spec>(
     place: Place,
     copy: &Stored<Document<S>>,
@@ -99,8 +99,8 @@ pub(super) fn edit<S: Spec>(
     })
 }
 
-/// The override that keeps an edit by hand: the difference to what the sync last wrote, on top of an
-/// override that is in force already. `None`: the specifications do not differ.
+/// Returns the override that keeps a manual edit: the difference to the last version of the sync,
+/// merged into an override that is already in effect. `None`: the specifications are equal.
 pub fn edited_in_place(
     last: &Value,
     now: &Value,
@@ -126,7 +126,8 @@ pub fn edited_in_place(
     Some(kept)
 }
 
-/// Puts a merge patch on top of another. Unlike applying it, this keeps a `null`: it takes a field away.
+/// Merges a merge patch into another one. Unlike an application of the patch, this keeps a `null`,
+/// which removes a field.
 fn add(below: &mut Map<String, Value>, above: Map<String, Value>) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

@@ -4,23 +4,23 @@ use super::write::Written;
 use super::{Store, StoreError, atomic};
 use crate::disk;
 
-/// The largest file of the agent's own that is read, in bytes: some 400 000 ROAs.
+/// Size limit of the agent's own files, in bytes: about 400 000 ROAs.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What the agent keeps for its own next start, in files of its own: no documents, and in no history.
+/// The agent's own files for its next start: not documents, and not in the history.
 impl Store {
-    /// Writes such a file, whole or not at all, unless its text is there already.
+    /// Writes such a file atomically, unless its content is unchanged.
     ///
     /// # Errors
-    /// When it cannot be written; the old one stays.
+    /// The file cannot be written; the old one stays.
     pub fn keep(&self, file: &str, text: &str) -> Result<Written, StoreError> {
         self.keep_as(file, text, 0o644)
     }
 
-    /// As [`Self::keep`], where others may not read it.
+    /// As [`Self::keep`], with a file that other users cannot read.
     ///
     /// # Errors
-    /// As of [`Self::keep`].
+    /// As [`Self::keep`].
     pub fn keep_private(&self, file: &str, text: &str) -> Result<Written, StoreError> {
         self.keep_as(file, text, 0o600)
     }
@@ -41,20 +41,20 @@ impl Store {
         Ok(Written::Changed)
     }
 
-    /// Removes such a file, where there is one.
+    /// Removes such a file, if it exists.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// The file cannot be removed.
     pub fn forget(&self, file: &str) -> Result<(), StoreError> {
         let _one_at_a_time = self.caches();
         let _held = self.writable()?;
         atomic::remove(&self.dir.join(file)).map(drop)
     }
 
-    /// Reads such a file; `None` when there is none.
+    /// Reads such a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read, is too large to be ours, or is no text.
+    /// The file cannot be read, is too large for one of the agent's files, or is not text.
     pub fn kept(&self, file: &str) -> io::Result<Option<String>> {
         match disk::read_unlinked(&self.dir.join(file), MAX_BYTES).and_then(disk::text) {
             Ok(text) => Ok(Some(text)),

@@ -23,7 +23,7 @@ use super::snapshot::{BrokenDocument, Snapshot};
 use super::synced::is_taken_over;
 use super::{AppliedDocument, Area, Place, read};
 
-/// The folder with what the sync last wrote, to tell an edit by hand from it.
+/// The folder with the last versions of the sync, used to detect manual edits.
 pub(super) const SYNCED: &str = ".synced";
 
 /// The error of an override for the maintenance document.
@@ -42,7 +42,7 @@ pub(super) struct Caches {
     applied: Cache<AppliedDocument>,
 }
 
-/// The documents of a kind, and what the sync last wrote of them.
+/// The documents of a kind, and their last versions of the sync.
 #[derive(Debug)]
 struct Pair<S> {
     now: Cache<Document<S>>,
@@ -59,7 +59,7 @@ impl<S> Default for Pair<S> {
 }
 
 impl Caches {
-    /// How many texts were parsed so far.
+    /// Number of parsed texts so far.
     pub(super) fn parsed(&self) -> u64 {
         self.node.parsed()
             + self.policy.parsed()
@@ -84,7 +84,7 @@ impl Caches {
         }
     }
 
-    /// What is in force for one object.
+    /// Returns the applied record of one object.
     pub(super) fn in_force(
         &mut self,
         path: &Path,
@@ -150,7 +150,7 @@ impl<S: Spec> Pair<S> {
     }
 }
 
-/// One pass over the directory.
+/// State of one pass over the directory.
 struct Listing<'a> {
     dir: &'a Path,
     missing_is_empty: bool,
@@ -168,7 +168,7 @@ type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
 type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl Listing<'_> {
-    /// Lists a part, and tells whether that part is complete.
+    /// Lists a part, and returns whether that part is complete.
     fn apart<T>(&mut self, list: impl FnOnce(&mut Self) -> T) -> (T, bool) {
         let before = std::mem::replace(&mut self.complete, true);
         let listed = list(self);
@@ -177,7 +177,7 @@ impl Listing<'_> {
         (listed, complete)
     }
 
-    /// The documents of a kind, compared with what the sync last wrote.
+    /// Lists the documents of a kind, and compares them with the last versions of the sync.
     fn documents<S: Spec>(&mut self, pair: &mut Pair<S>) -> BTreeMap<ObjectName, Slot<S>> {
         let (found, folder_complete) =
             self.apart(|listing| listing.folder(Area::Documents, S::KIND, &mut pair.now));
@@ -212,7 +212,7 @@ impl Listing<'_> {
         found
     }
 
-    /// Whether a file that is no valid document has a valid head, and no uid in it.
+    /// Returns whether an invalid file has a valid head without a uid.
     fn is_meant_as_own(&self, error: &DocumentError) -> bool {
         let text = error
             .file
@@ -221,7 +221,7 @@ impl Listing<'_> {
         text.is_some_and(|text| is_own(&text.text))
     }
 
-    /// What stands in `overrides/` and overrides nothing: an operator who mistook the place is told.
+    /// Reports files in `overrides/` that override nothing, for an operator who used the wrong place.
     fn strays(&mut self) {
         let folder = self.dir.join(Area::Overrides.folder());
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -244,8 +244,8 @@ impl Listing<'_> {
         }
     }
 
-    /// A document with the identity of another: somebody took it as a pattern and left the uid in. Both
-    /// would be one object to the kernel and to the Control Plane, so the copy is refused.
+    /// Refuses a document with the uid of another: an operator copied it and left the uid in. Both
+    /// would be one object to the kernel and to the Control Plane.
     fn refuse_copies<S: Spec>(
         &mut self,
         found: &mut Found<Document<S>>,
@@ -278,8 +278,9 @@ impl Listing<'_> {
         }
     }
 
-    /// What the sync last wrote. What cannot be read is left out: no edit is inferred from it. Only the agent removes
-    /// a copy: one that another tool removed counts as it was.
+    /// Lists the last versions of the sync. Leaves out unreadable copies: no edit is inferred from
+    /// them. Only the agent removes a copy: a copy that another tool removed keeps its last
+    /// content.
     fn synced<S: Spec>(
         &mut self,
         kind: Kind,
@@ -310,7 +311,7 @@ impl Listing<'_> {
         found
     }
 
-    /// The documents of all kinds in a tree.
+    /// Lists the documents of all kinds in a tree.
     fn tree<D: Parsed>(
         &mut self,
         area: Area,
@@ -334,7 +335,7 @@ impl Listing<'_> {
     fn files<D: Parsed>(&mut self, area: Area, kind: Kind, cache: &mut Cache<D>) -> Found<D> {
         let mut found = BTreeMap::new();
         let mut names = self.names(area, kind);
-        // What only the agent writes is whole.
+        // Files that only the agent writes are always complete.
         let patient = area != Area::Applied;
         if patient && names.is_listed {
             let folder = self.dir.join(folder(area, kind));
@@ -366,7 +367,7 @@ impl Listing<'_> {
         found
     }
 
-    /// The names of the documents of a kind in a tree.
+    /// Returns the names of the documents of a kind in a tree.
     fn names(&mut self, area: Area, kind: Kind) -> Names {
         if kind.is_single() {
             return Names {
@@ -400,7 +401,7 @@ impl Listing<'_> {
         }
     }
 
-    /// A document whose file ends in `.yml`, `.json` or `.YAML` is there and not valid; it is not absent.
+    /// Lists a document whose file ends in `.yml`, `.json` or `.YAML` as present and invalid, not as absent.
     fn misnamed<D>(&mut self, area: Area, kind: Kind, found: &mut Found<D>) {
         let path = self.dir.join(folder(area, kind));
         let single = Place::single(area, kind).name;
@@ -441,6 +442,6 @@ pub(super) fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
 /// The names of documents.
 struct Names {
     all: BTreeSet<ObjectName>,
-    /// Whether a folder was listed for them.
+    /// A folder was listed for the names.
     is_listed: bool,
 }

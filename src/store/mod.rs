@@ -1,29 +1,29 @@
 //! The state directory: list, write, lock, watch. Synchronous; callers use `spawn_blocking`.
 //!
-//! What goes wrong here must never read as "there is nothing": a file that is no document is present
-//! and invalid, a folder that cannot be listed makes the listing incomplete, and a directory that is
-//! not the one that was opened is an error. Symbolic links are never followed, except to the state
-//! directory itself: what they point to changes without an event, and the history would record the
-//! link instead of the content.
+//! An error here must never be read as "there is nothing": an invalid file is present and invalid, a
+//! folder that cannot be listed makes the listing incomplete, and a directory other than the opened
+//! one is an error. Symbolic links are never followed, except to the state directory itself: their
+//! targets change without an event, and the history would record the link instead of the content.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `place` | which file an object has in which area |
-//! | `list`, `names`, `cache`, `read` | listing everything; only what changed is parsed again |
-//! | `snapshot` | what a listing finds |
-//! | `problems` | everything that is wrong with one file |
-//! | `settled`, `patience` | when a change counts: not while somebody still writes |
-//! | `write`, `atomic` | writing documents, overrides, statuses and what is in force |
-//! | `synced`, `inplace`, `absorb` | edits by hand: how they are told, and how they become overrides |
-//! | `aside` | what stands in a synced document's place and is none, when that document goes |
-//! | `applied` | the documents of what is in force |
-//! | `head` | whether Git has moved the whole tree |
-//! | `identity` | the lock, the directory's identity, and whether this is the directory that was opened |
-//! | `trouble` | whether the disk can be read and written, said once |
-//! | `moved` | what stays in effect while Git has moved the tree |
-//! | `removed` | documents that the Control Plane removed, which Git may bring back |
-//! | `keep`, `secrets` | files that are no documents |
-//! | `watch` | which place may have changed |
+//! | `place` | the file of an object in each area |
+//! | `list`, `names`, `cache`, `read` | listing everything; only changed files are parsed again |
+//! | `snapshot` | the result of a listing |
+//! | `problems` | all problems of one file |
+//! | `patience` | debounce of changes: none counts while a file is being written |
+//! | `settled` | a preview of the directory after the import of manual edits |
+//! | `write`, `atomic` | writing documents, overrides, statuses and applied records |
+//! | `synced`, `inplace`, `absorb` | manual edits: their detection, and their import as overrides |
+//! | `aside` | quarantine of an invalid file in the place of a synced document, on its removal |
+//! | `applied` | the applied records |
+//! | `head` | detection of a tree that Git moved |
+//! | `identity` | the lock, the directory's identity, and the check that this is the opened directory |
+//! | `trouble` | whether the disk can be read and written, logged once |
+//! | `moved` | state that stays in effect while Git has moved the tree |
+//! | `removed` | documents that the Control Plane removed, which Git may restore |
+//! | `keep`, `secrets` | files that are not documents |
+//! | `watch` | hints about changed places |
 
 mod absorb;
 mod applied;
@@ -87,21 +87,21 @@ use trouble::Attempts;
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";
-/// The file of removals that a human let pass.
+/// The file of changes that an operator approved.
 pub const APPROVED: &str = "approved";
 /// The lock of that file.
 const APPROVALS_LOCK: &str = ".approved.lock";
-/// The file of what waits for approval, and of what the guard counts.
+/// The file of held changes, and of the guard's counts.
 pub const HELD: &str = "held.yaml";
-/// The line in `approved` by which a human says that no document is missing, though one may have been: the
-/// directory is new, or lost a folder.
+/// The line in `approved` with which an operator confirms that no document is missing, though one
+/// may have been: the directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
 
-/// How long after the index a git writes HEAD, in all likelihood.
+/// Probable delay between the writes of the index and of HEAD by a git.
 const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
 
-/// What the agent's temporary files start with: hidden, so that listings skip them, and ours, so that those a
-/// crash leaves behind can be swept.
+/// Prefix of the agent's temporary files: hidden, so that listings skip them, and unique to the
+/// agent, so that files left by a crash can be removed.
 pub(crate) const TEMPORARY: &str = ".moenet-tmp-";
 
 /// The state directory of one router.
@@ -109,26 +109,26 @@ pub(crate) const TEMPORARY: &str = ".moenet-tmp-";
 pub struct Store {
     dir: PathBuf,
     held: Option<Mutex<Held>>,
-    /// Held during a whole pass and a whole write, so that a listing never sees half a write.
+    /// Held during a whole pass and a whole write, so that a listing never sees a partial write.
     caches: Mutex<Caches>,
     writes: AtomicU64,
     attempts: Attempts,
     patience: Patience,
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
-    /// Where the schemas are, for the first line of what the agent writes.
+    /// Directory of the schemas, for the first line of files that the agent writes.
     schemas: Option<PathBuf>,
 }
 
 impl Store {
-    /// Opens the state directory for the agent: creates what is missing and takes the lock.
+    /// Opens the state directory for the agent: creates missing folders and takes the lock.
     ///
     /// # Errors
-    /// When another agent holds the lock, or when it cannot be created or read.
+    /// Another agent holds the lock, or the directory cannot be created or read.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         create_folder(dir, 0o755)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        // A disk that is read-only has no lock file to create; what is there is run all the same.
+        // A read-only disk has no lock file to create; its documents are applied nevertheless.
         let there = StateIdentity::read(&dir);
         let known = there
             .clone()
@@ -142,9 +142,9 @@ impl Store {
             };
             held.set_doubt(&dir, doubt)?;
         } else {
-            // On a read-only disk the older file goes on serving.
+            // On a read-only disk the older file stays in use.
             let _ = identity::migrate(&dir, &held.known);
-            // A tree that Git moved says nothing about what is missing.
+            // A tree that Git moved says nothing about missing documents.
             let doubt = match head::moved(&dir).is_none() && missing_folder(&dir) {
                 true => Doubt::All,
                 false => held.doubt,
@@ -170,10 +170,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the state directory for looking only: no lock, and nothing is created.
+    /// Opens the state directory for reading only: takes no lock, and creates nothing.
     ///
     /// # Errors
-    /// When it is not there.
+    /// The directory does not exist.
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
@@ -192,8 +192,8 @@ impl Store {
         })
     }
 
-    /// Lets the documents that the agent writes name their schema, so that editors complete and check
-    /// them: `<schemas>/BgpSession.json`. Without it they name none.
+    /// Makes the documents that the agent writes name their schema, so that editors complete and
+    /// check them: `<schemas>/BgpSession.json`. Without it they name no schema.
     #[must_use]
     pub fn with_schemas(self, schemas: PathBuf) -> Self {
         Self {
@@ -202,8 +202,8 @@ impl Store {
         }
     }
 
-    /// Lets changes wait until nothing has happened to a file for this time, and until whoever writes it has
-    /// closed it; see [`Snapshot::settled`]. Without it every change is believed at once.
+    /// Debounces changes: a change counts once the file has been quiet for this time and its writer
+    /// has closed it; see [`Snapshot::settled`]. Without it every change counts at once.
     #[must_use]
     pub fn with_patience(self, quiet: Duration) -> Self {
         Self {
@@ -212,7 +212,7 @@ impl Store {
         }
     }
 
-    /// Watches this directory; see [`watch`]. What is open for writing is known to the listings from then on.
+    /// Watches this directory; see [`watch`]. From then on listings know which files are open for writing.
     pub fn watch(&self) -> tokio::sync::mpsc::Receiver<Hint> {
         Watch::default().start_with(&self.dir, self.patience.writers.clone())
     }
@@ -227,7 +227,7 @@ impl Store {
         self.dir.join(place.relative())
     }
 
-    /// The text in a place, where a file of a document's kind and size is; never waits for a pipe.
+    /// Returns the text in a place, if there is a file of a document's type and size; never blocks on a pipe.
     pub fn text(&self, place: &Place) -> Option<String> {
         read::text(&self.path(place))
             .ok()
@@ -235,7 +235,7 @@ impl Store {
             .map(|read| read.text)
     }
 
-    /// The identity of the directory; none in one that is only looked at and that has none yet.
+    /// Returns the identity of the directory; `None` for a directory opened read-only that has no identity yet.
     pub fn identity(&self) -> Option<StateIdentity> {
         match &self.held {
             Some(held) => Some(lock(held).known.clone()),
@@ -243,22 +243,21 @@ impl Store {
         }
     }
 
-    /// Whether this agent holds the lock and may write.
+    /// Returns whether this agent holds the lock and may write.
     pub fn is_writable(&self) -> bool {
         self.held.is_some()
     }
 
-    /// The removals that a human let pass (`moenet-agent approve`): one object a line in `approved`, as
-    /// `sessions/wg_1`.
+    /// Returns the approvals (`moenet-agent approve`): one object per line in `approved`, as `sessions/wg_1`.
     pub fn approved(&self) -> BTreeSet<String> {
-        // What an old tree approved is no approval.
+        // Approvals of an old tree do not count.
         if self.moved().is_some() {
             return BTreeSet::new();
         }
         approvals(&self.dir).unwrap_or_default()
     }
 
-    /// Whether any applied record is on disk.
+    /// Returns whether any applied record is on disk.
     pub fn has_applied(&self) -> bool {
         let folders = PLACED.map(|kind| self.dir.join(folder(Area::Applied, kind)));
         let entries = folders
@@ -268,39 +267,39 @@ impl Store {
         files.any(|entry| names::is_document(Path::new(&entry.file_name())))
     }
 
-    /// Approves these changes, beside those that are approved already. It is an operator's call beside the running
-    /// agent, so it does not need the agent's lock.
+    /// Adds approvals of these changes. Operators' commands call this while the agent runs, so it
+    /// does not need the agent's lock.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn approve(dir: &Path, objects: &BTreeSet<String>) -> Result<(), StoreError> {
         change_approvals(dir, |approved| approved.extend(objects.iter().cloned()))
     }
 
-    /// Takes approvals back. Others that were given meanwhile stay.
+    /// Removes used approvals. Keeps others that were given meanwhile.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn spend_approvals(&self, spent: &BTreeSet<String>) -> Result<(), StoreError> {
         change_approvals(&self.dir, |approved| {
             approved.retain(|line| !spent.contains(line));
         })
     }
 
-    /// How many files were written or removed.
+    /// Number of written or removed files.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// How many texts were parsed; a pass over an unchanged directory parses none.
+    /// Number of parsed texts; a pass over an unchanged directory parses none.
     pub fn parsed(&self) -> u64 {
         self.caches().parsed()
     }
 
-    /// Lists and parses everything; what did not change since the last call is not parsed again.
+    /// Lists and parses everything; files that did not change since the last call are not parsed again.
     ///
     /// # Errors
-    /// When the directory is gone or is another than the one that was opened. Never an empty listing.
+    /// The directory is missing or is not the opened one. Never returns an empty listing for that.
     pub fn load(&self) -> Result<Snapshot, StoreError> {
         let listed = self.list();
         self.attempts.read(&listed);
@@ -353,20 +352,22 @@ impl Store {
         lock(&self.memory)
     }
 
-    /// Says that the documents are all there: an operator has approved every removal that was held. Until this is
-    /// said of a directory that is new, or that lost a folder, listings are not [`Snapshot::complete`].
+    /// Confirms that all documents are present: an operator has approved every held removal. Until
+    /// then, listings of a directory that is new, or that lost a folder, are not
+    /// [`Snapshot::complete`].
     ///
     /// # Errors
-    /// When the doubt or a missing folder cannot be written.
+    /// The doubt or a missing folder cannot be written.
     pub fn confirm(&self) -> Result<(), StoreError> {
         self.confirm_listed(&self.list()?)
     }
 
-    /// The same by a listing that was taken before. Applied objects of the operator whose documents are missing stay
-    /// in doubt: neither a list of the Control Plane nor an approval of other objects says anything about them.
+    /// The same for an earlier listing. Applied objects of the operator whose documents are missing
+    /// stay in doubt: neither a list of the Control Plane nor an approval of other objects says
+    /// anything about them.
     ///
     /// # Errors
-    /// When the doubt or a missing folder cannot be written.
+    /// The doubt or a missing folder cannot be written.
     pub fn confirm_listed(&self, before: &Snapshot) -> Result<(), StoreError> {
         let _one_at_a_time = self.caches();
         let mut held = self.writable_tree()?;
@@ -378,7 +379,7 @@ impl Store {
         held.set_doubt(&self.dir, doubt)
     }
 
-    /// The directory, proved to be the one that was opened, for writing.
+    /// Verifies that the directory is the opened one, and returns it for writing.
     fn writable(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
         let held = self.held.as_ref().ok_or_else(|| StoreError::ReadOnly {
             dir: self.dir.clone(),
@@ -398,7 +399,7 @@ impl Store {
         lock(&self.caches)
     }
 
-    /// A folder that vanished leaves a doubt that outlives its return.
+    /// A vanished folder leaves a doubt that remains after the folder returns.
     fn note_missing_folder(&self) {
         if let Some(held) = &self.held
             && missing_folder(&self.dir)
@@ -408,7 +409,7 @@ impl Store {
         }
     }
 
-    /// Ends the doubt about objects of the operator once each that is applied has its document again, or is gone.
+    /// Ends the doubt about objects of the operator once each applied object has its document again, or is gone.
     fn end_doubt(&self, snapshot: &mut Snapshot) {
         let Some(held) = &self.held else { return };
         let mut held = lock(held);
@@ -416,13 +417,13 @@ impl Store {
             && snapshot.complete
             && snapshot.settled
             && !snapshot.lacks_operators_documents();
-        // A doubt that cannot be removed from the disk lasts.
+        // If the doubt cannot be removed from the disk, it remains.
         if ended && held.set_doubt(&self.dir, Doubt::None).is_ok() {
             snapshot.operators_complete = true;
         }
     }
 
-    /// Removes what a crash left half-written.
+    /// Removes incomplete files that a crash left.
     fn sweep(&self) {
         let folders = layout()
             .into_iter()
@@ -434,7 +435,7 @@ impl Store {
     }
 }
 
-/// Refuses to write to a tree that is not that of the history's branch: it would keep Git from going back.
+/// Refuses to write to a tree that is not that of the history's branch: the write would prevent Git from returning.
 fn at_branch(dir: &Path) -> Result<(), StoreError> {
     moved::wait_for_git(dir, HEAD_FOLLOWS);
     match head::moved(dir) {
@@ -454,7 +455,7 @@ fn approvals(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
     Ok(lines.map(str::to_owned).collect())
 }
 
-/// Changes the file of approvals. Operator and agent both do, so one waits for the other.
+/// Changes the file of approvals under a lock, because both operator and agent write it.
 fn change_approvals(
     dir: &Path,
     change: impl FnOnce(&mut BTreeSet<String>),
@@ -475,17 +476,17 @@ fn change_approvals(
     atomic::write(&path, lines.as_bytes(), 0o644)
 }
 
-/// What a state directory is known by; `None`: none is there.
+/// Returns the identity of a state directory as text; `None` without one.
 pub(crate) fn state_directory(dir: &Path) -> Option<String> {
     StateIdentity::read(dir).map(|known| known.identity.to_string())
 }
 
-/// A panic of another thread leaves nothing half-changed that matters: caches are checked against files.
+/// A panic of another thread leaves no relevant partial change: caches are checked against files.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folders that hold documents: when one of them is missing, documents may be.
+/// The folders that hold documents: if one of them is missing, documents may be missing.
 fn document_folders() -> impl Iterator<Item = PathBuf> {
     let many = || PLACED.into_iter().filter(|kind| !kind.is_single());
     let areas = [Area::Documents, Area::Overrides, Area::Applied];
@@ -538,7 +539,7 @@ fn create_layout(dir: &Path) -> Result<(), StoreError> {
 }
 
 fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
-    // Looked for first: on a read-only file system, creating what is there fails too.
+    // Checked first: on a read-only file system, creating an existing folder fails too.
     if path.is_dir() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
-//! What stays in effect while Git has moved the work tree: the last listing, and the applied records and the
-//! maintenance document that were written since. They go to the tree when it is back; until then each is in
-//! `.pending/`, so that a crash loses none.
+//! State that stays in effect while Git has moved the work tree: the last listing, and the applied
+//! records and the maintenance document that were written since. They are written to the tree when
+//! it is back; until then each is in `.pending/`, so that a crash loses none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,41 +14,42 @@ use super::{
     AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, create_folder, head, read,
 };
 
-/// The folder of files that wait for the tree; hidden, so that Git leaves it alone.
+/// The folder of files that wait for the tree; hidden, so that Git ignores it.
 const PENDING: &str = ".pending";
-/// The content of a waiting record that says that the record is removed.
+/// The content of a waiting record that marks the record as removed.
 const REMOVED: &str = "# removed\n";
-/// A tree that Git is said to change for longer than this is read.
+/// After this time the tree is read even if Git still seems to change it.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What is kept from one listing to the next.
+/// State between two listings.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// The last listing of the tree of the history's branch.
     last: Option<Snapshot>,
-    /// Where HEAD is, while it is elsewhere.
+    /// Position of HEAD while it is not at the history's branch.
     moved: Option<String>,
-    /// Since when Git is changing the tree.
+    /// Time since when Git has been changing the tree.
     moving: Option<Instant>,
-    /// Files that were written while the tree was elsewhere; `None`: removed.
+    /// Files that were written while the tree was moved; `None`: removed.
     pending: BTreeMap<Place, Option<String>>,
 }
 
 impl Store {
-    /// Where HEAD of the repository is, in words, while it is not at the history's branch. Nothing is read from the
-    /// tree then, and no document or override is written to it.
+    /// Describes the position of the repository's HEAD while it is not at the history's branch.
+    /// Nothing is read from the tree then, and no document or override is written to it.
     pub fn moved(&self) -> Option<String> {
         head::moved(&self.dir)
     }
 
-    /// As [`Self::moved`], once no git holds the index: it writes HEAD after the files, so before that it is not known
-    /// whose tree this is. `after` is how long the index has to be at rest.
+    /// As [`Self::moved`], once no git holds the index: git writes HEAD after the files, so before
+    /// that the branch of the tree is unknown. `after`: how long the index has been at rest by
+    /// then.
     pub(super) fn moved_at_rest(&self, after: Duration) -> Option<String> {
         wait_for_git(&self.dir, after);
         self.moved()
     }
 
-    /// The listing to go by while the tree cannot be read. `None`: read it.
+    /// Returns the listing to use while the tree cannot be read. `None`: read the tree.
     pub(super) fn listing_kept(&self) -> Result<Option<Snapshot>, StoreError> {
         let moved = self.moved();
         let mut memory = self.memory();
@@ -84,7 +85,7 @@ impl Store {
         }))
     }
 
-    /// Keeps an applied record that was written to the tree, or removed from it.
+    /// Remembers an applied record that was written to the tree, or removed from it.
     pub(super) fn keep_applied(&self, place: &Place, text: Option<&str>) {
         let record = text.and_then(|text| stored(&self.dir, place, text));
         let key = (place.kind, place.name.clone());
@@ -96,8 +97,9 @@ impl Store {
         }
     }
 
-    /// Puts back the applied records that another program removed or broke since the last listing. Only the agent may
-    /// forget what it applied: without a record a missing document would look as if it never took effect.
+    /// Restores the applied records that another program removed or damaged since the last listing.
+    /// Only the agent may forget applied objects: without a record a missing document would look as
+    /// if it had never been applied.
     pub(super) fn restore_applied(&self, listed: &mut Snapshot) {
         let kept = match &self.memory().last {
             Some(last) => last.applied.clone(),
@@ -121,17 +123,17 @@ impl Store {
         }
     }
 
-    /// Keeps a listing of the tree of the history's branch.
+    /// Remembers a listing of the tree of the history's branch.
     pub(super) fn keep_listing(&self, listed: &Snapshot) {
         let mut last = listed.clone();
         last.edits.clear();
         self.memory().last = Some(last);
     }
 
-    /// Takes the tree of the history's branch, as files by their paths, for a start while HEAD is elsewhere.
+    /// Takes the tree of the history's branch, as files by their paths, for a start while HEAD is at another commit.
     ///
     /// # Errors
-    /// When it cannot be put into a temporary folder.
+    /// The files cannot be written to a temporary folder.
     pub fn take_branch(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<(), StoreError> {
         let folder = tempfile::Builder::new()
             .prefix("moenet-branch-")
@@ -156,7 +158,7 @@ impl Store {
         Ok(())
     }
 
-    /// The maintenance document that waits for the tree.
+    /// Returns the maintenance document that waits for the tree.
     fn waiting_maintenance(&self, text: &str) -> Option<Slot<MaintenanceSpec>> {
         let path = self.path(&Place::single(Area::Documents, Kind::Maintenance));
         let stored = Stored {
@@ -169,7 +171,7 @@ impl Store {
         Some(Ok(Arc::new(stored)))
     }
 
-    /// Writes an applied record while the tree is elsewhere; `None`: removes it. Returns whether it changed.
+    /// Writes an applied record while the tree is moved; `None`: removes it. Returns whether it changed.
     pub(super) fn put_applied_pending(
         &self,
         place: &Place,
@@ -199,7 +201,7 @@ impl Store {
         Ok(true)
     }
 
-    /// From now on the last listing is as if this had been written, so that nothing puts back what was removed.
+    /// Updates the last listing as if this had been written, so that a removed record is not restored.
     fn note_pending(&self, place: &Place, text: Option<String>) {
         if place.area == Area::Applied {
             self.keep_applied(place, text.as_deref());
@@ -207,12 +209,12 @@ impl Store {
         self.memory().pending.insert(place.clone(), text);
     }
 
-    /// Whether a record waits to be written to the tree.
+    /// Returns whether a record waits for the tree.
     pub(super) fn waits(&self, place: &Place) -> bool {
         self.memory().pending.contains_key(place)
     }
 
-    /// Completes a listing by the records that could not be written to the tree yet.
+    /// Adds the records that could not be written to the tree yet to a listing.
     pub(super) fn add_pending(&self, listed: &mut Snapshot) {
         for (place, text) in &self.memory().pending {
             let record = text.as_ref();
@@ -229,7 +231,7 @@ impl Store {
         }
     }
 
-    /// The applied record to go by while the tree is elsewhere.
+    /// Returns the applied record to use while the tree is moved.
     pub(super) fn applied_kept(&self, place: &Place) -> Option<Arc<Stored<AppliedDocument>>> {
         let memory = self.memory();
         match memory.pending.get(place) {
@@ -241,8 +243,9 @@ impl Store {
         }
     }
 
-    /// The tree is read again: its empty folders, which Git does not keep, are made again, and the records that waited
-    /// are written. One that cannot be written goes on waiting, and counts meanwhile.
+    /// Handles the return of the tree: recreates its empty folders, which Git does not keep, and
+    /// writes the waiting records. A record that cannot be written keeps waiting, and stays in
+    /// effect meanwhile.
     fn returned(&self) -> Result<(), StoreError> {
         let (returned, pending) = {
             let memory = self.memory();
@@ -251,20 +254,20 @@ impl Store {
         if !self.is_writable() || (!returned && pending.is_empty()) {
             return Ok(());
         }
-        // Nothing is written into another directory in this one's place.
+        // Prevents writes into a different directory at the same path.
         drop(self.writable()?);
         if returned {
             self.make_empty_folders()?;
             self.memory().moved = None;
         }
         for (place, text) in pending {
-            // The store's trouble names the error, and the next listing tries again.
+            // The store's trouble reports the error, and the next listing retries.
             let _ = self.write_pending(&place, text.as_deref());
         }
         Ok(())
     }
 
-    /// Writes a record that waited to the tree. Its copy goes last: after a crash it is written once more.
+    /// Writes a waiting record to the tree. Its copy is removed last: after a crash it is written once more.
     pub(super) fn write_pending(
         &self,
         place: &Place,
@@ -285,7 +288,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the folders again that had no file at the last listing. One that had and is missing leaves a doubt.
+    /// Recreates the folders that had no file at the last listing. A missing folder that had files leaves a doubt.
     fn make_empty_folders(&self) -> Result<(), StoreError> {
         let full = self.memory().last.as_ref().map(Snapshot::folders);
         let full = full.unwrap_or_default();
@@ -297,7 +300,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the records that a crash left waiting.
+    /// Reads the records that were waiting at a crash.
     pub(super) fn read_pending(&self) {
         let base = self.dir.join(PENDING);
         let maintenance = Place::single(Area::Documents, Kind::Maintenance);
@@ -320,7 +323,7 @@ impl Store {
                     Some(text) if stored(&self.dir, &place, &text).is_some() => {
                         self.note_pending(&place, Some(text));
                     }
-                    // What a power cut left of it says nothing; the record in the tree counts.
+                    // A record that a power failure truncated is ignored; the record in the tree counts.
                     _ => tracing::warn!(
                         file = %path.display(),
                         "a waiting applied record cannot be read; the record in the tree is used"
@@ -335,12 +338,12 @@ impl Store {
     }
 }
 
-/// Whether a place is that of the maintenance document.
+/// Returns whether a place is that of the maintenance document.
 pub(super) fn is_maintenance(place: &Place) -> bool {
     place.kind == Kind::Maintenance && place.area == Area::Documents
 }
 
-/// Waits while a git changes the tree, but not for one that hangs.
+/// Waits while a git changes the tree, with a limit for a git that hangs.
 pub(super) fn wait_for_git(dir: &Path, after: Duration) {
     let begun = Instant::now();
     while head::is_moving(dir, after) && begun.elapsed() < LONGEST {

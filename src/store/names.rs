@@ -1,4 +1,4 @@
-//! Which files of a folder are documents, by their names.
+//! Decides by name which files of a folder are documents.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,14 +10,14 @@ use crate::model::ObjectName;
 
 use super::read;
 
-/// The names of the documents in a folder, and the files that look like documents and cannot be.
+/// The names of the documents in a folder, and the errors of files that look like documents but are not valid ones.
 pub(super) struct Listed {
     pub(super) names: BTreeSet<ObjectName>,
     pub(super) problems: Vec<DocumentError>,
 }
 
 pub(super) fn names(path: &Path) -> std::io::Result<Listed> {
-    // A linked folder could lead out of the state directory, and a change in it shows nowhere.
+    // A linked folder could be outside of the state directory, and a change in it causes no event.
     if fs::symlink_metadata(path)?.is_symlink() {
         return Err(std::io::Error::other(
             "it is a symbolic link, which is never followed",
@@ -48,21 +48,21 @@ pub(super) fn names(path: &Path) -> std::io::Result<Listed> {
     Ok(listed)
 }
 
-/// Whether a file is meant as a document. Editors' temporary files are not: `.x.yaml.swp`, `x.yaml~`,
-/// `.#x.yaml`, `4913`, `x.yaml.bak`, `x.yaml.tmp`, `sedQ1x2`.
+/// Returns whether a file is intended as a document. Editors' temporary files are not:
+/// `.x.yaml.swp`, `x.yaml~`, `.#x.yaml`, `4913`, `x.yaml.bak`, `x.yaml.tmp`, `sedQ1x2`.
 pub(super) fn is_document(file: &Path) -> bool {
     let hidden = file.as_os_str().as_encoded_bytes().starts_with(b".");
     !hidden && file.extension() == Some(OsStr::new("yaml"))
 }
 
-/// Whether somebody means a document by this ending.
+/// Returns whether a file with this ending is probably intended as a document.
 pub(super) fn looks_like_a_document(end: &OsStr) -> bool {
     ["yaml", "yml", "json"]
         .iter()
         .any(|known| end.eq_ignore_ascii_case(known))
 }
 
-/// The files in a folder that are meant as documents and end otherwise.
+/// Returns the files in a folder that are intended as documents but have another ending.
 pub(super) fn misnamed(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else {
         return Vec::new();

@@ -1,7 +1,7 @@
-//! When a change of a file is believed. An editor saves in several steps: it renames the old file away
-//! and writes a new one, or empties it and fills it again. What is there between two steps parses at
-//! times, and is not what anybody meant, so what was there before stays until the file is whole: its
-//! writer has closed it, and nothing has happened to it for a moment.
+//! Debounce of file changes. An editor saves in several steps: it renames the old file and writes a
+//! new one, or truncates it and writes it again. The content between two steps may parse, but is
+//! not the intended one, so the previous content stays until the file is complete: its writer has
+//! closed it, and it has been quiet for a moment.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::read::{Fingerprint, TextHash};
 
-/// A file that changes without end is believed after this time.
+/// A continuously changing file counts as complete after this time.
 const LONGEST: Duration = Duration::from_secs(5);
-/// A file that is open for writing is believed when nothing was written for this time: whoever holds it
-/// open has forgotten it.
+/// A file that is open for writing counts as complete if nothing was written for this time: the
+/// process that holds it open has forgotten it.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
-/// Files that somebody has begun to write and not closed yet, as the kernel's events tell.
+/// Files with an open writer, according to the kernel's events.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writers(Arc<Mutex<HashMap<PathBuf, Instant>>>);
 
@@ -25,17 +25,17 @@ impl Writers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was written to a file.
+    /// Records a write to a file.
     pub(super) fn began(&self, path: &Path) {
         self.files().insert(path.to_owned(), Instant::now());
     }
 
-    /// A file was closed, or another stands in its place.
+    /// Records that a file was closed or replaced.
     pub(super) fn ended(&self, path: &Path) {
         self.files().remove(path);
     }
 
-    /// Events were lost: nobody knows.
+    /// Events were lost: the open writers are unknown.
     pub(super) fn forget(&self) {
         self.files().clear();
     }
@@ -47,17 +47,17 @@ impl Writers {
     }
 }
 
-/// How long a change waits to be believed, and what need not wait.
+/// The debounce time, and the changes that are not debounced.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     quiet: Duration,
     pub(super) writers: Writers,
-    /// What the agent itself wrote last to a file; `None`: it removed it.
+    /// The last write of the agent itself to each file; `None`: a removal.
     own: Mutex<HashMap<PathBuf, Option<TextHash>>>,
 }
 
 impl Patience {
-    /// A change is believed when nothing has happened to the file for this time.
+    /// A change counts after the file has been quiet for this time.
     pub(super) fn new(quiet: Duration) -> Self {
         Self {
             quiet,
@@ -73,23 +73,23 @@ impl Patience {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The agent writes this, or removes the file: that is whole at once.
+    /// Records a write or a removal by the agent: it is complete at once.
     pub(super) fn wrote(&self, path: &Path, hash: Option<TextHash>) {
         self.own().insert(path.to_owned(), hash);
     }
 
-    /// Whether a file has this content by the agent's own hand.
+    /// Returns whether the agent itself wrote this content of a file.
     pub(super) fn is_own(&self, path: &Path, hash: Option<&TextHash>) -> bool {
         self.own().get(path).is_some_and(|own| own.as_ref() == hash)
     }
 
-    /// Whether a change of a file that was first seen at `since` may not be whole yet.
+    /// Returns whether a change of a file that was first seen at `since` may be incomplete.
     pub(super) fn waits_for(&self, path: &Path, stamp: &Fingerprint, since: Instant) -> bool {
         let young = stamp.age().is_some_and(|age| age < self.quiet) && since.elapsed() < LONGEST;
         !self.quiet.is_zero() && (young || self.writers.is_open(path))
     }
 
-    /// Whether a file that is gone since this time may be about to come back.
+    /// Returns whether a file that has been missing since this time may come back.
     pub(super) fn waits_for_return(&self, path: &Path, since: Instant) -> bool {
         since.elapsed() < self.quiet && !self.is_own(path, None)
     }

@@ -4,21 +4,21 @@ use std::path::{Component, Path, PathBuf};
 use crate::document::Kind;
 use crate::model::ObjectName;
 
-/// Which of the four trees of the state directory a document stands in. The trees have the same shape.
+/// The tree of the state directory that a document belongs to. All four trees have the same shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
-    /// What is wanted: `sessions/x.yaml`.
+    /// Desired objects: `sessions/x.yaml`.
     Documents,
-    /// An operator's exceptions: `overrides/sessions/x.yaml`.
+    /// Overrides of an operator: `overrides/sessions/x.yaml`.
     Overrides,
-    /// What was observed: `status/sessions/x.yaml`.
+    /// Observed state: `status/sessions/x.yaml`.
     Status,
-    /// What is in force: `applied/sessions/x.yaml`.
+    /// Applied records: `applied/sessions/x.yaml`.
     Applied,
 }
 
 impl Area {
-    /// The folder of the tree; the documents themselves stand at the top.
+    /// The folder of the tree; the documents themselves are at the top.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Documents => "",
@@ -34,13 +34,13 @@ impl Area {
 pub struct Place {
     /// The tree.
     pub area: Area,
-    /// The kind of the object. For an override: of the object it is about.
+    /// The kind of the object. For an override: the kind of its target.
     pub kind: Kind,
     /// The name of the object. A kind with one document has the name of its file: `policy`.
     pub name: ObjectName,
 }
 
-/// The kinds that have a place; an override has the place of what it overrides.
+/// The kinds that have a place; an override has the place of its target.
 pub(super) const PLACED: [Kind; 6] = [
     Kind::Node,
     Kind::RoutingPolicy,
@@ -51,7 +51,7 @@ pub(super) const PLACED: [Kind; 6] = [
 ];
 
 impl Place {
-    /// The place of an object in a tree. The name does not matter for a kind with one document.
+    /// Returns the place of an object in a tree. The name is ignored for a kind with one document.
     pub fn new(area: Area, kind: Kind, name: &ObjectName) -> Self {
         let name = if kind.is_single() {
             single_name(kind)
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// The same object in another tree.
+    /// Returns the place of the same object in another tree.
     #[must_use]
     pub fn within(&self, area: Area) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl Place {
         path
     }
 
-    /// The place that a path below the state directory stands for, when it stands for one.
+    /// Returns the place for a path below the state directory, if the path is one.
     pub fn parse(relative: &Path) -> Option<Self> {
         let parts = relative.components().map(|part| match part {
             Component::Normal(part) => part.to_str(),
@@ -139,7 +139,7 @@ pub(super) fn folder(area: Area, kind: Kind) -> PathBuf {
 }
 
 fn single_name(kind: Kind) -> ObjectName {
-    // The folder names are valid object names, so nothing is replaced here.
+    // The folder names are valid object names, so no character is replaced here.
     ObjectName::sanitised(kind.folder())
 }
 

@@ -1,4 +1,4 @@
-//! Everything that is wrong with one file. A listing reports the first error; an operator who corrects a file wants all.
+//! All problems of one file. A listing reports only the first error; an operator who corrects a file needs all.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::cache::{Cache, Parsed, Slot, check_name};
 use super::list::{OVERRIDES_NOTHING, in_plain_sight};
 use super::{AppliedDocument, Area, Place, read};
 
-/// The problems of the file in a place: first that of a listing, then those of other fields.
+/// Returns the problems of the file in a place: first the error of a listing, then the errors of other fields.
 pub(crate) fn problems(path: &Path, place: &Place) -> Vec<DocumentError> {
     let text = match read::text(path) {
         Ok(Some(found)) => found.text,
@@ -40,7 +40,7 @@ pub(crate) fn problems(path: &Path, place: &Place) -> Vec<DocumentError> {
     found.chain(in_plain_sight(path, &text)).collect()
 }
 
-/// A document as a listing finds it; `None` when there is no file.
+/// Returns a document as a listing finds it; `None` without a file.
 pub(crate) fn stored<S: Spec>(directory: &Path, place: &Place) -> Option<Slot<S>> {
     Cache::<Document<S>>::default().look(&directory.join(place.relative()), place)
 }

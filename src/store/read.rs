@@ -1,4 +1,4 @@
-//! Reading one file that anybody may have written.
+//! Reads one file of unknown origin.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use crate::disk;
 use crate::document::DocumentError;
 
-/// A file younger than this may change again within the same tick of the file system's clock, and so
-/// without a new time stamp.
+/// A file younger than this may change again within the same tick of the file system's clock, and
+/// so without a new time stamp.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// What changes when a file changes.
+/// The attributes that change with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     device: u64,
@@ -36,12 +36,12 @@ impl Fingerprint {
         }
     }
 
-    /// Whether any later change must show in the time stamps.
+    /// Returns whether any later change must change the time stamps.
     pub(super) fn settled(&self) -> bool {
         self.age().is_some_and(|age| age > SETTLED_AFTER)
     }
 
-    /// Since the last change; `None` for one in the future.
+    /// Time since the last change; `None` for a change in the future.
     pub(super) fn age(&self) -> Option<Duration> {
         let nanos = u32::try_from(self.changed.1).ok()?;
         let changed = UNIX_EPOCH + Duration::new(u64::try_from(self.changed.0).ok()?, nanos);
@@ -52,7 +52,7 @@ impl Fingerprint {
 /// The SHA-256 of a file's text.
 pub type TextHash = [u8; 32];
 
-/// A file as it was read.
+/// The content of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Text {
     pub(super) text: String,
@@ -76,7 +76,7 @@ pub(super) fn error(path: &Path, message: impl Into<String>) -> DocumentError {
     }
 }
 
-/// The metadata of a regular file; `None` when nothing is there.
+/// Returns the metadata of a regular file; `None` if the path does not exist.
 pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -84,7 +84,7 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
         Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
     };
     if metadata.is_symlink() {
-        // What it points to changes without an event here, and the history would record the link.
+        // The link's target changes without an event here, and the history would record the link.
         return Err(error(
             path,
             "is a symbolic link, which is never followed; put the file itself here",
@@ -112,16 +112,16 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     Ok(Some(metadata))
 }
 
-/// The stamp of whatever is there.
+/// Returns the stamp of the path, whatever its file type.
 pub(super) fn stamp(path: &Path) -> Option<Fingerprint> {
     fs::symlink_metadata(path)
         .ok()
         .map(|metadata| Fingerprint::of(&metadata))
 }
 
-/// Reads a regular file as text; `None` when nothing is there.
+/// Reads a regular file as text; `None` if the path does not exist.
 pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
-    // A file that is replaced between the look and the reading is looked at again.
+    // A file that is replaced between the check and the read is checked again.
     for _ in 0..8 {
         if regular(path)?.is_none() {
             return Ok(None);
@@ -139,7 +139,7 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
     ))
 }
 
-/// The bytes, and the stamp from before they were read.
+/// Returns the bytes, and the metadata from before the read.
 fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let (file, metadata) = disk::open_unlinked(path)?;
     let bytes = disk::bytes((file, metadata.clone()), disk::DOCUMENT)?;

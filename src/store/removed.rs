@@ -1,6 +1,6 @@
-//! Documents of the sync that the Control Plane has removed. Git may bring such a file back (`git reset --hard OLD`,
-//! a restore from a copy): it is not wanted then, and is removed again. The list is kept in `.git`, which no tool
-//! that cleans or restores the tree touches, and in memory.
+//! Documents of the sync that the Control Plane has removed. Git may restore such a file (`git
+//! reset --hard OLD`, a restore from a copy): it is not desired then, and is removed again. The
+//! list is kept in `.git`, which no tool that cleans or restores the tree touches, and in memory.
 
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
@@ -13,22 +13,22 @@ use super::{Area, Place, Snapshot, Store, StoreError, atomic, lock};
 
 /// The list below the state directory.
 const LIST: &str = ".git/moenet-removed";
-/// The most objects that are remembered; the oldest are dropped.
+/// Maximum number of remembered objects; the oldest are dropped.
 const MOST: usize = 2000;
-/// The largest list that is read, in bytes.
+/// Size limit of the list, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Whether the object itself is gone, and not only its document.
+/// Markers: the object itself is gone, or only its document.
 const GONE: &str = "gone";
 const REMOVED: &str = "removed";
 
 /// One removed document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Removal {
-    /// The document, below the state directory.
+    /// Path of the document, below the state directory.
     document: PathBuf,
     uid: String,
-    /// Whether its applied record went too: one that comes back says nothing then.
+    /// The applied record was removed too; a restored one has no meaning then.
     is_gone: bool,
 }
 
@@ -46,12 +46,12 @@ impl Removed {
         self.0.iter().map(Removal::line).collect()
     }
 
-    /// Whether this document of this object was removed.
+    /// Returns whether this document of this object was removed.
     fn is_removed(&self, document: &Path, uid: &Uid) -> bool {
         self.0.iter().any(|removal| removal.is_of(document, uid))
     }
 
-    /// Whether the object of this document is gone.
+    /// Returns whether the object of this document is gone.
     fn is_gone(&self, document: &Path, uid: &Uid) -> bool {
         let mut removals = self.0.iter();
         removals.any(|removal| removal.is_of(document, uid) && removal.is_gone)
@@ -88,7 +88,7 @@ impl Store {
         lock(&self.removed)
     }
 
-    /// Notes that the Control Plane has removed a document.
+    /// Records that the Control Plane has removed a document.
     pub(super) fn note_removed(&self, place: &Place, uid: &Uid) {
         let record = self.path(&place.within(Area::Applied));
         let mut removed = self.removed();
@@ -104,7 +104,7 @@ impl Store {
         self.keep_removed();
     }
 
-    /// Notes that the applied record of an object went.
+    /// Records that the applied record of an object was removed.
     pub(super) fn note_gone(&self, place: &Place) {
         let document = place.within(Area::Documents).relative();
         let mut removed = self.removed();
@@ -119,7 +119,7 @@ impl Store {
         }
     }
 
-    /// Notes that the Control Plane wants a document again.
+    /// Records that the Control Plane sends a document again.
     pub(super) fn note_wanted(&self, place: &Place, uid: &Uid) {
         let (document, mut removed) = (place.relative(), self.removed());
         if !removed.is_removed(&document, uid) {
@@ -130,18 +130,18 @@ impl Store {
         self.keep_removed();
     }
 
-    /// Writes the list, where it is another. Without a repository nothing brings a document back.
+    /// Writes the list, if it changed. Without a repository no document can be restored.
     pub(super) fn keep_removed(&self) {
         let (path, text) = (self.dir.join(LIST), self.removed().text());
         let kept = disk::read_text(&path, MAX_BYTES).unwrap_or_default();
         if kept != text && self.is_writable() && self.dir.join(".git").is_dir() {
-            // The next listing tries again.
+            // The next listing retries.
             let _ = atomic::write(&path, text.as_bytes(), 0o644);
         }
     }
 
-    /// Takes documents out of a listing that the Control Plane had removed before, and applied records of objects
-    /// that are gone.
+    /// Removes documents from a listing that the Control Plane had removed before, and applied
+    /// records of objects that are gone.
     pub(super) fn take_out_revived(&self, snapshot: &mut Snapshot) {
         let removed = self.removed();
         if removed.0.is_empty() {
@@ -180,10 +180,10 @@ impl Store {
         snapshot.revived = revived;
     }
 
-    /// Removes files that Git brought back of objects that the Control Plane has removed. Returns those removed.
+    /// Removes files restored by Git whose objects the Control Plane has removed. Returns the removed ones.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// A file cannot be removed.
     pub fn remove_revived(&self, places: &[Place]) -> Result<Vec<Place>, StoreError> {
         let _one_at_a_time = self.caches();
         drop(self.writable_tree()?);

@@ -1,4 +1,4 @@
-//! `secrets/`: 0600 from the first byte, never a link, never outside.
+//! Files in `secrets/`: mode 0600 from the first byte, never a link, never outside of the folder.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,16 +11,15 @@ use crate::redact::remember;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 
-/// The largest secret, in bytes.
+/// Size limit of a secret, in bytes.
 const MAX_BYTES: u64 = disk::TOKEN;
 
 impl Store {
-    /// Reads a secret by the name a document gives it: `secrets/<name>`. The text comes without blanks
-    /// and line ends around it. `None`: there is no such file.
+    /// Reads a secret by its name in a document: `secrets/<name>`. Trims blanks and line ends.
+    /// `None`: the file does not exist.
     ///
     /// # Errors
-    /// When the name leads elsewhere, or the file is no small regular text file. The error never shows
-    /// the content.
+    /// The name points elsewhere, or the file is not a small regular text file. The error never shows the content.
     pub fn read_secret(&self, name: &str) -> Result<Option<Secret<String>>, StoreError> {
         let path = self.secret_path(name)?;
         let metadata = match fs::symlink_metadata(&path) {
@@ -51,10 +50,10 @@ impl Store {
         }
     }
 
-    /// Writes a secret, readable by the agent's user alone. Writes nothing when it is the same.
+    /// Writes a secret, readable only by the agent's user. Writes nothing if it is unchanged.
     ///
     /// # Errors
-    /// When the name leads elsewhere, or it cannot be written.
+    /// The name points elsewhere, or the file cannot be written.
     pub fn write_secret(
         &self,
         name: &str,
@@ -84,10 +83,10 @@ impl Store {
         Ok(super::Written::Changed)
     }
 
-    /// Removes a secret. `false`: there was none.
+    /// Removes a secret. `false`: it did not exist.
     ///
     /// # Errors
-    /// When the name leads elsewhere, or it cannot be removed.
+    /// The name points elsewhere, or the file cannot be removed.
     pub fn remove_secret(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.secret_path(name)?;
         drop(self.writable()?);
@@ -96,21 +95,21 @@ impl Store {
         Ok(removed)
     }
 
-    /// Remembers every secret, so that no output shows one that an operator pasted elsewhere.
+    /// Registers every secret for redaction, so that no output shows one that an operator pasted elsewhere.
     pub(crate) fn remember_secrets(&self) {
         let entries = fs::read_dir(self.dir.join(SECRETS)).into_iter().flatten();
         for entry in entries.flatten() {
             let name = format!("{SECRETS}/{}", entry.file_name().display());
-            // One that cannot be read is reported where a document names it.
+            // An unreadable secret is reported by the document that names it.
             let _ = self.read_secret(&name);
         }
     }
 
-    /// `secrets/<name>` and nothing else: no `..`, no folder below, no absolute path.
+    /// Accepts only `secrets/<name>`: no `..`, no subfolder, no absolute path.
     fn secret_path(&self, name: &str) -> Result<PathBuf, StoreError> {
         let refused = || StoreError::SecretName;
         let file = name.strip_prefix("secrets/").ok_or_else(refused)?;
-        // The longest is an object's name with an ending such as `.psk`.
+        // The longest name is an object's name with an ending such as `.psk`.
         let (stem, end) = file.rsplit_once('.').unwrap_or((file, "x"));
         let ok = [stem, end]
             .iter()
@@ -123,7 +122,7 @@ impl Store {
     }
 }
 
-/// A secret that somebody else wrote may be open to all.
+/// Restricts the mode: a secret that another program wrote may be readable by all users.
 fn restrict(path: &std::path::Path) -> Result<(), StoreError> {
     let mode = fs::metadata(path)
         .map_err(StoreError::io("read", path))?

@@ -1,5 +1,4 @@
-//! The state directory as it will be once edits in place are kept as overrides: for a look that writes
-//! nothing.
+//! A preview of the state directory after the import of manual edits as overrides; writes nothing.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::{Area, Place, Slot, Snapshot, Store, StoreError, read};
 use crate::document::{Document, Kind, OverrideSpec, Spec, parse};
 
 impl Snapshot {
-    /// Puts an override in, as if its file were there.
+    /// Adds an override, as if its file existed.
     pub fn set_override(&mut self, kind: Kind, document: Document<OverrideSpec>) {
         let key = (kind, document.metadata.name.clone());
         let path = Place::new(Area::Overrides, kind, &key.1).relative();
@@ -28,10 +27,10 @@ impl Snapshot {
 }
 
 impl Store {
-    /// As [`Store::load`] will be after [`Store::absorb`] of every edit that can be kept.
+    /// Returns the result of [`Store::load`] after [`Store::absorb`] of every edit that can be imported.
     ///
     /// # Errors
-    /// As of [`Store::load`].
+    /// As [`Store::load`].
     pub fn load_settled(&self, now: Timestamp) -> Result<Snapshot, StoreError> {
         let mut snapshot = self.load()?;
         for edit in std::mem::take(&mut snapshot.edits) {
@@ -42,7 +41,7 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// `None`: it cannot be kept, and stays.
+    /// `None`: the edit cannot be imported, and stays.
     fn settle_edit(&self, snapshot: &mut Snapshot, edit: &Edit, now: Timestamp) -> Option<()> {
         let place = &edit.place;
         if matches!(edit.change, Change::TakenOver | Change::GivenBack) {
@@ -74,7 +73,7 @@ impl Store {
         Some(())
     }
 
-    /// The document as the sync last wrote it.
+    /// Returns the last version of the document that the sync wrote.
     fn synced<S: Spec>(&self, place: &Place) -> Option<Slot<S>> {
         let text = read::text(&self.dir.join(SYNCED).join(place.relative())).ok()??;
         let document = parse::<S>(&text.text).ok()?;

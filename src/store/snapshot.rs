@@ -1,4 +1,4 @@
-//! What a listing of the state directory finds.
+//! Result of a listing of the state directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,55 +17,55 @@ use super::inplace::Edit;
 use super::place::folder;
 use super::{AppliedDocument, Area, Place};
 
-/// Everything in the state directory, as it was at one moment.
+/// The content of the state directory at one moment.
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot {
-    /// Who this router is.
+    /// The identity of this router.
     pub node: Option<Slot<NodeSpec>>,
     /// Filters, limits, RPKI and classes.
     pub policy: Option<Slot<RoutingPolicySpec>>,
-    /// Drained or not.
+    /// The maintenance state: drained or not.
     pub maintenance: Option<Slot<MaintenanceSpec>>,
-    /// The external peerings. A file that is no valid document is here as its error.
+    /// The external peerings. An invalid file is an error here.
     pub sessions: BTreeMap<ObjectName, Slot<BgpSessionSpec>>,
     /// The backbone tunnels.
     pub mesh: BTreeMap<ObjectName, Slot<MeshPeerSpec>>,
     /// The internal BGP neighbours.
     pub ibgp: BTreeMap<ObjectName, Slot<IbgpPeerSpec>>,
-    /// The operator's exceptions, by the object they are about.
+    /// The operator's overrides, by target.
     pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
-    /// What is in force.
+    /// The applied records.
     pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
-    /// Synced documents that were edited or deleted by hand; see [`super::Store::absorb`].
+    /// Synced documents that were edited or deleted manually; see [`super::Store::absorb`].
     pub edits: Vec<Edit>,
-    /// The sync's documents that are none any more, as it last wrote them; in their maps as errors too.
+    /// The last versions of the sync's documents that are invalid now; their errors are in the maps too.
     pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
-    /// Synced documents without a copy of what the sync last wrote, as after a restore from the history: an edit
-    /// of them by hand could not be told from what the sync wrote.
+    /// Synced documents without a copy of the sync's last version, as after a restore from the
+    /// history: a manual edit of them could not be distinguished from a write of the sync.
     pub uncopied: BTreeSet<Place>,
-    /// Files of objects that the Control Plane has removed, which Git brought back: not listed, and to be removed.
+    /// Files restored by Git whose objects the Control Plane has removed: not listed, and due for removal.
     pub revived: Vec<Place>,
     /// Copies that a tool removed, with their texts.
     pub(super) lost_copies: Vec<(PathBuf, Arc<str>)>,
-    /// All that is wrong, with its file; what is in a map as an error is here too.
+    /// All problems with their files; errors in the maps are here too.
     pub problems: Vec<DocumentError>,
-    /// Whether absence proves anything. While `false`, a document or override that is not listed may
-    /// still be wanted: a folder could not be read, or vanished, or the directory is new.
+    /// Whether absence proves a removal. While `false`, a document or override that is not listed
+    /// may still be desired: a folder could not be read, or vanished, or the directory is new.
     pub complete: bool,
-    /// Whether a document of the operator that is not listed was removed by the operator. While `false`, it may have
-    /// been lost, and a list of the Control Plane says nothing about it.
+    /// Whether the absence of an operator's document proves that the operator removed it. While
+    /// `false`, it may have been lost, and a list of the Control Plane says nothing about it.
     pub operators_complete: bool,
-    /// Whether all changes are in it. While `false`, a file is being written, and what was in it before
-    /// is listed; look again soon.
+    /// Whether all changes are included. While `false`, a file is being written, and its previous
+    /// content is listed; list again soon.
     pub settled: bool,
-    /// Whether an override that is not listed is none.
+    /// Whether an override that is not listed does not exist.
     pub overrides_complete: bool,
-    /// Where HEAD of the repository is, while it is not at the history's branch: this is the last listing then, and
-    /// the tree is not read.
+    /// Position of the repository's HEAD while it is not at the history's branch: this is the last
+    /// listing then, and the tree is not read.
     pub moved: Option<String>,
 }
 
-/// What the sync last wrote where something stands by now that is no document.
+/// The last version of the sync of a document whose file is invalid now.
 #[derive(Debug, Clone)]
 pub struct BrokenDocument {
     /// The identity of the object.
@@ -85,7 +85,7 @@ impl BrokenDocument {
 }
 
 impl Snapshot {
-    /// The interfaces that applied records name, each with its object.
+    /// Returns the interfaces in applied records, each with its object.
     pub fn applied_links(&self) -> BTreeSet<(InterfaceName, Uid)> {
         let records = self.applied.values().map(|stored| &stored.document);
         let links = records.filter_map(|record| {
@@ -97,13 +97,13 @@ impl Snapshot {
             .collect()
     }
 
-    /// Whether an applied record names our table in nftables.
+    /// Returns whether an applied record names the agent's table in nftables.
     pub fn applied_firewall(&self) -> bool {
         let mut records = self.applied.values().map(|stored| &stored.document);
         records.any(|record| record.applied.firewall.is_some())
     }
 
-    /// The folders that something was listed in.
+    /// Returns the folders of the listed documents.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
         let documents = [
             (Kind::BgpSession, self.sessions.is_empty()),
@@ -119,7 +119,7 @@ impl Snapshot {
         documents.chain(overrides).chain(applied).collect()
     }
 
-    /// Whether an object of the operator is applied and has no document.
+    /// Returns whether an object of the operator is applied and has no document.
     pub(super) fn lacks_operators_documents(&self) -> bool {
         self.applied.iter().any(|((kind, name), stored)| {
             let uid = stored.document.metadata.uid.as_ref();

@@ -1,4 +1,4 @@
-//! The copies of the sync's documents, by which an edit by hand is told from a write of the sync.
+//! Copies of the sync's documents, used to distinguish a manual edit from a write of the sync.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,22 @@ use crate::document::{Document, Spec};
 use super::list::SYNCED;
 use super::{Place, Store, StoreError, atomic, layout, read};
 
-/// The first line of a copy whose document an operator has made their own. Where that breaks, nobody could
-/// tell from it that it is not the sync's, which the Control Plane may have removed.
+/// First line of a copy whose document an operator has taken over. Without it, an invalid document
+/// could not be distinguished from one of the sync, which the Control Plane may remove.
 const TAKEN_OVER: &str = "# The document of this copy is an operator's own now.\n";
 
-/// Whether this copy says that its document is the operator's own.
+/// Returns whether this copy marks its document as the operator's own.
 pub(super) fn is_taken_over(copy: &str) -> bool {
     copy.starts_with(TAKEN_OVER)
 }
 
-/// The document as the sync wrote it.
+/// Returns the document as the sync wrote it.
 pub(super) fn without_mark(copy: &str) -> &str {
     copy.strip_prefix(TAKEN_OVER).unwrap_or(copy)
 }
 
 impl Store {
-    /// Notes in the copy of a document whose it is.
+    /// Records the owner of a document in its copy.
     pub(super) fn mark_copy(&self, place: &Place, taken_over: bool) -> Result<(), StoreError> {
         let path = self.synced_path(place);
         let Some(copy) = read::text(&path)? else {
@@ -35,7 +35,7 @@ impl Store {
         self.put(&path, &format!("{mark}{text}"))
     }
 
-    /// A document that is as the sync wants it, and of which the copy is missing or old.
+    /// Updates a missing or old copy of a document that already has the content of the sync.
     pub(super) fn keep_synced<S: Spec>(
         &self,
         place: &Place,
@@ -53,19 +53,20 @@ impl Store {
         self.put(&path, text)
     }
 
-    /// Writes copies again that another tool removed, so that an edit is still told from what the sync wrote.
+    /// Restores copies that another tool removed, so that an edit can still be distinguished from a write of the sync.
     pub(super) fn put_back_copies(&self, lost: Vec<(PathBuf, Arc<str>)>) {
         if !self.is_writable() {
             return;
         }
         for (path, text) in lost {
-            // The next listing tries again.
+            // The next listing retries.
             let _ = self.put(&path, &text);
         }
     }
 
-    /// Writes a document and the copy that tells an edit by hand from it. The copy is first written
-    /// aside: whatever a crash leaves, the document equals one of the two, and no edit is made up.
+    /// Writes a document and the copy that reveals manual edits of it. The copy is first written
+    /// under a temporary name: after a crash at any point the document equals one of the two, and
+    /// no edit is detected.
     pub(super) fn write_both(
         &self,
         place: &Place,
@@ -86,7 +87,7 @@ impl Store {
         fs::rename(&aside, &copy).map_err(StoreError::io("rename", &aside))
     }
 
-    /// Ends the writes of documents that a crash cut short.
+    /// Completes the writes of documents that a crash interrupted.
     pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
         for folder in layout()
             .into_iter()
@@ -119,13 +120,13 @@ impl Store {
         atomic::remove(aside).map(drop)
     }
 
-    /// Where the copy of a synced document stands.
+    /// Path of the copy of a synced document.
     pub(super) fn synced_path(&self, place: &Place) -> PathBuf {
         self.dir.join(SYNCED).join(place.relative())
     }
 }
 
-/// The name under which a copy is written before its document is.
+/// Temporary name of a copy that is written before its document.
 fn aside(copy: &Path) -> PathBuf {
     let mut name = copy.as_os_str().to_owned();
     name.push(".next");

@@ -1,4 +1,4 @@
-//! Whether the state directory can be read and written, as the last attempts showed.
+//! Availability of the state directory, from the last attempts to read and write.
 
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::TEMPORARY;
 use super::{Store, StoreError};
 
-/// Bytes that must fit before a full disk counts as having room again: a document, and its folder's growth.
+/// Bytes that must fit before a full disk counts as recovered: a document, and its folder's growth.
 const ROOM: usize = 16 * 1024;
 
-/// What the last attempts to read and to write ended with.
+/// Results of the last attempts to read and to write.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(Mutex<State>);
 
@@ -24,16 +24,16 @@ impl Attempts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes how a listing ended.
+    /// Records the result of a listing.
     pub(super) fn read<T>(&self, done: &Result<T, StoreError>) {
         self.state().read = done.as_ref().err().map(ToString::to_string);
     }
 
-    /// Notes how a write ended. What is wrong with one document is not the directory's trouble.
+    /// Records the result of a write. A problem of one document is not one of the directory.
     pub(super) fn write<T>(&self, done: &Result<T, StoreError>) {
         match done {
             Ok(_) => self.state().write = None,
-            // A folder went between its making and the write: the next listing says what is amiss.
+            // A folder was removed between its creation and the write: the next listing reports it.
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             }
             Err(error @ StoreError::Io { .. }) => {
@@ -45,15 +45,14 @@ impl Attempts {
 }
 
 impl Store {
-    /// What is wrong with the state directory as a whole, and what to do: it cannot be read, or the last
-    /// write failed.
+    /// Returns the problem of the state directory as a whole, with the advice: it cannot be read,
+    /// or the last write failed.
     pub fn trouble(&self) -> Option<String> {
         let state = self.attempts.state();
         state.read.clone().or_else(|| state.write.clone())
     }
 
-    /// Tries again to write where the last write failed, and tells whether that has passed. Nothing is left
-    /// behind.
+    /// Tests a write if the last write failed, and returns whether writes work again. Leaves no file behind.
     pub fn has_recovered(&self) -> bool {
         if self.attempts.state().write.is_none() {
             return false;

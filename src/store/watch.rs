@@ -1,5 +1,5 @@
-//! Noticing changes. An event is only a hint to look again, so all that can go wrong with events ends
-//! in [`Hint::Everything`], and where there are none, the clock gives the hint.
+//! Watches for changes. An event is only a hint to list again, so every failure of events ends in
+//! [`Hint::Everything`], and without events a timer gives the hints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -18,31 +18,32 @@ use tokio::sync::mpsc;
 use super::patience::Writers;
 use super::{APPROVED, Area, Place, SECRETS, document_folders};
 
-/// How long events are gathered before they become hints.
+/// Time to gather events before they become hints.
 const GATHER: Duration = Duration::from_millis(50);
-/// More changes at once than this are everything.
+/// More changes at once than this become [`Hint::Everything`].
 const MANY: usize = 256;
-/// How many paths wait between the kernel's events and us; more are everything.
+/// Length of the queue of paths between the kernel's events and the watch thread; an overflow
+/// becomes [`Hint::Everything`].
 const QUEUE: usize = 4096;
-/// How often files are looked at where the kernel does not tell of changes.
+/// Polling interval of files where the kernel reports no changes.
 const SCAN: Duration = Duration::from_secs(1);
-/// A look at all files may take this part of the time until the next one.
+/// A scan of all files may take at most this fraction of the time until the next one: one part in 100.
 const SCAN_SHARE: u32 = 100;
 
-/// What may have changed.
+/// A place that may have changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hint {
-    /// Nobody knows; list again.
+    /// The place is unknown; list again.
     Everything,
     /// A document, or an override.
     Changed(Place),
 }
 
-/// How the state directory is watched.
+/// Settings of the watch.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
-    /// How often to look whether the watched folders are still the same, and, where events are not to
-    /// be had, whether they are by now.
+    /// How often to check whether the watched folders are still the same, and, where events are not
+    /// available, whether they have become available.
     pub poll: Duration,
 }
 
@@ -54,10 +55,10 @@ impl Default for Watch {
     }
 }
 
-/// Watches a state directory until the receiver is dropped. Where the kernel has no watches left, its files'
-/// stamps are looked at every second, and watches are asked for again every 30 s; while a folder is not there,
-/// everything is hinted at as often. What the agent writes for itself (`status/`, `applied/`, `outbox/`,
-/// `.git/`) gives no hints.
+/// Watches a state directory until the receiver is dropped. If the kernel has no watches left,
+/// polls the files' stamps every second, and requests watches again every 30 s; while a folder is
+/// missing, sends [`Hint::Everything`] at the same interval. Files that the agent writes for itself
+/// (`status/`, `applied/`, `outbox/`, `.git/`) give no hints.
 pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
     Watch::default().start(dir)
 }
@@ -79,12 +80,12 @@ impl Watch {
     }
 }
 
-/// What is said once when there are no events.
+/// Logged once when events become unavailable.
 const BLIND: &str = "the kernel does not tell of changes in the state directory, so it is looked at every \
                      second instead; fs.inotify.max_user_watches or max_user_instances is too low, or other \
                      programs of this user have them all";
 
-/// What is said once when that has passed.
+/// Logged once when events are available again.
 const SEEING: &str = "the kernel tells of changes in the state directory again";
 
 /// The folders that are watched: documents, overrides and secrets.
@@ -97,7 +98,7 @@ fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(dir.to_owned()).chain(inside)
 }
 
-/// What changes when a file changes.
+/// The attributes that change with a file.
 fn stamp(found: &Metadata) -> (u64, u64, u64, i64, i64) {
     (
         found.dev(),
@@ -115,7 +116,7 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.created().ok())
 }
 
-/// What the kernel's events hand to the thread.
+/// The connection from the kernel's events to the thread.
 #[derive(Clone)]
 struct Events {
     paths: SyncSender<PathBuf>,
@@ -127,14 +128,14 @@ struct Events {
 /// The watched folders, and how they are watched.
 struct Watched {
     dir: PathBuf,
-    /// None while the kernel has no instance left.
+    /// `None` while the kernel has no instance left.
     watcher: Option<RecommendedWatcher>,
     armed: BTreeMap<PathBuf, Identity>,
     events: Events,
     paths: Receiver<PathBuf>,
-    /// Folders are there that the kernel does not tell of.
+    /// There are folders without kernel events.
     blind: bool,
-    /// What stood in the folders at the last look, while that is so.
+    /// Hash of the folders' content at the last scan, while `blind`.
     scanned: u64,
     next_scan: Instant,
 }
@@ -166,13 +167,13 @@ impl Watched {
         self.arm();
         let mut next_look = Instant::now() + poll;
         while !hints.is_closed() {
-            // Short enough to end soon after the receiver is gone.
+            // Short enough to end soon after the receiver is dropped.
             let wait = next_look
                 .saturating_duration_since(Instant::now())
                 .min(SCAN);
             let mut found = match self.paths.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
-                // This end holds a sender too.
+                // This side holds a sender too.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => BTreeSet::new(),
             };
             if self.blind && self.scan() {
@@ -203,7 +204,7 @@ impl Watched {
         }
     }
 
-    /// The hints of one burst of events.
+    /// Returns the hints of one burst of events.
     fn gather(&self, first: PathBuf) -> BTreeSet<Hint> {
         let end = Instant::now() + GATHER;
         let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().collect();
@@ -234,7 +235,7 @@ impl Watched {
         {
             return Some(Hint::Everything);
         }
-        // What looks like a document and has no place is a problem that a listing names.
+        // A file that looks like a document and has no place is a problem that a listing reports.
         let looks_like_one = inside
             .extension()
             .is_some_and(super::names::looks_like_a_document)
@@ -246,7 +247,7 @@ impl Watched {
             .or(looks_like_one.then_some(Hint::Everything))
     }
 
-    /// Looks at the stamps of all files instead of waiting for events. `true`: one is another.
+    /// Scans the stamps of all files instead of waiting for events. `true`: at least one changed.
     fn scan(&mut self) -> bool {
         let begin = Instant::now();
         if begin < self.next_scan {
@@ -268,7 +269,7 @@ impl Watched {
     }
 
     fn disarm(&mut self) {
-        // The end of a write may be missed while nobody listens.
+        // The end of a write may be missed while events are not watched.
         self.events.writers.forget();
         let Some(watcher) = &mut self.watcher else {
             return;
@@ -278,8 +279,8 @@ impl Watched {
         }
     }
 
-    /// Watches all folders that are there, as far as the kernel can. `true`: one is not there, is another, or
-    /// is watched from now on, so that events may have been missed.
+    /// Watches all existing folders, as far as the kernel can. `true`: a folder is missing, was
+    /// replaced, or is watched only from now on, so that events may have been missed.
     fn arm(&mut self) -> bool {
         let (mut amiss, mut refused) = (false, None);
         if self.watcher.is_none() {
@@ -306,7 +307,7 @@ impl Watched {
                 .map(|w| w.watch(&path, RecursiveMode::NonRecursive));
             match (now, watched) {
                 (Some(now), Some(Ok(()))) => drop(self.armed.insert(path, now)),
-                // It is looked at instead, so nothing in it is missed.
+                // The folder is scanned instead, so no change in it is missed.
                 (Some(_), Some(Err(error))) => {
                     refused = Some(error);
                     continue;
@@ -320,7 +321,7 @@ impl Watched {
         amiss
     }
 
-    /// Says once that there are no events, and once that there are again.
+    /// Logs once that events are unavailable, and once that they are available again.
     fn tell(&mut self, refused: Option<notify::Error>) {
         match &refused {
             Some(error) if !self.blind => tracing::warn!(%error, "{BLIND}"),
@@ -339,7 +340,7 @@ fn forward(event: notify::Result<Event>, to: &Events) {
         return;
     };
     note_writers(&event, &to.writers);
-    // Reading a file is an event too, and we read them all.
+    // Reading a file is an event too, and the agent reads all of them.
     if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
     {
         return;
@@ -355,7 +356,7 @@ fn forward(event: notify::Result<Event>, to: &Events) {
     }
 }
 
-/// The kernel tells of each write to a file and of the end of writing, also when a writer is killed.
+/// Records writers: the kernel reports each write to a file and the end of writing, also when a writer is killed.
 fn note_writers(event: &Event, writers: &Writers) {
     let note: fn(&Writers, &Path) = match event.kind {
         EventKind::Modify(ModifyKind::Data(_)) => Writers::began,

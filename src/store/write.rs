@@ -1,4 +1,4 @@
-//! Writing documents, without ever losing what an operator wrote.
+//! Writes documents, without ever losing an operator's content.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -14,22 +14,22 @@ use super::aside::has_uid;
 use super::moved::is_maintenance;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
-/// What writing did.
+/// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// The file is new, or has another content now.
+    /// The file is new, or its content changed.
     Changed,
-    /// The file had this content already; it was not touched.
+    /// The file had this content already and was not touched.
     Unchanged,
 }
 
 impl Store {
-    /// Writes a document of the sync, or maintenance. Writes nothing when the content is the same.
+    /// Writes a document of the sync, or maintenance. Writes nothing if the content is the same.
     ///
     /// # Errors
-    /// [`StoreError::OperatorOwned`] when the file is an operator's own; [`StoreError::EditedInPlace`]
-    /// when it was edited by hand (see [`Store::absorb`]); [`StoreError::Document`] when what is there
-    /// is invalid, so that nobody can tell.
+    /// [`StoreError::OperatorOwned`]: the file is an operator's own; [`StoreError::EditedInPlace`]:
+    /// it was edited manually (see [`Store::absorb`]); [`StoreError::Document`]: the existing file
+    /// is invalid, so that its owner is unknown.
     pub fn write_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
         if S::KIND == Kind::Override {
             return Err(StoreError::Bug(
@@ -38,7 +38,7 @@ impl Store {
         }
         let place = Place::document(S::KIND, &document.metadata.name);
         let text = self.text_of(document)?;
-        // Maintenance takes effect at once, and goes to the tree when that is back.
+        // Maintenance takes effect at once, and is written to the tree when the tree is back.
         if self.wait_for_tree(&place, Some(&text))?.is_some() {
             return Ok(Written::Changed);
         }
@@ -59,10 +59,10 @@ impl Store {
         Ok(Written::Changed)
     }
 
-    /// Writes a document of the sync in the place of something that is no document, which is set aside.
+    /// Writes a document of the sync in the place of an invalid file, which is quarantined.
     ///
     /// # Errors
-    /// As [`Store::write_document`], and when what is there cannot be set aside.
+    /// As [`Store::write_document`], and if the existing file cannot be quarantined.
     pub fn displace_document<S: Spec>(
         &self,
         document: &Document<S>,
@@ -75,11 +75,11 @@ impl Store {
         self.write_document(document)
     }
 
-    /// Removes a document of the sync. What stands in its place and is no document may be what somebody is
-    /// working on: it is set aside. `false`: nothing was there.
+    /// Removes a document of the sync. An invalid file in its place may be an operator's unfinished
+    /// edit, so it is quarantined. `false`: there was no file.
     ///
     /// # Errors
-    /// When it is an operator's own, or cannot be removed.
+    /// The document is an operator's own, or cannot be removed.
     pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         let place = Place::document(kind, name);
         let path = self.path(&place);
@@ -94,7 +94,7 @@ impl Store {
             }
             _ => {}
         }
-        // First, so that a crash leaves no document that nothing tells from one that Git brought back.
+        // Recorded first, so that a document left by a crash is recognized as removed, like one that Git restored.
         if let Some(uid) = &uid {
             self.note_removed(&place, uid);
         }
@@ -105,10 +105,10 @@ impl Store {
         Ok(removed)
     }
 
-    /// Writes an override; `target` is the kind of the object it is about.
+    /// Writes an override; `target` is the kind of its target.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The override cannot be written.
     pub fn write_override(
         &self,
         target: Kind,
@@ -122,7 +122,7 @@ impl Store {
     /// Removes an override. `false`: there was none.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// The override cannot be removed.
     pub fn remove_override(&self, target: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         self.remove(&Place::new(Area::Overrides, target, name))
     }
@@ -130,7 +130,7 @@ impl Store {
     /// Writes a status.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The status cannot be written.
     pub fn write_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
         self.write_own(
             &Place::new(Area::Status, status.kind, &status.metadata.name),
@@ -141,18 +141,18 @@ impl Store {
     /// Removes a status. `false`: there was none.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// The status cannot be removed.
     pub fn remove_status(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         self.remove(&Place::new(Area::Status, kind, name))
     }
 
-    /// The status last written. A status that is not there or cannot be read is none.
+    /// Returns the last written status; `None` if it is missing or unreadable.
     pub fn read_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusDocument> {
         let text = read::text(&self.path(&Place::new(Area::Status, kind, name))).ok()??;
         parse_value(&text.text).ok()
     }
 
-    /// Objects that have a status, of the kinds that there are many of.
+    /// Returns the objects with a status, of the kinds with many objects.
     pub fn statuses(&self) -> Vec<(Kind, ObjectName)> {
         let many = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer];
         let of = |kind: Kind| {
@@ -167,10 +167,10 @@ impl Store {
         many.into_iter().flat_map(of).collect()
     }
 
-    /// Writes what is in force: before the first step of a plan, and after each that claims something.
+    /// Writes an applied record: before the first step of a plan, and after each step that claims something.
     ///
     /// # Errors
-    /// When it cannot be written; then no step may be made.
+    /// The record cannot be written; then no step may be made.
     pub fn write_applied(&self, applied: &AppliedDocument) -> Result<Written, StoreError> {
         self.write_own(
             &Place::new(Area::Applied, applied.kind, &applied.metadata.name),
@@ -181,21 +181,22 @@ impl Store {
     /// Removes the finalizer, after the last step of a removal. `false`: there was none.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// The record cannot be removed.
     pub fn remove_applied(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         self.remove(&Place::new(Area::Applied, kind, name))
     }
 
-    /// What is recorded as in force for one object. A record that is not there or cannot be read, as one that a
-    /// power cut emptied, is none: what there is carries our mark in the kernel, and the record is written anew
-    /// once that is as it should be. Until then the listing names what is wrong with it.
+    /// Returns the applied record of one object. A missing or unreadable record, such as one that a
+    /// power failure truncated, is `None`: existing objects carry the agent's mark in the kernel,
+    /// and the record is written again once they match the desired state. Until then the listing
+    /// reports the problem.
     pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
         let place = Place::new(Area::Applied, kind, name);
         if self.moved().is_some() || self.waits(&place) {
             let kept = self.applied_kept(&place);
             return kept.map(|stored| stored.document.clone());
         }
-        // Parsed only when it changed: a thousand objects at rest are looked at every few seconds.
+        // Parsed only after a change: a thousand objects at rest are read every few seconds.
         let found = self.caches().in_force(&self.path(&place), &place);
         found?.ok().map(|stored| stored.document.clone())
     }
@@ -213,7 +214,7 @@ impl Store {
         if parse::<OverrideSpec>(&current).is_ok_and(|current| current == *document) {
             return Ok(Written::Unchanged);
         }
-        // The operator's remarks at the top say more than the reason does; a schema may be named there.
+        // The operator's comments at the top say more than the reason does; they may name a schema.
         let remarks: String = current
             .split_inclusive('\n')
             .take_while(|line| line.starts_with('#'))
@@ -228,12 +229,12 @@ impl Store {
         Ok(Written::Changed)
     }
 
-    /// The text of a document's file; its first line names the schema, when it is known where that is.
+    /// Returns the text of a document's file; its first line names the schema, if the directory of schemas is known.
     fn text_of<S: Spec>(&self, document: &Document<S>) -> Result<String, StoreError> {
         Ok(self.schema_line(S::KIND) + &to_yaml(document)?)
     }
 
-    /// The line by which editors find the schema, as the YAML language server reads it.
+    /// Returns the line that names the schema to editors, in the format of the YAML language server.
     fn schema_line(&self, name: impl std::fmt::Display) -> String {
         let path = self
             .schemas
@@ -243,7 +244,7 @@ impl Store {
         line.unwrap_or_default()
     }
 
-    /// Refuses to write over what an operator wrote.
+    /// Refuses to overwrite an operator's content.
     fn check_owner<S: Spec>(&self, place: &Place, current: &str) -> Result<(), StoreError> {
         let path = self.path(place);
         let current: Document<S> = parse(current).map_err(|error| error.in_file(&path))?;
@@ -278,7 +279,7 @@ impl Store {
                 Written::Unchanged
             });
         }
-        // After this the agent's own file has its content again.
+        // From here on the agent's own file has its content again.
         if read::text(&path)
             .ok()
             .flatten()
@@ -287,7 +288,7 @@ impl Store {
             return Ok(Written::Unchanged);
         }
         if place.area == Area::Status {
-            // A thousand of these change in a minute; a disk has better to do than to wait for them.
+            // A thousand statuses change in a minute; they are written without fsync.
             self.put_with(&path, &text, atomic::write_lightly)?;
         } else {
             self.put(&path, &text)?;
@@ -296,7 +297,7 @@ impl Store {
         Ok(Written::Changed)
     }
 
-    /// The uid of a document of the sync, as its copy or its file has it.
+    /// Returns the uid of a document of the sync, from its copy or its file.
     fn uid_of(&self, place: &Place) -> Option<Uid> {
         let files = [self.synced_path(place), self.path(place)];
         files.iter().find_map(|file| {
@@ -306,8 +307,9 @@ impl Store {
         })
     }
 
-    /// Has an applied record, or maintenance, wait where it cannot be written to the tree, and says whether it changed. One that waits
-    /// already is replaced first, so that no crash brings the older one back.
+    /// Makes an applied record, or maintenance, wait if it cannot be written to the tree, and
+    /// returns whether it changed. Replaces a waiting one first, so that no crash restores the
+    /// older one.
     fn wait_for_tree(&self, place: &Place, text: Option<&str>) -> Result<Option<bool>, StoreError> {
         let may_wait = place.area == Area::Applied || is_maintenance(place);
         if !may_wait {
@@ -333,7 +335,7 @@ impl Store {
         if let Some(changed) = self.wait_for_tree(place, None)? {
             return Ok(changed);
         }
-        // A listing beside the removal would take the record for one that another program removed.
+        // A listing parallel to the removal would restore the record, as if another program had removed it.
         let _no_listing = (place.area == Area::Applied).then(|| self.caches());
         drop(self.writable()?);
         if place.area != Area::Status && self.moved().is_some() {
@@ -380,7 +382,7 @@ impl Store {
     pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
         self.patience.wrote(path, None);
         let removed = atomic::remove(path);
-        // That a file is not there says nothing about whether there is room.
+        // A missing file says nothing about the free space.
         if removed.is_err() {
             self.attempts.write(&removed);
         }
@@ -392,7 +394,7 @@ impl Store {
     }
 }
 
-/// The schema of an override of this kind of object.
+/// Returns the schema of an override of this kind of object.
 fn override_schema_name(target: Kind) -> String {
     match crate::document::override_schema(target) {
         Some(_) => format!("{target}Override"),

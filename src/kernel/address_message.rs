@@ -1,4 +1,4 @@
-//! Netlink address messages and our [`Address`], both ways. Pure.
+//! Conversion between netlink address messages and [`Address`]. Pure.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,11 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 
 use crate::plan::kernel_view::Address;
 
-/// The address and the index of its link.
+/// Returns the address and the index of its link.
 ///
-/// `IFA_LOCAL` is ours and `IFA_ADDRESS` the other end. IPv4 always sends both, and IPv6 sends
+/// `IFA_LOCAL` is the local address and `IFA_ADDRESS` the other end. IPv4 always sends both, and IPv6 sends
 /// `IFA_LOCAL` only for an address with a peer (`inet_fill_ifaddr`, `inet6_fill_ifaddr`); without
-/// `IFA_LOCAL`, `IFA_ADDRESS` is ours.
+/// `IFA_LOCAL`, `IFA_ADDRESS` is the local address.
 pub(super) fn parse(message: &AddressMessage) -> Option<(u32, Address)> {
     let (mut local, mut address) = (None, None);
     for attribute in &message.attributes {
@@ -26,7 +26,8 @@ pub(super) fn parse(message: &AddressMessage) -> Option<(u32, Address)> {
     Some((message.header.index, Address::new(net, address)))
 }
 
-/// Whether an IPv6 address was learnt, from router advertisements or DHCP: the kernel marks one that will
+/// Returns whether an IPv6 address was learnt, from router advertisements or DHCP: the kernel marks an address that
+/// does
 /// not expire as permanent (`IFA_F_PERMANENT`).
 pub(super) fn is_learnt(message: &AddressMessage) -> bool {
     let flags = message
@@ -40,11 +41,11 @@ pub(super) fn is_learnt(message: &AddressMessage) -> bool {
         && flags.is_some_and(|flags| !flags.contains(AddressFlags::Permanent))
 }
 
-/// The message that adds or removes an address.
+/// Returns the message that adds or removes an address.
 ///
-/// IPv6 addresses come with `IFA_F_NODAD`: an address that waits a second for duplicates cannot be
-/// bound to, so BGP's first connection would fail; and on a link between two ends that each have
-/// their addresses from a registry nobody else could have it.
+/// IPv6 addresses get `IFA_F_NODAD`: during duplicate address detection (one second) an address cannot be
+/// bound to, so BGP's first connection would fail; and duplicates cannot occur on a link between two ends whose
+/// addresses come from a registry.
 pub(super) fn message(index: u32, address: &Address) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;

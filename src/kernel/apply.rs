@@ -1,4 +1,4 @@
-//! Writing: each action, behind the check that the link is ours at this very moment.
+//! Applies each action, after a check that the link is the agent's at this very moment.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -89,7 +89,7 @@ impl LinuxKernel {
         }
     }
 
-    /// The link as it is now.
+    /// Reads the current state of the link.
     async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
         let message = self.netlink.link(interface).await?;
         Ok(message
@@ -104,8 +104,8 @@ impl LinuxKernel {
             .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))
     }
 
-    /// The link, if it carries a mark of ours. What follows goes by its index, which the kernel gives
-    /// to no other link while it counts on: a link made anew under this name is not touched.
+    /// Returns the link, if it carries one of the agent's marks. Later steps use its index, which the kernel does not
+    /// reuse while it counts on: a link recreated under this name is not touched.
     async fn ours(&self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match link.mark.is_ours() {
@@ -114,14 +114,15 @@ impl LinuxKernel {
         }
     }
 
-    /// The identity that new marks carry. The agent has one before it changes anything.
+    /// Returns the identity for new marks. The agent has one before it changes anything.
     fn identity(&self) -> Result<Identity, Fault> {
         self.ownership.get().identity.clone().ok_or_else(|| {
             Fault::said("the state directory has no identity; see `moenet-agent describe node`")
         })
     }
 
-    /// The link, if it is of a kind that we make and nobody else's: hardware, bridges and `lo` are never
+    /// Returns the link, if the agent creates this kind of link and it is not foreign: hardware, bridges and `lo` are
+    /// never
     /// marked, whatever a document says.
     async fn markable(&self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
@@ -134,7 +135,7 @@ impl LinuxKernel {
         }
     }
 
-    /// The link, if it is ours or `lo`, which may carry our loopback addresses.
+    /// Returns the link, if it is the agent's or `lo`, which may carry the agent's loopback addresses.
     async fn addressable(
         &self,
         interface: &InterfaceName,
@@ -170,8 +171,8 @@ impl LinuxKernel {
         }
     }
 
-    /// Makes a link and deletes it. One that a crash left behind is the same as one that was just made: it is
-    /// down, without a mark, and has a name that is derived from an object of ours.
+    /// Creates a link and deletes it. A link left by a crash is treated like one just created: it is
+    /// down, without a mark, and its name is derived from one of the agent's objects.
     async fn try_link(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
         if self.fresh(interface).await?.is_none() {
             self.create(interface, kind).await?;
@@ -183,7 +184,7 @@ impl LinuxKernel {
         self.delete_link(interface, &link).await
     }
 
-    /// Before Linux 6.2 the kernel renames no link that is up (`dev_change_name`).
+    /// Renames a link. Before Linux 6.2 the kernel renames no link that is up (`dev_change_name`).
     async fn rename(
         &self,
         interface: &InterfaceName,
@@ -204,7 +205,7 @@ impl LinuxKernel {
         }
         let renamed = self.change_link(link_message::rename(link.index, to)).await;
         if renamed.is_err() && link.up {
-            // What works under its old name goes on.
+            // The link keeps working under its old name.
             self.change_link(link_message::up(link.index)).await?;
         }
         renamed
@@ -227,7 +228,7 @@ impl LinuxKernel {
         };
         if in_kernel && let Some(message) = link_message::new_link(interface, &NewLink::WireGuard) {
             match self.create_in_kernel(message).await {
-                // The kernel's answer to a kind that it does not know (`rtnl_newlink`).
+                // The kernel's answer to an unknown kind (`rtnl_newlink`).
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                     self.without_kernel()?
                 }
@@ -237,7 +238,7 @@ impl LinuxKernel {
         self.create_userspace(interface).await
     }
 
-    /// Remembers that the kernel has no WireGuard, unless it is to be used and nothing else.
+    /// Remembers that the kernel has no WireGuard, unless the configuration allows only the kernel's.
     fn without_kernel(&self) -> Result<(), Fault> {
         if self.backend == Backend::Kernel {
             return Err(Fault::Unsupported(
@@ -251,7 +252,7 @@ impl LinuxKernel {
     }
 
     async fn create_userspace(&self, interface: &InterfaceName) -> Result<(), Fault> {
-        // A process that finds a tun of its name would use it, whoever made it.
+        // A process that finds a tun of its name would use it, even a foreign one.
         if self.netlink.link(interface).await?.is_some() {
             return Err(Fault::said("a link of this name exists already"));
         }
@@ -287,9 +288,10 @@ impl LinuxKernel {
         }
     }
 
-    /// The kernel makes the route to the other end of an IPv6 address a moment later, when it is done with the
-    /// search for duplicates, even where none is made (`__ipv6_ifa_notify`; measured, Linux 6.18: a dump at once
-    /// does not have it). It is made here, so that nobody takes it for lost, and BGP can call.
+    /// Adds an address. The kernel creates the route to the other end of an IPv6 address a moment later, after
+    /// duplicate
+    /// address detection, even if that is off (`__ipv6_ifa_notify`; measured, Linux 6.18: a dump at once
+    /// does not have it). It is created here, so that it does not count as missing, and BGP can connect.
     async fn add_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
         count(&self.counters.address_writes);
@@ -306,8 +308,9 @@ impl LinuxKernel {
         }
     }
 
-    /// IPv4 compares the peer too. IPv6 knows an address of a link by itself and its length alone
-    /// (`inet6_addr_del`); there is only one such.
+    /// Removes an address. IPv4 compares the peer too. IPv6 identifies an address of a link by the address and its
+    /// length
+    /// alone (`inet6_addr_del`); there is only one such.
     async fn remove_address(
         &self,
         interface: &InterfaceName,
@@ -318,13 +321,13 @@ impl LinuxKernel {
         let message =
             RouteNetlinkMessage::DelAddress(address_message::message(link.index, address));
         match self.netlink.change(message, 0).await {
-            // Gone already, as it should be.
+            // Already gone, which is the wanted state.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
             done => Ok(done?),
         }
     }
 
-    /// Beside whatever other route there is to the same place, as the kernel itself does it (`fib_magic`).
+    /// Adds a route, in addition to any other route to the same destination, as the kernel itself does (`fib_magic`).
     async fn add_route(
         &self,
         link: &Link,
@@ -339,7 +342,7 @@ impl LinuxKernel {
             .change(message, NLM_F_CREATE | NLM_F_APPEND)
             .await
         {
-            // There again already, as it should be.
+            // Already there, which is the wanted state.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => Ok(done?),
         }
@@ -395,7 +398,7 @@ fn two_families() -> Fault {
     Fault::said("both ends of a GRE tunnel must be of one address family")
 }
 
-/// What to do about a kind of link that the kernel does not know.
+/// Returns what to do about a kind of link that the kernel does not know.
 fn no_driver(kind: &NewLink) -> String {
     let module = match kind {
         NewLink::WireGuard => "wireguard",

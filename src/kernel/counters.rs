@@ -1,9 +1,9 @@
-//! How often the kernel was written to.
+//! Counters of writes to the kernel.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes since the start, by what they write. A pass that changes nothing leaves all of them as
-/// they were: tests hold the agent to that, and metrics show it.
+/// Writes since the start, by kind. A pass that changes nothing leaves all of them unchanged: tests verify
+/// this, and metrics show it.
 #[derive(Debug, Default)]
 pub struct KernelCounters {
     /// Links created, changed and deleted.

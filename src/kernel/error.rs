@@ -1,4 +1,4 @@
-//! From what went wrong to what the operator reads.
+//! Conversion of system errors to messages for the operator.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use crate::model::InterfaceName;
 use crate::plan::kernel_view::Mark;
 use crate::ports::KernelError;
 
-/// `ENODEV`, which has no name in [`io::ErrorKind`].
+/// `ENODEV`, which has no kind in [`io::ErrorKind`].
 pub(super) const ENODEV: i32 = 19;
-/// `EACCES`, which [`io::ErrorKind::PermissionDenied`] does not tell from `EPERM`.
+/// `EACCES`, which [`io::ErrorKind::PermissionDenied`] does not distinguish from `EPERM`.
 const EACCES: i32 = 13;
 
-/// Why a change failed, before it is known which change it was.
+/// Reason of a failed change, without the change itself.
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
@@ -29,12 +29,12 @@ impl From<io::Error> for Fault {
 }
 
 impl Fault {
-    /// An error in our words.
+    /// Creates an error with the agent's own text.
     pub(super) fn said(text: impl Into<String>) -> Self {
         Self::Io(io::Error::other(text.into()))
     }
 
-    /// The refusal to touch a link, by the mark it carries instead.
+    /// Creates the error for a foreign link, with the mark that it carries.
     pub(super) fn not_ours(interface: &InterfaceName, mark: &Mark) -> Self {
         Self::NotOurs {
             interface: interface.clone(),
@@ -42,7 +42,7 @@ impl Fault {
         }
     }
 
-    /// The error that leaves this room.
+    /// Adds the operation, for errors that leave this module.
     pub(super) fn at(self, operation: String) -> KernelError {
         match self {
             Self::Io(error) => KernelError::Request {
@@ -55,12 +55,12 @@ impl Fault {
     }
 }
 
-/// The error in the words of the system, and what can be done about it.
+/// Returns the system's text for the error, and what to do about it.
 fn explain(error: &io::Error) -> String {
     let advice = match error.kind() {
-        // Our own words say it already.
+        // The agent's own text says it already.
         _ if error.raw_os_error().is_none() => None,
-        // What the kernel says to an IPv6 address where IPv6 is turned off (`inet6_addr_add`).
+        // The kernel's answer to an IPv6 address while IPv6 is turned off (`inet6_addr_add`).
         io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(EACCES) => {
             Some("is IPv6 turned off for this link? See its sysctl disable_ipv6")
         }

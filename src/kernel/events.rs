@@ -1,4 +1,4 @@
-//! News from the kernel: which link may have changed, never how.
+//! Kernel events: which link may have changed, never how.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,25 +23,25 @@ const GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::Ipv6Ifaddr,
 ];
 
-/// How long to wait before the socket is opened again.
+/// Wait before the socket is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How many events may wait for the reader; more become one event about everything.
+/// Number of events that may wait for the reader; more become one event for all links.
 const WAITING: usize = 1024;
 
-/// A link, or one of its addresses, came, went or changed.
+/// A change of a link or of one of its addresses.
 ///
-/// Not everything is announced, so looking now and then remains necessary: WireGuard's own settings
+/// Not every change is announced, so periodic observation remains necessary: WireGuard's own settings
 /// never are (measured, Linux 6.12), and an alias only while the link is up (measured, Linux 6.18).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelEvent {
-    /// The link; none when news were lost and everything needs a look.
+    /// The link; `None` when events were lost and all links must be read.
     pub interface: Option<InterfaceName>,
 }
 
-/// Listens for changes of links and addresses until the receiver is dropped. It opens its socket
-/// before it returns, so that what changes after that is announced. Events are not coalesced.
-/// To be called inside of a tokio runtime.
+/// Listens for changes of links and addresses until the receiver is dropped. Opens its socket
+/// before it returns, so that later changes are announced. Events are not coalesced.
+/// Must be called within a tokio runtime.
 pub fn events() -> io::Result<mpsc::Receiver<KernelEvent>> {
     let socket = subscribe()?;
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -79,13 +79,13 @@ fn subscribe() -> io::Result<Socket> {
 }
 
 struct Listener {
-    /// Names by index: news of addresses bear the index alone.
+    /// Names by index: events of addresses carry only the index.
     names: HashMap<u32, InterfaceName>,
     netlink: Netlink,
     sender: mpsc::Sender<KernelEvent>,
 }
 
-/// The reader has gone.
+/// The reader was dropped.
 struct Closed;
 
 async fn listen(mut listener: Listener, mut socket: Socket) {
@@ -109,7 +109,7 @@ async fn listen(mut listener: Listener, mut socket: Socket) {
 }
 
 impl Listener {
-    /// Passes events on until the socket ends.
+    /// Forwards events until the socket ends.
     async fn relay(&mut self, messages: &mut Messages) -> Result<(), Closed> {
         loop {
             let message = tokio::select! {
@@ -121,7 +121,7 @@ impl Listener {
             };
             let fit = match message.payload {
                 NetlinkPayload::InnerMessage(message) => self.tell(message).await?,
-                // ENOBUFS: the kernel had more to say than the socket could hold.
+                // ENOBUFS: the kernel had more events than the socket could hold.
                 NetlinkPayload::Overrun(_) => false,
                 _ => true,
             };
@@ -131,7 +131,7 @@ impl Listener {
         }
     }
 
-    /// Says which links a message is about; false when the reader is too far behind to be told.
+    /// Sends the links of a message to the reader; returns `false` when the reader is too far behind.
     async fn tell(&mut self, message: RouteNetlinkMessage) -> Result<bool, Closed> {
         let mut fits = true;
         for interface in self.about(message).await {
@@ -146,7 +146,7 @@ impl Listener {
         Ok(fits)
     }
 
-    /// One event about everything stands for all that waits.
+    /// Replaces all waiting events by one event for all links.
     async fn tell_all(&mut self, messages: &mut Messages) -> Result<(), Closed> {
         let place = self.sender.reserve().await.map_err(|_| Closed)?;
         while messages.try_recv().is_ok() {}
@@ -155,7 +155,7 @@ impl Listener {
         Ok(())
     }
 
-    /// The links that a message is about: two for a renamed one, none for one whose name is not valid.
+    /// Returns the links of a message: two for a renamed link, none for a link with an invalid name.
     async fn about(&mut self, message: RouteNetlinkMessage) -> Vec<InterfaceName> {
         match message {
             RouteNetlinkMessage::NewLink(link) => {
@@ -181,7 +181,7 @@ impl Listener {
         }
     }
 
-    /// The name of a link by its index. One that is gone was announced as such.
+    /// Returns the name of a link by its index. A link that is gone was announced as such.
     async fn name_at(&mut self, index: u32) -> Option<InterfaceName> {
         if let Some(name) = self.names.get(&index) {
             return Some(name.clone());

@@ -11,7 +11,7 @@ use wireguard_control::Key;
 use crate::disk;
 use crate::model::{Invalid, PrivateKey, PublicKey};
 
-/// Why there is no private key.
+/// Reason why there is no private key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file, or its folder, could not be read or created.
@@ -21,26 +21,26 @@ pub enum KeyError {
         what: &'static str,
         /// The file of the key.
         path: PathBuf,
-        /// The system's words.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file holds something else. It is left as it is, for it may be another key.
+    /// The file does not hold a key. It is not overwritten, because it may be another key.
     #[error("{path} holds no WireGuard private key ({reason})", path = path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong; never the content.
+        /// The reason; never the content.
         reason: Invalid,
     },
 }
 
-/// Creates a private key at this path, where there is no file. One that appears meanwhile is kept and read.
+/// Creates a private key at this path, if there is no file. A file that appears meanwhile is kept and read.
 ///
-/// The file is readable by its owner alone from its first byte, appears whole or not at all, and is never
+/// The file is readable only by its owner from its first byte, appears atomically, and is never
 /// overwritten. Blocks: call it on a blocking thread.
 ///
 /// # Errors
-/// When the file cannot be written, or holds something else.
+/// When the file cannot be written, or does not hold a key.
 pub fn create(path: &Path) -> Result<PrivateKey, KeyError> {
     let key = PrivateKey::new(Key::generate_private().0);
     match write_new(path, &key) {
@@ -55,7 +55,7 @@ pub fn create(path: &Path) -> Result<PrivateKey, KeyError> {
     }
 }
 
-/// The public key that belongs to a private key. No IO.
+/// Returns the public key of a private key. No IO.
 pub fn public_key(key: &PrivateKey) -> PublicKey {
     PublicKey::new(Key(*key.expose()).get_public().0)
 }
@@ -71,7 +71,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError
 /// Reads the private key at this path; `None` when there is no file. Blocks.
 ///
 /// # Errors
-/// When the file cannot be read, or holds something else.
+/// When the file cannot be read, or does not hold a key.
 pub fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
     let text = match disk::read(path, disk::TOKEN) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -109,7 +109,7 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
         .mode(0o700)
         .create(folder)?;
     sweep(path)?;
-    // Made with O_EXCL and mode 0600.
+    // Created with O_EXCL and mode 0600.
     let mut file = tempfile::Builder::new()
         .prefix(temporary(path).file_name().unwrap_or_default())
         .rand_bytes(0)
@@ -120,13 +120,13 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Where a key is written before it gets its name. One name for a key, so that a crash leaves at most one.
+/// Returns the temporary path of a key. There is only one per key, so that a crash leaves at most one file.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }
 
-/// Removes the key that a crash left half made. No tunnel ever had it.
+/// Removes an incomplete key file that a crash left. No tunnel has used it.
 ///
 /// # Errors
 /// When it cannot be removed.

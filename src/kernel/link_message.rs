@@ -1,4 +1,4 @@
-//! Netlink link messages and our [`Link`], both ways. Pure.
+//! Conversion between netlink link messages and [`Link`]. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,8 +26,8 @@ const GRE_TTL: u8 = 64;
 const IFLA_GRE_FLAGS: u16 = 13;
 const IP6_TNL_F_IGN_ENCAP_LIMIT: u32 = 1;
 
-/// A link as the kernel tells it, without addresses and WireGuard. None for a link whose name is
-/// no [`InterfaceName`]: the kernel allows more characters than we do, and such a link is never ours.
+/// Parses a link, without addresses and WireGuard. `None` for a link whose name is not a valid
+/// [`InterfaceName`]: the kernel allows more characters, and such a link is never the agent's.
 pub(super) fn parse(message: &LinkMessage, ownership: &Ownership) -> Option<(InterfaceName, Link)> {
     let name: InterfaceName = name_of(message)?.parse().ok()?;
     let kind = kind(message);
@@ -130,12 +130,12 @@ fn gre_ends(message: &LinkMessage) -> GreEnds {
     ends
 }
 
-/// The address, unless it is all zeros, by which the kernel means none.
+/// Returns the address, unless it is all zeros, the kernel's value for none.
 fn specified(address: IpAddr) -> Option<IpAddr> {
     (!address.is_unspecified()).then_some(address)
 }
 
-/// The message that makes a link; none when its two ends are of different families.
+/// Returns the message that creates a link; `None` when its two ends are of different families.
 pub(super) fn new_link(name: &InterfaceName, kind: &NewLink) -> Option<LinkMessage> {
     let name = name.as_str();
     Some(match kind {
@@ -185,8 +185,9 @@ fn ip6gre(name: &str, local: Option<Ipv6Addr>, remote: Ipv6Addr) -> LinkMessage 
         .build()
 }
 
-/// The change of a GRE tunnel's ends. The kernel reads all of its settings anew and takes what is not said
-/// for its default (`ipgre_netlink_parms`), so the message is the one that makes such a link.
+/// Returns the message that changes a GRE tunnel's ends. The kernel reads all its settings again and uses its default
+/// for
+/// missing ones (`ipgre_netlink_parms`), so the message is the one that creates such a link.
 pub(super) fn new_gre_ends(
     index: u32,
     name: &InterfaceName,
@@ -200,38 +201,38 @@ pub(super) fn new_gre_ends(
     Some(message)
 }
 
-/// The change that brings a link up.
+/// Returns the message that brings a link up.
 pub(super) fn up(index: u32) -> LinkMessage {
     LinkUnspec::new_with_index(index).up().build()
 }
 
-/// The change of a link's MTU.
+/// Returns the message that sets a link's MTU.
 pub(super) fn mtu(index: u32, mtu: Mtu) -> LinkMessage {
     LinkUnspec::new_with_index(index)
         .mtu(u32::from(mtu.get()))
         .build()
 }
 
-/// The change that marks a link.
+/// Returns the message that marks a link.
 pub(super) fn alias(index: u32, alias: &Alias) -> LinkMessage {
     LinkUnspec::new_with_index(index)
         .alias(alias.to_string())
         .build()
 }
 
-/// The change of a link's name; the kernel wants the link down.
+/// Returns the message that renames a link; the kernel requires the link to be down.
 pub(super) fn rename(index: u32, name: &InterfaceName) -> LinkMessage {
     LinkUnspec::new_with_index(index)
         .name(name.as_str().to_owned())
         .build()
 }
 
-/// The change that takes a link down.
+/// Returns the message that takes a link down.
 pub(super) fn down(index: u32) -> LinkMessage {
     LinkUnspec::new_with_index(index).down().build()
 }
 
-/// The change that keeps the kernel from making link-local addresses.
+/// Returns the message that stops the kernel from creating link-local addresses.
 pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
     let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     LinkUnspec::new_with_index(index)
@@ -253,7 +254,7 @@ mod tests {
         "gre_1.2".parse().unwrap()
     }
 
-    /// Through the bytes and back, as the kernel would have it.
+    /// Encodes and decodes a message, as the kernel would.
     fn wire(message: &LinkMessage) -> LinkMessage {
         let mut bytes = vec![0; message.buffer_len()];
         message.emit(&mut bytes);

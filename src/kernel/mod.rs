@@ -1,8 +1,8 @@
 //! The kernel of this router: links, addresses and their routes, WireGuard (the kernel's, or a userspace one) and
 //! the sysctls of interfaces.
 //!
-//! No netlink type leaves this room. Whatever writes goes through [`LinuxKernel::apply`], which reads
-//! the link's mark anew before each change and counts each write.
+//! No netlink type leaves this module. Every write goes through [`LinuxKernel::apply`], which reads
+//! the link's mark again before each change and counts each write.
 
 mod address_message;
 mod apply;
@@ -44,30 +44,30 @@ use error::Fault;
 use netlink::Netlink;
 use userspace::Userspace;
 
-/// Which WireGuard new links are made with. Links that exist stay what they are.
+/// WireGuard implementation for new links. Existing links keep theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// The kernel's, or a userspace one where the kernel has none.
+    /// The kernel's, or a userspace one if the kernel has none.
     #[default]
     Auto,
-    /// The kernel's and no other.
+    /// Only the kernel's.
     Kernel,
-    /// A userspace one, also where the kernel has WireGuard.
+    /// A userspace one, even if the kernel has WireGuard.
     Userspace,
 }
 
-/// How the kernel is to be used.
+/// Options of the kernel access.
 #[derive(Debug, Clone)]
 pub struct KernelOptions {
-    /// Which WireGuard new links are made with.
+    /// The WireGuard implementation for new links.
     pub backend: Backend,
-    /// The program of userspace WireGuard; none means `$WG_USERSPACE_IMPLEMENTATION`, else
+    /// The program of userspace WireGuard; `None` means `$WG_USERSPACE_IMPLEMENTATION`, else
     /// `wireguard-go`.
     pub userspace: Option<OsString>,
-    /// Where such programs have their control sockets. They all know one place only; another one
+    /// The directory of the control sockets of such programs. They all use one fixed directory; another one
     /// is for tests.
     pub socket_dir: PathBuf,
-    /// Which links are ours.
+    /// Decides which links are the agent's.
     pub ownership: SharedOwnership,
 }
 
@@ -84,24 +84,24 @@ impl Default for KernelOptions {
 
 /// The Linux kernel, in the network namespace of this process.
 ///
-/// Guarantees: nothing changes but by [`Kernel::apply`]; a link without our mark is never changed,
-/// but for [`KernelAction::SetMark`] itself on a kind of link that we make, and addresses on `lo`.
+/// Guarantees: only [`Kernel::apply`] changes anything; a link without the agent's mark is never changed,
+/// except by [`KernelAction::SetMark`] itself on a kind of link that the agent creates, and addresses on `lo`.
 ///
-/// Caveats: between the check of the mark and the change lies a moment in which root could give the
-/// link away. Changes go by the link's index, so that at least no new link of the name is hit; the
-/// configuration of WireGuard and sysctls go by name.
+/// Caveats: between the check of the mark and the change, root could give the link to another owner.
+/// Changes use the link's index, so that at least no new link of the name is affected; the
+/// configuration of WireGuard and sysctls use the name.
 pub struct LinuxKernel {
     backend: Backend,
     userspace: Userspace,
     netlink: Netlink,
     counters: Arc<KernelCounters>,
-    /// Found out with the first WireGuard link, remembered until the agent starts anew.
+    /// Detected with the first WireGuard link, and remembered until the agent restarts.
     kernel_lacks_wireguard: AtomicBool,
     ownership: SharedOwnership,
 }
 
 impl LinuxKernel {
-    /// A kernel that is spoken to from the first call on; making this value does no IO.
+    /// Creates a kernel whose first call opens the connection; no IO happens here.
     pub fn new(options: KernelOptions) -> Self {
         Self {
             backend: options.backend,
@@ -116,7 +116,7 @@ impl LinuxKernel {
         }
     }
 
-    /// The gateways of the routes that no routing daemon made, each with the link that leads to it.
+    /// Returns the gateways of the routes that no routing daemon created, each with the link that leads to it.
     ///
     /// # Errors
     /// When the routes cannot be read.
@@ -126,7 +126,7 @@ impl LinuxKernel {
             for (index, gateway) in self.netlink.gateways().await? {
                 let link = self.netlink.link_at(index).await?;
                 let name = link.as_ref().and_then(netlink::name_of);
-                // A link that went away meanwhile took its routes along.
+                // A link that disappeared meanwhile took its routes along.
                 if let Some(name) = name.and_then(|name| name.parse().ok()) {
                     named.insert((name, gateway));
                 }
@@ -137,7 +137,7 @@ impl LinuxKernel {
             .map_err(|error| Fault::Io(error).at("read gateways".to_owned()))
     }
 
-    /// How often the kernel was written to.
+    /// Returns the counters of writes to the kernel.
     pub fn counters(&self) -> Arc<KernelCounters> {
         Arc::clone(&self.counters)
     }

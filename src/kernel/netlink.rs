@@ -1,4 +1,4 @@
-//! The one netlink connection: requests, their acknowledgements, and dumps that are complete or fail.
+//! The single netlink connection: requests, their acknowledgements, and dumps that are complete or fail.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,14 +21,14 @@ use super::error::ENODEV;
 use super::route_message;
 use crate::model::InterfaceName;
 
-/// How long one request may take. Deleting a WireGuard link holds the kernel's lock for 0.1 s
-/// (measured, Linux 6.12), and a thousand others may stand before us.
+/// Timeout of one request. Deleting a WireGuard link holds the kernel's lock for 0.1 s
+/// (measured, Linux 6.12), and a thousand others may be queued first.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often a dump is started again when links came or went while it ran.
+/// How often a dump is restarted when links were added or removed while it ran.
 const DUMP_ATTEMPTS: usize = 5;
 
-/// A connection that is opened with the first request and again when it has died.
+/// A connection that is opened with the first request and again after it has failed.
 #[derive(Default)]
 pub(super) struct Netlink {
     live: Mutex<Option<(Handle, AbortHandle)>>,
@@ -45,10 +45,10 @@ pub(super) struct Dump {
     pub(super) routes: Vec<RouteMessage>,
 }
 
-/// What came back before the acknowledgement.
+/// The messages received before the acknowledgement.
 struct Reply {
     messages: Vec<RouteNetlinkMessage>,
-    /// Links came or went meanwhile (`NLM_F_DUMP_INTR`): something may be missing or twice.
+    /// Links were added or removed meanwhile (`NLM_F_DUMP_INTR`): entries may be missing or duplicated.
     interrupted: bool,
 }
 
@@ -58,19 +58,19 @@ impl Netlink {
         self.exchange(message, NLM_F_ACK | flags).await.map(|_| ())
     }
 
-    /// Reads one link by its name; none when there is none.
+    /// Reads one link by its name; `None` when it does not exist.
     pub(super) async fn link(&self, name: &InterfaceName) -> io::Result<Option<LinkMessage>> {
         let mut message = LinkMessage::default();
         message
             .attributes
             .push(LinkAttribute::IfName(name.as_str().to_owned()));
-        // The kernel takes alternative names for IFLA_IFNAME too (`__dev_get_by_name`): a link that
-        // answers to the name without bearing it is another one.
+        // The kernel accepts alternative names for IFLA_IFNAME too (`__dev_get_by_name`): a link found by such a name
+        // is another one.
         let bears = |link: &LinkMessage| name_of(link) == Some(name.as_str());
         Ok(self.get_link(message).await?.filter(bears))
     }
 
-    /// Reads one link by its index; none when there is none.
+    /// Reads one link by its index; `None` when it does not exist.
     pub(super) async fn link_at(&self, index: u32) -> io::Result<Option<LinkMessage>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -91,7 +91,7 @@ impl Netlink {
         }
     }
 
-    /// All links, all addresses and the routes that the kernel made for them, of the network namespace.
+    /// Reads all links, all addresses and the routes that the kernel created for them, of the network namespace.
     pub(super) async fn dump(&self) -> io::Result<Dump> {
         let _turn = self.dumping.lock().await;
         let mut links = LinkMessage::default();
@@ -124,7 +124,8 @@ impl Netlink {
         })
     }
 
-    /// The gateways of the routes that no routing daemon made, each with the index of the link that leads to it.
+    /// Returns the gateways of the routes that no routing daemon created, each with the index of the link that leads to
+    /// it.
     pub(super) async fn gateways(&self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
         let _turn = self.dumping.lock().await;
         let mut found = BTreeSet::new();
@@ -141,10 +142,10 @@ impl Netlink {
         Ok(found)
     }
 
-    /// Dumps until nothing interrupts. Where links come and go faster than that, all attempts
+    /// Repeats a dump until it is not interrupted. If links change faster than that, all attempts
     /// together are the answer: older kernels may skip a link in an interrupted dump, hardly in
-    /// five. One that is gone may then still be listed, which costs a refused change; one that
-    /// is there and missing could cost its tunnel.
+    /// five. A removed link may then still be listed, which costs a refused change; an existing
+    /// link that is missing could cost its tunnel.
     async fn dump_all(&self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut seen = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
@@ -166,7 +167,7 @@ impl Netlink {
                 format!("the kernel did not answer within {} s", DEADLINE.as_secs()),
             )),
         };
-        // Errors of the kernel leave the connection intact; all others make it suspect.
+        // Errors from the kernel leave the connection intact; after any other error it is not reused.
         if reply
             .as_ref()
             .is_err_and(|error| error.raw_os_error().is_none())
@@ -183,11 +184,11 @@ impl Netlink {
         {
             return Ok(handle.clone());
         }
-        // With strict checking (since Linux 4.20) the kernel itself picks the few routes that are asked for;
-        // a router with all of the Internet's routes has a million others.
+        // With strict checking (since Linux 4.20) the kernel itself selects the few requested routes;
+        // a router with a full Internet table has a million others.
         let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()
             .or_else(|_| rtnetlink::new_connection())?;
-        // Without these the end of an answer and the end of a dying connection look the same.
+        // Without these the end of an answer and the end of a failing connection look the same.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         let task = tokio::spawn(connection).abort_handle();
@@ -207,7 +208,7 @@ impl Netlink {
     }
 }
 
-/// One request and all that is said to it, up to the acknowledgement or the end of the dump.
+/// Sends one request and collects the answer, up to the acknowledgement or the end of the dump.
 async fn converse(
     mut handle: Handle,
     message: RouteNetlinkMessage,
@@ -225,7 +226,7 @@ async fn converse(
         match answer.payload {
             NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
             NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            // A dump that fails midway says so in its last message.
+            // A dump that fails midway reports it in its last message.
             NetlinkPayload::Done(done) if done.code != 0 => {
                 return Err(io::Error::from_raw_os_error(done.code.abs()));
             }

@@ -1,4 +1,4 @@
-//! News from nftables: that a table of a name may have changed, never how.
+//! nftables events: a table of a name may have changed, never how.
 
 use std::io;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use tracing::warn;
 const NETFILTER: isize = 12;
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const GROUP: u32 = 7;
-/// `ENOBUFS`: the kernel had more to say than the socket could hold.
+/// `ENOBUFS`: the kernel had more events than the socket could hold.
 const ENOBUFS: i32 = 105;
 
-/// How long to wait before a socket that failed is opened again.
+/// Wait before a failed socket is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells of each transaction that names this table, or one whose name continues it with `_`, until the receiver is dropped. It opens its socket
-/// before it returns. Several transactions may become one event. To be called inside of a tokio runtime.
+/// Reports each transaction that names this table, or one whose name continues it with `_`, until the receiver is
+/// dropped. Opens its socket
+/// before it returns. Several transactions may become one event. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When there is no such socket: a kernel without nftables.
@@ -57,15 +58,16 @@ async fn listen(mut socket: TokioSocket, table: &str, sender: mpsc::Sender<()>) 
                 true
             }
         };
-        // A full channel holds an event already.
+        // A full channel already holds an event.
         if concerns {
             let _ = sender.try_send(());
         }
     }
 }
 
-/// Whether a message holds this name as a whole netlink string, or continued with `_`. Every message about a table, or about
-/// something in one, carries the table's name; most are about other programs' tables.
+/// Returns whether a message holds this name as a whole netlink string, or continued with `_`. Every message about a
+/// table, or about
+/// an object in one, carries the table's name; most are about foreign tables.
 fn names(message: &[u8], table: &str) -> bool {
     let is_name = |window: &[u8]| {
         let rest = window.strip_prefix(table.as_bytes());

@@ -1,4 +1,4 @@
-//! Reading: one dump of links, addresses and routes, and one question a WireGuard device.
+//! Observation: one dump of links, addresses and routes, and one query per WireGuard device.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,21 +14,21 @@ use crate::model::InterfaceName;
 use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, Unread, WireGuard};
 use crate::plan::mark::Ownership;
 
-/// How many control sockets are asked at once.
+/// Number of control sockets queried at the same time.
 const AT_ONCE: usize = 32;
 
-/// What the question about a device brought.
+/// The result of querying a device.
 enum Answer {
     Is(WireGuard),
     /// The link went away since the dump.
     Gone,
     /// A tun device of another program.
     NoWireGuard,
-    /// Whether it is WireGuard, and with which configuration, is not known at the moment.
+    /// It is unknown at the moment whether it is WireGuard, and with which configuration.
     Unread,
 }
 
-/// What a blocking thread brings home: sysctls, answers about the kernel's devices.
+/// The results of the blocking thread: sysctls, and answers about the kernel's devices.
 #[derive(Default)]
 struct FromThread {
     all: BTreeMap<Sysctl, i64>,
@@ -74,7 +74,7 @@ pub(super) async fn observe(
     Ok(view)
 }
 
-/// The dump as one view. Pure.
+/// Converts the dump to one view. Pure.
 fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
     let parsed = dump
         .links
@@ -112,8 +112,8 @@ fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
     }
 }
 
-/// One thread for all devices: a thousand threads for a thousand tunnels would cost more than the
-/// questions, which the kernel answers in order anyway.
+/// Reads sysctls and devices in one thread: a thousand threads for a thousand tunnels would cost more than the
+/// queries, which the kernel answers in order anyway.
 fn read_blocking(links: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThread {
     FromThread {
         all: sysctl::read_all(),
@@ -138,12 +138,12 @@ async fn ask_sockets(
 ) -> Vec<(InterfaceName, Answer)> {
     let ask = |name: InterfaceName| async move {
         let reply = uapi::get(&userspace.socket(&name)).await;
-        // A socket goes with its link, so one that fails may mean that both have gone by now.
+        // A socket disappears with its link, so a failed query may mean that both are gone.
         if reply.is_err() && matches!(netlink.link(&name).await, Ok(None)) {
             return (name, Answer::Gone);
         }
         let answer = match reply {
-            // A tun without a socket, or with one whose process is gone, is no WireGuard.
+            // A tun without a socket, or with a socket whose process is gone, is not WireGuard.
             Err(error) if is_no_wireguard(&error) => Answer::NoWireGuard,
             reply => answer(&name, reply),
         };

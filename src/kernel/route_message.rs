@@ -1,4 +1,4 @@
-//! Netlink messages of the routes that the kernel makes for addresses, both ways. Pure.
+//! Conversion of netlink messages for the routes that the kernel creates for addresses. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,11 +9,11 @@ use rtnetlink::packet_route::route::{
     RouteVia,
 };
 
-/// `IP6_RT_PRIO_ADDRCONF` (net/ip6_route.h): the metric of what the kernel makes for an IPv6 address. For
+/// `IP6_RT_PRIO_ADDRCONF` (net/ip6_route.h): the metric of the routes that the kernel creates for an IPv6 address. For
 /// IPv4 it is 0.
 const IPV6_METRIC: u32 = 256;
 
-/// The questions for all such routes, in whatever table: one a family.
+/// Returns the requests for all such routes, in any table: one per family.
 pub(super) fn requests() -> [RouteMessage; 2] {
     [AddressFamily::Inet, AddressFamily::Inet6].map(|family| {
         let mut message = RouteMessage::default();
@@ -24,8 +24,8 @@ pub(super) fn requests() -> [RouteMessage; 2] {
     })
 }
 
-/// The protocols of routes that an operator, the kernel or an autoconfiguration makes. Routing daemons have protocols
-/// of their own, and their gateways are what they learnt from peers.
+/// The protocols of routes that an operator, the kernel or autoconfiguration creates. Routing daemons have their own
+/// protocols, and their gateways were learnt from peers.
 const OF_THE_HOST: [RouteProtocol; 7] = [
     RouteProtocol::IcmpRedirect,
     RouteProtocol::Kernel,
@@ -36,7 +36,7 @@ const OF_THE_HOST: [RouteProtocol; 7] = [
     RouteProtocol::KeepAlived,
 ];
 
-/// The questions for the routes of the host: one a family and protocol.
+/// Returns the requests for the routes of the host: one per family and protocol.
 pub(super) fn host_requests() -> impl Iterator<Item = RouteMessage> {
     let families = [AddressFamily::Inet, AddressFamily::Inet6];
     families.into_iter().flat_map(|family| {
@@ -49,7 +49,7 @@ pub(super) fn host_requests() -> impl Iterator<Item = RouteMessage> {
     })
 }
 
-/// The gateways of a route of the host, each with the index of the link that leads to it.
+/// Returns the gateways of a route of the host, each with the index of the link that leads to it.
 pub(super) fn gateways(message: &RouteMessage) -> Vec<(u32, IpAddr)> {
     // A kernel without strict checking answers with all routes.
     if !OF_THE_HOST.contains(&message.header.protocol) {
@@ -84,8 +84,8 @@ pub(super) fn gateways(message: &RouteMessage) -> Vec<(u32, IpAddr)> {
     one.into_iter().chain(several).collect()
 }
 
-/// The index of the link that such a route leads out of, and where to; none for any other route, which an
-/// older kernel tells too.
+/// Returns the link index and the destination of such a route; `None` for any other route, which an
+/// older kernel sends too.
 pub(super) fn parse(message: &RouteMessage) -> Option<(u32, IpNet)> {
     let header = &message.header;
     if header.protocol != RouteProtocol::Kernel || header.kind != RouteType::Unicast {
@@ -110,7 +110,7 @@ pub(super) fn parse(message: &RouteMessage) -> Option<(u32, IpNet)> {
     ))
 }
 
-/// The message that makes such a route, in all like the kernel's own, so that the kernel takes it away with
+/// Returns the message that creates such a route, identical to the kernel's own, so that the kernel removes it with
 /// its address (measured, Linux 6.18: protocol, scope and metric count, in both families).
 pub(super) fn message(index: u32, destination: IpNet, source: Option<Ipv4Addr>) -> RouteMessage {
     let mut message = RouteMessage::default();

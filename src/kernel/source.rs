@@ -1,16 +1,16 @@
-//! The address that the kernel would send from.
+//! The source address that the kernel would select.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The address of ours that the kernel would send from to this one; none when there is no route. Connecting
-/// a UDP socket looks the route up and sends nothing.
+/// Returns the local address that the kernel would use for packets to this address; `None` when there is no route.
+/// Connecting a UDP socket looks the route up and sends nothing.
 pub fn source_towards(remote: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match remote {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
-    // The discard port (RFC 863); any would do.
+    // The discard port (RFC 863); any port works.
     socket.connect(SocketAddr::new(remote, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }

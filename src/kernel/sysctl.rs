@@ -1,5 +1,5 @@
-//! The sysctls of interfaces, through `/proc/sys/net`, which shows the network namespace of whoever
-//! looks. Paths are joined, so that a dot in an interface's name stays one.
+//! The sysctls of interfaces, through `/proc/sys/net`, which shows the network namespace of the reading
+//! process. Paths are joined, so that a dot in an interface's name is kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +18,12 @@ fn path(interface: &str, key: Sysctl) -> PathBuf {
         .join(key)
 }
 
-/// All that can be read; what is missing (IPv6 turned off, the link gone) is missing in the map.
+/// Reads all available sysctls; those that are missing (IPv6 turned off, the link gone) are missing in the map.
 pub(super) fn read(interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
     read_at(interface.as_str())
 }
 
-/// Those of all links together.
+/// Reads the sysctls of all links together.
 pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
     read_at("all")
 }
@@ -42,14 +42,14 @@ fn read_at(interface: &str) -> BTreeMap<Sysctl, i64> {
         .collect()
 }
 
-/// Sets one, of an interface or of `all`. One that has the value is not written: in a container `/proc/sys` is
-/// read-only, and what it holds was chosen by whoever started the container.
+/// Sets one sysctl, of an interface or of `all`. A sysctl that already has the value is not written: in a container
+/// `/proc/sys` is read-only, and its values were chosen when the container was started.
 pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) -> io::Result<()> {
     let path = path(interface.map_or("all", InterfaceName::as_str), key);
     if fs::read_to_string(&path).is_ok_and(|have| have.trim() == value.to_string()) {
         return Ok(());
     }
-    // Not `fs::write`, which would try to create what is not there.
+    // Not `fs::write`, which would try to create a missing file.
     fs::OpenOptions::new()
         .write(true)
         .open(path)?

@@ -1,9 +1,9 @@
 //! The text protocol of a userspace WireGuard's control socket
 //! (<https://www.wireguard.com/xplatform/>). The texts are pure; [`get`] and [`set`] do the IO.
 //!
-//! Why not through `wireguard-control`, as for the kernel: it reads without a deadline, so one
-//! process that hangs would hold the configuration of all others back; it starts a process of its
-//! own when the socket is not there; and it prints to standard output.
+//! `wireguard-control`, used for the kernel, does not fit here: it reads without a deadline, so one
+//! hanging process would block the configuration of all others; it starts a process of its
+//! own when the socket does not exist; and it prints to standard output.
 
 use std::fmt::Write as _;
 use std::io;
@@ -20,10 +20,10 @@ use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
 use crate::plan::kernel_view::{WireGuard, WireGuardPeer};
 
-/// How long one exchange with a socket may take.
+/// Timeout of one exchange with a socket.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// No answer is longer: a peer with ten allowed IPs takes 600 bytes.
+/// Size limit of an answer: a peer with ten allowed IPs takes 600 bytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// Reads the configuration behind a socket.
@@ -39,7 +39,7 @@ pub(super) async fn set(socket: &Path, patch: &WireGuardPatch) -> io::Result<()>
         .map(|_| ())
 }
 
-/// Whether a process answers at the socket.
+/// Returns whether a process answers at the socket.
 pub(super) async fn answers(socket: &Path) -> bool {
     within_deadline(UnixStream::connect(socket)).await.is_ok()
 }
@@ -56,7 +56,7 @@ async fn within_deadline<T>(work: impl Future<Output = io::Result<T>>) -> io::Re
         })
 }
 
-/// An answer ends with an empty line; the connection stays open for another request.
+/// Sends a request and reads the answer, which ends with an empty line; the connection stays open for another request.
 async fn exchange(socket: &Path, request: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(request.as_bytes()).await?;
@@ -84,7 +84,7 @@ fn pairs(answer: &str) -> impl Iterator<Item = io::Result<(&str, &str)>> {
     })
 }
 
-/// wireguard-go sends its error numbers negative, as the kernel would; boringtun positive.
+/// Checks the error number. wireguard-go sends it negative, as the kernel would; boringtun positive.
 fn check_errno((key, value): (&str, &str)) -> io::Result<()> {
     match (key, value.parse::<i32>()) {
         ("errno", Ok(0)) => Ok(()),
@@ -94,7 +94,7 @@ fn check_errno((key, value): (&str, &str)) -> io::Result<()> {
     }
 }
 
-/// Errors never hold a value: it may be a key.
+/// Parses an answer. Errors never hold a value: it may be a key.
 fn parse(answer: &str) -> io::Result<WireGuard> {
     let mut device = WireGuard::default();
     let mut peer: Option<(PublicKey, WireGuardPeer)> = None;
@@ -165,7 +165,7 @@ fn peer_pair(peer: &mut WireGuardPeer, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-/// An endpoint of `[fe80::1%eth0]:51820` loses its zone, which our own never have.
+/// Parses an endpoint. `[fe80::1%eth0]:51820` loses its zone, which wanted endpoints never have.
 fn endpoint(text: &str) -> Option<SocketAddr> {
     let plain = match (text.split_once('%'), text.rsplit_once(']')) {
         (Some((address, _)), Some((_, port))) => format!("{address}]{port}"),
@@ -197,7 +197,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The text of a change. It holds keys: it goes to the socket and nowhere else.
+/// Returns the text of a change. It holds keys and must only go to the socket.
 fn request(patch: &WireGuardPatch) -> String {
     let mut lines = vec!["set=1".to_owned()];
     lines.extend(
@@ -209,7 +209,7 @@ fn request(patch: &WireGuardPatch) -> String {
     lines.extend(patch.listen_port.map(|port| format!("listen_port={port}")));
     lines.extend(patch.release_port.then(|| "listen_port=0".to_owned()));
     for key in &patch.remove_peers {
-        // `update_only`, lest a peer that is not there be made first and removed then.
+        // `update_only`, so that a missing peer is not first created and then removed.
         lines.push(format!(
             "public_key={}\nupdate_only=true\nremove=true",
             hex(key.bytes())

@@ -1,7 +1,7 @@
 //! The process behind a userspace WireGuard link.
 //!
 //! It outlives the agent, so that a restart or an upgrade does not touch a tunnel. Three things could
-//! end it with us: a signal to our process group (it gets a group of its own), a closed pipe (it has
+//! end it together with the agent: a signal to the agent's process group (it gets its own group), a closed pipe (it has
 //! none), and systemd, which at stop ends every process of the unit's control group: the packaged
 //! unit therefore sets `KillMode=process`.
 
@@ -18,12 +18,12 @@ use super::error::Fault;
 use super::uapi;
 use crate::model::InterfaceName;
 
-/// How long starting and ending may take, each.
+/// Timeout of starting and of ending.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often we look meanwhile.
+/// Polling interval meanwhile.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Which program, and where its sockets are.
+/// The program, and the directory of its sockets.
 #[derive(Debug, Clone)]
 pub(super) struct Userspace {
     pub(super) program: Option<OsString>,
@@ -31,13 +31,13 @@ pub(super) struct Userspace {
 }
 
 impl Userspace {
-    /// The control socket of a link.
+    /// Returns the control socket of a link.
     pub(super) fn socket(&self, interface: &InterfaceName) -> PathBuf {
         self.socket_dir.join(format!("{interface}.sock"))
     }
 
-    /// Starts the process of a link and waits until it answers at its socket. By then its link is
-    /// there: it makes the tun device first (wireguard-go's `main`, boringtun's `DeviceHandle::new`).
+    /// Starts the process of a link and waits until it answers at its socket. Its link then
+    /// exists: it creates the tun device first (wireguard-go's `main`, boringtun's `DeviceHandle::new`).
     pub(super) async fn start(&self, interface: &InterfaceName) -> Result<(), Fault> {
         let socket = self.socket(interface);
         refuse_another_process(&socket).await?;
@@ -62,8 +62,8 @@ impl Userspace {
             .unwrap_or_else(|| "wireguard-go".into())
     }
 
-    /// Runs the program until its first process ends, as it does once the daemon is on its own. One
-    /// that stays in the foreground is left running, and no status comes back.
+    /// Runs the program until its first process ends, which happens once the daemon has detached. A program
+    /// that stays in the foreground is left running, and no status is returned.
     async fn run(
         &self,
         program: &OsString,
@@ -78,7 +78,7 @@ impl Userspace {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // A token in our environment is none of its business.
+        // The program must not see a token in the agent's environment.
         command
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| passes_on(name)));
@@ -89,8 +89,8 @@ impl Userspace {
         }
     }
 
-    /// Waits until the process of a deleted link has ended, and takes away a socket that nobody
-    /// listens at any more. wireguard-go ends when its device goes, and removes its socket.
+    /// Waits until the process of a deleted link has ended, and removes a socket on which no process
+    /// listens. wireguard-go ends when its device disappears, and removes its socket.
     pub(super) async fn wait_for_end(&self, interface: &InterfaceName) -> Result<(), Fault> {
         let socket = self.socket(interface);
         let deadline = Instant::now() + DEADLINE;
@@ -121,7 +121,7 @@ async fn refuse_another_process(socket: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the process may see of our environment: the path, and its own settings, but for the one that
+/// Returns whether the process may see this environment variable: the path and its own settings, except the one that
 /// would keep it in the foreground.
 fn passes_on(name: &OsString) -> bool {
     let name = name.to_string_lossy();

@@ -1,7 +1,7 @@
 //! WireGuard of the kernel, through `wireguard-control`. Everything here blocks.
 //!
-//! Errors of that crate may hold whole messages in their text, keys included: only the error number
-//! or the kind gets out. Its `Debug` shows keys too, so nothing of it is ever printed.
+//! Errors of that crate may hold whole messages in their text, including keys: only the error number
+//! or the kind is passed on. Its `Debug` shows keys too, so none of its values is ever printed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ pub(super) fn get(interface: &InterfaceName) -> io::Result<WireGuard> {
         .map_err(silent)
 }
 
-/// Changes the configuration of a link, which must exist: the crate would make it, without a mark.
+/// Changes the configuration of a link, which must exist: the crate would create it, without a mark.
 pub(super) fn set(interface: &InterfaceName, patch: &WireGuardPatch) -> io::Result<()> {
     update(patch)
         .apply(&foreign_name(interface)?, Backend::Kernel)
@@ -49,8 +49,9 @@ fn from_device(device: &Device) -> WireGuard {
     }
 }
 
-/// A peer whose allowed IPs do not fit one message comes again in the next, with its key and the rest
-/// of them alone (`WGPEER_A_ALLOWEDIPS` in linux/wireguard.h); the crate lists it twice then.
+/// Merges repeated peers. A peer whose allowed IPs do not fit one message comes again in the next, with only its key
+/// and
+/// the remaining ones (`WGPEER_A_ALLOWEDIPS` in linux/wireguard.h); the crate lists it twice then.
 fn merged(
     peers: impl Iterator<Item = (PublicKey, WireGuardPeer)>,
 ) -> BTreeMap<PublicKey, WireGuardPeer> {

@@ -1,5 +1,5 @@
-//! Values that become specifications. Documents, overrides and their merge are read by the same function, so that a
-//! value is refused with the same text wherever it is written.
+//! Reads values as specifications. Documents, overrides and their merge are read by the same function, so that a
+//! value is refused with the same text in each of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::without_keys;
 
-/// The most problems that are listed of one value.
+/// Largest number of problems that are listed for one value.
 const MANY: usize = 100;
 
 /// A field that a type does not accept.
@@ -23,18 +23,18 @@ const MANY: usize = 100;
 pub(crate) struct Fault {
     /// The keys and indices that lead to the field.
     pub(crate) path: Vec<String>,
-    /// The same as text: `tunnel.mtu`; empty for the value as a whole.
+    /// The same path as text, such as `tunnel.mtu`; empty for the value as a whole.
     name: String,
     /// The reason, without the field.
     pub(crate) reason: String,
     /// The required key that the field lacks.
     missing: Option<String>,
-    /// Whether a number or boolean is where a text belongs: YAML writes both alike.
+    /// Whether a number or boolean is in place of a text: YAML writes both alike.
     is_bare_text: bool,
 }
 
 impl Fault {
-    /// The field below `root`, as `spec.tunnel.mtu`.
+    /// Returns the field below `root`, such as `spec.tunnel.mtu`.
     pub(crate) fn field(&self, root: &str) -> String {
         match (root, self.name.as_str()) {
             (root, "") => root.to_owned(),
@@ -43,7 +43,7 @@ impl Fault {
         }
     }
 
-    /// The path of the value whose replacement removes the fault.
+    /// Returns the path of the value whose replacement removes the fault.
     fn repaired_path(&self) -> Vec<String> {
         self.path.iter().chain(&self.missing).cloned().collect()
     }
@@ -95,8 +95,8 @@ fn key(segment: &Segment) -> Option<String> {
     }
 }
 
-/// Every field of a value that a type does not accept. The type is read again and again, each time with the last
-/// wrong field taken out, or replaced by that of `sample`, which has the required fields.
+/// Returns every field of a value that a type does not accept. It reads the type repeatedly, each time with the
+/// last wrong field removed, or replaced by the field of `sample`, which has the required fields.
 pub(crate) fn faults<T: DeserializeOwned>(mut value: Value, sample: &Value) -> Vec<Fault> {
     let (mut found, mut repaired) = (Vec::new(), BTreeSet::new());
     while found.len() < MANY {
@@ -126,7 +126,7 @@ fn quote(value: &mut Value, path: &[String]) -> bool {
     true
 }
 
-/// Puts the sample's value at a path, or takes the value at the path out. `false`: neither is possible.
+/// Sets the sample's value at a path, or removes the value at the path. `false`: neither is possible.
 fn repair(value: &mut Value, path: &[String], sample: &Value) -> bool {
     let Some((last, parent)) = path.split_last() else {
         return false;
@@ -149,7 +149,7 @@ fn repair(value: &mut Value, path: &[String], sample: &Value) -> bool {
     }
 }
 
-/// A JSON pointer (RFC 6901).
+/// Returns a JSON pointer (RFC 6901).
 fn pointer(path: &[String]) -> String {
     let escaped = path
         .iter()
@@ -157,10 +157,10 @@ fn pointer(path: &[String]) -> String {
     escaped.fold(String::new(), |pointer, key| format!("{pointer}/{key}"))
 }
 
-/// Whether a value is a specification of this kind.
+/// Checks whether a value is a specification of this kind.
 ///
 /// # Errors
-/// The field and what is wrong with it, without what may be a secret.
+/// The field and its error, without values that may be secret.
 pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), String> {
     match kind {
         Kind::Node => read::<NodeSpec>(spec).map(drop),
@@ -174,10 +174,10 @@ pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), String> {
     .map_err(|fault| fault.to_string())
 }
 
-/// Some public key; all zeroes would be none.
+/// Any valid public key; all zeros would mean no key.
 const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-/// The shortest valid specification of a kind.
+/// Returns the shortest valid specification of a kind.
 pub(crate) fn minimal(kind: Kind) -> Value {
     match kind {
         Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
@@ -189,7 +189,7 @@ pub(crate) fn minimal(kind: Kind) -> Value {
     }
 }
 
-/// The shortest valid document of a kind.
+/// Returns the shortest valid document of a kind.
 pub(super) fn sample(kind: Kind) -> Value {
     json!({
         "apiVersion": ApiVersion::V1.as_str(), "kind": kind.to_string(),
@@ -197,8 +197,8 @@ pub(super) fn sample(kind: Kind) -> Value {
     })
 }
 
-/// Whether a patch sets only fields that a kind has, to values that they can have: on top of the least that a
-/// document of the kind can say it makes a valid specification.
+/// Checks whether a patch sets only fields of a kind, to valid values: merged over the shortest valid document of
+/// the kind, it makes a valid specification.
 ///
 /// # Errors
 /// As [`check_spec`].

@@ -1,4 +1,4 @@
-//! Documents to text and back. The only file that names the YAML crate.
+//! Converts documents to text and back. The only file that names the YAML crate.
 
 use std::path::{Path, PathBuf};
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 use super::check::{Fault, faults, sample};
 use super::{ApiVersion, Document, Kind, Spec};
 
-/// The largest document that is read, in bytes. Real ones are below 4 KiB.
+/// Size limit of a document that is read, in bytes. Real documents are below 4 KiB.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// The largest file that lists all sessions of a router, in bytes; a session takes about 400.
+/// Size limit of a file that lists all sessions of a router, in bytes; a session takes about 400.
 const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
-/// So many scalars, sequences and mappings may a document hold.
+/// Largest number of scalars, sequences and mappings in a document.
 const MAX_NODES: usize = 50_000;
-/// So many of them, counted with the ends of sequences and mappings, may come from aliases.
+/// Largest number of them, counted with the ends of sequences and mappings, that aliases may add.
 const MAX_REPLAYED: usize = 5000;
-/// To so many bytes may a document grow by its aliases, if each of them were the whole text again.
+/// Size limit in bytes to which aliases may expand a document, if each alias repeated the whole text.
 const MAX_GROWN: usize = 8 * 1024 * 1024;
-/// So many scalars, sequences and mappings may such a file hold: what fits into it without tricks. The
-/// library's own bounds are for one document (250 000), and a list of twenty thousand sessions is longer.
+/// Largest number of scalars, sequences and mappings in such a file: as many as fit without aliases. The library's
+/// own limits are for one document (250 000), and a list of twenty thousand sessions is longer.
 const MAX_LIST_NODES: usize = 2_000_000;
 
-/// Why a text is no valid document: where, and what is wrong.
+/// The reason why a text is no valid document, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}", self.place(), crate::model::without_keys(message))]
 pub struct DocumentError {
@@ -31,9 +31,9 @@ pub struct DocumentError {
     pub file: Option<PathBuf>,
     /// Line and column, counted from 1.
     pub location: Option<(u64, u64)>,
-    /// The field, as `spec.tunnel.mtu`; empty for the document as a whole.
+    /// The field, such as `spec.tunnel.mtu`; empty for the document as a whole.
     pub field: String,
-    /// The field, and what is wrong with it.
+    /// The field, and its error.
     pub message: String,
 }
 
@@ -47,14 +47,14 @@ impl DocumentError {
         }
     }
 
-    /// The same error, with its file.
+    /// Returns the same error, with its file.
     #[must_use]
     pub fn in_file(mut self, file: &Path) -> Self {
         self.file = Some(file.to_owned());
         self
     }
 
-    /// `file:line:column: `, as compilers write it.
+    /// Returns `file:line:column: `, in the form of compilers.
     fn place(&self) -> String {
         let file = self.file.as_ref().map(|file| file.display().to_string());
         match (file, self.location) {
@@ -66,7 +66,7 @@ impl DocumentError {
     }
 }
 
-/// The part of a document that says how to read the rest.
+/// The part of a document that determines how to read the rest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -74,19 +74,19 @@ struct Head {
     kind: String,
 }
 
-/// How one version of a kind's documents is read as the latest.
+/// The reader that converts one version of a kind's documents to the latest version.
 pub struct Reader<D> {
-    /// The version, as `apiVersion` names it.
+    /// The version, as in `apiVersion`.
     pub version: &'static str,
     /// Reads a document that names this version.
     pub read: fn(&str) -> Result<D, DocumentError>,
 }
 
-/// Parses a document of this kind, of any version that this agent understands.
+/// Parses a document of this kind, of any version that this agent supports.
 ///
 /// # Errors
-/// Says line, column, field and what is wrong: not YAML, another kind or version, an unknown field
-/// (with the nearest known one), or a value that breaks the rule of its type.
+/// Reports line, column, field and the error: not YAML, another kind or version, an unknown field (with the nearest
+/// known one), or a value that breaks the rule of its type.
 pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
     parse_versions(
         text,
@@ -98,11 +98,11 @@ pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
     )
 }
 
-/// Parses a document of this kind by the reader of the version that it names. The head is read first: a
-/// later version may have fields that nothing here has heard of, and the message must be about the version.
+/// Parses a document of this kind with the reader of its version. The head is read first: a later version may have
+/// fields that are unknown here, and the message must be about the version.
 ///
 /// # Errors
-/// As [`parse`]; a version without a reader names all that have one.
+/// As [`parse`]; the error for a version without a reader names all supported versions.
 pub fn parse_versions<D>(
     text: &str,
     kind: Kind,
@@ -141,7 +141,7 @@ pub fn parse_versions<D>(
     (reader.read)(text)
 }
 
-/// Everything that is wrong with the text of a document: first the error of [`parse`], then every other field that its
+/// Returns every error in the text of a document: first the error of [`parse`], then every other field that its
 /// type does not accept.
 pub(crate) fn problems<S: Spec>(text: &str) -> Vec<DocumentError> {
     let Err(first) = parse::<S>(text) else {
@@ -151,7 +151,7 @@ pub(crate) fn problems<S: Spec>(text: &str) -> Vec<DocumentError> {
     placed(text, first, faults.unwrap_or_default())
 }
 
-/// The value of a document's text, with the scalars as [`parse`] reads them.
+/// Returns the value of a document's text, with the scalars as [`parse`] reads them.
 ///
 /// # Errors
 /// As [`parse`].
@@ -159,7 +159,7 @@ pub(crate) fn value(text: &str) -> Result<serde_json::Value, DocumentError> {
     parse_document(text)
 }
 
-/// An error and the faults of other fields, each with its place in the text.
+/// Returns an error and the faults of other fields, each with its location in the text.
 pub(crate) fn placed(text: &str, first: DocumentError, faults: Vec<Fault>) -> Vec<DocumentError> {
     let is_first = |fault: &Fault| fault.field("") == first.field;
     let known = faults.iter().position(is_first);
@@ -169,7 +169,7 @@ pub(crate) fn placed(text: &str, first: DocumentError, faults: Vec<Fault>) -> Ve
     std::iter::once(first).chain(others).collect()
 }
 
-/// The error of a fault, at the place of its field or of the nearest field above.
+/// Returns the error of a fault, with the location of its field or of the nearest field above.
 fn error_at(text: &str, fault: &Fault) -> DocumentError {
     let path: Vec<&str> = fault.path.iter().map(String::as_str).collect();
     let location = (1..=path.len())
@@ -188,8 +188,8 @@ fn error_at(text: &str, fault: &Fault) -> DocumentError {
     }
 }
 
-/// Where a field of the document itself stands, when it stands on a line of its own as it does in all that
-/// is not written as JSON.
+/// Returns the location of a top-level field, if the field begins its own line, as in every document that is not
+/// written as JSON.
 fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
     let is_it = |line: &str| {
         line.strip_prefix(field)
@@ -199,8 +199,8 @@ fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
     u64::try_from(line).ok().map(|line| (line + 1, 1))
 }
 
-/// As [`parse_value`], where `no` and `007` are texts, also where a field takes any value: an override's field is
-/// read as the same field of a document.
+/// Parses like [`parse_value`], but reads `no` and `007` as texts, also where a field accepts any value: an
+/// override's field is read like the same field of a document.
 fn parse_document<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     let options = serde_yaml::options! {
         strict_booleans: true,
@@ -209,7 +209,7 @@ fn parse_document<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     parse_within(text, MAX_BYTES, bounded(text, options))
 }
 
-/// Parses any YAML (and so JSON) text into a type, with the place of an error.
+/// Parses any YAML (and so JSON) text into a type; an error has its location.
 ///
 /// # Errors
 /// As [`parse`].
@@ -217,7 +217,7 @@ pub fn parse_value<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> 
     parse_within(text, MAX_BYTES, bounded(text, serde_yaml::options! {}))
 }
 
-/// The options of a single document.
+/// Returns the options for a single document.
 fn bounded(text: &str, mut options: serde_yaml::Options) -> serde_yaml::Options {
     options.with_snippet = false;
     options.budget = budget(MAX_NODES);
@@ -225,7 +225,7 @@ fn bounded(text: &str, mut options: serde_yaml::Options) -> serde_yaml::Options 
     options
 }
 
-/// As [`parse_value`], for a file that lists all sessions of a router and may be much longer.
+/// Parses like [`parse_value`] a file that lists all sessions of a router and may be much longer.
 ///
 /// # Errors
 /// As [`parse`].
@@ -239,13 +239,15 @@ pub fn parse_list<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     parse_within(text, MAX_LIST_BYTES, options)
 }
 
-/// What a text may grow to: aliases multiply values and texts, so that 400 bytes can ask for hundreds of megabytes.
+/// Returns the limits on the expansion of a text: aliases multiply values and texts, so that 400 bytes can ask for
+/// hundreds of megabytes.
 fn budget(max_nodes: usize) -> Option<serde_yaml::Budget> {
     serde_yaml::budget! {
         max_nodes: max_nodes,
         max_events: 3 * max_nodes,
         max_merge_keys: max_nodes,
-        // The limits of replays bound what aliases add; one mapping of defaults for a thousand items is in use.
+        // The replay limits bound the expansion by aliases; users share one mapping of defaults among a thousand
+        // items.
         enforce_alias_anchor_ratio: false,
     }
 }
@@ -285,7 +287,7 @@ fn parse_within<T: DeserializeOwned>(
     parsed.map_err(|error: serde_yaml::Error| located(&error, field, text))
 }
 
-/// The text without a `---` at its end that begins no second document.
+/// Returns the text without a final `---` that begins no second document.
 fn without_closing(text: &str) -> &str {
     let is_empty = |text: &str| {
         let mut lines = text.lines().map(str::trim);
@@ -299,13 +301,13 @@ fn without_closing(text: &str) -> &str {
 
 fn located(error: &serde_yaml::Error, field: String, source: &str) -> DocumentError {
     let location = error.location().map(|at| (at.line(), at.column()));
-    // The library calls what it had not read yet a question mark.
+    // The library shows a question mark for a part that it had not read yet.
     let field = if matches!(field.as_str(), "." | "?") {
         String::new()
     } else {
         field.trim_end_matches(".?").to_owned()
     };
-    // The place comes off first: it stands behind the last of the known fields.
+    // The location is removed first: it follows the last of the known fields.
     let bare = plain(strip_place(&error.without_snippet().to_string()));
     let raw = location.and_then(|at| scalar_at(source, at));
     let text = super::schema::with_nearest(&super::words::plain(&bare, &field, raw));
@@ -322,7 +324,7 @@ fn located(error: &serde_yaml::Error, field: String, source: &str) -> DocumentEr
     }
 }
 
-/// The scalar at a line and column, as it is written there.
+/// Returns the scalar at a line and column, as written.
 fn scalar_at(source: &str, (line, column): (u64, u64)) -> Option<&str> {
     let line = source
         .lines()
@@ -333,10 +335,10 @@ fn scalar_at(source: &str, (line, column): (u64, u64)) -> Option<&str> {
     line.get(start..)?.split([',', '}', ']', '#']).next()
 }
 
-/// So many characters of a field's path are shown; no real one is as long.
+/// Largest number of characters of a field's path that are shown; no real path is as long.
 const LONGEST_FIELD: usize = 120;
 
-/// The library's words for what its own knobs are about, in ours.
+/// Replaces the library's messages about its own options with the project's.
 fn plain(text: &str) -> String {
     if text.starts_with("budget breached: Depth") || text == "recursion limit exceeded" {
         return "nested more deeply than any document is".to_owned();
@@ -350,7 +352,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// The library writes the place into its text too; ours goes in front, once.
+/// Removes the location from the library's text; the agent's own prefix already has it.
 fn strip_place(text: &str) -> &str {
     let end = text.find(" at line ").unwrap_or(text.len());
     let start = match text.strip_prefix("line ") {
@@ -360,10 +362,10 @@ fn strip_place(text: &str) -> &str {
     text.get(start..end).unwrap_or(text)
 }
 
-/// The place of a field: line and column of its value, counted from 1. An item of a list is named by its index
-/// from 0. `None`: the text does not have the field.
+/// Returns the location of a field: line and column of its value, counted from 1. An item of a list is named by its
+/// index from 0. `None`: the text does not have the field.
 pub(crate) fn locate(text: &str, path: &[&str]) -> Option<(u64, u64)> {
-    // The library tells places in its errors only, so the text is read up to the field and refused there.
+    // The library reports locations only in its errors, so the text is read up to the field and refused there.
     let mut found = false;
     let options = serde_yaml::options! { with_snippet: false };
     let seek = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
@@ -377,7 +379,7 @@ pub(crate) fn locate(text: &str, path: &[&str]) -> Option<(u64, u64)> {
     error.location().map(|at| (at.line(), at.column()))
 }
 
-/// Goes down a path of keys, and fails at its end.
+/// Follows a path of keys, and fails at its end.
 struct Seek<'a> {
     path: &'a [&'a str],
     found: &'a mut bool,
@@ -435,7 +437,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
 /// Writes a value as YAML, the same bytes for the same value.
 ///
 /// # Errors
-/// When the value has no form in YAML; none of our documents is such.
+/// When the value has no form in YAML; this applies to none of the project's documents.
 pub fn to_yaml<T: Serialize>(value: &T) -> Result<String, DocumentError> {
     serde_yaml::to_string(value).map_err(|error| DocumentError::whole(error.to_string()))
 }
@@ -504,7 +506,7 @@ spec:
         assert_eq!(at(&["spec", "tunnel", "mtu"]), Some((15, 10)));
         assert_eq!(at(&["kind"]), Some((2, 7)));
         assert_eq!(at(&["spec", "tunnel"]), Some((12, 5)));
-        // Of a list in block style: its first item, behind the dash.
+        // For a list in block style, its first item, behind the dash.
         assert_eq!(at(&["spec", "bgp", "extensions"]), Some((22, 7)));
         assert_eq!(
             (at(&["spec", "mtu"]), at(&["spec", "asn", "x"])),

@@ -16,7 +16,7 @@ pub enum ApiVersion {
 }
 
 impl ApiVersion {
-    /// As documents name it.
+    /// Returns the version as written in documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V1 => "moenet.work/v1",
@@ -57,7 +57,7 @@ impl Kind {
         Self::Override,
     ];
 
-    /// The folder of a kind with many documents, or the file (without `.yaml`) of a kind with one.
+    /// Returns the folder of a kind with many documents, or the file (without `.yaml`) of a kind with one.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -70,12 +70,12 @@ impl Kind {
         }
     }
 
-    /// Whether a router has one document of this kind, at the top of the state directory.
+    /// Returns whether a router has one document of this kind, at the top of the state directory.
     pub fn is_single(self) -> bool {
         matches!(self, Self::Node | Self::RoutingPolicy | Self::Maintenance)
     }
 
-    /// The kind that an operator means: `sessions`, `session`, `BgpSession`, `bgpsession`, `mesh`, ….
+    /// Returns the kind for a word of an operator: `sessions`, `session`, `BgpSession`, `bgpsession`, `mesh`, ….
     pub fn from_word(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase();
         Self::ALL.into_iter().find(|kind| {
@@ -95,7 +95,7 @@ impl fmt::Display for Kind {
 
 /// The specification of a kind.
 pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + fmt::Debug {
-    /// Which kind it specifies.
+    /// The kind that it specifies.
     const KIND: Kind;
 }
 
@@ -133,7 +133,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl<S: Spec> Document<S> {
-    /// A document of the latest version.
+    /// Returns a document of the latest version.
     pub fn new(name: ObjectName, uid: Option<Uid>, generation: u64, spec: S) -> Self {
         let metadata = Metadata {
             name,
@@ -148,7 +148,7 @@ impl<S: Spec> Document<S> {
         }
     }
 
-    /// The identity that marks what this document owns: its uid, or `local/<kind>/<name>`.
+    /// Returns the identity that marks this document's resources: its uid, or `local/<kind>/<name>`.
     pub fn uid(&self) -> Uid {
         let local = || Uid::local(S::KIND.folder(), &self.metadata.name);
         self.metadata.uid.clone().unwrap_or_else(local)

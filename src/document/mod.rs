@@ -1,8 +1,8 @@
 //! The YAML documents of the state directory: envelope, kinds, codec, schema.
 //!
-//! A folder a version: [`v1`] is `moenet.work/v1`, and what this module re-exports is the latest.
-//! A `v2` would bring its own folder, a `From<v1::…>` for each kind that changed, and a [`Reader`] beside that
-//! of `v1` in [`parse`]; `tests/versions.rs` shows it done, through the same [`parse_versions`].
+//! Each version has a folder: [`v1`] is `moenet.work/v1`, and this module re-exports the latest version. A `v2`
+//! needs its own folder, a `From<v1::…>` for each changed kind, and a [`Reader`] next to that of `v1` in [`parse`];
+//! `tests/versions.rs` is an example that uses the same [`parse_versions`].
 
 mod check;
 mod codec;

@@ -1,4 +1,4 @@
-//! JSON Schema (draft 2020-12) of the documents, and the nearest known field for a mistyped one.
+//! Generates JSON Schema (draft 2020-12) for the documents, and finds the nearest known field for a mistyped one.
 
 use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -9,7 +9,7 @@ use super::{
     OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
 };
 
-/// The schema of a kind's documents, as `schemas/<Kind>.json` holds it.
+/// Returns the schema of a kind's documents, the content of `schemas/<Kind>.json`.
 pub fn schema(kind: Kind) -> Value {
     match kind {
         Kind::Node => of::<NodeSpec>(),
@@ -22,14 +22,14 @@ pub fn schema(kind: Kind) -> Value {
     }
 }
 
-/// The schema of the documents below `status/`, as `schemas/Status.json` holds it.
+/// Returns the schema of the documents below `status/`, the content of `schemas/Status.json`.
 pub fn status_schema() -> Value {
     root::<StatusDocument>("Status")
 }
 
-/// The schema of an override of this kind of object, as `schemas/<Kind>Override.json` holds it: what `set`
-/// may hold is the kind's specification with nothing required, and `null` takes a field away (RFC 7396).
-/// `None`: objects of this kind have no overrides.
+/// Returns the schema of an override of this kind of object, the content of `schemas/<Kind>Override.json`: `set`
+/// accepts the kind's specification without required fields, and `null` removes a field (RFC 7396). `None`: objects
+/// of this kind have no overrides.
 pub fn override_schema(kind: Kind) -> Option<Value> {
     let example = match kind {
         Kind::BgpSession => json!({"tunnel": {"mtu": 1380}}),
@@ -62,7 +62,7 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
     Some(schema)
 }
 
-/// Turns an object of a specification into what a merge patch may hold of it.
+/// Turns an object of a specification into the form that a merge patch accepts.
 fn patched(definition: &mut Value) {
     let Some(fields) = definition.as_object_mut() else {
         return;
@@ -76,7 +76,7 @@ fn patched(definition: &mut Value) {
         let Some(parts) = whole.as_object_mut() else {
             continue;
         };
-        // In a patch nothing is the default of anything; what was one shows the form of a value.
+        // A patch has no defaults; a former default shows the form of a value.
         let default = parts.remove("default").map(|default| json!([default]));
         let (about, examples) = (
             parts.remove("description"),
@@ -110,7 +110,7 @@ fn of<S: Spec>() -> Value {
     let mut schema = root::<Document<S>>(&kind);
     let about = S::json_schema(&mut SchemaGenerator::default()).to_value();
     schema["description"] = about["description"].clone();
-    // The envelope's type allows every kind; a document in its place has one.
+    // The envelope's type allows every kind; a document at this path has exactly one.
     schema["properties"]["kind"] =
         json!({"const": kind, "description": "What the document is about."});
     if let Some(types) = schema["$defs"].as_object_mut() {
@@ -120,7 +120,7 @@ fn of<S: Spec>() -> Value {
     schema
 }
 
-/// The schema of a whole file, with the title that editors show.
+/// Returns the schema of a whole file, with the title that editors show.
 pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
     let mut schema = SchemaSettings::draft2020_12()
         .into_generator()
@@ -131,8 +131,8 @@ pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
     schema
 }
 
-/// For editors: descriptions flow instead of keeping the line breaks of the sources, and a switch or a
-/// counter that may be left out shows what it is then.
+/// Adapts a schema for editors: descriptions lose the line breaks of the sources, and an optional switch or counter
+/// shows its default.
 fn polish(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -169,8 +169,7 @@ fn show_default(name: &str, required: &Value, property: &mut Value) {
     }
 }
 
-/// Adds "did you mean …?" to "unknown field `x`, expected one of a, b", as serde and the YAML crate
-/// word it.
+/// Adds "did you mean …?" to "unknown field `x`, expected one of a, b", the wording of serde and the YAML crate.
 pub(crate) fn with_nearest(message: &str) -> String {
     nearest(message).unwrap_or_else(|| message.to_owned())
 }

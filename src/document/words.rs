@@ -1,4 +1,4 @@
-//! The words of the YAML library and of serde, in the words of the trade.
+//! Translates the messages of the YAML library and of serde into the terms of operators.
 
 /// Translates an error of the library about a value. `field` is its path, `raw` the text of the value.
 pub(crate) fn plain(text: &str, field: &str, raw: Option<&str>) -> String {
@@ -67,7 +67,7 @@ fn no_text(field: &str) -> String {
     "a text is wanted, and nothing is there (a # begins a comment)".to_owned()
 }
 
-/// What the library expected.
+/// Translates the type that the library expected.
 fn wanted(expected: &str) -> String {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "integer" => {
@@ -86,7 +86,7 @@ fn wanted(expected: &str) -> String {
     }
 }
 
-/// What the library found.
+/// Translates the type that the library found.
 fn found_words(unexpected: &str) -> String {
     let quoted = |rest: &str| rest.trim_matches('`').to_owned();
     match unexpected.split_once(' ') {

@@ -1,4 +1,4 @@
-//! `moenet.work/v1`: the specification of each kind.
+//! Defines the specification of each kind in `moenet.work/v1`.
 
 mod maintenance;
 mod mesh;

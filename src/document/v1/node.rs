@@ -38,13 +38,13 @@ impl Spec for NodeSpec {
 }
 
 impl NodeSpec {
-    /// Our side of every tunnel.
+    /// Returns the link-local address of this router in every tunnel.
     pub fn link_local(&self) -> LinkLocal {
         self.link_local
             .unwrap_or_else(|| LinkLocal::derived(self.asn, self.id))
     }
 
-    /// The BGP identifier (RFC 6286): the IPv4 loopback, else `10.255.x.y` made from the node id.
+    /// Returns the BGP identifier (RFC 6286): the IPv4 loopback, else `10.255.x.y` derived from the node id.
     pub fn router_id(&self) -> Ipv4Addr {
         let [high, low] = self.id.to_be_bytes();
         self.loopback_ipv4

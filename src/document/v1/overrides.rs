@@ -38,7 +38,7 @@ impl Spec for OverrideSpec {
 }
 
 impl OverrideSpec {
-    /// Whether the exception is in force at this moment.
+    /// Returns whether the override is in effect at this time.
     pub fn in_force(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }

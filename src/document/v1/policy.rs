@@ -115,7 +115,7 @@ pub struct RpkiServer {
 }
 
 impl RpkiServer {
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
             host: self.host.clone(),
@@ -218,10 +218,10 @@ pub enum Region {
 }
 
 impl Continent {
-    /// All of them.
+    /// All continents.
     pub const ALL: [Self; 5] = [Self::As, Self::Na, Self::Eu, Self::Oc, Self::Other];
 
-    /// The number in large community `(our ASN, 1, number)`.
+    /// Returns the number in large community `(our ASN, 1, number)`.
     pub fn number(self) -> u32 {
         match self {
             Self::As => 1,
@@ -234,7 +234,7 @@ impl Continent {
 }
 
 impl Region {
-    /// All of them, in the order of their numbers from 41.
+    /// All regions, in the order of their numbers from 41.
     pub const ALL: [Self; 17] = [
         Self::Eu,
         Self::NaE,
@@ -255,7 +255,7 @@ impl Region {
         Self::AsC,
     ];
 
-    /// The number in community `(64511, number)`.
+    /// Returns the number in community `(64511, number)`.
     pub fn number(self) -> u16 {
         41 + self as u16
     }

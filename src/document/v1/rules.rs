@@ -1,5 +1,5 @@
-//! Rules of values that have no type of their own. The schema says the same in `#[schemars(...)]`, and a
-//! test holds the two together: what an editor marks as wrong is refused, and nothing else is.
+//! Validates values without a type of their own. The schema has the same rules in `#[schemars(...)]`, and a test
+//! compares both: the agent refuses exactly the values that an editor marks as wrong.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// A whole number from 1.
+/// Accepts a whole number from 1.
 pub(super) fn positive<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -21,7 +21,7 @@ where
     }
 }
 
-/// A whole number from 1, or nothing.
+/// Accepts a whole number from 1, or no value.
 pub(super) fn positive_or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -36,12 +36,12 @@ where
     Ok(number)
 }
 
-/// Hops to a neighbour that is not on the link.
+/// Accepts the number of hops to a neighbour that is not on the link.
 pub(super) fn hops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     in_range(deserializer, 2..=255, "hops to a neighbour are 2..255")
 }
 
-/// A country's number in ISO 3166-1.
+/// Accepts a country's number in ISO 3166-1.
 pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     in_range(deserializer, 1..=999, "a country code is 1..999")
 }
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// A text with something in it.
+/// Accepts a text that is not blank.
 pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.trim().is_empty() {
@@ -74,7 +74,7 @@ pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
     }
 }
 
-/// A moment in RFC 3339, with an example for whoever wrote something else.
+/// Accepts a time in RFC 3339; the error shows an example.
 pub(super) fn moment<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Timestamp>, D::Error> {
@@ -89,7 +89,7 @@ pub(super) fn moment<'de, D: Deserializer<'de>>(
     })
 }
 
-/// A file in `secrets/`, by its name there. No path leads out of that folder.
+/// Accepts the name of a file in `secrets/`. No path outside that folder is possible.
 pub(super) fn secret_file<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
@@ -98,7 +98,7 @@ pub(super) fn secret_file<'de, D: Deserializer<'de>>(
         let name = path.strip_prefix("secrets/").unwrap_or_default();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if name.is_empty() || name.starts_with(['.', '-']) || !name.bytes().all(allowed) {
-            // What was written here instead may be the secret itself, so it is not quoted.
+            // The text written here may be the secret itself, so the error does not quote it.
             return Err(D::Error::custom(
                 "a secret is in a file of its own: write it to secrets/<name>, mode 0600, and secrets/<name> here",
             ));

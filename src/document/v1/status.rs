@@ -95,7 +95,7 @@ pub enum Phase {
     Deleting,
 }
 
-/// The word for the phase, the same in `get`, `describe`, `/status` and the metrics.
+/// Writes the word for the phase, the same in `get`, `describe`, `/status` and the metrics.
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

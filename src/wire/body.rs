@@ -1,26 +1,26 @@
-//! From bytes to the object that the caller expects, or to the reason why not.
+//! Parses bytes into the object that the caller expects, or returns the reason why it cannot.
 
 use serde_json::{Map, Value};
 
 use super::WireError;
 
-/// The most items of a list that are read: ten times a large router.
+/// Largest number of items of a list that are read: ten times a large router.
 const ITEMS_MAX: usize = 10_000;
 
-/// The most values of a body that are read. A value takes up to 50 times its text in memory, so a body within
-/// the limit of bytes could otherwise take more than a router has.
+/// Largest number of values of a body that are read. A value takes up to 50 times its text in memory, so a body
+/// within the byte limit could otherwise take more memory than a router has.
 const VALUES_MAX: usize = 500_000;
 
-/// An error as the API words it: `{"error": "...", "code": "..."}`.
+/// An error in the API's form: `{"error": "...", "code": "..."}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorBody {
-    /// For people.
+    /// The message for people.
     pub error: String,
-    /// For programs, as `SESSION_NOT_FOUND`.
+    /// The code for programs, such as `SESSION_NOT_FOUND`.
     pub code: Option<String>,
 }
 
-/// Reads the error envelope of a failed call, if it is one.
+/// Reads the error envelope of a failed call, if the body is one.
 pub fn error_body(body: &[u8]) -> Option<ErrorBody> {
     match serde_json::from_slice(body).ok()? {
         Value::Object(map) => envelope(&map).or_else(|| {
@@ -34,7 +34,7 @@ pub fn error_body(body: &[u8]) -> Option<ErrorBody> {
     }
 }
 
-/// An object that says `error`, whatever else it says.
+/// Returns the error of an object with the key `error`, whatever its other keys.
 fn envelope(map: &Map<String, Value>) -> Option<ErrorBody> {
     let error = match map.get("error")? {
         Value::Null | Value::Bool(false) => return None,
@@ -46,7 +46,7 @@ fn envelope(map: &Map<String, Value>) -> Option<ErrorBody> {
     Some(ErrorBody { error, code })
 }
 
-/// The object of a successful answer, checked to hold `key` as an object or an array.
+/// Returns the object of a successful answer, checked to contain `key` as an object or an array.
 pub(super) fn open(
     body: &[u8],
     key: &'static str,
@@ -90,7 +90,7 @@ fn parse(body: &[u8]) -> Result<Value, WireError> {
         Some(b'<') => return Err(WireError::Html),
         Some(_) => {}
     }
-    // Counted before anything is made of them; commas in texts count too, which does no harm.
+    // The count happens before parsing; commas in texts count too, which does no harm.
     if body
         .iter()
         .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
@@ -114,8 +114,8 @@ fn parse(body: &[u8]) -> Result<Value, WireError> {
     })
 }
 
-/// Checks the answer to a post, whose status was 2xx. It says no more than "ok", or nothing; but a
-/// page for people, or an error, acknowledges nothing.
+/// Checks the answer to a post, whose status was 2xx. Its content does not matter, and it may be empty; but an HTML
+/// page, or an error, acknowledges nothing.
 pub(super) fn acknowledgement(body: &[u8]) -> Result<(), WireError> {
     match parse(body) {
         Ok(Value::Object(map)) => match envelope(&map) {
@@ -127,7 +127,7 @@ pub(super) fn acknowledgement(body: &[u8]) -> Result<(), WireError> {
     }
 }
 
-/// What a value is, for an error.
+/// Returns the type of a value, for an error.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -6,11 +6,11 @@ use super::{
     Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem, WireError,
 };
 
-/// How the Control Plane speaks: `controlPlane.dialect` (docs/contract/control-plane.md#dialect). Nothing is guessed
-/// per field, because under another dialect's numbering ACTIVE means "tear down".
+/// The protocol variant of the Control Plane: `controlPlane.dialect` (docs/contract/control-plane.md#dialect).
+/// Nothing is guessed per field, because under another dialect's numbering ACTIVE means "tear down".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// As docs/contract/control-plane.md describes; the only one for now.
+    /// The dialect of docs/contract/control-plane.md; the only one for now.
     #[default]
     Reference,
 }
@@ -22,13 +22,13 @@ pub enum Call {
     Sessions,
     /// The peers of the backbone.
     Mesh,
-    /// Who this router is.
+    /// The identity of this router.
     Config,
     /// The routing policy and the internal BGP neighbours.
     BirdConfig,
     /// The agent's health.
     Heartbeat,
-    /// What the sessions do.
+    /// The state of the sessions.
     Report,
     /// A session's change of status.
     Modify,
@@ -67,7 +67,7 @@ impl Call {
         Self::Modify,
     ];
 
-    /// The word for labels of metrics, log fields and `/status`: `sessions`, `bird-config`, `heartbeat`, ….
+    /// Returns the word for labels of metrics, log fields and `/status`: `sessions`, `bird-config`, `heartbeat`, ….
     pub fn word(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
@@ -80,7 +80,7 @@ impl Call {
         }
     }
 
-    /// Whether the call posts something; the others fetch.
+    /// Returns whether the call is a post; the others fetch.
     pub fn is_post(self) -> bool {
         matches!(self, Self::Heartbeat | Self::Report | Self::Modify)
     }
@@ -101,7 +101,7 @@ impl fmt::Display for Call {
 }
 
 impl Dialect {
-    /// The segments of a call's path, below `controlPlane.url`; none is encoded yet.
+    /// Returns the segments of a call's path, below `controlPlane.url`, before encoding.
     pub fn segments(self, router: &str, call: Call) -> [&str; 3] {
         match self {
             Self::Reference => reference::segments(router, call),
@@ -111,7 +111,7 @@ impl Dialect {
     /// Reads the sessions.
     ///
     /// # Errors
-    /// The body is not a whole list; one bad item is no error but in [`Listing::rejected`].
+    /// The body is not a whole list; one bad item is no error but is listed in [`Listing::rejected`].
     pub fn decode_sessions(self, body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
         match self {
             Self::Reference => reference::decode_sessions(body),
@@ -128,10 +128,10 @@ impl Dialect {
         }
     }
 
-    /// Reads who this router is.
+    /// Reads the identity of this router.
     ///
     /// # Errors
-    /// The body has no node, or a field of it breaks a rule; the field is named.
+    /// The body has no node, or a field of it breaks a rule; the error names the field.
     pub fn decode_config(self, body: &[u8]) -> Result<NodeItem, WireError> {
         match self {
             Self::Reference => reference::decode_config(body),
@@ -141,14 +141,14 @@ impl Dialect {
     /// Reads the routing policy.
     ///
     /// # Errors
-    /// The body has no policy, or a field of it breaks a rule; the field is named.
+    /// The body has no policy, or a field of it breaks a rule; the error names the field.
     pub fn decode_policy(self, body: &[u8]) -> Result<PolicyItem, WireError> {
         match self {
             Self::Reference => reference::decode_policy(body),
         }
     }
 
-    /// Whether the code of an error says that a session does not exist.
+    /// Returns whether an error code means that a session does not exist.
     pub fn is_session_gone(self, code: &str) -> bool {
         match self {
             Self::Reference => code == reference::SESSION_NOT_FOUND,
@@ -158,30 +158,30 @@ impl Dialect {
     /// Checks the answer to a post, whose status was 2xx.
     ///
     /// # Errors
-    /// It is an error envelope or a page for people, and so acknowledges nothing.
+    /// The body is an error envelope or an HTML page, and so acknowledges nothing.
     pub fn decode_acknowledgement(self, body: &[u8]) -> Result<(), WireError> {
         match self {
             Self::Reference => super::body::acknowledgement(body),
         }
     }
 
-    /// The body of a heartbeat.
+    /// Returns the body of a heartbeat.
     pub fn encode_heartbeat(self, heartbeat: &Heartbeat) -> Vec<u8> {
         encode(heartbeat)
     }
 
-    /// The body of a report.
+    /// Returns the body of a report.
     pub fn encode_report(self, report: &Report) -> Vec<u8> {
         encode(report)
     }
 
-    /// The body of a change of status.
+    /// Returns the body of a change of status.
     pub fn encode_modify(self, modify: &Modify) -> Vec<u8> {
         encode(modify)
     }
 }
 
-/// Our bodies are structs of texts and numbers, which always have a form in JSON.
+/// Encodes a body. The agent's bodies are structs of texts and numbers, which always have a form in JSON.
 fn encode(body: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }

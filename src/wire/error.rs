@@ -1,24 +1,25 @@
 use super::FieldError;
 use crate::model::shown;
 
-/// Why a body is no answer. Never read as an empty list (docs/contract/control-plane.md#complete-lists).
+/// The reason why a body is no valid answer. The agent never reads it as an empty list
+/// (docs/contract/control-plane.md#complete-lists).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Nothing at all.
+    /// The body is empty.
     #[error("the body is empty; check what stands between here and the Control Plane")]
     Empty,
-    /// The text ends in the middle.
+    /// The text is truncated.
     #[error("the body ends early, after {bytes} bytes; a proxy may have cut it")]
     Truncated {
-        /// How much there was.
+        /// Number of bytes received.
         bytes: usize,
     },
-    /// A page for people.
+    /// The body is an HTML page.
     #[error(
         "the body is HTML, not JSON: controlPlane.url may point at a web page, a login or a proxy's error"
     )]
     Html,
-    /// Not JSON.
+    /// The body is not JSON.
     #[error("the body is not JSON (line {line}, column {column}); check controlPlane.url")]
     NotJson {
         /// Counted from 1.
@@ -26,58 +27,58 @@ pub enum WireError {
         /// Counted from 1.
         column: usize,
     },
-    /// JSON, but not an object.
+    /// The body is JSON, but not an object.
     #[error("the body is {found}, not an object with `{key}`; nothing is changed")]
     NotAnObject {
-        /// What it is: "null", "an array".
+        /// Its type: "null", "an array".
         found: &'static str,
-        /// The key that was wanted.
+        /// The expected key.
         key: &'static str,
     },
-    /// The Control Plane says that it failed.
+    /// The Control Plane reports a failure.
     #[error("the Control Plane answered with an error: {}{}", shown(.error), .code.as_deref().map(|c| format!(" ({})", shown(c))).unwrap_or_default())]
     Envelope {
-        /// Its words.
+        /// Its message.
         error: String,
-        /// Its code, as `MAINTENANCE_MODE`.
+        /// Its code, such as `MAINTENANCE_MODE`.
         code: Option<String>,
     },
-    /// The expected key is not there.
+    /// The expected key is missing.
     #[error("the body has no `{key}`: another envelope, or another dialect; nothing is changed")]
     Missing {
-        /// The key that was wanted.
+        /// The expected key.
         key: &'static str,
     },
-    /// The expected key holds something else.
+    /// The expected key has a value of another type.
     #[error("`{key}` is {found}, not {wanted}; nothing is changed")]
     WrongType {
         /// The key.
         key: &'static str,
-        /// What it holds.
+        /// The type of its value.
         found: &'static str,
-        /// What it should hold.
+        /// The expected type.
         wanted: &'static str,
     },
-    /// More than any router has.
+    /// The body has more entries than any router needs.
     #[error("the body holds more than {most} {what}, which no router has; nothing is changed")]
     TooMany {
-        /// Of what: "values", "sessions".
+        /// The type of the entries: "values", "sessions".
         what: &'static str,
-        /// How many are read.
+        /// The limit.
         most: usize,
     },
     /// A field breaks a rule.
     #[error("{field}: {message}")]
     Field {
-        /// The field as the wire names it: `policy.dn42Ipv4Prefix`.
+        /// The field, as the wire names it: `policy.dn42Ipv4Prefix`.
         field: String,
-        /// What is wrong with it.
+        /// The error of the field.
         message: String,
     },
 }
 
 impl WireError {
-    /// The field of the error; an empty one when it is about the body as a whole.
+    /// Returns the field of the error; an empty one when the error is about the body as a whole.
     pub fn into_field(self) -> FieldError {
         match self {
             Self::Field { field, message } => FieldError { field, message },

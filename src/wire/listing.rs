@@ -6,15 +6,14 @@ use super::{FieldError, WireStatus};
 use crate::document::{BgpSessionSpec, IbgpPeerSpec, MeshPeerSpec, NodeSpec, RoutingPolicySpec};
 use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
 
-/// What the Control Plane listed. Absence from it means removal only when it is `complete`.
+/// The Control Plane's list. Absence from it means removal only when it is `complete`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing<T> {
     /// The items that decode.
     pub items: Vec<T>,
-    /// The items that are present but invalid: what is in force for them stays in force.
+    /// The items that are present but invalid: their applied state stays.
     pub rejected: Vec<Rejected>,
-    /// Whether every item has a usable identity of its own. If not, nothing may be removed for not
-    /// being listed.
+    /// Whether every item has a usable identity of its own. If not, the absence of an item removes nothing.
     pub complete: bool,
 }
 
@@ -31,17 +30,17 @@ pub struct Rejected {
     pub status: Option<WireStatus>,
     /// Its interface, when readable.
     pub interface: Option<InterfaceName>,
-    /// The field that is wrong, as the wire names it: `credential.publicKey`.
+    /// The invalid field, as the wire names it: `credential.publicKey`.
     pub field: String,
-    /// What is wrong with it.
+    /// The error of the field.
     pub message: String,
-    /// Whether the Control Plane is to hear ERROR. Not for a status that is unknown, nor for one
+    /// Whether the agent reports ERROR to the Control Plane. It does not for an unknown status, nor for a status
     /// that must not be overwritten: ERROR means "keep trying", so a disabled session would come up.
     pub reportable: bool,
 }
 
 impl Rejected {
-    /// The field that is wrong.
+    /// Returns the invalid field.
     pub fn into_field(self) -> FieldError {
         FieldError {
             field: self.field,
@@ -61,17 +60,17 @@ impl fmt::Display for Rejected {
 pub struct SessionItem {
     /// Its identity.
     pub uid: Uid,
-    /// What the Control Plane wants of it.
+    /// The status in the Control Plane.
     pub status: WireStatus,
-    /// The interface that it names, else `wg_<asn>`: a good name for its document. `None` only when
-    /// `spec` is.
+    /// The interface that it names, else `wg_<asn>`: a good name for its document. `None` only when `spec` is
+    /// `None`.
     pub name_hint: Option<InterfaceName>,
-    /// Its specification. `None` only for a session that is to be removed and whose other fields do
-    /// not decode: removing needs no more than the identity.
+    /// Its specification. `None` only for a session that must be removed and whose other fields do not decode: a
+    /// removal needs only the identity.
     pub spec: Option<BgpSessionSpec>,
-    /// The preshared key, which no document holds.
+    /// The preshared key, which no document contains.
     pub preshared_key: Option<PresharedKey>,
-    /// The BGP password, which no document holds.
+    /// The BGP password, which no document contains.
     pub password: Option<Secret<String>>,
 }
 
@@ -93,7 +92,7 @@ pub struct IbgpItem {
     pub spec: IbgpPeerSpec,
 }
 
-/// Who this router is.
+/// The identity of this router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeItem {
     /// The router's name.
@@ -105,15 +104,15 @@ pub struct NodeItem {
 /// The routing policy, and the internal neighbours that come with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyItem {
-    /// A hint; what counts is whether the document changed.
+    /// A hint; the agent compares the document itself.
     pub config_hash: Option<String>,
-    /// The network's AS number. For comparison only: ours comes from `GET config`.
+    /// The network's AS number. For comparison only: the router's comes from `GET config`.
     pub asn: Option<Asn>,
     /// The policy.
     pub spec: RoutingPolicySpec,
-    /// The internal neighbours; `None` means no change, an empty list means none.
+    /// The internal neighbours; `None` means no change, an empty list means no neighbours.
     pub ibgp: Option<Listing<IbgpItem>>,
-    /// What looks odd and changes nothing, for the log.
+    /// Suspicious values without an effect, for the log.
     pub notes: Vec<String>,
     /// Fields that do not decode; the policy is used without them.
     pub bad: Vec<RejectedField>,
@@ -124,7 +123,7 @@ pub struct PolicyItem {
 pub struct RejectedField {
     /// The field, as the Control Plane names it.
     pub field: String,
-    /// What is wrong with it.
+    /// The error of the field.
     pub message: String,
     /// JSON pointer of the field in the document's specification; empty for a field that has none of its own.
     pub spec: &'static str,
@@ -137,7 +136,7 @@ impl fmt::Display for RejectedField {
 }
 
 impl PolicyItem {
-    /// The policy with the last good value in each field that does not decode.
+    /// Returns the policy with the last good value in each field that does not decode.
     #[must_use]
     pub fn with_last_good(&self, last_good: &RoutingPolicySpec) -> RoutingPolicySpec {
         let (Ok(mut spec), Ok(before)) = (

@@ -1,9 +1,8 @@
-//! Control Plane JSON to our types and back (docs/contract/control-plane.md). Pure.
+//! Converts Control Plane JSON to the agent's types and back (docs/contract/control-plane.md). Pure.
 //!
-//! A [`Dialect`] holds paths, envelopes, field names and status numbers; nothing outside its module
-//! names any of them. Scalars are read leniently where the meaning is clear, everything else is
-//! strict: a list that is not complete is an error or says so, and a bad item is in
-//! [`Listing::rejected`], never missing.
+//! A [`Dialect`] contains paths, envelopes, field names and status numbers; nothing outside its module names any of
+//! them. Scalars are read leniently where the meaning is clear, everything else is strict: an incomplete list is an
+//! error or is marked as incomplete, and a bad item is in [`Listing::rejected`], never missing.
 
 mod body;
 mod dialect;

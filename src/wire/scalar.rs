@@ -1,6 +1,5 @@
-//! Fields of an object, read leniently where the meaning is clear (docs/contract/control-plane.md#leniency): a number
-//! given as a text, `null` for what is optional. Every error names the
-//! field as the wire does.
+//! Reads fields of an object leniently where the meaning is clear (docs/contract/control-plane.md#leniency): a
+//! number given as a text, `null` for an optional field. Every error names the field as the wire does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -11,10 +10,10 @@ use super::WireError;
 use super::body::kind;
 use crate::model::{Invalid, shown};
 
-/// What is wrong with which field.
+/// An invalid field, and its error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field as the wire names it: `credential.publicKey`.
+    /// The field, as the wire names it: `credential.publicKey`.
     pub field: String,
     /// The rule that it breaks.
     pub message: String,
@@ -31,7 +30,7 @@ impl From<FieldError> for WireError {
 
 pub(super) type Read<T> = Result<T, FieldError>;
 
-/// An object, and where in the body it stands.
+/// An object, and its path in the body.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
@@ -46,7 +45,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The object of this key, whose fields are named with the key in front.
+    /// Returns the object of this key; its field names are prefixed with the key.
     pub(super) fn object(&self, key: &str) -> Read<Option<Fields<'a>>> {
         match self.get(key) {
             None => Ok(None),
@@ -66,7 +65,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of a key; `null` is as good as absent.
+    /// Returns the value of a key; `null` counts as absent.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -86,8 +85,8 @@ impl<'a> Fields<'a> {
         value.ok_or_else(|| self.wrong(key, "is required, and missing or null"))
     }
 
-    /// A text. A number is none: `asn`, `dn42As`, `status` and `port` are read by [`Self::integer`], and of
-    /// every other field a number may mean something else than its digits.
+    /// Returns a text. A number is refused: `asn`, `dn42As`, `status` and `port` are read by [`Self::integer`], and
+    /// in any other field a number may mean something else than its digits.
     pub(super) fn text(&self, key: &str) -> Read<Option<String>> {
         match self.get(key) {
             None => Ok(None),
@@ -96,7 +95,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text that is none when it is blank: for texts that people write.
+    /// Returns a text, or `None` when it is blank: for texts that people write.
     pub(super) fn prose(&self, key: &str) -> Read<Option<String>> {
         Ok(self
             .text(key)?
@@ -113,7 +112,7 @@ impl<'a> Fields<'a> {
         self.text(key)?.map(parse).transpose()
     }
 
-    /// A whole number, also as a text of digits.
+    /// Returns a whole number, also from a text of digits.
     pub(super) fn integer(&self, key: &str) -> Read<Option<u64>> {
         match self.get(key) {
             None => Ok(None),
@@ -133,7 +132,7 @@ impl<'a> Fields<'a> {
         self.integer(key)?.map(convert).transpose()
     }
 
-    /// A whole number that is at most `max`.
+    /// Returns a whole number from `min` to `max`.
     pub(super) fn within<T: TryFrom<u64>>(&self, key: &str, min: u64, max: u64) -> Read<Option<T>> {
         let check = |number: u64| {
             let inside = (min..=max)
@@ -158,7 +157,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An IPv4 address of a host; a `/32` is dropped.
+    /// Returns the IPv4 address of a host; a `/32` is dropped.
     pub(super) fn ipv4(&self, key: &str) -> Read<Option<Ipv4Addr>> {
         let parse = |text: String| {
             let bare = text.trim();
@@ -181,7 +180,7 @@ impl<'a> Fields<'a> {
         self.text(key)?.map(parse).transpose()
     }
 
-    /// An IPv6 address of a host; a `/128` is dropped.
+    /// Returns the IPv6 address of a host; a `/128` is dropped.
     pub(super) fn ipv6(&self, key: &str) -> Read<Option<Ipv6Addr>> {
         let parse = |text: String| {
             let bare = text.trim();
@@ -203,11 +202,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A whole number in any clear form: `7`, `"7"`, `7.0`, `1e3`.
+/// Returns a whole number from any clear form: `7`, `"7"`, `7.0`, `1e3`.
 pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().or_else(|| {
-            // Beyond 2^53 a float no longer says which whole number is meant.
+            // Beyond 2^53 a float no longer represents each whole number exactly.
             let float = number
                 .as_f64()
                 .filter(|f| f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(f));

@@ -3,8 +3,8 @@ use super::super::scalar::Fields;
 use crate::document::NodeSpec;
 use crate::wire::{NodeItem, WireError};
 
-/// Reads `GET config` (docs/contract/node-policy-mesh.md#node). Further sections are ignored, and loopbacks are taken
-/// as given.
+/// Reads `GET config` (docs/contract/node-policy-mesh.md#node). Further sections are ignored, and loopbacks are
+/// used as given.
 ///
 /// # Errors
 /// The body has no `node`, or a field of it breaks a rule.

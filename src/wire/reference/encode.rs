@@ -1,4 +1,4 @@
-//! What the agent posts (docs/contract/control-plane.md#posts).
+//! Encodes the agent's posts (docs/contract/control-plane.md#posts).
 
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ pub struct Heartbeat {
     pub version: String,
     /// Seconds since the agent started.
     pub uptime: u64,
-    /// Our WireGuard public key.
+    /// The agent's WireGuard public key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh_public_key: Option<PublicKey>,
 }
@@ -23,14 +23,14 @@ pub struct Heartbeat {
 /// The body of `POST report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// What each session does.
+    /// The state of each session.
     pub sessions: Vec<SessionReport>,
 }
 
-/// What one session does (docs/contract/session.md#report-states).
+/// The state of one session (docs/contract/session.md#report-states).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionReport {
-    /// Which one.
+    /// The session's uuid.
     pub uuid: Uid,
     /// Round-trip time to the peer in milliseconds; `null` when unknown.
     #[serde(serialize_with = "milliseconds")]
@@ -41,15 +41,15 @@ pub struct SessionReport {
         skip_serializing_if = "Option::is_none"
     )]
     pub loss: Option<f64>,
-    /// Routes taken, of both address families.
+    /// Routes imported, of both address families.
     pub routes_imported: u64,
-    /// Routes announced, of both address families.
+    /// Routes exported, of both address families.
     pub routes_exported: u64,
-    /// What BGP does.
+    /// The state of BGP.
     pub state: PeerState,
 }
 
-/// What a BGP session does, as the report words it.
+/// The state of a BGP session, in the words of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(
@@ -68,7 +68,7 @@ pub enum PeerState {
 
 impl FromStr for PeerState {
     type Err = std::convert::Infallible;
-    /// Takes any writing of a state; what is no state is [`PeerState::Down`].
+    /// Parses a state in any letter case; an unknown state is [`PeerState::Down`].
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.to_ascii_lowercase().as_str() {
             "established" => Self::Established,
@@ -82,7 +82,7 @@ impl FromStr for PeerState {
     }
 }
 
-/// A tenth of a millisecond is precise enough, and a whole number is written as one.
+/// Writes a time with a precision of a tenth of a millisecond, and a whole number without a fraction.
 fn milliseconds<S: Serializer>(rtt: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
     match rtt
         .filter(|rtt| rtt.is_finite() && *rtt >= 0.0)
@@ -101,10 +101,10 @@ fn thousandths<S: Serializer>(share: &Option<f64>, s: S) -> Result<S::Ok, S::Err
 /// The body of `POST modify`: a session's change of status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Modify {
-    /// Which session.
+    /// The session's uuid.
     pub uuid: Uid,
-    /// Its status now.
+    /// Its current status.
     pub status: WireStatus,
-    /// Why it cannot be configured; `null` otherwise.
+    /// The reason why it cannot be configured; `null` otherwise.
     pub error: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The keys that an answer of the reference may have, to find misspelled ones in files that people write.
+//! Lists the valid keys of an answer of the reference dialect, to find misspelled ones in files that people write.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::super::scalar::FieldError;
 use crate::document::with_nearest;
 use crate::wire::Call;
 
-/// An object of a body: its known keys, and the objects and lists of objects inside.
+/// An object of a body: its known keys, and its nested objects and lists of objects.
 struct Shape {
     keys: &'static [&'static str],
     inside: &'static [(&'static str, &'static Shape)],
@@ -127,7 +127,7 @@ const RPKI_SERVER: Shape = Shape {
     inside: &[],
 };
 
-/// What a part of an answer describes.
+/// The part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// A session of `GET sessions`.
@@ -156,8 +156,8 @@ impl Part {
         }
     }
 
-    /// The unknown keys of this part, each with the nearest known one. An agent ignores them, so a misspelled
-    /// field silently takes its default.
+    /// Returns the unknown keys of this part, each with the nearest known one. An agent ignores them, so a
+    /// misspelled field silently takes its default.
     pub fn unknown_keys(self, value: &Value) -> Vec<FieldError> {
         let mut found = Vec::new();
         collect(self.shape(), value, "", &mut found);
@@ -165,7 +165,7 @@ impl Part {
     }
 }
 
-/// The keys at the top of an answer, beside the list or object that it is about.
+/// Returns the top-level keys of an answer, including the key of its list or object.
 pub fn top_keys(call: Call) -> &'static [&'static str] {
     match call {
         Call::Sessions => &["sessions"],
@@ -176,7 +176,7 @@ pub fn top_keys(call: Call) -> &'static [&'static str] {
     }
 }
 
-/// The error for a key that is not among the known ones.
+/// Returns the error for an unknown key.
 pub fn unknown_key(path: String, key: &str, known: &[&str]) -> FieldError {
     let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
     let text = format!(

@@ -63,7 +63,7 @@ fn ibgp_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<IbgpIt
     Ok(IbgpItem { name, spec })
 }
 
-/// What is read of a peer first, broken or not.
+/// The fields of a peer that are read first, whether or not the rest is valid.
 struct Head {
     node_id: Option<u16>,
     name: Option<ObjectName>,
@@ -89,7 +89,8 @@ fn name(fields: &Fields<'_>, node_id: u16) -> Read<ObjectName> {
     Ok(given_name(fields)?.unwrap_or_else(|| ObjectName::sanitised(&format!("node{node_id}"))))
 }
 
-/// `name` and `nodeName` are the same field. What is no name of a file becomes one.
+/// Returns the given name; `name` and `nodeName` are the same field. A text that is no valid file name is
+/// sanitised.
 fn given_name(fields: &Fields<'_>) -> Read<Option<ObjectName>> {
     let text = match fields.prose("name")? {
         Some(text) => Some(text),
@@ -172,7 +173,7 @@ fn reject(value: &Value, head: &Head, error: super::FieldError) -> Rejected {
         interface: fields.parsed("interface").ok().flatten(),
         field: error.field,
         message: error.message,
-        // The Control Plane knows no status of a peer of ours.
+        // The Control Plane has no status for a mesh peer or an internal neighbour.
         reportable: false,
     }
 }

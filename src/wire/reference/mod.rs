@@ -1,5 +1,5 @@
-//! The dialect `reference` (docs/contract/control-plane.md). The only place that names its paths, its fields, its
-//! symbols and its status numbers.
+//! The dialect `reference` (docs/contract/control-plane.md). This is the only module that names its paths, its
+//! fields, its symbols and its status numbers.
 
 mod config;
 mod encode;
@@ -33,7 +33,7 @@ pub use status::WireStatus;
 /// The first segment of every path.
 pub const ROOT: &str = "agent";
 
-/// The last segment of a call's path.
+/// Returns the last segment of a call's path.
 pub fn endpoint(call: Call) -> &'static str {
     match call {
         Call::Sessions => "sessions",
@@ -46,12 +46,12 @@ pub fn endpoint(call: Call) -> &'static str {
     }
 }
 
-/// `/agent/:router/:endpoint`, not encoded yet.
+/// Returns `/agent/:router/:endpoint`, before encoding.
 pub fn segments(router: &str, call: Call) -> [&str; 3] {
     [ROOT, router, endpoint(call)]
 }
 
-/// The call of a path's last segment.
+/// Returns the call of a path's last segment.
 pub fn call(endpoint_name: &str) -> Option<Call> {
     let all = [
         Call::Sessions,
@@ -72,7 +72,7 @@ pub const ROUTER_NOT_FOUND: &str = "ROUTER_NOT_FOUND";
 /// The code of an error about a session that does not exist.
 pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
 
-/// An item that is no object has no fields to name; its place has to do.
+/// Returns the error for an item that is no object. Such an item has no fields, so the error names its index.
 fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
     let message = format!("must be an object, not {}", super::body::kind(value));
     FieldError {
@@ -81,8 +81,8 @@ fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
     }
 }
 
-/// The keys that occur more than once. Two items of one identity contradict each other, and nobody
-/// can tell which of them is meant.
+/// Returns the keys that occur more than once. Two items with one identity contradict each other, and it is unknown
+/// which one is correct.
 fn repeated<K: Ord + Clone>(keys: impl Iterator<Item = Option<K>>) -> Vec<K> {
     let mut counts = BTreeMap::new();
     for key in keys.flatten() {

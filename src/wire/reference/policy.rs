@@ -15,11 +15,11 @@ type Bad = Vec<RejectedField>;
 
 /// Reads `GET bird-config` (docs/contract/node-policy-mesh.md#policy). `node` may be missing, `policy` may not.
 ///
-/// A bad field costs that field and never the filters. Only a bad own prefix, and a list of RPKI servers
-/// of which none is valid, void the policy: without them the filters would accept more than was asked for.
+/// A bad field disables only that field and never the filters. Only a bad own prefix, and a list of RPKI servers
+/// without a valid one, invalidate the policy: without them the filters would accept more than requested.
 ///
 /// # Errors
-/// The body has no `policy`, or a field that the filters depend on breaks a rule; the field is named.
+/// The body has no `policy`, or a field that the filters depend on breaks a rule; the error names the field.
 pub fn decode_policy(body: &[u8]) -> Result<PolicyItem, WireError> {
     let map = open(body, "policy", false)?;
     let root = Fields::new(&map);
@@ -62,8 +62,8 @@ pub fn decode_policy(body: &[u8]) -> Result<PolicyItem, WireError> {
     })
 }
 
-/// The value of a field, or none and a note of the field that does not decode. `spec` is the JSON pointer
-/// of the field in the document, empty when it has none.
+/// Returns the value of a field, or `None` and adds a field that does not decode to `bad`. `spec` is the JSON
+/// pointer of the field in the document, empty when it has none.
 fn optional<T>(read: Read<Option<T>>, spec: &'static str, bad: &mut Bad) -> Option<T> {
     match read {
         Ok(value) => value,
@@ -122,13 +122,13 @@ fn symbol<T>(
     node.text(key)?.map(parse).transpose()
 }
 
-/// `bandwidth` is the value. The community is only its class: it is used when the value is missing, and is
-/// worth a note when the two contradict.
+/// Returns the bandwidth. `bandwidth` is the value. The community is only its class: it is used when the value is
+/// missing, and a contradiction between the two adds a note.
 fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Option<Bandwidth> {
     const SPEC: &str = "/location/bandwidth";
     let value: Option<Bandwidth> = optional(node.parsed("bandwidth"), SPEC, bad);
     let class = symbol(node, "bandwidthCommunity", symbols::bandwidth_class);
-    // A community that does not decode costs nothing while the value is known.
+    // A community that does not decode has no effect while the value is known.
     let class = optional(class, if value.is_some() { "" } else { SPEC }, bad);
     if let (Some(value), Some(class)) = (value, class)
         && symbols::class(value) != symbols::class(class)
@@ -141,7 +141,7 @@ fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Optio
     value.or(class)
 }
 
-/// Further address ranges; an item that is no prefix costs that item.
+/// Returns further address ranges; an item that is no prefix is skipped.
 fn extra_ranges(policy: &Fields<'_>, bad: &mut Bad) -> Vec<AddressRange> {
     const KEY: &str = "extraRanges";
     let items = optional(policy.array(KEY), "/extraRanges", bad);
@@ -157,7 +157,7 @@ fn extra_ranges(policy: &Fields<'_>, bad: &mut Bad) -> Vec<AddressRange> {
     ranges
 }
 
-/// A prefix without host bits: with them nobody can tell whether the length or the address is wrong.
+/// Returns a prefix without host bits: with host bits it is unknown whether the length or the address is wrong.
 fn prefix<P: PrefixText>(policy: &Fields<'_>, key: &str) -> Read<Option<P>> {
     let parse = |text: String| {
         let net: P = text.trim().parse().map_err(|_| {
@@ -203,7 +203,7 @@ impl PrefixText for ipnet::Ipv6Net {
 }
 
 fn limits(policy: &Fields<'_>, bad: &mut Bad) -> Limits {
-    // Zero would block everything, which no operator means: it is as good as missing.
+    // Zero would block every route, which no operator intends: it counts as missing.
     let mut limit = |key, spec| {
         optional(policy.within(key, 0, u64::from(u32::MAX)), spec, bad)
             .filter(|limit: &u32| *limit > 0)
@@ -217,7 +217,7 @@ fn limits(policy: &Fields<'_>, bad: &mut Bad) -> Limits {
     }
 }
 
-/// The valid servers. Servers of which none is valid are an error: without a server origins would not be
+/// Returns the valid servers. A list without a valid server is an error: without a server origins would not be
 /// validated at all.
 fn servers(policy: &Fields<'_>, bad: &mut Bad) -> Read<Vec<RpkiServer>> {
     let items = policy.array("rpkiServers")?;

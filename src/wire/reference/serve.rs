@@ -1,4 +1,4 @@
-//! The other side of the dialect: what the embedded Control Plane has to know of its bodies.
+//! Implements the server side of the dialect for the embedded Control Plane.
 
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
     })
 }
 
-/// Checks a `POST heartbeat` and gives it back as it came, unknown fields included.
+/// Checks a `POST heartbeat` and returns it unchanged, unknown fields included.
 ///
 /// # Errors
 /// As [`decode_modify`].
@@ -38,7 +38,7 @@ pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
     Ok(Value::Object(map))
 }
 
-/// Checks a `POST report` and gives it back as it came, unknown fields included.
+/// Checks a `POST report` and returns it unchanged, unknown fields included.
 ///
 /// # Errors
 /// As [`decode_modify`].
@@ -76,7 +76,7 @@ fn object(body: &[u8], key: &'static str) -> Result<Map<String, Value>, WireErro
     }
 }
 
-/// The key that an answer holds, and whether it holds an array.
+/// Returns the main key of an answer, and whether its value is an array.
 pub fn answer_key(call: Call) -> Option<(&'static str, bool)> {
     match call {
         Call::Sessions => Some(("sessions", true)),
@@ -90,12 +90,12 @@ pub fn answer_key(call: Call) -> Option<(&'static str, bool)> {
 /// The key of the hash in `GET bird-config`.
 pub const CONFIG_HASH: &str = "configHash";
 
-/// The identity of a session as it is written in a list.
+/// Returns the identity of a session in a list.
 pub fn identity(item: &Value) -> Option<Uid> {
     Fields::new(item.as_object()?).parsed("uuid").ok().flatten()
 }
 
-/// The status of a session as it is written in a list.
+/// Returns the status of a session in a list.
 pub fn written_status(item: &Value) -> Option<WireStatus> {
     let number = Fields::new(item.as_object()?)
         .integer("status")
@@ -104,7 +104,7 @@ pub fn written_status(item: &Value) -> Option<WireStatus> {
     WireStatus::from_number(number)
 }
 
-/// Writes a status, and the error that belongs to it, into a session of a list.
+/// Writes a status, and its error, into a session of a list.
 pub fn write_status(item: &mut Value, status: WireStatus, error: Option<&str>) {
     if let Value::Object(map) = item {
         map.insert("status".into(), status.number().into());

@@ -15,11 +15,11 @@ use crate::wire::{Listing, Rejected, SessionItem, WireError};
 
 const LIST: &str = "sessions";
 
-/// The longest description that is kept, in characters.
+/// Length limit of a description that is kept, in characters.
 const DESCRIPTION_MAX: usize = 1000;
 
-/// GRE has no ports, and the form of an endpoint wants one. A GRE endpoint without a port gets this
-/// one, GRE's own protocol number, and nothing reads it.
+/// The port of a GRE endpoint without a port. GRE has no ports, but the form of an endpoint requires one; this is
+/// GRE's own protocol number, and no code reads it.
 const GRE_PORT: &str = "47";
 
 /// Reads `GET sessions` (docs/contract/session.md).
@@ -46,7 +46,7 @@ pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
         match decode_item(value, index, head, &twice) {
             Ok(item) => listing.items.push(item),
             Err(error) => {
-                // One uuid has one status to overwrite, whichever of its items is looked at.
+                // One uuid has one status to overwrite, so all of its items must allow it.
                 let safe = heads
                     .iter()
                     .filter(|other| other.uid == head.uid)
@@ -62,7 +62,7 @@ pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
     Ok(listing)
 }
 
-/// What is read of an item first, broken or not.
+/// The fields of an item that are read first, whether or not the rest is valid.
 struct Head {
     uid: Option<Uid>,
     status: Option<WireStatus>,
@@ -121,7 +121,7 @@ fn decode_item(
     let status = status(&fields)?;
     let wanted = match decode_wanted(&fields, status) {
         Ok(wanted) => wanted,
-        // Removing takes no more than the identity.
+        // A removal needs only the identity.
         Err(_) if status == WireStatus::QueuedForDelete => Wanted::default(),
         Err(error) => return Err(error),
     };
@@ -141,7 +141,7 @@ fn decode_item(
     })
 }
 
-/// What is wanted of a session, and the secrets that its document does not hold.
+/// The specification of a session, and the secrets that its document does not contain.
 #[derive(Default)]
 struct Wanted {
     spec: Option<BgpSessionSpec>,
@@ -168,7 +168,7 @@ fn decode_wanted(fields: &Fields<'_>, status: WireStatus) -> Read<Wanted> {
     })
 }
 
-/// The identity. One of those that we give ourselves is none of the Control Plane's.
+/// Returns the identity. An identity that the agent assigns itself is refused.
 fn uid(fields: &Fields<'_>) -> Read<Uid> {
     let uid: Uid = fields.required("uuid", fields.parsed("uuid")?)?;
     if uid.is_ours() {
@@ -201,7 +201,7 @@ fn named(fields: &Fields<'_>) -> Read<InterfaceName> {
     fields.required("interface", fields.parsed("interface")?)
 }
 
-/// The interface that the session names, else `wg_<asn>`; ten digits fit.
+/// Returns the interface that the session names, else `wg_<asn>`; ten digits fit.
 fn interface(fields: &Fields<'_>, asn: Asn) -> Read<InterfaceName> {
     match fields.parsed("interface")? {
         Some(name) => Ok(name),
@@ -256,7 +256,7 @@ fn tunnel_type(fields: &Fields<'_>) -> Read<TunnelType> {
     }
 }
 
-/// `host`, an address without brackets, or `host:port`, whose port means nothing.
+/// Returns the endpoint: `host`, an address without brackets, or `host:port`, whose port has no meaning.
 fn gre_endpoint(fields: &Fields<'_>, tunnel_type: TunnelType) -> Read<Endpoint> {
     let text = fields.required("endpoint", fields.text("endpoint")?)?;
     let text = text.trim();
@@ -288,8 +288,8 @@ fn gre_endpoint(fields: &Fields<'_>, tunnel_type: TunnelType) -> Read<Endpoint> 
     }
 }
 
-/// The peer's addresses. A link-local `ipv6` and an `ipv6LinkLocal` both name the neighbour; the
-/// latter wins.
+/// Returns the peer's addresses. A link-local `ipv6` and an `ipv6LinkLocal` both name the neighbour; the latter
+/// takes precedence.
 fn address(fields: &Fields<'_>) -> Read<AddressSpec> {
     let mut peer_link_local: Option<LinkLocal> = fields.parsed("ipv6LinkLocal")?;
     let mut peer_ipv6: Option<PeerIpv6> = fields.parsed("ipv6")?;
@@ -323,7 +323,7 @@ fn bgp(fields: &Fields<'_>) -> Read<BgpSpec> {
     })
 }
 
-/// 0 means none, as in the routing policy.
+/// Returns a limit; 0 means no limit of its own, as in the routing policy.
 fn limit(fields: &Fields<'_>, key: &str) -> Read<Option<u32>> {
     Ok(fields
         .within(key, 0, u64::from(u32::MAX))?
@@ -347,7 +347,7 @@ fn policy(fields: &Fields<'_>) -> Read<PeeringPolicy> {
     }
 }
 
-/// An array of words, or one text with commas.
+/// Returns the extensions from an array of words, or from one text with commas.
 fn extensions(fields: &Fields<'_>) -> Read<Option<BTreeSet<Extension>>> {
     let words: Vec<&str> = match fields.get("extensions") {
         None => return Ok(None),
@@ -381,7 +381,7 @@ fn extensions(fields: &Fields<'_>) -> Read<Option<BTreeSet<Extension>>> {
     words.into_iter().map(known).collect::<Read<_>>().map(Some)
 }
 
-/// A BGP password (RFC 2385): at most 80 printable bytes. The error never shows it.
+/// Returns a BGP password (RFC 2385): at most 80 printable bytes. The error never shows it.
 fn password(fields: &Fields<'_>) -> Read<Option<Secret<String>>> {
     let Some(text) = fields.text("password")? else {
         return Ok(None);
@@ -403,8 +403,8 @@ struct Credential {
 }
 
 impl Credential {
-    /// An object, a text that holds one, or a bare public key. No error shows the text, since it may
-    /// hold a preshared key.
+    /// Reads an object, a text that contains one, or a bare public key. No error shows the text, since it may
+    /// contain a preshared key.
     fn read(fields: &Fields<'_>) -> Read<Self> {
         let inner = match fields.get("credential") {
             Some(Value::String(text)) if text.trim_start().starts_with('{') => {
@@ -451,7 +451,7 @@ fn public_key(fields: &Fields<'_>) -> Read<Option<PublicKey>> {
         return Ok(None);
     };
     let key = text.trim().parse().map_err(|Invalid(why)| {
-        // The model's error shows what is no base64 at all; here that may be a secret.
+        // The model's error shows a text that is not base64; here that may be a secret.
         let why = why.split(", not \"").next().unwrap_or_default().to_owned();
         fields.wrong("publicKey", why)
     })?;

@@ -6,7 +6,7 @@ use crate::model::AdminState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum WireStatus {
-    /// Manually disabled. Reported: gone.
+    /// Manually disabled. As a report: the session is gone.
     Disabled = 0,
     /// Running normally.
     Active = 1,
@@ -21,7 +21,7 @@ pub enum WireStatus {
 }
 
 impl WireStatus {
-    /// All of them, in the order of their numbers from 0.
+    /// All statuses, in the order of their numbers from 0.
     pub const ALL: [Self; 6] = [
         Self::Disabled,
         Self::Active,
@@ -31,17 +31,17 @@ impl WireStatus {
         Self::QueuedForDelete,
     ];
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The status of a number, if it has one.
+    /// Returns the status of a number, if it has one.
     pub fn from_number(number: u64) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// What the administrator wants.
+    /// Returns the administrative state.
     pub fn admin_state(self) -> AdminState {
         match self {
             Self::Disabled => AdminState::Disabled,
@@ -51,8 +51,8 @@ impl WireStatus {
         }
     }
 
-    /// Whether the agent may answer this status with ACTIVE or ERROR. For the others that would
-    /// overwrite what somebody decided: a session to be removed would live again.
+    /// Returns whether the agent may answer this status with ACTIVE or ERROR. For the other statuses that would
+    /// overwrite an administrator's decision: a session marked for removal would be enabled again.
     pub fn takes_error(self) -> bool {
         self.admin_state() == AdminState::Enabled
     }

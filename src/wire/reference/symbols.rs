@@ -1,9 +1,9 @@
-//! The symbolic names of the routing policy (docs/contract/node-policy-mesh.md#symbolic-names).
+//! Parses the symbolic names of the routing policy (docs/contract/node-policy-mesh.md#symbolic-names).
 
 use crate::document::{Continent, Region};
 use crate::model::{Bandwidth, Invalid, shown};
 
-/// Names that are in use beside the ones that `Region` is written with.
+/// Names in use besides the names of `Region`.
 const ALIASES: [(&str, Region); 19] = [
     ("EUROPE", Region::Eu),
     ("C_AMERICA", Region::CentralAmerica),
@@ -26,7 +26,7 @@ const ALIASES: [(&str, Region); 19] = [
     ("AFRICA_N", Region::AfN),
 ];
 
-/// `LC_ORIGIN_AS`.
+/// Parses a continent such as `LC_ORIGIN_AS`.
 pub(super) fn continent(text: &str) -> Result<Continent, Invalid> {
     let name = text.strip_prefix("LC_ORIGIN_");
     let known = name.and_then(|name| Continent::ALL.into_iter().find(|c| c.to_string() == name));
@@ -38,7 +38,7 @@ pub(super) fn continent(text: &str) -> Result<Continent, Invalid> {
     })
 }
 
-/// `LC_REGION_AS_E`, with this prefix.
+/// Parses a region such as `LC_REGION_AS_E`, with this prefix.
 pub(super) fn region(prefix: &str, text: &str) -> Result<Region, Invalid> {
     let known = text.strip_prefix(prefix).and_then(region_named);
     known.ok_or_else(|| {
@@ -64,7 +64,7 @@ fn region_named(name: &str) -> Option<Region> {
         .or_else(alias)
 }
 
-/// `DN42_BW_1G_PLUS`: the bandwidth that the class begins with.
+/// Parses `DN42_BW_1G_PLUS`, and returns the lowest bandwidth of the class.
 pub(super) fn bandwidth_class(text: &str) -> Result<Bandwidth, Invalid> {
     let name = text
         .strip_prefix("DN42_BW_")
@@ -84,7 +84,7 @@ pub(super) fn bandwidth_class(text: &str) -> Result<Bandwidth, Invalid> {
     })
 }
 
-/// DN42's class of a bandwidth, 21..25; the last begins at 1 Gbit/s.
+/// Returns DN42's class of a bandwidth, 21..25; the last begins at 1 Gbit/s.
 pub(super) fn class(bandwidth: Bandwidth) -> u8 {
     match bandwidth.kbit() {
         1_000_000.. => 25,

@@ -19,7 +19,7 @@ const MAX_NODES: usize = 50_000;
 const MAX_REPLAYED: usize = 5000;
 /// Size limit in bytes to which aliases may expand a document, if each alias repeated the whole text.
 const MAX_GROWN: usize = 8 * 1024 * 1024;
-/// Largest number of scalars, sequences and mappings in such a file: as many as fit without aliases. The library's
+/// Largest number of scalars, sequences and mappings in such a file: as many as a real file of that size has. The library's
 /// own limits are for one document (250 000), and a list of twenty thousand sessions is longer.
 const MAX_LIST_NODES: usize = 2_000_000;
 

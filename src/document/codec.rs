@@ -19,8 +19,8 @@ const MAX_NODES: usize = 50_000;
 const MAX_REPLAYED: usize = 5000;
 /// Size limit in bytes to which aliases may expand a document, if each alias repeated the whole text.
 const MAX_GROWN: usize = 8 * 1024 * 1024;
-/// Largest number of scalars, sequences and mappings in such a file: as many as a real file of that size has. The library's
-/// own limits are for one document (250 000), and a list of twenty thousand sessions is longer.
+/// Largest number of scalars, sequences and mappings in such a file: as many as a real file of that size has.
+/// The library's own limits are for one document (250 000), and a list of twenty thousand sessions is longer.
 const MAX_LIST_NODES: usize = 2_000_000;
 
 /// The reason why a text is no valid document, with its location.

@@ -27,7 +27,7 @@ const MANY: usize = 256;
 const QUEUE: usize = 4096;
 /// Polling interval of files where the kernel reports no changes.
 const SCAN: Duration = Duration::from_secs(1);
-/// A scan of all files may take at most this fraction of the time until the next one: one part in 100.
+/// Minimum interval between two scans of all files, as a multiple of the duration of a scan.
 const SCAN_SHARE: u32 = 100;
 
 /// A place that may have changed.

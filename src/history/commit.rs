@@ -1,4 +1,4 @@
-//! Commits: what was there when the cause was recorded, as a stream for `git fast-import`.
+//! Commits: the content at the moment when a cause was recorded, as a stream for `git fast-import`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,25 +15,25 @@ use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
 
 use super::{CommitId, History, HistoryError};
 
-/// A git that holds the index for longer than this is not waited for.
+/// Limit of the wait for another git that holds the index.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Who caused a change.
+/// The author of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Author {
     /// The Control Plane, through the sync.
     ControlPlane,
     /// The agent: an apply, an expiry.
     Agent,
-    /// A person, with an editor or through the local API.
+    /// A person, through an editor or the local API.
     Operator {
-        /// Their name.
+        /// The person's name.
         name: String,
     },
 }
 
 impl Author {
-    /// The operator with this user number, as `/etc/passwd` names them.
+    /// Returns the operator with this user ID, with the name in `/etc/passwd`.
     pub fn operator(uid: u32) -> Self {
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let named = users.lines().find_map(|line| {
@@ -46,7 +46,7 @@ impl Author {
         }
     }
 
-    /// `Name <address>`, in characters that Git takes.
+    /// Returns `Name <address>`, in characters that Git accepts.
     fn identity(&self) -> String {
         let name = match self {
             Self::ControlPlane => "Control Plane",
@@ -74,16 +74,16 @@ impl Author {
     }
 }
 
-/// Which files a cause changed.
+/// The files that a cause changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Paths {
-    /// These, relative to the state directory, as they are when the cause is recorded.
+    /// These files, relative to the state directory, with their content when the cause is recorded.
     Some(Vec<PathBuf>),
-    /// These, with this content; `None`: the file is gone. What the disk holds by now does not matter.
+    /// These files, with this content; `None`: the file was deleted. The current content on the disk is ignored.
     Exactly(Contents),
-    /// All that the history has and that are gone when the commit is made.
+    /// All files of the history that are missing when the commit is made.
     Gone,
-    /// All that differ from the history when the commit is made.
+    /// All files that differ from the history when the commit is made.
     All,
 }
 
@@ -96,27 +96,27 @@ impl FromIterator<Place> for Paths {
 /// One cause, which becomes one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// Who.
+    /// The author of the change.
     pub author: Author,
-    /// Which files.
+    /// The changed files.
     pub paths: Paths,
-    /// What, in a line.
+    /// The summary, one line.
     pub subject: String,
-    /// Why: each step with its reason. No secrets.
+    /// Each step with its reason. No secrets.
     pub body: Vec<String>,
 }
 
-/// The content of files at one moment; `None`: the file was not there.
+/// The content of files at one moment; `None`: the file did not exist.
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-/// Which contents may get in, of those whose path below the state directory is right.
+/// Decides which contents may enter the history, for files whose path below the state directory is allowed.
 pub type Accepts = fn(&Path, &[u8]) -> bool;
 
-/// A cause with the content that it put in place.
+/// A cause with the content of its files.
 #[derive(Debug, Clone)]
 pub(super) struct Recorded {
     pub(super) cause: Cause,
-    /// `None`: those of the cause's paths as they are when the commit is made.
+    /// `None`: the content of the cause's paths when the commit is made.
     pub(super) contents: Option<Contents>,
 }
 
@@ -137,18 +137,18 @@ impl Recorded {
     }
 }
 
-/// The files of the history that are no documents.
+/// The files of the history that are not documents.
 pub const FILES: [&str; 4] = [".gitignore", "README.md", APPROVED, IDENTITY];
 
-/// Whether the history keeps a file. A list of what gets in, so that nothing else can: not
-/// observations, not reports, not secrets.
+/// Returns whether the history keeps a file. An allow list, so that no other file can enter: no
+/// observations, reports or secrets.
 pub(super) fn is_kept(path: &Path) -> bool {
     FILES.iter().any(|name| path == Path::new(name))
         || Place::parse(path).is_some_and(|place| place.area != Area::Status)
 }
 
-/// Reads files. One that cannot be read, is no file of a document's size or is not accepted, is left out:
-/// the history then neither changes nor loses it.
+/// Reads files. Leaves out a file that cannot be read, is not a regular file of a document's size,
+/// or is not accepted: the history then neither changes nor loses it.
 fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) -> Contents {
     let read = |path: PathBuf| {
         content(&dir.join(&path))
@@ -160,7 +160,7 @@ fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) 
         .collect()
 }
 
-/// Whether a content may get in. That a file is gone always may.
+/// Returns whether a content may enter the history. A deletion always may.
 fn is_accepted(accepts: Accepts, path: &Path, content: Option<&[u8]>) -> bool {
     content.is_none_or(|bytes| accepts(path, bytes))
 }
@@ -174,10 +174,10 @@ fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 impl History {
-    /// Commits what a cause changed. `None`: nothing changed.
+    /// Commits the changes of a cause. `None`: nothing changed.
     ///
     /// # Errors
-    /// When git fails. The files are as they were; a later commit with [`Paths::All`] catches up.
+    /// Git fails. The files are unchanged; a later commit with [`Paths::All`] catches up.
     pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
         self.commit_recorded(&Recorded::new(&self.dir, self.accepts, cause))
             .await
@@ -196,7 +196,8 @@ impl History {
 
     async fn commit_prepared(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
         match self.try_commit(recorded).await {
-            // Only git's own refusal may be the repository's fault; a full disk is found sound.
+            // Only an error of git itself may be the repository's fault; with a full disk the
+            // repository is found sound.
             Err(HistoryError::Git { .. }) if !self.is_sound().await? => {
                 let aside = self.set_aside().await?;
                 self.begin().await?;
@@ -209,7 +210,7 @@ impl History {
     }
 
     async fn try_commit(&self, recorded: &Recorded) -> Result<Option<CommitId>, HistoryError> {
-        // What is read now has to be of the branch's tree; content that was recorded is right wherever HEAD is.
+        // Content that is read now must be from the branch's tree; recorded content is valid wherever HEAD is.
         let at_rest = match recorded.contents {
             Some(_) => None,
             None => {
@@ -230,7 +231,7 @@ impl History {
                 self.read(known.into_iter().chain(on_disk(&self.dir, Path::new(""))))
             }
         };
-        // Recorded with the next cause: an identity by itself is no cause.
+        // Recorded with the next cause: an identity alone is not a cause.
         let identity = self.read([PathBuf::from(IDENTITY)]);
         wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
         if let Some(at_rest) = at_rest
@@ -257,8 +258,8 @@ impl History {
         self.tip().await
     }
 
-    /// The index at a moment when the tree is that of the history's branch; what is read between two moments with the
-    /// same index is of that tree.
+    /// Returns the index while the tree is that of the history's branch; content that is read
+    /// between two calls with the same result is of that tree.
     fn at_rest(&self) -> Result<Option<(u64, SystemTime)>, HistoryError> {
         if let Some(at) = moved(&self.dir) {
             return Err(self.moved(at));
@@ -267,7 +268,8 @@ impl History {
         Ok(index.and_then(|index| Some((index.ino(), index.modified().ok()?))))
     }
 
-    /// Waits for a moment while another git holds the index: it may be changing the tree. A lock by hand holds nothing up.
+    /// Waits for a limited time while another git holds the index, because it may be changing the
+    /// tree. A lock that was created manually delays the commit only for that time.
     async fn wait_for_git(&self) {
         let begun = Instant::now();
         while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < LONGEST {
@@ -286,7 +288,7 @@ impl History {
         contents(&self.dir, self.accepts, paths.into_iter())
     }
 
-    /// Every document in the history.
+    /// Returns every document in the history.
     pub(super) async fn known_paths(
         &self,
         tip: Option<&CommitId>,
@@ -307,7 +309,7 @@ impl History {
             .collect())
     }
 
-    /// Leaves out what the history has already.
+    /// Removes contents that the history has already.
     async fn changed(
         &self,
         tip: Option<&CommitId>,
@@ -324,7 +326,7 @@ impl History {
     }
 }
 
-/// The commit that puts everything into a new repository.
+/// The commit that adds everything to a new repository.
 fn begun_anew(aside: &Path) -> Recorded {
     let name = aside.file_name().unwrap_or_default().display();
     let cause = Cause {
@@ -341,8 +343,8 @@ fn begun_anew(aside: &Path) -> Recorded {
     }
 }
 
-/// The files below a folder that the history keeps. A folder that cannot be listed has none, and what
-/// the history has of it stays, unless a file is proved to be gone.
+/// Lists the files below a folder that the history keeps. A folder that cannot be listed has none,
+/// and the history keeps its files, unless a file is proved to be deleted.
 fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir.join(folder))
@@ -362,7 +364,7 @@ fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The commit as `git fast-import` reads it. The paths are documents', so none needs quoting.
+/// Returns the commit in the format of `git fast-import`. All paths are of documents, so none needs quoting.
 fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -395,7 +397,8 @@ fn stream(cause: &Cause, tip: Option<&CommitId>, changed: &Contents) -> Vec<u8> 
     stream
 }
 
-/// Subject, empty line, body; without secrets and without what would end a line or the text early.
+/// Returns subject, empty line and body; without secrets and without characters that would end a
+/// line or the text early.
 fn message(cause: &Cause) -> String {
     let line = |text: &str| -> String {
         redact(text)

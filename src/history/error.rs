@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use super::CommitId;
 
-/// Why the history could not be written or read. None of it holds up routing.
+/// A failure to write or read the history. None of them delays routing.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// There is no git.
+    /// Git is not installed.
     #[error("cannot run {}: {source}; install git, and the history goes on by itself", program.display())]
     NoGit {
-        /// What was called.
+        /// The called program.
         program: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// The directory that is there is not the one whose history this is.
+    /// The current directory is not the one of this history.
     #[error("the state directory {} is not there; the history goes on when it is back", dir.display())]
     Away {
         /// The state directory.
         dir: PathBuf,
     },
-    /// Git has moved the work tree, or is about to.
+    /// Git has moved the work tree, or is about to move it.
     #[error(
         "the work tree of {} is {at}; commits wait until it is back on branch main (`git checkout main`)",
         dir.display()
@@ -29,10 +29,10 @@ pub enum HistoryError {
     Moved {
         /// The state directory.
         dir: PathBuf,
-        /// Where it is, in words.
+        /// Position of the tree, as text.
         at: String,
     },
-    /// There is a repository, and git does not take it for one.
+    /// A repository exists, but git does not recognize it.
     #[error(
         "the history in {} cannot be read: {reason}; when it is broken, the agent sets it aside and begins a new \
          one with its next commit",
@@ -41,56 +41,56 @@ pub enum HistoryError {
     Broken {
         /// The repository.
         dir: PathBuf,
-        /// Git's words.
+        /// Git's error.
         reason: String,
     },
     /// Git did not end in time.
     #[error("git did not {operation} in {} within {deadline:?}; it was stopped", dir.display())]
     Deadline {
-        /// What was attempted, as a verb.
+        /// The attempted operation, as a verb.
         operation: &'static str,
         /// The state directory.
         dir: PathBuf,
-        /// How long it had.
+        /// The time limit.
         deadline: Duration,
     },
     /// Git refused.
     #[error("git cannot {operation} in {}: {reason}", dir.display())]
     Git {
-        /// What was attempted, as a verb.
+        /// The attempted operation, as a verb.
         operation: &'static str,
         /// The state directory.
         dir: PathBuf,
-        /// Git's words.
+        /// Git's error.
         reason: String,
     },
     /// A file of the repository could not be read or written.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
-        /// What was attempted, as a verb.
+        /// The attempted operation, as a verb.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is no such commit.
+    /// The commit does not exist.
     #[error("the history has no commit {0:?}; `history` lists those there are")]
     NoCommit(String),
-    /// A name that is that of several commits.
+    /// An abbreviated ID that matches several commits.
     #[error("{start:?} may be {}; give more of its name", some(.commits))]
     Ambiguous {
-        /// What was given.
+        /// The given text.
         start: String,
-        /// The commits whose names begin so.
+        /// The commits whose IDs start with it.
         commits: Vec<CommitId>,
     },
-    /// A path that is no document of the state directory.
+    /// A path that is not a document of the state directory.
     #[error("{} is nothing that the history keeps", .0.display())]
     NotKept(PathBuf),
 }
 
-/// The first few names.
+/// Returns the first few IDs.
 fn some(commits: &[CommitId]) -> String {
     let names: Vec<_> = commits.iter().take(4).map(CommitId::short).collect();
     let more = commits
@@ -104,7 +104,7 @@ fn some(commits: &[CommitId]) -> String {
 }
 
 impl HistoryError {
-    /// Makes an [`io::Error`] say what was attempted on which file; for `map_err`.
+    /// Adds the attempted operation and the file to an [`io::Error`]; for `map_err`.
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {

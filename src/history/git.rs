@@ -1,4 +1,4 @@
-//! Running the stock `git`: fixed arguments, an environment of our own, a deadline.
+//! Runs the stock `git`: fixed arguments, a fixed environment, a deadline.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use super::HistoryError;
 
-/// What the configuration of an operator or a distribution must not change. Hooks and signing could
-/// wait for somebody; automatic packing would run inside a commit.
+/// Options that override the configuration of an operator or a distribution. Hooks and signing
+/// could wait for input; automatic packing would run inside a commit.
 const OPTIONS: [&str; 9] = [
     "commit.gpgSign=false",
     "core.autocrlf=false",
@@ -48,7 +48,7 @@ impl Git {
         }
     }
 
-    /// Runs git; what it prints.
+    /// Runs git and returns its output.
     pub(super) async fn run(
         &self,
         operation: &'static str,
@@ -57,7 +57,7 @@ impl Git {
         self.feed(operation, args, Vec::new()).await
     }
 
-    /// Runs git with this on its standard input; what it prints.
+    /// Runs git with this standard input and returns its output.
     pub(super) async fn feed(
         &self,
         operation: &'static str,
@@ -75,7 +75,7 @@ impl Git {
         })
     }
 
-    /// Runs git for its answer: `None` when it says no. A git that is killed says nothing.
+    /// Runs git as a query: `None` for a negative answer. A killed git is an error.
     pub(super) async fn ask(
         &self,
         operation: &'static str,
@@ -104,10 +104,10 @@ impl Git {
             .spawn()
             .map_err(|source| self.not_run(source))?;
         let stdin = child.stdin.take();
-        // Fed while its output is read: either alone fills a pipe and waits for ever.
+        // Input is written while output is read: otherwise a full pipe would block both sides forever.
         let feed = async move {
             if let Some(mut stdin) = stdin {
-                // A git that ends early closes the pipe; its exit status says why.
+                // A git that ends early closes the pipe; its exit status has the reason.
                 let _ = stdin.write_all(&input).await;
                 let _ = stdin.shutdown().await;
             }
@@ -124,7 +124,7 @@ impl Git {
         }
     }
 
-    /// Why git was not even started: it may be git that is missing, or the directory that it is to run in.
+    /// Returns why git could not be started: git is missing, or its working directory.
     fn not_run(&self, source: io::Error) -> HistoryError {
         match std::fs::read_dir(&self.dir) {
             Ok(_) => HistoryError::NoGit {
@@ -145,7 +145,7 @@ impl Git {
         command
             .env_clear()
             .env("PATH", path)
-            // Named, or a repository further up would be taken where ours is missing.
+            // Set explicitly, because git would use a repository in a parent directory if this one is missing.
             .env("GIT_DIR", self.dir.join(".git"))
             .env("GIT_WORK_TREE", &self.dir)
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -166,7 +166,7 @@ impl Git {
     }
 }
 
-/// Git's own words, in one line, and what to do when the disk is the reason.
+/// Returns git's error in one line, with advice if the disk is the cause.
 fn reason(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let said = |line: &&str| !line.is_empty() && !line.contains("dumping crash report");

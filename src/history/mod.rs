@@ -1,12 +1,13 @@
-//! The Git side of the state directory: one commit a cause, readable with stock `git`.
+//! The Git side of the state directory: one commit per cause, readable with stock `git`.
 //!
-//! Commits are made from the content that was there when the cause was recorded, straight onto
-//! `refs/heads/main`, without the index and the work tree: a lock, a staged file or a checkout by hand
-//! holds nothing up, and the diff of an apply is what came into force although the next apply may
-//! already have run. Only documents get in, by a list of what is allowed, so a secret cannot.
+//! Commits are made from the content at the moment when the cause was recorded, directly onto
+//! `refs/heads/main`, without the index and the work tree: a lock, a staged file or a manual
+//! checkout delays nothing, and the diff of an apply is exactly the applied change, although the
+//! next apply may already have run. An allow list admits only documents, so a secret cannot enter.
 //!
-//! A repository that is broken is set aside as `.git.broken-<n>`, whole, and a new one begun: history
-//! goes on, and nothing is deleted. Errors become a condition; routing does not wait for any of this.
+//! A broken repository is moved as a whole to `.git.broken-<n>`, and a new one is created: the
+//! history continues, and nothing is deleted. Errors become a condition; routing does not wait for
+//! any of this.
 
 mod commit;
 mod error;
@@ -29,14 +30,14 @@ pub use queue::HistoryHandle;
 use crate::store::state_directory;
 use git::Git;
 
-/// How long one call of git may take.
+/// Time limit of one call of git.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long packing may take; nothing waits for it.
+/// Time limit of packing; nothing waits for it.
 const PACKING_DEADLINE: Duration = Duration::from_secs(600);
-/// With more loose objects than this, or more packs, the repository is packed.
+/// Number of loose objects, and of packs, from which the repository is packed.
 const LOOSE: u64 = 500;
 const PACKS: u64 = 20;
-/// How often it is looked whether to pack, and after how many commits at the latest.
+/// Maximum interval between two checks whether to pack, and maximum number of commits between them.
 const PACK_EVERY: Duration = Duration::from_secs(24 * 3600);
 const PACK_AFTER: u64 = 50;
 
@@ -62,22 +63,22 @@ const GITIGNORE: &str = "\
 #[derive(Debug)]
 pub struct History {
     dir: PathBuf,
-    /// What the directory was known by when this was made: nothing is written into another one.
+    /// Identity of the directory when this value was created: nothing is written into another one.
     directory: Option<String>,
     git: Git,
     accepts: Accepts,
-    /// One commit at a time.
+    /// Serializes commits.
     turn: Mutex<()>,
-    /// Commits since it was last looked whether to pack.
+    /// Number of commits since the last check whether to pack.
     commits: AtomicU64,
-    /// Whether the index may be behind the newest commit: after a commit, and at the start, since a crash may have
-    /// come between the two.
+    /// Whether the index may be behind the newest commit: after a commit, and at the start, because
+    /// a crash may have come between the two.
     index_behind: AtomicBool,
 }
 
 impl History {
-    /// The history of a state directory. Looks at nothing yet: a repository that is missing is begun,
-    /// and a broken one set aside, by the first commit, so that opening cannot fail.
+    /// Creates the history of a state directory without reading it: the first commit creates a
+    /// missing repository and quarantines a broken one, so that opening cannot fail.
     pub fn new(dir: &Path) -> Self {
         Self::with_program(dir, "git", DEADLINE)
     }
@@ -98,16 +99,17 @@ impl History {
         }
     }
 
-    /// Keeps only such contents. A history is for ever, so what may hold a secret by mistake must not get in.
+    /// Accepts only such contents. A history keeps everything, so a content that may contain a
+    /// secret by mistake must not enter it.
     #[must_use]
     pub fn accepting(self, accepts: Accepts) -> Self {
         Self { accepts, ..self }
     }
 
-    /// Begins the repository if there is none, and sets a broken one aside.
+    /// Creates the repository if it is missing, and quarantines a broken one.
     ///
     /// # Errors
-    /// When git is not installed, or the repository cannot be written.
+    /// Git is not installed, or the repository cannot be written.
     pub async fn open(dir: &Path) -> Result<Self, HistoryError> {
         let history = Self::new(dir);
         {
@@ -121,11 +123,11 @@ impl History {
         Ok(history)
     }
 
-    /// Packs the repository when there is much to pack, so that it stays small over years. Looks whether
-    /// there is once a day, and after so many commits.
+    /// Packs the repository when necessary, so that it stays small over years. Checks that once a
+    /// day, and after a number of commits.
     ///
     /// # Errors
-    /// When git fails; the repository is as it was.
+    /// Git fails; the repository is unchanged.
     pub async fn maintain(&self) -> Result<(), HistoryError> {
         let stamp = self.dir.join(".git/moenet-packed");
         let age = std::fs::metadata(&stamp)

@@ -1,4 +1,4 @@
-//! Reading the history.
+//! Queries of the history.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,22 +10,22 @@ use super::commit::is_kept;
 use super::{History, HistoryError};
 use crate::store::BRANCH;
 
-/// The name of a commit.
+/// The ID of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct CommitId(String);
 
 impl CommitId {
-    /// A name that git gave.
+    /// Wraps an ID from git.
     pub(super) fn known(text: String) -> Self {
         Self(text)
     }
 
-    /// The name as text.
+    /// Returns the full ID.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first characters, as people write them.
+    /// Returns the abbreviated ID.
     pub fn short(&self) -> &str {
         self.0.get(..10).unwrap_or(&self.0)
     }
@@ -37,26 +37,26 @@ impl fmt::Display for CommitId {
     }
 }
 
-/// One commit, as a list shows it.
+/// One commit of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
-    /// Its name.
+    /// The commit's ID.
     pub id: CommitId,
-    /// When it was made.
+    /// The commit's time.
     pub time: Timestamp,
-    /// Who caused it.
+    /// The author of the change.
     pub author: String,
-    /// What, in a line.
+    /// The summary, one line.
     pub subject: String,
     /// Each step with its reason.
     pub body: String,
 }
 
 impl History {
-    /// What the newest commit has of a file.
+    /// Returns the content of a file in the newest commit.
     ///
     /// # Errors
-    /// When git fails.
+    /// Git fails.
     pub async fn last_committed(&self, path: &Path) -> Result<Option<String>, HistoryError> {
         match self.tip().await? {
             Some(tip) => self.blob(&tip, path).await,
@@ -64,10 +64,10 @@ impl History {
         }
     }
 
-    /// The files of the newest commit, by their paths.
+    /// Returns the files of the newest commit, by path.
     ///
     /// # Errors
-    /// When git fails.
+    /// Git fails.
     pub async fn branch(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>, HistoryError> {
         let Some(tip) = self.tip().await? else {
             return Ok(BTreeMap::new());
@@ -81,10 +81,10 @@ impl History {
             .collect())
     }
 
-    /// What a commit has of a file. The commit is written as Git understands it: `HEAD~3`, `1a2b3c`.
+    /// Returns the content of a file in a commit. The commit is in Git's syntax: `HEAD~3`, `1a2b3c`.
     ///
     /// # Errors
-    /// When there is no such commit, or git fails.
+    /// The commit does not exist, or git fails.
     pub async fn committed_at(
         &self,
         commit: &str,
@@ -94,10 +94,10 @@ impl History {
         self.blob(&commit, path).await
     }
 
-    /// The commit that a text names.
+    /// Resolves a commit in Git's syntax.
     ///
     /// # Errors
-    /// When there is none.
+    /// The commit does not exist.
     pub async fn resolve(&self, commit: &str) -> Result<CommitId, HistoryError> {
         let unknown = || HistoryError::NoCommit(commit.chars().take(80).collect());
         if commit.is_empty() || commit.contains(['\0', '\n']) {
@@ -119,7 +119,7 @@ impl History {
         })
     }
 
-    /// The commits whose names begin so.
+    /// Returns the commits whose IDs start with this text.
     async fn starting_with(&self, start: &str) -> Result<Vec<CommitId>, HistoryError> {
         if !start.bytes().all(|byte| byte.is_ascii_hexdigit()) || self.tip().await?.is_none() {
             return Ok(Vec::new());
@@ -135,10 +135,10 @@ impl History {
         Ok(found.map(|id| CommitId(id.to_owned())).collect())
     }
 
-    /// The newest commits, newest first; of these files, or of all when there are none.
+    /// Returns the newest commits, newest first; only those of `paths`, unless it is empty.
     ///
     /// # Errors
-    /// When git fails.
+    /// Git fails.
     pub async fn log(&self, paths: &[PathBuf], limit: usize) -> Result<Vec<Entry>, HistoryError> {
         if self.tip().await?.is_none() {
             self.has_none_yet().await?;
@@ -166,7 +166,7 @@ impl History {
             .collect())
     }
 
-    /// Whether a history without a commit is one that is not begun, rather than one that cannot be read.
+    /// Checks that a history without a commit is a new one, and not an unreadable one.
     async fn has_none_yet(&self) -> Result<(), HistoryError> {
         let dir = self.dir.join(".git");
         let found = match std::fs::symlink_metadata(&dir) {
@@ -185,10 +185,10 @@ impl History {
         }
     }
 
-    /// A commit, with its message and its diff.
+    /// Returns a commit, with its message and its diff.
     ///
     /// # Errors
-    /// When there is no such commit, or git fails.
+    /// The commit does not exist, or git fails.
     pub async fn show(&self, commit: &str) -> Result<String, HistoryError> {
         let commit = self.resolve(commit).await?;
         let args = [
@@ -216,7 +216,7 @@ impl History {
         Ok(blob.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// What a commit has of files, in their order.
+    /// Returns the contents of files in a commit, in the order of `paths`.
     pub(super) async fn blobs(
         &self,
         commit: &CommitId,
@@ -235,7 +235,7 @@ impl History {
     }
 }
 
-/// One answer of `git cat-file --batch`: `<id> blob <size>`, the content; or `<name> missing`.
+/// Parses one answer of `git cat-file --batch`: `<id> blob <size>`, the content; or `<name> missing`.
 fn next_blob(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (line, after) = (

@@ -1,4 +1,4 @@
-//! Commits in the background: recording takes as long as reading a few files.
+//! Commits in the background: recording takes only as long as reading a few files.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use tokio::task::JoinHandle;
 use super::commit::{Accepts, Cause, Paths, Recorded};
 use super::{History, HistoryError};
 
-/// How many causes wait; more are merged.
+/// Maximum number of waiting causes; further ones are merged.
 const WAITING: usize = 64;
-/// How many lines a merged message has at most.
+/// Maximum number of lines of a merged message.
 const LINES: usize = 1000;
-/// How often at least an index that may be behind is refreshed.
+/// Maximum interval between two refreshes of an index that may be behind.
 const REFRESH: Duration = Duration::from_secs(30);
-/// How long after a failure it is tried again: at first, and at most.
+/// Backoff after a failure: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// Where causes are handed in. Clones share the queue.
+/// Handle to record causes. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct HistoryHandle {
     dir: PathBuf,
@@ -40,7 +40,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Recorded>,
-    /// Whether a commit is being made of what was taken from the queue.
+    /// Whether a commit of a cause from the queue is in progress.
     busy: bool,
     closed: bool,
 }
@@ -52,8 +52,8 @@ impl History {
         (handle, tokio::spawn(work))
     }
 
-    /// Where causes are handed in, and the work of the task that commits them. It ends after
-    /// [`HistoryHandle::close`].
+    /// Returns the handle to record causes, and the work of the task that commits them. The task
+    /// ends after [`HistoryHandle::close`].
     pub fn queue(self: Arc<Self>) -> (HistoryHandle, impl Future<Output = ()> + Send + 'static) {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
@@ -68,8 +68,8 @@ impl History {
 }
 
 impl HistoryHandle {
-    /// Records a cause with the content its files have now. Never waits for git; when too many wait,
-    /// causes are merged, and no change is lost.
+    /// Records a cause with the current content of its files. Never waits for git; when too many
+    /// causes wait, they are merged, and no change is lost.
     pub fn record(&self, cause: Cause) {
         let recorded = Recorded::new(&self.dir, self.accepts, cause);
         let mut state = self.queue.state();
@@ -87,8 +87,7 @@ impl HistoryHandle {
         self.health.clone()
     }
 
-    /// Waits until all that was recorded is committed. While git fails that takes for ever, so callers
-    /// set a limit.
+    /// Waits until all recorded causes are committed. This never ends while git fails, so callers set a limit.
     pub async fn flush(&self) {
         loop {
             let idle = self.queue.idle.notified();
@@ -118,7 +117,7 @@ impl Queue {
         self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next cause; `None` when there will be none.
+    /// Returns the next cause; `None` after the queue was closed.
     async fn next(&self) -> Option<Recorded> {
         loop {
             {
@@ -154,7 +153,7 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
     queue.done();
 }
 
-/// The next cause. Meanwhile an index that another git had locked catches up with the last commit.
+/// Returns the next cause. Meanwhile refreshes an index that another git had locked, to the last commit.
 async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
     let next = queue.next();
     tokio::pin!(next);
@@ -168,7 +167,7 @@ async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
     }
 }
 
-/// Commits, again and again. `false`: it was given up, because the agent ends.
+/// Commits, with retries. `false`: it gave up, because the agent ends.
 async fn keep_trying(
     history: &History,
     queue: &Queue,
@@ -194,7 +193,7 @@ fn tell(report: &watch::Sender<Option<String>>, error: &HistoryError) {
     }
 }
 
-/// Puts a cause into one that waits already.
+/// Merges a cause into a waiting one.
 fn merge(last: &mut Recorded, next: Recorded) {
     match (&mut last.contents, next.contents) {
         (Some(contents), Some(newer)) => contents.extend(newer),

@@ -1,4 +1,4 @@
-//! A repository that is missing, locked or broken.
+//! Repairs a repository that is missing, locked or broken.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use crate::store::{BRANCH, IndexWrite, is_id, moved, state_directory};
 
 use super::{CommitId, GITIGNORE, History, HistoryError};
 
-/// A lock this old is nobody's: no call of git takes as long.
+/// A lock this old has no holder: no call of git takes as long.
 const STALE: Duration = Duration::from_secs(600);
-/// A lock of a process that is gone is left alone for a moment: a process may just have started.
+/// A lock without a running process is kept for this time: its process may just have started.
 const YOUNG: Duration = Duration::from_secs(5);
 
-/// The largest list of references or of their changes that is read, in bytes.
+/// Size limit of lists of references and of their logs, in bytes.
 const MAX_LOG: u64 = 64 * 1024 * 1024;
 
 impl History {
-    /// Makes sure that there is a repository, and no stale lock in it.
+    /// Creates a missing repository, and removes stale locks.
     pub(super) async fn prepare(&self) -> Result<(), HistoryError> {
-        // An unmounted disk leaves an empty folder behind, in which a repository would hide below the disk.
+        // An unmounted disk leaves an empty folder behind; a repository in it would be hidden below the disk.
         if self.directory.is_some() && state_directory(&self.dir) != self.directory {
             return Err(HistoryError::Away {
                 dir: self.dir.clone(),
@@ -36,8 +36,9 @@ impl History {
         Ok(())
     }
 
-    /// A `HEAD` that leads nowhere, as a power cut leaves it, makes git deny that there is a repository at
-    /// all. It says only what is checked out, so nothing is lost by writing it anew.
+    /// Repairs a `HEAD` without a target, as a power failure leaves it, with which git does not
+    /// recognize the repository. It only names the checked-out branch, so rewriting it loses
+    /// nothing.
     fn mend_head(&self) {
         let head = self.git_dir().join("HEAD");
         let good = match disk::read(&head, disk::DOCUMENT) {
@@ -57,8 +58,9 @@ impl History {
         }
     }
 
-    /// A branch without a name of a commit in it, as a power cut leaves it too. Git notes beside the branch
-    /// where it was; a repository whose objects are gone as well is found broken by the next commit.
+    /// Repairs a branch without a valid commit ID, as a power failure leaves it too. Git keeps the
+    /// previous position in the branch's log; if the repository's objects are lost as well, the
+    /// next commit finds it broken.
     fn mend_branch(&self) {
         let branch = self.git_dir().join(BRANCH);
         let Ok(bytes) = disk::read(&branch, disk::DOCUMENT) else {
@@ -83,7 +85,7 @@ impl History {
         }
     }
 
-    /// The newest commit; `None` in a repository without one.
+    /// Returns the newest commit; `None` in a repository without commits.
     pub(super) async fn tip(&self) -> Result<Option<CommitId>, HistoryError> {
         let wanted = format!("{BRANCH}^{{commit}}");
         let tip = self
@@ -96,8 +98,9 @@ impl History {
         Ok(tip.map(CommitId::known))
     }
 
-    /// Brings the index to the newest commit, so that `git status` is truthful, where it may be behind. Left alone
-    /// while an operator is in the middle of something, and while HEAD is not at the history's branch.
+    /// Refreshes an index that may be behind to the newest commit, so that `git status` is correct.
+    /// Does nothing while an operator's git operation is in progress, or HEAD is not at the
+    /// history's branch.
     pub(super) async fn refresh_index(&self) {
         if !self.index_behind.load(Ordering::Relaxed) || self.is_operators_turn() {
             return;
@@ -126,7 +129,7 @@ impl History {
         }
     }
 
-    /// Whether the index is an operator's at this moment.
+    /// Returns whether an operator's git operation is in progress.
     fn is_operators_turn(&self) -> bool {
         let git_dir = self.git_dir();
         let busy = [
@@ -158,7 +161,7 @@ impl History {
         Ok(())
     }
 
-    /// Whether the newest commit and its tree can be read, or there is none yet.
+    /// Returns whether the newest commit and its tree can be read, or there is no commit yet.
     pub(super) async fn is_sound(&self) -> Result<bool, HistoryError> {
         if self
             .git
@@ -175,7 +178,7 @@ impl History {
                 .await?
                 .is_some());
         }
-        // No commit yet is sound; a branch that is there and leads nowhere is not.
+        // A repository without commits is sound; an existing branch without a commit is not.
         Ok(!self.git_dir().join(BRANCH).exists() && !self.has_packed_branch())
     }
 
@@ -185,8 +188,8 @@ impl History {
         packed.lines().any(|line| line.ends_with(BRANCH))
     }
 
-    /// Moves a broken repository out of the way, whole. A git that cannot even say its version has no word
-    /// in what is broken.
+    /// Quarantines a broken repository as a whole. First checks that git itself works: a git that
+    /// cannot print its version proves nothing about the repository.
     pub(super) async fn set_aside(&self) -> Result<PathBuf, HistoryError> {
         self.git.run("say its version", &["version"]).await?;
         let free = (1..1000)
@@ -199,14 +202,14 @@ impl History {
         Ok(aside)
     }
 
-    /// Removes what failing imports leave; on a full disk there is some with each try.
+    /// Removes leftovers of failed imports; on a full disk each attempt leaves some.
     pub(super) fn remove_leftovers(&self) {
         remove_named(&self.git_dir(), "fast_import_crash_", Duration::ZERO);
-        // A young one may be that of an operator's own git.
+        // A recent one may belong to an operator's own git.
         remove_named(&self.git_dir().join("objects/pack"), "tmp_pack_", STALE);
     }
 
-    /// Removes locks that nobody holds any more.
+    /// Removes locks without a holder.
     fn remove_stale_locks(&self) {
         let git_dir = self.git_dir();
         let mut locks = vec![git_dir.join(format!("{BRANCH}.lock"))];
@@ -221,7 +224,7 @@ impl History {
     }
 }
 
-/// Removes the files of a folder whose name starts so and that are older than this.
+/// Removes the files of a folder whose names have this prefix and that are older than this.
 fn remove_named(folder: &Path, start: &str, older: Duration) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|found| found.modified()).ok();
@@ -249,7 +252,7 @@ fn is_stale(lock: &Path) -> bool {
     age > STALE || (age > YOUNG && !git_is_running())
 }
 
-/// Whether any git runs on this machine; where that cannot be told, one may.
+/// Returns whether any git runs on this machine; `true` if that is unknown.
 fn git_is_running() -> bool {
     let Ok(processes) = fs::read_dir("/proc") else {
         return true;

@@ -4,15 +4,15 @@ use std::time::Duration;
 /// Consecutive failures that open the breaker.
 const THRESHOLD: u32 = 5;
 
-/// How long it stays open before one call may probe.
+/// How long the breaker stays open before one call may probe.
 pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// What `circuitBreaker` says.
+/// The value of `circuitBreaker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Calls go out.
+    /// Calls are sent.
     Closed,
-    /// No call goes out.
+    /// No call is sent.
     Open,
     /// One call may probe.
     HalfOpen,
@@ -28,8 +28,8 @@ impl fmt::Display for State {
     }
 }
 
-/// A circuit breaker: opens after 5 consecutive failures, half-opens after 30 s, and then lets one
-/// probe through. Time is an input, counted from any fixed moment.
+/// A circuit breaker: opens after 5 consecutive failures, half-opens after 30 s, and then admits
+/// one probe. Time is an input, counted from any fixed moment.
 #[derive(Debug, Clone, Default)]
 pub struct Breaker {
     failures: u32,
@@ -38,11 +38,12 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Asks for a call, which may probe no sooner than `behind` after the breaker half-opened. Who is admitted must
-    /// [`record`](Self::record) how it went, or [`abandon`](Self::abandon) it.
+    /// Admits a call, which may probe no sooner than `behind` after the breaker half-opened. The
+    /// caller of an admitted call must [`record`](Self::record) its result, or
+    /// [`abandon`](Self::abandon) it.
     ///
     /// # Errors
-    /// No call may go out; says when this one may probe.
+    /// The call is not admitted; the value is the time until this call may probe.
     pub fn admit(&mut self, now: Duration, behind: Duration) -> Result<(), Duration> {
         let Some(opened) = self.opened else {
             return Ok(());
@@ -52,19 +53,19 @@ impl Breaker {
             return Err(due - passed);
         }
         if self.probing {
-            // Another call probes already; its answer will not take longer than a request.
+            // Another call is probing already; its answer takes no longer than a request.
             return Err(Duration::from_secs(1));
         }
         self.probing = true;
         Ok(())
     }
 
-    /// Admits a call that an operator asked for, whatever the state; an open breaker takes it as its probe.
+    /// Admits a call that an operator requested, in any state; an open breaker takes it as its probe.
     pub fn force(&mut self) {
         self.probing = self.opened.is_some();
     }
 
-    /// Records how an admitted call went.
+    /// Records the result of an admitted call.
     pub fn record(&mut self, success: bool, now: Duration) {
         let probe = std::mem::take(&mut self.probing);
         if success {
@@ -77,12 +78,12 @@ impl Breaker {
         }
     }
 
-    /// An admitted call that was dropped before it was answered says nothing.
+    /// Abandons an admitted call that was dropped before its answer; it has no result.
     pub fn abandon(&mut self) {
         self.probing = false;
     }
 
-    /// The state at this moment.
+    /// Returns the current state.
     pub fn state(&self, now: Duration) -> State {
         match self.opened {
             None => State::Closed,

@@ -18,16 +18,16 @@ use crate::wire::{
     WireError, error_body,
 };
 
-/// The largest answer that is read. A thousand sessions take half a mebibyte.
+/// Size limit of an answer. A thousand sessions take half a mebibyte.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
-/// The largest error that is read.
+/// Size limit of an error.
 const ERROR_MAX: usize = 64 * 1024;
 
 /// The wait after a 429 without `Retry-After`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// What a client is made from.
+/// Options of a client.
 #[derive(Clone)]
 pub struct ClientOptions {
     /// `controlPlane.url`.
@@ -38,41 +38,41 @@ pub struct ClientOptions {
     pub token: TokenSource,
     /// `controlPlane.dialect`.
     pub dialect: Dialect,
-    /// How long one request may take, its body included.
+    /// Time limit of one request, including its body.
     pub request_timeout: Duration,
-    /// How many times a request is repeated within one call.
+    /// Maximum number of retries of a request within one call.
     pub max_retries: u32,
-    /// The bound of the first wait; each further one is twice as long.
+    /// Upper bound of the first wait; doubled for each further one.
     pub retry_initial_delay: Duration,
 }
 
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL: people write passwords into it.
+        // Leaves out the URL, because operators may write passwords into it.
         f.debug_struct("ClientOptions")
             .field("router", &self.router)
             .finish_non_exhaustive()
     }
 }
 
-/// Why there is no client.
+/// An invalid option of the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Not a URL.
     #[error("controlPlane.url must be http://host/ or https://host/: {0}")]
     Url(String),
-    /// The router's name makes no path.
+    /// The router's name cannot be part of a path.
     #[error("node.name must be a name, not {0}")]
     Router(String),
-    /// The token makes no header.
+    /// The token cannot be sent in a header.
     #[error("controlPlane.token is empty, or holds what no header can carry (a line break?)")]
     Token,
 }
 
-/// The Control Plane.
+/// The client of the Control Plane.
 #[derive(Debug)]
 pub struct Client {
-    /// Made at the first request: a machine without certificates must not keep the agent from starting.
+    /// Created at the first request: a machine without certificates must not prevent the agent from starting.
     http: Mutex<Option<reqwest::Client>>,
     base: Url,
     options: ClientOptions,
@@ -85,19 +85,19 @@ pub struct Client {
 
 /// The order in which lists probe an open breaker.
 const PROBES: [Call; 4] = [Call::Sessions, Call::Config, Call::BirdConfig, Call::Mesh];
-/// How long a list waits for the one before it to probe.
+/// How long a list waits for the previous one in the order to probe.
 const STEP: Duration = Duration::from_secs(2);
 
-/// Decides which requests go out.
+/// Decides which requests are sent.
 #[derive(Debug, Default)]
 struct Gate {
     fetches: Breaker,
     posts: Breaker,
-    /// How many probes of the fetches failed: the next list probes first then.
+    /// Number of failed probes of the fetches; after each the next list probes first.
     failed_probes: usize,
-    /// The moments before which the Control Plane asked not to get these calls (`Retry-After`).
+    /// Times before which the Control Plane asked not to send these calls (`Retry-After`).
     not_before: BTreeMap<Call, Duration>,
-    /// Calls that an operator asked for and that have not gone out yet.
+    /// Calls that an operator requested and that have not been sent yet.
     urgent: BTreeSet<Call>,
 }
 
@@ -127,8 +127,9 @@ impl Gate {
         admitted.map_err(|retry_in| Failure::BreakerOpen { retry_in })
     }
 
-    /// How many lists probe an open breaker before this one. The first is the sessions' list; after each failed probe
-    /// it is the next one's turn, so that a list that always fails starves no other.
+    /// Returns how many lists probe an open breaker before this one. The first is the sessions'
+    /// list; after each failed probe the next list is first, so that a list that always fails does
+    /// not starve others.
     fn place(&self, call: Call) -> u32 {
         let Some(at) = PROBES.iter().position(|probe| *probe == call) else {
             return 0;
@@ -158,18 +159,18 @@ impl Gate {
 }
 
 impl Client {
-    /// A client; nothing is sent yet.
+    /// Creates a client; sends nothing yet.
     ///
     /// # Errors
-    /// The URL, the router's name or the token cannot be used.
+    /// The URL, the router's name or the token is invalid.
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
-        // An error means that it is installed already, which is as good.
+        // An error means that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base_url(&options.url)?;
         if options.router.is_empty() || options.router == "." || options.router == ".." {
             return Err(ClientError::Router(shown(&options.router)));
         }
-        // A file may hold a better token later; what the configuration gives is all there is.
+        // Only a token in the configuration is checked finally; a token file may have a valid token later.
         if let Ok(Some(token)) = options.token.current() {
             authorization(&token)?;
         }
@@ -185,10 +186,10 @@ impl Client {
         })
     }
 
-    /// All BGP sessions of this router.
+    /// Fetches all BGP sessions of this router.
     ///
     /// # Errors
-    /// Any failure; there is no list then, not an empty one.
+    /// Any failure; the caller then has no list, which is not an empty list.
     pub async fn fetch_sessions(&self) -> Result<Listing<SessionItem>, CallError> {
         self.fetch(Call::Sessions, |body| {
             self.options.dialect.decode_sessions(body)
@@ -196,7 +197,7 @@ impl Client {
         .await
     }
 
-    /// The peers of the backbone.
+    /// Fetches the peers of the backbone.
     ///
     /// # Errors
     /// As [`Client::fetch_sessions`].
@@ -205,7 +206,7 @@ impl Client {
             .await
     }
 
-    /// Who this router is.
+    /// Fetches the identity of this router.
     ///
     /// # Errors
     /// As [`Client::fetch_sessions`].
@@ -216,7 +217,7 @@ impl Client {
         .await
     }
 
-    /// The routing policy and the internal BGP neighbours.
+    /// Fetches the routing policy and the internal BGP neighbours.
     ///
     /// # Errors
     /// As [`Client::fetch_sessions`].
@@ -230,7 +231,7 @@ impl Client {
     /// Posts the agent's health.
     ///
     /// # Errors
-    /// Any failure; nothing may depend on it.
+    /// Any failure; nothing may depend on the post.
     pub async fn post_heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), CallError> {
         self.post(
             Call::Heartbeat,
@@ -239,7 +240,7 @@ impl Client {
         .await
     }
 
-    /// Posts what the sessions do.
+    /// Posts the state of the sessions.
     ///
     /// # Errors
     /// As [`Client::post_heartbeat`].
@@ -248,7 +249,7 @@ impl Client {
             .await
     }
 
-    /// Posts a session's change of status. Not to be called but by the outbox.
+    /// Posts a session's change of status. Only the outbox may call this.
     ///
     /// # Errors
     /// As [`Client::post_heartbeat`].
@@ -257,30 +258,30 @@ impl Client {
             .await
     }
 
-    /// The state of the circuit breaker of the fetches: `circuitBreaker` in `/status`.
+    /// Returns the state of the circuit breaker of the fetches: `circuitBreaker` in `/status`.
     pub fn breaker(&self) -> State {
         let now = self.now();
         self.with_gate(|gate| gate.fetches.state(now))
     }
 
-    /// The state of the circuit breaker of the posts.
+    /// Returns the state of the circuit breaker of the posts.
     pub fn post_breaker(&self) -> State {
         let now = self.now();
         self.with_gate(|gate| gate.posts.state(now))
     }
 
-    /// Lets the next attempt of a call go out at once, whatever it waits for: an operator asked for it.
+    /// Sends the next attempt of a call at once, without any wait, because an operator requested it.
     pub fn hurry(&self, call: Call) {
         self.with_gate(|gate| gate.urgent.insert(call));
         self.hurried.notify_waiters();
     }
 
-    /// How the Control Plane speaks.
+    /// Returns the dialect of the Control Plane.
     pub fn dialect(&self) -> Dialect {
         self.options.dialect
     }
 
-    /// How many requests there were, by result.
+    /// Returns the number of requests by result.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -302,7 +303,7 @@ impl Client {
         .await
     }
 
-    /// Sends, and sends again as long as that may help.
+    /// Sends a request, with retries while they may succeed.
     async fn call<T>(
         &self,
         call: Call,
@@ -314,7 +315,7 @@ impl Client {
         loop {
             let failure = match self.attempt(call, body.clone(), &read).await {
                 Ok(value) => return Ok(value),
-                // The failure that opened the breaker says more than the open breaker.
+                // The failure that opened the breaker has more information than the open breaker.
                 Err(Failure::BreakerOpen { retry_in }) => {
                     let failure = last.unwrap_or(Failure::BreakerOpen { retry_in });
                     return Err(CallError { call, failure });
@@ -334,7 +335,7 @@ impl Client {
         }
     }
 
-    /// Waits for the next attempt of a call, or until an operator asks for it.
+    /// Waits for the next attempt of a call, or until an operator requests it.
     async fn pause(&self, call: Call, wait: Duration) {
         let until = Instant::now() + wait;
         loop {
@@ -349,7 +350,7 @@ impl Client {
         }
     }
 
-    /// Sends once, if the gate lets it, and tells the gate how it went.
+    /// Sends once, if the gate admits it, and records the result in the gate.
     async fn attempt<T>(
         &self,
         call: Call,
@@ -422,7 +423,8 @@ impl Client {
         Ok(http.insert(made).clone())
     }
 
-    /// A request that got no answer. Where a certificate is the cause, the next request reads the system's certificates again.
+    /// Returns the failure of a request without an answer. If a certificate is the cause, the next
+    /// request reads the system's certificates again.
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         let failure = network(error);
         if failure.to_string().contains("certificate") {
@@ -467,7 +469,7 @@ impl Client {
         }
     }
 
-    /// A Control Plane that repeats the token in its error would put it into our log.
+    /// A Control Plane that repeats the token in its error would put it into the agent's log.
     fn without_token(&self, text: String) -> String {
         match self.options.token.current() {
             Ok(Some(token)) if !token.expose().trim().is_empty() => {
@@ -495,8 +497,7 @@ impl Client {
     }
 }
 
-/// A request that may go out. Dropped without a record, as when its caller is cancelled, it gives
-/// the breaker's probe back.
+/// An admitted request. Dropped without a record, as when its caller is cancelled, it returns the breaker's probe.
 struct Admitted<'a> {
     client: &'a Client,
     call: Call,
@@ -543,7 +544,8 @@ mod tests {
         gate
     }
 
-    /// Has all lists ask every second, in the worst order, as long as every probe fails: who probes when.
+    /// Lets all lists try every second, in the worst order, while every probe fails; returns the
+    /// probes with their times.
     fn probes(gate: &mut Gate, until: u64) -> Vec<(Call, u64)> {
         let mut probes = Vec::new();
         for now in 0..until {

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The results that are counted; a withheld request never went out.
+/// The counted results; a withheld request was never sent.
 const WORDS: [&str; 9] = [
     "ok",
     "auth",
@@ -13,7 +13,7 @@ const WORDS: [&str; 9] = [
     "withheld",
 ];
 
-/// How many calls there were, by result; for the metrics.
+/// Number of calls by result, for the metrics.
 #[derive(Debug, Default)]
 pub struct Counters([AtomicU64; WORDS.len()]);
 
@@ -28,7 +28,7 @@ impl Counters {
         }
     }
 
-    /// Each result and its number.
+    /// Returns each result with its number.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         WORDS
             .iter()

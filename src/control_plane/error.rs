@@ -3,23 +3,23 @@ use std::time::Duration;
 use crate::model::shown;
 use crate::wire::{Call, WireError};
 
-/// Why a call to the Control Plane failed. No text of it holds the token or the URL.
+/// A failed call to the Control Plane. Its text never contains the token or the URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {failure}")]
 pub struct CallError {
-    /// Which call.
+    /// The failed call.
     pub call: Call,
-    /// What happened.
+    /// The cause.
     pub failure: Failure,
 }
 
-/// What happened to a call.
+/// Cause of a failed call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// 401 or 403.
     #[error("the Control Plane refuses the token{}; check controlPlane.token", said(.detail))]
     Auth {
-        /// The Control Plane's words.
+        /// The Control Plane's message.
         detail: String,
     },
     /// 404.
@@ -27,13 +27,13 @@ pub enum Failure {
     NotFound {
         /// The Control Plane's code, as `ROUTER_NOT_FOUND`.
         code: Option<String>,
-        /// The Control Plane's words.
+        /// The Control Plane's message.
         detail: String,
     },
     /// 429.
     #[error("the Control Plane wants fewer requests; next try in {} s", retry_after.as_secs())]
     RateLimited {
-        /// When to come again.
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
     /// Another 4xx, or a redirect.
@@ -41,7 +41,7 @@ pub enum Failure {
     Refused {
         /// The status.
         status: u16,
-        /// The Control Plane's words.
+        /// The Control Plane's message.
         detail: String,
     },
     /// 5xx.
@@ -49,33 +49,33 @@ pub enum Failure {
     Server {
         /// The status.
         status: u16,
-        /// The Control Plane's words.
+        /// The Control Plane's message.
         detail: String,
-        /// When to come again, if it says so.
+        /// Time until the next attempt is allowed, if the Control Plane sent one.
         retry_after: Option<Duration>,
     },
-    /// No request went out, for there is no token to send.
+    /// No request was sent, because there is no token.
     #[error("{0}")]
     NoToken(String),
     /// TLS cannot be set up.
     #[error("set up TLS: {0}; install the package ca-certificates")]
     Tls(String),
-    /// No answer, or half of one.
+    /// No answer, or an incomplete one.
     #[error("no answer: {0}")]
     Network(String),
-    /// An answer that is none.
+    /// An invalid answer.
     #[error("{0}")]
     Body(#[from] WireError),
-    /// An answer beyond all measure.
+    /// An answer over the size limit.
     #[error("the answer is larger than {0} bytes; nothing is changed")]
     TooLarge(usize),
-    /// The answer is good, and could not be written to the state directory.
+    /// The answer is valid, but could not be written to the state directory.
     #[error("received, and not written: {0}")]
     NotWritten(String),
-    /// No call went out.
+    /// No request was sent.
     #[error("the circuit breaker is open after repeated failures; next try in {} s", retry_in.as_secs())]
     BreakerOpen {
-        /// When the next call may go out.
+        /// Time until the next call may be sent.
         retry_in: Duration,
     },
 }
@@ -88,21 +88,21 @@ fn said(detail: &str) -> String {
     }
 }
 
-/// What a caller does about a failure.
+/// The caller's reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Wrong token, router or request: somebody has to act. Slow retry, and a clear condition.
+    /// Wrong token, router or request: the operator has to act. Slow retry, and a clear condition.
     Operator,
-    /// Come back, not before the time that is given.
+    /// Retry no sooner than after this time.
     Later(Duration),
     /// The breaker is open: this call may probe after this time.
     Withheld(Duration),
-    /// The next regular poll will do.
+    /// The next regular poll is sufficient.
     Transient,
 }
 
 impl CallError {
-    /// What to do about it.
+    /// Returns the reaction to the failure.
     pub fn class(&self) -> Class {
         match &self.failure {
             Failure::Auth { .. }
@@ -121,7 +121,7 @@ impl CallError {
 }
 
 impl Failure {
-    /// One word for metrics.
+    /// Returns one word for metrics.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Auth { .. } => "auth",
@@ -136,7 +136,7 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may fare better in a moment.
+    /// Returns whether a retry of the same request may succeed soon.
     pub(super) fn retryable(&self) -> bool {
         matches!(
             self,
@@ -144,7 +144,7 @@ impl Failure {
         )
     }
 
-    /// Whether the Control Plane lives, though it does not give what is asked.
+    /// Returns whether the Control Plane works, although it refuses the request.
     pub(super) fn is_alive(&self) -> bool {
         matches!(
             self,
@@ -155,7 +155,7 @@ impl Failure {
         )
     }
 
-    /// The wait that the Control Plane asks for.
+    /// Returns the wait that the Control Plane requested.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),

@@ -1,5 +1,5 @@
-//! The Control Plane as the agent sees it: a client that retries, a breaker, and an outbox that
-//! loses nothing (docs/contract/control-plane.md). What a body means is [`crate::wire`]'s business.
+//! The client side of the Control Plane: a client that retries, a breaker, and an outbox that loses
+//! nothing (docs/contract/control-plane.md). [`crate::wire`] decodes the bodies.
 
 mod breaker;
 mod client;

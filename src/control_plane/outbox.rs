@@ -15,7 +15,7 @@ use super::{CallError, Client, Failure};
 use crate::model::{ObjectName, Uid};
 use crate::wire::{Modify, WireStatus};
 
-/// The largest report, in bytes.
+/// Size limit of a report, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// The first wait after a report that the Control Plane refuses; doubled each time.
@@ -24,8 +24,9 @@ const REFUSED_FIRST: Duration = Duration::from_secs(60);
 /// The longest wait between tries of one report.
 const REFUSED_MAX: Duration = Duration::from_secs(3600);
 
-/// Reports of status that the Control Plane has not acknowledged (docs/contract/control-plane.md#outbox): a directory
-/// with a file a session, the newest state of it, until it is acknowledged, across restarts.
+/// Reports of status that the Control Plane has not acknowledged
+/// (docs/contract/control-plane.md#outbox): a directory with one file per session, which holds its
+/// newest state until it is acknowledged, across restarts.
 ///
 /// Files are small and writes rare, so its IO is blocking.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ pub struct Outbox {
     memory: Mutex<Memory>,
 }
 
-/// What is known beside the files; losing it costs a repeated report.
+/// State besides the files; losing it costs a repeated report.
 #[derive(Debug, Default)]
 struct Memory {
-    /// What is pending, by its file: a tool that cleans the folder takes no report away.
+    /// Pending reports by file: a tool that cleans the folder removes no report.
     pending: BTreeMap<PathBuf, Modify>,
     acknowledged: BTreeMap<Uid, (WireStatus, Option<String>)>,
     refused: BTreeMap<Uid, Refusal>,
@@ -51,7 +52,7 @@ impl Memory {
     }
 }
 
-/// A report that the Control Plane does not take.
+/// A report that the Control Plane refuses.
 #[derive(Debug)]
 struct Refusal {
     report: Modify,
@@ -59,36 +60,36 @@ struct Refusal {
     not_before: Instant,
 }
 
-/// Why the outbox cannot be written or read.
+/// A failure to write or read the outbox.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {source}; check the free space and the owner of the state directory", path.display())]
 pub struct OutboxError {
-    /// What was attempted.
+    /// The attempted operation.
     pub operation: &'static str,
-    /// On which file.
+    /// The file.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The cause.
     pub source: io::Error,
 }
 
-/// What became of the pending reports.
+/// Result of a delivery of the pending reports.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Acknowledged.
     pub delivered: usize,
-    /// Dropped, since the Control Plane does not know the session any more.
+    /// Dropped, because the Control Plane no longer knows the session.
     pub dropped: usize,
     /// Still pending.
     pub kept: usize,
-    /// The failure that ended the round or, if none did, the last one.
+    /// The failure that ended the round, otherwise the last failure.
     pub failure: Option<CallError>,
 }
 
 impl Outbox {
-    /// Opens the directory, and makes it when there is none.
+    /// Opens the directory, and creates it if it is missing.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The directory cannot be created.
     pub fn open(directory: &Path) -> Result<Self, OutboxError> {
         make(directory).map_err(|source| failed("create", directory, source))?;
         Ok(Self {
@@ -97,8 +98,8 @@ impl Outbox {
         })
     }
 
-    /// Puts the newest state of a session. Writes nothing, and says `false`, when the same is pending
-    /// already, or is the last that was acknowledged.
+    /// Stores the newest state of a session. Writes nothing, and returns `false`, if the same state
+    /// is pending already, or is the last acknowledged one.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -137,15 +138,15 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Tells what a complete list says of the sessions. Where the Control Plane says something else
-    /// than it acknowledged, somebody changed it since, and the same report is news again.
+    /// Processes the statuses of a complete list. If the Control Plane has a status other than the
+    /// acknowledged one, it changed since, and the same report is sent again.
     pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
         self.lock()
             .acknowledged
             .retain(|uid, (status, _)| statuses.get(uid) == Some(status));
     }
 
-    /// All that is pending, by file name. A file that is no report is quarantined.
+    /// Returns all pending reports, by file name. Quarantines invalid files.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -163,7 +164,7 @@ impl Outbox {
                 .is_some_and(|extension| extension == "json")
         });
         paths.sort();
-        // One file that cannot be read delays no other report.
+        // An unreadable file does not delay other reports.
         let read = |path: &PathBuf| match self.read(path) {
             Ok(report) => report,
             Err(error) => {
@@ -196,8 +197,8 @@ impl Outbox {
         }
     }
 
-    /// Tries each pending report once. A report that the Control Plane refuses waits longer each time
-    /// and blocks no other; a Control Plane that cannot be reached ends the round.
+    /// Sends each pending report once. A report that the Control Plane refuses waits longer each
+    /// time and blocks no other; an unreachable Control Plane ends the round.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -231,7 +232,7 @@ impl Outbox {
         Ok(delivery)
     }
 
-    /// Carries a pending report over to the new uuid of its session.
+    /// Moves a pending report to the new uuid of its session.
     ///
     /// # Errors
     /// A file cannot be read, written or removed.
@@ -257,7 +258,7 @@ impl Outbox {
         fs::remove_file(&old).map_err(|source| failed("remove", &old, source))
     }
 
-    /// Notes that the Control Plane has taken a report, and removes its file.
+    /// Records that the Control Plane has accepted a report, and removes its file.
     fn acknowledge(&self, report: &Modify) {
         let mut memory = self.lock();
         memory.refused.remove(&report.uuid);
@@ -268,8 +269,8 @@ impl Outbox {
         self.remove(report);
     }
 
-    /// Removes the file of an acknowledged report, unless it holds a newer state. Logs both edges of a directory in
-    /// which that fails.
+    /// Removes the file of an acknowledged report, unless it has a newer state. Logs both edges of
+    /// a directory in which the removal fails.
     fn remove(&self, report: &Modify) {
         let mut memory = self.lock();
         let path = self.path(&report.uuid);
@@ -299,7 +300,7 @@ impl Outbox {
         }
     }
 
-    /// Whether a refused report has to wait. A newer state of the session does not.
+    /// Returns whether a refused report has to wait. A newer state of the session does not.
     fn waits(&self, report: &Modify) -> bool {
         let memory = self.lock();
         let refusal = memory
@@ -309,7 +310,7 @@ impl Outbox {
         refusal.is_some_and(|refusal| Instant::now() < refusal.not_before)
     }
 
-    /// Notes a failure, and says whether the round may go on.
+    /// Records a failure, and returns whether the round may continue.
     fn refuse(&self, report: &Modify, error: &CallError) -> bool {
         if !is_about_this_report(&error.failure) {
             return false;
@@ -338,7 +339,7 @@ impl Outbox {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A name that is safe, tells a person which session it is, and differs for each.
+    /// Returns a safe file name, which identifies the session to a reader and is unique.
     fn path(&self, uid: &Uid) -> PathBuf {
         let digest = Sha256::digest(uid.as_str().as_bytes());
         let short: String = digest
@@ -352,7 +353,7 @@ impl Outbox {
         ))
     }
 
-    /// Reads a report. What is no report, or not that of this file, is quarantined.
+    /// Reads a report. Quarantines a file that is not a report, or whose report belongs to another file.
     fn read(&self, path: &Path) -> Result<Option<Modify>, OutboxError> {
         let text = match disk::read_unlinked(path, MAX_BYTES) {
             Ok(text) => text,
@@ -369,12 +370,13 @@ impl Outbox {
     }
 }
 
-/// The session is gone: there is nobody to tell. A 404 without this code may be a wrong URL.
+/// Returns whether the session no longer exists, so that the report is obsolete. A 404 without this
+/// code may be a wrong URL.
 fn is_gone(client: &Client, failure: &Failure) -> bool {
     matches!(failure, Failure::NotFound { code: Some(code), .. } if client.dialect().is_session_gone(code))
 }
 
-/// Whether the failure may be this report's own fault, so that others can fare better.
+/// Returns whether the failure may concern this report only, so that others may succeed.
 fn is_about_this_report(failure: &Failure) -> bool {
     matches!(
         failure,
@@ -397,14 +399,14 @@ fn make(directory: &Path) -> io::Result<()> {
         .create(directory)
 }
 
-/// Writes a file as a whole or not at all.
+/// Writes a file atomically.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    // A tool that cleans up may have removed the folder; without the identity beside it, this is an empty mount
-    // point and not the state directory.
+    // A cleaning tool may have removed the folder; without the identity next to it, this is an
+    // empty mount point and not the state directory.
     if directory.with_file_name(crate::store::IDENTITY).exists() {
         make(directory)?;
     }
-    // By this the next start knows what a crash has left.
+    // The prefix by which the next start finds the leftovers of a crash.
     let mut file = tempfile::Builder::new()
         .prefix(crate::store::TEMPORARY)
         .tempfile_in(directory)?;

@@ -1,17 +1,17 @@
-//! When to try again: exponential backoff with full jitter, and `Retry-After`.
+//! Retry timing: exponential backoff with full jitter, and `Retry-After`.
 
 use std::time::{Duration, SystemTime};
 
 use backoff::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// The longest wait within one call, and so the longest `Retry-After` that is sat out in it.
+/// The longest wait within one call, and so the longest `Retry-After` that is waited for in it.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The longest `Retry-After` that is kept: one wrong header must not stop a call for a day.
+/// The longest `Retry-After` that is respected: one wrong header must not stop a call for a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The upper bounds of the waits between the tries of one call: doubled each time.
+/// The upper bounds of the waits between the attempts of one call: doubled each time.
 pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
         .with_min_delay(first)
@@ -21,14 +21,14 @@ pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Dura
         .build()
 }
 
-/// Full jitter: anything between nothing and the bound, so that a fleet that failed together does
-/// not come back together. `random` is in `0.0..1.0`.
+/// Full jitter: a wait between zero and the bound, so that a fleet that failed together does not
+/// retry together. `random` is in `0.0..1.0`.
 pub fn full_jitter(bound: Duration, random: f64) -> Duration {
     bound.mul_f64(random.clamp(0.0, 1.0))
 }
 
-/// The wait that `Retry-After` asks for, in seconds or as an HTTP date (RFC 9110, section 10.2.3).
-/// At most 15 minutes (docs/contract/control-plane.md#failures).
+/// Returns the wait of `Retry-After`, in seconds or as an HTTP date (RFC 9110, section 10.2.3). At
+/// most 15 minutes (docs/contract/control-plane.md#failures).
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {

@@ -17,7 +17,7 @@ pub fn jittered(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random.clamp(0.0, 1.0))
 }
 
-/// The moment after a wait that begins now, in whole seconds: for log lines and `/status`.
+/// Returns the time after a wait that begins now, in whole seconds: for log lines and `/status`.
 pub fn at(wait: Duration) -> Timestamp {
     let at = Timestamp::now()
         .saturating_add(wait)
@@ -25,16 +25,16 @@ pub fn at(wait: Duration) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// The wait before the next attempt, after so many failures in a row of this class: 401 and 404 are not hammered, and a
-/// wait that the Control Plane asks for is kept.
+/// The wait before the next attempt, after this number of consecutive failures of this class: 401
+/// and 404 are retried slowly, and a wait that the Control Plane requested is respected.
 pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f64) -> Duration {
     match class {
         Class::Operator => jittered(interval.max(SLOW), random),
-        // Not before the time, so only later.
+        // Never before the requested time, so the jitter only adds.
         Class::Later(wait) => wait
             .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0))
             .max(backoff(interval, failures, random)),
-        // Without jitter, which would leave it to chance which call probes an open breaker.
+        // Without jitter, which would make it random which call probes an open breaker.
         Class::Withheld(wait) => wait,
         Class::Transient => backoff(interval, failures, random),
     }

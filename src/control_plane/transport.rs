@@ -1,4 +1,4 @@
-//! What the client stands on: a URL, a header, a connection, and errors that hold no secret.
+//! HTTP basics of the client: a URL, a header, a connection, and errors without secrets.
 
 use std::time::Duration;
 
@@ -44,11 +44,11 @@ pub(super) fn http_client(base: &Url, timeout: Duration) -> Result<reqwest::Clie
     let builder = reqwest::Client::builder()
         .timeout(timeout)
         .connect_timeout(timeout)
-        // The token must not follow to another host, and a POST that a redirect turns into a GET
-        // would count as delivered. The operator gets to know the new place instead.
+        // The token must not be sent to another host, and a POST that a redirect turns into a GET
+        // would count as delivered. The error names the new location to the operator instead.
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("moenet-agent/", env!("CARGO_PKG_VERSION")));
-    // A router that speaks plain HTTP may have no certificates installed.
+    // A router that uses plain HTTP may have no certificates installed.
     let builder = if base.scheme() == "http" {
         builder.tls_certs_only([])
     } else {
@@ -68,7 +68,7 @@ pub(super) async fn read_body(mut response: Response, max: usize) -> Result<Vec<
     Ok(body)
 }
 
-/// Where a redirect leads: scheme, host and port. The rest may hold secrets.
+/// Returns the target of a redirect: scheme, host and port. The rest may contain secrets.
 pub(super) fn redirect(response: &Response) -> String {
     let location = response
         .headers()
@@ -95,8 +95,8 @@ pub(super) fn network(error: &reqwest::Error) -> Failure {
     Failure::Network(format!("{what}{}", chain(error)))
 }
 
-/// The causes of an error, the innermost last. The outermost is left out when it has a cause, since
-/// its text holds the URL.
+/// Returns the causes of an error, the innermost last. Leaves out the outermost if it has a cause,
+/// because its text contains the URL.
 fn chain(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);

@@ -7,11 +7,11 @@ use crate::model::{Bandwidth, TunnelType};
 /// table of DN42's BGP communities; its formula contradicts it at 55, 1097 and 2981.
 const LATENCY_BOUNDS: [f64; 8] = [2.7, 7.3, 20.0, 55.0, 148.0, 403.0, 1097.0, 2981.0];
 
-/// A share of lost packets below which the table's "about none" is meant.
+/// Loss share below which the table's "about none" applies.
 const NO_LOSS: f64 = 0.001;
 
-/// The classes of a link in DN42's communities `(64511, class)`. What is not known is absent, and is
-/// then neither claimed for the link nor taken from a route that claims it.
+/// The classes of a link in DN42's communities `(64511, class)`. Unknown values are absent, and are
+/// then neither set for the link nor removed from a route that carries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LinkClass {
@@ -19,19 +19,19 @@ pub struct LinkClass {
     pub latency: Option<u8>,
     /// 21 (from 0.1 Mbit/s) to 25 (from 1 Gbit/s).
     pub bandwidth: Option<u8>,
-    /// 31 (none) to 36 (forward secrecy that a quantum computer does not break).
+    /// 31 (none) to 36 (forward secrecy that resists a quantum computer).
     pub crypto: u8,
-    /// 81 (a wire) to 89 (something else); a tunnel is 83.
+    /// 81 (a wire) to 89 (other); a tunnel is 83.
     pub link_type: u8,
     /// 91 (none) to 94 (over 5 %).
     pub loss: Option<u8>,
-    /// Mbit/s, for our large community `(our ASN, 5, Mbit/s)`.
+    /// Mbit/s, for the local large community `(local ASN, 5, Mbit/s)`.
     pub mbit: Option<u32>,
 }
 
 impl LinkClass {
-    /// The classes of a session's tunnel. `latency` and `loss` are measured classes, which have gone
-    /// through [`Hysteresis`](super::Hysteresis); `bandwidth` is the smaller of both directions.
+    /// Returns the classes of a session's tunnel. `latency` and `loss` are measured classes after
+    /// [`Hysteresis`](super::Hysteresis); `bandwidth` is the smaller of both directions.
     pub fn of(
         session: &Session,
         latency: Option<u8>,
@@ -49,10 +49,10 @@ impl LinkClass {
     }
 }
 
-/// The latency class of a round-trip time in milliseconds; none for what is no time.
+/// Returns the latency class of a round-trip time in milliseconds; `None` for an invalid time.
 pub fn latency_class(milliseconds: f64) -> Option<u8> {
     let valid = milliseconds.is_finite() && milliseconds >= 0.0;
-    // At most 8 bounds lie below, so the class is at most 9.
+    // At most 8 bounds are smaller, so the class is at most 9.
     valid.then(|| {
         1 + LATENCY_BOUNDS
             .iter()
@@ -61,7 +61,7 @@ pub fn latency_class(milliseconds: f64) -> Option<u8> {
     })
 }
 
-/// The range of round-trip times of a latency class, in milliseconds.
+/// Returns the range of round-trip times of a latency class, in milliseconds.
 pub(crate) fn latency_range(class: u8) -> (f64, f64) {
     let bound = |index: usize| LATENCY_BOUNDS.get(index).copied();
     let index = usize::from(class).saturating_sub(1);
@@ -71,7 +71,7 @@ pub(crate) fn latency_range(class: u8) -> (f64, f64) {
     )
 }
 
-/// The range of shares of lost packets of a loss class.
+/// Returns the range of loss shares of a loss class.
 pub(crate) fn loss_range(class: u8) -> (f64, f64) {
     match class {
         ..=91 => (0.0, NO_LOSS),
@@ -81,7 +81,7 @@ pub(crate) fn loss_range(class: u8) -> (f64, f64) {
     }
 }
 
-/// The bandwidth class: `2x` from 10^(x-2) Mbit/s, up to 25; none below 0.1 Mbit/s.
+/// Returns the bandwidth class: `2x` from 10^(x-2) Mbit/s, up to 25; `None` below 0.1 Mbit/s.
 pub fn bandwidth_class(bandwidth: Bandwidth) -> Option<u8> {
     match bandwidth.kbit() {
         0..100 => None,
@@ -93,7 +93,7 @@ pub fn bandwidth_class(bandwidth: Bandwidth) -> Option<u8> {
     }
 }
 
-/// The loss class of a share of lost packets, 0.0..1.0; "none" is below one in a thousand.
+/// Returns the loss class of a share of lost packets, 0.0..1.0; "none" is below one in a thousand.
 pub fn loss_class(share: f64) -> Option<u8> {
     if !(0.0..=1.0).contains(&share) {
         return None;
@@ -106,7 +106,7 @@ pub fn loss_class(share: f64) -> Option<u8> {
     })
 }
 
-/// The encryption class: WireGuard has forward secrecy (34), with a preshared key 35; GRE none (31).
+/// Returns the encryption class: WireGuard has forward secrecy (34), with a preshared key 35; GRE has none (31).
 pub fn crypto_class(tunnel: &Tunnel) -> u8 {
     match tunnel.kind {
         TunnelType::Wireguard if tunnel.preshared_key.is_some() => 35,

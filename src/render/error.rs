@@ -1,4 +1,4 @@
-/// Why there is no BIRD text.
+/// Reason why no BIRD text was rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
     /// A template does not parse, or does not render: the file, the line and what to do.
@@ -8,10 +8,10 @@ pub enum RenderError {
         template: String,
         /// The line, from 1; 0 where it is not known.
         line: usize,
-        /// What is wrong. Never holds a value that was rendered, since that may be a password.
+        /// The error. Never holds a rendered value, since that may be a password.
         message: String,
     },
-    /// An override whose name no built-in template has.
+    /// An override without a built-in template of the same name.
     #[error("template {template}: there is no such template to override{hint}")]
     UnknownTemplate {
         /// Name of the override.
@@ -19,7 +19,7 @@ pub enum RenderError {
         /// The nearest built-in name, or how to add a part.
         hint: String,
     },
-    /// A template of the operator that leaves out what the built-in one defines.
+    /// A template of the operator that leaves out a definition of the built-in one.
     #[error(
         "template {template}: it does not define {missing}, which the built-in template defines; \
          an empty or half-saved file?"
@@ -27,31 +27,31 @@ pub enum RenderError {
     Incomplete {
         /// Name of the template.
         template: String,
-        /// What is missing, as `protocol ebgp_wg_1`.
+        /// The missing definition, as `protocol ebgp_wg_1`.
         missing: String,
     },
-    /// A template renders to more than fits.
+    /// A template whose output is too large.
     #[error(
         "template {template}: it renders to more than {limit} bytes; is there a loop without end?"
     )]
     TooLarge {
         /// Name of the template.
         template: String,
-        /// The most it may render to.
+        /// The maximum size of its output.
         limit: usize,
     },
-    /// A value that no configuration can be made from.
+    /// A value that cannot be rendered into a configuration.
     #[error("{field}: {reason}")]
     Input {
         /// The field, as `spec.prefixes.ipv4`.
         field: String,
-        /// What is wrong, and what to do.
+        /// The error, and what to do.
         reason: String,
     },
 }
 
 impl RenderError {
-    /// An error about a field of the input.
+    /// Creates an error about a field of the input.
     pub(crate) fn input(field: &str, reason: impl Into<String>) -> Self {
         Self::Input {
             field: field.to_owned(),
@@ -80,7 +80,7 @@ impl From<minijinja::Error> for RenderError {
     }
 }
 
-/// The error at the bottom of the chain of includes: it names the file that is really at fault.
+/// Returns the error at the bottom of the chain of includes: it names the file that has the fault.
 fn deepest(error: &minijinja::Error) -> &minijinja::Error {
     let mut at = error;
     while let Some(next) =

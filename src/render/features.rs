@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-/// What a version of BIRD understands. Everything the built-in templates say beyond this was run on
+/// Features of a BIRD version. All other constructs of the built-in templates were run on
 /// 2.0.12, 2.17, 2.20, 3.1 and 3.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Features {
@@ -9,9 +9,10 @@ pub struct Features {
     /// Second number of the version.
     pub minor: u32,
     /// `function f() -> bool`: required without a warning from 2.14, a syntax error before. The
-    /// built-in functions return nothing and so do without; an operator's templates may not.
+    /// built-in functions return nothing and do not need it; an operator's templates may.
     pub typed_functions: bool,
-    /// `authentication md5;` beside `password`: without it 2.17 and later warn, before it is a syntax
+    /// `authentication md5;` in addition to `password`: without it 2.17 and later warn, in earlier versions it is a
+    /// syntax
     /// error (2.0.12 refuses it; 2.17, 2.20, 3.1 and 3.4 warn without it).
     pub authentication_md5: bool,
     /// Babel's `type tunnel` with round-trip times as cost, `send timestamps` (2.14, from the sources;
@@ -23,7 +24,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// What the version `major.minor` understands. Versions 2 and 3 are developed side by side: a feature
+    /// Returns the features of version `major.minor`. Versions 2 and 3 are developed in parallel: a feature
     /// arrives in each at its own number.
     pub fn of(major: u32, minor: u32) -> Self {
         let since = |two: u32, three: u32| match major {

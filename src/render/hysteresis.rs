@@ -3,13 +3,13 @@ use serde::{Deserialize, Serialize};
 
 use super::class::{latency_class, latency_range, loss_class, loss_range};
 
-/// The least time between two changes of class.
+/// The minimum time between two changes of class.
 const HOLD: SignedDuration = SignedDuration::from_hours(1);
 
-/// How far beyond an edge the average must lie before the class follows it, as a share of the edge.
+/// How far beyond an edge the average must be before the class changes, as a share of the edge.
 const MARGIN: f64 = 0.1;
 
-/// What is measured of a link, and told in classes.
+/// A measured property of a link, reported in classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// Round-trip time in milliseconds.
@@ -19,7 +19,7 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The class of a value; none for what cannot be one.
+    /// Returns the class of a value; `None` for an invalid value.
     fn class(self, value: f64) -> Option<u8> {
         match self {
             Self::Latency => latency_class(value),
@@ -27,7 +27,7 @@ impl Measure {
         }
     }
 
-    /// The range of values of a class.
+    /// Returns the range of values of a class.
     fn range(self, class: u8) -> (f64, f64) {
         match self {
             Self::Latency => latency_range(class),
@@ -35,8 +35,9 @@ impl Measure {
         }
     }
 
-    /// In what time an old measurement fades to a third. A few packets a time tell little of a loss of
-    /// a percent, so losses are averaged over longer.
+    /// Returns the time in which the weight of an old measurement drops to a third. A few packets per probe say little
+    /// about
+    /// a loss of one percent, so losses are averaged over a longer time.
     fn fading(self) -> SignedDuration {
         match self {
             Self::Latency => SignedDuration::from_mins(30),
@@ -45,23 +46,23 @@ impl Measure {
     }
 }
 
-/// A class that does not flap: every change of it makes the whole network update its routes.
+/// A damped class that does not flap: every change of it makes the whole network update its routes.
 ///
 /// Measurements are averaged, the average must leave the class by a tenth, and the class changes at
 /// most once an hour. Time is an input, and the state can be kept over a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hysteresis {
-    /// The class in force.
+    /// The class in effect.
     pub class: Option<u8>,
-    /// Since when it is.
+    /// When it took effect.
     pub since: Option<Timestamp>,
     average: Option<(Timestamp, f64)>,
 }
 
 impl Hysteresis {
-    /// Takes a measurement and gives the class that is in force now. Without a measurement, or with one
-    /// that cannot be, the class stays as it is.
+    /// Adds a measurement and returns the class in effect. Without a measurement, or with an invalid one,
+    /// the class does not change.
     pub fn update(
         &mut self,
         measure: Measure,

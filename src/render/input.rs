@@ -9,30 +9,30 @@ use crate::document::{OwnPrefixes, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, Router};
 use crate::model::{Endpoint, InterfaceName};
 
-/// Prefixes taken from an external neighbour when the policy says nothing: DN42 has about 2700.
+/// Default import limit of an external neighbour: DN42 has about 2700 prefixes.
 pub const DEFAULT_IMPORT_LIMIT: u32 = 9000;
 
-/// Longest AS path taken when the policy says nothing.
+/// Default limit of the AS path length.
 pub const DEFAULT_MAX_PATH: u32 = 10;
 
-/// What the configuration of a whole router is made from.
+/// The input of a whole router's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseInput<'a> {
-    /// Who the router is.
+    /// This router.
     pub router: &'a Router,
-    /// The routing policy; `RoutingPolicySpec::default()` where there is none yet.
+    /// The routing policy; `RoutingPolicySpec::default()` if there is none yet.
     pub policy: &'a RoutingPolicySpec,
     /// Whether a routing policy is known. Without one no BGP session imports or exports routes (RFC 8212).
     pub has_policy: bool,
-    /// What the running BIRD understands.
+    /// The features of the running BIRD.
     pub features: Features,
     /// Whether the router is drained (RFC 8326).
     pub drained: bool,
-    /// Whether all external sessions are taken down, as maintenance does after a time.
+    /// Whether all external sessions are disabled, as maintenance does after a time.
     pub ebgp_disabled: bool,
-    /// Whether `bird.conf` is ours too.
+    /// Whether the agent writes `bird.conf` too.
     pub manage_main_config: bool,
-    /// What the operator's main file defines, so that ours do not.
+    /// The protocols that the operator's main file defines, so that the agent's files do not.
     pub provided: Provided,
     /// The interface that carries the loopback addresses.
     pub loopback_interface: &'a str,
@@ -40,27 +40,27 @@ pub struct BaseInput<'a> {
     pub mesh_interfaces: &'a [InterfaceName],
     /// The internal BGP neighbours.
     pub ibgp: &'a [InternalNeighbour],
-    /// Where the names of RPKI servers lead, as far as that is known.
+    /// The known addresses of RPKI server names.
     pub rpki: &'a BTreeMap<Endpoint, IpAddr>,
     /// The last good table of ROAs, when there is one on disk.
     pub roa: Option<&'a RoaTable>,
 }
 
 impl BaseInput<'_> {
-    /// Whether there is something that origins can be checked against.
+    /// Returns whether there is any source to validate origins against.
     pub fn validates_origins(&self) -> bool {
         !self.policy.rpki.servers.is_empty() || self.roa.is_some_and(|table| !table.is_empty())
     }
 
-    /// Whether routes without a ROA are refused. Without a server and without a cached table nothing
-    /// has a ROA, and refusing would refuse everything; so then they pass, whatever the policy says,
-    /// and the caller tells of it in a condition.
+    /// Returns whether routes without a ROA are rejected. Without a server and without a cached table no route
+    /// has a ROA, and all routes would be rejected; they are then accepted, independent of the policy,
+    /// and the caller reports it in a condition.
     pub fn rejects_unknown(&self) -> bool {
         self.validates_origins() && self.policy.rpki.reject_unknown.unwrap_or(true)
     }
 }
 
-/// Refuses a policy that no safe filter can be made from.
+/// Rejects a policy for which no safe filter exists.
 ///
 /// # Errors
 /// [`RenderError::Input`], with the field.
@@ -81,7 +81,7 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// What is no error of a policy, and hardly meant.
+/// Returns warnings about a policy that is valid but probably not intended.
 pub fn odd_policy(policy: &RoutingPolicySpec) -> Vec<String> {
     let unheard =
         own(&policy.prefixes).filter(|(_, net)| too_wide(*net).is_none() && !is_routable(*net));
@@ -102,7 +102,7 @@ fn own(prefixes: &OwnPrefixes) -> impl Iterator<Item = (&'static str, IpNet)> {
     )
 }
 
-/// What DN42 routes, and from which to which length: as `MOE_VALID4` and `MOE_VALID6` of
+/// The prefixes that DN42 routes, with their minimum and maximum length: as `MOE_VALID4` and `MOE_VALID6` of
 /// `moenet/defines.conf`.
 const ROUTED: [(&str, u8, u8); 10] = [
     ("172.20.0.0/14", 21, 29),
@@ -129,8 +129,9 @@ fn is_routable(net: IpNet) -> bool {
     })
 }
 
-/// Why a prefix cannot be ours: all below it is refused from outside, so that one wider than any that is
-/// routed would take a part of the network, or all of it, away.
+/// Returns why a prefix cannot be one of this network: all prefixes below it are rejected from external neighbours, so
+/// a
+/// prefix wider than any routed one would cut off a part of the network, or all of it.
 fn too_wide(net: IpNet) -> Option<String> {
     let overlaps = |block: &IpNet| block.contains(&net) || net.contains(block);
     let shortest = routed()

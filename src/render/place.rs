@@ -8,7 +8,7 @@ const NEIGHBOURS: [(Continent, Continent); 4] = [
     (Continent::As, Continent::Oc),
 ];
 
-/// The continents next to one. `OTHER` is no place, so nothing is next to it.
+/// Returns the neighbouring continents of one. `OTHER` has no neighbours.
 pub(super) fn neighbouring(continent: Continent) -> Vec<u32> {
     let other = |(a, b): &(Continent, Continent)| match continent {
         c if c == *a => Some(b.number()),
@@ -18,7 +18,7 @@ pub(super) fn neighbouring(continent: Continent) -> Vec<u32> {
     NEIGHBOURS.iter().filter_map(other).collect()
 }
 
-/// Our number of the region: the one given, else DN42's number of the subregion.
+/// Returns the region number: the configured one, else DN42's number of the subregion.
 pub(super) fn region(location: &Location) -> Option<u32> {
     let given = location.region_code.filter(|code| *code != 0);
     given.or_else(|| location.subregion.map(|region| region.number().into()))

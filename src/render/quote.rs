@@ -1,20 +1,20 @@
-//! The only ways by which a value becomes text of a configuration.
+//! The only functions that turn a value into configuration text.
 //!
-//! What a template prints is a number, a truth value, an *atom* (letters, digits and `_ . : / -`), or
-//! what one of the filters here made. All else is an error that names template and line, so that a
+//! A template can print a number, a boolean, an *atom* (letters, digits and `_ . : / -`), or the output
+//! of one of the filters here. Any other value is an error that names template and line, so that a
 //! text with a quote or a newline cannot become a statement, not even through an operator's template.
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
-/// The longest string that reaches BIRD, in bytes. A quoted string of 4096 bytes kills the daemon and
+/// Length limit of a string for BIRD, in bytes. A quoted string of 4096 bytes kills the daemon and
 /// one of about 490 breaks its replies (tried on 2.0.12, 2.17, 2.20, 3.1 and 3.4).
 pub const MAX_STRING: usize = 200;
 
-/// The longest text that is printed exactly or not at all: a DNS name has up to 253 bytes.
+/// Length limit of a text that must be printed exactly: a DNS name has up to 253 bytes.
 const MAX_EXACT: usize = 255;
 
-/// The longest symbol that BIRD takes, in bytes.
+/// BIRD's length limit of a symbol, in bytes.
 const MAX_SYMBOL: usize = 63;
 
 /// Filters of minijinja that mark text as safe, or take safe text apart.
@@ -33,10 +33,10 @@ const UNSAFE_FILTERS: [&str; 12] = [
     "string",
 ];
 
-/// Makes an environment print only what cannot break out.
+/// Restricts an environment to safe output.
 pub(crate) fn guard(environment: &mut Environment<'_>) {
     environment.set_formatter(print);
-    // Any mode but none lets macros and captures hand on what the formatter has let through.
+    // Any mode except none lets macros and captures pass on output that the formatter has accepted.
     environment.set_auto_escape_callback(|_| AutoEscape::Custom("bird".into()));
     // Debug mode would put the values of variables, passwords among them, into errors.
     environment.set_debug(false);
@@ -55,7 +55,7 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         _ => false,
     };
     if !printable {
-        // The value stays out of the message: it may be a password.
+        // The value is not in the message: it may be a password.
         let message = match value.kind() {
             ValueKind::String => {
                 "this text is no bare word of BIRD; print it through `quote`".to_owned()
@@ -74,16 +74,17 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         .map_err(|_| Error::new(ErrorKind::WriteFailure, "out of room"))
 }
 
-/// Letters, digits and `_ . : / -`: a number, an address, a prefix or a name, and never a statement.
+/// Returns whether a text has only letters, digits and `_ . : / -`: a number, an address, a prefix or a name, and never
+/// a statement.
 fn is_atom(text: &str) -> bool {
     let atom = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'/' | b'-');
     !text.is_empty() && text.bytes().all(atom)
 }
 
-/// A string of BIRD with what can be said of the text. BIRD's strings know no escape, so quotes and
-/// backslashes go, as does what would garble a terminal or a log: control characters, line and
-/// paragraph separators, and marks that turn the direction of writing. Other letters stay: all
-/// supported versions take UTF-8 in strings.
+/// Returns a BIRD string with the printable part of the text. BIRD's strings have no escapes, so quotes and
+/// backslashes are removed, and also characters that would garble a terminal or a log: control characters, line and
+/// paragraph separators, and marks that change the writing direction. Other letters are kept: all
+/// supported versions accept UTF-8 in strings.
 pub fn quoted(text: &str) -> String {
     let mut kept = String::with_capacity(text.len().min(MAX_STRING) + 2);
     kept.push('"');
@@ -104,8 +105,8 @@ fn is_plain(c: char) -> bool {
     !c.is_control() && !invisible && c != '"' && c != '\\'
 }
 
-/// A string of BIRD with exactly this text, or an error: for passwords and names, which must not be
-/// changed in silence.
+/// Returns a BIRD string with exactly this text, or an error: for passwords and names, which must not be
+/// changed silently.
 fn exact(text: &str) -> Result<Value, Error> {
     let ok = text.len() <= MAX_EXACT
         && text
@@ -120,7 +121,7 @@ fn exact(text: &str) -> Result<Value, Error> {
         })
 }
 
-/// A symbol of BIRD in apostrophes, which lets `-`, `.` and `:` into names and keeps a name from being
+/// Returns a BIRD symbol in apostrophes, which allows `-`, `.` and `:` in names and keeps a name from being
 /// read as a keyword.
 fn symbol(text: &str) -> Result<Value, Error> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');

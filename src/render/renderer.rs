@@ -13,10 +13,10 @@ use crate::effective::Session;
 /// The template of a session's file.
 const SESSION: &str = "session.conf";
 
-/// The template of the file that exists only where `bird.conf` is ours.
+/// The template of the file that exists only if the agent writes `bird.conf`.
 const MAIN: &str = "bird.conf";
 
-/// The built-in templates. All but a session's are named as the file that they become.
+/// The built-in templates. All except the session's have the name of their output file.
 const BUILT_IN: [(&str, &str); 10] = [
     (MAIN, include_str!("../../templates/bird.conf")),
     (
@@ -54,26 +54,26 @@ const BUILT_IN: [(&str, &str); 10] = [
     (SESSION, include_str!("../../templates/session.conf")),
 ];
 
-/// What one rendering may cost, in instructions of minijinja and in 64 bytes of data. The built-in templates take
-/// some 400 for a session, and some 50 for an internal neighbour.
+/// Cost limit of one rendering, in instructions of minijinja and in 64 bytes of data. The built-in templates take
+/// about 400 for a session, and about 50 for an internal neighbour.
 const SESSION_FUEL: u64 = 100_000;
 const BASE_FUEL: u64 = 2_000_000;
 
-/// The most bytes that a rendered file has: a session of the built-in template has some 3000.
+/// Size limit of a rendered file in bytes: a session of the built-in template has about 3000.
 const SESSION_BYTES: usize = 64 * 1024;
 const BASE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Turns what is wanted into BIRD's configuration.
+/// Renders the desired state into BIRD's configuration.
 #[derive(Debug)]
 pub struct Renderer {
     sessions: Environment<'static>,
     base: Environment<'static>,
-    /// The built-in templates alone, where an operator overrides some: what those define is the measure.
+    /// The built-in templates alone, if an operator overrides some: overrides must define the same protocols.
     measure: Option<Environment<'static>>,
 }
 
 impl Renderer {
-    /// Built-in templates, overlaid by an operator's: name (a path below the folder of templates, as
+    /// Loads the built-in templates, overlaid by an operator's: name (a path below the folder of templates, as
     /// `moenet/filters.conf`) and text. A name that starts with `_` is a part for `include`.
     ///
     /// # Errors
@@ -90,12 +90,12 @@ impl Renderer {
         })
     }
 
-    /// The names of the built-in templates, each of which can be overridden.
+    /// Returns the names of the built-in templates, each of which can be overridden.
     pub fn names() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
-    /// The text of a built-in template, for an operator to start from.
+    /// Returns the text of a built-in template, as a starting point for an operator.
     pub fn built_in(name: &str) -> Option<&'static str> {
         BUILT_IN
             .iter()
@@ -103,11 +103,11 @@ impl Renderer {
             .map(|(_, text)| *text)
     }
 
-    /// Every file but the sessions', by path below BIRD's directory. `moenet/generation.conf` and the
-    /// folder `moenet/sessions`, which these include, are the committer's.
+    /// Renders every file except the sessions', by path below BIRD's directory. The committer owns
+    /// `moenet/generation.conf` and the folder `moenet/sessions`, which these include.
     ///
     /// # Errors
-    /// A template that does not render, or a value that no configuration can be made from.
+    /// A template that does not render, or a value that cannot be rendered into a configuration.
     pub fn base(&self, input: &BaseInput<'_>) -> Result<BTreeMap<String, String>, RenderError> {
         check_policy(input.policy)?;
         let context = Base::new(input);
@@ -137,7 +137,7 @@ impl Renderer {
         Ok(files)
     }
 
-    /// The file of one session.
+    /// Renders the file of one session.
     ///
     /// # Errors
     /// As [`Renderer::base`].
@@ -163,7 +163,7 @@ impl Renderer {
     }
 }
 
-/// The built-in templates, overlaid by an operator's.
+/// Returns the built-in templates, overlaid by an operator's.
 fn environment(
     overrides: &BTreeMap<String, String>,
     fuel: u64,
@@ -208,7 +208,7 @@ fn text(
         .map_err(|_| RenderError::input(name, "the template renders to what is not UTF-8"))
 }
 
-/// Bytes up to a limit; a write past it fails, so that the rendering stops there.
+/// A buffer with a limit; a write past it fails, so that the rendering stops there.
 struct Capped {
     bytes: Vec<u8>,
     limit: usize,
@@ -230,10 +230,10 @@ impl std::io::Write for Capped {
     }
 }
 
-/// Classes of protocols whose names are counted on: by conditions, reports and the cache of ROAs.
+/// Protocol types whose names other parts use: conditions, reports and the cache of ROAs.
 const NAMED: [&str; 2] = ["bgp", "rpki"];
 
-/// Refuses files that do not define what the built-in ones define: each class of protocol, and each session and
+/// Rejects files that do not define the same as the built-in ones: each protocol type, and each session and
 /// RPKI server by name. An operator may rename and move the rest.
 fn complete(
     built_in: &BTreeMap<String, String>,
@@ -252,7 +252,7 @@ fn complete(
     Ok(())
 }
 
-/// The protocols of a text: their classes, with the name where that counts.
+/// Returns the protocols of a text: their types, with the name if it is used elsewhere.
 fn defined(text: &str) -> BTreeSet<(&str, Option<&str>)> {
     let blocks = Outline::of(text).blocks.into_iter();
     blocks
@@ -273,7 +273,7 @@ fn incomplete(template: &str, missing: String) -> RenderError {
     }
 }
 
-/// A line that holds only a block tag leaves nothing behind.
+/// Removes lines that hold only a block tag.
 fn whole_lines() -> Result<SyntaxConfig, RenderError> {
     let mut syntax = SyntaxConfig::builder();
     Ok(syntax
@@ -283,7 +283,8 @@ fn whole_lines() -> Result<SyntaxConfig, RenderError> {
         .build()?)
 }
 
-/// A name that overrides nothing is a typing error, and would be ignored for ever in silence.
+/// Validates the name of an override. A name that overrides nothing is a typing error, and would otherwise be ignored
+/// silently.
 fn known(name: &str) -> Result<(), RenderError> {
     if name.starts_with('_') || Renderer::names().any(|known| known == name) {
         return Ok(());

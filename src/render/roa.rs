@@ -9,17 +9,17 @@ use ipnet::IpNet;
 pub struct Roa {
     /// The prefix that may be announced.
     pub prefix: IpNet,
-    /// The longest prefix within it that may.
+    /// The maximum length of an announced prefix within it.
     pub max_length: u8,
-    /// Who may announce it; 0 for nobody (RFC 7607).
+    /// The authorised AS; 0 authorises none (RFC 7607).
     pub asn: u32,
 }
 
-/// A table of ROAs, kept on disk so that a router can start where the RPKI caches are reachable only
+/// A ROA table, kept on disk so that a router can start where the RPKI caches are reachable only
 /// through the routes that they validate.
 ///
-/// The text comes from a web server, so it is parsed and written anew; nothing of it reaches BIRD as
-/// it was.
+/// The text comes from a web server, so it is parsed and written again; no part of it reaches BIRD
+/// unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoaTable {
     /// The ROAs.
@@ -27,7 +27,7 @@ pub struct RoaTable {
 }
 
 impl RoaTable {
-    /// Reads DN42's files for BIRD (`route 172.20.0.0/24 max 24 as 4242420000;`) and BIRD's own
+    /// Parses DN42's files for BIRD (`route 172.20.0.0/24 max 24 as 4242420000;`) and BIRD's own
     /// listing of a table (`172.20.0.0/24-24 AS4242420000  [moe_rpki ...]`). Comments and lines of
     /// neither form are skipped, and counted.
     pub fn parse(text: &str) -> (Self, usize) {
@@ -43,7 +43,7 @@ impl RoaTable {
         (table, skipped)
     }
 
-    /// The ROAs of one family as routes of a static protocol; empty when there are none.
+    /// Returns the ROAs of one family as routes of a static protocol; empty when there are none.
     pub fn routes(&self, ipv6: bool) -> String {
         let mut text = String::new();
         for Roa {
@@ -60,22 +60,22 @@ impl RoaTable {
         text
     }
 
-    /// The whole table as a file, which [`RoaTable::parse`] reads. It holds no clock, so that the same
-    /// table is the same text.
+    /// Returns the whole table as a file, which [`RoaTable::parse`] reads. It has no timestamp, so that the same
+    /// table gives the same text.
     pub fn to_file(&self) -> String {
         let head = "# The last good table of ROAs, kept by moenet-agent for a start without RPKI servers.\n\
                     # Remove this file to take whatever the servers say next.\n";
         [head, &self.routes(false), &self.routes(true)].concat()
     }
 
-    /// Whether there are ROAs of one family.
+    /// Returns whether there are ROAs of one family.
     pub fn has(&self, ipv6: bool) -> bool {
         self.entries
             .iter()
             .any(|roa| roa.prefix.addr().is_ipv6() == ipv6)
     }
 
-    /// How many ROAs of one family there are.
+    /// Returns the number of ROAs of one family.
     pub fn count(&self, ipv6: bool) -> usize {
         self.entries
             .iter()
@@ -83,8 +83,8 @@ impl RoaTable {
             .count()
     }
 
-    /// Whether so much is gone since the last good table that the source, and not the network, must
-    /// have changed: of one family nothing is left, or less than half of a table that is not tiny.
+    /// Returns whether so many ROAs are missing since the last good table that the source, and not the network, must
+    /// have changed: one family is empty, or less than half of a table that is not tiny remains.
     pub fn collapsed_since(&self, last_good: &Self) -> bool {
         const ENOUGH: usize = 20;
         [false, true].into_iter().any(|ipv6| {
@@ -93,7 +93,7 @@ impl RoaTable {
         })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no ROAs.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

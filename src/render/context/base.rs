@@ -10,7 +10,7 @@ use crate::model::{Endpoint, InterfaceName, NodeType};
 use crate::render::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
 use crate::render::{BaseInput, Features, place};
 
-/// What every template sees.
+/// The variables of every template.
 #[derive(Debug, Serialize)]
 pub(in crate::render) struct Base<'a> {
     bird: Features,
@@ -48,7 +48,7 @@ struct Node<'a> {
     reflector: bool,
 }
 
-/// What is ours: the prefix we announce, and all that nobody outside may.
+/// The networks of this router: the announced prefix, and all prefixes that external neighbours may not announce.
 #[derive(Debug, Serialize)]
 struct Own {
     ipv4: Option<Ipv4Net>,
@@ -57,7 +57,7 @@ struct Own {
     refused_ipv6: Vec<IpNet>,
 }
 
-/// Where we are.
+/// The location of the router.
 #[derive(Debug, Serialize)]
 struct Place {
     continent: Option<u32>,
@@ -148,7 +148,7 @@ fn own(input: &BaseInput<'_>) -> Own {
         prefixes.ipv4.map(|net| net.trunc()),
         prefixes.ipv6.map(|net| net.trunc()),
     );
-    // Loopback addresses may lie outside our prefixes, and are refused from outside all the same.
+    // Loopback addresses may be outside the announced prefixes, and are rejected from external neighbours anyway.
     let v4 = input
         .router
         .loopback_ipv4
@@ -221,9 +221,9 @@ fn validation(input: &BaseInput<'_>) -> Validation {
     }
 }
 
-/// A server whose name leads nowhere yet is left out: BIRD would look it up itself, with a blocking call of
-/// `getaddrinfo` in the loop that serves everything. With a name server that never answers, 2.0.12, 2.17 and
-/// 2.20 stood still for 10 s out of every 10 s, and 3.1 and 3.4 for 10 s at a `configure`; BGP sessions
+/// Returns a server. A server whose name is not resolved yet is left out: BIRD would look it up itself, with a blocking
+/// call of `getaddrinfo` in its main loop. With a name server that never answers, 2.0.12, 2.17 and
+/// 2.20 hung for 10 s out of every 10 s, and 3.1 and 3.4 for 10 s at a `configure`; BGP sessions
 /// went down by their hold time on all five (measured, one server, glibc's defaults).
 fn rpki_server(server: &RpkiServer, known: &BTreeMap<Endpoint, IpAddr>) -> Option<Server> {
     let endpoint = server.endpoint();
@@ -239,9 +239,9 @@ fn rpki_server(server: &RpkiServer, known: &BTreeMap<Endpoint, IpAddr>) -> Optio
     })
 }
 
-/// The protocol of a server is named for the server, not by its place in the list: else removing the first
-/// one would rename, and so restart, all others, and with them go their ROAs. It is not named for the address
-/// either, which may change.
+/// Returns the protocol name of a server. It is derived from the server, not from its position in the list: otherwise
+/// removing the first server would rename, and so restart, all others, and their ROAs would be lost. It is not derived
+/// from the address either, which may change.
 pub fn rpki_protocol(server: &RpkiServer) -> String {
     let host = server.host.to_string();
     let bare: String = host
@@ -256,13 +256,13 @@ pub fn rpki_protocol(server: &RpkiServer) -> String {
         .collect();
     let name = match bare.len() {
         0..=40 => bare,
-        // Long names are cut; what is lost is told apart by a checksum.
+        // Long names are cut; a checksum keeps them unique.
         _ => format!("{}_{:08x}", &bare[..31], checksum(&host)),
     };
     format!("moe_rpki_{name}_{}", server.port)
 }
 
-/// FNV-1a, which is the same on every machine and in every release, as std's hashers are not.
+/// FNV-1a, which is the same on every machine and in every release, unlike std's hashers.
 fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum: u32, byte| {
         (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)

@@ -1,5 +1,5 @@
-//! What a template sees. These names are an interface: operators write templates against them, and
-//! `templates/README.md` tells of them.
+//! The variables of the templates. These names are an interface: operators write templates against them, and
+//! `templates/README.md` documents them.
 
 mod base;
 mod session;
@@ -8,8 +8,8 @@ pub(super) use base::Base;
 pub use base::rpki_protocol;
 pub(super) use session::Peering;
 
-/// Zero stands for "not said" on the wire, so it is read as that here too: a limit of zero would
-/// take a session's routes away.
+/// Returns a limit. Zero means "not set" on the wire, so it has the same meaning here: a limit of zero would
+/// remove a session's routes.
 fn some(limit: Option<u32>) -> Option<u32> {
     limit.filter(|number| *number != 0)
 }

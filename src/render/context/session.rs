@@ -7,12 +7,12 @@ use crate::effective::{Neighbour, Session};
 use crate::model::{AdminState, PeeringPolicy};
 use crate::render::{BaseInput, LinkClass, RenderError};
 
-/// How many times the import limit a neighbour may say at all, refused routes counted. Far beyond what a
-/// neighbour of DN42 ever says, and far below what fills a small router's memory.
+/// Factor from the import limit to the receive limit, which includes rejected routes. Far above what a
+/// neighbour in DN42 ever sends, and far below what fills a small router's memory.
 const RECEIVE_FACTOR: u32 = 10;
 
-/// What the template of a session sees besides.
-// No `Debug`, here and for `Peer`: a password is in it.
+/// The additional variables of a session's template.
+// No `Debug`, here and for `Peer`: it contains a password.
 #[derive(Serialize)]
 pub(in crate::render) struct Peering<'a> {
     #[serde(flatten)]
@@ -53,7 +53,7 @@ struct Side<'a> {
     extended_next_hop: bool,
 }
 
-/// The classes of the link; 0 is unknown.
+/// The classes of the link; 0 means unknown.
 #[derive(Debug, Serialize)]
 struct Link {
     latency: u8,
@@ -106,7 +106,7 @@ impl<'a> Peering<'a> {
     }
 }
 
-/// The name of what the neighbour is to us, as `moenet/defines.conf` defines it.
+/// Returns the name of the neighbour's relation, as `moenet/defines.conf` defines it.
 fn relation(policy: PeeringPolicy) -> &'static str {
     match policy {
         PeeringPolicy::Full => "MOE_FULL",
@@ -116,7 +116,7 @@ fn relation(policy: PeeringPolicy) -> &'static str {
     }
 }
 
-/// BIRD refuses a link-local neighbour that is more than a hop away, on every version.
+/// Validates a session. BIRD rejects a link-local neighbour that is more than a hop away, on every version.
 fn check(session: &Session) -> Result<(), RenderError> {
     let link_local = |neighbour: &Neighbour| match neighbour.address {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -9,21 +9,21 @@ use crate::model::{AdminState, PublicKey};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
 use crate::plan::kernel_view::{Link, WireGuardPeer};
 
-/// Whether a document was accepted, and what is wanted of it.
+/// Acceptance of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
     /// It is valid.
     Valid,
-    /// It is not, and what was in force stays. The text names the field and the reason.
+    /// It is invalid, and the applied state stays. The text names the field and the reason.
     Invalid(String),
-    /// Another object has what it claims.
+    /// Another object already claims one of its resources.
     Clash(String),
-    /// Something it needs is not known yet: who this router is.
+    /// A prerequisite is not known yet: the identity of this router.
     Waiting(String),
 }
 
 impl Acceptance {
-    /// Has what is valid wait. A document that is not valid has no part in what others lack, and stays known as such.
+    /// Makes a valid document wait. An invalid document does not depend on the missing prerequisite, and stays invalid.
     pub fn wait(&mut self, why: &str) {
         if *self == Self::Valid {
             *self = Self::Waiting(why.to_owned());
@@ -31,20 +31,20 @@ impl Acceptance {
     }
 }
 
-/// What was read back about a tunnel.
+/// The observed state of a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelFacts<'a> {
-    /// The link, when it is there and ours.
+    /// The link, when it exists and is the agent's.
     pub link: Option<&'a Link>,
-    /// The peer that it should have, for WireGuard.
+    /// The wanted peer, for WireGuard.
     pub peer: Option<PublicKey>,
-    /// Steps that the kernel still needs, as a text; none when it is as wanted.
+    /// Remaining steps for the kernel, as a text; `None` when it matches the wanted state.
     pub missing: Option<&'a str>,
     /// Why the last attempt failed.
     pub error: Option<&'a str>,
 }
 
-/// What is known of the name of a peer's endpoint.
+/// The resolution state of a peer's endpoint name.
 #[derive(Debug, Clone, Copy)]
 pub struct NameFacts<'a> {
     /// The address in use, from the last good answer.
@@ -62,7 +62,7 @@ pub struct RouteFacts {
     pub found: bool,
 }
 
-/// What BIRD says of Babel in a backbone tunnel.
+/// State of Babel in a backbone tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BabelFacts {
     /// BIRD does not answer, or does not run Babel.
@@ -71,29 +71,29 @@ pub enum BabelFacts {
     Neighbour(bool),
 }
 
-/// What was read back about BIRD.
+/// The observed state of BIRD.
 #[derive(Debug, Clone, Copy)]
 pub struct BirdFacts<'a> {
     /// Whether BIRD answers.
     pub running: bool,
-    /// Whether it has loaded what is on disk, and the session's text is there.
+    /// Whether it has loaded the files on disk, and the session's text exists.
     pub loaded: bool,
-    /// BIRD's words, when it refused the session.
+    /// BIRD's message, when it rejected the session.
     pub refused: Option<&'a str>,
-    /// What the whole router waits for, and so the session: reason and message.
+    /// The reason and message of the whole router's wait, which holds this session too.
     pub waits: Option<(&'a str, &'a str)>,
-    /// Why the session's text could not be given to BIRD, though BIRD has nothing against it.
+    /// Why the session's text could not be given to BIRD, although BIRD does not reject it.
     pub trouble: Option<&'a str>,
-    /// The protocols of the session that BIRD has.
+    /// The session's protocols in BIRD.
     pub protocols: &'a [Protocol],
-    /// How many it should have.
+    /// The expected number of protocols.
     pub expected: usize,
 }
 
-/// Everything a session's status is made of.
+/// The input of a session's status.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
     /// The generation of the document.
     pub generation: u64,
@@ -101,23 +101,23 @@ pub struct Facts<'a> {
     pub acceptance: Acceptance,
     /// An address clash of an accepted document.
     pub remark: Option<&'a str>,
-    /// What the administrator wants.
+    /// The administrative state.
     pub admin_state: AdminState,
-    /// Whether an override says to write nothing.
+    /// The pause of an override, if there is one.
     pub paused: Option<&'a str>,
-    /// Whether the object's removal waits for approval.
+    /// The held removal of the object, if there is one.
     pub held: Option<&'a str>,
     /// The tunnel.
     pub tunnel: TunnelFacts<'a>,
-    /// The endpoint's name, where it is one.
+    /// The endpoint's name, if it has one.
     pub name: Option<NameFacts<'a>>,
-    /// The route to the endpoint, where its address is known.
+    /// The route to the endpoint, if its address is known.
     pub route: Option<RouteFacts>,
-    /// Babel; none for an object without it.
+    /// Babel; `None` for an object without it.
     pub babel: Option<BabelFacts>,
-    /// Whether the object has a tunnel of its own.
+    /// Whether the object has its own tunnel.
     pub has_tunnel: bool,
-    /// BIRD; none for an object that has no part in it.
+    /// BIRD; `None` for an object that does not use it.
     pub bird: Option<BirdFacts<'a>>,
     /// The fields that an override sets.
     pub overridden: Vec<String>,
@@ -125,13 +125,13 @@ pub struct Facts<'a> {
     pub rtt_ms: Option<f64>,
     /// The share of lost echoes, 0 to 1.
     pub loss: Option<f64>,
-    /// The steps just taken; empty when there were none.
+    /// The steps just run; empty when there were none.
     pub steps: Vec<String>,
-    /// The status of the last time.
+    /// The previous status.
     pub before: &'a StatusBody,
 }
 
-/// The status of an object.
+/// Returns the status of an object.
 pub fn assess(facts: &Facts<'_>) -> StatusBody {
     let mut conditions = Conditions::new(&facts.before.conditions, facts.now);
     accepted(facts, &mut conditions);
@@ -232,7 +232,8 @@ fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// A name without an address keeps nobody from being configured: we wait for the peer to call.
+/// Sets the condition of the endpoint's name. A missing address does not block the configuration: the agent waits for
+/// the peer to connect.
 fn endpoint_resolved(name: &NameFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::EndpointResolved;
     match (name.address, name.error) {
@@ -252,7 +253,8 @@ fn endpoint_resolved(name: &NameFacts<'_>, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Without a route no packet leaves: neither the peer nor its provider is the cause.
+/// Sets the condition of the route to the endpoint. Without a route no packet leaves: neither the peer nor its provider
+/// is the cause.
 fn endpoint_routed(route: RouteFacts, conditions: &mut Conditions<'_>) {
     let about = About::EndpointRouted;
     match route.found {
@@ -409,7 +411,7 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
     }
 }
 
-/// Whether routes are held back by a limit. An export limit holds nothing back: it only warns.
+/// Returns whether a limit blocks routes. An export limit blocks none: it only warns.
 fn is_short_of(bird: &BirdFacts<'_>) -> bool {
     let channels = bird
         .protocols
@@ -419,7 +421,7 @@ fn is_short_of(bird: &BirdFacts<'_>) -> bool {
     limits.flatten().any(|limit| limit.hit)
 }
 
-/// Whether the kernel or BIRD refused.
+/// Returns whether the kernel or BIRD refused.
 fn failed(facts: &Facts<'_>) -> bool {
     facts.tunnel.error.is_some() || facts.bird.is_some_and(|bird| bird.refused.is_some())
 }
@@ -449,7 +451,7 @@ fn tunnel_status(link: &Link, key: Option<PublicKey>) -> TunnelStatus {
     }
 }
 
-/// Of several BGP sessions the worst speaks for all; routes add up over both families.
+/// Returns the worst of several BGP sessions; routes add up over both families.
 fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
     let worst = bird
         .protocols
@@ -473,7 +475,7 @@ fn bgp_status(bird: &BirdFacts<'_>) -> BgpStatus {
     }
 }
 
-/// The state's word in a report (docs/contract/session.md#report-states).
+/// Returns the state's word in a report (docs/contract/session.md#report-states).
 fn state_word(protocol: &Protocol) -> &'static str {
     match protocol.bgp.as_ref().map(|bgp| &bgp.state) {
         Some(BgpState::Established) => "established",

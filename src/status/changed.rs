@@ -1,15 +1,15 @@
 use crate::document::StatusBody;
 
-/// Whether two statuses differ in something that is worth a write. Counters and times that move by
-/// themselves do not count, or every look would write a file.
+/// Returns whether two statuses differ enough to write the new one. Counters and times that change by
+/// themselves do not count; otherwise every pass would write a file.
 pub fn changed(before: &StatusBody, after: &StatusBody) -> bool {
     settled(before) != settled(after)
 }
 
-/// The status without what moves by itself.
+/// Returns the status without the values that change by themselves.
 fn settled(status: &StatusBody) -> StatusBody {
     let mut still = status.clone();
-    // That the peer answers, and whether all echoes do, is news; by how much they vary is not.
+    // Whether the peer answers, and whether all echoes do, counts as a change; the variation of the times does not.
     still.rtt_ms = status.rtt_ms.map(|_| 1.0);
     still.loss = status
         .loss
@@ -22,8 +22,8 @@ fn settled(status: &StatusBody) -> StatusBody {
     if let Some(bgp) = &mut still.bgp {
         bgp.routes_imported = 0;
         bgp.routes_exported = 0;
-        // BIRD derives it from a monotonic clock, so that it moves by a second between two looks; the
-        // state tells of a real change, and the condition of its time.
+        // BIRD derives it from a monotonic clock, so that it differs by a second between two readings; the
+        // state shows a real change, and the condition its time.
         bgp.since = None;
     }
     still

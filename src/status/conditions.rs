@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use crate::document::{Condition, ConditionStatus, ConditionType};
 
-/// Collects conditions, and keeps the time of the last transition where nothing changed.
+/// Collects conditions, and keeps the time of the last transition for unchanged ones.
 #[derive(Debug)]
 pub struct Conditions<'a> {
     before: &'a [Condition],
@@ -11,7 +11,7 @@ pub struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    /// Begins a new list beside the one of the last time.
+    /// Starts a new list, compared with the previous one.
     pub fn new(before: &'a [Condition], now: Timestamp) -> Self {
         Self {
             before,
@@ -20,7 +20,7 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// Adds a condition that holds, or does not.
+    /// Adds a condition that is true or false.
     pub fn set(
         &mut self,
         about: ConditionType,
@@ -36,13 +36,13 @@ impl<'a> Conditions<'a> {
         self.push(about, status, reason, message.into());
     }
 
-    /// Whether the last list had this condition.
+    /// Returns whether the previous list had this condition.
     pub fn had(&self, about: ConditionType) -> bool {
         let mut before = self.before.iter();
         before.any(|condition| condition.condition_type == about)
     }
 
-    /// Adds a condition that nobody can tell.
+    /// Adds a condition whose state is unknown.
     pub fn unknown(&mut self, about: ConditionType, reason: &str, message: impl Into<String>) {
         self.push(about, ConditionStatus::Unknown, reason, message.into());
     }
@@ -67,19 +67,19 @@ impl<'a> Conditions<'a> {
         });
     }
 
-    /// The list.
+    /// Returns the list.
     pub fn into_vec(self) -> Vec<Condition> {
         self.found
     }
 
-    /// Whether a condition in the list holds.
+    /// Returns whether a condition in the list is true.
     pub fn holds(&self, about: ConditionType) -> bool {
         self.found
             .iter()
             .any(|c| c.condition_type == about && c.status == ConditionStatus::True)
     }
 
-    /// Whether a condition in the list is known not to hold.
+    /// Returns whether a condition in the list is false.
     pub fn fails(&self, about: ConditionType) -> bool {
         self.found
             .iter()

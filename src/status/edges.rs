@@ -11,9 +11,9 @@ use crate::document::ConditionType;
 
 /// Seconds that a condition must last before it is announced: steps of a setup pass through `False`.
 const HOLD_SECONDS: i64 = 3;
-/// The same for ROAs: RPKI servers take their time after a start.
+/// The same for ROAs: RPKI servers need more time after a start.
 const HOLD_ROAS_SECONDS: i64 = 15;
-/// BIRD derives `since` from a monotonic clock: smaller moves are no new session.
+/// BIRD derives `since` from a monotonic clock: a smaller difference is not a new session.
 const SINCE_JITTER_SECONDS: i64 = 2;
 
 /// Subject of a fact.
@@ -94,7 +94,7 @@ pub type FactSet = BTreeMap<Topic, Fact>;
 /// Severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Something is as it should be again, or an operator asked for it.
+    /// A fact is good again, or an operator asked for the change.
     Info,
     /// An operator should look at it.
     Warn,
@@ -111,11 +111,11 @@ pub struct Event {
     pub object: Option<String>,
     /// The message.
     pub message: &'static str,
-    /// The cause; empty where the message says everything.
+    /// The cause; empty if the message is complete.
     pub cause: String,
 }
 
-/// Facts of the last step, and what was announced of them.
+/// Facts of the last step, and the announced ones.
 #[derive(Debug, Default)]
 pub struct Edges {
     /// The time of the first step.
@@ -125,11 +125,11 @@ pub struct Edges {
 
 #[derive(Debug, Clone, Default)]
 struct Seen {
-    /// The last state that was known.
+    /// The last known state.
     state: State,
-    /// Since when it is bad.
+    /// When it became bad.
     bad_since: Option<Timestamp>,
-    /// The cause that was announced, while the state is bad.
+    /// The announced cause, while the state is bad.
     announced: Option<String>,
     /// The time of the last good or bad fact.
     at: Option<Timestamp>,
@@ -140,11 +140,11 @@ struct Rule {
     bad: &'static str,
     good: &'static str,
     severity: Severity,
-    /// Whether only the end of a good state is an edge to bad, and each beginning of a good one an edge.
+    /// Whether an edge to bad needs a preceding good state, and each start of a good state is an edge.
     liveness: bool,
     /// Seconds that a bad state lasts before it is announced.
     hold: i64,
-    /// Whether another cause is announced again: it is a fault of the configuration that an operator works on.
+    /// Whether a changed cause is announced again: it is a configuration error that an operator works on.
     each_cause: bool,
 }
 
@@ -172,7 +172,7 @@ impl Edges {
         events
     }
 
-    /// Whether a bad state has not lasted long enough to be announced.
+    /// Returns whether a bad state has not lasted long enough to be announced.
     pub fn is_holding(&self) -> bool {
         let holding = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_none();
         self.seen.values().any(holding)
@@ -216,7 +216,7 @@ impl Rule {
             }
             State::Good => None,
             State::Bad => Some(good()),
-            // A session that was up before the agent began is no edge.
+            // A session that was up before the agent started is not an edge.
             State::Unknown => fact.at.is_none_or(|at| at >= began).then(good),
         }
     }
@@ -232,7 +232,7 @@ impl Rule {
             return None;
         }
         if matches!(topic, Topic::Override(_)) && began == now {
-            // Overrides that were in effect before the agent began are in `/status`.
+            // Overrides that were in effect before the agent started are in `/status`.
             seen.announced = Some(fact.cause.clone());
             return None;
         }
@@ -252,7 +252,7 @@ impl Rule {
     }
 }
 
-/// A countdown or a time is no other cause.
+/// Removes numbers, because a different countdown or time is not a different cause.
 fn without_numbers(cause: &str) -> String {
     cause.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
@@ -261,13 +261,13 @@ fn is_session(topic: &Topic) -> bool {
     matches!(topic, Topic::Condition(_, ConditionType::BgpEstablished))
 }
 
-/// Whether a session began again between two looks.
+/// Returns whether a session restarted between two observations.
 fn is_later(now: Option<Timestamp>, before: Option<Timestamp>) -> bool {
     now.zip(before)
         .is_some_and(|(now, before)| now.as_second() - before.as_second() > SINCE_JITTER_SECONDS)
 }
 
-/// The end of an exception whose fact is gone. Objects that are gone have no edges.
+/// Returns the end of an exception whose fact is gone. Removed objects have no edges.
 fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
     let object = match topic {
         Topic::Override(object) | Topic::Pause(object) | Topic::Held(object) => object,
@@ -329,7 +329,7 @@ fn rule(topic: &Topic) -> Rule {
             (Severity::Warn, false, HOLD_ROAS_SECONDS)
         }
         Topic::Condition(_, About::KeyAvailable) => (Severity::Error, false, 0),
-        // Git moves a tree at once, and no setup passes through it.
+        // Git moves a tree at once, without intermediate setup steps.
         Topic::Condition(_, About::WorkTreeCurrent) => (Severity::Warn, false, 0),
         Topic::Condition(..) | Topic::BirdFiles | Topic::Kernel | Topic::StateDirectory => {
             (Severity::Warn, false, HOLD_SECONDS)

@@ -1,4 +1,4 @@
-//! One word for the whole agent, and why it is not `ok` (docs/contract/local-api.md#health).
+//! Health of the whole agent, and the reasons why it is not `ok` (docs/contract/local-api.md#health).
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const LIST_FAILURES: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Everything is as desired, as far as it was read back.
+    /// The observed state matches the desired state.
     Ok,
     /// The agent works, and an operator should look at the reasons.
     Degraded,
@@ -34,7 +34,7 @@ impl fmt::Display for Health {
     }
 }
 
-/// Facts that decide the health.
+/// Facts that determine the health.
 #[derive(Debug, Default)]
 pub struct HealthFacts {
     /// Time since the last finished pass.
@@ -55,11 +55,11 @@ pub struct HealthFacts {
     pub held: Vec<String>,
     /// Fetches of lists: name, consecutive failures, last error.
     pub lists: Vec<(String, u32, String)>,
-    /// Objects and the conditions that are not as they should be.
+    /// Objects and their failing conditions.
     pub conditions: Vec<(String, Condition)>,
 }
 
-/// Whether a condition says that something is wrong. A held change is wrong while it is `True`.
+/// Returns whether a condition shows a problem. A held change is a problem while it is `True`.
 pub fn is_bad(condition: &Condition) -> bool {
     let wrong = match condition.condition_type {
         ConditionType::RemovalHeld | ConditionType::ChangeHeld => ConditionStatus::True,
@@ -132,7 +132,7 @@ impl HealthFacts {
     }
 }
 
-/// One condition in one line.
+/// Returns one condition as one line.
 pub fn condition_text(object: &str, condition: &Condition) -> String {
     let Condition {
         condition_type,

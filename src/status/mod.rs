@@ -1,8 +1,8 @@
-//! Conditions and phase of an object, from what was read back. Pure.
+//! Conditions and phase of an object, from the observed state. Pure.
 //!
-//! Status is never what was intended: each sentence here is about something observed
+//! Status never reports an intention: each sentence here is about an observation
 //! (docs/contract/safety.md#rule-10). Values that change all the time (bytes, handshakes, route counts) are part of a
-//! status, and no reason to write one: see [`changed`].
+//! status, but no reason to write one: see [`changed`].
 
 mod assess;
 mod changed;

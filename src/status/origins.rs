@@ -3,38 +3,38 @@ use std::net::IpAddr;
 use crate::model::Endpoint;
 use crate::render::RoaTable;
 
-/// What the validation of routes' origins stands on.
+/// The data for the validation of route origins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origins {
     /// RPKI servers in the policy.
     pub servers: usize,
-    /// How many of them have said all they have; `None` while BIRD does not tell.
+    /// Number of servers that have sent all their data; `None` while BIRD does not answer.
     pub answering: Option<usize>,
-    /// ROAs that the servers say now.
+    /// Current ROAs of the servers.
     pub live: Roas,
     /// ROAs of the last good table on disk.
     pub kept: Roas,
-    /// Whether the servers have lost so many of them that it must be their fault.
+    /// Whether the servers have lost so many of them that the servers must be at fault.
     pub collapsed: bool,
-    /// Whether routes without a ROA are refused.
+    /// Whether routes without a ROA are rejected.
     pub rejects_unknown: bool,
 }
 
-/// What is known of ROAs, whatever the policy asks for.
+/// The known ROAs, independent of the policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoaFacts {
-    /// How many servers have said all they have; `None` while BIRD does not tell.
+    /// Number of servers that have sent all their data; `None` while BIRD does not answer.
     pub answering: Option<usize>,
-    /// ROAs that the servers say now.
+    /// Current ROAs of the servers.
     pub live: Roas,
     /// ROAs of the last good table on disk.
     pub kept: Roas,
-    /// Whether what the servers say is so much less than what is kept that it must be their fault.
+    /// Whether the servers have so many fewer ROAs than the kept table that they must be at fault.
     pub collapsed: bool,
 }
 
 impl RoaFacts {
-    /// What validation stands on, for a policy of so many servers.
+    /// Returns the data for a policy with this number of servers.
     pub fn under(self, servers: usize, rejects_unknown: bool) -> Origins {
         let Self {
             answering,
@@ -53,7 +53,7 @@ impl RoaFacts {
     }
 }
 
-/// An RPKI server that the policy names, and where the name leads.
+/// An RPKI server of the policy, and its resolved address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpkiName {
     /// Name and port.
@@ -65,7 +65,7 @@ pub struct RpkiName {
 }
 
 impl RpkiName {
-    /// What is wrong with the name, and what is done about it.
+    /// Returns what is wrong with the name, and the agent's reaction.
     pub fn problem(&self) -> Option<String> {
         let error = self.error.as_ref()?;
         Some(match self.address {
@@ -80,7 +80,7 @@ impl RpkiName {
     }
 }
 
-/// How many ROAs, by family.
+/// Number of ROAs, by family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roas {
     /// IPv4.
@@ -90,7 +90,7 @@ pub struct Roas {
 }
 
 impl Roas {
-    /// Those of a table.
+    /// Counts the ROAs of a table.
     pub fn of(table: &RoaTable) -> Self {
         Self {
             ipv4: table.count(false),
@@ -99,30 +99,30 @@ impl Roas {
     }
 }
 
-/// How good the validation is.
+/// Quality of the validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody is asked, and nothing is kept: origins are not checked.
+    /// There is neither a server nor a kept table: origins are not checked.
     NoServer,
-    /// BIRD does not tell.
+    /// BIRD does not answer.
     NotRead,
-    /// By what the servers say.
+    /// Validated with the servers' ROAs.
     Live,
-    /// By the last good table: no server answers.
+    /// Validated with the last good table: no server answers.
     FromCache,
-    /// By the last good table: what the servers say cannot be.
+    /// Validated with the last good table: the servers' data is implausible.
     Collapsed,
-    /// There is no ROA of a family, so that all its routes are unknown.
+    /// A family has no ROAs, so that all its routes are unknown.
     NoRoas,
 }
 
 impl Verdict {
-    /// Whether somebody has to look after it.
+    /// Returns whether an operator has to act.
     pub fn is_alarm(self) -> bool {
         matches!(self, Self::Collapsed | Self::NoRoas)
     }
 
-    /// One word, as in conditions.
+    /// Returns the reason as one word, as in conditions.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoServer => "NoServer",
@@ -136,7 +136,7 @@ impl Verdict {
 }
 
 impl Origins {
-    /// How good the validation is.
+    /// Returns the quality of the validation.
     pub fn verdict(&self) -> Verdict {
         let nothing_kept = self.kept == Roas::default();
         match (self.servers, self.answering) {
@@ -150,7 +150,7 @@ impl Origins {
         }
     }
 
-    /// The families of which no ROA is known.
+    /// Returns the families without a known ROA.
     fn missing(&self) -> Option<&'static str> {
         let none = |live: usize, kept: usize| live == 0 && kept == 0;
         match (
@@ -164,7 +164,7 @@ impl Origins {
         }
     }
 
-    /// A sentence for people; empty when all is well. It tells of no number that moves by itself.
+    /// Returns a sentence for operators; empty without a problem. It contains no number that changes by itself.
     pub fn message(&self) -> String {
         match self.verdict() {
             Verdict::Live => String::new(),

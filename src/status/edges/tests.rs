@@ -10,7 +10,7 @@ fn about(condition_type: ConditionType) -> Topic {
     Topic::Condition(WG.to_owned(), condition_type)
 }
 
-/// A run, written down as its log.
+/// A run, recorded as its log.
 #[derive(Default)]
 struct Run {
     edges: Edges,
@@ -42,7 +42,7 @@ impl Run {
             );
             self.log.push_str(&line.replace(" []", ""));
         }
-        // The same facts once more are no edge.
+        // The same facts again are not an edge.
         assert!(
             self.edges.step(&self.facts, at(second)).is_empty(),
             "{}",
@@ -131,7 +131,7 @@ fn a_run_through_every_edge_logs_each_once() {
     assert_eq!(run.log, include_str!("golden.log"));
 }
 
-/// Each goes bad, lasts, and goes good again.
+/// Turns each topic bad, keeps it so, and turns it good again.
 fn every_other_topic(run: &mut Run) {
     use ConditionType as About;
     let conditions = [

@@ -1,12 +1,12 @@
-//! Names of endpoints and of RPKI servers, looked up apart from everything else.
+//! Resolver of endpoint and RPKI server names, independent of all other work.
 //!
-//! [`Resolver::current`] answers at once from what is known; a task of its own looks names up, each
-//! under a deadline, so that a name server that is slow or gone delays no tunnel, no plan and no
-//! other name. The last good answer stays in force while lookups fail.
+//! [`Resolver::current`] answers at once from the known addresses; a separate task looks names up, each
+//! with a deadline, so that a name server that is slow or gone delays no tunnel, no plan and no
+//! other name. The last good answer is used while lookups fail.
 //!
-//! Every refresh keeps the address in use as long as it is in the answer: a record set that is handed
-//! out in another order each time moves nobody. An address is left for the next one only when the
-//! caller says that the peer does not answer there ([`Resolver::next`]).
+//! Every refresh keeps the address in use as long as it is in the answer: a record set that
+//! changes its order each time moves no endpoint. An endpoint moves to the next address only when the
+//! caller reports that the peer does not answer there ([`Resolver::next`]).
 
 mod choose;
 mod lookup;
@@ -29,11 +29,11 @@ use state::State;
 pub use choose::{PATIENCE, candidates, choose};
 pub use lookup::{Lookup, ResolveError, SystemLookup};
 
-/// How often and how patiently names are looked up.
+/// Settings of the lookups.
 #[derive(Debug, Clone)]
 pub struct ResolverSettings {
-    /// How long an answer is used before it is asked for again; a tenth of jitter is added or taken.
-    /// DNS' own lifetimes are not known: `getaddrinfo` does not tell them.
+    /// How long an answer is used before the next lookup, with a tenth of jitter.
+    /// The TTLs of the DNS are not known: `getaddrinfo` does not return them.
     pub interval: Duration,
     /// How long one lookup may take.
     pub deadline: Duration,
@@ -51,14 +51,14 @@ impl Default for ResolverSettings {
     }
 }
 
-/// What is known of an endpoint at this moment.
+/// The current state of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
-    /// Where to send packets: the address in use, from the last good answer.
+    /// The address in use, from the last good answer.
     pub address: Option<SocketAddr>,
-    /// Why the last lookup failed. The address may well be there at the same time.
+    /// Why the last lookup failed. There may be an address at the same time.
     pub error: Option<String>,
-    /// When the last lookup ended; none before the first, and for addresses that need none.
+    /// When the last lookup ended; `None` before the first, and for addresses that need no lookup.
     pub at: Option<Timestamp>,
 }
 
@@ -69,35 +69,35 @@ pub struct Resolver {
     task: Option<JoinHandle<()>>,
 }
 
-/// A reader of everything that a resolver knows.
+/// A reader of all results of a resolver.
 #[derive(Debug, Clone)]
 pub struct KnownNames(Arc<Shared>);
 
 impl KnownNames {
-    /// The addresses of the last good answer, and the one in use, of every endpoint with a name. Never waits.
+    /// Returns the addresses of the last good answer, and the one in use, of every endpoint with a name. Never waits.
     pub fn addresses(&self) -> BTreeMap<Endpoint, BTreeSet<IpAddr>> {
         self.0.state().addresses()
     }
 
-    /// What is known of the endpoint. Never waits.
+    /// Returns the state of the endpoint. Never waits.
     pub fn current(&self, endpoint: &Endpoint) -> Resolution {
         self.0.state().current(endpoint)
     }
 }
 
-/// What the handle and the task share.
+/// The state shared by the handle and the task.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to look up.
+    /// Signals a due lookup.
     wake: Notify,
-    /// An address or an error is another than before.
+    /// Signals a changed address or error.
     changed: Notify,
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is never left half changed, so a panic elsewhere does not spoil it.
+        // The state is never left half changed, so a panic in another thread does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,7 +110,7 @@ impl Resolver {
         resolver
     }
 
-    /// The resolver, and the work of its task, which the caller runs for as long as the resolver is used.
+    /// Returns the resolver and its task, which the caller runs for as long as the resolver is used.
     pub fn new(
         lookup: Arc<dyn Lookup>,
         settings: ResolverSettings,
@@ -124,28 +124,28 @@ impl Resolver {
         (Self { shared, task: None }, work)
     }
 
-    /// A reader of everything that is known.
+    /// Returns a reader of all results.
     pub fn known(&self) -> KnownNames {
         KnownNames(Arc::clone(&self.shared))
     }
 
-    /// Looks after exactly these endpoints from now on; the others are forgotten.
+    /// Watches exactly these endpoints from now on; the others are forgotten.
     pub fn watch<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) {
         self.shared.state().watch(endpoints, Instant::now());
         self.shared.wake.notify_one();
     }
 
-    /// Begins with what an earlier run knew: such an address is in use until an answer says otherwise.
+    /// Starts with the results of an earlier run: such an address is used until an answer replaces it.
     pub fn remember(&self, known: BTreeMap<Endpoint, IpAddr>) {
         self.shared.state().remember(known);
     }
 
-    /// What is known of every endpoint with a name that is watched or remembered. Never waits.
+    /// Returns the state of every endpoint with a name that is watched or remembered. Never waits.
     pub fn all(&self) -> BTreeMap<Endpoint, Resolution> {
         self.shared.state().all()
     }
 
-    /// What is known of the endpoint. Never waits.
+    /// Returns the state of the endpoint. Never waits.
     pub fn current(&self, endpoint: &Endpoint) -> Resolution {
         match endpoint.address() {
             Some(address) => Resolution {
@@ -157,8 +157,8 @@ impl Resolver {
         }
     }
 
-    /// Says that the peer does not answer at the current address. When that is news, the name is looked
-    /// up at once, since the peer may have moved; and when the address has had its time ([`PATIENCE`],
+    /// Reports that the peer does not answer at the current address. When it has just become silent, the name is looked
+    /// up at once, since the peer may have moved; when the address has had its time ([`PATIENCE`],
     /// longer after each full round), the next one of the answer is used. May be called on every pass
     /// while the handshake is stale.
     pub fn next(&self, endpoint: &Endpoint) -> Resolution {
@@ -172,7 +172,7 @@ impl Resolver {
         self.current(endpoint)
     }
 
-    /// Waits until something is known that was not before, and returns the names it concerns.
+    /// Waits until a result changes, and returns the names it concerns.
     /// For one caller at a time; safe to cancel.
     pub async fn changed(&self) -> BTreeSet<String> {
         loop {

@@ -1,18 +1,18 @@
-//! Which address of an answer to use. Pure.
+//! Selection of the address to use from an answer. Pure.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the peer may stay silent at one address before the next is tried. WireGuard repeats a
+/// How long the peer may be silent at one address before the next is tried. WireGuard repeats a
 /// handshake every 5 s (`REKEY_TIMEOUT` of its paper, section 6.1), so this is six attempts.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The usable addresses of an answer, in the order in which to try them.
+/// Returns the usable addresses of an answer, in the order in which to try them.
 ///
 /// The system's first choice stays first: glibc sorts by RFC 6724 and puts a family that has no route
-/// last. After it the families alternate, so that the second attempt already tells a broken family
+/// last. After it the families alternate, so that the second attempt already distinguishes a broken family
 /// from a dead peer.
 pub fn candidates(answer: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     let mut usable: Vec<IpAddr> = Vec::new();
@@ -27,8 +27,8 @@ pub fn candidates(answer: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     interleave(one, other)
 }
 
-/// Names that lead to no unicast address of another host exist ("0.0.0.0" is a blocked one's answer);
-/// a link-local address out of the DNS has no link.
+/// Returns whether it is a unicast address of another host. Other answers exist ("0.0.0.0" for a blocked name);
+/// a link-local address from the DNS has no link.
 fn is_usable(address: &IpAddr) -> bool {
     let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     !address.is_unspecified() && !address.is_multicast() && !link_local
@@ -46,9 +46,9 @@ fn interleave(one: Vec<IpAddr>, other: Vec<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-/// The address to use: the current one while it is in the answer and the peer answers there (or has
-/// not been silent for [`PATIENCE`]); the one after it when it has; for one that left the answer, a
-/// successor of the same family, which is known to work. None only when there are no candidates.
+/// Returns the address to use: the current one while it is in the answer and the peer answers there (or has
+/// not been silent for [`PATIENCE`]), otherwise the next one. For an address that left the answer, a
+/// successor of the same family, which is known to work. `None` only when there are no candidates.
 pub fn choose(
     candidates: &[IpAddr],
     current: Option<IpAddr>,

@@ -7,59 +7,59 @@ use std::thread;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-/// Asks for the addresses of a name. Tests have one that answers from memory.
+/// Looks up the addresses of a name. Tests use one that answers from memory.
 #[async_trait]
 pub trait Lookup: Send + Sync {
-    /// The addresses of the name, in the order in which the system would use them.
+    /// Returns the addresses of the name, in the system's order of preference.
     async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Why a name has no new addresses.
+/// Reason why a name has no new addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// The system's resolver says no.
+    /// The system's resolver returned an error.
     #[error("resolve {name}: {source}; check the name, and the name servers in /etc/resolv.conf")]
     Failed {
         /// The name.
         name: String,
-        /// Its words.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The system's resolver says nothing.
+    /// The system's resolver did not answer.
     #[error(
         "resolve {name}: no answer within {seconds} s; check the name servers in /etc/resolv.conf"
     )]
     Deadline {
         /// The name.
         name: String,
-        /// How long we waited.
+        /// How long the agent waited.
         seconds: u64,
     },
-    /// There is an answer, and nothing in it that packets can be sent to.
+    /// The answer has no usable address.
     #[error(
         "resolve {name}: no usable address in the answer ({found}); check the DNS records of the name"
     )]
     Unusable {
         /// The name.
         name: String,
-        /// What the answer holds.
+        /// The content of the answer.
         found: String,
     },
 }
 
 /// The system's resolver: `getaddrinfo`, and with it `/etc/hosts`, `nsswitch.conf` and search domains.
 ///
-/// Each lookup has a thread of its own. `getaddrinfo` cannot be cancelled, and on a dead name server it
-/// sits for half a minute and more (resolv.conf(5): 5 s, two attempts, up to three servers, each search
+/// Each lookup has its own thread. `getaddrinfo` cannot be cancelled, and with a dead name server it
+/// blocks for half a minute or more (resolv.conf(5): 5 s, two attempts, up to three servers, each search
 /// domain). In tokio's pool of blocking threads, which `tokio::net::lookup_host` uses, such calls take
-/// the room that file access needs, and the runtime waits for them before it ends.
+/// the threads that file access needs, and the runtime waits for them before it ends.
 #[derive(Debug, Default)]
 pub struct SystemLookup {
     running: Arc<AtomicUsize>,
 }
 
 impl SystemLookup {
-    /// No more threads than this, also when every one of them hangs beyond its deadline.
+    /// Limit of threads, even if all of them hang beyond their deadline.
     const MAX_THREADS: usize = 256;
 }
 
@@ -85,7 +85,7 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// The right to one thread; given back when dropped.
+/// A permit for one thread; returned when dropped.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {

@@ -1,5 +1,5 @@
-//! What is known of every name, and which address each endpoint uses. No clock and no lookups in
-//! here: both come in as arguments.
+//! The state of every name, and the address that each endpoint uses. It has neither a clock nor
+//! lookups: both are arguments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -12,18 +12,18 @@ use super::choose::{PATIENCE, choose};
 use super::{Resolution, ResolveError};
 use crate::model::{Endpoint, Host};
 
-/// A lookup on demand starts no sooner than this after the last one.
+/// Minimum time between the last lookup and one on demand.
 const MIN_REFRESH: Duration = Duration::from_secs(10);
 /// The first retry after a failure; doubled each time, up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// After this long without complaint an address counts as good again.
+/// Time without a failure after which an address counts as good again.
 const GOOD_AGAIN: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     names: BTreeMap<String, Name>,
     endpoints: HashMap<Endpoint, Option<Choice>>,
-    /// What an earlier run knew of endpoints that nobody has asked to watch yet.
+    /// Addresses from an earlier run of endpoints that are not watched yet.
     remembered: BTreeMap<Endpoint, IpAddr>,
     changed: BTreeSet<String>,
 }
@@ -31,7 +31,7 @@ pub(super) struct State {
 /// One name.
 #[derive(Debug)]
 struct Name {
-    /// Of the last good answer.
+    /// Addresses of the last good answer.
     candidates: Vec<IpAddr>,
     error: Option<String>,
     at: Option<Timestamp>,
@@ -40,7 +40,7 @@ struct Name {
     started: Option<Instant>,
     running: bool,
     failures: u32,
-    /// The last lookup ran into its deadline.
+    /// Whether the last lookup reached its deadline.
     hangs: bool,
 }
 
@@ -49,7 +49,7 @@ struct Name {
 struct Choice {
     address: IpAddr,
     since: Instant,
-    /// How often it was moved since it was last good.
+    /// Number of moves since it was last good.
     moves: u32,
     complained: Instant,
 }
@@ -64,8 +64,8 @@ impl Choice {
         }
     }
 
-    /// How much longer than [`PATIENCE`] this address is kept, so that a peer that is simply gone is
-    /// not chased from address to address twice a minute for ever.
+    /// Returns how much longer than [`PATIENCE`] this address is kept, so that the endpoint of a dead peer
+    /// does not move from address to address twice a minute indefinitely.
     fn extra_patience(&self, candidates: usize) -> Duration {
         let rounds = usize::try_from(self.moves).unwrap_or(usize::MAX) / candidates.max(1);
         PATIENCE * ((1 << rounds.min(4)) - 1)
@@ -150,8 +150,8 @@ impl State {
         }
     }
 
-    /// Makes the name due when it is news that the peer is silent. Says whether it is. A silence that goes
-    /// on is no news: a thousand dead peers must not ask the name server a hundred times a second.
+    /// Makes the name due when the peer has just become silent. Returns whether it has. A continuing silence
+    /// does not count: a thousand dead peers must not query the name server a hundred times a second.
     pub(super) fn silent(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
         let Host::Name(host) = &endpoint.host else {
             return false;
@@ -170,7 +170,7 @@ impl State {
         true
     }
 
-    /// Moves the endpoint on when its address has had its time. Says whether it moved.
+    /// Moves the endpoint to the next address when the current one has had its time. Returns whether it moved.
     pub(super) fn next(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
         let Host::Name(host) = &endpoint.host else {
             return false;
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Takes the lookups that are due; each counts as running until [`State::record`].
+    /// Returns the lookups that are due; each counts as running until [`State::record`].
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Due> {
         let due = self
             .names
@@ -217,7 +217,7 @@ impl State {
         .collect()
     }
 
-    /// When the next lookup is due.
+    /// Returns when the next lookup is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.names
             .values()
@@ -226,7 +226,7 @@ impl State {
             .min()
     }
 
-    /// Takes in how a lookup ended. Says whether anything is another than before.
+    /// Records the result of a lookup. Returns whether anything changed.
     pub(super) fn record(
         &mut self,
         host: &str,
@@ -234,7 +234,7 @@ impl State {
         (now, at): (Instant, Timestamp),
         interval: Duration,
     ) -> bool {
-        // It is no longer watched when it is not there.
+        // A missing name is no longer watched.
         let Some(name) = self.names.get_mut(host) else {
             return false;
         };
@@ -252,7 +252,7 @@ impl State {
         std::mem::take(&mut self.changed)
     }
 
-    /// Chooses again for every endpoint of the name; none is moved without need.
+    /// Selects again for every endpoint of the name; none is moved without need.
     fn choose_all(&mut self, host: &str, now: Instant) {
         let Some(candidates) = self.names.get(host).map(|name| &name.candidates) else {
             return;
@@ -302,7 +302,7 @@ impl Name {
             }
             Err(error) => {
                 self.error = Some(error.to_string());
-                // Soon again: after a boot the network may be seconds away.
+                // Retry soon: after a boot the network may be ready within seconds.
                 self.due = now + interval.min(FIRST_RETRY * (1 << self.failures.min(6)));
                 self.failures = self.failures.saturating_add(1);
             }

@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::state::Due;
 use super::{Lookup, ResolveError, ResolverSettings, Shared, candidates};
 
-/// How long a lookup holds up those that wait to start. Answers come within milliseconds; whoever
-/// takes longer goes on beside the others, so that a hundred hanging names delay a good one by
-/// seconds and not by minutes.
+/// How long a lookup blocks those that wait to start. Answers come within milliseconds; a slower lookup
+/// continues in parallel with the others, so that a hundred hanging names delay a good one by
+/// seconds instead of minutes.
 const GRACE: Duration = Duration::from_secs(1);
-/// How many of the names that ran into the deadline last time are tried at the same time.
+/// Number of concurrent lookups of names that reached the deadline last time.
 const HANGING: usize = 4;
 
 /// Looks names up when they are due, until it is aborted.
@@ -74,7 +74,7 @@ struct Lanes {
     hanging: Arc<Semaphore>,
 }
 
-/// Where a lookup waits for its turn, and whether it lets others pass when it is slow.
+/// The queue in which a lookup waits, and whether a slow lookup lets others start.
 struct Lane(Arc<Semaphore>, bool);
 
 impl Lanes {

@@ -8,17 +8,17 @@ use tokio::time::sleep;
 
 use super::{Ping, ProbeError, ProbeSettings, Target};
 
-/// The time between two echoes, so that they do not share one burst of loss.
+/// The time between two echoes, so that they are not lost in the same burst.
 const SPACING: Duration = Duration::from_millis(500);
-/// What an echo carries: as much as that of `ping`.
+/// Payload of an echo, of the same size as that of `ping`.
 const PAYLOAD: [u8; 56] = [0; 56];
 
 /// Sends real echoes.
 ///
-/// An unprivileged datagram socket where the system grants one (`net.ipv4.ping_group_range`, for both
-/// families), else a raw one (`CAP_NET_RAW`). Each probe has a socket of its own: on a datagram socket
-/// the kernel picks the identifier, so replies from the same link-local address on two tunnels could
-/// not be told apart on a shared one.
+/// Uses an unprivileged datagram socket if the system grants one (`net.ipv4.ping_group_range`, for both
+/// families), else a raw one (`CAP_NET_RAW`). Each probe has its own socket: on a datagram socket
+/// the kernel selects the identifier, so replies from the same link-local address on two tunnels could
+/// not be distinguished on a shared one.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IcmpPing;
 
@@ -83,7 +83,7 @@ async fn echo(
     }
 }
 
-/// A router that says "unreachable" also quotes our echo; only the reply of the target counts.
+/// Returns whether it is a reply of the target. A router that sends "unreachable" also quotes the echo.
 fn is_reply(packet: &surge_ping::IcmpPacket) -> bool {
     use surge_ping::IcmpPacket::{V4, V6};
     // ICMP type 0 (RFC 792) and ICMPv6 type 129 (RFC 4443, section 4.2) are the echo replies.

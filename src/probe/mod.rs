@@ -1,8 +1,8 @@
 //! Round-trip times and loss, by ICMP echo over IPv6 and IPv4.
 //!
-//! [`Prober::current`] answers at once with the last result; a task of its own sends the echoes, so
-//! many targets at a time and spread over the interval. A target is an address and the interface it
-//! is reached through: two tunnels may well have the same link-local address at their far end, and
+//! [`Prober::current`] returns the last result at once; a separate task sends the echoes, to a limited number of
+//! targets at a time and spread over the interval. A target is an address and the interface
+//! through which it is reached: two tunnels may have the same link-local address at their far end, and
 //! one ASN may have two tunnels.
 
 mod icmp;
@@ -20,13 +20,13 @@ use crate::model::InterfaceName;
 pub use icmp::IcmpPing;
 pub use prober::Prober;
 
-/// Whom to probe.
+/// A probed address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The neighbour's address.
     pub address: IpAddr,
-    /// The interface that the echoes must leave by and the replies come in by. A link-local address
-    /// means nothing without one; none leaves the way to the routing table.
+    /// The interface for echoes and replies. A link-local address requires one; with `None`
+    /// the routing table decides.
     pub interface: Option<InterfaceName>,
 }
 
@@ -39,16 +39,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// How often and how patiently to probe.
+/// Settings of the probes.
 #[derive(Debug, Clone)]
 pub struct ProbeSettings {
     /// The time between two probes of one target.
     pub interval: Duration,
-    /// How many echoes make a probe.
+    /// Number of echoes per probe.
     pub count: u16,
-    /// How long each echo may take.
+    /// Timeout of each echo.
     pub timeout: Duration,
-    /// How many targets are probed at the same time.
+    /// Number of targets probed at the same time.
     pub concurrency: usize,
 }
 
@@ -64,11 +64,11 @@ impl Default for ProbeSettings {
     }
 }
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Probe {
     /// The median of the round-trip times in milliseconds (the mean of the middle two when their
-    /// number is even); none when nothing came back. The median, because the first echo often waits
+    /// number is even); `None` without any reply. The median, because the first echo often waits
     /// for a handshake or for neighbour discovery and says nothing about the path.
     pub rtt_ms: Option<f64>,
     /// The share of echoes without reply, 0 to 1.
@@ -78,7 +78,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Sums up the echoes of one probe: a time for each reply, none for each that was lost.
+    /// Summarises the echoes of one probe: a time for each reply, `None` for each lost echo.
     pub fn new(echoes: &[Option<Duration>], at: Timestamp) -> Self {
         let mut times: Vec<f64> = echoes
             .iter()
@@ -101,7 +101,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 }
 
 fn loss(sent: usize, received: usize) -> f32 {
-    // At most 65535 echoes, so nothing is cut.
+    // At most 65535 echoes, so the conversion loses nothing.
     let count = |number: usize| f32::from(u16::try_from(number).unwrap_or(u16::MAX));
     if sent == 0 {
         0.0
@@ -110,11 +110,11 @@ fn loss(sent: usize, received: usize) -> f32 {
     }
 }
 
-/// Sends echoes. Tests have one that answers from memory.
+/// Sends echoes. Tests use one that answers from memory.
 #[async_trait]
 pub trait Ping: Send + Sync {
-    /// Sends `settings.count` echoes to the target. Each comes back with its time, or as none when no
-    /// reply came within `settings.timeout`, or it could not even be sent for want of a route.
+    /// Sends `settings.count` echoes to the target. Returns the time of each, or `None` when no
+    /// reply arrived within `settings.timeout`, or the echo could not be sent because there is no route.
     async fn ping(
         &self,
         target: &Target,
@@ -122,21 +122,21 @@ pub trait Ping: Send + Sync {
     ) -> Result<Vec<Option<Duration>>, ProbeError>;
 }
 
-/// Why a target could not be probed at all; this is no loss.
+/// Reason why a target could not be probed at all; this is not loss.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// The system grants no socket.
+    /// The system granted no socket.
     #[error("open an ICMP socket to probe {target}: {source}; {}", advice(source))]
     Socket {
-        /// Whom to probe.
+        /// The probed target.
         target: Target,
-        /// The system's words.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A link-local address without an interface.
     #[error("probe {target}: a link-local address needs the interface it is reached through")]
     NoInterface {
-        /// Whom to probe.
+        /// The probed target.
         target: Target,
     },
 }

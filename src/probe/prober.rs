@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
 
-/// The time between the first probes of targets that come together: a router that starts with a thousand
-/// sessions has probed them all within a minute, twenty a second.
+/// The time between the first probes of targets that were added together: a router that starts with a thousand
+/// sessions probes them all within a minute, twenty a second.
 const STAGGER: Duration = Duration::from_millis(50);
 
 /// Probes its targets in turn; the task of [`Prober::start`] ends when it is dropped.
@@ -35,13 +35,13 @@ struct Entry {
     error: Option<String>,
     due: Instant,
     running: bool,
-    /// How many probes in a row brought nothing.
+    /// Number of consecutive probes without a reply.
     silences: u32,
 }
 
 impl Shared {
     fn targets(&self) -> MutexGuard<'_, BTreeMap<Target, Entry>> {
-        // The map is never left half changed, so a panic elsewhere does not spoil it.
+        // The map is never left half changed, so a panic in another thread does not corrupt it.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,7 +54,7 @@ impl Prober {
         prober
     }
 
-    /// The prober, and the work of its task, which the caller runs for as long as the prober is used.
+    /// Returns the prober and its task, which the caller runs for as long as the prober is used.
     pub fn new(
         ping: Arc<dyn Ping>,
         settings: ProbeSettings,
@@ -91,7 +91,7 @@ impl Prober {
         self.shared.wake.notify_one();
     }
 
-    /// The last result of the target; none before the first. Never waits.
+    /// Returns the last result of the target; `None` before the first. Never waits.
     pub fn current(&self, target: &Target) -> Option<Probe> {
         self.shared
             .targets()
@@ -99,13 +99,13 @@ impl Prober {
             .and_then(|entry| entry.last)
     }
 
-    /// Waits until a target has answered for the first time, or again after it was silent: its link has a class
-    /// of latency from then on, and nobody should have to wait for that. For one caller at a time; safe to cancel.
+    /// Waits until a target has answered for the first time, or again after it was silent: from then on its link has
+    /// a latency class, which must not be delayed. For one caller at a time; safe to cancel.
     pub async fn answered(&self) {
         self.shared.answered.notified().await;
     }
 
-    /// Why the target could not be probed last time, when it could not.
+    /// Returns why the last probe of the target could not run, if it could not.
     pub fn error(&self, target: &Target) -> Option<String> {
         self.shared
             .targets()
@@ -174,7 +174,7 @@ fn record(
     interval: Duration,
 ) {
     let mut targets = shared.targets();
-    // It is no longer watched when it is not there.
+    // A missing target is no longer watched.
     let Some(entry) = targets.get_mut(target) else {
         return;
     };
@@ -202,10 +202,10 @@ fn record(
     entry.due = Instant::now() + pause(entry, before.is_none(), interval);
 }
 
-/// The time to the next probe, with a tenth of jitter. After the first it is any part of the interval, so
-/// that targets that came together do not stay together. A target that answered nothing is tried again
-/// sooner: a tunnel that is being set up must not be called dead for a whole interval. One that stays silent is
-/// tried less and less, or a thousand dead ones would hold up the first probe of a new one for minutes.
+/// Returns the time to the next probe, with a tenth of jitter. After the first probe it is a random part of the
+/// interval, so that targets that were added together do not stay together. A silent target is probed again
+/// sooner: a tunnel during setup must not be reported dead for a whole interval. A target that stays silent is
+/// probed less and less often, because a thousand dead ones would delay the first probe of a new one for minutes.
 fn pause(entry: &Entry, first: bool, interval: Duration) -> Duration {
     let base = match entry.silences {
         0 => interval,

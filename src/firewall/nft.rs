@@ -17,13 +17,13 @@ use crate::plan::firewall::{
     FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, listed_names,
 };
 
-/// nftables by way of `nft -j`, which speaks the JSON of libnftables-json(5): the kernel's own netlink
-/// interface has no library that is kept well, and `nft` comes with every system that has nftables.
+/// Access to nftables through `nft -j`, which uses the JSON of libnftables-json(5): the kernel's netlink
+/// interface has no well-maintained library, and `nft` comes with every system that has nftables.
 #[derive(Debug)]
 pub struct Nft {
     program: PathBuf,
     deadline: Duration,
-    /// How this nft writes the last ruleset back, when that is not how we wrote it.
+    /// How this nft lists the last ruleset, if that differs from the written form.
     spelling: Mutex<Option<Table>>,
     writes: AtomicU64,
 }
@@ -35,7 +35,7 @@ impl Default for Nft {
 }
 
 impl Nft {
-    /// With another program than the `nft` in `PATH`, or another deadline for one run of it.
+    /// Uses another program than the `nft` in `PATH`, or another deadline for one run of it.
     pub fn new(program: PathBuf, deadline: Duration) -> Self {
         Self {
             program,
@@ -74,7 +74,8 @@ impl Nft {
                 difference: difference.to_string(),
             });
         }
-        // A later nft may list our rules in other words. Without this we would write them for ever.
+        // A later nft may list the agent's rules in other words. Without this the agent would rewrite them at every
+        // pass.
         tracing::debug!(
             "nft lists the rules of our table in other words than they were written in"
         );
@@ -90,8 +91,8 @@ impl Nft {
             .map(drop)
     }
 
-    /// Reads the tables that an agent may have made. Which are there is asked first: "No such file or directory"
-    /// is what nft says of a missing table, and of other things.
+    /// Reads the tables that an agent may have created. The names are listed first: nft reports
+    /// "No such file or directory" for a missing table, and for other errors.
     async fn read(
         &self,
         operation: &'static str,
@@ -148,19 +149,20 @@ impl Nft {
         let mut child = Command::new(&self.program)
             .arg("-j")
             .args(arguments)
-            // A token in our environment is none of its business.
+            // The program must not see a token in the agent's environment.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A run that is given up ends with its deadline, and its transaction with it.
+            // A run ends with its deadline, and its transaction with it.
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // nft reads everything before it writes anything, so this does not wait for itself. One
-            // that ends early says why on stderr, which is worth more than our broken pipe.
+            // nft reads everything before it writes anything, so this cannot deadlock. A process that ends early
+            // reports the
+            // reason on stderr, which is more useful than a broken pipe.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Config, ConfigError, Environment, load};
 
-/// The keys whose values take effect on SIGHUP; a key covers those below it.
+/// The keys whose values take effect on SIGHUP; a key includes those below it.
 const RELOADABLE: [&str; 13] = [
     "controlPlane.token",
     "controlPlane.tokenFile",
@@ -23,40 +23,40 @@ const RELOADABLE: [&str; 13] = [
     "log.level",
 ];
 
-/// The file that a configuration was read from, and what it says.
+/// The file that a configuration was read from, and its values.
 #[derive(Clone, Default, PartialEq)]
 pub struct Source {
     /// The file.
     pub path: PathBuf,
-    /// Its values as they are written there.
+    /// Its values as written in the file.
     pub(super) values: Value,
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the values: a token may be among them.
+        // Omits the values, because they may contain a token.
         f.debug_tuple("Source").field(&self.path).finish()
     }
 }
 
-/// The configuration of a running agent, some keys of which take effect when its file is read again.
+/// The configuration of a running agent. Some keys take effect when its file is read again.
 #[derive(Debug)]
 pub struct LiveConfig {
     started: Config,
     current: Mutex<Arc<Config>>,
 }
 
-/// What a reload changed.
+/// The result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The keys that have another value from now on.
+    /// The keys whose new value is in effect.
     pub changed: Vec<String>,
     /// The keys whose new value takes effect at the next start.
     pub needs_restart: Vec<String>,
 }
 
 impl LiveConfig {
-    /// Begins with this configuration.
+    /// Starts with this configuration.
     pub fn new(config: Config) -> Self {
         let current = Mutex::new(Arc::new(config.clone()));
         Self {
@@ -65,12 +65,12 @@ impl LiveConfig {
         }
     }
 
-    /// The configuration at this moment.
+    /// Returns the current configuration.
     pub fn get(&self) -> Arc<Config> {
         Arc::clone(&self.lock())
     }
 
-    /// Reads the file again and takes over what may change while the agent runs.
+    /// Reads the file again and applies the values that may change while the agent runs.
     ///
     /// # Errors
     /// As [`load`]; nothing changes then.
@@ -99,7 +99,7 @@ impl LiveConfig {
     }
 }
 
-/// The configuration of the start, with the reloadable values of the new one.
+/// Returns the configuration of the start, with the reloadable values of the new one.
 fn merged(started: &Config, new: Config) -> Config {
     let mut merged = started.clone();
     if let (Some(into), Some(from)) = (&mut merged.control_plane, new.control_plane) {
@@ -129,7 +129,7 @@ fn is_reloadable(key: &str) -> bool {
     RELOADABLE.iter().any(covers)
 }
 
-/// The keys with another value, as `guard.maxRemovals`; never the values, which may be secret.
+/// Returns the keys with a changed value, as `guard.maxRemovals`; never the values, which may be secret.
 fn differences(before: &Value, after: &Value) -> Vec<String> {
     let mut found = Vec::new();
     collect("", before, after, &mut found);

@@ -5,7 +5,7 @@ use crate::disk;
 use crate::document::{self, DocumentError, parse_value};
 use crate::model::Secret;
 
-/// Where the configuration is looked for when `--config` is not given.
+/// The paths of the configuration when `--config` is not given.
 const PLACES: [&str; 3] = [
     "config.yaml",
     "config.json",
@@ -38,7 +38,7 @@ impl Environment {
     }
 }
 
-/// Why there is no configuration.
+/// Reason why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No file was found.
@@ -51,7 +51,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file is not a configuration.
@@ -59,12 +59,12 @@ pub enum ConfigError {
     Invalid(#[from] DocumentError),
 }
 
-/// The first place that has a configuration.
+/// Returns the first path that has a configuration.
 pub(crate) fn found() -> Option<PathBuf> {
     PLACES.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// Loads the configuration from `--config`, or from the first place that has one.
+/// Loads the configuration from `--config`, or from the first path that has one.
 ///
 /// # Errors
 /// Names the file, the line and the key.
@@ -84,7 +84,7 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
     Ok(config)
 }
 
-/// Everything for which [`load`] refuses a file, with the text of its error first.
+/// Returns every reason for which [`load`] rejects a file, with the text of its error first.
 pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
     let text = match read(path, disk::DOCUMENT) {
         Ok(text) => text,
@@ -107,7 +107,7 @@ pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
     found.collect()
 }
 
-/// The shortest configuration with the required keys of every section.
+/// Returns the shortest configuration with the required keys of every section.
 fn sample() -> serde_json::Value {
     serde_json::json!({"node": {"name": "sample"}, "controlPlane": {"url": "http://127.0.0.1"}})
 }
@@ -144,7 +144,7 @@ fn apply(config: &mut Config, environment: Environment) {
     }
 }
 
-/// The rules that a configuration breaks, each at the place of its key or of the nearest key above.
+/// Returns the violated rules of a configuration, each at the location of its key or of the nearest key above.
 fn broken_rules(config: &Config, text: &str) -> Vec<DocumentError> {
     let broken = rules(config).into_iter().flatten();
     let located = broken.map(|(key, reason)| {

@@ -1,7 +1,7 @@
 //! The agent's own configuration: one YAML file, a few environment variables.
 //!
-//! Unknown keys are errors that name file, line and the nearest known key. What is not given has the
-//! default that stands beside it here.
+//! Unknown keys are errors that name file, line and the nearest known key. The defaults are defined next to the
+//! fields.
 
 mod live;
 mod load;
@@ -70,7 +70,7 @@ pub struct Config {
     pub source: Source,
 }
 
-/// The schema of the configuration, as `schemas/Config.json` holds it.
+/// Returns the schema of the configuration, as `schemas/Config.json` holds it.
 pub fn schema() -> serde_json::Value {
     crate::document::root_schema::<Config>("Config")
 }
@@ -174,12 +174,12 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// The bearer token, from `token` or `tokenFile`.
+    /// Returns the bearer token, from `token` or `tokenFile`.
     pub fn token_source(&self) -> TokenSource {
         TokenSource::new(self.token.as_ref(), self.token_file.as_deref())
     }
 
-    /// Time between fetches of the node.
+    /// Returns the time between fetches of the node.
     pub fn config_interval(&self) -> std::time::Duration {
         self.config_interval
             .unwrap_or(self.bird_config_interval)
@@ -211,7 +211,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The bearer token, from `token` or `tokenFile`.
+    /// Returns the bearer token, from `token` or `tokenFile`.
     pub fn token_source(&self) -> TokenSource {
         TokenSource::new(self.token.as_ref(), self.token_file.as_deref())
     }
@@ -424,7 +424,7 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// A level, or a filter as `RUST_LOG` takes one: `info,moenet_agent::bird=debug`.
+/// Deserializes a level, or a filter as in `RUST_LOG`: `info,moenet_agent::bird=debug`.
 fn level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let text = String::deserialize(deserializer)?;

@@ -7,7 +7,7 @@ use crate::model::Secret;
 use crate::redact::remember;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
-/// share it. A file that cannot be read costs nothing but calls: the last token that was read stays in use.
+/// share it. While the file cannot be read, the last token stays in use, and only calls can fail.
 #[derive(Clone, Default)]
 pub struct TokenSource(Arc<Mutex<State>>);
 
@@ -18,7 +18,7 @@ struct State {
     problem: Option<TokenError>,
 }
 
-/// Where a token comes from.
+/// Source of a token.
 #[derive(Clone, Default, PartialEq, Eq)]
 enum From {
     #[default]
@@ -26,7 +26,7 @@ enum From {
     File(PathBuf),
 }
 
-/// Why a token file cannot be used, and what to do.
+/// Reason why a token file cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("token file {path}: {reason}; write the token into it, readable for the agent, which reads it again by itself", path = path.display())]
 pub struct TokenError {
@@ -34,21 +34,21 @@ pub struct TokenError {
     reason: String,
 }
 
-/// What a look at the token file found.
+/// The result of reading the token file again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenNews {
-    /// Nothing new.
+    /// Nothing changed.
     None,
-    /// The file holds another token than before.
+    /// The file holds a new token.
     Changed,
     /// The file can be read again, and holds the same token.
     Readable,
-    /// The file cannot be read any more, or for another reason than before.
+    /// The file can no longer be read, or for a new reason.
     Unreadable(TokenError),
 }
 
 impl TokenSource {
-    /// The token that the configuration gives, else that of the file, which is read now.
+    /// Uses the token from the configuration, or else from the file, which is read now.
     pub fn new(given: Option<&Secret<String>>, file: Option<&Path>) -> Self {
         let source = Self::default();
         source.set(given, file);
@@ -77,7 +77,7 @@ impl TokenSource {
         self.refresh();
     }
 
-    /// Takes over where another source has its token from, and keeps the last token while its file cannot be read.
+    /// Replaces the source, and keeps the last token while the new file cannot be read.
     pub fn replace(&self, other: &Self) {
         let (from, token) = {
             let other = other.lock();
@@ -89,13 +89,13 @@ impl TokenSource {
         }
     }
 
-    /// Whether there is to be a token, also while its file cannot be read.
+    /// Returns whether a token is configured, even while its file cannot be read.
     pub fn is_configured(&self) -> bool {
         let state = self.lock();
         state.token.is_some() || state.from != From::Configuration
     }
 
-    /// The token, or the last one that could be read; `None` when none is configured.
+    /// Returns the token, or the last one that could be read; `None` when none is configured.
     ///
     /// # Errors
     /// The file could not be read yet.
@@ -107,12 +107,12 @@ impl TokenSource {
         }
     }
 
-    /// Why the file cannot be read, while it cannot.
+    /// Returns why the file cannot be read, if it cannot.
     pub fn problem(&self) -> Option<TokenError> {
         self.lock().problem.clone()
     }
 
-    /// Reads the file again, when there is one. Blocks for as long as a small file takes.
+    /// Reads the file again, if there is one. Blocks while it reads a small file.
     pub fn refresh(&self) -> TokenNews {
         let From::File(path) = self.lock().from.clone() else {
             return TokenNews::None;

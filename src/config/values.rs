@@ -12,12 +12,12 @@ use crate::model::InterfaceName;
 pub struct Interval(Duration);
 
 impl Interval {
-    /// So many seconds.
+    /// Creates an interval of N seconds.
     pub fn seconds<const N: u64>() -> Self {
         Self(Duration::from_secs(N))
     }
 
-    /// The duration.
+    /// Returns the duration.
     pub fn get(self) -> Duration {
         self.0
     }
@@ -40,7 +40,7 @@ impl Interval {
     }
 }
 
-/// A number, or a text that may be one.
+/// A number, or a text that may be a number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum NumberOrText {
@@ -122,7 +122,7 @@ impl Default for MaxRemovals {
 }
 
 impl MaxRemovals {
-    /// How many of so many objects may be removed within the window.
+    /// Returns how many of `total` objects may be removed within the window.
     pub fn of(self, total: usize) -> usize {
         match self {
             Self::Percent(percent) => (total * usize::from(percent) / 100).max(1),

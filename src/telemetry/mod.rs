@@ -1,6 +1,6 @@
-//! Log lines, errors as one line, and no secrets in either.
+//! Log lines and one-line errors, both without secrets.
 //!
-//! The log is the least important thing: a sink that is full, slow or gone costs lines, and never a task.
+//! Logging has the lowest priority: a sink that is full, slow or gone loses lines, but blocks no task.
 
 mod sink;
 
@@ -19,8 +19,8 @@ use crate::config::{Log, LogFormat};
 use sink::Sink;
 pub use sink::{loses_lines, lost_lines};
 
-/// The watch of files warns of each watch that went with its folder, in words that no operator can act on; the
-/// agent says itself what is wrong with the state directory.
+/// The file watcher warns of each watch that ended with its folder, in words that no operator can act on; the
+/// agent itself reports problems of the state directory.
 const QUIET: &str = "notify=error";
 
 /// The log of this process.
@@ -32,14 +32,14 @@ struct Running {
 
 static RUNNING: OnceLock<Running> = OnceLock::new();
 
-/// Starts logging to standard error: text for people, JSON for programs. `RUST_LOG` wins over the level. Panics
-/// become lines of the log too.
+/// Starts logging to standard error: text for people, JSON for programs. `RUST_LOG` overrides the level. Panics
+/// become log lines too.
 pub fn start(log: &Log) {
     let sink = Sink::start(log.format);
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| of_level(&log.level))
         .unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}")));
-    // Colour is for people: not for a file, a pipe or the journal.
+    // Colours are for terminals: not for a file, a pipe or the journal.
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (filter, handle) = reload::Layer::new(filter);
@@ -56,13 +56,13 @@ pub fn start(log: &Log) {
         .with(filter)
         .with(lines)
         .try_init();
-    // A second start, as tests make one, changes nothing.
+    // A second start, as in tests, changes nothing.
     if started.is_ok() && RUNNING.set(Running { sink, handle }).is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
 }
 
-/// Logs from this level on. `RUST_LOG` wins.
+/// Sets the log level. `RUST_LOG` overrides it.
 pub fn set_level(level: &str) {
     if std::env::var_os(EnvFilter::DEFAULT_ENV).is_some_and(|filter| !filter.is_empty()) {
         return;
@@ -72,7 +72,7 @@ pub fn set_level(level: &str) {
     }
 }
 
-/// Waits a moment for the lines so far to be written, before the process ends.
+/// Waits a moment until the lines so far are written, before the process ends.
 pub fn flush() {
     if let Some(running) = RUNNING.get() {
         running.sink.flush();
@@ -83,7 +83,7 @@ fn of_level(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseE
     EnvFilter::try_new(format!("{level},{QUIET}"))
 }
 
-/// A panic as one line. The hook of the standard library would wait for a reader of standard error.
+/// Logs a panic as one line. The hook of the standard library would wait for a reader of standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let at = panic
         .location()
@@ -105,7 +105,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// An error and its causes, on one line. A cause that its error already quotes is not said twice.
+/// Returns an error and its causes on one line. A cause that its error already quotes is not repeated.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

@@ -9,26 +9,26 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::LogFormat;
 use crate::redact::redact;
 
-/// So many lines wait for a sink that does not take them; more are dropped.
+/// Number of lines that may wait for a slow sink; more are dropped.
 const WAITING: usize = 4096;
 /// How long the end of the process waits for lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The lines that were dropped since the start.
+/// Number of dropped lines since the start.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines of the log were dropped, because they could not be written.
+/// Returns how many log lines were dropped because they could not be written.
 pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// When a line was dropped last, in seconds since the epoch.
+/// When the last line was dropped, in seconds since the epoch.
 static LAST_LOST: AtomicI64 = AtomicI64::new(0);
 
-/// Seconds for which a dropped line is news.
+/// How long a dropped line counts as recent, in seconds.
 const RECENT: i64 = 60;
 
-/// Whether a line was dropped within the last minute.
+/// Returns whether a line was dropped within the last minute.
 pub fn loses_lines() -> bool {
     let last = LAST_LOST.load(Ordering::Relaxed);
     last > 0 && Timestamp::now().as_second() - last < RECENT
@@ -39,7 +39,7 @@ fn count_lost() {
     LAST_LOST.store(Timestamp::now().as_second(), Ordering::Relaxed);
 }
 
-/// Where log lines go: to a thread that writes them to standard error. The code that logs never waits, and never learns of
+/// The log sink: a thread writes the lines to standard error. The logging code never waits, and never sees
 /// an error: a line that cannot be written is dropped and counted.
 #[derive(Debug, Clone)]
 pub(super) struct Sink {
@@ -91,13 +91,13 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-/// Writes lines, and says when some are missing.
+/// Writes lines, and reports missing ones.
 struct LineWriter<W> {
     to: W,
     format: LogFormat,
-    /// What was lost when this was said last.
+    /// The number of lost lines at the last report.
     told: u64,
-    /// The last line may be half written.
+    /// Whether the last line may be incomplete.
     torn: bool,
 }
 
@@ -129,7 +129,7 @@ impl<W: Write> LineWriter<W> {
         if lost > self.told {
             text.extend(self.notice(lost - self.told).into_bytes());
         }
-        // Whatever a reason or an error quotes: no secret gets into the log.
+        // Redacts secrets, whatever a reason or an error quotes.
         text.extend(redact(&String::from_utf8_lossy(line)).as_bytes());
         let written = self.to.write_all(&text).and_then(|()| self.to.flush());
         self.torn = written.is_err();
@@ -139,7 +139,7 @@ impl<W: Write> LineWriter<W> {
         }
     }
 
-    /// The line that says how many lines are missing before it.
+    /// Returns the line that reports how many lines are missing before it.
     fn notice(&self, lost: u64) -> String {
         let now = Timestamp::now();
         let text = "log lines dropped, the log could not be written";
@@ -158,7 +158,7 @@ impl<W: Write> LineWriter<W> {
 mod tests {
     use super::*;
 
-    /// A disk with room for so many bytes.
+    /// A disk with limited space.
     struct Disk {
         room: usize,
         holds: Vec<u8>,

@@ -1,6 +1,7 @@
-//! The loop that accepts connections, with the limits on what one client may take: both servers face networks,
-//! and a client that sends a header's byte a minute, never reads its answer, or opens a thousand connections must
-//! cost nobody but itself. `axum::serve` sets no timer, so it would wait for such a client without end.
+//! Accepts connections, with limits for each client: both servers face networks, and a client that
+//! sends one byte of a header per minute, never reads its answer, or opens a thousand connections
+//! must affect only itself. `axum::serve` sets no timer, so it would wait for such a client without
+//! end.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,35 +20,36 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How many connections are served at once; the next one waits. Each may take `HEAD_MAX` of memory and a file
-/// descriptor, of which the kernel's and BIRD's sockets need some too.
+/// Maximum number of connections served at once; the next one waits. Each may take `HEAD_MAX` of
+/// memory and a file descriptor, which the kernel's and BIRD's sockets need too.
 const CONNECTIONS: usize = 256;
 
-/// How many of them one address may have. Loopback and unix sockets are exempt: a reverse proxy calls from there.
+/// Maximum number of connections per address. Loopback and unix sockets are exempt: a reverse proxy
+/// connects from there.
 const PER_ADDRESS: usize = 32;
 
-/// How long a client may take for the head of a request, the wait for the first or next one included.
+/// Time limit for the head of a request, including the wait for the first or next one.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// The largest head of a request, in bytes.
+/// Size limit of the head of a request, in bytes.
 const HEAD_MAX: usize = 32 * 1024;
 
-/// How long a connection takes further requests.
+/// How long a connection accepts further requests.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long the last call of a connection may take: longer than the slowest call, which is `/restart`, and
-/// short enough that a client that does not read its answer is disconnected.
+/// Time limit of the last call of a connection: longer than the slowest call, which is `/restart`,
+/// and short enough that a client that does not read its answer is disconnected.
 const LAST_CALL: Duration = Duration::from_secs(90);
 
-/// How long calls in progress may take after the shutdown.
+/// Time limit for calls in progress after the shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a full server looks for a connection that it may close.
+/// Interval at which a full server looks for a connection that it may close.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A client's address, where it has one.
+/// A client's address, if it has one.
 pub(crate) trait ClientAddress {
-    /// The address to count connections by.
+    /// Returns the address by which connections are counted.
     fn counted(&self) -> Option<IpAddr>;
 }
 
@@ -64,7 +66,7 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
     }
 }
 
-/// Serves until the shutdown, and gives calls in progress a moment to end.
+/// Serves until the shutdown, and gives calls in progress a limited time to end.
 pub(crate) async fn run<L>(mut listener: L, app: Router, shutdown: impl Future<Output = ()>)
 where
     L: Listener<Addr: ClientAddress>,
@@ -77,7 +79,7 @@ where
         let free = seats.lock().make_room();
         tokio::select! {
             () = &mut shutdown => break,
-            // The connection has given its seat back.
+            // The connection has released its seat.
             Some(_) = connections.join_next() => {}
             (io, client) = listener.accept(), if free => {
                 if let Some(taken) = seats.take(client.counted()) {
@@ -89,14 +91,14 @@ where
     }
     drop(listener);
     stop.cancel();
-    // Connections that are left then end when the set is dropped.
+    // The remaining connections end when the set is dropped.
     let _ = timeout(GRACE, async {
         while connections.join_next().await.is_some() {}
     })
     .await;
 }
 
-/// The seats, as the accept loop and every connection share them.
+/// The seats, shared by the accept loop and every connection.
 #[derive(Default, Clone)]
 struct SharedSeats(Arc<Mutex<Seats>>);
 
@@ -112,7 +114,7 @@ impl SharedSeats {
     }
 }
 
-/// A connection's seat. Dropped when the connection ends, also by a panic, it is free again.
+/// A connection's seat. Its drop releases the seat when the connection ends, also by a panic.
 struct TakenSeat {
     seats: SharedSeats,
     id: u64,
@@ -125,19 +127,19 @@ impl Drop for TakenSeat {
     }
 }
 
-/// The connections that are served.
+/// The served connections.
 #[derive(Default)]
 struct Seats {
     next: u64,
     taken: BTreeMap<u64, Seat>,
 }
 
-/// One connection, as its task and the accept loop share it.
+/// One connection, shared by its task and the accept loop.
 #[derive(Clone)]
 struct Seat {
     address: Option<IpAddr>,
     since: Instant,
-    /// Milliseconds from `since` to the moment when the wait for a complete head began.
+    /// Milliseconds from `since` to the start of the wait for a complete head.
     waiting: Arc<AtomicU64>,
     /// Whether a request is being answered.
     busy: Arc<AtomicBool>,
@@ -145,7 +147,7 @@ struct Seat {
 }
 
 impl Seat {
-    /// When the wait for a complete head began; `None` while a request is answered.
+    /// Start of the wait for a complete head; `None` while a request is answered.
     fn waits_since(&self) -> Option<Instant> {
         let waited = || Duration::from_millis(self.waiting.load(Ordering::Relaxed));
         (!self.busy.load(Ordering::Relaxed)).then(|| self.since + waited())
@@ -163,12 +165,12 @@ impl Seat {
 }
 
 impl Seats {
-    /// Whether another connection fits, if need be after the oldest one without a complete head is closed.
+    /// Returns whether another connection fits, if necessary after closing the oldest one without a complete head.
     fn make_room(&mut self) -> bool {
         self.taken.len() < CONNECTIONS || self.close_oldest(|_| true)
     }
 
-    /// A seat for a client. `None`: its address has as many as it may, and all of them are at work.
+    /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
     fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
         let same = |seat: &Seat| address.is_some() && seat.address == address;
         let count = self.taken.values().filter(|seat| same(seat)).count();
@@ -187,7 +189,7 @@ impl Seats {
         Some((self.next, seat))
     }
 
-    /// Closes the connection that has waited longest for a complete head, among those of this kind.
+    /// Closes the connection that has waited longest for a complete head, among those that `kind` selects.
     fn close_oldest(&mut self, kind: impl Fn(&Seat) -> bool) -> bool {
         let waiting = self.taken.iter().filter(|(_, seat)| kind(seat));
         let oldest = waiting
@@ -205,7 +207,7 @@ impl Seats {
     }
 }
 
-/// One connection, from its first byte to its end. How it fails concerns the client only.
+/// Serves one connection, from its first byte to its end. Its failure concerns only the client.
 async fn converse<I>(io: I, app: Router, taken: TakenSeat, stop: CancellationToken)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,

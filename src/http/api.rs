@@ -8,57 +8,57 @@ use serde_json::Value;
 use crate::controller::world::HeldChange;
 use crate::model::InterfaceName;
 
-/// What the local API asks of the agent. Each method of it answers a call (docs/contract/local-api.md#calls).
+/// The interface between the local API and the agent. Each method answers a call (docs/contract/local-api.md#calls).
 #[async_trait]
 pub trait AgentApi: Send + Sync {
-    /// What `GET /status` says.
+    /// Returns the answer of `GET /status`.
     async fn status(&self) -> StatusView;
 
-    /// Starts a sync and does not wait for it; calls that come meanwhile coalesce.
+    /// Requests a sync without waiting for it; requests that come meanwhile coalesce.
     async fn trigger_sync(&self) -> Result<(), ApiRefusal>;
 
-    /// Re-creates exactly this interface and its BGP session; returns when both are configured again.
+    /// Recreates exactly this interface and its BGP session; returns when both are configured again.
     async fn restart(&self, interface: InterfaceName) -> Result<(), ApiRefusal>;
 
-    /// Whether the router is drained. While it is, `/sync` and `/restart` are refused before they
-    /// get here.
+    /// Returns whether the router is drained. While it is, `/sync` and `/restart` are refused
+    /// before they reach the agent.
     async fn maintenance(&self) -> MaintenanceView;
 
-    /// Drains the router, or ends that. Idempotent. Returns once BIRD has confirmed, or after 5 s. What is asked
-    /// is written down in any case.
+    /// Drains or undrains the router. Idempotent. Returns once BIRD has confirmed, or after 5 s.
+    /// The request is recorded in any case.
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal>;
 
-    /// The metrics as Prometheus text.
+    /// Returns the metrics as Prometheus text.
     async fn metrics(&self) -> String;
 
-    /// Whether the agent has read its state and converges.
+    /// Returns whether the agent has read its state and converges.
     async fn ready(&self) -> bool;
 }
 
-/// How far BIRD has got with what it was told.
+/// Result of a wait for BIRD's confirmation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirmation {
-    /// BIRD runs it.
+    /// BIRD runs the requested state.
     Confirmed,
-    /// BIRD is slow; this is missing.
+    /// BIRD has not confirmed yet; the text names the missing part.
     Pending(String),
 }
 
-/// Why the agent does not do what it is asked.
+/// Why the agent refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiRefusal {
-    /// No session of ours has this interface.
+    /// No session of this router has this interface.
     #[error("no session has the interface {0}; `moenet-agent get` lists them")]
     UnknownInterface(InterfaceName),
     /// The router is drained.
     #[error("router is in maintenance: run `moenet-agent maintenance stop` first")]
     Maintenance,
-    /// BIRD cannot be told; what was asked is written down, and takes effect when it can.
+    /// BIRD does not answer; the request is recorded, and takes effect when BIRD answers.
     #[error(
         "BIRD cannot be told: {0}; the request is written down and takes effect as soon as BIRD answers"
     )]
     BirdUnavailable(String),
-    /// It was tried and failed; the text says what to do.
+    /// The attempt failed; the text has the advice.
     #[error("{0}")]
     Failed(String),
 }
@@ -69,18 +69,18 @@ pub enum ApiRefusal {
 pub struct StatusView {
     /// `ok`, `degraded` or `failed`.
     pub status: String,
-    /// Why it is not `ok`, the worst first.
+    /// Reasons why the status is not `ok`, the worst first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     /// The agent's version.
     pub version: String,
-    /// The commit it was built from.
+    /// The commit of the build.
     pub commit: String,
     /// Whole seconds since the agent started.
     pub uptime: u64,
-    /// Who the router is.
+    /// The identity of the router.
     pub node: NodeView,
-    /// How many sessions there are.
+    /// Number of sessions by state.
     pub sessions: SessionCounts,
     /// External BGP sessions by state: `established`, `active`, `connect`, `idle`, `opensent`, `openconfirm`, `down`.
     pub bgp: BTreeMap<String, u64>,
@@ -94,24 +94,24 @@ pub struct StatusView {
     pub bird: BirdView,
     /// The last fetch of each list, by its name in the API: `sessions`, `mesh`, `config`, `bird-config`.
     pub last_sync: BTreeMap<String, ListView>,
-    /// The syncs that `/sync` asked for.
+    /// The syncs that `/sync` requested.
     pub sync: SyncView,
     /// Changes that wait for `moenet-agent approve`.
     pub held: Vec<HeldView>,
     /// Number of held changes, also of those that the list leaves out.
     pub held_total: u64,
-    /// What the agent waits for.
+    /// Everything the agent waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitView>,
     /// The sessions that an override changes, as `wg_4242421080: spec.tunnel.mtu`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
-    /// The overrides that are in force, with what the documents say beside what is here.
+    /// The overrides in effect, with the effective and the documents' values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideView>,
     /// Number of overrides in effect, also of those that the list leaves out.
     pub overrides_total: u64,
-    /// What the operator ought to know, one sentence each.
+    /// Notices for the operator, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
@@ -119,11 +119,11 @@ pub struct StatusView {
 /// The BIRD daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BirdView {
-    /// Whether it answers on its control socket.
+    /// Whether BIRD answers on its control socket.
     pub running: bool,
     /// The version of the running daemon.
     pub version: Option<String>,
-    /// Why it does not answer, with the path of the socket.
+    /// Why BIRD does not answer, with the path of the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -132,45 +132,45 @@ pub struct BirdView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListView {
-    /// When it last succeeded, since the agent started.
+    /// Time of the last success since the agent started.
     pub last_success: Option<Timestamp>,
-    /// Failures since then.
+    /// Number of failures since the last success.
     pub consecutive_failures: u32,
-    /// Why it failed last.
+    /// The last error.
     pub last_error: Option<String>,
-    /// When it is tried again, while it fails.
+    /// Time of the next attempt, while the fetch fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
 }
 
-/// The syncs that `/sync` asked for.
+/// The syncs that `/sync` requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SyncView {
     /// Number of the last request.
     pub requested: u64,
     /// Number of the last request that is finished.
     pub finished: u64,
-    /// When that was.
+    /// End of the last finished request.
     pub at: Option<Timestamp>,
     /// Sessions in the list.
     pub sessions: u64,
     /// Documents that the sync changed.
     pub changed: u64,
-    /// Why it failed.
+    /// The error, if the sync failed.
     pub error: Option<String>,
 }
 
-/// A change that waits for approval.
+/// A held change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldView {
     /// The object, as `sessions/wg_4242421080` or `node`; what `approve` takes.
     pub object: String,
-    /// What would happen: `removal`, or the fields with both values.
+    /// The change: `removal`, or the fields with both values.
     pub change: String,
-    /// Why it waits.
+    /// Why the change is held.
     pub reason: String,
-    /// Since when.
+    /// Start of the wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }
@@ -186,30 +186,30 @@ impl From<HeldChange> for HeldView {
     }
 }
 
-/// Something that the agent waits for.
+/// A wait of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitView {
     /// The object that waits, as `node`.
     pub object: String,
-    /// What it waits for, with its path or name.
+    /// What the object waits for, with its path or name.
     pub waits_for: String,
-    /// What to do about it.
+    /// Advice for the operator.
     pub action: String,
 }
 
-/// An override that is in force.
+/// An override in effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OverrideView {
     /// The object, as `sessions/wg_4242421080`.
     pub object: String,
-    /// Why, in the operator's words.
+    /// The reason, in the operator's words.
     pub reason: String,
-    /// When it ends by itself.
+    /// Time of its expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Whether nothing is written for the object.
+    /// Whether writes for the object are paused.
     pub paused: bool,
     /// The fields that it sets.
     pub fields: Vec<OverriddenField>,
@@ -221,33 +221,33 @@ pub struct OverrideView {
 pub struct OverriddenField {
     /// The field, as `spec.tunnel.mtu`.
     pub field: String,
-    /// Its value here; `null` where the override takes it away.
+    /// The effective value; `null` if the override removes the field.
     pub value: Value,
-    /// What the Control Plane's document says, or the operator's own; `null` where it says nothing.
+    /// The value in the document, from the Control Plane or the operator; `null` if it is not set there.
     pub document: Value,
 }
 
-/// Who the router is; `null` where nobody has said yet.
+/// The identity of the router; `null` where it is not known yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeView {
-    /// Its number.
+    /// The number of the node.
     pub id: Option<u16>,
-    /// Its name.
+    /// The name of the node.
     pub name: String,
-    /// Where it stands.
+    /// The region of the node.
     pub region: Option<String>,
 }
 
-/// How many sessions there are (docs/contract/local-api.md#status).
+/// Number of sessions by state (docs/contract/local-api.md#status).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SessionCounts {
-    /// All known.
+    /// All known sessions.
     pub total: u64,
     /// Configured, and healthy in configuration.
     pub active: u64,
-    /// Those that cannot be configured.
+    /// Sessions that cannot be configured.
     pub error: u64,
-    /// Those that wait for approval, setup or removal.
+    /// Sessions that wait for approval, setup or removal.
     pub pending: u64,
 }
 
@@ -256,6 +256,6 @@ pub struct SessionCounts {
 pub struct MaintenanceView {
     /// Drained or not.
     pub enabled: bool,
-    /// Since when, in RFC 3339 UTC.
+    /// Start of the drain, in RFC 3339 UTC.
     pub since: Option<Timestamp>,
 }

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-/// A token bucket: so many calls a second, and so many at once. Time is an input, counted from any
-/// fixed moment.
+/// A token bucket: limits the calls per second, and the calls at once. Time is an input, counted from any fixed moment.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     per_second: f64,
@@ -11,7 +10,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let burst = f64::from(burst.max(1));
         Self {
@@ -22,10 +21,10 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token, or says how long until there is one.
+    /// Takes a token.
     ///
     /// # Errors
-    /// The bucket is empty.
+    /// The bucket is empty; the value is the time until the next token.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let passed = now.saturating_sub(self.last).as_secs_f64();
         self.last = self.last.max(now);

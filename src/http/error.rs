@@ -8,24 +8,24 @@ use serde_json::json;
 
 use super::ApiRefusal;
 
-/// An error as every API of ours words it: `{"error": "...", "code": "..."}`.
+/// An error in the format of all the agent's APIs: `{"error": "...", "code": "..."}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct ApiError {
     /// The status of the answer.
     pub status: StatusCode,
-    /// For programs.
+    /// The code, for programs.
     pub code: &'static str,
-    /// For people.
+    /// The message, for readers.
     pub message: String,
-    /// When to come again.
+    /// Time until the next attempt is allowed.
     pub retry_after: Option<Duration>,
-    /// The method that is allowed.
+    /// The allowed method.
     pub allow: Option<&'static str>,
 }
 
 impl ApiError {
-    /// An error with this status, code and text.
+    /// Creates an error with this status, code and text.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -47,7 +47,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
     }
 
-    /// 401: the agent could not read its own token yet, so no token is right.
+    /// 401: the agent could not read its own token yet, so every token is refused.
     pub fn no_token_yet() -> Self {
         let message = "the file of server.tokenFile cannot be read, so every call is refused; the agent's log says why";
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
@@ -58,7 +58,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
     }
 
-    /// 405: this path wants another method.
+    /// 405: this path requires another method.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path wants {allow}");
         let error = Self::new(
@@ -72,7 +72,7 @@ impl ApiError {
         }
     }
 
-    /// 413: the body is larger than anything this API reads.
+    /// 413: the body exceeds the size limit.
     pub fn too_large(limit: usize) -> Self {
         let message = format!("the body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
@@ -91,7 +91,7 @@ impl ApiError {
         }
     }
 
-    /// 500: our fault.
+    /// 500: a fault of the agent.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", message)
     }
@@ -124,7 +124,7 @@ impl IntoResponse for ApiError {
         let body = Json(json!({"error": message, "code": self.code}));
         let mut response = (self.status, body).into_response();
         if let Some(wait) = self.retry_after {
-            // Rounded up: who comes a moment early would be refused again.
+            // Rounded up: a client that retries a moment early would be refused again.
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             response
                 .headers_mut()

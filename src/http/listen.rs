@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::model::shown;
 
-/// Where the local API listens: `127.0.0.1:24368`, `:24368` (every address) or `unix:/path`.
+/// Address of the local API: `127.0.0.1:24368`, `:24368` (every address) or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// A TCP address.
@@ -14,13 +14,13 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// The text is no address to listen on.
+/// The text is not a valid address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an address to listen on is 127.0.0.1:24368, [::1]:24368, :24368 or unix:/path, not {0}")]
 pub struct InvalidListen(String);
 
 impl Listen {
-    /// Whether only this machine can reach it.
+    /// Returns whether only this machine can reach the address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -41,7 +41,7 @@ impl FromStr for Listen {
             };
         }
         match text.strip_prefix(':') {
-            // The IPv6 wildcard takes IPv4 too.
+            // The IPv6 wildcard accepts IPv4 too.
             Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
                 let port = port.parse().map_err(|_| wrong())?;
                 Ok(Self::Tcp(SocketAddr::new(

@@ -1,5 +1,5 @@
-//! The agent's local API (docs/contract/local-api.md): what is asked of the agent, over TCP or a unix
-//! socket. It knows nothing of sessions; everything it says comes from an [`AgentApi`].
+//! The agent's local API (docs/contract/local-api.md): requests to the agent, over TCP or a unix
+//! socket. It has no knowledge of sessions; all its answers come from an [`AgentApi`].
 
 mod accept;
 mod api;

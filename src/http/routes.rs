@@ -18,23 +18,23 @@ use crate::config::TokenSource;
 use crate::model::InterfaceName;
 use crate::redact::redact_value;
 
-/// The largest body that is read; a real one has fifty bytes.
+/// Size limit of a body; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;
 
-/// How long a client may take to send its body.
+/// Time limit for a client to send its body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Calls of `/sync` and of `/restart` a second, and at once.
+/// Limits of `/sync` and of `/restart`: calls per second, and calls at once.
 const RATE: (f64, u32) = (10.0, 20);
 
-/// What the local API is made from.
+/// Options of the local API.
 #[derive(Clone)]
 pub struct HttpOptions {
-    /// Where it listens.
+    /// The listening address.
     pub listen: Listen,
-    /// The token that it wants; required when others than this machine can reach it.
+    /// The required token; mandatory if other machines can reach the address.
     pub token: TokenSource,
-    /// Who answers.
+    /// The agent that answers.
     pub state: Arc<dyn AgentApi>,
 }
 
@@ -59,8 +59,8 @@ pub fn app(options: &HttpOptions) -> Router {
         syncs: bucket(),
         restarts: bucket(),
     };
-    // One handler and one table instead of a route each: `get` of the framework would answer HEAD
-    // too, and a HEAD that starts a sync surprises.
+    // One handler and one table instead of one route each: the framework's `get` would answer HEAD
+    // too, and a HEAD must not start a sync.
     Router::new().fallback(handle).with_state(Arc::new(api))
 }
 
@@ -89,7 +89,7 @@ enum Call {
     Ready,
 }
 
-/// The method and the meaning of a path.
+/// Returns the method and the call of a path.
 fn route(path: &str) -> Option<(&'static str, Call)> {
     Some(match path {
         "/status" => ("GET", Call::Status),
@@ -132,7 +132,7 @@ impl Api {
             _ if open => Ok(()),
             Ok(Some(token)) if bearer(headers).is_some_and(|given| same(given, &token)) => Ok(()),
             Ok(Some(_)) => Err(ApiError::invalid_token()),
-            // Closed until the file is there: the agent's log and status name it.
+            // Refuses every call until the file exists: the agent's log and status name it.
             Err(_) => Err(ApiError::no_token_yet()),
         }
     }
@@ -220,8 +220,8 @@ struct RestartBody {
     interface: InterfaceName,
 }
 
-/// The interface of a `/restart`. The content type is insisted on, since a page in a browser can
-/// send a form anywhere, and JSON only where it is allowed to.
+/// Returns the interface of a `/restart`. The content type is mandatory, because a page in a
+/// browser can send a form to any server, but JSON only to a server that allows it.
 fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiError> {
     let kind = headers
         .get(CONTENT_TYPE)
@@ -241,7 +241,7 @@ fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiErro
     Ok(body.interface)
 }
 
-/// The status without secrets: reasons and messages quote what operators write.
+/// Returns the status without secrets: reasons and messages quote operators' texts.
 fn status(view: &StatusView) -> Response {
     let mut value = json!(view);
     redact_value(&mut value);
@@ -266,8 +266,8 @@ pub(crate) async fn read_body(body: Body, max: usize, time: Duration) -> Result<
     }
 }
 
-/// The framework's error for a body over the limit is a type of a crate below it; its text is what
-/// can be had without naming that crate.
+/// The framework's error for a body over the limit is a type of a crate that it depends on; its
+/// text is the only test that does not need that crate.
 fn is_length_limit(error: &axum::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
@@ -299,7 +299,7 @@ fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a page of this origin was served by this server. HTTP's port 80 may be left out.
+/// Returns whether a page of this origin was served by this server. HTTP's port 80 may be omitted.
 fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
     let with_port = |authority: &str| match authority.strip_suffix(":80") {
         Some(name) => name.to_ascii_lowercase(),

@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use super::{HttpOptions, Listen, accept, app};
 use crate::config::TokenSource;
 
-/// Why the API cannot listen.
+/// A failure to listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Everybody could restart tunnels.
+    /// Without a token every client could restart tunnels.
     #[error(
         "server.listen {0} can be reached from outside; set server.token (or tokenFile), or listen on 127.0.0.1"
     )]
@@ -21,20 +21,20 @@ pub enum ServeError {
     /// The token is an empty text.
     #[error("server.token is empty; remove it, or give it a value")]
     EmptyToken,
-    /// The address cannot be had.
+    /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {
         /// The address.
         listen: Listen,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is something at the path of the socket.
+    /// The path of the socket is occupied.
     #[error("listen on unix:{}: {reason}", path.display())]
     Occupied {
         /// The path.
         path: PathBuf,
-        /// What is there, and what to do.
+        /// The file at the path, and the advice.
         reason: &'static str,
     },
 }
@@ -64,7 +64,7 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Checks what trying again cannot change.
+    /// Checks everything that a retry cannot change.
     ///
     /// # Errors
     /// The address can be reached from outside and there is no token, or the token is empty.
@@ -81,7 +81,7 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// As [`Server::check`], and the address is taken.
+    /// As [`Server::check`], and the address is in use.
     pub async fn bind(options: &HttpOptions) -> Result<Self, ServeError> {
         Self::check(&options.listen, &options.token)?;
         let listen = options.listen.clone();
@@ -104,7 +104,7 @@ impl Server {
         })
     }
 
-    /// The address it listens on, when it is TCP.
+    /// Returns the listening address, if it is TCP.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().ok(),
@@ -112,7 +112,7 @@ impl Server {
         }
     }
 
-    /// Serves until the shutdown, and lets calls in progress end.
+    /// Serves until the shutdown, and waits for calls in progress.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let listen = self.listen;
         tracing::info!(%listen, "local API listens");
@@ -121,13 +121,13 @@ impl Server {
             Socket::Unix(listener) => accept::run(listener, self.app, shutdown).await,
         }
         if let Listen::Unix(path) = &listen {
-            // Best effort: a socket left behind is found stale by the next start.
+            // Best effort: the next start recognizes a stale socket.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Binds beside the path and renames into place, so that nobody can connect before the mode is set.
+/// Binds to a temporary path and renames the socket, so that no client can connect before the mode is set.
 async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     make_way(path).await?;
     let failed = |source| ServeError::Bind {
@@ -144,7 +144,7 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// Refuses a path where something lives; a socket that nobody answers on is left for the rename.
+/// Refuses a path with a live socket or another file; a socket without a listener is left for the rename.
 async fn make_way(path: &Path) -> Result<(), ServeError> {
     let occupied = |reason| {
         Err(ServeError::Occupied {

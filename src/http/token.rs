@@ -4,15 +4,15 @@ use sha2::{Digest, Sha256};
 
 use crate::model::Secret;
 
-/// The token of an `Authorization: Bearer` header.
+/// Returns the token of an `Authorization: Bearer` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Compares in a time that does not depend on where the texts differ, nor on how long they are:
-/// digests are compared, and all of their bytes.
+/// Compares in constant time, independent of the position of a difference and of the lengths:
+/// compares all bytes of both digests.
 pub(crate) fn same(given: &str, wanted: &Secret<String>) -> bool {
     let given = Sha256::digest(given.as_bytes());
     let wanted = Sha256::digest(wanted.expose().as_bytes());

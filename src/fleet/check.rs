@@ -1,7 +1,7 @@
-//! What an agent would reject in the answers of one router, found before the agent gets them. Pure.
+//! Finds everything that an agent would reject in the answers of one router, before the agent gets them. Pure.
 //!
-//! An answer consists of units that stand for themselves: a session, a mesh peer, the node, the policy. One bad
-//! unit never affects another.
+//! An answer consists of independent units: a session, a mesh peer, the node, the policy. An
+//! invalid unit never affects another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,26 +14,26 @@ use crate::wire::{
     Call, Dialect, FieldError, PolicyItem, Rejected, SessionItem, WireError, WireStatus,
 };
 
-/// What is wrong, and where in the file: `["sessions", "2", "mtuu"]`.
+/// A problem and its path in the file: `["sessions", "2", "mtuu"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) path: Vec<String>,
     pub(super) message: String,
 }
 
-/// A part of an answer that is valid or not by itself.
+/// A part of an answer that is validated independently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
     /// The key in the answer, and the index in a list.
     pub(super) place: (&'static str, Option<usize>),
-    /// Tells it from the other units of the answer; `None` when it has no usable identity.
+    /// Distinguishes it from the other units of the answer; `None` without a usable identity.
     pub(super) identity: Option<String>,
-    /// Whether it only asks for a removal: once that is done, there is no version of it to go back to.
+    /// Whether it only requests a removal: after that there is no version of it to return to.
     pub(super) leaving: bool,
     pub(super) problems: Vec<Problem>,
 }
 
-/// All units of an answer with their problems. `node` is the router's own `node`, for what depends on it.
+/// Returns all units of an answer with their problems. `node` is the router's own `node`, for rules that depend on it.
 pub(super) fn units(call: Call, answer: &Map<String, Value>, node: Option<&Value>) -> Vec<Unit> {
     match call {
         Call::Sessions => sessions(list(answer, "sessions"), node),
@@ -59,7 +59,7 @@ pub(super) fn units(call: Call, answer: &Map<String, Value>, node: Option<&Value
     }
 }
 
-/// Misspelled keys beside the list or object that the answer is about.
+/// Finds misspelled keys next to the list or object of the answer.
 pub(super) fn stray_keys(call: Call, answer: &Map<String, Value>) -> Vec<Problem> {
     let known = top_keys(call);
     let stray = answer.keys().filter(|key| !known.contains(&key.as_str()));
@@ -68,7 +68,7 @@ pub(super) fn stray_keys(call: Call, answer: &Map<String, Value>) -> Vec<Problem
         .collect()
 }
 
-/// Whether the answer holds the list or object that an agent expects.
+/// Checks that the answer has the list or object that an agent expects.
 pub(super) fn shape(call: Call, answer: &Map<String, Value>) -> Option<Problem> {
     let (key, array) = answer_key(call)?;
     let wanted = match (answer.get(key), array) {
@@ -99,7 +99,7 @@ fn sessions(items: &[Value], node: Option<&Value>) -> Vec<Unit> {
             let status = decoded.as_ref().map(|item| item.status);
             let leaving = status == Ok(WireStatus::QueuedForDelete);
             let errors = match decoded {
-                // Removal needs the identity only.
+                // A removal needs only the identity.
                 Ok(_) if leaving => Vec::new(),
                 Ok(_) => Part::Session.unknown_keys(item),
                 Err(error) => vec![error.clone()],
@@ -136,15 +136,16 @@ fn session(item: &Value) -> Result<SessionItem, FieldError> {
     }
 }
 
-/// The router that the agent will be, as far as the file tells. Its WireGuard key only the agent knows; the one
-/// here is equal to no peer's.
+/// Returns the router that the agent will be, as far as the file defines it. Only the agent knows
+/// its WireGuard key; the key here is equal to no peer's.
 fn router(node: &Value) -> Option<Router> {
     let body = json!({ "node": node }).to_string();
     let item = Dialect::Reference.decode_config(body.as_bytes()).ok()?;
     Some(Router::new(&item.name, &item.spec, PublicKey::new([0; 32])))
 }
 
-/// The sessions that break a rule of the whole, by their index: own addresses, and claims of two sessions.
+/// Returns the sessions that break a rule across objects, by index: own addresses, and conflicting
+/// claims of two sessions.
 fn rejected(
     decoded: &[Result<SessionItem, FieldError>],
     router: &Router,
@@ -176,7 +177,7 @@ fn rejected(
     rejected
 }
 
-/// `None`: the session is not to be configured, and claims nothing.
+/// `None`: the session will not be configured, and claims nothing.
 fn resolve(item: &SessionItem, router: &Router) -> Option<Result<Session, String>> {
     if !item.status.takes_error() {
         return None;
@@ -303,7 +304,7 @@ fn problem(path: Vec<String>, error: FieldError) -> Problem {
     }
 }
 
-/// `credential.publicKey` and `rpkiServers[1].host` as a path.
+/// Splits `credential.publicKey` and `rpkiServers[1].host` into a path.
 fn segments(field: &str) -> impl Iterator<Item = String> {
     field
         .split(['.', '[', ']'])
@@ -311,7 +312,7 @@ fn segments(field: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// Two units with one identity contradict each other.
+/// Reports units with the same identity, which contradict each other.
 fn repeated(units: &mut [Unit], key: &str) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for identity in units.iter().filter_map(|unit| unit.identity.clone()) {

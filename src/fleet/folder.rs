@@ -1,4 +1,4 @@
-//! One router's folder, as its operator writes it.
+//! One router's folder, with the files of its operator.
 
 use std::fs;
 use std::io;
@@ -19,17 +19,17 @@ use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::wire::Call;
 
-/// So many errors of one file are logged at once.
+/// Maximum number of errors of one file that are logged at once.
 const PROBLEMS_LOGGED: usize = 20;
 
-/// Removes what a killed server left half-written in any router's folder.
+/// Removes incomplete files that a killed server left, in every router's folder.
 pub(super) fn sweep(fleet: &Path) {
     for entry in fs::read_dir(fleet).into_iter().flatten().flatten() {
         Reported::new(entry.path().join("reported")).sweep();
     }
 }
 
-/// The file that holds the answer to a call.
+/// Returns the file with the answer to a call.
 pub(super) fn file_of(call: Call) -> &'static str {
     match call {
         Call::Config => "router.yaml",
@@ -46,7 +46,7 @@ pub(super) struct Folder {
     router: ObjectName,
 }
 
-/// `router.yaml`.
+/// The content of `router.yaml`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RouterFile {
@@ -56,8 +56,8 @@ pub(super) struct RouterFile {
 }
 
 impl Folder {
-    /// The folder of a router, if the fleet has one. The name is checked first: it is somebody
-    /// else's text, and becomes a path.
+    /// Returns the folder of a router, if the fleet has one. Checks the name first: it is untrusted
+    /// text, and becomes a path.
     pub(super) fn find(fleet: &Path, router: &str) -> Option<Self> {
         let router: ObjectName = router.parse().ok()?;
         let path = fleet.join(router.as_str());
@@ -66,7 +66,7 @@ impl Folder {
             .then_some(Self { path, router })
     }
 
-    /// The folders of a fleet.
+    /// Returns the folders of a fleet.
     pub(super) fn all(fleet: &Path) -> Vec<Self> {
         let entries = fs::read_dir(fleet).into_iter().flatten().flatten();
         let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
@@ -76,7 +76,7 @@ impl Folder {
             .collect()
     }
 
-    /// What tells one content of a file of this folder from another.
+    /// Returns the stamp that changes with the content of a file of this folder.
     pub(super) fn stamp(&self, call: Call) -> Option<Stamp> {
         Stamp::at(&self.path.join(file_of(call)))
     }
@@ -85,18 +85,18 @@ impl Folder {
         self.router.as_str()
     }
 
-    /// Where the server keeps what the router posts.
+    /// Returns the directory with the router's posts.
     pub(super) fn reported(&self) -> PathBuf {
         self.path.join("reported")
     }
 
-    /// Whether the operator has put a file `maintenance` into the folder.
+    /// Returns whether the operator has put a file `maintenance` into the folder.
     pub(super) fn in_maintenance(&self) -> bool {
         self.path.join("maintenance").exists()
     }
 
-    /// The router's token. An error shows where the file is wrong and not what it says there, since
-    /// who asks has not shown a token yet.
+    /// Returns the router's token. An error shows where the file is invalid but not its content,
+    /// because the client has not sent a valid token yet.
     pub(super) fn token(&self) -> Result<Secret<String>, ApiError> {
         let file = self.router_file()?;
         let token = match (file.token, file.token_file) {
@@ -117,7 +117,7 @@ impl Folder {
         }
     }
 
-    /// The answer to a `GET`, as the files have it: an object that holds the call's key.
+    /// Returns the answer to a `GET` from the files: an object with the call's key.
     pub(super) fn answer(
         &self,
         call: Call,
@@ -139,7 +139,7 @@ impl Folder {
         }
     }
 
-    /// The router's `node`, when its file can be read.
+    /// Returns the router's `node`, if its file can be read.
     pub(super) fn node(&self, parsed: &Parsed) -> Option<Value> {
         let map = parsed
             .mapping(&self.path.join(file_of(Call::Config)))
@@ -147,7 +147,7 @@ impl Folder {
         map.get("node").cloned()
     }
 
-    /// Logs what became wrong in a file, and when all of it is right again.
+    /// Logs the new problems of a file, and its recovery when all are solved.
     pub(super) fn log(&self, call: Call, outcome: &Outcome) {
         let file = self.shown(file_of(call));
         if outcome.recovered {
@@ -166,7 +166,7 @@ impl Folder {
         }
     }
 
-    /// Whether a token may be wrong because half of its file is there.
+    /// Returns whether a token may be wrong because its file is incomplete.
     pub(super) fn token_is_being_written(&self) -> bool {
         is_being_written(&self.path.join("router.yaml"))
     }
@@ -210,7 +210,7 @@ impl Folder {
         }
     }
 
-    /// A file's name below the fleet's directory, whose own place is nobody's business.
+    /// Returns a file's name below the fleet's directory, whose own path is not disclosed.
     fn shown(&self, file: &str) -> PathBuf {
         Path::new(self.router()).join(file)
     }

@@ -1,5 +1,5 @@
-//! What is served in place of a bad unit: its last good form, kept on disk, so that a mistake in a file never
-//! changes a router.
+//! Replacement of an invalid unit by its last valid version, stored on disk, so that a mistake in a
+//! file never changes a router.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -13,14 +13,14 @@ use super::reported::{GOOD, Reported};
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
 
-/// The good units of an answer by their identity.
+/// The valid units of an answer by their identity.
 type Good = BTreeMap<String, Value>;
 
-/// The answers as served, by router and call.
+/// The served answers, by router and call.
 #[derive(Debug, Default)]
 pub(super) struct LastGood(Mutex<HashMap<(String, Call), Served>>);
 
-/// An answer as served, and what it was made from.
+/// A served answer, and its inputs.
 #[derive(Debug, Clone)]
 struct Served {
     written: Arc<Map<String, Value>>,
@@ -29,18 +29,19 @@ struct Served {
     problems: Vec<Problem>,
 }
 
-/// What changed with an answer.
+/// The answer, and the changes of its problems.
 pub(super) struct Outcome {
     pub(super) served: Arc<Map<String, Value>>,
-    /// Problems that were not there the last time.
+    /// Problems that the previous answer did not have.
     pub(super) new: Vec<Problem>,
-    /// Whether problems were there the last time and none is now.
+    /// Whether the previous answer had problems and this one has none.
     pub(super) recovered: bool,
 }
 
 impl LastGood {
-    /// The answer to serve: as written, each bad unit replaced by its last good form. A bad unit that never was
-    /// good is served as written, since leaving it out would read as its removal; the agent rejects it.
+    /// Returns the answer to serve: as written, with each invalid unit replaced by its last valid
+    /// version. An invalid unit that never was valid is served as written, because leaving it out
+    /// would mean its removal; the agent rejects it.
     pub(super) fn serve(
         &self,
         router: &str,
@@ -106,7 +107,8 @@ fn replaced(
     Ok(substituted(written, units, &now))
 }
 
-/// The good units of now, and the last good form of the bad ones. What is not listed is forgotten.
+/// Returns the currently valid units, and the last valid version of the invalid ones. Forgets units
+/// that are not listed.
 fn good_units(written: &Map<String, Value>, units: &[Unit], before: &Good) -> Good {
     let mut good = Good::new();
     for unit in units.iter().filter(|unit| !unit.leaving) {
@@ -136,7 +138,7 @@ fn substituted(written: &Map<String, Value>, units: &[Unit], good: &Good) -> Map
             slot.clone_from(value);
         }
     }
-    // From the end, so that the other indices stay right.
+    // From the end, so that the other indices stay valid.
     for (key, index) in surplus.into_iter().rev() {
         if let (Some(Value::Array(items)), Some(index)) = (served.get_mut(key), index) {
             items.remove(index);
@@ -145,7 +147,7 @@ fn substituted(written: &Map<String, Value>, units: &[Unit], good: &Good) -> Map
     served
 }
 
-/// The identity within the answer: lists may use the same ones.
+/// Returns the identity within the answer: lists may use the same identities.
 fn identity(unit: &Unit) -> Option<String> {
     let identity = unit.identity.as_ref()?;
     Some(format!("{}/{identity}", unit.place.0))

@@ -1,7 +1,7 @@
 //! The embedded Control Plane (docs/contract/fleet.md): every endpoint of the API, served from a
-//! directory of YAML files, one folder a router. Files are read at each request, so an edit is served
-//! at once; a file that does not parse is an error to the router, which keeps what it has, and of an item that an
-//! agent would reject its last valid version is served.
+//! directory of YAML files, one folder per router. Files are read at each request, so an edit is
+//! served at once; a file that does not parse is an error to the router, which keeps its state, and
+//! of an item that an agent would reject the last valid version is served.
 
 mod check;
 mod folder;
@@ -21,23 +21,23 @@ use tokio::net::TcpListener;
 pub use service::{Watcher, app, watched};
 pub use validate::{Finding, Findings, validate};
 
-/// What the embedded Control Plane is made from.
+/// Options of the embedded Control Plane.
 #[derive(Debug, Clone)]
 pub struct FleetOptions {
-    /// The directory with a folder a router.
+    /// The directory with one folder per router.
     pub dir: PathBuf,
-    /// Where it listens.
+    /// The listening address.
     pub listen: SocketAddr,
-    /// How much one router may ask.
+    /// The request limit of each router.
     pub rate: RateLimit,
 }
 
 /// A rate of requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateLimit {
-    /// So many a second.
+    /// Requests per second.
     pub per_second: f64,
-    /// So many at once.
+    /// Requests at once.
     pub burst: u32,
 }
 
@@ -52,7 +52,7 @@ impl Default for RateLimit {
 }
 
 impl FleetOptions {
-    /// The usual options for a directory and an address.
+    /// Returns the default options for a directory and an address.
     pub fn new(dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self {
             dir: dir.into(),
@@ -62,18 +62,18 @@ impl FleetOptions {
     }
 }
 
-/// Why the embedded Control Plane does not serve.
+/// A failure to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// There is nothing to serve.
+    /// The directory does not exist.
     #[error("fleet directory {dir} not found; expected {dir}/<router>/router.yaml", dir = .0.display())]
     NoDirectory(PathBuf),
-    /// The address cannot be had.
+    /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {
         /// The address.
         listen: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -81,7 +81,7 @@ pub enum FleetError {
 /// Listens and serves until the shutdown.
 ///
 /// # Errors
-/// There is no such directory, or the address is taken.
+/// The directory does not exist, or the address is in use.
 pub async fn serve(
     options: FleetOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -94,7 +94,7 @@ pub async fn serve(
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|source| FleetError::Bind { listen, source })?;
-    // Port 0 is a free one; say which.
+    // Port 0 selects a free port; log which one.
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");
     let (app, watcher) = watched(&options);

@@ -1,5 +1,5 @@
-//! Files that were parsed, so that a router with a thousand sessions that reports each of them does not
-//! have its whole list parsed a thousand times.
+//! Cache of parsed files, so that a router that reports each of a thousand sessions does not cause
+//! a thousand parses of its whole list.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,27 +14,28 @@ use serde_json::{Map, Value};
 use crate::disk;
 use crate::document::{DocumentError, parse_list};
 
-/// The largest file of a fleet that is read, in bytes; a list of twenty thousand sessions has about eight million.
+/// Size limit of a fleet's file, in bytes; a list of twenty thousand sessions has about eight million.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// A file that was written less than this ago may be written again within the tick of the file system's
-/// clock, and look the same. It is parsed each time.
+/// A file that was written less than this ago may be written again within the tick of the file
+/// system's clock, with the same stamp. It is parsed each time.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A file that was written less than this ago may be half of what its writer means: `cp`, `git checkout` and some
-/// editors write into the file itself, and half a list of sessions reads as a list of half the sessions. A busy
-/// disk holds a writer up for a quarter of a second and more between two writes (seen beside a process that syncs).
+/// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
+/// editors write into the file itself, and an incomplete list of sessions is read as a list with
+/// fewer sessions. A busy disk delays a writer by a quarter of a second and more between two writes
+/// (observed next to a process that syncs).
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long is waited for a file to be quiet.
+/// Limit of the wait until a file is quiet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What tells one content of a file from another: device, inode, size and the times of the last change.
+/// Changes with the content of a file: device, inode, size and the times of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Stamp {
-    /// The stamp of the file at a path; absent when there is none.
+    /// Returns the stamp of the file at a path; `None` without a file.
     pub(super) fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|found| Self::of(&found))
     }
@@ -48,23 +49,23 @@ impl Stamp {
     }
 }
 
-/// What a file held when it looked like this.
+/// The content of a file with this stamp.
 type Known = (Stamp, Arc<Map<String, Value>>);
 
 /// The parsed files, by their paths.
 #[derive(Debug, Default)]
 pub(super) struct Parsed(Mutex<HashMap<PathBuf, Known>>);
 
-/// Why a file gives no mapping.
+/// A failure to get a mapping from a file.
 pub(super) enum ReadError {
     /// It cannot be read.
     Io(io::Error),
-    /// It is no valid document.
+    /// It is not a valid document.
     Document(DocumentError),
 }
 
 impl Parsed {
-    /// The mapping in a file, parsed only when the file is another than the last time.
+    /// Returns the mapping in a file, parsed only if the file changed since the last time.
     pub(super) fn mapping(&self, path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
         let known = fs::metadata(path).map_err(ReadError::Io)?;
         if let Some((stamp, map)) = self.lock().get(path)
@@ -87,7 +88,7 @@ impl Parsed {
     }
 }
 
-/// Reads a file once nobody has written to it for a moment. Blocks.
+/// Reads a file once it has been quiet for a moment. Blocks.
 pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -96,7 +97,7 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
         if wait.is_none() {
             let opened = file.try_clone()?;
             let text = disk::text(disk::bytes((opened, found.clone()), MAX_BYTES)?)?;
-            // A writer may have begun meanwhile.
+            // A writer may have started in the meantime.
             if Stamp::of(&file.metadata()?) == Stamp::of(&found) {
                 return Ok((text, found));
             }
@@ -110,14 +111,14 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
     }
 }
 
-/// Whether a file may be written at this moment.
+/// Returns whether a file may be in the middle of a write.
 pub(super) fn is_being_written(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| age(&found) < QUIET)
 }
 
-/// The time since the last change; very long for one in the future, which a clock that was set back leaves.
+/// Returns the time since the last change; the maximum for a change in the future, as after a clock that was set back.
 fn age(found: &fs::Metadata) -> Duration {
-    // The change time: unlike that of the modification nobody can set it.
+    // Uses the change time: unlike the modification time it cannot be set by a program.
     let nanos = u32::try_from(found.ctime_nsec()).unwrap_or_default();
     let since = Duration::new(u64::try_from(found.ctime()).unwrap_or_default(), nanos);
     (SystemTime::UNIX_EPOCH + since)

@@ -1,6 +1,6 @@
-//! What a router has posted, on disk beside its folder's YAML files: the newest heartbeat, the
-//! newest report, the newest status a session, and a log of status changes. A session's status is a file of
-//! its own, so that a router that reports a thousand sessions costs a thousand small writes.
+//! The posts of a router, on disk next to its folder's YAML files: the newest heartbeat, the newest
+//! report, the newest status per session, and a log of status changes. Each session's status has
+//! its own file, so that a router that reports a thousand sessions costs a thousand small writes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,19 +17,19 @@ use crate::model::{ObjectName, Uid};
 use crate::wire::reference::{identity, write_status, written_status};
 use crate::wire::{Modify, WireStatus};
 
-/// The size at which the log of status changes begins anew; one older log is kept.
+/// Size from which a new log of status changes is started; one older log is kept.
 const LOG_MAX: u64 = 1024 * 1024;
 
-/// The largest file of the server's own that is read, in bytes; a report of a thousand sessions has about 300 000.
+/// Size limit of the server's own files, in bytes; a report of a thousand sessions has about 300 000.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The folder with a file a session.
+/// The folder with one file per session.
 const STATUSES: &str = "sessions";
 
-/// The folder with the last valid version of each item that the fleet's files hold.
+/// The folder with the last valid version of each item in the fleet's files.
 pub(super) const GOOD: &str = "good";
 
-/// How the names of files begin that are not complete yet.
+/// Prefix of the names of incomplete files.
 const TEMPORARY: &str = ".moenet-agent.";
 
 /// The newest status of each session, by uuid.
@@ -42,8 +42,8 @@ pub(super) struct Entry {
     pub(super) uuid: Uid,
     pub(super) status: WireStatus,
     pub(super) error: Option<String>,
-    /// The status in `sessions.yaml` that the post was an answer to. When the operator changes that
-    /// one, the operator's wins.
+    /// The status in `sessions.yaml` that the post answered. If the operator changes it, the
+    /// operator's status takes precedence.
     pub(super) file_status: Option<WireStatus>,
     pub(super) at: Timestamp,
 }
@@ -59,7 +59,7 @@ impl Reported {
         Self { directory }
     }
 
-    /// Removes what a server that was killed left half-written.
+    /// Removes incomplete files that a killed server left.
     pub(super) fn sweep(&self) {
         for folder in ["", STATUSES, GOOD] {
             let entries = fs::read_dir(self.directory.join(folder))
@@ -71,14 +71,14 @@ impl Reported {
                     .as_encoded_bytes()
                     .starts_with(TEMPORARY.as_bytes())
                 {
-                    // One that cannot be removed takes space and does no other harm.
+                    // A file that cannot be removed only takes space.
                     let _ = fs::remove_file(entry.path());
                 }
             }
         }
     }
 
-    /// Keeps the newest heartbeat or report.
+    /// Stores the newest heartbeat or report.
     pub(super) fn keep(&self, file: &str, body: &Value) -> io::Result<()> {
         self.write(
             Path::new(file),
@@ -86,7 +86,7 @@ impl Reported {
         )
     }
 
-    /// What is kept, for whoever asks.
+    /// Returns the stored posts, for display.
     pub(super) fn shown(&self) -> io::Result<Value> {
         Ok(json!({
             "heartbeat": self.read::<Value>(Path::new("heartbeat.json"))?,
@@ -95,7 +95,7 @@ impl Reported {
         }))
     }
 
-    /// The newest status of each session that was posted.
+    /// Returns the newest posted status of each session.
     pub(super) fn statuses(&self) -> io::Result<Statuses> {
         let files = match fs::read_dir(self.directory.join(STATUSES)) {
             Ok(files) => files,
@@ -110,7 +110,7 @@ impl Reported {
             }
             match self.read::<Entry>(&file) {
                 Ok(entry) => statuses.extend(entry.map(|entry| (entry.uuid.to_string(), entry))),
-                // One file costs its own session only.
+                // An invalid file affects only its own session.
                 Err(error) => {
                     tracing::warn!(file = %self.directory.join(&file).display(), %error, "status of a session left out");
                 }
@@ -119,7 +119,7 @@ impl Reported {
         Ok(statuses)
     }
 
-    /// What was posted of one session: none or one.
+    /// Returns the posted status of one session: none or one.
     pub(super) fn status(&self, uuid: &Uid) -> io::Result<Statuses> {
         let entry = self
             .read::<Entry>(&status_file(uuid))?
@@ -134,7 +134,7 @@ impl Reported {
         self.write(&status_file(&entry.uuid), entry)
     }
 
-    /// Forgets what was posted of a session.
+    /// Removes the posted status of a session.
     pub(super) fn forget(&self, uuid: &Uid) -> io::Result<()> {
         match fs::remove_file(self.directory.join(status_file(uuid))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -159,7 +159,7 @@ impl Reported {
             .write_all(line.as_bytes())
     }
 
-    /// Reads a file of the server's. An invalid one is quarantined: routers post again what matters.
+    /// Reads a file of the server. Quarantines an invalid one: routers post all relevant content again.
     pub(super) fn read<T: serde::de::DeserializeOwned>(
         &self,
         file: &Path,
@@ -194,7 +194,7 @@ impl Reported {
     }
 }
 
-/// A name that is safe, tells a person which session it is, and differs for each.
+/// Returns a safe file name, which identifies the session to a reader and is unique.
 fn status_file(uuid: &Uid) -> PathBuf {
     let digest = Sha256::digest(uuid.as_str().as_bytes());
     let short: String = digest
@@ -212,8 +212,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
 }
 
-/// The status that is served of a session: what its router has posted, as long as the file says
-/// what it said then. `None`: the session is gone, acknowledged.
+/// Returns the status to serve for a session: the one its router has posted, as long as the file
+/// has the same status as at the post. `None`: the session is gone, acknowledged.
 pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<WireStatus>> {
     match standing(item, statuses) {
         Some(entry) if entry.status == WireStatus::Disabled => None,
@@ -227,8 +227,8 @@ fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a Entry> {
     (entry.file_status == written_status(item)).then_some(entry)
 }
 
-/// Whether a post answered another status than the file says now: the operator changed it, and that post
-/// counts no longer, also when the file goes back to the status of that time.
+/// Returns whether a post answered another status than the file has now: the operator changed it,
+/// and that post is no longer valid, even if the file returns to the earlier status.
 pub(super) fn superseded(entry: &Entry, items: &[Value]) -> bool {
     items
         .iter()
@@ -236,7 +236,7 @@ pub(super) fn superseded(entry: &Entry, items: &[Value]) -> bool {
         .is_none_or(|item| entry.file_status != written_status(item))
 }
 
-/// Puts what routers have posted into the sessions of the file.
+/// Applies the routers' posts to the sessions of the file.
 pub(super) fn overlay(items: &mut Vec<Value>, statuses: &Statuses) {
     items.retain(|item| served_status(item, statuses).is_some());
     for item in items {
@@ -246,8 +246,8 @@ pub(super) fn overlay(items: &mut Vec<Value>, statuses: &Statuses) {
     }
 }
 
-/// Whether a post makes sense as an answer to what is served. One that does not comes from a router
-/// that has not heard yet what the operator wants now; it must not undo that.
+/// Returns whether a post is a valid answer to the served status. Otherwise it is from a router
+/// that has not received the operator's current status yet, and must not undo it.
 pub(super) fn applies(posted: WireStatus, served: Option<WireStatus>) -> bool {
     match posted {
         WireStatus::Disabled => served == Some(WireStatus::QueuedForDelete),

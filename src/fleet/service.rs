@@ -25,22 +25,22 @@ use crate::wire::reference::{
 };
 use crate::wire::{Call, Modify, WireError, WireStatus};
 
-/// The largest body that is read: a report of ten thousand sessions.
+/// Size limit of a body: a report of ten thousand sessions.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
-/// How long a router may take to send its body.
+/// Time limit for a router to send its body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
-/// Requests with a wrong token, or for no router, from all the world.
+/// Limit of all requests with a wrong token, or for an unknown router, from all clients together.
 const STRANGERS: RateLimit = RateLimit {
     per_second: 10.0,
     burst: 50,
 };
 
-/// How often the lists of sessions are looked at.
+/// Polling interval of the lists of sessions.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The path that shows what a router has posted.
+/// The path that shows a router's posts.
 const REPORTED: &str = "reported";
 
 struct Fleet {
@@ -49,11 +49,11 @@ struct Fleet {
     started: Instant,
     buckets: Mutex<HashMap<String, TokenBucket>>,
     strangers: Mutex<TokenBucket>,
-    /// Held while what a router has posted is read, changed and written.
+    /// Held while a router's posts are read, changed and written.
     writing: Mutex<()>,
     parsed: Parsed,
     good: LastGood,
-    /// The `router.yaml` of these routers gave no token when it looked like this.
+    /// Stamps of the `router.yaml` files that gave no token, by router.
     broken: Mutex<HashMap<String, Option<Stamp>>>,
 }
 
@@ -62,7 +62,7 @@ pub fn app(options: &FleetOptions) -> Router {
     watched(options).0
 }
 
-/// The embedded Control Plane as a service, and what looks at its files between requests.
+/// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     let fleet = Arc::new(Fleet::new(options));
     let app = Router::new()
@@ -72,15 +72,16 @@ pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     (app, Watcher { fleet, seen })
 }
 
-/// Looks at the sessions that operators write between the requests of their routers. A status that an operator
-/// changes and changes back is a new wish, though no router asked meanwhile; edits within a second are one.
+/// Polls the lists of sessions between the requests of their routers. A status that an operator
+/// changes and changes back is a new request, even if no router polled meanwhile; edits within a
+/// second count as one.
 pub struct Watcher {
     fleet: Arc<Fleet>,
     seen: HashMap<String, Option<Stamp>>,
 }
 
 impl Watcher {
-    /// Looks once a second, and does not end.
+    /// Polls once a second, and never ends.
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -90,14 +91,14 @@ impl Watcher {
             });
             self = match looked.await {
                 Ok(next) => next,
-                // A panic is logged by its hook, and each request looks itself.
+                // The panic hook logs the panic, and each request reads the files itself.
                 Err(_) => return std::future::pending().await,
             };
         }
     }
 
-    /// Reads each list of sessions that changed since the last look, and forgets the statuses that it supersedes.
-    /// Blocks.
+    /// Reads each list of sessions that changed since the last poll, and removes the statuses that
+    /// it supersedes. Blocks.
     pub fn look(&mut self) {
         for folder in Folder::all(&self.fleet.dir) {
             let stamp = folder.stamp(Call::Sessions);
@@ -126,7 +127,7 @@ async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Resp
     response
 }
 
-/// What a path asks for.
+/// The target of a path.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
     Call(Call),
@@ -165,7 +166,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
     let body = read_body(body, BODY_MAX, BODY_TIME).await?;
-    // Files are read and synced, so not on a thread that serves others.
+    // Reads and syncs files, so it must not run on a thread that serves others.
     let answered = tokio::task::spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
     answered
         .map_err(|error| ApiError::internal(error.to_string()))?
@@ -187,8 +188,9 @@ impl Fleet {
         }
     }
 
-    /// Who asks, for which router, and whether not too often. An unknown router is told apart from a
-    /// wrong token, as the API wants (docs/contract/fleet.md); names of routers are no secrets.
+    /// Authenticates the client for a router, and limits its rate. Distinguishes an unknown router
+    /// from a wrong token, as the API requires (docs/contract/fleet.md); names of routers are not
+    /// secret.
     fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
         if !self.dir.is_dir() {
             return Err(ApiError::internal("the fleet's directory is gone"));
@@ -206,7 +208,7 @@ impl Fleet {
         };
         if !same(token, &self.token(&folder)?) {
             let error = match folder.token_is_being_written() {
-                // Told that its token is wrong, a router waits for a person.
+                // A router whose token is refused as wrong waits for an operator.
                 true => ApiError::internal("router.yaml is being written; come again"),
                 false => ApiError::invalid_token(),
             };
@@ -221,13 +223,13 @@ impl Fleet {
         Ok(folder)
     }
 
-    /// Strangers share one bucket, so that guessing tokens is slow and routers do not suffer for it.
+    /// Unauthenticated clients share one bucket, so that guessing tokens is slow and does not affect routers.
     fn stranger(&self, error: ApiError) -> ApiError {
         self.stranger_at_door().err().unwrap_or(error)
     }
 
-    /// The token of a folder. Where its file gives none, everyone who asks is a stranger: the file is read again, and
-    /// its error logged, only as often as the strangers' bucket gives.
+    /// Returns the token of a folder. If its file gives none, every client is unauthenticated: the
+    /// file is read again, and its error logged, only within the limit of their bucket.
     fn token(&self, folder: &Folder) -> Result<Secret<String>, ApiError> {
         let stamp = folder.stamp(Call::Config);
         let known = lock(&self.broken).get(folder.router()) == Some(&stamp);
@@ -292,14 +294,14 @@ impl Fleet {
         }
     }
 
-    /// The answer of the files, each bad unit replaced by its last good form.
+    /// Returns the answer from the files, with each invalid unit replaced by its last valid version.
     fn served(
         &self,
         folder: &Folder,
         reported: &Reported,
         call: Call,
     ) -> Result<Arc<Map<String, Value>>, ApiError> {
-        // May wait for the file's writer, so not while the others wait for us.
+        // May wait for the file's writer, so the lock is taken only after it.
         let written = folder.answer(call, &self.parsed)?;
         let node = folder.node(&self.parsed);
         let _writing = lock(&self.writing);
@@ -322,7 +324,7 @@ impl Fleet {
         Ok(json!({ "sessions": items }))
     }
 
-    /// A session's change of status.
+    /// Processes a session's change of status.
     fn modify(
         &self,
         folder: &Folder,
@@ -379,7 +381,7 @@ fn list(answer: &Map<String, Value>) -> &[Value] {
         .unwrap_or_default()
 }
 
-/// The hash of all the rest, so that a router sees that something changed.
+/// Adds the hash of the rest of the answer, so that a router detects a change.
 fn hashed(mut answer: Map<String, Value>) -> Value {
     answer.remove(CONFIG_HASH);
     let digest = Sha256::digest(Value::Object(answer.clone()).to_string().as_bytes());

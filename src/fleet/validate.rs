@@ -1,4 +1,4 @@
-//! `fleet validate`: everything that an agent would reject in a fleet directory, with its place.
+//! `fleet validate`: finds everything that an agent would reject in a fleet directory, with its place.
 
 use std::fmt;
 use std::fs;
@@ -24,20 +24,20 @@ const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdCo
 pub struct Finding {
     /// The file, below the fleet directory.
     pub file: PathBuf,
-    /// Counted from 1; absent for what concerns the file as a whole.
+    /// Counted from 1; `None` for a finding about the whole file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     /// Counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u64>,
-    /// The field and the rule that it breaks.
+    /// The field and the broken rule.
     pub message: String,
 }
 
 /// All errors of a fleet directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// How many routers it has.
+    /// Number of routers.
     pub routers: usize,
     /// The errors, by file.
     pub problems: Vec<Finding>,
@@ -54,10 +54,10 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    /// A problem of a file with this text.
+    /// Creates the finding for a problem of a file with this text.
     pub(super) fn new(file: &Path, text: &str, problem: &Problem) -> Self {
         let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-        // What is missing has no place; the innermost object around it has.
+        // A missing field has no place; the innermost existing object around it is used.
         let place = (1..=path.len())
             .rev()
             .find_map(|end| locate(text, &path[..end]));
@@ -171,7 +171,7 @@ fn missing_file(call: Call) -> &'static str {
     }
 }
 
-/// `sessions[2].mtu`.
+/// Formats a path as `sessions[2].mtu`.
 fn dotted(path: &[&str]) -> String {
     let mut text = String::new();
     for segment in path {

@@ -1,4 +1,4 @@
-//! The local API of the running daemon, called.
+//! Client of the running daemon's local API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::http::Listen;
 use crate::model::Secret;
 
-/// A restart waits until tunnel and session are configured again.
+/// Request timeout. A restart waits until tunnel and session are configured again.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// A daemon on this machine answers at once or not at all.
+/// Connect timeout. A daemon on this machine answers at once or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// The local API.
@@ -24,9 +24,9 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Where the configuration says that the daemon listens.
+    /// Creates a client for the listening address in the configuration.
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        // An error means that it is installed already, which is as good.
+        // An error means that it is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.server.listen.clone();
         let builder = reqwest::Client::builder()
@@ -56,7 +56,7 @@ impl Api {
         self.send(self.http.get(self.url(path))).await
     }
 
-    /// `POST`, with a body where the call has one.
+    /// `POST`, with a body if the call has one.
     pub(crate) async fn post(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let request = self.http.post(self.url(path));
         let request = match body {
@@ -75,7 +75,7 @@ impl Api {
             Some(token) => request.bearer_auth(token.expose().trim()),
             None => request,
         };
-        // Its text holds the address, which the sentence before it has already.
+        // Its text holds the address, which the message already has.
         let response = request
             .send()
             .await
@@ -102,12 +102,12 @@ impl Api {
     }
 }
 
-/// What the API says about why not.
+/// Returns the reason in an error response.
 fn refusal(answer: &Value) -> Option<&str> {
     answer["error"].as_str()
 }
 
-/// An address to listen on, as one to connect to.
+/// Converts a listening address to one to connect to.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

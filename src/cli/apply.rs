@@ -1,5 +1,4 @@
-//! `apply --once`: one pass of convergence without the daemon. It tells what it did in the words in which
-//! `plan` told it before.
+//! `apply --once`: one pass without the daemon. It prints its steps in the same words as `plan`.
 
 use std::process::ExitCode;
 use std::sync::Arc;

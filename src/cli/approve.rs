@@ -71,7 +71,8 @@ impl Approve {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The lines of the approval. Only an approval of everything says that no document is missing: the documents of
+    /// Returns the lines of the approval. Only an approval of everything states that no document is missing: the
+    /// documents of
     /// objects that were not named may still come back.
     fn lines(&self, chosen: &[&HeldChange], complete: bool) -> BTreeSet<String> {
         let objects = chosen.iter().map(|held| held.approval.clone());
@@ -79,7 +80,7 @@ impl Approve {
         objects.chain(all).collect()
     }
 
-    /// The held changes that the arguments name.
+    /// Returns the held changes that the arguments name.
     fn chosen<'a>(&self, held: &'a [HeldChange]) -> anyhow::Result<Vec<&'a HeldChange>> {
         if self.all {
             return Ok(held.iter().collect());
@@ -97,7 +98,7 @@ impl Approve {
     }
 }
 
-/// Makes the new identity that a start without the state directory waits for.
+/// Creates the new identity that a start without the state directory waits for.
 async fn state_lost(config: Config) -> Outcome {
     let directory = config.state.directory.display().to_string();
     match Missing::look(&config).await {
@@ -116,7 +117,7 @@ async fn state_lost(config: Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that is held: objects, and links without a record.
+/// Returns all held changes: objects, and links without a record.
 fn all(offline: &Offline) -> Vec<HeldChange> {
     let orphan = |(uid, reason)| HeldChange::unrecorded(uid, reason);
     let world: &World = &offline.world;

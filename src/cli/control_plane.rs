@@ -40,7 +40,7 @@ impl ControlPlane {
     }
 }
 
-/// Waits for the signal that stops the server. SIGHUP does not, as everywhere in this program.
+/// Waits for a signal that stops the server. SIGHUP does not, as everywhere in this program.
 async fn stopped([mut terminate, mut interrupt]: [Signal; 2], mut hangup: Signal) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! `diff`: the effective specification against what the Control Plane said.
+//! `diff`: the effective specification compared with the Control Plane's.
 
 use std::process::ExitCode;
 
@@ -53,7 +53,7 @@ fn differences(object: &objects::Object<'_>) -> Vec<Difference> {
         .collect()
 }
 
-/// The value at `spec.tunnel.mtu`.
+/// Returns the value at `spec.tunnel.mtu`.
 pub(crate) fn value_at(spec: Option<&Value>, field: &str) -> Value {
     let path = field.strip_prefix("spec.").unwrap_or(field);
     let pointer = format!("/{}", path.replace('.', "/"));
@@ -87,7 +87,7 @@ fn print(object: &objects::Object<'_>, differences: &[Difference]) {
     output::line(format_args!("The override says: {reason}{end}"));
 }
 
-/// A value as a person writes it.
+/// Formats a value for people.
 pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! The documents of a state directory, of all kinds alike.
+//! The documents of a state directory, of all kinds.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::document::{DocumentError, Kind, Metadata, Spec};
 use crate::model::ObjectName;
 use crate::store::{Area, Place, Slot, Snapshot};
 
-/// One document: its metadata and specification, or why it is none.
+/// One document: its metadata and specification, or the error in it.
 pub(crate) type Loaded = Result<(Metadata, Value), DocumentError>;
 
-/// Every document but overrides, by kind and name.
+/// Returns every document except overrides, by kind and name.
 pub(crate) fn all(snapshot: &Snapshot) -> BTreeMap<(Kind, ObjectName), Loaded> {
     let mut found = BTreeMap::new();
     single(&mut found, snapshot.node.as_ref());

@@ -33,17 +33,17 @@ struct Row {
     name: ObjectName,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata>,
-    /// As the documents say, with the override applied.
+    /// The specification of the documents, with the override applied.
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<Value>,
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
     exception: Option<Value>,
-    /// The fields that an override in force sets.
+    /// The fields that an override in effect sets.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     overridden: BTreeMap<String, Both>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Why its removal waits: it is in force, and no document wants it.
+    /// Why its removal is held: it is applied, and no document wants it.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,11 +91,11 @@ impl Get {
                 .into_iter()
                 .map(|(key, loaded)| (key, Some(loaded))),
         );
-        // An override that waits for its object; it may be that its name is mistyped.
+        // An override that waits for its object; its name may be mistyped.
         for key in objects::waiting(snapshot) {
             all.entry(key).or_insert(None);
         }
-        // The Control Plane listed it and it could not be decoded: it has a status and nothing else.
+        // Objects that the Control Plane lists but that do not decode have only a status.
         for key in store.statuses() {
             all.entry(key).or_insert(None);
         }
@@ -116,7 +116,7 @@ impl Get {
             .collect())
     }
 
-    /// The first word is a kind, when there is a kind of many of that name.
+    /// Returns the kind and the names. The first word is a kind if it names one with many objects.
     fn meaning(&self) -> (Option<Kind>, &[String]) {
         let kind = self
             .words
@@ -130,7 +130,7 @@ impl Get {
     }
 }
 
-/// What is in force without a document: it waits for approval, or is about to go.
+/// Returns applied objects without a document: their removal is held, or is about to happen.
 fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Loaded)> {
     let all = documents::all(snapshot);
     let applied = snapshot
@@ -144,7 +144,7 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
     loaded.collect()
 }
 
-/// Says that the router is drained: every session of it is.
+/// Prints that the router is drained, and so all its sessions.
 fn drained(snapshot: &Snapshot) {
     let state = maintenance_in_force(snapshot);
     if state.enabled {
@@ -208,12 +208,12 @@ fn row(
 }
 
 impl Row {
-    /// Whether there is only an override, for an object that does not exist.
+    /// Returns whether there is only an override, for an object that does not exist.
     fn is_waiting_override(&self) -> bool {
         self.metadata.is_none() && self.error.is_none() && self.status.is_none()
     }
 
-    /// An override that makes a document invalid is refused, and says so here too.
+    /// Sets the specification. An override that makes a document invalid is rejected, and reported here too.
     fn with_spec(&mut self, document: Value, exception: Option<&OverrideSpec>) {
         let Some(exception) = exception else {
             self.spec = Some(document);
@@ -285,7 +285,7 @@ fn print(rows: &[Row]) {
 fn cells(row: &Row) -> Vec<String> {
     let status = row.status.as_ref();
     let bgp = status.and_then(|status| status.bgp.as_ref());
-    // The word of the status; an error that this look found counts before the daemon has seen it.
+    // The phase of the status; an error found here counts even before the daemon has seen it.
     let phase = match (&row.error, status) {
         (Some(_), _) => Phase::Error.to_string(),
         (None, Some(status)) => status.phase.to_string(),
@@ -306,7 +306,7 @@ fn cells(row: &Row) -> Vec<String> {
     ]
 }
 
-/// The first of these fields that there is.
+/// Returns the first of these fields that exists.
 fn field(row: &Row, pointers: &[&str]) -> String {
     let spec = row.spec.as_ref();
     let found = pointers.iter().find_map(|pointer| spec?.pointer(pointer));
@@ -317,7 +317,7 @@ fn field(row: &Row, pointers: &[&str]) -> String {
     }
 }
 
-/// `tunnel.mtu=1380 (1420)`: what is here, and what the document says.
+/// Formats `tunnel.mtu=1380 (1420)`: the value here, and that of the document.
 fn overridden(row: &Row) -> String {
     if row.overridden.is_empty() {
         return "-".to_owned();
@@ -329,12 +329,12 @@ fn overridden(row: &Row) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// How long ago, in one unit.
+/// Returns the time since then, in one unit.
 pub(crate) fn ago(at: Timestamp) -> String {
     span(Timestamp::now().as_second() - at.as_second())
 }
 
-/// So many seconds, in one unit.
+/// Returns seconds in one unit.
 pub(crate) fn span(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds}s"),

@@ -1,4 +1,4 @@
-//! `history`: who changed what, when, and what came into force.
+//! `history`: the author, time and effect of each change.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub struct Log {
 impl Log {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        // Opening remembers the secrets, which a commit message may quote. The history reports a missing directory.
+        // Opening registers the secrets, which a commit message may quote. The history reports a missing directory.
         drop(offline::open(&config.state.directory));
         let paths = self
             .name
@@ -45,7 +45,7 @@ impl Log {
     }
 }
 
-/// The files of an object: its document, its override and what is in force.
+/// Returns the files of an object: its document, its override and its applied record.
 pub(crate) fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
     let places: Vec<_> = places(meant)
         .into_iter()
@@ -62,7 +62,7 @@ pub(crate) fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(places)
 }
 
-/// Nothing is told of a name that is nobody's: it is a slip of the hand.
+/// Rejects an unknown name, which is probably mistyped.
 fn known(directory: &Path, meant: &str) -> anyhow::Result<()> {
     let snapshot = offline::open(directory)?.load()?;
     let documents = documents::all(&snapshot);
@@ -82,7 +82,7 @@ fn known(directory: &Path, meant: &str) -> anyhow::Result<()> {
     ))
 }
 
-/// What may be meant by a name, whether it is there now or not.
+/// Returns the objects that a name may mean, whether they exist now or not.
 pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
     let single = Kind::from_word(meant).filter(|kind| kind.is_single());
     if let Some(kind) = single {
@@ -123,7 +123,7 @@ fn print(entries: &[Entry], object: Option<&str>) {
     }
 }
 
-/// The lines of a message that are about an object, or about none.
+/// Returns the lines of a message that concern this object, or no object.
 fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a str> {
     let name = object.rsplit('/').next().unwrap_or(object);
     let about = move |line: &&str| {
@@ -133,7 +133,7 @@ fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a 
     entry.body.lines().filter(about)
 }
 
-/// Times are in UTC, to the second: Git knows no finer ones.
+/// Formats an entry. Times are in UTC, to the second: Git has no finer ones.
 fn cells(entry: &Entry) -> Vec<String> {
     vec![
         entry.id.short().to_owned(),

@@ -1,4 +1,4 @@
-//! `maintenance`: drain the router, end that, or show which it is.
+//! `maintenance`: drain the router, end the drain, or show its state.
 
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ impl Maintenance {
     }
 }
 
-/// A drain that BIRD has not confirmed is no drain yet, and a script must not go on.
+/// Checks the drain. One that BIRD has not confirmed is not complete, and a script must not continue.
 fn confirmed(answer: &Value) -> anyhow::Result<()> {
     if answer["status"] == "pending" {
         anyhow::bail!(

@@ -25,7 +25,7 @@ pub(super) fn run() -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A verb's own part, with its arguments and its examples.
+/// Writes a verb's section, with its arguments and its examples.
 fn verb_section(verb: &Command, text: &mut Vec<u8>) -> std::io::Result<()> {
     let name = verb.get_name().to_uppercase();
     text.extend(format!(".SH \"{name}\"\n").bytes());
@@ -40,7 +40,7 @@ fn verb_section(verb: &Command, text: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What stands below a command's options, line by line: examples are not to be filled into paragraphs.
+/// Writes the text below a command's options, line by line: examples must not be filled into paragraphs.
 fn more(command: &Command, title: &str, text: &mut Vec<u8>) {
     let Some(below) = command.get_after_help() else {
         return;

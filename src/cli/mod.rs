@@ -1,4 +1,4 @@
-//! The command line: one file a verb.
+//! The command line: one file per verb.
 //!
 //! Exit codes: 0 done, 1 failed, 2 for `plan` and `diff` when changes are pending, 64 usage. A plan with nothing
 //! pending and an object in error has failed.
@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand};
 pub use output::Format;
 pub use schema::schemas;
 
-/// What to look at first, for somebody who does not know the verbs yet.
+/// A short introduction for new users.
 const FIRST: &str = "\
 Something is wrong?
   moenet-agent get                      every object, its phase, and what is overridden
@@ -199,7 +199,7 @@ Examples:
     Man,
 }
 
-/// What a verb comes to: an exit code, or an error that is printed as one line.
+/// Result of a verb: an exit code, or an error that is printed as one line.
 pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
 /// Runs a verb.
@@ -239,7 +239,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-/// Whether an error is the system's refusal to let this user look.
+/// Returns whether an error means that this user lacks permission.
 fn is_denied(error: &anyhow::Error) -> bool {
     let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
     error
@@ -254,7 +254,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Prints what is wrong with the arguments, or the help that was asked for.
+/// Prints the errors in the arguments, or the requested help.
 pub fn usage(error: &clap::Error) -> ExitCode {
     let printed = error.print().or_else(|error| output::check(&error));
     match (error.use_stderr(), printed) {
@@ -277,13 +277,13 @@ impl Arguments {
     }
 }
 
-/// Runs something asynchronous to its end.
+/// Runs a future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let done = runtime.block_on(work);
-    // A lookup that hangs must not hold up the end.
+    // A lookup that hangs must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
 }

@@ -1,4 +1,4 @@
-//! Objects by the names that people give them.
+//! Lookup of objects by name.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Snapshot};
 
-/// What every entry of the world has, whatever its kind.
+/// The common part of every entry of the world, of any kind.
 #[derive(Clone)]
 pub(crate) struct Object<'a> {
     pub(crate) kind: Kind,
     pub(crate) name: Cow<'a, ObjectName>,
     pub(crate) uid: Cow<'a, Uid>,
     pub(crate) acceptance: &'a Acceptance,
-    /// Everything else that is wrong with documents that were not accepted.
+    /// Further problems of rejected documents.
     pub(crate) further: &'a [String],
     pub(crate) admin_state: AdminState,
     spec: Option<Cow<'a, Value>>,
@@ -30,25 +30,25 @@ pub(crate) struct Object<'a> {
     pub(crate) reason: Option<&'a str>,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) paused: Option<&'a str>,
-    /// Which change waits for approval, and why.
+    /// The held change, and the reason.
     pub(crate) held: Option<Cow<'a, str>>,
     pub(crate) operator_owned: bool,
-    /// The text for BIRD, of what is to be there.
+    /// The text for BIRD, if the object is wanted.
     pub(crate) text: Option<&'a str>,
 }
 
 impl Object<'_> {
-    /// `sessions/wg_1`, or `node`.
+    /// Returns `sessions/wg_1`, or `node`.
     pub(crate) fn path(&self) -> String {
         path(self.kind, &self.name)
     }
 
-    /// The specification in force, or to be.
+    /// Returns the applied specification, or the one to apply.
     pub(crate) fn spec(&self) -> Option<&Value> {
         self.spec.as_deref()
     }
 
-    /// Why the documents are not in force, when they are not.
+    /// Returns why the documents are not applied, if they are not.
     pub(crate) fn refused(&self) -> Option<&str> {
         match self.acceptance {
             Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why),
@@ -57,7 +57,7 @@ impl Object<'_> {
     }
 }
 
-/// `sessions/wg_1`; of a kind that there is one of, its folder's word: `node`.
+/// Returns `sessions/wg_1`; for a singleton kind, its folder's word: `node`.
 pub(crate) fn path(kind: Kind, name: &ObjectName) -> String {
     if kind.is_single() {
         kind.folder().to_owned()
@@ -66,7 +66,7 @@ pub(crate) fn path(kind: Kind, name: &ObjectName) -> String {
     }
 }
 
-/// Every session, mesh peer and internal neighbour.
+/// Returns every session, mesh peer and internal neighbour.
 pub(crate) fn all(world: &World) -> Vec<Object<'_>> {
     let sessions = world
         .sessions
@@ -83,7 +83,7 @@ pub(crate) fn all(world: &World) -> Vec<Object<'_>> {
     sessions.chain(mesh).chain(ibgp).collect()
 }
 
-/// The one that is meant.
+/// Returns the object with this name.
 pub(crate) fn find<'a>(
     world: &'a World,
     snapshot: &Snapshot,
@@ -113,7 +113,7 @@ pub(crate) fn find<'a>(
     }
 }
 
-/// The overrides without a document that they are for.
+/// Returns the overrides whose document does not exist.
 pub(crate) fn waiting(snapshot: &Snapshot) -> Vec<(Kind, ObjectName)> {
     let documents = documents::all(snapshot);
     let waiting = snapshot
@@ -123,7 +123,7 @@ pub(crate) fn waiting(snapshot: &Snapshot) -> Vec<(Kind, ObjectName)> {
     waiting.cloned().collect()
 }
 
-/// That an override waits, in a sentence.
+/// Returns a sentence that an override waits.
 pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
     let file = Place::new(Area::Overrides, kind, name).relative();
     format!(
@@ -133,10 +133,10 @@ pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
     )
 }
 
-/// That a name is no object's, with the one that it resembles.
+/// Returns the error for an unknown name, with the most similar known name.
 pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> anyhow::Error {
     let bare = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    // Who gives no kind is not to be told of one.
+    // A suggestion has no kind if the name was given without one.
     let known = known.into_iter().map(|path| {
         if meant.contains('/') {
             path
@@ -157,7 +157,7 @@ pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> a
     }
 }
 
-/// Node and policy, which share their files with all others.
+/// Returns node and policy, which share their files with all objects.
 fn singles(world: &World) -> [Object<'_>; 2] {
     let documents = &world.router_documents;
     let policy = single(Kind::RoutingPolicy, &documents.policy);
@@ -202,8 +202,8 @@ fn single<S: Serialize>(kind: Kind, document: &SingleDocument<S>) -> Object<'_> 
     }
 }
 
-/// Whether an object is meant by `wg_1`, `sessions/wg_1`, `session/wg_1` or `BgpSession/wg_1`; one of a kind that
-/// there is one of by any word for the kind.
+/// Returns whether `wg_1`, `sessions/wg_1`, `session/wg_1` or `BgpSession/wg_1` names the object; a singleton
+/// is named by any word for its kind.
 pub(crate) fn is_meant(kind: Kind, name: &ObjectName, meant: &str) -> bool {
     if kind.is_single() {
         return Kind::from_word(meant) == Some(kind);

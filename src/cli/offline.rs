@@ -1,4 +1,4 @@
-//! Looking at a router without its daemon: the world of its state directory, and what is really there.
+//! Inspection of a router without its daemon: the world of its state directory, and the observed state.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -26,13 +26,13 @@ use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
 
-/// How long names of endpoints may take to resolve.
+/// Timeout for resolving the names of endpoints.
 const RESOLVE: Duration = Duration::from_secs(3);
 
-/// The state directory, for reading.
+/// Opens the state directory for reading.
 ///
 /// # Errors
-/// When it is not there, which is no fault before the first start, or may not be looked into.
+/// When it does not exist, which is no error before the first start, or is not readable.
 pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
     match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
@@ -49,7 +49,7 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// A router as it is and as it is to be, at one moment. Made without a single write.
+/// The observed and the wanted state of a router, at one moment. Created without any write.
 pub(crate) struct Offline {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Snapshot,
@@ -58,13 +58,13 @@ pub(crate) struct Offline {
     pub(crate) bird: Arc<BirdState>,
     /// The packet filter, or why it cannot be read.
     pub(crate) filter: Result<FirewallView, String>,
-    /// Why BIRD's parser refuses the files with the operator's main file.
+    /// Why BIRD's parser rejects the files together with the operator's main file.
     pub(crate) refused: Option<String>,
     /// The state directory of a plan before the first start.
     _rehearsal: Option<tempfile::TempDir>,
 }
 
-/// A router as it is to be. Needs neither the kernel nor a running BIRD.
+/// The wanted state of a router. Needs neither the kernel nor a running BIRD.
 pub(crate) struct Wanted {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Snapshot,
@@ -82,8 +82,8 @@ impl Wanted {
     }
 
     async fn of(parts: Parts) -> anyhow::Result<Self> {
-        // As the agent takes it: an edit in place is an override, a document that was deleted comes back, and
-        // an approval may say that nothing is missing.
+        // As in the agent: a manual edit is an override, a deleted document comes back, and
+        // an approval may state that nothing is missing.
         let mut snapshot = parts
             .context
             .disk(|store| store.load_settled(Timestamp::now()))
@@ -100,8 +100,9 @@ impl Wanted {
         })
     }
 
-    /// Why BIRD's parser refuses what is wanted, with the operator's main file; `None` where it accepts it, and where
-    /// the main file is the agent's or does not include the agent's files.
+    /// Returns why BIRD's parser rejects the wanted files together with the operator's main file; `None` if it accepts
+    /// them,
+    /// and if the main file is the agent's or does not include the agent's files.
     ///
     /// # Errors
     /// When it cannot be checked.
@@ -129,12 +130,12 @@ impl Wanted {
         }
     }
 
-    /// What keeps the files that all sessions share from BIRD until an operator acts.
+    /// Returns why the shared files of all sessions cannot be loaded into BIRD until an operator acts.
     pub(crate) fn blocked(&self) -> Option<String> {
         planning::router_error(&self.world, &self.bird).map(|blocked| blocked.message)
     }
 
-    /// Whether nothing was ever synced here, so that only the Control Plane knows what a first start does.
+    /// Returns whether nothing was ever synced here, so that only the Control Plane knows the result of a first start.
     fn is_untouched(&self) -> bool {
         let snapshot = &self.snapshot;
         snapshot.node.is_none()
@@ -147,7 +148,7 @@ impl Wanted {
             && self.parts.config.control_plane.is_some()
     }
 
-    /// The same once names are resolved, as far as they are within a few seconds: addresses may clash with theirs.
+    /// Returns the same after resolving names for a few seconds at most: addresses may clash with theirs.
     pub(crate) async fn resolved(mut self) -> anyhow::Result<Self> {
         let servers = rpki_resolved(&self.parts, &self.world).await;
         let names = resolve(&self.parts, &self.world).await;
@@ -157,20 +158,20 @@ impl Wanted {
         Ok(self)
     }
 
-    /// The world of the snapshot as it is by now.
+    /// Rebuilds the world of the snapshot with the current facts.
     pub(crate) async fn again(&self) -> anyhow::Result<World> {
         Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
     }
 }
 
 impl Offline {
-    /// Looks at everything.
+    /// Observes everything.
     pub(crate) async fn look(config: Config) -> anyhow::Result<Self> {
         Self::beside(Wanted::read(config).await?).await
     }
 
-    /// The same for a plan, which a router that was never started has too: its documents are fetched into a
-    /// directory that is thrown away.
+    /// Observes everything for a plan, which works before a router's first start too: its documents are fetched into a
+    /// temporary directory.
     pub(crate) async fn before_start(config: Config) -> anyhow::Result<Self> {
         if config.state.directory.exists() {
             let wanted = Wanted::read(config.clone()).await?;
@@ -185,7 +186,7 @@ impl Offline {
         Self::beside(Wanted::of(parts).await?).await
     }
 
-    /// What is really there, beside what is wanted.
+    /// Adds the observed state to the wanted one.
     async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
         let wanted = wanted.resolved().await?;
         let refused = wanted.refused().await?;
@@ -210,7 +211,7 @@ impl Offline {
         })
     }
 
-    /// Why nobody can tell what BIRD runs, and so whether it has drifted.
+    /// Returns why it is unknown which configuration BIRD runs, and so whether it has drifted.
     pub(crate) fn unknown(&self) -> Option<String> {
         let why = self.bird.silent.as_ref()?;
         Some(format!(
@@ -218,7 +219,7 @@ impl Offline {
         ))
     }
 
-    /// Why the node cannot be configured as it is wanted.
+    /// Returns why the node cannot be configured as wanted.
     pub(crate) fn node_error(&self) -> Option<String> {
         let blocked = planning::router_error(&self.world, &self.bird);
         blocked
@@ -228,7 +229,7 @@ impl Offline {
             .or_else(|| self.world.base.as_ref().err().cloned())
     }
 
-    /// Every key, and what the controller would do for it now.
+    /// Returns every key with the controller's current plan.
     pub(crate) fn plans(&self) -> Vec<(Key, KeyPlan)> {
         let orphans = self.orphans().go.into_iter().map(Key::Orphan);
         let all = keys(&self.world).into_iter().chain(orphans);
@@ -239,7 +240,7 @@ impl Offline {
         plans
     }
 
-    /// What the controller would do about our table in nftables, once it has taken the steps of the others.
+    /// Returns the plan for the agent's table in nftables, once the steps of the others are done.
     fn firewall(&self, plans: &[(Key, KeyPlan)]) -> KeyPlan {
         let steps = plans
             .iter()
@@ -263,12 +264,12 @@ impl Offline {
         })
     }
 
-    /// Links of ours that nothing knows of.
+    /// Returns the agent's links without a record.
     pub(crate) fn orphans(&self) -> Unrecorded {
         planning::orphans(&self.world, &self.kernel)
     }
 
-    /// What the controller would do for a key now; of one that is paused, if it were not.
+    /// Returns the controller's current plan for a key; for a paused one, the plan without the pause.
     pub(crate) fn plan(&self, key: &Key) -> KeyPlan {
         let world = &self.world;
         match key {
@@ -314,7 +315,7 @@ impl Offline {
             .address
     }
 
-    /// What is in force for an object.
+    /// Returns the applied record of an object.
     pub(crate) fn applied(&self, kind: Kind, name: &ObjectName) -> Option<&AppliedDocument> {
         self.snapshot
             .applied
@@ -339,7 +340,7 @@ impl Offline {
     }
 }
 
-/// A router before its first start, with what the Control Plane wants of it.
+/// Returns a router before its first start, with the Control Plane's documents.
 async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
     Missing::look(&config).await?;
     let unknown = "what a first start would do is unknown";
@@ -357,8 +358,8 @@ async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
     Ok(offline)
 }
 
-/// Waits for names to resolve, as long as a person waits; a name that does not leaves its tunnel without
-/// an endpoint, as it would in the daemon. Returns whether there were names.
+/// Waits a short time for names to resolve; an unresolved name leaves its tunnel without
+/// an endpoint, as in the daemon. Returns whether there were names.
 async fn resolve(parts: &Parts, world: &World) -> bool {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());

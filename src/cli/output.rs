@@ -23,15 +23,15 @@ pub enum Format {
     Yaml,
 }
 
-/// Why standard output could not be written, the first time.
+/// The first error of writing to standard output.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
-/// Prints a line to standard output, without secrets. [`finish`] tells whether that was possible.
+/// Prints a line to standard output, without secrets. [`finish`] reports write errors.
 pub(crate) fn line(text: impl std::fmt::Display) {
     unredacted(redact(&text.to_string()));
 }
 
-/// Prints a line as it is: of a value without secrets, or because the operator asked for them.
+/// Prints a line unchanged: it has no secrets, or the operator asked for them.
 pub(crate) fn unredacted(text: impl std::fmt::Display) {
     keep(writeln!(anstream::stdout(), "{text}"));
 }
@@ -42,10 +42,10 @@ fn keep(written: io::Result<()>) {
     }
 }
 
-/// Ends the output. A reader that went away is no failure; a full disk is, or a script would go on with half a file.
+/// Ends the output. A closed pipe is not a failure; a full disk is, or a script would continue with half a file.
 ///
 /// # Errors
-/// Something could not be written.
+/// Some output could not be written.
 pub(crate) fn finish() -> anyhow::Result<()> {
     keep(io::stdout().flush());
     match UNWRITTEN.get() {
@@ -54,7 +54,7 @@ pub(crate) fn finish() -> anyhow::Result<()> {
     }
 }
 
-/// Whether an error of standard output is a failure: all but a closed pipe.
+/// Returns an error of standard output as a failure, except for a closed pipe.
 pub(crate) fn check(error: &io::Error) -> anyhow::Result<()> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
@@ -72,12 +72,12 @@ pub(crate) fn error(error: &anyhow::Error) {
     );
 }
 
-/// Prints a remark to standard error, where it spoils no output.
+/// Prints a note to standard error, so that it does not mix with the output.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "note: {}", redact(text));
 }
 
-/// Prints a value for a program, as asked. `false`: a person asked, so the caller prints for one.
+/// Prints a value in a format for programs. `false`: the format is for people, so the caller prints it.
 pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bool> {
     if format == Format::Table {
         return Ok(false);
@@ -88,7 +88,7 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
     Ok(true)
 }
 
-/// Prints a value for a program as it is, because it cannot hold a secret.
+/// Prints a value for a program unchanged, because it cannot hold a secret.
 pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow::Result<()> {
     match format {
         Format::Table => {}
@@ -98,23 +98,23 @@ pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow
     Ok(())
 }
 
-/// Columns whose words are coloured.
+/// Columns with coloured words.
 const SHADED: [&str; 4] = ["PHASE", "STATUS", "BGP", "STATE"];
-/// Columns that are broken into lines where a terminal is too narrow; keys and names stay whole.
+/// Columns that wrap if a terminal is too narrow; keys and names do not.
 const WRAPPED: [&str; 5] = ["MESSAGE", "OVERRIDDEN", "VALUE", "REASON", "SETS"];
 
-/// A table without lines, as `kubectl` prints, without blanks at the ends of its lines.
+/// Returns a table without lines, as `kubectl` prints, without trailing blanks.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
         .set_header(header.to_vec());
-    // Whether the output takes colour is known where it is printed.
+    // Whether the output supports colour is known only when it is printed.
     table.enforce_styling();
     for row in rows {
         let cells = header.iter().zip(row).map(|(column, text)| {
             let colour = colour(&text).filter(|_| SHADED.contains(column));
-            // A key that is broken into lines is no longer found in the whole line.
+            // A wrapped key could not be found by a search for the whole line.
             let cell = match *column {
                 "REASON" | "MESSAGE" => Cell::new(redact(&text)),
                 _ => Cell::new(text),
@@ -141,7 +141,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         .join("\n")
 }
 
-/// Good, doubtful and bad, in the colours that everybody knows.
+/// Returns the colour of a word: good, doubtful or bad.
 fn colour(word: &str) -> Option<Color> {
     match word {
         "Established" | "established" | "True" | "ok" | "closed" => Some(Color::Green),
@@ -153,7 +153,7 @@ fn colour(word: &str) -> Option<Color> {
     }
 }
 
-/// A word in its colour.
+/// Returns a word in its colour.
 pub(crate) fn shade(word: &str) -> String {
     let style = match colour(word) {
         Some(Color::Green) => AnsiColor::Green.on_default(),

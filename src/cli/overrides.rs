@@ -16,7 +16,7 @@ const HEADER: [&str; 6] = ["OVERRIDE", "STATE", "SETS", "PAUSED", "EXPIRES", "RE
 /// State of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 enum State {
-    /// It shapes its object.
+    /// It changes its object.
     InEffect,
     /// Its object does not exist.
     Waiting,
@@ -76,7 +76,7 @@ impl Row {
     }
 }
 
-/// Prints the overrides; all, or those of these objects.
+/// Prints all overrides, or those of these objects.
 pub(super) fn run(arguments: &Arguments, snapshot: &Snapshot, names: &[String]) -> Outcome {
     let mut rows = Vec::new();
     let there = documents::all(snapshot);

@@ -1,4 +1,4 @@
-//! `plan`: what the controller would do now.
+//! `plan`: the steps that the controller would run now.
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ impl Plan {
                 offline.unknown(),
             ))
         })?;
-        // One of several that is mistyped must not pass for one with nothing to do.
+        // A mistyped name among several must not look like an object with nothing to do.
         for name in &self.names {
             if !planned.keys().any(|key| is_named(key, name)) {
                 return Err(objects::unknown(name, planned.keys().map(Key::to_string)));
@@ -82,8 +82,8 @@ impl Plan {
     }
 }
 
-/// Whether a key is meant by a name: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are put into
-/// force with the node's files.
+/// Returns whether a name means this key: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are applied with
+/// the node's files.
 fn is_named(key: &Key, name: &str) -> bool {
     let kind = match key {
         Key::Router => return Kind::from_word(name).is_some_and(Kind::is_single),

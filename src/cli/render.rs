@@ -12,7 +12,7 @@ use crate::controller::world::Intent;
 use crate::document::Kind;
 use crate::status::Acceptance;
 
-/// What stands in the place of a password; `wg show` says the same of a key.
+/// Replacement for a password; `wg show` prints the same for a key.
 const HIDDEN: &str = "(hidden)";
 
 /// The text that BIRD gets for a session.
@@ -46,15 +46,15 @@ impl Render {
         if arguments.output != output::Format::Table {
             output::unredacted_value(arguments.output, &value)?;
         } else {
-            // The text has no password by now, or the operator asked for it.
+            // The text has no password now, or the operator asked for it.
             output::unredacted(text.trim_end());
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The text as one may show it to others, which is what such a text is for. BIRD's strings have no escapes, so
-/// the password stands in it as it is.
+/// Returns the text without the password, so that it can be shared. BIRD's strings have no escapes, so
+/// the password appears in it unchanged.
 fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> String {
     let entry = world
         .sessions

@@ -1,4 +1,4 @@
-//! `restart`: make one tunnel and its BGP session anew.
+//! `restart`: recreates one tunnel and its BGP session.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub struct Restart {
     name: String,
 }
 
-/// A name, with its kind or without.
+/// Parses a name, with or without its kind.
 fn named(text: &str) -> Result<String, String> {
     let bare: Result<ObjectName, _> = text.rsplit('/').next().unwrap_or_default().parse();
     bare.map(|_| text.to_owned())
@@ -39,8 +39,8 @@ impl Restart {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The interface that is in force for an object of this name; else the name is that of an interface, and
-    /// the daemon knows whether there is one.
+    /// Returns the applied interface of an object of this name; otherwise the name is that of an interface, and
+    /// the daemon knows whether it exists.
     fn interface(&self, config: &Config) -> anyhow::Result<InterfaceName> {
         let applied = offline::open(&config.state.directory)
             .and_then(|store| Ok(store.load()?.applied))

@@ -1,4 +1,4 @@
-//! `rollback`: an override that brings back what was in force.
+//! `rollback`: an override that restores an earlier applied state.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -71,7 +71,7 @@ impl Rollback {
                 &path,
                 &Document::new(name.clone(), None, 0, exception.clone()),
             )?,
-            // The document alone says what was in force then.
+            // The document alone describes the earlier applied state.
             None if had_one => remove(&path)?,
             None => {}
         }
@@ -84,7 +84,7 @@ impl Rollback {
         })
     }
 
-    /// The commit that is meant, and what it has in force.
+    /// Returns the requested commit, and its applied state.
     async fn then(
         &self,
         history: &History,
@@ -104,7 +104,7 @@ impl Rollback {
         Ok((commit, specification(&text)?))
     }
 
-    /// The one object that is meant.
+    /// Returns the requested object.
     async fn object(
         &self,
         wanted: &Wanted,
@@ -137,7 +137,7 @@ impl Rollback {
         }
     }
 
-    /// Whether the history has something of this name.
+    /// Returns whether the history has an object of this name.
     async fn was_known(&self, history: &History) -> bool {
         let Ok(paths) = history::paths(&self.name) else {
             return false;
@@ -163,7 +163,7 @@ impl Rollback {
     }
 }
 
-/// What a rollback came to.
+/// The result of a rollback.
 struct Done {
     name: ObjectName,
     place: Place,
@@ -195,8 +195,8 @@ impl Done {
     }
 }
 
-/// Makes sure that what is about to be written comes into force: a secret that was named then may be gone,
-/// and another object may have the port by now.
+/// Checks that the override can be applied: a secret that was referenced then may be gone,
+/// and another object may have taken the port since.
 async fn comes_into_force(
     mut wanted: Wanted,
     kind: Kind,
@@ -217,7 +217,7 @@ async fn comes_into_force(
     Ok(())
 }
 
-/// What `applied/` says was in force.
+/// Returns the applied specification in an `applied/` record.
 fn specification(text: &str) -> anyhow::Result<Value> {
     let applied: AppliedDocument = parse_value(text)?;
     applied.applied.spec.context("nothing was in force then")
@@ -229,7 +229,7 @@ fn document(wanted: &Wanted, kind: Kind, name: &ObjectName) -> anyhow::Result<Va
     Ok(spec)
 }
 
-/// What the configuration fills in where a document says nothing.
+/// The defaults that the configuration gives to documents.
 struct Filling {
     keepalive: u16,
     node: config::Node,
@@ -243,7 +243,7 @@ impl Filling {
         }
     }
 
-    /// A specification with every default filled in, as it comes into force; none of a kind that has no defaults.
+    /// Returns a specification with every default filled in, as it is applied; `None` for a kind without defaults.
     fn fill(&self, world: &World, kind: Kind, spec: &Value) -> Option<Value> {
         match kind {
             Kind::BgpSession => {
@@ -262,8 +262,8 @@ impl Filling {
     }
 }
 
-/// The patch that turns the document into what was in force. What is in force has every default filled
-/// in; those that are the same now stay out of the override, where that gives the same.
+/// Returns the patch that turns the document into the earlier applied state. That state has every default filled
+/// in; defaults that are unchanged now are left out of the override, if the result is the same.
 fn patch(
     world: &World,
     kind: Kind,
@@ -309,7 +309,8 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
 }
 
-/// Writes beside and renames, as the daemon, which holds the lock and takes this for an operator's file.
+/// Writes a temporary file and renames it, as the daemon does. The daemon holds the lock and treats this as an
+/// operator's file.
 fn write(path: &Path, document: &Document<OverrideSpec>) -> anyhow::Result<()> {
     let text = to_yaml(document)?;
     replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
@@ -318,7 +319,7 @@ fn write(path: &Path, document: &Document<OverrideSpec>) -> anyhow::Result<()> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    // Hidden, so that it is no document while it is being written.
+    // Hidden, so that it does not count as a document while it is written.
     let mut beside = tempfile::Builder::new()
         .prefix(".rollback-")
         .tempfile_in(folder)?;

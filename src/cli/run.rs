@@ -12,7 +12,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         telemetry::start(&config.log);
         match agent::run(config, signals).await {
-            // The log has said so; standard error may be what does not take a line.
+            // The log has reported it; standard error may be blocked.
             Err(BuildError::TaskEnded) => Ok(ExitCode::FAILURE),
             ended => ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         }

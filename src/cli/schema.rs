@@ -18,7 +18,7 @@ pub struct Schema {
     kind: String,
 }
 
-/// Every schema by its name, which is that of its file in `schemas/`.
+/// Returns every schema by its name, which is that of its file in `schemas/`.
 pub fn schemas() -> Vec<(String, Value)> {
     let kinds = Kind::ALL
         .into_iter()
@@ -34,7 +34,7 @@ pub fn schemas() -> Vec<(String, Value)> {
     kinds.chain(overrides).chain(others).collect()
 }
 
-/// The name of the schema that is meant: `BgpSession`, `sessions`, `config`, ….
+/// Returns the name of the requested schema: `BgpSession`, `sessions`, `config`, ….
 fn known(word: &str) -> Result<String, String> {
     let word = match word.to_ascii_lowercase().as_str() {
         "configuration" => "config".to_owned(),

@@ -10,18 +10,18 @@ use super::output;
 use crate::controller::{Key, KeyPlan, TakenStep};
 use crate::status::Acceptance;
 
-/// What is done about one object, or is not, and why.
+/// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ObjectSteps {
     pub(crate) object: String,
     pub(crate) steps: Vec<PrintedStep>,
-    /// Which other object has to move first.
+    /// The object that has to move first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) waits: Option<String>,
-    /// What is in its way.
+    /// The obstacle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// Which change waits for approval, and why.
+    /// The held change, and the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<String>,
     /// Why its steps wait.
@@ -50,7 +50,7 @@ impl From<TakenStep> for PrintedStep {
 }
 
 impl PrintedStep {
-    /// Says a word instead of a value that stands in for one.
+    /// Replaces a value by a word.
     pub(crate) fn replace(&mut self, value: &str, word: &str) {
         self.want = self.want.replace(value, word);
     }
@@ -68,13 +68,13 @@ impl ObjectSteps {
         }
     }
 
-    /// Whether something is to be done, or waits for somebody.
+    /// Returns whether there are steps to run, or a wait for an operator or another object.
     pub(crate) fn is_pending(&self) -> bool {
         !self.steps.is_empty() || self.held.is_some() || self.waits.is_some()
     }
 }
 
-/// Every object, in the order of their keys, with what the controller would do for it now.
+/// Returns every object, in the order of their keys, with the controller's current plan.
 pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
     let plans = offline.plans().into_iter();
     let mut found: BTreeMap<_, _> = plans
@@ -94,7 +94,7 @@ pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
     found
 }
 
-/// Every object with the steps that were taken for it, beside what is left to do.
+/// Returns every object with the steps that ran, and the remaining ones.
 pub(crate) fn taken(
     mut left: BTreeMap<Key, ObjectSteps>,
     taken: BTreeMap<Key, Vec<TakenStep>>,
@@ -160,8 +160,8 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     object
 }
 
-/// For a person; the last line counts what is done, or was, and what waits. `complete`: whether there are no steps
-/// that could not be planned.
+/// Prints the steps for people; the last line counts the steps, done or planned, and the waiting objects. `complete`:
+/// whether every step could be planned.
 pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, complete: bool) {
     let mut count = Count {
         complete,
@@ -207,7 +207,7 @@ pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, complete
     output::line(count);
 }
 
-/// How many steps there are, and how many objects wait.
+/// The number of steps and of waiting objects.
 #[derive(Default)]
 struct Count {
     steps: usize,

@@ -1,4 +1,4 @@
-//! `sync`: fetch the sessions now, and say how it went.
+//! `sync`: fetches the sessions now, and prints the result.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Arguments, Outcome, block_on, output};
 
 /// Longest wait for the result: a fetch with its retries.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two looks at the result.
+/// Time between two polls of the result.
 const PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end of the sync that was just requested, or of a later one.
+/// Waits for the end of the requested sync, or of a later one.
 async fn finished(api: &Api) -> anyhow::Result<Value> {
     let end = Instant::now() + PATIENCE;
     let mut wanted = None;

@@ -1,4 +1,4 @@
-//! Each field of an object, with where its value comes from.
+//! The fields of an object, with the origin of each value.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,22 +8,22 @@ use crate::cli::objects::Object;
 use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 
-/// One field and where it comes from.
+/// One field and its origin.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Field {
     /// The field, as `spec.tunnel.mtu`.
     pub(super) field: String,
-    /// Its value here; `null` where an override takes the field away.
+    /// Its value here; `null` if an override removes the field.
     pub(super) value: Value,
-    /// Where that comes from.
+    /// The origin of the value.
     pub(super) origin: Origin,
-    /// What the document says, where an override says otherwise; `null` where it says nothing.
+    /// The value of the document, if an override changes it; `null` if the document has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) document: Option<Value>,
 }
 
-/// The leaves of a document, all of one origin.
+/// Returns the leaves of a document, all of one origin.
 pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
     let field = |(path, value): (String, &Value)| Field {
         field: format!("spec.{path}"),
@@ -34,7 +34,7 @@ pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
     leaves(spec).into_iter().map(field).collect()
 }
 
-/// The effective specification's leaves, each with its origin, and those that an override takes away.
+/// Returns the leaves of the effective specification, each with its origin, and those that an override removes.
 pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<Field> {
     let said = document
         .and_then(|loaded| loaded.as_ref().ok())
@@ -54,7 +54,7 @@ pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<F
         let origin = match &before {
             Some(_) => Origin::Override,
             None if said.is_none() && document.is_some() => Origin::LastGood,
-            // The configuration of the node wins over its document.
+            // The configuration of the node takes precedence over its document.
             None if object.kind == Kind::Node && said_leaves.get(&path) != Some(&value) => {
                 Origin::Default
             }

@@ -1,4 +1,4 @@
-//! `describe`: one object in full: where each field comes from, what is really there, and why it is not up.
+//! `describe`: one object in full: the origin of each field, the observed state, and why it is not up.
 
 mod facts;
 mod fields;
@@ -28,7 +28,7 @@ use crate::store::{Area, Place};
 use fields::Field;
 use why::Cause;
 
-/// How long the daemon may take to say that it is there.
+/// Timeout of the check whether the daemon runs.
 const DAEMON: Duration = Duration::from_secs(2);
 
 /// One object in full.
@@ -45,14 +45,14 @@ pub struct Describe {
 struct Described {
     /// `sessions/wg_1`
     object: String,
-    /// Whether it does what it is for; of node and policy that is not asked.
+    /// Whether it works as intended; absent for node and policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     up: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<Phase>,
-    /// Whether the daemon answers; without it, conditions and last steps are of earlier.
+    /// Whether the daemon answers; otherwise, conditions and last steps are older.
     agent_running: bool,
-    /// Who wrote the document.
+    /// The author of the document.
     #[serde(skip_serializing_if = "Option::is_none")]
     document_from: Option<Origin>,
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
@@ -66,18 +66,18 @@ struct Described {
     bgp: Vec<Bgp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_steps: Vec<String>,
-    /// Why it is not up, root cause first; of an object that is up, its warnings.
+    /// Why it is not up, root cause first; for an object that is up, its warnings.
     why: Vec<Cause>,
 }
 
-/// The override that is in force.
+/// The override in effect.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Exception {
-    /// Below the state directory.
+    /// The path below the state directory.
     file: String,
     reason: String,
-    /// Who wrote it last, by the history.
+    /// Its last author, according to the history.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ struct Exception {
     paused: bool,
 }
 
-/// The tunnel as it is now.
+/// The current state of the tunnel.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Tunnel {
@@ -99,7 +99,7 @@ struct Tunnel {
     peer: Option<TunnelStatus>,
 }
 
-/// A BGP session as it is now.
+/// The current state of a BGP session.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Bgp {
@@ -134,7 +134,7 @@ impl Describe {
                 Ok(single(&offline, &object, agent_runs).await)
             }
             Ok(object) => Ok(described(&offline, &object, agent_runs).await),
-            // What the Control Plane lists and nothing can be made of has a status and nothing else.
+            // Objects that the Control Plane lists but that do not decode have only a status.
             Err(error) => self.by_status(&offline, agent_runs).ok_or(error),
         }
     }
@@ -152,7 +152,7 @@ impl Describe {
     }
 }
 
-/// Whether the daemon answers on its local API.
+/// Returns whether the daemon answers on its local API.
 async fn agent_runs(config: &Config) -> bool {
     let Ok(api) = Api::new(config) else {
         return false;
@@ -162,7 +162,7 @@ async fn agent_runs(config: &Config) -> bool {
         .is_ok_and(|answer| answer.is_ok())
 }
 
-/// The node and the policy: what is in force of them, and what is wrong with their documents.
+/// Describes the node and the policy: their applied state, and the problems of their documents.
 async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Described {
     let described = of_status_of(offline, object.kind, &object.name, agent_runs);
     let document =
@@ -173,7 +173,7 @@ async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Des
         .filter_map(|loaded| loaded.as_ref().err())
         .map(|error| error.to_string());
     let unread = unread.map(|error| Cause::invalid(&error)).next();
-    // Without a daemon the status may tell of an error that is mended since.
+    // Without a daemon the status may hold an error that has been fixed since.
     let noted = if agent_runs {
         described.why
     } else {
@@ -196,7 +196,7 @@ async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Des
     }
 }
 
-/// What the whole node waits for.
+/// Returns the causes that hold the whole node.
 fn node_waits(offline: &Offline) -> Vec<Cause> {
     let identity = offline.world.router.as_ref().err();
     let identity = identity.map(|why| Cause::waiting(why));
@@ -207,7 +207,7 @@ fn node_waits(offline: &Offline) -> Vec<Cause> {
         .collect()
 }
 
-/// Drained or not: what the document says.
+/// Describes maintenance: drained or not, according to the document.
 fn maintenance(offline: &Offline, agent_runs: bool) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, Kind::Maintenance).name;
     let loaded = documents::all(&offline.snapshot).remove(&(Kind::Maintenance, name.clone()));
@@ -228,7 +228,7 @@ fn maintenance(offline: &Offline, agent_runs: bool) -> anyhow::Result<Described>
     })
 }
 
-/// What the daemon noted about an object that there is one of; nothing before its first round.
+/// Describes a singleton object by the daemon's status; empty before the first pass.
 fn of_status_of(
     offline: &Offline,
     kind: Kind,
@@ -246,7 +246,7 @@ fn of_status_of(
     }
 }
 
-/// What the daemon noted.
+/// Describes an object by the daemon's status.
 fn of_status(object: String, status: StatusBody, agent_running: bool) -> Described {
     let refused = |c: &Condition| {
         c.condition_type == ConditionType::Accepted && c.status == ConditionStatus::False
@@ -304,7 +304,7 @@ async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) 
     }
 }
 
-/// The override that is in force, and who wrote it; a history that cannot be read names nobody.
+/// Returns the override in effect, and its author; an unreadable history gives no author.
 async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> {
     let reason = object.reason?.to_owned();
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();

@@ -1,4 +1,4 @@
-//! `describe` for a person.
+//! `describe` as text.
 
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ fn exception(exception: &Exception) {
     ));
 }
 
-/// The answer stands last, next to the prompt.
+/// The answer comes last, next to the prompt.
 fn verdict(described: &Described) {
     let title = match (described.up, described.why.is_empty()) {
         (Some(true), true) => {
@@ -81,7 +81,7 @@ fn verdict(described: &Described) {
     }
 }
 
-/// Since when it is up, and what goes through it.
+/// Returns since when it is up, and its traffic.
 fn summary(described: &Described) -> String {
     let since = described.bgp.iter().filter_map(|bgp| bgp.since).max();
     let since = since

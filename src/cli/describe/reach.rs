@@ -1,5 +1,4 @@
-//! What the network says at this moment. A handful of packets, sent only for a session that is not up; they
-//! change nothing at either end.
+//! Active probes. A few packets, sent only for a session that is not up; they change nothing at either end.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -14,30 +13,30 @@ use super::why::Answer;
 use crate::model::InterfaceName;
 use crate::probe::{IcmpPing, Ping, ProbeSettings, Target};
 
-/// How long an answer may take.
+/// Timeout of an answer.
 const WAIT: Duration = Duration::from_millis(700);
-/// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links take part in it though they have no
+/// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links deliver it although they have no
 /// multicast flag, which is also how Babel works over them.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 
-/// Sends an endpoint an empty datagram, which no WireGuard answers. Errors that come back by ICMP are told to
-/// a connected socket (udp(7)); silence means nothing.
+/// Sends an endpoint an empty datagram, which no WireGuard answers. A connected socket receives ICMP errors
+/// (udp(7)); silence means nothing.
 pub(super) async fn datagram(endpoint: SocketAddr) -> Option<Answer> {
     let any: IpAddr = match endpoint {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await.ok()?;
-    // A connect sends nothing: it fails by our own routes.
+    // A connect sends nothing: it fails because of this router's routes.
     if let Err(error) = socket.connect(endpoint).await {
         return match judged(&error) {
             Some(Answer::Unreachable(why)) => Some(Answer::NoRoute(why)),
             other => other,
         };
     }
-    // One may be lost, and routers limit how many errors they send.
+    // A datagram may be lost, and routers limit their ICMP errors.
     for _ in 0..2 {
         if let Err(error) = socket.send(&[]).await {
             return judged(&error);
@@ -59,7 +58,7 @@ fn judged(error: &std::io::Error) -> Option<Answer> {
     }
 }
 
-/// Whether an address answers an echo. `None`: none could be sent.
+/// Returns whether an address answers an echo. `None`: none could be sent.
 pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<bool> {
     let target = Target {
         address,
@@ -74,7 +73,7 @@ pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<b
     Some(answers.iter().any(Option::is_some))
 }
 
-/// Who answers an echo to all nodes of a link; ourselves among them.
+/// Returns the addresses that answer an echo to all nodes of a link, including this router's.
 pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
     let config = Config::builder()
@@ -85,7 +84,7 @@ pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet
         return found;
     };
     // The kernel writes the checksum (RFC 3542, section 3.1), and on a datagram socket the identifier too, so
-    // that the answers are known by what the echo carries.
+    // the answers are recognised by the payload of the echo.
     let cookie: [u8; 16] = rand::random();
     let mut request = [[ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 1].as_slice(), &cookie].concat();
     let everybody = SocketAddrV6::new(ALL_NODES, 0, 0, index).into();

@@ -1,4 +1,4 @@
-//! One file, by its place in a state directory, else by the kind that it names.
+//! Validation of one file, by its path in a state directory, or else by its kind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::model::ObjectName;
 use crate::status::Acceptance;
 use crate::store::{self, AppliedDocument, Area, Place, Slot, Stored};
 
-/// Everything that is wrong with a file by itself. The texts are those of a running agent.
+/// Returns all problems of a single file. The texts are those of a running agent.
 pub(super) fn problems(file: &Path) -> Vec<String> {
     let Some((directory, place)) = place_of(file) else {
         return elsewhere(file);
@@ -32,7 +32,7 @@ pub(super) fn problems(file: &Path) -> Vec<String> {
     }
 }
 
-/// The state directory of a file, and its place there, as far as the names of its folders tell.
+/// Returns the state directory of a file, and its place there, according to its folder names.
 fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
     let whole = std::path::absolute(file).ok()?;
     (1..=3).rev().find_map(|depth| {
@@ -42,7 +42,7 @@ fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
     })
 }
 
-/// A file that is in no place of a state directory.
+/// Returns the problems of a file outside a state directory.
 fn elsewhere(file: &Path) -> Vec<String> {
     let text = match disk::read_text(file, disk::DOCUMENT) {
         Ok(text) => text,
@@ -89,7 +89,7 @@ fn document_problems(kind: Kind, text: &str) -> Vec<DocumentError> {
     }
 }
 
-/// An override whose folder names no kind must fit a document of some kind.
+/// Checks an override whose folder names no kind: it must fit a document of some kind.
 fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
     let found = document::problems::<OverrideSpec>(text);
     let document = match document::parse::<OverrideSpec>(text) {
@@ -111,14 +111,14 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
         Kind::RoutingPolicy,
     ];
     let refused = kinds.map(|kind| merged(kind, &name, None, &exception));
-    // A kind that has all the fields says most about the values.
+    // A kind that has all the fields gives the best errors about the values.
     let knows = |texts: &&Vec<String>| !texts.iter().any(|text| text.contains("unknown field"));
     let fits = refused.iter().find(|texts| texts.is_empty());
     let best = fits.or_else(|| refused.iter().find(knows));
     best.or(refused.first()).cloned().unwrap_or_default()
 }
 
-/// What is wrong with an override on top of its document, or, without one, of the shortest valid document.
+/// Returns the problems of an override on top of its document, or, without one, of the shortest valid document.
 fn merged(
     kind: Kind,
     name: &ObjectName,

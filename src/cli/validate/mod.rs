@@ -1,4 +1,4 @@
-//! `validate`: documents and configuration: schema, rules, conflicts.
+//! `validate`: checks documents and configuration: schema, rules, conflicts.
 
 mod file;
 mod router;
@@ -24,7 +24,7 @@ pub struct Validate {
 /// The result of a check.
 #[derive(Debug, Default, Serialize)]
 struct Findings {
-    /// Everything that is wrong, with file, line and column where they are known.
+    /// All problems, with file, line and column if known.
     problems: Vec<String>,
     /// Facts that could not be checked, each with the reason.
     unchecked: Vec<String>,

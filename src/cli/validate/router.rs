@@ -1,4 +1,4 @@
-//! The configuration, every file of the state directory, and the desired state that they make together.
+//! The configuration, every file of the state directory, and the desired state that they form together.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::model::{Endpoint, Host};
 use crate::status::Acceptance;
 use crate::store::{self, Place, Snapshot};
 
-/// Everything that a start of the agent would complain of.
+/// Returns every problem that a start of the agent would report.
 pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
     let config = match arguments.load() {
         Ok(config) => config,
@@ -39,7 +39,7 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
                 .push(crate::telemetry::chain(error.as_ref()));
         }
     }
-    // A template that is refused is a problem of the configuration and of the node.
+    // A rejected template is a problem of both the configuration and the node.
     let mut named = BTreeSet::new();
     findings
         .problems
@@ -47,7 +47,7 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
     Ok(findings)
 }
 
-/// All problems of a configuration that cannot be used.
+/// Returns all problems of an unusable configuration.
 fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findings {
     let path = arguments.config.clone().or_else(config::found);
     let listed = path.map(|path| config::problems(&path, Environment::read()));
@@ -59,7 +59,7 @@ fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findin
     }
 }
 
-/// The token files.
+/// Checks the token files.
 fn files(config: &Config, findings: &mut Findings) {
     let control_plane = config
         .control_plane
@@ -74,8 +74,7 @@ fn files(config: &Config, findings: &mut Findings) {
 }
 
 impl Findings {
-    /// Adds the complaint of an agent that cannot read a file. Another user may not be allowed to read what the agent
-    /// may.
+    /// Adds the error of an agent that cannot read a file. The current user may lack permissions that the agent has.
     fn report(&mut self, problem: String) {
         match problem.contains("Permission denied") && !is_root() {
             true => self.unchecked.push(problem),
@@ -113,18 +112,18 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
     Ok(())
 }
 
-/// The problems of all files, and of the objects that they make together.
+/// Returns the problems of all files, and of the objects that they form together.
 pub(super) fn problems(snapshot: &Snapshot, world: &World) -> Vec<String> {
     let files = file_problems(snapshot, world);
     let objects = object_problems(world, &files);
     files.into_iter().chain(objects).collect()
 }
 
-/// The problems of all files: of each first that of a listing, which `run` logs, then those of other fields.
+/// Returns the problems of all files: for each, first that of a listing, which `run` logs, then those of other fields.
 fn file_problems(snapshot: &Snapshot, world: &World) -> BTreeSet<String> {
     let listed = world.problems.iter().cloned();
     let further = snapshot.problems.iter().flat_map(further_problems);
-    // An override is judged also while its document is invalid.
+    // An override is checked even while its document is invalid.
     let overrides = snapshot.overrides.values().flatten();
     let overrides = overrides.flat_map(|stored| file::problems(&stored.path));
     listed.chain(further).chain(overrides).collect()
@@ -147,7 +146,7 @@ fn further_problems(error: &DocumentError) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// The problems of the objects that documents, overrides and the node make together.
+/// Returns the problems of the objects that documents, overrides and the node form together.
 fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
     let router = world.router.as_ref().err();
     let router = router.map(|why| format!("node: {why}"));
@@ -174,21 +173,21 @@ fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
         let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
         all
     });
-    // An entry whose file is no document repeats the file's problem.
+    // An entry whose file is not a document repeats the file's problem.
     let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
     let refused = single.chain(objects).filter(|(_, why)| !repeated(why));
     let refused = refused.map(|(path, why)| format!("{path}.yaml: {why}"));
     router.into_iter().chain(refused).collect()
 }
 
-/// Facts of the host that could not be read, and the names that do not resolve.
+/// Returns the facts of the host that could not be read, and the names that do not resolve.
 async fn unchecked(wanted: &Wanted) -> Vec<String> {
     let world = &wanted.world;
     let texts = match (&world.router, &world.base) {
         (Ok(_), Err(why)) => Some(format!(
             "the texts for BIRD, since they cannot be made: {why}"
         )),
-        // Who this router is, is not known, which is a problem of its own.
+        // The identity of this router is unknown, which is a separate problem.
         _ => None,
     };
     let context = &wanted.parts.context;
@@ -215,7 +214,7 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
     texts.into_iter().chain(unread).chain(names).collect()
 }
 
-/// The endpoints with names, each with its object.
+/// Returns the endpoints with names, each with its object.
 fn endpoints(world: &World) -> Vec<(String, &Endpoint)> {
     let sessions = present(&world.sessions)
         .map(|it| (format!("sessions/{}", it.name), it.tunnel.endpoint.as_ref()));

@@ -13,7 +13,7 @@ use crate::store::{Snapshot, Store};
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-/// A value at a path of the document; `None` takes the field out.
+/// A value at a path of the document; `None` removes the field.
 type Change = (&'static str, Option<Value>);
 
 fn session() -> Value {
@@ -34,7 +34,7 @@ fn mesh() -> Value {
     })
 }
 
-/// Faults of a session's document, and values that are no faults.
+/// Invalid and valid changes of a session's document.
 fn session_changes() -> impl Strategy<Value = Change> {
     prop::sample::select(vec![
         ("/spec/asn", Some(json!(0))),
@@ -78,7 +78,7 @@ fn mesh_changes() -> impl Strategy<Value = Change> {
     ])
 }
 
-/// What overrides set, with and without faults.
+/// Patches of overrides, valid and invalid.
 fn overrides() -> impl Strategy<Value = Value> {
     let sets = vec![
         json!({"tunnel": {"mtu": 1380}}),
@@ -115,7 +115,7 @@ fn changed(mut document: Value, changes: &[Change]) -> Value {
     document
 }
 
-/// Why the agent refuses each object, by the world that it acts on.
+/// Returns why the agent rejects each object, according to the world that it uses.
 fn refusals(world: &World) -> Vec<String> {
     fn of<T>(entries: &std::collections::BTreeMap<ObjectName, Entry<T>>) -> Vec<String> {
         let refused = entries
@@ -215,7 +215,7 @@ proptest! {
         }
         prop_assert_eq!(whole.is_empty(), refused.is_empty() && world.problems.is_empty(), "{:#?}", whole);
 
-        // By itself a file is refused for all that the file alone decides.
+        // A single file is rejected for every rule that depends only on that file.
         let each: Vec<String> = case.files.iter().flat_map(|it| file::problems(it)).collect();
         for error in &snapshot.problems {
             prop_assert!(each.contains(&error.to_string()), "{error}\nis not in {each:#?}");

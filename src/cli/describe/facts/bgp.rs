@@ -1,4 +1,4 @@
-//! What BIRD says.
+//! Observed state of BIRD.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -78,7 +78,7 @@ fn session(protocol: &Protocol, wanted: &Neighbour) -> Session {
     }
 }
 
-/// A state of BGP in BIRD's own word.
+/// Returns a BGP state in BIRD's own word.
 pub(in crate::cli::describe) fn state_word(state: &BgpState) -> String {
     match state {
         BgpState::Other(word) => word.clone(),
@@ -86,14 +86,14 @@ pub(in crate::cli::describe) fn state_word(state: &BgpState) -> String {
     }
 }
 
-/// Whether BIRD's neighbour is another than the one that is wanted.
+/// Returns whether BIRD's neighbour differs from the wanted one.
 fn is_another(has: &str, wanted: IpAddr) -> bool {
     let bare = has.split('%').next().unwrap_or_default();
     bare.parse::<IpAddr>().is_ok_and(|bare| bare != wanted)
 }
 
-/// Limits that are hit now. BIRD 3 keeps the mark of one that was raised since (seen on 3.1.8), so that the
-/// count of routes decides where it tells; of a receive limit it does not, since refused routes are not in it.
+/// Returns the limits that are exceeded now. BIRD 3 keeps the mark of a limit that was raised since (seen on 3.1.8), so
+/// the route count decides where possible. It cannot for a receive limit, because it does not include rejected routes.
 fn limits(channels: &[Channel]) -> Vec<String> {
     let named = channels.iter().flat_map(|channel| {
         let all = [

@@ -1,4 +1,4 @@
-//! What the documents say.
+//! Facts from the documents.
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ pub(super) fn documents(
             .is_some_and(|applied| applied.applied.spec.is_some()),
         paused: object.paused.map(str::to_owned),
         held: object.held.as_deref().map(str::to_owned),
-        // What is held stays as it is, whatever its absence says.
+        // A held object does not change, even if its document is absent.
         off: off(offline, object).filter(|_| object.held.is_none()),
         operator_owned: object.operator_owned,
         exception: exception(object),
@@ -40,7 +40,8 @@ pub(super) fn documents(
         ..Documents::default()
     };
     match object.acceptance {
-        // What the Control Plane lists and does not decode is in the daemon's memory and in the status.
+        // Objects that the Control Plane lists but that do not decode exist only in the daemon's memory and in the
+        // status.
         Acceptance::Valid if agent_runs => {
             found.invalid = condition(status, ConditionType::Accepted, "Invalid");
         }
@@ -60,7 +61,7 @@ fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
         (_, AdminState::Absent) | (Some(AdminState::Absent), _) => Some(Off::Absent),
         (Some(AdminState::Pending), _) | (None, AdminState::Pending) => Some(Off::Pending),
         (Some(AdminState::Disabled), _) | (None, AdminState::Disabled) => Some(Off::Disabled),
-        // The backbone is off for two further reasons; see the world's `peers`.
+        // The backbone can be off for two further reasons; see the world's `peers`.
         (Some(AdminState::Enabled), AdminState::Disabled)
             if object.kind == Kind::MeshPeer && !offline.parts.config.mesh.enabled =>
         {

@@ -1,4 +1,4 @@
-//! What is observed about an object, gathered for the chain of causes; a file for each of its rooms.
+//! Facts about an object for the chain of causes; one file per subsystem.
 
 mod bgp;
 mod documents;
@@ -21,27 +21,27 @@ use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
 
 pub(super) use bgp::state_word;
 
-/// What is wanted of an object, as far as it can be looked for.
+/// The wanted parts of an object that can be observed.
 #[derive(Default)]
 pub(super) struct Wanted<'a> {
     interface: Option<InterfaceName>,
     pub(super) peer: Option<PublicKey>,
     endpoint: Option<&'a Endpoint>,
-    /// Whether there is no link without the endpoint's address, as of GRE.
+    /// Whether the link requires the endpoint's address, as GRE does.
     needs_address: bool,
     /// The BGP sessions.
     pub(super) protocols: Vec<Neighbour>,
 }
 
-/// One BGP session that is wanted.
+/// One wanted BGP session.
 pub(super) struct Neighbour {
     pub(super) protocol: String,
-    /// Not known of one that is in force and not wanted.
+    /// Unknown for a session that is applied but not wanted.
     address: Option<IpAddr>,
     source: Option<IpAddr>,
 }
 
-/// What is wanted of an object.
+/// Returns the wanted parts of an object.
 pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
     let world = &offline.world;
     match object.kind {
@@ -89,7 +89,7 @@ fn neighbour(of: &crate::effective::Neighbour) -> Neighbour {
     }
 }
 
-/// Of an object that stays as it is: what is in force for it, and else what its specification says.
+/// Returns the parts of an object that does not change: the applied ones, or else those of its specification.
 fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
     let applied = offline
         .applied(object.kind, &object.name)
@@ -114,7 +114,7 @@ fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
     }
 }
 
-/// The link that carries the object's mark.
+/// Returns the link that carries the object's mark.
 pub(super) fn link<'a>(
     offline: &'a Offline,
     object: &'a Object<'_>,
@@ -122,7 +122,7 @@ pub(super) fn link<'a>(
     offline.kernel.owned_by(&object.uid).next()
 }
 
-/// The peer on it.
+/// Returns the WireGuard peer of the link.
 pub(super) fn peer<'a>(
     link: &'a kernel_view::Link,
     wanted: &Wanted<'_>,
@@ -130,7 +130,7 @@ pub(super) fn peer<'a>(
     link.wireguard.as_ref()?.peers.get(&wanted.peer?)
 }
 
-/// Everything for the chain.
+/// Gathers all facts for the chain.
 pub(super) async fn gather(
     offline: &Offline,
     object: &Object<'_>,
@@ -140,7 +140,7 @@ pub(super) async fn gather(
 ) -> Facts {
     let documents = documents::documents(offline, object, status, agent_runs);
     let drift = tunnel::drift(offline, object);
-    // What the daemon failed at is over when there is nothing left to do.
+    // The daemon's last failure is over when there is nothing left to do.
     let failed =
         condition(status, ConditionType::TunnelConfigured, "Failed").filter(|_| !drift.is_empty());
     let tunnel = Tunnel {
@@ -165,7 +165,7 @@ pub(super) async fn gather(
     facts
 }
 
-/// The link that has the address which the kernel sends from to an endpoint.
+/// Returns the link with the source address that the kernel uses for an endpoint.
 fn uplink(offline: &Offline, endpoint: IpAddr) -> Option<Uplink> {
     let source = source_towards(endpoint)?;
     let has_source = |link: &kernel_view::Link| {
@@ -175,7 +175,7 @@ fn uplink(offline: &Offline, endpoint: IpAddr) -> Option<Uplink> {
     };
     let mut links = offline.kernel.links.iter();
     let (name, link) = links.find(|(_, link)| has_source(link))?;
-    // The node's own addresses are no way out, and no sign of one.
+    // The node's own addresses are not an uplink.
     (name.as_str() != "lo").then(|| Uplink {
         name: name.to_string(),
         up: link.up,
@@ -183,7 +183,7 @@ fn uplink(offline: &Offline, endpoint: IpAddr) -> Option<Uplink> {
     })
 }
 
-/// The message of a condition that fails for this reason, as the daemon noted it.
+/// Returns the message of a condition that fails for this reason, as the daemon recorded it.
 fn condition(status: Option<&StatusBody>, about: ConditionType, reason: &str) -> Option<String> {
     let mut conditions = status?.conditions.iter();
     let found = conditions.find(|condition| {
@@ -198,8 +198,8 @@ fn since(second: i64) -> i64 {
     (Timestamp::now().as_second() - second).max(0)
 }
 
-/// What only the network can tell, of a session that is not up: whether the endpoint's port is open, and, in
-/// a tunnel that works, who is there.
+/// Probes the network for a session that is not up: whether the endpoint's port is open, and, in
+/// a working tunnel, which addresses answer.
 async fn ask_the_network(
     offline: &Offline,
     object: &Object<'_>,

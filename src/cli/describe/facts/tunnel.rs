@@ -1,4 +1,4 @@
-//! What the kernel has of the tunnel, and what the controller would do.
+//! Observed state of the tunnel in the kernel, and the controller's plan.
 
 use super::{Wanted, link, peer, since};
 use crate::cli::describe::why::{Link, Peer};
@@ -21,7 +21,7 @@ pub(super) fn unresolved(offline: &Offline, endpoint: &Endpoint) -> Option<(Stri
     let why = resolution
         .error
         .unwrap_or_else(|| "no answer within three seconds".to_owned());
-    // The resolver's own words begin with what the sentence says already.
+    // The resolver's message begins with words that the sentence already has.
     let why = why
         .strip_prefix(&format!("resolve {name}: "))
         .unwrap_or(&why)
@@ -50,7 +50,7 @@ pub(super) fn link_facts(
             Link::Down(name)
         });
     }
-    // Whose it is, the clash says better.
+    // The clash names the owner more precisely.
     let name = wanted
         .interface
         .as_ref()
@@ -90,7 +90,7 @@ fn observed(peer: &WireGuardPeer, port: Option<u16>) -> Peer {
     }
 }
 
-/// The object's key in the controller.
+/// Returns the object's key in the controller.
 fn key(object: &Object<'_>) -> Key {
     let name = object.name.clone().into_owned();
     match object.kind {
@@ -100,7 +100,7 @@ fn key(object: &Object<'_>) -> Key {
     }
 }
 
-/// What the controller would do; of a paused object, if it were not.
+/// Returns the controller's plan; for a paused object, the plan without the pause.
 pub(super) fn drift(offline: &Offline, object: &Object<'_>) -> Vec<String> {
     match offline.plan(&key(object)) {
         Ok(plan) => plan

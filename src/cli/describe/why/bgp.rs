@@ -1,4 +1,4 @@
-//! What BIRD and the neighbour say.
+//! Causes in BIRD and at the neighbour.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,21 +8,21 @@ use super::{Cause, Reason, Tunnel, span};
 /// BIRD and the BGP sessions.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Bird {
-    /// It answers on its control socket.
+    /// Whether it answers on its control socket.
     pub(in crate::cli::describe) running: bool,
-    /// Its words, when it refused the session.
+    /// Its message, when it rejected the session.
     pub(in crate::cli::describe) refused: Option<String>,
-    /// Why it could not be given the session, though it has nothing against it.
+    /// Why the session could not be given to it, although it does not reject the session.
     pub(in crate::cli::describe) trouble: Option<String>,
-    /// It has loaded what is on disk.
+    /// Whether it has loaded the files on disk.
     pub(in crate::cli::describe) loaded: bool,
-    /// The files that all sessions share are as wanted.
+    /// Whether the shared files of all sessions are as wanted.
     pub(in crate::cli::describe) base_current: bool,
-    /// The AS number that we say is ours.
+    /// The local AS number that this router sends.
     pub(in crate::cli::describe) our_asn: Option<u32>,
-    /// The AS number that the document says is the neighbour's.
+    /// The neighbour's AS number in the document.
     pub(in crate::cli::describe) their_asn: Option<u32>,
-    /// The sessions that it should have.
+    /// The wanted sessions.
     pub(in crate::cli::describe) sessions: Vec<Session>,
 }
 
@@ -31,29 +31,29 @@ pub(in crate::cli::describe) struct Bird {
 pub(in crate::cli::describe) struct Session {
     /// Name of the protocol.
     pub(in crate::cli::describe) protocol: String,
-    /// Its state; none when BIRD has no such protocol.
+    /// Its state; `None` when BIRD has no such protocol.
     pub(in crate::cli::describe) state: Option<String>,
-    /// Seconds in this state, where BIRD tells.
+    /// Seconds in this state, if BIRD reports it.
     pub(in crate::cli::describe) age: Option<i64>,
-    /// It is established.
+    /// Whether it is established.
     pub(in crate::cli::describe) established: bool,
-    /// The protocol is off.
+    /// Whether the protocol is off.
     pub(in crate::cli::describe) off: bool,
     /// BIRD's last error.
     pub(in crate::cli::describe) last_error: Option<String>,
     /// An administrative message.
     pub(in crate::cli::describe) message: Option<String>,
-    /// The neighbour's address that is wanted.
+    /// The wanted address of the neighbour.
     pub(in crate::cli::describe) neighbour: Option<IpAddr>,
-    /// The one that BIRD has, when it is another.
+    /// The address in BIRD, if it differs.
     pub(in crate::cli::describe) has: Option<String>,
-    /// Our address towards it.
+    /// The local address towards it.
     pub(in crate::cli::describe) source: Option<IpAddr>,
-    /// Whether the neighbour's address answered an echo just now; none when none was sent.
+    /// Whether the neighbour's address just answered an echo; `None` when none was sent.
     pub(in crate::cli::describe) answers: Option<bool>,
-    /// Who answered an echo to all nodes in the tunnel.
+    /// The addresses that answered an echo to all nodes in the tunnel.
     pub(in crate::cli::describe) others: BTreeSet<IpAddr>,
-    /// Limits that were hit, as `ipv4 import limit of 1000 (block)`.
+    /// Exceeded limits, as `ipv4 import limit of 1000 (block)`.
     pub(in crate::cli::describe) limits: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ const PEERING: &[&str] = &[
 const LIMITS: &[&str] = &["spec.bgp.importLimit", "spec.bgp.exportLimit"];
 
 impl Bird {
-    /// Causes that are in BIRD or at the neighbour.
+    /// Returns the causes in BIRD or at the neighbour.
     pub(super) fn causes(&self, tunnel: &Tunnel) -> Vec<Cause> {
         let mut chain = Vec::new();
         let down = self.sessions.iter().any(|session| !session.established);
@@ -136,7 +136,7 @@ impl Session {
         )
     }
 
-    /// What is wrong with the addresses, as far as it was seen.
+    /// Returns what is wrong with the addresses, as far as observed.
     fn address(&self, tunnel: &Tunnel) -> Option<Cause> {
         let wanted = self.neighbour?;
         if let Some(has) = &self.has {
@@ -146,7 +146,7 @@ impl Session {
             );
             return Some(Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS));
         }
-        // Without a handshake nobody can answer, which is told already.
+        // Without a handshake no address can answer, which is already reported.
         let age = tunnel.fresh()?;
         if self.answers != Some(false) || self.others.contains(&wanted) {
             return None;
@@ -198,8 +198,8 @@ impl Session {
         cause.of_fields(PEERING)
     }
 
-    /// No error at all. Segments without the right password are dropped unheard (RFC 2385), so that is how
-    /// passwords that differ look (docs/contract/bird.md#errors-of-a-session).
+    /// Explains a session without any error. Segments without the right password are silently dropped (RFC 2385), so
+    /// different passwords look like this (docs/contract/bird.md#errors-of-a-session).
     fn silent(&self, state: &str) -> Cause {
         let lead = format!("{state}, and BIRD knows of no error");
         match (self.answers, self.neighbour) {
@@ -214,7 +214,7 @@ impl Session {
         }
     }
 
-    /// What BIRD's last error says, and who said it (its classes: docs/contract/bird.md#errors-of-a-session).
+    /// Explains BIRD's last error and which side sent it (its classes: docs/contract/bird.md#errors-of-a-session).
     fn explained(&self, state: &str, error: &str, bird: &Bird) -> Cause {
         let cause = |reason, what: String| {
             Cause::new(reason, format!("{state}: {what} (BIRD: “{error}”)."))
@@ -286,8 +286,8 @@ impl Session {
         }
     }
 
-    /// The words that came with an earlier refusal: BIRD keeps them when a later attempt to connect has
-    /// another error, which is soon, since a session that is shut down takes no connection (seen on 2.17).
+    /// Returns the message of an earlier refusal: BIRD keeps it when a later connection attempt gets
+    /// another error. That happens soon, since a session that is shut down accepts no connection (seen on 2.17).
     fn said(&self) -> String {
         let message = self.message.as_ref().filter(|_| !self.off);
         message
@@ -295,7 +295,7 @@ impl Session {
             .unwrap_or_default()
     }
 
-    /// The words that came with it (RFC 8203 and RFC 9003).
+    /// Returns the message that came with the error (RFC 8203 and RFC 9003).
     fn says(&self) -> String {
         self.message
             .as_ref()

@@ -1,4 +1,4 @@
-//! What the documents say of an object.
+//! Causes in the documents of an object.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -6,38 +6,38 @@ use serde_json::Value;
 use super::{Cause, Reason};
 use crate::cli::diff::shown;
 
-/// What the documents say of one object.
+/// Facts from the documents of one object.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Documents {
     /// The object, as `sessions/wg_1`.
     pub(in crate::cli::describe) object: String,
-    /// Why they are not valid.
+    /// Why they are invalid.
     pub(in crate::cli::describe) invalid: Option<String>,
-    /// Whether something is in force for it, by `applied/`.
+    /// Whether the object has an applied state, according to `applied/`.
     pub(in crate::cli::describe) in_force: bool,
-    /// Who has what it claims.
+    /// The object that already has a claimed resource.
     pub(in crate::cli::describe) clash: Option<String>,
-    /// What it needs and is not known.
+    /// The missing prerequisite.
     pub(in crate::cli::describe) waiting: Option<String>,
-    /// The reason of the override that says to write nothing.
+    /// The reason of the override that pauses it.
     pub(in crate::cli::describe) paused: Option<String>,
-    /// Why its removal waits.
+    /// Why its removal is held.
     pub(in crate::cli::describe) held: Option<String>,
-    /// Why it is not to be there.
+    /// Why it is not wanted.
     pub(in crate::cli::describe) off: Option<Off>,
-    /// Whether the document is the operator's own.
+    /// Whether the document is operator-owned.
     pub(in crate::cli::describe) operator_owned: bool,
-    /// The override that is in force.
+    /// The override in effect.
     pub(in crate::cli::describe) exception: Option<Exception>,
-    /// The router is in maintenance, and since when.
+    /// Whether the router is in maintenance, and since when.
     pub(in crate::cli::describe) maintenance: Option<Option<Timestamp>>,
-    /// This session is drained on its own.
+    /// Whether only this session is drained.
     pub(in crate::cli::describe) drained_alone: bool,
-    /// Maintenance has closed it.
+    /// Whether maintenance has closed it.
     pub(in crate::cli::describe) closed_by_maintenance: bool,
 }
 
-/// Why an object is not to be there.
+/// Reason why an object is not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli::describe) enum Off {
     /// `adminState: Disabled`
@@ -52,14 +52,14 @@ pub(in crate::cli::describe) enum Off {
     Ourselves,
 }
 
-/// An override that is in force.
+/// An override in effect.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Exception {
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub(in crate::cli::describe) reason: String,
-    /// When it ends by itself.
+    /// When it expires.
     pub(in crate::cli::describe) until: Option<Timestamp>,
-    /// What it sets.
+    /// The fields it sets.
     pub(in crate::cli::describe) fields: Vec<Overridden>,
 }
 
@@ -70,7 +70,7 @@ pub(in crate::cli::describe) struct Overridden {
     pub(in crate::cli::describe) field: String,
     /// Its value here.
     pub(in crate::cli::describe) here: Value,
-    /// What the document says.
+    /// Its value in the document.
     pub(in crate::cli::describe) document: Value,
 }
 
@@ -82,7 +82,7 @@ const CLAIMS: &[&str] = &[
 ];
 
 impl Documents {
-    /// Causes that are in the documents.
+    /// Returns the causes in the documents.
     pub(super) fn causes(&self) -> Vec<Cause> {
         let invalid = self.invalid.as_ref().map(|why| self.invalid(why));
         let waiting = self
@@ -107,7 +107,7 @@ impl Documents {
         format!("overrides/{}.yaml", self.object)
     }
 
-    /// Who says what the document says.
+    /// Returns the author of the document.
     fn author(&self) -> &'static str {
         if self.operator_owned {
             "its document"
@@ -187,7 +187,7 @@ impl Documents {
         cause.of_fields(&["spec.adminState", "spec.nodeId"])
     }
 
-    /// That its routes are drained, which closes no session.
+    /// Returns that its routes are drained, which closes no session.
     pub(super) fn drained(&self, in_force: bool) -> Option<Cause> {
         let are = if in_force {
             "are drained"
@@ -226,7 +226,7 @@ impl Documents {
         })
     }
 
-    /// Puts each override of a field in front of the first cause that follows from the field.
+    /// Inserts each override of a field before the first cause that follows from the field.
     pub(super) fn with_overrides(&self, chain: Vec<Cause>) -> Vec<Cause> {
         let Some(exception) = &self.exception else {
             return chain;
@@ -268,7 +268,7 @@ impl Documents {
     }
 }
 
-/// That maintenance has gone on for longer than `maintenance.disableAfter`.
+/// Returns that maintenance has lasted longer than `maintenance.disableAfter`.
 pub(super) fn closed_by_maintenance() -> Cause {
     Cause::new(
         Reason::ClosedByMaintenance,

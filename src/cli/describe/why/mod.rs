@@ -1,7 +1,7 @@
-//! Why a session is not up: the chain from the root cause. Pure: plain facts in, causes out, and each says
-//! what was observed. What is only likely stands in the next action, which is advice and no finding.
+//! Why a session is not up: the chain from the root cause. Pure: plain facts in, causes out, and each reports
+//! an observation. Likely explanations belong to the next action, which is advice and not an observation.
 //!
-//! The rooms are in the order of the chain: what the documents say, what the tunnel does, what BGP says.
+//! The modules are in the order of the chain: documents, tunnel, BGP.
 
 mod bgp;
 mod document;
@@ -13,14 +13,14 @@ pub(super) use bgp::{Bird, Session};
 pub(super) use document::{Documents, Exception, Off, Overridden};
 pub(super) use tunnel::{Answer, Link, Peer, Tunnel, Uplink};
 
-/// Everything that was observed about one object.
+/// All observations of one object.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
-    /// What its documents say.
+    /// The facts of its documents.
     pub(super) documents: Documents,
-    /// Its tunnel, and what the controller would do about the object.
+    /// Its tunnel, and the controller's plan for the object.
     pub(super) tunnel: Tunnel,
-    /// BIRD; none for an object that has no BGP session.
+    /// BIRD; `None` for an object without a BGP session.
     pub(super) bird: Option<Bird>,
 }
 
@@ -28,11 +28,11 @@ pub(super) struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cause {
-    /// What it is, in a word for programs.
+    /// The kind of cause, as a word for programs.
     pub(super) reason: Reason,
-    /// What was observed, in a sentence.
+    /// The observation, as a sentence.
     pub(super) message: String,
-    /// What to do next.
+    /// The next action.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) action: Option<String>,
     /// The fields that it follows from: an override of one of them is a cause of it.
@@ -50,23 +50,23 @@ impl Cause {
         }
     }
 
-    /// A document that is not valid, of which nothing else is known.
+    /// Creates the cause of an invalid document without further facts.
     pub(super) fn invalid(why: &str) -> Self {
         Self::new(Reason::DocumentInvalid, why)
     }
 
-    /// What the daemon failed at, of which nothing else is known.
+    /// Creates the cause of the daemon's failure without further facts.
     pub(super) fn not_configured(why: &str) -> Self {
         Self::new(Reason::NotConfigured, why)
     }
 
-    /// BIRD, which the whole node waits for.
+    /// Creates the cause of a BIRD problem that holds the whole node.
     pub(super) fn bird_down(why: &str) -> Self {
         let action = "`systemctl start bird`, or correct bird.controlSocket";
         Self::new(Reason::BirdNotRunning, why).action(action)
     }
 
-    /// Something that is not known yet.
+    /// Creates the cause of a missing prerequisite.
     pub(super) fn waiting(why: &str) -> Self {
         let action = "wait for GET config, or set node.id and node.asn in the configuration";
         Self::new(Reason::Waiting, why).action(action)
@@ -95,26 +95,26 @@ impl Cause {
     }
 }
 
-/// What a cause is, for programs. The words are part of the interface: they are added to, never renamed.
+/// Kind of a cause, for programs. The words are part of the interface: new ones may be added, but none is renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum Reason {
-    /// Its documents are not valid.
+    /// Its documents are invalid.
     DocumentInvalid,
-    /// Another object has what it claims.
+    /// Another object already has a claimed resource.
     Clash,
-    /// Something that it needs is not known.
+    /// A prerequisite is not known.
     Waiting,
-    /// An override says to write nothing.
+    /// An override pauses it.
     Paused,
     /// An override sets a field that a later cause follows from.
     Overridden,
-    /// Its removal waits for approval.
+    /// Its removal is held for approval.
     RemovalHeld,
     /// Not wanted.
     Disabled,
     /// Not approved yet.
     PendingReview,
-    /// To be gone.
+    /// It will be removed.
     ToBeGone,
     /// Maintenance has closed the external sessions.
     ClosedByMaintenance,
@@ -124,19 +124,19 @@ pub(super) enum Reason {
     NotConfigured,
     /// The endpoint's name has no address.
     NameNotResolved,
-    /// There is no link.
+    /// The link does not exist.
     NoLink,
-    /// The link of that name is not ours.
+    /// The link of that name is foreign.
     ForeignLink,
     /// The link is down.
     LinkDown,
-    /// The kernel or BIRD has something else than is wanted.
+    /// The kernel or BIRD differs from the wanted state.
     Drift,
-    /// Nothing listens on the endpoint's port.
+    /// No process listens on the endpoint's port.
     PortClosed,
     /// Packets to the endpoint do not leave this router.
     NoRoute,
-    /// There is no way to the endpoint.
+    /// The endpoint is unreachable.
     EndpointUnreachable,
     /// There was never a handshake.
     NeverHandshake,
@@ -144,23 +144,23 @@ pub(super) enum Reason {
     StaleHandshake,
     /// BIRD does not answer.
     BirdNotRunning,
-    /// BIRD refused the session's text.
+    /// BIRD rejected the session's text.
     BirdRefused,
-    /// BIRD could not be given the session's text.
+    /// The session's text could not be given to BIRD.
     BirdFailed,
-    /// BIRD runs another configuration than is on disk.
+    /// BIRD runs another configuration than the one on disk.
     BirdNotLoaded,
     /// BIRD has no such session.
     NoBgpSession,
-    /// A limit of routes was hit.
+    /// A route limit is exceeded.
     LimitHit,
-    /// BIRD speaks to another address than is wanted, or the peer has another one.
+    /// BIRD uses another neighbour address than the wanted one, or the peer has another one.
     WrongAddress,
-    /// Nobody answers at the neighbour's address, though the tunnel works.
+    /// The neighbour's address does not answer, although the tunnel works.
     NeighbourSilent,
     /// The neighbour refuses the session.
     RefusedByNeighbour,
-    /// We refuse the session.
+    /// This router refuses the session.
     RefusedByUs,
     /// The session is not established, with or without an error.
     BgpNotEstablished,
@@ -168,7 +168,7 @@ pub(super) enum Reason {
     Drained,
 }
 
-/// The chain, root cause first. Empty: nothing is wrong.
+/// Returns the chain, root cause first. Empty without a problem.
 pub(super) fn chain(facts: &Facts) -> Vec<Cause> {
     let mut chain = facts.documents.causes();
     let wanted = facts.documents.off.is_none();
@@ -195,7 +195,7 @@ pub(super) fn chain(facts: &Facts) -> Vec<Cause> {
     facts.documents.with_overrides(chain)
 }
 
-/// Whether every BGP session is up, or, without any, the tunnel answers.
+/// Returns whether every BGP session is up, or, without any, the tunnel answers.
 pub(super) fn is_up(facts: &Facts) -> bool {
     match (&facts.bird, &facts.tunnel.link) {
         (Some(bird), _) => !bird.sessions.is_empty() && bird.sessions.iter().all(|s| s.established),
@@ -204,7 +204,7 @@ pub(super) fn is_up(facts: &Facts) -> bool {
     }
 }
 
-/// Whether BIRD has loaded what the documents say, and so the drain too.
+/// Returns whether BIRD has loaded the documents' configuration, including the drain.
 fn is_drain_in_force(facts: &Facts) -> bool {
     facts.tunnel.drift.is_empty()
         && facts
@@ -213,7 +213,7 @@ fn is_drain_in_force(facts: &Facts) -> bool {
             .is_some_and(|bird| bird.loaded && bird.base_current)
 }
 
-/// How long, in one unit, as people say it.
+/// Returns a duration in one unit.
 fn span(seconds: i64) -> String {
     let (number, unit) = match seconds {
         ..120 => (seconds, "second"),

@@ -79,7 +79,7 @@ fn reasons(facts: &Facts) -> Vec<Reason> {
     chain(facts).iter().map(|cause| cause.reason).collect()
 }
 
-/// The reasons of the chain, and words of its first message.
+/// Checks the reasons of the chain, and words of its first message.
 #[track_caller]
 fn expect(facts: &Facts, wanted: &[Reason], words: &str) {
     let chain = chain(facts);

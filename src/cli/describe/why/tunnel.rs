@@ -1,54 +1,54 @@
-//! What the tunnel does.
+//! Causes in the tunnel.
 
 use super::{Cause, Reason, span};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
 
-/// The tunnel of an object, and what the controller would do about the object.
+/// The tunnel of an object, and the controller's plan for the object.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Tunnel {
-    /// Whether there is no link without the endpoint's address, as of GRE.
+    /// Whether the link requires the endpoint's address, as GRE does.
     pub(in crate::cli::describe) needs_address: bool,
-    /// The name of the endpoint that does not resolve, and why.
+    /// The name of the endpoint that does not resolve, and the reason.
     pub(in crate::cli::describe) unresolved: Option<(String, String)>,
-    /// What the daemon failed at last.
+    /// The daemon's last failure.
     pub(in crate::cli::describe) failed: Option<String>,
-    /// The link; none for an object that has none of its own.
+    /// The link; `None` for an object without its own link.
     pub(in crate::cli::describe) link: Option<Link>,
-    /// What differs from what is wanted, as `tunnel.mtu: want 1380, have 1420`.
+    /// The differences from the wanted state, as `tunnel.mtu: want 1380, have 1420`.
     pub(in crate::cli::describe) drift: Vec<String>,
     /// Whether the daemon answers on the local API.
     pub(in crate::cli::describe) agent_runs: bool,
-    /// The object's name, for the commands to call.
+    /// The object's name, for the suggested commands.
     pub(in crate::cli::describe) name: String,
 }
 
 /// The link of the tunnel.
 #[derive(Debug, Clone)]
 pub(in crate::cli::describe) enum Link {
-    /// There is none of this name.
+    /// There is no link of this name.
     Missing(String),
-    /// There is one, and it is not ours: its name, whose it is, and what to do.
+    /// The link is foreign: its name, its owner, and what to do.
     Foreign(String, String, &'static str),
-    /// It is there and not up.
+    /// The link exists and is not up.
     Down(String),
-    /// It is there and up, with its peer when it is WireGuard.
+    /// The link is up, with its peer when it is WireGuard.
     Up(String, Option<Peer>),
 }
 
 /// The peer of a WireGuard link.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli::describe) struct Peer {
-    /// Seconds since the last handshake; none when there never was one.
+    /// Seconds since the last handshake; `None` without any.
     pub(in crate::cli::describe) handshake_age: Option<i64>,
-    /// Bytes received since the tunnel was made.
+    /// Bytes received since the tunnel was created.
     pub(in crate::cli::describe) received: u64,
-    /// Bytes sent since then.
+    /// Bytes sent since the tunnel was created.
     pub(in crate::cli::describe) sent: u64,
-    /// Where packets go.
+    /// The current endpoint.
     pub(in crate::cli::describe) endpoint: Option<String>,
-    /// Our port.
+    /// The local port.
     pub(in crate::cli::describe) port: Option<u16>,
-    /// What came back when a datagram was sent to the endpoint.
+    /// The answer to a datagram that was sent to the endpoint.
     pub(in crate::cli::describe) answer: Option<Answer>,
     /// The link by which this router reaches the endpoint.
     pub(in crate::cli::describe) uplink: Option<Uplink>,
@@ -65,18 +65,18 @@ pub(in crate::cli::describe) struct Uplink {
     pub(in crate::cli::describe) is_tunnel: bool,
 }
 
-/// What the network says of a datagram to an endpoint; of silence nothing is known.
+/// The network's answer to a datagram to an endpoint; silence gives no information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::describe) enum Answer {
-    /// Nothing listens on that port (ICMP port unreachable, RFC 792 and RFC 4443).
+    /// No process listens on that port (ICMP port unreachable, RFC 792 and RFC 4443).
     Closed,
-    /// There is no way to it, in the system's words.
+    /// The network has no path to it, in the system's words.
     Unreachable(String),
     /// This router itself has no route to it, in the system's words.
     NoRoute(String),
 }
 
-/// What decides where the tunnel's packets go and whether the other end takes them.
+/// The fields that decide where the tunnel's packets go and whether the other end accepts them.
 const TUNNEL: &[&str] = &[
     "spec.tunnel.type",
     "spec.tunnel.interface",
@@ -92,7 +92,7 @@ const TUNNEL: &[&str] = &[
 ];
 
 impl Tunnel {
-    /// Causes that are in the tunnel. Of an object that is not wanted only what is left of it is told.
+    /// Returns the causes in the tunnel. For an object that is not wanted, only its remains are reported.
     pub(super) fn causes(&self, wanted: bool, paused: bool) -> Vec<Cause> {
         let mut chain = Vec::new();
         let unresolved = || {
@@ -101,7 +101,7 @@ impl Tunnel {
                 .filter(|_| wanted)
                 .map(|(name, why)| unresolved(name, why))
         };
-        // A name keeps a WireGuard link from nothing but its handshake.
+        // A missing address only prevents the handshake of a WireGuard link.
         let name_first = self.needs_address || !matches!(self.link, Some(Link::Missing(_)));
         chain.extend(unresolved().filter(|_| name_first));
         if wanted {
@@ -131,7 +131,7 @@ impl Tunnel {
         chain
     }
 
-    /// How it differs from what is wanted. A link that is missing says all by itself.
+    /// Returns how it differs from the wanted state. A missing link is reported on its own.
     fn drift(&self) -> Option<Cause> {
         if matches!(self.link, Some(Link::Missing(_))) {
             return None;
@@ -152,7 +152,8 @@ impl Tunnel {
         )
     }
 
-    /// Seconds since the last handshake, while it counts as fresh. A tunnel without handshakes never has one.
+    /// Returns the seconds since the last handshake, while it counts as fresh. A tunnel without handshakes never has
+    /// one.
     pub(in crate::cli::describe) fn fresh(&self) -> Option<i64> {
         match &self.link {
             Some(Link::Up(_, Some(peer))) if peer.is_fresh() => peer.handshake_age,
@@ -204,7 +205,7 @@ impl Peer {
             .is_some_and(|age| age < HANDSHAKE_FRESH_SECONDS)
     }
 
-    /// What is wrong with the handshake, after what the network says of the endpoint.
+    /// Returns the problems of the handshake, after the network's answers about the endpoint.
     fn causes(&self, link: &str) -> Vec<Cause> {
         if self.is_fresh() {
             return Vec::new();
@@ -213,7 +214,7 @@ impl Peer {
             Some(age) => self.stale(link, age),
             None => self.never(link),
         };
-        // Our own side first: no peer is to blame for a packet that does not leave.
+        // This router first: no peer is to blame for a packet that does not leave.
         let own = self.own_side();
         let answer = self.answer().filter(|_| own.is_none());
         own.into_iter()
@@ -222,7 +223,7 @@ impl Peer {
             .collect()
     }
 
-    /// What keeps packets to the endpoint from leaving this router.
+    /// Returns what prevents packets to the endpoint from leaving this router.
     fn own_side(&self) -> Option<Cause> {
         let endpoint = self.endpoint.as_ref()?;
         let host = endpoint
@@ -255,7 +256,7 @@ impl Peer {
                 format!("Nothing listens on the peer's UDP port: a datagram to {endpoint} came back as “port unreachable”."),
             )
             .action("ask the peer which port its WireGuard listens on, and whether it runs"),
-            // Told as our own side.
+            // Reported as a problem of this router.
             Answer::NoRoute(_) => return None,
             Answer::Unreachable(why) => {
                 Cause::new(Reason::EndpointUnreachable, format!("There is no way to the peer's endpoint {endpoint}: {why}."))
@@ -289,7 +290,7 @@ impl Peer {
             .map(|port| format!(" UDP port {port}"))
             .unwrap_or_default();
         let (message, action) = match (self.sent, self.received, &self.endpoint) {
-            // A first message counts only once it is proved to be for our key and from the peer's (measured
+            // A first message counts only once it is proved to be for the local key and from the peer's (measured
             // with wireguard-go; the kernel's receive.c does the same), so the public keys agree.
             (_, 1.., _) => (
                 format!(

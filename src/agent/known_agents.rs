@@ -37,9 +37,18 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
 /// enough, even if that directory cannot be read now: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
     match disk::read_text(&file(identity), disk::TOKEN) {
-        Ok(text) => names_other(&text, other_than),
+        Ok(text) => names_other(&text, other_than) && is_there(&text),
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
+}
+
+/// Returns whether the named directory exists, mounted or not. One that does not was moved, or its path corrected.
+fn is_there(text: &str) -> bool {
+    let found = text.lines().nth(1).map(std::fs::symlink_metadata);
+    found.is_some_and(|found| match found {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    })
 }
 
 /// Returns whether the text of a record names another directory.

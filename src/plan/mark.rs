@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::model::{Identity, InterfaceName, Uid, shown};
+use crate::model::{Identity, InterfaceName, ObjectName, Uid, shown};
 
 /// Prefix of every mark, and the whole mark that earlier builds gave to the singleton objects of a state directory.
 pub const AGENT: &str = "moenet-agent";
@@ -140,6 +140,8 @@ pub struct Ownership {
     pub firewall: bool,
     /// Whether the directory has applied records: then files with the mark of an earlier build are the agent's.
     pub records: bool,
+    /// The paused sessions: their BIRD files stay as they are.
+    pub paused: BTreeSet<ObjectName>,
 }
 
 /// Lost state directories whose objects another one takes over (`approve --state-lost`).

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::mark::Ownership;
-use crate::model::{InterfaceName, Uid};
+use crate::model::{InterfaceName, ObjectName, Uid};
 
 /// The ownership used by every observation and every change. Its applied records follow the state directory.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,17 @@ impl SharedOwnership {
         };
         if **held != next {
             *held = Arc::new(next);
+        }
+    }
+
+    /// Replaces the names of the paused sessions.
+    pub fn set_paused(&self, paused: BTreeSet<ObjectName>) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.paused != paused {
+            *held = Arc::new(Ownership {
+                paused,
+                ..Ownership::clone(&held)
+            });
         }
     }
 }

@@ -43,6 +43,9 @@ pub enum Change {
         now: Value,
         /// The numeric user ID of the file's owner: the author of the edit.
         owner: u32,
+        /// Whether the file has an earlier generation than the sync wrote last. An editor keeps the generation; Git
+        /// restores an old one.
+        older: bool,
     },
 }
 
@@ -95,6 +98,7 @@ pub(super) fn edit<S: Spec>(
             last,
             now: spec,
             owner: stored.owner,
+            older: stored.document.metadata.generation < synced.metadata.generation,
         },
     })
 }

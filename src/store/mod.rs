@@ -53,11 +53,11 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::plan::mark::Succession;
 
@@ -91,6 +91,8 @@ pub const OUTBOX: &str = "outbox";
 pub const APPROVED: &str = "approved";
 /// The lock of that file.
 const APPROVALS_LOCK: &str = ".approved.lock";
+/// How long one writer of the approvals waits for another.
+const APPROVALS_WAIT: Duration = Duration::from_secs(2);
 /// The file of held changes, and of the guard's counts.
 pub const HELD: &str = "held.yaml";
 /// The line in `approved` with which an operator confirms that no document is missing, though one
@@ -463,9 +465,16 @@ fn change_approvals(
     at_branch(dir)?;
     let lock = dir.join(APPROVALS_LOCK);
     let mut options = fs::OpenOptions::new();
-    let options = options.create(true).truncate(false).write(true);
+    // Another user who could open it could hold it.
+    let options = options.create(true).truncate(false).write(true).mode(0o600);
     let file = options.open(&lock).map_err(StoreError::io("open", &lock))?;
-    file.lock().map_err(StoreError::io("lock", &lock))?;
+    let end = Instant::now() + APPROVALS_WAIT;
+    while let Err(error) = file.try_lock() {
+        if Instant::now() >= end {
+            return Err(StoreError::io("lock", &lock)(error.into()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut approved = approvals(dir)?;
     change(&mut approved);
     let path = dir.join(APPROVED);

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tracing::debug;
+
 use crate::agent::{Parts, journal};
 use crate::controller::guard::NODE;
 use crate::controller::{Key, World};
 use crate::document::Kind;
 use crate::history::Author;
 use crate::model::{ObjectName, without_keys};
-use crate::store::{APPROVED, COMPLETE, Snapshot, Store, StoreError};
+use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
+use crate::telemetry::chain;
 
 /// Stores the guard's state before the world takes effect. Returns whether the world remains valid.
 pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
@@ -20,44 +23,55 @@ pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
 
 /// Ends an approval of a node change: it is valid for that change alone, and ends when the change
 /// is applied, or when another change is desired.
-pub(super) async fn spend_node(parts: &Parts, world: &World) -> Result<(), StoreError> {
+pub(super) async fn spend_node(parts: &Parts, world: &World) {
     let is_of_node = |line: &String| line.starts_with(&format!("{NODE} "));
     let change = world.router_documents.node_change.as_ref();
     let pending = change.map(|change| change.approval());
     let spent = |line: &String| is_of_node(line) && Some(line) != pending.as_ref();
     let approved = parts.context.store.approved();
     if !approved.iter().any(spent) {
-        return Ok(());
+        return;
     }
     let left: BTreeSet<String> = approved
         .iter()
         .filter(|line| !spent(line))
         .cloned()
         .collect();
-    write(parts, approved, left).await
+    write(parts, approved, left).await;
 }
 
 /// Ends approvals. An approval is valid once, for the changes that were held when it was given: it
 /// ends for an object that is desired again, and completely when none of its objects is left.
-pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snapshot, StoreError> {
+///
+/// On a disk that cannot be written an approval stays, and the rest of the work goes on.
+pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
     let approved = parts.context.store.approved();
     journal::approved(parts, &approved);
     let mut snapshot = snapshot;
+    let mut confirmed = true;
     if approved.contains(COMPLETE) {
-        parts.context.disk(Store::confirm).await?;
-        snapshot = parts.context.disk(Store::load).await?;
+        let listed = parts
+            .context
+            .disk(|store| store.confirm().and_then(|()| store.load()));
+        match listed.await {
+            Ok(listed) => snapshot = listed,
+            Err(error) => {
+                debug!(error = %chain(&error), "approval of all objects not applied; the next build tries again");
+                confirmed = false;
+            }
+        }
     }
     let wanted: BTreeSet<String> = documents(&snapshot).collect();
     let left: BTreeSet<_> = approved
         .difference(&wanted)
-        .filter(|line| *line != COMPLETE)
+        .filter(|line| !confirmed || *line != COMPLETE)
         .cloned()
         .collect();
     let applied = snapshot
         .applied
         .keys()
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
-    // Sessions that a lost state directory left in BIRD have no record.
+    // What a lost state directory left in BIRD has no record.
     let world = parts.context.world();
     let sessions = world.sessions.keys();
     let sessions = sessions.map(|name| format!("{}/{name}", Kind::BgpSession.folder()));
@@ -74,50 +88,51 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Result<Snap
         .iter()
         .any(|line| line.starts_with(&format!("{NODE} ")));
     let waiting = of_node
+        || !confirmed
         || applied
             .chain(sessions)
             .chain(marked)
             .any(|object| left.contains(&object));
-    // If the kernel cannot be listed, its objects may still exist.
+    // A kernel that cannot be listed proves nothing.
     let left = if waiting || links.is_err() {
         left
     } else {
         BTreeSet::new()
     };
     if left != approved {
-        write(parts, approved, left).await?;
+        write(parts, approved, left).await;
     }
-    Ok(snapshot)
+    snapshot
 }
 
-/// Writes the remaining approvals, and records the used ones in the history.
-async fn write(
-    parts: &Parts,
-    before: BTreeSet<String>,
-    left: BTreeSet<String>,
-) -> Result<(), StoreError> {
+/// Writes what is left of the approvals, and records what is spent.
+async fn write(parts: &Parts, before: BTreeSet<String>, left: BTreeSet<String>) {
     let spent: BTreeSet<String> = before.difference(&left).cloned().collect();
     let body = spent
         .iter()
         .filter(|line| *line != COMPLETE)
         .map(|object| without_keys(object).into_owned())
         .collect();
-    // The operator may have approved more in the meantime.
-    parts
+    // The operator may have approved more since.
+    let written = parts
         .context
         .disk(move |store| store.spend_approvals(&spent))
-        .await?;
-    journal::record_file(
-        parts,
-        Author::Agent,
-        "The approval is spent",
-        body,
-        APPROVED,
-    );
-    Ok(())
+        .await;
+    match written {
+        Ok(()) => journal::record_file(
+            parts,
+            Author::Agent,
+            "The approval is spent",
+            body,
+            APPROVED,
+        ),
+        Err(error) => {
+            debug!(error = %chain(&error), "spent approval not removed; the next build tries again");
+        }
+    }
 }
 
-/// Every object with a document, as `sessions/wg_1`.
+/// Every object that there is a document of, as `sessions/wg_1`.
 fn documents(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let named = |kind: Kind| move |name: &ObjectName| format!("{}/{name}", kind.folder());
     let sessions = snapshot.sessions.keys().map(named(Kind::BgpSession));

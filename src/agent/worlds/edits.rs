@@ -66,7 +66,9 @@ async fn remove_revived(parts: &Parts, revived: Vec<Place>) {
 /// stash`, `git restore .`) over a newer one of the sync that was not committed yet. That is not a
 /// manual edit.
 async fn is_restored(parts: &Parts, edit: &Edit) -> bool {
-    if !matches!(edit.change, Change::Edited { .. }) {
+    // The commit at the start may hold an edit that was made while the agent was down: it is as committed, and no
+    // older than the sync's text.
+    if !matches!(edit.change, Change::Edited { older: true, .. }) {
         return false;
     }
     let Some(text) = parts.context.store.text(&edit.place) else {

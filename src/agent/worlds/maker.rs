@@ -156,6 +156,12 @@ impl WorldMaker {
         );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());
+        let paused = world
+            .sessions
+            .iter()
+            .filter(|(_, entry)| entry.paused.is_some() || entry.exception_unreadable);
+        self.ownership
+            .set_paused(paused.map(|(name, _)| name.clone()).collect());
         self.log_clashes(&world);
         Ok(world)
     }

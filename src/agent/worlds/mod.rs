@@ -26,9 +26,10 @@ pub(super) use edits::settle;
 pub use maker::WorldMaker;
 
 use super::{Parts, classes, journal};
-use crate::controller::world::{Intent, present};
+use crate::controller::world::{Entry, Intent, present};
 use crate::controller::{Hint, Key, World, mesh_target, target};
 use crate::document::Kind;
+use crate::effective::Session;
 use crate::model::{Endpoint, Host, ObjectName};
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
@@ -327,7 +328,7 @@ impl Listed {
 pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     let mut snapshot = listing(parts).await?;
     if !parts.context.store.approved().is_empty() {
-        snapshot = approval::spend(parts, snapshot).await?;
+        snapshot = approval::spend(parts, snapshot).await;
     }
     let bird = parts.context.observer.bird(Instant::now()).await;
     classes::measure(parts).await;
@@ -335,7 +336,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     if !approval::remember(parts, &world).await {
         world = parts.maker.make(&snapshot, &bird).await?;
     }
-    approval::spend_node(parts, &world).await?;
+    approval::spend_node(parts, &world).await;
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &world);
     parts.maker.rpki.watch(&world.router_documents.policy.spec);
@@ -394,11 +395,22 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
 }
 
 /// Watches the endpoints to resolve and the peers to probe: those of desired sessions.
+fn refused_endpoint(entry: &Entry<Session>) -> Option<Endpoint> {
+    if matches!(entry.intent, Intent::Present(..)) {
+        return None;
+    }
+    let endpoint = entry.spec.as_ref()?.pointer("/tunnel/endpoint")?;
+    endpoint.as_str()?.parse().ok()
+}
+
 fn watch_peers(parts: &Parts, world: &World) {
     let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
     let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
     let control_plane = super::reach::control_plane(&parts.live.get());
-    let endpoints = sessions.chain(mesh).chain(&control_plane);
+    // A session that was refused for where its name leads is refused as long as that is known.
+    let refused = world.sessions.values().filter_map(refused_endpoint);
+    let refused: Vec<Endpoint> = refused.collect();
+    let endpoints = sessions.chain(mesh).chain(&control_plane).chain(&refused);
     parts.context.resolver.watch(endpoints);
     let present = world
         .sessions

@@ -80,6 +80,11 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    /// Whether no change was requested.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fragments.is_empty() && self.bases.is_empty() && self.converges.is_empty()
+    }
+
     /// Sends the outcome to every caller. A caller that has gone away is ignored.
     pub(super) fn answer(self, outcome: &Outcome) {
         for (name, reply) in self.fragments {

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::CommitError;
 use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
@@ -137,8 +138,23 @@ fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             live.tree.foreign.insert(path, text);
         }
-        Err(_) => drop(live.unusable.insert(path)),
+        Err(error) if is_lasting(&error) => drop(live.unusable.insert(path)),
+        // A disk that fails for a moment makes no file invalid.
+        Err(_) => {}
     }
+}
+
+fn is_lasting(error: &io::Error) -> bool {
+    disk::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
+}
+
+/// So long a file of another program is left alone after its last change: it may be half written.
+const AT_REST: Duration = Duration::from_secs(2);
+
+/// Whether a file changed a moment ago.
+pub(super) fn is_young(file: &Path) -> bool {
+    let modified = fs::metadata(file).and_then(|facts| facts.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < AT_REST))
 }
 
 /// Sorts a file below `moenet/` by its mark.

@@ -69,6 +69,18 @@ pub(super) fn staged_sources(
     staged
 }
 
+/// A file of another program below the agent's tree, as it must read inside the stage: its relative includes lead where
+/// they led before, those to configuration files of the tree to the staged ones.
+pub(super) fn staged_foreign(text: &str, path: &str, directory: &Path, stage: &Path) -> String {
+    let file = directory.join(path);
+    let folder = file.parent().unwrap_or(directory);
+    rewritten(text, folder, |pattern| {
+        let is_staged =
+            is_tree(directory, pattern) && pattern.extension().is_some_and(|it| it == "conf");
+        is_staged.then(|| stage.join(inside(directory, pattern)))
+    })
+}
+
 fn inside(directory: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_owned()
 }
@@ -123,6 +135,17 @@ mod tests {
             .into_iter()
             .map(|(path, text)| (path.display().to_string(), text))
             .collect()
+    }
+
+    #[test]
+    fn includes_of_a_foreign_file_lead_where_they_led() {
+        let text = "include \"peer.inc\";\ninclude \"../../secrets.conf\";\nprotocol bgp a {}\n";
+        let path = "moenet/sessions/mine.conf";
+        let staged = staged_foreign(text, path, Path::new(BIRD), Path::new("/stage"));
+        assert_eq!(
+            staged,
+            "include \"/etc/bird/moenet/sessions/peer.inc\";\ninclude \"/etc/bird/secrets.conf\";\nprotocol bgp a {}\n"
+        );
     }
 
     #[test]

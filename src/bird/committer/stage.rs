@@ -116,7 +116,8 @@ impl Stage {
             self.write_file(&stage.join(path), &mark::marked(text, None))?;
         }
         for (path, text) in &tree.foreign {
-            self.write_file(&stage.join(path), text)?;
+            let text = operator::staged_foreign(text, path, &self.directory, stage);
+            self.write_file(&stage.join(path), &text)?;
         }
         let generation = mark::marked(&generation_text(&tree.generation()), None);
         self.write_file(&stage.join(GENERATION), &generation)?;

@@ -81,17 +81,22 @@ impl Worker {
             while let Ok(Some(request)) = tokio::time::timeout_at(end, inbox.recv()).await {
                 self.take(request, &mut wishes, &mut waiters).await;
             }
-            let outcome = self.settle(wishes).await;
+            // Files of others are judged without a change of anything else.
+            let judge_only = waiters.is_empty();
+            let outcome = self.settle(wishes, judge_only).await;
             waiters.answer(&outcome);
         }
     }
 
     /// Adds a request to the batch, or answers it at once. Returns whether the batch has to be committed.
-    async fn take(&self, request: Request, wishes: &mut Wishes, waiters: &mut Waiters) -> bool {
+    async fn take(&mut self, request: Request, wishes: &mut Wishes, waiters: &mut Waiters) -> bool {
         match request {
             Request::Live { reply } => {
                 let live = self.read().await;
-                let is_news = live.as_ref().is_ok_and(|live| self.is_news(live));
+                let is_news = live.as_ref().is_ok_and(|live| {
+                    self.written.learn(live);
+                    !self.config.stage_elsewhere && self.is_news(live)
+                });
                 let _ = reply.send(live.map_err(Arc::new));
                 is_news
             }
@@ -107,7 +112,7 @@ impl Worker {
     }
 
     /// Commits the requested changes. Each attempt excludes one more change that is to blame, so the loop ends.
-    async fn settle(&mut self, mut wishes: Wishes) -> Outcome {
+    async fn settle(&mut self, mut wishes: Wishes, judge_only: bool) -> Outcome {
         let mut outcome = Outcome {
             fragments: BTreeMap::new(),
             base: None,
@@ -135,10 +140,12 @@ impl Worker {
                 ..outcome
             };
         }
+        let ownership = self.config.ownership.get();
+        let paused = &ownership.paused;
         self.judged.clone_from(&live.tree.foreign);
         self.written.learn(&live);
         // Shared files affect every session; if they do not change, the sessions can be verified one by one.
-        if wishes.base.as_ref() == Some(&self.written.tree(&live).base) {
+        if wishes.base.as_ref() == Some(&self.written.tree(&live, paused).base) {
             wishes.base = None;
         }
         self.failed.expire(Instant::now());
@@ -146,7 +153,11 @@ impl Worker {
         let refused = self.recall(&live, &mut wishes);
         outcome.fragments.extend(refused);
         let mut left = self.leave_foreign(&live, &mut wishes, &mut outcome);
-        let (mut progress, mut tried) = (Progress::default(), HashMap::new());
+        let mut tried = HashMap::new();
+        let mut progress = Progress {
+            judge_only,
+            ..Progress::default()
+        };
         outcome.rest = loop {
             progress.displaced = left.keys().cloned().collect();
             match self.attempt(&live, &wishes, &progress).await {
@@ -169,6 +180,12 @@ impl Worker {
                     tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
                     let path = fragment_path(&name);
                     if live.others.contains_key(&path) {
+                        break Err(CommitError::Tree(what).into());
+                    }
+                    if live.tree.foreign.contains_key(&path)
+                        && disk::is_young(&self.directory.join(&path))
+                    {
+                        self.judged.clear();
                         break Err(CommitError::Tree(what).into());
                     }
                     if live.tree.foreign.remove(&path).is_none() {
@@ -315,9 +332,9 @@ impl Worker {
         wishes: &Wishes,
         progress: &Progress,
     ) -> Result<Committed, Blame> {
-        let before = self.written.tree(live);
-        let wanted = wishes.applied_to(&before, &progress.stale);
         let ownership = self.config.ownership.get();
+        let before = self.written.tree(live, &ownership.paused);
+        let wanted = wishes.applied_to(&before, &progress.stale);
         let changes = plan_commit(live, &wanted, ownership.identity.as_ref());
         let generation = wanted.generation();
         let committed = |loaded, changed, warnings| Committed {
@@ -364,7 +381,7 @@ impl Worker {
                 return Err(self.explained(blame, &running, &spared).await);
             }
         };
-        if at_rest {
+        if at_rest || progress.judge_only {
             return Ok(committed(is_loaded, false, warnings));
         }
         if let Some(lack) = promise::lack(&wanted, wishes, &self.directory) {
@@ -397,6 +414,10 @@ impl Worker {
                 Ok(committed(loaded, loaded || !changes.is_empty(), warnings))
             }
             Err(LoadError::Commit(error)) => {
+                if matches!(error, CommitError::NotSettled(_)) {
+                    // The files stay, and BIRD is on its way to them.
+                    self.written.set(&wanted);
+                }
                 self.failed
                     .remember_tree(&generation, &error, Instant::now());
                 Err(error.into())
@@ -429,6 +450,8 @@ impl Worker {
 /// The findings of the attempts to commit a batch.
 #[derive(Default)]
 struct Progress {
+    /// Whether files are checked and nothing is loaded.
+    judge_only: bool,
     /// The agent's fragments that are left out.
     stale: BTreeSet<String>,
     /// The fragments whose path is taken by a foreign file.

@@ -3,7 +3,9 @@
 //! A commit loads all files. Without this memory, the commit of one session would load the edited text of another: an
 //! emptied file takes its session down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::ObjectName;
 
 use super::tree::{LiveTree, MAIN, Tree, fragment_at};
 
@@ -16,8 +18,11 @@ impl Written {
     pub(super) fn learn(&mut self, live: &LiveTree) {
         let files = live.tree.files().into_iter();
         let intact = files.filter(|(path, _)| path != MAIN && !live.edited.contains(path));
-        self.0
-            .extend(intact.map(|(path, text)| (path, text.to_owned())));
+        for (path, text) in intact {
+            if self.0.get(&path).map(String::as_str) != Some(text) {
+                self.0.insert(path, text.to_owned());
+            }
+        }
     }
 
     /// Stores a written tree.
@@ -32,11 +37,14 @@ impl Written {
     }
 
     /// Returns the tree on disk, with the stored texts of files that were edited or removed.
-    pub(super) fn tree(&self, live: &LiveTree) -> Tree {
+    /// Fragments of paused sessions stay as on disk.
+    pub(super) fn tree(&self, live: &LiveTree, paused: &BTreeSet<ObjectName>) -> Tree {
         let mut tree = live.tree.clone();
         for (path, text) in &self.0 {
             let differs = live.edited.contains(path) || live.tree.text(path).is_none();
-            if !differs || live.tree.foreign.contains_key(path) {
+            let is_paused = fragment_at(path)
+                .is_some_and(|name| paused.iter().any(|paused| paused.as_str() == name));
+            if !differs || is_paused || live.tree.foreign.contains_key(path) {
                 continue;
             }
             match fragment_at(path) {
@@ -73,20 +81,31 @@ mod tests {
         now.edited.insert("moenet/sessions/a.conf".to_owned());
         let foreign = "moenet/sessions/c.conf".to_owned();
         assert_eq!(
-            written.tree(&now).fragments,
+            written.tree(&now, &BTreeSet::new()).fragments,
             live(&[("a", "1"), ("b", "2"), ("c", "3")]).tree.fragments
         );
         now.tree.foreign.insert(foreign, "3".to_owned());
-        assert!(!written.tree(&now).fragments.contains_key("c"));
+        assert!(
+            !written
+                .tree(&now, &BTreeSet::new())
+                .fragments
+                .contains_key("c")
+        );
         written.learn(&now);
         assert_eq!(
-            written.tree(&now).fragments["a"],
+            written.tree(&now, &BTreeSet::new()).fragments["a"],
             "1",
             "an edit is not learned"
         );
+        let paused = ["a".parse().unwrap()].into();
+        assert_eq!(
+            written.tree(&now, &paused).fragments["a"],
+            "",
+            "a paused file"
+        );
         written.set(&Tree::default());
         assert_eq!(
-            written.tree(&now),
+            written.tree(&now, &BTreeSet::new()),
             now.tree,
             "a removal of the agent is final"
         );

@@ -176,7 +176,7 @@ fn an_override(name: &str, spec: &Value) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
     fn validate_refuses_all_that_run_refuses_in_the_same_words(

@@ -25,6 +25,9 @@ struct Candidate {
     session: Option<Session>,
     spec: Option<BgpSessionSpec>,
     held: Option<String>,
+    /// Whether BIRD runs the session over another tunnel than the document's. That one waits for its text, since a
+    /// tunnel that changes alone takes the session down.
+    needs_text: bool,
 }
 
 pub(super) fn sessions(
@@ -169,11 +172,15 @@ fn candidate(
         session: None,
         spec: None,
         held,
+        needs_text: false,
     };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
         Err(why) => candidate.layers.acceptance.wait(why),
     }
+    let tunnel = |spec: &BgpSessionSpec| (spec.tunnel.clone(), spec.address.clone());
+    candidate.needs_text = parts.inputs.fragments.contains(name.as_str())
+        && candidate.spec.as_ref().map(tunnel) != in_force(applied).as_ref().map(tunnel);
     candidate
 }
 
@@ -311,6 +318,7 @@ fn entry(
         session,
         spec,
         held,
+        needs_text,
     } = candidate;
     let admin_state = match &spec {
         Some(spec) => spec.admin_state,
@@ -325,8 +333,10 @@ fn entry(
         (Some(session), Ok(router)) => {
             // An unusable template never stops the tunnel.
             let fragment = parts.fragment(router, &session);
-            let fragment = fragment.map_err(|why| layers.acceptance.wait(&why)).ok();
-            Intent::Present(Box::new(session), fragment)
+            match fragment.map_err(|why| layers.acceptance.wait(&why)) {
+                Err(()) if needs_text => Intent::Stay,
+                fragment => Intent::Present(Box::new(session), fragment.ok()),
+            }
         }
         _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
         _ => Intent::Stay,

@@ -21,7 +21,7 @@
 //! | [`mark`] | the first line of every file that the agent writes here | yes |
 //! | [`main_file`] | whose `bird.conf` is, and what an operator's defines | yes |
 //! | [`outline`] | which protocols a configuration text defines, and what each says | yes |
-//! | [`version`] | versions, and how each is told to reload | yes |
+//! | [`version`] | versions, and the reload command of each | yes |
 //! | [`diagnostics`] | what `bird -p` says on stderr | yes |
 //! | [`client`] | the control socket: one connection a command, a deadline on everything | no |
 //! | [`check`] | runs `bird -p` and `bird --version` | no |

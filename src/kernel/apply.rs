@@ -123,7 +123,7 @@ impl LinuxKernel {
 
     /// Returns the link, if the agent creates this kind of link and it is not foreign: hardware, bridges and `lo` are
     /// never
-    /// marked, whatever a document says.
+    /// marked, even if a document names them.
     async fn markable(&self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match &link.kind {

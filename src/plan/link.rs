@@ -454,7 +454,7 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
     if !lacks_ipv6(link) {
         steps.extend(mtu(wanted, link).or_else(|| mtu_again(wanted, found)));
     }
-    // The sysctls of a link are read once it carries our mark; until then it is treated as a new one.
+    // The sysctls of a link are read once it carries the agent's mark; until then it is treated as a new one.
     let known = link.filter(|_| !found.unmarked);
     for (key, value) in WantedTunnel::sysctls(kernel) {
         // On an existing link, a sysctl that the kernel does not have cannot be set: a kernel without

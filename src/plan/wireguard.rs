@@ -171,8 +171,8 @@ fn removed_peers(
     removed
 }
 
-/// Returns the peer if its endpoint was removed from the document and does not answer. WireGuard can forget an endpoint
-/// only together with its peer, which is then added again.
+/// Returns the endpoint of the peer if it was removed from the document and does not answer. WireGuard can forget an
+/// endpoint only together with its peer, which is then added again.
 fn forgotten_endpoint(
     want: &WantedWireGuard,
     have: &WireGuard,

@@ -1,36 +1,36 @@
-//! BIRD's configuration, from what is wanted. Pure: templates of the operator come in as text.
+//! Renders BIRD's configuration from the desired state. Pure: the operator's templates are passed in as text.
 //!
 //! Below BIRD's directory:
 //!
 //! ```text
-//! bird.conf               only where it is ours: log, router id, time formats
-//! moenet/main.conf        includes all that follows, in an order in which names come before their use
+//! bird.conf               only if the agent writes it: log, router id, time formats
+//! moenet/main.conf        includes all files below, in an order that defines names before their use
 //! moenet/generation.conf  the committer's
-//! moenet/defines.conf     numbers and sets            moenet/filters.conf  what is done with them
+//! moenet/defines.conf     numbers and sets            moenet/filters.conf  functions that use them
 //! moenet/roa.conf         ROA tables, RPKI            moenet/roa{4,6}.conf the cached table
 //! moenet/system.conf      device, kernel, own nets    moenet/babel.conf    the backbone
 //! moenet/bgp.conf         templates of BGP            moenet/ibgp.conf     internal neighbours
-//! moenet/sessions/*.conf  one file a session
+//! moenet/sessions/*.conf  one file per session
 //! ```
 //!
 //! An operator with a `bird.conf` of their own includes `moenet/main.conf` there and sets the router
-//! id. `timeformat protocol` is in `moenet/main.conf` all the same, since our reading of BIRD's answers
-//! depends on it; saying it twice is fine, and the last one counts.
+//! id. `timeformat protocol` is in `moenet/main.conf` anyway, since the parser of BIRD's answers
+//! depends on it; a duplicate is valid, and the last one counts.
 //!
-//! # What a route carries
+//! # Communities of a route
 //!
 //! | community | means |
 //! |---|---|
-//! | `(64511, 1..9)` `(64511, 91..94)` `(64511, 81..89)` | latency, loss, type: the worst link of the way |
-//! | `(64511, 21..25)` `(64511, 31..36)` | bandwidth, encryption: the weakest link of the way |
-//! | `(64511, 41..57)` `(64511, 1000 + country)` | region and country, on our own routes only |
-//! | `(our ASN, 1, continent)` `(our ASN, 2, region)` `(our ASN, 3, node)` | where it came to us |
-//! | `(our ASN, 4, type)` `(our ASN, 5, Mbit/s)` | the link over which it came to us |
-//! | `(our ASN, 10, relation)` | who gave it to us: inside our network only |
+//! | `(64511, 1..9)` `(64511, 91..94)` `(64511, 81..89)` | latency, loss, type: the worst link of the path |
+//! | `(64511, 21..25)` `(64511, 31..36)` | bandwidth, encryption: the weakest link of the path |
+//! | `(64511, 41..57)` `(64511, 1000 + country)` | region and country, only on this network's own routes |
+//! | `(local ASN, 1, continent)` `(local ASN, 2, region)` `(local ASN, 3, node)` | where it entered this network |
+//! | `(local ASN, 4, type)` `(local ASN, 5, Mbit/s)` | the link over which it entered this network |
+//! | `(local ASN, 10, relation)` | relation of the neighbour that sent it: only inside this network |
 //!
 //! Local preference is `relation * 1000 + distance`, so that a relation always outweighs a distance,
-//! and is made anew by each router of ours from the communities: what another has set speaks of
-//! another's distances. Only 0, which means "about to go" (RFC 8326), is believed.
+//! and each router of this network computes it again from the communities: a value set by another router reflects
+//! the distances of that router. Only 0, which means "about to go" (RFC 8326), is accepted.
 
 mod class;
 mod context;

@@ -40,8 +40,8 @@ pub(super) fn failed(
 }
 
 /// Reads the live files. Only `*.conf` files with names that the agent could use count, as in BIRD's glob. Bytes that
-/// are not UTF-8 are replaced, and so never equal the wanted text. For a directory of another agent, nothing
-/// else is kept.
+/// are not UTF-8 are replaced, and so never equal the wanted text. If the
+/// directory belongs to another agent, only that fact is returned.
 pub(super) fn read(
     directory: &Path,
     manages_main: bool,

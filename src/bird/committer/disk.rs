@@ -139,7 +139,7 @@ fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
             live.tree.foreign.insert(path, text);
         }
         Err(error) if is_lasting(&error) => drop(live.unusable.insert(path)),
-        // A disk that fails for a moment makes no file invalid.
+        // A temporary disk error makes no file invalid.
         Err(_) => {}
     }
 }
@@ -148,10 +148,10 @@ fn is_lasting(error: &io::Error) -> bool {
     disk::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
 }
 
-/// So long a file of another program is left alone after its last change: it may be half written.
+/// How long a foreign file is left alone after its last change, because it may be incomplete.
 const AT_REST: Duration = Duration::from_secs(2);
 
-/// Whether a file changed a moment ago.
+/// Returns whether a file has just changed.
 pub(super) fn is_young(file: &Path) -> bool {
     let modified = fs::metadata(file).and_then(|facts| facts.modified());
     modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < AT_REST))

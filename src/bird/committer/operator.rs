@@ -69,8 +69,8 @@ pub(super) fn staged_sources(
     staged
 }
 
-/// A file of another program below the agent's tree, as it must read inside the stage: its relative includes lead where
-/// they led before, those to configuration files of the tree to the staged ones.
+/// Returns a foreign file below the agent's tree, rewritten for the stage: its relative includes keep their target,
+/// except that includes of the tree's configuration files are redirected to the staged ones.
 pub(super) fn staged_foreign(text: &str, path: &str, directory: &Path, stage: &Path) -> String {
     let file = directory.join(path);
     let folder = file.parent().unwrap_or(directory);

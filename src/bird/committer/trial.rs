@@ -97,8 +97,8 @@ impl Trials {
         }
     }
 
-    /// Returns an error that attributes the parser's rejection to the daemon's different version, or the rejection itself
-    /// if the versions are equal or unknown.
+    /// Returns an error that attributes the parser's rejection to the daemon's different version, or the rejection
+    /// itself if the versions are equal or unknown.
     pub(super) async fn other_version(&self, what: Diagnostic) -> Result<CommitError, Diagnostic> {
         let versions = (self.checker.version().await, self.client.version().await);
         let (Ok(parser), Ok(daemon)) = versions else {

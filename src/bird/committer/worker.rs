@@ -81,7 +81,7 @@ impl Worker {
             while let Ok(Some(request)) = tokio::time::timeout_at(end, inbox.recv()).await {
                 self.take(request, &mut wishes, &mut waiters).await;
             }
-            // Files of others are judged without a change of anything else.
+            // Foreign files are checked even without any other change.
             let judge_only = waiters.is_empty();
             let outcome = self.settle(wishes, judge_only).await;
             waiters.answer(&outcome);
@@ -415,7 +415,7 @@ impl Worker {
             }
             Err(LoadError::Commit(error)) => {
                 if matches!(error, CommitError::NotSettled(_)) {
-                    // The files stay, and BIRD is on its way to them.
+                    // The files stay, because BIRD is about to run them.
                     self.written.set(&wanted);
                 }
                 self.failed

@@ -149,7 +149,7 @@ fn is_lasting(error: &io::Error) -> bool {
 }
 
 /// How long a foreign file is left alone after its last change, because it may be incomplete.
-const AT_REST: Duration = Duration::from_secs(2);
+pub(super) const AT_REST: Duration = Duration::from_secs(2);
 
 /// Returns whether a file has just changed.
 pub(super) fn is_young(file: &Path) -> bool {

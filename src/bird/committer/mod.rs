@@ -14,7 +14,7 @@
 //!   continues.
 //! * However many fragments changed, BIRD reads its files once.
 //! * A tree that lacks promised protocols parses too. Therefore its outline is compared before a load, and a
-//!   tree that failed after a load is not loaded again for a while ([`loads`]).
+//!   tree that failed after a load is not loaded again for a while (`loads`).
 //! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it returns the
 //!   generation that the *running* daemon has loaded, even after a process was killed in between (strings can be
 //!   evaluated, and a change of only the constant restarts and reloads nothing: measured on 2.0.12 to 3.4.0).

@@ -183,10 +183,17 @@ impl Worker {
                         break Err(CommitError::Tree(what).into());
                     }
                     if live.tree.foreign.contains_key(&path)
+                        && !progress.waited
                         && disk::is_young(&self.directory.join(&path))
                     {
-                        self.judged.clear();
-                        break Err(CommitError::Tree(what).into());
+                        progress.waited = true;
+                        progress.blamed.remove(&name);
+                        tokio::time::sleep(disk::AT_REST).await;
+                        match self.read().await {
+                            Ok(now) => live = now,
+                            Err(error) => break Err(error.into()),
+                        }
+                        continue;
                     }
                     if live.tree.foreign.remove(&path).is_none() {
                         progress.stale.insert(name.clone());
@@ -452,6 +459,8 @@ impl Worker {
 struct Progress {
     /// Whether files are checked and nothing is loaded.
     judge_only: bool,
+    /// Whether the commit has waited for another program to finish a file.
+    waited: bool,
     /// The agent's fragments that are left out.
     stale: BTreeSet<String>,
     /// The fragments whose path is taken by a foreign file.

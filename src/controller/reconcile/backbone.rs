@@ -188,6 +188,9 @@ async fn conclude<T>(
 ) -> Outcome {
     let settled = round.is_settled() && !subject.hands_off;
     match &entry.intent {
+        Intent::Absent if settled && record::may_appear(ctx, subject).await => {
+            return Outcome::Settled(SOON);
+        }
         Intent::Absent if settled => {
             ctx.board.remove(subject.key);
             record::gone(ctx, subject, false).await;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tracing::{debug, warn};
 
@@ -151,6 +152,23 @@ fn recorded(
             "what is in force could not be written down",
         ),
     }
+}
+
+/// The time after the agent's start in which a WireGuard process that an earlier run started may still create its
+/// link: as long as a start may take.
+const LATE_LINKS: Duration = Duration::from_secs(10);
+
+/// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
+/// it created the link. Without the record, that link would be foreign.
+pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
+    if ctx.begun.elapsed() >= LATE_LINKS {
+        return false;
+    }
+    let (kind, name) = (subject.kind, subject.name.clone());
+    let creating = ctx
+        .disk(move |store| Ok(store.read_applied(kind, &name)))
+        .await;
+    creating.is_ok_and(|record| record.is_some_and(|record| record.applied.creating.is_some()))
 }
 
 /// Forgets an object that is gone. `document`: its document was removed too.

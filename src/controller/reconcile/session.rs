@@ -156,6 +156,9 @@ async fn depart(
     before: &StatusBody,
     round: &Round,
 ) -> Outcome {
+    if record::may_appear(ctx, subject).await {
+        return Outcome::Settled(SOON);
+    }
     match entry.admin_state {
         AdminState::Absent => {
             if entry.documented && !entry.operator_owned && !ctx.reports.gone(&entry.uid).await {

@@ -335,7 +335,12 @@ async fn fifty_fragments_at_once_are_one_reload() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_fragments_are_one_reload_and_then_one_question() {
     for version in VERSIONS {
-        let (_router, committer) = Router::running(version).await;
+        let (router, _) = Router::running(version).await;
+        // A slow machine takes longer than the usual gather time to ask for a thousand.
+        let committer = Committer::start(CommitterConfig {
+            gather: Duration::from_secs(1),
+            ..router.config()
+        });
         let set = |i: usize, extra: &'static str| {
             let committer = committer.clone();
             async move {

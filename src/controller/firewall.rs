@@ -174,6 +174,8 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
     if let Some(step) = step {
         take(ctx, &step).await?;
     }
+    // The record follows when the node has settled; a table that is flushed before that is the agent's, too.
+    ctx.firewall.ownership.set_firewall(ruleset.is_some());
     let dropping = if wanted { view.dropping } else { Vec::new() };
     Ok(FirewallState {
         in_force: ruleset,

@@ -29,12 +29,23 @@ impl SharedOwnership {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let next = Ownership {
             applied,
-            firewall,
+            firewall: firewall || held.firewall,
             records,
             ..Ownership::clone(&held)
         };
         if **held != next {
             *held = Arc::new(next);
+        }
+    }
+
+    /// Notes whether this run has the agent's table in nftables.
+    pub fn set_firewall(&self, firewall: bool) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.firewall != firewall {
+            *held = Arc::new(Ownership {
+                firewall,
+                ..Ownership::clone(&held)
+            });
         }
     }
 

@@ -122,11 +122,8 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
     );
     contains(&table, "udp dport @tunnel_ports accept").unwrap();
     assert_eq!(foreign(&world), before);
-    contains(
-        &std::fs::read_to_string(world.router.path("agent.log")).unwrap(),
-        step,
-    )
-    .unwrap();
+    // The line follows the table.
+    world.wait_log(step);
     let git = format!(
         "git -C {} log -p -- applied/node.yaml",
         world.router.path("state").display()

@@ -236,6 +236,10 @@ async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) -> Result<usize, 
 
 async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
     let request = parts.syncs.begin();
+    if request.is_some() {
+        // A fetch that was under way when the request came has used up the operator's passage.
+        client.hurry(Call::Sessions);
+    }
     let synced = fetch_sessions(&parts, &client).await;
     parts
         .syncs

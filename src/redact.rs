@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::model::without_secret_keys;
@@ -28,9 +28,9 @@ static KNOWN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
 /// Remembers a secret, so that no text shows it. One that could be a name or an ordinary word is not searched for.
 pub(crate) fn remember(secret: &str) {
     let secret = secret.trim();
-    let is_known = || KNOWN.read().is_ok_and(|known| known.contains(secret));
+    let is_known = || KNOWN.read().contains(secret);
     if is_distinct(secret) && !is_known() {
-        let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = KNOWN.write();
         known.insert(secret.to_owned());
     }
 }
@@ -45,7 +45,7 @@ fn is_distinct(secret: &str) -> bool {
 /// Returns the text without keys that it does not call public, and without secrets that this process has read.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     let mut shown = without_secret_keys(text);
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let known = KNOWN.read();
     for secret in known.iter() {
         let places: Vec<_> = places(&shown, secret).collect();
         for at in places.into_iter().rev() {
@@ -57,7 +57,7 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
 
 /// The place of a secret that this process has read and that a text holds.
 pub(crate) fn find_secret(text: &str) -> Option<usize> {
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let known = KNOWN.read();
     known.iter().find_map(|secret| places(text, secret).next())
 }
 

@@ -15,10 +15,11 @@ mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -76,12 +77,12 @@ pub struct KnownNames(Arc<Shared>);
 impl KnownNames {
     /// Returns the addresses of the last good answer, and the one in use, of every endpoint with a name. Never waits.
     pub fn addresses(&self) -> BTreeMap<Endpoint, BTreeSet<IpAddr>> {
-        self.0.state().addresses()
+        self.0.state.lock().addresses()
     }
 
     /// Returns the state of the endpoint. Never waits.
     pub fn current(&self, endpoint: &Endpoint) -> Resolution {
-        self.0.state().current(endpoint)
+        self.0.state.lock().current(endpoint)
     }
 }
 
@@ -95,12 +96,7 @@ struct Shared {
     changed: Notify,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The state is never left half changed, so a panic in another thread does not corrupt it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}
 
 impl Resolver {
     /// Starts the task on the current tokio runtime.
@@ -131,18 +127,18 @@ impl Resolver {
 
     /// Watches exactly these endpoints from now on; the others are forgotten.
     pub fn watch<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) {
-        self.shared.state().watch(endpoints, Instant::now());
+        self.shared.state.lock().watch(endpoints, Instant::now());
         self.shared.wake.notify_one();
     }
 
     /// Starts with the results of an earlier run: such an address is used until an answer replaces it.
     pub fn remember(&self, known: BTreeMap<Endpoint, IpAddr>) {
-        self.shared.state().remember(known);
+        self.shared.state.lock().remember(known);
     }
 
     /// Returns the state of every endpoint with a name that is watched or remembered. Never waits.
     pub fn all(&self) -> BTreeMap<Endpoint, Resolution> {
-        self.shared.state().all()
+        self.shared.state.lock().all()
     }
 
     /// Returns the state of the endpoint. Never waits.
@@ -153,7 +149,7 @@ impl Resolver {
                 error: None,
                 at: None,
             },
-            None => self.shared.state().current(endpoint),
+            None => self.shared.state.lock().current(endpoint),
         }
     }
 
@@ -163,10 +159,10 @@ impl Resolver {
     /// while the handshake is stale.
     pub fn next(&self, endpoint: &Endpoint) -> Resolution {
         let now = Instant::now();
-        if self.shared.state().silent(endpoint, now) {
+        if self.shared.state.lock().silent(endpoint, now) {
             self.shared.wake.notify_one();
         }
-        if self.shared.state().next(endpoint, now) {
+        if self.shared.state.lock().next(endpoint, now) {
             self.shared.changed.notify_one();
         }
         self.current(endpoint)
@@ -177,7 +173,7 @@ impl Resolver {
     pub async fn changed(&self) -> BTreeSet<String> {
         loop {
             let notified = self.shared.changed.notified();
-            let names = self.shared.state().take_changed();
+            let names = self.shared.state.lock().take_changed();
             if !names.is_empty() {
                 return names;
             }

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex as StdMutex, MutexGuard};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
@@ -285,7 +285,7 @@ impl Parts {
 
     /// The background tasks of these parts; the caller takes them over and watches them.
     pub(super) fn tasks(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tasks.lock()
     }
 
     /// The client of BIRD's control socket.

@@ -6,9 +6,10 @@ mod health;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -51,7 +52,7 @@ impl CallsState {
 impl Calls {
     /// Health of every call that was tried.
     pub fn all(&self) -> BTreeMap<Call, CallHealth> {
-        self.lock().health.clone()
+        self.state.lock().health.clone()
     }
 
     /// Health of every fetch of a list that was tried.
@@ -63,7 +64,7 @@ impl Calls {
 
     /// Notices for the operator, one sentence for each failing call.
     pub fn notices(&self) -> Vec<String> {
-        let state = self.lock();
+        let state = self.state.lock();
         let all = state.health.iter();
         all.filter_map(|(call, health)| health.notice(*call))
             .collect()
@@ -96,7 +97,7 @@ impl Calls {
     /// Facts for the log: whether the Control Plane is reachable, and each call that fails although
     /// the Control Plane answers.
     pub(super) fn facts(&self) -> Vec<(Topic, Fact)> {
-        let state = self.lock();
+        let state = self.state.lock();
         let unreachable = state.silence.unreachable();
         let of_call = |(call, health): (&Call, &CallHealth)| {
             let topic = Topic::Call(call.word().to_owned());
@@ -135,7 +136,7 @@ impl Calls {
 
     /// Records a success. Returns whether the call failed before.
     pub(super) fn succeeded(&self, call: Call) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let outage = state.silence.unreachable().is_some();
         state.silence = Silence::default();
         let before = state.health.insert(call, CallHealth::succeeded());
@@ -150,7 +151,7 @@ impl Calls {
 
     /// Records a failure and the wait until the next attempt.
     pub(super) fn failed(&self, error: &CallError, wait: Duration) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let CallsState { health, silence } = &mut *state;
         let health = health.entry(error.call).or_default();
         let before = health.clone();
@@ -165,14 +166,14 @@ impl Calls {
 
     /// Records that no further attempt is due. Keeps the time of the last success.
     pub(super) fn settled(&self, call: Call) {
-        if let Some(health) = self.lock().health.get_mut(&call) {
+        if let Some(health) = self.state.lock().health.get_mut(&call) {
             health.settle();
         }
     }
 
     /// Number of consecutive failures of a call.
     pub(super) fn failures_of(&self, call: Call) -> u32 {
-        let state = self.lock();
+        let state = self.state.lock();
         state
             .health
             .get(&call)
@@ -196,10 +197,6 @@ impl Calls {
             () = self.woken(call).notified() => {}
             () = self.recovered.notified(), if early => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CallsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

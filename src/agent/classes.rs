@@ -3,8 +3,8 @@
 //! hour.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -68,7 +68,8 @@ impl Classes {
 
     /// The class of every link.
     pub(super) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
-        self.lock()
+        self.0
+            .lock()
             .iter()
             .map(|(name, link)| (name.clone(), link.classes()))
             .collect()
@@ -76,7 +77,7 @@ impl Classes {
 
     /// Takes a probe into account. Returns whether a class changed.
     fn take(&self, name: &ObjectName, probe: &Probe) -> bool {
-        let mut links = self.lock();
+        let mut links = self.0.lock();
         let link = links.entry(name.clone()).or_default();
         let before = link.classes();
         link.take(probe);
@@ -85,13 +86,9 @@ impl Classes {
 
     /// Returns the text of the file, for these links only.
     fn text(&self, names: &BTreeSet<&ObjectName>) -> Option<String> {
-        let mut links = self.lock();
+        let mut links = self.0.lock();
         links.retain(|name, _| names.contains(name));
         serde_json::to_string_pretty(&*links).ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Link>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -40,12 +41,6 @@ struct Told {
     approved: BTreeSet<String>,
     /// The history has not been compared with the state directory since the start.
     behind: bool,
-}
-
-impl Known {
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Records applied changes until the agent stops. Retries an unwritable repository without delaying anything else.
@@ -190,15 +185,11 @@ pub(super) fn record_file(
 fn tell(parts: &Parts, cause: Cause) {
     // A tree that Git moved holds no changes; it is compared after the return to the branch.
     if parts.context.store.moved().is_some() {
-        parts.known.told().behind = true;
+        parts.known.0.lock().behind = true;
         return;
     }
     // Before the history takes causes, all existing changes count as leftovers of the last run.
-    if let Some(handle) = &*parts
-        .recorder
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-    {
+    if let Some(handle) = &*parts.recorder.lock() {
         handle.record(cause);
     }
 }
@@ -270,7 +261,7 @@ fn names(places: &[Place]) -> Vec<String> {
 /// Owner of the file if it is, or was until its deletion, an operator's.
 fn person(parts: &Parts, place: &Place) -> Option<u32> {
     let path = parts.context.store.path(place);
-    let mut told = parts.known.told();
+    let mut told = parts.known.0.lock();
     match std::fs::symlink_metadata(&path) {
         Ok(file) => {
             let text = parts.context.store.text(place).unwrap_or_default();
@@ -316,7 +307,7 @@ fn is_synced(text: &str) -> bool {
 /// Records that a manual edit became an override.
 pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
     let exception = place.within(Area::Overrides);
-    parts.known.told().owners.insert(exception.clone(), owner);
+    parts.known.0.lock().owners.insert(exception.clone(), owner);
     let subject = format!(
         "Keep an edit of {} as an override",
         place.relative().display()
@@ -332,7 +323,7 @@ pub(super) fn absorbed(parts: &Parts, place: &Place, owner: u32) {
 
 /// Records that a document belongs to the sync again where the history has an operator's own document.
 pub(super) fn put_back(parts: &Parts, place: &Place) {
-    parts.known.told().owners.remove(place);
+    parts.known.0.lock().owners.remove(place);
     let subject = format!("Put back {}", place.relative().display());
     record_documents(
         parts,
@@ -345,7 +336,7 @@ pub(super) fn put_back(parts: &Parts, place: &Place) {
 
 /// Records the approval of held changes with its author.
 pub(super) fn approved(parts: &Parts, objects: &BTreeSet<String>) {
-    if std::mem::replace(&mut parts.known.told().approved, objects.clone()) == *objects {
+    if std::mem::replace(&mut parts.known.0.lock().approved, objects.clone()) == *objects {
         return;
     }
     let owner =
@@ -378,12 +369,8 @@ pub(super) async fn synced(parts: &Parts) {
 
 /// Compares the history with the state directory if that failed at the start.
 pub(super) async fn catch_up(parts: &Parts) {
-    let behind = parts.known.told().behind;
-    let handle = parts
-        .recorder
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let behind = parts.known.0.lock().behind;
+    let handle = parts.recorder.lock().clone();
     if let (true, Some(handle)) = (behind, handle) {
         leftovers(parts, &handle).await;
     }
@@ -393,20 +380,20 @@ pub(super) async fn catch_up(parts: &Parts) {
 /// have come between a write and its commit.
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     if parts.context.store.moved().is_some() {
-        parts.known.told().behind = true;
+        parts.known.0.lock().behind = true;
         return;
     }
     let snapshot = match parts.context.disk(Store::load).await {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            parts.known.told().behind = true;
+            parts.known.0.lock().behind = true;
             return warn!(
                 error = %chain(&error),
                 "history not compared with the state directory; compared once the directory can be read"
             );
         }
     };
-    parts.known.told().behind = false;
+    parts.known.0.lock().behind = false;
     let Writers {
         synced,
         persons,
@@ -434,7 +421,8 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
     for (owner, places) in persons {
         parts
             .known
-            .told()
+            .0
+            .lock()
             .owners
             .extend(places.iter().map(|place| (place.clone(), owner)));
         cause(
@@ -463,11 +451,7 @@ pub(super) async fn begin(parts: &Parts) -> Recording {
     let (handle, work) = Arc::clone(&parts.history).queue();
     parts.tasks().spawn("history", work);
     leftovers(parts, &handle).await;
-    parts
-        .recorder
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .replace(handle.clone());
+    parts.recorder.lock().replace(handle.clone());
     Recording { handle }
 }
 

@@ -4,9 +4,10 @@
 //! the state directory, no applied object, and no link in the kernel with this agent's mark.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -80,27 +81,27 @@ impl KeyFile {
 
     /// The key in use.
     pub(crate) fn current(&self) -> RouterKey {
-        self.state().key.clone()
+        self.state.lock().key.clone()
     }
 
     /// The key in the record.
     pub(super) fn recorded(&self) -> Option<PublicKey> {
-        self.state().recorded
+        self.state.lock().recorded
     }
 
     /// Why the state directory looks like a copy of another host's.
     pub(crate) fn copied(&self) -> Option<String> {
-        self.state().copied.clone()
+        self.state.lock().copied.clone()
     }
 
     /// Remembers why the state directory looks like a copy of another host's.
     pub(super) fn set_copied(&self, why: Option<String>) {
-        self.state().copied = why;
+        self.state.lock().copied = why;
     }
 
     /// Returns whether the first start of the agent will create the key.
     pub(crate) fn is_to_be_created(&self) -> bool {
-        self.state().never_had && !self.path.exists()
+        self.state.lock().never_had && !self.path.exists()
     }
 
     /// Logs a key that changed since the last run, and creates one on a router that has never had a key. Blocks.
@@ -110,7 +111,7 @@ impl KeyFile {
             warn!(path = %self.path.display(), %error, "private key that a crash left half made not removed");
         }
         self.look();
-        let state = self.state();
+        let state = self.state.lock();
         if let (RouterKey::Available { public, .. }, Some(old)) = (&state.key, state.recorded)
             && old != *public
         {
@@ -135,7 +136,7 @@ impl KeyFile {
     /// Reads the file again. Returns whether the key in use changed, or the directory is no longer a copy. Blocks.
     fn look(&self) -> bool {
         let found = keys::load(&self.path);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let settled = state.copied.is_some() && matches!(self.store.kept(FILE), Ok(None));
         if settled {
             info!(
@@ -187,11 +188,6 @@ impl KeyFile {
         {
             warn!(file = FILE, error = %chain(&error), "the record of our public key was not written");
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The state is never left partly changed, so a panic elsewhere does not corrupt it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,10 @@
 //! why that does not wait long.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -56,7 +57,7 @@ impl Roas {
     /// Returns the table on disk. A deleted table is `None`; while the file cannot be read, the
     /// previous table stays in use.
     pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let stamp = match std::fs::metadata(store.dir().join(FILE)) {
             Ok(found) => found
                 .modified()
@@ -93,7 +94,7 @@ impl Roas {
 
     /// Returns the current facts about ROAs.
     pub(super) fn facts(&self) -> RoaFacts {
-        let state = self.lock();
+        let state = self.0.lock();
         let kept = state.kept.as_deref();
         let collapsed = state.answering.is_some_and(|answering| answering > 0)
             && kept.is_some_and(|kept| state.live.collapsed_since(kept));
@@ -107,24 +108,24 @@ impl Roas {
 
     /// Returns whether the tables have to be read again.
     fn is_news(&self, servers: &Servers) -> bool {
-        self.lock().read_at.as_ref() != Some(servers)
+        self.0.lock().read_at.as_ref() != Some(servers)
     }
 
     fn take(&self, servers: Servers, live: RoaTable) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         (state.answering, state.read_at, state.live) =
             (Some(servers.answering()), Some(servers), live);
     }
 
     /// BIRD is down: it has no table, and its previous table is not valid for the next start.
     fn forget(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         (state.answering, state.read_at, state.live) = (None, None, RoaTable::default());
     }
 
     /// Returns the table that is due to be written now.
     fn due(&self, now: Instant) -> Option<RoaTable> {
-        let state = self.lock();
+        let state = self.0.lock();
         let good = state.answering.is_some_and(|answering| answering > 0) && !state.live.is_empty();
         let none = RoaTable::default();
         let kept = state.kept.as_deref().unwrap_or(&none);
@@ -145,7 +146,7 @@ impl Roas {
 
     /// Records the result of a write. Returns whether to log it.
     fn wrote(&self, now: Instant, well: bool) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let before = std::mem::replace(&mut state.failing, !well);
         state.written = if well { Some(now) } else { state.written };
         well || !before
@@ -153,11 +154,7 @@ impl Roas {
 
     /// Returns whether a verdict differs from the last one.
     fn is_new(&self, verdict: Verdict) -> bool {
-        self.lock().seen.replace(verdict) != Some(verdict)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().seen.replace(verdict) != Some(verdict)
     }
 }
 

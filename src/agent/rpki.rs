@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -133,7 +134,7 @@ impl RpkiServers {
             .iter()
             .filter(|server| !servers.answers(&rpki_protocol(server)));
         let silent: BTreeSet<Endpoint> = silent.map(RpkiServer::endpoint).collect();
-        let due: Vec<Endpoint> = self.lock().silent_for_long(silent, now);
+        let due: Vec<Endpoint> = self.state.lock().silent_for_long(silent, now);
         for endpoint in due {
             let before = self.resolver.current(&endpoint).address;
             let after = self.resolver.next(&endpoint).address;
@@ -152,7 +153,7 @@ impl RpkiServers {
             .filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
         let addresses: BTreeMap<String, IpAddr> = addresses.collect();
         if addresses.is_empty()
-            || self.lock().kept == addresses
+            || self.state.lock().kept == addresses
             || !parts.context.store.is_writable()
         {
             return;
@@ -164,7 +165,7 @@ impl RpkiServers {
             .context
             .disk(move |store| store.keep(FILE, &text))
             .await;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.failing, done.is_err());
         match done {
             Ok(_) => state.kept = addresses,
@@ -173,10 +174,6 @@ impl RpkiServers {
             }
             Err(_) => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Syncs that `/sync` requests. Start and end of each are logged, and `/status` shows the result of the last one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::control_plane::at;
@@ -23,14 +22,14 @@ pub struct Syncs(Mutex<SyncView>);
 impl Syncs {
     /// Records a request.
     pub(super) fn request(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.requested += 1;
         info!(request = state.requested, "sync requested by the local API");
     }
 
     /// Returns the last request that a fetch which begins now answers; `None` without a waiting request.
     pub(super) fn begin(&self) -> Option<u64> {
-        let state = self.lock();
+        let state = self.0.lock();
         (state.requested > state.finished).then_some(state.requested)
     }
 
@@ -39,7 +38,7 @@ impl Syncs {
         let Some(request) = request else { return };
         let sessions = result.as_ref().map_or(0, |synced| synced.sessions as u64);
         let changed = result.and_then(|synced| synced.changed);
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         *state = SyncView {
             requested: state.requested,
             finished: request,
@@ -56,11 +55,7 @@ impl Syncs {
 
     /// The state for `/status`.
     pub(super) fn view(&self) -> SyncView {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SyncView> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clone()
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -100,14 +101,14 @@ impl Templates {
 
     /// The templates in use, or why there are none.
     pub(super) fn in_use(&self) -> Result<Arc<Renderer>, String> {
-        let state = self.lock();
+        let state = self.state.lock();
         let problem = || state.trouble().unwrap_or_default();
         state.in_use.clone().ok_or_else(problem)
     }
 
     /// The problem of the templates on disk; the templates in use are older in that case.
     pub(super) fn problem(&self) -> Option<String> {
-        self.lock().trouble()
+        self.state.lock().trouble()
     }
 
     /// Returns whether a directory of templates is configured.
@@ -143,12 +144,12 @@ impl Templates {
 
     /// Records whether the directory can be read. The condition logs both edges.
     fn set_unread(&self, why: Option<String>) {
-        self.lock().unread = why;
+        self.state.lock().unread = why;
     }
 
     /// Returns the texts if they are new and their test is due.
     fn settled(&self, texts: Texts, now: Instant) -> Option<Texts> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.in_use.is_some() && state.judged.as_ref() == Some(&texts) {
             state.pending = None;
             if !state.is_refused {
@@ -167,7 +168,7 @@ impl Templates {
 
     /// Uses the tested templates.
     fn adopt(&self, candidate: Candidate) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let templates = candidate.texts.len();
         state.good = Some((candidate.texts.clone(), false));
         (state.in_use, state.judged, state.problem) =
@@ -179,7 +180,7 @@ impl Templates {
     /// Returns the last good templates as text, unless they are stored already.
     fn to_keep(&self) -> Option<String> {
         let directory = self.directory.clone()?;
-        let texts = match &self.lock().good {
+        let texts = match &self.state.lock().good {
             Some((texts, false)) => texts.clone(),
             _ => return None,
         };
@@ -188,14 +189,14 @@ impl Templates {
 
     /// Records whether the last good templates are stored.
     fn set_kept(&self, is_kept: bool) {
-        if let Some((_, kept)) = &mut self.lock().good {
+        if let Some((_, kept)) = &mut self.state.lock().good {
             *kept = is_kept;
         }
     }
 
     /// Keeps the templates in use, and tests these again later.
     fn postpone(&self, why: String, now: Instant) {
-        if let Some((_, due)) = &mut self.lock().pending {
+        if let Some((_, due)) = &mut self.state.lock().pending {
             *due = now + RETRY;
         }
         self.refuse(None, why);
@@ -203,15 +204,11 @@ impl Templates {
 
     /// Keeps the templates in use.
     fn refuse(&self, texts: Option<Texts>, why: String) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(texts) = texts {
             (state.judged, state.is_refused) = (Some(texts), true);
         }
         state.problem = Some(why);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -132,18 +133,14 @@ impl Checker {
         let file = self.file()?;
         let facts = std::fs::metadata(&file).ok()?;
         let stamp = (file, facts.modified().ok()?, facts.len());
-        if let Some((file, at, size, version)) = &*self.lock()
+        if let Some((file, at, size, version)) = &*self.asked.lock()
             && (file, at, size) == (&stamp.0, &stamp.1, &stamp.2)
         {
             return Some(*version);
         }
         let version = self.version().await.ok()?;
-        *self.lock() = Some((stamp.0, stamp.1, stamp.2, version));
+        *self.asked.lock() = Some((stamp.0, stamp.1, stamp.2, version));
         Some(version)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Asked>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the file of the program, looked up in `PATH` as the system does.

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -115,7 +116,7 @@ struct Asked<'a>(&'a Client, Instant);
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.0.asked.lock();
         if let Some(at) = asked.iter().position(|since| *since == self.1) {
             asked.swap_remove(at);
         }
@@ -142,13 +143,13 @@ impl Client {
 
     /// Returns how long the oldest command in progress has waited for its answer.
     pub fn unanswered_for(&self) -> Option<Duration> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.asked.lock();
         asked.iter().map(Instant::elapsed).max()
     }
 
     fn ask(&self) -> Asked<'_> {
         let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock();
         asked.push(now);
         Asked(self, now)
     }
@@ -160,7 +161,7 @@ impl Client {
 
     /// Returns the version in the last greeting, if there was one.
     pub fn last_version(&self) -> Option<Version> {
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.version.lock()
     }
 
     /// Sends a command and returns the reply if it is a success.
@@ -339,7 +340,7 @@ impl Client {
             command: "(greeting)".into(),
             text: super::text::cut(&greeting.text, 80),
         })?;
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        *self.version.lock() = Some(version);
         let request = format!("{}\n", command.text(version));
         stream
             .write_all(request.as_bytes())

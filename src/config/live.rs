@@ -1,7 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Config, ConfigError, Environment, load};
@@ -67,7 +68,7 @@ impl LiveConfig {
 
     /// Returns the current configuration.
     pub fn get(&self) -> Arc<Config> {
-        Arc::clone(&self.lock())
+        Arc::clone(&self.current.lock())
     }
 
     /// Reads the file again and applies the values that may change while the agent runs.
@@ -80,7 +81,7 @@ impl LiveConfig {
     }
 
     fn take(&self, new: Config) -> Reloaded {
-        let mut current = self.lock();
+        let mut current = self.current.lock();
         let keys = |before: &Config| differences(&before.source.values, &new.source.values);
         let changed = keys(&current).into_iter().filter(|k| is_reloadable(k));
         let needs_restart = keys(&self.started)
@@ -92,10 +93,6 @@ impl LiveConfig {
         };
         *current = Arc::new(merged(&self.started, new));
         reloaded
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Config>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

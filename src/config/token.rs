@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::disk;
 use crate::model::Secret;
@@ -56,7 +58,7 @@ impl TokenSource {
     }
 
     fn set(&self, given: Option<&Secret<String>>, file: Option<&Path>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         match (given, file) {
             (None, Some(file)) => {
                 let from = From::File(file.to_owned());
@@ -80,7 +82,7 @@ impl TokenSource {
     /// Replaces the source, and keeps the last token while the new file cannot be read.
     pub fn replace(&self, other: &Self) {
         let (from, token) = {
-            let other = other.lock();
+            let other = other.0.lock();
             (other.from.clone(), other.token.clone())
         };
         match from {
@@ -91,7 +93,7 @@ impl TokenSource {
 
     /// Returns whether a token is configured, even while its file cannot be read.
     pub fn is_configured(&self) -> bool {
-        let state = self.lock();
+        let state = self.0.lock();
         state.token.is_some() || state.from != From::Configuration
     }
 
@@ -100,7 +102,7 @@ impl TokenSource {
     /// # Errors
     /// The file could not be read yet.
     pub fn current(&self) -> Result<Option<Secret<String>>, TokenError> {
-        let state = self.lock();
+        let state = self.0.lock();
         match (&state.token, &state.problem) {
             (None, Some(problem)) => Err(problem.clone()),
             (token, _) => Ok(token.clone()),
@@ -109,16 +111,16 @@ impl TokenSource {
 
     /// Returns why the file cannot be read, if it cannot.
     pub fn problem(&self) -> Option<TokenError> {
-        self.lock().problem.clone()
+        self.0.lock().problem.clone()
     }
 
     /// Reads the file again, if there is one. Blocks while it reads a small file.
     pub fn refresh(&self) -> TokenNews {
-        let From::File(path) = self.lock().from.clone() else {
+        let From::File(path) = self.0.lock().from.clone() else {
             return TokenNews::None;
         };
         let read = read(&path);
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         match read {
             Ok(text) => {
                 remember(&text);
@@ -140,10 +142,6 @@ impl TokenSource {
                 TokenNews::Unreadable(problem)
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Notify;
@@ -415,7 +415,7 @@ impl Client {
     }
 
     fn http(&self) -> Result<reqwest::Client, Failure> {
-        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut http = self.http.lock();
         if let Some(http) = &*http {
             return Ok(http.clone());
         }
@@ -428,7 +428,7 @@ impl Client {
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         let failure = network(error);
         if failure.to_string().contains("certificate") {
-            *self.http.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.http.lock() = None;
         }
         failure
     }
@@ -493,7 +493,7 @@ impl Client {
     }
 
     fn with_gate<T>(&self, act: impl FnOnce(&mut Gate) -> T) -> T {
-        act(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.gate.lock())
     }
 }
 

@@ -3,9 +3,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -109,7 +109,7 @@ impl Outbox {
         status: WireStatus,
         error: Option<String>,
     ) -> Result<bool, OutboxError> {
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         let report = Modify {
             uuid: uid.clone(),
             status,
@@ -141,7 +141,8 @@ impl Outbox {
     /// Processes the statuses of a complete list. If the Control Plane has a status other than the
     /// acknowledged one, it changed since, and the same report is sent again.
     pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
-        self.lock()
+        self.memory
+            .lock()
             .acknowledged
             .retain(|uid, (status, _)| statuses.get(uid) == Some(status));
     }
@@ -151,7 +152,7 @@ impl Outbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Modify>, OutboxError> {
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         let entries =
             fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
@@ -203,7 +204,7 @@ impl Outbox {
     /// # Errors
     /// The directory cannot be read.
     pub async fn deliver_once(&self, client: &Client) -> Result<Delivery, OutboxError> {
-        let leftover: Vec<_> = self.lock().leftover.values().cloned().collect();
+        let leftover: Vec<_> = self.memory.lock().leftover.values().cloned().collect();
         leftover.iter().for_each(|report| self.remove(report));
         let mut delivery = Delivery::default();
         let mut over = false;
@@ -237,7 +238,7 @@ impl Outbox {
     /// # Errors
     /// A file cannot be read, written or removed.
     pub fn renew(&self, formerly: &Uid, uid: &Uid) -> Result<(), OutboxError> {
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         memory.acknowledged.remove(formerly);
         memory.refused.remove(formerly);
         let (old, new) = (self.path(formerly), self.path(uid));
@@ -260,7 +261,7 @@ impl Outbox {
 
     /// Records that the Control Plane has accepted a report, and removes its file.
     fn acknowledge(&self, report: &Modify) {
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         memory.refused.remove(&report.uuid);
         memory
             .acknowledged
@@ -272,7 +273,7 @@ impl Outbox {
     /// Removes the file of an acknowledged report, unless it has a newer state. Logs both edges of
     /// a directory in which the removal fails.
     fn remove(&self, report: &Modify) {
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         let path = self.path(&report.uuid);
         if memory.pending.get(&path) == Some(report) {
             memory.pending.remove(&path);
@@ -302,7 +303,7 @@ impl Outbox {
 
     /// Returns whether a refused report has to wait. A newer state of the session does not.
     fn waits(&self, report: &Modify) -> bool {
-        let memory = self.lock();
+        let memory = self.memory.lock();
         let refusal = memory
             .refused
             .get(&report.uuid)
@@ -315,7 +316,7 @@ impl Outbox {
         if !is_about_this_report(&error.failure) {
             return false;
         }
-        let mut memory = self.lock();
+        let mut memory = self.memory.lock();
         let before = memory
             .refused
             .get(&report.uuid)
@@ -333,10 +334,6 @@ impl Outbox {
         };
         memory.refused.insert(report.uuid.clone(), refusal);
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a safe file name, which identifies the session to a reader and is unique.

@@ -5,9 +5,10 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -77,12 +78,12 @@ impl BirdWork {
     /// Returns whether BIRD works for any key.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |slot: &Slot| matches!(slot, Slot::Busy(_));
-        self.lock().values().any(busy)
+        self.0.lock().values().any(busy)
     }
 
     /// Aborts all tasks. A commit that has begun continues in the committer.
     pub(super) fn abort(&self) {
-        for slot in self.lock().values() {
+        for slot in self.0.lock().values() {
             if let Slot::Busy(Some(task)) = slot {
                 task.abort();
             }
@@ -91,7 +92,7 @@ impl BirdWork {
 
     /// Reserves a key for work, or returns the late failure of the same work.
     fn begin<T: Fallible>(&self, key: &Key, work: &Work) -> Begin<T> {
-        let mut slots = self.lock();
+        let mut slots = self.0.lock();
         match slots.remove(key) {
             Some(Slot::Failed(late)) if late.work == *work && late.at.elapsed() < KEPT => {
                 if let Ok(result) = late.result.downcast() {
@@ -119,7 +120,7 @@ impl BirdWork {
             at: Instant::now(),
             result: Box::new(result),
         };
-        let mut slots = self.lock();
+        let mut slots = self.0.lock();
         slots.entry(key.clone()).or_insert(Slot::Failed(late));
     }
 
@@ -149,17 +150,13 @@ impl BirdWork {
                 ended_late(key);
             }
         });
-        if let Some(Slot::Busy(place)) = self.lock().get_mut(key) {
+        if let Some(Slot::Busy(place)) = self.0.lock().get_mut(key) {
             *place = Some(task.abort_handle());
         }
         match patience {
             None => waiting.await.ok(),
             Some(patience) => tokio::time::timeout(patience, waiting).await.ok()?.ok(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,7 +178,7 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.work.lock().remove(&self.key);
+        self.work.0.lock().remove(&self.key);
     }
 }
 

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -87,11 +88,11 @@ pub struct Unrecorded(Mutex<Vec<(Uid, String)>>);
 impl Unrecorded {
     /// Replaces the list.
     pub fn set(&self, held: Vec<(Uid, String)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        *self.0.lock() = held;
     }
 
     fn all(&self) -> Vec<(Uid, String)> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.0.lock();
         held.clone()
     }
 }
@@ -103,26 +104,22 @@ pub struct Announced(Mutex<BTreeMap<Key, (&'static str, Instant)>>);
 impl Announced {
     /// Records the source of an announcement.
     pub fn note(&self, key: Key, by: &'static str) {
-        self.lock().insert(key, (by, Instant::now()));
+        self.0.lock().insert(key, (by, Instant::now()));
     }
 
     /// Returns the source of the last announcement; without one, the periodic check found the change.
     pub fn take(&self, key: &Key) -> &'static str {
-        let announced = self.lock().remove(key);
+        let announced = self.0.lock().remove(key);
         announced.map_or("periodic check", |(by, _)| by)
     }
 
     /// Forgets an announcement that a reconcile has answered, because it says nothing about a later drift. An
     /// announcement that arrived after the reconcile began belongs to the next one.
     pub(super) fn forget(&self, key: &Key, begun: Instant) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         if all.get(key).is_some_and(|(_, at)| *at <= begun) {
             all.remove(key);
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, (&'static str, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,17 +133,13 @@ impl Restarts {
     /// Requests that an object is recreated, and returns the receiver of the result.
     pub fn ask(&self, key: Key) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
         let (done, wait) = tokio::sync::oneshot::channel();
-        self.lock().entry(key).or_default().push(done);
+        self.0.lock().entry(key).or_default().push(done);
         wait
     }
 
     /// Takes the requests that wait for an object; its next reconcile calls this.
     pub fn take(&self, key: &Key) -> Vec<Waiter> {
-        self.lock().remove(key).unwrap_or_default()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Vec<Waiter>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(key).unwrap_or_default()
     }
 }
 
@@ -169,18 +162,18 @@ pub struct Board(Mutex<BTreeMap<Key, StatusBody>>, Mutex<BTreeSet<Key>>);
 impl Board {
     /// Stores the status of an object.
     pub fn set(&self, key: Key, status: StatusBody) {
-        self.lock().insert(key, status);
+        self.0.lock().insert(key, status);
     }
 
     /// Forgets an object.
     pub fn remove(&self, key: &Key) {
-        self.lock().remove(key);
+        self.0.lock().remove(key);
         self.set_unwritten(key, false);
     }
 
     /// Records whether the status file of an object is older than its status, because it could not be written.
     pub fn set_unwritten(&self, key: &Key, unwritten: bool) {
-        let mut keys = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.1.lock();
         if unwritten {
             keys.insert(key.clone());
         } else {
@@ -190,24 +183,17 @@ impl Board {
 
     /// Returns whether the status file of an object is older than its status.
     pub fn is_unwritten(&self, key: &Key) -> bool {
-        self.1
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(key)
+        self.1.lock().contains(key)
     }
 
     /// Returns every status.
     pub fn all(&self) -> BTreeMap<Key, StatusBody> {
-        self.lock().clone()
+        self.0.lock().clone()
     }
 
     /// Returns the status of one object.
     pub fn get(&self, key: &Key) -> Option<StatusBody> {
-        self.lock().get(key).cloned()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, StatusBody>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().get(key).cloned()
     }
 }
 
@@ -338,7 +324,7 @@ impl Context {
 
     /// Marks a key as due for a reconcile.
     pub fn hint(&self, key: Key) {
-        if let Some(hints) = &*self.hints.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(hints) = &*self.hints.lock() {
             let _ = hints.send(Hint::Key(key));
         }
     }

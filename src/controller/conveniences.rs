@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::document::ConditionType;
 
@@ -42,22 +43,18 @@ impl Convenience {
 impl Conveniences {
     /// Stores the state of a convenience. Returns whether the state changed.
     pub fn set(&self, about: ConditionType, is: Convenience) -> bool {
-        self.lock().insert(about, is.clone()) != Some(is)
+        self.0.lock().insert(about, is.clone()) != Some(is)
     }
 
     /// Returns the reason why a convenience fails, while it fails.
     pub fn problem(&self, about: ConditionType) -> Option<String> {
-        let all = self.lock();
+        let all = self.0.lock();
         let found = all.get(&about).filter(|found| !found.works);
         found.map(|found| found.message.clone())
     }
 
     /// Returns all known conveniences.
     pub fn all(&self) -> BTreeMap<ConditionType, Convenience> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConditionType, Convenience>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clone()
     }
 }

@@ -1,9 +1,9 @@
 //! Protocols that a command had disabled and that the controller has enabled again.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
@@ -19,7 +19,7 @@ impl Enabled {
     /// # Errors
     /// The remaining wait, if the last enable was less than a minute ago.
     pub(super) fn may(&self, protocol: &str, now: Instant) -> Result<(), Duration> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         last.retain(|_, at| now.duration_since(*at) < EVERY);
         if let Some(at) = last.get(protocol) {
             return Err(EVERY.saturating_sub(now.duration_since(*at)));

@@ -1,10 +1,11 @@
 //! Keeps the agent's table in nftables in line with the existing tunnels. As with BIRD, one pass at a time serves
 //! all objects, however many have changed their tunnels. A failing firewall delays no object.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -84,7 +85,7 @@ impl FirewallKeeper {
 
     /// Returns the findings and result of the last pass.
     pub fn state(&self) -> FirewallState {
-        self.lock().clone()
+        self.state.lock().clone()
     }
 
     /// Reads the firewall and writes nothing.
@@ -99,10 +100,6 @@ impl FirewallKeeper {
             }
             view => view,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FirewallState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,7 +145,7 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
         .nothing_there
         .store(!wanted && state.error.is_none(), Ordering::Relaxed);
     let error = state.error.clone();
-    *keeper.lock() = state.clone();
+    *keeper.state.lock() = state.clone();
     if state != before {
         ctx.hint(Key::Router);
     }

@@ -1,8 +1,9 @@
 //! Keeps the guard's memory on disk and from one world to the next.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -58,7 +59,7 @@ impl GuardMemory {
 
     /// Makes the guard's next decision from its memory.
     pub fn recall<T>(&self, decide: impl FnOnce(&Input<'_>) -> T) -> T {
-        let State { ledger, writable } = self.lock().clone();
+        let State { ledger, writable } = self.state.lock().clone();
         decide(&Input {
             ledger: &ledger,
             now: self.now(),
@@ -72,7 +73,7 @@ impl GuardMemory {
         let State {
             ledger: before,
             writable,
-        } = self.lock().clone();
+        } = self.state.lock().clone();
         // A tool that cleans the directory also removes this file.
         let is_there = std::fs::symlink_metadata(store.dir().join(HELD)).is_ok();
         if *before == *ledger && writable && is_there {
@@ -84,7 +85,7 @@ impl GuardMemory {
                 let kept = store.keep(HELD, &format!("{HEAD}{text}"));
                 kept.map_err(|error| chain(&error))
             });
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match written {
             Ok(_) => {
                 *state = State {
@@ -105,10 +106,6 @@ impl GuardMemory {
                 !writable
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex as StdMutex;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
@@ -130,10 +131,7 @@ impl Observer {
                 .as_ref()
                 .err()
                 .map(|error| crate::telemetry::chain(&**error));
-            *self
-                .kernel_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = error;
+            *self.kernel_error.lock() = error;
             view
         };
         self.links.get(not_before, look).await
@@ -141,7 +139,7 @@ impl Observer {
 
     /// Keeps a view for the next one, and completes it from the previous one.
     fn remember(&self, mut view: KernelView) -> Arc<KernelView> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         view.keep_ports(&seen);
         *seen = Arc::new(view);
         Arc::clone(&seen)
@@ -149,10 +147,7 @@ impl Observer {
 
     /// Returns the reason why the last observation of the kernel failed.
     pub fn kernel_error(&self) -> Option<String> {
-        self.kernel_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.kernel_error.lock().clone()
     }
 
     /// Returns BIRD's state at the last observation.
@@ -208,7 +203,7 @@ struct Looking {
 impl BirdLooks {
     /// Returns an observation that is not older than `not_before`, or the time at which the one in progress began.
     fn begin(self: &Arc<Self>, not_before: Instant) -> Result<Arc<BirdState>, Instant> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some((begun, last)) = &state.last
             && *begun >= not_before
         {
@@ -224,14 +219,19 @@ impl BirdLooks {
     async fn look(self: Arc<Self>, begun: Instant) {
         let ended = Ended(&self);
         let now = Arc::new(self.bird.look().await);
-        self.lock().last = Some((begun, Arc::clone(&now)));
+        self.state.lock().last = Some((begun, Arc::clone(&now)));
         drop(ended);
         self.looks.send_replace(now);
     }
 
     /// Returns the last observation; before the first one has ended, nothing is known.
     fn last(&self) -> Arc<BirdState> {
-        let last = self.lock().last.as_ref().map(|(_, last)| Arc::clone(last));
+        let last = self
+            .state
+            .lock()
+            .last
+            .as_ref()
+            .map(|(_, last)| Arc::clone(last));
         last.unwrap_or_else(|| {
             Arc::new(BirdState {
                 unread: true,
@@ -240,10 +240,6 @@ impl BirdLooks {
             })
         })
     }
-
-    fn lock(&self) -> MutexGuard<'_, Looking> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Ends the observation in progress on drop, also after a panic.
@@ -251,7 +247,7 @@ struct Ended<'a>(&'a BirdLooks);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.lock().begun = None;
+        self.0.state.lock().begun = None;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Progress of the runner: when a run last ended, and which runs do not end.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::planning::Key;
@@ -31,19 +31,19 @@ impl Default for Pulse {
 impl Pulse {
     /// Records the start of a run.
     pub(super) fn begin(&self, key: &Key) {
-        self.lock().running.insert(key.clone(), Instant::now());
+        self.0.lock().running.insert(key.clone(), Instant::now());
     }
 
     /// Records the end of a run.
     pub(super) fn end(&self, key: &Key) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.running.remove(key);
         state.last = Instant::now();
     }
 
     /// Records a tick: a runner without runs has finished its pass.
     pub(super) fn tick(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if state.running.is_empty() {
             state.last = Instant::now();
         }
@@ -51,21 +51,17 @@ impl Pulse {
 
     /// Returns the time since a run ended or the runner had nothing to do.
     pub fn silence(&self) -> Duration {
-        self.lock().last.elapsed()
+        self.0.lock().last.elapsed()
     }
 
     /// Returns the keys whose run has taken longer than this.
     pub fn stuck(&self, longer_than: Duration) -> Vec<Key> {
-        let state = self.lock();
+        let state = self.0.lock();
         let stuck = state
             .running
             .iter()
             .filter(|(_, since)| since.elapsed() > longer_than);
         stuck.map(|(key, _)| key.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

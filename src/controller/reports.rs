@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -61,12 +62,12 @@ impl Reports {
         if let Some(outbox) = &self.outbox {
             outbox.listed(&statuses);
         }
-        self.lock().listed = statuses;
+        self.known.lock().listed = statuses;
     }
 
     /// Returns the status that the Control Plane last listed for a session.
     pub fn listed_status(&self, uid: &Uid) -> Option<WireStatus> {
-        self.lock().listed.get(uid).copied()
+        self.known.lock().listed.get(uid).copied()
     }
 
     /// Reports a session that was observed.
@@ -80,7 +81,7 @@ impl Reports {
         match status.phase {
             Phase::Error => self.error(uid, status.last_error.clone().unwrap_or_default()),
             Phase::Configured | Phase::Established | Phase::Degraded => {
-                let recovered = self.lock().failed.remove(uid).is_some();
+                let recovered = self.known.lock().failed.remove(uid).is_some();
                 if recovered || listed != WireStatus::Active {
                     self.put(uid, WireStatus::Active, None);
                 }
@@ -95,13 +96,13 @@ impl Reports {
 
     /// Reports a session that cannot be configured.
     pub fn error(&self, uid: &Uid, why: String) {
-        self.lock().failed.insert(uid.clone(), why.clone());
+        self.known.lock().failed.insert(uid.clone(), why.clone());
         self.put(uid, WireStatus::Error, Some(why));
     }
 
     /// Reports a session that is gone. Returns whether the report is safe on disk.
     pub async fn gone(&self, uid: &Uid) -> bool {
-        self.lock().failed.remove(uid);
+        self.known.lock().failed.remove(uid);
         self.put(uid, WireStatus::Disabled, None)
     }
 
@@ -121,7 +122,7 @@ impl Reports {
 
     /// Moves the reports of a session to its new uuid.
     pub fn renew(&self, formerly: &Uid, uid: &Uid) {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if let Some(why) = known.failed.remove(formerly) {
             known.failed.insert(uid.clone(), why);
         }
@@ -145,7 +146,7 @@ impl Reports {
             return true;
         };
         let kept = outbox.put(uid, status, error);
-        let said = std::mem::replace(&mut self.lock().unkept, kept.is_err());
+        let said = std::mem::replace(&mut self.known.lock().unkept, kept.is_err());
         match kept {
             Ok(true) => {
                 self.deliver.notify_one();
@@ -159,9 +160,5 @@ impl Reports {
                 false
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -85,11 +85,7 @@ impl Runner {
     /// Runs every key until all are settled, or have failed, once.
     pub async fn run_once(mut self) {
         let (hints, mut hinted) = mpsc::unbounded_channel();
-        self.context
-            .hints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(hints);
+        self.context.hints.lock().replace(hints);
         self.context.observer.wait_for_bird();
         self.add_all(Instant::now());
         // The firewall follows the tunnels that the other keys create, and the node's record follows the firewall.

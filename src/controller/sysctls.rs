@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::conveniences::Convenience;
@@ -42,7 +42,7 @@ fn which(step: &Step) -> Option<Which> {
 impl Sysctls {
     /// Returns whether a step sets a sysctl that recently could not be set.
     pub(super) fn leaves_alone(&self, step: &Step, now: Instant) -> bool {
-        which(step).is_some_and(|which| self.lock().get(&which).is_some_and(|f| now < f.retry))
+        which(step).is_some_and(|which| self.0.lock().get(&which).is_some_and(|f| now < f.retry))
     }
 
     /// Records that a step failed, when it sets a sysctl; `None` for any other step. Returns whether the failure is
@@ -53,20 +53,20 @@ impl Sysctls {
             retry: now + PAUSE,
         };
         let what = failed.what.clone();
-        let before = self.lock().insert(which(step)?, failed);
+        let before = self.0.lock().insert(which(step)?, failed);
         Some(before.is_none_or(|before| before.what != what))
     }
 
     /// Records that a step ran.
     pub(super) fn done(&self, step: &Step) {
         if let Some(which) = which(step) {
-            self.lock().remove(&which);
+            self.0.lock().remove(&which);
         }
     }
 
     /// Returns the state of the sysctls of existing links.
     pub(super) fn state(&self, kernel: &KernelView) -> Convenience {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         all.retain(|(link, _), _| link.as_ref().is_none_or(|l| kernel.links.contains_key(l)));
         if all.is_empty() {
             return Convenience::works("Set");
@@ -83,9 +83,5 @@ impl Sysctls {
             named.join("; ")
         );
         Convenience::fails("NotSet", text)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Which, Failed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
 //! Keeps the steps that ran and are not yet in the history.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::planning::Key;
 use crate::plan::{Drift, Step};
@@ -48,13 +49,13 @@ struct State {
 impl Taken {
     /// Keeps all steps from now on, for [`Taken::all`].
     pub fn keep(&self) {
-        self.lock().kept = Some(BTreeMap::new());
+        self.0.lock().kept = Some(BTreeMap::new());
     }
 
     /// Records a step. `false`: it is already waiting, as is a step that several objects run together.
     pub fn note(&self, key: &Key, step: impl Into<TakenStep>) -> bool {
         let step = step.into();
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let waiting = state.waiting.entry(key.clone()).or_default();
         if waiting.contains(&step) {
             return false;
@@ -70,16 +71,12 @@ impl Taken {
 
     /// Takes the waiting steps of an object.
     pub fn take(&self, key: &Key) -> Vec<TakenStep> {
-        self.lock().waiting.remove(key).unwrap_or_default()
+        self.0.lock().waiting.remove(key).unwrap_or_default()
     }
 
     /// Returns all steps since [`Taken::keep`].
     pub fn all(&self) -> BTreeMap<Key, Vec<TakenStep>> {
-        self.lock().kept.clone().unwrap_or_default()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().kept.clone().unwrap_or_default()
     }
 }
 

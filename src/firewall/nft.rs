@@ -3,10 +3,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -45,10 +45,6 @@ impl Nft {
         }
     }
 
-    fn spelling(&self) -> MutexGuard<'_, Option<Table>> {
-        self.spelling.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn install(
         &self,
         name: &str,
@@ -80,7 +76,7 @@ impl Nft {
             "nft lists the rules of our table in other words than they were written in"
         );
         found.spelled = Some(wanted.clone());
-        *self.spelling() = Some(found);
+        *self.spelling.lock() = Some(found);
         Ok(())
     }
 
@@ -184,7 +180,7 @@ impl Firewall for Nft {
     async fn observe(&self) -> Result<FirewallView, FirewallError> {
         let operation = "read our table";
         let mut tables = self.read(operation).await?;
-        if let Some(known) = &*self.spelling() {
+        if let Some(known) = &*self.spelling.lock() {
             for found in tables.values_mut().filter(|found| found.same_as(known)) {
                 found.spelled.clone_from(&known.spelled);
             }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::check::{self, Problem, Unit};
@@ -51,7 +52,7 @@ impl LastGood {
         reported: &Reported,
     ) -> io::Result<Outcome> {
         let key = (router.to_owned(), call);
-        let known = self.lock().get(&key).cloned();
+        let known = self.0.lock().get(&key).cloned();
         if let Some(known) = &known
             && known.written == written
             && known.node == node
@@ -84,12 +85,8 @@ impl LastGood {
             served,
             problems,
         };
-        self.lock().insert(key, entry);
+        self.0.lock().insert(key, entry);
         Ok(outcome)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Call), Served>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::disk;
@@ -68,7 +69,7 @@ impl Parsed {
     /// Returns the mapping in a file, parsed only if the file changed since the last time.
     pub(super) fn mapping(&self, path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
         let known = fs::metadata(path).map_err(ReadError::Io)?;
-        if let Some((stamp, map)) = self.lock().get(path)
+        if let Some((stamp, map)) = self.0.lock().get(path)
             && *stamp == Stamp::of(&known)
         {
             return Ok(Arc::clone(map));
@@ -77,14 +78,11 @@ impl Parsed {
         let map: Arc<Map<String, Value>> =
             Arc::new(parse_list(&text).map_err(ReadError::Document)?);
         if age(&found) > SETTLED {
-            self.lock()
+            self.0
+                .lock()
                 .insert(path.to_owned(), (Stamp::of(&found), Arc::clone(&map)));
         }
         Ok(map)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

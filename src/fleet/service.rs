@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -232,12 +233,12 @@ impl Fleet {
     /// file is read again, and its error logged, only within the limit of their bucket.
     fn token(&self, folder: &Folder) -> Result<Secret<String>, ApiError> {
         let stamp = folder.stamp(Call::Config);
-        let known = lock(&self.broken).get(folder.router()) == Some(&stamp);
+        let known = self.broken.lock().get(folder.router()) == Some(&stamp);
         if known {
             self.stranger_at_door()?;
         }
         let token = folder.token();
-        let mut broken = lock(&self.broken);
+        let mut broken = self.broken.lock();
         match token {
             Ok(_) => drop(broken.remove(folder.router())),
             Err(_) => drop(broken.insert(folder.router().to_owned(), stamp)),
@@ -250,12 +251,12 @@ impl Fleet {
     }
 
     fn stranger_at_door(&self) -> Result<(), ApiError> {
-        let taken = lock(&self.strangers).take(self.started.elapsed());
+        let taken = self.strangers.lock().take(self.started.elapsed());
         taken.map_err(ApiError::rate_limited)
     }
 
     fn take(&self, router: &str) -> Result<(), ApiError> {
-        let mut buckets = lock(&self.buckets);
+        let mut buckets = self.buckets.lock();
         let full = || TokenBucket::new(self.rate.per_second, self.rate.burst);
         let bucket = buckets.entry(router.to_owned()).or_insert_with(full);
         bucket
@@ -267,7 +268,7 @@ impl Fleet {
         let reported = Reported::new(folder.reported());
         let done = json!({"status": "ok"});
         let kept = |file, body: Result<Value, WireError>| {
-            let _writing = lock(&self.writing);
+            let _writing = self.writing.lock();
             reported
                 .keep(file, &body.map_err(bad_request)?)
                 .map_err(disk)
@@ -304,7 +305,7 @@ impl Fleet {
         // May wait for the file's writer, so the lock is taken only after it.
         let written = folder.answer(call, &self.parsed)?;
         let node = folder.node(&self.parsed);
-        let _writing = lock(&self.writing);
+        let _writing = self.writing.lock();
         let outcome = self
             .good
             .serve(folder.router(), call, written, node, reported)
@@ -315,7 +316,7 @@ impl Fleet {
 
     fn sessions(&self, folder: &Folder, reported: &Reported) -> Result<Value, ApiError> {
         let mut items = list(&*self.served(folder, reported, Call::Sessions)?).to_vec();
-        let _writing = lock(&self.writing);
+        let _writing = self.writing.lock();
         let statuses = reported.statuses().map_err(disk)?;
         for entry in statuses.values().filter(|entry| superseded(entry, &items)) {
             reported.forget(&entry.uuid).map_err(disk)?;
@@ -338,7 +339,7 @@ impl Fleet {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
         let answer = self.served(folder, reported, Call::Sessions)?;
-        let _writing = lock(&self.writing);
+        let _writing = self.writing.lock();
         let items = list(&answer);
         let mut statuses = reported.status(&modify.uuid).map_err(disk)?;
         for (_, entry) in statuses.extract_if(.., |_, entry| superseded(entry, items)) {
@@ -398,8 +399,4 @@ fn disk(error: std::io::Error) -> ApiError {
     ApiError::internal(format!(
         "reported/ of the router: {error}; check the free space and the owner"
     ))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -72,7 +73,7 @@ impl HistoryHandle {
     /// causes wait, they are merged, and no change is lost.
     pub fn record(&self, cause: Cause) {
         let recorded = Recorded::new(&self.dir, self.accepts, cause);
-        let mut state = self.queue.state();
+        let mut state = self.queue.causes.lock();
         let full = state.waiting.len() >= WAITING;
         match state.waiting.back_mut() {
             Some(last) if full => merge(last, recorded),
@@ -94,7 +95,7 @@ impl HistoryHandle {
             tokio::pin!(idle);
             idle.as_mut().enable();
             let done = {
-                let state = self.queue.state();
+                let state = self.queue.causes.lock();
                 state.waiting.is_empty() && !state.busy
             };
             if done {
@@ -106,22 +107,18 @@ impl HistoryHandle {
 
     /// Lets the task end when the queue is empty, or when git fails.
     pub fn close(&self) {
-        self.queue.state().closed = true;
+        self.queue.causes.lock().closed = true;
         self.queue.changed.notify_one();
         self.queue.ended.notify_one();
     }
 }
 
 impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.causes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the next cause; `None` after the queue was closed.
     async fn next(&self) -> Option<Recorded> {
         loop {
             {
-                let mut state = self.state();
+                let mut state = self.causes.lock();
                 if let Some(next) = state.waiting.pop_front() {
                     state.busy = true;
                     return Some(next);
@@ -135,7 +132,7 @@ impl Queue {
     }
 
     fn done(&self) {
-        self.state().busy = false;
+        self.causes.lock().busy = false;
         self.idle.notify_waiters();
     }
 }
@@ -177,7 +174,7 @@ async fn keep_trying(
     let mut wait = RETRY.0;
     while let Err(error) = history.commit_recorded(recorded).await {
         tell(report, &error);
-        if queue.state().closed {
+        if queue.causes.lock().closed {
             return false;
         }
         let _ = tokio::time::timeout(wait, queue.ended.notified()).await;

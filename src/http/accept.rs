@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +77,7 @@ where
     let seats = SharedSeats::default();
     tokio::pin!(shutdown);
     loop {
-        let free = seats.lock().make_room();
+        let free = seats.0.lock().make_room();
         tokio::select! {
             () = &mut shutdown => break,
             // The connection has released its seat.
@@ -104,13 +105,9 @@ struct SharedSeats(Arc<Mutex<Seats>>);
 
 impl SharedSeats {
     fn take(&self, address: Option<IpAddr>) -> Option<TakenSeat> {
-        let (id, seat) = self.lock().take(address)?;
+        let (id, seat) = self.0.lock().take(address)?;
         let seats = self.clone();
         Some(TakenSeat { seats, id, seat })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,7 +120,7 @@ struct TakenSeat {
 
 impl Drop for TakenSeat {
     fn drop(&mut self) {
-        self.seats.lock().leave(self.id);
+        self.seats.0.lock().leave(self.id);
     }
 }
 
@@ -312,7 +309,7 @@ mod tests {
             .await
             .unwrap();
         assert!(connection.await.unwrap_err().is_panic());
-        assert!(seats.lock().taken.is_empty());
+        assert!(seats.0.lock().taken.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -178,7 +178,7 @@ impl Netlink {
     }
 
     fn handle(&self) -> io::Result<Handle> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.lock();
         if let Some((handle, task)) = &*live
             && !task.is_finished()
         {
@@ -197,12 +197,7 @@ impl Netlink {
     }
 
     fn disconnect(&self) {
-        if let Some((_, task)) = self
-            .live
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some((_, task)) = self.live.lock().take() {
             task.abort();
         }
     }
@@ -275,7 +270,7 @@ mod tests {
     async fn a_connection_that_died_is_opened_again() {
         let netlink = Netlink::default();
         assert!(!netlink.dump().await.unwrap().links.is_empty());
-        netlink.live.lock().unwrap().as_ref().unwrap().1.abort();
+        netlink.live.lock().as_ref().unwrap().1.abort();
         tokio::task::yield_now().await;
         assert!(!netlink.dump().await.unwrap().links.is_empty());
     }
@@ -302,9 +297,6 @@ mod tests {
             reply.err().and_then(|error| error.raw_os_error()),
             Some(ENODEV)
         );
-        assert!(
-            netlink.live.lock().unwrap().is_some(),
-            "the connection is kept"
-        );
+        assert!(netlink.live.lock().is_some(), "the connection is kept");
     }
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use super::mark::Ownership;
 use crate::model::{InterfaceName, ObjectName, Uid};
@@ -16,7 +18,7 @@ impl SharedOwnership {
 
     /// Returns the current ownership.
     pub fn get(&self) -> Arc<Ownership> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
     /// Replaces the applied records. `records`: whether there are any.
@@ -26,7 +28,7 @@ impl SharedOwnership {
         firewall: bool,
         records: bool,
     ) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.write();
         let next = Ownership {
             applied,
             firewall: firewall || held.firewall,
@@ -40,7 +42,7 @@ impl SharedOwnership {
 
     /// Notes whether this run has the agent's table in nftables.
     pub fn set_firewall(&self, firewall: bool) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.write();
         if held.firewall != firewall {
             *held = Arc::new(Ownership {
                 firewall,
@@ -51,7 +53,7 @@ impl SharedOwnership {
 
     /// Replaces the names of the paused sessions.
     pub fn set_paused(&self, paused: BTreeSet<ObjectName>) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.write();
         if held.paused != paused {
             *held = Arc::new(Ownership {
                 paused,

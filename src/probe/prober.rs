@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -39,12 +40,7 @@ struct Entry {
     silences: u32,
 }
 
-impl Shared {
-    fn targets(&self) -> MutexGuard<'_, BTreeMap<Target, Entry>> {
-        // The map is never left half changed, so a panic in another thread does not corrupt it.
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}
 
 impl Prober {
     /// Starts the task on the current tokio runtime.
@@ -71,7 +67,7 @@ impl Prober {
     /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once, and
     /// many new ones one after the other.
     pub fn watch(&self, targets: BTreeSet<Target>) {
-        let mut known = self.shared.targets();
+        let mut known = self.shared.targets.lock();
         known.retain(|target, _| targets.contains(target));
         let mut due = Instant::now();
         for target in targets {
@@ -94,7 +90,8 @@ impl Prober {
     /// Returns the last result of the target; `None` before the first. Never waits.
     pub fn current(&self, target: &Target) -> Option<Probe> {
         self.shared
-            .targets()
+            .targets
+            .lock()
             .get(target)
             .and_then(|entry| entry.last)
     }
@@ -108,7 +105,8 @@ impl Prober {
     /// Returns why the last probe of the target could not run, if it could not.
     pub fn error(&self, target: &Target) -> Option<String> {
         self.shared
-            .targets()
+            .targets
+            .lock()
             .get(target)
             .and_then(|entry| entry.error.clone())
     }
@@ -137,7 +135,8 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
             });
         }
         let next = shared
-            .targets()
+            .targets
+            .lock()
             .values()
             .filter(|entry| !entry.running)
             .map(|entry| entry.due)
@@ -156,7 +155,7 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
 
 fn take_due(shared: &Shared) -> Vec<Target> {
     let now = Instant::now();
-    let mut targets = shared.targets();
+    let mut targets = shared.targets.lock();
     let due = targets
         .iter_mut()
         .filter(|(_, entry)| !entry.running && entry.due <= now);
@@ -173,7 +172,7 @@ fn record(
     outcome: Result<Vec<Option<Duration>>, ProbeError>,
     interval: Duration,
 ) {
-    let mut targets = shared.targets();
+    let mut targets = shared.targets.lock();
     // A missing target is no longer watched.
     let Some(entry) = targets.get_mut(target) else {
         return;

@@ -29,7 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: 
     };
     let mut running = JoinSet::new();
     loop {
-        for due in shared.state().take_due(Instant::now()) {
+        for due in shared.state.lock().take_due(Instant::now()) {
             let (lookup, lane) = (Arc::clone(&lookup), lanes.of(&due));
             running.spawn(async move {
                 (
@@ -38,7 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>, lookup: Arc<dyn Lookup>, settings: 
                 )
             });
         }
-        let next = shared.state().next_due();
+        let next = shared.state.lock().next_due();
         tokio::select! {
             () = shared.wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -62,7 +62,8 @@ fn record(
     }
     let jittered = interval.mul_f64(rand::rng().random_range(0.9..1.1));
     if shared
-        .state()
+        .state
+        .lock()
         .record(name, answer, (Instant::now(), Timestamp::now()), jittered)
     {
         shared.changed.notify_one();

@@ -31,7 +31,7 @@ impl Store {
     /// # Errors
     /// The existing override is invalid, or a file cannot be written; the edit stays.
     pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         drop(self.writable_tree()?);
         match edit.change {
             Change::TakenOver => {
@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     /// The document cannot be written.
     pub fn put_back(&self, edit: &Edit) -> Result<Absorbed, StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         drop(self.writable_tree()?);
         self.restore(edit).map(|()| Absorbed::Restored)
     }

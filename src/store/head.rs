@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::disk;
 
@@ -71,16 +72,13 @@ fn stamp(found: &Metadata) -> Stamp {
 /// Keyed by state directory; a process may have several in tests.
 static OWN_INDEX: Mutex<BTreeMap<PathBuf, OwnIndex>> = Mutex::new(BTreeMap::new());
 
-fn own_indexes() -> MutexGuard<'static, BTreeMap<PathBuf, OwnIndex>> {
-    OWN_INDEX.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn canonical(dir: &Path) -> PathBuf {
     std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
 fn own_index(dir: &Path) -> OwnIndex {
-    own_indexes()
+    OWN_INDEX
+        .lock()
         .get(&canonical(dir))
         .copied()
         .unwrap_or_default()
@@ -99,20 +97,24 @@ impl IndexWrite {
         if dir.join(".git").join(INDEX_LOCK).exists() {
             return None;
         }
-        own_indexes().entry(dir.clone()).or_default().is_writing = true;
+        OWN_INDEX.lock().entry(dir.clone()).or_default().is_writing = true;
         Some(Self(dir))
     }
 
     /// Records the index that the agent's git has left.
     pub(crate) fn done(&self) {
         let found = std::fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
-        own_indexes().entry(self.0.clone()).or_default().left = found.as_ref().map(stamp);
+        OWN_INDEX.lock().entry(self.0.clone()).or_default().left = found.as_ref().map(stamp);
     }
 }
 
 impl Drop for IndexWrite {
     fn drop(&mut self) {
-        own_indexes().entry(self.0.clone()).or_default().is_writing = false;
+        OWN_INDEX
+            .lock()
+            .entry(self.0.clone())
+            .or_default()
+            .is_writing = false;
     }
 }
 

@@ -26,7 +26,7 @@ impl Store {
     }
 
     fn keep_as(&self, file: &str, text: &str, mode: u32) -> Result<Written, StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         let _held = self.writable()?;
         let path = self.dir.join(file);
         if self
@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// The file cannot be removed.
     pub fn forget(&self, file: &str) -> Result<(), StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         let _held = self.writable()?;
         atomic::remove(&self.dir.join(file)).map(drop)
     }

@@ -56,7 +56,6 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::plan::mark::Succession;
@@ -78,6 +77,7 @@ pub use write::Written;
 use identity::{Doubt, Held};
 use list::{Caches, SYNCED};
 use moved::Memory;
+use parking_lot::{Mutex, MutexGuard};
 use patience::Patience;
 use place::{PLACED, folder};
 use removed::Removed;
@@ -240,7 +240,7 @@ impl Store {
     /// Returns the identity of the directory; `None` for a directory opened read-only that has no identity yet.
     pub fn identity(&self) -> Option<StateIdentity> {
         match &self.held {
-            Some(held) => Some(lock(held).known.clone()),
+            Some(held) => Some(held.lock().known.clone()),
             None => StateIdentity::read(&self.dir),
         }
     }
@@ -295,7 +295,7 @@ impl Store {
 
     /// Number of parsed texts; a pass over an unchanged directory parses none.
     pub fn parsed(&self) -> u64 {
-        self.caches().parsed()
+        self.caches.lock().parsed()
     }
 
     /// Lists and parses everything; files that did not change since the last call are not parsed again.
@@ -309,14 +309,14 @@ impl Store {
     }
 
     fn list(&self) -> Result<Snapshot, StoreError> {
-        let mut caches = self.caches();
+        let mut caches = self.caches.lock();
         identity::root(&self.dir)?;
         if let Some(kept) = self.listing_kept()? {
             return Ok(kept);
         }
         let (known, doubt) = match &self.held {
             Some(held) => {
-                let mut held = lock(held);
+                let mut held = held.lock();
                 held.verify(&self.dir)?;
                 held.renew_identity(&self.dir)?;
                 identity::keep_copy(&self.dir, &held.known);
@@ -335,7 +335,7 @@ impl Store {
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
         // A directory that was unmounted meanwhile was listed as an empty one.
         if let Some(held) = &self.held {
-            lock(held).verify(&self.dir)?;
+            held.lock().verify(&self.dir)?;
         }
         snapshot.complete &= doubt != Doubt::All;
         snapshot.operators_complete = doubt == Doubt::None && snapshot.complete;
@@ -348,10 +348,6 @@ impl Store {
         self.end_doubt(&mut snapshot);
         self.keep_listing(&snapshot);
         Ok(snapshot)
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        lock(&self.memory)
     }
 
     /// Confirms that all documents are present: an operator has approved every held removal. Until
@@ -371,7 +367,7 @@ impl Store {
     /// # Errors
     /// The doubt or a missing folder cannot be written.
     pub fn confirm_listed(&self, before: &Snapshot) -> Result<(), StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         let mut held = self.writable_tree()?;
         create_layout(&self.dir)?;
         let doubt = match held.doubt != Doubt::None && before.lacks_operators_documents() {
@@ -386,7 +382,7 @@ impl Store {
         let held = self.held.as_ref().ok_or_else(|| StoreError::ReadOnly {
             dir: self.dir.clone(),
         })?;
-        let mut held = lock(held);
+        let mut held = held.lock();
         held.verify(&self.dir)?;
         Ok(held)
     }
@@ -397,24 +393,20 @@ impl Store {
         self.writable()
     }
 
-    fn caches(&self) -> MutexGuard<'_, Caches> {
-        lock(&self.caches)
-    }
-
     /// A vanished folder leaves a doubt that remains after the folder returns.
     fn note_missing_folder(&self) {
         if let Some(held) = &self.held
             && missing_folder(&self.dir)
         {
             // On a full disk the doubt is kept in memory, and the folder is missing at the next start too.
-            let _ = lock(held).set_doubt(&self.dir, Doubt::All);
+            let _ = held.lock().set_doubt(&self.dir, Doubt::All);
         }
     }
 
     /// Ends the doubt about objects of the operator once each applied object has its document again, or is gone.
     fn end_doubt(&self, snapshot: &mut Snapshot) {
         let Some(held) = &self.held else { return };
-        let mut held = lock(held);
+        let mut held = held.lock();
         let ended = held.doubt == Doubt::Operators
             && snapshot.complete
             && snapshot.settled
@@ -488,11 +480,6 @@ fn change_approvals(
 /// Returns the identity of a state directory as text; `None` without one.
 pub(crate) fn state_directory(dir: &Path) -> Option<String> {
     StateIdentity::read(dir).map(|known| known.identity.to_string())
-}
-
-/// A panic of another thread leaves no relevant partial change: caches are checked against files.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The folders that hold documents: if one of them is missing, documents may be missing.

@@ -52,7 +52,7 @@ impl Store {
     /// Returns the listing to use while the tree cannot be read. `None`: read the tree.
     pub(super) fn listing_kept(&self) -> Result<Option<Snapshot>, StoreError> {
         let moved = self.moved();
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         if moved.is_none() {
             let moving = head::is_moving(&self.dir, self.patience.quiet());
             memory.moving = moving.then(|| memory.moving.unwrap_or_else(Instant::now));
@@ -89,7 +89,7 @@ impl Store {
     pub(super) fn keep_applied(&self, place: &Place, text: Option<&str>) {
         let record = text.and_then(|text| stored(&self.dir, place, text));
         let key = (place.kind, place.name.clone());
-        if let Some(last) = &mut self.memory().last {
+        if let Some(last) = &mut self.memory.lock().last {
             match record {
                 Some(record) => drop(last.applied.insert(key, Arc::new(record))),
                 None => drop(last.applied.remove(&key)),
@@ -101,7 +101,7 @@ impl Store {
     /// Only the agent may forget applied objects: without a record a missing document would look as
     /// if it had never been applied.
     pub(super) fn restore_applied(&self, listed: &mut Snapshot) {
-        let kept = match &self.memory().last {
+        let kept = match &self.memory.lock().last {
             Some(last) => last.applied.clone(),
             None => return,
         };
@@ -127,7 +127,7 @@ impl Store {
     pub(super) fn keep_listing(&self, listed: &Snapshot) {
         let mut last = listed.clone();
         last.edits.clear();
-        self.memory().last = Some(last);
+        self.memory.lock().last = Some(last);
     }
 
     /// Takes the tree of the history's branch, as files by their paths, for a start while HEAD is at another commit.
@@ -206,17 +206,17 @@ impl Store {
         if place.area == Area::Applied {
             self.keep_applied(place, text.as_deref());
         }
-        self.memory().pending.insert(place.clone(), text);
+        self.memory.lock().pending.insert(place.clone(), text);
     }
 
     /// Returns whether a record waits for the tree.
     pub(super) fn waits(&self, place: &Place) -> bool {
-        self.memory().pending.contains_key(place)
+        self.memory.lock().pending.contains_key(place)
     }
 
     /// Adds the records that could not be written to the tree yet to a listing.
     pub(super) fn add_pending(&self, listed: &mut Snapshot) {
-        for (place, text) in &self.memory().pending {
+        for (place, text) in &self.memory.lock().pending {
             let record = text.as_ref();
             if is_maintenance(place) {
                 let waiting = record.and_then(|text| self.waiting_maintenance(text));
@@ -233,7 +233,7 @@ impl Store {
 
     /// Returns the applied record to use while the tree is moved.
     pub(super) fn applied_kept(&self, place: &Place) -> Option<Arc<Stored<AppliedDocument>>> {
-        let memory = self.memory();
+        let memory = self.memory.lock();
         match memory.pending.get(place) {
             Some(text) => stored(&self.dir, place, text.as_ref()?).map(Arc::new),
             None => {
@@ -248,7 +248,7 @@ impl Store {
     /// effect meanwhile.
     fn returned(&self) -> Result<(), StoreError> {
         let (returned, pending) = {
-            let memory = self.memory();
+            let memory = self.memory.lock();
             (memory.moved.is_some(), memory.pending.clone())
         };
         if !self.is_writable() || (!returned && pending.is_empty()) {
@@ -258,7 +258,7 @@ impl Store {
         drop(self.writable()?);
         if returned {
             self.make_empty_folders()?;
-            self.memory().moved = None;
+            self.memory.lock().moved = None;
         }
         for (place, text) in pending {
             // The store's trouble reports the error, and the next listing retries.
@@ -284,13 +284,13 @@ impl Store {
             }
         }
         atomic::remove(&self.pending_path(place))?;
-        self.memory().pending.remove(place);
+        self.memory.lock().pending.remove(place);
         Ok(())
     }
 
     /// Recreates the folders that had no file at the last listing. A missing folder that had files leaves a doubt.
     fn make_empty_folders(&self) -> Result<(), StoreError> {
-        let full = self.memory().last.as_ref().map(Snapshot::folders);
+        let full = self.memory.lock().last.as_ref().map(Snapshot::folders);
         let full = full.unwrap_or_default();
         for folder in super::layout() {
             if !full.contains(&folder) {

@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::read::{Fingerprint, TextHash};
 
@@ -21,27 +23,24 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 pub(super) struct Writers(Arc<Mutex<HashMap<PathBuf, Instant>>>);
 
 impl Writers {
-    fn files(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records a write to a file.
     pub(super) fn began(&self, path: &Path) {
-        self.files().insert(path.to_owned(), Instant::now());
+        self.0.lock().insert(path.to_owned(), Instant::now());
     }
 
     /// Records that a file was closed or replaced.
     pub(super) fn ended(&self, path: &Path) {
-        self.files().remove(path);
+        self.0.lock().remove(path);
     }
 
     /// Events were lost: the open writers are unknown.
     pub(super) fn forget(&self) {
-        self.files().clear();
+        self.0.lock().clear();
     }
 
     fn is_open(&self, path: &Path) -> bool {
-        self.files()
+        self.0
+            .lock()
             .get(path)
             .is_some_and(|last| last.elapsed() < FORGOTTEN)
     }
@@ -69,18 +68,17 @@ impl Patience {
         self.quiet
     }
 
-    fn own(&self) -> MutexGuard<'_, HashMap<PathBuf, Option<TextHash>>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records a write or a removal by the agent: it is complete at once.
     pub(super) fn wrote(&self, path: &Path, hash: Option<TextHash>) {
-        self.own().insert(path.to_owned(), hash);
+        self.own.lock().insert(path.to_owned(), hash);
     }
 
     /// Returns whether the agent itself wrote this content of a file.
     pub(super) fn is_own(&self, path: &Path, hash: Option<&TextHash>) -> bool {
-        self.own().get(path).is_some_and(|own| own.as_ref() == hash)
+        self.own
+            .lock()
+            .get(path)
+            .is_some_and(|own| own.as_ref() == hash)
     }
 
     /// Returns whether a change of a file that was first seen at `since` may be incomplete.

@@ -3,13 +3,12 @@
 //! list is kept in `.git`, which no tool that cleans or restores the tree touches, and in memory.
 
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
 
 use crate::disk;
 use crate::document::Kind;
 use crate::model::Uid;
 
-use super::{Area, Place, Snapshot, Store, StoreError, atomic, lock};
+use super::{Area, Place, Snapshot, Store, StoreError, atomic};
 
 /// The list below the state directory.
 const LIST: &str = ".git/moenet-removed";
@@ -84,14 +83,10 @@ impl Removal {
 }
 
 impl Store {
-    fn removed(&self) -> MutexGuard<'_, Removed> {
-        lock(&self.removed)
-    }
-
     /// Records that the Control Plane has removed a document.
     pub(super) fn note_removed(&self, place: &Place, uid: &Uid) {
         let record = self.path(&place.within(Area::Applied));
-        let mut removed = self.removed();
+        let mut removed = self.removed.lock();
         removed.forget(&place.relative(), uid);
         removed.0.push(Removal {
             document: place.relative(),
@@ -107,7 +102,7 @@ impl Store {
     /// Records that the applied record of an object was removed.
     pub(super) fn note_gone(&self, place: &Place) {
         let document = place.within(Area::Documents).relative();
-        let mut removed = self.removed();
+        let mut removed = self.removed.lock();
         let known = removed.0.iter_mut().filter(|known| !known.is_gone);
         let mut changed = false;
         for known in known.filter(|known| known.document == document) {
@@ -121,7 +116,7 @@ impl Store {
 
     /// Records that the Control Plane sends a document again.
     pub(super) fn note_wanted(&self, place: &Place, uid: &Uid) {
-        let (document, mut removed) = (place.relative(), self.removed());
+        let (document, mut removed) = (place.relative(), self.removed.lock());
         if !removed.is_removed(&document, uid) {
             return;
         }
@@ -132,7 +127,7 @@ impl Store {
 
     /// Writes the list, if it changed. Without a repository no document can be restored.
     pub(super) fn keep_removed(&self) {
-        let (path, text) = (self.dir.join(LIST), self.removed().text());
+        let (path, text) = (self.dir.join(LIST), self.removed.lock().text());
         let kept = disk::read_text(&path, MAX_BYTES).unwrap_or_default();
         if kept != text && self.is_writable() && self.dir.join(".git").is_dir() {
             // The next listing retries.
@@ -143,7 +138,7 @@ impl Store {
     /// Removes documents from a listing that the Control Plane had removed before, and applied
     /// records of objects that are gone.
     pub(super) fn take_out_revived(&self, snapshot: &mut Snapshot) {
-        let removed = self.removed();
+        let removed = self.removed.lock();
         if removed.0.is_empty() {
             return;
         }
@@ -185,7 +180,7 @@ impl Store {
     /// # Errors
     /// A file cannot be removed.
     pub fn remove_revived(&self, places: &[Place]) -> Result<Vec<Place>, StoreError> {
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         drop(self.writable_tree()?);
         let mut gone = Vec::new();
         for place in places {

@@ -1,7 +1,8 @@
 //! Availability of the state directory, from the last attempts to read and write.
 
 use std::io::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::TEMPORARY;
 use super::{Store, StoreError};
@@ -20,24 +21,20 @@ struct State {
 }
 
 impl Attempts {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records the result of a listing.
     pub(super) fn read<T>(&self, done: &Result<T, StoreError>) {
-        self.state().read = done.as_ref().err().map(ToString::to_string);
+        self.0.lock().read = done.as_ref().err().map(ToString::to_string);
     }
 
     /// Records the result of a write. A problem of one document is not one of the directory.
     pub(super) fn write<T>(&self, done: &Result<T, StoreError>) {
         match done {
-            Ok(_) => self.state().write = None,
+            Ok(_) => self.0.lock().write = None,
             // A folder was removed between its creation and the write: the next listing reports it.
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             }
             Err(error @ StoreError::Io { .. }) => {
-                self.state().write = Some(error.to_string());
+                self.0.lock().write = Some(error.to_string());
             }
             Err(_) => {}
         }
@@ -48,18 +45,18 @@ impl Store {
     /// Returns the problem of the state directory as a whole, with the advice: it cannot be read,
     /// or the last write failed.
     pub fn trouble(&self) -> Option<String> {
-        let state = self.attempts.state();
+        let state = self.attempts.0.lock();
         state.read.clone().or_else(|| state.write.clone())
     }
 
     /// Tests a write if the last write failed, and returns whether writes work again. Leaves no file behind.
     pub fn has_recovered(&self) -> bool {
-        if self.attempts.state().write.is_none() {
+        if self.attempts.0.lock().write.is_none() {
             return false;
         }
         let tried = self.try_room();
         if tried {
-            self.attempts.state().write = None;
+            self.attempts.0.lock().write = None;
         }
         tried
     }

@@ -42,7 +42,7 @@ impl Store {
         if self.wait_for_tree(&place, Some(&text))?.is_some() {
             return Ok(Written::Changed);
         }
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         drop(self.writable_tree()?);
         if let Some(uid) = &document.metadata.uid {
             self.note_wanted(&place, uid);
@@ -68,7 +68,7 @@ impl Store {
         document: &Document<S>,
     ) -> Result<Written, StoreError> {
         let place = Place::document(S::KIND, &document.metadata.name);
-        let one_at_a_time = self.caches();
+        let one_at_a_time = self.caches.lock();
         drop(self.writable_tree()?);
         self.set_aside(&place)?;
         drop(one_at_a_time);
@@ -83,7 +83,7 @@ impl Store {
     pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         let place = Place::document(kind, name);
         let path = self.path(&place);
-        let mut caches = self.caches();
+        let mut caches = self.caches.lock();
         drop(self.writable_tree()?);
         let synced = self.synced_path(&place);
         let uid = self.uid_of(&place);
@@ -115,7 +115,7 @@ impl Store {
         document: &Document<OverrideSpec>,
     ) -> Result<Written, StoreError> {
         let place = Place::new(Area::Overrides, target, &document.metadata.name);
-        let _one_at_a_time = self.caches();
+        let _one_at_a_time = self.caches.lock();
         self.write_override_locked(&place, document)
     }
 
@@ -197,7 +197,7 @@ impl Store {
             return kept.map(|stored| stored.document.clone());
         }
         // Parsed only after a change: a thousand objects at rest are read every few seconds.
-        let found = self.caches().in_force(&self.path(&place), &place);
+        let found = self.caches.lock().in_force(&self.path(&place), &place);
         found?.ok().map(|stored| stored.document.clone())
     }
 
@@ -319,7 +319,7 @@ impl Store {
         if !moved && !self.waits(place) {
             return Ok(None);
         }
-        let _no_listing = self.caches();
+        let _no_listing = self.caches.lock();
         drop(self.writable()?);
         let changed = match place.area {
             Area::Applied => self.put_applied_pending(place, text)?,
@@ -336,7 +336,7 @@ impl Store {
             return Ok(changed);
         }
         // A listing parallel to the removal would restore the record, as if another program had removed it.
-        let _no_listing = (place.area == Area::Applied).then(|| self.caches());
+        let _no_listing = (place.area == Area::Applied).then(|| self.caches.lock());
         drop(self.writable()?);
         if place.area != Area::Status && self.moved().is_some() {
             return super::at_branch(&self.dir).map(|()| false);

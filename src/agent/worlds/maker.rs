@@ -1,9 +1,10 @@
 //! Combines the inputs of a world: the listing, secrets, BIRD's features, classes, ROAs, templates.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::agent::classes::Classes;
@@ -108,7 +109,7 @@ impl WorldMaker {
 
     /// Updates the set of the Control Plane's items that do not decode. Returns whether it changed.
     pub fn refuse(&self, change: impl FnOnce(&mut Refused)) -> bool {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         let before = refused.clone();
         change(&mut refused);
         *refused != before
@@ -116,16 +117,12 @@ impl WorldMaker {
 
     /// Returns why the last import of this file's edit failed.
     pub(super) fn is_unkept(&self, place: &Place) -> Option<String> {
-        self.unkept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(place)
-            .cloned()
+        self.unkept.lock().get(place).cloned()
     }
 
     /// Records the edits that could not be imported.
     pub(super) fn set_unkept(&self, unkept: BTreeMap<Place, String>) {
-        *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = unkept;
+        *self.unkept.lock() = unkept;
     }
 
     /// The world of an empty state directory, used before the first listing.
@@ -188,16 +185,13 @@ impl WorldMaker {
 
     /// The Control Plane's items that do not decode. Copied, so that the sync never waits for a world.
     fn refused(&self) -> Refused {
-        self.refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.refused.lock().clone()
     }
 
     /// Logs each address clash of an applied object once.
     fn log_clashes(&self, world: &World) {
         let found: BTreeSet<String> = world.clashes().into_iter().collect();
-        let mut known = self.clashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.clashes.lock();
         for clash in found.difference(&known) {
             warn!(
                 clash,
@@ -210,7 +204,7 @@ impl WorldMaker {
     /// Reads the secrets that documents name. Logs each unreadable secret once.
     fn secrets(&self, snapshot: &Snapshot) -> Secrets {
         let (found, unread) = secrets(&self.store, snapshot);
-        let mut told = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.unread.lock();
         for (file, error) in unread
             .iter()
             .filter(|(file, error)| told.get(*file) != Some(*error))
@@ -290,7 +284,7 @@ impl WorldMaker {
     /// Returns the version of BIRD: of the running daemon, else of the last one that answered, else
     /// of the installed program.
     async fn version(&self, running: Option<Version>) -> Result<Version, String> {
-        let before = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *self.version.lock();
         let version = match running.or(before) {
             Some(version) => version,
             None => self
@@ -299,7 +293,7 @@ impl WorldMaker {
                 .await
                 .map_err(|error| chain(&error))?,
         };
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        *self.version.lock() = Some(version);
         Ok(version)
     }
 }

@@ -14,7 +14,7 @@ mod maker;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -58,11 +58,7 @@ pub(super) async fn run(
     hints: mpsc::UnboundedSender<Hint>,
     stop: CancellationToken,
 ) {
-    *parts
-        .context
-        .hints
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(hints.clone());
+    *parts.context.hints.lock() = Some(hints.clone());
     let mut worlds = Worlds::new(Arc::clone(&parts), hints);
     loop {
         worlds.make().await;
@@ -71,11 +67,7 @@ pub(super) async fn run(
             break;
         }
     }
-    *parts
-        .context
-        .hints
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = None;
+    *parts.context.hints.lock() = None;
 }
 
 /// State between two worlds.

@@ -125,7 +125,7 @@ impl Machine {
             bird_work: BirdWork::default(),
             enabled: Enabled::default(),
             turns: Turns::default(),
-            hints: Mutex::new(None),
+            hints: parking_lot::Mutex::default(),
             taken: Taken::default(),
             conveniences: Default::default(),
             unrecorded: Default::default(),
@@ -263,7 +263,7 @@ impl Agent {
     /// Runs in the background until [`Agent::kill`].
     pub(crate) fn run(&mut self) -> mpsc::UnboundedSender<Hint> {
         let (hints, inbox) = mpsc::unbounded_channel();
-        *self.context.hints.lock().unwrap() = Some(hints.clone());
+        *self.context.hints.lock() = Some(hints.clone());
         self.running = Some(tokio::spawn(
             Runner::new(Arc::clone(&self.context)).run(inbox),
         ));

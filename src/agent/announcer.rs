@@ -11,8 +11,9 @@ use tracing::{error, info, warn};
 use super::status::{Board, drained};
 use super::{FIRST_WORLD, Parts, overrides};
 use crate::control_plane::State as Breaker;
-use crate::controller::{Key, World};
+use crate::controller::World;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
+use crate::model::ObjectKey;
 use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict, is_bad};
 
 /// Interval between two comparisons of facts. Each comparison is in memory.
@@ -87,7 +88,7 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
     facts.extend(of_rpki(world));
     facts.extend(of_overrides(world));
     facts.extend(of_held(parts));
-    let node_waits = board.get(&Key::Router).is_some_and(is_bird_blocked);
+    let node_waits = board.get(&ObjectKey::Router).is_some_and(is_bird_blocked);
     for (key, status) in board {
         facts.extend(of_status(key, status, node_waits));
     }
@@ -98,7 +99,10 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
 /// Fact: Git moved the work tree. Taken from the world, because the node's condition follows only
 /// at its next reconcile.
 fn of_work_tree(world: &World) -> (Topic, Fact) {
-    let topic = Topic::Condition(Key::Router.to_string(), ConditionType::WorkTreeCurrent);
+    let topic = Topic::Condition(
+        ObjectKey::Router.to_string(),
+        ConditionType::WorkTreeCurrent,
+    );
     let fact = match &world.moved {
         Some(head) => Fact::new(
             State::Bad,
@@ -205,7 +209,7 @@ fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
 
 /// Facts of an object's conditions.
 fn of_status<'a>(
-    key: &'a Key,
+    key: &'a ObjectKey,
     status: &'a StatusBody,
     node_waits: bool,
 ) -> impl Iterator<Item = (Topic, Fact)> + 'a {
@@ -217,7 +221,7 @@ fn of_status<'a>(
         let topic = Topic::Condition(key.to_string(), condition.condition_type);
         let fact = of_condition(condition, status);
         let is_of_node = node_waits
-            && *key != Key::Router
+            && *key != ObjectKey::Router
             && condition.condition_type == ConditionType::BirdConfigured;
         let state = if is_of_node {
             State::Unknown
@@ -229,7 +233,7 @@ fn of_status<'a>(
 }
 
 /// Returns whether another topic, or the source of the condition, logs its details.
-fn is_told_elsewhere(key: &Key, about: ConditionType) -> bool {
+fn is_told_elsewhere(key: &ObjectKey, about: ConditionType) -> bool {
     match about {
         // Logged by `Topic::Held` and `Topic::Call`.
         ConditionType::RemovalHeld
@@ -240,7 +244,7 @@ fn is_told_elsewhere(key: &Key, about: ConditionType) -> bool {
         | ConditionType::LogWritten
         | ConditionType::TokensReadable => true,
         // Logged by `Topic::RpkiName`.
-        ConditionType::EndpointResolved => *key == Key::Policy,
+        ConditionType::EndpointResolved => *key == ObjectKey::Policy,
         _ => false,
     }
 }

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::status::{self, MANY, bounded, bounded_to, cut};
 use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
-use crate::controller::Key;
 use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
@@ -20,7 +19,7 @@ use crate::http::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
     SessionCounts, StatusView,
 };
-use crate::model::{AdminState, InterfaceName, ObjectName};
+use crate::model::{AdminState, InterfaceName, ObjectKey, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
 use crate::telemetry::chain;
@@ -109,7 +108,7 @@ impl AgentApi for Api {
         let world = self.world();
         let key = world
             .key_of(&interface)
-            .filter(|key| matches!(key, Key::Session(_) | Key::Mesh(_)));
+            .filter(|key| matches!(key, ObjectKey::Session(_) | ObjectKey::Mesh(_)));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
         if let Some(why) = world.key.missing() {
             // The kernel's copy of the key would be lost with the link, and no new link can be
@@ -167,7 +166,7 @@ impl AgentApi for Api {
     }
 
     async fn ready(&self) -> bool {
-        let router = self.parts.context.board.get(&Key::Router);
+        let router = self.parts.context.board.get(&ObjectKey::Router);
         let configured = router.is_some_and(|status| status.phase == Phase::Configured);
         configured && self.parts.context.store.trouble().is_none()
     }
@@ -193,7 +192,10 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 /// Counts sessions by state, in the terms of docs/contract/local-api.md#status. A session that
 /// cannot be configured counts as an error, even if the Control Plane's item never became a
 /// document.
-pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>) -> SessionCounts {
+pub(super) fn counts(
+    world: &World,
+    status: impl Fn(&ObjectKey) -> Option<StatusBody>,
+) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = world
         .sessions
@@ -201,7 +203,7 @@ pub(super) fn counts(world: &World, status: impl Fn(&Key) -> Option<StatusBody>)
         .filter(|(_, entry)| entry.documented || entry.held.is_some());
     for (name, entry) in documented {
         counts.total += 1;
-        match status(&Key::Session(name.clone()))
+        match status(&ObjectKey::Session(name.clone()))
             .unwrap_or_default()
             .phase
         {
@@ -245,7 +247,7 @@ fn short(one: OverrideView) -> OverrideView {
 /// Lists the objects of a kind that were not accepted, with the reasons.
 fn wrong<T>(
     entries: &BTreeMap<ObjectName, Entry<T>>,
-    key: fn(ObjectName) -> Key,
+    key: fn(ObjectName) -> ObjectKey,
 ) -> impl Iterator<Item = String> {
     entries
         .iter()
@@ -306,9 +308,9 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.router_documents.without_policy());
     notices.extend(world.key.missing().map(str::to_owned));
-    let wrong = wrong(&world.sessions, Key::Session)
-        .chain(wrong(&world.mesh, Key::Mesh))
-        .chain(wrong(&world.ibgp, Key::Ibgp));
+    let wrong = wrong(&world.sessions, ObjectKey::Session)
+        .chain(wrong(&world.mesh, ObjectKey::Mesh))
+        .chain(wrong(&world.ibgp, ObjectKey::Ibgp));
     notices.extend(bounded_to(
         MANY,
         wrong,
@@ -335,7 +337,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
             notices.push(format!("{name}: {why}"));
         }
     }
-    notices.extend(bird(parts.context.board.get(&Key::Router)));
+    notices.extend(bird(parts.context.board.get(&ObjectKey::Router)));
     notices.extend(parts.calls.notices());
     notices.extend(
         parts

@@ -16,9 +16,10 @@ use tracing::debug;
 use super::Parts;
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Class, Client, after_failure, at, jittered};
-use crate::controller::{Convenience, Key};
+use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::http::ListView;
+use crate::model::ObjectKey;
 use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
 use crate::wire::Call;
@@ -268,6 +269,6 @@ fn tell(parts: &Parts, recovered: bool) {
         .conveniences
         .set(ConditionType::ControlPlaneSynced, state)
     {
-        context.hint(Key::Router);
+        context.hint(ObjectKey::Router);
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Parts;
-use crate::controller::{Key, planning};
+use crate::controller::planning;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{ApiRefusal, Confirmation};
+use crate::model::ObjectKey;
 
 /// Limit of the wait for BIRD.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ pub(super) async fn of_maintenance(
         Ok(Ok(())) => Ok(Confirmation::Confirmed),
         Ok(Err(why)) => Err(ApiRefusal::BirdUnavailable(why)),
         Err(_) => {
-            let status = parts.context.board.get(&Key::Router);
+            let status = parts.context.board.get(&ObjectKey::Router);
             match status.as_ref().and_then(error_of_bird) {
                 Some(error) => Err(ApiRefusal::BirdUnavailable(error)),
                 None => Ok(Confirmation::Pending(missing)),

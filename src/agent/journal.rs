@@ -13,10 +13,10 @@ use tracing::warn;
 
 use super::Parts;
 use super::writers::{Writers, writers};
-use crate::controller::{Convenience, Entry, Key};
+use crate::controller::{Convenience, Entry};
 use crate::document::{ConditionType, parse_value};
 use crate::history::{Author, Cause, Contents, FILES, HistoryHandle, Paths};
-use crate::model::without_keys;
+use crate::model::{ObjectKey, without_keys};
 use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
 
@@ -104,7 +104,7 @@ async fn health(parts: &Parts, handle: &HistoryHandle) {
         };
         let context = &parts.context;
         context.conveniences.set(ConditionType::HistoryRecorded, is);
-        context.hint(Key::Router);
+        context.hint(ObjectKey::Router);
         if health.changed().await.is_err() {
             return;
         }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Parts, api};
-use crate::controller::{Convenience, Key};
+use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::http::{HttpOptions, Server};
+use crate::model::ObjectKey;
 use crate::telemetry::chain;
 
 /// Backoff between two attempts: initial and maximum.
@@ -55,6 +56,6 @@ async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
 fn set(parts: &Parts, is: Convenience) {
     let context = &parts.context;
     if context.conveniences.set(ConditionType::ApiListening, is) {
-        context.hint(Key::Router);
+        context.hint(ObjectKey::Router);
     }
 }

@@ -6,9 +6,9 @@ use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, Te
 use super::status::{self, Board};
 use super::{Parts, api, build, overrides};
 use crate::control_plane::State;
-use crate::controller::Key;
 use crate::document::StatusBody;
 use crate::http::OverrideView;
+use crate::model::ObjectKey;
 use crate::status::Health;
 
 /// The text of `/metrics`.
@@ -214,9 +214,9 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     };
     for (key, status) in parts.context.board.all() {
         match &key {
-            Key::Session(name) => set(name.as_str(), &status),
-            Key::Mesh(_) | Key::Ibgp(_) => set(&key.to_string(), &status),
-            Key::Router | Key::Policy | Key::Orphan(_) | Key::Firewall => {}
+            ObjectKey::Session(name) => set(name.as_str(), &status),
+            ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => set(&key.to_string(), &status),
+            ObjectKey::Router | ObjectKey::Policy | ObjectKey::Orphan(_) | ObjectKey::Firewall => {}
         }
     }
     Ok(())
@@ -472,11 +472,11 @@ mod tests {
         };
         let name = |text: &str| text.parse().unwrap();
         let board = Board::from([
-            (Key::Session(name("wg_1")), with(Phase::Established)),
-            (Key::Session(name("wg_2")), with(Phase::Established)),
-            (Key::Mesh(name("hk1")), with(Phase::Error)),
-            (Key::Router, with(Phase::Configured)),
-            (Key::Firewall, with(Phase::Configured)),
+            (ObjectKey::Session(name("wg_1")), with(Phase::Established)),
+            (ObjectKey::Session(name("wg_2")), with(Phase::Established)),
+            (ObjectKey::Mesh(name("hk1")), with(Phase::Error)),
+            (ObjectKey::Router, with(Phase::Configured)),
+            (ObjectKey::Firewall, with(Phase::Configured)),
         ]);
         let registry = Registry::new();
         by_phase(&board, &registry).unwrap();

@@ -77,8 +77,9 @@ pub(crate) use worlds::rpki_resolved;
 use tasks::{Ended, Tasks};
 
 use crate::config::Config;
-use crate::controller::{Hint, Key, Runner};
+use crate::controller::{Hint, Runner};
 use crate::kernel;
+use crate::model::ObjectKey;
 use crate::plan::firewall::TABLE_NAME;
 
 /// Limit of the wait for the first world at the start.
@@ -296,7 +297,7 @@ async fn watch_firewall(
             event = events.recv() => event,
             () = stop.cancelled() => return,
         };
-        if event.is_none() || hints.send(Hint::Key(Key::Firewall)).is_err() {
+        if event.is_none() || hints.send(Hint::Key(ObjectKey::Firewall)).is_err() {
             return;
         }
         tokio::time::sleep(FIREWALL_QUIET).await;
@@ -315,7 +316,7 @@ async fn silence(parts: &Parts) {
 }
 
 /// Sends a hint that one key may have changed.
-pub(crate) async fn hint(parts: &Parts, key: Key) {
+pub(crate) async fn hint(parts: &Parts, key: ObjectKey) {
     if let Some(hints) = &*parts.hints.lock().await {
         let _ = hints.send(Hint::Key(key));
     }
@@ -349,7 +350,7 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
 ///
 /// # Errors
 /// The state directory cannot be read.
-pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(Key, String)>, BuildError> {
+pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, BuildError> {
     begin_key(parts).await;
     let recording = journal::begin(parts).await;
     parts.context.taken.keep();

@@ -10,9 +10,10 @@ use tracing::{error, info, warn};
 use super::Parts;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, TokenNews, TokenSource};
-use crate::controller::{Convenience, Key};
+use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::http::Server;
+use crate::model::ObjectKey;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
 
@@ -122,7 +123,7 @@ fn note_problems(parts: &Parts) {
         (ConditionType::LogWritten, log),
     ] {
         if context.conveniences.set(about, is) {
-            context.hint(Key::Router);
+            context.hint(ObjectKey::Router);
         }
     }
 }

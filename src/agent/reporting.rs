@@ -10,10 +10,9 @@ use super::{Parts, build};
 use crate::control_plane::{
     CallError, Class, Client, Delivery, Failure, OutboxError, after_failure, jittered,
 };
-use crate::controller::Key;
 use crate::controller::world::present;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::model::Uid;
+use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
@@ -40,7 +39,7 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
         .iter()
         .filter(|(_, entry)| !entry.operator_owned && entry.documented);
     let sessions = sessions.filter_map(|(name, entry)| {
-        let status = board.get(&Key::Session(name.clone()))?;
+        let status = board.get(&ObjectKey::Session(name.clone()))?;
         let bgp = status.bgp.clone().unwrap_or_default();
         Some(SessionReport {
             uuid: entry.uid.clone(),
@@ -52,7 +51,7 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
         })
     });
     let tunnels = present(&world.mesh).filter_map(|tunnel| {
-        let status = board.get(&Key::Mesh(tunnel.name.clone()))?;
+        let status = board.get(&ObjectKey::Mesh(tunnel.name.clone()))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });
     client

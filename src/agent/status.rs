@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Parts;
+use crate::controller::World;
 use crate::controller::world::{HeldChange, Maintenance};
-use crate::controller::{Key, World};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{BirdView, HeldView, WaitView};
+use crate::model::ObjectKey;
 use crate::status::{Health, HealthFacts, PASS_MAX, is_bad};
 
 /// Maximum entries of one list in `/status`.
@@ -15,7 +16,7 @@ pub(super) const MANY: usize = 20;
 const LONG: usize = 400;
 
 /// The last status of every object.
-pub(super) type Board = BTreeMap<Key, StatusBody>;
+pub(super) type Board = BTreeMap<ObjectKey, StatusBody>;
 
 /// Returns the first entries, and one that counts the others.
 pub(super) fn bounded(all: impl IntoIterator<Item = String>, what: &str) -> Vec<String> {
@@ -55,7 +56,7 @@ pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Ve
             .pulse
             .stuck(PASS_MAX)
             .iter()
-            .map(Key::to_string)
+            .map(ObjectKey::to_string)
             .collect(),
         kernel: context.observer.kernel_error(),
         committer: bird.files_error.clone(),
@@ -130,9 +131,9 @@ pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
 }
 
 /// The objects that have documents, as `get` lists them.
-pub(super) fn counted(board: &Board) -> impl Iterator<Item = (&Key, &StatusBody)> {
+pub(super) fn counted(board: &Board) -> impl Iterator<Item = (&ObjectKey, &StatusBody)> {
     let all = board.iter();
-    all.filter(|(key, _)| !matches!(key, Key::Firewall | Key::Orphan(_)))
+    all.filter(|(key, _)| !matches!(key, ObjectKey::Firewall | ObjectKey::Orphan(_)))
 }
 
 /// External sessions by BGP state, and all objects by phase.
@@ -140,7 +141,7 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
     let (mut bgp, mut phases) = (BTreeMap::new(), BTreeMap::new());
     for (key, status) in counted(board) {
         *phases.entry(status.phase.to_string()).or_default() += 1;
-        if let (Key::Session(_), Some(session)) = (key, &status.bgp) {
+        if let (ObjectKey::Session(_), Some(session)) = (key, &status.bgp) {
             *bgp.entry(session.state.clone()).or_default() += 1;
         }
     }

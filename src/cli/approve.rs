@@ -11,10 +11,10 @@ use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, objects, output};
 use crate::agent::Missing;
 use crate::config::Config;
+use crate::controller::World;
 use crate::controller::world::HeldChange;
-use crate::controller::{Key, World};
 use crate::document::Kind;
-use crate::model::ObjectName;
+use crate::model::{ObjectKey, ObjectName};
 use crate::store::{COMPLETE, Store};
 
 /// Approve held changes.
@@ -59,7 +59,7 @@ impl Approve {
         if !chosen.is_empty() {
             Store::approve(&directory, &self.lines(&chosen, offline.world.complete))?;
         }
-        let chosen: BTreeSet<Key> = chosen.into_iter().map(|held| held.key.clone()).collect();
+        let chosen: BTreeSet<ObjectKey> = chosen.into_iter().map(|held| held.key.clone()).collect();
         let rows: Vec<Row> = held
             .iter()
             .filter(|held| self.list || chosen.contains(&held.key))
@@ -125,12 +125,12 @@ fn all(offline: &Offline) -> Vec<HeldChange> {
     world.held().into_iter().chain(orphans).collect()
 }
 
-fn is_meant(key: &Key, meant: &str) -> bool {
+fn is_meant(key: &ObjectKey, meant: &str) -> bool {
     let of = |kind: Kind, name: &ObjectName| objects::is_meant(kind, name, meant);
     match key {
-        Key::Session(name) => of(Kind::BgpSession, name),
-        Key::Mesh(name) => of(Kind::MeshPeer, name),
-        Key::Ibgp(name) => of(Kind::IbgpPeer, name),
+        ObjectKey::Session(name) => of(Kind::BgpSession, name),
+        ObjectKey::Mesh(name) => of(Kind::MeshPeer, name),
+        ObjectKey::Ibgp(name) => of(Kind::IbgpPeer, name),
         _ => key.to_string() == meant,
     }
 }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn held(name: &str) -> HeldChange {
-        let key = Key::Session(name.parse().unwrap());
+        let key = ObjectKey::Session(name.parse().unwrap());
         HeldChange {
             approval: key.to_string(),
             key,

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, objects, output, steps};
-use crate::controller::Key;
 use crate::document::Kind;
+use crate::model::ObjectKey;
 
 /// Show what the controller would do now.
 #[derive(Debug, Args)]
@@ -37,11 +37,15 @@ impl Plan {
         // A mistyped name among several must not look like an object with nothing to do.
         for name in &self.names {
             if !planned.keys().any(|key| is_named(key, name)) {
-                return Err(objects::unknown(name, planned.keys().map(Key::to_string)));
+                return Err(objects::unknown(
+                    name,
+                    planned.keys().map(ObjectKey::to_string),
+                ));
             }
         }
-        let wanted =
-            |key: &Key| self.names.is_empty() || self.names.iter().any(|name| is_named(key, name));
+        let wanted = |key: &ObjectKey| {
+            self.names.is_empty() || self.names.iter().any(|name| is_named(key, name))
+        };
         let mut objects: Vec<_> = planned
             .into_iter()
             .filter(|(key, _)| wanted(key))
@@ -84,18 +88,19 @@ impl Plan {
 
 /// Returns whether a name means this key: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are applied with
 /// the node's files.
-fn is_named(key: &Key, name: &str) -> bool {
+fn is_named(key: &ObjectKey, name: &str) -> bool {
     let kind = match key {
-        Key::Router => return Kind::from_word(name).is_some_and(Kind::is_single),
-        Key::Policy | Key::Firewall | Key::Orphan(_) => {
+        ObjectKey::Router => return Kind::from_word(name).is_some_and(Kind::is_single),
+        ObjectKey::Policy | ObjectKey::Firewall | ObjectKey::Orphan(_) => {
             let full = key.to_string();
             return full == name || full.rsplit('/').next() == Some(name);
         }
-        Key::Session(_) => Kind::BgpSession,
-        Key::Mesh(_) => Kind::MeshPeer,
-        Key::Ibgp(_) => Kind::IbgpPeer,
+        ObjectKey::Session(_) => Kind::BgpSession,
+        ObjectKey::Mesh(_) => Kind::MeshPeer,
+        ObjectKey::Ibgp(_) => Kind::IbgpPeer,
     };
-    let (Key::Session(object) | Key::Mesh(object) | Key::Ibgp(object)) = key else {
+    let (ObjectKey::Session(object) | ObjectKey::Mesh(object) | ObjectKey::Ibgp(object)) = key
+    else {
         return false;
     };
     objects::is_meant(kind, object, name)

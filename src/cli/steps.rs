@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::offline::Offline;
 use super::output;
-use crate::controller::{Key, KeyPlan, TakenStep};
+use crate::controller::{KeyPlan, TakenStep};
+use crate::model::ObjectKey as Key;
 use crate::status::Acceptance;
 
 /// The steps for one object, or the reason why there are none.

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::planning::Key;
+use crate::model::ObjectKey;
 use crate::plan::{Action, Step};
 
 /// Time that a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
@@ -26,7 +26,7 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// Keys for which BIRD works, or has failed late.
 #[derive(Debug, Default, Clone)]
-pub struct BirdWork(Arc<Mutex<BTreeMap<Key, Slot>>>);
+pub struct BirdWork(Arc<Mutex<BTreeMap<ObjectKey, Slot>>>);
 
 #[derive(Debug)]
 enum Slot {
@@ -91,7 +91,7 @@ impl BirdWork {
     }
 
     /// Reserves a key for work, or returns the late failure of the same work.
-    fn begin<T: Fallible>(&self, key: &Key, work: &Work) -> Begin<T> {
+    fn begin<T: Fallible>(&self, key: &ObjectKey, work: &Work) -> Begin<T> {
         let mut slots = self.0.lock();
         match slots.remove(key) {
             Some(Slot::Failed(late)) if late.work == *work && late.at.elapsed() < KEPT => {
@@ -114,7 +114,7 @@ impl BirdWork {
     }
 
     /// Keeps a failure for the next run, unless newer work exists.
-    fn keep<T: Fallible>(&self, key: &Key, work: Work, result: T) {
+    fn keep<T: Fallible>(&self, key: &ObjectKey, work: Work, result: T) {
         let late = Late {
             work,
             at: Instant::now(),
@@ -127,11 +127,11 @@ impl BirdWork {
     /// Runs work for a key. Without a patience, waits until the work ends.
     async fn run<T: Fallible>(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         work: Work,
         patience: Option<Duration>,
         does: impl Future<Output = T> + Send + 'static,
-        ended_late: impl FnOnce(Key) + Send + 'static,
+        ended_late: impl FnOnce(ObjectKey) + Send + 'static,
     ) -> Option<T> {
         let turn = match self.begin(key, &work) {
             Begin::Turn(turn) => turn,
@@ -173,7 +173,7 @@ enum Begin<T> {
 /// The reservation of one key; dropping it ends the reservation.
 struct Turn {
     work: BirdWork,
-    key: Key,
+    key: ObjectKey,
 }
 
 impl Drop for Turn {
@@ -187,7 +187,7 @@ impl Drop for Turn {
 /// of that next run.
 pub(super) async fn run<T: Fallible>(
     ctx: &Arc<Context>,
-    key: &Key,
+    key: &ObjectKey,
     work: Work,
     patience: Duration,
     does: impl Future<Output = T> + Send + 'static,
@@ -215,16 +215,16 @@ mod tests {
         };
         let tell = move |key| drop(late.send(key));
         let result = birds
-            .run(&Key::Router, work, Some(PATIENCE), does, tell)
+            .run(&ObjectKey::Router, work, Some(PATIENCE), does, tell)
             .await;
         assert_eq!(result, None, "the reconcile gives up");
-        assert_eq!(hinted.await, Ok(Key::Router), "it is looked at again");
+        assert_eq!(hinted.await, Ok(ObjectKey::Router), "it is looked at again");
     }
 
     async fn runs(birds: &BirdWork, work: Work) -> Option<Result<(), &'static str>> {
         let does = async { Ok(()) };
         birds
-            .run(&Key::Router, work, Some(PATIENCE), does, drop)
+            .run(&ObjectKey::Router, work, Some(PATIENCE), does, drop)
             .await
     }
 
@@ -267,11 +267,11 @@ mod tests {
         };
         let (late, hinted) = oneshot::channel();
         let tell = move |key| drop(late.send(key));
-        let first = birds.run(&Key::Router, work("a"), Some(PATIENCE), does, tell);
+        let first = birds.run(&ObjectKey::Router, work("a"), Some(PATIENCE), does, tell);
         assert_eq!(first.await, None);
         assert!(birds.is_busy());
         assert_eq!(runs(&birds, work("a")).await, None);
-        assert_eq!(hinted.await, Ok(Key::Router));
+        assert_eq!(hinted.await, Ok(ObjectKey::Router));
         assert_eq!(runs(&birds, work("a")).await, Some(Ok(())));
     }
 }

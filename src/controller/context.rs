@@ -11,7 +11,7 @@ use super::conveniences::Conveniences;
 use super::enabled::Enabled;
 use super::firewall::FirewallKeeper;
 use super::observe::{BirdState, Observer};
-use super::planning::{Key, View};
+use super::planning::View;
 use super::pulse::Pulse;
 use super::reports::Reports;
 use super::runner::Hint;
@@ -21,7 +21,7 @@ use super::turns::Turns;
 use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, Host, ObjectName, Uid};
+use crate::model::{Endpoint, Host, ObjectKey, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::ports::{Bird, Kernel};
 use crate::probe::{Prober, Target};
@@ -99,23 +99,23 @@ impl Unrecorded {
 
 /// Source of the announcement that an object may have changed, for the line that logs its repair.
 #[derive(Debug, Default)]
-pub struct Announced(Mutex<BTreeMap<Key, (&'static str, Instant)>>);
+pub struct Announced(Mutex<BTreeMap<ObjectKey, (&'static str, Instant)>>);
 
 impl Announced {
     /// Records the source of an announcement.
-    pub fn note(&self, key: Key, by: &'static str) {
+    pub fn note(&self, key: ObjectKey, by: &'static str) {
         self.0.lock().insert(key, (by, Instant::now()));
     }
 
     /// Returns the source of the last announcement; without one, the periodic check found the change.
-    pub fn take(&self, key: &Key) -> &'static str {
+    pub fn take(&self, key: &ObjectKey) -> &'static str {
         let announced = self.0.lock().remove(key);
         announced.map_or("periodic check", |(by, _)| by)
     }
 
     /// Forgets an announcement that a reconcile has answered, because it says nothing about a later drift. An
     /// announcement that arrived after the reconcile began belongs to the next one.
-    pub(super) fn forget(&self, key: &Key, begun: Instant) {
+    pub(super) fn forget(&self, key: &ObjectKey, begun: Instant) {
         let mut all = self.0.lock();
         if all.get(key).is_some_and(|(_, at)| *at <= begun) {
             all.remove(key);
@@ -125,20 +125,20 @@ impl Announced {
 
 /// Objects to recreate (`POST /restart`), and the requests that wait for it.
 #[derive(Debug, Default)]
-pub struct Restarts(Mutex<BTreeMap<Key, Vec<Waiter>>>);
+pub struct Restarts(Mutex<BTreeMap<ObjectKey, Vec<Waiter>>>);
 
 type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
 
 impl Restarts {
     /// Requests that an object is recreated, and returns the receiver of the result.
-    pub fn ask(&self, key: Key) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
+    pub fn ask(&self, key: ObjectKey) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
         let (done, wait) = tokio::sync::oneshot::channel();
         self.0.lock().entry(key).or_default().push(done);
         wait
     }
 
     /// Takes the requests that wait for an object; its next reconcile calls this.
-    pub fn take(&self, key: &Key) -> Vec<Waiter> {
+    pub fn take(&self, key: &ObjectKey) -> Vec<Waiter> {
         self.0.lock().remove(key).unwrap_or_default()
     }
 }
@@ -147,7 +147,7 @@ impl Restarts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
-    pub key: Key,
+    pub key: ObjectKey,
     /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
     /// Empty where the steps ran for the records of other objects.
     pub files: Vec<(Place, Option<String>)>,
@@ -157,22 +157,25 @@ pub struct Entry {
 
 /// The last status of every object; the source of `/status`, the metrics and the reports.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<Key, StatusBody>>, Mutex<BTreeSet<Key>>);
+pub struct Board(
+    Mutex<BTreeMap<ObjectKey, StatusBody>>,
+    Mutex<BTreeSet<ObjectKey>>,
+);
 
 impl Board {
     /// Stores the status of an object.
-    pub fn set(&self, key: Key, status: StatusBody) {
+    pub fn set(&self, key: ObjectKey, status: StatusBody) {
         self.0.lock().insert(key, status);
     }
 
     /// Forgets an object.
-    pub fn remove(&self, key: &Key) {
+    pub fn remove(&self, key: &ObjectKey) {
         self.0.lock().remove(key);
         self.set_unwritten(key, false);
     }
 
     /// Records whether the status file of an object is older than its status, because it could not be written.
-    pub fn set_unwritten(&self, key: &Key, unwritten: bool) {
+    pub fn set_unwritten(&self, key: &ObjectKey, unwritten: bool) {
         let mut keys = self.1.lock();
         if unwritten {
             keys.insert(key.clone());
@@ -182,17 +185,17 @@ impl Board {
     }
 
     /// Returns whether the status file of an object is older than its status.
-    pub fn is_unwritten(&self, key: &Key) -> bool {
+    pub fn is_unwritten(&self, key: &ObjectKey) -> bool {
         self.1.lock().contains(key)
     }
 
     /// Returns every status.
-    pub fn all(&self) -> BTreeMap<Key, StatusBody> {
+    pub fn all(&self) -> BTreeMap<ObjectKey, StatusBody> {
         self.0.lock().clone()
     }
 
     /// Returns the status of one object.
-    pub fn get(&self, key: &Key) -> Option<StatusBody> {
+    pub fn get(&self, key: &ObjectKey) -> Option<StatusBody> {
         self.0.lock().get(key).cloned()
     }
 }
@@ -323,7 +326,7 @@ impl Context {
     }
 
     /// Marks a key as due for a reconcile.
-    pub fn hint(&self, key: Key) {
+    pub fn hint(&self, key: ObjectKey) {
         if let Some(hints) = &*self.hints.lock() {
             let _ = hints.send(Hint::Key(key));
         }
@@ -345,13 +348,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn announcement_is_forgotten_once_a_round_answered_it() {
         let announced = Announced::default();
-        announced.note(Key::Router, "kernel event");
-        announced.forget(&Key::Router, Instant::now());
-        assert_eq!(announced.take(&Key::Router), "periodic check");
+        announced.note(ObjectKey::Router, "kernel event");
+        announced.forget(&ObjectKey::Router, Instant::now());
+        assert_eq!(announced.take(&ObjectKey::Router), "periodic check");
         let begun = Instant::now();
         tokio::time::advance(std::time::Duration::from_millis(1)).await;
-        announced.note(Key::Router, "kernel event");
-        announced.forget(&Key::Router, begun);
-        assert_eq!(announced.take(&Key::Router), "kernel event");
+        announced.note(ObjectKey::Router, "kernel event");
+        announced.forget(&ObjectKey::Router, begun);
+        assert_eq!(announced.take(&ObjectKey::Router), "kernel event");
     }
 }

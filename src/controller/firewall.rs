@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::context::Context;
-use super::planning::{self, Key};
+use super::planning;
 use crate::firewall::{Firewall, FirewallError};
+use crate::model::ObjectKey;
 use crate::plan::SharedOwnership;
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
 use crate::plan::mark::Ownership;
@@ -112,7 +113,7 @@ pub(super) async fn after_links(ctx: &Context, steps: &[&Step]) {
     if ctx.firewall.state().error.is_none() {
         follow(ctx, Instant::now()).await;
     } else {
-        ctx.hint(Key::Firewall);
+        ctx.hint(ObjectKey::Firewall);
     }
 }
 
@@ -147,7 +148,7 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     let error = state.error.clone();
     *keeper.state.lock() = state.clone();
     if state != before {
-        ctx.hint(Key::Router);
+        ctx.hint(ObjectKey::Router);
     }
     error
 }
@@ -190,8 +191,8 @@ async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
         .apply(action)
         .await
         .map_err(|error| chain(&error))?;
-    info!(object = %Key::Firewall, step = %step.action, because = %step.because, "applied");
-    ctx.taken.note(&Key::Firewall, step);
+    info!(object = %ObjectKey::Firewall, step = %step.action, because = %step.because, "applied");
+    ctx.taken.note(&ObjectKey::Firewall, step);
     Ok(())
 }
 

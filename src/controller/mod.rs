@@ -36,7 +36,7 @@ pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
 pub use observe::{BirdState, Observer, look_at_bird};
-pub use planning::{Key, KeyPlan};
+pub use planning::KeyPlan;
 pub use pulse::Pulse;
 pub use queue::{Backoff, Outcome, Queue};
 pub use reconcile::{mesh_target, target};

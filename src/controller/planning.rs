@@ -33,39 +33,6 @@ use crate::store::AppliedDocument;
 /// The first version whose Babel carries IPv4 over IPv6 links (`extended next hop`).
 const IPV4_OVER_IPV6: Version = Version::new(2, 13, 0);
 
-/// The unit of a reconcile.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
-    /// The node's own addresses, and the files that all sessions share.
-    Router,
-    /// The routing policy; reconciled together with the node.
-    Policy,
-    /// An external peering.
-    Session(ObjectName),
-    /// A backbone tunnel.
-    Mesh(ObjectName),
-    /// An internal neighbour.
-    Ibgp(ObjectName),
-    /// A link that carries the agent's mark and that no other key has.
-    Orphan(Uid),
-    /// The agent's table in nftables. It comes last, because it follows the tunnels of all others.
-    Firewall,
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Router => f.write_str("node"),
-            Self::Policy => f.write_str("policy"),
-            Self::Session(name) => write!(f, "sessions/{name}"),
-            Self::Mesh(name) => write!(f, "mesh/{name}"),
-            Self::Ibgp(name) => write!(f, "ibgp/{name}"),
-            Self::Orphan(uid) => write!(f, "orphan/{uid}"),
-            Self::Firewall => f.write_str("firewall"),
-        }
-    }
-}
-
 /// The plan of one key, or the refusal.
 pub type KeyPlan = Result<Plan, Refusal>;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::planning::Key;
+use crate::model::ObjectKey;
 
 /// Progress of the runner, for `/status`.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Pulse(Mutex<State>);
 struct State {
     /// Time at which a run ended, or the runner had nothing to do.
     last: Instant,
-    running: BTreeMap<Key, Instant>,
+    running: BTreeMap<ObjectKey, Instant>,
 }
 
 impl Default for Pulse {
@@ -30,12 +30,12 @@ impl Default for Pulse {
 
 impl Pulse {
     /// Records the start of a run.
-    pub(super) fn begin(&self, key: &Key) {
+    pub(super) fn begin(&self, key: &ObjectKey) {
         self.0.lock().running.insert(key.clone(), Instant::now());
     }
 
     /// Records the end of a run.
-    pub(super) fn end(&self, key: &Key) {
+    pub(super) fn end(&self, key: &ObjectKey) {
         let mut state = self.0.lock();
         state.running.remove(key);
         state.last = Instant::now();
@@ -55,7 +55,7 @@ impl Pulse {
     }
 
     /// Returns the keys whose run has taken longer than this.
-    pub fn stuck(&self, longer_than: Duration) -> Vec<Key> {
+    pub fn stuck(&self, longer_than: Duration) -> Vec<ObjectKey> {
         let state = self.0.lock();
         let stuck = state
             .running
@@ -72,16 +72,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_never_ends_is_stuck_and_silences_the_pulse() {
         let pulse = Pulse::default();
-        pulse.begin(&Key::Router);
+        pulse.begin(&ObjectKey::Router);
         tokio::time::advance(Duration::from_secs(61)).await;
         pulse.tick();
         assert_eq!(pulse.silence(), Duration::from_secs(61));
-        assert_eq!(pulse.stuck(Duration::from_secs(60)), [Key::Router]);
+        assert_eq!(pulse.stuck(Duration::from_secs(60)), [ObjectKey::Router]);
 
-        pulse.begin(&Key::Firewall);
-        pulse.end(&Key::Firewall);
+        pulse.begin(&ObjectKey::Firewall);
+        pulse.end(&ObjectKey::Firewall);
         assert_eq!(pulse.silence(), Duration::ZERO, "other keys make progress");
-        pulse.end(&Key::Router);
+        pulse.end(&ObjectKey::Router);
         assert!(pulse.stuck(Duration::ZERO).is_empty());
         tokio::time::advance(Duration::from_secs(61)).await;
         pulse.tick();

@@ -6,11 +6,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
-use super::planning::Key;
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::reconcile;
 use super::runs::Runs;
 use super::world::World;
+use crate::model::ObjectKey as Key;
 
 /// Interval at which everything is reconciled again: no event announces WireGuard's changes.
 const TICK: Duration = Duration::from_secs(10);

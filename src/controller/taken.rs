@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::planning::Key;
+use crate::model::ObjectKey;
 use crate::plan::{Drift, Step};
 
 /// Largest number of waiting steps of one object. An object that never settles repeats the same few steps.
@@ -41,9 +41,9 @@ pub struct Taken(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: BTreeMap<Key, Vec<TakenStep>>,
+    waiting: BTreeMap<ObjectKey, Vec<TakenStep>>,
     /// All steps, for a pass that reports them.
-    kept: Option<BTreeMap<Key, Vec<TakenStep>>>,
+    kept: Option<BTreeMap<ObjectKey, Vec<TakenStep>>>,
 }
 
 impl Taken {
@@ -53,7 +53,7 @@ impl Taken {
     }
 
     /// Records a step. `false`: it is already waiting, as is a step that several objects run together.
-    pub fn note(&self, key: &Key, step: impl Into<TakenStep>) -> bool {
+    pub fn note(&self, key: &ObjectKey, step: impl Into<TakenStep>) -> bool {
         let step = step.into();
         let mut state = self.0.lock();
         let waiting = state.waiting.entry(key.clone()).or_default();
@@ -70,12 +70,12 @@ impl Taken {
     }
 
     /// Takes the waiting steps of an object.
-    pub fn take(&self, key: &Key) -> Vec<TakenStep> {
+    pub fn take(&self, key: &ObjectKey) -> Vec<TakenStep> {
         self.0.lock().waiting.remove(key).unwrap_or_default()
     }
 
     /// Returns all steps since [`Taken::keep`].
-    pub fn all(&self) -> BTreeMap<Key, Vec<TakenStep>> {
+    pub fn all(&self) -> BTreeMap<ObjectKey, Vec<TakenStep>> {
         self.0.lock().kept.clone().unwrap_or_default()
     }
 }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_step_waits_once_until_it_is_taken() {
-        let (taken, key) = (Taken::default(), Key::Router);
+        let (taken, key) = (Taken::default(), ObjectKey::Router);
         let step = Step {
             action: Action::LoadBird,
             because: Drift::new("bird.loaded", 1, 2),

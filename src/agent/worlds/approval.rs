@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tracing::debug;
 
 use crate::agent::{Parts, journal};
+use crate::controller::World;
 use crate::controller::guard::NODE;
-use crate::controller::{Key, World};
 use crate::document::Kind;
 use crate::history::Author;
-use crate::model::{ObjectName, without_keys};
+use crate::model::{ObjectKey, ObjectName, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
 use crate::telemetry::chain;
 
@@ -83,7 +83,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
     let marked = links
         .iter()
         .flat_map(|view| view.uids())
-        .map(|uid| Key::Orphan(uid).to_string());
+        .map(|uid| ObjectKey::Orphan(uid).to_string());
     let of_node = left
         .iter()
         .any(|line| line.starts_with(&format!("{NODE} ")));

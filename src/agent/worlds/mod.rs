@@ -27,10 +27,10 @@ pub use maker::WorldMaker;
 
 use super::{Parts, classes, journal};
 use crate::controller::world::{Entry, Intent, present};
-use crate::controller::{Hint, Key, World, mesh_target, target};
+use crate::controller::{Hint, World, mesh_target, target};
 use crate::document::Kind;
 use crate::effective::Session;
-use crate::model::{Endpoint, Host, ObjectName};
+use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
 /// Interval between two worlds without a hint: BIRD's version may have changed, and measured classes change.
@@ -255,28 +255,28 @@ fn until_next(world: &World) -> Duration {
     due.clamp(Duration::from_millis(50), TICK)
 }
 
-fn key_of(place: &Place) -> Option<Key> {
+fn key_of(place: &Place) -> Option<ObjectKey> {
     let name = place.name.clone();
     match (place.area, place.kind) {
-        (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(Key::Session(name)),
-        (Area::Documents | Area::Overrides, Kind::MeshPeer) => Some(Key::Mesh(name)),
-        (Area::Documents | Area::Overrides, Kind::IbgpPeer) => Some(Key::Ibgp(name)),
-        (Area::Documents | Area::Overrides, _) => Some(Key::Router),
+        (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(ObjectKey::Session(name)),
+        (Area::Documents | Area::Overrides, Kind::MeshPeer) => Some(ObjectKey::Mesh(name)),
+        (Area::Documents | Area::Overrides, Kind::IbgpPeer) => Some(ObjectKey::Ibgp(name)),
+        (Area::Documents | Area::Overrides, _) => Some(ObjectKey::Router),
         _ => None,
     }
 }
 
 /// The objects whose endpoints have these names.
-fn named(world: &World, names: &BTreeSet<String>) -> Vec<Key> {
+fn named(world: &World, names: &BTreeSet<String>) -> Vec<ObjectKey> {
     let has = |endpoint: Option<&Endpoint>| match endpoint.map(|endpoint| &endpoint.host) {
         Some(Host::Name(name)) => names.contains(name),
         _ => false,
     };
     let sessions = present(&world.sessions).filter(|session| has(session.tunnel.endpoint.as_ref()));
     let mesh = present(&world.mesh).filter(|tunnel| has(tunnel.endpoint.as_ref()));
-    let mesh = mesh.map(|tunnel| Key::Mesh(tunnel.name.clone()));
+    let mesh = mesh.map(|tunnel| ObjectKey::Mesh(tunnel.name.clone()));
     sessions
-        .map(|session| Key::Session(session.name.clone()))
+        .map(|session| ObjectKey::Session(session.name.clone()))
         .chain(mesh)
         .collect()
 }

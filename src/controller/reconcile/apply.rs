@@ -10,7 +10,7 @@ use crate::controller::BirdState;
 use crate::controller::bird_work;
 use crate::controller::context::{Context, Look};
 use crate::controller::firewall;
-use crate::controller::planning::Key;
+use crate::model::ObjectKey as Key;
 use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
 use crate::ports::KernelError;
 use crate::telemetry::chain;

@@ -9,12 +9,12 @@ use tracing::debug;
 use super::record::{self, InForce};
 use super::{Claims, LATER, Round, SOON, Subject, chase, round};
 use crate::controller::context::{Context, Look};
-use crate::controller::planning::{self, Key};
+use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Entry, Intent};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::effective::MeshTunnel;
-use crate::model::{Endpoint, ObjectName, Uid};
+use crate::model::{Endpoint, ObjectKey as Key, ObjectName, Uid};
 use crate::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 

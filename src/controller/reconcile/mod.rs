@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::bird_work;
 use super::context::{Context, Look};
-use super::planning::{Key, KeyPlan};
+use super::planning::KeyPlan;
 use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
-use crate::model::{Endpoint, InterfaceName, ObjectName, Uid};
+use crate::model::{Endpoint, InterfaceName, ObjectKey as Key, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 

@@ -9,8 +9,8 @@ use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject};
 use crate::controller::context::{Context, Entry, Look};
-use crate::controller::planning::Key;
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
+use crate::model::ObjectKey as Key;
 use crate::plan::Plan;
 use crate::redact::redact;
 use crate::status::changed;

@@ -30,11 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::guard;
-use super::planning::Key;
 use crate::bird::{MainFile, Version};
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{ObjectName, RouterKey, Uid};
+use crate::model::{ObjectKey as Key, ObjectName, RouterKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::status::{Acceptance, Origins, RpkiName};

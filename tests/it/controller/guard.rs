@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use moenet_agent::controller::Key;
 use moenet_agent::document::{BgpSessionSpec, Kind, NodeSpec};
+use moenet_agent::model::ObjectKey;
 use moenet_agent::store::{HELD, Store};
 use serde_json::json;
 use tokio::time::sleep;
@@ -176,7 +176,7 @@ async fn a_new_asn_from_the_control_plane_waits_and_resets_nothing() {
     assert_eq!(machine.in_force(), all);
     let held = agent.context.world().held();
     assert_eq!(held.len(), 1);
-    assert_eq!(held[0].key, Key::Router);
+    assert_eq!(held[0].key, ObjectKey::Router);
     assert_eq!(held[0].change, "asn 4242420998 -> 4242421111");
     Store::approve(&machine.state(), &[held[0].approval.clone()].into()).unwrap();
     // Another value than the approved one is held again.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    BirdWork, Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Key, Observer,
-    Reports, Restarts, Runner, Taken, Turns, World, guard,
+    BirdWork, Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports,
+    Restarts, Runner, Taken, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
-use moenet_agent::model::{InterfaceName, ObjectName};
+use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
 use moenet_agent::plan::SharedOwnership;
 use moenet_agent::plan::kernel_view::Link;
 use moenet_agent::probe::{ProbeSettings, Prober};
@@ -153,8 +153,8 @@ pub(crate) fn interface(number: u8) -> InterfaceName {
     name(number).parse().unwrap()
 }
 
-pub(crate) fn session_key(number: u8) -> Key {
-    Key::Session(name(number).parse().unwrap())
+pub(crate) fn session_key(number: u8) -> ObjectKey {
+    ObjectKey::Session(name(number).parse().unwrap())
 }
 
 /// The specification of a peering.

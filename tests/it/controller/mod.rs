@@ -32,7 +32,7 @@ async fn a_pass_that_changed_everything_is_followed_by_one_that_writes_nothing()
         agent
             .journalled()
             .iter()
-            .filter(|entry| matches!(entry.key, moenet_agent::controller::Key::Session(_)))
+            .filter(|entry| matches!(entry.key, moenet_agent::model::ObjectKey::Session(_)))
             .count(),
         20
     );

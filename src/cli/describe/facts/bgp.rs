@@ -8,8 +8,8 @@ use crate::bird::{BgpState, Channel, Protocol, ProtocolState};
 use crate::cli::describe::why::{Bird, Session};
 use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
-use crate::controller::Key;
 use crate::document::{ConditionType, Kind, StatusBody};
+use crate::model::ObjectKey as Key;
 use crate::plan::Action;
 
 pub(super) fn bird(

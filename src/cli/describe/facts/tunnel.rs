@@ -4,9 +4,8 @@ use super::{Wanted, link, peer, since};
 use crate::cli::describe::why::{Link, Peer};
 use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
-use crate::controller::Key;
 use crate::document::Kind;
-use crate::model::{Endpoint, Host, InterfaceName};
+use crate::model::{Endpoint, Host, InterfaceName, ObjectKey as Key};
 use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
 use crate::status::Acceptance;
 

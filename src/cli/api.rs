@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::config::Config;
-use crate::http::Listen;
+use crate::config::{Config, Listen};
 use crate::model::Secret;
 
 /// Request timeout. A restart waits until tunnel and session are configured again.

@@ -3,6 +3,7 @@
 //! Unknown keys are errors that name file, line and the nearest known key. The defaults are defined next to the
 //! fields.
 
+mod listen;
 mod live;
 mod load;
 mod token;
@@ -14,9 +15,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::http::Listen;
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
+pub use listen::{InvalidListen, Listen};
 pub use live::{LiveConfig, Reloaded, Source};
 pub use load::{ConfigError, Environment, load, parse};
 pub(crate) use load::{found, problems};

@@ -4,7 +4,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use crate::http::Listen;
+use super::Listen;
 use crate::model::InterfaceName;
 
 /// A duration: a number of seconds, or `30s`, `5m`, `1h`, `500ms`.

@@ -5,7 +5,6 @@ mod accept;
 mod api;
 mod bucket;
 mod error;
-mod listen;
 mod routes;
 mod server;
 mod token;
@@ -16,7 +15,6 @@ pub use api::{
 };
 pub use bucket::TokenBucket;
 pub use error::ApiError;
-pub use listen::{InvalidListen, Listen};
 pub use routes::{HttpOptions, app};
 pub use server::{ServeError, Server, serve};
 

@@ -12,10 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{
-    AgentApi, ApiError, ApiRefusal, Confirmation, Listen, StatusView, TokenBucket, bearer, same,
-};
-use crate::config::TokenSource;
+use super::{AgentApi, ApiError, ApiRefusal, Confirmation, StatusView, TokenBucket, bearer, same};
+use crate::config::{Listen, TokenSource};
 use crate::model::InterfaceName;
 use crate::redact::redact_value;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::{HttpOptions, Listen, accept, app};
-use crate::config::TokenSource;
+use super::{HttpOptions, accept, app};
+use crate::config::{Listen, TokenSource};
 
 /// A failure to listen.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
+use moenet_agent::config::Listen;
 use moenet_agent::http::{
-    AgentApi, ApiRefusal, Confirmation, HttpOptions, Listen, MaintenanceView, NodeView, ServeError,
-    Server, SessionCounts, StatusView, app,
+    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, ServeError, Server,
+    SessionCounts, StatusView, app,
 };
 use moenet_agent::model::{InterfaceName, Secret};
 use serde_json::{Value, json};

@@ -6,10 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{FieldError, Router};
 use crate::document::BgpSessionSpec;
 use crate::model::{
-    AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName, PeerIpv6,
-    PeeringPolicy, Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
+    Address, AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName,
+    PeerIpv6, PeeringPolicy, Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
 };
-use crate::plan::kernel_view::Address;
 
 /// Values from the agent's configuration that apply to every session.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
-use crate::plan::kernel_view::Address;
+use crate::model::Address;
 
 /// Returns the address and the index of its link.
 ///

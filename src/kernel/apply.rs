@@ -14,9 +14,9 @@ use super::error::{ENODEV, Fault};
 use super::{
     Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard,
 };
-use crate::model::{Identity, InterfaceName, Uid};
+use crate::model::{Address, Identity, InterfaceName, Uid};
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
-use crate::plan::kernel_view::{Address, Link, LinkKind, Mark, Sysctl};
+use crate::plan::kernel_view::{Link, LinkKind, Mark, Sysctl};
 use crate::plan::mark::Alias;
 
 impl LinuxKernel {

@@ -179,7 +179,7 @@ mod tests {
     use rtnetlink::LinkDummy;
 
     use super::*;
-    use crate::plan::kernel_view::Address;
+    use crate::model::Address;
 
     #[test]
     fn addresses_and_routes_come_to_the_link_of_their_index() {

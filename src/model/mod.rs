@@ -4,6 +4,7 @@
 //! parses with [`std::str::FromStr`] or `TryFrom`, serialises as the text that an operator writes,
 //! and carries its own JSON Schema, so that the rule, the error and the schema are in one place.
 
+mod address;
 mod asn;
 mod endpoint;
 mod identity;
@@ -19,6 +20,7 @@ mod router_key;
 mod secret;
 mod tunnel;
 
+pub use address::Address;
 pub use asn::Asn;
 pub use endpoint::{Endpoint, Host};
 pub use identity::Identity;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::namespace::{inside, ip, name};
 use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, events, keys};
 use moenet_agent::model::{
-    Identity, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid,
+    Address, Identity, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid,
 };
 use moenet_agent::plan::SharedOwnership;
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::kernel_view::{Address, GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard};
+use moenet_agent::plan::kernel_view::{GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard};
 use moenet_agent::plan::mark::{Alias, Ownership};
 use moenet_agent::ports::{Kernel as _, KernelError};
 

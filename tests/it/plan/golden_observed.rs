@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use moenet_agent::effective::Secrets;
-use moenet_agent::model::{InterfaceName, Port, PresharedKey, PublicKey};
+use moenet_agent::model::{Address, InterfaceName, Port, PresharedKey, PublicKey};
 use moenet_agent::plan::kernel_view::{
-    Address, GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer,
+    GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer,
 };
 use moenet_agent::plan::mark::Ownership;
 use moenet_agent::plan::{BirdView, Observed, TunnelView, WantedTunnel};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use moenet_agent::model::{InterfaceName, Port, Uid};
+use moenet_agent::model::{Address, InterfaceName, Port, Uid};
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
 use moenet_agent::plan::kernel_view::{
-    Address, GreEnds, KernelView, Link, LinkKind, Mark, Sysctl, WireGuard,
+    GreEnds, KernelView, Link, LinkKind, Mark, Sysctl, WireGuard,
 };
 
 use crate::support::public_of;

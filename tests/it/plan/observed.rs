@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use moenet_agent::model::{InterfaceName, Port, PresharedKey, PublicKey};
+use moenet_agent::model::{Address, InterfaceName, Port, PresharedKey, PublicKey};
 use moenet_agent::plan::action::NewLink;
 use moenet_agent::plan::kernel_view::{
-    Address, GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard, WireGuardPeer,
+    GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard, WireGuardPeer,
 };
 use proptest::prelude::*;
 

@@ -14,6 +14,7 @@
 //! | [`model`] | newtypes, parsed once | yes |
 //! | [`document`] | the YAML documents, their schema and their codec | yes |
 //! | [`wire`] | Control Plane JSON to our types and back | yes |
+//! | [`observed`] | what kernel and BIRD report | yes |
 //! | [`effective`] | defaults, documents and overrides as one, with the origin of each field | yes |
 //! | [`render`] | BIRD's configuration as text | yes |
 //! | [`plan`] | what is wanted against what is there: steps, each with its reason | yes |
@@ -55,6 +56,7 @@ pub mod history;
 pub mod http;
 pub mod kernel;
 pub mod model;
+pub mod observed;
 pub mod plan;
 pub mod ports;
 pub mod probe;

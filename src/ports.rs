@@ -11,8 +11,8 @@ use crate::bird::{
 };
 use crate::controller::BirdState;
 use crate::model::InterfaceName;
+use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
-use crate::plan::kernel_view::KernelView;
 
 /// The kernel of this router.
 #[async_trait]

@@ -10,7 +10,7 @@ use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::PublicKey;
-use crate::plan::kernel_view::Link;
+use crate::observed::kernel::Link;
 use crate::ports::Kernel as _;
 use crate::store::Store;
 

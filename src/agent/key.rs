@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{Parts, copied};
 use crate::kernel::keys::{self, KeyError};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
-use crate::plan::kernel_view::KernelView;
+use crate::observed::kernel::KernelView;
 use crate::store::Store;
 use crate::telemetry::chain;
 

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::disk;
 use crate::model::Identity;
-use crate::plan::mark::mark_of;
+use crate::observed::mark::mark_of;
 
 const DIRECTORY: &str = "/run/moenet-agent";
 

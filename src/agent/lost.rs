@@ -22,8 +22,9 @@ use crate::http::{
 };
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::{Identity, InterfaceName};
-use crate::plan::kernel_view::{KernelView, Mark};
-use crate::plan::mark::{Alias, Succession};
+use crate::observed::kernel::KernelView;
+use crate::observed::mark::Alias;
+use crate::observed::{Mark, Succession};
 use crate::ports::Kernel as _;
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;

@@ -13,7 +13,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use crate::model::Identity;
-use crate::plan::mark::{AGENT, identity_in, mark_of};
+use crate::observed::mark::{AGENT, identity_in, mark_of};
 
 /// Prefix of every mark, of every build.
 const BEGIN: &str = "# Written by moenet-agent";

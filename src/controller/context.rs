@@ -22,7 +22,7 @@ use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName, Uid};
-use crate::plan::kernel_view::KernelView;
+use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel};
 use crate::probe::{Prober, Target};
 use crate::resolve::Resolver;

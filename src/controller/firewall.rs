@@ -13,9 +13,8 @@ use super::context::Context;
 use super::planning;
 use crate::firewall::{Firewall, FirewallError};
 use crate::model::ObjectKey;
-use crate::plan::SharedOwnership;
+use crate::observed::{Ownership, SharedOwnership};
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
-use crate::plan::mark::Ownership;
 use crate::plan::{Action, Step};
 use crate::telemetry::chain;
 

@@ -13,7 +13,7 @@ use crate::bird::{
     BaseError, BirdError, BirdName, Blocked, CommitError, Committed, Committer, Fragment,
     FragmentError, LiveTree, Protocol, Version,
 };
-use crate::plan::kernel_view::KernelView;
+use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
 
 /// Time that a key waits for an observation of BIRD. After that it uses the last one, because the kernel's part

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::conveniences::Convenience;
 use crate::model::InterfaceName;
+use crate::observed::kernel::{KernelView, Sysctl};
 use crate::plan::action::KernelAction;
-use crate::plan::kernel_view::{KernelView, Sysctl};
 use crate::plan::{Action, Step};
 
 /// Time that a sysctl that could not be set is left alone.

@@ -15,9 +15,10 @@ use super::{
     Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard,
 };
 use crate::model::{Address, Identity, InterfaceName, Uid};
+use crate::observed::Mark;
+use crate::observed::kernel::{Link, LinkKind, Sysctl};
+use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
-use crate::plan::kernel_view::{Link, LinkKind, Mark, Sysctl};
-use crate::plan::mark::Alias;
 
 impl LinuxKernel {
     pub(super) async fn run(&self, action: &KernelAction) -> Result<(), Fault> {

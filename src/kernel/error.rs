@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::model::InterfaceName;
-use crate::plan::kernel_view::Mark;
+use crate::observed::Mark;
 use crate::ports::KernelError;
 
 /// `ENODEV`, which has no kind in [`io::ErrorKind`].

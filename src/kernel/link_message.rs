@@ -12,9 +12,10 @@ use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, Li
 
 use super::netlink::name_of;
 use crate::model::{InterfaceName, Mtu};
+use crate::observed::Ownership;
+use crate::observed::kernel::{GreEnds, Link, LinkKind};
+use crate::observed::mark::Alias;
 use crate::plan::action::NewLink;
-use crate::plan::kernel_view::{GreEnds, Link, LinkKind};
-use crate::plan::mark::{Alias, Ownership};
 
 /// Time to live of the outer packets. The kernel's default is to inherit that of the inner packet,
 /// and BGP to a direct neighbour sends with 1: the session would end at the first outer hop.

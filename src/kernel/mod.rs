@@ -36,9 +36,9 @@ pub use nftables_events::nftables_events;
 pub use source::source_towards;
 
 use crate::model::InterfaceName;
-use crate::plan::SharedOwnership;
+use crate::observed::SharedOwnership;
+use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
-use crate::plan::kernel_view::KernelView;
 use crate::ports::{Kernel, KernelError};
 use error::Fault;
 use netlink::Netlink;

@@ -11,8 +11,8 @@ use super::netlink::{Dump, Netlink};
 use super::userspace::Userspace;
 use super::{address_message, link_message, route_message, sysctl, uapi, wireguard};
 use crate::model::InterfaceName;
-use crate::plan::kernel_view::{KernelView, LinkKind, Mark, Sysctl, Unread, WireGuard};
-use crate::plan::mark::Ownership;
+use crate::observed::kernel::{KernelView, LinkKind, Sysctl, Unread, WireGuard};
+use crate::observed::{Mark, Ownership};
 
 /// Number of control sockets queried at the same time.
 const AT_ONCE: usize = 32;

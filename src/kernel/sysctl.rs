@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::model::InterfaceName;
-use crate::plan::kernel_view::Sysctl;
+use crate::observed::kernel::Sysctl;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();

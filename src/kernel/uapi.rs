@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
+use crate::observed::kernel::{WireGuard, WireGuardPeer};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
-use crate::plan::kernel_view::{WireGuard, WireGuardPeer};
 
 /// Timeout of one exchange with a socket.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use wireguard_control::{Backend, Device, DeviceUpdate, Key, PeerConfigBuilder, PeerInfo};
 
 use crate::model::{InterfaceName, Port, PresharedKey, PublicKey};
+use crate::observed::kernel::{WireGuard, WireGuardPeer};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
-use crate::plan::kernel_view::{WireGuard, WireGuardPeer};
 
 /// Reads the configuration of a link.
 pub(super) fn get(interface: &InterfaceName) -> io::Result<WireGuard> {

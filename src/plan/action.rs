@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::kernel_view::Sysctl;
 use crate::model::{Address, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid};
+use crate::observed::kernel::Sysctl;
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]

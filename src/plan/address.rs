@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::KernelAction;
-use super::kernel_view::Link;
 use super::tunnel::WantedTunnel;
 use super::{Drift, Step};
 use crate::model::Address;
+use crate::observed::kernel::Link;
 
 /// The changes of a link's addresses, before and after it is brought up.
 pub(super) struct Changes {

@@ -2,8 +2,8 @@
 //! to forward.
 
 use super::action::KernelAction;
-use super::kernel_view::{KernelView, Sysctl};
 use super::{Drift, Plan, Step};
+use crate::observed::kernel::{KernelView, Sysctl};
 
 /// Plans the sysctls that tunnels need to forward, once there are tunnels. They are never reset, because other
 /// programs may depend on them by then.
@@ -72,7 +72,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::plan::kernel_view::{Link, LinkKind, Mark};
+    use crate::observed::Mark;
+    use crate::observed::kernel::{Link, LinkKind};
 
     fn kernel(all: &[(Sysctl, i64)], uplink: &[(Sysctl, i64)]) -> KernelView {
         let link = Link {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{GreEnds, KernelView, Link, LinkKind, Mark};
 use super::tunnel::{TunnelView, WantedTunnel};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
+use crate::observed::Mark;
+use crate::observed::kernel::{GreEnds, KernelView, Link, LinkKind};
 
 /// The link of the wanted name, with its assessment.
 #[derive(Default)]

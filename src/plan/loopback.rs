@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{KernelView, Link, LinkKind};
 use super::{Drift, Plan, Refusal, Step};
 use crate::model::{Address, InterfaceName, Uid};
+use crate::observed::kernel::{KernelView, Link, LinkKind};
 
 /// The wanted addresses of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]

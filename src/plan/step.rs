@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use super::action::KernelAction;
 use super::bird::Effect;
 use super::firewall::FirewallAction;
-use super::kernel_view::Sysctl;
 use crate::model::InterfaceName;
+use crate::observed::kernel::Sysctl;
 
 /// One change, of the kernel, of the firewall or of BIRD's configuration.
 #[derive(Clone, PartialEq, Eq)]

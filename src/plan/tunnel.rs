@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 
 use super::action::NewLink;
-use super::kernel_view::{KernelView, Sysctl};
 use super::wireguard::WantedWireGuard;
 use super::{Plan, Refusal, address, link, wireguard};
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Address, InterfaceName, LinkLocal, Mtu, RouterKey, TunnelType, Uid};
+use crate::observed::kernel::{KernelView, Sysctl};
 
 /// The wanted state of a tunnel in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::action::{KernelAction, PeerPatch, WireGuardPatch};
-use super::kernel_view::{Link, WireGuard, WireGuardPeer};
 use super::tunnel::{TunnelView, WantedTunnel};
 use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
+use crate::observed::kernel::{Link, WireGuard, WireGuardPeer};
 
 /// While the last handshake is younger than this, WireGuard's own endpoint of the peer is more accurate
 /// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).

@@ -6,8 +6,8 @@ use super::Conditions;
 use crate::bird::{BgpState, Protocol};
 use crate::document::{BgpStatus, ConditionType as About, Phase, StatusBody, TunnelStatus};
 use crate::model::{AdminState, PublicKey};
+use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
-use crate::plan::kernel_view::{Link, WireGuardPeer};
 
 /// Acceptance of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::{StoreError, atomic, moved};
 use crate::disk;
 use crate::model::Identity;
-use crate::plan::mark::Succession;
+use crate::observed::Succession;
 
 /// The file with the identity. The history has it too.
 pub const IDENTITY: &str = "identity";

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms without any IO. Tests beside the code may do as they like.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "model",
     "document",
     "wire",
+    "observed",
     "effective",
     "render",
     "plan",

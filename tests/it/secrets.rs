@@ -6,8 +6,9 @@ use crate::support::{PSK_FILE, key, our_key, resolve, router};
 use moenet_agent::document::{BgpSessionSpec, parse};
 use moenet_agent::effective::Secrets;
 use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{
     BirdView, Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base,
 };

@@ -22,7 +22,7 @@ use crate::controller::{BirdState, GuardMemory, World, guard};
 use crate::document::BgpSessionSpec;
 use crate::effective::{Secrets, Session};
 use crate::model::{Endpoint, ObjectName, PublicKey};
-use crate::plan::SharedOwnership;
+use crate::observed::SharedOwnership;
 use crate::render::{Features, Renderer, RoaTable};
 use crate::resolve::Resolution;
 use crate::status::Acceptance;

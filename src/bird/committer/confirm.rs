@@ -12,7 +12,7 @@ use crate::bird::client::{BirdError, Client};
 use crate::bird::command::{Command, Symbol};
 use crate::bird::protocols::Protocol;
 use crate::bird::status::{ConfigureStatus, Phase};
-use crate::plan::mark::Ownership;
+use crate::observed::Ownership;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::bird::counters::BirdCounters;
 use crate::bird::main_file::MainFile;
 use crate::bird::mark::{self, Mark};
 use crate::disk;
-use crate::plan::mark::Ownership;
+use crate::observed::Ownership;
 
 /// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;

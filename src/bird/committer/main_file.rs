@@ -11,7 +11,7 @@ use super::{owned, promise};
 use crate::bird::main_file::MainFile;
 use crate::bird::mark::{self, Mark};
 use crate::bird::outline::includes_in;
-use crate::plan::mark::Ownership;
+use crate::observed::Ownership;
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;

@@ -56,7 +56,7 @@ use super::check::Checker;
 use super::client::{Client, DEADLINE};
 use super::counters::BirdCounters;
 use super::diagnostics::Diagnostic;
-use crate::plan::SharedOwnership;
+use crate::observed::SharedOwnership;
 use batch::Request;
 use trial::Trials;
 

@@ -22,7 +22,7 @@ use crate::bird::main_file::beyond_distribution;
 use crate::bird::mark::{self, Mark};
 use crate::bird::outline::Outline;
 use crate::model::Identity;
-use crate::plan::mark::Ownership;
+use crate::observed::Ownership;
 
 /// Number of copies of edits that are kept per file.
 const MOST_COPIES: usize = 20;

@@ -16,7 +16,7 @@ use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::bird::diagnostics::Diagnostic;
-use crate::plan::SharedOwnership;
+use crate::observed::SharedOwnership;
 
 /// The directory for trials in BIRD's directory.
 const PLACE: &str = ".moenet-trial";

@@ -11,10 +11,11 @@ pub use table::{
 };
 
 use super::action::{KernelAction, NewLink};
-use super::kernel_view::{KernelView, Link, LinkKind};
-use super::mark::{AGENT, Ownership, mark_of};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Port};
+use crate::observed::Ownership;
+use crate::observed::kernel::{KernelView, Link, LinkKind};
+use crate::observed::mark::{AGENT, mark_of};
 
 /// The wanted firewall: accepts the UDP ports of tunnels, and clamps the MSS of TCP through them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::Ruleset;
 use crate::model::{Identity, InterfaceName};
+use crate::observed::Ownership;
+use crate::observed::mark::{AGENT, identity_in};
 use crate::plan::Drift;
-use crate::plan::mark::{AGENT, Ownership, identity_in};
 
 pub(super) const FAMILY: &str = "inet";
 /// The table's name. On a host with several agents, all but one have [`own_name`] instead.

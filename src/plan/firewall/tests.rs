@@ -244,7 +244,7 @@ fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
 }
 
 fn tunnel(port: Option<u16>) -> Link {
-    let wireguard = port.map(|port| crate::plan::kernel_view::WireGuard {
+    let wireguard = port.map(|port| crate::observed::kernel::WireGuard {
         listen_port: Port::new(port),
         ..Default::default()
     });
@@ -253,7 +253,7 @@ fn tunnel(port: Option<u16>) -> Link {
         kind: LinkKind::Tun,
         mtu: 1420,
         up: true,
-        mark: crate::plan::kernel_view::Mark::Ours("u-1".parse().unwrap()),
+        mark: crate::observed::Mark::Ours("u-1".parse().unwrap()),
         addrgen_none: true,
         addresses: BTreeSet::new(),
         routes: BTreeSet::new(),

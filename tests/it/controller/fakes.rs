@@ -16,9 +16,9 @@ use moenet_agent::bird::{
 use moenet_agent::controller::BirdState;
 use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
+use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
-use moenet_agent::plan::kernel_view::{KernelView, Link, Unread};
 use moenet_agent::ports::{Bird, Kernel, KernelError};
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
 use moenet_agent::resolve::Lookup;

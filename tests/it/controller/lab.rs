@@ -14,8 +14,8 @@ use moenet_agent::controller::{
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
 use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
-use moenet_agent::plan::SharedOwnership;
-use moenet_agent::plan::kernel_view::Link;
+use moenet_agent::observed::SharedOwnership;
+use moenet_agent::observed::kernel::Link;
 use moenet_agent::probe::{ProbeSettings, Prober};
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::resolve::{Resolver, ResolverSettings};

@@ -16,7 +16,7 @@ fn links(machine: &Machine) -> BTreeMap<String, (String, u32, u16)> {
     let model = machine.kernel.model.lock().unwrap();
     let of = |(name, link): (
         &moenet_agent::model::InterfaceName,
-        &moenet_agent::plan::kernel_view::Link,
+        &moenet_agent::observed::kernel::Link,
     )| {
         let port = link.wireguard.as_ref()?.listen_port?;
         let owner = link.mark.object()?.to_string();

@@ -6,8 +6,8 @@ use crate::support::namespace::{self, sh};
 use moenet_agent::firewall::{Firewall as _, FirewallError, Nft};
 use moenet_agent::kernel::nftables_events;
 use moenet_agent::model::{InterfaceName, Port};
+use moenet_agent::observed::Ownership;
 use moenet_agent::plan::firewall::{FirewallAction, Ruleset, TABLE_NAME, plan_firewall};
-use moenet_agent::plan::mark::Ownership;
 use moenet_agent::plan::{Action, Step};
 
 const FOREIGN: &str = "

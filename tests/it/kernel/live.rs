@@ -10,10 +10,10 @@ use moenet_agent::kernel::{Backend, KernelOptions, LinuxKernel, events, keys};
 use moenet_agent::model::{
     Address, Identity, InterfaceName, Mtu, Port, PresharedKey, PrivateKey, PublicKey, Uid,
 };
-use moenet_agent::plan::SharedOwnership;
+use moenet_agent::observed::kernel::{GreEnds, Link, LinkKind, Sysctl, WireGuard};
+use moenet_agent::observed::mark::Alias;
+use moenet_agent::observed::{Mark, Ownership, SharedOwnership};
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::kernel_view::{GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard};
-use moenet_agent::plan::mark::{Alias, Ownership};
 use moenet_agent::ports::{Kernel as _, KernelError};
 
 /// One test a function: its own name, how many processes, and its body.

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use moenet_agent::effective::Secrets;
 use moenet_agent::model::{Address, InterfaceName, Port, PresharedKey, PublicKey};
-use moenet_agent::plan::kernel_view::{
+use moenet_agent::observed::Ownership;
+use moenet_agent::observed::kernel::{
     GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer,
 };
-use moenet_agent::plan::mark::Ownership;
 use moenet_agent::plan::{BirdView, Observed, TunnelView, WantedTunnel};
 use serde::Deserialize;
 

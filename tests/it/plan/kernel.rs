@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use moenet_agent::model::{Address, InterfaceName, Port, Uid};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard};
 use moenet_agent::plan::action::{KernelAction, NewLink, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::kernel_view::{
-    GreEnds, KernelView, Link, LinkKind, Mark, Sysctl, WireGuard,
-};
 
 use crate::support::public_of;
 

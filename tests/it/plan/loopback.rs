@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use moenet_agent::model::{Address, InterfaceName, Uid};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{Link, LinkKind};
 use moenet_agent::plan::action::NewLink;
-use moenet_agent::plan::kernel_view::{Link, LinkKind, Mark};
 use moenet_agent::plan::{Action, Loopback, Plan, plan_loopback};
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use moenet_agent::model::{Address, InterfaceName, Port, PresharedKey, PublicKey};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{GreEnds, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::NewLink;
-use moenet_agent::plan::kernel_view::{
-    GreEnds, Link, LinkKind, Mark, Sysctl, WireGuard, WireGuardPeer,
-};
 use proptest::prelude::*;
 
 use super::kernel::{ModelKernel, clashes, default_sysctls, has_ipv6, new_link, outer_addresses};

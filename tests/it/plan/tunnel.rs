@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use moenet_agent::model::{InterfaceName, ObjectName};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
-use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, Unread};
 use moenet_agent::plan::{
     Action, BirdView, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView,
     WantedTunnel, plan,

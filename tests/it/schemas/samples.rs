@@ -12,7 +12,8 @@ use moenet_agent::document::{
 };
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
 use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
-use moenet_agent::plan::kernel_view::{KernelView, Link, LinkKind, Mark, WireGuard, WireGuardPeer};
+use moenet_agent::observed::Mark;
+use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
 use moenet_agent::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
 use moenet_agent::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place};

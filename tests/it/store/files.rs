@@ -8,7 +8,7 @@ use std::path::Path;
 use super::support::{State, applied, mtu, name, own, peer, problem};
 use moenet_agent::document::{Document, Kind, MaintenanceSpec, OverrideSpec};
 use moenet_agent::model::{ObjectName, Secret};
-use moenet_agent::plan::mark::Succession;
+use moenet_agent::observed::Succession;
 use moenet_agent::store::{IDENTITY, StateIdentity, Store, StoreError, Written};
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::status::{Board, drained};
+use super::status::{Board, drained, settling};
 use super::{FIRST_WORLD, Parts, overrides};
 use crate::control_plane::State as Breaker;
 use crate::controller::World;
@@ -88,6 +88,7 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
     facts.extend(of_rpki(world));
     facts.extend(of_overrides(world));
     facts.extend(of_held(parts));
+    facts.extend([of_settling(world)]);
     let node_waits = board.get(&ObjectKey::Router).is_some_and(is_bird_blocked);
     for (key, status) in board {
         facts.extend(of_status(key, status, node_waits));
@@ -175,6 +176,16 @@ fn of_held(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
             Fact::new(State::Bad, cause),
         )
     })
+}
+
+/// Fact: removals that wait until the files of the state directory are at rest.
+fn of_settling(world: &World) -> (Topic, Fact) {
+    let waiting = world.settling();
+    let fact = match waiting.is_empty() {
+        true => Fact::new(State::Good, ""),
+        false => Fact::new(State::Bad, settling(&waiting)),
+    };
+    (Topic::Settling, fact)
 }
 
 /// Returns whether BIRD's configuration waits for the node. The sessions wait for the same reason, which is one event.

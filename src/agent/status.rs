@@ -8,7 +8,7 @@ use crate::controller::world::{HeldChange, Maintenance};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{BirdView, HeldView, WaitView};
 use crate::model::ObjectKey;
-use crate::status::{Health, HealthFacts, PASS_MAX, is_bad};
+use crate::status::{Health, HealthFacts, Hold, PASS_MAX, is_bad};
 
 /// Maximum entries of one list in `/status`.
 pub(super) const MANY: usize = 20;
@@ -157,6 +157,11 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
         let action = format!("`moenet-agent approve {}`", held.key);
         wait(&held.key.to_string(), &text, &action)
     }));
+    let removals = world.settling();
+    if !removals.is_empty() {
+        let action = "finish the writes to the state directory; each change starts the wait again";
+        waits.push(wait("state directory", &settling(&removals), action));
+    }
     for (object, status) in board {
         waits.extend(unresolved(status).map(|condition| {
             let action =
@@ -165,6 +170,12 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
         }));
     }
     shortened(waits)
+}
+
+/// Describes removals that wait until the files of the state directory are at rest.
+pub(super) fn settling(removals: &[ObjectKey]) -> String {
+    let names = bounded(removals.iter().map(ObjectKey::to_string), "objects");
+    format!("removal of {}: {}", names.join(", "), Hold::Settling.why())
 }
 
 fn waits_of_node(parts: &Parts, world: &World) -> impl Iterator<Item = WaitView> {

@@ -227,7 +227,10 @@ fn object<'a, T>(kind: Kind, name: &'a ObjectName, entry: &'a Entry<T>) -> Objec
         reason: entry.reason.as_deref(),
         expires_at: entry.expires_at,
         paused: entry.paused.as_deref(),
-        held: entry.held.as_deref().map(Cow::Borrowed),
+        held: entry
+            .held
+            .as_ref()
+            .and_then(|held| held.approval().map(Cow::Borrowed)),
         operator_owned: entry.operator_owned,
         text: match &entry.intent {
             Intent::Present(_, text) => text.as_deref(),

@@ -9,7 +9,7 @@ use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, TakenStep};
 use crate::model::ObjectKey as Key;
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Hold};
 
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -158,6 +158,9 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
     object.paused = paused;
     let held = world.held().into_iter().find(|held| held.key == *key);
     object.held = held.map(|held| format!("{} held: {}", held.change, held.reason));
+    if world.settling().contains(key) {
+        object.waits = Some(format!("removal waits: {}", Hold::Settling.why()));
+    }
     object
 }
 

@@ -31,6 +31,45 @@ impl Acceptance {
     }
 }
 
+/// The reason why an object without a document is not removed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The removal is held until an operator approves it.
+    Approval(String),
+    /// Files of the state directory are changing, so the document may come back. No operator is needed.
+    Settling,
+}
+
+impl Hold {
+    /// Returns the reason, if the removal needs an approval.
+    pub fn approval(&self) -> Option<&str> {
+        match self {
+            Self::Approval(why) => Some(why),
+            Self::Settling => None,
+        }
+    }
+
+    /// Returns the reason.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Approval(why) => why,
+            Self::Settling => {
+                "files of the state directory are changing, so its document may come back; the removal is judged once \
+                 they are at rest"
+            }
+        }
+    }
+
+    /// Sets the condition of the removal. Only a removal that needs an approval is a problem.
+    fn set(&self, conditions: &mut Conditions<'_>) {
+        let (held, reason) = match self {
+            Self::Approval(_) => (true, "GuardTripped"),
+            Self::Settling => (false, "StateDirectoryChanging"),
+        };
+        conditions.set(About::RemovalHeld, held, reason, self.why());
+    }
+}
+
 /// The observed state of a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelFacts<'a> {
@@ -105,8 +144,8 @@ pub struct Facts<'a> {
     pub admin_state: AdminState,
     /// The pause of an override, if there is one.
     pub paused: Option<&'a str>,
-    /// The held removal of the object, if there is one.
-    pub held: Option<&'a str>,
+    /// Why its removal does not happen now, if no document wants it.
+    pub held: Option<&'a Hold>,
     /// The tunnel.
     pub tunnel: TunnelFacts<'a>,
     /// The endpoint's name, if it has one.
@@ -156,7 +195,7 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
         }
     }
     if let Some(held) = facts.held {
-        conditions.set(About::RemovalHeld, true, "GuardTripped", held);
+        held.set(&mut conditions);
     }
     StatusBody {
         observed_generation: facts.generation,

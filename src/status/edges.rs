@@ -47,6 +47,8 @@ pub enum Topic {
     Pause(String),
     /// A change held for approval, by its object; `Bad` while held.
     Held(String),
+    /// Removals that wait until the files of the state directory are at rest; `Bad` while they wait.
+    Settling,
 }
 
 /// State of a fact.
@@ -305,6 +307,7 @@ fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) 
         | Topic::BirdFiles
         | Topic::Kernel
         | Topic::StateDirectory
+        | Topic::Settling
         | Topic::ControlPlane
         | Topic::RpkiServers
         | Topic::Maintenance => None,
@@ -331,9 +334,11 @@ fn rule(topic: &Topic) -> Rule {
         Topic::Condition(_, About::KeyAvailable) => (Severity::Error, false, 0),
         // Git moves a tree at once, without intermediate setup steps.
         Topic::Condition(_, About::WorkTreeCurrent) => (Severity::Warn, false, 0),
-        Topic::Condition(..) | Topic::BirdFiles | Topic::Kernel | Topic::StateDirectory => {
-            (Severity::Warn, false, HOLD_SECONDS)
-        }
+        Topic::Condition(..)
+        | Topic::BirdFiles
+        | Topic::Kernel
+        | Topic::StateDirectory
+        | Topic::Settling => (Severity::Warn, false, HOLD_SECONDS),
         Topic::Override(_) | Topic::Pause(_) => (Severity::Info, false, 0),
         Topic::Bird
         | Topic::ControlPlane
@@ -390,6 +395,10 @@ fn texts(topic: &Topic) -> (&'static str, &'static str) {
         Topic::Held(_) => (
             "change held until `moenet-agent approve`",
             "change no longer held",
+        ),
+        Topic::Settling => (
+            "removals wait until the state directory is at rest",
+            "state directory at rest, no removal waits for it",
         ),
         Topic::ControlPlane => (
             "Control Plane unreachable, keeping the current configuration",

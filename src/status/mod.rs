@@ -12,7 +12,7 @@ mod health;
 mod origins;
 
 pub use assess::{
-    Acceptance, BabelFacts, BirdFacts, Facts, NameFacts, RouteFacts, TunnelFacts, assess,
+    Acceptance, BabelFacts, BirdFacts, Facts, Hold, NameFacts, RouteFacts, TunnelFacts, assess,
 };
 pub use changed::changed;
 pub use conditions::Conditions;

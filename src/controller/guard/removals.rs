@@ -7,6 +7,7 @@ use super::{Entry, Rules, shown};
 use crate::config::MaxRemovals;
 use crate::document::Kind;
 use crate::model::{ObjectName, Uid};
+use crate::status::Hold;
 
 /// The documents' verdict on one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +36,13 @@ pub struct Member {
 const REMOVAL: &str = "removal";
 
 impl Ledger {
-    /// Judges the removals of one kind. Returns the held removals, each with the reason, and records the others.
+    /// Judges the removals of one kind. Returns those that do not happen now, and records the others.
     pub fn removals(
         &mut self,
         kind: Kind,
         members: &BTreeMap<ObjectName, Member>,
         rules: &Rules<'_>,
-    ) -> BTreeMap<ObjectName, String> {
+    ) -> BTreeMap<ObjectName, Hold> {
         let object = |name: &ObjectName| format!("{}/{name}", kind.folder());
         if let Some(why) = rules.no_verdict() {
             let absent = members.iter().filter(|(_, member)| member.is_absent());
@@ -50,7 +51,10 @@ impl Ledger {
                 .filter(|(_, object)| {
                     !rules.approved.contains(object) && !self.is_under_way(object)
                 })
-                .map(|(name, _)| (name.clone(), why.to_owned()))
+                .map(|(name, object)| {
+                    let before = self.held_before(&object).filter(|_| why == Hold::Settling);
+                    (name.clone(), before.unwrap_or_else(|| why.clone()))
+                })
                 .collect();
         }
         self.forget(rules.window, rules.now);
@@ -58,7 +62,7 @@ impl Ledger {
             member.is_absent() && member.undisproved && !rules.approved.contains(&object(name))
         });
         let undisproved: BTreeMap<_, _> = undisproved
-            .map(|(name, _)| (name.clone(), UNDISPROVED.to_owned()))
+            .map(|(name, _)| (name.clone(), Hold::Approval(UNDISPROVED.to_owned())))
             .collect();
         self.leave(kind, members);
         let members: BTreeMap<String, Member> = members
@@ -72,10 +76,16 @@ impl Ledger {
         held.into_iter()
             .filter_map(|(object, why)| {
                 let (_, name) = object.split_once('/')?;
-                Some((name.parse().ok()?, why))
+                Some((name.parse().ok()?, Hold::Approval(why)))
             })
             .chain(undisproved)
             .collect()
+    }
+
+    /// Returns the hold of a removal that was judged before.
+    fn held_before(&self, object: &String) -> Option<Hold> {
+        let entry = self.held.get(object)?;
+        Some(Hold::Approval(entry.reason.clone()))
     }
 
     /// Updates the ledger's entries of these objects.
@@ -257,10 +267,10 @@ impl Ledger {
 
 impl Rules<'_> {
     /// Returns the reason why objects without a document cannot be judged.
-    fn no_verdict(&self) -> Option<&'static str> {
+    fn no_verdict(&self) -> Option<Hold> {
         match (self.complete, self.settled) {
-            (false, _) => Some(INCOMPLETE),
-            (true, false) => Some(UNSETTLED),
+            (false, _) => Some(Hold::Approval(INCOMPLETE.to_owned())),
+            (true, false) => Some(Hold::Settling),
             (true, true) => None,
         }
     }
@@ -276,8 +286,6 @@ impl Member {
 const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be read, so a document \
                           that is not there may still be wanted; a complete list from the Control Plane settles that, \
                           `moenet-agent approve` removes this object, and `approve --all` all of them";
-const UNSETTLED: &str = "files of the state directory are being changed, so its document may be about to come back; the \
-                         removal is judged once they are at rest";
 const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a folder; a list of the \
                            Control Plane says nothing about an object of the operator";
 const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::document::{Kind, NodeSpec};
 use crate::model::{ObjectName, Uid};
+use crate::status::Hold;
 
 const KIND: Kind = Kind::BgpSession;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -91,7 +92,7 @@ impl Router {
     }
 
     /// Returns the held objects, with the reasons; the other removals are in progress afterwards.
-    fn judge(&mut self) -> BTreeMap<ObjectName, String> {
+    fn judge(&mut self) -> BTreeMap<ObjectName, Hold> {
         let rules = Rules {
             max_removals: self.limit,
             window: HOUR,
@@ -120,10 +121,19 @@ fn removal_under_way_goes_on_while_files_change() {
             router.set([1], gone);
             let held = router.judge();
             assert_eq!(held.keys().cloned().collect::<Vec<_>>(), [name(1)]);
-            let changing = held[&name(1)].contains("are being changed");
-            assert_eq!(changing, complete, "{held:?}");
+            assert_eq!(held[&name(1)] == Hold::Settling, complete, "{held:?}");
         }
     }
+}
+
+#[test]
+fn held_removal_needs_the_same_approval_while_files_change() {
+    let mut router = Router::new(2);
+    router.set(0..2, ABSENT);
+    let held = router.judge();
+    assert!(held[&name(0)].approval().is_some());
+    router.settled = false;
+    assert_eq!(router.judge(), held);
 }
 
 #[test]

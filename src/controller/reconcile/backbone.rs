@@ -267,7 +267,7 @@ fn status<T>(
         remark: entry.remark.as_deref(),
         admin_state: entry.admin_state,
         paused: paused.as_deref(),
-        held: entry.held.as_deref(),
+        held: entry.held.as_ref(),
         tunnel: TunnelFacts {
             link,
             peer,

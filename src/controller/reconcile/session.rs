@@ -259,7 +259,7 @@ fn status(
         remark: entry.remark.as_deref(),
         admin_state: entry.admin_state,
         paused: paused.as_deref(),
-        held: entry.held.as_deref(),
+        held: entry.held.as_ref(),
         tunnel: TunnelFacts {
             link: link(entry, round),
             peer,

@@ -4,7 +4,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::model::{AdminState, ObjectName, Uid};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Hold};
 use crate::store::AppliedOverride;
 
 /// One object: its wanted state, and whether its documents were accepted.
@@ -36,8 +36,8 @@ pub struct Entry<T> {
     pub expires_at: Option<Timestamp>,
     /// The reason why the object is paused: the agent observes and plans, and writes nothing.
     pub paused: Option<String>,
-    /// The reason why the removal is held.
-    pub held: Option<String>,
+    /// Why its removal does not happen now, if no document wants it.
+    pub held: Option<Hold>,
     /// Whether an override exists that cannot be read: a paused object stays paused.
     pub exception_unreadable: bool,
     /// Whether a document exists.

@@ -9,7 +9,7 @@ use super::{Entry, Intent};
 use crate::document::{self, DocumentError, Kind, OverrideSpec, Spec};
 use crate::effective::{FieldError, Merged, merge, merge_problems};
 use crate::model::{AdminState, ObjectName, Uid};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Hold};
 use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
 
 /// The merged layers of one object: its document, its override, and, where these cannot be used, the applied
@@ -297,7 +297,7 @@ impl<S: Spec> Layered<S> {
         intent: Intent<T>,
         admin_state: AdminState,
         spec: Option<Value>,
-        held: Option<String>,
+        held: Option<Hold>,
     ) -> Entry<T> {
         let paused = self.paused();
         let formerly = self.applied_uid.clone().filter(|uid| *uid != self.uid);

@@ -36,7 +36,7 @@ use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{ObjectKey as Key, ObjectName, RouterKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
-use crate::status::{Acceptance, Origins, RpkiName};
+use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
 pub(crate) use entry::present;
@@ -333,6 +333,23 @@ impl World {
             .collect()
     }
 
+    /// Returns the objects whose removal waits until the files of the state directory are at rest.
+    pub fn settling(&self) -> Vec<Key> {
+        fn of<T>(
+            entries: &BTreeMap<ObjectName, Entry<T>>,
+            key: fn(ObjectName) -> Key,
+        ) -> impl Iterator<Item = Key> {
+            let waiting = entries
+                .iter()
+                .filter(|(_, entry)| entry.held == Some(Hold::Settling));
+            waiting.map(move |(name, _)| key(name.clone()))
+        }
+        of(&self.sessions, Key::Session)
+            .chain(of(&self.mesh, Key::Mesh))
+            .chain(of(&self.ibgp, Key::Ibgp))
+            .collect()
+    }
+
     /// Returns every held change.
     pub fn held(&self) -> Vec<HeldChange> {
         fn of<T>(
@@ -341,7 +358,8 @@ impl World {
         ) -> impl Iterator<Item = (Key, String, String)> {
             entries.iter().filter_map(move |(name, entry)| {
                 let change = "removal".to_owned();
-                Some((key(name.clone()), change, entry.held.clone()?))
+                let why = entry.held.as_ref()?.approval()?;
+                Some((key(name.clone()), change, why.to_owned()))
             })
         }
         let node = self.router_documents.node_held.iter();

@@ -10,7 +10,7 @@ use crate::effective::{
     Claim, Claimant, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router, conflicts,
 };
 use crate::model::{AdminState, LinkLocal, ObjectName, Uid};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Hold};
 use crate::store::{AppliedDocument, Slot};
 use crate::wire::Rejected;
 
@@ -172,8 +172,8 @@ pub(super) fn ibgp(
 struct Known<'a> {
     /// The reason why the Control Plane's item for an object is invalid.
     refused: &'a BTreeMap<ObjectName, String>,
-    /// The reason why the removal of an object is held.
-    held: &'a BTreeMap<ObjectName, String>,
+    /// The removals that do not happen now.
+    held: &'a BTreeMap<ObjectName, Hold>,
     /// Whether the identity of this router is known.
     router: bool,
 }
@@ -251,14 +251,14 @@ fn names<S: Spec>(
     all.cloned().collect()
 }
 
-/// Returns the held removals, each with the reason.
+/// Returns the removals that do not happen now.
 fn removals<S: Spec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     refused: &BTreeMap<ObjectName, String>,
     off: &impl Fn(&S) -> bool,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, String> {
+) -> BTreeMap<ObjectName, Hold> {
     let fate = |name: &ObjectName| match documents.get(name) {
         Some(Ok(stored)) if off(&stored.document.spec) => Fate::Leaving,
         Some(_) => Fate::Wanted,
@@ -350,7 +350,7 @@ type Accepted<T, S> = ((T, S), Option<String>);
 fn entry<S: Spec, T>(
     name: &ObjectName,
     mut layers: Layered<S>,
-    held: Option<String>,
+    held: Option<Hold>,
     router_known: bool,
     before: Option<T>,
     off: impl Fn(&S) -> bool,

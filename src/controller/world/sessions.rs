@@ -10,7 +10,7 @@ use crate::effective::{
     Claim, Claimant, Defaults, FieldError, MeshTunnel, Router, Session, conflicts,
 };
 use crate::model::{AdminState, ObjectName, Uid};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, Hold};
 use crate::store::AppliedDocument;
 use crate::wire::Rejected;
 
@@ -24,7 +24,7 @@ struct Candidate {
     layers: Layered<BgpSessionSpec>,
     session: Option<Session>,
     spec: Option<BgpSessionSpec>,
-    held: Option<String>,
+    held: Option<Hold>,
     /// Whether BIRD runs the session over another tunnel than the document's. That one waits for its text, since a
     /// tunnel that changes alone takes the session down.
     needs_text: bool,
@@ -110,12 +110,12 @@ fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
     refused
 }
 
-/// Returns the held removals, each with the reason.
+/// Returns the removals that do not happen now.
 fn removals(
     parts: &Parts<'_>,
     refused: &Refused<'_>,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, String> {
+) -> BTreeMap<ObjectName, Hold> {
     let snapshot = &parts.inputs.snapshot;
     let fate = |name: &ObjectName| match snapshot.sessions.get(name) {
         Some(Ok(stored)) if stored.document.spec.admin_state != AdminState::Enabled => {
@@ -149,7 +149,7 @@ fn candidate(
     parts: &Parts<'_>,
     router: &Result<Router, String>,
     name: &ObjectName,
-    held: Option<String>,
+    held: Option<Hold>,
     refused: Option<&Rejected>,
 ) -> Candidate {
     let snapshot = parts.inputs.snapshot;

@@ -159,6 +159,7 @@ fn every_other_topic(run: &mut Run) {
         Topic::BirdFiles,
         Topic::Kernel,
         Topic::StateDirectory,
+        Topic::Settling,
         Topic::Breaker("fetches".into()),
         Topic::RpkiServers,
         Topic::RpkiName("rpki.example.net:8282".into()),

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use moenet_agent::document::{BgpSessionSpec, Kind, NodeSpec};
+use moenet_agent::document::{BgpSessionSpec, ConditionStatus, ConditionType, Kind, NodeSpec};
 use moenet_agent::model::ObjectKey;
 use moenet_agent::store::{HELD, Store};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::lab::{Agent, Machine, name, session, uid, write};
+use super::lab::{Agent, Machine, name, session, session_key, uid, write};
 
 fn remove(agent: &Agent, number: u8) {
     let name = name(number).parse().unwrap();
@@ -51,6 +51,34 @@ async fn three_removals_a_poll_do_not_empty_a_router_of_eight() {
         agent.pass().await;
         assert_eq!(agent.applied(), left, "what is held waits for a person");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removal_while_files_change_waits_without_approval() {
+    let machine = Machine::new(8);
+    let agent = machine.boot();
+    agent.pass().await;
+    agent.set_changing(true);
+    remove(&agent, 1);
+    agent.pass().await;
+    let world = agent.context.world();
+    assert_eq!(world.held(), []);
+    assert_eq!(world.settling(), [session_key(1)]);
+    let status = agent.status(1);
+    let mut conditions = status.conditions.iter();
+    let held = conditions.find(|one| one.condition_type == ConditionType::RemovalHeld);
+    let held = held.map(|one| (one.status, one.reason.as_str()));
+    assert_eq!(
+        held,
+        Some((ConditionStatus::False, "StateDirectoryChanging"))
+    );
+    assert_eq!(agent.applied(), 8);
+    agent.set_changing(false);
+    agent.pass().await;
+    assert_eq!(
+        (agent.context.world().settling(), agent.applied()),
+        (vec![], 7)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,6 +102,7 @@ impl Machine {
             guard: GuardMemory::open(&store, jiff::Timestamp::now()),
             store: store_too,
             clock: Mutex::default(),
+            changing: Mutex::default(),
         };
         let (publish, world) = watch::channel(Arc::new(maker.world()));
         let (journal, journalled) = mpsc::unbounded_channel();
@@ -191,6 +192,8 @@ struct Maker {
     guard: GuardMemory,
     /// How far its clock is off.
     clock: Mutex<jiff::SignedDuration>,
+    /// Whether files of the state directory are being written.
+    changing: Mutex<bool>,
 }
 
 impl Maker {
@@ -204,7 +207,8 @@ impl Maker {
     }
 
     fn build(&self, guard: &guard::Input<'_>) -> World {
-        let snapshot = self.store.load().unwrap();
+        let mut snapshot = self.store.load().unwrap();
+        snapshot.settled &= !*self.changing.lock().unwrap();
         World::build(&Inputs {
             snapshot: &snapshot,
             config: &self.config,
@@ -247,6 +251,11 @@ impl Agent {
     pub(crate) fn set_clock(&self, off: jiff::SignedDuration) {
         *self.maker.clock.lock().unwrap() = off;
         self.relist();
+    }
+
+    /// Sets whether files of the state directory are being written.
+    pub(crate) fn set_changing(&self, changing: bool) {
+        *self.maker.changing.lock().unwrap() = changing;
     }
 
     /// Lists the state directory again, as after any event.

@@ -3,6 +3,8 @@
 //! Every source of facts (conditions, BIRD, the kernel, the state directory, calls to the Control Plane, overrides, held
 //! changes, maintenance) goes through [`Edges::step`]; no source keeps a flag of its own. Facts and time are inputs.
 
+mod cause;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -241,9 +243,7 @@ impl Rule {
         let since = *seen.bad_since.get_or_insert(now);
         let due = now.as_second() - since.as_second() >= self.hold;
         let said = match &seen.announced {
-            Some(cause) => {
-                !self.each_cause || without_numbers(cause) == without_numbers(&fact.cause)
-            }
+            Some(announced) => !self.each_cause || cause::is_same(announced, &fact.cause),
             None => false,
         };
         if !due || said {
@@ -252,11 +252,6 @@ impl Rule {
         seen.announced = Some(fact.cause.clone());
         Some(event(self.severity, topic, self.bad, &fact.cause))
     }
-}
-
-/// Removes numbers, because a different countdown or time is not a different cause.
-fn without_numbers(cause: &str) -> String {
-    cause.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 fn is_session(topic: &Topic) -> bool {

@@ -193,6 +193,16 @@ fn what_is_good_at_the_start_is_no_edge_and_what_is_bad_is_one() {
 }
 
 #[test]
+fn changed_cause_is_an_edge_and_a_countdown_is_not() {
+    let mut run = Run::default();
+    let call = Topic::Call("mesh".into());
+    let mut edges = |cause: &str| run.set(call.clone(), State::Bad, cause).step(0);
+    assert_eq!(edges("status 502; next try in 30 s"), 1);
+    assert_eq!(edges("status 502; next try in 9 s"), 0);
+    assert_eq!(edges("status 503; next try in 9 s"), 1);
+}
+
+#[test]
 fn a_state_that_setup_passes_through_is_not_announced() {
     let mut run = Run::default();
     let tunnel = about(ConditionType::TunnelConfigured);

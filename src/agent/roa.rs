@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::Parts;
 use crate::bird::roa::Servers;
-use crate::render::RoaTable;
+use crate::model::RoaTable;
 use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;

@@ -13,15 +13,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::babel;
 use super::command::{BirdName, Command, Symbol};
 use super::counters::BirdCounters;
 use super::framing::{Decoder, FramingError, Reply};
 use super::protocols::{self, Protocol};
-use super::roa;
 use super::status::{self, ConfigureStatus, Status};
 use super::version::Version;
-use crate::render::RoaTable;
+use super::{babel, roa};
+use crate::model::RoaTable;
 
 /// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
 /// on 3.1.8, and 1.5 million static routes parsed.

@@ -2,7 +2,7 @@
 
 use super::framing::Reply;
 use super::protocols::Protocol;
-use crate::render::RoaTable;
+use crate::model::RoaTable;
 
 /// Parses a reply to `show route table moe_roa4`: ` 172.20.0.0/24-28 AS4242420000 [source time] * (100)`.
 /// A second source of the same ROA has a line without the prefix, which is skipped.

@@ -41,7 +41,6 @@ mod input;
 mod place;
 mod quote;
 mod renderer;
-mod roa;
 
 pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_class};
 pub use context::rpki_protocol;
@@ -51,4 +50,3 @@ pub use hysteresis::{Hysteresis, Measure};
 pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy, odd_policy};
 pub use quote::{MAX_STRING, quoted};
 pub use renderer::Renderer;
-pub use roa::{Roa, RoaTable};

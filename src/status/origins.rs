@@ -1,7 +1,6 @@
 use std::net::IpAddr;
 
-use crate::model::Endpoint;
-use crate::render::RoaTable;
+use crate::model::{Endpoint, RoaTable};
 
 /// The data for the validation of route origins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

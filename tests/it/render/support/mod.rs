@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use moenet_agent::document::{BgpSessionSpec, IbgpPeerSpec, NodeSpec, RoutingPolicySpec};
 use moenet_agent::effective::{Defaults, InternalNeighbour, Router, Session};
-use moenet_agent::model::{Endpoint, InterfaceName, PublicKey, Secret};
-use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer, RoaTable};
+use moenet_agent::model::{Endpoint, InterfaceName, PublicKey, RoaTable, Secret};
+use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer};
 
 /// The versions that the templates are for: the folder's name, and the first two numbers.
 pub(crate) const BIRDS: [(&str, u32, u32); 5] = [

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::bird::{
-    BaseError, BirdError, BirdName, CommitError, Committed, Fragment, FragmentError,
-};
+use crate::bird::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 use crate::controller::BirdState;
 use crate::model::InterfaceName;
+use crate::observed::bird::BirdName;
 use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
 

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Parts;
-use crate::bird::protocols::Limit;
-use crate::bird::{BirdName, Protocol};
+use crate::observed::bird::{BirdName, Limit, Protocol};
 use crate::telemetry::chain;
 
 /// Protocol and channel.
@@ -106,15 +105,15 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bird::protocols::{Bgp, BgpState, Channel};
+    use crate::observed::bird::{Bgp, BgpState, Channel};
 
     fn protocols(receive_hit: bool, import_hit: bool, up: bool) -> Vec<Protocol> {
         let text = "1002-ebgp_x BGP --- up 1 Established\n1006-\n0000 \n";
-        let reply = crate::bird::framing::Decoder::new()
+        let reply = crate::observed::bird::framing::Decoder::new()
             .push(text.as_bytes())
             .unwrap()
             .unwrap();
-        let mut protocols = crate::bird::protocols::parse(&reply);
+        let mut protocols = crate::observed::bird::protocols::parse(&reply);
         let state = if up {
             BgpState::Established
         } else {

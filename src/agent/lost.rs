@@ -14,7 +14,6 @@ use tracing::{error, info, warn};
 
 use super::build::{self, BuildError};
 use super::known_agents;
-use crate::bird::mark::{self, Mark as FileMark};
 use crate::config::Config;
 use crate::history::History;
 use crate::http::{
@@ -22,6 +21,8 @@ use crate::http::{
 };
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::{Identity, InterfaceName};
+use crate::observed::bird::mark;
+use crate::observed::bird::mark::Mark as FileMark;
 use crate::observed::kernel::KernelView;
 use crate::observed::mark::Alias;
 use crate::observed::{Mark, Succession};

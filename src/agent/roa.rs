@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Parts;
-use crate::bird::roa::Servers;
 use crate::model::RoaTable;
+use crate::observed::bird::roa::Servers;
 use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
@@ -248,11 +248,11 @@ mod tests {
     fn answering() -> Servers {
         let text =
             "1002-moe_rpki_a_1 RPKI --- up 1 Established\n1006-  Status: Established\n0000 \n";
-        let reply = crate::bird::framing::Decoder::new()
+        let reply = crate::observed::bird::framing::Decoder::new()
             .push(text.as_bytes())
             .unwrap()
             .unwrap();
-        Servers::of(&crate::bird::protocols::parse(&reply))
+        Servers::of(&crate::observed::bird::protocols::parse(&reply))
     }
 
     struct Bench {

@@ -16,9 +16,9 @@ use tracing::{info, warn};
 
 use super::Parts;
 use super::tasks::Tasks;
-use crate::bird::roa::Servers;
 use crate::document::{RoutingPolicySpec, RpkiServer};
 use crate::model::{Endpoint, Host};
+use crate::observed::bird::roa::Servers;
 use crate::render::rpki_protocol;
 use crate::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
 use crate::status::RpkiName;

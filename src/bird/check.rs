@@ -14,8 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::counters::BirdCounters;
-use super::diagnostics::{self, Diagnostic};
-use super::version::Version;
+use crate::observed::bird::{Diagnostic, Version, diagnostics, text};
 
 /// Limit of the output that is kept, in bytes. The rest is drained and dropped; the deadline bounds the time.
 const MOST_OUTPUT: u64 = 256 * 1024;
@@ -120,10 +119,10 @@ impl Checker {
     /// Any [`CheckError`] except `Refused`.
     pub async fn version(&self) -> Result<Version, CheckError> {
         let (_, output) = self.run(&["--version".as_ref()]).await?;
-        let output = super::text::decode(&output);
+        let output = text::decode(&output);
         let missing = || CheckError::NoVersion {
             program: self.program.clone(),
-            output: super::text::cut(&output, 80),
+            output: text::cut(&output, 80),
         };
         Version::find(&output).ok_or_else(missing)
     }

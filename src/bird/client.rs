@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::command::{BirdName, Command, Symbol};
+use super::command::Command;
 use super::counters::BirdCounters;
-use super::framing::{Decoder, FramingError, Reply};
-use super::protocols::{self, Protocol};
-use super::status::{self, ConfigureStatus, Status};
-use super::version::Version;
-use super::{babel, roa};
 use crate::model::RoaTable;
+use crate::observed::bird::framing::{Decoder, FramingError};
+use crate::observed::bird::{
+    BirdName, ConfigureStatus, Protocol, Reply, Status, Symbol, Version, babel, protocols, roa,
+    status, text,
+};
 
 /// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
 /// on 3.1.8, and 1.5 million static routes parsed.
@@ -256,7 +256,7 @@ impl Client {
     }
 
     /// Returns the ROAs in BIRD's tables that did not come from the agent's cached table: those of the RPKI servers and
-    /// those of an operator's templates. [`MAX_REPLY`](super::framing::MAX_REPLY) limits them to about 160 000 per
+    /// those of an operator's templates. [`MAX_REPLY`](crate::observed::bird::framing::MAX_REPLY) limits them to about 160 000 per
     /// family.
     ///
     /// # Errors
@@ -337,7 +337,7 @@ impl Client {
         let version = Version::find(&greeting.text).filter(|_| greeting.code == 1);
         let version = version.ok_or_else(|| BirdError::Unexpected {
             command: "(greeting)".into(),
-            text: super::text::cut(&greeting.text, 80),
+            text: text::cut(&greeting.text, 80),
         })?;
         *self.version.lock() = Some(version);
         let request = format!("{}\n", command.text(version));
@@ -432,6 +432,6 @@ fn unexpected(command: &Command, reply: &Reply) -> BirdError {
         .map_or(reply.text.as_str(), |(_, text)| text.as_str());
     BirdError::Unexpected {
         command: command.text(Version::new(2, 0, 12)),
-        text: super::text::cut(line, 80),
+        text: text::cut(line, 80),
     }
 }

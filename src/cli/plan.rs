@@ -23,7 +23,10 @@ impl Plan {
         let key_path = config.wireguard.private_key_path.clone();
         let (planned, key, created, bird, unknown) = block_on(async {
             let offline = Offline::before_start(config).await?;
-            let bird = offline.world.bird.and_then(crate::bird::Version::warning);
+            let bird = offline
+                .world
+                .bird
+                .and_then(crate::observed::bird::Version::warning);
             let problem = crate::controller::planning::bird_problem(&offline.world, &offline.bird);
             let bird = bird.or(problem.map(|(_, message)| message));
             Ok((

@@ -10,9 +10,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::bird::{
-    BaseError, BirdError, BirdName, Blocked, CommitError, Committed, Committer, Fragment,
-    FragmentError, LiveTree, Protocol, Version,
+    BaseError, BirdError, CommitError, Committed, Committer, Fragment, FragmentError, LiveTree,
 };
+use crate::observed::bird::{BirdName, Blocked, Protocol, Version};
 use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
 

@@ -2,9 +2,11 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`bird`] | protocols, version, configuration files and replies of BIRD |
 //! | [`kernel`] | links with their addresses, WireGuard and sysctls |
 //! | [`mark`] | marks, and the owner of an object by its mark |
 
+pub mod bird;
 pub mod kernel;
 pub mod mark;
 mod ownership;

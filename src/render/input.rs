@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Features, RenderError};
-use crate::bird::Provided;
 use crate::document::{OwnPrefixes, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, Router};
 use crate::model::{Endpoint, InterfaceName, RoaTable};
+use crate::observed::bird::Provided;
 
 /// Default import limit of an external neighbour: DN42 has about 2700 prefixes.
 pub const DEFAULT_IMPORT_LIMIT: u32 = 9000;

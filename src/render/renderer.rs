@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::context::{Base, Peering};
 use super::{BaseInput, LinkClass, RenderError, check_policy, quote};
-use crate::bird::outline::{Outline, protocols_in};
 use crate::effective::Session;
+use crate::observed::bird::outline::{Outline, protocols_in};
 
 /// The template of a session's file.
 const SESSION: &str = "session.conf";

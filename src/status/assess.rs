@@ -3,9 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 
 use super::Conditions;
-use crate::bird::{BgpState, Protocol};
 use crate::document::{BgpStatus, ConditionType as About, Phase, StatusBody, TunnelStatus};
 use crate::model::{AdminState, PublicKey};
+use crate::observed::bird::{BgpState, Protocol};
 use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
 

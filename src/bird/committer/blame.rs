@@ -12,7 +12,7 @@ use super::error::{BaseError, CommitError, FragmentError};
 use super::stage::{Stage, StageError};
 use super::tree::{LiveTree, Tree, fragment_at};
 use crate::bird::check::Checker;
-use crate::bird::diagnostics::Diagnostic;
+use crate::observed::bird::Diagnostic;
 
 /// The change to exclude before the next attempt.
 #[derive(Debug)]

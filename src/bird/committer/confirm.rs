@@ -9,10 +9,9 @@ use super::error::CommitError;
 use super::tree::{FileChanges, GENERATION_SYMBOL, LiveTree, plan_undo};
 use super::{disk, worker};
 use crate::bird::client::{BirdError, Client};
-use crate::bird::command::{Command, Symbol};
-use crate::bird::protocols::Protocol;
-use crate::bird::status::{ConfigureStatus, Phase};
+use crate::bird::command::Command;
 use crate::observed::Ownership;
+use crate::observed::bird::{ConfigureStatus, Phase, Protocol, Symbol};
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use super::error::CommitError;
 use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
-use crate::bird::main_file::MainFile;
-use crate::bird::mark::{self, Mark};
 use crate::disk;
 use crate::observed::Ownership;
+use crate::observed::bird::mark::Mark;
+use crate::observed::bird::{MainFile, mark};
 
 /// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;

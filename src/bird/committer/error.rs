@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::bird::check::CheckError;
 use crate::bird::client::BirdError;
-use crate::bird::diagnostics::Diagnostic;
-use crate::bird::version::Version;
 use crate::model::Identity;
+use crate::observed::bird::{Diagnostic, Version};
 
 /// Reason why BIRD does not run a fragment.
 #[derive(Debug, Clone, thiserror::Error)]

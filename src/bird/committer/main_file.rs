@@ -8,10 +8,10 @@ use super::disk::read_file;
 use super::error::CommitError;
 use super::tree::{LiveTree, MAIN, TREE};
 use super::{owned, promise};
-use crate::bird::main_file::MainFile;
-use crate::bird::mark::{self, Mark};
-use crate::bird::outline::includes_in;
 use crate::observed::Ownership;
+use crate::observed::bird::mark::Mark;
+use crate::observed::bird::outline::includes_in;
+use crate::observed::bird::{MainFile, mark};
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;

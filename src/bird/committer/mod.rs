@@ -55,8 +55,8 @@ pub use tree::{FileChanges, LiveTree, Tree, plan_commit};
 use super::check::Checker;
 use super::client::{Client, DEADLINE};
 use super::counters::BirdCounters;
-use super::diagnostics::Diagnostic;
 use crate::observed::SharedOwnership;
+use crate::observed::bird::Diagnostic;
 use batch::Request;
 use trial::Trials;
 

@@ -8,9 +8,7 @@ use super::error::CommitError;
 use super::tree::{GENERATION, LiveTree, MAIN, SESSIONS, Tree, generation_text};
 use super::{disk, main_file, operator};
 use crate::bird::check::{CheckError, Checker};
-use crate::bird::diagnostics::Diagnostic;
-use crate::bird::main_file::MainFile;
-use crate::bird::mark;
+use crate::observed::bird::{Diagnostic, MainFile, mark};
 
 /// Reason for a failed check.
 #[derive(Debug)]

@@ -6,9 +6,8 @@ use std::fmt::{self, Write};
 use sha2::{Digest, Sha256};
 
 use super::error::whose;
-use crate::bird::main_file::{Blocked, MainFile};
-use crate::bird::mark;
 use crate::model::Identity;
+use crate::observed::bird::{Blocked, MainFile, mark};
 
 /// BIRD's main file.
 pub(super) const MAIN: &str = "bird.conf";

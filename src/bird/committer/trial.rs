@@ -15,8 +15,8 @@ use super::worker::blocking;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::bird::diagnostics::Diagnostic;
 use crate::observed::SharedOwnership;
+use crate::observed::bird::Diagnostic;
 
 /// The directory for trials in BIRD's directory.
 const PLACE: &str = ".moenet-trial";

@@ -20,8 +20,8 @@ use super::written::Written;
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::bird::diagnostics::Diagnostic;
-use crate::bird::outline::protocols_in;
+use crate::observed::bird::Diagnostic;
+use crate::observed::bird::outline::protocols_in;
 
 /// The directory for checks in BIRD's directory.
 const STAGE: &str = ".moenet-stage";

@@ -5,12 +5,11 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Subject, is_bird};
-use crate::bird::{BaseError, BirdName, CommitError, Fragment, FragmentError};
-use crate::controller::BirdState;
-use crate::controller::bird_work;
+use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
 use crate::controller::context::{Context, Look};
-use crate::controller::firewall;
+use crate::controller::{BirdState, bird_work, firewall};
 use crate::model::ObjectKey as Key;
+use crate::observed::bird::BirdName;
 use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
 use crate::ports::KernelError;
 use crate::telemetry::chain;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Round, record};
-use crate::bird::Support;
 use crate::controller::world::World;
 use crate::controller::{Convenience, FirewallState, planning};
 use crate::document::{ConditionType as About, Phase, StatusBody};
+use crate::observed::bird::Support;
 use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
 use crate::store::AppliedOverride;

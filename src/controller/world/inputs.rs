@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::bird::{MainFile, Version};
 use crate::config::Config;
 use crate::controller::guard;
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
+use crate::observed::bird::{MainFile, Version};
 use crate::render::{Features, Renderer};
 use crate::resolve::Resolution;
 use crate::status::RoaFacts;

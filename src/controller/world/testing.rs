@@ -33,7 +33,7 @@ pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> W
         rpki: &BTreeMap::new(),
         classes: &BTreeMap::new(),
         fragments: &BTreeSet::new(),
-        main: &crate::bird::MainFile::default(),
+        main: &crate::observed::bird::MainFile::default(),
         approved: &BTreeSet::new(),
         guard: crate::controller::guard::Input {
             ledger: &Ledger::default(),

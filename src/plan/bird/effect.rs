@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::BaseFiles;
-use crate::bird::outline::{Block, CHANNELS, Outline, Statement};
+use crate::observed::bird::outline::{Block, CHANNELS, Outline, Statement};
 
 /// Statements of a session that can change without a restart, by their first words.
 const KEPT: [&[&str]; 4] = [&["description"], &["debug"], &["check", "link"], &["bfd"]];

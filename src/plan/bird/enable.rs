@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::bird::Protocol;
-use crate::bird::outline::{Block, Outline};
+use crate::observed::bird::Protocol;
+use crate::observed::bird::outline::{Block, Outline};
 use crate::plan::{Action, Drift, Step};
 
 /// Returns the names of the protocols that texts define, except those that the text itself disables.

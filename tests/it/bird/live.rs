@@ -9,11 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use moenet_agent::bird::mark::marked;
 use moenet_agent::bird::{
-    BaseError, BirdCounters, BirdError, BirdName, Checker, Client, CommitError, Committed,
-    Committer, CommitterConfig, Fragment, FragmentError, Phase, Symbol,
+    BaseError, BirdCounters, BirdError, Checker, Client, CommitError, Committed, Committer,
+    CommitterConfig, Fragment, FragmentError,
 };
+use moenet_agent::observed::bird::mark::marked;
+use moenet_agent::observed::bird::{BirdName, Phase, Symbol};
 
 const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
 

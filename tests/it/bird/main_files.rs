@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moenet_agent::bird::main_file::beyond_distribution;
+use moenet_agent::observed::bird::main_file::beyond_distribution;
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")

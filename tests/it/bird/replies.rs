@@ -3,8 +3,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use moenet_agent::bird::framing::Decoder;
-use moenet_agent::bird::{
+use moenet_agent::observed::bird::framing::Decoder;
+use moenet_agent::observed::bird::{
     BgpState, Channel, Phase, Protocol, ProtocolState, Reply, Routes, Version, protocols, status,
 };
 use proptest::prelude::*;

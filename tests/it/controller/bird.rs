@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use moenet_agent::bird::outline::protocols_in;
 use moenet_agent::controller::Hint;
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, OverrideSpec, Phase};
+use moenet_agent::observed::bird::outline::protocols_in;
 use tokio::time::{Instant, sleep};
 
 use super::lab::{Agent, Machine, interface, name, session, session_key, uid, write};

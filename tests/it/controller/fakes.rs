@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use moenet_agent::bird::committer::Tree;
-use moenet_agent::bird::outline::protocols_in;
 use moenet_agent::bird::{
-    BaseError, Bgp, BgpState, BirdError, BirdName, CommitError, Committed, Diagnostic, Fragment,
-    FragmentError, LiveTree, Protocol, ProtocolState, Version,
+    BaseError, BirdError, CommitError, Committed, Fragment, FragmentError, LiveTree,
 };
 use moenet_agent::controller::BirdState;
 use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
+use moenet_agent::observed::bird::outline::protocols_in;
+use moenet_agent::observed::bird::{
+    Bgp, BgpState, BirdName, Diagnostic, Protocol, ProtocolState, Version,
+};
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};

@@ -223,7 +223,7 @@ impl Maker {
             rpki: &BTreeMap::new(),
             classes: &BTreeMap::new(),
             fragments: &BTreeSet::new(),
-            main: &moenet_agent::bird::MainFile::default(),
+            main: &moenet_agent::observed::bird::MainFile::default(),
             approved: &self.store.approved(),
             guard: *guard,
             refused: &Refused::default(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moenet_agent::bird::{BgpState, ProtocolState};
 use moenet_agent::controller::world::node_uid;
 use moenet_agent::document::{
     BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
@@ -13,6 +12,7 @@ use moenet_agent::document::{
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
 use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
 use moenet_agent::observed::Mark;
+use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
 use moenet_agent::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
@@ -370,7 +370,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         learnt_address: false,
         sysctls: BTreeMap::new(),
     };
-    let protocols = [moenet_agent::bird::Protocol {
+    let protocols = [moenet_agent::observed::bird::Protocol {
         name: "ebgp_x".into(),
         proto: "BGP".into(),
         table: None,
@@ -379,7 +379,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         info: "Established".into(),
         description: None,
         message: None,
-        bgp: Some(moenet_agent::bird::Bgp {
+        bgp: Some(moenet_agent::observed::bird::Bgp {
             state: BgpState::Established,
             ..Default::default()
         }),

@@ -51,7 +51,7 @@ pub(crate) struct Case {
     #[serde(default = "yes")]
     pub(crate) manage_main_config: bool,
     #[serde(default)]
-    pub(crate) provided: moenet_agent::bird::Provided,
+    pub(crate) provided: moenet_agent::observed::bird::Provided,
     #[serde(default = "dummy")]
     pub(crate) loopback_interface: String,
     #[serde(default)]

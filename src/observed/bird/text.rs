@@ -1,6 +1,6 @@
 /// Decodes bytes from BIRD: lossily, with every control character replaced by `U+FFFD`, so that the
 /// text is safe for a log or a terminal. Tabs are kept: `show route all` indents with them.
-pub(super) fn decode(bytes: &[u8]) -> String {
+pub(crate) fn decode(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
         .map(printable)
@@ -16,7 +16,7 @@ fn printable(c: char) -> char {
 }
 
 /// Returns the first `most` characters of a text, with `…` where it was cut.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

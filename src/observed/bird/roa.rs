@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn reply(text: &str) -> Reply {
-        super::super::framing::Decoder::new()
+        crate::observed::bird::framing::Decoder::new()
             .push(text.as_bytes())
             .unwrap()
             .unwrap()
@@ -102,7 +102,7 @@ mod tests {
                 "1002-moe_rpki_a_1 RPKI --- up 1 {status}\n1006-  Status: {status}\n   Serial number: 7\n   \
                  Channel roa4\n     Routes: 2 imported, 0 exported\n0000 \n"
             );
-            Servers::of(&super::super::protocols::parse(&reply(&text)))
+            Servers::of(&crate::observed::bird::protocols::parse(&reply(&text)))
         };
         let (done, syncing) = (listing("Established"), listing("Sync-Running"));
         assert_eq!((done.answering(), done.are_syncing()), (1, false));

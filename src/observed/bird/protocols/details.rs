@@ -149,8 +149,8 @@ fn routes(value: &str) -> Routes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row;
     use super::*;
+    use crate::observed::bird::protocols::row;
     use proptest::prelude::*;
 
     #[test]

@@ -223,7 +223,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bird::framing::Decoder;
+    use crate::observed::bird::framing::Decoder;
 
     /// Returns `[import, export]` of a channel with these lines.
     fn hits(lines: &str) -> [Option<bool>; 2] {

@@ -39,7 +39,7 @@ pub trait Bird: Send + Sync {
     /// Sets all files that sessions share.
     async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError>;
 
-    /// Makes sure that BIRD has loaded what is on disk.
+    /// Makes sure that BIRD has loaded the files on disk.
     async fn converge(&self) -> Result<Committed, Arc<CommitError>>;
 
     /// Restarts one protocol.

@@ -60,7 +60,8 @@ impl Classes {
                 .unwrap_or_default())
         };
         let links = read().unwrap_or_else(|error| {
-            warn!(file = FILE, error = %chain(&*error), "the classes of links cannot be read and are measured anew");
+            warn!(file = FILE, error = %chain(&*error), "latency classes not readable; measuring \
+                                                         them again");
             BTreeMap::new()
         });
         Self(Mutex::new(links))
@@ -111,7 +112,7 @@ pub(super) async fn measure(parts: &Parts) {
         .disk(move |store| store.keep(FILE, &text))
         .await
     {
-        warn!(file = FILE, error = %chain(&error), "the classes of links cannot be kept");
+        warn!(file = FILE, error = %chain(&error), "latency classes not saved");
     }
 }
 

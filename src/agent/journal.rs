@@ -389,7 +389,8 @@ async fn leftovers(parts: &Parts, handle: &HistoryHandle) {
             parts.known.0.lock().behind = true;
             return warn!(
                 error = %chain(&error),
-                "history not compared with the state directory; compared once the directory can be read"
+                "history not compared with the state directory; trying again once the directory \
+                 can be read"
             );
         }
     };

@@ -108,7 +108,7 @@ impl KeyFile {
     pub(super) fn begin(&self) {
         self.upgrade();
         if let Err(error) = keys::sweep(&self.path) {
-            warn!(path = %self.path.display(), %error, "private key that a crash left half made not removed");
+            warn!(path = %self.path.display(), %error, "unfinished private key file not removed");
         }
         self.look();
         let state = self.state.lock();
@@ -186,7 +186,7 @@ impl KeyFile {
         if let Err(error) = self.store.keep(FILE, &format!("{public}\n"))
             && !error.is_transient()
         {
-            warn!(file = FILE, error = %chain(&error), "the record of our public key was not written");
+            warn!(file = FILE, error = %chain(&error), "public key not recorded");
         }
     }
 }

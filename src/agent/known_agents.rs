@@ -29,7 +29,7 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
     let written =
         std::fs::create_dir_all(DIRECTORY).and_then(|()| std::fs::write(file(identity), text));
     if let Err(error) = written {
-        debug!(%error, "the state directory is not noted in {DIRECTORY}");
+        debug!(%error, "state directory not recorded in {DIRECTORY}");
     }
 }
 

@@ -44,9 +44,8 @@ async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
             }
             Err(error) => chain(&error),
         };
-        let message = format!(
-            "{error}; free the address, or give another one in server.listen; the agent tries again by itself"
-        );
+        let message =
+            format!("{error}; free the address or change server.listen; the agent retries");
         set(parts, Convenience::fails("AddressTaken", message));
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);

@@ -147,7 +147,7 @@ pub(super) async fn put_back(dir: &Path) {
     if let Some(known) = in_history(dir).await {
         info!(identity = %known.identity, "identity read from the history; the file was missing");
         if let Err(error) = known.write(dir) {
-            warn!(error = %chain(&error), "the identity cannot be written");
+            warn!(error = %chain(&error), "identity not written");
         }
     }
 }
@@ -256,7 +256,7 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
         http.await;
     }
     if back {
-        info!(directory = %config.state.directory.display(), "the state directory is there; starting");
+        info!(directory = %config.state.directory.display(), "state directory available; starting");
     }
     back
 }

@@ -101,9 +101,9 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
         help,
         &["session"],
     )?;
-    let help = "1 while an override says to write nothing for the session";
+    let help = "1 while an override pauses the session";
     let paused = gauges(registry, "moenet_agent_session_paused", help, &["session"])?;
-    let help = "When the override of the session ends by itself";
+    let help = "When the override of the session expires";
     let ends = gauges(
         registry,
         "moenet_agent_session_override_expires_timestamp_seconds",
@@ -228,13 +228,13 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     counter(
         registry,
         "moenet_agent_netlink_writes_total",
-        "Changes asked of the kernel",
+        "Changes requested from the kernel",
         parts.kernel_counters.total(),
     )?;
     counter(
         registry,
         "moenet_agent_firewall_writes_total",
-        "Changes asked of nftables",
+        "Changes requested from nftables",
         parts.context.firewall.writes(),
     )?;
     counter(
@@ -425,7 +425,7 @@ fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     gauge(
         registry,
         "moenet_agent_roa_alarm",
-        "1 while there are no ROAs or next to none",
+        "1 while the ROA table is empty or nearly empty",
         i64::from(alarm),
     )
 }

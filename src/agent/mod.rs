@@ -237,7 +237,8 @@ async fn end(
     parts.hints.lock().await.take();
     tokio::select! {
         () = tasks.drain(&WORKING, limit) => {}
-        () = silence(parts) => warn!("BIRD does not answer; stopping without it, and the next start goes on"),
+        () = silence(parts) => warn!("BIRD does not answer; stopping without its confirmation, \
+                                      the next start continues"),
     }
     stopped.cancel();
     tasks.drain(&["journal", "local-api"], limit).await;
@@ -253,7 +254,7 @@ async fn watch_kernel(
     let mut events = match kernel::events() {
         Ok(events) => events,
         Err(error) => {
-            warn!(%error, "the kernel's events cannot be heard; changes are found by looking every few seconds");
+            warn!(%error, "kernel events not available; polling for changes every few seconds");
             return stop.cancelled().await;
         }
     };
@@ -288,7 +289,7 @@ async fn watch_firewall(
     let mut events = match kernel::nftables_events(TABLE_NAME) {
         Ok(events) => events,
         Err(error) => {
-            warn!(%error, "the events of nftables cannot be heard; changes are found by looking every few seconds");
+            warn!(%error, "nftables events not available; polling for changes every few seconds");
             return stop.cancelled().await;
         }
     };

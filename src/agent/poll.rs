@@ -116,8 +116,8 @@ fn bad_fields(item: &PolicyItem) -> Option<String> {
         .bad
         .iter()
         .map(|field| match field.spec {
-            "" => format!("{field} (left out)"),
-            _ => format!("{field} (the last good value stays, if there is one)"),
+            "" => format!("{field} (ignored)"),
+            _ => format!("{field} (keeping the last good value, if any)"),
         })
         .collect();
     (!fields.is_empty())
@@ -177,9 +177,8 @@ fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, sai
     if let (Some(said), Some(ours)) = (said, ours)
         && said != ours
     {
-        let remark = format!(
-            "policy.dn42As: AS{said} is another network's; AS{ours}, from the node, counts"
-        );
+        let remark =
+            format!("policy.dn42As: AS{said} is another network's; using AS{ours} of the node");
         remarks.push(remark);
     }
     remarks.extend(odd_policy(spec));
@@ -190,7 +189,7 @@ fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, sai
     {
         parts.context.reports.reload();
         let new = remarks.iter().filter(|remark| !before.contains(*remark));
-        new.for_each(|remark| warn!(remark, "the routing policy looks odd"));
+        new.for_each(|remark| warn!(remark, "routing policy warning"));
     }
 }
 
@@ -280,7 +279,8 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
                 && let Some(Change::Write(document) | Change::Displace(document)) = &change.document
                 && let Some(uid) = &document.metadata.uid
             {
-                info!(object = %change.name, %uid, %formerly, "same peering under a new uuid; tunnel and session stay");
+                info!(object = %change.name, %uid, %formerly, "same peering with a new uuid; \
+                                                               keeping tunnel and session");
                 context.reports.renew(formerly, uid);
             }
         }
@@ -345,7 +345,7 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
             // A document that cannot be written does not affect others.
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
-                warn!(%name, error = %chain(&error), "the Control Plane's document was not written")
+                warn!(%name, error = %chain(&error), "Control Plane document not written")
             }
         }
     }
@@ -393,9 +393,9 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
         Err(error) => {
             // The task that makes worlds logs an unavailable state directory once.
             if error.is_transient() {
-                debug!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+                debug!(error = %chain(&error), "Control Plane documents not written");
             } else {
-                warn!(error = %chain(&error), "what the Control Plane wants cannot be written down");
+                warn!(error = %chain(&error), "Control Plane documents not written");
             }
             // Some documents may have been written nevertheless.
             journal::synced(parts).await;
@@ -421,7 +421,8 @@ fn note_rejected(
         .iter()
         .filter(|rejected| rejected.uid.is_none() && rejected.node_id.is_none());
     for rejected in nameless {
-        warn!(error = %rejected, "{what} in the list has no identity; nothing is removed while it is there");
+        warn!(error = %rejected, "{what} in the list has no identity; the agent removes nothing \
+                                  while it is listed");
     }
     parts.context.reports.reload();
 }
@@ -470,10 +471,10 @@ mod tests {
             let mut parts = said.split("; ");
             parts.find(|part| part.contains(field)).unwrap().to_owned()
         };
-        assert!(of("extraRanges[0]").ends_with("(left out)"), "{said}");
-        assert!(of("rpkiServers[0]").ends_with("(left out)"), "{said}");
+        assert!(of("extraRanges[0]").ends_with("(ignored)"), "{said}");
+        assert!(of("rpkiServers[0]").ends_with("(ignored)"), "{said}");
         assert!(
-            of("ebgpImportLimit").contains("last good value stays"),
+            of("ebgpImportLimit").contains("keeping the last good value"),
             "{said}"
         );
     }

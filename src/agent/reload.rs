@@ -84,7 +84,7 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
 pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
     for (key, token) in tokens(&parts) {
         if let Some(error) = token.problem() {
-            warn!(key, %error, "token not readable; the agent goes on without it");
+            warn!(key, %error, "token not readable; continuing without it");
         }
     }
     loop {
@@ -141,7 +141,7 @@ fn heed(parts: &Parts, key: &str, news: TokenNews) {
         TokenNews::Changed => info!(key, "token read from its file"),
         TokenNews::Readable => info!(key, "token file readable again"),
         TokenNews::Unreadable(error) => {
-            return warn!(key, %error, "token not readable; the last one stays in use");
+            return warn!(key, %error, "token not readable; using the last one");
         }
     }
     // Calls that were refused with the old token are retried without waiting for their backoff.

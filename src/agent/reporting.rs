@@ -115,9 +115,9 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
 fn tell(readable: bool, delivery: &Result<Delivery, OutboxError>) -> bool {
     match delivery {
         Err(error) if readable => {
-            warn!(error = %chain(error), "reports of status cannot be delivered; they stay in the outbox");
+            warn!(error = %chain(error), "status reports not delivered; keeping them in the outbox");
         }
-        Ok(_) if !readable => info!("reports of status can be delivered again"),
+        Ok(_) if !readable => info!("status reports delivered again"),
         _ => {}
     }
     delivery.is_ok()

@@ -79,14 +79,14 @@ impl Roas {
                     warn!(
                         file = FILE,
                         lines = skipped,
-                        "lines that are no ROA are passed over"
+                        "ignoring lines that are not ROAs"
                     );
                 }
                 state.kept = Some(table).filter(|table| !table.is_empty()).map(Arc::new);
                 state.stamp = stamp;
             }
             Err(error) => {
-                warn!(file = FILE, %error, "the table of ROAs cannot be read; the last one is used")
+                warn!(file = FILE, %error, "saved ROA table not readable; using the last one")
             }
         }
         state.kept.clone()
@@ -204,7 +204,7 @@ async fn read(parts: &Parts, servers: Servers) {
         Ok(live) => roas.take(servers, live),
         // A `configure` came in between, or a template of the operator has no such table. The agent
         // asks again at the next look, and keeps the previous result.
-        Err(error) => tracing::debug!(error = %chain(&error), "the tables of ROAs cannot be read"),
+        Err(error) => tracing::debug!(error = %chain(&error), "BIRD's ROA tables not readable"),
     }
 }
 
@@ -224,12 +224,12 @@ async fn keep(parts: &Parts) {
                 file = FILE,
                 ipv4 = count.ipv4,
                 ipv6 = count.ipv6,
-                "the table of ROAs is kept"
+                "ROA table saved"
             );
             parts.context.reports.reload();
         }
         Err(error) if worth_a_line => {
-            warn!(file = FILE, error = %chain(&error), "the table of ROAs cannot be kept; the old one stays");
+            warn!(file = FILE, error = %chain(&error), "ROA table not saved; keeping the old one");
         }
         Err(_) => {}
     }

@@ -73,7 +73,8 @@ impl RpkiServers {
                 .unwrap_or_default())
         };
         let kept = read().unwrap_or_else(|error| {
-            warn!(file = FILE, error = %chain(&*error), "the addresses of RPKI servers cannot be read; they are looked up anew");
+            warn!(file = FILE, error = %chain(&*error), "RPKI server addresses not readable; \
+                                                         looking them up again");
             BTreeMap::new()
         });
         let (resolver, work) = Resolver::new(
@@ -141,7 +142,13 @@ impl RpkiServers {
             if let (Some(before), Some(after)) = (before, after)
                 && before != after
             {
-                info!(server = %endpoint, silent = %before.ip(), address = %after.ip(), "an RPKI server does not answer; its next address is tried");
+                info!(server = %endpoint, silent = %before.ip(), address = %after.ip(), "RPKI \
+                                                                                         server \
+                                                                                         does not \
+                                                                                         answer; \
+                                                                                         trying \
+                                                                                         its next \
+                                                                                         address");
             }
         }
     }
@@ -170,7 +177,7 @@ impl RpkiServers {
         match done {
             Ok(_) => state.kept = addresses,
             Err(error) if !before => {
-                warn!(file = FILE, error = %chain(&error), "the addresses of RPKI servers cannot be kept");
+                warn!(file = FILE, error = %chain(&error), "RPKI server addresses not saved");
             }
             Err(_) => {}
         }

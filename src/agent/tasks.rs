@@ -80,7 +80,7 @@ impl Ended {
         let panic = self.panic.as_deref();
         error!(
             task = self.name,
-            panic, "task ended early, so the agent exits to be started again; please report this"
+            panic, "task ended early; exiting for a restart by systemd, please report this"
         );
     }
 

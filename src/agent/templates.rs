@@ -174,7 +174,7 @@ impl Templates {
         (state.in_use, state.judged, state.problem) =
             (Some(candidate.renderer), Some(candidate.texts), None);
         state.is_refused = false;
-        info!(templates, "the operator's templates are in use");
+        info!(templates, "using the operator's templates");
     }
 
     /// Returns the last good templates as text, unless they are stored already.
@@ -340,7 +340,7 @@ async fn try_out(parts: &Arc<Parts>) -> bool {
         }
         Err(Verdict::Refused(why)) => templates.refuse(Some(candidate.texts), why),
         Err(Verdict::Unknown(why)) => templates.postpone(
-            format!("the templates cannot be tried yet: {why}"),
+            format!("the templates cannot be checked yet: {why}"),
             Instant::now(),
         ),
         Err(Verdict::Renders(_)) => {}

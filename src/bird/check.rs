@@ -42,7 +42,8 @@ pub enum CheckError {
         deadline: Duration,
     },
     /// The parser itself crashed, as some texts make it do. Such a text must not reach the daemon.
-    #[error("{} died ({status}) over the configuration: a text in it is too long for BIRD", .program.display())]
+    #[error("{} crashed ({status}) while reading the configuration: a text in it is too long for \
+             BIRD", .program.display())]
     Crashed {
         /// The program.
         program: PathBuf,

@@ -76,9 +76,7 @@ pub enum BirdError {
         text: String,
     },
     /// BIRD answered in an unexpected way, such as without the requested value.
-    #[error(
-        "BIRD's answer to `{command}` is not what this agent knows: {text:?}; is the version supported?"
-    )]
+    #[error("BIRD's answer to `{command}` is unknown: {text:?}; is the version supported?")]
     Unexpected {
         /// The request line.
         command: String,

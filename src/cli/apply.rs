@@ -13,7 +13,7 @@ use crate::telemetry;
 /// Converge once, without the daemon.
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// Required: the daemon converges for ever, this verb once
+    /// Required. Apply once and exit (the daemon applies continuously)
     #[arg(long, required = true)]
     once: bool,
 }

@@ -21,16 +21,16 @@ use crate::store::{COMPLETE, Store};
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Approve {
-    /// Objects whose held change is approved, as sessions/wg_4242421080 or node
+    /// Objects with a held change, e.g. sessions/wg_4242421080 or node
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Approve every change that is held now
     #[arg(long)]
     all: bool,
-    /// Show what is held and why, and approve nothing
+    /// List held changes with reasons, approve nothing
     #[arg(long)]
     list: bool,
-    /// Say that the state directory is lost: a new one takes over the links that its documents want
+    /// Confirm that the state directory is lost: a new one takes over the links that its documents want
     #[arg(long)]
     state_lost: bool,
 }
@@ -91,7 +91,7 @@ impl Approve {
             chosen.extend(held.iter().filter(|held| is_meant(&held.key, name)));
             anyhow::ensure!(
                 chosen.len() > before,
-                "no change of {name} is held; `moenet-agent approve --list` shows what is"
+                "no change of {name} is held; `moenet-agent approve --list` shows the held changes"
             );
         }
         Ok(chosen)
@@ -103,7 +103,8 @@ async fn state_lost(config: Config) -> Outcome {
     let directory = config.state.directory.display().to_string();
     match Missing::look(&config).await {
         Ok(()) => output::line(format_args!(
-            "Nothing to approve: {directory} has its identity, or nothing carries the agent's mark."
+            "Nothing to approve: {directory} has its identity, or no link carries the agent's \
+             mark."
         )),
         Err(missing) if !missing.can_be_succeeded() => return Err(missing.into()),
         Err(missing) => {

@@ -15,10 +15,10 @@ use crate::telemetry;
 /// Run the embedded Control Plane over a directory of YAML files.
 #[derive(Debug, Args)]
 pub struct ControlPlane {
-    /// The directory: one folder a router
+    /// The fleet directory: one folder for each router
     #[arg(long, value_name = "DIR")]
     fleet: PathBuf,
-    /// Where to listen
+    /// Listen address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
 
-/// The effective specification against what the Control Plane said.
+/// Show the fields that an override changes.
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The object
@@ -64,7 +64,10 @@ pub(crate) fn value_at(spec: Option<&Value>, field: &str) -> Value {
 
 fn print(object: &objects::Object<'_>, differences: &[Difference]) {
     if differences.is_empty() {
-        return output::line(format_args!("{} is as its document says.", object.path()));
+        return output::line(format_args!(
+            "No differences: {} is as in its document.",
+            object.path()
+        ));
     }
     let theirs = if object.operator_owned {
         "DOCUMENT"
@@ -84,7 +87,7 @@ fn print(object: &objects::Object<'_>, differences: &[Difference]) {
         .expires_at
         .map(|end| format!("; it ends {end}"))
         .unwrap_or_default();
-    output::line(format_args!("The override says: {reason}{end}"));
+    output::line(format_args!("Override: {reason}{end}"));
 }
 
 /// Formats a value for people.

@@ -11,19 +11,19 @@ use crate::fleet::{self, Findings};
 /// Work with a fleet directory.
 #[derive(Debug, Args)]
 pub struct Fleet {
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Check every file: what an agent would reject, with file:line:column
+    /// Check every file for errors that an agent would reject, with file:line:column
     ///
-    /// Exit code 1 when something is wrong.
+    /// Exit code 1 if there is a problem.
     #[command(after_help = "Example: moenet-agent fleet validate ./fleet")]
     Validate {
-        /// The fleet directory: one folder a router
+        /// The fleet directory: one folder for each router
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },

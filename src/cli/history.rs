@@ -11,13 +11,13 @@ use crate::history::{Entry, History};
 use crate::model::ObjectName;
 use crate::store::{Area, Place};
 
-/// Who changed what, when, and what came into force.
+/// Show who changed what and when.
 #[derive(Debug, Args)]
 pub struct Log {
     /// Only this object: wg_1, sessions/wg_1, node, policy
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// At most so many commits
+    /// Maximum number of commits
     #[arg(long, short = 'n', default_value_t = 30)]
     limit: usize,
 }
@@ -56,7 +56,7 @@ pub(crate) fn paths(meant: &str) -> anyhow::Result<Vec<PathBuf>> {
         .collect();
     anyhow::ensure!(
         !places.is_empty(),
-        "{} is no name of an object",
+        "{} is not a valid object name",
         crate::model::shown(meant)
     );
     Ok(places)
@@ -105,9 +105,7 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
 
 fn print(entries: &[Entry], object: Option<&str>) {
     if entries.is_empty() {
-        return output::line(
-            "There is no history yet; the agent begins it with its first document.",
-        );
+        return output::line("No history yet; the agent starts it with its first document.");
     }
     let table = output::table(
         &["COMMIT", "WHEN", "WHO", "WHAT"],

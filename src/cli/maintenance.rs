@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
 
-/// Drain the router, end that, or show which it is.
+/// Show or change maintenance mode.
 #[derive(Debug, Args)]
 pub struct Maintenance {
-    /// What to do. Left out: show
+    /// Default: show the mode
     #[arg(value_enum)]
     act: Option<Act>,
 }
@@ -21,7 +21,7 @@ pub struct Maintenance {
 enum Act {
     /// Drain the router
     Start,
-    /// End that
+    /// End the drain
     Stop,
 }
 

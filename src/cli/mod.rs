@@ -42,17 +42,17 @@ pub use schema::schemas;
 
 /// A short introduction for new users.
 const FIRST: &str = "\
-Something is wrong?
-  moenet-agent get                      every object, its phase, and what is overridden
-  moenet-agent describe NAME            why one is not up, root cause first, and what to do
-  moenet-agent plan                     what the controller would do now, and why
-  moenet-agent history [NAME]           who changed what, when
-  moenet-agent rollback NAME            back to what was in force before
+Troubleshooting:
+  moenet-agent get                      list all objects with phase and overridden fields
+  moenet-agent describe NAME            show why an object is down, root cause first, and the next action
+  moenet-agent plan                     show the steps that the controller would take now, with reasons
+  moenet-agent history [NAME]           show who changed what, and when
+  moenet-agent rollback NAME            restore the previous state of an object
 
-A NAME is that of a session (wg_4242421080 or sessions/wg_4242421080), of a mesh or ibgp peer
-(mesh/hk1), or node, policy. Every verb prints JSON with `-o json`, and more with `VERB --help`.
+NAME is a session (wg_4242421080 or sessions/wg_4242421080), a mesh or ibgp peer (mesh/hk1), node or
+policy. `-o json` prints JSON. `VERB --help` shows the details of a verb.
 
-Exit codes: 0 done; 1 failed; 2 of plan and diff: changes are pending; 64 wrong arguments.";
+Exit codes: 0 success; 1 failure; 2 changes are pending (plan, diff); 64 wrong arguments.";
 
 /// A declarative controller for routers that peer over WireGuard and BGP.
 #[derive(Debug, Parser)]
@@ -61,10 +61,10 @@ pub struct Arguments {
     /// The configuration file. Default: ./config.yaml, else /etc/moenet-agent/config.yaml
     #[arg(long, short, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How to print: a table for a person, json or yaml for a program
+    /// Output format
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -74,31 +74,30 @@ pub struct Arguments {
 pub enum Verb {
     /// Run the daemon
     ///
-    /// It follows the state directory and the Control Plane until it is told to stop (SIGTERM), and leaves all
-    /// tunnels and sessions as they are then.
+    /// Follows the state directory and the Control Plane until SIGTERM. Tunnels and sessions stay up when it stops.
     #[command(after_help = "Example: moenet-agent run --config /etc/moenet-agent/config.yaml")]
     Run,
-    /// Show what the controller would do now; touches nothing
+    /// Show the steps that the controller would take now, without changing anything
     ///
-    /// Each step with its reason: what is wanted, and what is there. With a running daemon and without. What is
-    /// paused or held is shown and marked.
+    /// Prints each step with its reason: the wanted and the present value. Works with and without a running daemon.
+    /// Steps of paused objects and held changes are marked.
     #[command(after_help = "\
 Examples:
   moenet-agent plan
   moenet-agent plan wg_4242421080 node
 
-Exit code: 0 nothing to do; 2 changes are pending; 1 nothing is pending, but an object is in error.")]
+Exit codes: 0 no changes; 2 changes are pending; 1 no changes are pending, but an object is in error.")]
     Plan(plan::Plan),
-    /// Converge once, without the daemon
+    /// Apply the plan once, without the daemon
     ///
-    /// Does what `plan` shows, tells it in the same words, and ends. Not beside a running daemon, which converges
-    /// by itself.
+    /// Runs the steps that `plan` shows, prints them, and exits. Refused while a daemon runs on the same state
+    /// directory, since the daemon applies changes itself.
     #[command(after_help = "Example: moenet-agent apply --once")]
     Apply(apply::Apply),
     /// List documents with their status
     ///
-    /// OVERRIDDEN has the fields that an override sets, and in brackets what the document says. An override
-    /// without a document is Waiting: for a session to come, or for somebody to mend its name.
+    /// OVERRIDDEN lists the fields that an override sets, with the document's value in brackets. Waiting: the
+    /// override names an object that does not exist (yet); check the spelling.
     #[command(after_help = "\
 Examples:
   moenet-agent get
@@ -106,26 +105,26 @@ Examples:
   moenet-agent get wg_4242421080 node
   moenet-agent get sessions -o json | jq -r '.[] | select(.status.phase != \"Established\").name'")]
     Get(get::Get),
-    /// Show one object in full, and why it is not up
+    /// Show one object in full, and why it is down
     ///
-    /// Where each field comes from, what is really there, and the causes, the root cause first. For a session that
-    /// is not up a few packets are sent to see who answers; nothing is changed.
+    /// Prints the origin of each field, the state of kernel and BIRD, and the causes, root cause first. For a session
+    /// that is down it sends a few packets to test who answers. It changes nothing.
     #[command(after_help = "Example: moenet-agent describe sessions/wg_4242421080")]
     Describe(describe::Describe),
-    /// Show what an override changes: what is in force against what the document says
+    /// Show the fields that an override changes: effective value and document's value
     #[command(after_help = "\
 Examples:
   moenet-agent diff wg_4242421080
   moenet-agent diff policy
 
-Exit code: 0 they are the same; 2 they differ.")]
+Exit codes: 0 no differences; 2 differences.")]
     Diff(diff::Diff),
-    /// Print the text that BIRD gets for a session
+    /// Print the BIRD configuration of a session
     #[command(after_help = "Example: moenet-agent render wg_4242421080")]
     Render(render::Render),
     /// Check documents and configuration: schema, rules, conflicts
     ///
-    /// Without a file, everything that the daemon reads. Exit code 1 when something is wrong.
+    /// Without FILE, checks everything that the daemon reads. Exit code 1 if there is a problem.
     #[command(after_help = "\
 Examples:
   moenet-agent validate
@@ -136,45 +135,45 @@ Examples:
     Schema(schema::Schema),
     /// Approve held changes
     ///
-    /// A change waits when it would remove every session, mesh tunnel or internal neighbour, or more than
-    /// guard.maxRemovals within guard.window, or when it resets every session (ASN, node id, router id, loopbacks).
-    /// An approval is for the change that is held now; another one later is held again.
+    /// The agent holds a change that would remove every session, mesh tunnel or internal neighbour, or more than
+    /// guard.maxRemovals within guard.window, or that resets every session (ASN, node id, router id, loopbacks).
+    /// Approves only changes that are held now; later ones need a new approval.
     #[command(after_help = "\
 Examples:
-  moenet-agent approve --list           what is held, and why
+  moenet-agent approve --list           list held changes with reasons
   moenet-agent approve wg_4242421080
   moenet-agent approve node
   moenet-agent approve --all")]
     Approve(approve::Approve),
-    /// Show who changed what, when, and what came into force
+    /// Show who changed what and when, and when it was applied
     ///
-    /// The state directory is a Git repository, so that `git log -p`, `git blame` and `git bisect` work in it too.
+    /// The state directory is a Git repository: `git log -p`, `git blame` and `git bisect` work there too.
     #[command(after_help = "\
 Examples:
   moenet-agent history -n 10
   moenet-agent history wg_4242421080")]
     History(history::Log),
-    /// Write an override that brings back what was in force
+    /// Write an override that restores an earlier applied state
     ///
-    /// The document stays as it is; deleting the override ends the rollback.
+    /// The document stays unchanged. Delete the override to end the rollback.
     #[command(after_help = "\
 Examples:
-  moenet-agent rollback wg_4242421080           before the last change
-  moenet-agent rollback wg_4242421080 1a2b3c    as it was at this commit of `history`
+  moenet-agent rollback wg_4242421080           state before the last change
+  moenet-agent rollback wg_4242421080 1a2b3c    state at this commit of `history`
   moenet-agent rollback policy")]
     Rollback(rollback::Rollback),
-    /// Show the running daemon's own account of itself
+    /// Show the daemon's health
     #[command(after_help = "Example: moenet-agent status -o json")]
     Status,
-    /// Let the running daemon fetch the sessions now
+    /// Fetch the sessions from the Control Plane now, and wait for the result
     #[command(after_help = "Example: moenet-agent sync")]
     Sync,
-    /// Make one tunnel and its BGP session anew
+    /// Recreate a tunnel and its BGP session (interrupts traffic)
     ///
-    /// The session goes down for that. The running daemon does it.
+    /// Needs the running daemon.
     #[command(after_help = "Example: moenet-agent restart wg_4242421080")]
     Restart(restart::Restart),
-    /// Drain the router, end that, or show which it is
+    /// Show or change maintenance mode
     #[command(after_help = "\
 Examples:
   moenet-agent maintenance
@@ -232,7 +231,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         output::error(&error);
         if is_denied(&error) && !is_root() {
             output::note(
-                "only root, or the user that the agent runs as, may look at all of it: try it with sudo",
+                "only root, or the agent's user, may read everything: try again with sudo",
             );
         }
         ExitCode::FAILURE

@@ -14,12 +14,12 @@ use crate::redact::{redact, redact_value};
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// A table, coloured on a terminal.
+    /// A table for people, coloured on a terminal.
     #[default]
     Table,
-    /// JSON.
+    /// JSON for programs.
     Json,
-    /// YAML.
+    /// YAML for programs.
     Yaml,
 }
 

@@ -15,12 +15,12 @@ use crate::status::Acceptance;
 /// Replacement for a password; `wg show` prints the same for a key.
 const HIDDEN: &str = "(hidden)";
 
-/// The text that BIRD gets for a session.
+/// Print the BIRD configuration of a session.
 #[derive(Debug, Args)]
 pub struct Render {
     /// The session
     name: String,
-    /// Show the password too, and not `(hidden)` in its place
+    /// Print the password instead of `(hidden)`
     #[arg(long)]
     secrets: bool,
 }
@@ -32,7 +32,7 @@ impl Render {
         let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
         let Some(text) = object.text.filter(|text| !text.is_empty()) else {
             anyhow::bail!(
-                "{} has no text for BIRD: {}",
+                "{} has no BIRD file of its own: {}",
                 object.path(),
                 why_none(&object)
             );
@@ -77,11 +77,9 @@ fn why_none(object: &objects::Object<'_>) -> String {
     match object.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) | Acceptance::Waiting(why) => why.clone(),
         _ if object.kind.is_single() => {
-            "it is part of the files that all share, which `bird.directory` has".to_owned()
+            "render works on sessions; the shared files are in moenet/ of bird.directory".to_owned()
         }
-        Acceptance::Valid if object.text.is_some() => {
-            "it is part of the files that all share".to_owned()
-        }
+        Acceptance::Valid if object.text.is_some() => "it is part of the shared files".to_owned(),
         Acceptance::Valid => format!("its adminState is {:?}", object.admin_state),
     }
 }

@@ -10,10 +10,10 @@ use super::{Arguments, Outcome, block_on, objects, offline, output};
 use crate::config::Config;
 use crate::model::{InterfaceName, ObjectName};
 
-/// Make one tunnel and its BGP session anew.
+/// Recreate a tunnel and its BGP session.
 #[derive(Debug, Args)]
 pub struct Restart {
-    /// The session, or the interface of its tunnel
+    /// The session, or its tunnel's interface
     #[arg(value_name = "NAME|INTERFACE", value_parser = named)]
     name: String,
 }
@@ -33,7 +33,7 @@ impl Restart {
         let answer = block_on(async { Api::new(&config)?.post("/restart", Some(&body)).await })?;
         if !output::value(arguments.output, &answer)? {
             output::line(format_args!(
-                "{interface} and its BGP session are configured again."
+                "{interface} and its BGP session were recreated."
             ));
         }
         Ok(ExitCode::SUCCESS)

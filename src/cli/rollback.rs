@@ -20,16 +20,14 @@ use crate::history::{CommitId, History};
 use crate::model::ObjectName;
 use crate::store::{AppliedDocument, Area, Place, Slot};
 
-/// An override that brings back what was in force.
+/// Write an override that restores an earlier applied state.
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The object
     name: String,
-    /// The commit, as `history` lists it or as Git understands it. Left out: the one before the last that
-    /// changed what is in force for the object
+    /// A commit of `history`, or any Git revision. Default: the commit before the object's last applied change
     commit: Option<String>,
-    /// Replace an override that is there. What was in force is brought back exactly, so nothing of it is
-    /// merged; its reason is kept in the new one's, and a pause stays
+    /// Replace the existing override instead of merging; keeps its reason and pause
     #[arg(long)]
     force: bool,
 }
@@ -57,8 +55,8 @@ impl Rollback {
         let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
         anyhow::ensure!(
             existing.is_none() || self.force,
-            "{place} is there already. What was in force then does not go together with it, so a rollback \
-             replaces it: --force does that, and the history keeps it"
+            "{place} exists and conflicts with the rollback; use --force to replace it (the \
+             history keeps the old one)"
         );
         let exception = exception(&commit, patch, existing);
         let path = wanted.parts.context.store.path(&place);
@@ -96,7 +94,7 @@ impl Rollback {
         let text = history.committed_at(commit.as_str(), &applied).await?;
         let text = text.with_context(|| {
             format!(
-                "{} was not in force at {}; choose another commit",
+                "{} was not applied at {}; choose another commit",
                 self.name,
                 commit.short()
             )
@@ -116,12 +114,13 @@ impl Rollback {
             .filter(|key| documents.contains_key(key));
         match (meant.next(), meant.next()) {
             (Some((Kind::Maintenance, _)), _) => anyhow::bail!(
-                "maintenance has no overrides to roll back with: `moenet-agent maintenance start` and `stop` change it"
+                "maintenance cannot be rolled back; use `moenet-agent maintenance start` or `stop`"
             ),
             (Some(one), None) => Ok(one),
             (None, _) if self.was_known(history).await => anyhow::bail!(
-                "there is no document of {} any more, so nothing to override; `git log -p` in the state directory \
-                 has the one that was there: write it anew, without its uid, and it is yours",
+                "the document of {} no longer exists, so a rollback has nothing to override; to \
+                 restore it as your own, copy it from `git log -p` in the state directory, \
+                 without its uid",
                 self.name
             ),
             (None, _) => Err(objects::unknown(
@@ -156,7 +155,7 @@ impl Rollback {
         let before = changes.into_iter().nth(1);
         before.map(|entry| entry.id).with_context(|| {
             format!(
-                "the history knows of no earlier state of {}; `moenet-agent history` lists it",
+                "the history has no earlier state of {}; see `moenet-agent history`",
                 self.name
             )
         })
@@ -177,18 +176,17 @@ impl Done {
         let (name, place, commit) = (&self.name, &self.place, self.commit.short());
         let Some(exception) = &self.exception else {
             output::line(match self.had_one {
-                true => format!("{place} is removed; without it, {name} is as it was at {commit}."),
-                false => format!("{name} is as it was at {commit}; nothing was written."),
+                true => format!("Removed {place}; {name} is back to {commit}."),
+                false => format!("No changes: {name} is already as it was at {commit}."),
             });
             return Ok(());
         };
-        output::line(format_args!(
-            "{place} brings back what was in force at {commit}:"
-        ));
+        output::line(format_args!("{place} restores the state of {commit}:"));
         output::line(to_yaml(exception)?.trim_end());
         if exception.paused {
             output::note(
-                "the override was paused and still is: nothing is done before that is taken out of it",
+                "the override is still paused: it takes effect after you remove paused: true from \
+                 it",
             );
         }
         Ok(())
@@ -212,7 +210,7 @@ async fn comes_into_force(
     let world = wanted.again().await?;
     let object = objects::find(&world, &wanted.snapshot, &objects::path(kind, name))?;
     if let Some(why) = object.refused() {
-        anyhow::bail!("it would not come into force, so nothing was written: {why}");
+        anyhow::bail!("the rollback would be rejected, so nothing was written: {why}");
     }
     Ok(())
 }
@@ -220,7 +218,7 @@ async fn comes_into_force(
 /// Returns the applied specification in an `applied/` record.
 fn specification(text: &str) -> anyhow::Result<Value> {
     let applied: AppliedDocument = parse_value(text)?;
-    applied.applied.spec.context("nothing was in force then")
+    applied.applied.spec.context("nothing was applied then")
 }
 
 fn document(wanted: &Wanted, kind: Kind, name: &ObjectName) -> anyhow::Result<Value> {

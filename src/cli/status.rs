@@ -65,7 +65,7 @@ fn head(status: &Value) {
         text(&status["commit"]),
     ));
     output::line(format_args!(
-        "sessions: {} in all, {} active, {} in error, {} pending",
+        "sessions: {} total, {} active, {} in error, {} pending",
         count("total"),
         count("active"),
         count("error"),
@@ -115,7 +115,7 @@ fn overrides(status: &Value) {
     for one in items(status, "overrides") {
         for field in one["fields"].as_array().into_iter().flatten() {
             output::line(format_args!(
-                "overridden: {} {} is {}, its document says {}: {}",
+                "overridden: {} {} is {}, document {}: {}",
                 text(&one["object"]),
                 text(&field["field"]),
                 text(&field["value"]),

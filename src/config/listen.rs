@@ -16,7 +16,7 @@ pub enum Listen {
 
 /// The text is not a valid address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an address to listen on is 127.0.0.1:24368, [::1]:24368, :24368 or unix:/path, not {0}")]
+#[error("invalid listen address {0}: use 127.0.0.1:24368, [::1]:24368, :24368 or unix:/path")]
 pub struct InvalidListen(String);
 
 impl Listen {

@@ -183,10 +183,11 @@ fn rules(config: &Config) -> [Broken; 4] {
             ("node", reason.to_owned())
         }),
         (!is_name).then(|| {
-            let reason = format!("1..63 characters of A-Z a-z 0-9 _ . -, not {name:?}");
+            let reason =
+                format!("invalid name {name:?}: use 1..63 characters of A-Z a-z 0-9 _ . -");
             ("node.name", reason)
         }),
-        (config.node.id == Some(0)).then(|| ("node.id", "1..65535, not 0".to_owned())),
+        (config.node.id == Some(0)).then(|| ("node.id", "invalid id 0: use 1..65535".to_owned())),
     ]
 }
 

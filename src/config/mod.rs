@@ -437,9 +437,9 @@ fn level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D:
         return Ok(text);
     }
     Err(serde::de::Error::custom(format!(
-        "a log level is one of {}, not {}",
-        LEVELS.join(", "),
-        crate::model::shown(&text)
+        "invalid log level {}: use one of {}",
+        crate::model::shown(&text),
+        LEVELS.join(", ")
     )))
 }
 

@@ -30,7 +30,8 @@ enum From {
 
 /// Reason why a token file cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("token file {path}: {reason}; write the token into it, readable for the agent, which reads it again by itself", path = path.display())]
+#[error("token file {path}: {reason}; write the token into it and let the agent read it; no \
+         restart is needed", path = path.display())]
 pub struct TokenError {
     path: PathBuf,
     reason: String,

@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Interval {
         let text = NumberOrText::deserialize(d)?.text();
         Self::parse(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(
-                "a duration is seconds, or 30s, 5m, 1h, and more than 0, not {text:?}"
+                "invalid duration {text:?}: use seconds or 30s, 5m, 1h, greater than 0"
             ))
         })
     }
@@ -142,7 +142,9 @@ impl<'de> Deserialize<'de> for MaxRemovals {
             None => text.parse().ok().map(Self::Number),
         };
         parsed.ok_or_else(|| {
-            serde::de::Error::custom(format!("a number or a percentage like 30%, not {text:?}"))
+            serde::de::Error::custom(format!(
+                "invalid limit {text:?}: use a number, or a percentage such as 30%"
+            ))
         })
     }
 }

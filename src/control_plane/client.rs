@@ -65,7 +65,10 @@ pub enum ClientError {
     #[error("node.name must be a name, not {0}")]
     Router(String),
     /// The token cannot be sent in a header.
-    #[error("controlPlane.token is empty, or holds what no header can carry (a line break?)")]
+    #[error(
+        "controlPlane.token is empty, or has a character that no header can carry (a line \
+             break?)"
+    )]
     Token,
 }
 

@@ -31,7 +31,7 @@ pub enum Failure {
         detail: String,
     },
     /// 429.
-    #[error("the Control Plane wants fewer requests; next try in {} s", retry_after.as_secs())]
+    #[error("the Control Plane limits the request rate; next try in {} s", retry_after.as_secs())]
     RateLimited {
         /// Time until the next attempt is allowed.
         retry_after: Duration,
@@ -70,7 +70,7 @@ pub enum Failure {
     #[error("the answer is larger than {0} bytes; nothing is changed")]
     TooLarge(usize),
     /// The answer is valid, but could not be written to the state directory.
-    #[error("received, and not written: {0}")]
+    #[error("received but not written: {0}")]
     NotWritten(String),
     /// No request was sent.
     #[error("the circuit breaker is open after repeated failures; next try in {} s", retry_in.as_secs())]

@@ -219,7 +219,8 @@ impl Outbox {
                     delivery.delivered += 1;
                 }
                 Err(error) if is_gone(client, &error.failure) => {
-                    tracing::info!(uid = %report.uuid, "the Control Plane knows the session no more; report dropped");
+                    tracing::info!(uid = %report.uuid, "the Control Plane no longer knows the \
+                                                        session; report dropped");
                     self.acknowledge(&report);
                     delivery.dropped += 1;
                 }

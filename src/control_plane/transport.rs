@@ -82,7 +82,7 @@ pub(super) fn redirect(response: &Response) -> String {
                 url.origin().ascii_serialization()
             )
         }
-        None => "redirected to nowhere".to_owned(),
+        None => "redirected without a target".to_owned(),
     }
 }
 

@@ -83,7 +83,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     });
     let loads = world.base.is_ok() && router_error(world, view.bird).is_none();
     if view.bird.is_running() && !view.bird.loaded && !writes && loads {
-        let because = Drift::new("bird.loaded", "what is on disk", "another configuration");
+        let because = Drift::new("bird.loaded", "the files on disk", "another configuration");
         steps.push(Step {
             action: Action::LoadBird,
             because,

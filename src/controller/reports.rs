@@ -156,7 +156,7 @@ impl Reports {
             // Every observation retries this, and a full disk does not need a log line each time.
             Err(_) if said => false,
             Err(error) => {
-                warn!(%uid, error = %chain(&error), "the report could not be kept");
+                warn!(%uid, error = %chain(&error), "report not saved");
                 false
             }
         }

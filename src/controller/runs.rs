@@ -44,7 +44,7 @@ impl<K: std::fmt::Display> Runs<K> {
 
     fn failed(&self, error: &tokio::task::JoinError) -> Outcome {
         let object = self.keys.get(&error.id()).map(tracing::field::display);
-        tracing::error!(object, %error, "a reconcile ended in the middle; please report this");
+        tracing::error!(object, %error, "reconcile ended early; please report this");
         Outcome::Failed
     }
 }

@@ -236,7 +236,7 @@ mod tests {
         let faults = faults::<MeshPeerSpec>(json!({"mtu": 1}), &minimal(Kind::MeshPeer));
         let texts: BTreeSet<String> = faults.iter().map(Fault::to_string).collect();
         let wanted = [
-            "spec.mtu: an MTU is 1280..9000, not 1",
+            "spec.mtu: invalid MTU 1: use 1280..9000",
             "spec: `nodeId` is missing",
             "spec: `publicKey` is missing",
         ];

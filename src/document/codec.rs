@@ -134,7 +134,7 @@ pub fn parse_versions<D>(
             field: "kind".into(),
             location: line_of(text, "kind"),
             ..DocumentError::whole(format!(
-                "kind: a document in this place is a {kind}, not {found}"
+                "kind: a document in this folder must be a {kind}, not {found}"
             ))
         });
     }
@@ -265,7 +265,7 @@ fn parse_within<T: DeserializeOwned>(
 ) -> Result<T, DocumentError> {
     if text.len() > max_bytes {
         return Err(DocumentError::whole(format!(
-            "larger than {max_bytes} bytes, which no document is"
+            "larger than {max_bytes} bytes, the limit of a document"
         )));
     }
     if text.trim().is_empty() {
@@ -341,13 +341,13 @@ const LONGEST_FIELD: usize = 120;
 /// Replaces the library's messages about its own options with the project's.
 fn plain(text: &str) -> String {
     if text.starts_with("budget breached: Depth") || text == "recursion limit exceeded" {
-        return "nested more deeply than any document is".to_owned();
+        return "nested too deeply for a document".to_owned();
     }
     if text.starts_with("budget breached") || text.starts_with("alias replay limit exceeded") {
-        return "holds more values than any document does, its aliases expanded".to_owned();
+        return "too many values for a document, its aliases expanded".to_owned();
     }
     match text.split_once(", set DuplicateKeyPolicy") {
-        Some((text, _)) => text.replacen("duplicate mapping key: ", "stands there twice: ", 1),
+        Some((text, _)) => text.replacen("duplicate mapping key: ", "duplicate key: ", 1),
         None => text.to_owned(),
     }
 }
@@ -491,12 +491,12 @@ spec:
         assert_eq!(error.location, Some((15, 10)), "{error}");
         assert_eq!(
             error.message,
-            "spec.tunnel.mtu: an MTU is 1280..9000, not 70000"
+            "spec.tunnel.mtu: invalid MTU 70000: use 1280..9000"
         );
         let shown = error.in_file(Path::new("a.yaml")).to_string();
         assert_eq!(
             shown,
-            "a.yaml:15:10: spec.tunnel.mtu: an MTU is 1280..9000, not 70000"
+            "a.yaml:15:10: spec.tunnel.mtu: invalid MTU 70000: use 1280..9000"
         );
     }
 
@@ -564,7 +564,7 @@ spec:
         };
         let deep = set(&("{a: ".repeat(80) + "1" + &"}".repeat(80)));
         assert!(
-            deep.contains("nested more deeply") && deep.len() < 250,
+            deep.contains("nested too deeply") && deep.len() < 250,
             "{deep}"
         );
         let aliases = (1..12).map(|n| {
@@ -574,12 +574,9 @@ spec:
             )
         });
         let bomb = set(&format!("{{a0: &a0 [x]{}}}", aliases.collect::<String>()));
-        assert!(
-            bomb.contains("more values than any document does"),
-            "{bomb}"
-        );
+        assert!(bomb.contains("too many values for a document"), "{bomb}");
         let twice = set("{mtu: 1400, mtu: 1380}");
-        assert!(twice.ends_with("stands there twice: mtu"), "{twice}");
+        assert!(twice.ends_with("duplicate key: mtu"), "{twice}");
     }
 
     #[test]
@@ -592,7 +589,7 @@ spec:
         for text in [wide, long] {
             let error = parse_value::<serde_json::Value>(&text).unwrap_err();
             assert!(
-                error.message.contains("more values than any document does"),
+                error.message.contains("too many values for a document"),
                 "{error}"
             );
         }

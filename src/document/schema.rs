@@ -47,7 +47,7 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
     let (target, mut schema) = (schema(kind), of::<OverrideSpec>());
     schema["title"] = json!(format!("{kind}Override"));
     schema["description"] = json!(format!(
-        "An operator's exception to a {kind}: overrides/{file}.yaml."
+        "An operator's override of a {kind}: overrides/{file}.yaml."
     ));
     let set = target["properties"]["spec"].clone();
     let about = schema["$defs"]["OverrideSpec"]["properties"]["set"].clone();

@@ -17,32 +17,33 @@ pub(crate) fn plain(text: &str, field: &str, raw: Option<&str>) -> String {
         let (wanted, found) = (wanted(expected), found_words(unexpected));
         return match (wanted.as_str(), found.as_str()) {
             (TEXT, "nothing") => no_text(field),
-            (MAPPING, "nothing") => format!("{MAPPING} is wanted, its fields indented below it"),
+            (MAPPING, "nothing") => format!("expected {MAPPING}, its fields indented below it"),
             (_, "nothing") => {
-                format!("{wanted} is wanted, and nothing is there (a # begins a comment)")
+                format!("expected {wanted}, found no value (a # begins a comment)")
             }
-            _ => format!("{wanted} is wanted, not {found}"),
+            _ => format!("expected {wanted}, found {found}"),
         };
     }
     match text {
         "expected mapping start" => {
-            return format!("{MAPPING} is wanted, its fields indented below it");
+            return format!("expected {MAPPING}, its fields indented below it");
         }
-        "expected sequence start" => return "a list is wanted".to_owned(),
+        "expected sequence start" => return "expected a list".to_owned(),
         _ => {}
     }
     if let Some(kind) = text.strip_prefix("invalid ") {
-        let wanted = wanted(kind.split_whitespace().next().unwrap_or(kind));
+        let kind = kind.split_whitespace().next().unwrap_or(kind);
+        let wanted = wanted(kind);
         if wanted != kind {
             return match found {
-                Some(found) => format!("{wanted} is wanted, not {}", crate::model::shown(found)),
-                None => format!("{wanted} is wanted"),
+                Some(found) => format!("expected {wanted}, found {}", crate::model::shown(found)),
+                None => format!("expected {wanted}"),
             };
         }
     }
     if text.contains("strict boolean") || text.starts_with("invalid boolean") {
         let found = found.unwrap_or("this");
-        return format!("{BOOLEAN} is wanted, not {}", crate::model::shown(found));
+        return format!("expected {BOOLEAN}, found {}", crate::model::shown(found));
     }
     match text
         .strip_prefix("missing field `")
@@ -64,7 +65,7 @@ fn no_text(field: &str) -> String {
     if field == "reason" || field.ends_with(".reason") {
         return REASON.to_owned();
     }
-    "a text is wanted, and nothing is there (a # begins a comment)".to_owned()
+    "expected a text, found no value (a # begins a comment)".to_owned()
 }
 
 /// Translates the type that the library expected.
@@ -110,12 +111,12 @@ mod tests {
             (
                 "invalid type: string \"1380\", expected u16",
                 "spec.set.tunnel.mtu",
-                "a whole number without quotes is wanted, not the text \"1380\"",
+                "expected a whole number without quotes, found the text \"1380\"",
             ),
             (
                 "invalid type: floating point `64512.1`, expected u32",
                 "asn",
-                "a whole number without quotes is wanted, not 64512.1",
+                "expected a whole number without quotes, found 64512.1",
             ),
             (
                 "invalid type: unit value, expected a string",
@@ -125,18 +126,18 @@ mod tests {
             (
                 "invalid type: unit value, expected a map",
                 "spec.set",
-                "a mapping is wanted, its fields indented below it",
+                "expected a mapping, its fields indented below it",
             ),
             (
                 "invalid type: integer `1`, expected a boolean",
                 "spec.paused",
-                "true or false is wanted, not 1",
+                "expected true or false, found 1",
             ),
             ("missing field `asn`", "spec", "`asn` is missing"),
             (
-                "an MTU is 1280..9000, not 70000",
+                "invalid MTU 70000: use 1280..9000",
                 "x",
-                "an MTU is 1280..9000, not 70000",
+                "invalid MTU 70000: use 1280..9000",
             ),
         ] {
             assert_eq!(plain(text, field, None), ours);

@@ -42,7 +42,7 @@ impl fmt::Display for Clash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} belongs to {}, which was first; give this one another",
+            "{} is used by {}, which was first; choose another one",
             self.claim, self.keeper
         )
     }
@@ -136,7 +136,7 @@ mod tests {
         let text = found["a"].to_string();
         assert_eq!(
             text,
-            "listen port 5 belongs to b, which was first; give this one another"
+            "listen port 5 is used by b, which was first; choose another one"
         );
     }
 
@@ -170,7 +170,7 @@ mod tests {
             ]);
             assert_eq!(found.keys().collect::<Vec<_>>(), ["a"]);
             let text = found["a"].to_string();
-            let wanted = format!("peer address {address} belongs to b, which was first");
+            let wanted = format!("peer address {address} is used by b, which was first");
             assert!(text.starts_with(&wanted), "{text}");
         }
     }

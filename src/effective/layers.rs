@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn an_override_that_breaks_a_rule_names_the_field() {
         let error = merge(&peer(), &patch(json!({"mtu": 1}))).unwrap_err();
-        assert_eq!(error.to_string(), "spec.mtu: an MTU is 1280..9000, not 1");
+        assert_eq!(error.to_string(), "spec.mtu: invalid MTU 1: use 1280..9000");
         let error = merge(&peer(), &patch(json!({"mtuu": 1400}))).unwrap_err();
         assert!(error.reason.contains("did you mean `mtu`?"), "{error}");
     }

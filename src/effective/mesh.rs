@@ -73,7 +73,7 @@ impl MeshTunnel {
         let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
             FieldError::new(
                 "spec.interface",
-                format!("{prefix}{name} is no name for an interface; give one"),
+                format!("{prefix}{name} is not a valid interface name; set tunnel.interface"),
             )
         })?;
         let listen_port = spec.port(port_base).ok_or_else(|| {

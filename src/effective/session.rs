@@ -203,7 +203,7 @@ fn own_asn(spec: &BgpSessionSpec, router: &Router) -> Result<(), FieldError> {
         return Ok(());
     }
     let reason = format!(
-        "AS{} is our own; internal neighbours come with bird-config",
+        "AS{} is the node's own; internal neighbours come with bird-config",
         spec.asn
     );
     Err(FieldError::new("spec.asn", reason))
@@ -250,7 +250,7 @@ fn interface(spec: &BgpSessionSpec) -> Result<InterfaceName, FieldError> {
     spec.tunnel.interface.clone().ok_or_else(|| {
         FieldError::new(
             "spec.tunnel.interface",
-            "there is no name for the interface; give one",
+            "no interface name; set tunnel.interface",
         )
     })
 }
@@ -320,7 +320,7 @@ fn secret<'a>(
     let missing = || {
         FieldError::new(
             field,
-            format!("{file} cannot be read; put the secret there, mode 0600"),
+            format!("cannot read {file}; put the secret there, mode 0600"),
         )
     };
     secrets.get(file).ok_or_else(missing).map(Some)

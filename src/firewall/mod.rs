@@ -65,7 +65,8 @@ pub enum FirewallError {
     },
     /// `nft` did not end.
     #[error(
-        "{operation}: nft did not end within {seconds} s; another program may hold the ruleset, we try again"
+        "{operation}: nft did not end within {seconds} s; another program may hold the ruleset; \
+         the agent retries"
     )]
     Deadline {
         /// The operation.
@@ -75,7 +76,7 @@ pub enum FirewallError {
     },
     /// The output is not that of `nft -j`.
     #[error(
-        "{operation}: nft printed what is no ruleset in JSON ({reason}); nftables 1.0 or later is needed"
+        "{operation}: nft printed no ruleset in JSON ({reason}); nftables 1.0 or later is needed"
     )]
     Output {
         /// The operation.
@@ -85,7 +86,8 @@ pub enum FirewallError {
     },
     /// The change was accepted, but the table that was read back differs.
     #[error(
-        "{operation}: accepted by nft, but then {difference}; does another program change our table?"
+        "{operation}: accepted by nft, but then {difference}; does another program change the \
+         agent's table?"
     )]
     NotInForce {
         /// The operation.

@@ -51,7 +51,7 @@ impl Nft {
         replace: bool,
         wanted: &Ruleset,
     ) -> Result<(), FirewallError> {
-        let operation = "write our table";
+        let operation = "write the agent's table";
         let transaction = wanted.transaction(name, replace).to_string();
         self.run(operation, &["-f", "-"], &transaction).await?;
         let mut tables = self.read(operation).await?;
@@ -72,9 +72,7 @@ impl Nft {
         }
         // A later nft may list the agent's rules in other words. Without this the agent would rewrite them at every
         // pass.
-        tracing::debug!(
-            "nft lists the rules of our table in other words than they were written in"
-        );
+        tracing::debug!("nft lists the agent's rules in another form than they were written");
         found.spelled = Some(wanted.clone());
         *self.spelling.lock() = Some(found);
         Ok(())
@@ -82,7 +80,7 @@ impl Nft {
 
     async fn remove(&self, name: &str) -> Result<(), FirewallError> {
         let transaction = deletion(name).to_string();
-        self.run("delete our table", &["-f", "-"], &transaction)
+        self.run("delete the agent's table", &["-f", "-"], &transaction)
             .await
             .map(drop)
     }
@@ -178,7 +176,7 @@ impl Nft {
 #[async_trait]
 impl Firewall for Nft {
     async fn observe(&self) -> Result<FirewallView, FirewallError> {
-        let operation = "read our table";
+        let operation = "read the agent's table";
         let mut tables = self.read(operation).await?;
         if let Some(known) = &*self.spelling.lock() {
             for found in tables.values_mut().filter(|found| found.same_as(known)) {

@@ -102,7 +102,7 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
         }
         if Instant::now() > deadline {
             return Err(io::Error::other(
-                "it is being written all the time; write it elsewhere and rename it",
+                "it changes constantly; write it elsewhere and rename it",
             ));
         }
         std::thread::sleep(wait.unwrap_or(QUIET));

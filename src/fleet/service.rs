@@ -157,7 +157,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
         return Err(ApiError::not_found(
-            "no such path; there is /agent/<router>/<endpoint>",
+            "unknown path; use /agent/<router>/<endpoint>",
         ));
     };
     let folder = fleet.admit(router, &parts.headers)?;
@@ -194,7 +194,7 @@ impl Fleet {
     /// secret.
     fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
         if !self.dir.is_dir() {
-            return Err(ApiError::internal("the fleet's directory is gone"));
+            return Err(ApiError::internal("the fleet directory is missing"));
         }
         let Some(token) = bearer(headers) else {
             return Err(self.stranger(ApiError::invalid_token()));
@@ -210,7 +210,7 @@ impl Fleet {
         if !same(token, &self.token(&folder)?) {
             let error = match folder.token_is_being_written() {
                 // A router whose token is refused as wrong waits for an operator.
-                true => ApiError::internal("router.yaml is being written; come again"),
+                true => ApiError::internal("router.yaml is being written; retry"),
                 false => ApiError::invalid_token(),
             };
             return Err(self.stranger(error));
@@ -218,7 +218,7 @@ impl Fleet {
         self.take(folder.router())?;
         if folder.in_maintenance() {
             return Err(ApiError::maintenance(
-                "the operator works on this router's folder; come again later",
+                "the operator works on this router's folder; retry later",
             ));
         }
         Ok(folder)

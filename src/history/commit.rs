@@ -334,7 +334,7 @@ fn begun_anew(aside: &Path) -> Recorded {
         paths: Paths::All,
         subject: "Begin a new history".to_owned(),
         body: vec![format!(
-            "The one before was broken; it is set aside, whole, as {name}."
+            "The previous history was broken; it is kept as {name}."
         )],
     };
     Recorded {

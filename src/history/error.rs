@@ -8,7 +8,7 @@ use super::CommitId;
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// Git is not installed.
-    #[error("cannot run {}: {source}; install git, and the history goes on by itself", program.display())]
+    #[error("cannot run {}: {source}; install git, and the history continues", program.display())]
     NoGit {
         /// The called program.
         program: PathBuf,
@@ -16,7 +16,7 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// The current directory is not the one of this history.
-    #[error("the state directory {} is not there; the history goes on when it is back", dir.display())]
+    #[error("the state directory {} is missing; the history continues when it is back", dir.display())]
     Away {
         /// The state directory.
         dir: PathBuf,
@@ -34,8 +34,8 @@ pub enum HistoryError {
     },
     /// A repository exists, but git does not recognize it.
     #[error(
-        "the history in {} cannot be read: {reason}; when it is broken, the agent sets it aside and begins a new \
-         one with its next commit",
+        "cannot read the history in {}: {reason}; if it is broken, the agent moves it aside and \
+         starts a new one with its next commit",
         dir.display()
     )]
     Broken {
@@ -75,10 +75,10 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// The commit does not exist.
-    #[error("the history has no commit {0:?}; `history` lists those there are")]
+    #[error("the history has no commit {0:?}; `moenet-agent history` lists the commits")]
     NoCommit(String),
     /// An abbreviated ID that matches several commits.
-    #[error("{start:?} may be {}; give more of its name", some(.commits))]
+    #[error("{start:?} may be {}; give more digits", some(.commits))]
     Ambiguous {
         /// The given text.
         start: String,
@@ -86,7 +86,7 @@ pub enum HistoryError {
         commits: Vec<CommitId>,
     },
     /// A path that is not a document of the state directory.
-    #[error("{} is nothing that the history keeps", .0.display())]
+    #[error("the history does not record {}", .0.display())]
     NotKept(PathBuf),
 }
 

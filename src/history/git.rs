@@ -180,7 +180,7 @@ fn reason(output: &Output) -> String {
         .iter()
         .any(|words| reason.contains(words));
     let advice = if full {
-        ". The disk is full: make room, and the history goes on by itself"
+        ". The disk is full: free space, and the history continues"
     } else {
         ""
     };

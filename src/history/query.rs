@@ -178,7 +178,7 @@ impl History {
             Ok(_) if self.is_sound().await? => Ok(()),
             Ok(_) => Err(HistoryError::Broken {
                 dir,
-                reason: "its branch leads nowhere".to_owned(),
+                reason: "its branch points to a missing commit".to_owned(),
             }),
             Err(HistoryError::Git { reason, .. }) => Err(HistoryError::Broken { dir, reason }),
             Err(error) => Err(error),

@@ -144,7 +144,7 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
         }
         queue.done();
         if let Err(error) = history.maintain().await {
-            tracing::warn!(%error, "packing the history failed; the next commit tries again");
+            tracing::warn!(%error, "history not packed; the next commit tries again");
         }
     }
     queue.done();
@@ -203,7 +203,7 @@ fn merge(last: &mut Recorded, next: Recorded) {
     let body = &mut last.cause.body;
     body.push(String::new());
     body.push(format!(
-        "And, merged because too much waited: {}",
+        "Merged because the queue was full: {}",
         next.cause.subject
     ));
     body.extend(next.cause.body);

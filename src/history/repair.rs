@@ -53,7 +53,8 @@ impl History {
         };
         let whole = self.git_dir().join("objects").is_dir() && self.git_dir().join("refs").is_dir();
         if !good && whole {
-            tracing::warn!(head = %head.display(), "HEAD led nowhere; it is at the branch of the history again");
+            tracing::warn!(head = %head.display(), "repaired history: HEAD pointed to a missing \
+                                                    branch");
             let _ = fs::write(&head, format!("ref: {BRANCH}\n"));
         }
     }
@@ -80,7 +81,8 @@ impl History {
             .filter(|id| is_id(id))
             .find(|id| id.bytes().any(|byte| byte != b'0'))
         {
-            tracing::warn!(branch = %branch.display(), "the branch led nowhere; it is where it was last again");
+            tracing::warn!(branch = %branch.display(), "repaired history: the branch pointed to a \
+                                                        missing commit");
             let _ = fs::write(&branch, format!("{id}\n"));
         }
     }
@@ -114,7 +116,8 @@ impl History {
             .run("refresh the index", &["reset", "--quiet"])
             .await
         {
-            tracing::debug!(%error, "the commit is made; `git status` is behind until the index can be written");
+            tracing::debug!(%error, "commit written, index not updated; `git status` shows old \
+                                     changes until the index can be written");
             return;
         }
         write.done();
@@ -191,14 +194,15 @@ impl History {
     /// Quarantines a broken repository as a whole. First checks that git itself works: a git that
     /// cannot print its version proves nothing about the repository.
     pub(super) async fn set_aside(&self) -> Result<PathBuf, HistoryError> {
-        self.git.run("say its version", &["version"]).await?;
+        self.git.run("print its version", &["version"]).await?;
         let free = (1..1000)
             .map(|n| self.dir.join(format!(".git.broken-{n}")))
             .find(|path| !path.exists());
         let aside = free.unwrap_or_else(|| self.dir.join(".git.broken-last"));
         let broken = self.git_dir();
         fs::rename(&broken, &aside).map_err(HistoryError::io("set aside", &broken))?;
-        tracing::error!(aside = %aside.display(), "the history was broken; it is set aside, and a new one begun");
+        tracing::error!(aside = %aside.display(), "history broken; moved aside and started a new \
+                                                   one");
         Ok(aside)
     }
 
@@ -218,7 +222,7 @@ impl History {
                 .map(|name| git_dir.join(name)),
         );
         for lock in locks.into_iter().filter(|lock| is_stale(lock)) {
-            tracing::warn!(lock = %lock.display(), "removing the lock of a git that is gone");
+            tracing::warn!(lock = %lock.display(), "removing the lock of a git that has ended");
             let _ = fs::remove_file(lock);
         }
     }

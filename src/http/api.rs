@@ -55,7 +55,8 @@ pub enum ApiRefusal {
     Maintenance,
     /// BIRD does not answer; the request is recorded, and takes effect when BIRD answers.
     #[error(
-        "BIRD cannot be told: {0}; the request is written down and takes effect as soon as BIRD answers"
+        "BIRD cannot be configured: {0}; the request is recorded and takes effect as soon as BIRD \
+         answers"
     )]
     BirdUnavailable(String),
     /// The attempt failed; the text has the advice.

@@ -60,7 +60,7 @@ impl ApiError {
 
     /// 405: this path requires another method.
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let message = format!("this path wants {allow}");
+        let message = format!("this path accepts {allow}");
         let error = Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "METHOD_NOT_ALLOWED",

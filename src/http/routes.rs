@@ -112,7 +112,7 @@ impl Api {
         self.admit(&parts.headers, open)?;
         let (method, call) = found.ok_or_else(|| {
             ApiError::not_found(
-                "no such path; there are /status, /sync, /metrics, /maintenance and /restart",
+                "unknown path; use /status, /sync, /metrics, /maintenance or /restart",
             )
         })?;
         if parts.method.as_str() != method {

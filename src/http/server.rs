@@ -156,7 +156,10 @@ async fn make_way(path: &Path) -> Result<(), ServeError> {
         return Ok(());
     };
     if !found.file_type().is_socket() {
-        return occupied("there is a file that is no socket; move it away, or choose another path");
+        return occupied(
+            "a file that is not a socket exists there; move it away, or choose \
+                         another path",
+        );
     }
     if UnixStream::connect(path).await.is_ok() {
         return occupied("another process answers there; is a second agent running?");

@@ -285,7 +285,7 @@ impl LinuxKernel {
                     .await
                     .map_err(io::Error::other)??)
             }
-            _ => Err(Fault::said("it is no WireGuard link")),
+            _ => Err(Fault::said("it is not a WireGuard link")),
         }
     }
 

@@ -74,9 +74,9 @@ fn explain(error: &io::Error) -> String {
         io::ErrorKind::AddrInUse => {
             Some("another socket listens on this UDP port; choose another port")
         }
-        io::ErrorKind::AlreadyExists => Some(
-            "something of this name or address exists already; look with `ip -details address`",
-        ),
+        io::ErrorKind::AlreadyExists => {
+            Some("this name or address exists already; see `ip -details address`")
+        }
         io::ErrorKind::Unsupported => Some(
             "the kernel has no driver for it; see whether its module can be loaded with modprobe",
         ),
@@ -110,7 +110,7 @@ mod tests {
             Fault::not_ours(&interface, &Mark::Foreign("uplink".to_owned())).at(String::new());
         assert_eq!(
             error.to_string(),
-            "interface eth0 is somebody else's (alias \"uplink\"); refusing to touch it"
+            "interface eth0 belongs to another program (alias \"uplink\"); refusing to touch it"
         );
     }
 }

@@ -89,7 +89,7 @@ fn check_errno((key, value): (&str, &str)) -> io::Result<()> {
     match (key, value.parse::<i32>()) {
         ("errno", Ok(0)) => Ok(()),
         ("errno", Ok(code)) => Err(io::Error::from_raw_os_error(code.saturating_abs())),
-        ("errno", Err(_)) => Err(invalid("an errno that is no number")),
+        ("errno", Err(_)) => Err(invalid("an errno that is not a number")),
         _ => Ok(()),
     }
 }

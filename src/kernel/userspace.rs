@@ -136,9 +136,9 @@ fn missing(program: &OsString, error: io::Error) -> Fault {
     }
     let program = program.to_string_lossy();
     Fault::Unsupported(format!(
-        "the kernel has no WireGuard, or it is not to be used, and there is no program {program}; \
-         install Debian's package wireguard-go, name another one in WG_USERSPACE_IMPLEMENTATION, \
-         or load the kernel's module with `modprobe wireguard`"
+        "the kernel has no WireGuard, or it is disabled, and the program {program} does not \
+         exist; install Debian's package wireguard-go, name another one in \
+         WG_USERSPACE_IMPLEMENTATION, or load the kernel's module with `modprobe wireguard`"
     ))
 }
 

@@ -39,8 +39,8 @@ impl TryFrom<u64> for Asn {
             .filter(|number| !Self::RESERVED.contains(&number.get()))
             .map(Self)
             .ok_or_else(|| {
-                let rule = "an AS number is 1..4294967294 without 23456 and 65535";
-                Invalid(format!("{rule}, not {number}"))
+                let rule = "use 1..4294967294 except 23456 and 65535";
+                Invalid(format!("invalid AS number {number}: {rule}"))
             })
     }
 }

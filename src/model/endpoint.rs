@@ -38,7 +38,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let wanted = || {
             Invalid(format!(
-                "an endpoint is host:port, 192.0.2.1:port or [2001:db8::1]:port, not {}",
+                "invalid endpoint {}: use host:port, 192.0.2.1:port or [2001:db8::1]:port",
                 shown(text)
             ))
         };

@@ -36,7 +36,7 @@ impl FromStr for Identity {
         let ok = text.len() == Self::LENGTH && text.bytes().all(digit);
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "an identity is 16 hexadecimal digits in lower case, not {}",
+                "invalid identity {}: use 16 hexadecimal digits in lower case",
                 shown(text)
             ))
         })

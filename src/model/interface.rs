@@ -42,8 +42,8 @@ impl FromStr for InterfaceName {
             && text.bytes().all(allowed);
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "an interface name is 1..15 characters of A-Z a-z 0-9 _ . - that do not begin with -, and not . .. all or \
-                 default, not {}",
+                "invalid interface name {}: use 1..15 characters of A-Z a-z 0-9 _ . - that do not begin with -, \
+                 except . .. all and default",
                 shown(text)
             ))
         })

@@ -42,8 +42,10 @@ impl FromStr for PublicKey {
         let bytes = decode(text).ok_or_else(|| {
             let length = STANDARD.decode(text.trim()).map(|b| b.len());
             Invalid(match length {
-                Ok(length) => format!("a public key is 32 bytes in base64, not {length} bytes"),
-                Err(_) => format!("a public key is 32 bytes in base64, not {}", shown(text)),
+                Ok(length) => {
+                    format!("invalid public key: 32 bytes in base64 are needed, not {length}")
+                }
+                Err(_) => format!("invalid public key {}: use 32 bytes in base64", shown(text)),
             })
         })?;
         if bytes == [0; 32] {
@@ -57,7 +59,7 @@ impl Secret<[u8; 32]> {
     /// Parses a private or preshared key from base64. The error never shows the text.
     pub fn from_base64(text: &str) -> Result<Self, Invalid> {
         decode(text).map(Self::new).ok_or_else(|| {
-            Invalid::new("a secret key is 32 bytes in base64 (44 characters); this is not")
+            Invalid::new("invalid secret key: use 32 bytes in base64 (44 characters)")
         })
     }
 
@@ -100,7 +102,7 @@ mod tests {
         let error = text.parse::<PublicKey>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a public key is 32 bytes in base64, not 31 bytes"
+            "invalid public key: 32 bytes in base64 are needed, not 31"
         );
     }
 

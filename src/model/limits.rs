@@ -29,7 +29,7 @@ impl TryFrom<u64> for Mtu {
     fn try_from(number: u64) -> Result<Self, Invalid> {
         match u16::try_from(number) {
             Ok(mtu @ 1280..=9000) => Ok(Self(mtu)),
-            _ => Err(Invalid(format!("an MTU is 1280..9000, not {number}"))),
+            _ => Err(Invalid(format!("invalid MTU {number}: use 1280..9000"))),
         }
     }
 }
@@ -70,7 +70,7 @@ impl TryFrom<u64> for Port {
         u16::try_from(number)
             .ok()
             .and_then(Self::new)
-            .ok_or_else(|| Invalid(format!("a port is 1..65535, not {number}")))
+            .ok_or_else(|| Invalid(format!("invalid port {number}: use 1..65535")))
     }
 }
 
@@ -80,7 +80,7 @@ impl FromStr for Port {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let number = digits.then(|| text.parse::<u64>().ok()).flatten();
         number
-            .ok_or_else(|| Invalid(format!("a port is 1..65535, not {}", shown(text))))
+            .ok_or_else(|| Invalid(format!("invalid port {}: use 1..65535", shown(text))))
             .and_then(Self::try_from)
     }
 }
@@ -119,7 +119,7 @@ impl FromStr for Bandwidth {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let wrong = || {
             Invalid(format!(
-                "a bandwidth is a number with M or G, such as 100M or 2.5G, not {}",
+                "invalid bandwidth {}: use a number with M or G, such as 100M or 2.5G",
                 shown(text)
             ))
         };

@@ -47,7 +47,7 @@ impl FromStr for ObjectName {
             && text.bytes().all(allowed);
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "a name is 1..48 characters of A-Z a-z 0-9 _ . - and starts with a letter, a digit or _, not {}",
+                "invalid name {}: use 1..48 characters of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _",
                 shown(text)
             ))
         })
@@ -110,7 +110,7 @@ impl FromStr for Uid {
         let ok = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         ok.then(|| Self(text.to_owned())).ok_or_else(|| {
             Invalid(format!(
-                "a uuid is 1..128 printable characters without blanks, not {}",
+                "invalid uuid {}: use 1..128 printable characters without blanks",
                 shown(text)
             ))
         })

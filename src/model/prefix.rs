@@ -95,7 +95,9 @@ impl FromStr for PeerIpv6 {
         let address = parse_v6(text)?;
         let mapped = address.to_ipv4_mapped().is_some();
         if mapped || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            return Err(Invalid(format!("{address} is no address of a peer")));
+            return Err(Invalid(format!(
+                "{address} is not a unicast address that a peer can have"
+            )));
         }
         Ok(Self(address))
     }
@@ -122,7 +124,7 @@ fn parse_v6(text: &str) -> Result<Ipv6Addr, Invalid> {
         }
     });
     bare.parse()
-        .map_err(|_| Invalid(format!("an IPv6 address is wanted, not {}", shown(text))))
+        .map_err(|_| Invalid(format!("invalid IPv6 address {}", shown(text))))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl FromStr for AddressRange {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let net: IpNet = text.parse().map_err(|_| {
             Invalid(format!(
-                "an address range is a prefix such as 2001:db8:42::/48, not {}",
+                "invalid address range {}: use a prefix such as 2001:db8:42::/48",
                 shown(text)
             ))
         })?;

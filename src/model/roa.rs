@@ -63,8 +63,8 @@ impl RoaTable {
     /// Returns the whole table as a file, which [`RoaTable::parse`] reads. It has no timestamp, so that the same
     /// table gives the same text.
     pub fn to_file(&self) -> String {
-        let head = "# The last good table of ROAs, kept by moenet-agent for a start without RPKI servers.\n\
-                    # Remove this file to take whatever the servers say next.\n";
+        let head = "# The last good table of ROAs, kept by moenet-agent for a start without RPKI \
+                    servers.\n# Remove this file to accept the next answer of the servers.\n";
         [head, &self.routes(false), &self.routes(true)].concat()
     }
 

@@ -99,7 +99,7 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("exists and does not carry our mark"),
+            Self::None => f.write_str("exists without the agent's mark"),
             Self::Ours(uid) | Self::Earlier(uid) => {
                 write!(
                     f,
@@ -121,7 +121,7 @@ impl fmt::Display for Mark {
                     f,
                     "has the mark of an earlier build for {object}, which no applied record here names"
                 ),
-                None => write!(f, "is somebody else's (alias {})", shown(alias)),
+                None => write!(f, "belongs to another program (alias {})", shown(alias)),
             },
         }
     }

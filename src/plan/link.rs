@@ -442,7 +442,11 @@ fn mtu_again(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
     v6.then(|| {
         Step::kernel(
             action,
-            Drift::new("tunnel.mtu", wanted.mtu, "the kernel's, with the new ends"),
+            Drift::new(
+                "tunnel.mtu",
+                wanted.mtu,
+                "the kernel's default for the new ends",
+            ),
         )
     })
 }

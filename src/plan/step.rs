@@ -72,7 +72,7 @@ impl fmt::Display for Action {
             Self::RemoveFragment { name } => write!(f, "remove BIRD session {name}"),
             Self::WriteBase { path, effect, .. } => write!(f, "write BIRD file {path}{effect}"),
             Self::RemoveBase { path } => write!(f, "remove BIRD file {path}"),
-            Self::LoadBird => f.write_str("have BIRD load its configuration"),
+            Self::LoadBird => f.write_str("reload BIRD's configuration"),
             Self::EnableProtocol { name } => write!(f, "enable BIRD protocol {name}"),
         }
     }
@@ -101,12 +101,12 @@ impl Drift {
 
     /// Creates a drift of a missing object.
     pub fn missing(field: &'static str, want: impl fmt::Display) -> Self {
-        Self::new(field, want, "nothing")
+        Self::new(field, want, "(none)")
     }
 
     /// Creates a drift of an object that must not exist.
     pub fn surplus(field: &'static str, have: impl fmt::Display) -> Self {
-        Self::new(field, "nothing", have)
+        Self::new(field, "(none)", have)
     }
 }
 

@@ -121,7 +121,7 @@ impl WantedTunnel {
             None => Err(Refusal {
                 field: "spec.tunnel.localAddress",
                 reason: format!(
-                    "there is no route to {remote}, so our outer address has to be given"
+                    "no route to {remote}, so the outer address of this router is unknown; set it"
                 ),
             }),
         }

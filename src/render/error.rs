@@ -32,7 +32,7 @@ pub enum RenderError {
     },
     /// A template whose output is too large.
     #[error(
-        "template {template}: it renders to more than {limit} bytes; is there a loop without end?"
+        "template {template}: it renders to more than {limit} bytes; is there an endless loop?"
     )]
     TooLarge {
         /// Name of the template.
@@ -67,7 +67,7 @@ impl From<minijinja::Error> for RenderError {
         let deepest = deepest(&error);
         let message = match deepest.detail() {
             _ if deepest.kind() == minijinja::ErrorKind::OutOfFuel => {
-                "rendering takes too long; is there a loop without end?".to_owned()
+                "rendering takes too long; is there an endless loop?".to_owned()
             }
             Some(detail) => format!("{}: {detail}", deepest.kind()),
             None => deepest.kind().to_string(),

@@ -75,7 +75,7 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
     if country.is_some_and(|code| !(1..=999).contains(&code)) {
         return Err(RenderError::input(
             "spec.location.country",
-            "an ISO 3166-1 number is 1..999",
+            "use an ISO 3166-1 number, 1..999",
         ));
     }
     Ok(())
@@ -85,9 +85,8 @@ pub fn check_policy(policy: &RoutingPolicySpec) -> Result<(), RenderError> {
 pub fn odd_policy(policy: &RoutingPolicySpec) -> Vec<String> {
     let unheard =
         own(&policy.prefixes).filter(|(_, net)| too_wide(*net).is_none() && !is_routable(*net));
-    let remark = |(field, net)| {
-        format!("{field}: {net} is announced to nobody, for DN42 routes no such prefix")
-    };
+    let remark =
+        |(field, net)| format!("{field}: {net} is not announced, since DN42 routes no such prefix");
     unheard.map(remark).collect()
 }
 
@@ -140,11 +139,7 @@ fn too_wide(net: IpNet) -> Option<String> {
         .min();
     let shortest = shortest.unwrap_or(if net.addr().is_ipv4() { 8 } else { 16 });
     let wide = net.prefix_len() < shortest;
-    wide.then(|| {
-        format!(
-            "{net} is too wide to be a prefix of ours: nobody routes one wider than /{shortest}"
-        )
-    })
+    wide.then(|| format!("{net} is too wide: DN42 routes no prefix wider than /{shortest}"))
 }
 
 #[cfg(test)]

@@ -58,9 +58,9 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         // The value is not in the message: it may be a password.
         let message = match value.kind() {
             ValueKind::String => {
-                "this text is no bare word of BIRD; print it through `quote`".to_owned()
+                "this text is not a bare word in BIRD; print it through `quote`".to_owned()
             }
-            ValueKind::None => "there is no value here; ask for it with `if` first".to_owned(),
+            ValueKind::None => "no value; test for it with `if` first".to_owned(),
             kind => format!("a value of type {kind} cannot be printed"),
         };
         return Err(Error::new(ErrorKind::InvalidOperation, message));
@@ -115,7 +115,7 @@ fn exact(text: &str) -> Result<Value, Error> {
     ok.then(|| Value::from_safe_string(format!("\"{text}\"")))
         .ok_or_else(|| {
             let message = format!(
-                "only printable ASCII without \" and at most {MAX_EXACT} bytes can be said"
+                "only printable ASCII without \" and at most {MAX_EXACT} bytes can be quoted"
             );
             Error::new(ErrorKind::InvalidOperation, message)
         })
@@ -128,7 +128,8 @@ fn symbol(text: &str) -> Result<Value, Error> {
     let ok = (1..=MAX_SYMBOL).contains(&text.len()) && text.bytes().all(allowed);
     ok.then(|| Value::from_safe_string(format!("'{text}'")))
         .ok_or_else(|| {
-            let message = format!("a name is 1..{MAX_SYMBOL} characters of A-Z a-z 0-9 _ . : -");
+            let message =
+                format!("use a name of 1..{MAX_SYMBOL} characters of A-Z a-z 0-9 _ . : -");
             Error::new(ErrorKind::InvalidOperation, message)
         })
 }

@@ -205,7 +205,7 @@ fn text(
     }
     rendered?;
     String::from_utf8(capped.bytes)
-        .map_err(|_| RenderError::input(name, "the template renders to what is not UTF-8"))
+        .map_err(|_| RenderError::input(name, "the template does not render to UTF-8"))
 }
 
 /// A buffer with a limit; a write past it fails, so that the rendering stops there.
@@ -372,7 +372,7 @@ mod tests {
     fn a_value_that_is_none_is_no_text() {
         let error = refusal("moenet/babel.conf", "\n{{ router.loopback_ipv4 }}");
         assert!(
-            error.contains("line 2") && error.contains("ask for it with `if`"),
+            error.contains("line 2") && error.contains("test for it with `if`"),
             "{error}"
         );
     }
@@ -425,7 +425,7 @@ mod tests {
             "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
         ] {
             let error = refusal("moenet/babel.conf", text);
-            assert!(error.contains("loop without end"), "{text}: {error}");
+            assert!(error.contains("endless loop"), "{text}: {error}");
         }
     }
 

@@ -71,7 +71,7 @@ impl RpkiName {
             Some(address) => format!("{error}; {address} stays in use"),
             None => {
                 format!(
-                    "{error}; until it leads somewhere, the RPKI server {} is not asked",
+                    "{error}; RPKI server {} is not used until its name resolves",
                     self.endpoint
                 )
             }
@@ -170,7 +170,7 @@ impl Origins {
             Verdict::NoServer => {
                 "there is no RPKI server; routes without a ROA are accepted".to_owned()
             }
-            Verdict::NotRead => "BIRD does not tell how the RPKI servers get on".to_owned(),
+            Verdict::NotRead => "BIRD does not report the state of the RPKI servers".to_owned(),
             Verdict::FromCache if self.servers == 0 => {
                 "there is no RPKI server; the table in roa.conf is used".to_owned()
             }
@@ -178,8 +178,9 @@ impl Origins {
                 "no RPKI server answers; the last good table of ROAs (roa.conf) is used".to_owned()
             }
             Verdict::Collapsed => format!(
-                "the RPKI servers say {} ROAs of IPv4 and {} of IPv6, and had {} and {}; the last good table \
-                 (roa.conf) stays in use. If they are right, remove roa.conf from the state directory",
+                "the RPKI servers serve {} IPv4 and {} IPv6 ROAs, before {} and {}; the last good \
+                 table (roa.conf) stays in use. If they are right, remove roa.conf from the state \
+                 directory",
                 self.live.ipv4, self.live.ipv6, self.kept.ipv4, self.kept.ipv6
             ),
             Verdict::NoRoas => {

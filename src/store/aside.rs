@@ -57,7 +57,8 @@ impl Store {
         }
         warn!(
             file = %path.display(), aside = %aside.display(),
-            "the Control Plane takes this document away; what stood in its place was none and is set aside"
+            "the Control Plane removed this document; the invalid file in its place was \
+             quarantined"
         );
         Ok(())
     }

@@ -48,7 +48,7 @@ impl Parsed for AppliedDocument {
         check_name(place, document.metadata.name.as_str())?;
         if document.kind != place.kind {
             let message = format!(
-                "kind: a document in this place is a {}, not {}",
+                "kind: a document in this folder must be a {}, not {}",
                 place.kind, document.kind
             );
             return Err(field_error("kind", message));

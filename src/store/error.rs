@@ -49,7 +49,7 @@ pub enum StoreError {
     },
     /// The document belongs to an operator; the agent does not overwrite it.
     #[error(
-        "{} is the operator's own document (it has no uid); the agent does not write over it. \
+        "{} is the operator's own document (it has no uid); the agent does not overwrite it. \
          Rename or delete it to let the Control Plane's document of this name in",
         path.display()
     )]
@@ -58,18 +58,17 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// An operator edited a synced document; the edit becomes an override before the document is overwritten.
-    #[error("{} was edited by hand; the edit has to become an override before it is written over", path.display())]
+    #[error("{} was edited by hand; the edit must be imported as an override before the file is \
+             overwritten", path.display())]
     EditedInPlace {
         /// The file.
         path: PathBuf,
     },
     /// The existing file is not a valid document, so its owner is unknown.
-    #[error("not written over, because nobody can tell whose it is: {0}")]
+    #[error("not overwritten, because its owner is unknown: {0}")]
     Document(#[from] DocumentError),
     /// A name that does not stay inside `secrets/`; it is not shown, because it may be the secret itself.
-    #[error(
-        "what is named is no file in secrets/: write secrets/<name>, of A-Z a-z 0-9 _ . - only"
-    )]
+    #[error("not a file in secrets/: use secrets/<name> with a name of A-Z a-z 0-9 _ . -")]
     SecretName,
     /// An invalid file in `secrets/`: a link, a directory, too large, not text.
     #[error("{}: {reason}", path.display())]
@@ -119,18 +118,19 @@ impl StoreError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => {
-            ". The disk is full (or out of inodes): make room; what was there is unharmed, and the agent tries again"
+            ". The disk is full (or out of inodes): free space; existing files are unharmed, and \
+             the agent retries"
         }
         io::ErrorKind::QuotaExceeded => {
-            ". The disk quota is used up: make room; what was there is unharmed"
+            ". The disk quota is used up: free space; existing files are unharmed"
         }
         io::ErrorKind::ReadOnlyFilesystem => {
             ". The file system is read-only: look for disk errors in the kernel log and remount it for writing"
         }
         io::ErrorKind::PermissionDenied => ". The agent's user must own the state directory",
-        io::ErrorKind::NotADirectory => ". A file stands where a directory belongs: move it away",
+        io::ErrorKind::NotADirectory => ". A file is in the place of a directory: move it away",
         io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => {
-            ". A directory stands where the file belongs: move it away"
+            ". A directory is in the place of the file: move it away"
         }
         _ => "",
     }

@@ -235,9 +235,9 @@ impl Listing<'_> {
                 _ if !is_folder && !is_document(Path::new(&file)) => continue,
                 _ if file.as_encoded_bytes().starts_with(b".") => continue,
                 _ => {
-                    "overrides nothing: an override stands in overrides/sessions, overrides/mesh or \
-                      overrides/ibgp under the name of the object, or is overrides/node.yaml or \
-                      overrides/policy.yaml"
+                    "overrides nothing: an override belongs in overrides/sessions, overrides/mesh \
+                     or overrides/ibgp under the name of the object, or is overrides/node.yaml or \
+                     overrides/policy.yaml"
                 }
             };
             self.problems.push(read::error(&path, message));
@@ -269,7 +269,8 @@ impl Listing<'_> {
                     location: document::locate(&stored.text, &["metadata", "uid"]),
                     field: "metadata.uid".to_owned(),
                     message: format!(
-                        "metadata.uid: it is that of {owner}; leave uid out of a document of your own"
+                        "metadata.uid: {owner} has the same uid; remove uid from a document of \
+                         your own"
                     ),
                 };
                 self.problems.push(error.clone());
@@ -430,8 +431,8 @@ pub(super) fn in_plain_sight(path: &Path, text: &str) -> Option<DocumentError> {
     let (at, what) = key.or_else(|| Some((find_secret(text)?, "secret")))?;
     let line = text[..at].matches('\n').count() as u64 + 1;
     let message = format!(
-        "holds a {what} in plain sight, so the history leaves this file out; write the {what} to a file in \
-         secrets/, mode 0600, and remove it here"
+        "holds a {what} in plain text, so the history excludes this file; move the {what} to a \
+         file in secrets/, mode 0600"
     );
     Some(DocumentError {
         location: Some((line, 1)),

@@ -135,7 +135,7 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
     }
     Err(error(
         path,
-        "is replaced again and again; it is read when that ends",
+        "is replaced repeatedly; it is read once that ends",
     ))
 }
 

@@ -81,12 +81,12 @@ impl Watch {
 }
 
 /// Logged once when events become unavailable.
-const BLIND: &str = "the kernel does not tell of changes in the state directory, so it is looked at every \
-                     second instead; fs.inotify.max_user_watches or max_user_instances is too low, or other \
-                     programs of this user have them all";
+const BLIND: &str = "inotify does not watch the state directory, so the agent polls it every \
+                     second; fs.inotify.max_user_watches or max_user_instances is too low, or \
+                     other programs of this user use all watches";
 
 /// Logged once when events are available again.
-const SEEING: &str = "the kernel tells of changes in the state directory again";
+const SEEING: &str = "inotify watches the state directory again";
 
 /// The folders that are watched: documents, overrides and secrets.
 fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {

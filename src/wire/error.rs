@@ -6,7 +6,7 @@ use crate::model::shown;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The body is empty.
-    #[error("the body is empty; check what stands between here and the Control Plane")]
+    #[error("the body is empty; check proxies between the agent and the Control Plane")]
     Empty,
     /// The text is truncated.
     #[error("the body ends early, after {bytes} bytes; a proxy may have cut it")]

@@ -268,7 +268,7 @@ fn first_commits(world: &World) {
     for wanted in [
         format!("sessions/{}: create WireGuard link {}", interface(1), interface(1)),
         format!("sessions/{}: write BIRD session", interface(2)),
-        "node: write BIRD file moenet/filters.conf (bird.file: want moenet/filters.conf, have nothing)"
+        "node: write BIRD file moenet/filters.conf (bird.file: want moenet/filters.conf, have (none))"
             .into(),
     ] {
         assert!(all.contains(&wanted), "no {wanted:?} in\n{all}");
@@ -492,7 +492,7 @@ fn a_key_in_the_wrong_place_is_kept_nowhere_and_somebody_hears_of_it() {
     });
     wait_until("somebody is told", 40, || {
         let (_, text) = world.router.api("", "/status");
-        if text.contains("holds a key in plain sight") {
+        if text.contains("holds a key in plain text") {
             Ok(())
         } else {
             Err(text)

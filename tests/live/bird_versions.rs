@@ -47,7 +47,11 @@ fn told(world: &World, reason: &str, text: &str) {
 fn a_bird_that_was_never_tested_is_told_of_and_used() {
     let mut world = world("3.0.1");
     world.router.start_agent();
-    told(&world, "NeverTested", "never tested with BIRD 3.0.1");
+    told(
+        &world,
+        "NeverTested",
+        "BIRD 3.0.1 was never tested with this agent",
+    );
     let files = world
         .router
         .bird

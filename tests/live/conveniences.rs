@@ -259,7 +259,7 @@ fn a_rotated_token_is_used_without_a_restart() {
     let ages = session_ages(&world.router);
     std::fs::remove_file(&file).unwrap();
     wait_until("the loss is told", 20, || {
-        contains(&world.router.log(), "the last one stays in use")
+        contains(&world.router.log(), "using the last one")
     });
     world.wait_polls("sessions", 3);
     assert_eq!(session_ages(&world.router), ages);

@@ -139,7 +139,7 @@ fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
     );
     write("twin", &own_document("twin", &interface(1), 9002, ours));
     let clash = format!(
-        "it is not configured: interface {0} belongs to sessions/{0}, which was first",
+        "it is not configured: interface {0} is used by sessions/{0}, which was first",
         interface(1)
     );
     expect(&world, "sessions/twin", false, &[("Clash", &clash)]);

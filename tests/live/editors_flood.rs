@@ -116,7 +116,7 @@ fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_a
             agent_program().display()
         ),
     );
-    world.wait_log("the kernel does not tell of changes in the state directory");
+    world.wait_log("inotify does not watch the state directory");
     // WireGuard in userspace wants one too, and has the same user.
     drop(hog);
     world.wait_established();
@@ -125,7 +125,7 @@ fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_a
         world.write(&override_of(1), &mtu_exception(1, mtu));
         world.wait_mtu(1, mtu);
     }
-    world.wait_log("the kernel tells of changes in the state directory again");
+    world.wait_log("inotify watches the state directory again");
     for mtu in [1310, 1320] {
         world.write(&override_of(1), &mtu_exception(1, mtu));
         world.wait_mtu(1, mtu);
@@ -134,12 +134,12 @@ fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_a
     world.wait_mtu(1, 1420);
     let log = world.log();
     assert_eq!(
-        log.matches("the kernel does not tell of changes").count(),
+        log.matches("inotify does not watch").count(),
         1,
         "said once:\n{log}"
     );
     assert_eq!(
-        log.matches("the kernel tells of changes").count(),
+        log.matches("inotify watches").count(),
         1,
         "said once:\n{log}"
     );

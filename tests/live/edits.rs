@@ -58,7 +58,7 @@ fn assert_kept(world: &World, number: u32, synced: &str, words: &[&str]) {
             }
         },
     );
-    world.wait_log("edited in place: the change is kept as an override");
+    world.wait_log("manual edit imported as an override");
     wait_until("the status says so", 30, || {
         let overridden = world.session_status(number)["overridden"].to_string();
         crate::lab::contains(&overridden, "spec.tunnel.mtu")
@@ -146,14 +146,14 @@ fn an_edit_of_the_policy_in_place_is_in_force_and_one_broken_override_holds_up_n
     // An edit cannot join an override that cannot be read; it waits, and all else goes on.
     world.write(&override_of(1), "spec: {reason: [");
     world.replace(&document_of(1), "mtu: 1420", "mtu: 1380");
-    world.wait_log("an edit cannot be kept");
+    world.wait_log("manual edit not imported");
     let mut sessions = world.sessions();
     sessions[1]["mtu"] = 1400.into();
     world.control_plane.sessions(&sessions);
     world.wait_mtu(2, 1400);
     world.wait_polls("sessions", 3);
     assert_eq!(
-        world.log().matches("an edit cannot be kept").count(),
+        world.log().matches("manual edit not imported").count(),
         1,
         "said once"
     );
@@ -188,7 +188,7 @@ fn a_deleted_document_of_the_sync_comes_back_and_nothing_is_torn_down() {
         world.remove(file);
     }
     back(&world);
-    world.wait_log("the Control Plane's document was put back");
+    world.wait_log("Control Plane document restored");
     untouched.assert(&world);
     world.router.kill_agent();
     for file in &files {
@@ -291,7 +291,7 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
     wait_until("the copy is refused", 30, || {
         let status = world.status("sessions/wg_copy").to_string();
         crate::lab::contains(&status, "wg_copy.yaml:")?;
-        crate::lab::contains(&status, &format!("it is that of {}", interface(1)))
+        crate::lab::contains(&status, &format!("{} has the same uid", interface(1)))
     });
     world.wait_polls("sessions", 2);
     assert_eq!(
@@ -375,7 +375,7 @@ fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_dro
         );
     }
     world.wait_reported(&crate::lab::world::uuid(1), 0, "");
-    world.wait_log("is set aside");
+    world.wait_log("was quarantined");
     assert_eq!(crate::lab::hands::Age::of(&world.neighbours[2]), other);
     assert!(!world.git("log -p").contains("to be continued"));
 }

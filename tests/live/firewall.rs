@@ -105,7 +105,7 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
     contains(&plan, &format!("firewall  {step}")).unwrap();
     contains(
         &plan,
-        "because firewall.table: want inet moenet_agent, have nothing",
+        "because firewall.table: want inet moenet_agent, have (none)",
     )
     .unwrap();
     assert!(ours(&world).is_err(), "a plan writes nothing");
@@ -219,7 +219,7 @@ fn a_table_of_our_name_that_is_somebody_elses_stays_and_routing_goes_on() {
     let before = ours(&world).unwrap();
     world.router.start_agent();
     world.wait_established();
-    wait_condition(&world, "does not carry our mark");
+    wait_condition(&world, "exists without the agent's mark");
     assert_eq!(ours(&world).unwrap(), before);
     enable(&world, false);
     world.router.kill_agent();
@@ -274,7 +274,7 @@ fn a_chain_of_others_that_drops_is_named_and_an_accept_of_ours_does_not_override
     wait_ports(&world, "21001");
     wait_condition(
         &world,
-        "inet mine input drops what it does not accept itself",
+        "inet mine input drops packets that it does not accept",
     );
     let handshakes = format!("wg show {} latest-handshakes", interface(1));
     world.wait_polls("sessions", 3);

@@ -57,7 +57,7 @@ fn a_session_with_the_identity_of_an_object_of_ours_removes_nothing() {
         .sessions(&[&world.sessions()[..2], &impostors].concat());
     world.wait_polls("sessions", 6);
     untouched.assert(&world);
-    world.wait_log("is kept for the agent's own objects");
+    world.wait_log("is reserved for the agent's own objects");
 }
 
 /// Bodies that a client could choke on, each beside what makes it news.

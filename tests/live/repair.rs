@@ -73,7 +73,7 @@ fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
             .shell(&format!("ip link set {device} alias {alias:?}"))
     };
     alias("somebody's");
-    world.wait_reported(&uuid(1), 2, "is somebody else's");
+    world.wait_reported(&uuid(1), 2, "belongs to another program");
     let before = world.router.inside.shell(&format!(
         "ip -d addr show dev {device}; ip route show dev {device}"
     ));

@@ -120,7 +120,7 @@ fn a_rollback_brings_back_what_was_in_force_and_the_neighbour_sees_it() {
     );
     agent(&world.router, &["rollback", &name, "main"])
         .ended(1)
-        .says("was not in force at");
+        .says("was not applied at");
     agent(&world.router, &["rollback", &name])
         .ended(0)
         .says("adminState: Enabled");

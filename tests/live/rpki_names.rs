@@ -68,7 +68,7 @@ fn names_that_hang_or_fail_hold_up_nothing(version: &str) {
     wait_remote(&world, "127.0.0.1 port 8282");
     let why = world.wait_condition("policy", "EndpointResolved", "False", "NotResolved");
     assert!(
-        why.contains(SILENT) && why.contains("not asked") && !why.contains(GOOD),
+        why.contains(SILENT) && why.contains("is not used") && !why.contains(GOOD),
         "{why}"
     );
     world.wait_measured();

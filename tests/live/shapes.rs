@@ -303,7 +303,7 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
     let log = world.log();
     for route in ["172.20.1.1/32", "fd42:1::1/128", "fe80::/64"] {
         let line = format!(
-            "step=add route to {route} out of {device} because=tunnel.route: want {route}, have nothing"
+            "step=add route to {route} out of {device} because=tunnel.route: want {route}, have (none)"
         );
         assert_eq!(log.matches(&line).count(), 1, "{log}");
     }

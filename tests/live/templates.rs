@@ -234,7 +234,7 @@ fn emptied_template_keeps_every_session() {
             "# nothing but a remark\n".to_owned(),
             "does not define protocol",
         ),
-        ("session.conf", endless, "loop without end"),
+        ("session.conf", endless, "endless loop"),
         ("moenet/system.conf", String::new(), "does not define"),
         (
             "moenet/main.conf",

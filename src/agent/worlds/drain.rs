@@ -26,7 +26,7 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
         .await
     {
         // An unavailable state directory is logged once, elsewhere; the next world retries.
-        debug!(error = %chain(&error), "the drain could not be written down");
+        debug!(error = %chain(&error), "drain not recorded");
     }
 }
 

@@ -94,26 +94,30 @@ async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
             .await;
         match done {
             Ok(Absorbed::Overridden(_)) => {
-                info!(object = %place.relative().display(), "edited in place: the change is kept as an override");
+                info!(object = %place.relative().display(), "manual edit imported as an override");
                 owner
                     .into_iter()
                     .for_each(|owner| journal::absorbed(parts, &place, owner));
             }
             Ok(Absorbed::Restored) => {
-                info!(object = %place.relative().display(), "the Control Plane's document was put back");
+                info!(object = %place.relative().display(), "Control Plane document restored");
                 journal::put_back(parts, &place);
             }
             Ok(Absorbed::TakenOver) => {
-                info!(object = %place.relative().display(), "the document has no uid any more: it is the operator's own, and the Control Plane's is not written over it");
+                info!(object = %place.relative().display(), "uid removed: treating the document \
+                                                             as operator-owned, ignoring Control \
+                                                             Plane updates for it");
             }
             Ok(Absorbed::GivenBack) => {
-                info!(object = %place.relative().display(), "the document has its uid again: it is the Control Plane's");
+                info!(object = %place.relative().display(), "uid restored: the Control Plane owns \
+                                                             the document again");
                 journal::put_back(parts, &place);
             }
             Err(error) => {
                 let why = chain(&error);
                 if parts.maker.is_unkept(&place).as_ref() != Some(&why) {
-                    warn!(object = %place.relative().display(), error = why, "an edit cannot be kept");
+                    warn!(object = %place.relative().display(), error = why, "manual edit not \
+                                                                              imported");
                 }
                 unkept.insert(place, why);
             }

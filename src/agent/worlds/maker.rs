@@ -210,7 +210,7 @@ impl WorldMaker {
             .iter()
             .filter(|(file, error)| told.get(*file) != Some(*error))
         {
-            warn!(file, error, "a secret cannot be read");
+            warn!(file, error, "secret not readable");
         }
         *told = unread;
         found

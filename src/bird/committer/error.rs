@@ -26,7 +26,7 @@ pub enum FragmentError {
     },
     /// The text does not define the protocols that it promises. It was not loaded.
     #[error(
-        "the text of {name} does not define protocol {}: it was not loaded, and the text before stays",
+        "the file of {name} does not define protocol {}: not loaded, keeping the previous file",
         .missing.join(", ")
     )]
     Undefined {
@@ -36,7 +36,7 @@ pub enum FragmentError {
         missing: Vec<String>,
     },
     /// BIRD loaded the text but does not have the protocols that it defines. The load was undone.
-    #[error("BIRD loaded the fragment {name} but has no protocol {}: it was undone", .missing.join(", "))]
+    #[error("BIRD loaded the fragment {name} but has no protocol {}: undone", .missing.join(", "))]
     Unverified {
         /// The fragment.
         name: String,
@@ -64,7 +64,7 @@ pub enum BaseError {
     },
     /// BIRD would not read all of these files. They were not loaded.
     #[error(
-        "the base configuration does not include {}: it was not loaded, and the files before stay",
+        "the base configuration does not include {}: not loaded, keeping the previous files",
         .missing.join(", ")
     )]
     Incomplete {
@@ -93,7 +93,7 @@ pub enum CommitError {
     #[error("cannot check the configuration")]
     Check(#[from] CheckError),
     /// An unchanged file is broken: the operator's `bird.conf`, or a file edited by hand.
-    #[error("BIRD's configuration is broken where nothing is being changed: {0}")]
+    #[error("BIRD's configuration has an error outside this change: {0}")]
     Tree(Diagnostic),
     /// BIRD did not answer, or refused `configure`.
     #[error("cannot load the configuration into BIRD")]
@@ -110,8 +110,8 @@ pub enum CommitError {
     /// The parser and the running daemon have different versions, and the parser rejects a text that the daemon may
     /// accept.
     #[error(
-        "{program} is BIRD {parser} and the running daemon is BIRD {daemon}, so that nothing can be checked: restart \
-         BIRD, or set bird.binary to the daemon's program ({what})"
+        "{program} is BIRD {parser} and the running daemon is BIRD {daemon}, so no check is \
+         possible: restart BIRD, or set bird.binary to the daemon's program ({what})"
     )]
     Versions {
         /// The program that parses.
@@ -138,8 +138,8 @@ pub enum CommitError {
     NotReached(Vec<String>),
     /// This configuration failed after its load, which was undone. It is not loaded again until the wait ends.
     #[error(
-        "this configuration was loaded and undone before ({cause}); \
-             it is loaded again at the earliest in {wait:?}, another one at once"
+        "this configuration was loaded and undone before ({cause}); retrying in {wait:?} at the \
+         earliest, a changed one at once"
     )]
     FailedBefore {
         /// The failure.
@@ -153,7 +153,7 @@ pub enum CommitError {
     )]
     NotSettled(Duration),
     /// Unchanged sessions went down with the commit, which was undone.
-    #[error("sessions that did not change went down ({}): it was undone", .0.join(", "))]
+    #[error("unchanged sessions went down ({}): undone", .0.join(", "))]
     WentDown(Vec<String>),
     /// The committer has ended.
     #[error("the committer has ended: the agent is stopping")]

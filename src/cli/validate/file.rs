@@ -179,7 +179,7 @@ fn unknown_kind(text: &str, word: &Value) -> DocumentError {
         location: document::locate(text, &["kind"]),
         field: "kind".to_owned(),
         message: format!(
-            "kind: there are {known}, not {}",
+            "kind: use one of {known}, not {}",
             crate::model::shown(&word.to_string())
         ),
     }

@@ -16,7 +16,7 @@ use super::{Arguments, Outcome, output};
 /// Check documents and configuration.
 #[derive(Debug, Args)]
 pub struct Validate {
-    /// Only these files, each by itself. Left out: the configuration and the whole state directory
+    /// Only these files, each by itself. Default: the configuration and the whole state directory
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }

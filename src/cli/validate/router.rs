@@ -32,7 +32,7 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
         let text = error.to_string();
         findings
             .unchecked
-            .push("the state directory: it cannot be read".to_owned());
+            .push("the state directory: not readable".to_owned());
         if !findings.problems.contains(&text) {
             findings
                 .problems
@@ -185,7 +185,7 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
     let world = &wanted.world;
     let texts = match (&world.router, &world.base) {
         (Ok(_), Err(why)) => Some(format!(
-            "the texts for BIRD, since they cannot be made: {why}"
+            "the files for BIRD, since they cannot be rendered: {why}"
         )),
         // The identity of this router is unknown, which is a separate problem.
         _ => None,

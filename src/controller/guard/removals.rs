@@ -283,11 +283,12 @@ impl Member {
     }
 }
 
-const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be read, so a document \
-                          that is not there may still be wanted; a complete list from the Control Plane settles that, \
-                          `moenet-agent approve` removes this object, and `approve --all` all of them";
-const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a folder; a list of the \
-                           Control Plane says nothing about an object of the operator";
+const INCOMPLETE: &str = "the state directory is new, or a folder of it is missing or cannot be \
+                          read, so a missing document may still be wanted; a complete list from \
+                          the Control Plane decides that, `moenet-agent approve` removes this \
+                          object, and `approve --all` all of them";
+const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a \
+                           folder; the Control Plane's lists do not cover objects of the operator";
 const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";
 
 fn plural(kind: Kind) -> &'static str {
@@ -331,7 +332,8 @@ pub fn unrecorded(
             return Some(INCOMPLETE.to_owned());
         }
         if uid.is_local() {
-            let why = "the link belonged to a document of the operator, and no list of the Control Plane disproves it";
+            let why = "the link belonged to a document of the operator, which the Control Plane's \
+                       lists do not cover";
             return Some(why.to_owned());
         }
         if earlier.contains(uid) {
@@ -339,7 +341,7 @@ pub fn unrecorded(
             return Some(why.to_owned());
         }
         if known == 0 {
-            return Some("it would remove every tunnel that carries our mark".to_owned());
+            return Some("it would remove every tunnel that carries the agent's mark".to_owned());
         }
         (number > allowed).then(|| {
             format!("{number} of {total} tunnels have no record, and guard.maxRemovals allows {allowed} to go")

@@ -138,8 +138,8 @@ fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditi
         (None, Some(ruleset)) => {
             let ports: Vec<_> = ruleset.ports().iter().map(ToString::to_string).collect();
             let message = format!(
-                "{} drops what it does not accept itself, which our table cannot override; accept there: \
-                 udp dport {{ {} }}",
+                "{} drops packets that it does not accept, and the agent's table cannot override \
+                 that; accept them there: udp dport {{ {} }}",
                 filter.dropping.join(", "),
                 ports.join(", ")
             );

@@ -146,11 +146,7 @@ fn recorded(
         // Records of other objects lead to steps here: the policy and the node to each session's text, and the
         // policy, maintenance and neighbours to the shared files.
         Ok(Written::Unchanged) => journal(ctx, subject, Vec::new()),
-        Err(error) => complain(
-            subject,
-            &error,
-            "what is in force could not be written down",
-        ),
+        Err(error) => complain(subject, &error, "applied record not written"),
     }
 }
 
@@ -192,7 +188,7 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
         Ok(true) => journal(ctx, subject, files),
         Ok(false) if document => journal(ctx, subject, files),
         Ok(false) => drop(ctx.taken.take(subject.key)),
-        Err(error) => complain(subject, &error, "its record could not be removed"),
+        Err(error) => complain(subject, &error, "applied record not removed"),
     }
 }
 
@@ -205,7 +201,7 @@ pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     {
         Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
         Ok(false) => drop(ctx.taken.take(subject.key)),
-        Err(error) => complain(subject, &error, "its record could not be removed"),
+        Err(error) => complain(subject, &error, "applied record not removed"),
     }
 }
 
@@ -258,7 +254,7 @@ pub(super) async fn status(
     let written = ctx.disk(move |store| store.write_status(&document)).await;
     ctx.board.set_unwritten(subject.key, written.is_err());
     if let Err(error) = written {
-        complain(subject, &error, "the status could not be written");
+        complain(subject, &error, "status not written");
     }
 }
 

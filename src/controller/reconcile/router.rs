@@ -125,7 +125,7 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
     {
         return false;
     }
-    info!(object = %subject.key, "this kernel has no dummy devices; the node's addresses go on lo");
+    info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
     let on_lo = Subject {
         claims: Some(loopback),
         ..*subject
@@ -365,7 +365,7 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
     for (key, before) in &changed {
         let because = Drift::new(
             "node.sysctl",
-            "nothing, for no tunnel needs it any more",
+            "(none): no tunnel needs it any more",
             format!("{before} before"),
         );
         let step = TakenStep {

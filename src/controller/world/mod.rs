@@ -94,7 +94,7 @@ pub struct World {
     pub bird: Option<Version>,
     /// BIRD's main file.
     pub main: MainFile,
-    /// Whether the operator's templates are in use, or the reason why older ones are; `None` without templates.
+    /// Whether using the operator's templates, or the reason why older ones are; `None` without templates.
     pub templates: Option<Result<(), String>>,
     /// Largest number of links without a record that may be removed at once.
     pub max_removals: crate::config::MaxRemovals,

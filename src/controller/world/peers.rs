@@ -497,7 +497,7 @@ mod tests {
                 panic!("{object}: {:?}", entry.acceptance)
             };
             assert!(
-                why.starts_with(&format!("{claim} belongs to sessions/peering")),
+                why.starts_with(&format!("{claim} is used by sessions/peering")),
                 "{why}"
             );
         }

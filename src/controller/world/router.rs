@@ -118,7 +118,7 @@ fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&Ap
         Some(_) => {
             "policy.yaml is missing; the last applied policy stays in effect until there is another"
         }
-        None => "there is no policy.yaml yet",
+        None => "policy.yaml does not exist yet",
     });
 }
 
@@ -276,13 +276,17 @@ fn is_configured(ours: &Node, field: &str) -> bool {
 
 pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {
     match (&documents.node.spec, &documents.node.acceptance) {
-        (Some(node), _) => Ok(Router::new(&inputs.config.node.name, node, inputs.key.public())),
+        (Some(node), _) => Ok(Router::new(
+            &inputs.config.node.name,
+            node,
+            inputs.key.public(),
+        )),
         (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
-        (None, _) => {
-            Err("who this router is, is not known yet: there is no node.yaml, and node.id and node.asn \
-                          are not in the configuration"
-                .to_owned())
-        }
+        (None, _) => Err(
+            "identity unknown: set node.id and node.asn, or wait for the first Control Plane \
+                 sync"
+                .to_owned(),
+        ),
     }
 }
 

@@ -15,7 +15,7 @@ where
 {
     let number = T::deserialize(deserializer)?;
     if number == T::default() {
-        Err(D::Error::custom("a number from 1 is wanted, not 0"))
+        Err(D::Error::custom("must be at least 1, not 0"))
     } else {
         Ok(number)
     }
@@ -30,7 +30,7 @@ where
     let number = Option::<T>::deserialize(deserializer)?;
     if number == Some(T::default()) {
         return Err(D::Error::custom(
-            "a number from 1 is wanted, not 0; leave the field out for the default",
+            "must be at least 1, not 0; omit the field for the default",
         ));
     }
     Ok(number)
@@ -38,12 +38,12 @@ where
 
 /// Accepts the number of hops to a neighbour that is not on the link.
 pub(super) fn hops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    in_range(deserializer, 2..=255, "hops to a neighbour are 2..255")
+    in_range(deserializer, 2..=255, "use 2..255 hops")
 }
 
 /// Accepts a country's number in ISO 3166-1.
 pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    in_range(deserializer, 1..=999, "a country code is 1..999")
+    in_range(deserializer, 1..=999, "use an ISO 3166-1 number, 1..999")
 }
 
 fn in_range<'de, D, T>(
@@ -58,7 +58,7 @@ where
     let number = Option::<T>::deserialize(deserializer)?;
     match number {
         Some(number) if !range.contains(&number) => {
-            Err(D::Error::custom(format!("{rule}, not {number}")))
+            Err(D::Error::custom(format!("invalid value {number}: {rule}")))
         }
         number => Ok(number),
     }
@@ -68,7 +68,7 @@ where
 pub(super) fn not_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.trim().is_empty() {
-        Err(D::Error::custom("some text is wanted"))
+        Err(D::Error::custom("must not be empty"))
     } else {
         Ok(text)
     }
@@ -84,7 +84,7 @@ pub(super) fn moment<'de, D: Deserializer<'de>>(
     text.parse().map(Some).map_err(|_| {
         let shown = crate::model::shown(&text);
         D::Error::custom(format!(
-            "a moment is written as 2027-01-31T00:00:00Z, not {shown}"
+            "invalid time {shown}: use RFC 3339, e.g. 2027-01-31T00:00:00Z"
         ))
     })
 }
@@ -100,7 +100,8 @@ pub(super) fn secret_file<'de, D: Deserializer<'de>>(
         if name.is_empty() || name.starts_with(['.', '-']) || !name.bytes().all(allowed) {
             // The text written here may be the secret itself, so the error does not quote it.
             return Err(D::Error::custom(
-                "a secret is in a file of its own: write it to secrets/<name>, mode 0600, and secrets/<name> here",
+                "a secret belongs in its own file: write it to secrets/<name>, mode 0600, and put \
+                 secrets/<name> here",
             ));
         }
     }

@@ -47,7 +47,7 @@ pub enum FramingError {
     #[error("BIRD's reply is larger than {MAX_REPLY} bytes")]
     TooLarge,
     /// A line has none of the four forms; holds its beginning.
-    #[error("BIRD sent a line that is no reply line: {0:?}; is this BIRD's control socket?")]
+    #[error("unexpected line from BIRD: {0:?}; is this BIRD's control socket?")]
     Malformed(String),
 }
 

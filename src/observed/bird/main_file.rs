@@ -183,7 +183,7 @@ impl MainFile {
             .max_by_key(|protocol| protocol.line);
         if let Some(protocol) = here {
             let what_to_do = if clash {
-                "the agent's files define it too: take it out"
+                "the agent's files define it too: remove it"
             } else {
                 "correct it there"
             };
@@ -199,7 +199,7 @@ impl MainFile {
                         || what.message.to_lowercase().contains(&protocol.class))
             })?;
             return Some(format!(
-                "{other} at {} clashes with it: take it out there",
+                "{other} at {} clashes with it: remove it there",
                 other.place()
             ));
         }

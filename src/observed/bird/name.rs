@@ -2,7 +2,7 @@ use std::fmt;
 
 /// Reason why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name of BIRD's: {1}")]
+#[error("{0:?} is not a valid BIRD name: {1}")]
 pub struct BadName(String, &'static str);
 
 /// The name of a protocol: 1..63 bytes of `A-Za-z0-9_.:-`. It is always sent in quotation

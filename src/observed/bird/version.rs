@@ -70,11 +70,12 @@ impl Version {
         match self.support() {
             Support::Tested => None,
             Support::Untested => Some(format!(
-                "this agent was never tested with BIRD {self}, only with {TESTED}; what BIRD refuses does not come \
-                 into force, and for what it takes in another sense there is no proof"
+                "BIRD {self} was never tested with this agent, only {TESTED}; this BIRD may \
+                 interpret the agent's files differently"
             )),
             Support::TooOld => Some(format!(
-                "BIRD {self} cannot read what this agent writes, and is left as it is; install one of {TESTED}"
+                "BIRD {self} cannot read the agent's files, so the agent leaves it unchanged; \
+                 install one of {TESTED}"
             )),
         }
     }

@@ -12,7 +12,7 @@ const HIDES: [&str; 5] = ["\"", "password", "secret", "key", "hex"];
 pub(super) fn drift(want: &str, have: &str) -> Drift {
     let (want, have) = (said(want), said(have));
     if want == have {
-        return Drift::new("bird.session", "its new remarks", "others");
+        return Drift::new("bird.session", "new comments", "others");
     }
     let first = want.iter().zip(&have).take_while(|(a, b)| a == b).count();
     let shorter = want.len().min(have.len()) - first;
@@ -27,12 +27,15 @@ pub(super) fn drift(want: &str, have: &str) -> Drift {
     let (new, old) = (line(&want, first, end), line(&have, first, end));
     let (new, old) = match [new, old].into_iter().flatten().all(is_shown) {
         true => (shown(new), shown(old)),
-        false => ("its new text".to_owned(), "another line".to_owned()),
+        false => (
+            "a new line, not shown".to_owned(),
+            "an old line, not shown".to_owned(),
+        ),
     };
     let more = match more {
         0 => String::new(),
-        1 => ", and another line beside it".to_owned(),
-        n => format!(", and {n} other lines beside it"),
+        1 => ", and 1 other line".to_owned(),
+        n => format!(", and {n} other lines"),
     };
     Drift::new("bird.session", new, format!("{old}{more}"))
 }
@@ -57,7 +60,7 @@ fn is_shown(line: &str) -> bool {
 
 fn shown(line: Option<&str>) -> String {
     match line {
-        None => "nothing".to_owned(),
+        None => "(none)".to_owned(),
         Some(line) if line.chars().count() > SHOWN => {
             line.chars().take(SHOWN).chain(['…']).collect()
         }
@@ -82,19 +85,19 @@ mod tests {
         );
         assert_eq!(
             told("a\nx\ny\nd", "a\nb\nc\nd"),
-            "want x, have b, and another line beside it"
+            "want x, have b, and 1 other line"
         );
         assert_eq!(
             told("a\nx\nb\nb\ny\nd", "a\n1\nb\nb\n2\nd"),
-            "want x, have 1, and 3 other lines beside it"
+            "want x, have 1, and 3 other lines"
         );
         assert_eq!(told("# new\n\na\nb", "# old\na\nc"), "want b, have c");
         assert_eq!(
             told("# new\na", "# old\na"),
-            "want its new remarks, have others"
+            "want new comments, have others"
         );
-        assert_eq!(told("a\nb", "a"), "want b, have nothing");
-        assert_eq!(told("a\na", "a\na\na"), "want nothing, have a");
+        assert_eq!(told("a\nb", "a"), "want b, have (none)");
+        assert_eq!(told("a\na", "a\na\na"), "want (none), have a");
         let long = "x".repeat(100);
         assert_eq!(told(&long, "y"), format!("want {}…, have y", &long[..80]));
     }
@@ -110,12 +113,12 @@ mod tests {
         ] {
             assert_eq!(
                 told(line, "x"),
-                "want its new text, have another line",
+                "want a new line, not shown, have an old line, not shown",
                 "{line}"
             );
             assert_eq!(
                 told("x", line),
-                "want its new text, have another line",
+                "want a new line, not shown, have an old line, not shown",
                 "{line}"
             );
         }

@@ -281,7 +281,8 @@ fn chosen(tables: &BTreeMap<String, Table>, ownership: &Ownership) -> Result<Str
 
 fn foreign() -> Refusal {
     let reason = format!(
-        "nftables table {} is there and does not carry our mark; rename it, or set firewall.enabled to false",
+        "nftables table {} exists without the agent's mark; rename it, or set firewall.enabled to \
+         false",
         with_family(TABLE_NAME)
     );
     Refusal {

@@ -290,7 +290,7 @@ impl Table {
         if missing.is_empty() && surplus.is_empty() {
             return Some(Drift::new(
                 "firewall.table",
-                "its rules in their order",
+                "its rules in order",
                 "another order",
             ));
         }
@@ -302,11 +302,11 @@ impl Table {
     }
 }
 
-/// "port 21080, tunnel wg_1", or "nothing".
+/// "port 21080, tunnel wg_1", or "(none)".
 fn listed(names: &BTreeSet<String>) -> String {
     let shown: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
     match names.len().checked_sub(SHOWN) {
-        _ if names.is_empty() => "nothing".to_owned(),
+        _ if names.is_empty() => "(none)".to_owned(),
         None | Some(0) => shown.join(", "),
         Some(more) => format!("{} and {more} more", shown.join(", ")),
     }

@@ -61,20 +61,20 @@ fn a_reason_names_the_ports_and_tunnels_that_differ() {
     let wanted = ruleset(&[1, 2]);
     assert_eq!(
         reason(&wanted, &listed(&ruleset(&[1]))),
-        "firewall.table: want port 2, tunnel t1, have nothing"
+        "firewall.table: want port 2, tunnel t1, have (none)"
     );
     assert_eq!(
         reason(&ruleset(&[1]), &listed(&ruleset(&[7]))),
         "firewall.table: want port 1, have port 7"
     );
     let many: Vec<u16> = (1..30).collect();
-    assert!(reason(&ruleset(&many), &listed(&ruleset(&[]))).contains(" and 50 more, have nothing"));
+    assert!(reason(&ruleset(&many), &listed(&ruleset(&[]))).contains(" and 50 more, have (none)"));
 
     let mut listing = listed(&wanted);
     listing.retain(|object| object.pointer("/rule/chain") != Some(&json!("output")));
     assert_eq!(
         reason(&wanted, &listing),
-        "firewall.table: want rules of output, have nothing"
+        "firewall.table: want rules of output, have (none)"
     );
     assert!(!Table::parse(&listing).may_spell(&wanted));
 }
@@ -86,14 +86,14 @@ fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
     listing.push(json!({"rule": {"chain": "input", "expr": [{"drop": null}], "handle": 99}}));
     assert_eq!(
         reason(&wanted, &listing),
-        "firewall.table: want nothing, have rules of input"
+        "firewall.table: want (none), have rules of input"
     );
 
     let mut listing = listed(&wanted);
     listing.push(json!({"map": {"name": "m", "type": "mark", "handle": 99}}));
     assert_eq!(
         reason(&wanted, &listing),
-        "firewall.table: want nothing, have map m"
+        "firewall.table: want (none), have map m"
     );
 
     let mut listing = listed(&wanted);
@@ -103,7 +103,7 @@ fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
     listing.swap(forward[0], forward[1]);
     assert_eq!(
         reason(&wanted, &listing),
-        "firewall.table: want its rules in their order, have another order"
+        "firewall.table: want its rules in order, have another order"
     );
 }
 
@@ -130,14 +130,14 @@ fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_ste
     let step = planned(None, Some(&found)).unwrap().unwrap();
     assert_eq!(
         step.to_string(),
-        "delete nftables table inet moenet_agent (firewall.enabled: want nothing, have inet moenet_agent)"
+        "delete nftables table inet moenet_agent (firewall.enabled: want (none), have inet moenet_agent)"
     );
     assert_eq!(planned(None, None), Ok(None));
     let step = planned(Some(&ruleset(&[5])), None).unwrap().unwrap();
     assert_eq!(
         step.to_string(),
         "write nftables table inet moenet_agent (1 UDP port, 1 tunnel) \
-         (firewall.table: want inet moenet_agent, have nothing)"
+         (firewall.table: want inet moenet_agent, have (none))"
     );
 }
 
@@ -153,7 +153,7 @@ fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
         planned(Some(&ruleset(&[])), Some(&found))
             .unwrap_err()
             .reason
-            .contains("our mark")
+            .contains("without the agent's mark")
     );
 }
 

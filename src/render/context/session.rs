@@ -123,8 +123,8 @@ fn check(session: &Session) -> Result<(), RenderError> {
         IpAddr::V4(v4) => v4.is_link_local(),
     };
     if session.multihop.is_some() && session.neighbours.iter().any(link_local) {
-        let reason =
-            "a neighbour with a link-local address is on the link; take one of the two away";
+        let reason = "a neighbour with a link-local address is directly connected; remove one of the two \
+             fields";
         return Err(RenderError::input("spec.bgp.multihop", reason));
     }
     Ok(())

@@ -146,14 +146,14 @@ fn peer<T>(
     if ids.contains(&node_id) {
         return Err(fields.wrong(
             "nodeId",
-            format!("{node_id} is that of another peer too; neither is believed"),
+            format!("{node_id} is also used by another peer; both are ignored"),
         ));
     }
     let name = name(&fields, node_id)?;
     if names.contains(&name) {
         return Err(fields.wrong(
             "name",
-            format!("{name} is that of another peer too; rename one of them"),
+            format!("{name} is also used by another peer; rename one of them"),
         ));
     }
     decode(&fields, node_id, name)

@@ -135,7 +135,8 @@ fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Optio
     {
         let field = node.path("bandwidthCommunity");
         notes.push(format!(
-            "{field}: the class from {class} does not fit a bandwidth of {value}, which counts"
+            "{field}: the class from {class} does not match the bandwidth {value}; using the \
+             bandwidth"
         ));
     }
     value.or(class)

@@ -113,10 +113,7 @@ fn decode_item(
     let fields = Fields::new(map);
     let uid = uid(&fields)?;
     if twice.contains(&uid) {
-        return Err(fields.wrong(
-            "uuid",
-            "is that of another session too; neither is believed",
-        ));
+        return Err(fields.wrong("uuid", "is also used by another session; both are ignored"));
     }
     let status = status(&fields)?;
     let wanted = match decode_wanted(&fields, status) {
@@ -175,7 +172,7 @@ fn uid(fields: &Fields<'_>) -> Read<Uid> {
         return Err(fields.wrong(
             "uuid",
             format!(
-                "{} is kept for the agent's own objects",
+                "{} is reserved for the agent's own objects",
                 shown(uid.as_str())
             ),
         ));
@@ -188,7 +185,7 @@ fn status(fields: &Fields<'_>) -> Read<WireStatus> {
     WireStatus::from_number(number).ok_or_else(|| {
         fields.wrong(
             "status",
-            format!("{number} is unknown; what is in force stays"),
+            format!("{number} is unknown; keeping the applied state"),
         )
     })
 }
@@ -440,8 +437,7 @@ impl Credential {
 fn embedded(fields: &Fields<'_>, text: &str) -> Read<Map<String, Value>> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let message =
-            format!("is a text that begins as JSON and is not (line {line}, column {column})");
+        let message = format!("begins like JSON but is invalid (line {line}, column {column})");
         fields.wrong("credential", message)
     })
 }
@@ -450,10 +446,10 @@ fn public_key(fields: &Fields<'_>) -> Read<Option<PublicKey>> {
     let Some(text) = fields.text("publicKey")? else {
         return Ok(None);
     };
-    let key = text.trim().parse().map_err(|Invalid(why)| {
+    let key = text.trim().parse().map_err(|_: Invalid| {
         // The model's error shows a text that is not base64; here that may be a secret.
-        let why = why.split(", not \"").next().unwrap_or_default().to_owned();
-        fields.wrong("publicKey", why)
+        let why = "invalid public key: use 32 bytes in base64 (44 characters)";
+        fields.wrong("publicKey", why.to_owned())
     })?;
     Ok(Some(key))
 }

@@ -712,7 +712,7 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
         assert_eq!(
             generation,
             Some(files.generation()),
-            "{version}: BIRD runs what is on disk"
+            "{version}: BIRD runs the files on disk"
         );
         eventually(&format!("{version}: established again"), &established).await;
         // The same again would take it down again.

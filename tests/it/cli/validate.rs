@@ -37,8 +37,7 @@ fn unknown_log_level_is_refused_by_validate_and_run() {
     let router = Router::new();
     router.configure(|text| format!("{text}log:\n  level: loud\n"));
     let error = router.run_error();
-    let wanted =
-        "config.yaml:7:10: log.level: a log level is one of off, error, warn, info, debug, trace";
+    let wanted = "config.yaml:7:10: log.level: invalid log level \"loud\": use one of off, error, warn, info, debug, trace";
     assert!(error.contains(wanted), "{error}");
     router.call(&["validate"]).says(1, &error);
     let file = router.dir.path().join("config.yaml").display().to_string();
@@ -100,7 +99,7 @@ fn facts_that_could_not_be_read_are_listed_as_unchecked() {
         format!("{text}controlPlane: {{url: 'http://cp.invalid:1', token: t}}\n")
     });
     let answer = router.call(&["validate"]);
-    answer.says(0, "unchecked: the texts for BIRD");
+    answer.says(0, "unchecked: the files for BIRD");
     answer.says(
         0,
         "unchecked: the addresses of the Control Plane cp.invalid: ",
@@ -113,7 +112,7 @@ fn facts_that_could_not_be_read_are_listed_as_unchecked() {
             .any(|it| it.as_str().unwrap().starts_with(start))
     };
     assert!(
-        has("the texts for BIRD") && has("the addresses of the Control Plane"),
+        has("the files for BIRD") && has("the addresses of the Control Plane"),
         "{json}"
     );
     assert_eq!(json["problems"], serde_json::json!([]));
@@ -248,6 +247,6 @@ fn validate_knows_a_file_by_its_place() {
     );
     answer.says(
         1,
-        "kind: a document in this place is a MeshPeer, not \"BgpSession\"",
+        "kind: a document in this folder must be a MeshPeer, not \"BgpSession\"",
     );
 }

@@ -37,7 +37,7 @@ pub(crate) struct Machine {
     pub(crate) fate: Arc<Fate>,
 }
 
-/// All that the agent brings into force: links, and the texts for BIRD.
+/// All that the agent brings into force: links, and the files for BIRD.
 pub(crate) type InForce = (BTreeMap<InterfaceName, Link>, BTreeMap<String, String>);
 
 impl Machine {

@@ -39,7 +39,7 @@ fn a_full_disk_fails_a_commit_and_leaves_the_repository_whole() {
             fill(&disk.join("ballast"));
             for _ in 0..3 {
                 let error = commit(&history).unwrap_err().to_string();
-                assert!(error.contains("make room"), "{error}");
+                assert!(error.contains("free space"), "{error}");
             }
             assert!(!disk.join(".git.broken-1").exists());
             fs::remove_file(disk.join("ballast")).unwrap();

@@ -561,7 +561,7 @@ async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
     let start = twice(1).unwrap();
     let error = history.resolve(&start).await.unwrap_err().to_string();
     assert!(
-        error.contains("may be") && error.contains("give more of its name"),
+        error.contains("may be") && error.contains("give more digits"),
         "{error}"
     );
 }

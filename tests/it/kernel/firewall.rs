@@ -78,7 +78,7 @@ fn inner() {
 
         println!("written, with foreign rules byte-identical");
         let small = ruleset(21080..21082);
-        let missing = Some("firewall.table: want inet moenet_agent, have nothing");
+        let missing = Some("firewall.table: want inet moenet_agent, have (none)");
         assert_eq!(install(&nft, &small).await.as_deref(), missing);
         let text = sh("nft list table inet moenet_agent");
         println!("{text}");
@@ -94,12 +94,12 @@ fn inner() {
         sh("nft delete element inet moenet_agent tunnel_ports '{ 21080 }'");
         assert_eq!(
             install(&nft, &small).await.as_deref(),
-            Some("firewall.table: want port 21080, have nothing")
+            Some("firewall.table: want port 21080, have (none)")
         );
         sh("nft insert rule inet moenet_agent input drop");
         assert_eq!(
             install(&nft, &small).await.as_deref(),
-            Some("firewall.table: want nothing, have rules of input")
+            Some("firewall.table: want (none), have rules of input")
         );
 
         println!("emptied, and a thousand ports in one transaction");

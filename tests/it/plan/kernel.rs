@@ -421,7 +421,10 @@ fn remove(link: &mut Link, address: &Address) -> Outcome {
 }
 
 fn wireguard(link: &mut Link, patch: &WireGuardPatch) -> Outcome {
-    let wireguard = link.wireguard.as_mut().ok_or("this is no WireGuard link")?;
+    let wireguard = link
+        .wireguard
+        .as_mut()
+        .ok_or("this is not a WireGuard link")?;
     if let Some(key) = &patch.private_key {
         wireguard.public_key = Some(public_of(key));
     }

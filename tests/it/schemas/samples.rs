@@ -200,7 +200,7 @@ fn sessions_of_the_state_directory_and_of_the_examples_plan_on_a_fresh_router() 
         let steps = plan_on_nothing(&session);
         assert!(steps[0].starts_with("create "), "{steps:?}");
         assert!(steps[0].ends_with(&format!(
-            "link {0} (tunnel.interface: want {0}, have nothing)",
+            "link {0} (tunnel.interface: want {0}, have (none))",
             session.tunnel.interface
         )));
     }

@@ -47,7 +47,7 @@ fn what_is_no_document_is_present_and_invalid_and_never_absent() {
         ("large", "307200 bytes"),
         ("other", "is another, but the file is other.yaml"),
         ("Case", "upper and lower case differ"),
-        ("kind", "is a MeshPeer, not \"IbgpPeer\""),
+        ("kind", "must be a MeshPeer, not \"IbgpPeer\""),
         ("old", "rename it"),
         ("shout", "rename it"),
         ("brace", "rename it"),

@@ -310,7 +310,7 @@ fn a_copy_with_the_uid_left_in_is_refused_whatever_its_name_and_the_original_is_
     for copy in ["a", "c"] {
         let error = snapshot.mesh[&name(copy)].as_ref().unwrap_err().to_string();
         assert!(
-            error.contains(&format!("mesh/{copy}.yaml:")) && error.contains("that of b"),
+            error.contains(&format!("mesh/{copy}.yaml:")) && error.contains("b has the same uid"),
             "{error}"
         );
     }

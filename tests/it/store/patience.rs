@@ -62,7 +62,7 @@ fn until_a_change_has_settled_what_was_there_before_is_listed() {
     .unwrap();
     assert!(
         store.load().unwrap().mesh.contains_key(&name("a")),
-        "it may be about to come back"
+        "so its document may come back"
     );
     assert!(!settled(&store).mesh.contains_key(&name("a")), "it did not");
 }

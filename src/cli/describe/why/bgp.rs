@@ -141,7 +141,7 @@ impl Session {
         let wanted = self.neighbour?;
         if let Some(has) = &self.has {
             let message = format!(
-                "BIRD's {} speaks to {has}, and {wanted} is wanted.",
+                "BIRD's {} speaks to {has}, expected {wanted}.",
                 self.protocol
             );
             return Some(Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS));

@@ -501,7 +501,7 @@ fn a_wrong_address_is_said_only_of_a_tunnel_that_works_and_an_address_that_is_si
     expect(
         &with_session(&works, another),
         &[Reason::WrongAddress, Down],
-        "speaks to fe80::7%wg_1, and fe80::2 is wanted",
+        "speaks to fe80::7%wg_1, expected fe80::2",
     );
 }
 

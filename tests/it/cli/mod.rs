@@ -2,6 +2,7 @@
 //! directory, without a Control Plane, a daemon, or BIRD.
 
 mod daemon;
+mod golden;
 mod secrets;
 mod signals;
 mod validate;

@@ -1,6 +1,5 @@
 //! Answers the local API (docs/contract/local-api.md).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 use super::status::{self, MANY, bounded, bounded_to, cut};
 use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
-use crate::controller::world::{Entry, HeldChange, World, maintenance_in_force};
+use crate::controller::world::{HeldChange, World, maintenance_in_force};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
 };
@@ -198,19 +197,15 @@ pub(super) fn counts(
 ) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = world
-        .sessions
-        .iter()
-        .filter(|(_, entry)| entry.documented || entry.held.is_some());
-    for (name, entry) in documented {
+        .of_kind(Kind::BgpSession)
+        .filter(|session| session.documented || session.held.is_some());
+    for session in documented {
         counts.total += 1;
-        match status(&ObjectKey::Session(name.clone()))
-            .unwrap_or_default()
-            .phase
-        {
+        match status(&session.key()).unwrap_or_default().phase {
             Phase::Established | Phase::Configured | Phase::Degraded => counts.active += 1,
             Phase::Error => counts.error += 1,
             Phase::Paused => {}
-            _ if entry.admin_state == AdminState::Disabled => {}
+            _ if session.admin_state == AdminState::Disabled => {}
             _ => counts.pending += 1,
         }
     }
@@ -244,19 +239,10 @@ fn short(one: OverrideView) -> OverrideView {
     }
 }
 
-/// Lists the objects of a kind that were not accepted, with the reasons.
-fn wrong<T>(
-    entries: &BTreeMap<ObjectName, Entry<T>>,
-    key: fn(ObjectName) -> ObjectKey,
-) -> impl Iterator<Item = String> {
-    entries
-        .iter()
-        .filter_map(move |(name, entry)| match &entry.acceptance {
-            Acceptance::Invalid(why) | Acceptance::Clash(why) => {
-                Some(format!("{}: {why}", key(name.clone())))
-            }
-            Acceptance::Valid | Acceptance::Waiting(_) => None,
-        })
+/// Lists the objects that were not accepted, with the reasons.
+fn refused(world: &World) -> impl Iterator<Item = String> {
+    let objects = world.objects.values();
+    objects.filter_map(|object| Some(format!("{}: {}", object.key(), object.refused()?)))
 }
 
 /// Maximum number of waiting overrides that are listed individually.
@@ -308,12 +294,9 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.router_documents.without_policy());
     notices.extend(world.key.missing().map(str::to_owned));
-    let wrong = wrong(&world.sessions, ObjectKey::Session)
-        .chain(wrong(&world.mesh, ObjectKey::Mesh))
-        .chain(wrong(&world.ibgp, ObjectKey::Ibgp));
     notices.extend(bounded_to(
         MANY,
-        wrong,
+        refused(world),
         "objects in error; `moenet-agent get` lists them",
     ));
     let unread = world.unread.iter();

@@ -247,7 +247,6 @@ impl Parts {
             board: Board::default(),
             pulse: crate::controller::Pulse::default(),
             announced: crate::controller::Announced::default(),
-            keepalive: config.wireguard.persistent_keepalive_interval,
             restarts: crate::controller::Restarts::default(),
             bird_work: crate::controller::BirdWork::default(),
             enabled: crate::controller::Enabled::default(),

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::Parts;
 use crate::controller::target;
 use crate::controller::world::Measured;
+use crate::document::Kind;
 use crate::model::ObjectName;
 use crate::probe::Probe;
 use crate::render::{Hysteresis, Measure};
@@ -97,14 +98,15 @@ impl Classes {
 pub(super) async fn measure(parts: &Parts) {
     let (world, classes) = (parts.context.world(), &parts.maker.classes);
     let mut changed = false;
-    for (name, entry) in &world.sessions {
-        let probe = target(entry).and_then(|target| parts.context.prober.current(&target));
-        changed |= probe.is_some_and(|probe| classes.take(name, &probe));
+    let sessions = || world.of_kind(Kind::BgpSession);
+    for session in sessions() {
+        let probe = target(session).and_then(|target| parts.context.prober.current(&target));
+        changed |= probe.is_some_and(|probe| classes.take(&session.name, &probe));
     }
     if !changed || !parts.context.store.is_writable() {
         return;
     }
-    let Some(text) = classes.text(&world.sessions.keys().collect()) else {
+    let Some(text) = classes.text(&sessions().map(|session| &session.name).collect()) else {
         return;
     };
     if let Err(error) = parts

@@ -5,60 +5,24 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::controller::World;
-use crate::controller::world::{Entry, RouterDocuments, SingleDocument};
-use crate::document::Kind;
+use crate::controller::world::Object;
 use crate::http::{OverriddenField, OverrideView};
-use crate::model::ObjectName;
 use crate::redact::redact_value;
 
 /// Lists every override in effect. Leaves out refused and expired ones.
 pub(super) fn of(world: &World) -> Vec<OverrideView> {
-    let sessions = world
-        .sessions
-        .iter()
-        .filter_map(|(name, entry)| view(Kind::BgpSession, name, entry));
-    let mesh = world
-        .mesh
-        .iter()
-        .filter_map(|(name, entry)| view(Kind::MeshPeer, name, entry));
-    let ibgp = world
-        .ibgp
-        .iter()
-        .filter_map(|(name, entry)| view(Kind::IbgpPeer, name, entry));
-    sessions
-        .chain(mesh)
-        .chain(ibgp)
-        .chain(of_router(world))
-        .collect()
+    let singles = world.router_documents.objects();
+    let objects = world.objects.values().filter_map(view);
+    objects.chain(singles.iter().filter_map(view)).collect()
 }
 
-/// Overrides of the node and of the policy.
-fn of_router(world: &World) -> impl Iterator<Item = OverrideView> {
-    let RouterDocuments { node, policy, .. } = &world.router_documents;
-    single(Kind::Node, node)
-        .into_iter()
-        .chain(single(Kind::RoutingPolicy, policy))
-}
-
-fn single<S: serde::Serialize>(kind: Kind, document: &SingleDocument<S>) -> Option<OverrideView> {
-    let exception = document.exception.as_ref()?;
-    let spec = serde_json::to_value(&document.spec).unwrap_or_default();
+fn view(object: &Object) -> Option<OverrideView> {
     Some(OverrideView {
-        object: kind.folder().to_owned(),
-        reason: exception.reason.clone(),
-        expires_at: exception.expires_at,
-        paused: false,
-        fields: fields(&document.overridden, Some(&spec)),
-    })
-}
-
-fn view<T>(kind: Kind, name: &ObjectName, entry: &Entry<T>) -> Option<OverrideView> {
-    Some(OverrideView {
-        object: format!("{}/{name}", kind.folder()),
-        reason: entry.reason.clone()?,
-        expires_at: entry.expires_at,
-        paused: entry.paused.is_some(),
-        fields: fields(&entry.overridden, entry.spec.as_ref()),
+        object: object.path(),
+        reason: object.reason.clone()?,
+        expires_at: object.expires_at,
+        paused: object.paused.is_some(),
+        fields: fields(&object.overridden, object.spec.as_ref()),
     })
 }
 

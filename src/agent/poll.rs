@@ -431,11 +431,8 @@ fn note_rejected(
 /// that nothing of them exists.
 async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
     let world = parts.context.world();
-    let known: std::collections::BTreeSet<_> = world
-        .sessions
-        .values()
-        .map(|entry| entry.uid.clone())
-        .collect();
+    let known = world.of_kind(Kind::BgpSession);
+    let known: std::collections::BTreeSet<_> = known.map(|it| it.uid.clone()).collect();
     let Ok(kernel) = parts
         .context
         .observer

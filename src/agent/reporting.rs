@@ -10,8 +10,7 @@ use super::{Parts, build};
 use crate::control_plane::{
     CallError, Class, Client, Delivery, Failure, OutboxError, after_failure, jittered,
 };
-use crate::controller::world::present;
-use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
+use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
@@ -35,14 +34,13 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
     let world = parts.context.world();
     let board = parts.context.board.all();
     let sessions = world
-        .sessions
-        .iter()
-        .filter(|(_, entry)| !entry.operator_owned && entry.documented);
-    let sessions = sessions.filter_map(|(name, entry)| {
-        let status = board.get(&ObjectKey::Session(name.clone()))?;
+        .of_kind(Kind::BgpSession)
+        .filter(|session| !session.operator_owned && session.documented);
+    let sessions = sessions.filter_map(|session| {
+        let status = board.get(&session.key())?;
         let bgp = status.bgp.clone().unwrap_or_default();
         Some(SessionReport {
-            uuid: entry.uid.clone(),
+            uuid: session.uid.clone(),
             rtt_ms: status.rtt_ms,
             loss: status.loss,
             routes_imported: bgp.routes_imported,
@@ -50,7 +48,7 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
             state: bgp.state.parse().unwrap_or(PeerState::Down),
         })
     });
-    let tunnels = present(&world.mesh).filter_map(|tunnel| {
+    let tunnels = world.mesh().filter_map(|tunnel| {
         let status = board.get(&ObjectKey::Mesh(tunnel.name.clone()))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });

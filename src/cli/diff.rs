@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
+use crate::controller::world::Object;
 
 /// Show the fields that an override changes.
 #[derive(Debug, Args)]
@@ -42,8 +43,8 @@ impl Diff {
     }
 }
 
-fn differences(object: &objects::Object<'_>) -> Vec<Difference> {
-    let ours = |field: &str| value_at(object.spec(), field);
+fn differences(object: &Object) -> Vec<Difference> {
+    let ours = |field: &str| value_at(object.spec.as_ref(), field);
     let all = object.overridden.iter().map(|(field, theirs)| Difference {
         field: field.clone(),
         control_plane: theirs.clone(),
@@ -62,7 +63,7 @@ pub(crate) fn value_at(spec: Option<&Value>, field: &str) -> Value {
         .unwrap_or_default()
 }
 
-fn print(object: &objects::Object<'_>, differences: &[Difference]) {
+fn print(object: &Object, differences: &[Difference]) {
     if differences.is_empty() {
         return output::line(format_args!(
             "No differences: {} is as in its document.",
@@ -82,7 +83,7 @@ fn print(object: &objects::Object<'_>, differences: &[Difference]) {
         ]
     });
     output::line(output::table(&["FIELD", theirs, "HERE"], rows));
-    let reason = object.reason.unwrap_or("no reason given");
+    let reason = object.reason.as_deref().unwrap_or("no reason given");
     let end = object
         .expires_at
         .map(|end| format!("; it ends {end}"))

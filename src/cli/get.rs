@@ -106,7 +106,7 @@ impl Get {
             if !all.keys().any(known) {
                 return Err(objects::unknown(
                     meant,
-                    all.keys().map(|(kind, name)| objects::path(*kind, name)),
+                    all.keys().map(|(kind, name)| kind.path(name)),
                 ));
             }
         }
@@ -265,7 +265,7 @@ fn print(rows: &[Row]) {
             output::line(objects::waits(row.kind, &row.name));
         }
         if let Some(held) = &row.held {
-            let object = objects::path(row.kind, &row.name);
+            let object = row.kind.path(&row.name);
             output::line(format_args!(
                 "{object}: change held: {held}; approve it with `moenet-agent approve {object}`"
             ));

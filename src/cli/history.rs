@@ -76,9 +76,7 @@ fn known(directory: &Path, meant: &str) -> anyhow::Result<()> {
     }
     Err(objects::unknown(
         meant,
-        documents
-            .keys()
-            .map(|(kind, name)| objects::path(*kind, name)),
+        documents.keys().map(|(kind, name)| kind.path(name)),
     ))
 }
 

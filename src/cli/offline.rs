@@ -15,12 +15,11 @@ use crate::bird::committer::Tree;
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
-use crate::controller::world::{Entry, Intent, present};
+use crate::controller::world::Object;
 use crate::controller::{BirdState, KeyPlan, World, keys};
 use crate::document::Kind;
-use crate::effective::Session;
 use crate::kernel::source_towards;
-use crate::model::{ObjectKey as Key, ObjectName};
+use crate::model::{ObjectKey, ObjectName};
 use crate::plan::firewall::FirewallView;
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
@@ -114,13 +113,9 @@ impl Wanted {
         if main.is_agents() || !main.included {
             return Ok(None);
         }
-        let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
-            Intent::Present(_, text) => Some((name.to_string(), text.clone()?)),
-            _ => None,
-        };
         let tree = Tree {
             base: base.clone(),
-            fragments: self.world.sessions.iter().filter_map(text).collect(),
+            fragments: self.world.texts(),
             ..Tree::default()
         };
         match self.parts.committer.check(tree).await {
@@ -230,18 +225,18 @@ impl Offline {
     }
 
     /// Returns every key with the controller's current plan.
-    pub(crate) fn plans(&self) -> Vec<(Key, KeyPlan)> {
-        let orphans = self.orphans().go.into_iter().map(Key::Orphan);
+    pub(crate) fn plans(&self) -> Vec<(ObjectKey, KeyPlan)> {
+        let orphans = self.orphans().go.into_iter().map(ObjectKey::Orphan);
         let all = keys(&self.world).into_iter().chain(orphans);
         let mut plans: Vec<_> = all.map(|key| (key.clone(), self.plan(&key))).collect();
         let firewall = self.firewall(&plans);
-        plans.retain(|(key, _)| *key != Key::Firewall);
-        plans.push((Key::Firewall, firewall));
+        plans.retain(|(key, _)| *key != ObjectKey::Firewall);
+        plans.push((ObjectKey::Firewall, firewall));
         plans
     }
 
     /// Returns the plan for the agent's table in nftables, once the steps of the others are done.
-    fn firewall(&self, plans: &[(Key, KeyPlan)]) -> KeyPlan {
+    fn firewall(&self, plans: &[(ObjectKey, KeyPlan)]) -> KeyPlan {
         let steps = plans
             .iter()
             .filter_map(|(_, plan)| plan.as_ref().ok())
@@ -270,49 +265,29 @@ impl Offline {
     }
 
     /// Returns the controller's current plan for a key; for a paused one, the plan without the pause.
-    pub(crate) fn plan(&self, key: &Key) -> KeyPlan {
+    pub(crate) fn plan(&self, key: &ObjectKey) -> KeyPlan {
         let world = &self.world;
         match key {
-            Key::Router | Key::Policy => planning::router(world, &self.view(None, None)),
-            Key::Session(name) => match world.sessions.get(name) {
-                Some(entry) => {
-                    let endpoint = planning::endpoint(entry);
-                    let resolved =
-                        endpoint.and_then(|e| self.parts.context.resolver.current(e).address);
-                    planning::session(
-                        world,
-                        name,
-                        entry,
-                        &self.view(self.applied(Kind::BgpSession, name), resolved),
-                    )
+            ObjectKey::Router | ObjectKey::Policy => {
+                planning::router(world, &self.view(None, None))
+            }
+            ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
+                match world.objects.get(key) {
+                    Some(object) => planning::object(world, object, &self.view_of(object)),
+                    None => Ok(Plan::default()),
                 }
-                _ => Ok(Plan::default()),
-            },
-            Key::Mesh(name) => match world.mesh.get(name) {
-                Some(entry) => {
-                    let view =
-                        self.view(self.applied(Kind::MeshPeer, name), self.mesh_address(name));
-                    planning::mesh(world, entry, self.parts.context.keepalive, &view)
-                }
-                _ => Ok(Plan::default()),
-            },
-            Key::Ibgp(name) => match world.ibgp.get(name) {
-                Some(entry) => planning::ibgp(world, entry, &self.view(None, None)),
-                None => Ok(Plan::default()),
-            },
-            Key::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
+            }
+            ObjectKey::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
             // It follows the plans of all others.
-            Key::Firewall => Ok(Plan::default()),
+            ObjectKey::Firewall => Ok(Plan::default()),
         }
     }
 
-    fn mesh_address(&self, name: &ObjectName) -> Option<std::net::SocketAddr> {
-        let tunnel = present(&self.world.mesh).find(|tunnel| tunnel.name == *name)?;
-        self.parts
-            .context
-            .resolver
-            .current(tunnel.endpoint.as_ref()?)
-            .address
+    fn view_of(&self, object: &Object) -> View<'_> {
+        let resolver = &self.parts.context.resolver;
+        let endpoint = object.endpoint();
+        let resolved = endpoint.and_then(|endpoint| resolver.current(endpoint).address);
+        self.view(self.applied(object.kind, &object.name), resolved)
     }
 
     /// Returns the applied record of an object.
@@ -361,10 +336,9 @@ async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
 /// Waits a short time for names to resolve; an unresolved name leaves its tunnel without
 /// an endpoint, as in the daemon. Returns whether there were names.
 async fn resolve(parts: &Parts, world: &World) -> bool {
-    let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
-    let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
+    let tunnels = world.endpoints().map(|(_, endpoint)| endpoint);
     let control_plane = crate::agent::control_plane_endpoint(&parts.config);
-    let endpoints = sessions.chain(mesh).chain(&control_plane);
+    let endpoints = tunnels.chain(&control_plane);
     let names: Vec<_> = endpoints
         .filter(|endpoint| endpoint.address().is_none())
         .collect();

@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments, snapshot: &Snapshot, names: &[String]) 
         if !names.is_empty() && !names.iter().any(meant) {
             continue;
         }
-        let object = objects::path(*kind, name);
+        let object = kind.path(name);
         rows.push(match slot {
             Err(error) => Row::invalid(object, error),
             Ok(stored) => {

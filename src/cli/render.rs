@@ -7,9 +7,7 @@ use serde_json::json;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
-use crate::controller::World;
-use crate::controller::world::Intent;
-use crate::document::Kind;
+use crate::controller::world::Object;
 use crate::status::Acceptance;
 
 /// Replacement for a password; `wg show` prints the same for a key.
@@ -30,7 +28,7 @@ impl Render {
         let config = arguments.load()?;
         let wanted = block_on(Wanted::read(config))?;
         let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
-        let Some(text) = object.text.filter(|text| !text.is_empty()) else {
+        let Some(text) = object.text().filter(|text| !text.is_empty()) else {
             anyhow::bail!(
                 "{} has no BIRD file of its own: {}",
                 object.path(),
@@ -40,7 +38,7 @@ impl Render {
         let text = if self.secrets {
             text.to_owned()
         } else {
-            without_password(&wanted.world, &object, text)
+            without_password(&object, text)
         };
         let value = json!({"object": object.path(), "text": text});
         if arguments.output != output::Format::Table {
@@ -55,16 +53,11 @@ impl Render {
 
 /// Returns the text without the password, so that it can be shared. BIRD's strings have no escapes, so
 /// the password appears in it unchanged.
-fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> String {
-    let entry = world
-        .sessions
-        .get(&object.name)
-        .filter(|_| object.kind == Kind::BgpSession);
-    let password = match entry.map(|entry| &entry.intent) {
-        Some(Intent::Present(session, _)) => session.password.as_ref(),
-        _ => None,
-    };
-    match password {
+fn without_password(object: &Object, text: &str) -> String {
+    match object
+        .session()
+        .and_then(|session| session.password.as_ref())
+    {
         Some(password) => text.replace(
             &format!("\"{}\"", password.expose()),
             &format!("\"{HIDDEN}\""),
@@ -73,13 +66,15 @@ fn without_password(world: &World, object: &objects::Object<'_>, text: &str) -> 
     }
 }
 
-fn why_none(object: &objects::Object<'_>) -> String {
-    match object.acceptance {
+fn why_none(object: &Object) -> String {
+    match &object.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) | Acceptance::Waiting(why) => why.clone(),
         _ if object.kind.is_single() => {
             "render works on sessions; the shared files are in moenet/ of bird.directory".to_owned()
         }
-        Acceptance::Valid if object.text.is_some() => "it is part of the shared files".to_owned(),
+        Acceptance::Valid if object.wanted().is_some() => {
+            "it is part of the shared files".to_owned()
+        }
         Acceptance::Valid => format!("its adminState is {:?}", object.admin_state),
     }
 }

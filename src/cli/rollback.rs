@@ -125,9 +125,7 @@ impl Rollback {
             ),
             (None, _) => Err(objects::unknown(
                 &self.name,
-                documents
-                    .keys()
-                    .map(|(kind, name)| objects::path(*kind, name)),
+                documents.keys().map(|(kind, name)| kind.path(name)),
             )),
             _ => anyhow::bail!(
                 "{} may be several objects; give the kind too: sessions/…",
@@ -208,7 +206,7 @@ async fn comes_into_force(
         wanted.snapshot.set_override(kind, document);
     }
     let world = wanted.again().await?;
-    let object = objects::find(&world, &wanted.snapshot, &objects::path(kind, name))?;
+    let object = objects::find(&world, &wanted.snapshot, &kind.path(name))?;
     if let Some(why) = object.refused() {
         anyhow::bail!("the rollback would be rejected, so nothing was written: {why}");
     }

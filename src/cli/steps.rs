@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, TakenStep};
-use crate::model::ObjectKey as Key;
-use crate::status::{Acceptance, Hold};
+use crate::model::ObjectKey;
+use crate::status::Hold;
 
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -76,13 +76,13 @@ impl ObjectSteps {
 }
 
 /// Returns every object, in the order of their keys, with the controller's current plan.
-pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
+pub(crate) fn planned(offline: &Offline) -> BTreeMap<ObjectKey, ObjectSteps> {
     let plans = offline.plans().into_iter();
     let mut found: BTreeMap<_, _> = plans
         .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan)))
         .collect();
     for (uid, why) in offline.orphans().held {
-        let key = Key::Orphan(uid);
+        let key = ObjectKey::Orphan(uid);
         let held = Some(format!("removal held: {why}"));
         found.insert(
             key.clone(),
@@ -97,10 +97,10 @@ pub(crate) fn planned(offline: &Offline) -> BTreeMap<Key, ObjectSteps> {
 
 /// Returns every object with the steps that ran, and the remaining ones.
 pub(crate) fn taken(
-    mut left: BTreeMap<Key, ObjectSteps>,
-    taken: BTreeMap<Key, Vec<TakenStep>>,
-    failed: Vec<(Key, String)>,
-) -> BTreeMap<Key, ObjectSteps> {
+    mut left: BTreeMap<ObjectKey, ObjectSteps>,
+    taken: BTreeMap<ObjectKey, Vec<TakenStep>>,
+    failed: Vec<(ObjectKey, String)>,
+) -> BTreeMap<ObjectKey, ObjectSteps> {
     for object in left.values_mut().filter(|object| object.paused.is_none()) {
         if !object.steps.is_empty() && object.error.is_none() {
             let left: Vec<_> = object
@@ -126,7 +126,7 @@ pub(crate) fn taken(
     left
 }
 
-fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
+fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
     let world = &offline.world;
     let mut object = ObjectSteps::new(key);
     match plan {
@@ -140,25 +140,17 @@ fn of_plan(offline: &Offline, key: &Key, plan: KeyPlan) -> ObjectSteps {
         }
         Err(refusal) => object.error = Some(refusal.to_string()),
     }
-    if *key == Key::Router {
+    if *key == ObjectKey::Router {
         object.error = object.error.or_else(|| offline.node_error());
     }
-    let (acceptance, paused) = match key {
-        Key::Session(name) => world.sessions.get(name).map(|e| (&e.acceptance, &e.paused)),
-        Key::Mesh(name) => world.mesh.get(name).map(|e| (&e.acceptance, &e.paused)),
-        Key::Ibgp(name) => world.ibgp.get(name).map(|e| (&e.acceptance, &e.paused)),
-        Key::Router | Key::Policy | Key::Firewall | Key::Orphan(_) => None,
+    let of_world = world.objects.get(key);
+    if let Some(why) = of_world.and_then(|it| it.refused()) {
+        object.error.get_or_insert_with(|| why.to_owned());
     }
-    .map_or((None, None), |(acceptance, paused)| {
-        (Some(acceptance), paused.clone())
-    });
-    if let Some(Acceptance::Invalid(why) | Acceptance::Clash(why)) = acceptance {
-        object.error.get_or_insert_with(|| why.clone());
-    }
-    object.paused = paused;
+    object.paused = of_world.and_then(|it| it.paused.clone());
     let held = world.held().into_iter().find(|held| held.key == *key);
     object.held = held.map(|held| format!("{} held: {}", held.change, held.reason));
-    if world.settling().contains(key) {
+    if of_world.is_some_and(|it| it.held == Some(Hold::Settling)) {
         object.waits = Some(format!("removal waits: {}", Hold::Settling.why()));
     }
     object

@@ -59,8 +59,6 @@ pub struct Context {
     pub board: Board,
     /// Progress of the runner.
     pub pulse: Pulse,
-    /// Seconds between keepalives of backbone tunnels.
-    pub keepalive: u16,
     /// Objects to recreate, and the requests that wait for it.
     pub restarts: Restarts,
     /// BIRD's part of reconciles that no longer wait for it.

@@ -39,7 +39,7 @@ pub use observe::{BirdState, Observer, look_at_bird};
 pub use planning::KeyPlan;
 pub use pulse::Pulse;
 pub use queue::{Backoff, Outcome, Queue};
-pub use reconcile::{mesh_target, target};
+pub use reconcile::target;
 pub use reports::Reports;
 pub use runner::{Hint, Runner, keys};
 pub use sysctls::Sysctls;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 
 mod confirm;
 mod order;
@@ -15,18 +16,18 @@ use order::Turn;
 
 use super::guard::{self, Unrecorded};
 use super::observe::BirdState;
-use super::world::{Entry, Intent, World, node_uid, present};
+use super::world::{Intent, Object, Wanted, World, node_uid};
 use crate::bird::{Blocked, Version};
-use crate::document::{BgpSessionSpec, Kind, MeshPeerSpec, Spec};
+use crate::document::Kind;
 use crate::effective::{InternalNeighbour, MeshTunnel, Session};
-use crate::model::{Endpoint, ObjectName, Uid};
+use crate::model::{Endpoint, Uid};
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::mark::Ownership;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
-    enabled_in, plan, plan_base, plan_enable, plan_host, plan_interrupted_removal, plan_loopback,
-    plan_tunnel, plan_tunnel_removal,
+    enabled_in, plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel,
+    plan_tunnel_removal,
 };
 use crate::store::AppliedDocument;
 
@@ -134,10 +135,7 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, St
     let version = world.bird?;
     let router = world.router.as_ref().ok()?;
     let address = router.loopback_ipv4.filter(|_| version < IPV4_OVER_IPV6)?;
-    let is_present = |entry: &Entry<MeshTunnel>| matches!(entry.intent, Intent::Present(..));
-    if !world.mesh.values().any(is_present) {
-        return None;
-    }
+    world.mesh().next()?;
     let message = format!(
         "BIRD {version} carries no IPv4 over the backbone's tunnels, which have IPv6 addresses only (RFC 9229, BIRD \
          {}.{} or later): other routers do not reach {address}, and internal sessions between IPv4 loopbacks stay \
@@ -161,18 +159,56 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
     let mut wanted = enabled_in(ours.map(|(_, text)| text.as_str()));
-    for neighbour in present(&world.ibgp) {
+    for neighbour in world.ibgp() {
         wanted.remove(&neighbour.protocol);
     }
     let pause = "; only sessions can be paused, so take it out with a template to keep it down";
     plan_enable(&wanted, &view.bird.protocols, pause)
 }
 
-/// Returns the plan of an internal neighbour, whose text is in the shared files.
-pub fn ibgp(world: &World, entry: &Entry<InternalNeighbour>, view: &View<'_>) -> KeyPlan {
-    let Intent::Present(neighbour, _) = &entry.intent else {
+/// Returns the plan of an object.
+///
+/// # Errors
+/// When a foreign object is in the way, or another object keeps what this one wants.
+pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
+    match &object.intent {
+        Intent::Stay => Ok(Plan::default()),
+        Intent::Absent => removal(object, view),
+        Intent::Present(Wanted::Session(wanted, text)) => {
+            session(world, object, wanted, text.as_deref(), view)
+        }
+        Intent::Present(Wanted::Mesh(tunnel)) => mesh(world, object, tunnel, view),
+        Intent::Present(Wanted::Ibgp(neighbour)) => ibgp(world, neighbour, view),
+    }
+}
+
+/// Returns the plan for an object that must go; an internal neighbour has only its text in the shared files.
+fn removal(object: &Object, view: &View<'_>) -> KeyPlan {
+    if object.kind == Kind::IbgpPeer {
         return Ok(Plan::default());
+    }
+    let observed = Observed {
+        tunnel: tunnel_view(object, view, false),
+        bird: BirdView {
+            fragment: live_text(object, view),
+        },
     };
+    let mut plan = plan(&object.name, &object.uid, &Desired::Absent, &observed)?;
+    let formerly = object.formerly.iter();
+    plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, view.kernel).steps));
+    Ok(plan)
+}
+
+/// Returns the object's own file in BIRD's directory; only sessions have one.
+fn live_text<'a>(object: &Object, view: &View<'a>) -> Option<&'a str> {
+    let fragments = &view.bird.live.tree.fragments;
+    let text = fragments.get(object.name.as_str());
+    text.filter(|_| object.kind == Kind::BgpSession)
+        .map(String::as_str)
+}
+
+/// Returns the plan of an internal neighbour, whose text is in the shared files.
+fn ibgp(world: &World, neighbour: &InternalNeighbour, view: &View<'_>) -> KeyPlan {
     if !may_enable(world, view) {
         return Ok(Plan::default());
     }
@@ -203,12 +239,8 @@ fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
 /// port that its object wants.
 pub fn ruleset(world: &World, kernel: &KernelView) -> Ruleset {
     Ruleset::in_use(kernel).or_wanted(kernel, |name| {
-        let session = present(&world.sessions).find(|session| session.tunnel.interface == *name);
-        let mesh = || present(&world.mesh).find(|tunnel| tunnel.interface == *name);
-        match session {
-            Some(session) => session.tunnel.listen_port,
-            None => mesh().map(|tunnel| tunnel.listen_port),
-        }
+        let mut links = world.objects.values().filter_map(Object::link);
+        links.find(|link| link.interface == name)?.listen_port
     })
 }
 
@@ -225,89 +257,66 @@ pub fn firewall(
 }
 
 /// Returns the plan of an external peering.
-pub fn session(
+fn session(
     world: &World,
-    name: &ObjectName,
-    entry: &Entry<Session>,
+    object: &Object,
+    session: &Session,
+    text: Option<&str>,
     view: &View<'_>,
 ) -> KeyPlan {
-    let fragment = view
-        .bird
-        .live
-        .tree
-        .fragments
-        .get(name.as_str())
-        .map(String::as_str);
-    let observed = |gives_way| Observed {
-        tunnel: TunnelView {
+    let name = &object.name;
+    let fragment = live_text(object, view);
+    let tunnel = tunnel_view(object, view, endpoint_changed(object, view.applied));
+    let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
+        .sent_from(view.source, view.kernel)?;
+    ordered(world, view, wanted, |wanted, gives_way| {
+        let tunnel = TunnelView {
             gives_way,
-            formerly: entry.formerly.as_ref(),
-            ..tunnel_view(view, endpoint_changed(entry, view.applied))
-        },
-        bird: BirdView { fragment },
-    };
-    match &entry.intent {
-        Intent::Stay => Ok(Plan::default()),
-        Intent::Absent => {
-            let mut plan = plan(name, &entry.uid, &Desired::Absent, &observed(false))?;
-            let formerly = entry.formerly.iter();
-            plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, view.kernel).steps));
-            Ok(plan)
+            ..tunnel
+        };
+        let Some(text) = text else {
+            return plan_tunnel(wanted, &tunnel);
+        };
+        // A directory that belongs to another agent: the text waits, and is not written.
+        let waits = view.bird.live.in_use().is_some();
+        let observed = Observed {
+            tunnel,
+            bird: BirdView {
+                fragment: if waits { Some(text) } else { fragment },
+            },
+        };
+        let desired = Desired::Present {
+            tunnel: wanted,
+            fragment: text,
+        };
+        let mut plan = plan(name, &object.uid, &desired, &observed)?;
+        if fragment == Some(text) && !session.drained && may_enable(world, view) {
+            let enabled = enabled_in([text]);
+            let have = view.bird.protocols(&enabled);
+            plan.extend(plan_enable(
+                &enabled,
+                &have,
+                &pause_of(Kind::BgpSession, name),
+            ));
         }
-        Intent::Present(session, text) => {
-            let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
-                .sent_from(view.source, view.kernel)?;
-            ordered(world, view, wanted, |tunnel, gives_way| {
-                let Some(text) = text else {
-                    return plan_tunnel(tunnel, &observed(gives_way).tunnel);
-                };
-                let desired = Desired::Present {
-                    tunnel,
-                    fragment: text,
-                };
-                let mut observed = observed(gives_way);
-                if view.bird.live.in_use().is_some() {
-                    // The directory belongs to another agent: the text waits, and is not written.
-                    observed.bird.fragment = Some(text.as_str());
-                }
-                let mut plan = plan(name, &entry.uid, &desired, &observed)?;
-                if fragment == Some(text.as_str()) && !session.drained && may_enable(world, view) {
-                    let enabled = enabled_in([text.as_str()]);
-                    let have = view.bird.protocols(&enabled);
-                    plan.extend(plan_enable(
-                        &enabled,
-                        &have,
-                        &pause_of(Kind::BgpSession, name),
-                    ));
-                }
-                Ok(plan)
-            })
-        }
-    }
+        Ok(plan)
+    })
 }
 
 /// Returns the plan of a backbone tunnel.
-pub fn mesh(world: &World, entry: &Entry<MeshTunnel>, keepalive: u16, view: &View<'_>) -> KeyPlan {
-    match (&entry.intent, &world.router) {
-        (Intent::Present(tunnel, _), Ok(router)) => {
-            let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key, keepalive);
-            let before = in_force::<MeshPeerSpec>(view.applied);
-            let moved = before.is_some_and(|before| before.endpoint != tunnel.endpoint);
-            ordered(world, view, wanted, |wanted, gives_way| {
-                let view = TunnelView {
-                    gives_way,
-                    ..tunnel_view(view, moved)
-                };
-                plan_tunnel(wanted, &view)
-            })
-        }
-        (Intent::Absent, _) => {
-            let mut plan = plan_tunnel_removal(&entry.uid, view.kernel);
-            plan.extend(plan_interrupted_removal(&entry.uid, &tunnel_view(view, false)).steps);
-            Ok(plan)
-        }
-        _ => Ok(Plan::default()),
-    }
+fn mesh(world: &World, object: &Object, tunnel: &MeshTunnel, view: &View<'_>) -> KeyPlan {
+    let Ok(router) = &world.router else {
+        return Ok(Plan::default());
+    };
+    let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key);
+    let tunnel = tunnel_view(object, view, endpoint_changed(object, view.applied));
+    ordered(world, view, wanted, |wanted, gives_way| {
+        let tunnel = TunnelView {
+            gives_way,
+            ..tunnel
+        };
+        plan_tunnel(wanted, &tunnel)
+    })
 }
 
 /// Returns the plan for links that carry this mark and that no object has.
@@ -334,7 +343,7 @@ pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
     )
 }
 
-fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
+fn tunnel_view<'a>(object: &'a Object, view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
     TunnelView {
         kernel: view.kernel,
         creating: view
@@ -343,7 +352,7 @@ fn tunnel_view<'a>(view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
         resolved: view.resolved,
         endpoint_changed,
         gives_way: false,
-        formerly: None,
+        formerly: object.formerly.as_ref(),
         now: view.now,
     }
 }
@@ -406,23 +415,19 @@ fn ordered(
 
 /// Returns whether the endpoint changed since it was last applied: then it is set even while the peer answers from
 /// the old one.
-pub(super) fn endpoint_changed(entry: &Entry<Session>, applied: Option<&AppliedDocument>) -> bool {
-    let Some(before) = in_force::<BgpSessionSpec>(applied) else {
+pub(super) fn endpoint_changed(object: &Object, applied: Option<&AppliedDocument>) -> bool {
+    let Some(before) = applied.and_then(|applied| applied.applied.spec.as_ref()) else {
         return false;
     };
-    matches!(entry.intent, Intent::Present(..))
-        && before.tunnel.endpoint.as_ref() != endpoint(entry)
+    let before = before.pointer(endpoint_field(object.kind));
+    let before = before.and_then(|endpoint| Endpoint::deserialize(endpoint).ok());
+    object.wanted().is_some() && before.as_ref() != object.endpoint()
 }
 
-/// Returns the last applied specification.
-fn in_force<S: Spec>(applied: Option<&AppliedDocument>) -> Option<S> {
-    serde_json::from_value(applied?.applied.spec.clone()?).ok()
-}
-
-/// Returns the endpoint of a wanted peering.
-pub fn endpoint(entry: &Entry<Session>) -> Option<&Endpoint> {
-    match &entry.intent {
-        Intent::Present(session, _) => session.tunnel.endpoint.as_ref(),
-        _ => None,
+/// Returns where the specification of a tunnel has its endpoint.
+pub(super) fn endpoint_field(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BgpSession => "/tunnel/endpoint",
+        _ => "/endpoint",
     }
 }

@@ -10,7 +10,7 @@ use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::reconcile;
 use super::runs::Runs;
 use super::world::World;
-use crate::model::ObjectKey as Key;
+use crate::model::ObjectKey;
 
 /// Interval at which everything is reconciled again: no event announces WireGuard's changes.
 const TICK: Duration = Duration::from_secs(10);
@@ -21,19 +21,15 @@ const WAITS: u8 = 6;
 /// Runs keys, each when it is due, until the agent stops.
 pub struct Runner {
     context: Arc<Context>,
-    queue: Queue<Key>,
-    running: Runs<Key>,
+    queue: Queue<ObjectKey>,
+    running: Runs<ObjectKey>,
 }
 
 /// Returns every key of a world.
-pub fn keys(world: &World) -> BTreeSet<Key> {
-    let sessions = world.sessions.keys().cloned().map(Key::Session);
-    let mesh = world.mesh.keys().cloned().map(Key::Mesh);
-    let ibgp = world.ibgp.keys().cloned().map(Key::Ibgp);
-    sessions
-        .chain(mesh)
-        .chain(ibgp)
-        .chain([Key::Router, Key::Firewall])
+pub fn keys(world: &World) -> BTreeSet<ObjectKey> {
+    let objects = world.objects.keys().cloned();
+    objects
+        .chain([ObjectKey::Router, ObjectKey::Firewall])
         .collect()
 }
 
@@ -89,9 +85,9 @@ impl Runner {
         self.context.observer.wait_for_bird();
         self.add_all(Instant::now());
         // The firewall follows the tunnels that the other keys create, and the node's record follows the firewall.
-        self.queue.remove(&Key::Firewall);
+        self.queue.remove(&ObjectKey::Firewall);
         self.wave(&mut hinted).await;
-        for last in [Key::Firewall, Key::Router] {
+        for last in [ObjectKey::Firewall, ObjectKey::Router] {
             self.queue.add(last, Instant::now());
             self.wave(&mut hinted).await;
         }
@@ -100,11 +96,11 @@ impl Runner {
     /// Runs until no key is due.
     async fn wave(&mut self, hinted: &mut mpsc::UnboundedReceiver<Hint>) {
         let mut seen = BTreeSet::new();
-        let mut waited: BTreeMap<Key, u8> = BTreeMap::new();
+        let mut waited: BTreeMap<ObjectKey, u8> = BTreeMap::new();
         loop {
             while let Ok(hint) = hinted.try_recv() {
                 // Every other key has already been added; this is for links that belong to no key.
-                if let Hint::Key(key @ Key::Orphan(_)) = hint {
+                if let Hint::Key(key @ ObjectKey::Orphan(_)) = hint {
                     self.queue.add(key, Instant::now());
                 }
             }
@@ -176,5 +172,5 @@ pub enum Hint {
     /// The changed object is unknown; reconcile everything.
     Everything,
     /// This object.
-    Key(Key),
+    Key(ObjectKey),
 }

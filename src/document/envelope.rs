@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ObjectName, Uid};
+use crate::model::{ObjectKey, ObjectName, Uid};
 
 /// The version of a document's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +67,26 @@ impl Kind {
             Self::MeshPeer => "mesh",
             Self::IbgpPeer => "ibgp",
             Self::Override => "overrides",
+        }
+    }
+
+    /// Returns the key of the object of this kind and name. Maintenance and overrides are no objects of their own;
+    /// they belong to the node.
+    pub fn key(self, name: &ObjectName) -> ObjectKey {
+        match self {
+            Self::BgpSession => ObjectKey::Session(name.clone()),
+            Self::MeshPeer => ObjectKey::Mesh(name.clone()),
+            Self::IbgpPeer => ObjectKey::Ibgp(name.clone()),
+            Self::RoutingPolicy => ObjectKey::Policy,
+            Self::Node | Self::Maintenance | Self::Override => ObjectKey::Router,
+        }
+    }
+
+    /// Returns the name of an object for people: `sessions/wg_1`; `node` for a kind with one document.
+    pub fn path(self, name: &ObjectName) -> String {
+        match self.is_single() {
+            true => self.folder().to_owned(),
+            false => format!("{}/{name}", self.folder()),
         }
     }
 

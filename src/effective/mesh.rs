@@ -29,6 +29,8 @@ pub struct MeshTunnel {
     pub endpoint: Option<Endpoint>,
     /// The peer's address in the tunnel.
     pub link_local: LinkLocal,
+    /// Seconds between keepalives; none with 0.
+    pub keepalive: u16,
     /// The uid of the tunnel in reports.
     pub reported_as: Option<Uid>,
 }
@@ -42,6 +44,8 @@ pub struct MeshDefaults<'a> {
     pub port_base: u16,
     /// The AS number of this router, which is also the peer's.
     pub asn: Asn,
+    /// `wireguard.persistentKeepaliveInterval` of the configuration.
+    pub keepalive: u16,
 }
 
 impl MeshPeerSpec {
@@ -68,6 +72,7 @@ impl MeshTunnel {
             prefix,
             port_base,
             asn,
+            keepalive,
         } = *defaults;
         let derived = || interface(prefix, name, spec.node_id).parse().ok();
         let interface = spec.interface.clone().or_else(derived).ok_or_else(|| {
@@ -95,6 +100,7 @@ impl MeshTunnel {
             link_local: spec
                 .link_local
                 .unwrap_or_else(|| LinkLocal::derived(asn, spec.node_id)),
+            keepalive,
             reported_as: spec.uuid.clone(),
         })
     }

@@ -162,6 +162,15 @@ pub struct Plan {
     pub waits: Option<String>,
 }
 
+/// The steps and the wait, in one line.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.steps.iter().map(ToString::to_string);
+        let all: Vec<_> = steps.chain(self.waits.clone()).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
 impl Plan {
     /// Creates an empty plan that waits for another object.
     pub fn waiting(waits: String) -> Self {
@@ -171,10 +180,9 @@ impl Plan {
         }
     }
 
-    /// Returns the remaining work, as texts.
-    pub fn remaining(&self) -> Vec<String> {
-        let steps = self.steps.iter().map(ToString::to_string);
-        steps.chain(self.waits.clone()).collect()
+    /// Returns whether nothing is left to do, now or later.
+    pub fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.waits.is_none()
     }
 
     /// Returns whether there is nothing to do now.

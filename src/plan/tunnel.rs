@@ -128,7 +128,7 @@ impl WantedTunnel {
     }
 
     /// Returns the tunnel of a mesh peer, with this router's link-local address on it.
-    pub fn of_mesh(mesh: &MeshTunnel, ours: LinkLocal, key: &RouterKey, keepalive: u16) -> Self {
+    pub fn of_mesh(mesh: &MeshTunnel, ours: LinkLocal, key: &RouterKey) -> Self {
         let net = ipnet::Ipv6Net::new_assert(ours.get(), 64);
         Self {
             uid: mesh.uid.clone(),
@@ -142,7 +142,7 @@ impl WantedTunnel {
                 release_port: false,
                 peer: mesh.peer,
                 preshared_key: None,
-                keepalive: Some(keepalive).filter(|seconds| *seconds != 0),
+                keepalive: Some(mesh.keepalive).filter(|seconds| *seconds != 0),
                 calls: mesh.endpoint.is_some(),
             }),
             adopt: false,

@@ -73,8 +73,8 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
     // What a lost state directory left in BIRD has no record.
     let world = parts.context.world();
-    let sessions = world.sessions.keys();
-    let sessions = sessions.map(|name| format!("{}/{name}", Kind::BgpSession.folder()));
+    let sessions = world.of_kind(Kind::BgpSession);
+    let sessions = sessions.map(|session| session.key().to_string());
     let links = parts
         .context
         .observer

@@ -17,10 +17,10 @@ use crate::agent::templates::{Templates, Verdict};
 use crate::bird::Checker;
 use crate::bird::committer::Tree;
 use crate::config::LiveConfig;
-use crate::controller::world::{Entry, Inputs, Intent, Measured, Reach, Refused};
+use crate::controller::world::{Inputs, Measured, Object, Reach, Refused};
 use crate::controller::{BirdState, GuardMemory, World, guard};
-use crate::document::BgpSessionSpec;
-use crate::effective::{Secrets, Session};
+use crate::document::{BgpSessionSpec, Kind};
+use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, PublicKey, RoaTable};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{MainFile, Support, Version};
@@ -154,12 +154,10 @@ impl WorldMaker {
         );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());
-        let paused = world
-            .sessions
-            .iter()
-            .filter(|(_, entry)| entry.paused.is_some() || entry.exception_unreadable);
+        let sessions = world.of_kind(Kind::BgpSession);
+        let paused = sessions.filter(|session| session.may_be_paused());
         self.ownership
-            .set_paused(paused.map(|(name, _)| name.clone()).collect());
+            .set_paused(paused.map(|session| session.name.clone()).collect());
         self.log_clashes(&world);
         Ok(world)
     }
@@ -231,14 +229,9 @@ impl WorldMaker {
         if let Some(why) = not_rendered(&before, &after) {
             return Verdict::Refused(why);
         }
-        let text = |(name, entry): (&ObjectName, &Entry<Session>)| match &entry.intent {
-            Intent::Present(_, text) => Some((name.to_string(), text.clone()?)),
-            _ => None,
-        };
-        let fragments = after.sessions.iter().filter_map(text).collect();
         Verdict::Renders(Tree {
+            fragments: after.texts(),
             base: after.base.unwrap_or_default(),
-            fragments,
             ..Tree::default()
         })
     }
@@ -315,15 +308,16 @@ fn not_rendered(before: &World, after: &World) -> Option<String> {
     if let Err(why) = &after.base {
         return Some(why.clone());
     }
-    let lost = |(name, entry): (&ObjectName, &Entry<Session>)| {
-        let was_there = matches!(before.sessions.get(name)?.intent, Intent::Present(..));
-        match (&entry.intent, &entry.acceptance) {
-            (Intent::Present(_, Some(_)), _) => None,
-            (_, Acceptance::Waiting(why)) if was_there => Some(format!("session {name}: {why}")),
+    let lost = |session: &Object| {
+        let was_there = before.objects.get(&session.key())?.wanted().is_some();
+        match &session.acceptance {
+            Acceptance::Waiting(why) if was_there && session.text().is_none() => {
+                Some(format!("session {}: {why}", session.name))
+            }
             _ => None,
         }
     };
-    after.sessions.iter().find_map(lost)
+    after.of_kind(Kind::BgpSession).find_map(lost)
 }
 
 /// Returns the secrets that documents, overrides and applied records name, and the unreadable ones

@@ -26,10 +26,9 @@ pub(super) use edits::settle;
 pub use maker::WorldMaker;
 
 use super::{Parts, classes, journal};
-use crate::controller::world::{Entry, Intent, present};
-use crate::controller::{Hint, World, mesh_target, target};
+use crate::controller::world::Object;
+use crate::controller::{Hint, World, target};
 use crate::document::Kind;
-use crate::effective::Session;
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
@@ -268,17 +267,12 @@ fn key_of(place: &Place) -> Option<ObjectKey> {
 
 /// The objects whose endpoints have these names.
 fn named(world: &World, names: &BTreeSet<String>) -> Vec<ObjectKey> {
-    let has = |endpoint: Option<&Endpoint>| match endpoint.map(|endpoint| &endpoint.host) {
-        Some(Host::Name(name)) => names.contains(name),
-        _ => false,
+    let has = |endpoint: &Endpoint| match &endpoint.host {
+        Host::Name(name) => names.contains(name),
+        Host::Address(_) => false,
     };
-    let sessions = present(&world.sessions).filter(|session| has(session.tunnel.endpoint.as_ref()));
-    let mesh = present(&world.mesh).filter(|tunnel| has(tunnel.endpoint.as_ref()));
-    let mesh = mesh.map(|tunnel| ObjectKey::Mesh(tunnel.name.clone()));
-    sessions
-        .map(|session| ObjectKey::Session(session.name.clone()))
-        .chain(mesh)
-        .collect()
+    let endpoints = world.endpoints().filter(|(_, endpoint)| has(endpoint));
+    endpoints.map(|(object, _)| object.key()).collect()
 }
 
 /// The listing that a world was made from.
@@ -359,9 +353,7 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
     }
     let world = parts.context.world();
     let unknown = || {
-        let mut endpoints =
-            present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
-        endpoints.any(|endpoint| {
+        world.endpoints().any(|(_, endpoint)| {
             let resolution = parts.context.resolver.current(endpoint);
             resolution.address.is_none() && resolution.error.is_none()
         })
@@ -387,30 +379,22 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
 }
 
 /// Watches the endpoints to resolve and the peers to probe: those of desired sessions.
-fn refused_endpoint(entry: &Entry<Session>) -> Option<Endpoint> {
-    if matches!(entry.intent, Intent::Present(..)) {
+fn refused_endpoint(object: &Object) -> Option<Endpoint> {
+    if object.wanted().is_some() {
         return None;
     }
-    let endpoint = entry.spec.as_ref()?.pointer("/tunnel/endpoint")?;
+    let endpoint = object.spec.as_ref()?.pointer("/tunnel/endpoint")?;
     endpoint.as_str()?.parse().ok()
 }
 
 fn watch_peers(parts: &Parts, world: &World) {
-    let sessions = present(&world.sessions).filter_map(|session| session.tunnel.endpoint.as_ref());
-    let mesh = present(&world.mesh).filter_map(|tunnel| tunnel.endpoint.as_ref());
+    let tunnels = world.endpoints().map(|(_, endpoint)| endpoint);
     let control_plane = super::reach::control_plane(&parts.live.get());
     // A session that was refused for where its name leads is refused as long as that is known.
-    let refused = world.sessions.values().filter_map(refused_endpoint);
+    let refused = world.objects.values().filter_map(refused_endpoint);
     let refused: Vec<Endpoint> = refused.collect();
-    let endpoints = sessions.chain(mesh).chain(&control_plane).chain(&refused);
+    let endpoints = tunnels.chain(&control_plane).chain(&refused);
     parts.context.resolver.watch(endpoints);
-    let present = world
-        .sessions
-        .values()
-        .filter(|entry| matches!(entry.intent, Intent::Present(..)));
-    let mesh = world.mesh.values().filter_map(mesh_target);
-    parts
-        .context
-        .prober
-        .watch(present.filter_map(target).chain(mesh).collect());
+    let targets = world.objects.values().filter_map(target);
+    parts.context.prober.watch(targets.collect());
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::documents::Loaded;
-use crate::cli::objects::Object;
+use crate::controller::world::Object;
 use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 
@@ -35,7 +35,7 @@ pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
 }
 
 /// Returns the leaves of the effective specification, each with its origin, and those that an override removes.
-pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<Field> {
+pub(super) fn of_object(object: &Object, document: Option<&Loaded>) -> Vec<Field> {
     let said = document
         .and_then(|loaded| loaded.as_ref().ok())
         .map(|(_, spec)| spec);
@@ -45,7 +45,7 @@ pub(super) fn of_object(object: &Object<'_>, document: Option<&Loaded>) -> Vec<F
     } else {
         Origin::ControlPlane
     };
-    let Some(spec) = object.spec().or(said) else {
+    let Some(spec) = object.spec.as_ref().or(said) else {
         return Vec::new();
     };
     let field = |(path, value): (String, &Value)| {

@@ -14,10 +14,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::api::Api;
-use super::objects::{self, Object};
+use super::objects;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
 use crate::config::Config;
+use crate::controller::world::Object;
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Kind, Phase, StatusBody, TunnelStatus,
 };
@@ -163,10 +164,9 @@ async fn agent_runs(config: &Config) -> bool {
 }
 
 /// Describes the node and the policy: their applied state, and the problems of their documents.
-async fn single(offline: &Offline, object: &Object<'_>, agent_runs: bool) -> Described {
+async fn single(offline: &Offline, object: &Object, agent_runs: bool) -> Described {
     let described = of_status_of(offline, object.kind, &object.name, agent_runs);
-    let document =
-        documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
+    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
     let refused = object.refused().map(Cause::invalid);
     let unread = document
         .iter()
@@ -275,12 +275,11 @@ fn status(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody
         .map(|document| document.status)
 }
 
-async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) -> Described {
+async fn described(offline: &Offline, object: &Object, agent_running: bool) -> Described {
     let status = status(offline, object.kind, &object.name);
     let wanted = facts::wanted(offline, object);
     let facts = facts::gather(offline, object, &wanted, status.as_ref(), agent_running).await;
-    let document =
-        documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone().into_owned()));
+    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
     let phase = status.as_ref().map(|status| status.phase);
     let status = status.unwrap_or_default();
     let owner = if object.operator_owned {
@@ -305,8 +304,8 @@ async fn described(offline: &Offline, object: &Object<'_>, agent_running: bool) 
 }
 
 /// Returns the override in effect, and its author; an unreadable history gives no author.
-async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> {
-    let reason = object.reason?.to_owned();
+async fn exception(offline: &Offline, object: &Object) -> Option<Exception> {
+    let reason = object.reason.clone()?;
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
     let history = History::new(offline.parts.context.store.dir());
     let last = history
@@ -324,7 +323,7 @@ async fn exception(offline: &Offline, object: &Object<'_>) -> Option<Exception> 
     })
 }
 
-fn tunnel(offline: &Offline, object: &Object<'_>, wanted: &facts::Wanted<'_>) -> Option<Tunnel> {
+fn tunnel(offline: &Offline, object: &Object, wanted: &facts::Wanted<'_>) -> Option<Tunnel> {
     let (name, link) = facts::link(offline, object)?;
     let peer = facts::peer(link, wanted).map(|peer| TunnelStatus {
         last_handshake: peer.last_handshake,

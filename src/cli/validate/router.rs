@@ -11,7 +11,6 @@ use crate::cli::offline::Wanted;
 use crate::cli::{Arguments, block_on, is_root, objects};
 use crate::config::{self, Config, ControlPlane, Environment};
 use crate::controller::World;
-use crate::controller::world::present;
 use crate::document::DocumentError;
 use crate::model::{Endpoint, Host};
 use crate::status::Acceptance;
@@ -167,7 +166,7 @@ fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
         let all = first.into_iter().chain(further);
         all.map(move |why| (name.to_owned(), why.clone()))
     });
-    let objects = objects::all(world).into_iter().flat_map(|object| {
+    let objects = world.objects.values().flat_map(|object| {
         let first = object.refused().map(str::to_owned);
         let all = first.into_iter().chain(object.further.iter().cloned());
         let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
@@ -216,11 +215,9 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
 
 /// Returns the endpoints with names, each with its object.
 fn endpoints(world: &World) -> Vec<(String, &Endpoint)> {
-    let sessions = present(&world.sessions)
-        .map(|it| (format!("sessions/{}", it.name), it.tunnel.endpoint.as_ref()));
-    let mesh = present(&world.mesh).map(|it| (format!("mesh/{}", it.name), it.endpoint.as_ref()));
-    let all = sessions.chain(mesh);
-    all.filter_map(|(object, endpoint)| Some((object, endpoint?)))
+    world
+        .endpoints()
         .filter(|(_, endpoint)| matches!(endpoint.host, Host::Name(_)))
+        .map(|(object, endpoint)| (object.path(), endpoint))
         .collect()
 }

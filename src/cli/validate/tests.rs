@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::{file, router};
 use crate::controller::World;
 use crate::controller::world::testing::world;
-use crate::controller::world::{Entry, Refused};
-use crate::model::ObjectName;
+use crate::controller::world::{Object, Refused};
 use crate::status::Acceptance;
 use crate::store::{Snapshot, Store};
 
@@ -117,15 +116,6 @@ fn changed(mut document: Value, changes: &[Change]) -> Value {
 
 /// Returns why the agent rejects each object, according to the world that it uses.
 fn refusals(world: &World) -> Vec<String> {
-    fn of<T>(entries: &std::collections::BTreeMap<ObjectName, Entry<T>>) -> Vec<String> {
-        let refused = entries
-            .values()
-            .filter_map(|entry| match &entry.acceptance {
-                Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
-                Acceptance::Valid | Acceptance::Waiting(_) => None,
-            });
-        refused.collect()
-    }
     let documents = &world.router_documents;
     let single = [&documents.node.acceptance, &documents.policy.acceptance];
     let single = single
@@ -134,8 +124,8 @@ fn refusals(world: &World) -> Vec<String> {
             Acceptance::Invalid(why) => Some(why.clone()),
             _ => None,
         });
-    let all = [of(&world.sessions), of(&world.mesh), of(&world.ibgp)];
-    single.chain(all.into_iter().flatten()).collect()
+    let objects = world.objects.values().filter_map(Object::refused);
+    single.chain(objects.map(str::to_owned)).collect()
 }
 
 struct Case {

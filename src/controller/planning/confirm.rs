@@ -3,6 +3,7 @@
 use super::router_error;
 use crate::controller::BirdState;
 use crate::controller::world::{Intent, World};
+use crate::document::Kind;
 use crate::plan::{Action, Step, plan_base};
 
 /// Largest number of sessions that a message names one by one.
@@ -55,16 +56,14 @@ pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, St
 /// disable, and a session that is paused, or whose wanted text is unknown, stays as it is.
 fn older_texts(world: &World, bird: &BirdState) -> Vec<String> {
     let live = &bird.live.tree.fragments;
-    let differs = world.sessions.iter().filter(|(name, entry)| {
-        let left_alone = entry.paused.is_some() || entry.exception_unreadable;
-        let there = live.get(name.as_str());
-        match (&entry.intent, there) {
-            (Intent::Present(_, Some(text)), Some(there)) => !left_alone && text != there,
-            (Intent::Absent, Some(_)) => !left_alone,
+    let differs = world.of_kind(Kind::BgpSession).filter(|session| {
+        let there = live.get(session.name.as_str());
+        let differs = match (&session.intent, session.text(), there) {
+            (Intent::Present(_), Some(text), Some(there)) => text != there,
+            (Intent::Absent, _, Some(_)) => true,
             _ => false,
-        }
+        };
+        differs && !session.may_be_paused()
     });
-    differs
-        .map(|(name, _)| format!("sessions/{name}"))
-        .collect()
+    differs.map(|session| session.key().to_string()).collect()
 }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
-use crate::controller::world::{Entry, Intent};
-use crate::model::{InterfaceName, ObjectName, Port, Uid};
+use crate::controller::world::{Intent, WantedLink};
+use crate::document::Kind;
+use crate::model::{InterfaceName, Port, Uid};
 use crate::plan::kernel_view::{KernelView, Link};
 
 /// Whether an object can have its wanted name or port now.
@@ -97,76 +98,52 @@ pub(super) fn port(
         let port = link.listen_port()?;
         Some((port, owner(world, link)?))
     });
-    order(world, has.collect(), |wanted| wanted.port).turn(uid)
+    order(world, has.collect(), |wanted| wanted.listen_port).turn(uid)
 }
 
 /// Returns the object that owns a link, by its current uuid.
 fn owner(world: &World, link: &Link) -> Option<Uid> {
     let marked = link.mark.object()?;
-    let mut renewed = world.sessions.values();
+    let mut renewed = world.objects.values();
     let renewed = renewed.find(|entry| entry.formerly.as_ref() == Some(marked));
     Some(renewed.map_or(marked, |entry| &entry.uid).clone())
 }
 
-/// Name and port that a tunnel claims from the kernel.
-struct Wanted {
-    interface: InterfaceName,
-    port: Option<Port>,
-}
-
+/// Returns the order of these owners. A paused object neither moves nor is removed.
 fn order<T: Ord + Clone>(
     world: &World,
     has: BTreeMap<T, Uid>,
-    of: impl Fn(&Wanted) -> Option<T>,
+    of: impl Fn(&WantedLink<'_>) -> Option<T>,
 ) -> Order<T> {
     let mut order = Order {
         has,
         wants: BTreeMap::new(),
         leaving: BTreeSet::new(),
     };
-    order.take(&world.sessions, |session| {
-        of(&Wanted {
-            interface: session.tunnel.interface.clone(),
-            port: session.tunnel.listen_port,
-        })
-    });
-    order.take(&world.mesh, |tunnel| {
-        of(&Wanted {
-            interface: tunnel.interface.clone(),
-            port: Some(tunnel.listen_port),
-        })
-    });
-    order
-}
-
-impl<T: Ord> Order<T> {
-    /// Adds the objects of one kind. A paused object neither moves nor is removed.
-    fn take<O>(&mut self, entries: &BTreeMap<ObjectName, Entry<O>>, of: impl Fn(&O) -> Option<T>) {
-        let movable = entries
-            .values()
-            .filter(|entry| entry.paused.is_none() && !entry.exception_unreadable);
-        for entry in movable {
-            match &entry.intent {
-                Intent::Present(object, _) => {
-                    let wanted = of(object).map(|wanted| (entry.uid.clone(), wanted));
-                    self.wants.extend(wanted);
-                }
-                Intent::Absent => drop(self.leaving.insert(entry.uid.clone())),
-                Intent::Stay => {}
+    let tunnels = world
+        .objects
+        .values()
+        .filter(|object| object.kind != Kind::IbgpPeer && !object.may_be_paused());
+    for object in tunnels {
+        match &object.intent {
+            Intent::Present(wanted) => {
+                let wanted = wanted.link().and_then(|link| of(&link));
+                order
+                    .wants
+                    .extend(wanted.map(|wanted| (object.uid.clone(), wanted)));
             }
+            Intent::Absent => drop(order.leaving.insert(object.uid.clone())),
+            Intent::Stay => {}
         }
     }
+    order
 }
 
 /// Returns the object with this mark, for a message.
 pub(super) fn named(world: &World, uid: &Uid) -> String {
-    fn find<O>(entries: &BTreeMap<ObjectName, Entry<O>>, uid: &Uid) -> Option<ObjectName> {
-        let mut found = entries.iter().filter(|(_, entry)| entry.uid == *uid);
-        found.next().map(|(name, _)| name.clone())
-    }
-    let session = find(&world.sessions, uid).map(|name| format!("sessions/{name}"));
-    let mesh = || find(&world.mesh, uid).map(|name| format!("mesh/{name}"));
-    session.or_else(mesh).unwrap_or_else(|| uid.to_string())
+    let mut objects = world.objects.values();
+    let found = objects.find(|object| object.uid == *uid);
+    found.map_or_else(|| uid.to_string(), |object| object.key().to_string())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Subject, is_bird};
 use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
 use crate::controller::context::{Context, Look};
 use crate::controller::{BirdState, bird_work, firewall};
-use crate::model::ObjectKey as Key;
+use crate::model::ObjectKey;
 use crate::observed::bird::BirdName;
 use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
 use crate::ports::KernelError;
@@ -152,7 +152,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
             if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
                 if news {
                     debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
-                    ctx.hint(Key::Router);
+                    ctx.hint(ObjectKey::Router);
                 }
                 return Ok(false);
             }
@@ -168,7 +168,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
 
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it
 /// together.
-pub(super) fn note(ctx: &Context, key: &Key, generation: u64, step: &Step) {
+pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step) {
     if ctx.taken.note(key, step) {
         info!(object = %key, generation, step = %step.action, because = %step.because, "applied");
     }
@@ -223,7 +223,7 @@ pub(super) fn busy() -> Trouble {
 /// The steps of one object for BIRD.
 struct BirdSteps {
     ctx: Arc<Context>,
-    key: Key,
+    key: ObjectKey,
     generation: u64,
     /// Protocols that the object's text defines.
     protocols: Vec<String>,
@@ -306,7 +306,7 @@ impl BirdSteps {
                     let steps = plan_base(files, &self.bird.live.tree.base).steps;
                     steps
                         .iter()
-                        .for_each(|step| note(ctx, &Key::Router, generation, step));
+                        .for_each(|step| note(ctx, &ObjectKey::Router, generation, step));
                 }
                 session.map(drop).map_err(refusal)
             }

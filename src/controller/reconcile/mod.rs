@@ -1,11 +1,11 @@
 //! Reconciles one key: observe, plan, apply, observe again, report the state that was read back.
 
 mod apply;
-mod backbone;
 mod node_status;
+mod object;
+mod orphan;
 mod record;
 mod router;
-mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,12 @@ use super::planning::KeyPlan;
 use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
-use crate::model::{Endpoint, InterfaceName, ObjectKey as Key, ObjectName, Uid};
+use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
-pub use backbone::mesh_target;
-pub use session::target;
+pub use object::target;
 
 /// Interval for a settled object. The tick of all objects normally reconciles it earlier; this applies only if
 /// there is no tick.
@@ -34,20 +33,20 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Brings one key to its wanted state. It takes the key and no reason: after any event, it compares everything
 /// again.
-pub(super) async fn reconcile(ctx: &Arc<Context>, key: &Key, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant) -> Outcome {
     match key {
-        Key::Router | Key::Policy => router::reconcile(ctx, due).await,
-        Key::Session(name) => session::reconcile(ctx, name, due).await,
-        Key::Mesh(name) => backbone::mesh(ctx, name, due).await,
-        Key::Ibgp(name) => backbone::ibgp(ctx, name, due).await,
-        Key::Orphan(uid) => backbone::orphan(ctx, uid, due).await,
-        Key::Firewall => router::firewall(ctx, due).await,
+        ObjectKey::Router | ObjectKey::Policy => router::reconcile(ctx, due).await,
+        ObjectKey::Session(name) => object::reconcile(ctx, Kind::BgpSession, name, due).await,
+        ObjectKey::Mesh(name) => object::reconcile(ctx, Kind::MeshPeer, name, due).await,
+        ObjectKey::Ibgp(name) => object::reconcile(ctx, Kind::IbgpPeer, name, due).await,
+        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, uid, due).await,
+        ObjectKey::Firewall => router::firewall(ctx, due).await,
     }
 }
 
 /// Facts about the object of a reconcile, besides how to plan for it.
 struct Subject<'a> {
-    key: &'a Key,
+    key: &'a ObjectKey,
     kind: Kind,
     name: &'a ObjectName,
     uid: &'a Uid,
@@ -76,9 +75,7 @@ struct Round {
     /// The refusal that blocks the plan.
     refusal: Option<Refusal>,
     /// The remaining steps.
-    remaining: Vec<String>,
-    /// Whether another object has to move first.
-    waits: bool,
+    remaining: Plan,
     /// The observation that was read back.
     look: Look,
 }
@@ -86,7 +83,7 @@ struct Round {
 impl Round {
     /// Returns whether the state that was read back is as wanted.
     fn is_settled(&self) -> bool {
-        self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_empty()
+        self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_done()
     }
 
     /// Returns the obstacle of the whole router that BIRD waits for before it loads anything: reason and message.
@@ -157,7 +154,7 @@ async fn round(
                 .map_err(Clone::clone)
                 .and_then(|round| match round.is_settled() {
                     true => Ok(()),
-                    false => Err(round.error().unwrap_or_else(|| round.remaining.join("; "))),
+                    false => Err(round.error().unwrap_or_else(|| round.remaining.to_string())),
                 });
         // The caller may have disconnected meanwhile.
         let _ = waiter.send(settled);
@@ -235,10 +232,10 @@ async fn converge(
     let planned = match plan(&look) {
         Ok(planned) if subject.hands_off => planned,
         Ok(planned) => apply::without_unsettable(ctx, planned),
-        Err(refusal) => return Ok(done(look, Some(refusal), &Plan::default())),
+        Err(refusal) => return Ok(done(look, Some(refusal), Plan::default())),
     };
     if planned.is_empty() || subject.hands_off {
-        return Ok(done(look, None, &planned));
+        return Ok(done(look, None, planned));
     }
     record::finalizer(ctx, subject, &planned, &look).await?;
     let (steps, trouble) = apply::run(ctx, subject, &planned, &look, patience).await;
@@ -255,7 +252,7 @@ async fn converge(
     Ok(Round {
         steps,
         trouble,
-        ..done(look, refusal, &rest)
+        ..done(look, refusal, rest)
     })
 }
 
@@ -290,13 +287,12 @@ fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step], look: &Look) 
     );
 }
 
-fn done(look: Look, refusal: Option<Refusal>, rest: &Plan) -> Round {
+fn done(look: Look, refusal: Option<Refusal>, remaining: Plan) -> Round {
     Round {
         steps: Vec::new(),
         trouble: None,
         refusal,
-        remaining: rest.remaining(),
-        waits: rest.waits.is_some(),
+        remaining,
         look,
     }
 }

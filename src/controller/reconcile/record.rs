@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use super::{Claims, Round, Subject};
+use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
-use crate::model::ObjectKey as Key;
+use crate::model::ObjectKey;
 use crate::plan::Plan;
 use crate::redact::redact;
 use crate::status::changed;
@@ -212,9 +212,9 @@ fn applied(subject: &Subject<'_>) -> Place {
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
 fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
     let mut steps = ctx.taken.take(subject.key);
-    if *subject.key == Key::Router {
+    if *subject.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
-        steps.extend(ctx.taken.take(&Key::Firewall));
+        steps.extend(ctx.taken.take(&ObjectKey::Firewall));
     }
     let entry = Entry {
         key: subject.key.clone(),
@@ -290,12 +290,16 @@ pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> Statu
         .unwrap_or_default()
 }
 
-/// Returns the remaining steps, as a text for a condition.
+/// Returns the remaining steps for BIRD, or those for everything else, as a text for a condition.
 pub(super) fn remaining(round: &Round, of_bird: bool) -> Option<String> {
-    let steps = round
-        .remaining
-        .iter()
-        .filter(|step| step.contains(" BIRD ") == of_bird);
-    let text = steps.cloned().collect::<Vec<_>>().join("; ");
-    (!text.is_empty()).then_some(text)
+    let all = &round.remaining;
+    let steps = all.steps.iter();
+    let rest = Plan {
+        steps: steps
+            .filter(|step| is_bird(&step.action) == of_bird)
+            .cloned()
+            .collect(),
+        waits: all.waits.clone().filter(|_| !of_bird),
+    };
+    (!rest.is_done()).then(|| rest.to_string())
 }

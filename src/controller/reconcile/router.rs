@@ -17,18 +17,18 @@ use crate::bird::Fragment;
 use crate::controller::context::{Context, Look};
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
-use crate::controller::world::{Intent, Maintenance as MaintenanceState, World, node_uid, single};
+use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{BirdState, FirewallState, bird_work};
 use crate::controller::{Convenience, TakenStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
-use crate::model::ObjectKey as Key;
+use crate::model::ObjectKey;
 use crate::plan::{Action, Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 
 pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
     let world = ctx.world();
-    let (key, name, uid) = (Key::Router, single(Kind::Node), node_uid());
+    let (key, name, uid) = (ObjectKey::Router, single(Kind::Node), node_uid());
     let interface = world
         .loopback
         .as_ref()
@@ -80,7 +80,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     match firewall::follow(ctx, due).await {
         Some(error) => {
             ctx.board.set(
-                Key::Firewall,
+                ObjectKey::Firewall,
                 StatusBody {
                     phase: Phase::Error,
                     last_error: Some(error),
@@ -90,7 +90,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
             Outcome::Failed
         }
         None => {
-            ctx.board.remove(&Key::Firewall);
+            ctx.board.remove(&ObjectKey::Firewall);
             Outcome::Settled(LATER)
         }
     }
@@ -103,7 +103,7 @@ fn orphans(ctx: &Context, world: &World, look: &Look) {
     found
         .go
         .into_iter()
-        .for_each(|uid| ctx.hint(Key::Orphan(uid)));
+        .for_each(|uid| ctx.hint(ObjectKey::Orphan(uid)));
 }
 
 /// Returns whether the kernel lacks dummy devices, as the failed step reports.
@@ -183,10 +183,7 @@ async fn set_base(
         .await
     {
         Ok(look) => {
-            let rest = planning::router(world, &look.view());
-            round.remaining = rest
-                .map(|plan| plan.steps.iter().map(ToString::to_string).collect())
-                .unwrap_or_default();
+            round.remaining = planning::router(world, &look.view()).unwrap_or_default();
             round.look = look;
             None
         }
@@ -200,30 +197,17 @@ async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> R
         return Ok(());
     };
     let live = &bird.live.tree.fragments;
-    let sessions = world
-        .sessions
-        .iter()
-        .filter_map(|(name, entry)| match &entry.intent {
-            // A session that is paused, or may be, stays as it is.
-            _ if entry.paused.is_some() || entry.exception_unreadable => None,
-            Intent::Present(session, Some(text))
-                if live.get(name.as_str()).is_some_and(|there| there != text) =>
-            {
-                let protocols = session
-                    .neighbours
-                    .iter()
-                    .map(|neighbour| neighbour.protocol.clone())
-                    .collect();
-                Some(ctx.committer.set_fragment(
-                    name.as_str(),
-                    Some(Fragment {
-                        text: text.clone(),
-                        protocols,
-                    }),
-                ))
-            }
-            _ => None,
-        });
+    // A session that is paused, or may be, stays as it is.
+    let sessions = world.objects.values().filter(|it| !it.may_be_paused());
+    let sessions = sessions.filter_map(|session| {
+        let (name, text) = (session.name.as_str(), session.text()?);
+        let differs = live.get(name).is_some_and(|there| there != text);
+        let fragment = Fragment {
+            text: text.to_owned(),
+            protocols: session.wanted()?.protocols().into_iter().collect(),
+        };
+        differs.then(|| ctx.committer.set_fragment(name, Some(fragment)))
+    });
     // The session's own reconcile reports errors of its text.
     let (base, _) = tokio::join!(apply::base(&ctx, files), join_all(sessions));
     base
@@ -372,8 +356,8 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
             action: format!("leave sysctl {key} of all as it is"),
             because,
         };
-        info!(object = %Key::Router, step = %step, "left behind");
-        ctx.taken.note(&Key::Router, step);
+        info!(object = %ObjectKey::Router, step = %step, "left behind");
+        ctx.taken.note(&ObjectKey::Router, step);
     }
     BTreeMap::new()
 }
@@ -384,7 +368,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
     let subject = Subject {
-        key: &Key::Router,
+        key: &ObjectKey::Router,
         kind: Kind::Maintenance,
         name: &name,
         uid: &uid,
@@ -423,7 +407,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let policy = &world.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
-    let key = Key::Policy;
+    let key = ObjectKey::Policy;
     let subject = Subject {
         key: &key,
         kind: Kind::RoutingPolicy,

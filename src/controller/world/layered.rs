@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Entry, Intent};
+use super::{Intent, Object};
 use crate::document::{self, DocumentError, Kind, OverrideSpec, Spec};
 use crate::effective::{FieldError, Merged, merge, merge_problems};
 use crate::model::{AdminState, ObjectName, Uid};
@@ -291,17 +291,20 @@ impl<S: Spec> Layered<S> {
         })
     }
 
-    /// Returns the object's entry in the world, with its intent.
-    pub(crate) fn into_entry<T>(
+    /// Returns the object, with its intent.
+    pub(crate) fn into_object(
         self,
-        intent: Intent<T>,
+        name: &ObjectName,
+        intent: Intent,
         admin_state: AdminState,
         spec: Option<Value>,
         held: Option<Hold>,
-    ) -> Entry<T> {
+    ) -> Object {
         let paused = self.paused();
         let formerly = self.applied_uid.clone().filter(|uid| *uid != self.uid);
-        Entry {
+        Object {
+            kind: S::KIND,
+            name: name.clone(),
             formerly,
             further: self.further,
             remark: self.remark,

@@ -6,7 +6,7 @@
 //! | file | content |
 //! |---|---|
 //! | `inputs` | inputs of a world |
-//! | `entry` | one object: its wanted state, and whether its documents were accepted |
+//! | `object` | one object: its wanted state, and whether its documents were accepted |
 //! | `layered` | a document and its override, or the reason why neither applies |
 //! | `router` | node, policy, maintenance, the node's own addresses |
 //! | `sessions` | the external peerings |
@@ -14,9 +14,9 @@
 //! | `reach` | addresses that no peer and no loopback may claim |
 //! | `texts` | the text for BIRD |
 
-mod entry;
 mod inputs;
 mod layered;
+mod object;
 mod peers;
 mod reach;
 mod router;
@@ -33,16 +33,15 @@ use super::guard;
 use crate::bird::{MainFile, Version};
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{ObjectKey as Key, ObjectName, RouterKey, Uid};
+use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, RouterKey, Uid};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
-pub(crate) use entry::present;
-pub use entry::{Entry, Intent};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
+pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use reach::{Reach, Use};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
@@ -64,12 +63,8 @@ pub struct World {
     pub firewall: bool,
     /// The files that all sessions share, or the reason why there are none.
     pub base: Result<BaseFiles, String>,
-    /// The external peerings.
-    pub sessions: BTreeMap<ObjectName, Entry<Session>>,
-    /// The backbone tunnels.
-    pub mesh: BTreeMap<ObjectName, Entry<MeshTunnel>>,
-    /// The internal neighbours.
-    pub ibgp: BTreeMap<ObjectName, Entry<InternalNeighbour>>,
+    /// The external peerings, the backbone tunnels and the internal neighbours.
+    pub objects: Objects,
     /// The agent's WireGuard key.
     pub key: RouterKey,
     /// Time at which the world changes without an event: an override ends, or external sessions are disabled.
@@ -120,6 +115,18 @@ pub struct RouterDocuments {
 }
 
 impl RouterDocuments {
+    /// Returns node and policy as objects. Without a policy its specification is unknown.
+    pub fn objects(&self) -> [Object; 2] {
+        let held = self.node_held.as_ref();
+        let node = Object {
+            held: held.map(|held| Hold::Approval(format!("{}: {}", held.change, held.reason))),
+            ..self.node.object(Kind::Node)
+        };
+        let policy = self.policy.object(Kind::RoutingPolicy);
+        let spec = policy.spec.clone().filter(|_| self.has_policy);
+        [node, Object { spec, ..policy }]
+    }
+
     /// Returns the reason why no BGP session imports or exports routes, and the remedy.
     pub fn without_policy(&self) -> Option<String> {
         (!self.has_policy).then(|| NO_POLICY.to_owned())
@@ -153,11 +160,41 @@ pub struct SingleDocument<S> {
     pub overridden: BTreeMap<String, serde_json::Value>,
 }
 
+impl<S: serde::Serialize> SingleDocument<S> {
+    /// Returns the document as an object; its resources are those of the whole router.
+    fn object(&self, kind: Kind) -> Object {
+        let name = Place::single(Area::Documents, kind).name;
+        let exception = self.exception.as_ref();
+        let spec = serde_json::to_value(&self.spec).ok();
+        Object {
+            kind,
+            uid: Uid::local(kind.folder(), &name),
+            name,
+            formerly: None,
+            generation: self.generation,
+            intent: Intent::Stay,
+            admin_state: AdminState::Enabled,
+            acceptance: self.acceptance.clone(),
+            further: self.further.clone(),
+            remark: self.remark.clone(),
+            spec: spec.filter(|spec| !spec.is_null()),
+            overridden: self.overridden.clone(),
+            reason: exception.map(|exception| exception.reason.clone()),
+            expires_at: exception.and_then(|exception| exception.expires_at),
+            paused: None,
+            held: None,
+            exception_unreadable: false,
+            documented: self.generation > 0,
+            operator_owned: self.operator_owned,
+        }
+    }
+}
+
 /// A held change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldChange {
     /// The object.
-    pub key: Key,
+    pub key: ObjectKey,
     /// The change: `removal`, or the fields with both values.
     pub change: String,
     /// The reason why it is held.
@@ -171,7 +208,7 @@ pub struct HeldChange {
 impl HeldChange {
     /// Returns the held removal of a link with the agent's mark and without a record.
     pub fn unrecorded(uid: Uid, reason: String) -> Self {
-        let key = Key::Orphan(uid);
+        let key = ObjectKey::Orphan(uid);
         Self {
             approval: key.to_string(),
             key,
@@ -203,15 +240,21 @@ impl World {
             reach.add_own(router);
         }
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let ibgp = peers::ibgp(inputs, router.as_ref().ok(), &reach, &mut ledger);
-        let mesh = peers::mesh(inputs, router.as_ref().ok(), &reach, &mut ledger);
+        let mut objects = peers::ibgp(inputs, router.as_ref().ok(), &reach, &mut ledger);
+        objects.extend(peers::mesh(
+            inputs,
+            router.as_ref().ok(),
+            &reach,
+            &mut ledger,
+        ));
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
-        let parts = Parts::new(inputs, &documents, maintenance, &ibgp, &mesh, &rpki, &reach);
+        let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, &reach);
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(why) => Err(why.clone()),
         };
         let sessions = sessions::sessions(&parts, &router, &mut ledger);
+        objects.extend(sessions);
         let exceptions = inputs
             .snapshot
             .overrides
@@ -261,9 +304,7 @@ impl World {
             maintenance,
             firewall: inputs.config.firewall.enabled,
             base,
-            sessions,
-            mesh,
-            ibgp,
+            objects,
             changes_at,
             complete: inputs.snapshot.complete,
             max_removals: inputs.config.guard.max_removals,
@@ -273,31 +314,64 @@ impl World {
     }
 
     /// Returns the object that has or wants this interface.
-    pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<Key> {
+    pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<ObjectKey> {
         if self
             .loopback
             .as_ref()
             .is_some_and(|loopback| loopback.interface == *interface)
         {
-            return Some(Key::Router);
+            return Some(ObjectKey::Router);
         }
-        let session = self.sessions.iter().find(|(_, entry)| match &entry.intent {
-            Intent::Present(session, _) => session.tunnel.interface == *interface,
-            _ => false,
-        });
-        let mesh = || {
-            self.mesh.iter().find(|(_, entry)| match &entry.intent {
-                Intent::Present(tunnel, _) => tunnel.interface == *interface,
-                _ => false,
-            })
+        let has = |object: &&Object| {
+            object
+                .link()
+                .is_some_and(|link| link.interface == interface)
         };
-        let session = session.map(|(name, _)| Key::Session(name.clone()));
-        session.or_else(|| mesh().map(|(name, _)| Key::Mesh(name.clone())))
+        self.objects.values().find(has).map(Object::key)
+    }
+
+    /// Returns the object of this kind and name.
+    pub fn object(&self, kind: Kind, name: &ObjectName) -> Option<&Object> {
+        self.objects.get(&kind.key(name))
+    }
+
+    /// Returns the objects of this kind, wanted or not.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects
+            .values()
+            .filter(move |object| object.kind == kind)
+    }
+
+    /// Returns the wanted sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.objects.values().filter_map(Object::session)
+    }
+
+    /// Returns the wanted backbone tunnels.
+    pub fn mesh(&self) -> impl Iterator<Item = &MeshTunnel> {
+        self.objects.values().filter_map(Object::mesh)
+    }
+
+    /// Returns the wanted internal neighbours.
+    pub fn ibgp(&self) -> impl Iterator<Item = &InternalNeighbour> {
+        self.objects.values().filter_map(Object::ibgp)
+    }
+
+    /// Returns the texts of all sessions for BIRD, by name.
+    pub fn texts(&self) -> BTreeMap<String, String> {
+        let text = |object: &Object| Some((object.name.to_string(), object.text()?.to_owned()));
+        self.objects.values().filter_map(text).collect()
+    }
+
+    /// Returns the endpoints of all wanted tunnels, each with its object.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Object, &Endpoint)> {
+        let objects = self.objects.values();
+        objects.filter_map(|object| Some((object, object.endpoint()?)))
     }
 
     /// Returns whether any tunnel is wanted.
     pub fn has_tunnels(&self) -> bool {
-        present(&self.sessions).next().is_some() || present(&self.mesh).next().is_some()
+        self.objects.values().any(|object| object.link().is_some())
     }
 
     /// Returns whether certainly no tunnel is wanted any more.
@@ -305,72 +379,44 @@ impl World {
         self.complete
             && self.router.is_ok()
             && self
-                .sessions
+                .objects
                 .values()
-                .all(|entry| matches!(entry.intent, Intent::Absent))
-            && self
-                .mesh
-                .values()
-                .all(|entry| matches!(entry.intent, Intent::Absent))
+                .filter(|object| object.kind != Kind::IbgpPeer)
+                .all(|object| matches!(object.intent, Intent::Absent))
     }
 
     /// Returns the address clashes of applied objects, each with its object: these addresses stay.
     pub fn clashes(&self) -> Vec<String> {
-        fn of<T>(
-            entries: &BTreeMap<ObjectName, Entry<T>>,
-            key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = String> {
-            entries.iter().filter_map(move |(name, entry)| {
-                let remark = entry.remark.as_ref()?;
-                Some(format!("{}: {remark}", key(name.clone())))
-            })
-        }
+        let objects = self
+            .objects
+            .values()
+            .filter_map(|object| Some(format!("{}: {}", object.key(), object.remark.as_ref()?)));
         let node = self.router_documents.node.remark.iter();
         node.map(|remark| format!("node: {remark}"))
-            .chain(of(&self.sessions, Key::Session))
-            .chain(of(&self.mesh, Key::Mesh))
-            .chain(of(&self.ibgp, Key::Ibgp))
+            .chain(objects)
             .collect()
     }
 
     /// Returns the objects whose removal waits until the files of the state directory are at rest.
-    pub fn settling(&self) -> Vec<Key> {
-        fn of<T>(
-            entries: &BTreeMap<ObjectName, Entry<T>>,
-            key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = Key> {
-            let waiting = entries
-                .iter()
-                .filter(|(_, entry)| entry.held == Some(Hold::Settling));
-            waiting.map(move |(name, _)| key(name.clone()))
-        }
-        of(&self.sessions, Key::Session)
-            .chain(of(&self.mesh, Key::Mesh))
-            .chain(of(&self.ibgp, Key::Ibgp))
-            .collect()
+    pub fn settling(&self) -> Vec<ObjectKey> {
+        let objects = self.objects.values();
+        let waiting = objects.filter(|object| object.held == Some(Hold::Settling));
+        waiting.map(Object::key).collect()
     }
 
     /// Returns every held change.
     pub fn held(&self) -> Vec<HeldChange> {
-        fn of<T>(
-            entries: &BTreeMap<ObjectName, Entry<T>>,
-            key: fn(ObjectName) -> Key,
-        ) -> impl Iterator<Item = (Key, String, String)> {
-            entries.iter().filter_map(move |(name, entry)| {
-                let change = "removal".to_owned();
-                let why = entry.held.as_ref()?.approval()?;
-                Some((key(name.clone()), change, why.to_owned()))
-            })
-        }
+        let objects = self.objects.values().filter_map(|object| {
+            let why = object.held.as_ref()?.approval()?;
+            Some((object.key(), "removal".to_owned(), why.to_owned()))
+        });
         let node = self.router_documents.node_held.iter();
-        let node = node.map(|held| (Key::Router, held.change.clone(), held.reason.clone()));
-        node.chain(of(&self.sessions, Key::Session))
-            .chain(of(&self.mesh, Key::Mesh))
-            .chain(of(&self.ibgp, Key::Ibgp))
+        let node = node.map(|held| (ObjectKey::Router, held.change.clone(), held.reason.clone()));
+        node.chain(objects)
             .map(|(key, change, reason)| HeldChange {
                 since: self.ledger.held.get(&key.to_string()).map(|it| it.since),
                 approval: match &self.router_documents.node_change {
-                    Some(change) if key == Key::Router => change.approval(),
+                    Some(change) if key == ObjectKey::Router => change.approval(),
                     _ => key.to_string(),
                 },
                 key,
@@ -382,16 +428,14 @@ impl World {
 
     /// Returns every uid with which an object of this world may mark a link.
     pub fn uids(&self) -> BTreeSet<Uid> {
-        let sessions = self.sessions.values().map(|entry| entry.uid.clone());
-        let mesh = self.mesh.values().map(|entry| entry.uid.clone());
-        // A link belongs to its object until its mark is rewritten.
-        let formerly = self
-            .sessions
+        let tunnels = self
+            .objects
             .values()
-            .filter_map(|entry| entry.formerly.clone());
-        sessions
-            .chain(formerly)
-            .chain(mesh)
+            .filter(|object| object.kind != Kind::IbgpPeer);
+        // A link belongs to its object until its mark is rewritten.
+        tunnels
+            .flat_map(|object| [Some(object.uid.clone()), object.formerly.clone()])
+            .flatten()
             .chain([node_uid()])
             .collect()
     }

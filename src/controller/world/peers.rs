@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{Verdict, check_internal, ibgp_addresses, mesh_addresses};
-use super::{Entry, Inputs, Intent, Layered, Reach, beside, is_operators, layered, rules};
+use super::{
+    Inputs, Intent, Layered, Object, Objects, Reach, Wanted, beside, is_operators, layered, rules,
+};
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, Spec};
 use crate::effective::{
-    Claim, Claimant, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router, conflicts,
+    Claim, Claimant, Clash, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router,
+    conflicts,
 };
 use crate::model::{AdminState, LinkLocal, ObjectName, Uid};
 use crate::status::{Acceptance, Hold};
@@ -19,7 +22,7 @@ pub(super) fn mesh(
     router: Option<&Router>,
     reach: &Reach,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, Entry<MeshTunnel>> {
+) -> Objects {
     let mesh = &inputs.config.mesh;
     let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
         // Without a router no specification is resolved, so its ASN does not matter.
@@ -30,6 +33,7 @@ pub(super) fn mesh(
             prefix: &mesh.interface_prefix,
             port_base: mesh.listen_port_base,
             asn,
+            keepalive: inputs.config.wireguard.persistent_keepalive_interval,
         };
         let tunnel = MeshTunnel::resolve(name, uid, spec, &defaults)?;
         let spec = tunnel.filled(spec);
@@ -64,24 +68,21 @@ pub(super) fn mesh(
         held: &held,
         router: router.is_some(),
     };
-    let mut entries = entries(inputs, documents, &known, off, wanted, check);
-    for (name, clash) in clashes(inputs, &entries) {
-        let before = in_force(inputs, &name, &wanted);
-        if let Some(entry) = entries.get_mut(&name) {
-            entry.acceptance = Acceptance::Clash(clash);
-            entry.intent = before.map_or(Intent::Stay, present);
+    let mut objects = objects(inputs, documents, &known, off, wanted, check);
+    let clashes = clashes(inputs, &objects);
+    for object in objects.values_mut() {
+        if let Some(clash) = clashes.get(&label(Kind::MeshPeer, &object.name)) {
+            let before = in_force(inputs, &object.name, &wanted);
+            object.acceptance = Acceptance::Clash(clash.to_string());
+            object.intent = before.map_or(Intent::Stay, present);
         }
     }
-    entries
+    objects
 }
 
 /// Returns clashes with another tunnel of the backbone, or with a session whose claims are applied. A session that
 /// is not applied yet gives way; it is judged later, against the tunnels accepted here.
-fn clashes(
-    inputs: &Inputs<'_>,
-    entries: &BTreeMap<ObjectName, Entry<MeshTunnel>>,
-) -> Vec<(ObjectName, String)> {
-    let label = |kind: Kind, name: &ObjectName| format!("{}/{name}", kind.folder());
+fn clashes(inputs: &Inputs<'_>, mesh: &Objects) -> BTreeMap<String, Clash> {
     let applied = || inputs.snapshot.applied.iter();
     let sessions = applied()
         .filter(|((kind, _), _)| *kind == Kind::BgpSession)
@@ -96,27 +97,25 @@ fn clashes(
                 claims,
             }
         });
-    let tunnels = entries.iter().filter_map(|(name, entry)| {
-        let Intent::Present(tunnel, _) = &entry.intent else {
-            return None;
-        };
-        let holds = inputs.snapshot.applied.get(&(Kind::MeshPeer, name.clone()));
+    let tunnels = mesh.values().filter_map(Object::mesh).map(|tunnel| {
+        let key = (Kind::MeshPeer, tunnel.name.clone());
+        let holds = inputs.snapshot.applied.get(&key);
         let holds = holds
             .map(|stored| mesh_claims(&stored.document))
             .unwrap_or_default();
-        Some(Claimant {
-            name: label(Kind::MeshPeer, name),
-            uid: entry.uid.clone(),
+        Claimant {
+            name: label(Kind::MeshPeer, &tunnel.name),
+            uid: tunnel.uid.clone(),
             claims: tunnel.claims(),
             holds,
-        })
+        }
     });
-    let found = conflicts(&sessions.chain(tunnels).collect::<Vec<_>>());
-    let clash = |name: &ObjectName| {
-        let clash = found.get(&label(Kind::MeshPeer, name))?;
-        Some((name.clone(), clash.to_string()))
-    };
-    entries.keys().filter_map(clash).collect()
+    conflicts(&sessions.chain(tunnels).collect::<Vec<_>>())
+}
+
+/// Returns the name of an object in a clash message.
+fn label(kind: Kind, name: &ObjectName) -> String {
+    format!("{}/{name}", kind.folder())
 }
 
 /// Returns the applied claims of a tunnel of the backbone.
@@ -142,7 +141,7 @@ pub(super) fn ibgp(
     router: Option<&Router>,
     reach: &Reach,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, Entry<InternalNeighbour>> {
+) -> Objects {
     let (v4, v6) = router.map_or((None, None), |router| {
         (router.loopback_ipv4, router.loopback_ipv6)
     });
@@ -165,7 +164,7 @@ pub(super) fn ibgp(
         held: &held,
         router: router.is_some(),
     };
-    entries(inputs, documents, &known, off, wanted, check)
+    objects(inputs, documents, &known, off, wanted, check)
 }
 
 /// Facts about the objects of a kind before their specifications are resolved.
@@ -283,16 +282,17 @@ fn removals<S: Spec>(
     ledger.removals(S::KIND, &members, &rules(inputs))
 }
 
-fn entries<S: Spec, T>(
+fn objects<S: Spec, T: Into<Wanted>>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     known: &Known<'_>,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,
     check: impl Fn(&S, Option<&AppliedDocument>) -> Verdict,
-) -> BTreeMap<ObjectName, Entry<T>> {
+) -> Objects {
     let Known { refused, held, .. } = known;
-    let entry = |name: &ObjectName| {
+    let object = |name: ObjectName| {
+        let name = &name;
         let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
         if let Some(why) = refused.get(name) {
             layers.documented = true;
@@ -310,14 +310,12 @@ fn entries<S: Spec, T>(
                 false => Err(verdict.refused),
             }
         };
-        entry(name, layers, waits, known.router, before, &off, wanted)
+        object(name, layers, waits, known.router, before, &off, wanted)
     };
     names(inputs, documents, refused)
         .into_iter()
-        .map(|name| {
-            let entry = entry(&name);
-            (name, entry)
-        })
+        .map(object)
+        .map(|object| (object.key(), object))
         .collect()
 }
 
@@ -338,16 +336,16 @@ fn in_force<S: Spec, T>(
         .map(|(object, _)| object)
 }
 
-fn present<T>(object: T) -> Intent<T> {
-    Intent::Present(Box::new(object), None)
+fn present(object: impl Into<Wanted>) -> Intent {
+    Intent::Present(object.into())
 }
 
 /// An object with its filled specification, and a remark on its addresses.
 type Accepted<T, S> = ((T, S), Option<String>);
 
-/// Returns the entry of an object. An unchanged object stays *present*: the files that all sessions share are
+/// Returns an object. An unchanged object stays *present*: the files that all sessions share are
 /// written from the present objects, and a missing object would be removed from BIRD while its removal is held.
-fn entry<S: Spec, T>(
+fn object<S: Spec, T: Into<Wanted>>(
     name: &ObjectName,
     mut layers: Layered<S>,
     held: Option<Hold>,
@@ -355,7 +353,7 @@ fn entry<S: Spec, T>(
     before: Option<T>,
     off: impl Fn(&S) -> bool,
     wanted: impl Fn(&ObjectName, &Uid, &S) -> Result<Accepted<T, S>, Vec<FieldError>>,
-) -> Entry<T> {
+) -> Object {
     let mut admin_state = AdminState::Enabled;
     let stay = |before: Option<T>| before.map_or(Intent::Stay, present);
     let mut filled = None;
@@ -397,7 +395,7 @@ fn entry<S: Spec, T>(
         .as_ref()
         .or(layers.spec.as_ref())
         .and_then(|spec| serde_json::to_value(spec).ok());
-    layers.into_entry(intent, admin_state, spec, held)
+    layers.into_object(name, intent, admin_state, spec, held)
 }
 
 #[cfg(test)]
@@ -408,6 +406,7 @@ mod tests {
     use crate::controller::world::Refused;
     use crate::controller::world::testing::world;
     use crate::document::{Document, Metadata};
+    use crate::model::ObjectKey;
     use crate::store::{AppliedBody, Store};
 
     fn name(text: &str) -> ObjectName {
@@ -487,7 +486,7 @@ mod tests {
             ("b", "listen port 23499"),
             ("c", "listen port 23499"),
         ] {
-            let entry = &world.mesh[&name(object)];
+            let entry = &world.objects[&ObjectKey::Mesh(name(object))];
             assert!(
                 matches!(entry.intent, Intent::Stay),
                 "{object}: {:?}",
@@ -501,7 +500,8 @@ mod tests {
                 "{why}"
             );
         }
-        assert!(matches!(world.mesh[&name("d")].intent, Intent::Present(..)));
+        let other = &world.objects[&ObjectKey::Mesh(name("d"))];
+        assert!(matches!(other.intent, Intent::Present(..)));
     }
 
     #[test]
@@ -537,18 +537,20 @@ mod tests {
             },
         );
         let wrong = Acceptance::Invalid("publicKey: is wrong".to_owned());
-        let names: Vec<_> = world.mesh.keys().map(ObjectName::as_str).collect();
-        assert_eq!(names, ["hk1", "jp9", "node3"]);
+        let names: Vec<_> = world.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["mesh/hk1", "mesh/jp9", "mesh/node3", "ibgp/node2"]);
         assert!(
-            world.mesh.values().all(|entry| entry.acceptance == wrong),
+            world.objects.values().all(|it| it.acceptance == wrong),
             "{:?}",
-            world.mesh
+            world.objects
         );
         assert!(
-            matches!(world.mesh[&name("hk1")].intent, Intent::Present(..)),
+            world.objects[&ObjectKey::Mesh(name("hk1"))]
+                .wanted()
+                .is_some(),
             "what is in force stays"
         );
-        assert!(matches!(world.mesh[&name("node3")].intent, Intent::Stay));
-        assert_eq!(world.ibgp[&name("node2")].acceptance, wrong);
+        let unknown = &world.objects[&ObjectKey::Mesh(name("node3"))];
+        assert!(matches!(unknown.intent, Intent::Stay));
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{check_peer, peer_addresses};
-use super::{Entry, Intent, Layered, Parts, beside, is_operators, layered, present, rules};
+use super::{
+    Intent, Layered, Object, Objects, Parts, Wanted, beside, is_operators, layered, rules,
+};
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
-use crate::effective::{
-    Claim, Claimant, Defaults, FieldError, MeshTunnel, Router, Session, conflicts,
-};
+use crate::effective::{Claim, Claimant, Defaults, FieldError, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::{Acceptance, Hold};
 use crate::store::AppliedDocument;
@@ -19,7 +19,7 @@ const KIND: Kind = Kind::BgpSession;
 /// Items of the Control Plane's list that do not decode, by object.
 type Refused<'a> = BTreeMap<ObjectName, &'a Rejected>;
 
-/// A session before it becomes an entry.
+/// A session before it becomes an object.
 struct Candidate {
     layers: Layered<BgpSessionSpec>,
     session: Option<Session>,
@@ -34,7 +34,7 @@ pub(super) fn sessions(
     parts: &Parts<'_>,
     router: &Result<Router, String>,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, Entry<Session>> {
+) -> Objects {
     let refused = refused(parts);
     let held = removals(parts, &refused, ledger);
     let candidates: BTreeMap<_, _> = names(parts, &refused)
@@ -53,9 +53,9 @@ pub(super) fn sessions(
                 candidate.layers.acceptance = Acceptance::Clash(clash.to_string());
                 candidate.session = None;
             }
-            let entry = entry(parts, router, candidate);
-            (name, entry)
+            object(parts, router, &name, candidate)
         })
+        .map(|object| (object.key(), object))
         .collect()
 }
 
@@ -267,7 +267,8 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             holds,
         })
     });
-    let mesh = present(parts.mesh).map(|tunnel: &MeshTunnel| {
+    let mesh = parts.backbone.values().filter_map(Object::mesh);
+    let mesh = mesh.map(|tunnel| {
         let claims = tunnel.claims();
         let name = format!("{}/{}", Kind::MeshPeer.folder(), tunnel.name);
         Claimant {
@@ -308,11 +309,12 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
         .collect()
 }
 
-fn entry(
+fn object(
     parts: &Parts<'_>,
     router: &Result<Router, String>,
+    name: &ObjectName,
     candidate: Candidate,
-) -> Entry<Session> {
+) -> Object {
     let Candidate {
         mut layers,
         session,
@@ -335,12 +337,12 @@ fn entry(
             let fragment = parts.fragment(router, &session);
             match fragment.map_err(|why| layers.acceptance.wait(&why)) {
                 Err(()) if needs_text => Intent::Stay,
-                fragment => Intent::Present(Box::new(session), fragment.ok()),
+                text => Intent::Present(Wanted::Session(Box::new(session), text.ok())),
             }
         }
         _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
         _ => Intent::Stay,
     };
     let spec = spec.and_then(|spec| serde_json::to_value(spec).ok());
-    layers.into_entry(intent, admin_state, spec, held)
+    layers.into_object(name, intent, admin_state, spec, held)
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Entry, Inputs, Maintenance, RouterDocuments, present, router};
-use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{Endpoint, InterfaceName, ObjectName};
+use super::{Inputs, Maintenance, Object, Objects, RouterDocuments, router};
+use crate::effective::{InternalNeighbour, Router, Session};
+use crate::model::{Endpoint, InterfaceName};
 use crate::plan::BaseFiles;
 use crate::render::{BaseInput, LinkClass, Renderer};
 use crate::status::RpkiName;
@@ -13,7 +13,8 @@ pub(super) struct Parts<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) documents: &'a RouterDocuments,
     pub(super) maintenance: Maintenance,
-    pub(super) mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+    /// The backbone tunnels and the internal neighbours.
+    pub(super) backbone: &'a Objects,
     /// The wanted internal neighbours.
     neighbours: Vec<InternalNeighbour>,
     /// The interfaces of the wanted backbone tunnels.
@@ -31,15 +32,14 @@ impl<'a> Parts<'a> {
         inputs: &'a Inputs<'a>,
         documents: &'a RouterDocuments,
         maintenance: Maintenance,
-        ibgp: &BTreeMap<ObjectName, Entry<InternalNeighbour>>,
-        mesh: &'a BTreeMap<ObjectName, Entry<MeshTunnel>>,
+        backbone: &'a Objects,
         rpki: &[RpkiName],
         reach: &'a super::Reach,
     ) -> Self {
-        let neighbours = present(ibgp).cloned().collect();
-        let mesh_interfaces = present(mesh)
-            .map(|tunnel| tunnel.interface.clone())
-            .collect();
+        let neighbours = backbone.values().filter_map(Object::ibgp);
+        let neighbours = neighbours.cloned().collect();
+        let mesh = backbone.values().filter_map(Object::mesh);
+        let mesh_interfaces = mesh.map(|tunnel| tunnel.interface.clone()).collect();
         let loopback = router::loopback_interface(inputs);
         let rpki = rpki
             .iter()
@@ -49,7 +49,7 @@ impl<'a> Parts<'a> {
             inputs,
             documents,
             maintenance,
-            mesh,
+            backbone,
             neighbours,
             mesh_interfaces,
             loopback,

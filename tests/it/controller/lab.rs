@@ -121,7 +121,6 @@ impl Machine {
             board: Board::default(),
             pulse: moenet_agent::controller::Pulse::default(),
             announced: moenet_agent::controller::Announced::default(),
-            keepalive: 25,
             restarts: Restarts::default(),
             bird_work: BirdWork::default(),
             enabled: Enabled::default(),

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use super::{Neighbour, Wanted, condition, since};
 use crate::bird::{BgpState, Channel, Protocol, ProtocolState};
 use crate::cli::describe::why::{Bird, Session};
-use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
+use crate::controller::world::Object;
 use crate::document::{ConditionType, Kind, StatusBody};
-use crate::model::ObjectKey as Key;
+use crate::model::ObjectKey;
 use crate::plan::Action;
 
 pub(super) fn bird(
     offline: &Offline,
-    object: &Object<'_>,
+    object: &Object,
     wanted: &Wanted<'_>,
     status: Option<&StatusBody>,
 ) -> Option<Bird> {
@@ -38,13 +38,14 @@ pub(super) fn bird(
                 ..Session::default()
             },
         });
-    let base = offline.plan(&Key::Router);
+    let base = offline.plan(&ObjectKey::Router);
     let of_base =
         |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
     let router = offline.world.router.as_ref().ok();
     let our_asn = router.map(|router| router.asn.get());
     let their_asn = object
-        .spec()
+        .spec
+        .as_ref()
         .and_then(|spec| u32::try_from(spec.get("asn")?.as_u64()?).ok());
     Some(Bird {
         running: state.is_running(),

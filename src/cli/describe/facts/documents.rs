@@ -5,15 +5,15 @@ use serde_json::Value;
 use super::condition;
 use crate::cli::describe::why::{Documents, Exception, Off, Overridden};
 use crate::cli::diff::value_at;
-use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
+use crate::controller::world::Object;
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::model::AdminState;
 use crate::status::Acceptance;
 
 pub(super) fn documents(
     offline: &Offline,
-    object: &Object<'_>,
+    object: &Object,
     status: Option<&StatusBody>,
     agent_runs: bool,
 ) -> Documents {
@@ -24,8 +24,11 @@ pub(super) fn documents(
         in_force: offline
             .applied(object.kind, &object.name)
             .is_some_and(|applied| applied.applied.spec.is_some()),
-        paused: object.paused.map(str::to_owned),
-        held: object.held.as_deref().map(str::to_owned),
+        paused: object.paused.clone(),
+        held: object
+            .held
+            .as_ref()
+            .and_then(|held| held.approval().map(str::to_owned)),
         // A held object does not change, even if its document is absent.
         off: off(offline, object).filter(|_| object.held.is_none()),
         operator_owned: object.operator_owned,
@@ -34,12 +37,15 @@ pub(super) fn documents(
             .enabled
             .then_some(maintenance.since)
             .filter(|_| object.kind != Kind::MeshPeer),
-        drained_alone: object.spec().and_then(|spec| spec.pointer("/bgp/drained"))
+        drained_alone: object
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pointer("/bgp/drained"))
             == Some(&Value::Bool(true)),
         closed_by_maintenance: external && maintenance.ebgp_disabled,
         ..Documents::default()
     };
-    match object.acceptance {
+    match &object.acceptance {
         // Objects that the Control Plane lists but that do not decode exist only in the daemon's memory and in the
         // status.
         Acceptance::Valid if agent_runs => {
@@ -53,9 +59,10 @@ pub(super) fn documents(
     found
 }
 
-fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
+fn off(offline: &Offline, object: &Object) -> Option<Off> {
     let said = object
-        .spec()
+        .spec
+        .as_ref()
         .and_then(|spec| serde_json::from_value(spec.get("adminState")?.clone()).ok());
     match (said, object.admin_state) {
         (_, AdminState::Absent) | (Some(AdminState::Absent), _) => Some(Off::Absent),
@@ -74,16 +81,16 @@ fn off(offline: &Offline, object: &Object<'_>) -> Option<Off> {
     }
 }
 
-fn exception(object: &Object<'_>) -> Option<Exception> {
+fn exception(object: &Object) -> Option<Exception> {
     let fields = object
         .overridden
         .iter()
         .map(|(field, document)| Overridden {
             field: field.clone(),
-            here: value_at(object.spec(), field),
+            here: value_at(object.spec.as_ref(), field),
             document: document.clone(),
         });
-    let reason = object.reason?.to_owned();
+    let reason = object.reason.clone()?;
     Some(Exception {
         reason,
         until: object.expires_at,

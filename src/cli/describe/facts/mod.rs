@@ -11,10 +11,9 @@ use jiff::Timestamp;
 
 use super::reach;
 use super::why::{self, Facts, Link, Tunnel, Uplink};
-use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
-use crate::controller::world::Intent;
-use crate::document::{ConditionStatus, ConditionType, Kind, StatusBody};
+use crate::controller::world::{self, Object};
+use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, InterfaceName, PublicKey, TunnelType};
 use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
@@ -42,42 +41,35 @@ pub(super) struct Neighbour {
 }
 
 /// Returns the wanted parts of an object.
-pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
-    let world = &offline.world;
-    match object.kind {
-        Kind::BgpSession => match world.sessions.get(&object.name).map(|entry| &entry.intent) {
-            Some(Intent::Present(session, _)) => Wanted {
-                interface: Some(session.tunnel.interface.clone()),
-                peer: session.tunnel.peer,
-                endpoint: session.tunnel.endpoint.as_ref(),
-                needs_address: session.tunnel.kind != TunnelType::Wireguard,
-                protocols: session.neighbours.iter().map(neighbour).collect(),
-            },
-            _ => as_it_is(offline, object),
+pub(super) fn wanted<'a>(offline: &'a Offline, object: &Object) -> Wanted<'a> {
+    match offline
+        .world
+        .objects
+        .get(&object.key())
+        .and_then(Object::wanted)
+    {
+        Some(world::Wanted::Session(session, _)) => Wanted {
+            interface: Some(session.tunnel.interface.clone()),
+            peer: session.tunnel.peer,
+            endpoint: session.tunnel.endpoint.as_ref(),
+            needs_address: session.tunnel.kind != TunnelType::Wireguard,
+            protocols: session.neighbours.iter().map(neighbour).collect(),
         },
-        Kind::MeshPeer => match world.mesh.get(&object.name).map(|entry| &entry.intent) {
-            Some(Intent::Present(tunnel, _)) => Wanted {
-                interface: Some(tunnel.interface.clone()),
-                peer: Some(tunnel.peer),
-                endpoint: tunnel.endpoint.as_ref(),
-                ..Wanted::default()
-            },
-            _ => as_it_is(offline, object),
+        Some(world::Wanted::Mesh(tunnel)) => Wanted {
+            interface: Some(tunnel.interface.clone()),
+            peer: Some(tunnel.peer),
+            endpoint: tunnel.endpoint.as_ref(),
+            ..Wanted::default()
         },
-        _ => match world.ibgp.get(&object.name).map(|entry| &entry.intent) {
-            Some(Intent::Present(peer, _)) => {
-                let (protocol, address) = (peer.protocol.clone(), Some(peer.address));
-                Wanted {
-                    protocols: vec![Neighbour {
-                        protocol,
-                        address,
-                        source: None,
-                    }],
-                    ..Wanted::default()
-                }
-            }
-            _ => as_it_is(offline, object),
+        Some(world::Wanted::Ibgp(peer)) => Wanted {
+            protocols: vec![Neighbour {
+                protocol: peer.protocol.clone(),
+                address: Some(peer.address),
+                source: None,
+            }],
+            ..Wanted::default()
         },
+        None => as_it_is(offline, object),
     }
 }
 
@@ -90,13 +82,13 @@ fn neighbour(of: &crate::effective::Neighbour) -> Neighbour {
 }
 
 /// Returns the parts of an object that does not change: the applied ones, or else those of its specification.
-fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
+fn as_it_is<'a>(offline: &'a Offline, object: &Object) -> Wanted<'a> {
     let applied = offline
         .applied(object.kind, &object.name)
         .map(|applied| &applied.applied);
     let spec = applied
         .and_then(|applied| applied.spec.as_ref())
-        .or(object.spec());
+        .or(object.spec.as_ref());
     let text = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer)?.as_str());
     let interface = text("/tunnel/interface").or_else(|| text("/interface"));
     let peer = text("/tunnel/publicKey").or_else(|| text("/publicKey"));
@@ -117,7 +109,7 @@ fn as_it_is<'a>(offline: &'a Offline, object: &Object<'_>) -> Wanted<'a> {
 /// Returns the link that carries the object's mark.
 pub(super) fn link<'a>(
     offline: &'a Offline,
-    object: &'a Object<'_>,
+    object: &'a Object,
 ) -> Option<(&'a InterfaceName, &'a kernel_view::Link)> {
     offline.kernel.owned_by(&object.uid).next()
 }
@@ -133,7 +125,7 @@ pub(super) fn peer<'a>(
 /// Gathers all facts for the chain.
 pub(super) async fn gather(
     offline: &Offline,
-    object: &Object<'_>,
+    object: &Object,
     wanted: &Wanted<'_>,
     status: Option<&StatusBody>,
     agent_runs: bool,
@@ -202,7 +194,7 @@ fn since(second: i64) -> i64 {
 /// a working tunnel, which addresses answer.
 async fn ask_the_network(
     offline: &Offline,
-    object: &Object<'_>,
+    object: &Object,
     wanted: &Wanted<'_>,
     facts: &mut Facts,
 ) {

@@ -2,10 +2,10 @@
 
 use super::{Wanted, link, peer, since};
 use crate::cli::describe::why::{Link, Peer};
-use crate::cli::objects::Object;
 use crate::cli::offline::Offline;
+use crate::controller::world::Object;
 use crate::document::Kind;
-use crate::model::{Endpoint, Host, InterfaceName, ObjectKey as Key};
+use crate::model::{Endpoint, Host, InterfaceName};
 use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
 use crate::status::Acceptance;
 
@@ -28,11 +28,7 @@ pub(super) fn unresolved(offline: &Offline, endpoint: &Endpoint) -> Option<(Stri
     Some((name.to_string(), why))
 }
 
-pub(super) fn link_facts(
-    offline: &Offline,
-    object: &Object<'_>,
-    wanted: &Wanted<'_>,
-) -> Option<Link> {
+pub(super) fn link_facts(offline: &Offline, object: &Object, wanted: &Wanted<'_>) -> Option<Link> {
     if object.kind == Kind::IbgpPeer {
         return None;
     }
@@ -89,19 +85,9 @@ fn observed(peer: &WireGuardPeer, port: Option<u16>) -> Peer {
     }
 }
 
-/// Returns the object's key in the controller.
-fn key(object: &Object<'_>) -> Key {
-    let name = object.name.clone().into_owned();
-    match object.kind {
-        Kind::MeshPeer => Key::Mesh(name),
-        Kind::IbgpPeer => Key::Ibgp(name),
-        _ => Key::Session(name),
-    }
-}
-
 /// Returns the controller's plan; for a paused object, the plan without the pause.
-pub(super) fn drift(offline: &Offline, object: &Object<'_>) -> Vec<String> {
-    match offline.plan(&key(object)) {
+pub(super) fn drift(offline: &Offline, object: &Object) -> Vec<String> {
+    match offline.plan(&object.key()) {
         Ok(plan) => plan
             .steps
             .iter()

@@ -1,0 +1,319 @@
+//! Reconciles a session, a backbone tunnel or an internal neighbour.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::record::{self, InForce};
+use super::{LATER, Round, SOON, Subject, chase, claims, round};
+use crate::controller::context::{Context, Look};
+use crate::controller::planning;
+use crate::controller::queue::Outcome;
+use crate::controller::world::{Intent, Object, Wanted, World};
+use crate::document::{Kind, Phase, StatusBody};
+use crate::model::{AdminState, ObjectKey, ObjectName, Uid};
+use crate::plan::kernel_view::Link;
+use crate::probe::Target;
+use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
+use crate::store::StoreError;
+
+pub(super) async fn reconcile(
+    ctx: &Arc<Context>,
+    kind: Kind,
+    name: &ObjectName,
+    due: Instant,
+) -> Outcome {
+    let world = ctx.world();
+    let key = kind.key(name);
+    let Some(object) = world.objects.get(&key) else {
+        return forget(ctx, &key, kind, name).await;
+    };
+    let mut subject = Subject {
+        key: &key,
+        kind,
+        name,
+        uid: &object.uid,
+        generation: object.generation,
+        endpoint: object.endpoint(),
+        claims: object.wanted().map(|wanted| claims(wanted.claims())),
+        hands_off: false,
+        spec: object.spec.as_ref(),
+    };
+    let before = record::status_before(ctx, &subject).await;
+    subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
+    let plan = |look: &Look| planning::object(&world, object, &look.view());
+    match round(ctx, &subject, due, plan).await {
+        Ok(round) => conclude(ctx, &subject, &world, object, &before, round).await,
+        Err(error) => {
+            debug!(object = %key, %error, "observation failed");
+            let status = StatusBody {
+                last_error: Some(error),
+                ..before.clone()
+            };
+            record::status(ctx, &subject, &before, status).await;
+            Outcome::Failed
+        }
+    }
+}
+
+/// Forgets an object that existed only to report its error: a remaining status would report it indefinitely.
+async fn forget(ctx: &Context, key: &ObjectKey, kind: Kind, name: &ObjectName) -> Outcome {
+    ctx.board.remove(key);
+    let name = name.clone();
+    let _ = ctx
+        .disk(move |store| store.remove_status(kind, &name))
+        .await;
+    Outcome::Gone
+}
+
+/// Ends a reconcile: records the applied state and the status.
+async fn conclude(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    object: &Object,
+    before: &StatusBody,
+    round: Round,
+) -> Outcome {
+    // Without an observation of BIRD's files an object with a BGP session is neither present nor gone.
+    let unread = subject.kind != Kind::MeshPeer && round.look.bird.unread;
+    let settled = round.is_settled() && !subject.hands_off && !unread;
+    match &object.intent {
+        Intent::Absent if settled => {
+            return depart(ctx, subject, world, object, before, &round).await;
+        }
+        Intent::Present(wanted) if settled && is_applied(object, wanted) => {
+            let applied = in_force(object, &round.look);
+            record::in_force(ctx, subject, applied, round.look.applied.as_ref()).await;
+        }
+        _ => {}
+    }
+    if let Some(endpoint) = subject.endpoint {
+        chase(ctx, endpoint, subject.uid, &round);
+    }
+    let status = status(ctx, world, object, before, &round);
+    if subject.kind == Kind::BgpSession {
+        ctx.reports.session(&object.uid, &status);
+    }
+    let phase = status.phase;
+    let waits = round.waits_for_bird();
+    record::status(ctx, subject, before, status).await;
+    if let Some(outcome) = waits {
+        return outcome;
+    }
+    match phase {
+        _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
+        _ if round.remaining.waits.is_some() && !subject.hands_off => Outcome::Waiting,
+        _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
+        // An object that was just configured is about to come up. One that stays down is left to the tick of all
+        // objects, since a router may have many peers that never answer.
+        Phase::Configured | Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
+        _ => Outcome::Settled(LATER),
+    }
+}
+
+/// Returns whether a settled object may be recorded as applied: a session once its text is known. A held or refused
+/// peer of the backbone stays applied as recorded.
+fn is_applied(object: &Object, wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::Session(_, text) => text.is_some(),
+        Wanted::Mesh(_) | Wanted::Ibgp(_) => {
+            object.held.is_none() && object.acceptance == Acceptance::Valid
+        }
+    }
+}
+
+fn in_force(object: &Object, look: &Look) -> InForce {
+    let mut spec = object.spec.clone();
+    if object.endpoint().is_some()
+        && look.resolved.is_none()
+        && planning::endpoint_changed(object, look.applied.as_ref())
+    {
+        keep_endpoint(&mut spec, object.kind, look);
+    }
+    InForce {
+        spec,
+        overridden: object.exception(),
+    }
+}
+
+/// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not
+/// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
+/// although the peer answers from the old one.
+fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &Look) {
+    let field = planning::endpoint_field(kind);
+    let applied = look.applied.as_ref();
+    let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.pointer(field));
+    let Some((parent, name)) = field.rsplit_once('/') else {
+        return;
+    };
+    let parent = spec.as_mut().and_then(|spec| spec.pointer_mut(parent));
+    let Some(parent) = parent.and_then(Value::as_object_mut) else {
+        return;
+    };
+    match before {
+        Some(endpoint) => drop(parent.insert(name.to_owned(), endpoint.clone())),
+        None => drop(parent.remove(name)),
+    }
+}
+
+/// Ends an object that is gone. If the Control Plane wants a session removed, the agent first reports it as gone and
+/// then removes its document; a disabled session keeps document and status; an object without a document is forgotten.
+async fn depart(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    object: &Object,
+    before: &StatusBody,
+    round: &Round,
+) -> Outcome {
+    if record::may_appear(ctx, subject).await {
+        return Outcome::Settled(SOON);
+    }
+    let is_session = subject.kind == Kind::BgpSession;
+    if is_session && object.admin_state != AdminState::Absent {
+        record::withdrawn(ctx, subject).await;
+        let status = status(ctx, world, object, before, round);
+        record::status(ctx, subject, before, status).await;
+        return Outcome::Settled(LATER);
+    }
+    let owes_report = is_session && object.documented && !object.operator_owned;
+    if owes_report && !ctx.reports.gone(&object.uid).await {
+        return Outcome::Failed;
+    }
+    let removed = is_session && remove_document(ctx, subject, object).await;
+    record::gone(ctx, subject, removed).await;
+    ctx.board.remove(subject.key);
+    Outcome::Gone
+}
+
+/// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
+/// removed the document already. Returns whether there was one. An operator's files are left to the operator.
+async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> bool {
+    let is_local = object.uid == Uid::local(subject.kind.folder(), subject.name);
+    if object.operator_owned || is_local {
+        return false;
+    }
+    let (name, key) = (subject.name.clone(), subject.key);
+    let removed = ctx
+        .disk(move |store| {
+            for ending in ["psk", "bgp"] {
+                store.remove_secret(&format!("secrets/{name}.{ending}"))?;
+            }
+            store.remove_document(Kind::BgpSession, &name)
+        })
+        .await;
+    removed.unwrap_or_else(|error| {
+        // A moved tree and a disk that cannot be written are logged once, for the whole directory.
+        let error_text = crate::telemetry::chain(&error);
+        match error {
+            StoreError::Moved { .. } | StoreError::Io { .. } => {
+                debug!(object = %key, error = error_text, "document not removed; the next pass tries again");
+            }
+            _ => warn!(object = %key, error = error_text, "document not removed; the next pass tries again"),
+        }
+        false
+    })
+}
+
+fn status(
+    ctx: &Context,
+    world: &World,
+    object: &Object,
+    before: &StatusBody,
+    round: &Round,
+) -> StatusBody {
+    let has_tunnel = object.kind != Kind::IbgpPeer;
+    let own_file = object.kind == Kind::BgpSession;
+    let files_error = round.look.bird.files_error.clone();
+    let error = round.error().or(files_error.filter(|_| own_file));
+    let missing = record::remaining(round, false);
+    let link = object_link(object, round);
+    let wanted = object.wanted();
+    let peer = wanted.and_then(|wanted| wanted.link()?.peer);
+    let expected = wanted.map(Wanted::protocols).unwrap_or_default();
+    let protocols = round.look.bird.protocols(&expected);
+    let waits = round.waits();
+    let bird = BirdFacts {
+        running: round.look.bird.is_running(),
+        loaded: round.look.bird.loaded && record::remaining(round, true).is_none(),
+        refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
+        waits: waits
+            .as_ref()
+            .map(|(reason, message)| (*reason, message.as_str())),
+        trouble: round.trouble.as_ref().and_then(|trouble| trouble.of_bird()),
+        protocols: &protocols,
+        expected: expected.len(),
+    };
+    let paused = object.hands_off(before.phase == Phase::Paused);
+    let (rtt_ms, loss) = ctx.probed(target(object).as_ref());
+    assess(&Facts {
+        now: round.look.now,
+        generation: object.generation,
+        acceptance: acceptance(world, object),
+        remark: object.remark.as_deref(),
+        admin_state: object.admin_state,
+        paused: paused.as_deref(),
+        held: object.held.as_ref(),
+        tunnel: TunnelFacts {
+            link,
+            peer,
+            missing: missing.as_deref(),
+            error: error.as_deref(),
+        },
+        name: round.look.name(object.endpoint()),
+        route: round.look.route(),
+        babel: babel(object, round),
+        has_tunnel,
+        bird: (!expected.is_empty()).then_some(bird),
+        overridden: object.overridden.keys().cloned().collect(),
+        rtt_ms,
+        loss,
+        steps: round.steps.clone(),
+        before,
+    })
+}
+
+/// Returns the link that carries the object's mark.
+fn object_link<'a>(object: &'a Object, round: &'a Round) -> Option<&'a Link> {
+    let mut owned = round.look.kernel.owned_by(&object.uid);
+    owned.next().map(|(_, link)| link)
+}
+
+/// Returns whether BIRD has a Babel neighbour on the link of a backbone tunnel.
+fn babel(object: &Object, round: &Round) -> Option<BabelFacts> {
+    if object.kind != Kind::MeshPeer {
+        return None;
+    }
+    let (name, _) = round.look.kernel.owned_by(&object.uid).next()?;
+    Some(match &round.look.bird.babel {
+        Some(interfaces) => BabelFacts::Neighbour(interfaces.contains(name.as_str())),
+        None => BabelFacts::Unknown,
+    })
+}
+
+fn acceptance(world: &World, object: &Object) -> Acceptance {
+    match (&object.acceptance, &world.router) {
+        (Acceptance::Valid, Err(why)) => Acceptance::Waiting(why.clone()),
+        (acceptance, _) => acceptance.clone(),
+    }
+}
+
+/// Returns the probe target of a wanted object: a session's first neighbour, or the peer's address in a backbone
+/// tunnel.
+pub fn target(object: &Object) -> Option<Target> {
+    let interface = Some(object.link()?.interface.clone());
+    match object.wanted()? {
+        Wanted::Session(session, _) => Some(Target {
+            address: session.neighbours.first()?.address,
+            interface: interface.filter(|_| session.multihop.is_none()),
+        }),
+        Wanted::Mesh(tunnel) => Some(Target {
+            address: tunnel.link_local.get().into(),
+            interface,
+        }),
+        Wanted::Ibgp(_) => None,
+    }
+}

@@ -66,4 +66,5 @@ pub mod resolve;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+mod util;
 pub mod wire;

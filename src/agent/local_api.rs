@@ -12,6 +12,7 @@ use crate::document::ConditionType;
 use crate::http::{HttpOptions, Server};
 use crate::model::ObjectKey;
 use crate::telemetry::chain;
+use crate::util::backoff::Backoff;
 
 /// Backoff between two attempts: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -35,7 +36,7 @@ pub(super) async fn run(parts: Arc<Parts>, options: HttpOptions, stop: Cancellat
 }
 
 async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
-    let mut wait = RETRY.0;
+    let mut waits = Backoff::new(RETRY.0, RETRY.1).waits();
     loop {
         let error = match Server::bind(options).await {
             Ok(server) => {
@@ -47,8 +48,7 @@ async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
         let message =
             format!("{error}; free the address or change server.listen; the agent retries");
         set(parts, Convenience::fails("AddressTaken", message));
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY.1);
+        tokio::time::sleep(waits.next().unwrap_or(RETRY.1)).await;
     }
 }
 

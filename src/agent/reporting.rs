@@ -13,6 +13,7 @@ use crate::control_plane::{
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
+use crate::util::backoff::Backoff;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
 /// Backoff between two deliveries while reports are left: doubled from the first to the longest.
@@ -82,17 +83,14 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
 /// Delivers reports of status changes as soon as they exist, and retries until they arrive.
 pub(super) async fn outbox(parts: &Parts, client: &Client) {
     let Some(outbox) = &parts.outbox else { return };
-    let mut wait = FIRST_WAIT;
+    let mut failures = 0;
     let mut readable = true;
     loop {
         let delivery = outbox.deliver_once(client).await;
         readable = tell(readable, &delivery);
         let left = delivery.as_ref().map_or(true, |delivery| delivery.kept > 0);
-        wait = if left {
-            (wait * 2).min(LONGEST_WAIT)
-        } else {
-            FIRST_WAIT
-        };
+        failures = if left { failures + 1 } else { 0 };
+        let wait = Backoff::new(FIRST_WAIT, LONGEST_WAIT).wait(failures);
         let delivery = delivery.unwrap_or_default();
         let pause = match &delivery.failure {
             // A retry is useless until an operator has corrected the token or the name; a poll that

@@ -24,13 +24,14 @@ use crate::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
 use crate::status::RpkiName;
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::backoff::Backoff;
 
 /// File with the addresses, below the state directory.
 const FILE: &str = "rpki.json";
 /// How long a server may be silent before its next address is tried: BIRD queries a silent server every 90 s.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Factor of that time after each change of address, up to [`PATIENCE`] times its fifth power.
-const GROWTH: u32 = 3;
+/// The longest such time: that time grows with each change of address.
+const LONGEST: Duration = Duration::from_secs(180 * 243);
 
 /// The names of RPKI servers, with a resolver of their own: other names do not delay them.
 #[derive(Debug)]
@@ -58,7 +59,8 @@ struct Silence {
 
 impl Silence {
     fn is_over(self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= PATIENCE * GROWTH.pow(self.moves.min(5))
+        now.saturating_duration_since(self.since)
+            >= Backoff::new(PATIENCE, LONGEST).factor(3.0).wait(self.moves)
     }
 }
 

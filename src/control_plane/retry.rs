@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use backoff::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use crate::util::backoff::Backoff;
 
 /// The longest wait within one call, and so the longest `Retry-After` that is waited for in it.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -13,12 +14,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The upper bounds of the waits between the attempts of one call: doubled each time.
 pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::new()
-        .with_min_delay(first)
-        .with_max_delay(WAIT_MAX)
-        .with_factor(2.0)
-        .with_max_times(retries as usize)
-        .build()
+    Backoff::new(first, WAIT_MAX).waits().take(retries as usize)
 }
 
 /// Full jitter: a wait between zero and the bound, so that a fleet that failed together does not

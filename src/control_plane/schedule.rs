@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Class;
 use super::retry::full_jitter;
+use crate::util::backoff::Backoff;
 
 /// The shortest wait after a failure that an operator has to act on.
 const SLOW: Duration = Duration::from_secs(300);
@@ -42,8 +43,7 @@ pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f6
 
 /// Exponential backoff with full jitter until it reaches the interval; from then on the interval.
 fn backoff(interval: Duration, failures: u32, random: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    match FIRST.saturating_mul(1 << doublings) {
+    match Backoff::new(FIRST, interval).wait(failures.saturating_sub(1)) {
         bound if bound < interval => full_jitter(bound, random),
         _ => jittered(interval, random),
     }

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::util::backoff;
+
 /// Schedule of the keys. Each key has one slot: however often it is added, it runs once; an addition while it runs
 /// causes one more run afterwards; runs of one key never overlap.
 #[derive(Debug)]
@@ -151,12 +153,9 @@ impl<K: Ord + Clone> Queue<K> {
 
     fn fail(&mut self, key: &K) -> Duration {
         let failures = self.failures.entry(key.clone()).or_insert(0);
-        let doublings = (*failures).min(16);
+        let wait = backoff::Backoff::new(self.backoff.first, self.backoff.most).wait(*failures);
         *failures = failures.saturating_add(1);
-        self.backoff
-            .first
-            .saturating_mul(1 << doublings)
-            .min(self.backoff.most)
+        wait
     }
 
     /// Returns the first beat at or after this time.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::commit::{Accepts, Cause, Paths, Recorded};
 use super::{History, HistoryError};
+use crate::util::backoff::Backoff;
 
 /// Maximum number of waiting causes; further ones are merged.
 const WAITING: usize = 64;
@@ -154,14 +155,13 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
 async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
     let next = queue.next();
     tokio::pin!(next);
-    let mut wait = RETRY.0;
-    loop {
+    for wait in Backoff::new(RETRY.0, REFRESH).waits() {
         if let Ok(next) = tokio::time::timeout(wait, &mut next).await {
             return next;
         }
         history.catch_up().await;
-        wait = (wait * 2).min(REFRESH);
     }
+    next.await
 }
 
 /// Commits, with retries. `false`: it gave up, because the agent ends.
@@ -171,16 +171,17 @@ async fn keep_trying(
     recorded: &Recorded,
     report: &watch::Sender<Option<String>>,
 ) -> bool {
-    let mut wait = RETRY.0;
-    while let Err(error) = history.commit_recorded(recorded).await {
+    for wait in Backoff::new(RETRY.0, RETRY.1).waits() {
+        let Err(error) = history.commit_recorded(recorded).await else {
+            return true;
+        };
         tell(report, &error);
         if queue.causes.lock().closed {
             return false;
         }
         let _ = tokio::time::timeout(wait, queue.ended.notified()).await;
-        wait = (wait * 2).min(RETRY.1);
     }
-    true
+    false
 }
 
 fn tell(report: &watch::Sender<Option<String>>, error: &HistoryError) {

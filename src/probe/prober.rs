@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
+use crate::util::backoff::Backoff;
 
 /// The time between the first probes of targets that were added together: a router that starts with a thousand
 /// sessions probes them all within a minute, twenty a second.
@@ -208,7 +209,7 @@ fn record(
 fn pause(entry: &Entry, first: bool, interval: Duration) -> Duration {
     let base = match entry.silences {
         0 => interval,
-        times => interval.min((interval / 5).saturating_mul(1 << (times - 1).min(8))),
+        times => Backoff::new(interval / 5, interval).wait(times - 1),
     };
     let range = if first { 0.0..1.0 } else { 0.9..1.1 };
     base.mul_f64(rand::rng().random_range(range))

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::choose::{PATIENCE, choose};
 use super::{Resolution, ResolveError};
 use crate::model::{Endpoint, Host};
+use crate::util::backoff::Backoff;
 
 /// Minimum time between the last lookup and one on demand.
 const MIN_REFRESH: Duration = Duration::from_secs(10);
@@ -67,8 +68,8 @@ impl Choice {
     /// Returns how much longer than [`PATIENCE`] this address is kept, so that the endpoint of a dead peer
     /// does not move from address to address twice a minute indefinitely.
     fn extra_patience(&self, candidates: usize) -> Duration {
-        let rounds = usize::try_from(self.moves).unwrap_or(usize::MAX) / candidates.max(1);
-        PATIENCE * ((1 << rounds.min(4)) - 1)
+        let rounds = self.moves / u32::try_from(candidates.max(1)).unwrap_or(u32::MAX);
+        Backoff::new(PATIENCE, PATIENCE * 16).wait(rounds) - PATIENCE
     }
 }
 
@@ -303,7 +304,7 @@ impl Name {
             Err(error) => {
                 self.error = Some(error.to_string());
                 // Retry soon: after a boot the network may be ready within seconds.
-                self.due = now + interval.min(FIRST_RETRY * (1 << self.failures.min(6)));
+                self.due = now + Backoff::new(FIRST_RETRY, interval).wait(self.failures);
                 self.failures = self.failures.saturating_add(1);
             }
         }

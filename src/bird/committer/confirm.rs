@@ -12,6 +12,7 @@ use crate::bird::client::{BirdError, Client};
 use crate::bird::command::Command;
 use crate::observed::Ownership;
 use crate::observed::bird::{ConfigureStatus, Phase, Protocol, Symbol};
+use crate::util::backoff::Backoff;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]
@@ -61,8 +62,9 @@ async fn generation(client: &Client) -> Result<Option<String>, BirdError> {
 /// Polls `configure status` until no reconfiguration is in progress: 1 to 10 ms for a session that restarts,
 /// and up to 3 s when 3.1.8 removes 3000 (measured).
 async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus, CommitError> {
-    let (start, mut pause) = (Instant::now(), Duration::from_millis(2));
-    loop {
+    let start = Instant::now();
+    let polls = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+    for pause in polls.waits() {
         let status = client.configure_status().await?;
         if status.phase == Phase::Settled {
             return Ok(status);
@@ -71,8 +73,8 @@ async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus,
             return Err(CommitError::NotSettled(patience));
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
     }
+    Err(CommitError::NotSettled(patience))
 }
 
 /// The load of one tree.

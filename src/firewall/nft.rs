@@ -1,21 +1,21 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::{Firewall, FirewallError};
 use crate::plan::firewall::{
     FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, listed_names,
 };
+use crate::util::exec::{ExecError, Run};
+
+/// Limit of a listing, in bytes: an operator's sets may be large.
+const MOST_OUTPUT: u64 = 64 * 1024 * 1024;
 
 /// Access to nftables through `nft -j`, which uses the JSON of libnftables-json(5): the kernel's netlink
 /// interface has no well-maintained library, and `nft` comes with every system that has nftables.
@@ -123,11 +123,12 @@ impl Nft {
         arguments: &[&str],
         input: &str,
     ) -> Result<Vec<u8>, FirewallError> {
-        let seconds = self.deadline.as_secs();
-        let output = timeout(self.deadline, self.talk(arguments, input))
+        let run = Run::new(&self.program, self.deadline, MOST_OUTPUT).args(["-j"]);
+        let run = run.args(arguments).input(input.as_bytes().to_vec());
+        let output = run
+            .output()
             .await
-            .map_err(|_| FirewallError::Deadline { operation, seconds })?
-            .map_err(|source| self.not_run(operation, source))?;
+            .map_err(|error| self.not_run(operation, error))?;
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -139,37 +140,22 @@ impl Nft {
         Err(FirewallError::Refused { operation, message })
     }
 
-    async fn talk(&self, arguments: &[&str], input: &str) -> io::Result<Output> {
-        let mut child = Command::new(&self.program)
-            .arg("-j")
-            .args(arguments)
-            // The program must not see a token in the agent's environment.
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A run ends with its deadline, and its transaction with it.
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // nft reads everything before it writes anything, so this cannot deadlock. A process that ends early
-            // reports the
-            // reason on stderr, which is more useful than a broken pipe.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    }
-
-    fn not_run(&self, operation: &'static str, source: io::Error) -> FirewallError {
-        if source.kind() == io::ErrorKind::NotFound {
-            return FirewallError::Missing {
+    fn not_run(&self, operation: &'static str, error: ExecError) -> FirewallError {
+        match error {
+            ExecError::Deadline => FirewallError::Deadline {
                 operation,
-                program: self.program.display().to_string(),
-            };
+                seconds: self.deadline.as_secs(),
+            },
+            ExecError::Start(source) if source.kind() == io::ErrorKind::NotFound => {
+                FirewallError::Missing {
+                    operation,
+                    program: self.program.display().to_string(),
+                }
+            }
+            ExecError::Start(source) | ExecError::Output(source) => {
+                FirewallError::Run { operation, source }
+            }
         }
-        FirewallError::Run { operation, source }
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
-
 use super::HistoryError;
+use crate::util::exec::{ExecError, Run};
 
 /// Options that override the configuration of an operator or a distribution. Hooks and signing
 /// could wait for input; automatic packing would run inside a commit.
@@ -23,6 +21,9 @@ const OPTIONS: [&str; 9] = [
     "log.showSignature=false",
     "safe.directory=*",
 ];
+
+/// Limit of git's output, in bytes: more than all documents of ten thousand sessions.
+const MOST_OUTPUT: u64 = 256 * 1024 * 1024;
 
 /// Git on one state directory.
 #[derive(Debug, Clone)]
@@ -99,29 +100,18 @@ impl Git {
         args: &[&str],
         input: Vec<u8>,
     ) -> Result<Output, HistoryError> {
-        let mut child = self
-            .command(args)
-            .spawn()
-            .map_err(|source| self.not_run(source))?;
-        let stdin = child.stdin.take();
-        // Input is written while output is read: otherwise a full pipe would block both sides forever.
-        let feed = async move {
-            if let Some(mut stdin) = stdin {
-                // A git that ends early closes the pipe; its exit status has the reason.
-                let _ = stdin.write_all(&input).await;
-                let _ = stdin.shutdown().await;
+        let run = self.command(args).input(input);
+        run.output().await.map_err(|error| match error {
+            ExecError::Start(source) => self.not_run(source),
+            ExecError::Output(source) => {
+                HistoryError::io("read git's output in", &self.dir)(source)
             }
-        };
-        let both = async { tokio::join!(feed, child.wait_with_output()).1 };
-        match tokio::time::timeout(self.deadline, both).await {
-            Ok(output) => output.map_err(HistoryError::io("read git's answer in", &self.dir)),
-            // Dropping the child has killed it.
-            Err(_) => Err(HistoryError::Deadline {
+            ExecError::Deadline => HistoryError::Deadline {
                 operation,
                 dir: self.dir.clone(),
                 deadline: self.deadline,
-            }),
-        }
+            },
+        })
     }
 
     /// Returns why git could not be started: git is missing, or its working directory.
@@ -138,13 +128,8 @@ impl Git {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        let path =
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-        command
-            .env_clear()
-            .env("PATH", path)
+    fn command(&self, args: &[&str]) -> Run {
+        Run::new(&self.program, self.deadline, MOST_OUTPUT)
             // Set explicitly, because git would use a repository in a parent directory if this one is missing.
             .env("GIT_DIR", self.dir.join(".git"))
             .env("GIT_WORK_TREE", &self.dir)
@@ -154,15 +139,9 @@ impl Git {
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_LITERAL_PATHSPECS", "1")
             .env("GIT_PAGER", "cat")
-            .env("LC_ALL", "C")
             .args(OPTIONS.iter().flat_map(|option| ["-c", option]))
             .args(args)
-            .current_dir(&self.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+            .dir(&self.dir)
     }
 }
 

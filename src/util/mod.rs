@@ -2,6 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
 
 pub(crate) mod backoff;
+pub(crate) mod exec;

@@ -1,0 +1,210 @@
+//! Runs another program to its end: closed environment, deadline, bounded output.
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, Command};
+use tokio::time::timeout;
+
+/// Where programs are looked up if the agent's environment does not say.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Limit of error messages, in bytes; the rest is dropped.
+const MOST_ERRORS: u64 = 256 * 1024;
+
+/// Reason why a program has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecError {
+    /// It could not be started.
+    #[error("cannot be started")]
+    Start(#[source] io::Error),
+    /// It did not end in time and was killed.
+    #[error("did not end in time")]
+    Deadline,
+    /// Its output could not be read, or is longer than the limit.
+    #[error("its output cannot be read")]
+    Output(#[source] io::Error),
+}
+
+/// One run of a program.
+#[derive(Debug)]
+pub(crate) struct Run {
+    command: Command,
+    deadline: Duration,
+    limit: u64,
+    is_cut: bool,
+    input: Vec<u8>,
+}
+
+impl Run {
+    /// Prepares a run. The program sees nothing of the agent's environment, which may hold a token, but `PATH`.
+    pub(crate) fn new(program: &Path, deadline: Duration, limit: u64) -> Self {
+        let mut command = Command::new(program);
+        let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A run ends with its deadline, and with the task that waits for it.
+            .kill_on_drop(true);
+        Self {
+            command,
+            deadline,
+            limit,
+            is_cut: false,
+            input: Vec::new(),
+        }
+    }
+
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Sets the text of its standard input.
+    pub(crate) fn input(mut self, input: Vec<u8>) -> Self {
+        self.command.stdin(Stdio::piped());
+        self.input = input;
+        self
+    }
+
+    /// Drops output beyond the limit, which otherwise is an error.
+    pub(crate) fn cut(self) -> Self {
+        Self {
+            is_cut: true,
+            ..self
+        }
+    }
+
+    /// Runs the program and waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be started, does not end in time, or prints more than the limit.
+    pub(crate) async fn output(mut self) -> Result<Output, ExecError> {
+        let mut child = self.command.spawn().map_err(ExecError::Start)?;
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (limit, is_cut) = (self.limit, self.is_cut);
+        let work = async {
+            // Input is written while output is read: otherwise a full pipe would block both sides.
+            let (status, stdout, stderr, ()) = tokio::try_join!(
+                child.wait(),
+                read(stdout, limit, is_cut),
+                read(stderr, MOST_ERRORS, true),
+                write(stdin, self.input),
+            )?;
+            io::Result::Ok(Output {
+                status,
+                stdout,
+                stderr,
+            })
+        };
+        let output = timeout(self.deadline, work).await;
+        output
+            .map_err(|_| ExecError::Deadline)?
+            .map_err(ExecError::Output)
+    }
+}
+
+/// A program that ends early closes the pipe; its exit status and its messages have the reason.
+async fn write(pipe: Option<ChildStdin>, input: Vec<u8>) -> io::Result<()> {
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.write_all(&input).await;
+        let _ = pipe.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn read(
+    pipe: Option<impl AsyncRead + Unpin>,
+    limit: u64,
+    is_cut: bool,
+) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let Some(pipe) = pipe else { return Ok(bytes) };
+    let mut limited = pipe.take(limit);
+    limited.read_to_end(&mut bytes).await?;
+    // A program that prints more can still end.
+    let mut rest = limited.into_inner();
+    if is_cut {
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    } else if rest.read(&mut [0]).await? > 0 {
+        let message = format!("it printed more than {limit} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: u64) -> Run {
+        Run::new(Path::new("sh"), Duration::from_secs(20), limit).args(["-c", script])
+    }
+
+    #[tokio::test]
+    async fn large_input_and_output_do_not_block_each_other() {
+        let input = vec![b'x'; 1 << 20];
+        let output = shell("cat", 1 << 20).input(input.clone()).output().await;
+        assert_eq!(output.unwrap().stdout, input);
+    }
+
+    #[tokio::test]
+    async fn output_beyond_the_limit_is_an_error_or_cut() {
+        let script = "head -c 1000000 /dev/zero; echo late >&2";
+        let error = shell(script, 10).output().await.unwrap_err();
+        assert!(matches!(error, ExecError::Output(_)), "{error:?}");
+        let output = shell(script, 10).cut().output().await.unwrap();
+        assert_eq!(
+            (output.stdout.len(), &output.stderr[..]),
+            (10, &b"late\n"[..])
+        );
+        assert!(output.status.success());
+    }
+
+    #[tokio::test]
+    async fn program_ends_with_its_deadline() {
+        let mut run = shell("echo $$; exec sleep 1000", 100);
+        run.deadline = Duration::from_millis(200);
+        let error = run.output().await.unwrap_err();
+        assert!(matches!(error, ExecError::Deadline), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn program_does_not_see_the_environment() {
+        let output = shell("env | cut -d= -f1 | grep -v ^_ | sort", 1000).output();
+        let output = output.await.unwrap();
+        let names = String::from_utf8(output.stdout).unwrap();
+        let own = ["OLDPWD", "PWD", "SHLVL"];
+        let passed: Vec<&str> = names.lines().filter(|name| !own.contains(name)).collect();
+        assert_eq!(passed, ["LC_ALL", "PATH"]);
+    }
+
+    #[tokio::test]
+    async fn missing_program_cannot_be_started() {
+        let run = Run::new(Path::new("no-such-program"), Duration::from_secs(1), 1);
+        let error = run.output().await.unwrap_err();
+        assert!(
+            matches!(&error, ExecError::Start(cause) if cause.kind() == ErrorKind::NotFound),
+            "{error:?}"
+        );
+    }
+}

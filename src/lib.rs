@@ -34,7 +34,7 @@
 //! | [`cli`] | the command line, a file a verb | no |
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | [`config`] | the agent's own configuration | no |
-//! | `disk` | reading files that anyone may have written: regular, bounded, never waiting | no |
+//! | `util` | one of each mechanism: files (bounded reads, atomic writes, quarantine, stamps), programs, backoff | no |
 //! | `redact` | removes secrets from every text that leaves the agent | no |
 //! | [`telemetry`] | log lines, and errors as one line | no |
 //!
@@ -47,7 +47,6 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod controller;
-mod disk;
 pub mod document;
 pub mod effective;
 pub mod firewall;

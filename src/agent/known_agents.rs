@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use tracing::debug;
 
-use crate::disk;
 use crate::model::Identity;
 use crate::observed::mark::mark_of;
+use crate::util::file::{self, Writer};
 
 const DIRECTORY: &str = "/run/moenet-agent";
 
-fn file(identity: &Identity) -> PathBuf {
+fn record(identity: &Identity) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{identity}.state"))
 }
 
@@ -26,8 +26,11 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
         mark_of(identity),
         dir.display()
     );
-    let written =
-        std::fs::create_dir_all(DIRECTORY).and_then(|()| std::fs::write(file(identity), text));
+    let written = std::fs::create_dir_all(DIRECTORY).and_then(|()| {
+        Writer::new(0o644)
+            .light()
+            .replace(&record(identity), text.as_bytes())
+    });
     if let Err(error) = written {
         debug!(%error, "state directory not recorded in {DIRECTORY}");
     }
@@ -36,7 +39,7 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
 /// Returns whether the identity belongs to a state directory other than this one. The record is
 /// enough, even if that directory cannot be read now: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
-    match disk::read_text(&file(identity), disk::TOKEN) {
+    match file::read_text(&record(identity), file::TOKEN) {
         Ok(text) => names_other(&text, other_than) && is_there(&text),
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }

@@ -216,7 +216,7 @@ fn marked_files(bird: &Path, dir: &Path) -> BTreeMap<PathBuf, Option<Identity>> 
     let files = entries.flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "conf"));
     let marked = |path: PathBuf| {
-        let text = crate::disk::read_text(&path, crate::disk::DOCUMENT).ok()?;
+        let text = crate::util::file::read_text(&path, crate::util::file::DOCUMENT).ok()?;
         match mark::read(&text) {
             FileMark::Missing => None,
             FileMark::Old => Some((path, None)),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::controller::world::{Reach, Use};
-use crate::disk;
 use crate::kernel::LinuxKernel;
 use crate::model::{self, Endpoint, Port};
 use crate::resolve::KnownNames;
 use crate::telemetry::chain;
+use crate::util::file;
 
 /// Largest table that is read, in bytes: about ten thousand addresses.
 const TABLE: u64 = 4 * 1024 * 1024;
@@ -134,7 +134,7 @@ fn own_addresses(reach: &mut Reach) {
 }
 
 fn text(path: &str) -> io::Result<String> {
-    let bytes = disk::read(path.as_ref(), TABLE)?;
+    let bytes = file::read(path.as_ref(), TABLE)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -5,9 +5,8 @@
 //! it. A ROA that the servers withdraw disappears only when the stored table is rewritten, which is
 //! why that does not wait long.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,6 +19,7 @@ use crate::observed::bird::roa::Servers;
 use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::file::Stamp;
 
 /// File with the table, below the state directory.
 pub(super) const FILE: &str = "roa.conf";
@@ -50,19 +50,13 @@ struct State {
     seen: Option<Verdict>,
 }
 
-/// The attributes that change with a file: modification time, size, inode.
-type Stamp = (SystemTime, u64, u64);
-
 impl Roas {
     /// Returns the table on disk. A deleted table is `None`; while the file cannot be read, the
     /// previous table stays in use.
     pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
         let mut state = self.0.lock();
         let stamp = match std::fs::metadata(store.dir().join(FILE)) {
-            Ok(found) => found
-                .modified()
-                .ok()
-                .map(|at| (at, found.len(), found.ino())),
+            Ok(found) => Some(Stamp::of(&found)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 (state.kept, state.stamp) = (None, None);
                 return None;

@@ -403,7 +403,7 @@ fn collect(root: &Path, directory: &Path, found: &mut Texts) -> std::io::Result<
                 .unwrap_or(&path)
                 .to_string_lossy()
                 .into_owned();
-            found.insert(name, crate::disk::read_text(&path, MOST_BYTES)?);
+            found.insert(name, crate::util::file::read_text(&path, MOST_BYTES)?);
         }
     }
     Ok(())

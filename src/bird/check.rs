@@ -5,16 +5,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
 
 use super::counters::BirdCounters;
 use crate::observed::bird::{Diagnostic, Version, diagnostics, text};
+use crate::util::exec::{ExecError, Run};
+use crate::util::file::Stamp;
 
 /// Limit of the output that is kept, in bytes. The rest is drained and dropped; the deadline bounds the time.
 const MOST_OUTPUT: u64 = 256 * 1024;
@@ -60,8 +60,8 @@ pub enum CheckError {
     },
 }
 
-/// Cached version of a program, with the path, modification time and size of its file at that time.
-type Asked = (PathBuf, SystemTime, u64, Version);
+/// Cached version of a program, with its file at that time.
+type Asked = (PathBuf, Stamp, Version);
 
 /// Runs the `bird` program for everything except the daemon.
 #[derive(Debug, Clone)]
@@ -131,15 +131,14 @@ impl Checker {
     /// Returns the version of the installed program, read again when its file changes. `None` if it cannot be run.
     pub async fn installed(&self) -> Option<Version> {
         let file = self.file()?;
-        let facts = std::fs::metadata(&file).ok()?;
-        let stamp = (file, facts.modified().ok()?, facts.len());
-        if let Some((file, at, size, version)) = &*self.asked.lock()
-            && (file, at, size) == (&stamp.0, &stamp.1, &stamp.2)
+        let stamp = Stamp::at(&file)?;
+        if let Some((asked, at, version)) = &*self.asked.lock()
+            && (asked, at) == (&file, &stamp)
         {
             return Some(*version);
         }
         let version = self.version().await.ok()?;
-        *self.asked.lock() = Some((stamp.0, stamp.1, stamp.2, version));
+        *self.asked.lock() = Some((file, stamp, version));
         Some(version)
     }
 
@@ -158,43 +157,17 @@ impl Checker {
         &self,
         arguments: &[&std::ffi::OsStr],
     ) -> Result<(ExitStatus, Vec<u8>), CheckError> {
-        let failed = |source| CheckError::Run {
-            program: self.program.clone(),
-            source,
-        };
-        let timeout = || CheckError::Timeout {
-            program: self.program.clone(),
-            deadline: self.deadline,
-        };
-        let mut child = Command::new(&self.program)
-            .args(arguments)
-            // BIRD must not see a token in the agent's environment.
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let work = async { tokio::try_join!(child.wait(), read_some(stdout), read_some(stderr)) };
-        let (status, stdout, stderr) = tokio::time::timeout(self.deadline, work)
-            .await
-            .map_err(|_| timeout())?
-            .map_err(failed)?;
-        Ok((status, [stdout, stderr].concat()))
+        let run = Run::new(&self.program, self.deadline, MOST_OUTPUT).cut();
+        match run.args(arguments).output().await {
+            Ok(output) => Ok((output.status, [output.stdout, output.stderr].concat())),
+            Err(ExecError::Deadline) => Err(CheckError::Timeout {
+                program: self.program.clone(),
+                deadline: self.deadline,
+            }),
+            Err(ExecError::Start(source) | ExecError::Output(source)) => Err(CheckError::Run {
+                program: self.program.clone(),
+                source,
+            }),
+        }
     }
-}
-
-async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        let mut capped = pipe.take(MOST_OUTPUT);
-        capped.read_to_end(&mut bytes).await?;
-        // Output past the cap is drained and dropped, so that a process that prints too much can still end.
-        tokio::io::copy(&mut capped.into_inner(), &mut tokio::io::sink()).await?;
-    }
-    Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! `rollback`: an override that restores an earlier applied state.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ use crate::effective::{Defaults, difference};
 use crate::history::{CommitId, History};
 use crate::model::ObjectName;
 use crate::store::{AppliedDocument, Area, Place, Slot};
+use crate::util::file::Writer;
 
 /// Write an override that restores an earlier applied state.
 #[derive(Debug, Args)]
@@ -315,14 +316,5 @@ fn write(path: &Path, document: &Document<OverrideSpec>) -> anyhow::Result<()> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    // Hidden, so that it does not count as a document while it is written.
-    let mut beside = tempfile::Builder::new()
-        .prefix(".rollback-")
-        .tempfile_in(folder)?;
-    beside.write_all(bytes)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    beside.as_file().set_permissions(mode)?;
-    beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    Writer::new(0o644).replace(path, bytes)
 }

@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Config, Source};
-use crate::disk;
 use crate::document::{self, DocumentError, parse_value};
 use crate::model::Secret;
+use crate::util::file;
 
 /// The paths of the configuration when `--config` is not given.
 const PLACES: [&str; 3] = [
@@ -73,7 +73,7 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
         .map(Path::to_owned)
         .or_else(found)
         .ok_or(ConfigError::NotFound)?;
-    let text = read(&path, disk::DOCUMENT)?;
+    let text = read(&path, file::DOCUMENT)?;
     let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
     let values = parse_value(&text).map_err(|error| error.in_file(&path))?;
     apply(&mut config, environment);
@@ -86,7 +86,7 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
 
 /// Returns every reason for which [`load`] rejects a file, with the text of its error first.
 pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
-    let text = match read(path, disk::DOCUMENT) {
+    let text = match read(path, file::DOCUMENT) {
         Ok(text) => text,
         Err(error) => return vec![error.to_string()],
     };
@@ -121,7 +121,7 @@ pub fn parse(text: &str) -> Result<Config, DocumentError> {
 }
 
 fn read(path: &Path, limit: u64) -> Result<String, ConfigError> {
-    disk::read_text(path, limit).map_err(|source| ConfigError::Read {
+    file::read_text(path, limit).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })

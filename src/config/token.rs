@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk;
 use crate::model::Secret;
 use crate::redact::remember;
+use crate::util::file;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
 /// share it. While the file cannot be read, the last token stays in use, and only calls can fail.
@@ -165,7 +165,7 @@ impl fmt::Debug for TokenSource {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let text = disk::read_text(path, disk::TOKEN).map_err(|error| error.to_string())?;
+    let text = file::read_text(path, file::TOKEN).map_err(|error| error.to_string())?;
     match text.trim() {
         "" => Err("is empty".to_owned()),
         token => Ok(token.to_owned()),

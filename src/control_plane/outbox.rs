@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::disk;
-
 use super::{CallError, Client, Failure};
 use crate::model::{ObjectName, Uid};
+use crate::util::backoff::Backoff;
+use crate::util::file::{self, Writer};
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.
@@ -323,9 +323,7 @@ impl Outbox {
             .get(&report.uuid)
             .filter(|refusal| refusal.report == *report);
         let times = before.map_or(0, |refusal| refusal.times);
-        let wait = REFUSED_FIRST
-            .saturating_mul(1 << times.min(10))
-            .min(REFUSED_MAX);
+        let wait = Backoff::new(REFUSED_FIRST, REFUSED_MAX).wait(times);
         tracing::warn!(uid = %report.uuid, %error, wait_s = wait.as_secs(), "report refused");
         let not_before = Instant::now() + wait;
         let refusal = Refusal {
@@ -353,16 +351,16 @@ impl Outbox {
 
     /// Reads a report. Quarantines a file that is not a report, or whose report belongs to another file.
     fn read(&self, path: &Path) -> Result<Option<Modify>, OutboxError> {
-        let text = match disk::read_unlinked(path, MAX_BYTES) {
+        let text = match file::read_unlinked(path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if disk::is_unusable(error.kind()) => Vec::new(),
+            Err(error) if file::is_unusable(error.kind()) => Vec::new(),
             Err(source) => return Err(failed("read", path, source)),
         };
         match serde_json::from_slice::<Modify>(&text) {
             Ok(report) if self.path(&report.uuid) == path => Ok(Some(report)),
-            _ => disk::quarantine(path, "it is not a report")
-                .map(|()| None)
+            _ => file::quarantine(path, "it is not a report")
+                .map(|_| None)
                 .map_err(|source| failed("quarantine", path, source)),
         }
     }
@@ -404,12 +402,5 @@ fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     if directory.with_file_name(crate::store::IDENTITY).exists() {
         make(directory)?;
     }
-    // The prefix by which the next start finds the leftovers of a crash.
-    let mut file = tempfile::Builder::new()
-        .prefix(crate::store::TEMPORARY)
-        .tempfile_in(directory)?;
-    file.write_all(text)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(directory)?.sync_all()
+    Writer::new(0o600).replace(path, text)
 }

@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 
 use super::check;
 use super::good::Outcome;
-use super::parsed::{MAX_BYTES, Parsed, ReadError, Stamp, is_being_written, read_quiet};
+use super::parsed::{MAX_BYTES, Parsed, ReadError, is_being_written, read_quiet};
 use super::reported::Reported;
 use super::validate::Finding;
-use crate::disk;
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
+use crate::util::file::{self, Stamp};
 use crate::wire::Call;
 
 /// Maximum number of errors of one file that are logged at once.
@@ -102,7 +102,7 @@ impl Folder {
         let token = match (file.token, file.token_file) {
             (Some(token), _) => token,
             (None, Some(path)) => {
-                let read = disk::read_text(&self.path.join(path), disk::TOKEN);
+                let read = file::read_text(&self.path.join(path), file::TOKEN);
                 Secret::new(
                     read.map_err(|error| self.wrong("router.yaml", format!("tokenFile: {error}")))?,
                 )
@@ -156,7 +156,7 @@ impl Folder {
         if outcome.new.is_empty() {
             return;
         }
-        let text = disk::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default();
+        let text = file::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default();
         for problem in outcome.new.iter().take(PROBLEMS_LOGGED) {
             let finding = Finding::new(&file, &text, problem);
             tracing::warn!(error = %finding, "fleet file has an error; serving the last valid version of this item");
@@ -172,7 +172,7 @@ impl Folder {
     }
 
     fn router_file(&self) -> Result<RouterFile, ApiError> {
-        let read = disk::read_text(&self.path.join("router.yaml"), disk::DOCUMENT);
+        let read = file::read_text(&self.path.join("router.yaml"), file::DOCUMENT);
         self.parse_router(&read.map_err(|error| self.unreadable("router.yaml", &error))?)
     }
 

@@ -4,23 +4,18 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::disk;
 use crate::document::{DocumentError, parse_list};
+use crate::util::file::{self, Stamp};
 
 /// Size limit of a fleet's file, in bytes; a list of twenty thousand sessions has about eight million.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// A file that was written less than this ago may be written again within the tick of the file
-/// system's clock, with the same stamp. It is parsed each time.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
 /// editors write into the file itself, and an incomplete list of sessions is read as a list with
@@ -30,25 +25,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Limit of the wait until a file is quiet.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Changes with the content of a file: device, inode, size and the times of the last change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
-
-impl Stamp {
-    /// Returns the stamp of the file at a path; `None` without a file.
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|found| Self::of(&found))
-    }
-
-    fn of(found: &fs::Metadata) -> Self {
-        let (modified, changed) = (
-            (found.mtime(), found.mtime_nsec()),
-            (found.ctime(), found.ctime_nsec()),
-        );
-        Self(found.dev(), found.ino(), found.len(), modified, changed)
-    }
-}
 
 /// The content of a file with this stamp.
 type Known = (Stamp, Arc<Map<String, Value>>);
@@ -77,10 +53,11 @@ impl Parsed {
         let (text, found) = read_quiet(path).map_err(ReadError::Io)?;
         let map: Arc<Map<String, Value>> =
             Arc::new(parse_list(&text).map_err(ReadError::Document)?);
-        if age(&found) > SETTLED {
+        let stamp = Stamp::of(&found);
+        if stamp.is_settled() {
             self.0
                 .lock()
-                .insert(path.to_owned(), (Stamp::of(&found), Arc::clone(&map)));
+                .insert(path.to_owned(), (stamp, Arc::clone(&map)));
         }
         Ok(map)
     }
@@ -90,13 +67,14 @@ impl Parsed {
 pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (file, found) = disk::open(path)?;
-        let wait = QUIET.checked_sub(age(&found));
+        let (file, found) = file::open(path)?;
+        let stamp = Stamp::of(&found);
+        let wait = stamp.age().and_then(|age| QUIET.checked_sub(age));
         if wait.is_none() {
             let opened = file.try_clone()?;
-            let text = disk::text(disk::bytes((opened, found.clone()), MAX_BYTES)?)?;
+            let text = file::text(file::bytes((opened, found.clone()), MAX_BYTES)?)?;
             // A writer may have started in the meantime.
-            if Stamp::of(&file.metadata()?) == Stamp::of(&found) {
+            if Stamp::of(&file.metadata()?) == stamp {
                 return Ok((text, found));
             }
         }
@@ -111,15 +89,6 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
 
 /// Returns whether a file may be in the middle of a write.
 pub(super) fn is_being_written(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| age(&found) < QUIET)
-}
-
-/// Returns the time since the last change; the maximum for a change in the future, as after a clock that was set back.
-fn age(found: &fs::Metadata) -> Duration {
-    // Uses the change time: unlike the modification time it cannot be set by a program.
-    let nanos = u32::try_from(found.ctime_nsec()).unwrap_or_default();
-    let since = Duration::new(u64::try_from(found.ctime()).unwrap_or_default(), nanos);
-    (SystemTime::UNIX_EPOCH + since)
-        .elapsed()
-        .unwrap_or(Duration::MAX)
+    let age = Stamp::at(path).and_then(|stamp| stamp.age());
+    age.is_some_and(|age| age < QUIET)
 }

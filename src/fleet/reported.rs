@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::disk;
 use crate::model::{ObjectName, Uid};
+use crate::util::file::{self, Writer};
 use crate::wire::reference::{identity, write_status, written_status};
 use crate::wire::{Modify, WireStatus};
 
@@ -28,9 +28,6 @@ const STATUSES: &str = "sessions";
 
 /// The folder with the last valid version of each item in the fleet's files.
 pub(super) const GOOD: &str = "good";
-
-/// Prefix of the names of incomplete files.
-const TEMPORARY: &str = ".moenet-agent.";
 
 /// The newest status of each session, by uuid.
 pub(super) type Statuses = BTreeMap<String, Entry>;
@@ -62,19 +59,7 @@ impl Reported {
     /// Removes incomplete files that a killed server left.
     pub(super) fn sweep(&self) {
         for folder in ["", STATUSES, GOOD] {
-            let entries = fs::read_dir(self.directory.join(folder))
-                .into_iter()
-                .flatten();
-            for entry in entries.flatten() {
-                if entry
-                    .file_name()
-                    .as_encoded_bytes()
-                    .starts_with(TEMPORARY.as_bytes())
-                {
-                    // A file that cannot be removed only takes space.
-                    let _ = fs::remove_file(entry.path());
-                }
-            }
+            file::sweep(&self.directory.join(folder));
         }
     }
 
@@ -136,10 +121,7 @@ impl Reported {
 
     /// Removes the posted status of a session.
     pub(super) fn forget(&self, uuid: &Uid) -> io::Result<()> {
-        match fs::remove_file(self.directory.join(status_file(uuid))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        file::remove_file(&self.directory.join(status_file(uuid))).map(drop)
     }
 
     /// Adds a line to the log.
@@ -162,20 +144,20 @@ impl Reported {
     /// Reads a file of the server. Quarantines an invalid one: routers post all relevant content again.
     pub(super) fn read<T: serde::de::DeserializeOwned>(
         &self,
-        file: &Path,
+        name: &Path,
     ) -> io::Result<Option<T>> {
-        let path = self.directory.join(file);
-        let text = match disk::read(&path, MAX_BYTES) {
+        let path = self.directory.join(name);
+        let text = match file::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if disk::is_unusable(error.kind()) => {
-                return disk::quarantine(&path, &error.to_string()).map(|()| None);
+            Err(error) if file::is_unusable(error.kind()) => {
+                return file::quarantine(&path, &error.to_string()).map(|_| None);
             }
             Err(error) => return Err(error),
         };
         match serde_json::from_slice(&text) {
             Ok(value) => Ok(Some(value)),
-            Err(error) => disk::quarantine(&path, &error.to_string()).map(|()| None),
+            Err(error) => file::quarantine(&path, &error.to_string()).map(|_| None),
         }
     }
 
@@ -183,14 +165,9 @@ impl Reported {
         let path = self.directory.join(file);
         let directory = path.parent().unwrap_or(&self.directory);
         fs::create_dir_all(directory)?;
-        let mut temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(directory)?;
-        serde_json::to_writer_pretty(&mut temporary, value)?;
-        temporary.write_all(b"\n")?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&path).map_err(|error| error.error)?;
-        sync_directory(directory)
+        let mut text = serde_json::to_vec_pretty(value)?;
+        text.push(b'\n');
+        Writer::new(0o600).replace(&path, &text)
     }
 }
 
@@ -206,10 +183,6 @@ fn status_file(uuid: &Uid) -> PathBuf {
         "{}-{short}.json",
         ObjectName::sanitised(uuid.as_str())
     ))
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
 }
 
 /// Returns the status to serve for a session: the one its router has posted, as long as the file

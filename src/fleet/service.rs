@@ -15,11 +15,12 @@ use tokio::time::Instant;
 
 use super::folder::Folder;
 use super::good::LastGood;
-use super::parsed::{Parsed, Stamp};
+use super::parsed::Parsed;
 use super::reported::{Entry, Reported, applies, overlay, served_status, superseded};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
 use crate::model::Secret;
+use crate::util::file::Stamp;
 use crate::wire::reference::{
     CONFIG_HASH, ROOT, ROUTER_NOT_FOUND, SESSION_NOT_FOUND, call, check_heartbeat, check_report,
     decode_modify, identity, written_status,

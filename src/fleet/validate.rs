@@ -12,8 +12,8 @@ use super::FleetError;
 use super::check::{self, Problem};
 use super::folder::{RouterFile, file_of};
 use super::parsed::MAX_BYTES;
-use crate::disk;
 use crate::document::{DocumentError, locate, parse_list, parse_value};
+use crate::util::file;
 use crate::wire::Call;
 
 /// The calls whose answers come from files.
@@ -127,11 +127,11 @@ fn check_router(dir: &Path, router: &Path) -> Vec<Finding> {
 }
 
 fn read_router(path: &Path) -> Option<RouterFile> {
-    parse_value(&disk::read_text(path, disk::DOCUMENT).ok()?).ok()
+    parse_value(&file::read_text(path, file::DOCUMENT).ok()?).ok()
 }
 
 fn check_file(call: Call, path: &Path, shown: &Path, node: Option<&Value>) -> Vec<Finding> {
-    let text = match disk::read_text(path, MAX_BYTES) {
+    let text = match file::read_text(path, MAX_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return vec![Finding::whole(shown, missing_file(call))];

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::disk;
 use crate::redact::redact;
 use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
+use crate::util::file::{self, Stamp};
 
 use super::{CommitId, History, HistoryError};
 
@@ -166,7 +165,7 @@ fn is_accepted(accepts: Accepts, path: &Path, content: Option<&[u8]>) -> bool {
 }
 
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match disk::read_unlinked(path, disk::DOCUMENT) {
+    match file::read_unlinked(path, file::DOCUMENT) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -260,12 +259,11 @@ impl History {
 
     /// Returns the index while the tree is that of the history's branch; content that is read
     /// between two calls with the same result is of that tree.
-    fn at_rest(&self) -> Result<Option<(u64, SystemTime)>, HistoryError> {
+    fn at_rest(&self) -> Result<Option<Stamp>, HistoryError> {
         if let Some(at) = moved(&self.dir) {
             return Err(self.moved(at));
         }
-        let index = fs::symlink_metadata(self.dir.join(".git/index")).ok();
-        Ok(index.and_then(|index| Some((index.ino(), index.modified().ok()?))))
+        Ok(Stamp::at_unlinked(&self.dir.join(".git/index")))
     }
 
     /// Waits for a limited time while another git holds the index, because it may be changing the

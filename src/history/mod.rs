@@ -5,7 +5,7 @@
 //! checkout delays nothing, and the diff of an apply is exactly the applied change, although the
 //! next apply may already have run. An allow list admits only documents, so a secret cannot enter.
 //!
-//! A broken repository is moved as a whole to `.git.broken-<n>`, and a new one is created: the
+//! A broken repository is moved as a whole to `.git.broken`, and a new one is created: the
 //! history continues, and nothing is deleted. Errors become a condition; routing does not wait for
 //! any of this.
 

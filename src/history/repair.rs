@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::disk;
 use crate::store::{BRANCH, IndexWrite, is_id, moved, state_directory};
+use crate::util::file::{self, Writer};
 
 use super::{CommitId, GITIGNORE, History, HistoryError};
 
@@ -41,7 +41,7 @@ impl History {
     /// nothing.
     fn mend_head(&self) {
         let head = self.git_dir().join("HEAD");
-        let good = match disk::read(&head, disk::DOCUMENT) {
+        let good = match file::read(&head, file::DOCUMENT) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
                 text.trim_end()
@@ -55,7 +55,7 @@ impl History {
         if !good && whole {
             tracing::warn!(head = %head.display(), "repaired history: HEAD pointed to a missing \
                                                     branch");
-            let _ = fs::write(&head, format!("ref: {BRANCH}\n"));
+            let _ = Writer::new(0o644).replace(&head, format!("ref: {BRANCH}\n").as_bytes());
         }
     }
 
@@ -64,14 +64,14 @@ impl History {
     /// next commit finds it broken.
     fn mend_branch(&self) {
         let branch = self.git_dir().join(BRANCH);
-        let Ok(bytes) = disk::read(&branch, disk::DOCUMENT) else {
+        let Ok(bytes) = file::read(&branch, file::DOCUMENT) else {
             return;
         };
         if is_id(String::from_utf8_lossy(&bytes).trim_end()) {
             return;
         }
         let noted =
-            disk::read(&self.git_dir().join("logs").join(BRANCH), MAX_LOG).unwrap_or_default();
+            file::read(&self.git_dir().join("logs").join(BRANCH), MAX_LOG).unwrap_or_default();
         let noted = String::from_utf8_lossy(&noted);
         let ids = noted
             .lines()
@@ -83,7 +83,7 @@ impl History {
         {
             tracing::warn!(branch = %branch.display(), "repaired history: the branch pointed to a \
                                                         missing commit");
-            let _ = fs::write(&branch, format!("{id}\n"));
+            let _ = Writer::new(0o644).replace(&branch, format!("{id}\n").as_bytes());
         }
     }
 
@@ -159,7 +159,8 @@ impl History {
             .await?;
         let ignore = self.dir.join(".gitignore");
         if fs::symlink_metadata(&ignore).is_err() {
-            fs::write(&ignore, GITIGNORE).map_err(HistoryError::io("write", &ignore))?;
+            let written = Writer::new(0o644).replace(&ignore, GITIGNORE.as_bytes());
+            written.map_err(HistoryError::io("write", &ignore))?;
         }
         Ok(())
     }
@@ -187,7 +188,7 @@ impl History {
 
     fn has_packed_branch(&self) -> bool {
         let packed =
-            disk::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).unwrap_or_default();
+            file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).unwrap_or_default();
         packed.lines().any(|line| line.ends_with(BRANCH))
     }
 
@@ -195,15 +196,14 @@ impl History {
     /// cannot print its version proves nothing about the repository.
     pub(super) async fn set_aside(&self) -> Result<PathBuf, HistoryError> {
         self.git.run("print its version", &["version"]).await?;
-        let free = (1..1000)
-            .map(|n| self.dir.join(format!(".git.broken-{n}")))
-            .find(|path| !path.exists());
-        let aside = free.unwrap_or_else(|| self.dir.join(".git.broken-last"));
         let broken = self.git_dir();
-        fs::rename(&broken, &aside).map_err(HistoryError::io("set aside", &broken))?;
-        tracing::error!(aside = %aside.display(), "history broken; moved aside and started a new \
-                                                   one");
-        Ok(aside)
+        let quarantined = file::quarantine(&broken, "the repository is broken")
+            .map_err(HistoryError::io("quarantine", &broken))?;
+        tracing::error!(
+            quarantine = %quarantined.display(),
+            "history broken; repository quarantined and a new one started"
+        );
+        Ok(quarantined)
     }
 
     /// Removes leftovers of failed imports; on a full disk each attempt leaves some.

@@ -1,15 +1,15 @@
 //! The router's own WireGuard key.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 use wireguard_control::Key;
 
-use crate::disk;
 use crate::model::{Invalid, PrivateKey, PublicKey};
+use crate::util::file::{self, Writer};
 
 /// Reason why there is no private key.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError
 /// # Errors
 /// When the file cannot be read, or does not hold a key.
 pub fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
-    let text = match disk::read(path, disk::TOKEN) {
+    let text = match file::read(path, file::TOKEN) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path)(error)),
@@ -108,22 +108,11 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    sweep(path)?;
-    // Created with O_EXCL and mode 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(temporary(path).file_name().unwrap_or_default())
-        .rand_bytes(0)
-        .tempfile_in(folder)?;
-    writeln!(file, "{}", key.to_base64().expose())?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
-}
-
-/// Returns the temporary path of a key. There is only one per key, so that a crash leaves at most one file.
-fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.new"))
+    let text = format!("{}\n", key.to_base64().expose());
+    match Writer::new(0o600).sole().create(path, text.as_bytes())? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::AlreadyExists.into()),
+    }
 }
 
 /// Removes an incomplete key file that a crash left. No tunnel has used it.
@@ -131,10 +120,7 @@ fn temporary(path: &Path) -> PathBuf {
 /// # Errors
 /// When it cannot be removed.
 pub fn sweep(path: &Path) -> io::Result<()> {
-    match fs::remove_file(temporary(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    file::remove_file(&file::temporary(path)).map(drop)
 }
 
 #[cfg(test)]
@@ -152,7 +138,7 @@ mod tests {
         assert!(load(&path).unwrap().is_none());
         fs::create_dir(path.parent().unwrap()).unwrap();
         fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
-        fs::write(temporary(&path), "left by a crash").unwrap();
+        fs::write(file::temporary(&path), "left by a crash").unwrap();
         let first = create(&path).unwrap();
         assert!(first == create(&path).unwrap());
         assert!(Some(first) == load(&path).unwrap());

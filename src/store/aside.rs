@@ -3,9 +3,7 @@
 //! renamed instead of deleted.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-
-use tracing::warn;
+use std::path::Path;
 
 use crate::document::{
     BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec,
@@ -13,10 +11,8 @@ use crate::document::{
 };
 
 use super::synced::is_taken_over;
-use super::{Place, Store, StoreError, atomic, read};
-
-/// Suffix of a quarantined file; no listing takes it for a document.
-const ASIDE: &str = "broken";
+use super::{Place, Store, StoreError, read};
+use crate::util::file::quarantine;
 
 impl Store {
     /// Quarantines an invalid file in the place of a synced document. `false`: there is no such
@@ -48,35 +44,12 @@ impl Store {
     }
 
     fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
-        let aside = free_name(path);
         self.patience.wrote(path, None);
-        fs::rename(path, &aside).map_err(StoreError::io("set aside", path))?;
+        let why = "invalid file in place of a document that the Control Plane removed";
+        quarantine(path, why).map_err(StoreError::io("quarantine", path))?;
         self.count(1);
-        if let Some(folder) = path.parent() {
-            atomic::sync_directory(folder).map_err(StoreError::io("sync", folder))?;
-        }
-        warn!(
-            file = %path.display(), aside = %aside.display(),
-            "the Control Plane removed this document; the invalid file in its place was \
-             quarantined"
-        );
         Ok(())
     }
-}
-
-/// Returns an unused name in the same folder.
-fn free_name(path: &Path) -> PathBuf {
-    let named = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".");
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let numbered = (2..).map(|number| named(&format!("{ASIDE}.{number}")));
-    let mut names = std::iter::once(named(ASIDE)).chain(numbered);
-    names
-        .find(|name| fs::symlink_metadata(name).is_err())
-        .unwrap_or_else(|| named(ASIDE))
 }
 
 /// Returns whether a text is the document of this place.

@@ -8,8 +8,9 @@ use std::time::Instant;
 use crate::document::{self, Document, DocumentError, Spec, parse_value};
 
 use super::patience::Patience;
-use super::read::{self, Fingerprint, Text, TextHash};
+use super::read::{self, Text, TextHash};
 use super::{AppliedDocument, Place};
+use crate::util::file::Stamp;
 
 /// A document with the attributes of its file.
 #[derive(Debug, Clone)]
@@ -86,7 +87,7 @@ fn field_error(field: &str, message: String) -> DocumentError {
 /// The last parse of one file.
 #[derive(Debug)]
 struct Entry<D> {
-    fingerprint: Fingerprint,
+    stamp: Stamp,
     settled: bool,
     hash: TextHash,
     slot: Result<Arc<Stored<D>>, DocumentError>,
@@ -136,7 +137,7 @@ impl<D: Parsed> Cache<D> {
             .waiting
             .entry(path.to_owned())
             .or_insert_with(Instant::now);
-        let now = match read::stamp(path) {
+        let now = match Stamp::at_unlinked(path) {
             Some(stamp) if self.listed && patience.waits_for(path, &stamp, since) => {
                 let hash = read::text(path).ok().flatten().map(|text| text.hash);
                 (!patience.is_own(path, hash.as_ref())).then_some(())
@@ -175,10 +176,10 @@ impl<D: Parsed> Cache<D> {
             Ok(None) => return None,
             Err(error) => return Some(Err(error)),
             Ok(Some(metadata)) => {
-                let fingerprint = Fingerprint::of(&metadata);
+                let stamp = Stamp::of(&metadata);
                 if let Some(entry) = self.entries.get_mut(path)
                     && entry.settled
-                    && entry.fingerprint == fingerprint
+                    && entry.stamp == stamp
                 {
                     entry.seen = true;
                     return Some(entry.slot.clone());
@@ -198,11 +199,11 @@ impl<D: Parsed> Cache<D> {
         place: &Place,
         text: &Text,
     ) -> Result<Arc<Stored<D>>, DocumentError> {
-        let settled = text.fingerprint.settled();
+        let settled = text.stamp.is_settled();
         if let Some(entry) = self.entries.get_mut(path)
             && entry.hash == text.hash
         {
-            (entry.fingerprint, entry.settled, entry.seen) = (text.fingerprint, settled, true);
+            (entry.stamp, entry.settled, entry.seen) = (text.stamp, settled, true);
             return entry.slot.clone();
         }
         self.parsed += 1;
@@ -219,7 +220,7 @@ impl<D: Parsed> Cache<D> {
                 })
             });
         let entry = Entry {
-            fingerprint: text.fingerprint,
+            stamp: text.stamp,
             settled,
             hash: text.hash,
             slot: slot.clone(),

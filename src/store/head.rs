@@ -4,13 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::disk;
+use crate::util::file::{self, Stamp};
 
 /// The branch of the history.
 pub(crate) const BRANCH: &str = "refs/heads/main";
@@ -24,7 +23,7 @@ const STALE: Duration = Duration::from_secs(10);
 /// there is no history that it could have left.
 pub(crate) fn moved(dir: &Path) -> Option<String> {
     let git = dir.join(".git");
-    let head = disk::read_text(&git.join("HEAD"), MAX_BYTES).ok()?;
+    let head = file::read_text(&git.join("HEAD"), MAX_BYTES).ok()?;
     let head = head.trim();
     if head.strip_prefix("ref: ").map(str::trim) == Some(BRANCH) || !has_branch(&git) {
         return None;
@@ -47,7 +46,7 @@ pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
     };
     let locked = found(INDEX_LOCK).is_some_and(|lock| is_younger(&lock, STALE));
     let written = found(INDEX)
-        .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(stamp(&index)));
+        .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(Stamp::of(&index)));
     !own.is_writing && (locked || written)
 }
 
@@ -60,13 +59,6 @@ struct OwnIndex {
     is_writing: bool,
     /// The index after the last write by the agent's git.
     left: Option<Stamp>,
-}
-
-/// Inode and change time of a file.
-type Stamp = (u64, i64, i64);
-
-fn stamp(found: &Metadata) -> Stamp {
-    (found.ino(), found.ctime(), found.ctime_nsec())
 }
 
 /// Keyed by state directory; a process may have several in tests.
@@ -104,7 +96,7 @@ impl IndexWrite {
     /// Records the index that the agent's git has left.
     pub(crate) fn done(&self) {
         let found = std::fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
-        OWN_INDEX.lock().entry(self.0.clone()).or_default().left = found.as_ref().map(stamp);
+        OWN_INDEX.lock().entry(self.0.clone()).or_default().left = found.as_ref().map(Stamp::of);
     }
 }
 
@@ -124,6 +116,6 @@ pub(crate) fn is_id(text: &str) -> bool {
 }
 
 fn has_branch(git: &Path) -> bool {
-    let packed = || disk::read_text(&git.join("packed-refs"), MAX_BYTES).unwrap_or_default();
+    let packed = || file::read_text(&git.join("packed-refs"), MAX_BYTES).unwrap_or_default();
     git.join(BRANCH).exists() || packed().lines().any(|line| line.ends_with(BRANCH))
 }

@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{StoreError, atomic, moved};
-use crate::disk;
 use crate::model::Identity;
 use crate::observed::Succession;
+use crate::util::file;
 
 /// The file with the identity. The history has it too.
 pub const IDENTITY: &str = "identity";
@@ -47,7 +47,7 @@ impl StateIdentity {
 
     /// Reads the identity of a directory; `None` without a valid one.
     pub fn read(dir: &Path) -> Option<Self> {
-        let read = |name: &str| disk::read_text(&dir.join(name), disk::TOKEN).ok();
+        let read = |name: &str| file::read_text(&dir.join(name), file::TOKEN).ok();
         let current = read(IDENTITY);
         current
             .or_else(|| read(COPY).filter(|_| moved(dir).is_some()))
@@ -103,7 +103,7 @@ impl StateIdentity {
 /// Keeps a copy of the identity in a place that tools which move or clean the tree do not touch.
 pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
     let (copy, text) = (dir.join(COPY), known.text());
-    let kept = disk::read_text(&copy, disk::TOKEN).is_ok_and(|kept| kept == text);
+    let kept = file::read_text(&copy, file::TOKEN).is_ok_and(|kept| kept == text);
     if !kept && dir.join(".git").is_dir() {
         // The next listing retries.
         let _ = atomic::write(&copy, text.as_bytes(), 0o644);
@@ -133,8 +133,8 @@ pub(super) enum Doubt {
 
 /// Reads the doubt of the directory.
 pub(super) fn doubt(dir: &Path) -> Doubt {
-    let older = || disk::read_text(&dir.join(OLD_MARKER), disk::TOKEN).unwrap_or_default();
-    let current = disk::read_text(&dir.join(DOUBT), disk::TOKEN);
+    let older = || file::read_text(&dir.join(OLD_MARKER), file::TOKEN).unwrap_or_default();
+    let current = file::read_text(&dir.join(DOUBT), file::TOKEN);
     match current.as_ref().map(|text| value(text, "missing:")) {
         Ok(Some("operators")) => Doubt::Operators,
         Ok(_) => Doubt::All,

@@ -2,7 +2,7 @@ use std::io;
 
 use super::write::Written;
 use super::{Store, StoreError, atomic};
-use crate::disk;
+use crate::util::file;
 
 /// Size limit of the agent's own files, in bytes: about 400 000 ROAs.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -56,7 +56,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read, is too large for one of the agent's files, or is not text.
     pub fn kept(&self, file: &str) -> io::Result<Option<String>> {
-        match disk::read_unlinked(&self.dir.join(file), MAX_BYTES).and_then(disk::text) {
+        match file::read_unlinked(&self.dir.join(file), MAX_BYTES).and_then(file::text) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -59,6 +59,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::observed::Succession;
+use crate::util::file;
 
 pub use absorb::Absorbed;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
@@ -101,10 +102,6 @@ pub const COMPLETE: &str = "nothing-is-missing";
 
 /// Probable delay between the writes of the index and of HEAD by a git.
 const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
-
-/// Prefix of the agent's temporary files: hidden, so that listings skip them, and unique to the
-/// agent, so that files left by a crash can be removed.
-pub(crate) const TEMPORARY: &str = ".moenet-tmp-";
 
 /// The state directory of one router.
 #[derive(Debug)]
@@ -423,9 +420,9 @@ impl Store {
             .into_iter()
             .chain([SECRETS, OUTBOX].map(PathBuf::from));
         for folder in folders {
-            atomic::sweep(&self.dir.join(folder));
+            file::sweep(&self.dir.join(folder));
         }
-        atomic::sweep(&self.dir);
+        file::sweep(&self.dir);
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::read::{Fingerprint, TextHash};
+use super::read::TextHash;
+use crate::util::file::Stamp;
 
 /// A continuously changing file counts as complete after this time.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -82,7 +83,7 @@ impl Patience {
     }
 
     /// Returns whether a change of a file that was first seen at `since` may be incomplete.
-    pub(super) fn waits_for(&self, path: &Path, stamp: &Fingerprint, since: Instant) -> bool {
+    pub(super) fn waits_for(&self, path: &Path, stamp: &Stamp, since: Instant) -> bool {
         let young = stamp.age().is_some_and(|age| age < self.quiet) && since.elapsed() < LONGEST;
         !self.quiet.is_zero() && (young || self.writers.is_open(path))
     }

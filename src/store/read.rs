@@ -4,50 +4,11 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::disk;
 use crate::document::DocumentError;
-
-/// A file younger than this may change again within the same tick of the file system's clock, and
-/// so without a new time stamp.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
-
-/// The attributes that change with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Fingerprint {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Returns whether any later change must change the time stamps.
-    pub(super) fn settled(&self) -> bool {
-        self.age().is_some_and(|age| age > SETTLED_AFTER)
-    }
-
-    /// Time since the last change; `None` for a change in the future.
-    pub(super) fn age(&self) -> Option<Duration> {
-        let nanos = u32::try_from(self.changed.1).ok()?;
-        let changed = UNIX_EPOCH + Duration::new(u64::try_from(self.changed.0).ok()?, nanos);
-        SystemTime::now().duration_since(changed).ok()
-    }
-}
+use crate::util::file::{self, Stamp};
 
 /// The SHA-256 of a file's text.
 pub type TextHash = [u8; 32];
@@ -57,7 +18,7 @@ pub type TextHash = [u8; 32];
 pub(super) struct Text {
     pub(super) text: String,
     pub(super) hash: TextHash,
-    pub(super) fingerprint: Fingerprint,
+    pub(super) stamp: Stamp,
     pub(super) owner: u32,
 }
 
@@ -99,24 +60,17 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     if !metadata.is_file() {
         return Err(error(path, "is no regular file; move it away"));
     }
-    if metadata.len() > disk::DOCUMENT {
+    if metadata.len() > file::DOCUMENT {
         let size = metadata.len();
         return Err(error(
             path,
             format!(
                 "is {size} bytes long; no document is longer than {}",
-                disk::DOCUMENT
+                file::DOCUMENT
             ),
         ));
     }
     Ok(Some(metadata))
-}
-
-/// Returns the stamp of the path, whatever its file type.
-pub(super) fn stamp(path: &Path) -> Option<Fingerprint> {
-    fs::symlink_metadata(path)
-        .ok()
-        .map(|metadata| Fingerprint::of(&metadata))
 }
 
 /// Reads a regular file as text; `None` if the path does not exist.
@@ -141,8 +95,8 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
 
 /// Returns the bytes, and the metadata from before the read.
 fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    let (file, metadata) = disk::open_unlinked(path)?;
-    let bytes = disk::bytes((file, metadata.clone()), disk::DOCUMENT)?;
+    let (file, metadata) = file::open_unlinked(path)?;
+    let bytes = file::bytes((file, metadata.clone()), file::DOCUMENT)?;
     Ok((bytes, metadata))
 }
 
@@ -152,7 +106,7 @@ fn decoded(path: &Path, bytes: Vec<u8>, metadata: &Metadata) -> Result<Text, Doc
     Ok(Text {
         text,
         hash,
-        fingerprint: Fingerprint::of(metadata),
+        stamp: Stamp::of(metadata),
         owner: metadata.uid(),
     })
 }

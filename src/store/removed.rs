@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk;
 use crate::document::Kind;
 use crate::model::Uid;
+use crate::util::file;
 
 use super::{Area, Place, Snapshot, Store, StoreError, atomic};
 
@@ -37,7 +37,7 @@ pub(super) struct Removed(Vec<Removal>);
 
 impl Removed {
     pub(super) fn read(dir: &Path) -> Self {
-        let text = disk::read_text(&dir.join(LIST), MAX_BYTES).unwrap_or_default();
+        let text = file::read_text(&dir.join(LIST), MAX_BYTES).unwrap_or_default();
         Self(text.lines().filter_map(Removal::parse).collect())
     }
 
@@ -128,7 +128,7 @@ impl Store {
     /// Writes the list, if it changed. Without a repository no document can be restored.
     pub(super) fn keep_removed(&self) {
         let (path, text) = (self.dir.join(LIST), self.removed.lock().text());
-        let kept = disk::read_text(&path, MAX_BYTES).unwrap_or_default();
+        let kept = file::read_text(&path, MAX_BYTES).unwrap_or_default();
         if kept != text && self.is_writable() && self.dir.join(".git").is_dir() {
             // The next listing retries.
             let _ = atomic::write(&path, text.as_bytes(), 0o644);

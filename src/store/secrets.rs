@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use crate::disk;
 use crate::model::{ObjectName, Secret};
 use crate::redact::remember;
+use crate::util::file;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 
 /// Size limit of a secret, in bytes.
-const MAX_BYTES: u64 = disk::TOKEN;
+const MAX_BYTES: u64 = file::TOKEN;
 
 impl Store {
     /// Reads a secret by its name in a document: `secrets/<name>`. Trims blanks and line ends.
@@ -39,7 +39,7 @@ impl Store {
         if metadata.len() > MAX_BYTES {
             return refuse("is longer than 4096 bytes, which no key or password is");
         }
-        let bytes = disk::read_unlinked(&path, MAX_BYTES).map_err(StoreError::io("read", &path))?;
+        let bytes = file::read_unlinked(&path, MAX_BYTES).map_err(StoreError::io("read", &path))?;
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => refuse("is empty"),
             Ok(text) => {

@@ -1,11 +1,9 @@
 //! Availability of the state directory, from the last attempts to read and write.
 
-use std::io::Write as _;
-
 use parking_lot::Mutex;
 
-use super::TEMPORARY;
 use super::{Store, StoreError};
+use crate::util::file::Writer;
 
 /// Bytes that must fit before a full disk counts as recovered: a document, and its folder's growth.
 const ROOM: usize = 16 * 1024;
@@ -65,13 +63,7 @@ impl Store {
         if self.writable().is_err() {
             return false;
         }
-        let written = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.dir)
-            .and_then(|mut file| {
-                file.write_all(&[b' '; ROOM])?;
-                file.as_file().sync_all()
-            });
+        let written = Writer::new(0o600).stage(&self.dir.join("room"), &[b' '; ROOM]);
         written.is_ok()
     }
 }

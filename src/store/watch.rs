@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::patience::Writers;
 use super::{APPROVED, Area, Place, SECRETS, document_folders};
+use crate::util::file::Stamp;
 
 /// Time to gather events before they become hints.
 const GATHER: Duration = Duration::from_millis(50);
@@ -96,17 +97,6 @@ fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
         .chain(overrides);
     let inside: Vec<PathBuf> = folders.map(|folder| dir.join(folder)).collect();
     std::iter::once(dir.to_owned()).chain(inside)
-}
-
-/// The attributes that change with a file.
-fn stamp(found: &Metadata) -> (u64, u64, u64, i64, i64) {
-    (
-        found.dev(),
-        found.ino(),
-        found.size(),
-        found.ctime(),
-        found.ctime_nsec(),
-    )
 }
 
 /// Device, inode and birth of a folder.
@@ -258,7 +248,7 @@ impl Watched {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             let stamps = entries.map(|entry| (entry.file_name(), entry.metadata().ok()));
             let mut stamps: Vec<_> = stamps
-                .map(|(file, found)| (file, found.as_ref().map(stamp)))
+                .map(|(file, found)| (file, found.as_ref().map(Stamp::of)))
                 .collect();
             stamps.sort();
             stamps.hash(&mut hasher);

@@ -2,8 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `file` | bounded reading of files that anyone may have written; regular files only, never waiting |
+//! | `file/write` | atomic replacement and creation |
+//! | `file/quarantine` | moves an invalid file out of the way under a free name |
+//! | `file/stamp` | tells whether a file changed |
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
 
 pub(crate) mod backoff;
 pub(crate) mod exec;
+pub(crate) mod file;

@@ -422,7 +422,7 @@ async fn unreadable_status_costs_its_own_session_only() {
         .status();
     assert!(made.unwrap().success());
     fs::create_dir_all(at("folder.json").join("inside")).unwrap();
-    fs::create_dir_all(at("folder.bad").join("inside")).unwrap();
+    fs::create_dir_all(at("folder.json.broken").join("inside")).unwrap();
     fs::File::create(at("huge.json"))
         .unwrap()
         .set_len(3 << 30)
@@ -430,7 +430,11 @@ async fn unreadable_status_costs_its_own_session_only() {
     for _ in 0..2 {
         assert_eq!(fleet.served().await[0], ("abc-123".into(), 1));
     }
-    for name in ["pipe.bad", "folder.bad.2/inside", "huge.bad"] {
+    for name in [
+        "pipe.json.broken",
+        "folder.json.broken.2/inside",
+        "huge.json.broken",
+    ] {
         assert!(at(name).exists(), "{name} is quarantined");
     }
 }
@@ -574,7 +578,7 @@ async fn half_written_files_of_a_killed_server_are_swept() {
     let left = ["", "sessions/", "good/"].map(|folder| {
         let folder = fleet.path(&format!("reported/{folder}"));
         fs::create_dir_all(&folder).unwrap();
-        folder.join(".moenet-agent.x1")
+        folder.join(".moenet-tmp-x1")
     });
     left.iter()
         .for_each(|left| fs::write(left, "half").unwrap());
@@ -840,7 +844,7 @@ async fn what_was_posted_is_there_after_a_restart_and_a_broken_file_of_it_is_set
     let file = again.kept().pop().unwrap();
     fs::write(&file, "{").unwrap();
     assert_eq!(again.served().await[0].1, 4);
-    assert!(file.with_extension("bad").exists());
+    assert!(file.with_extension("json.broken").exists());
 }
 
 #[tokio::test]

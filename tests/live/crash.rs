@@ -179,7 +179,7 @@ fn killed_at_any_moment_the_agent_converges_and_never_touches_a_session_that_did
 
 fn nothing_is_left_over(world: &World) {
     world.wait_measured();
-    let leftovers = "find . -path ./.git -prune -o ( -name '.moenet-tmp-*' -o -name '*.next' -o -name '*.bad' ) -print";
+    let leftovers = "find . -path ./.git -prune -o ( -name '.moenet-tmp-*' -o -name '*.next' -o -name '*.broken' ) -print";
     let leftovers = leftovers.replace('(', "\\(").replace(')', "\\)");
     wait_until("no temporary file, report or secret is left", 20, || {
         let found = world.in_state(&format!("{leftovers}; ls -A secrets outbox | grep -v :"));

@@ -375,7 +375,7 @@ fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_dro
         );
     }
     world.wait_reported(&crate::lab::world::uuid(1), 0, "");
-    world.wait_log("was quarantined");
+    world.wait_log("file quarantined");
     assert_eq!(crate::lab::hands::Age::of(&world.neighbours[2]), other);
     assert!(!world.git("log -p").contains("to be continued"));
 }

@@ -117,7 +117,7 @@ fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
     let aside = world
         .router
         .inside
-        .shell(&format!("ls -d {0} {0}.broken-*", repository.display()));
+        .shell(&format!("ls -d {0} {0}.broken*", repository.display()));
     assert_eq!(
         aside.lines().count(),
         3,

@@ -1,9 +1,9 @@
 //! Reads, writes atomically and removes the files. Blocking; called off the runtime's threads.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,18 +11,16 @@ use super::error::CommitError;
 use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
-use crate::disk;
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::{MainFile, mark};
+use crate::util::file::{self, QUARANTINED, Staged, Stamp, Writer};
 
 /// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 /// Number of files flushed to the disk at the same time.
 const FLUSHES_AT_ONCE: usize = 16;
-/// Suffix of a quarantined file that BIRD rejects.
-const QUARANTINED: &str = ".broken";
 /// Depth limit of base files below `moenet/`.
 const DEEPEST: usize = 3;
 
@@ -72,7 +70,7 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Returns the text of a file, or `None` if it does not exist.
 pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
-    match disk::read(path, MAX_BYTES) {
+    match file::read(path, MAX_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),
@@ -133,7 +131,7 @@ fn is_read_by_bird(name: &str) -> bool {
 
 /// Records a directory entry of the session files that cannot be the agent's: a link, or a name that no session has.
 fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
-    match disk::read(&root.join(&path), MAX_BYTES) {
+    match file::read(&root.join(&path), MAX_BYTES) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             live.tree.foreign.insert(path, text);
@@ -145,7 +143,7 @@ fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
 }
 
 fn is_lasting(error: &io::Error) -> bool {
-    disk::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
+    file::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
 }
 
 /// How long a foreign file is left alone after its last change, because it may be incomplete.
@@ -153,8 +151,8 @@ pub(super) const AT_REST: Duration = Duration::from_secs(2);
 
 /// Returns whether a file has just changed.
 pub(super) fn is_young(file: &Path) -> bool {
-    let modified = fs::metadata(file).and_then(|facts| facts.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < AT_REST))
+    let age = Stamp::at(file).and_then(|stamp| stamp.age());
+    age.is_some_and(|age| age < AT_REST)
 }
 
 /// Sorts a file below `moenet/` by its mark.
@@ -219,24 +217,26 @@ pub(super) fn apply(
     let written = changes.write.iter().map(|(path, _)| path);
     let copies = owned::copies(root, live, ownership, written.chain(&changes.remove))?;
     create_directories(&root.join(SESSIONS), group)?;
-    write_temporaries(root, changes, group)?;
+    let staged = stage(root, changes, group)?;
     copies.iter().try_for_each(|copy| copy.make())?;
     let mut touched = BTreeSet::new();
     // Removals come before the generation for the same reason that the generation is written last.
-    let (last, first): (Vec<_>, Vec<_>) = changes
-        .write
-        .iter()
-        .partition(|(path, _)| path == GENERATION);
-    for (path, _) in first {
-        touched.insert(replace(&root.join(path), counters)?);
+    let generation = root.join(GENERATION);
+    let (last, first): (Vec<_>, Vec<_>) = staged
+        .into_iter()
+        .partition(|staged| staged.path() == generation);
+    for staged in first {
+        touched.insert(replace(staged, counters)?);
     }
     for path in &changes.remove {
         touched.extend(remove(&root.join(path), counters)?);
     }
-    for (path, _) in last {
-        touched.insert(replace(&root.join(path), counters)?);
+    for staged in last {
+        touched.insert(replace(staged, counters)?);
     }
-    touched.iter().try_for_each(|directory| sync(directory))
+    let sync =
+        |directory: &PathBuf| file::sync_folder(directory).map_err(failed("flush", directory));
+    touched.iter().try_for_each(sync)
 }
 
 /// The lock on BIRD's directory while files change: a second agent that starts at the same moment sees the files of
@@ -268,77 +268,54 @@ impl Drop for Lock {
     }
 }
 
-/// Writes and flushes all temporary files, several at a time: a flush waits for the disk, and the
+/// Returns the writer of BIRD's files. Only the holder of the lock writes them.
+pub(super) fn writer(group: Option<u32>) -> Writer {
+    Writer::new(FILE_MODE).group(group).sole()
+}
+
+/// Writes and flushes all files under temporary names, several at a time: a flush waits for the disk, and the
 /// file system handles concurrent flushes together.
-fn write_temporaries(
+fn stage(
     root: &Path,
     changes: &FileChanges,
     group: Option<u32>,
-) -> Result<(), CommitError> {
-    let write_one = |(path, text): &(String, String)| {
+) -> Result<Vec<Staged>, CommitError> {
+    let stage_one = |(path, text): &(String, String)| {
         let path = root.join(path);
         create_directories(parent(&path), group)?;
-        let temporary = temporary(&path);
-        write(&temporary, text, group)?
-            .sync_all()
-            .map_err(failed("flush", &temporary))
+        let staged = writer(group).stage(&path, text.as_bytes());
+        staged.map_err(failed("write", &path))
     };
     let share = changes.write.len().div_ceil(FLUSHES_AT_ONCE).max(1);
     std::thread::scope(|scope| {
         let chunks = changes.write.chunks(share);
         let threads: Vec<_> = chunks
-            .map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write_one)))
+            .map(|chunk| scope.spawn(move || chunk.iter().map(stage_one).collect()))
             .collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or(Err(CommitError::Gone)))
+        let mut staged = Vec::new();
+        for thread in threads {
+            let of_thread: Result<Vec<_>, _> = thread.join().unwrap_or(Err(CommitError::Gone));
+            staged.extend(of_thread?);
+        }
+        Ok(staged)
     })
-}
-
-/// Returns the temporary path of a file before its rename. BIRD's globs match neither the dot nor the suffix.
-fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
-/// Renames a temporary file to its final name, and returns the directory.
-fn replace(path: &Path, counters: &BirdCounters) -> Result<PathBuf, CommitError> {
-    fs::rename(temporary(path), path).map_err(failed("replace", path))?;
+/// Renames a file to its final name, and returns the directory.
+fn replace(staged: Staged, counters: &BirdCounters) -> Result<PathBuf, CommitError> {
+    let path = staged.path().to_owned();
+    staged.replace().map_err(failed("replace", &path))?;
     counters.count_write();
-    Ok(parent(path).to_owned())
-}
-
-/// Writes a new file, with the right mode from its first byte on.
-pub(super) fn write(path: &Path, text: &str, group: Option<u32>) -> Result<File, CommitError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("remove", path)(error));
-        }
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("create", path))?;
-    give(path, group)?;
-    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
-        .map_err(failed("restrict", path))?;
-    file.write_all(text.as_bytes())
-        .map_err(failed("write", path))?;
-    Ok(file)
+    Ok(parent(&path).to_owned())
 }
 
 fn remove(path: &Path, counters: &BirdCounters) -> Result<Option<PathBuf>, CommitError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result.map_err(failed("remove", path))?,
+    if !file::remove_file(path).map_err(failed("remove", path))? {
+        return Ok(None);
     }
     counters.count_write();
     Ok(path.parent().map(Path::to_owned))
@@ -372,28 +349,11 @@ fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
     }
 }
 
-/// Renames a file so that BIRD's glob does not match it. Earlier quarantined files are never replaced.
-pub(super) fn quarantine(file: &Path) -> Result<(), CommitError> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let numbered = (2..1000).map(|number| format!("{name}{QUARANTINED}-{number}"));
-    let free = std::iter::once(format!("{name}{QUARANTINED}"))
-        .chain(numbered)
-        .map(|name| file.with_file_name(name))
-        .find(|path| fs::symlink_metadata(path).is_err());
-    let full = || CommitError::Foreign(file.to_owned());
-    let quarantine = free.ok_or_else(full)?;
-    tracing::warn!(
-        file = %file.display(),
-        quarantine = %quarantine.display(),
-        "file is not the agent's and BIRD cannot read it; file quarantined, correct it and rename it back"
-    );
-    fs::rename(file, &quarantine).map_err(failed("rename", file))
-}
-
-fn sync(directory: &Path) -> Result<(), CommitError> {
-    File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(failed("flush", directory))
+/// Renames a file so that BIRD's glob does not match it.
+pub(super) fn quarantine(path: &Path) -> Result<(), CommitError> {
+    let why = "not the agent's, and BIRD cannot read it; correct the file and rename it back";
+    let quarantined = file::quarantine(path, why);
+    quarantined.map(drop).map_err(failed("quarantine", path))
 }
 
 /// Returns the ID of a group from `/etc/group`, or `None` if there is no such group.

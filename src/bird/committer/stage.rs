@@ -145,7 +145,9 @@ impl Stage {
         if let Some(parent) = path.parent() {
             disk::create_directories(parent, self.group)?;
         }
-        disk::write(path, text, self.group).map(drop)
+        let writer = disk::writer(self.group).light();
+        let written = writer.replace(path, text.as_bytes());
+        written.map_err(disk::failed("write", path))
     }
 
     /// Replaces names of staged files by those of the live ones; returns the path inside the tree first.

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::config::{self, Environment};
 use crate::controller::world::{Beside, layered};
-use crate::disk;
 use crate::document::{
     self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
     MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
@@ -16,6 +15,7 @@ use crate::document::{
 use crate::model::ObjectName;
 use crate::status::Acceptance;
 use crate::store::{self, AppliedDocument, Area, Place, Slot, Stored};
+use crate::util::file;
 
 /// Returns all problems of a single file. The texts are those of a running agent.
 pub(super) fn problems(file: &Path) -> Vec<String> {
@@ -44,7 +44,7 @@ fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
 
 /// Returns the problems of a file outside a state directory.
 fn elsewhere(file: &Path) -> Vec<String> {
-    let text = match disk::read_text(file, disk::DOCUMENT) {
+    let text = match file::read_text(file, file::DOCUMENT) {
         Ok(text) => text,
         Err(error) => return vec![format!("{}: {error}", file.display())],
     };

@@ -285,7 +285,7 @@ async fn a_corrupt_file_is_set_aside_and_the_rest_is_delivered() {
     assert_eq!(fake.lock().unwrap().got.len(), 1);
     assert_eq!(
         files(directory.path()),
-        ["copy.bad", "half-000000000000.bad"]
+        ["copy.json.broken", "half-000000000000.json.broken"]
     );
 }
 
@@ -331,7 +331,11 @@ async fn pipe_directory_or_huge_file_in_the_outbox_delays_no_report() {
     huge.set_len(3 << 30).unwrap();
     let delivery = outbox.deliver_once(&client).await.unwrap();
     assert_eq!((delivery.delivered, delivery.kept), (1, 0));
-    for name in ["pipe.bad", "folder.bad/inside", "huge.bad"] {
+    for name in [
+        "pipe.json.broken",
+        "folder.json.broken/inside",
+        "huge.json.broken",
+    ] {
         assert!(at(name).exists(), "{name} is quarantined");
     }
 }

@@ -41,7 +41,7 @@ fn a_full_disk_fails_a_commit_and_leaves_the_repository_whole() {
                 let error = commit(&history).unwrap_err().to_string();
                 assert!(error.contains("free space"), "{error}");
             }
-            assert!(!disk.join(".git.broken-1").exists());
+            assert!(!disk.join(".git.broken").exists());
             fs::remove_file(disk.join("ballast")).unwrap();
             assert!(commit(&history).unwrap().is_some());
             let reports = fs::read_dir(disk.join(".git")).unwrap().flatten();

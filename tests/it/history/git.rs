@@ -475,7 +475,7 @@ async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
             .commit(cause(Author::ControlPlane, &["sessions/a.yaml"], "Sync a"))
             .await;
         assert!(matches!(outcome, Ok(Some(_))), "case {number}: {outcome:?}");
-        assert!(state.path().join(".git.broken-1").exists(), "case {number}");
+        assert!(state.path().join(".git.broken").exists(), "case {number}");
         assert_eq!(
             state.files(),
             ".gitignore\nsessions/a.yaml\nsessions/b.yaml\n",
@@ -510,7 +510,7 @@ async fn a_head_or_branch_that_a_power_cut_emptied_is_mended_in_place() {
             "{file} {text:?}"
         );
         assert!(
-            !state.path().join(".git.broken-1").exists(),
+            !state.path().join(".git.broken").exists(),
             "{file} {text:?}"
         );
     }
@@ -531,7 +531,7 @@ async fn a_git_that_does_not_work_sets_nothing_aside() {
             matches!(error, HistoryError::Git { .. }),
             "{script}: {error}"
         );
-        assert!(!state.path().join(".git.broken-1").exists(), "{script}");
+        assert!(!state.path().join(".git.broken").exists(), "{script}");
     }
     commit(&history, all("Second")).await;
     assert_eq!(state.git(&["log", "--format=%s"]), "Second\nFirst\n");
@@ -651,7 +651,7 @@ async fn locks_staged_files_and_checkouts_by_hand_hold_nothing_up() {
     )
     .await;
     assert_eq!(state.git(&["rev-list", "--count", "main"]), "4\n");
-    assert!(!state.path().join(".git.broken-1").exists());
+    assert!(!state.path().join(".git.broken").exists());
 }
 
 #[tokio::test]

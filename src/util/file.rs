@@ -3,17 +3,23 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::OFlags;
+
+mod quarantine;
+mod stamp;
+mod write;
+
+pub(crate) use quarantine::{QUARANTINED, quarantine};
+pub(crate) use stamp::Stamp;
+pub(crate) use write::{Staged, Writer, remove, remove_file, sweep, sync_folder, temporary};
 
 /// The largest configuration, template or document, in bytes.
 pub(crate) const DOCUMENT: u64 = 256 * 1024;
 /// The largest file with a token, a key or a password, in bytes.
 pub(crate) const TOKEN: u64 = 4096;
-
-/// Linux's number of the flag, on every machine that BIRD and WireGuard run on but MIPS and SPARC, where it
-/// is another harmless one (`include/uapi/asm-generic/fcntl.h`).
-const O_NONBLOCK: i32 = 0o4000;
 
 /// Opens a regular file; a symbolic link is followed.
 ///
@@ -37,11 +43,11 @@ fn open_as(path: &Path, expected: Metadata) -> io::Result<(File, Metadata)> {
     check(&expected)?;
     let file = File::options()
         .read(true)
-        .custom_flags(O_NONBLOCK)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
     let found = file.metadata()?;
     check(&found)?;
-    if (found.dev(), found.ino()) != (expected.dev(), expected.ino()) {
+    if !Stamp::of(&found).is_same_file(&Stamp::of(&expected)) {
         return Err(ErrorKind::Interrupted.into());
     }
     Ok((file, found))
@@ -126,20 +132,6 @@ pub(crate) fn is_unusable(kind: ErrorKind) -> bool {
         kind,
         ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::FileTooLarge
     )
-}
-
-/// Renames an invalid file to `*.bad`, or to the next free `*.bad.2`, with one warning; nothing is deleted.
-///
-/// # Errors
-/// It cannot be renamed.
-pub(crate) fn quarantine(path: &Path, why: &str) -> io::Result<()> {
-    let numbered = (2..1000).map(|number| path.with_extension(format!("bad.{number}")));
-    let target = std::iter::once(path.with_extension("bad"))
-        .chain(numbered)
-        .find(|target| fs::symlink_metadata(target).is_err())
-        .unwrap_or_else(|| path.with_extension("bad"));
-    tracing::warn!(file = %path.display(), quarantine = %target.display(), why, "file quarantined");
-    fs::rename(path, target)
 }
 
 /// A file that is replaced while it is opened is opened again.

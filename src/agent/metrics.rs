@@ -6,9 +6,8 @@ use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, Te
 use super::status::{self, Board};
 use super::{Parts, api, build, overrides};
 use crate::control_plane::State;
-use crate::document::StatusBody;
+use crate::document::{Kind, StatusBody};
 use crate::http::OverrideView;
-use crate::model::ObjectKey;
 use crate::status::Health;
 
 /// The text of `/metrics`.
@@ -213,10 +212,10 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         }
     };
     for (key, status) in parts.context.board.all() {
-        match &key {
-            ObjectKey::Session(name) => set(name.as_str(), &status),
-            ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => set(&key.to_string(), &status),
-            ObjectKey::Router | ObjectKey::Policy | ObjectKey::Orphan(_) | ObjectKey::Firewall => {}
+        match Kind::of(&key) {
+            Some((Kind::BgpSession, name)) => set(name.as_str(), &status),
+            Some(_) => set(&key.to_string(), &status),
+            None => {}
         }
     }
     Ok(())
@@ -462,6 +461,7 @@ mod tests {
     use super::*;
     use crate::document::Phase;
     use crate::http::OverriddenField;
+    use crate::model::ObjectKey;
     use serde_json::json;
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::controller::World;
 use crate::controller::world::HeldChange;
 use crate::document::Kind;
-use crate::model::{ObjectKey, ObjectName};
+use crate::model::ObjectKey;
 use crate::store::{COMPLETE, Store};
 
 /// Approve held changes.
@@ -127,12 +127,9 @@ fn all(offline: &Offline) -> Vec<HeldChange> {
 }
 
 fn is_meant(key: &ObjectKey, meant: &str) -> bool {
-    let of = |kind: Kind, name: &ObjectName| objects::is_meant(kind, name, meant);
-    match key {
-        ObjectKey::Session(name) => of(Kind::BgpSession, name),
-        ObjectKey::Mesh(name) => of(Kind::MeshPeer, name),
-        ObjectKey::Ibgp(name) => of(Kind::IbgpPeer, name),
-        _ => key.to_string() == meant,
+    match Kind::of(key) {
+        Some((kind, name)) => objects::is_meant(kind, name, meant),
+        None => key.to_string() == meant,
     }
 }
 

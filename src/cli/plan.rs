@@ -92,19 +92,12 @@ impl Plan {
 /// Returns whether a name means this key: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are applied with
 /// the node's files.
 fn is_named(key: &ObjectKey, name: &str) -> bool {
-    let kind = match key {
-        ObjectKey::Router => return Kind::from_word(name).is_some_and(Kind::is_single),
-        ObjectKey::Policy | ObjectKey::Firewall | ObjectKey::Orphan(_) => {
+    match Kind::of(key) {
+        Some((kind, object)) => objects::is_meant(kind, object, name),
+        None if *key == ObjectKey::Router => Kind::from_word(name).is_some_and(Kind::is_single),
+        None => {
             let full = key.to_string();
-            return full == name || full.rsplit('/').next() == Some(name);
+            full == name || full.rsplit('/').next() == Some(name)
         }
-        ObjectKey::Session(_) => Kind::BgpSession,
-        ObjectKey::Mesh(_) => Kind::MeshPeer,
-        ObjectKey::Ibgp(_) => Kind::IbgpPeer,
-    };
-    let (ObjectKey::Session(object) | ObjectKey::Mesh(object) | ObjectKey::Ibgp(object)) = key
-    else {
-        return false;
-    };
-    objects::is_meant(kind, object, name)
+    }
 }

@@ -82,6 +82,18 @@ impl Kind {
         }
     }
 
+    /// Returns kind and name of a key's object; `None` for keys of the whole router and of links without a record.
+    pub fn of(key: &ObjectKey) -> Option<(Self, &ObjectName)> {
+        match key {
+            ObjectKey::Session(name) => Some((Self::BgpSession, name)),
+            ObjectKey::Mesh(name) => Some((Self::MeshPeer, name)),
+            ObjectKey::Ibgp(name) => Some((Self::IbgpPeer, name)),
+            ObjectKey::Router | ObjectKey::Policy | ObjectKey::Firewall | ObjectKey::Orphan(_) => {
+                None
+            }
+        }
+    }
+
     /// Returns the name of an object for people: `sessions/wg_1`; `node` for a kind with one document.
     pub fn path(self, name: &ObjectName) -> String {
         match self.is_single() {

@@ -36,11 +36,11 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant) -> Outcome {
     match key {
         ObjectKey::Router | ObjectKey::Policy => router::reconcile(ctx, due).await,
-        ObjectKey::Session(name) => object::reconcile(ctx, Kind::BgpSession, name, due).await,
-        ObjectKey::Mesh(name) => object::reconcile(ctx, Kind::MeshPeer, name, due).await,
-        ObjectKey::Ibgp(name) => object::reconcile(ctx, Kind::IbgpPeer, name, due).await,
         ObjectKey::Orphan(uid) => orphan::reconcile(ctx, uid, due).await,
         ObjectKey::Firewall => router::firewall(ctx, due).await,
+        ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
+            object::reconcile(ctx, key, due).await
+        }
     }
 }
 

@@ -19,19 +19,16 @@ use crate::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 use crate::store::StoreError;
 
-pub(super) async fn reconcile(
-    ctx: &Arc<Context>,
-    kind: Kind,
-    name: &ObjectName,
-    due: Instant,
-) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant) -> Outcome {
+    let Some((kind, name)) = Kind::of(key) else {
+        return Outcome::Gone;
+    };
     let world = ctx.world();
-    let key = kind.key(name);
-    let Some(object) = world.objects.get(&key) else {
-        return forget(ctx, &key, kind, name).await;
+    let Some(object) = world.objects.get(key) else {
+        return forget(ctx, key, kind, name).await;
     };
     let mut subject = Subject {
-        key: &key,
+        key,
         kind,
         name,
         uid: &object.uid,

@@ -33,6 +33,7 @@
 //! | [`http`] | the local API | no |
 //! | [`cli`] | the command line, a file a verb | no |
 //! | [`fleet`] | the embedded Control Plane | no |
+//! | `intervals` | every interval, gather window and deadline | yes |
 //! | [`config`] | the agent's own configuration | no |
 //! | `util` | one of each mechanism: files (bounded reads, atomic writes, quarantine, stamps), programs, backoff | no |
 //! | `redact` | removes secrets from every text that leaves the agent | no |
@@ -53,6 +54,7 @@ pub mod firewall;
 pub mod fleet;
 pub mod history;
 pub mod http;
+mod intervals;
 pub mod kernel;
 pub mod model;
 pub mod observed;

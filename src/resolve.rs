@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::model::Endpoint;
 use state::State;
 
-pub use choose::{PATIENCE, candidates, choose};
+pub use choose::{candidates, choose};
 pub use lookup::{Lookup, ResolveError, SystemLookup};
 
 /// Settings of the lookups.

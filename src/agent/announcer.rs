@@ -2,37 +2,32 @@
 //! something failed or recovered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::status::{Board, drained, settling};
-use super::{FIRST_WORLD, Parts, overrides};
+use super::{Parts, overrides};
 use crate::control_plane::State as Breaker;
 use crate::controller::World;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
+use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_WORLD};
 use crate::model::ObjectKey;
 use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict, is_bad};
-
-/// Interval between two comparisons of facts. Each comparison is in memory.
-const PERIOD: Duration = Duration::from_secs(1);
-/// Longer than the edge detector holds any bad state back before it announces it.
-const HELD: SignedDuration = SignedDuration::from_mins(1);
 
 /// Logs edges until the agent stops.
 pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let mut edges = Edges::default();
     let mut world = parts.context.world.clone();
     // An unreadable state directory makes no world; the announcer reports it as a fact of its own.
-    let _ = tokio::time::timeout(FIRST_WORLD, world.changed()).await;
+    let _ = tokio::time::timeout(START_FIRST_WORLD, world.changed()).await;
     loop {
         let facts = facts(&parts, &parts.context.world(), &parts.context.board.all());
         edges.step(&facts, Timestamp::now()).iter().for_each(log);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(EDGES_POLL) => {}
         }
     }
 }
@@ -41,7 +36,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 pub(super) fn announce_pass(parts: &Parts) {
     let facts = facts(parts, &parts.context.world(), &parts.context.board.all());
     let (mut edges, now) = (Edges::default(), Timestamp::now());
-    let later = now.saturating_add(HELD).unwrap_or(now);
+    let later = now.saturating_add(EDGES_HELD).unwrap_or(now);
     for at in [now, later] {
         edges.step(&facts, at).iter().for_each(log);
     }

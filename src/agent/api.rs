@@ -1,7 +1,6 @@
 //! Answers the local API (docs/contract/local-api.md).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,14 +17,13 @@ use crate::http::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
     SessionCounts, StatusView,
 };
+use crate::intervals::RESTART_WAIT;
 use crate::model::{AdminState, InterfaceName, ObjectKey, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
 use crate::telemetry::chain;
 use crate::wire::Call;
 
-/// Limit of the wait of `/restart` until the interface and its BGP session are configured again.
-const RESTART: Duration = Duration::from_secs(60);
 /// Maximum length of an overridden value in `/status`, in characters.
 const LONG_VALUE: usize = 400;
 /// Maximum number of notices in `/status`; each kind of notice has its own lower limit.
@@ -116,7 +114,7 @@ impl AgentApi for Api {
         }
         let done = self.parts.context.restarts.ask(key.clone());
         hint(&self.parts, key).await;
-        match tokio::time::timeout(RESTART, done).await {
+        match tokio::time::timeout(RESTART_WAIT, done).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(why))) => Err(ApiRefusal::Failed(why)),
             Ok(Err(_)) => Err(ApiRefusal::Failed("the agent is stopping".to_owned())),

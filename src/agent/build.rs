@@ -27,6 +27,7 @@ use crate::controller::{
 use crate::firewall::Nft;
 use crate::history::History;
 use crate::http::{ServeError, Server};
+use crate::intervals::{BIRD_CHECK, FILES_QUIET};
 use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::Kernel as _;
@@ -41,12 +42,6 @@ use crate::wire::Dialect;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit of the build.
 pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
-
-/// Debounce time of files: a change counts after this time without events. Longer than an editor
-/// needs between two steps of a save; with the work that follows still well below a second.
-const FILES_QUIET: Duration = Duration::from_millis(250);
-/// Time limit of `bird -p`.
-const CHECK: Duration = Duration::from_secs(10);
 
 /// A reason why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +207,11 @@ impl Parts {
         let token = token.unwrap_or_default();
         let (client, outbox) = control_plane(&config, &token, &store)?;
         let (journal, journalled) = mpsc::unbounded_channel();
-        let checker = Checker::new(&config.bird.binary, CHECK, Arc::clone(committer.counters()));
+        let checker = Checker::new(
+            &config.bird.binary,
+            BIRD_CHECK,
+            Arc::clone(committer.counters()),
+        );
         let maker = WorldMaker::new(
             Arc::clone(&live),
             Arc::clone(&store),

@@ -1,20 +1,15 @@
 //! Confirms that BIRD runs the state that the local API was asked for: an attempt is not a
 //! confirmation (docs/contract/local-api.md#maintenance).
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::Parts;
 use crate::controller::planning;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{ApiRefusal, Confirmation};
+use crate::intervals::{MAINTENANCE_POLL, MAINTENANCE_WAIT};
 use crate::model::ObjectKey;
 
-/// Limit of the wait for BIRD.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Polling interval of BIRD during the wait.
-const LOOK: Duration = Duration::from_millis(200);
 /// Reason of the condition while BIRD has not loaded the files yet, which is not an error.
 const NOT_LOADED: &str = "NotLoaded";
 
@@ -36,10 +31,10 @@ pub(super) async fn of_maintenance(
                 None => return Ok(()),
                 Some(rest) => missing = rest,
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(MAINTENANCE_POLL).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, confirmed).await {
+    match tokio::time::timeout(MAINTENANCE_WAIT, confirmed).await {
         Ok(Ok(())) => Ok(Confirmation::Confirmed),
         Ok(Err(why)) => Err(ApiRefusal::BirdUnavailable(why)),
         Err(_) => {

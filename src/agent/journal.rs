@@ -16,18 +16,10 @@ use super::writers::{Writers, writers};
 use crate::controller::{Convenience, Entry};
 use crate::document::{ConditionType, parse_value};
 use crate::history::{Author, Cause, Contents, FILES, HistoryHandle, Paths};
+use crate::intervals::{ONCE_COMMITS, STEPS_AROUND, STEPS_GATHER, STOP_COMMITS};
 use crate::model::{ObjectKey, without_keys};
 use crate::store::{APPROVED, Area, Place, Store};
 use crate::telemetry::chain;
-
-/// Time to gather entries: all changes that one world applied are one cause.
-const GATHER: Duration = Duration::from_millis(500);
-/// How long steps that changed no file wait for the change they were taken for: a policy is applied
-/// together with the texts of the sessions that follow from it, in any order.
-const AROUND: Duration = Duration::from_secs(2);
-/// Limit of the wait for commits at a stop, and after a single pass.
-const STOP: Duration = Duration::from_secs(5);
-const PASS: Duration = Duration::from_secs(15);
 
 /// State of operators' files that was already recorded.
 #[derive(Debug, Default)]
@@ -51,7 +43,7 @@ pub(super) async fn run(parts: Arc<Parts>, recording: Recording, stop: Cancellat
         () = gather(&parts, &recording, &stop) => {}
     }
     // A full disk must not keep the agent from stopping.
-    recording.end(STOP).await;
+    recording.end(STOP_COMMITS).await;
 }
 
 /// Groups applied changes into causes until the agent stops.
@@ -65,7 +57,7 @@ async fn gather(parts: &Parts, recording: &Recording, stop: &CancellationToken) 
         };
         let Some(entry) = entry else { break };
         let mut batch = vec![entry];
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(STEPS_GATHER).await;
         while let Ok(entry) = entries.try_recv() {
             batch.push(entry);
         }
@@ -84,7 +76,8 @@ impl Around {
     /// cause: the log and the status show a repaired drift.
     fn record(&mut self, handle: &HistoryHandle, batch: Vec<Entry>) {
         let now = Instant::now();
-        self.0.retain(|(at, _)| now.duration_since(*at) < AROUND);
+        self.0
+            .retain(|(at, _)| now.duration_since(*at) < STEPS_AROUND);
         self.0.extend(batch.into_iter().map(|entry| (now, entry)));
         if self.0.iter().any(|(_, entry)| !entry.files.is_empty()) {
             let all: Vec<_> = self.0.drain(..).map(|(_, entry)| entry).collect();
@@ -478,7 +471,7 @@ pub(super) async fn end_pass(parts: &Parts, recording: Recording) {
     let batch: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
     record(&recording.handle, &batch);
     let health = recording.handle.health();
-    if !recording.end(PASS).await {
+    if !recording.end(ONCE_COMMITS).await {
         let why = health
             .borrow()
             .clone()

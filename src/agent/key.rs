@@ -5,13 +5,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Parts, copied};
+use crate::intervals::KEY_POLL;
 use crate::kernel::keys::{self, KeyError};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::KernelView;
@@ -22,8 +22,6 @@ use crate::telemetry::chain;
 pub(super) const FILE: &str = "public-key";
 /// A second record of the public key, in directories of earlier builds.
 const OLDER: &str = ".public-key";
-/// Polling interval of the key file.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The key in use, and the state of its file.
 #[derive(Debug)]
@@ -267,7 +265,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(KEY_POLL) => {}
         }
         let key = Arc::clone(&parts.maker.key);
         if super::reload::blocking(move || key.look()).await {

@@ -2,7 +2,6 @@
 //! converges without it, reports that in the log and in the condition `ApiListening`, and retries.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,12 +9,10 @@ use super::{Parts, api};
 use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::http::{HttpOptions, Server};
+use crate::intervals::LISTEN_RETRY;
 use crate::model::ObjectKey;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
-
-/// Backoff between two attempts: initial and maximum.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Options of the local API's server.
 pub(super) fn options(parts: &Arc<Parts>) -> HttpOptions {
@@ -36,7 +33,7 @@ pub(super) async fn run(parts: Arc<Parts>, options: HttpOptions, stop: Cancellat
 }
 
 async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
-    let mut waits = Backoff::new(RETRY.0, RETRY.1).waits();
+    let mut waits = Backoff::new(LISTEN_RETRY.0, LISTEN_RETRY.1).waits();
     loop {
         let error = match Server::bind(options).await {
             Ok(server) => {
@@ -48,7 +45,7 @@ async fn bind(parts: &Parts, options: &HttpOptions) -> Server {
         let message =
             format!("{error}; free the address or change server.listen; the agent retries");
         set(parts, Convenience::fails("AddressTaken", message));
-        tokio::time::sleep(waits.next().unwrap_or(RETRY.1)).await;
+        tokio::time::sleep(waits.next().unwrap_or(LISTEN_RETRY.1)).await;
     }
 }
 

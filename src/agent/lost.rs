@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::history::History;
 use crate::http::{
     AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
 };
+use crate::intervals::LOST_DIRECTORY_POLL;
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::{Identity, InterfaceName};
 use crate::observed::bird::mark;
@@ -29,9 +30,6 @@ use crate::observed::{Mark, Succession};
 use crate::ports::Kernel as _;
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
-
-/// Interval between two checks whether the directory is back.
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// The reason in conditions and `/status`.
 const REASON: &str = "StateDirectoryMissing";
@@ -245,7 +243,7 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
         tokio::select! {
             () = stop.cancelled() => break false,
             () = &mut http => break false,
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(LOST_DIRECTORY_POLL) => {}
         }
         if Missing::look(config).await.is_ok() {
             break true;
@@ -282,7 +280,7 @@ async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(LOST_DIRECTORY_POLL) => {}
         }
     }
 }

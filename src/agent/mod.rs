@@ -78,21 +78,15 @@ use tasks::{Ended, Tasks};
 
 use crate::config::Config;
 use crate::controller::{Hint, Runner};
+use crate::intervals::{
+    FIREWALL_QUIET, ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
+};
 use crate::kernel;
 use crate::model::ObjectKey;
 use crate::plan::firewall::TABLE_NAME;
 
-/// Limit of the wait for the first world at the start.
-const FIRST_WORLD: Duration = Duration::from_secs(5);
-/// Shortest interval between two reactions to changes of the agent's table in nftables.
-const FIREWALL_QUIET: Duration = Duration::from_millis(500);
-/// How often, and how many times, a single pass without the daemon checks whether the state directory is quiet: 6 s.
-const SETTLE_EVERY: Duration = Duration::from_millis(100);
+/// Number of such checks: 6 s.
 const SETTLE_TRIES: u32 = 60;
-/// Limit of the wait for steps in progress at a stop.
-const DRAIN: Duration = Duration::from_secs(20);
-/// The same limit after a task ended early.
-const QUICK: Duration = Duration::from_secs(1);
 /// The tasks that act on the router; they end before the journal does.
 const WORKING: [&str; 11] = [
     "worlds",
@@ -107,9 +101,6 @@ const WORKING: [&str; 11] = [
     "controller",
     "control-plane",
 ];
-
-/// Limit of the wait for one answer of BIRD at a stop.
-const SILENCE: Duration = Duration::from_millis(1500);
 
 /// Runs the agent until a signal stops it.
 ///
@@ -211,7 +202,7 @@ fn after_first_world<F: Future<Output = ()>>(
 ) -> impl Future<Output = ()> + use<F> {
     let mut ready = parts.context.world.clone();
     async move {
-        let _ = tokio::time::timeout(FIRST_WORLD, ready.changed()).await;
+        let _ = tokio::time::timeout(START_FIRST_WORLD, ready.changed()).await;
         work.await;
     }
 }
@@ -226,11 +217,11 @@ async fn end(
     let limit = match &early {
         Some(ended) => {
             ended.log();
-            QUICK
+            STOP_QUICK
         }
         None => {
             info!("stopping; tunnels and BGP sessions stay as they are");
-            DRAIN
+            STOP_DRAIN
         }
     };
     stop.cancel();
@@ -310,7 +301,7 @@ async fn silence(parts: &Parts) {
     while parts
         .bird()
         .unanswered_for()
-        .is_none_or(|time| time < SILENCE)
+        .is_none_or(|time| time < STOP_BIRD_ANSWER)
     {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -342,7 +333,7 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
         if worlds::publish(parts).await?.settled {
             break;
         }
-        tokio::time::sleep(SETTLE_EVERY).await;
+        tokio::time::sleep(ONCE_QUIET_POLL).await;
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! and token files at any time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -13,12 +12,10 @@ use crate::config::{Config, TokenNews, TokenSource};
 use crate::controller::Convenience;
 use crate::document::ConditionType;
 use crate::http::Server;
+use crate::intervals::TOKEN_POLL;
 use crate::model::ObjectKey;
 use crate::telemetry::{self, chain};
 use crate::wire::Call;
-
-/// Polling interval of token files.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Handles signals until the agent stops.
 pub(super) async fn signals(parts: Arc<Parts>, mut signals: Signals, stop: CancellationToken) {
@@ -91,7 +88,7 @@ pub(super) async fn files(parts: Arc<Parts>, stop: CancellationToken) {
         note_problems(&parts);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(TOKEN_POLL) => {}
         }
         for (key, token) in tokens(&parts) {
             let news = blocking(move || token.refresh()).await;

@@ -11,14 +11,11 @@ use crate::control_plane::{
     CallError, Class, Client, Delivery, Failure, OutboxError, after_failure, jittered,
 };
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
+use crate::intervals::{REPORTS_RETRY, REPORTS_RETRY_MAX};
 use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
-
-/// Backoff between two deliveries while reports are left: doubled from the first to the longest.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Reports that this router is alive.
 pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
@@ -90,7 +87,7 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
         readable = tell(readable, &delivery);
         let left = delivery.as_ref().map_or(true, |delivery| delivery.kept > 0);
         failures = if left { failures + 1 } else { 0 };
-        let wait = Backoff::new(FIRST_WAIT, LONGEST_WAIT).wait(failures);
+        let wait = Backoff::new(REPORTS_RETRY, REPORTS_RETRY_MAX).wait(failures);
         let delivery = delivery.unwrap_or_default();
         let pause = match &delivery.failure {
             // A retry is useless until an operator has corrected the token or the name; a poll that
@@ -100,7 +97,7 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
                 ..
             }) => after_failure(wait, Class::Operator, 1, rand::random()),
             _ if left => jittered(wait, rand::random()),
-            _ => LONGEST_WAIT,
+            _ => REPORTS_RETRY_MAX,
         };
         note(&parts.calls, &delivery, left, pause);
         drop(tokio::time::timeout(pause, parts.context.reports.deliver.notified()).await);

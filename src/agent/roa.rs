@@ -6,7 +6,6 @@
 //! why that does not wait long.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Parts;
+use crate::intervals::{ROA_ADDED, ROA_OBSERVATION_AGE, ROA_POLL, ROA_WITHDRAWN};
 use crate::model::RoaTable;
 use crate::observed::bird::roa::Servers;
 use crate::status::{RoaFacts, Roas as Count, Verdict};
@@ -23,15 +23,6 @@ use crate::util::file::Stamp;
 
 /// File with the table, below the state directory.
 pub(super) const FILE: &str = "roa.conf";
-/// Interval between two checks of the RPKI servers.
-const LOOK: Duration = Duration::from_secs(10);
-/// Maximum age of the shared observation of BIRD: that of the controller's last tick, so that no
-/// additional observation is needed.
-const FRESH: Duration = Duration::from_secs(12);
-/// Minimum interval between two writes when ROAs were withdrawn: each is a reload of BIRD.
-const TAKEN_BACK: Duration = Duration::from_secs(60);
-/// The same interval when there are only new ROAs: BIRD has them already, the write is for the next start.
-const ADDED: Duration = Duration::from_secs(900);
 
 /// Current and stored ROAs.
 #[derive(Debug, Default)]
@@ -127,9 +118,9 @@ impl Roas {
             return None;
         }
         let wait = if kept.entries.is_subset(&state.live.entries) {
-            ADDED
+            ROA_ADDED
         } else {
-            TAKEN_BACK
+            ROA_WITHDRAWN
         };
         let due = kept.is_empty()
             || state
@@ -158,7 +149,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
         look(&parts).await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(ROA_POLL) => {}
         }
     }
 }
@@ -166,7 +157,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 async fn look(parts: &Parts) {
     let roas = &parts.maker.roas;
     let not_before = Instant::now()
-        .checked_sub(FRESH)
+        .checked_sub(ROA_OBSERVATION_AGE)
         .unwrap_or_else(Instant::now);
     let bird = parts.context.observer.bird(not_before).await;
     let world = parts.context.world();
@@ -232,6 +223,7 @@ async fn keep(parts: &Parts) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn table(range: std::ops::Range<u8>) -> RoaTable {
         let line =

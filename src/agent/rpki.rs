@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -17,6 +16,7 @@ use tracing::{info, warn};
 use super::Parts;
 use super::tasks::Tasks;
 use crate::document::{RoutingPolicySpec, RpkiServer};
+use crate::intervals::{RPKI_SILENCE, RPKI_SILENCE_MAX};
 use crate::model::{Endpoint, Host};
 use crate::observed::bird::roa::Servers;
 use crate::render::rpki_protocol;
@@ -28,10 +28,6 @@ use crate::util::backoff::Backoff;
 
 /// File with the addresses, below the state directory.
 const FILE: &str = "rpki.json";
-/// How long a server may be silent before its next address is tried: BIRD queries a silent server every 90 s.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// The longest such time: that time grows with each change of address.
-const LONGEST: Duration = Duration::from_secs(180 * 243);
 
 /// The names of RPKI servers, with a resolver of their own: other names do not delay them.
 #[derive(Debug)]
@@ -60,7 +56,9 @@ struct Silence {
 impl Silence {
     fn is_over(self, now: Instant) -> bool {
         now.saturating_duration_since(self.since)
-            >= Backoff::new(PATIENCE, LONGEST).factor(3.0).wait(self.moves)
+            >= Backoff::new(RPKI_SILENCE, RPKI_SILENCE_MAX)
+                .factor(3.0)
+                .wait(self.moves)
     }
 }
 
@@ -219,6 +217,7 @@ fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn endpoint(text: &str) -> Endpoint {
         text.parse().unwrap()
@@ -265,7 +264,7 @@ mod tests {
         );
         assert!(
             !state
-                .silent_for_long([server].into(), late + PATIENCE)
+                .silent_for_long([server].into(), late + RPKI_SILENCE)
                 .is_empty()
         );
     }

@@ -7,8 +7,9 @@ use crate::controller::World;
 use crate::controller::world::{HeldChange, Maintenance};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{BirdView, HeldView, WaitView};
+use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
-use crate::status::{Health, HealthFacts, Hold, PASS_MAX, is_bad};
+use crate::status::{Health, HealthFacts, Hold, is_bad};
 
 /// Maximum entries of one list in `/status`.
 pub(super) const MANY: usize = 20;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -17,16 +17,11 @@ use super::reload::blocking;
 use super::{BuildError, Parts};
 use crate::bird::CommitError;
 use crate::bird::committer::Tree;
+use crate::intervals::{TEMPLATES_POLL, TEMPLATES_QUIET, TEMPLATES_RETRY};
 use crate::render::Renderer;
 use crate::store::Store;
 use crate::telemetry::chain;
 
-/// Polling interval of the files.
-const LOOK: Duration = Duration::from_millis(500);
-/// Debounce time of the files before they are tested: a shell redirect truncates first.
-const TEMPLATES_QUIET: Duration = Duration::from_secs(1);
-/// Retry interval of templates that could not be tested.
-const RETRY: Duration = Duration::from_secs(10);
 /// Size limit of a template, in bytes; the built-in ones have up to 12 KB.
 const MOST_BYTES: u64 = 256 * 1024;
 
@@ -197,7 +192,7 @@ impl Templates {
     /// Keeps the templates in use, and tests these again later.
     fn postpone(&self, why: String, now: Instant) {
         if let Some((_, due)) = &mut self.state.lock().pending {
-            *due = now + RETRY;
+            *due = now + TEMPLATES_RETRY;
         }
         self.refuse(None, why);
     }
@@ -289,7 +284,7 @@ pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
     }
     loop {
         let trial = async {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(TEMPLATES_POLL).await;
             let before = parts.maker.templates.problem();
             let tried = try_out(&parts).await;
             keep(&parts).await;
@@ -568,7 +563,7 @@ mod tests {
         assert!(settled(&templates).is_some());
         templates.postpone("no BIRD".to_owned(), now);
         assert!(templates.look(now + TEMPLATES_QUIET).is_none());
-        assert!(templates.look(now + RETRY).is_some());
+        assert!(templates.look(now + TEMPLATES_RETRY).is_some());
     }
 
     #[test]

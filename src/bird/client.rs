@@ -15,16 +15,13 @@ use tokio::net::UnixStream;
 
 use super::command::Command;
 use super::counters::BirdCounters;
+use crate::intervals::BIRD_COMMAND;
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
 use crate::observed::bird::{
     BirdName, ConfigureStatus, Protocol, Reply, Status, Symbol, Version, babel, protocols, roa,
     status, text,
 };
-
-/// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
-/// on 3.1.8, and 1.5 million static routes parsed.
-pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Reason for a failed command.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +122,7 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into().into(),
-            deadline: DEADLINE,
+            deadline: BIRD_COMMAND,
             counters: Arc::default(),
             version: Arc::default(),
             asked: Arc::default(),

@@ -1,18 +1,13 @@
 //! Client of the running daemon's local API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::config::{Config, Listen};
+use crate::intervals::{API_CALL, API_CONNECT};
 use crate::model::Secret;
-
-/// Request timeout. A restart waits until tunnel and session are configured again.
-const TIMEOUT: Duration = Duration::from_secs(120);
-/// Connect timeout. A daemon on this machine answers at once or not at all.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// The local API.
 pub(crate) struct Api {
@@ -29,8 +24,8 @@ impl Api {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.server.listen.clone();
         let builder = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .connect_timeout(CONNECT)
+            .timeout(API_CALL)
+            .connect_timeout(API_CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tls_certs_only([]);

@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -18,15 +17,13 @@ use crate::controller::planning::{self, View};
 use crate::controller::world::Object;
 use crate::controller::{BirdState, KeyPlan, World, keys};
 use crate::document::Kind;
+use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
 use crate::model::{ObjectKey, ObjectName};
 use crate::plan::firewall::FirewallView;
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
-
-/// Timeout for resolving the names of endpoints.
-const RESOLVE: Duration = Duration::from_secs(3);
 
 /// Opens the state directory for reading.
 ///
@@ -354,6 +351,6 @@ async fn resolve(parts: &Parts, world: &World) -> bool {
             parts.context.resolver.changed().await;
         }
     };
-    let _ = tokio::time::timeout(RESOLVE, waiting).await;
+    let _ = tokio::time::timeout(OFFLINE_NAMES, waiting).await;
     !names.is_empty()
 }

@@ -1,18 +1,13 @@
 //! `sync`: fetches the sessions now, and prints the result.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
-
-/// Longest wait for the result: a fetch with its retries.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two polls of the result.
-const PERIOD: Duration = Duration::from_millis(200);
+use crate::intervals::{SYNC_POLL, SYNC_WAIT};
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = arguments.load()?;
@@ -36,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 /// Waits for the end of the requested sync, or of a later one.
 async fn finished(api: &Api) -> anyhow::Result<Value> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + SYNC_WAIT;
     let mut wanted = None;
     loop {
         let sync = api.get("/status").await?["sync"].take();
@@ -50,9 +45,9 @@ async fn finished(api: &Api) -> anyhow::Result<Value> {
         if Instant::now() >= end {
             anyhow::bail!(
                 "the sync has not finished after {} s; `moenet-agent status` shows the last fetch",
-                PATIENCE.as_secs()
+                SYNC_WAIT.as_secs()
             );
         }
-        sleep(PERIOD).await;
+        sleep(SYNC_POLL).await;
     }
 }

@@ -1,11 +1,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::intervals::BREAKER_COOLDOWN;
+
 /// Consecutive failures that open the breaker.
 const THRESHOLD: u32 = 5;
-
-/// How long the breaker stays open before one call may probe.
-pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The value of `circuitBreaker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +47,7 @@ impl Breaker {
         let Some(opened) = self.opened else {
             return Ok(());
         };
-        let (passed, due) = (now.saturating_sub(opened), COOLDOWN + behind);
+        let (passed, due) = (now.saturating_sub(opened), BREAKER_COOLDOWN + behind);
         if passed < due {
             return Err(due - passed);
         }
@@ -87,7 +86,7 @@ impl Breaker {
     pub fn state(&self, now: Duration) -> State {
         match self.opened {
             None => State::Closed,
-            Some(opened) if now.saturating_sub(opened) < COOLDOWN => State::Open,
+            Some(opened) if now.saturating_sub(opened) < BREAKER_COOLDOWN => State::Open,
             Some(_) => State::HalfOpen,
         }
     }

@@ -8,10 +8,11 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::retry::{WAIT_MAX, bounds, full_jitter, retry_after};
+use super::retry::{bounds, full_jitter, retry_after};
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, Counters, Failure, State};
 use crate::config::TokenSource;
+use crate::intervals::{BREAKER_PROBE_STEP, CALL_WAIT_MAX, RETRY_AFTER_DEFAULT};
 use crate::model::shown;
 use crate::wire::{
     Call, Dialect, Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem,
@@ -23,9 +24,6 @@ const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// Size limit of an error.
 const ERROR_MAX: usize = 64 * 1024;
-
-/// The wait after a 429 without `Retry-After`.
-const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// Options of a client.
 #[derive(Clone)]
@@ -88,8 +86,6 @@ pub struct Client {
 
 /// The order in which lists probe an open breaker.
 const PROBES: [Call; 4] = [Call::Sessions, Call::Config, Call::BirdConfig, Call::Mesh];
-/// How long a list waits for the previous one in the order to probe.
-const STEP: Duration = Duration::from_secs(2);
 
 /// Decides which requests are sent.
 #[derive(Debug, Default)]
@@ -125,7 +121,7 @@ impl Gate {
         {
             return Err(Failure::RateLimited { retry_after });
         }
-        let behind = STEP * self.place(call);
+        let behind = BREAKER_PROBE_STEP * self.place(call);
         let admitted = self.breaker(call).admit(now, behind);
         admitted.map_err(|retry_in| Failure::BreakerOpen { retry_in })
     }
@@ -330,7 +326,7 @@ impl Client {
                 .next()
                 .map(|bound| full_jitter(bound, rand::random()));
             let wait = wait.map(|wait| wait.max(failure.retry_after().unwrap_or_default()));
-            match wait.filter(|wait| failure.retryable() && *wait <= WAIT_MAX) {
+            match wait.filter(|wait| failure.retryable() && *wait <= CALL_WAIT_MAX) {
                 Some(wait) => self.pause(call, wait).await,
                 None => return Err(CallError { call, failure }),
             }
@@ -458,7 +454,7 @@ impl Client {
                 detail,
             },
             StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited {
-                retry_after: wait.unwrap_or(DEFAULT_WAIT),
+                retry_after: wait.unwrap_or(RETRY_AFTER_DEFAULT),
             },
             status if status.is_server_error() => Failure::Server {
                 status: status.as_u16(),

@@ -3,13 +3,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{CallError, Client, Failure};
+use crate::intervals::{REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX};
 use crate::model::{ObjectName, Uid};
 use crate::util::backoff::Backoff;
 use crate::util::file::{self, Writer};
@@ -17,12 +17,6 @@ use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// The first wait after a report that the Control Plane refuses; doubled each time.
-const REFUSED_FIRST: Duration = Duration::from_secs(60);
-
-/// The longest wait between tries of one report.
-const REFUSED_MAX: Duration = Duration::from_secs(3600);
 
 /// Reports of status that the Control Plane has not acknowledged
 /// (docs/contract/control-plane.md#outbox): a directory with one file per session, which holds its
@@ -323,7 +317,7 @@ impl Outbox {
             .get(&report.uuid)
             .filter(|refusal| refusal.report == *report);
         let times = before.map_or(0, |refusal| refusal.times);
-        let wait = Backoff::new(REFUSED_FIRST, REFUSED_MAX).wait(times);
+        let wait = Backoff::new(REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX).wait(times);
         tracing::warn!(uid = %report.uuid, %error, wait_s = wait.as_secs(), "report refused");
         let not_before = Instant::now() + wait;
         let refusal = Refusal {

@@ -4,17 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use crate::intervals::{CALL_WAIT_MAX, RETRY_AFTER_MAX};
 use crate::util::backoff::Backoff;
-
-/// The longest wait within one call, and so the longest `Retry-After` that is waited for in it.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// The longest `Retry-After` that is respected: one wrong header must not stop a call for a day.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The upper bounds of the waits between the attempts of one call: doubled each time.
 pub(super) fn bounds(first: Duration, retries: u32) -> impl Iterator<Item = Duration> {
-    Backoff::new(first, WAIT_MAX).waits().take(retries as usize)
+    Backoff::new(first, CALL_WAIT_MAX)
+        .waits()
+        .take(retries as usize)
 }
 
 /// Full jitter: a wait between zero and the bound, so that a fleet that failed together does not

@@ -4,13 +4,8 @@ use jiff::Timestamp;
 
 use super::Class;
 use super::retry::full_jitter;
+use crate::intervals::{CALL_RETRY, OPERATOR_RETRY};
 use crate::util::backoff::Backoff;
-
-/// The shortest wait after a failure that an operator has to act on.
-const SLOW: Duration = Duration::from_secs(300);
-
-/// The upper bound of the wait after the first failed call, which has repeated its request already; doubled each time.
-const FIRST: Duration = Duration::from_secs(5);
 
 /// An interval with ±10 % jitter, so that a fleet that started together does not poll together.
 /// `random` is in `0.0..1.0`.
@@ -30,7 +25,7 @@ pub fn at(wait: Duration) -> Timestamp {
 /// and 404 are retried slowly, and a wait that the Control Plane requested is respected.
 pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f64) -> Duration {
     match class {
-        Class::Operator => jittered(interval.max(SLOW), random),
+        Class::Operator => jittered(interval.max(OPERATOR_RETRY), random),
         // Never before the requested time, so the jitter only adds.
         Class::Later(wait) => wait
             .mul_f64(1.0 + 0.1 * random.clamp(0.0, 1.0))
@@ -43,7 +38,7 @@ pub fn after_failure(interval: Duration, class: Class, failures: u32, random: f6
 
 /// Exponential backoff with full jitter until it reaches the interval; from then on the interval.
 fn backoff(interval: Duration, failures: u32, random: f64) -> Duration {
-    match Backoff::new(FIRST, interval).wait(failures.saturating_sub(1)) {
+    match Backoff::new(CALL_RETRY, interval).wait(failures.saturating_sub(1)) {
         bound if bound < interval => full_jitter(bound, random),
         _ => jittered(interval, random),
     }

@@ -14,15 +14,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::context::Context;
+use crate::intervals::LATE_FAILURE_KEPT;
 use crate::model::ObjectKey;
 use crate::plan::{Action, Step};
-
-/// Time that a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// The same timeout while an operator waits for the result.
-pub(super) const ATTENDED: Duration = Duration::from_secs(50);
-/// Time that a late failure is kept. The key is reconciled as soon as a late failure exists.
-const KEPT: Duration = Duration::from_secs(60);
 
 /// Keys for which BIRD works, or has failed late.
 #[derive(Debug, Default, Clone)]
@@ -94,7 +88,9 @@ impl BirdWork {
     fn begin<T: Fallible>(&self, key: &ObjectKey, work: &Work) -> Begin<T> {
         let mut slots = self.0.lock();
         match slots.remove(key) {
-            Some(Slot::Failed(late)) if late.work == *work && late.at.elapsed() < KEPT => {
+            Some(Slot::Failed(late))
+                if late.work == *work && late.at.elapsed() < LATE_FAILURE_KEPT =>
+            {
                 if let Ok(result) = late.result.downcast() {
                     return Begin::Late(*result);
                 }
@@ -203,6 +199,7 @@ pub(super) async fn run<T: Fallible>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intervals::COMMIT_WAIT;
 
     const SLOW: Duration = Duration::from_secs(20);
 
@@ -215,7 +212,7 @@ mod tests {
         };
         let tell = move |key| drop(late.send(key));
         let result = birds
-            .run(&ObjectKey::Router, work, Some(PATIENCE), does, tell)
+            .run(&ObjectKey::Router, work, Some(COMMIT_WAIT), does, tell)
             .await;
         assert_eq!(result, None, "the reconcile gives up");
         assert_eq!(hinted.await, Ok(ObjectKey::Router), "it is looked at again");
@@ -224,7 +221,7 @@ mod tests {
     async fn runs(birds: &BirdWork, work: Work) -> Option<Result<(), &'static str>> {
         let does = async { Ok(()) };
         birds
-            .run(&ObjectKey::Router, work, Some(PATIENCE), does, drop)
+            .run(&ObjectKey::Router, work, Some(COMMIT_WAIT), does, drop)
             .await
     }
 
@@ -254,7 +251,7 @@ mod tests {
     async fn late_failure_is_forgotten_after_a_while() {
         let birds = BirdWork::default();
         refuses_late(&birds, work("a"), "syntax error").await;
-        tokio::time::advance(KEPT).await;
+        tokio::time::advance(LATE_FAILURE_KEPT).await;
         assert_eq!(runs(&birds, work("a")).await, Some(Ok(())));
     }
 
@@ -267,7 +264,7 @@ mod tests {
         };
         let (late, hinted) = oneshot::channel();
         let tell = move |key| drop(late.send(key));
-        let first = birds.run(&ObjectKey::Router, work("a"), Some(PATIENCE), does, tell);
+        let first = birds.run(&ObjectKey::Router, work("a"), Some(COMMIT_WAIT), does, tell);
         assert_eq!(first.await, None);
         assert!(birds.is_busy());
         assert_eq!(runs(&birds, work("a")).await, None);

@@ -6,8 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
-const EVERY: Duration = Duration::from_secs(60);
+use crate::intervals::ENABLE_PAUSE;
 
 /// Time at which each protocol was last enabled.
 #[derive(Debug, Default)]
@@ -20,9 +19,9 @@ impl Enabled {
     /// The remaining wait, if the last enable was less than a minute ago.
     pub(super) fn may(&self, protocol: &str, now: Instant) -> Result<(), Duration> {
         let mut last = self.0.lock();
-        last.retain(|_, at| now.duration_since(*at) < EVERY);
+        last.retain(|_, at| now.duration_since(*at) < ENABLE_PAUSE);
         if let Some(at) = last.get(protocol) {
-            return Err(EVERY.saturating_sub(now.duration_since(*at)));
+            return Err(ENABLE_PAUSE.saturating_sub(now.duration_since(*at)));
         }
         last.insert(protocol.to_owned(), now);
         Ok(())
@@ -38,12 +37,12 @@ mod tests {
         let (enabled, now) = (Enabled::default(), Instant::now());
         assert_eq!(enabled.may("a", now), Ok(()));
         let left = Duration::from_secs(1);
-        assert_eq!(enabled.may("a", now + EVERY - left), Err(left));
+        assert_eq!(enabled.may("a", now + ENABLE_PAUSE - left), Err(left));
         assert_eq!(
             enabled.may("b", now),
             Ok(()),
             "each protocol has its own minute"
         );
-        assert_eq!(enabled.may("a", now + EVERY), Ok(()));
+        assert_eq!(enabled.may("a", now + ENABLE_PAUSE), Ok(()));
     }
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -12,15 +11,12 @@ use tracing::info;
 use super::context::Context;
 use super::planning;
 use crate::firewall::{Firewall, FirewallError};
+use crate::intervals::FIREWALL_GATHER;
 use crate::model::ObjectKey;
 use crate::observed::{Ownership, SharedOwnership};
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
 use crate::plan::{Action, Step};
 use crate::telemetry::chain;
-
-/// Time that a pass waits for further tunnels before it observes: tunnels that arrive together go into one
-/// transaction.
-const GATHER: Duration = Duration::from_millis(100);
 
 /// Brings the agent's table in line with the tunnels, and stores the result.
 pub struct FirewallKeeper {
@@ -126,7 +122,7 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
         return keeper.state().error;
     }
     if wanted {
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(FIREWALL_GATHER).await;
     }
     let now = Instant::now();
     let before = keeper.state();
@@ -198,6 +194,7 @@ async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_failure_answers_all_who_waited_through_it_and_a_success_only_those_who_came_before() {

@@ -2,7 +2,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex as StdMutex;
@@ -12,13 +11,10 @@ use tokio::time::Instant;
 use crate::bird::{
     BaseError, BirdError, CommitError, Committed, Committer, Fragment, FragmentError, LiveTree,
 };
+use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::observed::bird::{BirdName, Blocked, Protocol, Version};
 use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel, KernelError};
-
-/// Time that a key waits for an observation of BIRD. After that it uses the last one, because the kernel's part
-/// must not wait for a BIRD that is busy or hangs.
-const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Observes the kernel and BIRD, once for all keys that ask at about the same time: an observation that began after
 /// a key became due is fresh enough for it.
@@ -157,7 +153,7 @@ impl Observer {
 
     /// Returns BIRD's state, not older than `not_before`; or the last state, when BIRD takes too long to answer.
     pub async fn bird(&self, not_before: Instant) -> Arc<BirdState> {
-        let patience = (!self.is_patient()).then_some(PATIENCE);
+        let patience = (!self.is_patient()).then_some(BIRD_OBSERVATION_WAIT);
         let asked = Instant::now();
         let mut looks = self.bird.looks.subscribe();
         loop {
@@ -343,6 +339,7 @@ impl<T: Clone> Shared<T> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_keys_that_are_due_share_one_look() {

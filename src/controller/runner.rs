@@ -10,10 +10,8 @@ use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::reconcile;
 use super::runs::Runs;
 use super::world::World;
+use crate::intervals::RECONCILE_TICK;
 use crate::model::ObjectKey;
-
-/// Interval at which everything is reconciled again: no event announces WireGuard's changes.
-const TICK: Duration = Duration::from_secs(10);
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
@@ -37,7 +35,7 @@ impl Runner {
     /// Returns a runner without any scheduled key.
     pub fn new(context: Arc<Context>) -> Self {
         let backoff = Backoff {
-            beat: TICK,
+            beat: RECONCILE_TICK,
             ..Backoff::default()
         };
         Self {
@@ -50,12 +48,12 @@ impl Runner {
     /// Runs until the channel of hints is closed, and then until no key is running.
     pub async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Hint>) {
         // The tick falls on the beats of the queue, so failed keys and all others share an observation.
-        let mut tick = tokio::time::interval_at(self.queue.origin(), TICK);
+        let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             self.start_due();
             let next = self.queue.next_due();
-            let wait = next.unwrap_or_else(|| Instant::now() + TICK);
+            let wait = next.unwrap_or_else(|| Instant::now() + RECONCILE_TICK);
             tokio::select! {
                 hint = hints.recv() => match hint {
                     Some(hint) => self.take(hint),

@@ -1,17 +1,15 @@
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::conveniences::Convenience;
+use crate::intervals::SYSCTL_PAUSE;
 use crate::model::InterfaceName;
 use crate::observed::kernel::{KernelView, Sysctl};
 use crate::plan::action::KernelAction;
 use crate::plan::{Action, Step};
 
-/// Time that a sysctl that could not be set is left alone.
-const PAUSE: Duration = Duration::from_secs(60);
 /// Largest number of sysctls that the condition names.
 const NAMED: usize = 3;
 
@@ -50,7 +48,7 @@ impl Sysctls {
     pub(super) fn failed(&self, step: &Step, error: &str, now: Instant) -> Option<bool> {
         let failed = Failed {
             what: format!("{}: {error}", step.action),
-            retry: now + PAUSE,
+            retry: now + SYSCTL_PAUSE,
         };
         let what = failed.what.clone();
         let before = self.0.lock().insert(which(step)?, failed);

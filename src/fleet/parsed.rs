@@ -6,25 +6,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::document::{DocumentError, parse_list};
+use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT};
 use crate::util::file::{self, Stamp};
 
 /// Size limit of a fleet's file, in bytes; a list of twenty thousand sessions has about eight million.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
-/// editors write into the file itself, and an incomplete list of sessions is read as a list with
-/// fewer sessions. A busy disk delays a writer by a quarter of a second and more between two writes
-/// (observed next to a process that syncs).
-const QUIET: Duration = Duration::from_secs(1);
-
-/// Limit of the wait until a file is quiet.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The content of a file with this stamp.
 type Known = (Stamp, Arc<Map<String, Value>>);
@@ -65,11 +57,13 @@ impl Parsed {
 
 /// Reads a file once it has been quiet for a moment. Blocks.
 pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + FLEET_FILE_WAIT;
     loop {
         let (file, found) = file::open(path)?;
         let stamp = Stamp::of(&found);
-        let wait = stamp.age().and_then(|age| QUIET.checked_sub(age));
+        let wait = stamp
+            .age()
+            .and_then(|age| FLEET_FILE_QUIET.checked_sub(age));
         if wait.is_none() {
             let opened = file.try_clone()?;
             let text = file::text(file::bytes((opened, found.clone()), MAX_BYTES)?)?;
@@ -83,12 +77,12 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
                 "it changes constantly; write it elsewhere and rename it",
             ));
         }
-        std::thread::sleep(wait.unwrap_or(QUIET));
+        std::thread::sleep(wait.unwrap_or(FLEET_FILE_QUIET));
     }
 }
 
 /// Returns whether a file may be in the middle of a write.
 pub(super) fn is_being_written(path: &Path) -> bool {
     let age = Stamp::at(path).and_then(|stamp| stamp.age());
-    age.is_some_and(|age| age < QUIET)
+    age.is_some_and(|age| age < FLEET_FILE_QUIET)
 }

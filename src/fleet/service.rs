@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -19,6 +18,7 @@ use super::parsed::Parsed;
 use super::reported::{Entry, Reported, applies, overlay, served_status, superseded};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
+use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::Secret;
 use crate::util::file::Stamp;
 use crate::wire::reference::{
@@ -30,17 +30,11 @@ use crate::wire::{Call, Modify, WireError, WireStatus};
 /// Size limit of a body: a report of ten thousand sessions.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
-/// Time limit for a router to send its body.
-const BODY_TIME: Duration = Duration::from_secs(20);
-
 /// Limit of all requests with a wrong token, or for an unknown router, from all clients together.
 const STRANGERS: RateLimit = RateLimit {
     per_second: 10.0,
     burst: 50,
 };
-
-/// Polling interval of the lists of sessions.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The path that shows a router's posts.
 const REPORTED: &str = "reported";
@@ -86,7 +80,7 @@ impl Watcher {
     /// Polls once a second, and never ends.
     pub async fn run(mut self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(FLEET_POLL).await;
             let looked = tokio::task::spawn_blocking(move || {
                 self.look();
                 self
@@ -167,7 +161,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     if parts.method.as_str() != wanted.method() {
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
-    let body = read_body(body, BODY_MAX, BODY_TIME).await?;
+    let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
     // Reads and syncs files, so it must not run on a thread that serves others.
     let answered = tokio::task::spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
     answered

@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::intervals::OTHER_GIT_WAIT;
 use crate::redact::redact;
 use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
 use crate::util::file::{self, Stamp};
 
 use super::{CommitId, History, HistoryError};
-
-/// Limit of the wait for another git that holds the index.
-const LONGEST: Duration = Duration::from_secs(1);
 
 /// The author of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,7 +268,7 @@ impl History {
     /// tree. A lock that was created manually delays the commit only for that time.
     async fn wait_for_git(&self) {
         let begun = Instant::now();
-        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < LONGEST {
+        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < OTHER_GIT_WAIT {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

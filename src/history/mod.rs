@@ -27,18 +27,13 @@ pub use error::HistoryError;
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
 
+use crate::intervals::{GIT_CALL, GIT_PACKING, PACK_CHECK};
 use crate::store::state_directory;
 use git::Git;
 
-/// Time limit of one call of git.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Time limit of packing; nothing waits for it.
-const PACKING_DEADLINE: Duration = Duration::from_secs(600);
 /// Number of loose objects, and of packs, from which the repository is packed.
 const LOOSE: u64 = 500;
 const PACKS: u64 = 20;
-/// Maximum interval between two checks whether to pack, and maximum number of commits between them.
-const PACK_EVERY: Duration = Duration::from_secs(24 * 3600);
 const PACK_AFTER: u64 = 50;
 
 const GITIGNORE: &str = "\
@@ -80,7 +75,7 @@ impl History {
     /// Creates the history of a state directory without reading it: the first commit creates a
     /// missing repository and quarantines a broken one, so that opening cannot fail.
     pub fn new(dir: &Path) -> Self {
-        Self::with_program(dir, "git", DEADLINE)
+        Self::with_program(dir, "git", GIT_CALL)
     }
 
     /// As [`History::new`], with another `git` and deadline.
@@ -135,7 +130,7 @@ impl History {
             .ok();
         let lately = age
             .and_then(|at| at.elapsed().ok())
-            .is_some_and(|age| age < PACK_EVERY);
+            .is_some_and(|age| age < PACK_CHECK);
         if lately && self.commits.load(Ordering::Relaxed) < PACK_AFTER {
             return Ok(());
         }
@@ -154,7 +149,7 @@ impl History {
         };
         if count("count:") > LOOSE || count("packs:") > PACKS {
             self.git
-                .with_deadline(PACKING_DEADLINE)
+                .with_deadline(GIT_PACKING)
                 .run("pack", &["gc", "--quiet"])
                 .await?;
         }

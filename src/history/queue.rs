@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -11,16 +10,13 @@ use tokio::task::JoinHandle;
 
 use super::commit::{Accepts, Cause, Paths, Recorded};
 use super::{History, HistoryError};
+use crate::intervals::{HISTORY_RETRY, INDEX_REFRESH_MAX};
 use crate::util::backoff::Backoff;
 
 /// Maximum number of waiting causes; further ones are merged.
 const WAITING: usize = 64;
 /// Maximum number of lines of a merged message.
 const LINES: usize = 1000;
-/// Maximum interval between two refreshes of an index that may be behind.
-const REFRESH: Duration = Duration::from_secs(30);
-/// Backoff after a failure: initial and maximum.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// Handle to record causes. Clones share the queue.
 #[derive(Debug, Clone)]
@@ -155,7 +151,7 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
 async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
     let next = queue.next();
     tokio::pin!(next);
-    for wait in Backoff::new(RETRY.0, REFRESH).waits() {
+    for wait in Backoff::new(HISTORY_RETRY.0, INDEX_REFRESH_MAX).waits() {
         if let Ok(next) = tokio::time::timeout(wait, &mut next).await {
             return next;
         }
@@ -171,7 +167,7 @@ async fn keep_trying(
     recorded: &Recorded,
     report: &watch::Sender<Option<String>>,
 ) -> bool {
-    for wait in Backoff::new(RETRY.0, RETRY.1).waits() {
+    for wait in Backoff::new(HISTORY_RETRY.0, HISTORY_RETRY.1).waits() {
         let Err(error) = history.commit_recorded(recorded).await else {
             return true;
         };

@@ -5,15 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::intervals::{GIT_LOCK_STALE, GIT_LOCK_YOUNG};
 use crate::store::{BRANCH, IndexWrite, is_id, moved, state_directory};
 use crate::util::file::{self, Writer};
 
 use super::{CommitId, GITIGNORE, History, HistoryError};
-
-/// A lock this old has no holder: no call of git takes as long.
-const STALE: Duration = Duration::from_secs(600);
-/// A lock without a running process is kept for this time: its process may just have started.
-const YOUNG: Duration = Duration::from_secs(5);
 
 /// Size limit of lists of references and of their logs, in bytes.
 const MAX_LOG: u64 = 64 * 1024 * 1024;
@@ -210,7 +206,11 @@ impl History {
     pub(super) fn remove_leftovers(&self) {
         remove_named(&self.git_dir(), "fast_import_crash_", Duration::ZERO);
         // A recent one may belong to an operator's own git.
-        remove_named(&self.git_dir().join("objects/pack"), "tmp_pack_", STALE);
+        remove_named(
+            &self.git_dir().join("objects/pack"),
+            "tmp_pack_",
+            GIT_LOCK_STALE,
+        );
     }
 
     /// Removes locks without a holder.
@@ -253,7 +253,7 @@ fn is_stale(lock: &Path) -> bool {
     let Some(age) = modified.and_then(|at| at.elapsed().ok()) else {
         return false;
     };
-    age > STALE || (age > YOUNG && !git_is_running())
+    age > GIT_LOCK_STALE || (age > GIT_LOCK_YOUNG && !git_is_running())
 }
 
 /// Returns whether any git runs on this machine; `true` if that is unknown.

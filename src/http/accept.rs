@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::intervals::{HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN};
+
 /// Maximum number of connections served at once; the next one waits. Each may take `HEAD_MAX` of
 /// memory and a file descriptor, which the kernel's and BIRD's sockets need too.
 const CONNECTIONS: usize = 256;
@@ -29,24 +31,8 @@ const CONNECTIONS: usize = 256;
 /// connects from there.
 const PER_ADDRESS: usize = 32;
 
-/// Time limit for the head of a request, including the wait for the first or next one.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-
 /// Size limit of the head of a request, in bytes.
 const HEAD_MAX: usize = 32 * 1024;
-
-/// How long a connection accepts further requests.
-const LIFETIME: Duration = Duration::from_secs(60);
-
-/// Time limit of the last call of a connection: longer than the slowest call, which is `/restart`,
-/// and short enough that a client that does not read its answer is disconnected.
-const LAST_CALL: Duration = Duration::from_secs(90);
-
-/// Time limit for calls in progress after the shutdown.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// Interval at which a full server looks for a connection that it may close.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// A client's address, if it has one.
 pub(crate) trait ClientAddress {
@@ -87,13 +73,13 @@ where
                     connections.spawn(converse(io, app.clone(), taken, stop.clone()));
                 }
             }
-            () = sleep(RETRY), if !free => {}
+            () = sleep(HTTP_FULL_POLL), if !free => {}
         }
     }
     drop(listener);
     stop.cancel();
     // The remaining connections end when the set is dropped.
-    let _ = timeout(GRACE, async {
+    let _ = timeout(HTTP_SHUTDOWN, async {
         while connections.join_next().await.is_some() {}
     })
     .await;
@@ -224,7 +210,7 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(HTTP_HEAD)
         .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
@@ -232,10 +218,10 @@ where
         _ = &mut connection => return,
         () = close.cancelled() => return,
         () = stop.cancelled() => {}
-        () = sleep(LIFETIME) => {}
+        () = sleep(HTTP_CONNECTION) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_CALL, connection).await;
+    let _ = timeout(HTTP_LAST_CALL, connection).await;
 }
 
 #[cfg(test)]

@@ -14,14 +14,12 @@ use tokio::time::Instant;
 
 use super::{AgentApi, ApiError, ApiRefusal, Confirmation, StatusView, TokenBucket, bearer, same};
 use crate::config::{Listen, TokenSource};
+use crate::intervals::HTTP_BODY;
 use crate::model::InterfaceName;
 use crate::redact::redact_value;
 
 /// Size limit of a body; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;
-
-/// Time limit for a client to send its body.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Limits of `/sync` and of `/restart`: calls per second, and calls at once.
 const RATE: (f64, u32) = (10.0, 20);
@@ -118,7 +116,7 @@ impl Api {
         if parts.method.as_str() != method {
             return Err(ApiError::method_not_allowed(method));
         }
-        let body = read_body(body, BODY_MAX, BODY_TIME).await?;
+        let body = read_body(body, BODY_MAX, HTTP_BODY).await?;
         self.answer(call, &parts.headers, &body).await
     }
 

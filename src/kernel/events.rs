@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::netlink::{Netlink, name_of};
+use crate::intervals::KERNEL_EVENTS_PAUSE;
 use crate::model::InterfaceName;
 
 const GROUPS: [MulticastGroup; 3] = [
@@ -22,9 +22,6 @@ const GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
 ];
-
-/// Wait before the socket is opened again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Number of events that may wait for the reader; more become one event for all links.
 const WAITING: usize = 1024;
@@ -95,7 +92,7 @@ async fn listen(mut listener: Listener, mut socket: Socket) {
         }
         warn!("the netlink socket for events ended; opening another one");
         socket = loop {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(KERNEL_EVENTS_PAUSE).await;
             match subscribe() {
                 Ok(socket) => break socket,
                 Err(error) => warn!(%error, "cannot listen for changes of links; trying again"),

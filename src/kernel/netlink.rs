@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -19,11 +18,8 @@ use tokio::task::AbortHandle;
 
 use super::error::ENODEV;
 use super::route_message;
+use crate::intervals::NETLINK_REQUEST;
 use crate::model::InterfaceName;
-
-/// Timeout of one request. Deleting a WireGuard link holds the kernel's lock for 0.1 s
-/// (measured, Linux 6.12), and a thousand others may be queued first.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a dump is restarted when links were added or removed while it ran.
 const DUMP_ATTEMPTS: usize = 5;
@@ -160,13 +156,17 @@ impl Netlink {
 
     async fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
         let handle = self.handle()?;
-        let reply = match tokio::time::timeout(DEADLINE, converse(handle, message, flags)).await {
-            Ok(reply) => reply,
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("the kernel did not answer within {} s", DEADLINE.as_secs()),
-            )),
-        };
+        let reply =
+            match tokio::time::timeout(NETLINK_REQUEST, converse(handle, message, flags)).await {
+                Ok(reply) => reply,
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "the kernel did not answer within {} s",
+                        NETLINK_REQUEST.as_secs()
+                    ),
+                )),
+            };
         // Errors from the kernel leave the connection intact; after any other error it is not reused.
         if reply
             .as_ref()

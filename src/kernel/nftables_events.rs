@@ -1,11 +1,12 @@
 //! nftables events: a table of a name may have changed, never how.
 
 use std::io;
-use std::time::Duration;
 
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 use tokio::sync::mpsc;
 use tracing::warn;
+
+use crate::intervals::NFTABLES_EVENTS_PAUSE;
 
 /// `NETLINK_NETFILTER` (linux/netlink.h).
 const NETFILTER: isize = 12;
@@ -13,9 +14,6 @@ const NETFILTER: isize = 12;
 const GROUP: u32 = 7;
 /// `ENOBUFS`: the kernel had more events than the socket could hold.
 const ENOBUFS: i32 = 105;
-
-/// Wait before a failed socket is opened again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reports each transaction that names this table, or one whose name continues it with `_`, until the receiver is
 /// dropped. Opens its socket
@@ -48,7 +46,7 @@ async fn listen(mut socket: TokioSocket, table: &str, sender: mpsc::Sender<()>) 
             Err(error) if error.raw_os_error() == Some(ENOBUFS) => true,
             Err(error) => {
                 warn!(%error, "the socket for nftables' events failed; opening another one");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(NFTABLES_EVENTS_PAUSE).await;
                 match subscribe() {
                     Ok(fresh) => socket = fresh,
                     Err(error) => {

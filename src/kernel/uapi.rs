@@ -9,19 +9,16 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use crate::intervals::USERSPACE_EXCHANGE;
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
 use crate::observed::kernel::{WireGuard, WireGuardPeer};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
-
-/// Timeout of one exchange with a socket.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Size limit of an answer: a peer with ten allowed IPs takes 600 bytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
@@ -45,10 +42,10 @@ pub(super) async fn answers(socket: &Path) -> bool {
 }
 
 async fn within_deadline<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(DEADLINE, work)
+    tokio::time::timeout(USERSPACE_EXCHANGE, work)
         .await
         .unwrap_or_else(|_| {
-            let seconds = DEADLINE.as_secs();
+            let seconds = USERSPACE_EXCHANGE.as_secs();
             let text = format!(
                 "the userspace WireGuard did not answer within {seconds} s; is its process stopped?"
             );

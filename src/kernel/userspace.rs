@@ -9,19 +9,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::Fault;
 use super::uapi;
+use crate::intervals::{USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
-
-/// Timeout of starting and of ending.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Polling interval meanwhile.
-const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The program, and the directory of its sockets.
 #[derive(Debug, Clone)]
@@ -43,12 +38,12 @@ impl Userspace {
         refuse_another_process(&socket).await?;
         let program = self.program();
         let exit = self.run(&program, interface).await?;
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + USERSPACE_START;
         while !uapi::answers(&socket).await {
             if exit.is_some_and(|status| !status.success()) || Instant::now() > deadline {
                 return Err(Fault::said(diagnose(&program, interface, exit)));
             }
-            sleep(INTERVAL).await;
+            sleep(USERSPACE_POLL).await;
         }
         Ok(())
     }
@@ -83,7 +78,7 @@ impl Userspace {
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| passes_on(name)));
         let mut child = command.spawn().map_err(|error| missing(program, error))?;
-        match timeout(DEADLINE, child.wait()).await {
+        match timeout(USERSPACE_START, child.wait()).await {
             Ok(status) => Ok(Some(status?)),
             Err(_) => Ok(None),
         }
@@ -93,7 +88,7 @@ impl Userspace {
     /// listens. wireguard-go ends when its device disappears, and removes its socket.
     pub(super) async fn wait_for_end(&self, interface: &InterfaceName) -> Result<(), Fault> {
         let socket = self.socket(interface);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + USERSPACE_START;
         while uapi::answers(&socket).await {
             if Instant::now() > deadline {
                 let socket = socket.display();
@@ -101,7 +96,7 @@ impl Userspace {
                     "the link is gone, but its WireGuard process still answers at {socket}; end that process"
                 )));
             }
-            sleep(INTERVAL).await;
+            sleep(USERSPACE_POLL).await;
         }
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -155,7 +150,7 @@ fn diagnose(program: &OsString, interface: &InterfaceName, exit: Option<ExitStat
         }
         _ => format!(
             "{program} did not open its control socket within {} s",
-            DEADLINE.as_secs()
+            USERSPACE_START.as_secs()
         ),
     }
 }
@@ -203,7 +198,7 @@ mod tests {
                 .to_string()
                 .contains("false failed (exit status: 1)")
         );
-        assert!(started.elapsed() < DEADLINE);
+        assert!(started.elapsed() < USERSPACE_START);
     }
 
     #[test]

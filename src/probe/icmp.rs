@@ -7,9 +7,8 @@ use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence};
 use tokio::time::sleep;
 
 use super::{Ping, ProbeError, ProbeSettings, Target};
+use crate::intervals::ECHO_SPACING;
 
-/// The time between two echoes, so that they are not lost in the same burst.
-const SPACING: Duration = Duration::from_millis(500);
 /// Payload of an echo, of the same size as that of `ping`.
 const PAYLOAD: [u8; 56] = [0; 56];
 
@@ -67,7 +66,7 @@ async fn echo(
     number: u16,
     timeout: Duration,
 ) -> Option<Duration> {
-    sleep(SPACING * u32::from(number)).await;
+    sleep(ECHO_SPACING * u32::from(number)).await;
     let mut pinger = client.pinger(target.address, identifier).await;
     match pinger
         .timeout(timeout)

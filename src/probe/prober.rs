@@ -11,11 +11,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Ping, Probe, ProbeError, ProbeSettings, Target};
+use crate::intervals::PROBE_STAGGER;
 use crate::util::backoff::Backoff;
-
-/// The time between the first probes of targets that were added together: a router that starts with a thousand
-/// sessions probes them all within a minute, twenty a second.
-const STAGGER: Duration = Duration::from_millis(50);
 
 /// Probes its targets in turn; the task of [`Prober::start`] ends when it is dropped.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ impl Prober {
                     running: false,
                     silences: 0,
                 };
-                due += STAGGER;
+                due += PROBE_STAGGER;
                 entry
             });
         }

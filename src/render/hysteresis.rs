@@ -2,9 +2,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::class::{latency_class, latency_range, loss_class, loss_range};
-
-/// The minimum time between two changes of class.
-const HOLD: SignedDuration = SignedDuration::from_hours(1);
+use crate::intervals::CLASS_HOLD;
 
 /// How far beyond an edge the average must be before the class changes, as a share of the edge.
 const MARGIN: f64 = 0.1;
@@ -95,7 +93,7 @@ impl Hysteresis {
         };
         let (low, high) = measure.range(class);
         let beyond = average > high * (1.0 + MARGIN) || average < low * (1.0 - MARGIN);
-        beyond && now.duration_since(since) >= HOLD
+        beyond && now.duration_since(since) >= CLASS_HOLD
     }
 }
 

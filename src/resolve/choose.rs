@@ -1,13 +1,10 @@
 //! Selection of the address to use from an answer. Pure.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the peer may be silent at one address before the next is tried. WireGuard repeats a
-/// handshake every 5 s (`REKEY_TIMEOUT` of its paper, section 6.1), so this is six attempts.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::intervals::ADDRESS_SILENCE;
 
 /// Returns the usable addresses of an answer, in the order in which to try them.
 ///
@@ -47,7 +44,7 @@ fn interleave(one: Vec<IpAddr>, other: Vec<IpAddr>) -> Vec<IpAddr> {
 }
 
 /// Returns the address to use: the current one while it is in the answer and the peer answers there (or has
-/// not been silent for [`PATIENCE`]), otherwise the next one. For an address that left the answer, a
+/// not been silent for [`ADDRESS_SILENCE`]), otherwise the next one. For an address that left the answer, a
 /// successor of the same family, which is known to work. `None` only when there are no candidates.
 pub fn choose(
     candidates: &[IpAddr],
@@ -55,7 +52,8 @@ pub fn choose(
     stale_since: Option<Instant>,
     now: Instant,
 ) -> Option<IpAddr> {
-    let stale = stale_since.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
+    let stale =
+        stale_since.is_some_and(|since| now.saturating_duration_since(since) >= ADDRESS_SILENCE);
     let first = candidates.first().copied();
     let Some(current) = current else { return first };
     match candidates
@@ -114,7 +112,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(choose(&list, Some(list[2]), None, now), Some(list[2]));
         assert_eq!(
-            choose(&list, Some(list[2]), Some(now), now + PATIENCE / 2),
+            choose(&list, Some(list[2]), Some(now), now + ADDRESS_SILENCE / 2),
             Some(list[2])
         );
     }
@@ -122,7 +120,7 @@ mod tests {
     #[test]
     fn a_silent_address_gives_way_to_the_next_and_the_round_begins_again() {
         let list = addresses(&["192.0.2.1", "2001:db8::1"]);
-        let (since, now) = (Instant::now(), Instant::now() + PATIENCE);
+        let (since, now) = (Instant::now(), Instant::now() + ADDRESS_SILENCE);
         assert_eq!(
             choose(&list, Some(list[0]), Some(since), now),
             Some(list[1])
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!(choose(&list, gone, None, now), Some(list[1]));
         assert_eq!(choose(&list[..1], gone, None, now), Some(list[0]));
         assert_eq!(
-            choose(&list, gone, Some(now), now + PATIENCE),
+            choose(&list, gone, Some(now), now + ADDRESS_SILENCE),
             Some(list[0])
         );
         assert_eq!(choose(&[], gone, None, now), None);

@@ -8,17 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::choose::{PATIENCE, choose};
+use super::choose::choose;
 use super::{Resolution, ResolveError};
+use crate::intervals::{ADDRESS_GOOD_AGAIN, ADDRESS_SILENCE, LOOKUP_PAUSE, LOOKUP_RETRY};
 use crate::model::{Endpoint, Host};
 use crate::util::backoff::Backoff;
-
-/// Minimum time between the last lookup and one on demand.
-const MIN_REFRESH: Duration = Duration::from_secs(10);
-/// The first retry after a failure; doubled each time, up to the interval.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// Time without a failure after which an address counts as good again.
-const GOOD_AGAIN: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -65,11 +59,11 @@ impl Choice {
         }
     }
 
-    /// Returns how much longer than [`PATIENCE`] this address is kept, so that the endpoint of a dead peer
+    /// Returns how much longer than [`ADDRESS_SILENCE`] this address is kept, so that the endpoint of a dead peer
     /// does not move from address to address twice a minute indefinitely.
     fn extra_patience(&self, candidates: usize) -> Duration {
         let rounds = self.moves / u32::try_from(candidates.max(1)).unwrap_or(u32::MAX);
-        Backoff::new(PATIENCE, PATIENCE * 16).wait(rounds) - PATIENCE
+        Backoff::new(ADDRESS_SILENCE, ADDRESS_SILENCE * 16).wait(rounds) - ADDRESS_SILENCE
     }
 }
 
@@ -163,10 +157,10 @@ impl State {
         let Some(name) = self.names.get_mut(host) else {
             return false;
         };
-        if now.saturating_duration_since(choice.complained) < PATIENCE {
+        if now.saturating_duration_since(choice.complained) < ADDRESS_SILENCE {
             return false;
         }
-        let earliest = name.started.map_or(now, |started| started + MIN_REFRESH);
+        let earliest = name.started.map_or(now, |started| started + LOOKUP_PAUSE);
         name.due = name.due.min(earliest.max(now));
         true
     }
@@ -182,7 +176,7 @@ impl State {
         let Some(Some(choice)) = self.endpoints.get_mut(endpoint) else {
             return false;
         };
-        if now.saturating_duration_since(choice.complained) >= GOOD_AGAIN {
+        if now.saturating_duration_since(choice.complained) >= ADDRESS_GOOD_AGAIN {
             choice.moves = 0;
         }
         choice.complained = now;
@@ -304,7 +298,7 @@ impl Name {
             Err(error) => {
                 self.error = Some(error.to_string());
                 // Retry soon: after a boot the network may be ready within seconds.
-                self.due = now + Backoff::new(FIRST_RETRY, interval).wait(self.failures);
+                self.due = now + Backoff::new(LOOKUP_RETRY, interval).wait(self.failures);
                 self.failures = self.failures.saturating_add(1);
             }
         }

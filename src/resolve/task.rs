@@ -13,11 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::Due;
 use super::{Lookup, ResolveError, ResolverSettings, Shared, candidates};
+use crate::intervals::LOOKUP_GRACE;
 
-/// How long a lookup blocks those that wait to start. Answers come within milliseconds; a slower lookup
-/// continues in parallel with the others, so that a hundred hanging names delay a good one by
-/// seconds instead of minutes.
-const GRACE: Duration = Duration::from_secs(1);
 /// Number of concurrent lookups of names that reached the deadline last time.
 const HANGING: usize = 4;
 
@@ -121,7 +118,7 @@ async fn release_after_grace<T>(
     tokio::select! {
         biased;
         done = &mut work => return done,
-        () = sleep(GRACE) => drop(permit),
+        () = sleep(LOOKUP_GRACE) => drop(permit),
     }
     work.await
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::document::{Condition, ConditionStatus, ConditionType};
+use crate::intervals::PASS_MAX;
 
-/// Longest time without a finished pass before the agent counts as failed.
-pub const PASS_MAX: Duration = Duration::from_secs(60);
 /// Consecutive failed fetches of a list that degrade the agent.
 const LIST_FAILURES: u32 = 3;
 

@@ -17,5 +17,5 @@ pub use assess::{
 pub use changed::changed;
 pub use conditions::Conditions;
 pub use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
-pub use health::{Health, HealthFacts, PASS_MAX, condition_text, is_bad};
+pub use health::{Health, HealthFacts, condition_text, is_bad};
 pub use origins::{Origins, RoaFacts, Roas, RpkiName, Verdict};

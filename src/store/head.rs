@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::intervals::INDEX_LOCK_STALE;
 use crate::util::file::{self, Stamp};
 
 /// The branch of the history.
@@ -16,8 +17,6 @@ pub(crate) const BRANCH: &str = "refs/heads/main";
 
 /// Size limit of a repository file that is read here, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// A lock of the index that is older than this belongs to a git that no longer runs, and is ignored.
-const STALE: Duration = Duration::from_secs(10);
 
 /// Describes the position of HEAD while it is not at the history's branch; `None`: it is there, or
 /// there is no history that it could have left.
@@ -44,7 +43,7 @@ pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
         at.and_then(|at| at.elapsed().ok())
             .is_some_and(|is| is < age)
     };
-    let locked = found(INDEX_LOCK).is_some_and(|lock| is_younger(&lock, STALE));
+    let locked = found(INDEX_LOCK).is_some_and(|lock| is_younger(&lock, INDEX_LOCK_STALE));
     let written = found(INDEX)
         .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(Stamp::of(&index)));
     !own.is_writing && (locked || written)

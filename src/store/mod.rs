@@ -58,6 +58,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::intervals::{APPROVALS_WAIT, HEAD_FOLLOWS};
 use crate::observed::Succession;
 use crate::util::file;
 
@@ -92,16 +93,11 @@ pub const OUTBOX: &str = "outbox";
 pub const APPROVED: &str = "approved";
 /// The lock of that file.
 const APPROVALS_LOCK: &str = ".approved.lock";
-/// How long one writer of the approvals waits for another.
-const APPROVALS_WAIT: Duration = Duration::from_secs(2);
 /// The file of held changes, and of the guard's counts.
 pub const HELD: &str = "held.yaml";
 /// The line in `approved` with which an operator confirms that no document is missing, though one
 /// may have been: the directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
-
-/// Probable delay between the writes of the index and of HEAD by a git.
-const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
 
 /// The state directory of one router.
 #[derive(Debug)]

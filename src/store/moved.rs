@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
+use crate::intervals::TREE_CHANGING_MAX;
 
 use super::cache::{Slot, Stored};
 use super::{
@@ -18,8 +19,6 @@ use super::{
 const PENDING: &str = ".pending";
 /// The content of a waiting record that marks the record as removed.
 const REMOVED: &str = "# removed\n";
-/// After this time the tree is read even if Git still seems to change it.
-const LONGEST: Duration = Duration::from_secs(5);
 
 /// State between two listings.
 #[derive(Debug, Default)]
@@ -56,7 +55,9 @@ impl Store {
         if moved.is_none() {
             let moving = head::is_moving(&self.dir, self.patience.quiet());
             memory.moving = moving.then(|| memory.moving.unwrap_or_else(Instant::now));
-            let patient = memory.moving.is_some_and(|since| since.elapsed() < LONGEST);
+            let patient = memory
+                .moving
+                .is_some_and(|since| since.elapsed() < TREE_CHANGING_MAX);
             if patient && let Some(mut last) = memory.last.clone() {
                 drop(memory);
                 self.add_pending(&mut last);
@@ -346,7 +347,7 @@ pub(super) fn is_maintenance(place: &Place) -> bool {
 /// Waits while a git changes the tree, with a limit for a git that hangs.
 pub(super) fn wait_for_git(dir: &Path, after: Duration) {
     let begun = Instant::now();
-    while head::is_moving(dir, after) && begun.elapsed() < LONGEST {
+    while head::is_moving(dir, after) && begun.elapsed() < TREE_CHANGING_MAX {
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -11,13 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::read::TextHash;
+use crate::intervals::{FILE_CHANGING_MAX, WRITER_FORGOTTEN};
 use crate::util::file::Stamp;
-
-/// A continuously changing file counts as complete after this time.
-const LONGEST: Duration = Duration::from_secs(5);
-/// A file that is open for writing counts as complete if nothing was written for this time: the
-/// process that holds it open has forgotten it.
-const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// Files with an open writer, according to the kernel's events.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +38,7 @@ impl Writers {
         self.0
             .lock()
             .get(path)
-            .is_some_and(|last| last.elapsed() < FORGOTTEN)
+            .is_some_and(|last| last.elapsed() < WRITER_FORGOTTEN)
     }
 }
 
@@ -84,7 +79,8 @@ impl Patience {
 
     /// Returns whether a change of a file that was first seen at `since` may be incomplete.
     pub(super) fn waits_for(&self, path: &Path, stamp: &Stamp, since: Instant) -> bool {
-        let young = stamp.age().is_some_and(|age| age < self.quiet) && since.elapsed() < LONGEST;
+        let young =
+            stamp.age().is_some_and(|age| age < self.quiet) && since.elapsed() < FILE_CHANGING_MAX;
         !self.quiet.is_zero() && (young || self.writers.is_open(path))
     }
 

@@ -17,17 +17,14 @@ use tokio::sync::mpsc;
 
 use super::patience::Writers;
 use super::{APPROVED, Area, Place, SECRETS, document_folders};
+use crate::intervals::{EVENTS_GATHER, SCAN_POLL};
 use crate::util::file::Stamp;
 
-/// Time to gather events before they become hints.
-const GATHER: Duration = Duration::from_millis(50);
 /// More changes at once than this become [`Hint::Everything`].
 const MANY: usize = 256;
 /// Length of the queue of paths between the kernel's events and the watch thread; an overflow
 /// becomes [`Hint::Everything`].
 const QUEUE: usize = 4096;
-/// Polling interval of files where the kernel reports no changes.
-const SCAN: Duration = Duration::from_secs(1);
 /// Minimum interval between two scans of all files, as a multiple of the duration of a scan.
 const SCAN_SHARE: u32 = 100;
 
@@ -160,7 +157,7 @@ impl Watched {
             // Short enough to end soon after the receiver is dropped.
             let wait = next_look
                 .saturating_duration_since(Instant::now())
-                .min(SCAN);
+                .min(SCAN_POLL);
             let mut found = match self.paths.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
                 // This side holds a sender too.
@@ -196,7 +193,7 @@ impl Watched {
 
     /// Returns the hints of one burst of events.
     fn gather(&self, first: PathBuf) -> BTreeSet<Hint> {
-        let end = Instant::now() + GATHER;
+        let end = Instant::now() + EVENTS_GATHER;
         let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().collect();
         while let Ok(path) = self
             .paths
@@ -253,7 +250,7 @@ impl Watched {
             stamps.sort();
             stamps.hash(&mut hasher);
         }
-        self.next_scan = begin + SCAN.max(begin.elapsed() * SCAN_SHARE);
+        self.next_scan = begin + SCAN_POLL.max(begin.elapsed() * SCAN_SHARE);
         let now = hasher.finish();
         std::mem::replace(&mut self.scanned, now) != now
     }

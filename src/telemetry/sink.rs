@@ -1,18 +1,16 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogFormat;
+use crate::intervals::LOG_FLUSH;
 use crate::redact::redact;
 
 /// Number of lines that may wait for a slow sink; more are dropped.
 const WAITING: usize = 4096;
-/// How long the end of the process waits for lines to be written.
-const FLUSH: Duration = Duration::from_secs(1);
 
 /// Number of dropped lines since the start.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -65,7 +63,7 @@ impl Sink {
     pub(super) fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self.lines.try_send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(FLUSH);
+            let _ = wait.recv_timeout(LOG_FLUSH);
         }
     }
 }

@@ -29,27 +29,11 @@ use super::{Parts, classes, journal};
 use crate::controller::world::Object;
 use crate::controller::{Hint, World, target};
 use crate::document::Kind;
+use crate::intervals::{
+    ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_TICK, WORLD_TROUBLED, WORLD_UNSETTLED,
+};
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
-
-/// Interval between two worlds without a hint: BIRD's version may have changed, and measured classes change.
-const TICK: Duration = Duration::from_secs(30);
-
-/// The same interval while the state directory cannot be read or written: no event reports its recovery.
-const TROUBLED: Duration = Duration::from_secs(2);
-
-/// The same interval while a file is being written.
-const UNSETTLED: Duration = Duration::from_millis(100);
-
-/// Delay before a watch that ended is restarted.
-const REWATCH: Duration = Duration::from_secs(1);
-
-/// Limit of the wait for names, in a single pass or for an operator's command.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Time to gather first answers of peers. Each may set a class of its link, and each new class is a
-/// reload of BIRD: a thousand peers that answer in their first minute must not cause a thousand
-/// reloads.
-const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Makes a world whenever something may have changed, until the agent stops.
 pub(super) async fn run(
@@ -184,14 +168,14 @@ impl Worlds {
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.parts.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
-            TROUBLED
+            WORLD_TROUBLED
         } else {
-            TICK
+            WORLD_TICK
         };
         let wait = if self.settled {
             until_next(&context.world()).min(tick)
         } else {
-            UNSETTLED
+            WORLD_UNSETTLED
         };
         let mut due = Instant::now() + wait;
         loop {
@@ -199,7 +183,7 @@ impl Worlds {
                 () = stop.cancelled() => return ControlFlow::Break(()),
                 () = context.reports.changed.notified() => break,
                 () = self.parts.maker.rpki.changed() => break,
-                () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS),
+                () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS_GATHER),
                 names = context.resolver.changed() => {
                     // An address may clash with a peer's, so the next world comes before the next pass.
                     self.resolved.extend(names);
@@ -211,7 +195,7 @@ impl Worlds {
                         Some(hint) => self.take(hint),
                         None => {
                             // The watch could not start, or its thread panicked: wait before the restart.
-                            tokio::time::sleep(REWATCH).await;
+                            tokio::time::sleep(WATCH_RESTART).await;
                             self.watched = context.store.watch();
                             self.anywhere = true;
                         }
@@ -250,8 +234,8 @@ fn until_next(world: &World) -> Duration {
         .map(|at| at.duration_since(Timestamp::now()));
     let due = due
         .and_then(|due| Duration::try_from(due).ok())
-        .unwrap_or(TICK);
-    due.clamp(Duration::from_millis(50), TICK)
+        .unwrap_or(WORLD_TICK);
+    due.clamp(Duration::from_millis(50), WORLD_TICK)
 }
 
 fn key_of(place: &Place) -> Option<ObjectKey> {
@@ -363,7 +347,7 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
             parts.context.resolver.changed().await;
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, waiting).await;
+    let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
     Ok(())
 }
 
@@ -373,7 +357,7 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
         .maker
         .rpki
         .resolved(&world.router_documents.policy.spec);
-    tokio::time::timeout(PATIENCE, resolved)
+    tokio::time::timeout(NAMES_WAIT, resolved)
         .await
         .unwrap_or(true)
 }

@@ -5,12 +5,12 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::error::CommitError;
 use super::tree::{FileChanges, GENERATION, LiveTree, MAIN, SESSIONS, TREE, fragment_at};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
+use crate::intervals::FOREIGN_FILE_QUIET;
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::{MainFile, mark};
@@ -146,13 +146,10 @@ fn is_lasting(error: &io::Error) -> bool {
     file::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
 }
 
-/// How long a foreign file is left alone after its last change, because it may be incomplete.
-pub(super) const AT_REST: Duration = Duration::from_secs(2);
-
 /// Returns whether a file has just changed.
 pub(super) fn is_young(file: &Path) -> bool {
     let age = Stamp::at(file).and_then(|stamp| stamp.age());
-    age.is_some_and(|age| age < AT_REST)
+    age.is_some_and(|age| age < FOREIGN_FILE_QUIET)
 }
 
 /// Sorts a file below `moenet/` by its mark.

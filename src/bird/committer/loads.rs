@@ -6,11 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Fragment;
 use super::error::{CommitError, FragmentError};
-
-/// How long a failure is remembered. It expires because another BIRD may be installed meanwhile.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
-/// The same after sessions went down for the first time, which may have been a coincidence.
-const COINCIDENCE: Duration = Duration::from_secs(30);
+use crate::intervals::{LOAD_COINCIDENCE, LOAD_REMEMBERED};
 
 /// Loads that failed.
 #[derive(Debug, Default)]
@@ -31,7 +27,7 @@ struct Failed {
 impl FailedLoads {
     /// Removes expired failures.
     pub(super) fn expire(&mut self, now: Instant) {
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < REMEMBERED;
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < LOAD_REMEMBERED;
         self.trees.retain(|_, failed| is_recent(failed.until));
         self.fragments.retain(|_, (since, _)| is_recent(*since));
     }
@@ -57,8 +53,8 @@ impl FailedLoads {
         }
         let times = self.trees.get(generation).map_or(0, |failed| failed.times) + 1;
         let wait = match went_down && times == 1 {
-            true => COINCIDENCE,
-            false => REMEMBERED,
+            true => LOAD_COINCIDENCE,
+            false => LOAD_REMEMBERED,
         };
         let failed = Failed {
             cause: error.to_string(),
@@ -154,7 +150,7 @@ mod tests {
         assert_eq!(fragments.keys().collect::<Vec<_>>(), ["b"]);
         fragments.insert("a".to_owned(), fragment("good"));
         assert!(loads.recall(&mut fragments).is_empty());
-        loads.expire(now + REMEMBERED);
+        loads.expire(now + LOAD_REMEMBERED);
         fragments.insert("a".to_owned(), fragment("bad"));
         assert!(loads.recall(&mut fragments).is_empty());
     }

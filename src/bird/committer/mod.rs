@@ -53,15 +53,13 @@ pub use error::{BaseError, CommitError, FragmentError};
 pub use tree::{FileChanges, LiveTree, Tree, plan_commit};
 
 use super::check::Checker;
-use super::client::{Client, DEADLINE};
+use super::client::Client;
 use super::counters::BirdCounters;
+use crate::intervals::{BIRD_COMMAND, BIRD_READ_WAIT};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::Diagnostic;
 use batch::Request;
 use trial::Trials;
-
-/// How long a read waits for a reconfiguration in progress.
-const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Paths and timeouts of the committer.
 #[derive(Debug, Clone)]
@@ -165,7 +163,11 @@ impl Committer {
         client: Client,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, requests) = mpsc::channel(1024);
-        let checker = Checker::new(&config.bird_binary, DEADLINE, Arc::clone(client.counters()));
+        let checker = Checker::new(
+            &config.bird_binary,
+            BIRD_COMMAND,
+            Arc::clone(client.counters()),
+        );
         let trials = Trials::new(&config, client.clone(), checker.clone());
         let work = worker::Worker::new(config, client.clone(), checker.clone(), trials.clone());
         let work = work.run(requests);
@@ -270,7 +272,7 @@ impl Committer {
     /// Returns whether the daemon runs exactly these files, confirmed. `false` for a daemon that does not
     /// answer.
     pub async fn is_loaded(&self, live: &LiveTree) -> bool {
-        let running = confirm::running(&self.client, READ_PATIENCE).await;
+        let running = confirm::running(&self.client, BIRD_READ_WAIT).await;
         matches!(running, Ok(confirm::Running::Loaded(Some(loaded))) if loaded == live.tree.generation())
     }
 

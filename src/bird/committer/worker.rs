@@ -11,7 +11,7 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::confirm::{self, Load, LoadError, Running};
 use super::error::{BaseError, CommitError, FragmentError};
-use super::loads::{FailedLoads, REMEMBERED};
+use super::loads::FailedLoads;
 use super::promise::{self, Lack};
 use super::stage::Stage;
 use super::tree::{LiveTree, MAIN, Tree, fragment_path, plan_commit};
@@ -20,6 +20,7 @@ use super::written::Written;
 use super::{Committed, CommitterConfig, Fragment, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
+use crate::intervals::{FOREIGN_FILE_QUIET, LOAD_REMEMBERED};
 use crate::observed::bird::Diagnostic;
 use crate::observed::bird::outline::protocols_in;
 
@@ -188,7 +189,7 @@ impl Worker {
                     {
                         progress.waited = true;
                         progress.blamed.remove(&name);
-                        tokio::time::sleep(disk::AT_REST).await;
+                        tokio::time::sleep(FOREIGN_FILE_QUIET).await;
                         match self.read().await {
                             Ok(now) => live = now,
                             Err(error) => break Err(error.into()),
@@ -293,7 +294,7 @@ impl Worker {
     /// Removes the requested changes that were rejected before and would be rejected again.
     fn recall(&mut self, live: &LiveTree, wishes: &mut Wishes) -> BTreeMap<String, FragmentError> {
         self.refusals
-            .retain(|_, (since, _)| since.elapsed() < REMEMBERED);
+            .retain(|_, (since, _)| since.elapsed() < LOAD_REMEMBERED);
         if wishes.base.is_some() || self.refusals.is_empty() {
             return BTreeMap::new();
         }

@@ -7,7 +7,6 @@ mod reach;
 mod why;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -24,13 +23,11 @@ use crate::document::{
 };
 use crate::effective::Origin;
 use crate::history::History;
+use crate::intervals::DAEMON_CHECK;
 use crate::model::ObjectName;
 use crate::store::{Area, Place};
 use fields::Field;
 use why::Cause;
-
-/// Timeout of the check whether the daemon runs.
-const DAEMON: Duration = Duration::from_secs(2);
 
 /// One object in full.
 #[derive(Debug, Args)]
@@ -158,7 +155,7 @@ async fn agent_runs(config: &Config) -> bool {
     let Ok(api) = Api::new(config) else {
         return false;
     };
-    tokio::time::timeout(DAEMON, api.get("/healthz"))
+    tokio::time::timeout(DAEMON_CHECK, api.get("/healthz"))
         .await
         .is_ok_and(|answer| answer.is_ok())
 }

@@ -3,18 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::time::Duration;
 
 use surge_ping::{AsyncSocket, Config, ICMP};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::why::Answer;
+use crate::intervals::REACH_ANSWER;
 use crate::model::InterfaceName;
 use crate::probe::{IcmpPing, Ping, ProbeSettings, Target};
 
-/// Timeout of an answer.
-const WAIT: Duration = Duration::from_millis(700);
 /// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links deliver it although they have no
 /// multicast flag, which is also how Babel works over them.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -41,7 +39,7 @@ pub(super) async fn datagram(endpoint: SocketAddr) -> Option<Answer> {
         if let Err(error) = socket.send(&[]).await {
             return judged(&error);
         }
-        if let Ok(Err(error)) = timeout(WAIT, socket.recv(&mut [0; 1])).await {
+        if let Ok(Err(error)) = timeout(REACH_ANSWER, socket.recv(&mut [0; 1])).await {
             return judged(&error);
         }
     }
@@ -66,7 +64,7 @@ pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<b
     };
     let settings = ProbeSettings {
         count: 2,
-        timeout: WAIT,
+        timeout: REACH_ANSWER,
         ..ProbeSettings::default()
     };
     let answers = IcmpPing.ping(&target, &settings).await.ok()?;
@@ -91,7 +89,7 @@ pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet
     if socket.send_to(&mut request, &everybody).await.is_err() {
         return found;
     }
-    let end = Instant::now() + WAIT;
+    let end = Instant::now() + REACH_ANSWER;
     let mut answer = [0; 256];
     while let Ok(Ok((length, from))) = timeout_at(end, socket.recv_from(&mut answer)).await {
         let answer = answer.get(..length).unwrap_or_default();

@@ -12,24 +12,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bird_work;
 use super::context::{Context, Look};
 use super::planning::KeyPlan;
 use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
+use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
 pub use object::target;
-
-/// Interval for a settled object. The tick of all objects normally reconciles it earlier; this applies only if
-/// there is no tick.
-const LATER: Duration = Duration::from_secs(3600);
-/// Interval for an object that is being configured.
-const SOON: Duration = Duration::from_secs(1);
 
 /// Brings one key to its wanted state. It takes the key and no reason: after any event, it compares everything
 /// again.
@@ -96,8 +90,10 @@ impl Round {
     /// Returns the time of the next reconcile, if all remaining steps wait for BIRD.
     fn waits_for_bird(&self) -> Option<Outcome> {
         match self.trouble.as_ref()? {
-            Trouble::Waiting(_) if self.look.bird.silent.is_some() => Some(Outcome::Settled(LATER)),
-            Trouble::Waiting(_) => Some(Outcome::Settled(SOON)),
+            Trouble::Waiting(_) if self.look.bird.silent.is_some() => {
+                Some(Outcome::Settled(SETTLED_OBJECT))
+            }
+            Trouble::Waiting(_) => Some(Outcome::Settled(MOVING_OBJECT)),
             Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
             _ => None,
         }
@@ -142,8 +138,8 @@ async fn round(
         look = ctx.look(object, subject.endpoint, Instant::now()).await?;
     }
     let patience = match waiting.is_empty() {
-        true => bird_work::PATIENCE,
-        false => bird_work::ATTENDED,
+        true => COMMIT_WAIT,
+        false => COMMIT_WAIT_ATTENDED,
     };
     let round = converge(ctx, subject, look, plan, patience).await;
     ctx.announced.forget(subject.key, begun);
@@ -208,7 +204,7 @@ async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Re
             steps: vec![step],
             waits: None,
         };
-        let (_, trouble) = apply::run(ctx, subject, &plan, look, bird_work::ATTENDED).await;
+        let (_, trouble) = apply::run(ctx, subject, &plan, look, COMMIT_WAIT_ATTENDED).await;
         if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
             return Err(error);
         }
@@ -216,7 +212,7 @@ async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Re
     let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
     for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
         // BIRD may be down, or not have the protocol yet; then there is nothing to restart.
-        let _ = tokio::time::timeout(bird_work::PATIENCE, ctx.committer.restart(name)).await;
+        let _ = tokio::time::timeout(COMMIT_WAIT, ctx.committer.restart(name)).await;
     }
     Ok(())
 }

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::record::{self, InForce};
-use super::{LATER, Round, SOON, Subject, chase, claims, round};
+use super::{Round, Subject, chase, claims, round};
 use crate::controller::context::{Context, Look};
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Object, Wanted, World};
 use crate::document::{Kind, Phase, StatusBody};
+use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, ObjectKey, ObjectName, Uid};
 use crate::plan::kernel_view::Link;
 use crate::probe::Target;
@@ -106,8 +107,10 @@ async fn conclude(
         _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
         // An object that was just configured is about to come up. One that stays down is left to the tick of all
         // objects, since a router may have many peers that never answer.
-        Phase::Configured | Phase::Configuring if !round.steps.is_empty() => Outcome::Settled(SOON),
-        _ => Outcome::Settled(LATER),
+        Phase::Configured | Phase::Configuring if !round.steps.is_empty() => {
+            Outcome::Settled(MOVING_OBJECT)
+        }
+        _ => Outcome::Settled(SETTLED_OBJECT),
     }
 }
 
@@ -167,14 +170,14 @@ async fn depart(
     round: &Round,
 ) -> Outcome {
     if record::may_appear(ctx, subject).await {
-        return Outcome::Settled(SOON);
+        return Outcome::Settled(MOVING_OBJECT);
     }
     let is_session = subject.kind == Kind::BgpSession;
     if is_session && object.admin_state != AdminState::Absent {
         record::withdrawn(ctx, subject).await;
         let status = status(ctx, world, object, before, round);
         record::status(ctx, subject, before, status).await;
-        return Outcome::Settled(LATER);
+        return Outcome::Settled(SETTLED_OBJECT);
     }
     let owes_report = is_session && object.documented && !object.operator_owned;
     if owes_report && !ctx.reports.gone(&object.uid).await {

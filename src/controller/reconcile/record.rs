@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
+use crate::intervals::LATE_LINKS;
 use crate::model::ObjectKey;
 use crate::plan::Plan;
 use crate::redact::redact;
@@ -149,10 +149,6 @@ fn recorded(
         Err(error) => complain(subject, &error, "applied record not written"),
     }
 }
-
-/// The time after the agent's start in which a WireGuard process that an earlier run started may still create its
-/// link: as long as a start may take.
-const LATE_LINKS: Duration = Duration::from_secs(10);
 
 /// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
 /// it created the link. Without the record, that link would be foreign.

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::apply::{self, Trouble};
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
-use super::{Claims, LATER, Round, SOON, Subject, round};
+use super::{Claims, Round, Subject, round};
 use crate::bird::Fragment;
 use crate::controller::context::{Context, Look};
 use crate::controller::planning;
@@ -21,6 +21,7 @@ use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid,
 use crate::controller::{BirdState, FirewallState, bird_work};
 use crate::controller::{Convenience, TakenStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
+use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::ObjectKey;
 use crate::plan::{Action, Drift, Plan};
 use crate::status::Conditions;
@@ -91,7 +92,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
         }
         None => {
             ctx.board.remove(&ObjectKey::Firewall);
-            Outcome::Settled(LATER)
+            Outcome::Settled(SETTLED_OBJECT)
         }
     }
 }
@@ -166,7 +167,7 @@ async fn set_base(
         Arc::clone(&round.look.bird),
     );
     let work = bird_work::Work::of(&steps);
-    match bird_work::run(ctx, subject.key, work, bird_work::PATIENCE, commit).await {
+    match bird_work::run(ctx, subject.key, work, COMMIT_WAIT, commit).await {
         None => {
             round.trouble.get_or_insert_with(apply::busy);
             return None;
@@ -291,8 +292,8 @@ async fn conclude(
     }
     match (failed, round.look.bird.is_running()) {
         (true, _) => Outcome::Failed,
-        (false, true) => Outcome::Settled(LATER),
-        (false, false) => Outcome::Settled(SOON),
+        (false, true) => Outcome::Settled(SETTLED_OBJECT),
+        (false, false) => Outcome::Settled(MOVING_OBJECT),
     }
 }
 

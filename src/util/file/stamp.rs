@@ -5,9 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A file younger than this may change again within the same tick of the file system's clock, and so with the same
-/// stamp. The longest tick is that of FAT.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+use crate::intervals::FILE_SETTLED;
 
 /// The attributes that change with a file: device, inode, size, and the times of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +45,7 @@ impl Stamp {
 
     /// Returns whether any later change must change the stamp.
     pub(crate) fn is_settled(&self) -> bool {
-        self.age().is_some_and(|age| age > SETTLED_AFTER)
+        self.age().is_some_and(|age| age > FILE_SETTLED)
     }
 
     /// Time since the last change, which no program can set, unlike the time of modification. `None` for a change in

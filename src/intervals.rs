@@ -1,0 +1,276 @@
+//! All intervals, gather windows and deadlines of the code, each with its unit and reason; `docs/architecture.md` has
+//! them as a table. Those of the configuration have their defaults in `config`.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+// Controller
+/// Time that a key waits for an observation of BIRD. After that it uses the last one, because the kernel's part
+/// must not wait for a BIRD that is busy or hangs.
+pub(crate) const BIRD_OBSERVATION_WAIT: Duration = Duration::from_millis(1500);
+/// Time that a reconcile waits for BIRD: longer than a commit of many sessions takes on a small machine.
+pub(crate) const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// The same limit while an operator waits for the result.
+pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
+/// Time that a late failure is kept. The key is reconciled as soon as a late failure exists.
+pub(crate) const LATE_FAILURE_KEPT: Duration = Duration::from_secs(60);
+/// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
+pub(crate) const ENABLE_PAUSE: Duration = Duration::from_secs(60);
+/// Time that a pass waits for further tunnels before it observes: tunnels that arrive together go into one
+/// transaction.
+pub(crate) const FIREWALL_GATHER: Duration = Duration::from_millis(100);
+/// Time that a sysctl that could not be set is left alone.
+pub(crate) const SYSCTL_PAUSE: Duration = Duration::from_secs(60);
+/// Interval at which everything is reconciled again: no event announces WireGuard's changes.
+pub(crate) const RECONCILE_TICK: Duration = Duration::from_secs(10);
+/// Interval for a settled object. The tick of all objects normally reconciles it earlier; this applies only if
+/// there is no tick.
+pub(crate) const SETTLED_OBJECT: Duration = Duration::from_secs(3600);
+/// Interval for an object that is being configured.
+pub(crate) const MOVING_OBJECT: Duration = Duration::from_secs(1);
+/// The time after the agent's start in which a WireGuard process that an earlier run started may still create its
+/// link: as long as a start may take.
+pub(crate) const LATE_LINKS: Duration = Duration::from_secs(10);
+/// Longest time without a finished pass before the agent counts as failed.
+pub(crate) const PASS_MAX: Duration = Duration::from_secs(60);
+
+// Agent
+/// Interval between two builds of the world without a hint: BIRD's version may have changed, and measured classes change.
+pub(crate) const WORLD_TICK: Duration = Duration::from_secs(30);
+/// The same interval while the state directory cannot be read or written: no event reports its recovery.
+pub(crate) const WORLD_TROUBLED: Duration = Duration::from_secs(2);
+/// The same interval while a file is being written.
+pub(crate) const WORLD_UNSETTLED: Duration = Duration::from_millis(100);
+/// Delay before a watch that ended is restarted.
+pub(crate) const WATCH_RESTART: Duration = Duration::from_secs(1);
+/// Limit of the wait for names, in a single pass or for an operator's command.
+pub(crate) const NAMES_WAIT: Duration = Duration::from_secs(3);
+/// Time to gather first answers of peers. Each may set a class of its link, and each new class is a
+/// reload of BIRD: a thousand peers that answer in their first minute must not cause a thousand
+/// reloads.
+pub(crate) const ANSWERS_GATHER: Duration = Duration::from_secs(2);
+/// Time to gather entries: all changes that one world applied are one cause.
+pub(crate) const STEPS_GATHER: Duration = Duration::from_millis(500);
+/// How long steps that changed no file wait for the change they were taken for: a policy is applied
+/// together with the texts of the sessions that follow from it, in any order.
+pub(crate) const STEPS_AROUND: Duration = Duration::from_secs(2);
+/// Limit of the wait for commits at a stop.
+pub(crate) const STOP_COMMITS: Duration = Duration::from_secs(5);
+/// Limit of the wait for commits after a single pass.
+pub(crate) const ONCE_COMMITS: Duration = Duration::from_secs(15);
+/// Limit of the wait for the first world at the start.
+pub(crate) const START_FIRST_WORLD: Duration = Duration::from_secs(5);
+/// Shortest interval between two reactions to changes of the agent's table in nftables.
+pub(crate) const FIREWALL_QUIET: Duration = Duration::from_millis(500);
+/// Interval at which a single pass without the daemon checks whether the state directory is quiet.
+pub(crate) const ONCE_QUIET_POLL: Duration = Duration::from_millis(100);
+/// Limit of the wait for steps in progress at a stop.
+pub(crate) const STOP_DRAIN: Duration = Duration::from_secs(20);
+/// Limit of the wait for steps in progress after a task ended early.
+pub(crate) const STOP_QUICK: Duration = Duration::from_secs(1);
+/// Limit of the wait for one answer of BIRD at a stop.
+pub(crate) const STOP_BIRD_ANSWER: Duration = Duration::from_millis(1500);
+/// Debounce time of files: a change counts after this time without events. Longer than an editor
+/// needs between two steps of a save; with the work that follows still well below a second.
+pub(crate) const FILES_QUIET: Duration = Duration::from_millis(250);
+/// Time limit of `bird -p`.
+pub(crate) const BIRD_CHECK: Duration = Duration::from_secs(10);
+/// Polling interval of the key file.
+pub(crate) const KEY_POLL: Duration = Duration::from_secs(1);
+/// Polling interval of token files.
+pub(crate) const TOKEN_POLL: Duration = Duration::from_secs(2);
+/// Interval between two checks whether the state directory is back.
+pub(crate) const LOST_DIRECTORY_POLL: Duration = Duration::from_secs(2);
+/// Polling interval of template files.
+pub(crate) const TEMPLATES_POLL: Duration = Duration::from_millis(500);
+/// Debounce time of templates before they are tested: a shell redirect truncates first.
+pub(crate) const TEMPLATES_QUIET: Duration = Duration::from_secs(1);
+/// Retry interval of templates that could not be tested.
+pub(crate) const TEMPLATES_RETRY: Duration = Duration::from_secs(10);
+/// Interval between two checks of the RPKI servers.
+pub(crate) const ROA_POLL: Duration = Duration::from_secs(10);
+/// Maximum age of the shared observation of BIRD: that of the controller's last tick, so that no
+/// additional observation is needed.
+pub(crate) const ROA_OBSERVATION_AGE: Duration = Duration::from_secs(12);
+/// Minimum interval between two writes when ROAs were withdrawn: each is a reload of BIRD.
+pub(crate) const ROA_WITHDRAWN: Duration = Duration::from_secs(60);
+/// Minimum interval between two writes when there are only new ROAs: BIRD has them already, the write is for the next
+/// start.
+pub(crate) const ROA_ADDED: Duration = Duration::from_secs(900);
+/// How long an RPKI server may be silent before its next address is tried: BIRD queries a silent server every 90 s.
+pub(crate) const RPKI_SILENCE: Duration = Duration::from_secs(180);
+/// The longest such time: it triples with each change of address.
+pub(crate) const RPKI_SILENCE_MAX: Duration = Duration::from_secs(180 * 243);
+/// Interval between two comparisons of facts for the log. Each comparison is in memory.
+pub(crate) const EDGES_POLL: Duration = Duration::from_secs(1);
+/// Longer than the edge detector holds any bad state back before it logs it.
+pub(crate) const EDGES_HELD: SignedDuration = SignedDuration::from_mins(1);
+/// Limit of the wait of `/maintenance` for BIRD.
+pub(crate) const MAINTENANCE_WAIT: Duration = Duration::from_secs(5);
+/// Polling interval of BIRD during that wait.
+pub(crate) const MAINTENANCE_POLL: Duration = Duration::from_millis(200);
+/// Limit of the wait of `/restart` until the interface and its BGP session are configured again.
+pub(crate) const RESTART_WAIT: Duration = Duration::from_secs(60);
+/// Backoff of the local API while its address is taken: first and longest wait.
+pub(crate) const LISTEN_RETRY: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(30));
+/// The wait after a delivery that left reports; doubled each time.
+pub(crate) const REPORTS_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait between two deliveries.
+pub(crate) const REPORTS_RETRY_MAX: Duration = Duration::from_secs(60);
+
+// BIRD
+/// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
+/// on 3.1.8, and 1.5 million static routes parsed.
+pub(crate) const BIRD_COMMAND: Duration = Duration::from_secs(10);
+/// How long a read waits for a reconfiguration in progress.
+pub(crate) const BIRD_READ_WAIT: Duration = Duration::from_secs(2);
+/// How long a load that failed is not tried again. It expires because another BIRD may be installed meanwhile.
+pub(crate) const LOAD_REMEMBERED: Duration = Duration::from_secs(600);
+/// The same after sessions went down for the first time, which may have been a coincidence.
+pub(crate) const LOAD_COINCIDENCE: Duration = Duration::from_secs(30);
+/// How long a foreign file is left alone after its last change, because it may be incomplete.
+pub(crate) const FOREIGN_FILE_QUIET: Duration = Duration::from_secs(2);
+/// Minimum time between two changes of the class of a link.
+pub(crate) const CLASS_HOLD: SignedDuration = SignedDuration::from_hours(1);
+
+// Kernel
+/// Timeout of one netlink request. Deleting a WireGuard link holds the kernel's lock for 0.1 s (measured, Linux 6.12), and
+/// a thousand others may be queued first.
+pub(crate) const NETLINK_REQUEST: Duration = Duration::from_secs(60);
+/// Wait before a failed socket for the kernel's events is opened again.
+pub(crate) const KERNEL_EVENTS_PAUSE: Duration = Duration::from_secs(1);
+/// Wait before a failed socket for nftables' events is opened again.
+pub(crate) const NFTABLES_EVENTS_PAUSE: Duration = Duration::from_secs(1);
+/// Timeout of one exchange with the socket of a userspace WireGuard process.
+pub(crate) const USERSPACE_EXCHANGE: Duration = Duration::from_secs(5);
+/// Timeout of starting and of ending such a process.
+pub(crate) const USERSPACE_START: Duration = Duration::from_secs(5);
+/// Polling interval of such a process meanwhile.
+pub(crate) const USERSPACE_POLL: Duration = Duration::from_millis(20);
+
+// Names and probes
+/// How long the peer may be silent at one address before the next is tried. WireGuard repeats a
+/// handshake every 5 s (`REKEY_TIMEOUT` of its paper, section 6.1), so this is six attempts.
+pub(crate) const ADDRESS_SILENCE: Duration = Duration::from_secs(30);
+/// Minimum time between the last lookup of a name and one on demand.
+pub(crate) const LOOKUP_PAUSE: Duration = Duration::from_secs(10);
+/// The first retry after a failed lookup; doubled each time, up to the interval.
+pub(crate) const LOOKUP_RETRY: Duration = Duration::from_secs(5);
+/// Time without a failure after which an address counts as good again.
+pub(crate) const ADDRESS_GOOD_AGAIN: Duration = Duration::from_secs(300);
+/// How long a lookup blocks those that wait to start. Answers come within milliseconds; a slower lookup
+/// continues in parallel with the others, so that a hundred hanging names delay a good one by
+/// seconds instead of minutes.
+pub(crate) const LOOKUP_GRACE: Duration = Duration::from_secs(1);
+/// The time between the first probes of targets that were added together: a router that starts with a thousand
+/// sessions probes them all within a minute, twenty a second.
+pub(crate) const PROBE_STAGGER: Duration = Duration::from_millis(50);
+/// The time between two echoes, so that they are not lost in the same burst.
+pub(crate) const ECHO_SPACING: Duration = Duration::from_millis(500);
+
+// State directory
+/// Time to gather events of files before they become hints.
+pub(crate) const EVENTS_GATHER: Duration = Duration::from_millis(50);
+/// Polling interval of files where the kernel reports no changes.
+pub(crate) const SCAN_POLL: Duration = Duration::from_secs(1);
+/// A continuously changing file counts as complete after this time.
+pub(crate) const FILE_CHANGING_MAX: Duration = Duration::from_secs(5);
+/// A file that is open for writing counts as complete if nothing was written for this time: the
+/// process that holds it open has forgotten it.
+pub(crate) const WRITER_FORGOTTEN: Duration = Duration::from_secs(30);
+/// After this time the state directory is read even if Git still seems to change it.
+pub(crate) const TREE_CHANGING_MAX: Duration = Duration::from_secs(5);
+/// A lock of the index that is older than this belongs to a git that no longer runs, and is ignored.
+pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
+/// How long one writer of the approvals waits for another.
+pub(crate) const APPROVALS_WAIT: Duration = Duration::from_secs(2);
+/// Probable delay between the writes of the index and of HEAD by a git.
+pub(crate) const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
+/// A file younger than this may change again within the same tick of the file system's clock, and so with the same
+/// stamp. The longest tick is that of FAT.
+pub(crate) const FILE_SETTLED: Duration = Duration::from_secs(2);
+
+// History
+/// Time limit of one call of git.
+pub(crate) const GIT_CALL: Duration = Duration::from_secs(10);
+/// Time limit of packing; nothing waits for it.
+pub(crate) const GIT_PACKING: Duration = Duration::from_secs(600);
+/// Maximum interval between two checks whether to pack the history.
+pub(crate) const PACK_CHECK: Duration = Duration::from_secs(24 * 3600);
+/// Limit of the wait for another git that holds the index.
+pub(crate) const OTHER_GIT_WAIT: Duration = Duration::from_secs(1);
+/// Maximum interval between two refreshes of an index that may be behind.
+pub(crate) const INDEX_REFRESH_MAX: Duration = Duration::from_secs(30);
+/// Backoff after a failed commit of the history: first and longest wait.
+pub(crate) const HISTORY_RETRY: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(300));
+/// A lock of Git this old has no holder: no call of git takes as long.
+pub(crate) const GIT_LOCK_STALE: Duration = Duration::from_secs(600);
+/// A lock of Git without a running process is kept for this time: its process may just have started.
+pub(crate) const GIT_LOCK_YOUNG: Duration = Duration::from_secs(5);
+
+// Control Plane
+/// How long the breaker stays open before one call may probe.
+pub(crate) const BREAKER_COOLDOWN: Duration = Duration::from_secs(30);
+/// How long a list waits for the previous one in the order to probe.
+pub(crate) const BREAKER_PROBE_STEP: Duration = Duration::from_secs(2);
+/// The longest wait within one call, and so the longest `Retry-After` that is waited for in it.
+pub(crate) const CALL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The longest `Retry-After` that is respected: one wrong header must not stop a call for a day.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
+/// The wait after a 429 without `Retry-After`.
+pub(crate) const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(10);
+/// The upper bound of the wait after the first failed call, which has repeated its request already; doubled each time.
+pub(crate) const CALL_RETRY: Duration = Duration::from_secs(5);
+/// The shortest wait after a failure that an operator has to act on.
+pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(300);
+/// The first wait after a report that the Control Plane refuses; doubled each time.
+pub(crate) const REFUSED_REPORT_RETRY: Duration = Duration::from_secs(60);
+/// The longest wait between tries of one report.
+pub(crate) const REFUSED_REPORT_RETRY_MAX: Duration = Duration::from_secs(3600);
+
+// HTTP servers and log
+/// Time limit for the head of an HTTP request, including the wait for the first or next one.
+pub(crate) const HTTP_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection accepts further requests.
+pub(crate) const HTTP_CONNECTION: Duration = Duration::from_secs(60);
+/// Time limit of the last call of a connection: longer than the slowest call, which is `/restart`,
+/// and short enough that a client that does not read its answer is disconnected.
+pub(crate) const HTTP_LAST_CALL: Duration = Duration::from_secs(90);
+/// Time limit for calls in progress after the shutdown.
+pub(crate) const HTTP_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Interval at which a full server looks for a connection that it may close.
+pub(crate) const HTTP_FULL_POLL: Duration = Duration::from_millis(100);
+/// Time limit for a client to send its body.
+pub(crate) const HTTP_BODY: Duration = Duration::from_secs(10);
+/// Time limit for a router to send its report.
+pub(crate) const FLEET_BODY: Duration = Duration::from_secs(20);
+/// Polling interval of a fleet's lists of sessions.
+pub(crate) const FLEET_POLL: Duration = Duration::from_secs(1);
+/// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
+/// editors write into the file itself, and an incomplete list of sessions is read as a list with
+/// fewer sessions. A busy disk delays a writer by a quarter of a second and more between two writes
+/// (observed next to a process that syncs).
+pub(crate) const FLEET_FILE_QUIET: Duration = Duration::from_secs(1);
+/// Limit of the wait until a fleet's file is quiet.
+pub(crate) const FLEET_FILE_WAIT: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for lines to be written.
+pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+// Command line
+/// Timeout of a call of the local API. A restart waits until tunnel and session are configured again.
+pub(crate) const API_CALL: Duration = Duration::from_secs(120);
+/// Timeout of the connection to it. A daemon on this machine answers at once or not at all.
+pub(crate) const API_CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the result of a sync: a fetch with its retries.
+pub(crate) const SYNC_WAIT: Duration = Duration::from_secs(120);
+/// Time between two polls of that result.
+pub(crate) const SYNC_POLL: Duration = Duration::from_millis(200);
+/// Timeout of the check whether the daemon runs.
+pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
+/// Timeout of an answer of the network to `describe`.
+pub(crate) const REACH_ANSWER: Duration = Duration::from_millis(700);
+/// Timeout for resolving the names of endpoints without the daemon.
+pub(crate) const OFFLINE_NAMES: Duration = Duration::from_secs(3);

@@ -29,9 +29,6 @@ pub(crate) const RECONCILE_TICK: Duration = Duration::from_secs(10);
 pub(crate) const SETTLED_OBJECT: Duration = Duration::from_secs(3600);
 /// Interval for an object that is being configured.
 pub(crate) const MOVING_OBJECT: Duration = Duration::from_secs(1);
-/// The time after the agent's start in which a WireGuard process that an earlier run started may still create its
-/// link: as long as a start may take.
-pub(crate) const LATE_LINKS: Duration = Duration::from_secs(10);
 /// Longest time without a finished pass before the agent counts as failed.
 pub(crate) const PASS_MAX: Duration = Duration::from_secs(60);
 
@@ -147,6 +144,8 @@ pub(crate) const NFTABLES_EVENTS_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const USERSPACE_EXCHANGE: Duration = Duration::from_secs(5);
 /// Timeout of starting and of ending such a process.
 pub(crate) const USERSPACE_START: Duration = Duration::from_secs(5);
+/// Timeout of the end of a userspace WireGuard process that hangs, after SIGKILL.
+pub(crate) const USERSPACE_KILL: Duration = Duration::from_secs(2);
 /// Polling interval of such a process meanwhile.
 pub(crate) const USERSPACE_POLL: Duration = Duration::from_millis(20);
 

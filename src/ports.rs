@@ -21,6 +21,9 @@ pub trait Kernel: Send + Sync {
 
     /// Makes one change. Refuses to touch a link that does not carry the mark it should.
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError>;
+
+    /// Returns whether a userspace WireGuard of this link runs whose link does not exist, or carries no mark yet.
+    async fn is_starting(&self, interface: &InterfaceName) -> bool;
 }
 
 /// BIRD on this router; see [`crate::bird::Committer`] for what each change promises.

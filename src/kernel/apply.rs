@@ -91,7 +91,7 @@ impl LinuxKernel {
     }
 
     /// Reads the current state of the link.
-    async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
+    pub(super) async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
         let message = self.netlink.link(interface).await?;
         Ok(message
             .as_ref()

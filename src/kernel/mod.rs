@@ -14,6 +14,7 @@ mod link_message;
 mod netlink;
 mod nftables_events;
 mod observe;
+mod process;
 mod route_message;
 mod source;
 mod sysctl;
@@ -36,6 +37,7 @@ pub use nftables_events::nftables_events;
 pub use source::source_towards;
 
 use crate::model::InterfaceName;
+use crate::observed::Mark;
 use crate::observed::SharedOwnership;
 use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
@@ -156,5 +158,14 @@ impl Kernel for LinuxKernel {
         self.run(action)
             .await
             .map_err(|fault| fault.at(action.to_string()))
+    }
+
+    async fn is_starting(&self, interface: &InterfaceName) -> bool {
+        // In this order: a link that its process creates in between is found.
+        if !self.userspace.is_running(interface) {
+            return false;
+        }
+        let link = self.fresh(interface).await;
+        link.is_ok_and(|link| link.is_none_or(|link| link.mark == Mark::None))
     }
 }

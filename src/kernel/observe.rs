@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use futures::StreamExt as _;
-use tracing::warn;
+use tracing::debug;
 
 use super::error::ENODEV;
 use super::netlink::{Dump, Netlink};
@@ -24,8 +24,8 @@ enum Answer {
     Gone,
     /// A tun device of another program.
     NoWireGuard,
-    /// It is unknown at the moment whether it is WireGuard, and with which configuration.
-    Unread,
+    /// It is unknown at the moment whether it is WireGuard, and with which configuration: the query failed.
+    Unread(io::Error),
 }
 
 /// The results of the blocking thread: sysctls, and answers about the kernel's devices.
@@ -106,7 +106,7 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
 fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
     match (answer, view.links.get_mut(&name)) {
         (Answer::Is(wireguard), Some(link)) => link.wireguard = Some(wireguard),
-        (Answer::Unread, Some(link)) => link.unread = Some(Unread::default()),
+        (Answer::Unread(why), Some(link)) => link.unread = Some(Unread::new(why.to_string())),
         (Answer::Gone, _) => drop(view.links.remove(&name)),
         _ => {}
     }
@@ -168,8 +168,9 @@ fn answer(name: &InterfaceName, reply: io::Result<WireGuard>) -> Answer {
         Ok(wireguard) => Answer::Is(wireguard),
         Err(error) if error.raw_os_error() == Some(ENODEV) => Answer::Gone,
         Err(error) => {
-            warn!(interface = %name, %error, "cannot read the WireGuard configuration");
-            Answer::Unread
+            // The object's condition has the error, and each observation would add a log line.
+            debug!(interface = %name, %error, "cannot read the WireGuard configuration");
+            Answer::Unread(error)
         }
     }
 }

@@ -9,13 +9,15 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use super::error::Fault;
-use super::uapi;
-use crate::intervals::{USERSPACE_POLL, USERSPACE_START};
+use super::{process, uapi};
+use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
 
 /// The program, and the directory of its sockets.
@@ -84,25 +86,45 @@ impl Userspace {
         }
     }
 
+    /// Returns whether a process of this link runs.
+    pub(super) fn is_running(&self, interface: &InterfaceName) -> bool {
+        !process::of(&self.program(), interface).is_empty()
+    }
+
     /// Waits until the process of a deleted link has ended, and removes a socket on which no process
     /// listens. wireguard-go ends when its device disappears, and removes its socket.
     pub(super) async fn wait_for_end(&self, interface: &InterfaceName) -> Result<(), Fault> {
         let socket = self.socket(interface);
-        let deadline = Instant::now() + USERSPACE_START;
-        while uapi::answers(&socket).await {
-            if Instant::now() > deadline {
+        if !ends_within(USERSPACE_START, &socket).await {
+            // A hung process does not notice that its device is gone.
+            for pid in process::of(&self.program(), interface) {
+                let killed = process::kill(pid);
+                warn!(%interface, pid = pid.as_raw_nonzero(), killed, "userspace WireGuard of a deleted link hangs, sent SIGKILL");
+            }
+            if !ends_within(USERSPACE_KILL, &socket).await {
                 let socket = socket.display();
                 return Err(Fault::said(format!(
                     "the link is gone, but its WireGuard process still answers at {socket}; end that process"
                 )));
             }
-            sleep(USERSPACE_POLL).await;
         }
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }
+}
+
+/// Returns whether no process listens at the socket any more.
+async fn ends_within(limit: Duration, socket: &Path) -> bool {
+    let deadline = Instant::now() + limit;
+    while uapi::answers(socket).await {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(USERSPACE_POLL).await;
+    }
+    true
 }
 
 async fn refuse_another_process(socket: &Path) -> Result<(), Fault> {

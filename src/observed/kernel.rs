@@ -93,16 +93,28 @@ pub struct Link {
 }
 
 /// A WireGuard configuration that could not be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
+    /// The error of the query.
+    pub why: String,
     /// The last known UDP listening port.
     pub last_port: Option<Port>,
+}
+
+impl Unread {
+    /// Creates the result of a query that failed with this error.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            last_port: None,
+        }
+    }
 }
 
 impl Link {
     /// Returns the UDP port on which its WireGuard listens, if known.
     pub fn listen_port(&self) -> Option<Port> {
-        match (&self.wireguard, self.unread) {
+        match (&self.wireguard, &self.unread) {
             (Some(wireguard), _) => wireguard.listen_port,
             (None, Some(unread)) => unread.last_port,
             (None, None) => None,

@@ -92,12 +92,13 @@ pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<Str
             || (*mark == Mark::None && *name == wanted.interface)
     };
     let mut links = view.kernel.links.iter();
-    let (name, _) =
-        links.find(|(name, link)| link.unread.is_some() && concerns(name, &link.mark))?;
-    Some(format!(
-        "the WireGuard configuration of {name} cannot be read at the moment, so the link is left as it is; the next \
-         pass reads it again"
-    ))
+    links.find_map(|(name, link)| {
+        let why = &link.unread.as_ref().filter(|_| concerns(name, &link.mark))?.why;
+        Some(format!(
+            "the WireGuard configuration of {name} cannot be read, so the link is left as it is: {why}; the next pass \
+             reads it again, and `moenet-agent restart {name}` recreates the link and its WireGuard process"
+        ))
+    })
 }
 
 /// Returns whether it is a WireGuard link without peers, or a GRE or dummy link: the remains of a crash between

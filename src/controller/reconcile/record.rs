@@ -9,7 +9,6 @@ use tracing::{debug, warn};
 use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
-use crate::intervals::LATE_LINKS;
 use crate::model::ObjectKey;
 use crate::plan::Plan;
 use crate::redact::redact;
@@ -151,16 +150,20 @@ fn recorded(
 }
 
 /// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
-/// it created the link. Without the record, that link would be foreign.
+/// it created the link and its WireGuard process still runs. Without the record, that link would be foreign.
 pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
-    if ctx.begun.elapsed() >= LATE_LINKS {
-        return false;
-    }
     let (kind, name) = (subject.kind, subject.name.clone());
     let creating = ctx
         .disk(move |store| Ok(store.read_applied(kind, &name)))
         .await;
-    creating.is_ok_and(|record| record.is_some_and(|record| record.applied.creating.is_some()))
+    match creating
+        .ok()
+        .flatten()
+        .and_then(|record| record.applied.creating)
+    {
+        Some(interface) => ctx.kernel.is_starting(&interface).await,
+        None => false,
+    }
 }
 
 /// Forgets an object that is gone. `document`: its document was removed too.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
-use moenet_agent::document::{BgpSessionSpec, Document, Kind, OverrideSpec, Phase};
+use moenet_agent::document::{BgpSessionSpec, ConditionType, Document, Kind, OverrideSpec, Phase};
 use moenet_agent::observed::bird::outline::protocols_in;
 use tokio::time::{Instant, sleep};
 
@@ -130,6 +130,31 @@ async fn disabled_protocol_is_enabled_at_most_once_a_minute() {
     assert_eq!(seen, enables.len());
     sleep(Duration::from_secs(90)).await;
     assert!(machine.bird.disabled.lock().unwrap().is_empty());
+    assert_eq!(agent.status(1).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn enable_within_a_minute_waits_and_says_so() {
+    let (machine, agent, hints) = settled().await;
+    let ours = protocol(&machine, 1);
+    let enables = || machine.bird.enables.lock().unwrap().len();
+    for _ in 0..2 {
+        machine.bird.disabled.lock().unwrap().insert(ours.clone());
+        hints.send(Hint::Key(session_key(1))).unwrap();
+        sleep(Duration::from_secs(12)).await;
+        assert_eq!(enables(), 1);
+    }
+    let status = agent.status(1);
+    let mut conditions = status.conditions.iter();
+    let configured = conditions.find(|one| one.condition_type == ConditionType::BirdConfigured);
+    let message = &configured.unwrap().message;
+    let wait = format!("{ours} was enabled less than a minute ago");
+    assert!(message.contains(&wait), "{message}");
+    // A wait is no failure of the session.
+    assert!(status.last_error.is_none() && status.phase != Phase::Error);
+    assert_eq!(agent.status(2).phase, Phase::Established);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(enables(), 2);
     assert_eq!(agent.status(1).phase, Phase::Established);
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct FakeKernel {
     pub(crate) looks: Mutex<usize>,
     /// The WireGuard configuration of these links cannot be read.
     pub(crate) unread: Mutex<BTreeSet<InterfaceName>>,
+    /// Links whose userspace WireGuard runs and has not created them yet.
+    pub(crate) starting: Mutex<BTreeSet<InterfaceName>>,
     /// Changes in progress, by link, and the most there were at once: of one link, and of all.
     pub(crate) busy: Mutex<(BTreeMap<InterfaceName, usize>, usize, usize)>,
 }
@@ -156,9 +158,13 @@ impl Kernel for FakeKernel {
         }
         for name in self.unread.lock().unwrap().iter() {
             let link = view.links.get_mut(name).unwrap();
-            (link.wireguard, link.unread) = (None, Some(Unread::default()));
+            (link.wireguard, link.unread) = (None, Some(Unread::new("its process hangs")));
         }
         Ok(view)
+    }
+
+    async fn is_starting(&self, interface: &InterfaceName) -> bool {
+        self.starting.lock().unwrap().contains(interface)
     }
 
     async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
-use moenet_agent::document::{BgpSessionSpec, ConditionType, Kind, Phase};
+use moenet_agent::document::{BgpSessionSpec, ConditionType, Kind, Metadata, Phase};
+use moenet_agent::store::{AppliedBody, AppliedDocument};
 use tokio::time::{Instant, sleep};
 
 mod bird;
@@ -426,11 +427,46 @@ async fn link_that_cannot_be_read_is_left_alone_and_reported() {
         (condition.reason.as_str(), status.last_error),
         ("Unread", None)
     );
+    let way_out =
+        "its process hangs; the next pass reads it again, and `moenet-agent restart wg_1`";
+    assert!(condition.message.contains(way_out), "{}", condition.message);
     assert_eq!(agent.status(2).phase, Phase::Established);
     machine.kernel.unread.lock().unwrap().clear();
     sleep(Duration::from_secs(1)).await;
     agent.pass().await;
     assert_eq!(agent.status(1).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_stays_while_the_process_of_its_link_starts() {
+    let machine = Machine::new(4);
+    let agent = machine.boot();
+    agent.pass().await;
+    // The guard counts none of them as new.
+    sleep(2 * LONG).await;
+    // An earlier run was killed while it created this link, and its document was removed meanwhile.
+    let body = AppliedBody {
+        interfaces: [interface(9)].into(),
+        creating: Some(interface(9)),
+        ..AppliedBody::default()
+    };
+    let metadata = Metadata {
+        name: name(9).parse().unwrap(),
+        uid: Some(uid(9).parse().unwrap()),
+        generation: 1,
+    };
+    let record = AppliedDocument::new(Kind::BgpSession, metadata, body);
+    agent.store().write_applied(&record).unwrap();
+    *machine.kernel.starting.lock().unwrap() = [interface(9)].into();
+    for _ in 0..3 {
+        agent.pass().await;
+        assert_eq!(agent.context.world().held(), []);
+        assert_eq!(agent.applied(), 5);
+        sleep(Duration::from_secs(60)).await;
+    }
+    machine.kernel.starting.lock().unwrap().clear();
+    agent.pass().await;
+    assert_eq!(agent.applied(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -781,6 +781,23 @@ live!(
     }
 );
 
+live!(deleting_a_link_ends_its_hung_process, async || {
+    let bench = Bench::with(LinuxKernel::new(options(Backend::Userspace)), "").await;
+    let process = process_of(&bench.interface).to_string();
+    let stopped = std::process::Command::new("kill")
+        .args(["-STOP", &process])
+        .status();
+    assert!(stopped.unwrap().success());
+    bench.apply(bench.delete()).await;
+    assert!(bench.found().await.is_none());
+    let command = std::fs::read(format!("/proc/{process}/cmdline"));
+    assert!(command.unwrap_or_default().is_empty(), "it still runs");
+    bench.apply(bench.create()).await;
+    assert!(bench.kernel.is_starting(&bench.interface).await);
+    bench.apply(bench.mark()).await;
+    assert!(!bench.kernel.is_starting(&bench.interface).await);
+});
+
 live!(
     kernel_only_says_when_the_kernel_has_no_wireguard,
     async || {

@@ -312,7 +312,7 @@ proptest! {
             return Ok(());
         }
         let link = world.kernel.links.get_mut(&interface()).unwrap();
-        (link.wireguard, link.unread) = (None, Some(Unread::default()));
+        (link.wireguard, link.unread) = (None, Some(Unread::new("it hangs")));
         if userspace {
             link.kind = LinkKind::Tun;
         }

@@ -3,6 +3,8 @@
 //! or do not have that key. A reboot removes interfaces and keeps the key; a key that is replaced
 //! while the agent is down leaves interfaces with the previous key.
 
+use std::path::Path;
+
 use tracing::error;
 
 use super::{Parts, key};
@@ -24,16 +26,21 @@ pub(super) async fn look(
     if !lacks_all_links(store, before).await {
         return None;
     }
-    let why = format!(
-        "the state directory {} looks like a copy of another host's: it was last used with the WireGuard key {before}, \
-         the key here is {ours}, and no interface in its applied records exists here with that key. Two routers must \
-         not share a state directory: give each its own state.directory. If the key was replaced on purpose, delete \
-         the file {} in the directory",
-        store.dir().display(),
-        key::FILE
-    );
+    let why = text(store.dir(), before, ours);
     error!(error = why, "state directory copied");
     Some(why)
+}
+
+/// Describes the copy. Redaction shows a key only after the words "public key".
+fn text(directory: &Path, before: PublicKey, ours: PublicKey) -> String {
+    format!(
+        "the state directory {} looks like a copy of another host's: it was last used with the WireGuard public key \
+         {before}, this host has the public key {ours}, and no interface in its applied records exists here with the \
+         former. Two routers must not share a state directory: give each its own state.directory. If the key was \
+         replaced on purpose, delete the file {} in the directory",
+        directory.display(),
+        key::FILE
+    )
 }
 
 /// Returns whether the applied records name interfaces, and none of them exists here with the key of these records.
@@ -72,5 +79,19 @@ pub(super) fn report(parts: &Parts) {
             conveniences.set(about, Convenience::works("RecordsOfThisHost"));
         }
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::redact;
+
+    #[test]
+    fn both_public_keys_are_readable_in_the_log() {
+        let [before, ours] = [1, 2].map(|byte| PublicKey::new([byte; 32]));
+        let text = text(Path::new("/var/lib/moenet-agent"), before, ours);
+        assert_eq!(redact(&text), text);
+        assert!(text.contains(&before.to_string()) && text.contains(&ours.to_string()));
     }
 }

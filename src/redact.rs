@@ -2,8 +2,11 @@
 //! line, commit messages. Operators paste keys and passwords into reasons, comments and wrong fields.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::OnceLock;
 
+use aho_corasick::{AhoCorasick, BuildError};
 use parking_lot::RwLock;
 use serde_json::Value;
 
@@ -23,16 +26,49 @@ const SECRET_FIELDS: [&str; 5] = ["presharedkey", "privatekey", "password", "psk
 const SECRET_FILES: [&str; 2] = ["presharedkeyfile", "passwordfile"];
 
 /// Secrets that this process has read.
-static KNOWN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
+static KNOWN: RwLock<Known> = RwLock::new(Known {
+    by_source: BTreeMap::new(),
+    matcher: OnceLock::new(),
+});
 
-/// Remembers a secret, so that no text shows it. One that could be a name or an ordinary word is not searched for.
-pub(crate) fn remember(secret: &str) {
-    let secret = secret.trim();
-    let is_known = || KNOWN.read().contains(secret);
-    if is_distinct(secret) && !is_known() {
-        let mut known = KNOWN.write();
-        known.insert(secret.to_owned());
+struct Known {
+    /// The secret of each file, and each configured token.
+    by_source: BTreeMap<String, String>,
+    /// Finds all of them; built at the first text after a change.
+    matcher: OnceLock<Result<AhoCorasick, BuildError>>,
+}
+
+/// Remembers the secret of a source, so that no text shows it; it replaces the earlier one of that source. A secret that
+/// could be a name or an ordinary word is not searched for.
+pub(crate) fn remember(source: &str, secret: &str) {
+    set(
+        source,
+        Some(secret.trim()).filter(|secret| is_distinct(secret)),
+    );
+}
+
+/// Forgets the secret of a source that was removed.
+pub(crate) fn forget(source: &str) {
+    set(source, None);
+}
+
+fn set(source: &str, secret: Option<&str>) {
+    if KNOWN.read().by_source.get(source).map(String::as_str) == secret {
+        return;
     }
+    let mut known = KNOWN.write();
+    match secret {
+        Some(secret) => drop(known.by_source.insert(source.to_owned(), secret.to_owned())),
+        None => drop(known.by_source.remove(source)),
+    }
+    known.matcher = OnceLock::new();
+}
+
+/// Returns the spellings of a secret in a text: as it is, and as JSON and `{:?}` escape it.
+fn spellings(secret: &String) -> BTreeSet<String> {
+    let inner = |quoted: String| quoted[1..quoted.len() - 1].to_owned();
+    let json = Value::from(secret.as_str()).to_string();
+    [secret.clone(), inner(json), inner(format!("{secret:?}"))].into()
 }
 
 fn is_distinct(secret: &str) -> bool {
@@ -44,32 +80,55 @@ fn is_distinct(secret: &str) -> bool {
 
 /// Returns the text without keys that it does not call public, and without secrets that this process has read.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
-    let mut shown = without_secret_keys(text);
-    let known = KNOWN.read();
-    for secret in known.iter() {
-        let places: Vec<_> = places(&shown, secret).collect();
-        for at in places.into_iter().rev() {
-            shown.to_mut().replace_range(at..at + secret.len(), HIDDEN);
-        }
+    let shown = without_secret_keys(text);
+    let places = places(&shown);
+    if places.is_empty() {
+        return shown;
     }
-    shown
+    let (mut hidden, mut end) = (String::with_capacity(shown.len()), 0);
+    for place in places {
+        hidden.push_str(&shown[end..place.start]);
+        hidden.push_str(HIDDEN);
+        end = place.end;
+    }
+    Cow::Owned(hidden + &shown[end..])
 }
 
-/// The place of a secret that this process has read and that a text holds.
+/// The first place of a secret that this process has read and that a text holds.
 pub(crate) fn find_secret(text: &str) -> Option<usize> {
-    let known = KNOWN.read();
-    known.iter().find_map(|secret| places(text, secret).next())
+    places(text).first().map(|place| place.start)
 }
 
-/// Where a text holds a secret, as a word of its own.
-fn places(text: &str, secret: &str) -> impl Iterator<Item = usize> {
-    let is_apart = move |at: usize| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + secret.len()..].chars().next();
-        !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphanumeric)
+/// Where a text holds secrets, each as a word of its own: in order, and without overlaps.
+fn places(text: &str) -> Vec<Range<usize>> {
+    let known = KNOWN.read();
+    if known.by_source.is_empty() {
+        return Vec::new();
+    }
+    let build = || AhoCorasick::new(known.by_source.values().flat_map(spellings));
+    let Ok(matcher) = known.matcher.get_or_init(build) else {
+        // Too many secrets for one matcher, which is gigabytes of them.
+        return vec![0..text.len()];
     };
-    let found = text.match_indices(secret).map(|(at, _)| at);
-    found.filter(move |at| is_apart(*at))
+    let found = matcher
+        .find_overlapping_iter(text)
+        .map(|found| found.range());
+    let mut found: Vec<_> = found.filter(|place| is_apart(text, place)).collect();
+    found.sort_by_key(|place| place.start);
+    found.dedup_by(|next, place| {
+        let overlaps = next.start < place.end;
+        if overlaps {
+            place.end = place.end.max(next.end);
+        }
+        overlaps
+    });
+    found
+}
+
+fn is_apart(text: &str, place: &Range<usize>) -> bool {
+    let before = text[..place.start].chars().next_back();
+    let after = text[place.end..].chars().next();
+    !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphanumeric)
 }
 
 /// Removes secrets from a value for a program: as [`redact`], and the values of fields with the name of a secret.
@@ -84,7 +143,7 @@ pub(crate) fn redact_value(value: &mut Value) {
         Value::Object(fields) => {
             let about_public = fields.get("field").is_some_and(is_public);
             for (name, value) in fields.iter_mut() {
-                let name = name.to_ascii_lowercase();
+                let name = name.to_ascii_lowercase().replace('_', "");
                 if is_secret(&name, value) {
                     *value = HIDDEN.into();
                 } else if !about_public && !name.contains("publickey") {
@@ -140,7 +199,7 @@ mod tests {
 
     #[test]
     fn remembered_secret_is_hidden_in_any_text() {
-        remember("  correct horse\n");
+        remember("words", "  correct horse\n");
         assert_eq!(
             redact("reason: correct horse, correct horse!"),
             "reason: (secret), (secret)!"
@@ -158,8 +217,40 @@ mod tests {
             "sessions",
             "x1",
         ] {
-            remember(name);
+            remember("names", name);
             assert_eq!(redact(name), name);
         }
+    }
+
+    #[test]
+    fn replaced_and_removed_secrets_are_shown_again() {
+        remember("rotated", "old-secret-1");
+        remember("beside", "old-secret-1");
+        remember("rotated", "new-secret-2");
+        assert_eq!(redact("old-secret-1 new-secret-2"), "(secret) (secret)");
+        forget("beside");
+        assert_eq!(redact("old-secret-1 new-secret-2"), "old-secret-1 (secret)");
+        forget("rotated");
+        assert_eq!(
+            redact("old-secret-1 new-secret-2"),
+            "old-secret-1 new-secret-2"
+        );
+    }
+
+    #[test]
+    fn overlapping_and_escaped_secrets_are_hidden_whole() {
+        remember("left", "one-two-three");
+        remember("right", "two-three-four");
+        remember("quoted", "my \"pass\\word");
+        assert_eq!(redact("x one-two-three-four y"), "x (secret) y");
+        assert_eq!(redact("x-two-three-four"), "x-(secret)");
+        for text in [
+            "my \"pass\\word".to_owned(),
+            format!("{:?}", "my \"pass\\word"),
+            json!({"a": "my \"pass\\word"}).to_string(),
+        ] {
+            assert!(!redact(&text).contains("pass"), "{text}");
+        }
+        ["left", "right", "quoted"].into_iter().for_each(forget);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::model::Secret;
-use crate::redact::remember;
+use crate::redact::{forget, remember};
 use crate::util::file;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
@@ -69,7 +69,10 @@ impl TokenSource {
                 }
             }
             (token, _) => {
-                token.iter().for_each(|token| remember(token.expose()));
+                state.forget_configured();
+                token
+                    .iter()
+                    .for_each(|token| remember(&configured(token), token.expose()));
                 *state = State {
                     token: token.cloned(),
                     ..State::default()
@@ -124,7 +127,7 @@ impl TokenSource {
         let mut state = self.0.lock();
         match read {
             Ok(text) => {
-                remember(&text);
+                remember(&path.to_string_lossy(), &text);
                 let was_unreadable = state.problem.take().is_some();
                 let is_same = state.token.as_ref().is_some_and(|t| *t.expose() == text);
                 state.token = Some(Secret::new(text));
@@ -144,6 +147,22 @@ impl TokenSource {
             }
         }
     }
+}
+
+impl State {
+    /// Forgets the token of the configuration, which another one replaces.
+    fn forget_configured(&self) {
+        let token = self
+            .token
+            .as_ref()
+            .filter(|_| self.from == From::Configuration);
+        token.iter().for_each(|token| forget(&configured(token)));
+    }
+}
+
+/// Returns the source of a token that the configuration holds itself.
+fn configured(token: &Secret<String>) -> String {
+    format!("configuration:{}", token.expose())
 }
 
 impl std::convert::From<Option<Secret<String>>> for TokenSource {

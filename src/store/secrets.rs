@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use crate::model::{ObjectName, Secret};
-use crate::redact::remember;
+use crate::redact::{forget, remember};
 use crate::util::file;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
@@ -24,7 +24,10 @@ impl Store {
         let path = self.secret_path(name)?;
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                forget(&path.to_string_lossy());
+                return Ok(None);
+            }
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
         let refuse = |reason: &str| {
@@ -43,7 +46,7 @@ impl Store {
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => refuse("is empty"),
             Ok(text) => {
-                remember(&text);
+                remember(&path.to_string_lossy(), &text);
                 Ok(Some(Secret::new(text.trim().to_owned())))
             }
             Err(_) => refuse("is not text"),
@@ -59,8 +62,8 @@ impl Store {
         name: &str,
         secret: &Secret<String>,
     ) -> Result<super::Written, StoreError> {
-        remember(secret.expose());
         let path = self.secret_path(name)?;
+        remember(&path.to_string_lossy(), secret.expose());
         drop(self.writable()?);
         create_folder(&self.dir.join(SECRETS), 0o700)?;
         if self
@@ -91,6 +94,7 @@ impl Store {
         let path = self.secret_path(name)?;
         drop(self.writable()?);
         let removed = atomic::remove(&path)?;
+        forget(&path.to_string_lossy());
         self.count(u64::from(removed));
         Ok(removed)
     }

@@ -2,6 +2,7 @@
 //!
 //! Logging has the lowest priority: a sink that is full, slow or gone loses lines, but blocks no task.
 
+mod fields;
 mod sink;
 
 use std::error::Error;
@@ -11,6 +12,8 @@ use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 
 use tracing_subscriber::Layer as _;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -49,7 +52,9 @@ pub fn start(log: &Log) {
         .with_target(false)
         .with_ansi(colour);
     let lines = match log.format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines
+            .fmt_fields(debug_fn(fields::write).delimited(" "))
+            .boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
     let started = tracing_subscriber::registry()
@@ -98,10 +103,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     )
     .then(|| backtrace.to_string());
     tracing::error!(
+        panic = message,
         at,
         thread = thread.name(),
         backtrace,
-        "panic: {message}; please report this"
+        "panic, please report this"
     );
 }
 

@@ -1,13 +1,17 @@
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use jiff::Timestamp;
+use serde_json::Value;
+use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::fields::MESSAGE;
 use crate::config::LogFormat;
 use crate::intervals::LOG_FLUSH;
-use crate::redact::redact;
+use crate::redact::{redact, redact_value};
 
 /// Number of lines that may wait for a slow sink; more are dropped.
 const WAITING: usize = 4096;
@@ -42,11 +46,14 @@ fn count_lost() {
 #[derive(Debug, Clone)]
 pub(super) struct Sink {
     lines: SyncSender<Message>,
+    /// Whether the next line is an event of the agent, and not of a library.
+    own: bool,
 }
 
 #[derive(Debug)]
 enum Message {
-    Line(Vec<u8>),
+    /// A line, and whether it is an event of the agent.
+    Line(Vec<u8>, bool),
     Flush(SyncSender<()>),
 }
 
@@ -57,7 +64,7 @@ impl Sink {
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Without the thread the channel is closed, and every line counts as dropped.
         let _ = thread.spawn(move || writer.run(&received));
-        Self { lines }
+        Self { lines, own: false }
     }
 
     pub(super) fn flush(&self) {
@@ -70,7 +77,11 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Message::Line(line.to_vec())).is_err() {
+        if self
+            .lines
+            .try_send(Message::Line(line.to_vec(), self.own))
+            .is_err()
+        {
             count_lost();
         }
         Ok(line.len())
@@ -86,6 +97,13 @@ impl<'a> MakeWriter<'a> for Sink {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self {
+        Self {
+            own: event.target().starts_with(env!("CARGO_CRATE_NAME")),
+            ..self.clone()
+        }
     }
 }
 
@@ -112,13 +130,13 @@ impl<W: Write> LineWriter<W> {
     fn run(&mut self, messages: &Receiver<Message>) {
         for message in messages {
             match message {
-                Message::Line(line) => self.line(&line),
+                Message::Line(line, own) => self.line(&line, own),
                 Message::Flush(done) => drop(done.try_send(())),
             }
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], own: bool) {
         let lost = lost_lines();
         let mut text = Vec::with_capacity(line.len());
         if self.torn {
@@ -127,8 +145,8 @@ impl<W: Write> LineWriter<W> {
         if lost > self.told {
             text.extend(self.notice(lost - self.told).into_bytes());
         }
-        // Redacts secrets, whatever a reason or an error quotes.
-        text.extend(redact(&String::from_utf8_lossy(line)).as_bytes());
+        let line = String::from_utf8_lossy(line);
+        text.extend(without_secrets(&line, self.format, own).as_bytes());
         let written = self.to.write_all(&text).and_then(|()| self.to.flush());
         self.torn = written.is_err();
         match written {
@@ -152,9 +170,42 @@ impl<W: Write> LineWriter<W> {
     }
 }
 
+/// Returns a line without secrets. The message of the agent's own events is constant, and has none.
+fn without_secrets(line: &str, format: LogFormat, own: bool) -> Cow<'_, str> {
+    let shown = match (format, own) {
+        // The values lost theirs when they were written; see `fields`.
+        (LogFormat::Text, true) => return Cow::Borrowed(line),
+        _ => redact(line),
+    };
+    match (format, &shown) {
+        (LogFormat::Json, Cow::Owned(_)) => match serde_json::from_str(line) {
+            Ok(event) => Cow::Owned(format!("{}\n", event_without_secrets(event, own))),
+            Err(_) => shown,
+        },
+        _ => shown,
+    }
+}
+
+/// Redacts the values of an event, so that it stays valid JSON.
+fn event_without_secrets(mut event: Value, own: bool) -> Value {
+    let Some(fields) = event.get_mut("fields") else {
+        redact_value(&mut event);
+        return event;
+    };
+    let message = fields.get(MESSAGE).filter(|_| own).cloned();
+    redact_value(fields);
+    if let Some(message) = message {
+        fields[MESSAGE] = message;
+    }
+    event
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::redact::{forget, remember};
 
     /// A disk with limited space.
     struct Disk {
@@ -183,11 +234,11 @@ mod tests {
         let (room, holds) = (9, Vec::new());
         let mut writer = LineWriter::new(Disk { room, holds }, LogFormat::Text);
         for line in ["first\n", "second\n", "third\n"] {
-            writer.line(line.as_bytes());
+            writer.line(line.as_bytes(), true);
         }
         writer.to.room = 1000;
-        writer.line(b"fourth\n");
-        writer.line(b"fifth\n");
+        writer.line(b"fourth\n", true);
+        writer.line(b"fifth\n", true);
         let text = String::from_utf8(writer.to.holds).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[..2], ["first", "sec"]);
@@ -199,9 +250,43 @@ mod tests {
     }
 
     #[test]
+    fn secret_leaves_json_valid_and_constant_parts_readable() {
+        // A word of the log itself, JSON's own syntax, and text that JSON escapes.
+        for secret in [
+            "a-word-of-the-log",
+            "\",\"level\":\"",
+            "fields\":{",
+            "pass\"word\\x",
+        ] {
+            remember("sink", secret);
+            let line = json!({
+                "level": "WARN",
+                "fields": {
+                    "message": "this is a-word-of-the-log",
+                    "a-word-of-the-log": format!("it is {secret} or"),
+                    "level_fields": 5
+                },
+                "target": "a-word-of-the-log"
+            });
+            let shown = without_secrets(&format!("{line}\n"), LogFormat::Json, true).into_owned();
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            let mut expected = line;
+            expected["fields"]["a-word-of-the-log"] = "it is (secret) or".into();
+            assert_eq!(shown, expected, "{secret}");
+        }
+        remember("sink", "of-a-library");
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = "{\"fields\":{\"message\":\"of-a-library\"}}\n";
+            let shown = without_secrets(line, format, false).into_owned();
+            assert_eq!(shown, line.replace("of-a-library", "(secret)"));
+        }
+        forget("sink");
+    }
+
+    #[test]
     fn a_sink_that_takes_nothing_holds_up_no_caller() {
         let (lines, _received) = sync_channel(1);
-        let mut sink = Sink { lines };
+        let mut sink = Sink { lines, own: true };
         let before = lost_lines();
         for _ in 0..10 {
             assert_eq!(sink.write(b"line\n").unwrap(), 5);

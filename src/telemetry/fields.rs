@@ -1,0 +1,61 @@
+//! Fields of a text line. The message is the agent's own text; values come from outside, and lose their secrets.
+
+use std::borrow::Cow;
+use std::fmt::{self, Debug};
+
+use anstyle::Style;
+use tracing::field::Field;
+use tracing_subscriber::fmt::format::Writer;
+
+use crate::redact::redact;
+
+/// The field with the text of an event.
+pub(super) const MESSAGE: &str = "message";
+
+/// Writes one field.
+pub(super) fn write(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let name = field.name();
+    if name == MESSAGE {
+        let text = format!("{value:?}");
+        return writer.write_str(&printable(&text));
+    }
+    // With the name, because a public key is readable only after the word.
+    let shown = format!("{name}={value:?}");
+    let shown = redact(&shown);
+    let value = shown
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('='));
+    let (Some(value), true) = (value, writer.has_ansi_escapes()) else {
+        return writer.write_str(&printable(&shown));
+    };
+    let (italic, dim) = (Style::new().italic(), Style::new().dimmed());
+    let value = printable(value);
+    write!(writer, "{italic}{name}{italic:#}{dim}={dim:#}{value}")
+}
+
+/// Replaces control characters, which could change the terminal, by their escapes.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_safe = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    if text.chars().all(is_safe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_safe(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_default()),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\tb\nc"), "a\tb\nc");
+        assert_eq!(printable("a\u{1b}[2Jb\u{9b}"), "a\\u{1b}[2Jb\\u{9b}");
+    }
+}

@@ -155,6 +155,45 @@ fn a_peer_that_moves_before_it_ever_answered_is_followed_by_its_name() {
 }
 
 #[test]
+fn name_that_resolves_into_an_applied_tunnel_is_a_clash_and_nothing_moves() {
+    let mut world = World::new(2);
+    let dns = Dns::new(&world.router, &world.control_plane.url);
+    dns.addresses("moves.example", &["192.0.2.18"]);
+    let mut sessions = world.sessions();
+    sessions[0]["ipv4"] = "172.20.1.9".into();
+    sessions[1]["endpoint"] = "moves.example:51820".into();
+    world.control_plane.sessions(&sessions);
+    world.router.start_agent();
+    world.wait_established();
+    wait_endpoint(&world, 2, "192.0.2.18:51820", 30);
+    dns.addresses("moves.example", &["172.20.1.9"]);
+    let clash = "172.20.1.9 is the applied peer address of sessions/";
+    wait_until("the clash is shown", 150, || {
+        let found = condition(&world, 2, "Accepted")?;
+        let is_clash = found["status"] == "True" && found["reason"] == "AddressClash";
+        match is_clash && contains(&found["message"].to_string(), clash).is_ok() {
+            true => Ok(()),
+            false => Err(found.to_string()),
+        }
+    });
+    world.wait_log("applied address clashes");
+    contains(&world.router.api("", "/status").1, clash).unwrap();
+    contains(&endpoint(&world, 2).unwrap(), "192.0.2.18:51820").unwrap();
+    world
+        .neighbours
+        .iter()
+        .for_each(|neighbour| neighbour.wait_established(10));
+    dns.addresses("moves.example", &["192.0.2.18"]);
+    wait_until("the clash is over", 150, || {
+        let found = condition(&world, 2, "Accepted")?;
+        match found["reason"] == "Valid" {
+            true => Ok(()),
+            false => Err(found.to_string()),
+        }
+    });
+}
+
+#[test]
 fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
     let mut world = World::new(2);
     let dns = Dns::new(&world.router, &world.control_plane.url);

@@ -78,6 +78,41 @@ fn a_broken_configuration_on_sighup_changes_nothing() {
 }
 
 #[test]
+fn sighup_with_an_unreadable_token_file_keeps_the_token() {
+    let mut world = World::converged(1);
+    let ages = session_ages(&world.router);
+    let before = world.control_plane.tokens();
+    let file = world.router.path("new-token");
+    world.router.reconfigure(|config| {
+        let section = config["controlPlane"].as_object_mut().unwrap();
+        section.remove("token");
+        section.insert("tokenFile".to_owned(), file.display().to_string().into());
+        config["controlPlane"]["syncInterval"] = 1.into();
+    });
+    world.router.signal_agent("-HUP");
+    wait_until("the missing file is named", 20, || {
+        contains(&world.router.log(), "token not readable")?;
+        contains(&world.router.log(), "new-token")
+    });
+    let message = world.wait_condition("node", "TokensReadable", "False", "Unreadable");
+    assert!(message.contains("new-token"), "{message}");
+    world.wait_polls("sessions", 3);
+    assert_eq!(
+        world.control_plane.tokens(),
+        before,
+        "another token was sent"
+    );
+    assert_eq!(session_ages(&world.router), ages);
+    std::fs::write(&file, "filed-token\n").unwrap();
+    wait_until("the new token is sent", 60, || {
+        contains(
+            &world.control_plane.tokens().join(" "),
+            "Bearer filed-token",
+        )
+    });
+}
+
+#[test]
 fn sighup_takes_intervals_level_and_token_and_names_the_rest() {
     let mut world = World::new(1);
     world

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{NAME, Router, call};
@@ -42,6 +43,63 @@ fn unknown_log_level_is_refused_by_validate_and_run() {
     router.call(&["validate"]).says(1, &error);
     let file = router.dir.path().join("config.yaml").display().to_string();
     router.call(&["validate", &file]).says(1, &error);
+}
+
+/// Makes a file that cannot be read as text.
+type Spoil = fn(&Path);
+
+const UNREADABLE: [(Spoil, &str); 3] = [
+    (
+        |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "is a pipe",
+    ),
+    (|path| fs::create_dir(path).unwrap(), "is a directory"),
+    (
+        |path| fs::File::create(path).unwrap().set_len(3 << 30).unwrap(),
+        "bytes long",
+    ),
+];
+
+#[test]
+fn unreadable_file_of_any_kind_is_named_and_never_waited_for() {
+    let files = [
+        ("config.yaml", ""),
+        (
+            "cp-token",
+            "controlPlane: {url: 'http://127.0.0.1:1', tokenFile: FILE}\n",
+        ),
+        ("api-token", "server: {tokenFile: FILE}\n"),
+        ("private.key", ""),
+    ];
+    for (name, section) in files {
+        for (spoil, why) in UNREADABLE {
+            let router = Router::new();
+            let path = router.dir.path().join(name);
+            let section = section.replace("FILE", &path.display().to_string());
+            router.configure(|text| match section.starts_with("server") {
+                true => text.replace(
+                    ", token: t0ken",
+                    &format!(", tokenFile: {}", path.display()),
+                ),
+                false => text + &section,
+            });
+            let _ = fs::remove_file(&path);
+            spoil(&path);
+            let mut command = Command::new("timeout");
+            command
+                .args([
+                    "20",
+                    env!("CARGO_BIN_EXE_moenet-agent"),
+                    "validate",
+                    "--config",
+                ])
+                .arg(router.dir.path().join("config.yaml"));
+            let answer = call(&mut command);
+            let said = answer.out.clone() + &answer.err;
+            assert_eq!(answer.code, 1, "{name}: {said}");
+            assert!(said.contains(name) && said.contains(why), "{name}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -89,6 +89,37 @@ fn a_read_only_disk_is_read_on_and_says_what_to_do() {
 }
 
 #[test]
+fn approvals_on_a_read_only_disk_stay_as_they_are() {
+    on_a_small_disk(
+        test_path!("approvals_on_a_read_only_disk_stay_as_they_are"),
+        |disk| {
+            let state = disk.join("state");
+            drop(Store::open(&state).unwrap());
+            let (first, second) = (["mesh/a".to_owned()].into(), ["mesh/b".to_owned()].into());
+            Store::approve(&state, &first).unwrap();
+            remount(disk, "ro");
+            let store = Store::open(&state).unwrap();
+            let refused = [
+                Store::approve(&state, &second),
+                store.spend_approvals(&first),
+            ];
+            for error in refused.map(|outcome| outcome.unwrap_err()) {
+                let shown = error.to_string();
+                assert!(error.is_transient(), "{shown}");
+                assert!(
+                    shown.contains("approved") && shown.contains("read-only"),
+                    "{shown}"
+                );
+            }
+            assert_eq!(store.approved(), first);
+            remount(disk, "rw");
+            store.spend_approvals(&first).unwrap();
+            assert_eq!(store.approved(), [].into());
+        },
+    );
+}
+
+#[test]
 fn an_unmounted_disk_is_an_error_and_all_goes_on_when_it_is_back() {
     on_a_small_disk(
         test_path!("an_unmounted_disk_is_an_error_and_all_goes_on_when_it_is_back"),

@@ -108,7 +108,7 @@ fn places(text: &str) -> Vec<Range<usize>> {
     let build = || AhoCorasick::new(known.by_source.values().flat_map(spellings));
     let Ok(matcher) = known.matcher.get_or_init(build) else {
         // Too many secrets for one matcher, which is gigabytes of them.
-        return vec![0..text.len()];
+        return std::iter::once(0..text.len()).collect();
     };
     let found = matcher
         .find_overlapping_iter(text)

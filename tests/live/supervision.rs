@@ -79,7 +79,7 @@ fn a_broken_configuration_on_sighup_changes_nothing() {
 
 #[test]
 fn sighup_with_an_unreadable_token_file_keeps_the_token() {
-    let mut world = World::converged(1);
+    let world = World::converged(1);
     let ages = session_ages(&world.router);
     let before = world.control_plane.tokens();
     let file = world.router.path("new-token");

@@ -57,12 +57,16 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
     let (taking, config) = (Arc::clone(parts), Arc::clone(config));
     blocking(move || {
         if let Some(from) = &config.control_plane {
-            taking.token.replace(&from.token_source());
+            let news = taking.token.replace(&from.token_source());
+            heed(&taking, "controlPlane.tokenFile", news);
         }
         // The listening socket is that of the start: without its token it could be reached without authentication.
         let token = config.server.token_source();
         match Server::check(&config.server.listen, &token) {
-            Ok(()) => taking.api_token.replace(&token),
+            Ok(()) => {
+                let news = taking.api_token.replace(&token);
+                heed(&taking, "server.tokenFile", news);
+            }
             Err(error) => error!(
                 error = chain(&error),
                 "server.token not replaced, the previous one stays in use; restart the agent to change server.listen too"

@@ -58,7 +58,7 @@ impl TokenSource {
         source
     }
 
-    fn set(&self, given: Option<&Secret<String>>, file: Option<&Path>) {
+    fn set(&self, given: Option<&Secret<String>>, file: Option<&Path>) -> TokenNews {
         let mut state = self.0.lock();
         match (given, file) {
             (None, Some(file)) => {
@@ -80,11 +80,11 @@ impl TokenSource {
             }
         }
         drop(state);
-        self.refresh();
+        self.refresh()
     }
 
-    /// Replaces the source, and keeps the last token while the new file cannot be read.
-    pub fn replace(&self, other: &Self) {
+    /// Replaces the source, and keeps the last token while the new file cannot be read. Returns the result of reading it.
+    pub fn replace(&self, other: &Self) -> TokenNews {
         let (from, token) = {
             let other = other.0.lock();
             (other.from.clone(), other.token.clone())
@@ -244,7 +244,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let source = TokenSource::from(Secret::new("given".to_owned()));
-        source.replace(&TokenSource::new(None, Some(&path)));
+        let news = source.replace(&TokenSource::new(None, Some(&path)));
+        assert!(matches!(news, TokenNews::Unreadable(_)));
         assert_eq!(
             token(&source).as_deref(),
             Some("given"),

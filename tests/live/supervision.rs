@@ -94,7 +94,7 @@ fn sighup_with_an_unreadable_token_file_keeps_the_token() {
         contains(&world.router.log(), "token not readable")?;
         contains(&world.router.log(), "new-token")
     });
-    let message = world.wait_condition("node", "TokensReadable", "False", "Unreadable");
+    let message = world.wait_condition("node", "TokensReadable", "False", "NotReadable");
     assert!(message.contains("new-token"), "{message}");
     world.wait_polls("sessions", 3);
     assert_eq!(

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::bird::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
-use crate::controller::BirdState;
 use crate::model::InterfaceName;
-use crate::observed::bird::BirdName;
+use crate::observed::bird::{BirdName, BirdState};
 use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
 

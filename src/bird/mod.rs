@@ -32,7 +32,6 @@ pub use client::{BirdError, Client};
 pub use command::Command;
 pub use committer::{
     BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError,
-    LiveTree,
 };
 pub use counters::BirdCounters;
 // The old paths, for `controller` and `cli`, whose rewrite is in progress.

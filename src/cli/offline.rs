@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::agent::{Missing, Parts, rpki_resolved};
 use crate::bird::CommitError;
-use crate::bird::committer::Tree;
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
 use crate::controller::world::Object;
-use crate::controller::{BirdState, KeyPlan, World, keys};
+use crate::controller::{KeyPlan, World, keys};
 use crate::document::Kind;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
 use crate::model::{ObjectKey, ObjectName};
+use crate::observed::bird::{BirdState, Tree};
 use crate::plan::firewall::FirewallView;
 use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};

@@ -35,7 +35,7 @@ pub use conveniences::{Convenience, Conveniences};
 pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
-pub use observe::{BirdState, Observer, look_at_bird};
+pub use observe::{Observer, look_at_bird};
 pub use planning::KeyPlan;
 pub use pulse::Pulse;
 pub use queue::{Backoff, Outcome, Queue};

@@ -15,12 +15,12 @@ pub use confirm::not_run_yet;
 use order::Turn;
 
 use super::guard::{self, Unrecorded};
-use super::observe::BirdState;
 use super::world::{Intent, Object, Wanted, World, node_uid};
 use crate::bird::{Blocked, Version};
 use crate::document::Kind;
 use crate::effective::{InternalNeighbour, MeshTunnel, Session};
 use crate::model::{Endpoint, Uid};
+use crate::observed::bird::BirdState;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::kernel_view::KernelView;
 use crate::plan::mark::Ownership;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::error::{BaseError, CommitError, FragmentError};
-use super::tree::{LiveTree, Tree};
 use super::{Committed, Fragment};
+use crate::observed::bird::{LiveTree, Tree};
 
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
 type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;

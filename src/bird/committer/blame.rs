@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::batch::Wishes;
 use super::error::{BaseError, CommitError, FragmentError};
 use super::stage::{Stage, StageError};
-use super::tree::{LiveTree, Tree, fragment_at};
 use crate::bird::check::Checker;
-use crate::observed::bird::Diagnostic;
+use crate::observed::bird::tree::fragment_at;
+use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 
 /// The change to exclude before the next attempt.
 #[derive(Debug)]

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::changes::{FileChanges, plan_undo};
 use super::error::CommitError;
-use super::tree::{FileChanges, GENERATION_SYMBOL, LiveTree, plan_undo};
 use super::{disk, worker};
 use crate::bird::client::{BirdError, Client};
 use crate::bird::command::Command;
 use crate::observed::Ownership;
-use crate::observed::bird::{ConfigureStatus, Phase, Protocol, Symbol};
+use crate::observed::bird::tree::GENERATION_SYMBOL;
+use crate::observed::bird::{ConfigureStatus, LiveTree, Phase, Protocol, Symbol};
 use crate::util::backoff::Backoff;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::bird::check::CheckError;
 use crate::bird::client::BirdError;
 use crate::model::Identity;
+use crate::observed::bird::mark::whose;
 use crate::observed::bird::{Diagnostic, Version};
 
 /// Reason why BIRD does not run a fragment.
@@ -158,14 +159,6 @@ pub enum CommitError {
     /// The committer has ended.
     #[error("the committer has ended: the agent is stopping")]
     Gone,
-}
-
-/// Completes an error text that begins with a path ("/etc/bird/bird.conf …").
-pub(super) fn whose(identity: Option<&Identity>) -> String {
-    identity.map_or_else(
-        || "has the mark of an earlier build, which no applied record here explains,".to_owned(),
-        |identity| format!("belongs to another moenet-agent (identity {identity})"),
-    )
 }
 
 impl From<CommitError> for FragmentError {

@@ -25,6 +25,7 @@
 
 mod batch;
 mod blame;
+mod changes;
 mod confirm;
 mod disk;
 mod error;
@@ -35,7 +36,6 @@ mod operator;
 mod owned;
 mod promise;
 mod stage;
-mod tree;
 mod trial;
 mod worker;
 mod written;
@@ -50,14 +50,14 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::{BaseError, CommitError, FragmentError};
 
-pub use tree::{FileChanges, LiveTree, Tree, plan_commit};
+pub use changes::{FileChanges, plan_commit};
 
 use super::check::Checker;
 use super::client::Client;
 use super::counters::BirdCounters;
 use crate::intervals::{BIRD_COMMAND, BIRD_READ_WAIT};
 use crate::observed::SharedOwnership;
-use crate::observed::bird::Diagnostic;
+use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use batch::Request;
 use trial::Trials;
 

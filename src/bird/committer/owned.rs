@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{failed, read_file};
 use super::error::CommitError;
-use super::tree::{GENERATION, LiveTree, MAIN};
 use crate::model::Identity;
 use crate::observed::Ownership;
 use crate::observed::bird::main_file::beyond_distribution;
-use crate::observed::bird::mark;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::outline::Outline;
+use crate::observed::bird::tree::{GENERATION, MAIN};
+use crate::observed::bird::{LiveTree, mark};
 
 /// Number of copies of edits that are kept per file.
 const MOST_COPIES: usize = 20;

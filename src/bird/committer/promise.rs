@@ -8,8 +8,9 @@ use std::path::Path;
 
 use super::batch::Wishes;
 use super::main_file::plain;
-use super::tree::{GENERATION, MAIN, Tree, fragment_path};
+use crate::observed::bird::Tree;
 use crate::observed::bird::outline::{Outline, protocols_in};
+use crate::observed::bird::tree::{GENERATION, MAIN, fragment_path};
 
 /// The agent's main file, included by the operator's main file.
 const OUR_MAIN: &str = "moenet/main.conf";

@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CommitError;
-use super::tree::{GENERATION, LiveTree, MAIN, SESSIONS, Tree, generation_text};
 use super::{disk, main_file, operator};
 use crate::bird::check::{CheckError, Checker};
-use crate::observed::bird::{Diagnostic, MainFile, mark};
+use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
+use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
 
 /// Reason for a failed check.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use super::batch::Wishes;
 use super::error::CommitError;
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
-use super::tree::{LiveTree, MAIN, Tree};
 use super::worker::blocking;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::observed::SharedOwnership;
-use crate::observed::bird::Diagnostic;
+use crate::observed::bird::tree::MAIN;
+use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 
 /// The directory for trials in BIRD's directory.
 const PLACE: &str = ".moenet-trial";

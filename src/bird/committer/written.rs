@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ObjectName;
 
-use super::tree::{LiveTree, MAIN, Tree, fragment_at};
+use crate::observed::bird::tree::{MAIN, fragment_at};
+use crate::observed::bird::{LiveTree, Tree};
 
 /// Relative path → text of the files below `moenet/`.
 #[derive(Default)]

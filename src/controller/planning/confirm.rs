@@ -1,9 +1,9 @@
 //! Checks whether BIRD runs the router drained, or undrained.
 
 use super::router_error;
-use crate::controller::BirdState;
 use crate::controller::world::{Intent, World};
 use crate::document::Kind;
+use crate::observed::bird::BirdState;
 use crate::plan::{Action, Step, plan_base};
 
 /// Largest number of sessions that a message names one by one.

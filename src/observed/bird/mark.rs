@@ -79,6 +79,14 @@ pub fn hash(text: &str) -> String {
     })
 }
 
+/// Completes an error text that begins with a path ("/etc/bird/bird.conf …").
+pub(crate) fn whose(identity: Option<&Identity>) -> String {
+    identity.map_or_else(
+        || "has the mark of an earlier build, which no applied record here explains,".to_owned(),
+        |identity| format!("belongs to another moenet-agent (identity {identity})"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `state` | state of BIRD at one moment |
 //! | [`framing`] | bytes of the control socket → [`Reply`] |
 //! | [`protocols`] | `show protocols`, `show protocols all` |
 //! | [`babel`] | `show babel neighbors` |
@@ -12,6 +13,7 @@
 //! | [`diagnostics`] | the messages of `bird -p` on stderr |
 //! | [`mark`] | the first line of every file that the agent writes to BIRD's directory |
 //! | [`main_file`] | the owner of `bird.conf`, and the definitions in an operator's |
+//! | [`tree`] | the tree of configuration files |
 //! | [`outline`] | the protocols of a configuration text, with their statements |
 //!
 //! Everything BIRD prints is hostile: a neighbour chooses part of it, and some versions print freed
@@ -26,8 +28,10 @@ mod name;
 pub mod outline;
 pub mod protocols;
 pub mod roa;
+mod state;
 pub mod status;
 pub(crate) mod text;
+pub mod tree;
 pub mod version;
 
 pub use diagnostics::Diagnostic;
@@ -35,5 +39,7 @@ pub use framing::Reply;
 pub use main_file::{Blocked, MainFile, Owner, Provided};
 pub use name::{BadName, BirdName, Symbol};
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
+pub use state::BirdState;
 pub use status::{ConfigureStatus, Phase, Status};
+pub use tree::{LiveTree, Tree};
 pub use version::{Support, Version};

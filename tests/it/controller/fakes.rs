@@ -7,16 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moenet_agent::bird::committer::Tree;
-use moenet_agent::bird::{
-    BaseError, BirdError, CommitError, Committed, Fragment, FragmentError, LiveTree,
-};
-use moenet_agent::controller::BirdState;
+use moenet_agent::bird::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::observed::bird::outline::protocols_in;
 use moenet_agent::observed::bird::{
-    Bgp, BgpState, BirdName, Diagnostic, Protocol, ProtocolState, Version,
+    Bgp, BgpState, BirdName, BirdState, Diagnostic, LiveTree, Protocol, ProtocolState, Tree,
+    Version,
 };
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::KernelAction;

@@ -1,64 +1,10 @@
-//! The tree on disk, the wanted tree, and the difference. Pure.
+//! The difference between the tree on disk and the wanted tree. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write};
+use std::fmt;
 
-use sha2::{Digest, Sha256};
-
-use super::error::whose;
 use crate::model::Identity;
-use crate::observed::bird::{Blocked, MainFile, mark};
-
-/// BIRD's main file.
-pub(super) const MAIN: &str = "bird.conf";
-/// The directory that only the agent uses.
-pub(super) const TREE: &str = "moenet";
-/// The directory of the fragments.
-pub(super) const SESSIONS: &str = "moenet/sessions";
-/// The file of the tree that includes all others.
-const MAIN_OF_TREE: &str = "moenet/main.conf";
-/// The file that identifies the tree.
-pub(super) const GENERATION: &str = "moenet/generation.conf";
-/// The constant that this file defines.
-pub(super) const GENERATION_SYMBOL: &str = "MOE_GENERATION";
-
-/// A whole configuration. `Debug` omits the texts, which may hold passwords.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Tree {
-    /// Relative path → text.
-    pub base: BTreeMap<String, String>,
-    /// Name → text; the file is `moenet/sessions/<name>.conf`.
-    pub fragments: BTreeMap<String, String>,
-    /// Files below `moenet/` that are not the agent's: relative path → text. BIRD reads them, so they are part of
-    /// every check; they are never changed, and are not part of the generation.
-    pub foreign: BTreeMap<String, String>,
-}
-
-/// The files on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LiveTree {
-    /// The base files and the fragments.
-    pub tree: Tree,
-    /// The text of `moenet/generation.conf`. It does not match the tree if the agent was killed while writing.
-    pub generation: Option<String>,
-    /// The marks of the files: relative path → first line.
-    pub marks: BTreeMap<String, String>,
-    /// Files that get the agent's mark with the next commit: those of builds that marked only some or wrote no
-    /// identity,
-    /// those of a lost directory that the agent's succeeds, and files without any statement.
-    pub unmarked: BTreeSet<String>,
-    /// Marked files that differ from the text the agent wrote, and files that lost their mark together with their
-    /// statements.
-    pub edited: BTreeSet<String>,
-    /// Files with the mark of another state directory: relative path → its identity, if the mark names one.
-    pub others: BTreeMap<String, Option<Identity>>,
-    /// Entries among the session files that BIRD would read and that are not readable files.
-    pub unusable: BTreeSet<String>,
-    /// The quarantined files, relative to BIRD's directory.
-    pub quarantined: BTreeSet<String>,
-    /// BIRD's main file.
-    pub main: MainFile,
-}
+use crate::observed::bird::tree::{GENERATION, MAIN, generation_text};
+use crate::observed::bird::{LiveTree, Tree, mark};
 
 /// The files to write, in order, and then those to remove. `Debug` omits the texts.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -68,15 +14,6 @@ pub struct FileChanges {
     pub write: Vec<(String, String)>,
     /// Relative paths.
     pub remove: Vec<String>,
-}
-
-impl fmt::Debug for Tree {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tree")
-            .field("files", &self.files().keys())
-            .field("generation", &self.generation())
-            .finish()
-    }
 }
 
 impl fmt::Debug for FileChanges {
@@ -89,139 +26,11 @@ impl fmt::Debug for FileChanges {
     }
 }
 
-impl LiveTree {
-    /// Returns the content of a file as it is on disk.
-    fn content(&self, path: &str, text: &str) -> String {
-        let mark = self.marks.get(path).map_or("", String::as_str);
-        format!("{mark}{text}")
-    }
-
-    /// Returns whether the generation of the whole tree proves that the agent wrote this content. Needed for builds
-    /// that
-    /// marked only some files.
-    pub(super) fn vouches_for(&self, path: &str, content: &str) -> bool {
-        let whole = self.generation.as_deref() == Some(&generation_text(&self.tree.generation()));
-        let same = |text: &str| self.content(path, text) == content;
-        let generation = self.generation.as_deref().filter(|_| path == GENERATION);
-        whole && (generation.is_some_and(same) || self.tree.text(path).is_some_and(same))
-    }
-
-    /// Returns whether the tree was written by a build that marked only some of its files.
-    pub(super) fn is_of_old_build(&self) -> bool {
-        self.generation.is_some() && !self.marks.contains_key(GENERATION)
-    }
-
-    /// Returns why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
-    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
-        self.in_use().or_else(|| self.main.blocked(running))
-    }
-
-    /// Returns why the whole directory belongs to another agent: one of the files that every agent writes has its mark.
-    /// The
-    /// agent writes nothing to such a directory.
-    pub fn in_use(&self) -> Option<Blocked> {
-        let (path, identity) = [MAIN, MAIN_OF_TREE, GENERATION]
-            .iter()
-            .find_map(|path| self.others.get_key_value(*path))?;
-        let directory = self.main.path.with_file_name("");
-        let message = format!(
-            "{} {}; nothing in {} is changed. Set bird.directory and bird.controlSocket to those of a BIRD of its \
-             own, or, if the other agent is gone for good, move {MAIN} and {TREE} out of the directory. Tunnels are \
-             configured meanwhile",
-            directory.join(path).display(),
-            whose(identity.as_ref()),
-            directory.display(),
-        );
-        Some(Blocked {
-            reason: "BirdDirectoryInUse",
-            message,
-        })
-    }
-
-    /// Returns whether the agent's mark is the only thing to write.
-    pub fn lacks_marks(&self) -> bool {
-        !self.unmarked.is_empty()
-    }
-
-    /// Returns the foreign files whose names these base files need.
-    pub fn in_the_way<'a>(&'a self, wanted: &'a BTreeMap<String, String>) -> Vec<&'a str> {
-        let foreign = self.tree.foreign.keys().map(String::as_str);
-        foreign.filter(|path| wanted.contains_key(*path)).collect()
-    }
-}
-
 impl FileChanges {
     /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.write.is_empty() && self.remove.is_empty()
     }
-}
-
-impl Tree {
-    /// Returns every file except the generation: relative path → text.
-    pub fn files(&self) -> BTreeMap<String, &str> {
-        let base = self
-            .base
-            .iter()
-            .map(|(path, text)| (path.clone(), text.as_str()));
-        base.chain(
-            self.fragments
-                .iter()
-                .map(|(name, text)| (fragment_path(name), text.as_str())),
-        )
-        .collect()
-    }
-
-    /// Returns the text of one of the agent's files.
-    pub(super) fn text(&self, path: &str) -> Option<&str> {
-        let text = match fragment_at(path) {
-            Some(name) => self.fragments.get(name),
-            None => self.base.get(path),
-        };
-        text.map(String::as_str)
-    }
-
-    /// Returns the hash of all files, in 32 hexadecimal digits. It depends only on names and texts.
-    pub fn generation(&self) -> String {
-        let mut hash = Sha256::new();
-        for (path, text) in self.files() {
-            for part in [path.as_bytes(), text.as_bytes()] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
-        }
-        hash.finalize()
-            .iter()
-            .take(16)
-            .fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            })
-    }
-
-    /// Returns whether the tree holds nothing of the agent's, as before the first base.
-    pub fn is_blank(&self) -> bool {
-        self.fragments.is_empty() && self.base.keys().all(|path| path == MAIN)
-    }
-}
-
-/// Returns the text of the generation file.
-pub(super) fn generation_text(generation: &str) -> String {
-    format!("define {GENERATION_SYMBOL} = \"{generation}\";\n")
-}
-
-/// Returns the path of a fragment.
-pub(super) fn fragment_path(name: &str) -> String {
-    format!("{SESSIONS}/{name}.conf")
-}
-
-/// Returns the name of the fragment at this path.
-pub(super) fn fragment_at(path: &str) -> Option<&str> {
-    let name = path
-        .strip_prefix(SESSIONS)?
-        .strip_prefix('/')?
-        .strip_suffix(".conf")?;
-    (!name.contains('/')).then_some(name)
 }
 
 /// Returns the files to write and remove to get the wanted tree on disk. Empty if nothing differs.
@@ -276,7 +85,9 @@ pub(super) fn plan_undo(live: &LiveTree, changes: &FileChanges) -> FileChanges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::bird::tree::fragment_at;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
         proptest::collection::btree_map("[a-c]", "[xy]", 0..3)
@@ -378,16 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn the_generation_tells_where_a_text_ends() {
-        let tree = |a: &str, b: &str| Tree {
-            fragments: [("a".into(), a.into()), ("b".into(), b.into())].into(),
-            ..Tree::default()
-        };
-        assert_ne!(tree("xy", "").generation(), tree("x", "y").generation());
-        assert_eq!(tree("x", "y").generation().len(), 32);
-    }
-
-    #[test]
     fn no_text_is_ever_printed() {
         let tree = Tree {
             fragments: [("a".into(), "password \"hunter2\";".into())].into(),
@@ -470,23 +271,6 @@ mod tests {
                 "{path}"
             );
         }
-    }
-
-    #[test]
-    fn base_file_of_another_agent_blocks_the_directory() {
-        let other: Identity = "ffffffffffffffff".parse().unwrap();
-        let mut live = LiveTree::default();
-        live.others
-            .insert("moenet/sessions/x.conf".into(), Some(other.clone()));
-        assert_eq!(live.in_use(), None, "a stray session file blocks no other");
-        live.others.insert(GENERATION.into(), Some(other.clone()));
-        let blocked = live.blocked([].into_iter()).unwrap();
-        assert_eq!(blocked.reason, "BirdDirectoryInUse");
-        assert!(
-            blocked.message.contains(&other.to_string()),
-            "{}",
-            blocked.message
-        );
     }
 
     #[test]

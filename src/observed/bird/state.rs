@@ -1,0 +1,69 @@
+use std::collections::BTreeSet;
+
+use super::main_file::Blocked;
+use super::protocols::Protocol;
+use super::tree::LiveTree;
+use super::version::Version;
+
+/// State of BIRD at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct BirdState {
+    /// The version of the running daemon, while it answers.
+    pub running: Option<Version>,
+    /// The version of the installed program.
+    pub installed: Option<Version>,
+    /// The reason why it does not answer; absent while it answers, and before the first observation.
+    pub down: Option<String>,
+    /// Its protocols, sorted by name.
+    pub protocols: Vec<Protocol>,
+    /// The interfaces with a Babel neighbour; `None` where BIRD does not run Babel.
+    pub babel: Option<BTreeSet<String>>,
+    /// The files in its directory.
+    pub live: LiveTree,
+    /// The reason why the files could not be read.
+    pub files_error: Option<String>,
+    /// Whether the daemon has loaded exactly these files.
+    pub loaded: bool,
+    /// Whether nothing was read yet, neither files nor protocols.
+    pub unread: bool,
+    /// The reason why BIRD accepts connections and does not answer.
+    pub silent: Option<String>,
+}
+
+impl BirdState {
+    /// Records that BIRD did not answer, so that its sessions are unknown.
+    pub(crate) fn is_silent(&mut self, why: String) {
+        self.running = None;
+        self.silent = Some(why.clone());
+        self.down = Some(why);
+    }
+
+    /// Returns whether BIRD answers.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Returns the reason why nothing can be loaded into BIRD until an operator acts.
+    pub fn blocked(&self) -> Option<Blocked> {
+        const SHARED: [&str; 3] = ["Device", "Kernel", "Direct"];
+        // If the main file does not include the agent's tree, the running protocols come from that main file.
+        let running = self.protocols.iter();
+        let running = running.filter(|protocol| !SHARED.contains(&protocol.proto.as_str()));
+        self.live
+            .blocked(running.map(|protocol| protocol.name.as_str()))
+    }
+
+    /// Returns the protocols with these names.
+    pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
+        let find = |name: &String| {
+            self.protocols
+                .binary_search_by(|protocol| protocol.name.cmp(name))
+                .ok()
+        };
+        names
+            .iter()
+            .filter_map(find)
+            .map(|index| self.protocols[index].clone())
+            .collect()
+    }
+}

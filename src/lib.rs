@@ -19,7 +19,7 @@
 //! | [`render`] | BIRD's configuration as text | yes |
 //! | [`plan`] | what is wanted against what is there: steps, each with its reason | yes |
 //! | [`status`] | conditions and phase, from what was read back | yes |
-//! | [`ports`] | what the controller needs of kernel and BIRD, as traits | no |
+//! | [`ports`] | what the controller needs of kernel and BIRD, as traits with their errors | no |
 //! | [`kernel`] | links, addresses, WireGuard, sysctls | no |
 //! | [`bird`] | BIRD's control socket, its parser, the one owner of its files | no |
 //! | [`firewall`] | our table in nftables | no |

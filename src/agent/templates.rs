@@ -15,9 +15,9 @@ use tracing::{debug, info};
 
 use super::reload::blocking;
 use super::{BuildError, Parts};
-use crate::bird::CommitError;
 use crate::intervals::{TEMPLATES_POLL, TEMPLATES_QUIET, TEMPLATES_RETRY};
 use crate::observed::bird::Tree;
+use crate::ports::CommitError;
 use crate::render::Renderer;
 use crate::store::Store;
 use crate::telemetry::chain;

@@ -3,7 +3,6 @@
 //! Checks run in a separate process and never with `configure check`: a quoted string of 4096 bytes or more crashes the
 //! daemon that reads it, on all five versions (measured).
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -13,52 +12,12 @@ use parking_lot::Mutex;
 
 use super::counters::BirdCounters;
 use crate::observed::bird::{Diagnostic, Version, diagnostics, text};
+use crate::ports::CheckError;
 use crate::util::exec::{ExecError, Run};
 use crate::util::file::Stamp;
 
 /// Limit of the output that is kept, in bytes. The rest is drained and dropped; the deadline bounds the time.
 const MOST_OUTPUT: u64 = 256 * 1024;
-
-/// Reason for a failed check.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// BIRD's parser rejected the configuration.
-    #[error("{0}")]
-    Refused(Diagnostic),
-    /// The program could not be run.
-    #[error("cannot run {}: is BIRD installed?", .program.display())]
-    Run {
-        /// The program.
-        program: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The program did not end in time and was killed.
-    #[error("{} did not end within {deadline:?}", .program.display())]
-    Timeout {
-        /// The program.
-        program: PathBuf,
-        /// The deadline that expired.
-        deadline: Duration,
-    },
-    /// The parser itself crashed, as some texts make it do. Such a text must not reach the daemon.
-    #[error("{} crashed ({status}) while reading the configuration: a text in it is too long for \
-             BIRD", .program.display())]
-    Crashed {
-        /// The program.
-        program: PathBuf,
-        /// Its exit status.
-        status: ExitStatus,
-    },
-    /// `bird --version` printed no version.
-    #[error("{} printed no version: {output:?}", .program.display())]
-    NoVersion {
-        /// The program.
-        program: PathBuf,
-        /// The output printed instead.
-        output: String,
-    },
-}
 
 /// Cached version of a program, with its file at that time.
 type Asked = (PathBuf, Stamp, Version);

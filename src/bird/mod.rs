@@ -27,14 +27,8 @@ pub mod command;
 pub mod committer;
 mod counters;
 
-pub use check::{CheckError, Checker};
-pub use client::{BirdError, Client};
+pub use check::Checker;
+pub use client::Client;
 pub use command::Command;
-pub use committer::{
-    BaseError, CommitError, Committed, Committer, CommitterConfig, Fragment, FragmentError,
-};
+pub use committer::{Committer, CommitterConfig};
 pub use counters::BirdCounters;
-// The old paths, for `controller` and `cli`, whose rewrite is in progress.
-pub use crate::observed::bird::{
-    BgpState, BirdName, Blocked, Channel, Limit, MainFile, Protocol, ProtocolState, Routes, Version,
-};

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::{Missing, Parts, rpki_resolved};
-use crate::bird::CommitError;
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
@@ -20,9 +19,10 @@ use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
 use crate::model::{ObjectKey, ObjectName};
 use crate::observed::bird::{BirdState, Tree};
+use crate::observed::kernel::KernelView;
 use crate::plan::firewall::FirewallView;
-use crate::plan::kernel_view::KernelView;
 use crate::plan::{Plan, Refusal};
+use crate::ports::CommitError;
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
 
 /// Opens the state directory for reading.

@@ -8,13 +8,14 @@ use parking_lot::Mutex as StdMutex;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use crate::bird::{
-    BaseError, BirdError, CommitError, Committed, Committer, Fragment, FragmentError,
-};
+use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::observed::kernel::KernelView;
-use crate::ports::{Bird, Kernel, KernelError};
+use crate::ports::{
+    BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
+    KernelError,
+};
 
 /// Observes the kernel and BIRD, once for all keys that ask at about the same time: an observation that began after
 /// a key became due is fresh enough for it.

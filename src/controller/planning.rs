@@ -16,14 +16,13 @@ use order::Turn;
 
 use super::guard::{self, Unrecorded};
 use super::world::{Intent, Object, Wanted, World, node_uid};
-use crate::bird::{Blocked, Version};
 use crate::document::Kind;
 use crate::effective::{InternalNeighbour, MeshTunnel, Session};
 use crate::model::{Endpoint, Uid};
-use crate::observed::bird::BirdState;
+use crate::observed::Ownership;
+use crate::observed::bird::{BirdState, Blocked, Version};
+use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
-use crate::plan::kernel_view::KernelView;
-use crate::plan::mark::Ownership;
 use crate::plan::{
     Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
     enabled_in, plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-pub use super::mark::Mark;
+use super::mark::Mark;
 use crate::model::{Address, InterfaceName, Port, PresharedKey, PublicKey, Uid};
 
 /// One dump of all kernel state that plans compare with.

@@ -27,8 +27,6 @@ mod step;
 mod tunnel;
 mod wireguard;
 
-// The old paths, for `controller` and `cli`, whose rewrite is in progress.
-pub use crate::observed::{kernel as kernel_view, mark};
 pub use bird::{BaseFiles, Effect, enabled_in, plan_base, plan_enable};
 pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::error::{BaseError, CommitError, FragmentError};
-use super::{Committed, Fragment};
 use crate::observed::bird::{LiveTree, Tree};
+use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
 type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::batch::Wishes;
-use super::error::{BaseError, CommitError, FragmentError};
 use super::stage::{Stage, StageError};
 use crate::bird::check::Checker;
 use crate::observed::bird::tree::fragment_at;
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
+use crate::ports::{BaseError, CommitError, FragmentError};
 
 /// The change to exclude before the next attempt.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl Trial<'_> {
     /// the
     /// check could not run.
     async fn try_alone(&self, wishes: &Wishes) -> Result<(), Option<Diagnostic>> {
-        use crate::bird::check::CheckError::Crashed;
+        use crate::ports::CheckError::Crashed;
         let tree = wishes.applied_to(self.before, &BTreeSet::new());
         match self.stage.check(&tree, self.live, self.checker).await {
             Ok(_) => Ok(()),

@@ -195,7 +195,7 @@ mod tests {
             ..Tree::default()
         };
         let changes = plan_commit(&LiveTree::default(), &tree, None);
-        let fragment = crate::bird::Fragment {
+        let fragment = crate::ports::Fragment {
             text: tree.fragments["a"].clone(),
             protocols: vec![],
         };

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::changes::{FileChanges, plan_undo};
-use super::error::CommitError;
 use super::{disk, worker};
-use crate::bird::client::{BirdError, Client};
+use crate::bird::client::Client;
 use crate::bird::command::Command;
 use crate::observed::Ownership;
 use crate::observed::bird::tree::GENERATION_SYMBOL;
 use crate::observed::bird::{ConfigureStatus, LiveTree, Phase, Protocol, Symbol};
+use crate::ports::{BirdError, CommitError};
 use crate::util::backoff::Backoff;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.

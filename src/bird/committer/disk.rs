@@ -7,7 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::changes::FileChanges;
-use super::error::CommitError;
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
 use crate::intervals::FOREIGN_FILE_QUIET;
@@ -15,6 +14,7 @@ use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE, fragment_at};
 use crate::observed::bird::{LiveTree, MainFile, mark};
+use crate::ports::CommitError;
 use crate::util::file::{self, QUARANTINED, Staged, Stamp, Writer};
 
 /// These files hold passwords: the owner writes, the group reads, others have no access.

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::Fragment;
-use super::error::{CommitError, FragmentError};
 use crate::intervals::{LOAD_COINCIDENCE, LOAD_REMEMBERED};
+use crate::ports::{CommitError, Fragment, FragmentError};
 
 /// Loads that failed.
 #[derive(Debug, Default)]

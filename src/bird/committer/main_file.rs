@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::disk::read_file;
-use super::error::CommitError;
 use super::{owned, promise};
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::outline::includes_in;
 use crate::observed::bird::tree::{MAIN, TREE};
 use crate::observed::bird::{LiveTree, MainFile, mark};
+use crate::ports::CommitError;
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;

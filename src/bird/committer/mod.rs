@@ -28,7 +28,6 @@ mod blame;
 mod changes;
 mod confirm;
 mod disk;
-mod error;
 mod loads;
 mod main_file;
 mod names;
@@ -41,14 +40,11 @@ mod worker;
 mod written;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-
-pub use error::{BaseError, CommitError, FragmentError};
 
 pub use changes::{FileChanges, plan_commit};
 
@@ -57,7 +53,8 @@ use super::client::Client;
 use super::counters::BirdCounters;
 use crate::intervals::{BIRD_COMMAND, BIRD_READ_WAIT};
 use crate::observed::SharedOwnership;
-use crate::observed::bird::{Diagnostic, LiveTree, Tree};
+use crate::observed::bird::{LiveTree, Tree};
+use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 use batch::Request;
 use trial::Trials;
 
@@ -99,38 +96,6 @@ impl Default for CommitterConfig {
             file_group: Some("bird".into()),
         }
     }
-}
-
-/// The text of one session, and the protocols it defines. `Debug` omits the text, which may hold a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Fragment {
-    /// The whole file.
-    pub text: String,
-    /// The protocols BIRD must have once this is loaded.
-    pub protocols: Vec<String>,
-}
-
-impl fmt::Debug for Fragment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fragment")
-            .field("bytes", &self.text.len())
-            .field("protocols", &self.protocols)
-            .finish()
-    }
-}
-
-/// The result of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Whether the running BIRD has loaded it. `false`: BIRD is not running, and reads the files when
-    /// it starts.
-    pub loaded: bool,
-    /// Whether any file was written or removed, or BIRD reloaded its files.
-    pub changed: bool,
-    /// The warnings of BIRD's parser, in any file.
-    pub warnings: Vec<Diagnostic>,
-    /// The value of `MOE_GENERATION` in these files.
-    pub generation: String,
 }
 
 /// A handle of the committer. Cheap to clone; the task behind it ends with the last handle, after its

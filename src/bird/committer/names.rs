@@ -1,7 +1,7 @@
 //! Names and paths that the agent may use. Pure.
 
-use super::error::{BaseError, FragmentError};
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE};
+use crate::ports::{BaseError, FragmentError};
 
 /// Validates the name of a fragment. It is a file name: it has no path parts, and no dot hides it from BIRD.
 pub(super) fn fragment(name: &str) -> Result<(), FragmentError> {

@@ -16,7 +16,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{failed, read_file};
-use super::error::CommitError;
 use crate::model::Identity;
 use crate::observed::Ownership;
 use crate::observed::bird::main_file::beyond_distribution;
@@ -24,6 +23,7 @@ use crate::observed::bird::mark::Mark;
 use crate::observed::bird::outline::Outline;
 use crate::observed::bird::tree::{GENERATION, MAIN};
 use crate::observed::bird::{LiveTree, mark};
+use crate::ports::CommitError;
 
 /// Number of copies of edits that are kept per file.
 const MOST_COPIES: usize = 20;

@@ -119,7 +119,7 @@ pub(super) fn matches(pattern: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bird::Fragment;
+    use crate::ports::Fragment;
 
     const OURS: &str = "include \"generation.conf\";\ninclude \"sessions/*.conf\";\n";
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::CommitError;
 use super::{disk, main_file, operator};
-use crate::bird::check::{CheckError, Checker};
+use crate::bird::check::Checker;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
 use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
+use crate::ports::{CheckError, CommitError};
 
 /// Reason for a failed check.
 #[derive(Debug)]

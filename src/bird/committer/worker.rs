@@ -11,19 +11,19 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::changes::plan_commit;
 use super::confirm::{self, Load, LoadError, Running};
-use super::error::{BaseError, CommitError, FragmentError};
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
 use super::stage::Stage;
 use super::trial::Trials;
 use super::written::Written;
-use super::{Committed, CommitterConfig, Fragment, disk};
+use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::intervals::{FOREIGN_FILE_QUIET, LOAD_REMEMBERED};
 use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
+use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 
 /// The directory for checks in BIRD's directory.
 const STAGE: &str = ".moenet-stage";

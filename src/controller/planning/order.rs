@@ -7,7 +7,7 @@ use super::World;
 use crate::controller::world::{Intent, WantedLink};
 use crate::document::Kind;
 use crate::model::{InterfaceName, Port, Uid};
-use crate::plan::kernel_view::{KernelView, Link};
+use crate::observed::kernel::{KernelView, Link};
 
 /// Whether an object can have its wanted name or port now.
 #[derive(Debug, Clone, PartialEq, Eq)]

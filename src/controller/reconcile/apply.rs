@@ -5,13 +5,12 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Subject, is_bird};
-use crate::bird::{BaseError, CommitError, Fragment, FragmentError};
 use crate::controller::context::{Context, Look};
 use crate::controller::{bird_work, firewall};
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::plan::{Action, BaseFiles, Plan, Step, plan_base};
-use crate::ports::KernelError;
+use crate::ports::{BaseError, CommitError, Fragment, FragmentError, KernelError};
 use crate::telemetry::chain;
 
 /// The reason why the steps did not run to their end.

@@ -19,7 +19,8 @@ use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
-use crate::plan::kernel_view::KernelView;
+use crate::observed::bird::BirdName;
+use crate::observed::kernel::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
@@ -210,7 +211,7 @@ async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Re
         }
     }
     let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
-    for name in protocols.filter_map(|name| crate::bird::BirdName::new(name).ok()) {
+    for name in protocols.filter_map(|name| BirdName::new(name).ok()) {
         // BIRD may be down, or not have the protocol yet; then there is nothing to restart.
         let _ = tokio::time::timeout(COMMIT_WAIT, ctx.committer.restart(name)).await;
     }
@@ -335,8 +336,8 @@ fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::kernel::Sysctl;
     use crate::plan::action::KernelAction;
-    use crate::plan::kernel_view::Sysctl;
 
     fn plan(steps: &[(Sysctl, i64)]) -> Plan {
         let mut plan = Plan::default();

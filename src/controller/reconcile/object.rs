@@ -15,7 +15,7 @@ use crate::controller::world::{Intent, Object, Wanted, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, ObjectKey, ObjectName, Uid};
-use crate::plan::kernel_view::Link;
+use crate::observed::kernel::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 use crate::store::StoreError;

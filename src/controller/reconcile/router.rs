@@ -13,8 +13,8 @@ use super::apply::{self, Trouble};
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
 use super::{Claims, Round, Subject, round};
-use crate::bird::Fragment;
 use crate::controller::context::{Context, Look};
+use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{Convenience, FirewallState, TakenStep, bird_work, firewall};
@@ -23,6 +23,7 @@ use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::ObjectKey;
 use crate::observed::bird::BirdState;
 use crate::plan::{Action, Drift, Plan};
+use crate::ports::Fragment;
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 

@@ -30,10 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::guard;
-use crate::bird::{MainFile, Version};
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
 use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, RouterKey, Uid};
+use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};

@@ -9,12 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use moenet_agent::bird::{
-    BaseError, BirdCounters, BirdError, Checker, Client, CommitError, Committed, Committer,
-    CommitterConfig, Fragment, FragmentError,
-};
+use moenet_agent::bird::{BirdCounters, Checker, Client, Committer, CommitterConfig};
 use moenet_agent::observed::bird::mark::marked;
 use moenet_agent::observed::bird::{BirdName, Phase, Symbol};
+use moenet_agent::ports::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 
 const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moenet_agent::bird::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::observed::bird::outline::protocols_in;
@@ -18,7 +17,10 @@ use moenet_agent::observed::bird::{
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
-use moenet_agent::ports::{Bird, Kernel, KernelError};
+use moenet_agent::ports::{
+    BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
+    KernelError,
+};
 use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
 use moenet_agent::resolve::Lookup;
 use tokio::time::{Instant, sleep};

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Neighbour, Wanted, condition, since};
-use crate::bird::{BgpState, Channel, Protocol, ProtocolState};
 use crate::cli::describe::why::{Bird, Session};
 use crate::cli::offline::Offline;
 use crate::controller::world::Object;
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::model::ObjectKey;
+use crate::observed::bird::{BgpState, Channel, Protocol, ProtocolState};
 use crate::plan::Action;
 
 pub(super) fn bird(
@@ -132,7 +132,7 @@ fn limits(channels: &[Channel]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bird::{Limit, Routes};
+    use crate::observed::bird::{Limit, Routes};
 
     #[test]
     fn a_mark_that_outlives_its_limit_is_no_limit_that_is_hit() {

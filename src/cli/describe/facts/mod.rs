@@ -16,7 +16,8 @@ use crate::controller::world::{self, Object};
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, InterfaceName, PublicKey, TunnelType};
-use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
+use crate::observed::kernel::WireGuardPeer;
+use crate::observed::{Mark, kernel};
 
 pub(super) use bgp::state_word;
 
@@ -110,15 +111,12 @@ fn as_it_is<'a>(offline: &'a Offline, object: &Object) -> Wanted<'a> {
 pub(super) fn link<'a>(
     offline: &'a Offline,
     object: &'a Object,
-) -> Option<(&'a InterfaceName, &'a kernel_view::Link)> {
+) -> Option<(&'a InterfaceName, &'a kernel::Link)> {
     offline.kernel.owned_by(&object.uid).next()
 }
 
 /// Returns the WireGuard peer of the link.
-pub(super) fn peer<'a>(
-    link: &'a kernel_view::Link,
-    wanted: &Wanted<'_>,
-) -> Option<&'a WireGuardPeer> {
+pub(super) fn peer<'a>(link: &'a kernel::Link, wanted: &Wanted<'_>) -> Option<&'a WireGuardPeer> {
     link.wireguard.as_ref()?.peers.get(&wanted.peer?)
 }
 
@@ -160,7 +158,7 @@ pub(super) async fn gather(
 /// Returns the link with the source address that the kernel uses for an endpoint.
 fn uplink(offline: &Offline, endpoint: IpAddr) -> Option<Uplink> {
     let source = source_towards(endpoint)?;
-    let has_source = |link: &kernel_view::Link| {
+    let has_source = |link: &kernel::Link| {
         link.addresses
             .iter()
             .any(|address| address.local.addr() == source)

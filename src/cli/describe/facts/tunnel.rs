@@ -6,7 +6,8 @@ use crate::cli::offline::Offline;
 use crate::controller::world::Object;
 use crate::document::Kind;
 use crate::model::{Endpoint, Host, InterfaceName};
-use crate::plan::kernel_view::{self, Mark, WireGuardPeer};
+use crate::observed::kernel::WireGuardPeer;
+use crate::observed::{Mark, kernel};
 use crate::status::Acceptance;
 
 pub(super) fn unresolved(offline: &Offline, endpoint: &Endpoint) -> Option<(String, String)> {
@@ -56,7 +57,7 @@ pub(super) fn link_facts(offline: &Offline, object: &Object, wanted: &Wanted<'_>
     })
 }
 
-fn foreign(name: &InterfaceName, link: &kernel_view::Link) -> Link {
+fn foreign(name: &InterfaceName, link: &kernel::Link) -> Link {
     let action = match &link.mark {
         Mark::None if link.wireguard.is_some() => {
             "tunnel.adopt: true takes it over in place; else give the session another tunnel.interface"

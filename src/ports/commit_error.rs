@@ -3,8 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bird::check::CheckError;
-use crate::bird::client::BirdError;
+use super::{BirdError, CheckError};
 use crate::model::Identity;
 use crate::observed::bird::mark::whose;
 use crate::observed::bird::{Diagnostic, Version};

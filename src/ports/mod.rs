@@ -1,16 +1,25 @@
 //! The traits between the pure core and the world, in our own types. Each has one implementation
 //! that does IO, in the room of its name, and one in memory, in the tests.
 
+mod bird_error;
+mod check_error;
+mod commit;
+mod commit_error;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::bird::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 use crate::model::InterfaceName;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
+
+pub use bird_error::BirdError;
+pub use check_error::CheckError;
+pub use commit::{Committed, Fragment};
+pub use commit_error::{BaseError, CommitError, FragmentError};
 
 /// The kernel of this router.
 #[async_trait]
@@ -25,7 +34,7 @@ pub trait Kernel: Send + Sync {
     async fn is_starting(&self, interface: &InterfaceName) -> bool;
 }
 
-/// BIRD on this router; see [`crate::bird::Committer`] for what each change promises.
+/// BIRD on this router. Its committer documents the promise of each change.
 #[async_trait]
 pub trait Bird: Send + Sync {
     /// Reads everything that a plan or a status needs.

@@ -218,7 +218,7 @@ impl fmt::Display for Count {
         match self.steps {
             0 if !self.complete => f.write_str("No steps known")?,
             0 if self.errors > 0 => f.write_str("No steps")?,
-            0 => f.write_str("Nothing to do")?,
+            0 => f.write_str("No changes")?,
             1 => f.write_str("1 step")?,
             n => write!(f, "{n} steps")?,
         }

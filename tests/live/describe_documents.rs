@@ -280,7 +280,7 @@ fn provenance_is_in_get_describe_status_and_metrics() {
     contains(&call("get sessions"), "tunnel.mtu=1380 (1420)").unwrap();
     contains(
         &call("status"),
-        "spec.tunnel.mtu is 1380, its document says 1420: a test",
+        "spec.tunnel.mtu is 1380, document 1420: a test",
     )
     .unwrap();
     // The history names who saved the file, a moment after it is in force.

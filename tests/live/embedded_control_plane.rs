@@ -290,10 +290,10 @@ fn bad_item_is_logged_once_when_served_and_when_valid_again() {
     let folder = world.router.path("fleet/jp1");
     for left in ["reported", "reported/sessions", "reported/good"] {
         std::fs::create_dir_all(folder.join(left)).unwrap();
-        std::fs::write(folder.join(left).join(".moenet-agent.x1"), "half").unwrap();
+        std::fs::write(folder.join(left).join(".moenet-tmp-x1"), "half").unwrap();
     }
     let _serving = serve(&world);
-    let left = format!("find {} -name '.moenet-agent.*'", folder.display());
+    let left = format!("find {} -name '.moenet-tmp-*'", folder.display());
     assert_eq!(world.router.inside.shell(&left), "", "swept at the start");
     world.router.configure(&format!("http://{LISTEN}"), 1);
     world.router.start_agent();

@@ -164,7 +164,7 @@ fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte()
     .unwrap();
     contains(&agent(&world, "apply --once"), "1 step.").unwrap();
     wait_gone(&world);
-    contains(&agent(&world, "plan"), "Nothing to do.").unwrap();
+    contains(&agent(&world, "plan"), "No changes.").unwrap();
     assert_eq!(foreign(&world), before);
 }
 

@@ -279,7 +279,7 @@ fn plan_without_a_control_plane_does_not_say_nothing_to_do() {
     }));
     let plan = agent(&world.router, &["plan"]);
     assert_eq!(plan.code, 1, "{}{}", plan.out, plan.err);
-    assert!(!plan.out.contains("Nothing to do"), "{}", plan.out);
+    assert!(!plan.out.contains("No changes"), "{}", plan.out);
     contains(&plan.err, "Control Plane").unwrap();
     assert!(!world.router.path("state").exists());
 }

@@ -89,8 +89,6 @@ fn plan_says_that_drift_of_a_hung_bird_is_unknown() {
     world.router.bird.hang();
     let plan = agent(&world.router, &["plan"]).ended(1);
     plan.says("whether it has drifted is unknown");
-    for wrong in ["Nothing to do", "No changes"] {
-        assert!(!plan.out.contains(wrong), "{}", plan.out);
-    }
+    assert!(!plan.out.contains("No changes"), "{}", plan.out);
     world.router.bird.go_on();
 }

@@ -146,7 +146,7 @@ fn apply_does_as_planned(router: &Router, format: &str, wanted: &[&str]) {
     assert_eq!(planned.code, if wanted.is_empty() { 0 } else { 2 });
     assert_eq!(applied.code, 0, "{}{}", applied.out, applied.err);
     let again = agent(router, &["plan"]).ended(0);
-    assert_eq!(again.out, "Nothing to do.\n");
+    assert_eq!(again.out, "No changes.\n");
 }
 
 /// A router whose documents are there, and of which nothing is in force.
@@ -298,7 +298,7 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
         bird_history(&world.router),
     );
     let (answer, trace) = traced(&world.router, &["plan"]);
-    assert_eq!(answer.ended(0).out, "Nothing to do.\n");
+    assert_eq!(answer.ended(0).out, "No changes.\n");
     assert_mere_look(&trace);
     assert_eq!(events.seen(), Vec::<String>::new());
     assert_eq!(bird_history(&world.router), before);
@@ -403,7 +403,7 @@ fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start()
     world.router.kill_agent();
     assert_eq!(
         agent(&world.router, &["plan"]).ended(0).out,
-        "Nothing to do.\n"
+        "No changes.\n"
     );
     world.router.start_agent();
     world.wait_polls("sessions", 3);

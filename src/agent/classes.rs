@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_of_ours_begins_anew_and_gone_links_are_forgotten() {
+    fn foreign_class_file_is_ignored_and_gone_links_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store.keep(FILE, "{").unwrap();

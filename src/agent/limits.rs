@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_back_is_fetched_once_when_there_is_room() {
+    fn held_back_routes_are_reloaded_once_below_the_limit() {
         let (at_limit, below) = (protocols(false, true, true), protocols(false, false, true));
         let (full, free) = (Exceeded::of(&at_limit), Exceeded::of(&below));
         assert_eq!(
@@ -165,7 +165,7 @@ mod tests {
         let down = protocols(false, false, false);
         assert!(
             free.relieved(&full, &down).is_empty(),
-            "a new session says all anew"
+            "a new session sends all routes again"
         );
     }
 

@@ -458,7 +458,7 @@ mod tests {
     use crate::wire::Dialect;
 
     #[test]
-    fn bad_item_of_a_list_is_said_to_be_left_out() {
+    fn bad_list_item_is_reported_as_ignored() {
         let body = r#"{"policy": {"dn42Ipv4": "172.23.105.176/28", "extraRanges": ["10.0.0.0/40"],
             "rpkiServers": [{"host": "rpki", "port": 0}, {"host": "rpki", "port": 8282}],
             "ebgpImportLimit": "many"}}"#;

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_written_when_it_changed_and_no_oftener_than_needed() {
+    fn roa_table_is_written_only_when_changed() {
         let (bench, start) = (Bench::new(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(bench.says(table(0..30), at(0)), "the first one at once");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collapse_leaves_the_last_good_table_and_passes_by_itself() {
+    fn roa_collapse_keeps_the_last_good_table_until_recovery() {
         let (bench, start) = (Bench::new(), Instant::now());
         let late = start + Duration::from_secs(100_000);
         assert!(bench.says(table(0..100), start));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_cannot_be_read_is_used_as_it_was() {
+    fn unreadable_roa_table_keeps_its_last_content() {
         let bench = Bench::new();
         bench.says(table(0..3), Instant::now());
         let path = bench.store.dir().join(FILE);

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kept_address_is_in_use_before_any_answer_and_a_broken_file_is_none() {
+    async fn saved_rpki_address_is_used_at_once_unless_broken() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store

@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_to_what_is_in_use_is_no_problem_any_more() {
+    fn reverting_to_the_templates_in_use_clears_the_problem() {
         let folder = folder("# one\n");
         let templates = opened(folder.path());
         write(&folder, "{{ nonsense }}");
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_gone_is_a_problem_and_takes_no_template_away() {
+    fn missing_template_directory_keeps_the_templates() {
         let folder = folder("# one\n");
         let templates = opened(folder.path());
         let path = folder.path().to_owned();
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_missing_at_the_start_is_taken_when_it_comes() {
+    fn late_template_directory_is_used_when_it_appears() {
         let folder = folder("# one\n");
         let later = folder.path().join("later");
         let templates = opened(&later);

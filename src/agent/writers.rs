@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_with_a_field_of_its_own_does_not_get_in() {
+    fn text_cannot_inject_a_log_field() {
         let is_in = |text: &str| is_document(&place(Kind::BgpSession), text.as_bytes());
         assert!(is_in(OVERRIDE));
         let with = |set: &str| OVERRIDE.replace("{tunnel: {mtu: 1400}}", set);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_plain_sight_does_not_get_in_wherever_it_stands() {
+    fn plain_text_key_is_excluded_at_any_position() {
         for text in [
             format!("# psk {KEY}\n{OVERRIDE}"),
             OVERRIDE.replace("reason: x", &format!("reason: {KEY}")),

@@ -174,7 +174,7 @@ mod tests {
     const STARTED: &str = "node: {name: a, id: 1, asn: 64512}\nlog: {level: info}\n";
 
     #[test]
-    fn a_reload_takes_what_may_change_and_names_what_needs_a_restart() {
+    fn reload_applies_live_keys_and_names_restart_keys() {
         let live = LiveConfig::new(config(STARTED));
         let text = "node: {name: b, id: 1, asn: 64512}\nlog: {level: debug, format: json}\nguard: {maxRemovals: 1}\n";
         let reloaded = live.take(config(text));

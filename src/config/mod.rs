@@ -256,7 +256,7 @@ pub struct Bird {
     /// Whether `bird.conf` is ours. Otherwise the operator's includes `moenet/main.conf`.
     #[schemars(extend("default" = true))]
     pub manage_main_config: bool,
-    /// A directory whose files stand in for the built-in templates of the same names.
+    /// A directory whose files replace the built-in templates of the same names.
     #[schemars(example = "/etc/moenet-agent/templates")]
     pub templates: Option<PathBuf>,
     /// How long BIRD waits for us to confirm a configuration before it goes back to the last one.

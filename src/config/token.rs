@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_is_read_again_and_a_missing_one_keeps_the_last() {
+    fn rotated_token_is_reread_and_missing_file_keeps_last() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let source = TokenSource::new(None, Some(&path));

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_probe_opens_it_again_and_an_abandoned_one_does_not_block_the_next() {
+    fn failed_probe_reopens_breaker_and_abandoned_probe_blocks_nothing() {
         let mut breaker = opened();
         breaker.admit(at(30), at(0)).unwrap();
         breaker.abandon();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_failure_of_an_old_call_does_not_keep_it_open() {
+    fn late_failure_of_old_call_does_not_keep_breaker_open() {
         let mut breaker = opened();
         breaker.record(false, at(29));
         assert_eq!(breaker.state(at(30)), State::HalfOpen);

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_not_hammered_and_a_wait_is_kept() {
+    fn rejected_token_backs_off_and_retry_after_is_kept() {
         for failures in [1, 2, 100] {
             let refused = after_failure(MINUTE, Class::Operator, failures, 0.0);
             assert!(refused >= Duration::from_secs(270));

@@ -197,7 +197,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_failure_answers_all_who_waited_through_it_and_a_success_only_those_who_came_before() {
+    fn failure_answers_all_waiters_and_success_only_earlier_ones() {
         let at = |seconds| Instant::now() + Duration::from_secs(seconds);
         let times: Vec<_> = (0..4).map(at).collect();
         let done = Pass {

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_never_ends_is_stuck_and_silences_the_pulse() {
+    async fn endless_run_is_stuck_and_stops_the_pulse() {
         let pulse = Pulse::default();
         pulse.begin(&ObjectKey::Router);
         tokio::time::advance(Duration::from_secs(61)).await;

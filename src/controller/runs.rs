@@ -59,7 +59,7 @@ mod tests {
     use crate::controller::queue::{Backoff, Queue};
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_panics_releases_its_own_key_and_no_other() {
+    async fn panicking_run_releases_only_its_own_key() {
         let (mut queue, mut runs) = (Queue::new(Backoff::default(), Instant::now()), Runs::new());
         for key in ["bad", "good"] {
             queue.add(key, Instant::now());
@@ -69,7 +69,7 @@ mod tests {
                     .is_some_and(|(next, _)| next == key)
             );
         }
-        runs.start("bad", async { panic!("a fault of ours") });
+        runs.start("bad", async { panic!("a fault of the agent") });
         runs.start("good", async {
             tokio::time::sleep(Duration::from_secs(60)).await;
             Outcome::Settled(Duration::from_secs(60))

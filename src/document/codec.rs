@@ -485,7 +485,7 @@ spec:
     }
 
     #[test]
-    fn a_value_out_of_range_names_its_line_column_and_field() {
+    fn out_of_range_value_names_line_column_and_field() {
         let error = error(&SESSION.replace("1420", "70000"));
         assert_eq!(error.field, "spec.tunnel.mtu");
         assert_eq!(error.location, Some((15, 10)), "{error}");
@@ -540,7 +540,7 @@ spec:
     }
 
     #[test]
-    fn the_nearest_field_is_told_though_it_is_the_last_of_the_known_ones() {
+    fn nearest_field_is_suggested_even_when_last_in_list() {
         let text = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: a}\n\
                     spec:\n  reason: x\n  sett: {mtu: 1400}\n";
         let error = parse::<crate::document::OverrideSpec>(text).unwrap_err();
@@ -626,7 +626,7 @@ spec:
     }
 
     #[test]
-    fn a_document_that_ends_early_is_refused_or_a_whole_one() {
+    fn truncated_document_is_rejected_or_complete() {
         for end in 0..SESSION.len() - 1 {
             let _ = parse::<BgpSessionSpec>(&SESSION[..end]);
         }

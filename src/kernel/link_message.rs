@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_change_of_ends_goes_by_index_and_says_all_that_the_making_says() {
+    fn change_of_ends_uses_index_and_repeats_all_attributes() {
         let kind = NewLink::Gre {
             local: None,
             remote: "192.0.2.2".parse().unwrap(),

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dump_that_is_cut_short_is_an_error_and_no_short_list() {
+    async fn truncated_dump_is_an_error() {
         let netlink = Netlink::default();
         let handle = netlink.handle().unwrap();
         netlink.disconnect();

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_went_away_between_dump_and_question_is_absent() {
+    fn link_deleted_after_the_dump_is_absent() {
         let mut view = assemble(
             &Dump {
                 links: vec![LinkDummy::new("a").build()],

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_peer_is_read_and_unknown_lines_are_passed_over() {
+    fn whole_peer_is_read_and_unknown_lines_ignored() {
         let text = answer(&[
             "listen_port=21080",
             "fwmark=5",

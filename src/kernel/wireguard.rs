@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_in_two_messages_is_one_peer_with_all_its_allowed_ips() {
+    fn peer_split_over_two_messages_keeps_all_allowed_ips() {
         let peer = |net: &str, keepalive| WireGuardPeer {
             allowed_ips: [net.parse().unwrap()].into(),
             keepalive,

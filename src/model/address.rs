@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_route_to_its_other_end_or_its_network() {
+    fn address_has_a_route_to_peer_or_network() {
         let route = |local: &str, peer: Option<&str>| {
             let address = Address::new(
                 local.parse().unwrap(),

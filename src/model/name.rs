@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_that_we_give_ourselves_are_known_from_those_of_others() {
+    fn own_identities_are_distinguished_from_foreign_ones() {
         let name = "loopback".parse().unwrap();
         for ours in [
             Uid::local("node", &name),

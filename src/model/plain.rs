@@ -105,7 +105,7 @@ mod tests {
     const KEY: &str = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";
 
     #[test]
-    fn a_key_is_secret_unless_its_field_says_that_it_is_public() {
+    fn key_is_secret_unless_its_field_is_public() {
         for public in [
             "publicKey: KEY",
             "{mtu: 1, publicKey: \"KEY\"}",

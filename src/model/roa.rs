@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_gone_is_a_collapse_whatever_the_other_one_has() {
+    fn one_missing_family_is_a_collapse() {
         let (both, _) = RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute fd00::/8 max 8 as 1;");
         let (one, _) =
             RoaTable::parse("route 10.0.0.0/8 max 8 as 1;\nroute 10.0.0.0/8 max 8 as 2;");

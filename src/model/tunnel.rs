@@ -45,12 +45,12 @@ pub enum TunnelType {
     JsonSchema,
 )]
 pub enum AdminState {
-    /// Configured, and drift repaired for ever.
+    /// Configured, and drift is repaired.
     #[default]
     Enabled,
     /// Taken down; the document stays.
     Disabled,
-    /// Not configured yet: somebody must approve it.
+    /// Not configured until an operator approves it.
     Pending,
     /// To be removed, and then forgotten.
     Absent,

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_forwards_from_one_interface_alone_is_left_as_it_is() {
+    fn forwarding_from_one_interface_alone_stays_unchanged() {
         let new = [
             (Sysctl::RpFilter, 0),
             (Sysctl::Ipv6Forwarding, 0),

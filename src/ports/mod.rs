@@ -71,7 +71,7 @@ pub enum KernelError {
         /// The kernel's words, and what to do.
         reason: String,
     },
-    /// The link is somebody else's.
+    /// The link belongs to another program.
     #[error("interface {interface} {found}; refusing to touch it")]
     NotOurs {
         /// The link.

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_round_trip_time_is_the_median_and_one_slow_echo_does_not_move_it() {
+    fn one_slow_echo_does_not_move_the_median() {
         assert_eq!(probe(&[Some(900), Some(10), Some(12)]), (Some(12.0), 0.0));
         assert_eq!(
             probe(&[Some(900), Some(10), Some(12), Some(11)]),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_back_is_counted_and_does_not_count_as_time() {
+    fn lost_echoes_count_as_loss_and_not_as_time() {
         assert_eq!(probe(&[None, Some(10), None, None]), (Some(10.0), 0.75));
         assert_eq!(probe(&[None, None]), (None, 1.0));
         assert_eq!(probe(&[]), (None, 0.0));

@@ -183,7 +183,7 @@ mod tests {
     proptest! {
         /// Noise around any edge of either table, at any pace.
         #[test]
-        fn noise_at_an_edge_changes_the_class_at_most_once_an_hour(
+        fn edge_noise_changes_the_class_once_an_hour_at_most(
             measure in prop::sample::select(vec![Measure::Latency, Measure::Loss]),
             edge in 0usize..8,
             noise in prop::collection::vec((1i64..900, 0.5f64..2.0), 1..300),

@@ -20,7 +20,7 @@ pub const DEFAULT_MAX_PATH: u32 = 10;
 pub struct BaseInput<'a> {
     /// This router.
     pub router: &'a Router,
-    /// The routing policy; `RoutingPolicySpec::default()` if there is none yet.
+    /// The routing policy; `RoutingPolicySpec::default()` before the first one.
     pub policy: &'a RoutingPolicySpec,
     /// Whether a routing policy is known. Without one no BGP session imports or exports routes (RFC 8212).
     pub has_policy: bool,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_prefix_that_refuses_the_network_is_an_error_and_one_that_nobody_routes_a_remark() {
+    fn too_wide_own_prefix_is_error_and_unrouted_one_remark() {
         let wide4 = [
             "0.0.0.0/0",
             "10.0.0.0/8",
@@ -203,12 +203,12 @@ mod tests {
             );
             assert!(error.contains("too wide"), "{error}");
         }
-        let odd = [
+        let wide = [
             ("ipv4", "172.23.105.176/30"),
             ("ipv4", "203.0.113.0/24"),
             ("ipv6", "fd48:4da8:420::/65"),
         ];
-        for (family, net) in odd {
+        for (family, net) in wide {
             let policy = policy(family, net);
             check_policy(&policy).unwrap();
             assert!(odd_policy(&policy)[0].contains(net), "{net}");

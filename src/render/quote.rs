@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_cannot_be_said_is_refused_and_not_shown() {
+    fn unquotable_secret_is_rejected_and_not_shown() {
         assert_eq!(
             rendered("{{ text | exact }}", "hunter2 \\o/").unwrap(),
             "\"hunter2 \\o/\""

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_does_not_parse_is_named_with_its_line() {
+    fn template_syntax_error_names_template_and_line() {
         let error = refusal("moenet/babel.conf", "# fine\n{% if %}\n");
         assert!(
             error.starts_with("template moenet/babel.conf, line 2: syntax error"),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_does_not_exist_is_named_with_its_line() {
+    fn missing_template_value_names_its_line() {
         let error = refusal("moenet/babel.conf", "a\nb\n{{ router.asnn }}");
         assert!(
             error.starts_with("template moenet/babel.conf, line 3: undefined value"),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_prefix_that_swallows_the_world_is_an_error_of_the_policy() {
+    fn own_default_prefix_is_an_error_of_the_policy() {
         for (family, net) in [("ipv4", "0.0.0.0/0"), ("ipv6", "::/0")] {
             let error = with("_x", "", json!({"prefixes": {family: net}})).unwrap_err();
             assert!(

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_use_stays_while_it_is_in_the_answer() {
+    fn address_in_use_stays_while_the_answer_has_it() {
         let list = addresses(&["192.0.2.1", "2001:db8::1", "192.0.2.2"]);
         let now = Instant::now();
         assert_eq!(choose(&list, Some(list[2]), None, now), Some(list[2]));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_address_gives_way_to_the_next_and_the_round_begins_again() {
+    fn silent_address_rotates_to_the_next_and_wraps_around() {
         let list = addresses(&["192.0.2.1", "2001:db8::1"]);
         let (since, now) = (Instant::now(), Instant::now() + ADDRESS_SILENCE);
         assert_eq!(
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_left_the_answer_is_followed_by_one_of_its_family() {
+    fn removed_address_is_replaced_within_its_family() {
         let list = addresses(&["192.0.2.1", "2001:db8::1"]);
         let gone = "2001:db8::9".parse().ok();
         let now = Instant::now();

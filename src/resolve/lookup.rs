@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_house_of_hanging_lookups_is_an_error_and_no_further_thread() {
+    async fn too_many_hanging_lookups_fail_without_another_thread() {
         let system = SystemLookup {
             running: Arc::new(AtomicUsize::new(SystemLookup::MAX_THREADS)),
         };

@@ -35,7 +35,7 @@ mod tests {
     use crate::document::{BgpStatus, Phase, TunnelStatus};
 
     #[test]
-    fn a_peer_that_begins_to_answer_is_a_reason_and_another_time_is_none() {
+    fn first_peer_answer_is_a_change_and_later_times_not() {
         let probed = |rtt_ms, loss| StatusBody {
             rtt_ms,
             loss: Some(loss),

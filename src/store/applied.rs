@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::document::{ApiVersion, Kind, Metadata, NodeSpec};
 use crate::model::{InterfaceName, Port};
 
-/// What is in force for one object. Written before the first step and removed after the last one, so
+/// Applied record of one object. Written before the first step and removed after the last one, so
 /// it is also the finalizer: what it names is found again after a crash at any point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -18,13 +18,13 @@ pub struct AppliedDocument {
     pub api_version: ApiVersion,
     /// What the object is.
     pub kind: Kind,
-    /// Which object it is, and which generation of its document is in force.
+    /// The object, and the applied generation of its document.
     pub metadata: Metadata,
-    /// What is in force.
+    /// The applied state.
     pub applied: AppliedBody,
 }
 
-/// What is in force.
+/// The applied state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedBody {
@@ -53,7 +53,7 @@ pub struct AppliedBody {
     /// The override that shaped the specification.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub overridden: Option<AppliedOverride>,
-    /// The effective specification last in force. It names files in `secrets/` and holds no secret.
+    /// The last applied effective specification. It names files in `secrets/` and holds no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, Value>>", example = serde_json::json!({"asn": 4242421080u32}))]
     pub spec: Option<Value>,
@@ -90,7 +90,7 @@ pub struct AppliedFirewall {
     pub tunnels: BTreeSet<InterfaceName>,
 }
 
-/// The override that shaped what is in force.
+/// The override in the applied state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedOverride {
@@ -131,7 +131,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn record_of_an_earlier_build_names_the_addresses_on_lo_by_its_spec() {
+    fn earlier_record_derives_lo_addresses_from_its_spec() {
         let spec = json!({"id": 1, "asn": 4242420998u64, "loopbackIpv4": "172.20.0.1"});
         let mut body = AppliedBody {
             spec: Some(spec),

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_override_that_is_there_keeps_its_fields_its_reason_and_its_pause() {
+    fn existing_override_keeps_fields_reason_and_pause() {
         let there = existing(json!({"tunnel": {"mtu": 1380}, "asn": 2}));
         let kept = edited_in_place(
             &json!({"tunnel": {"port": 1}}),
@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_override_applied_to_what_the_sync_wrote_gives_what_the_operator_wrote(last in object(), now in object()) {
+        fn synced_document_with_override_equals_the_operators_edit(last in object(), now in object()) {
             let mut merged = last.clone();
             if let Some(kept) = edited_in_place(&last, &now, None) {
                 json_patch::merge(&mut merged, &Value::Object(kept.set));

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_again_when_there_is_room_and_the_gap_is_named() {
+    fn log_resumes_after_full_disk_and_counts_lost_lines() {
         let (room, holds) = (9, Vec::new());
         let mut writer = LineWriter::new(Disk { room, holds }, LogFormat::Text);
         for line in ["first\n", "second\n", "third\n"] {

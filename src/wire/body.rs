@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_list_is_an_error_and_never_an_empty_list() {
+    fn body_without_list_is_an_error() {
         assert_eq!(refused(b""), WireError::Empty);
         assert_eq!(refused(b" \n"), WireError::Empty);
         assert_eq!(refused(b"{}"), WireError::Missing { key: "sessions" });
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_would_take_all_memory_is_refused_before_it_is_read() {
+    fn oversized_body_is_rejected_before_reading() {
         let list =
             |item: &str, count| format!("{{\"sessions\":[{}]}}", vec![item; count].join(","));
         for item in ["1", "[]", "{}", "{\"a\":[[[]]]}"] {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_nested_without_end_is_no_json_and_overflows_nothing() {
+    fn deeply_nested_body_is_rejected_without_overflow() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let nested = format!(
                 "{{\"sessions\":{}1{}}}",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_envelope_with_status_200_is_an_error_even_beside_a_list() {
+    fn error_envelope_with_status_200_is_an_error() {
         for body in [
             r#"{"error":"down for repair","code":"MAINTENANCE_MODE"}"#,
             r#"{"error":"down for repair","code":"MAINTENANCE_MODE","sessions":[]}"#,

@@ -296,7 +296,7 @@ async fn what_is_served_follows_the_reports() {
 }
 
 #[tokio::test]
-async fn a_report_of_one_session_leaves_the_files_of_all_others_alone() {
+async fn report_of_one_session_leaves_other_files_unchanged() {
     use std::os::unix::fs::MetadataExt as _;
     let fleet = fleet();
     fleet.edit("sessions.yaml", "status: 5", "status: 4");
@@ -440,7 +440,7 @@ async fn unreadable_status_costs_its_own_session_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_router_file_is_read_as_often_as_strangers_may_ask() {
+async fn broken_router_file_is_read_at_a_bounded_rate() {
     let fleet = fleet();
     fs::write(fleet.path("router.yaml"), "token: [\n").unwrap();
     let mut codes = Vec::new();
@@ -518,7 +518,7 @@ async fn the_last_valid_version_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_bad_item_that_never_was_valid_is_served_as_written() {
+async fn never_valid_item_is_served_as_written() {
     let fleet = fleet();
     fleet.edit("sessions.yaml", "status: 4", "status: 11");
     assert_eq!(fleet.served().await[0], ("abc-123".into(), 11));
@@ -589,7 +589,7 @@ async fn half_written_files_of_a_killed_server_are_swept() {
 }
 
 #[tokio::test]
-async fn a_list_of_two_thousand_sessions_is_served_and_edits_of_it_are_followed() {
+async fn list_of_two_thousand_sessions_is_served_and_updated() {
     let fleet = fleet();
     let session = |n: u32| {
         let asn = 4_242_420_000 + n;
@@ -752,7 +752,7 @@ async fn a_token_can_stand_in_a_file_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_broken_file_is_an_error_with_its_place_and_never_an_empty_list() {
+async fn broken_fleet_file_is_an_error_with_its_position() {
     let fleet = fleet();
     for text in [
         "sessions: [{uuid: a\n",
@@ -830,7 +830,7 @@ async fn guessing_tokens_is_slow_and_does_not_hinder_the_router() {
 }
 
 #[tokio::test]
-async fn what_was_posted_is_there_after_a_restart_and_a_broken_file_of_it_is_set_aside() {
+async fn posted_reports_survive_restart_and_broken_ones_are_quarantined() {
     let fleet = fleet();
     fleet.modify("abc-123", 1, None).await;
     let again = Fleet {
@@ -905,7 +905,7 @@ async fn the_agents_client_and_outbox_speak_with_it() {
 }
 
 #[tokio::test]
-async fn serve_listens_until_the_shutdown_and_refuses_a_directory_that_is_none() {
+async fn serve_stops_on_shutdown_and_rejects_missing_directory() {
     let nowhere = FleetOptions::new(
         Path::new("/nonexistent/fleet"),
         "127.0.0.1:0".parse().unwrap(),
@@ -920,7 +920,7 @@ async fn serve_listens_until_the_shutdown_and_refuses_a_directory_that_is_none()
 }
 
 #[tokio::test]
-async fn pipe_or_huge_file_in_the_fleet_directory_is_an_error_at_once() {
+async fn pipe_or_huge_fleet_file_fails_at_once() {
     let fleet = fleet();
     for file in ["sessions.yaml", "mesh.yaml", "bird-config.yaml"] {
         fs::remove_file(fleet.path(file)).unwrap();

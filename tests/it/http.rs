@@ -320,7 +320,7 @@ async fn a_large_body_is_refused() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_wrong_methods_are_errors_of_the_same_form() {
+async fn unknown_paths_and_wrong_methods_share_one_error_format() {
     let bench = bench();
     for path in [
         "/",
@@ -418,7 +418,7 @@ async fn a_flood_of_sync_calls_is_rate_limited() {
 }
 
 #[tokio::test]
-async fn a_page_in_a_browser_cannot_call_an_api_without_a_token() {
+async fn browser_page_cannot_call_an_api_without_token() {
     let bench = bench();
     for (name, value) in [
         ("host", "evil.example:24368"),
@@ -485,7 +485,7 @@ async fn an_address_that_is_not_loopback_needs_a_token() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_for_its_group_replaces_a_stale_one_and_nothing_else() {
+async fn unix_socket_is_group_only_and_replaces_stale_sockets_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     let mut options = bench().options;
@@ -543,7 +543,7 @@ async fn hung_up(stream: &mut tokio::net::TcpStream) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_never_ends_its_request_is_hung_up_on() {
+async fn endless_request_is_disconnected() {
     let address = listening().await;
     for said in [
         "",
@@ -577,7 +577,7 @@ async fn a_client_that_never_ends_its_request_is_hung_up_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_asks_for_ever_is_sent_away_and_may_come_again() {
+async fn endless_client_is_disconnected_and_may_reconnect() {
     let mut stream = tokio::net::TcpStream::connect(listening().await)
         .await
         .unwrap();

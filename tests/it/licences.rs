@@ -114,7 +114,7 @@ fn complaint(package: &Value, allowed: &BTreeSet<&str>) -> Option<String> {
 }
 
 #[test]
-fn every_package_has_an_allowed_licence_and_comes_from_the_registry() {
+fn every_package_has_allowed_licence_and_registry_source() {
     let allowed = words("\nallow = ");
     for target in words("\ntargets = ") {
         let packages = packages(target);

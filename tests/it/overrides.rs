@@ -145,7 +145,7 @@ fn touch(a: &str, b: &str) -> bool {
 
 proptest! {
     #[test]
-    fn the_difference_of_two_documents_as_an_override_of_the_first_gives_the_second(
+    fn difference_as_override_turns_first_document_into_second(
         first in specification(), second in specification()
     ) {
         let merged = merge(&first, &patch(&first, &second)).unwrap();
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn an_override_is_remembered_field_by_field_with_what_the_document_says(
+    fn override_is_recorded_by_field_with_the_document_value(
         first in specification(), second in specification()
     ) {
         let patch = patch(&first, &second);
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn overrides_of_different_fields_may_be_merged_in_any_order_and_grouping(
+    fn merge_of_disjoint_overrides_is_associative_and_commutative(
         document in specification(), mtu in 1280u32..9001, limit in 1u32..1000, text in "[a-z]{1,8}"
     ) {
         let (a, b, c) = (json!({"tunnel": {"mtu": mtu}}), json!({"bgp": {"importLimit": limit}}), json!({"description": text}));
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn an_edit_in_place_wins_over_the_override_that_is_there_and_leaves_the_rest_of_it(
+    fn manual_edit_wins_over_override_and_keeps_its_rest(
         synced in specification(), before in specification(), edited in specification()
     ) {
         let there = patch(&synced, &before);

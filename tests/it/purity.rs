@@ -240,7 +240,7 @@ fn every_room_and_file_that_is_held_pure_exists() {
 }
 
 #[test]
-fn the_pure_core_knows_nothing_of_the_rooms_that_do_io() {
+fn pure_modules_import_no_io_module() {
     const IO: [&str; 16] = [
         "agent",
         "bird",
@@ -303,7 +303,7 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
-fn the_reader_of_sources_sees_code_and_neither_comments_nor_tests() {
+fn source_reader_ignores_comments_and_tests() {
     let text = "use a; // tokio stays\n// tokio\n/// tokio\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n";
     assert_eq!(code(text), "use a; // tokio stays\nfn f() {}\nuse a;\n");
     let after = "#[cfg(test)]\nmod tests;\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use tokio;\n}\n\nfn g() {}\n";

@@ -79,7 +79,7 @@ async fn an_address_needs_no_lookup_and_no_watching() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_address_is_known_within_the_interval_and_is_told() {
+async fn new_address_is_known_and_logged_within_the_interval() {
     let (names, resolver) = start();
     names.set("a.example", &["192.0.2.1"]);
     let a = endpoint("a.example:5");
@@ -146,7 +146,7 @@ async fn a_hundred_hanging_names_do_not_delay_a_good_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_becomes_stale_resolves_at_once_and_one_that_stays_stale_only_on_time() {
+async fn stale_handshake_resolves_once_at_once_then_by_interval() {
     let (names, resolver) = start();
     names.set("a.example", &["192.0.2.1"]);
     let a = endpoint("a.example:5");
@@ -188,7 +188,7 @@ async fn a_silent_family_gives_way_to_the_one_that_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_is_gone_is_not_chased_twice_a_minute() {
+async fn silent_peer_is_not_resolved_twice_a_minute() {
     let (names, resolver) = start();
     names.set("a.example", &["2001:db8::1", "192.0.2.1"]);
     let a = endpoint("a.example:5");

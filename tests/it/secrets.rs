@@ -220,7 +220,7 @@ fn a_change_of_wireguard_shows_no_secret() {
 }
 
 #[test]
-fn the_specification_that_comes_into_force_names_the_file_and_not_the_secret() {
+fn applied_spec_names_the_file_and_not_the_secret() {
     let filled = spec().filled(&router(), &moenet_agent::effective::Defaults::default());
     let text = moenet_agent::document::to_yaml(&filled).unwrap();
     assert!(text.contains(PSK_FILE));

@@ -74,7 +74,7 @@ fn document(version: &str, spec: &str) -> String {
 }
 
 #[test]
-fn a_document_of_the_older_version_is_read_as_the_newer() {
+fn older_document_is_read_as_the_newer_version() {
     let old = document(
         "moenet.work/v1",
         "{enabled: true, since: 2026-11-23T20:00:00Z}",
@@ -87,7 +87,7 @@ fn a_document_of_the_older_version_is_read_as_the_newer() {
 }
 
 #[test]
-fn what_the_newer_version_adds_has_the_older_ones_meaning_as_its_default() {
+fn new_fields_default_to_the_older_behaviour() {
     let old = read_latest(&document("moenet.work/v1", "{}")).unwrap();
     assert_eq!(old, read_latest(&document("moenet.work/v2", "{}")).unwrap());
     assert_eq!(old.mode, v2::Mode::Serving);
@@ -102,7 +102,7 @@ fn each_version_refuses_the_fields_of_the_other() {
 }
 
 #[test]
-fn a_version_that_nobody_knows_is_refused_with_a_clear_message() {
+fn unknown_version_is_rejected_with_a_clear_message() {
     for version in [
         "moenet.work/v2",
         "moenet.work/v1beta1",
@@ -124,7 +124,7 @@ fn a_version_that_nobody_knows_is_refused_with_a_clear_message() {
 }
 
 #[test]
-fn an_agent_of_two_versions_names_both_and_still_wants_the_right_kind() {
+fn two_known_versions_are_named_and_kind_is_checked() {
     let error = read_latest(&document("moenet.work/v3", "{}")).unwrap_err();
     assert!(
         error
@@ -140,7 +140,7 @@ fn an_agent_of_two_versions_names_both_and_still_wants_the_right_kind() {
 }
 
 #[test]
-fn every_document_of_the_sample_reads_as_the_version_that_it_names() {
+fn every_sample_document_reads_as_its_version() {
     let text = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/state/maintenance.yaml"

@@ -54,7 +54,7 @@ fn name_control_plane(world: &World) -> String {
 }
 
 #[test]
-fn peer_with_an_address_of_the_host_is_refused_and_the_host_stays_connected() {
+fn peer_with_host_address_is_rejected_and_host_stays_connected() {
     let mut world = World::new(1);
     world.router.inside.shell(UPLINK);
     let resolv = world.router.path("resolv.conf");
@@ -133,7 +133,7 @@ fn twin(number: u32) -> Neighbour {
 }
 
 #[test]
-fn sessions_of_one_asn_share_a_link_local_with_the_default_gateway() {
+fn sessions_may_share_the_gateways_link_local_address() {
     let mut world = World::new(0);
     world.router.inside.shell(UPLINK);
     world

@@ -46,7 +46,7 @@ fn wait_links(world: &World, wanted: usize) {
 }
 
 #[test]
-fn held_removals_are_told_and_an_approval_lets_exactly_them_go_once() {
+fn approval_releases_exactly_the_held_removals_once() {
     let mut world = World::new(0);
     let all = sessions(1..=6);
     world.control_plane.sessions(&all);

@@ -102,7 +102,7 @@ fn recorded() -> (World, usize) {
 }
 
 #[test]
-fn each_cause_is_one_commit_under_its_author_with_exactly_what_it_changed() {
+fn each_cause_is_one_commit_with_exactly_its_changes() {
     let (world, start) = recorded();
     first_commits(&world);
     let (first, second) = (interface(1), interface(2));
@@ -363,7 +363,7 @@ fn nothing_secret_is_in_it(world: &World) {
 
 /// A policy, and an override of it, come into force in the texts of the sessions: their steps are its steps.
 #[test]
-fn the_steps_that_a_policy_leads_to_elsewhere_stand_in_its_commit() {
+fn policy_commit_has_the_steps_of_other_objects() {
     let world = World::converged(2);
     world.wait_polls("sessions", 2);
     wait_until("what came into force is in the history", 60, || {
@@ -440,7 +440,7 @@ fn the_steps_that_a_policy_leads_to_elsewhere_stand_in_its_commit() {
 
 /// A key that an operator pasted where none belongs is in no object of the history, no status and no log.
 #[test]
-fn a_key_in_the_wrong_place_is_kept_nowhere_and_somebody_hears_of_it() {
+fn misplaced_key_is_stored_nowhere_and_reported() {
     let world = World::converged(1);
     let name = interface(1);
     let file = format!("overrides/sessions/{name}.yaml");

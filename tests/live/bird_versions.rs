@@ -44,7 +44,7 @@ fn told(world: &World, reason: &str, text: &str) {
 }
 
 #[test]
-fn a_bird_that_was_never_tested_is_told_of_and_used() {
+fn untested_bird_is_reported_and_used() {
     let mut world = world("3.0.1");
     world.router.start_agent();
     told(
@@ -122,7 +122,7 @@ fn parser_of_another_version_is_named_as_the_cause() {
 }
 
 #[test]
-fn a_bird_that_cannot_read_the_files_is_left_as_it_is() {
+fn too_old_bird_is_left_unchanged() {
     let mut world = world("2.0.7");
     let main = world.router.bird.folder.join("bird.conf");
     let before = std::fs::read_to_string(&main).unwrap();
@@ -133,7 +133,7 @@ fn a_bird_that_cannot_read_the_files_is_left_as_it_is() {
 }
 
 #[test]
-fn bird_without_ipv4_over_babel_names_the_loopback_that_others_do_not_reach() {
+fn bird_without_ipv4_over_babel_names_the_unreachable_loopback() {
     let mut world = World::with_bird("2.0.12", 1);
     let peer = json!({
         "nodeId": 2, "name": "hk1", "endpoint": "198.51.100.2:1", "publicKey": KeyPair::new().public,

@@ -99,7 +99,7 @@ fn breaker(world: &World) -> String {
 }
 
 #[test]
-fn a_rate_limit_is_kept_for_as_long_as_it_says() {
+fn rate_limit_is_kept_for_its_duration() {
     let world = World::converged(1);
     let refusal = Answer::Refusal {
         status: 429,
@@ -131,7 +131,7 @@ fn a_rate_limit_is_kept_for_as_long_as_it_says() {
 }
 
 #[test]
-fn errors_open_the_breaker_for_all_to_see_and_leave_everything_in_force() {
+fn errors_open_the_breaker_and_keep_the_applied_state() {
     let world = World::converged(1);
     // BIRD may be told a measured latency meanwhile; no session is reset.
     let (events, before) = (
@@ -169,7 +169,7 @@ fn errors_open_the_breaker_for_all_to_see_and_leave_everything_in_force() {
 }
 
 #[test]
-fn a_refused_token_is_not_hammered_and_the_status_says_what_to_do() {
+fn rejected_token_backs_off_and_status_says_what_to_do() {
     let world = World::converged(1);
     // The Control Plane takes in what it is told, so that there is no more to tell.
     world.wait_reported(&uuid(1), 1, "");

@@ -105,7 +105,7 @@ fn condition_is_true(world: &World, about: &str) {
 }
 
 #[test]
-fn a_taken_api_port_holds_nothing_up_and_is_tried_again() {
+fn taken_api_port_blocks_nothing_and_is_retried() {
     let mut world = World::new(1);
     let taker = take_port(&world.router);
     world.router.spawn_agent(&[]);
@@ -139,7 +139,7 @@ fn take_port(router: &Router) -> Process {
 }
 
 #[test]
-fn a_second_agent_on_one_state_directory_is_told_of_the_lock() {
+fn second_agent_reports_the_lock_of_the_first() {
     let world = World::converged(1);
     let second = world.router.inside.shell(&format!(
         "timeout 20 {} 2>&1; echo code $?",
@@ -272,7 +272,7 @@ fn a_rotated_token_is_used_without_a_restart() {
 }
 
 #[test]
-fn a_missing_server_token_file_closes_the_api_until_it_is_there() {
+fn missing_server_token_file_closes_the_api() {
     let mut world = World::new(1);
     let file = world.router.path("api-token");
     world.router.reconfigure(|config| {
@@ -312,7 +312,7 @@ fn templates_missing_at_the_start_leave_every_session_up() {
 }
 
 #[test]
-fn output_to_a_full_disk_fails_and_a_closed_pipe_does_not() {
+fn output_to_full_disk_fails_and_closed_pipe_succeeds() {
     let world = World::new(0);
     let program = agent_program().display().to_string();
     let code = |line: &str| {

@@ -122,7 +122,7 @@ fn only_these_are_left(world: &World, numbers: &[u32]) -> Result<(), String> {
 }
 
 #[test]
-fn killed_at_any_moment_the_agent_converges_and_never_touches_a_session_that_did_not_change() {
+fn kill_at_any_moment_touches_no_unchanged_session() {
     let mut world = World::converged(3);
     let key = world.router.inside.shell("wg genpsk");
     let (sessions, fourth) = (world.sessions(), secretive(key.trim()));

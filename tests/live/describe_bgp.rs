@@ -19,7 +19,7 @@ fn ask(world: &mut World, number: u32, request: &str) {
 }
 
 #[test]
-fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
+fn bgp_errors_name_the_rejecting_side() {
     let mut world = World::converged(5);
     edit(&mut world, 1, "as 4242420998;", "as 4242420997;");
     edit(&mut world, 2, "as 4242421002;", "as 4242421999;");
@@ -91,7 +91,7 @@ fn what_the_neighbours_bgp_says_is_told_with_who_refuses_whom() {
 }
 
 #[test]
-fn a_password_a_limit_and_a_bird_that_is_gone_are_told_apart() {
+fn password_limit_and_missing_bird_are_distinguished() {
     let mut world = World::new(1);
     // The neighbour wants a password that nobody told us.
     edit(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const DOWN: (&str, &str) = ("BgpNotEstablished", "BGP ebgp_wg_");
 
 #[test]
-fn what_the_operator_says_is_told_first_and_ends_when_it_is_taken_back() {
+fn operator_causes_come_first_and_end_when_withdrawn() {
     let world = World::converged(1);
     expect_up(&world, 1);
     save_override(&world, 1, "set: {adminState: Disabled}");
@@ -109,7 +109,7 @@ fn what_the_control_plane_says_is_told_first() {
 }
 
 #[test]
-fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
+fn rejected_documents_name_the_cause() {
     let world = World::converged(1);
     let write = |name: &str, text: &str| {
         std::fs::write(
@@ -184,7 +184,7 @@ fn documents_that_cannot_be_put_into_force_say_what_is_in_the_way() {
 const DOWN_OF_OWN: (&str, &str) = ("BgpNotEstablished", "BGP ebgp_");
 
 #[test]
-fn a_removal_that_waits_and_a_session_that_maintenance_closed_say_so() {
+fn held_removal_and_maintenance_closure_are_explained() {
     let mut world = World::new(1);
     configure(&world, |config| {
         config["guard"] = json!({"maxRemovals": 0});

@@ -37,7 +37,7 @@ fn uncut(world: &World, number: usize) {
 }
 
 #[test]
-fn a_tunnel_that_never_came_up_says_how_far_it_got() {
+fn tunnel_that_never_came_up_shows_its_progress() {
     let mut world = World::new(6);
     let mut sessions = world.sessions();
     cut(&world, 1);
@@ -128,7 +128,7 @@ fn a_tunnel_that_never_came_up_says_how_far_it_got() {
 }
 
 #[test]
-fn a_tunnel_that_went_silent_says_since_when_with_and_without_the_agent() {
+fn silent_tunnel_shows_its_age_with_and_without_agent() {
     let mut world = World::converged(1);
     // Ten minutes go by on the clock of whoever asks.
     cut(&world, 1);

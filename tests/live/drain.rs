@@ -169,7 +169,7 @@ fn everything_at_jp1_is_last(backbone: &Backbone) -> Result<(), String> {
 }
 
 #[test]
-fn a_drained_router_loses_its_traffic_and_not_a_packet_and_stop_restores_everything() {
+fn drain_loses_no_packet_and_stop_restores_routes() {
     let mut backbone = three_routers();
     let traffic = traffic(&backbone);
     wait_path(&backbone, "jp1", "jp2");

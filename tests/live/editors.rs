@@ -47,7 +47,7 @@ fn save(world: &World, file: &str, new: &str, script: &str) {
 }
 
 #[test]
-fn however_an_override_is_saved_it_is_in_force_and_was_never_away_between_two_steps() {
+fn override_takes_effect_with_every_way_of_saving() {
     let world = World::converged(1);
     let file = override_of(1);
     world.write(&file, &mtu_exception(1, 1300));
@@ -88,7 +88,7 @@ fn however_an_override_is_saved_it_is_in_force_and_was_never_away_between_two_st
 }
 
 #[test]
-fn however_a_document_of_the_sync_is_saved_the_edit_is_kept() {
+fn edit_is_kept_with_every_way_of_saving() {
     let world = World::converged(1);
     world.wait_polls("sessions", 2);
     let (file, synced, ages) = (document_of(1), world.read(&document_of(1)), world.ages());
@@ -141,7 +141,7 @@ impl SlowWriter {
 }
 
 #[test]
-fn a_file_that_is_half_written_is_not_believed_until_its_writer_closes_it_though_it_parses() {
+fn half_written_file_is_ignored_until_closed() {
     let world = World::converged(1);
     let file = override_of(1);
     world.write(&file, &mtu_exception(1, 1380));
@@ -191,7 +191,7 @@ fn a_file_that_is_half_written_is_not_believed_until_its_writer_closes_it_though
 }
 
 #[test]
-fn what_is_no_document_is_named_with_its_reason_and_the_last_good_stays() {
+fn invalid_file_is_named_and_last_good_state_stays() {
     let world = World::converged(2);
     world.write(&override_of(1), &mtu_exception(1, 1380));
     world.wait_mtu(1, 1380);

@@ -13,7 +13,7 @@ fn beside(world: &World, line: &str) -> String {
 }
 
 #[test]
-fn a_removed_state_directory_takes_nothing_with_it_and_all_goes_on_when_it_is_back() {
+fn removed_state_directory_removes_nothing_and_recovers() {
     let world = World::converged(2);
     world.write(&override_of(1), &mtu_exception(1, 1380));
     world.wait_mtu(1, 1380);
@@ -75,7 +75,7 @@ fn a_removed_state_directory_takes_nothing_with_it_and_all_goes_on_when_it_is_ba
 }
 
 #[test]
-fn an_unmounted_state_directory_is_told_and_all_goes_on_when_it_is_mounted_again() {
+fn unmounted_state_directory_is_reported_and_recovers() {
     let mut world = World::new(1);
     beside(&world, "mkdir -p disk state && mount --bind disk state");
     world.router.start_agent();
@@ -106,7 +106,7 @@ fn an_unmounted_state_directory_is_told_and_all_goes_on_when_it_is_mounted_again
 }
 
 #[test]
-fn a_checkout_of_an_older_state_is_an_edit_like_any_other_and_resets_nothing() {
+fn checkout_of_older_state_resets_nothing() {
     let world = World::converged(2);
     world.wait_phase(1, "Established");
     world.wait_phase(2, "Established");

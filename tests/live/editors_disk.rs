@@ -80,7 +80,7 @@ fn nothing_happens_and_all_goes_on(mut world: World, spoil: &str, notice: &str, 
 }
 
 #[test]
-fn a_full_disk_is_told_the_last_good_stays_and_all_goes_on_when_there_is_room_again() {
+fn full_disk_is_reported_and_keeps_last_good_state() {
     let fill = "cat /dev/zero > ballast 2>/dev/null; for n in 1 2 3; do head -c 100 /dev/zero > b$n; done 2>/dev/null; true";
     nothing_happens_and_all_goes_on(
         on_a_small_disk(),
@@ -91,7 +91,7 @@ fn a_full_disk_is_told_the_last_good_stays_and_all_goes_on_when_there_is_room_ag
 }
 
 #[test]
-fn a_read_only_disk_is_told_the_last_good_stays_and_all_goes_on_when_it_is_writable_again() {
+fn read_only_disk_is_reported_and_keeps_last_good_state() {
     // The agent has its lock open for writing, by which a plain remount is refused; a disk with errors is not.
     let spoil = "mount --bind $PWD $PWD && cd $PWD && mount -o remount,bind,ro $PWD";
     let mend = "umount -l $PWD";

@@ -7,7 +7,7 @@ use crate::lab::wait_until;
 use crate::lab::world::{World, interface};
 
 #[test]
-fn thousands_of_changes_at_once_hold_up_neither_the_sessions_nor_a_following_edit() {
+fn thousands_of_file_changes_delay_no_session_or_edit() {
     let world = World::converged(1);
     world.wait_phase(1, "Established");
     world.wait_polls("sessions", 2);
@@ -85,7 +85,7 @@ fn nobody_else() -> u32 {
 }
 
 #[test]
-fn an_edit_is_found_though_the_kernel_has_no_watches_left_and_once_it_has_they_are_used() {
+fn edit_is_found_without_inotify_watches_and_watches_return() {
     let (world, user) = (World::new(1), nobody_else());
     let become_user =
         format!("setpriv --reuid {user} --clear-groups --inh-caps {CAPS} --ambient-caps {CAPS}");

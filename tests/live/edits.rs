@@ -66,7 +66,7 @@ fn assert_kept(world: &World, number: u32, synced: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
+fn manual_edits_become_one_override() {
     let world = World::converged(1);
     world.wait_polls("sessions", 1);
     let (document, synced, ages) = (document_of(1), world.read(&document_of(1)), world.ages());
@@ -101,7 +101,7 @@ fn an_edit_in_place_becomes_an_override_and_a_second_one_joins_it() {
 }
 
 #[test]
-fn an_edit_is_kept_though_the_agent_is_down_and_the_control_plane_away() {
+fn edit_is_kept_without_agent_and_control_plane() {
     let mut world = World::converged(2);
     world.wait_polls("sessions", 1);
     let (one, two, ages) = (
@@ -131,7 +131,7 @@ fn an_edit_is_kept_though_the_agent_is_down_and_the_control_plane_away() {
 }
 
 #[test]
-fn an_edit_of_the_policy_in_place_is_in_force_and_one_broken_override_holds_up_no_other_document() {
+fn policy_edit_applies_and_broken_override_delays_nothing() {
     let world = World::converged(2);
     world.wait_polls("bird-config", 1);
     let policy = world.read("policy.yaml");
@@ -163,7 +163,7 @@ fn an_edit_of_the_policy_in_place_is_in_force_and_one_broken_override_holds_up_n
 }
 
 #[test]
-fn a_deleted_document_of_the_sync_comes_back_and_nothing_is_torn_down() {
+fn deleted_synced_document_returns_without_teardown() {
     let mut world = World::converged(2);
     world.wait_phase(1, "Established");
     world.wait_phase(2, "Established");
@@ -218,7 +218,7 @@ fn own(world: &World) -> String {
 }
 
 #[test]
-fn an_operators_own_document_is_run_and_stays_as_it_is_to_the_byte() {
+fn operator_document_is_applied_and_never_rewritten() {
     let mut world = World::new(2);
     world.control_plane.sessions(&world.sessions()[..1]);
     std::fs::create_dir_all(world.state("sessions")).unwrap();
@@ -278,7 +278,7 @@ fn an_operator_who_deletes_own_documents_is_not_held() {
 }
 
 #[test]
-fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stays_up() {
+fn copied_uid_is_rejected_and_lost_uid_keeps_the_session() {
     let world = World::converged(1);
     world.wait_phase(1, "Established");
     world.wait_polls("sessions", 2);
@@ -335,7 +335,7 @@ fn a_copy_with_the_uid_left_in_is_refused_and_a_document_that_loses_its_uid_stay
 }
 
 #[test]
-fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_drops() {
+fn broken_document_does_not_keep_a_dropped_session_up() {
     let world = World::converged(3);
     world.wait_polls("sessions", 2);
     let other = crate::lab::hands::Age::of(&world.neighbours[2]);

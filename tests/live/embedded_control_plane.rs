@@ -64,7 +64,7 @@ fn ask(world: &World, arguments: &str, path: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_fleet_directory_drives_a_router_and_an_edit_is_followed() {
+fn fleet_directory_drives_a_router_and_follows_edits() {
     let mut world = World::new(1);
     let _serving = serve(&world);
     world.router.configure(&format!("http://{LISTEN}"), 1);
@@ -214,7 +214,7 @@ fn what_it_refuses_or_cannot_read_leaves_everything_in_force() {
 }
 
 #[test]
-fn who_guesses_tokens_is_slowed_down_and_the_router_is_served() {
+fn token_guessing_is_slowed_and_the_router_still_served() {
     let world = World::new(1);
     let _serving = serve(&world);
     let many = format!(
@@ -285,7 +285,7 @@ fn idle_strangers_delay_no_router_and_the_server_stops_cleanly() {
 }
 
 #[test]
-fn bad_item_is_logged_once_when_served_and_when_valid_again() {
+fn bad_item_and_its_recovery_are_logged_once() {
     let mut world = World::new(1);
     let folder = world.router.path("fleet/jp1");
     for left in ["reported", "reported/sessions", "reported/good"] {

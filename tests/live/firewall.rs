@@ -90,7 +90,7 @@ fn wait_condition(world: &World, wanted: &str) {
 }
 
 #[test]
-fn our_table_has_the_ports_of_all_tunnels_and_foreign_rules_stay_byte_for_byte() {
+fn firewall_has_all_tunnel_ports_and_keeps_foreign_rules() {
     let mut world = World::new(2);
     load(&world, FOREIGN);
     let before = foreign(&world);
@@ -209,7 +209,7 @@ fn our_table_is_back_after_somebody_flushed_or_changed_it() {
 }
 
 #[test]
-fn a_table_of_our_name_that_is_somebody_elses_stays_and_routing_goes_on() {
+fn foreign_table_with_the_agents_name_stays_unchanged() {
     let mut world = World::new(1);
     enable(&world, true);
     load(
@@ -234,7 +234,7 @@ const WITHOUT_NFT: &str = "mkdir -p /run/wireguard/real /run/wireguard/sbin && m
     && rm /run/wireguard/sbin/nft && mount --bind /run/wireguard/sbin /usr/sbin && ! command -v nft";
 
 #[test]
-fn without_nft_the_sessions_come_up_and_the_condition_says_what_to_install() {
+fn missing_nft_blocks_no_session_and_names_the_package() {
     let mut world = World::new(1);
     enable(&world, true);
     world.router.inside.shell(WITHOUT_NFT);
@@ -258,7 +258,7 @@ fn an_nft_that_hangs_holds_up_no_session() {
 }
 
 #[test]
-fn a_chain_of_others_that_drops_is_named_and_an_accept_of_ours_does_not_override_it() {
+fn foreign_dropping_chain_is_named_and_still_drops() {
     let mut world = World::new(1);
     enable(&world, true);
     load(
@@ -295,7 +295,7 @@ fn a_chain_of_others_that_drops_is_named_and_an_accept_of_ours_does_not_override
 }
 
 #[test]
-fn the_mss_of_connections_through_a_tunnel_is_clamped_to_its_mtu() {
+fn mss_is_clamped_to_the_tunnel_mtu() {
     let mut world = World::new(2);
     enable(&world, true);
     let narrow = |number: usize, mtu: u32| {

@@ -87,7 +87,7 @@ fn main_file(world: &World) -> String {
 }
 
 #[test]
-fn hand_made_main_file_and_its_session_survive_the_first_start() {
+fn hand_made_bird_conf_survives_the_first_start() {
     let (mut world, old, text) = hand_made(&crate::lab::bird::version(), "hand-made-bird-conf");
     old.wait_established();
     let before = old.session();
@@ -230,7 +230,7 @@ fn operators_main_file_keeps_its_own_device_and_kernel_protocols() {
 }
 
 #[test]
-fn main_file_of_a_distribution_is_taken_over_with_a_copy() {
+fn distribution_bird_conf_is_taken_over_with_a_copy() {
     let mut world = World::new(1);
     let path = world.router.bird.folder.join("bird.conf");
     let shipped = include_str!("../fixtures/bird-conf/debian-bird2-2.17.conf");
@@ -270,7 +270,7 @@ fn edited_file_of_the_agent_is_kept_as_a_copy() {
 }
 
 #[test]
-fn plan_without_a_control_plane_does_not_say_nothing_to_do() {
+fn plan_without_control_plane_does_not_claim_no_changes() {
     let world = World::new(1);
     world.control_plane.answer_everything(Some(Answer::Refusal {
         status: 503,

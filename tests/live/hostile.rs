@@ -313,22 +313,22 @@ fn what_is_written_on_routes(world: &World) {
 }
 
 #[test]
-fn a_hostile_neighbour_is_refused_and_scrubbed_by_bird_2_0_12() {
+fn hostile_neighbour_is_filtered_by_bird_2_0_12() {
     what_a_hostile_neighbour_says("2.0.12");
 }
 
 #[test]
-fn a_hostile_neighbour_is_refused_and_scrubbed_by_bird_2_20() {
+fn hostile_neighbour_is_filtered_by_bird_2_20() {
     what_a_hostile_neighbour_says("2.20");
 }
 
 #[test]
-fn a_hostile_neighbour_is_refused_and_scrubbed_by_bird_3_4() {
+fn hostile_neighbour_is_filtered_by_bird_3_4() {
     what_a_hostile_neighbour_says("3.4");
 }
 
 #[test]
-fn a_preshared_key_is_told_and_a_restart_of_the_agent_forgets_no_class() {
+fn preshared_key_is_announced_and_restart_keeps_classes() {
     let mut world = World::new(2);
     let key = world.router.inside.shell("wg genpsk");
     let mut sessions = world.sessions();

@@ -40,7 +40,7 @@ fn with_a_session_of_our_own() -> World {
 }
 
 #[test]
-fn a_session_with_the_identity_of_an_object_of_ours_removes_nothing() {
+fn session_with_an_internal_uid_removes_nothing() {
     let world = with_a_session_of_our_own();
     let untouched = Untouched::since_now(&world);
     let ours = ["local/sessions/friend", "local/node/loopback", "mesh/2"];
@@ -94,7 +94,7 @@ fn memory_peak(world: &World) -> u64 {
 }
 
 #[test]
-fn a_body_beyond_all_measure_takes_neither_memory_nor_a_session() {
+fn oversized_body_costs_neither_memory_nor_sessions() {
     let world = World::converged(1);
     let untouched = Untouched::since_now(&world);
     let before = memory_peak(&world);
@@ -109,7 +109,7 @@ fn a_body_beyond_all_measure_takes_neither_memory_nor_a_session() {
 }
 
 #[test]
-fn names_that_are_paths_options_or_look_alikes_stay_apart_from_all_others() {
+fn hostile_names_stay_separate_objects() {
     let mut world = World::new(2);
     let before = world
         .router

@@ -35,7 +35,7 @@ fn maintenance(world: &World, act: &str) -> (u16, String) {
 }
 
 #[test]
-fn hung_bird_delays_neither_repair_nor_stop_and_is_told_later() {
+fn hung_bird_delays_neither_repair_nor_stop() {
     let mut world = World::converged_without_polls(1);
     let ages = world.ages();
     world.router.bird.hang();

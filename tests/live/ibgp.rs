@@ -34,7 +34,7 @@ fn line(middle: &'static str, kind: &'static str) -> Backbone {
 }
 
 #[test]
-fn a_reflector_passes_routes_between_its_clients_with_the_next_hop_of_the_border() {
+fn reflector_passes_routes_with_the_border_next_hop() {
     let backbone = line("mid", "rr");
     let (near, far) = (backbone.at("jp1"), backbone.at("jp3"));
     let network = &backbone.networks[1];
@@ -98,7 +98,7 @@ fn route_from(member: &Member, neighbour: &str, prefix: &str) -> Result<String, 
 
 /// One network behind two routers, seen by a third: it prefers the nearer one, whichever that is.
 #[test]
-fn a_third_router_prefers_the_route_that_comes_in_nearer_to_it() {
+fn third_router_prefers_the_nearer_entry() {
     let mut backbone = Backbone::new(&[edge(1, "one"), edge(2, "two"), edge(3, "third")]);
     backbone.full_mesh();
     backbone.network(1, &[("one", 100), ("two", 100)]);
@@ -173,7 +173,7 @@ fn a_third_router_prefers_the_route_that_comes_in_nearer_to_it() {
 }
 
 #[test]
-fn the_last_internal_neighbour_goes_with_an_empty_list_and_stays_when_the_list_is_not_there() {
+fn last_ibgp_peer_is_removed_only_by_an_empty_list() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
     backbone.mesh("jp1", "jp2");
     backbone.ibgp("jp1", "jp2");

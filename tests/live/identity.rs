@@ -521,7 +521,7 @@ fn two_agents_on_one_host_leave_each_other_alone() {
 }
 
 #[test]
-fn second_agent_writes_nothing_into_the_bird_directory_of_the_first() {
+fn second_agent_leaves_the_first_bird_directory_unchanged() {
     let mut world = World::converged(1);
     let mut second = Second::new();
     let far = second.far_end();
@@ -606,7 +606,7 @@ fn on_lo(world: &World) -> String {
 }
 
 #[test]
-fn addresses_on_lo_are_removed_by_the_agent_that_added_them_alone() {
+fn only_the_adding_agent_removes_addresses_on_lo() {
     let mut world = World::new(1);
     world
         .router

@@ -55,7 +55,7 @@ fn kernel_has(kind: &str) -> bool {
 }
 
 #[test]
-fn renamed_interface_keeps_its_tunnel_until_the_new_name_is_free() {
+fn rename_keeps_the_tunnel_until_the_name_is_free() {
     let world = converged();
     let (ages, index) = (world.ages(), ifindex(&world.router, &interface(1)));
     world
@@ -129,7 +129,7 @@ fn place(events: &[String], words: &[&str]) -> Option<usize> {
 }
 
 #[test]
-fn changed_type_makes_the_new_link_before_the_old_one_goes() {
+fn type_change_creates_new_link_before_deleting_old() {
     if !kernel_has("gre") {
         eprintln!("NOT TESTED: this kernel has no GRE; the guest of `tests/run.sh vm` has");
         return;

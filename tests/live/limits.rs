@@ -53,7 +53,7 @@ fn passed_on(world: &World) -> Result<usize, String> {
 }
 
 #[test]
-fn ten_thousand_and_one_prefixes_are_ten_thousand_and_an_export_limit_only_warns() {
+fn import_limit_blocks_and_export_limit_only_warns() {
     // With the neighbour's own prefix that makes 10 001.
     let mut world = World::with_speakers(
         &bird::version(),
@@ -144,12 +144,12 @@ fn a_low_limit_holds(version: &str) {
 }
 
 #[test]
-fn a_low_import_limit_blocks_shows_and_is_raised_in_place_on_bird_2_0_12() {
+fn import_limit_is_raised_in_place_bird_2_0_12() {
     a_low_limit_holds("2.0.12");
 }
 
 #[test]
-fn a_low_import_limit_blocks_shows_and_is_raised_in_place_on_bird_3_4() {
+fn import_limit_is_raised_in_place_bird_3_4() {
     a_low_limit_holds("3.4");
 }
 
@@ -201,17 +201,17 @@ fn a_flood_is_not_even_heard(version: &str) {
 }
 
 #[test]
-fn a_flood_is_not_even_heard_and_resets_no_session_on_bird_2_0_12() {
+fn route_flood_resets_no_session_bird_2_0_12() {
     a_flood_is_not_even_heard("2.0.12");
 }
 
 #[test]
-fn a_flood_is_not_even_heard_and_resets_no_session_on_bird_3_4() {
+fn route_flood_resets_no_session_bird_3_4() {
     a_flood_is_not_even_heard("3.4");
 }
 
 #[test]
-fn a_limit_of_zero_or_none_and_a_path_length_of_zero_or_none_mean_the_defaults() {
+fn zero_or_absent_limits_mean_the_defaults() {
     let mut world = World::with_speakers(
         &bird::version(),
         vec![says(3), Speaker::Bird(String::new())],

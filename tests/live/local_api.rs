@@ -231,7 +231,7 @@ fn with_a_token_everything_but_the_health_wants_it() {
 }
 
 #[test]
-fn an_address_that_others_reach_wants_a_token_before_anything_starts() {
+fn public_listen_address_needs_a_token() {
     let mut world = World::new(1);
     world
         .router
@@ -260,7 +260,7 @@ fn an_address_that_others_reach_wants_a_token_before_anything_starts() {
 }
 
 #[test]
-fn the_api_listens_on_a_unix_socket_that_only_its_group_may_open() {
+fn api_unix_socket_is_open_to_its_group_only() {
     let mut world = World::new(1);
     let socket = world.router.path("api.sock").display().to_string();
     world

@@ -90,7 +90,7 @@ fn wait_undrained(world: &World) {
 }
 
 #[test]
-fn maintenance_drains_every_route_without_a_reset_survives_a_restart_and_stop_restores() {
+fn maintenance_drains_without_reset_and_survives_a_restart() {
     let mut world = World::converged(2);
     for prefix in watched(&world) {
         wait_until("the route is there undrained", 15, || {
@@ -148,7 +148,7 @@ fn maintenance_by_hand_does_what_the_call_does() {
 }
 
 #[test]
-fn a_maintenance_file_that_cannot_be_read_or_found_keeps_the_drain_and_says_where() {
+fn unreadable_or_missing_maintenance_file_keeps_the_drain() {
     let mut world = World::converged_without_polls(2);
     wait_undrained(&world);
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
@@ -195,7 +195,7 @@ fn a_maintenance_file_that_cannot_be_read_or_found_keeps_the_drain_and_says_wher
 }
 
 #[test]
-fn a_drain_that_bird_has_not_heard_of_yet_outlives_its_broken_file_and_so_does_its_end() {
+fn pending_drain_and_its_end_survive_a_broken_file() {
     let mut world = World::converged_without_polls(2);
     wait_undrained(&world);
     world.router.bird.kill();
@@ -224,7 +224,7 @@ fn a_drain_that_bird_has_not_heard_of_yet_outlives_its_broken_file_and_so_does_i
 }
 
 #[test]
-fn one_session_is_drained_by_an_override_and_no_other_notices() {
+fn override_drains_one_session_only() {
     let world = World::converged_without_polls(2);
     wait_undrained(&world);
     let prefer =
@@ -270,7 +270,7 @@ fn one_session_is_drained_by_an_override_and_no_other_notices() {
 }
 
 #[test]
-fn a_neighbours_graceful_shutdown_is_heeded_and_not_passed_on_as_ours() {
+fn graceful_shutdown_of_a_neighbour_is_not_propagated() {
     let leaving = |family: u8, prefix: &str| {
         format!(
             "protocol static says{family} {{ ipv{family}; \
@@ -305,7 +305,7 @@ fn seen_by_the_network(backbone: &Backbone) -> Result<String, String> {
 }
 
 #[test]
-fn external_sessions_go_down_after_a_time_and_internal_ones_stay_and_stop_brings_them_back() {
+fn long_maintenance_closes_external_sessions_only() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
     backbone.full_mesh();
     backbone.network(1, &[("jp1", 100)]);

@@ -19,8 +19,7 @@ fn absent_peer(id: u16, name: &str) -> Value {
 }
 
 #[test]
-fn tunnels_carry_loopbacks_alone_and_a_list_that_vanishes_takes_neither_links_nor_bird_s_sessions()
-{
+fn vanished_mesh_list_keeps_links_and_sessions() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
     backbone.mesh("jp1", "jp2");
     backbone.ibgp("jp1", "jp2");
@@ -143,8 +142,7 @@ fn wait_shell(member: &Member, what: &str, line: &str, wanted: &str) {
 }
 
 #[test]
-fn a_peer_changes_its_key_in_place_and_neither_that_nor_a_peer_that_comes_or_goes_disturbs_another()
-{
+fn mesh_changes_disturb_no_other_peer() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2"), edge(3, "jp3")]);
     for spoke in ["jp2", "jp3"] {
         backbone.mesh("jp1", spoke);
@@ -245,7 +243,7 @@ fn a_peer_changes_its_key_in_place_and_neither_that_nor_a_peer_that_comes_or_goe
 }
 
 #[test]
-fn the_far_kernel_gets_loopbacks_alone_and_an_approval_lets_held_tunnels_go() {
+fn approval_removes_held_mesh_tunnels() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
     backbone.mesh("jp1", "jp2");
     backbone.network(1, &[("jp1", 100)]);
@@ -349,7 +347,7 @@ fn the_far_kernel_gets_loopbacks_alone_and_an_approval_lets_held_tunnels_go() {
 }
 
 #[test]
-fn a_silent_peer_s_new_endpoint_is_used_at_once_and_its_loss_is_told() {
+fn silent_peers_new_endpoint_is_used_at_once() {
     let mut backbone = Backbone::new(&[edge(1, "jp1"), edge(2, "jp2")]);
     backbone.mesh("jp1", "jp2");
     backbone.at_mut("jp1").mesh[0]["uuid"] = json!("tunnel-to-jp2");
@@ -422,7 +420,7 @@ fn a_silent_peer_s_new_endpoint_is_used_at_once_and_its_loss_is_told() {
 }
 
 #[test]
-fn what_is_wrong_with_a_listed_peer_is_in_its_status_and_said_once() {
+fn error_of_a_listed_peer_is_logged_once() {
     let mut world = World::new(0);
     let mesh = |peers: &[&Value]| {
         world

@@ -225,7 +225,7 @@ fn read_only_proc_sys_holds_no_tunnel_up() {
 }
 
 #[test]
-fn sysctls_of_all_links_stay_when_the_last_tunnel_goes_and_the_agent_says_so() {
+fn global_sysctls_stay_after_the_last_tunnel_and_are_logged() {
     let mut world = World::new(1);
     cautious(&world);
     world.router.start_agent();
@@ -257,7 +257,7 @@ fn sysctls_of_all_links_stay_when_the_last_tunnel_goes_and_the_agent_says_so() {
 }
 
 #[test]
-fn an_uplink_that_lives_on_router_advertisements_keeps_listening_to_them() {
+fn uplink_keeps_accepting_router_advertisements() {
     let mut world = World::new(1);
     let uplink = path("ipv6", "u1", "forwarding");
     world.router.inside.shell(&format!(
@@ -301,7 +301,7 @@ fn an_uplink_that_lives_on_router_advertisements_keeps_listening_to_them() {
 }
 
 #[test]
-fn the_nodes_addresses_go_on_a_dummy_device_and_on_lo_where_the_kernel_has_none() {
+fn node_addresses_use_a_dummy_device_or_lo() {
     let mut world = World::new(1);
     let file = world.router.path("config.yaml");
     let mut config: serde_json::Value =
@@ -351,7 +351,7 @@ fn packets_pass_from_one_neighbour_to_another_and_back() {
 }
 
 #[test]
-fn the_nodes_addresses_router_id_and_own_prefixes_are_in_force() {
+fn node_addresses_router_id_and_own_prefixes_apply() {
     let world = World::converged(1);
     let config = std::fs::read_to_string(world.router.path("config.yaml")).unwrap();
     let device = if config.contains("dummy0") {

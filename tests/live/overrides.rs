@@ -21,7 +21,7 @@ fn in_force(world: &World) -> String {
 }
 
 #[test]
-fn an_override_needs_no_fetch_survives_sync_and_restart_and_leaves_no_trace_when_it_goes() {
+fn override_survives_sync_and_restart_and_leaves_no_trace() {
     let mut world = World::converged_without_polls(2);
     world.wait_phase(1, "Established");
     world.wait_phase(2, "Established");
@@ -83,7 +83,7 @@ fn an_override_needs_no_fetch_survives_sync_and_restart_and_leaves_no_trace_when
 }
 
 #[test]
-fn a_paused_session_is_planned_for_and_left_alone_until_the_pause_ends() {
+fn paused_session_is_planned_and_not_changed() {
     let world = World::converged(1);
     let file = override_of(1);
     let paused = "reason: debugging\npaused: true\nset: {tunnel: {mtu: 1380}}";
@@ -133,7 +133,7 @@ fn a_paused_session_is_planned_for_and_left_alone_until_the_pause_ends() {
 }
 
 #[test]
-fn an_override_ends_when_it_says_without_a_restart_a_fetch_or_a_file_event() {
+fn override_expires_without_restart_fetch_or_file_event() {
     let world = World::converged_without_polls(1);
     let ages = world.ages();
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(9);
@@ -175,7 +175,7 @@ fn an_override_ends_when_it_says_without_a_restart_a_fetch_or_a_file_event() {
 }
 
 #[test]
-fn an_override_for_a_session_that_is_not_there_yet_waits_and_shapes_its_first_configuration() {
+fn early_override_waits_and_shapes_the_first_configuration() {
     let world = World::converged(2);
     world.control_plane.sessions(&world.sessions()[1..]);
     wait_until("session 1 is gone", 30, || world.has_no_link(1));
@@ -212,7 +212,7 @@ fn an_override_for_a_session_that_is_not_there_yet_waits_and_shapes_its_first_co
 }
 
 #[test]
-fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_good_stays() {
+fn invalid_override_is_rejected_with_line_and_column() {
     let world = World::converged(1);
     let (file, name) = (override_of(1), interface(1));
     world.write(&file, &mtu_exception(1, 1380));
@@ -312,7 +312,7 @@ fn an_override_that_cannot_be_is_refused_by_file_line_and_column_and_the_last_go
 }
 
 #[test]
-fn an_override_takes_a_session_down_and_its_removal_brings_it_back() {
+fn override_disables_a_session_and_its_removal_restores_it() {
     let world = World::converged(2);
     let other = world.ages().remove(1);
     world.write(
@@ -340,7 +340,7 @@ fn an_override_takes_a_session_down_and_its_removal_brings_it_back() {
 }
 
 #[test]
-fn overrides_of_the_node_the_policy_and_a_mesh_peer_are_in_force_as_those_of_a_session_are() {
+fn overrides_of_node_policy_and_mesh_apply() {
     let world = World::new(1);
     let peer = serde_json::json!({
         "nodeId": 2, "name": "hk1", "publicKey": world.neighbours[0].keys.public,

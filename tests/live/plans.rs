@@ -288,7 +288,7 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
 }
 
 #[test]
-fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
+fn plan_diff_and_approve_list_change_nothing() {
     let mut world = World::converged(1);
     world.wait_polls("sessions", 3);
     let name = interface(1);
@@ -356,7 +356,7 @@ fn a_plan_a_diff_and_a_look_at_what_is_held_touch_nothing() {
 
 /// What probes measured shapes a session's text, and only a running agent probes.
 #[test]
-fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start() {
+fn plan_and_next_start_know_measured_classes() {
     let mut world = World::new(1);
     let name = interface(1);
     let file = world.router.path("config.yaml");
@@ -415,7 +415,7 @@ fn a_plan_knows_what_the_running_agent_has_measured_and_so_does_the_next_start()
 }
 
 #[test]
-fn a_plan_before_the_first_run_says_that_the_key_is_not_made_yet() {
+fn plan_before_the_first_run_names_the_missing_key() {
     let world = World::new(0);
     std::fs::remove_file(world.router.path("private.key")).unwrap();
     let state = world.router.path("state");

@@ -48,7 +48,7 @@ fn named(key: &str, value: &str) -> Value {
 }
 
 #[test]
-fn what_is_odd_about_the_policy_is_said_and_harms_nobody() {
+fn policy_warnings_are_logged_and_harmless() {
     let mut world = World::with_bird(&crate::lab::bird::version(), 1);
     let odd = json!({"dn42As": "4242420999", "dn42Ipv4Prefix": "172.23.105.176/30", "asPathMaxLen": 4_294_967_295_u32,
         "ebgpImportLimit": 4_294_967_295_u32, "ebgpExportLimit": "4294967295"});
@@ -76,7 +76,7 @@ fn what_is_odd_about_the_policy_is_said_and_harms_nobody() {
 }
 
 #[test]
-fn an_unknown_name_is_an_error_of_the_policy_alone_and_the_last_good_one_stays() {
+fn unknown_policy_name_keeps_the_last_good_policy() {
     let mut world = World::converged(2);
     world.wait_condition("policy", "Accepted", "True", "Valid");
     world.neighbours[0].wait_route(PREFIX4, "(64511,52)", 20);

@@ -13,7 +13,7 @@ fn gone(world: &World, number: u32) -> Result<(), String> {
 }
 
 #[test]
-fn a_session_queued_for_delete_while_the_agent_was_down_is_removed_and_only_then_reported() {
+fn queued_delete_is_removed_before_it_is_reported() {
     let mut world = World::converged(2);
     world.wait_reported(&uuid(1), 1, "");
     world.router.kill_agent();
@@ -53,7 +53,7 @@ fn a_disabled_session_goes_and_comes_back() {
 }
 
 #[test]
-fn a_session_absent_from_a_complete_list_is_removed_with_its_secrets() {
+fn session_absent_from_complete_list_loses_its_secrets() {
     let world = World::converged(2);
     let mut sessions = world.sessions();
     sessions[0]["presharedKey"] = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".into();
@@ -75,7 +75,7 @@ fn a_session_absent_from_a_complete_list_is_removed_with_its_secrets() {
 }
 
 #[test]
-fn the_guard_holds_more_removals_than_allowed_until_they_are_approved() {
+fn guard_holds_excess_removals_until_approved() {
     let world = World::converged(4);
     world.control_plane.sessions(&[]);
     world.wait_polls("sessions", 4);

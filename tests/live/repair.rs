@@ -40,7 +40,7 @@ fn a_removed_address_returns() {
 }
 
 #[test]
-fn a_foreign_interface_of_the_wanted_name_is_refused_and_left_alone() {
+fn foreign_interface_is_refused_and_unchanged() {
     let mut world = World::new(2);
     let device = interface(1);
     world.router.inside.shell(&format!(
@@ -63,7 +63,7 @@ fn a_foreign_interface_of_the_wanted_name_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_link_that_is_given_to_somebody_else_is_left_alone_and_that_is_said_once() {
+fn reassigned_link_is_left_unchanged_and_logged_once() {
     let world = World::converged(1);
     let device = interface(1);
     let alias = |alias: &str| {

@@ -73,7 +73,7 @@ fn wait_condition(world: &World, words: &str) {
 }
 
 #[test]
-fn a_broken_locked_or_missing_repository_holds_nothing_up_and_heals() {
+fn broken_or_locked_repository_blocks_nothing_and_recovers() {
     let world = World::converged(1);
     wait_recorded(&world, 1420);
     let repository = world.router.path("state/.git");

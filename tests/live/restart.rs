@@ -64,7 +64,7 @@ fn the_agent_survives_a_restart_of_bird() {
 }
 
 #[test]
-fn an_agent_converges_from_disk_when_the_control_plane_is_down() {
+fn agent_converges_from_disk_without_control_plane() {
     let mut world = World::converged(2);
     world.wait_polls("sessions", 2);
     world.router.kill_agent();

@@ -154,12 +154,12 @@ fn validated_by_every_server_and_without_any(version: &str) {
 }
 
 #[test]
-fn every_rpki_server_is_used_and_a_cold_boot_without_them_validates_on_bird_2_0_12() {
+fn cold_boot_without_rpki_validates_bird_2_0_12() {
     validated_by_every_server_and_without_any("2.0.12");
 }
 
 #[test]
-fn every_rpki_server_is_used_and_a_cold_boot_without_them_validates_on_bird_3_4() {
+fn cold_boot_without_rpki_validates_bird_3_4() {
     validated_by_every_server_and_without_any("3.4");
 }
 
@@ -176,7 +176,7 @@ fn alarm_and_last_good(world: &World, table: &str) {
 }
 
 #[test]
-fn roas_that_collapse_raise_an_alarm_and_the_last_good_table_stays_until_they_are_back() {
+fn roa_collapse_raises_alarm_and_keeps_last_good_table() {
     let (world, servers) = world_with_servers(&bird::version());
     wait_until("the whole table is kept", 60, || {
         contains(&kept(&world), "4242421002")
@@ -224,7 +224,7 @@ fn roas_that_collapse_raise_an_alarm_and_the_last_good_table_stays_until_they_ar
 }
 
 #[test]
-fn a_server_that_never_answers_is_an_alarm_and_an_operators_table_ends_it() {
+fn silent_rpki_server_alarm_ends_with_operators_table() {
     let speakers = vec![
         Speaker::Bird(FIRST_SAYS.into()),
         Speaker::Bird(String::new()),

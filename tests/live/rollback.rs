@@ -33,7 +33,7 @@ fn wait_applied(world: &World, count: usize) {
 }
 
 #[test]
-fn a_rollback_brings_back_what_was_in_force_and_the_neighbour_sees_it() {
+fn rollback_restores_the_applied_state_at_the_neighbour() {
     let world = World::converged(1);
     let name = interface(1);
     wait_applied(&world, 1);

@@ -140,11 +140,11 @@ fn moves_to_another_address(world: &mut World, dns: &Dns) {
 }
 
 #[test]
-fn names_of_rpki_servers_that_hang_or_fail_hold_up_nothing_on_bird_2_0_12() {
+fn hanging_rpki_names_block_nothing_bird_2_0_12() {
     names_that_hang_or_fail_hold_up_nothing("2.0.12");
 }
 
 #[test]
-fn names_of_rpki_servers_that_hang_or_fail_hold_up_nothing_on_bird_3_4() {
+fn hanging_rpki_names_block_nothing_bird_3_4() {
     names_that_hang_or_fail_hold_up_nothing("3.4");
 }

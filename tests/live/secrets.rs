@@ -44,7 +44,7 @@ fn assert_hides(what: &str, text: &str, hidden: &[String]) {
 }
 
 #[test]
-fn no_secret_is_in_a_log_an_answer_a_document_an_argument_or_a_childs_environment() {
+fn no_secret_leaves_the_agent() {
     let mut world = World::new(1);
     let key = world.router.inside.shell("wg genpsk").trim().to_owned();
     let sessions = [world.sessions(), vec![secretive(&world, &key)]].concat();
@@ -252,7 +252,7 @@ fn modes(world: &World) {
 }
 
 #[test]
-fn files_that_a_power_cut_emptied_are_made_again_and_no_session_notices() {
+fn files_emptied_by_power_cut_are_recreated() {
     let mut world = World::new(2);
     let key = world.router.inside.shell("wg genpsk").trim().to_owned();
     let mut sessions = world.sessions();

@@ -120,7 +120,7 @@ fn has_no_route(world: &World, prefix: &str) {
 }
 
 #[test]
-fn one_session_over_link_local_carries_both_families_with_extended_next_hops() {
+fn link_local_session_carries_both_families() {
     let world = established(|neighbour| Shape {
         session: json!({}),
         setup: "true".into(),
@@ -137,7 +137,7 @@ fn one_session_over_link_local_carries_both_families_with_extended_next_hops() {
 }
 
 #[test]
-fn one_session_without_extended_next_hops_gives_ipv4_routes_an_ipv4_next_hop() {
+fn without_extended_next_hop_ipv4_gets_ipv4_next_hop() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv4": "172.20.1.1", "extensions": ["mp-bgp"]}),
         setup: format!("ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"),
@@ -154,7 +154,7 @@ fn one_session_without_extended_next_hops_gives_ipv4_routes_an_ipv4_next_hop() {
 }
 
 #[test]
-fn a_peer_without_multiprotocol_bgp_has_a_session_for_each_family() {
+fn peer_without_mp_bgp_has_one_session_per_family() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv4": "172.20.1.1", "extensions": []}),
         setup: format!("ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"),
@@ -194,7 +194,7 @@ fn a_peer_without_multiprotocol_bgp_has_a_session_for_each_family() {
 }
 
 #[test]
-fn an_ipv4_only_peer_has_point_to_point_addresses_of_32_bits() {
+fn ipv4_only_peer_has_32_bit_point_to_point_addresses() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv4": "172.20.1.1", "extensions": []}),
         setup: format!("ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"),
@@ -216,7 +216,7 @@ fn an_ipv4_only_peer_has_point_to_point_addresses_of_32_bits() {
 }
 
 #[test]
-fn a_peer_with_a_ula_has_point_to_point_addresses_of_128_bits() {
+fn ula_peer_has_128_bit_point_to_point_addresses() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv6": "fd42:1::1"}),
         setup: format!("ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 nodad"),
@@ -238,7 +238,7 @@ fn a_peer_with_a_ula_has_point_to_point_addresses_of_128_bits() {
 }
 
 #[test]
-fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_touched() {
+fn deleted_peer_routes_return_and_others_are_untouched() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6": "fd42:1::1", "ipv4": "172.20.1.1", "extensions": []}),
         setup: format!(
@@ -311,7 +311,7 @@ fn routes_to_the_peer_that_somebody_took_away_come_back_and_no_other_route_is_to
 }
 
 #[test]
-fn a_peer_that_is_not_on_the_link_has_a_multihop_session() {
+fn peer_beyond_the_link_has_a_multihop_session() {
     let world = established(|neighbour| Shape {
         session: json!({"ipv6LinkLocal": null, "ipv6": "fd42:1::1", "multihop": 5}),
         // The neighbour's address is not on the tunnel but on the router behind it.
@@ -363,7 +363,7 @@ fn a_peer_that_is_not_on_the_link_has_a_multihop_session() {
 const PASSWORD: &str = "correct horse battery";
 
 #[test]
-fn a_session_with_a_password_comes_up_and_the_password_is_nowhere_to_be_seen() {
+fn password_session_comes_up_without_showing_the_password() {
     let world = established(|neighbour| Shape {
         session: json!({"password": PASSWORD}),
         setup: "true".into(),
@@ -676,12 +676,12 @@ fn moves_its_end(kind: &str, ours: &str, theirs: [&str; 2]) {
 }
 
 #[test]
-fn a_session_over_gre_passes_both_families_and_its_end_moves_in_place() {
+fn a_session_over_gre_moves_its_end_in_place() {
     moves_its_end("gre", "192.0.2.9/29", ["192.0.2.10/29", "192.0.2.11/29"]);
 }
 
 #[test]
-fn a_session_over_ip6gre_passes_both_families_and_its_end_moves_in_place() {
+fn a_session_over_ip6gre_moves_its_end_in_place() {
     moves_its_end(
         "ip6gre",
         "2001:db8::1/64",

@@ -133,12 +133,12 @@ fn refused_and_cured(version: &str) {
 }
 
 #[test]
-fn a_broken_template_is_refused_with_file_and_line_and_cured_in_place_on_bird_2_17() {
+fn broken_template_is_rejected_with_line_bird_2_17() {
     refused_and_cured("2.17");
 }
 
 #[test]
-fn a_broken_template_is_refused_with_file_and_line_and_cured_in_place_on_bird_3_1() {
+fn broken_template_is_rejected_with_line_bird_3_1() {
     refused_and_cured("3.1");
 }
 
@@ -153,7 +153,7 @@ fn wait_kept(world: &World) {
 }
 
 #[test]
-fn restart_with_a_broken_template_goes_on_with_the_last_good_one() {
+fn restart_with_broken_template_uses_the_last_good_one() {
     let mut world = world("2.17");
     wait_kept(&world);
     world.router.kill_agent();

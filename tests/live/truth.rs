@@ -53,7 +53,7 @@ fn refusal() -> Answer {
 }
 
 #[test]
-fn each_edge_of_a_run_is_logged_once_with_its_cause() {
+fn each_edge_is_logged_once_with_its_cause() {
     let mut world = World::converged(1);
     let start = world.log().len();
     let object = format!("sessions/{}", interface(1));
@@ -163,7 +163,7 @@ fn assert_once(log: &str, words: &[&str]) {
 }
 
 #[test]
-fn lost_handshake_route_and_control_plane_are_logged_once_each_way() {
+fn lost_handshake_route_and_control_plane_log_both_edges() {
     let world = World::converged(2);
     let start = world.log().len();
     let [first, second] = [1, 2].map(|number| format!("sessions/{}", interface(number)));
@@ -376,7 +376,7 @@ fn each_row_of_the_table_of_status_degrades_and_heals() {
 }
 
 #[test]
-fn an_item_that_never_became_a_document_is_listed_as_it_is_counted() {
+fn undecoded_item_is_listed_as_it_is_counted() {
     let world = World::new(1);
     let mut bad = world.sessions();
     bad[0]["asn"] = "not a number".into();

@@ -43,7 +43,7 @@ fn keeps_to_its_schema(file: &Path) {
 }
 
 #[test]
-fn every_file_that_the_agent_writes_names_a_schema_and_keeps_to_it() {
+fn every_written_file_is_valid_and_names_its_schema() {
     let mut world = World::new(1);
     configure(&world, |config| {
         config["state"]["schemas"] = schemas().display().to_string().into()
@@ -89,7 +89,7 @@ fn every_file_that_the_agent_writes_names_a_schema_and_keeps_to_it() {
 }
 
 #[test]
-fn a_document_of_another_version_is_left_alone_and_what_is_in_force_stays() {
+fn unknown_document_version_keeps_the_applied_state() {
     let world = World::converged(1);
     world.wait_polls("sessions", 2);
     let ages = session_ages(&world.router);

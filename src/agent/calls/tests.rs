@@ -195,7 +195,7 @@ fn any_answer_ends_unreachable() {
 }
 
 #[test]
-fn calls_that_failed_in_an_outage_are_not_announced_after_it() {
+fn outage_failures_are_not_announced_afterwards() {
     let calls = Calls::default();
     let mesh = Topic::Call("mesh".into());
     for _ in 0..5 {
@@ -250,7 +250,7 @@ fn health(calls: &Calls) -> (Health, Vec<String>) {
 }
 
 #[test]
-fn third_failure_of_a_list_is_a_notice_a_condition_and_degraded() {
+fn third_list_failure_sets_notice_condition_and_degraded() {
     let calls = Calls::default();
     calls.succeeded(Call::Mesh);
     for _ in 0..2 {
@@ -293,7 +293,7 @@ fn failing_post_is_a_notice_and_no_list() {
 }
 
 #[test]
-fn list_that_is_not_written_fails_and_the_directory_reports_it() {
+fn unwritten_list_fails_with_the_directory_error() {
     let calls = Calls::default();
     calls.succeeded(Call::Mesh);
     let failure = Failure::NotWritten("No space left on device".into());

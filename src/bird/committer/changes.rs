@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plan_leads_to_what_is_wanted_and_is_then_empty(have in trees(), wanted in trees()) {
+        fn applied_tree_plan_leaves_an_empty_plan(have in trees(), wanted in trees()) {
             let live = on_disk(have, true);
             let after = applied(&live, &plan_commit(&live, &wanted, None));
             prop_assert_eq!(&after.tree, &wanted);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn tree_of_an_old_build_gets_its_marks_with_the_first_commit() {
+    fn first_commit_marks_an_old_build_tree() {
         let tree = Tree {
             base: [("moenet/a.conf".into(), "x".into())].into(),
             ..Tree::default()
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn mark_of_an_earlier_build_is_upgraded_with_the_same_generation() {
+    fn earlier_mark_is_upgraded_within_the_same_generation() {
         let tree = Tree {
             base: [("moenet/a.conf".into(), "x".into())].into(),
             ..Tree::default()

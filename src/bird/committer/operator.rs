@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn files_on_the_way_to_our_tree_are_staged_with_those_beside_them() {
+    fn included_files_are_staged_with_their_siblings() {
         let sources = [
             source("bird.conf", "include \"conf.d/*.conf\";\n", true),
             source("conf.d/a.conf", "include \"/opt/x\";\n", false),

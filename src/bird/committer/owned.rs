@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn file_of_a_distribution_is_replaced_with_a_copy_beside_it() {
+    fn distribution_file_is_replaced_and_copied() {
         let copy = decide("bird.conf", "protocol device {}\n", &live(false)).unwrap();
         assert_eq!(copy.as_deref(), Some("bird.conf.before-moenet-agent"));
         let remark = decide("moenet/defines.conf", "# nothing\n", &live(false)).unwrap();

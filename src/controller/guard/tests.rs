@@ -319,7 +319,7 @@ fn an_incomplete_listing_removes_only_what_is_approved() {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_kept_holds_what_it_would_forget() {
+fn unwritable_ledger_holds_removals() {
     let mut router = Router::new(10);
     router.writable = false;
     router.set([0], ABSENT);
@@ -375,7 +375,7 @@ fn node(asn: u32, v6: &str) -> NodeSpec {
 }
 
 #[test]
-fn a_change_of_the_node_is_held_until_exactly_it_is_approved() {
+fn node_change_is_held_until_that_change_is_approved() {
     let (before, after) = (
         node(4_242_420_998, "fd00::1"),
         node(4_242_420_999, "fd00::2"),
@@ -418,7 +418,7 @@ fn fields_of_the_operator_are_the_operators_own_act() {
 }
 
 #[test]
-fn links_without_a_record_wait_when_they_are_many_all_or_the_operators() {
+fn unrecorded_links_wait_when_many_all_or_operator_owned() {
     let uids = |number: u32| -> BTreeSet<Uid> {
         let uid = |number| format!("uid-{number}").parse().unwrap();
         (0..number).map(uid).collect()

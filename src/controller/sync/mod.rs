@@ -74,7 +74,7 @@ mod tests {
     use crate::wire::{Listing, MeshItem};
 
     #[test]
-    fn a_document_that_came_without_its_copy_gets_one_and_an_edit_of_it_is_found_from_then_on() {
+    fn missing_copy_is_created_and_later_edits_are_detected() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         let spec =

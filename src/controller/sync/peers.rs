@@ -149,7 +149,7 @@ mod tests {
     use crate::store::Store;
 
     #[test]
-    fn a_mesh_peer_that_somebody_broke_goes_with_a_complete_list_only() {
+    fn broken_mesh_peer_is_removed_by_complete_lists_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let spec =

@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_somebody_broke_keeps_no_session_up_that_the_control_plane_takes_down() {
+    fn broken_document_does_not_block_a_control_plane_removal() {
         let state = |status| match about_a_broken_one(Some(status), true) {
             Some(Change::Displace(document)) => Some(document.spec.admin_state),
             None => None,
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn new_sessions_leave_the_ports_that_backbone_tunnels_derive_from_their_node_ids() {
+    fn new_sessions_avoid_derived_backbone_ports() {
         assert_eq!(ports_beside_a_tunnel(2), [23_456, 23_458]);
         assert_eq!(ports_beside_a_tunnel(99), [23_457, 23_456]);
     }
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_uuid_of_the_same_peering_is_written_into_its_document() {
+    fn new_uuid_of_same_peering_updates_its_document() {
         let changes = about_a_renewed_one("uid-2", "wg_1", true);
         let [change] = changes.as_slice() else {
             panic!("{changes:?}")
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_list_renews_no_uuid_and_makes_no_second_session() {
+    fn incomplete_list_changes_no_uuid_and_adds_no_session() {
         assert_eq!(about_a_renewed_one("uid-2", "wg_1", false), []);
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Kind, Spec};
 use crate::model::{AdminState, Endpoint, InterfaceName, LinkLocal, Mtu, Port, PublicKey, Uid};
 
-/// One backbone tunnel to another router of ours (`GET mesh`).
+/// One backbone tunnel to another router of the network (`GET mesh`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshPeerSpec {
@@ -44,7 +44,7 @@ pub struct MeshPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_rr: Option<bool>,
     /// The peer's link-local address in the tunnel, which is probed. Default: derived from our ASN and its
-    /// node id, as every router of ours does.
+    /// node id, as every router of the network does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_local: Option<LinkLocal>,
     /// What reports to the Control Plane call the tunnel. Absent: it is not reported on.

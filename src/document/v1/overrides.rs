@@ -9,7 +9,7 @@ use crate::document::{Kind, Spec};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OverrideSpec {
-    /// Why; whoever finds this file next year will ask.
+    /// The reason, for readers of this file in a year.
     #[serde(deserialize_with = "super::rules::not_blank")]
     #[schemars(
         regex(pattern = r"\S"),

@@ -203,7 +203,7 @@ pub enum ConditionStatus {
     True,
     /// It does not.
     False,
-    /// Nobody can tell.
+    /// Unknown.
     Unknown,
 }
 

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_a_blank_as_its_fifth_byte_does_not_end_a_reply() {
+    fn line_with_blank_fifth_byte_does_not_end_a_reply() {
         let reply = decoded(b"1002-a\n abc def\n1006-  x\n    y\n0000 \n");
         let lines = [
             (1002, "a"),

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_that_clash_with_ours_are_found_by_table_and_family() {
+    fn clashing_protocols_are_found_by_table_and_family() {
         let provided = |text: &str| operators(text).provided("dummy0");
         let none = Provided::default();
         assert!(provided("protocol device mine { }").device);

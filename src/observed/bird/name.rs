@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_carry_a_command_a_pattern_or_a_quotation_mark() {
+    fn bird_name_cannot_carry_command_pattern_or_quote() {
         for text in [
             "",
             "x\ndown",

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_the_middle_of_its_data_has_not_answered() {
+    fn rpki_server_still_sending_has_not_answered() {
         let listing = |status: &str| {
             let text = format!(
                 "1002-moe_rpki_a_1 RPKI --- up 1 {status}\n1006-  Status: {status}\n   Serial number: 7\n   \

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_tested_is_said_and_what_cannot_work_too() {
+    fn untested_and_too_old_versions_are_reported() {
         let support = |text| Version::find(text).unwrap().support();
         for tested in ["2.0.12", "2.13.1", "2.17.6", "2.20.0", "3.1.8", "3.4.0"] {
             assert_eq!(support(tested), Support::Tested, "{tested}");

@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(
             Effect::between("", SESSION).to_string(),
             "",
-            "a new session disturbs nobody"
+            "a new session disturbs no other"
         );
     }
 

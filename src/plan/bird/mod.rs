@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_text_is_told_with_what_it_does_to_the_session() {
+    fn changed_bird_text_names_its_effect_on_the_session() {
         let text = |hold: u8| format!("protocol bgp a {{\n  hold time {hold};\n}}\n");
         let step = fragment("a", &text(90), Some(&text(60))).unwrap();
         assert_eq!(

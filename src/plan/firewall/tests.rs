@@ -80,7 +80,7 @@ fn a_reason_names_the_ports_and_tunnels_that_differ() {
 }
 
 #[test]
-fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
+fn added_changed_or_moved_rule_is_a_difference() {
     let wanted = ruleset(&[1]);
     let mut listing = listed(&wanted);
     listing.push(json!({"rule": {"chain": "input", "expr": [{"drop": null}], "handle": 99}}));
@@ -108,7 +108,7 @@ fn a_rule_that_somebody_adds_or_changes_or_moves_is_a_difference() {
 }
 
 #[test]
-fn another_spelling_of_the_same_rules_is_accepted_only_when_all_else_agrees() {
+fn other_spelling_is_accepted_only_if_all_else_agrees() {
     let wanted = ruleset(&[1]);
     let mut listing = listed(&wanted);
     for object in &mut listing {
@@ -125,7 +125,7 @@ fn another_spelling_of_the_same_rules_is_accepted_only_when_all_else_agrees() {
 }
 
 #[test]
-fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_step() {
+fn disabled_firewall_removes_only_an_existing_table() {
     let found = Table::parse(&listed(&ruleset(&[1])));
     let step = planned(None, Some(&found)).unwrap().unwrap();
     assert_eq!(
@@ -142,7 +142,7 @@ fn a_disabled_firewall_removes_our_table_and_a_table_that_is_not_there_is_no_ste
 }
 
 #[test]
-fn a_table_of_our_name_without_our_mark_is_neither_replaced_nor_removed() {
+fn unmarked_table_is_neither_replaced_nor_removed() {
     let foreign = [
         json!({"chain": {"name": "input", "handle": 1}}),
         json!({"rule": {"chain": "input", "expr": []}}),
@@ -208,7 +208,7 @@ fn table_of_another_agent_stays_and_ours_has_another_name() {
 }
 
 #[test]
-fn the_ruleset_after_a_plan_is_that_of_the_tunnels_it_leaves() {
+fn ruleset_covers_the_tunnels_left_by_the_plan() {
     let step = |action| Step::kernel(action, Drift::missing("x", "y"));
     let uid = || "abc".parse().unwrap();
     let patch = WireGuardPatch {

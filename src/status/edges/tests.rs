@@ -176,7 +176,7 @@ fn every_other_topic(run: &mut Run) {
 }
 
 #[test]
-fn what_is_good_at_the_start_is_no_edge_and_what_is_bad_is_one() {
+fn initial_good_state_is_no_edge_and_bad_state_is() {
     let mut run = Run::default();
     run.set(Topic::Bird, State::Good, "3.1.0");
     run.set(Topic::ControlPlane, State::Good, "");

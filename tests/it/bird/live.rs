@@ -238,7 +238,7 @@ async fn a_commit_is_loaded_and_the_same_again_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_bad_fragment_of_ten_is_refused_by_place_and_the_rest_is_loaded() {
+async fn one_bad_fragment_is_rejected_and_the_rest_loaded() {
     for version in VERSIONS {
         let (router, committer) = Router::running(version).await;
         let tasks = (0..10).map(|i| {
@@ -553,7 +553,7 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_dies_or_comes_late_loads_what_is_on_disk() {
+async fn late_or_restarted_bird_loads_the_files_on_disk() {
     for version in VERSIONS {
         let (mut router, committer) = Router::running(version).await;
         router.kill();
@@ -763,8 +763,7 @@ async fn commit_of_one_session_loads_no_edit_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fragment_broken_on_disk_keeps_its_session_while_bird_runs_and_is_dropped_when_bird_cannot_start()
- {
+async fn broken_fragment_is_dropped_only_when_bird_cannot_start() {
     for version in VERSIONS {
         let (mut router, committer) = Router::running(version).await;
         committer
@@ -813,7 +812,7 @@ async fn a_fragment_broken_on_disk_keeps_its_session_while_bird_runs_and_is_drop
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn file_that_replaced_a_fragment_is_quarantined_and_the_fragment_written_again() {
+async fn replaced_fragment_is_quarantined_and_rewritten() {
     for version in VERSIONS {
         let (router, committer) = Router::running(version).await;
         committer
@@ -868,7 +867,7 @@ async fn trial_of_a_tree_delays_no_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operators_main_file_is_left_alone_and_checked_with_our_tree() {
+async fn operators_main_file_is_checked_and_not_changed() {
     for version in VERSIONS {
         let mut router = Router::new(version);
         fs::create_dir_all(router.path("etc/peers")).unwrap();
@@ -917,7 +916,7 @@ async fn the_operators_main_file_is_left_alone_and_checked_with_our_tree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_does_not_include_our_tree_is_told_apart() {
+async fn bird_without_the_agents_include_is_detected() {
     for version in VERSIONS {
         let mut router = Router::new(version);
         fs::create_dir_all(router.path("etc")).unwrap();
@@ -1001,7 +1000,7 @@ async fn foreign_main_file_is_never_replaced_and_its_protocols_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn file_of_a_distribution_is_taken_over_and_an_edit_is_kept() {
+async fn distribution_file_is_taken_over_and_edits_kept() {
     for version in VERSIONS {
         let mut router = Router::new(version);
         fs::create_dir_all(router.path("etc")).unwrap();
@@ -1128,7 +1127,7 @@ async fn protocols_and_tables_can_be_asked_about_and_acted_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_never_answers_is_a_deadline_and_changes_no_file() {
+async fn silent_bird_hits_the_deadline_and_changes_no_file() {
     let router = Router::new("2.0.12");
     let (silent, greeted) = (router.path("silent"), router.socket());
     let _silent = std::os::unix::net::UnixListener::bind(&silent).unwrap();

@@ -64,7 +64,7 @@ fn files(version: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_recorded_reply_is_one_reply_and_nothing_is_left_over() {
+fn every_recorded_reply_is_parsed_completely() {
     for version in VERSIONS {
         for file in files(version) {
             let mut decoder = Decoder::new();

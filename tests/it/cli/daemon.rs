@@ -38,7 +38,7 @@ fn failed_sync_is_exit_code_1_with_its_cause() {
 }
 
 #[test]
-fn failed_sync_of_a_program_is_its_value_and_exit_code_1() {
+fn failed_sync_with_json_prints_value_and_exits_1() {
     let (router, server) = answers(vec![
         r#"{"status":"sync_triggered"}"#,
         r#"{"sync":{"requested":1,"finished":1,"sessions":0,"changed":0,"error":"disk full"}}"#,

@@ -474,7 +474,7 @@ fn the_sample_is_planned_and_rendered() {
 }
 
 #[test]
-fn what_the_agent_failed_at_is_not_blamed_on_the_document() {
+fn agent_failure_is_not_blamed_on_the_document() {
     let router = Router::new();
     let status = |accepted: &str| {
         let text = format!(
@@ -702,7 +702,7 @@ fn rollback_brings_back_what_was_in_force() {
 }
 
 #[test]
-fn a_mistyped_name_is_never_taken_for_one_with_nothing_to_do() {
+fn mistyped_name_is_an_error_and_not_an_empty_plan() {
     let router = Router::new();
     router.with_bird();
     for verb in ["get", "describe", "diff", "render", "plan", "rollback"] {
@@ -753,7 +753,7 @@ fn an_override_that_waits_for_its_document_is_seen() {
 }
 
 #[test]
-fn node_and_policy_show_what_is_in_force_and_roll_back() {
+fn node_and_policy_show_applied_state_and_roll_back() {
     let router = Router::new();
     fs::remove_file(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
     fs::remove_dir_all(router.state("applied")).unwrap();

@@ -125,7 +125,7 @@ fn refusals_of_run_are_problems_of_validate() {
 }
 
 #[test]
-fn unreadable_token_file_is_a_problem_in_the_words_of_run() {
+fn validate_reports_unreadable_token_file_like_run() {
     let router = Router::new();
     router.with_key();
     router.configure(|text| text.replace("token: t0ken", "tokenFile: /nonexistent/token"));

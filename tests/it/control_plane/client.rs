@@ -148,7 +148,7 @@ async fn every_call_goes_to_its_path_with_the_token() {
 }
 
 #[tokio::test]
-async fn every_failure_has_its_class_and_never_is_an_empty_list() {
+async fn every_failure_has_a_class_and_no_empty_list() {
     let auth = failure(answer(401, r#"{"error":"expired","code":"INVALID_TOKEN"}"#)).await;
     assert!(matches!(auth.failure, Failure::Auth { .. }));
     assert_eq!(auth.class(), Class::Operator);
@@ -228,7 +228,7 @@ async fn a_body_that_is_cut_or_endless_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_transient_failure_is_tried_again_and_a_refusal_is_not() {
+async fn transient_failure_is_retried_and_refusal_is_not() {
     let (url, script) = server(vec![answer(500, ""), answer(502, ""), answer(200, LIST)]).await;
     client(&url, 3).fetch_sessions().await.unwrap();
     assert_eq!(script.lock().unwrap().seen.len(), 3);
@@ -282,7 +282,7 @@ async fn retry_after_holds_back_only_the_call_that_got_it() {
 }
 
 #[tokio::test]
-async fn a_retry_after_of_a_day_is_kept_for_15_minutes() {
+async fn retry_after_is_capped_at_15_minutes() {
     let (url, _) = server(vec![too_many("86400")]).await;
     let client = client(&url, 0);
     client.post_heartbeat(&heartbeat()).await.unwrap_err();
@@ -364,7 +364,7 @@ async fn a_short_retry_after_is_sat_out() {
 }
 
 #[tokio::test]
-async fn the_breaker_opens_after_five_failures_and_one_probe_closes_it() {
+async fn breaker_opens_after_five_failures_and_closes_after_probe() {
     let (url, script) = server(vec![answer(500, ""); 6]).await;
     let client = client(&url, 0);
     for _ in 0..5 {
@@ -389,7 +389,7 @@ async fn the_breaker_opens_after_five_failures_and_one_probe_closes_it() {
 }
 
 #[tokio::test]
-async fn retries_stop_when_the_breaker_opens_and_tell_the_first_cause() {
+async fn open_breaker_stops_retries_and_keeps_first_cause() {
     let (url, script) = server(vec![answer(500, ""); 20]).await;
     let error = client(&url, 9).fetch_sessions().await.unwrap_err();
     assert!(matches!(error.failure, Failure::Server { .. }), "{error}");
@@ -451,7 +451,7 @@ async fn nobody_at_home_and_silence_are_network_failures() {
 }
 
 #[tokio::test]
-async fn no_message_holds_the_token_or_the_password_of_the_url() {
+async fn no_message_has_the_token_or_url_password() {
     let echo = format!(r#"{{"error":"bad token {TOKEN}","code":"INVALID_TOKEN"}}"#);
     let (url, script) = server(vec![answer(401, &echo)]).await;
     let with_user = url.replace("http://", "http://user:hunter2@");

@@ -75,7 +75,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_report_is_kept_until_it_is_acknowledged_also_across_a_restart() {
+async fn report_survives_restart_until_acknowledged() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     fake.lock().unwrap().answers.insert("a".into(), (500, ""));
@@ -99,7 +99,7 @@ async fn a_report_is_kept_until_it_is_acknowledged_also_across_a_restart() {
 }
 
 #[tokio::test]
-async fn the_newest_state_wins_and_the_same_state_is_not_written_again() {
+async fn newest_state_wins_and_same_state_is_not_rewritten() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     assert!(
@@ -132,7 +132,7 @@ async fn the_newest_state_wins_and_the_same_state_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn a_report_is_news_again_when_the_control_plane_lists_another_status() {
+async fn report_repeats_when_the_list_has_another_status() {
     let (client, _, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
@@ -147,7 +147,7 @@ async fn a_report_is_news_again_when_the_control_plane_lists_another_status() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_gone_is_dropped_and_a_router_that_is_unknown_drops_nothing() {
+async fn unknown_session_drops_its_report_unknown_router_drops_none() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     fake.lock()
@@ -267,7 +267,7 @@ async fn deliver_read_only(disk: &Path) {
 }
 
 #[tokio::test]
-async fn a_corrupt_file_is_set_aside_and_the_rest_is_delivered() {
+async fn corrupt_report_is_quarantined_and_the_rest_delivered() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
@@ -317,7 +317,7 @@ fn hostile_identities_stay_in_the_directory_and_apart() {
 }
 
 #[tokio::test]
-async fn pipe_directory_or_huge_file_in_the_outbox_delays_no_report() {
+async fn pipe_directory_or_huge_file_delays_no_report() {
     let (client, _fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
@@ -341,7 +341,7 @@ async fn pipe_directory_or_huge_file_in_the_outbox_delays_no_report() {
 }
 
 #[tokio::test]
-async fn directory_in_place_of_a_report_is_quarantined_again_and_again() {
+async fn directory_in_place_of_report_is_always_quarantined() {
     let (client, _fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     for status in [WireStatus::Active, WireStatus::Error] {

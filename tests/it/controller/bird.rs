@@ -86,7 +86,7 @@ async fn hung_bird_is_asked_by_one_look_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn agent_that_meets_a_hung_bird_takes_no_session_for_gone() {
+async fn hung_bird_at_start_counts_no_session_as_gone() {
     let machine = Machine::new(2);
     machine.boot().pass().await;
     let fragment = machine.bird.tree.lock().unwrap().fragments[&name(1)].clone();

@@ -20,7 +20,7 @@ fn text(machine: &Machine) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_set_back_brings_no_session_up_that_a_drain_took_down() {
+async fn clock_set_back_keeps_drained_sessions_down() {
     let machine = Machine::new(1);
     let agent = machine.boot();
     drain(&agent, json!({"enabled": true, "since": Timestamp::now()}));

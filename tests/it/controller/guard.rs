@@ -29,7 +29,7 @@ fn bring_back(agent: &Agent, number: u8) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_removals_a_poll_do_not_empty_a_router_of_eight() {
+async fn three_removals_per_poll_do_not_empty_the_router() {
     for a_poll in [1, 2, 3] {
         let machine = Machine::new(8);
         let agent = machine.boot();
@@ -193,7 +193,7 @@ fn asn(agent: &Agent) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_asn_from_the_control_plane_waits_and_resets_nothing() {
+async fn new_asn_from_control_plane_waits_and_resets_nothing() {
     let machine = Machine::new(3);
     let agent = machine.boot();
     agent.pass().await;

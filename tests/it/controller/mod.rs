@@ -24,7 +24,7 @@ use lab::{Machine, interface, name, session, session_key, uid, write};
 const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_that_changed_everything_is_followed_by_one_that_writes_nothing() {
+async fn second_pass_writes_nothing() {
     let machine = Machine::new(20);
     let mut agent = machine.boot();
     agent.pass().await;
@@ -71,7 +71,7 @@ async fn one_look_serves_all_keys_of_a_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_many_sessions_are_new_bird_reads_its_files_a_few_times() {
+async fn many_new_sessions_need_few_bird_reloads() {
     let machine = Machine::new(150);
     let mut agent = machine.boot();
     let _hints = agent.run();
@@ -127,7 +127,7 @@ async fn cost_of_one_change(sessions: u8) -> [usize; 6] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_costs_the_same_beside_ten_sessions_and_beside_many() {
+async fn cost_of_a_change_is_independent_of_session_count() {
     let (few, many) = (cost_of_one_change(10).await, cost_of_one_change(150).await);
     assert_eq!(
         few, many,
@@ -160,7 +160,7 @@ async fn sessions_that_fail_for_long_share_their_looks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_of_one_key_never_overlap_and_keys_run_beside_each_other() {
+async fn runs_of_one_key_never_overlap_other_keys_run() {
     let machine = Machine::new(12);
     *machine.kernel.takes.lock().unwrap() = Duration::from_secs(2);
     let mut agent = machine.boot();
@@ -215,7 +215,7 @@ async fn a_key_that_fails_backs_off_alone_until_something_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_that_never_ends_holds_up_its_own_key_only() {
+async fn endless_change_blocks_only_its_own_key() {
     let machine = Machine::new(8);
     machine.kernel.hangs.lock().unwrap().insert(interface(1));
     let mut agent = machine.boot();
@@ -226,7 +226,7 @@ async fn a_change_that_never_ends_holds_up_its_own_key_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_that_bird_refuses_is_the_error_of_its_session_only() {
+async fn rejected_bird_text_is_an_error_of_one_session() {
     let machine = Machine::new(3);
     machine.bird.refuses.lock().unwrap().insert(name(2));
     let agent = machine.boot();
@@ -247,7 +247,7 @@ async fn a_text_that_bird_refuses_is_the_error_of_its_session_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bird_that_is_down_keeps_no_tunnel_from_being_configured() {
+async fn tunnels_are_configured_while_bird_is_down() {
     let machine = Machine::new(2);
     *machine.bird.down.lock().unwrap() = true;
     let mut agent = machine.boot();
@@ -261,7 +261,7 @@ async fn a_bird_that_is_down_keeps_no_tunnel_from_being_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_hints_of_one_key_are_a_look_or_two() {
+async fn ten_thousand_hints_cause_one_or_two_observations() {
     let machine = Machine::new(2);
     let mut agent = machine.boot();
     let hints = agent.run();
@@ -398,7 +398,7 @@ async fn die_everywhere(prepare: impl AsyncFn() -> Machine) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_any_step_of_setting_up_the_next_start_brings_it_to_the_same_end() {
+async fn kill_during_setup_converges_after_restart() {
     let steps = die_everywhere(async || Machine::new(2)).await;
     assert!(steps >= 20, "only {steps} steps");
 }
@@ -496,7 +496,7 @@ async fn leaving() -> Machine {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_any_step_of_a_removal_the_next_start_ends_it_and_leaves_nothing_behind() {
+async fn kill_during_removal_completes_after_restart() {
     let steps = die_everywhere(leaving).await;
     assert!(steps >= 2, "only {steps} steps");
     let machine = leaving().await;

@@ -31,9 +31,9 @@ fn begun(disk: &Path) -> History {
 }
 
 #[test]
-fn a_full_disk_fails_a_commit_and_leaves_the_repository_whole() {
+fn full_disk_fails_commit_and_keeps_repository_intact() {
     on_a_small_disk(
-        test_path!("a_full_disk_fails_a_commit_and_leaves_the_repository_whole"),
+        test_path!("full_disk_fails_commit_and_keeps_repository_intact"),
         |disk| {
             let history = begun(disk);
             fill(&disk.join("ballast"));
@@ -55,9 +55,9 @@ fn a_full_disk_fails_a_commit_and_leaves_the_repository_whole() {
 }
 
 #[test]
-fn a_read_only_disk_fails_a_commit_and_is_still_read() {
+fn read_only_disk_fails_commit_and_stays_readable() {
     on_a_small_disk(
-        test_path!("a_read_only_disk_fails_a_commit_and_is_still_read"),
+        test_path!("read_only_disk_fails_commit_and_stays_readable"),
         |disk| {
             let history = begun(disk);
             remount(disk, "ro");

@@ -127,7 +127,7 @@ async fn moved_tree_is_not_committed() {
 }
 
 #[tokio::test]
-async fn one_commit_a_cause_with_its_author_and_only_its_files() {
+async fn each_cause_is_one_commit_with_author_and_files() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     state.put("sessions/a.yaml", "a: 1\n");
@@ -213,7 +213,7 @@ async fn nothing_changed_is_no_commit() {
 }
 
 #[tokio::test]
-async fn a_removed_file_is_removed_and_can_be_read_as_it_was() {
+async fn removed_file_stays_readable_in_the_history() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     state.put("sessions/a.yaml", "a: 1\n");
@@ -401,7 +401,7 @@ fn slow_git(state: &State, script: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_git_that_hangs_or_is_missing_is_a_clear_error() {
+async fn hanging_or_missing_git_is_a_clear_error() {
     let state = State::new();
     state.put("sessions/a.yaml", "a: 1\n");
     let hanging = History::with_program(
@@ -432,7 +432,7 @@ async fn a_missing_repository_is_begun_again() {
 }
 
 #[tokio::test]
-async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
+async fn broken_repository_is_moved_aside_and_replaced() {
     for (number, break_it) in [
         |git: &Path| {
             fs::write(git.join("refs/heads/main"), "").unwrap();
@@ -490,7 +490,7 @@ async fn a_broken_repository_is_set_aside_whole_and_a_new_one_begun() {
 }
 
 #[tokio::test]
-async fn a_head_or_branch_that_a_power_cut_emptied_is_mended_in_place() {
+async fn empty_head_or_branch_is_repaired_in_place() {
     for (file, text) in [
         ("HEAD", "nonsense"),
         ("HEAD", ""),
@@ -538,7 +538,7 @@ async fn a_git_that_does_not_work_sets_nothing_aside() {
 }
 
 #[tokio::test]
-async fn a_commit_is_named_by_its_beginning_unless_several_begin_so() {
+async fn commit_is_found_by_unique_prefix() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();
     for number in 0..18 {
@@ -605,7 +605,7 @@ async fn a_commit_may_hold_exactly_what_it_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_does_not_get_in_and_does_not_take_out_what_is() {
+async fn rejected_file_neither_enters_nor_removes_a_committed_one() {
     let state = State::new();
     let history = History::new(state.path()).accepting(|_, text| !text.starts_with(b"hunter2"));
     state.put("sessions/a.yaml", "a: 1\n");
@@ -803,7 +803,7 @@ async fn committing_and_packing_disturb_no_operator() {
 }
 
 #[tokio::test]
-async fn a_failing_history_is_a_condition_that_ends_when_it_works_again() {
+async fn failing_history_is_a_condition_until_it_works() {
     let state = State::new();
     let flag = state.path().join("outbox/works");
     let script = format!("test -e {} || exit 1; exec git \"$@\"", flag.display());

@@ -140,7 +140,7 @@ fn inner() {
 }
 
 #[test]
-fn our_table_is_written_repaired_and_removed_and_no_other_is_touched() {
+fn agents_table_is_written_repaired_removed_others_untouched() {
     if sh("command -v nft || true").is_empty() {
         assert!(std::env::var_os("CI").is_none(), "no nft here");
         eprintln!("NOT TESTED: no nft here");

@@ -127,7 +127,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_nodes_addresses_are_there_after_one_round_and_then_nothing_is_left_to_do(mut world in world()) {
+    fn node_addresses_need_one_pass(mut world in world()) {
         let plan = world.plan();
         world.apply(&plan, plan.steps.len());
         let have: BTreeSet<_> =
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn on_a_shared_interface_only_what_we_put_there_is_removed(mut world in world()) {
+    fn shared_interface_loses_only_the_agents_addresses(mut world in world()) {
         if world.link().is_none_or(|link| link.mark.is(&uid())) {
             return Ok(());
         }

@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_plan_applied_gives_what_was_wanted_and_is_then_empty(mut world in world()) {
+    fn applied_plan_reaches_the_goal_and_is_empty(mut world in world()) {
         // Where the MTU is below what IPv6 needs, the kernel makes IPv6 anew once it is raised, with an
         // address of its own: that is seen in a second look.
         let usable = |link: &Link| link.mark.is(&uid()) || link.mark == Mark::None;
@@ -201,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_in_the_way_and_not_ours_refuses_the_whole_plan(world in world()) {
+    fn foreign_link_in_the_way_refuses_the_plan(world in world()) {
         match world.plan_present() {
             Err(refusal) => {
                 prop_assert!(is_in_the_way(&world), "{refusal}");
@@ -237,7 +237,7 @@ proptest! {
     }
 
     #[test]
-    fn no_link_is_deleted_twice_and_none_but_the_wanted_is_made(world in world()) {
+    fn no_link_is_deleted_twice_or_created_unwanted(world in world()) {
         let Ok(plan) = world.plan_present() else { return Ok(()) };
         let mut deleted = std::collections::BTreeSet::new();
         for action in actions(&plan) {
@@ -284,7 +284,7 @@ proptest! {
     }
 
     #[test]
-    fn an_endpoint_that_was_taken_out_is_forgotten_unless_the_peer_answers_there(mut world in world(), age in 0i64..400) {
+    fn removed_endpoint_is_forgotten_unless_the_peer_answers(mut world in world(), age in 0i64..400) {
         world.wanted.endpoint_changed = true;
         world.wanted.resolved = None;
         let Some(want) = world.wanted.tunnel.wireguard.as_mut() else { return Ok(()) };

@@ -103,6 +103,6 @@ fn inner() {
 }
 
 #[test]
-fn echoes_over_both_families_and_link_local_addresses_tell_time_and_loss() {
+fn echoes_measure_time_and_loss_over_both_families() {
     namespace::run(test_path!("inner"));
 }

@@ -93,7 +93,7 @@ async fn a_thousand_silent_targets_delay_no_other_beyond_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_probes_are_spread_over_the_interval_from_the_first_on() {
+async fn thousand_probes_are_spread_over_the_interval() {
     let fake = Arc::new(Fake::default());
     let prober = Prober::start(fake.clone(), ProbeSettings::default());
     prober.watch(

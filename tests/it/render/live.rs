@@ -509,7 +509,7 @@ fn a_session_is_drained_on_its_own(network: &mut Network) {
 }
 
 #[test]
-fn neighbours_of_bird_2_0_12_see_what_the_policy_says() {
+fn neighbours_see_the_policy_bird_2_0_12() {
     scenario("2.0.12");
 }
 
@@ -519,6 +519,6 @@ fn neighbours_of_bird_2_17_see_what_the_policy_says() {
 }
 
 #[test]
-fn neighbours_of_bird_3_4_see_what_the_policy_says() {
+fn neighbours_see_the_policy_bird_3_4() {
     scenario("3.4");
 }

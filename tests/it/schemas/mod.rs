@@ -116,7 +116,7 @@ fn is_explained(root: &Value, property: &Value) -> bool {
 
 /// What a person who fills in a field sees: a default, an example, or the words that it may have.
 #[test]
-fn every_field_that_is_filled_in_shows_what_it_may_hold() {
+fn every_schema_field_with_rules_states_them() {
     let mut bare = Vec::new();
     for (name, schema) in schemas() {
         walk("", &schema, &mut |path, value| {
@@ -161,7 +161,7 @@ fn shows_a_value(root: &Value, property: &Value) -> bool {
 }
 
 #[test]
-fn an_override_may_hold_any_part_of_a_specification_and_null() {
+fn override_accepts_any_part_of_a_spec_and_null() {
     let exception = |kind: &str, set: Value| {
         let document = json!({
             "apiVersion": "moenet.work/v1", "kind": "Override", "metadata": {"name": "x"},
@@ -203,7 +203,7 @@ fn an_override_may_hold_any_part_of_a_specification_and_null() {
 }
 
 #[test]
-fn the_defaults_of_the_configurations_schema_are_those_that_are_in_force() {
+fn schema_defaults_equal_the_effective_defaults() {
     let (_, schema) = schemas()
         .into_iter()
         .find(|(name, _)| name == "Config")
@@ -234,7 +234,7 @@ fn the_defaults_of_the_configurations_schema_are_those_that_are_in_force() {
 }
 
 #[test]
-fn a_default_that_is_told_in_words_is_there_for_editors_too() {
+fn default_in_a_comment_is_in_the_schema_too() {
     // Defaults that come from another field, from the configuration or from the policy have no value.
     let fixed = |text: &str| {
         let (_, default) = text.split_once("Default: ")?;

@@ -69,7 +69,7 @@ fn the_smallest_documents_pass_both() {
 }
 
 #[test]
-fn what_the_schema_refuses_the_parser_refuses_and_names_the_field() {
+fn parser_rejects_schema_violations_and_names_the_field() {
     use Kind::{BgpSession, IbgpPeer, MeshPeer, Node, Override, RoutingPolicy};
     let cases = [
         (Node, "id", json!(0)),

@@ -71,7 +71,7 @@ fn schema_of(path: &Path, document: &Value) -> String {
 }
 
 #[test]
-fn every_sample_names_its_schema_keeps_to_it_and_is_read() {
+fn every_sample_is_valid_and_names_its_schema() {
     let samples = samples();
     assert!(samples.len() >= 21, "samples are missing");
     for path in samples {
@@ -113,7 +113,7 @@ fn keeps_to(path: &Path, schema: &Path, document: &Value) {
 }
 
 #[test]
-fn a_document_of_the_state_directory_has_the_name_of_its_file() {
+fn sample_document_has_the_name_of_its_file() {
     for path in documents(&state()) {
         let document: Value = parse_value(&fs::read_to_string(&path).unwrap()).unwrap();
         let name = document["metadata"]["name"].as_str().unwrap();
@@ -182,7 +182,7 @@ fn secrets() -> Secrets {
 }
 
 #[test]
-fn sessions_of_the_state_directory_and_of_the_examples_plan_on_a_fresh_router() {
+fn sample_sessions_plan_on_a_fresh_router() {
     let node: Document<NodeSpec> = load("node.yaml");
     let router = Router::new(node.metadata.name.as_str(), &node.spec, our_key());
     let mut all: Vec<_> = sessions().into_values().collect();
@@ -282,7 +282,7 @@ fn in_force<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: Applied
 }
 
 #[test]
-fn the_sample_of_what_is_in_force_is_what_the_agent_would_have_written() {
+fn sample_applied_records_are_what_the_agent_writes() {
     for (name, (document, spec)) in sessions() {
         let exception: Document<OverrideSpec> = load(&format!("overrides/sessions/{name}.yaml"));
         let filled = spec.filled(&router(), &Defaults::default());

@@ -12,7 +12,7 @@ use moenet_agent::observed::Succession;
 use moenet_agent::store::{IDENTITY, StateIdentity, Store, StoreError, Written};
 
 #[test]
-fn what_is_no_document_is_present_and_invalid_and_never_absent() {
+fn invalid_file_is_present_and_never_absent() {
     let state = State::new();
     let store = state.open();
     let whole = own("a");
@@ -140,7 +140,7 @@ fn a_pass_over_a_thousand_unchanged_documents_parses_none() {
 }
 
 #[test]
-fn a_second_agent_is_refused_by_the_number_of_the_first() {
+fn second_agent_is_refused_with_the_pid_of_the_first() {
     let state = State::new();
     let first = state.open();
     let refused = Store::open(&state.root()).unwrap_err().to_string();
@@ -215,7 +215,7 @@ fn a_directory_with_documents_is_complete_at_once() {
 }
 
 #[test]
-fn a_state_directory_that_vanished_is_an_error_and_never_an_empty_listing() {
+fn vanished_state_directory_is_an_error() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -239,7 +239,7 @@ fn a_state_directory_that_vanished_is_an_error_and_never_an_empty_listing() {
 }
 
 #[test]
-fn a_copy_of_the_directory_in_its_place_is_taken_and_locked() {
+fn replaced_state_directory_is_used_and_locked() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -330,7 +330,7 @@ fn spent_approval_keeps_one_that_was_given_meanwhile() {
 }
 
 #[test]
-fn list_of_the_control_plane_does_not_settle_the_operators_documents() {
+fn control_plane_list_does_not_decide_operators_documents() {
     let state = State::new();
     let store = state.open();
     let record = "apiVersion: moenet.work/v1\nkind: BgpSession\n\
@@ -529,7 +529,7 @@ fn maintenance_is_written_over_whoever_wrote_it() {
 }
 
 #[test]
-fn secrets_are_private_from_the_first_byte_and_stay_in_their_folder() {
+fn secrets_are_private_and_stay_in_their_folder() {
     let state = State::new();
     let store = state.open();
     let secret = Secret::new("hunter2".to_owned());
@@ -606,7 +606,7 @@ fn an_override_is_written_by_the_object_it_is_about() {
 }
 
 #[test]
-fn documents_name_their_schema_when_it_is_known_where_it_is() {
+fn documents_name_their_schema_when_its_path_is_known() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();

@@ -7,7 +7,7 @@ use moenet_agent::document::Kind;
 use moenet_agent::store::{Absorbed, Change, Store, StoreError};
 
 #[test]
-fn an_edit_in_place_becomes_an_override_also_across_a_restart() {
+fn manual_edit_becomes_an_override_across_a_restart() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -48,7 +48,7 @@ fn an_edit_in_place_becomes_an_override_also_across_a_restart() {
 }
 
 #[test]
-fn the_remarks_on_top_of_an_override_survive_an_edit_in_place() {
+fn comments_of_an_override_survive_a_manual_edit() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -94,7 +94,7 @@ fn a_deleted_synced_document_is_put_back() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_sync_is_no_edit() {
+fn crash_during_a_sync_is_no_manual_edit() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -121,7 +121,7 @@ fn a_crash_in_the_middle_of_a_sync_is_no_edit() {
 }
 
 #[test]
-fn remarks_in_a_synced_document_are_no_edit_and_a_lost_uid_makes_it_the_operators() {
+fn comments_are_no_edit_and_lost_uid_changes_the_owner() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -147,7 +147,7 @@ fn absorb_all(store: &Store) -> Vec<Change> {
 }
 
 #[test]
-fn a_document_that_an_operator_took_over_is_not_the_syncs_though_it_breaks_later() {
+fn operator_owned_document_stays_owned_when_it_breaks() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -180,7 +180,7 @@ fn a_document_that_an_operator_took_over_is_not_the_syncs_though_it_breaks_later
 }
 
 #[test]
-fn what_stands_in_the_place_of_a_synced_document_is_set_aside_when_that_is_removed() {
+fn invalid_file_of_removed_document_is_quarantined() {
     let state = State::new();
     let store = state.open();
     let there = |path: &str| fs::symlink_metadata(state.root().join(path)).is_ok();
@@ -225,7 +225,7 @@ fn what_stands_in_the_place_of_a_synced_document_is_set_aside_when_that_is_remov
 }
 
 #[test]
-fn a_broken_document_without_a_uid_is_somebodys_who_takes_it_over() {
+fn broken_document_without_uid_belongs_to_the_operator() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();
@@ -295,7 +295,7 @@ fn an_operators_own_document_is_no_edit() {
 }
 
 #[test]
-fn a_copy_with_the_uid_left_in_is_refused_whatever_its_name_and_the_original_is_left_alone() {
+fn copy_with_the_same_uid_is_rejected_original_unchanged() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("b", 1400)).unwrap();
@@ -318,7 +318,7 @@ fn a_copy_with_the_uid_left_in_is_refused_whatever_its_name_and_the_original_is_
 }
 
 #[test]
-fn a_document_that_is_put_back_does_not_stand_in_the_way_of_an_editor_that_was_faster() {
+fn restored_document_never_overwrites_a_faster_editor() {
     let state = State::new();
     let store = state.open();
     store.write_document(&peer("a", 1400)).unwrap();

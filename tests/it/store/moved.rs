@@ -83,7 +83,7 @@ fn old_commit_checked_out_changes_nothing() {
 }
 
 #[test]
-fn moved_tree_takes_no_documents_and_records_wait_for_the_return() {
+fn moved_tree_gets_no_documents_and_records_wait() {
     let (dir, store) = two_commits();
     store.load().unwrap();
     git(&store, "checkout -q HEAD~1");
@@ -137,7 +137,7 @@ fn repository_without_the_branch_of_the_history_has_moved_nothing() {
 }
 
 #[test]
-fn tree_that_git_is_changing_is_listed_as_before_and_read_later() {
+fn tree_under_git_change_keeps_its_last_listing() {
     let (dir, store) = two_commits();
     store.load().unwrap();
     let lock = dir.path().join(".git/index.lock");
@@ -269,7 +269,7 @@ fn record_that_cannot_be_written_yet_is_not_lost() {
 }
 
 #[test]
-fn identity_is_not_written_into_a_tree_that_git_is_changing() {
+fn identity_is_not_written_during_a_git_change() {
     let (dir, store) = two_commits();
     store.load().unwrap();
     let lock = dir.path().join(".git/index.lock");
@@ -419,7 +419,7 @@ fn cleaned_copies_are_written_again_and_edits_still_found() {
 }
 
 #[test]
-fn maintenance_takes_effect_on_a_moved_tree_and_returns_with_it() {
+fn maintenance_works_on_a_moved_tree_and_after_return() {
     let (dir, store) = two_commits();
     store.load().unwrap();
     let document = |enabled: bool| -> Document<MaintenanceSpec> {

@@ -34,7 +34,7 @@ fn mtu(snapshot: &Snapshot, peer: &str) -> Option<u16> {
 }
 
 #[test]
-fn until_a_change_has_settled_what_was_there_before_is_listed() {
+fn unsettled_change_lists_the_previous_state() {
     let state = State::new();
     drop(state.open());
     state.put("mesh/a.yaml", own("a"));
@@ -68,7 +68,7 @@ fn until_a_change_has_settled_what_was_there_before_is_listed() {
 }
 
 #[test]
-fn a_file_that_stays_broken_is_told_and_its_mending_is_no_removal() {
+fn broken_file_is_reported_and_its_fix_removes_nothing() {
     let state = State::new();
     drop(state.open());
     state.put("mesh/a.yaml", own("a"));
@@ -100,7 +100,7 @@ fn what_the_agent_writes_itself_is_whole_at_once() {
 }
 
 #[test]
-fn a_file_that_changes_without_end_is_believed_in_the_end() {
+fn constantly_changing_file_is_read_at_the_deadline() {
     let state = State::new();
     drop(state.open());
     state.put("mesh/a.yaml", own("a"));

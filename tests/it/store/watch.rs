@@ -100,7 +100,7 @@ async fn a_hint_comes_well_within_a_second() {
 }
 
 #[tokio::test]
-async fn what_the_agent_writes_for_itself_and_what_is_only_read_gives_no_hint() {
+async fn own_writes_and_reads_cause_no_hint() {
     let mut watched = Watched::new(LONG).await;
     fs::create_dir(watched.root.join(".git")).unwrap();
     for path in [
@@ -149,7 +149,7 @@ async fn a_folder_that_was_replaced_is_watched_again() {
 }
 
 #[tokio::test]
-async fn a_directory_that_went_and_came_back_is_looked_at_and_watched() {
+async fn recreated_directory_is_listed_and_watched_again() {
     let mut watched = Watched::new(Duration::from_millis(200)).await;
     let away = watched.root.with_file_name("away");
     fs::rename(&watched.root, &away).unwrap();
@@ -222,11 +222,11 @@ fn in_a_namespace_with(limit: &str, test: &str) -> bool {
 }
 
 #[tokio::test]
-async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
+async fn without_inotify_watches_changes_are_found_by_polling() {
     let limit = "3 > /proc/sys/user/max_inotify_watches";
     if !in_a_namespace_with(
         limit,
-        test_path!("where_the_kernel_has_too_few_watches_a_change_is_found_by_looking"),
+        test_path!("without_inotify_watches_changes_are_found_by_polling"),
     ) {
         return;
     }
@@ -239,9 +239,9 @@ async fn where_the_kernel_has_too_few_watches_a_change_is_found_by_looking() {
 }
 
 #[tokio::test]
-async fn watches_that_were_not_to_be_had_are_asked_for_until_they_are() {
+async fn missing_inotify_watches_are_retried() {
     let limit = "/proc/sys/user/max_inotify_instances";
-    let test = test_path!("watches_that_were_not_to_be_had_are_asked_for_until_they_are");
+    let test = test_path!("missing_inotify_watches_are_retried");
     if !in_a_namespace_with(&format!("0 > {limit}"), test) {
         return;
     }

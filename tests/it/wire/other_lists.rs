@@ -41,7 +41,7 @@ fn the_mesh_of_the_reference_decodes() {
 }
 
 #[test]
-fn name_and_node_name_are_the_same_field_and_neither_is_needed() {
+fn name_and_node_name_are_one_optional_field() {
     for (patch, name) in [
         (
             json!({"nodeId": "2", "nodeName": "hk1", "publicKey": KEY}),
@@ -105,7 +105,7 @@ fn the_node_of_the_reference_decodes_with_loopbacks_as_given() {
 }
 
 #[test]
-fn a_node_without_an_id_or_an_asn_is_an_error_that_names_it() {
+fn node_without_id_or_asn_names_the_missing_field() {
     for (node, field) in [
         (json!({"id": 0, "name": "a", "asn": 1}), "node.id"),
         (json!({"id": 1, "name": "a"}), "node.asn"),
@@ -181,7 +181,7 @@ fn the_policy_of_the_reference_decodes() {
 }
 
 #[test]
-fn no_ibgp_key_means_no_change_and_an_empty_list_means_none() {
+fn absent_ibgp_key_changes_nothing_empty_list_removes_all() {
     assert_eq!(changed("/ibgpPeers", json!(null)).unwrap().ibgp, None);
     let empty = changed("/ibgpPeers", json!([])).unwrap().ibgp.unwrap();
     assert!(empty.complete && empty.items.is_empty());
@@ -196,7 +196,7 @@ fn no_ibgp_key_means_no_change_and_an_empty_list_means_none() {
 }
 
 #[test]
-fn a_limit_of_zero_is_no_limit_and_never_rejects_everything() {
+fn zero_limit_means_the_default_and_not_zero_routes() {
     for key in [
         "asPathMaxLen",
         "ebgpImportLimit",
@@ -342,7 +342,7 @@ fn what_is_posted_has_the_fields_of_the_reference() {
 }
 
 #[test]
-fn paths_are_those_of_the_reference_and_the_only_dialect_is_reference() {
+fn paths_follow_the_reference_the_only_dialect() {
     assert_eq!(
         D.segments("jp1", Call::BirdConfig),
         ["agent", "jp1", "bird-config"]

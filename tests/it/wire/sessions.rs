@@ -145,7 +145,7 @@ fn unknown_fields_are_ignored() {
 }
 
 #[test]
-fn a_credential_is_an_object_a_text_with_json_or_a_bare_key() {
+fn credential_is_an_object_json_text_or_bare_key() {
     for credential in [
         json!({"publicKey": KEY}),
         json!(format!("{{\"publicKey\":\"{KEY}\"}}")),
@@ -157,7 +157,7 @@ fn a_credential_is_an_object_a_text_with_json_or_a_bare_key() {
 }
 
 #[test]
-fn a_preshared_key_is_read_from_both_places_and_kept_out_of_the_specification() {
+fn preshared_key_is_read_from_both_places_and_stays_separate() {
     for patch in [
         json!({"credential": {"publicKey": KEY, "presharedKey": OTHER}}),
         json!({"presharedKey": OTHER}),
@@ -342,7 +342,7 @@ fn an_item_without_a_usable_uuid_makes_the_list_incomplete() {
 }
 
 #[test]
-fn two_sessions_of_one_uuid_are_both_refused_and_the_list_is_incomplete() {
+fn duplicate_uuid_rejects_both_sessions_and_marks_list_incomplete() {
     let listing = list(json!([
         session(),
         with(json!({"mtu": 1300})),
@@ -376,7 +376,7 @@ fn an_unknown_status_is_refused_and_not_reported() {
 }
 
 #[test]
-fn a_session_to_be_removed_needs_its_uuid_and_nothing_else() {
+fn session_to_remove_needs_only_its_uuid() {
     let listing = list(json!([{"uuid": "gone", "status": 5}]));
     assert_eq!(listing.items[0].status, WireStatus::QueuedForDelete);
     assert_eq!(
@@ -391,7 +391,7 @@ fn a_session_to_be_removed_needs_its_uuid_and_nothing_else() {
 }
 
 #[test]
-fn a_broken_session_that_nobody_wants_up_is_not_reported_as_an_error() {
+fn broken_session_to_remove_is_not_reported_as_error() {
     for status in [0, 3] {
         let listing = list(json!([with(json!({"status": status, "mtu": 1}))]));
         assert!(!listing.rejected[0].reportable, "ERROR would bring it up");

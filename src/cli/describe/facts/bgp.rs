@@ -135,7 +135,7 @@ mod tests {
     use crate::observed::bird::{Limit, Routes};
 
     #[test]
-    fn a_mark_that_outlives_its_limit_is_no_limit_that_is_hit() {
+    fn stale_limit_mark_is_not_reported_as_exceeded() {
         let told = |imported, limit| {
             let routes = Some(Routes {
                 imported,

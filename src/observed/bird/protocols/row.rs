@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_protocol_that_is_down_is_no_bgp_state() {
+    fn error_of_a_down_protocol_is_not_a_bgp_state() {
         let row =
             parse("p BGP --- down 1795447104 Automatic shutdown: Route limit exceeded").unwrap();
         assert_eq!(row.bgp.unwrap().state, BgpState::Down);

@@ -47,7 +47,7 @@ fn condition(world: &World, number: u32, about: &str) -> Result<Value, String> {
 }
 
 #[test]
-fn names_that_hang_or_do_not_exist_delay_no_other_session_and_their_own_only_in_where_to_call() {
+fn slow_dns_does_not_delay_other_sessions() {
     let mut world = World::new(3);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.set("silent.example", Record::Silence);
@@ -111,7 +111,7 @@ fn names_that_hang_or_do_not_exist_delay_no_other_session_and_their_own_only_in_
 }
 
 #[test]
-fn an_answer_whose_first_family_leads_nowhere_is_followed_to_the_other() {
+fn unreachable_family_falls_back_to_the_other() {
     let mut world = World::new(1);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     // The IPv6 address is on the link and goes first by RFC 6724; nobody has it.
@@ -139,7 +139,7 @@ fn an_answer_whose_first_family_leads_nowhere_is_followed_to_the_other() {
 }
 
 #[test]
-fn a_peer_that_moves_before_it_ever_answered_is_followed_by_its_name() {
+fn moved_peer_is_followed_before_its_first_handshake() {
     let mut world = World::new(1);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("moved.example", &["192.0.2.12"]);
@@ -194,7 +194,7 @@ fn name_that_resolves_into_an_applied_tunnel_is_a_clash_and_nothing_moves() {
 }
 
 #[test]
-fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
+fn endpoint_drift_of_a_silent_one_is_after_three_minutes() {
     let mut world = World::new(2);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("roams.example", &["192.0.2.10"]);
@@ -238,7 +238,7 @@ fn a_roamed_endpoint_is_no_drift_and_a_silent_one_is_after_three_minutes() {
 }
 
 #[test]
-fn a_new_name_is_used_although_it_had_no_address_when_it_came_and_the_old_endpoint_answers() {
+fn late_name_replaces_a_working_old_endpoint() {
     let mut world = World::new(1);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     world.router.start_agent();

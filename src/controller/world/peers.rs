@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_never_takes_the_interface_or_port_of_a_session_in_force() {
+    fn tunnel_never_takes_an_applied_interface_or_port() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.confirm().unwrap();
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_control_plane_lists_wrong_is_said_of_the_object_with_its_node_id() {
+    fn rejected_list_item_is_attributed_by_node_id() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.confirm().unwrap();

@@ -21,9 +21,9 @@ fn peer(mtu: u16) -> Document<MeshPeerSpec> {
 }
 
 #[test]
-fn a_full_disk_leaves_the_last_good_and_goes_on_when_there_is_room() {
+fn full_disk_keeps_last_good_state_until_there_is_room() {
     on_a_small_disk(
-        test_path!("a_full_disk_leaves_the_last_good_and_goes_on_when_there_is_room"),
+        test_path!("full_disk_keeps_last_good_state_until_there_is_room"),
         |disk| {
             let state = disk.join("state");
             let store = Store::open(&state).unwrap();
@@ -61,9 +61,9 @@ fn a_full_disk_leaves_the_last_good_and_goes_on_when_there_is_room() {
 }
 
 #[test]
-fn a_read_only_disk_is_read_on_and_says_what_to_do() {
+fn read_only_disk_stays_readable_and_says_what_to_do() {
     on_a_small_disk(
-        test_path!("a_read_only_disk_is_read_on_and_says_what_to_do"),
+        test_path!("read_only_disk_stays_readable_and_says_what_to_do"),
         |disk| {
             let state = disk.join("state");
             let store = Store::open(&state).unwrap();
@@ -120,9 +120,9 @@ fn approvals_on_a_read_only_disk_stay_as_they_are() {
 }
 
 #[test]
-fn an_unmounted_disk_is_an_error_and_all_goes_on_when_it_is_back() {
+fn unmounted_disk_is_an_error_until_it_returns() {
     on_a_small_disk(
-        test_path!("an_unmounted_disk_is_an_error_and_all_goes_on_when_it_is_back"),
+        test_path!("unmounted_disk_is_an_error_until_it_returns"),
         |disk| {
             let state = disk.join("state");
             fs::create_dir(&state).unwrap();

@@ -190,7 +190,7 @@ fn what_is_not_wanted_needs_no_other_cause() {
 }
 
 #[test]
-fn an_override_stands_in_front_of_what_follows_from_its_field_and_only_there() {
+fn override_is_ranked_before_its_own_consequences_only() {
     let field = |name: &str, here: serde_json::Value, document: serde_json::Value| Overridden {
         field: name.into(),
         here,
@@ -270,7 +270,7 @@ fn a_link_that_is_not_there_is_the_root() {
 }
 
 #[test]
-fn a_name_without_an_address_comes_before_the_silence_that_follows() {
+fn unresolved_name_is_ranked_before_missing_handshake() {
     let mut facts = with_peer(Peer::default());
     facts.tunnel.unresolved = Some(("peer.example".into(), "NXDOMAIN".into()));
     expect(
@@ -469,7 +469,7 @@ fn bird_is_blamed_for_what_bird_says() {
 }
 
 #[test]
-fn a_wrong_address_is_said_only_of_a_tunnel_that_works_and_an_address_that_is_silent() {
+fn wrong_address_needs_working_tunnel_and_silent_address() {
     let others: std::collections::BTreeSet<_> = ["fe80::9".parse().unwrap()].into();
     let silent = |session: &mut Session| session.answers = Some(false);
     let elsewhere =
@@ -506,7 +506,7 @@ fn a_wrong_address_is_said_only_of_a_tunnel_that_works_and_an_address_that_is_si
 }
 
 #[test]
-fn a_limit_is_told_of_a_session_that_is_up_and_comes_before_one_that_it_closed() {
+fn limit_is_shown_when_up_and_ranked_before_down() {
     let hit =
         |session: &mut Session| session.limits = vec!["ipv4 import limit of 5 (block)".into()];
     let up = Facts {
@@ -565,7 +565,7 @@ fn a_drain_closes_nothing_until_maintenance_does() {
 }
 
 #[test]
-fn drift_is_named_with_what_was_found_and_who_does_not_mend_it() {
+fn drift_names_the_finding_and_the_stopped_agent() {
     let mut facts = with_peer(fresh());
     facts.tunnel.drift = vec!["tunnel.listenPort: want 1, have 2".into(), "x".into()];
     expect(&facts, &[Reason::Drift, Down], "want 1, have 2, and 1 more");

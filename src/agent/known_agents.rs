@@ -3,6 +3,7 @@
 //! a second agent uses these files to distinguish the links of the first agent from links that a
 //! lost directory of its own left.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::debug;
@@ -36,40 +37,102 @@ pub(super) fn note(identity: &Identity, dir: &Path) {
     }
 }
 
-/// Returns whether the identity belongs to a state directory other than this one. The record is
+/// Returns whether the identity belongs to a state directory other than this one. The note is
 /// enough, even if that directory cannot be read now: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {
-    match file::read_text(&record(identity), file::TOKEN) {
-        Ok(text) => names_other(&text, other_than) && is_there(&text),
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    is_of_other(
+        file::read_text(&record(identity), file::TOKEN),
+        other_than,
+        is_there,
+    )
+}
+
+/// Returns the directory that the identity's note names, if it is another one and does not exist: it
+/// was moved, or the disk below which it lies is not mounted.
+pub(super) fn missing_directory(identity: &Identity, other_than: &Path) -> Option<PathBuf> {
+    let text = file::read_text(&record(identity), file::TOKEN).ok()?;
+    let directory = named(&text)?;
+    (names_other(&text, other_than) && !is_there(directory)).then(|| directory.to_owned())
+}
+
+/// A note that exists and cannot be read may name any directory, so the identity stays foreign.
+fn is_of_other(
+    note: io::Result<String>,
+    other_than: &Path,
+    is_there: impl Fn(&Path) -> bool,
+) -> bool {
+    match note {
+        Ok(text) => names_other(&text, other_than) && named(&text).is_some_and(is_there),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
-/// Returns whether the named directory exists, mounted or not. One that does not was moved, or its path corrected.
-fn is_there(text: &str) -> bool {
-    let found = text.lines().nth(1).map(std::fs::symlink_metadata);
-    found.is_some_and(|found| match found {
+/// Returns whether a directory exists, readable or not.
+fn is_there(directory: &Path) -> bool {
+    match std::fs::symlink_metadata(directory) {
         Ok(_) => true,
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-    })
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
-/// Returns whether the text of a record names another directory.
+fn named(text: &str) -> Option<&Path> {
+    text.lines().nth(1).map(Path::new)
+}
+
+/// Returns whether the text of a note names another directory.
 fn names_other(text: &str, other_than: &Path) -> bool {
-    let named = text.lines().nth(1).map(Path::new);
     let other_than = std::path::absolute(other_than).ok();
-    named.is_some_and(|dir| Some(dir) != other_than.as_deref())
+    named(text).is_some_and(|directory| Some(directory) != other_than.as_deref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NOTE: &str = "# moenet-agent:2:4f1c8a09d2e7b365: its state directory\n/mnt/other/state\n";
+
+    fn note() -> io::Result<String> {
+        Ok(NOTE.to_owned())
+    }
+
     #[test]
-    fn note_of_another_directory_is_believed_without_reading_the_directory() {
-        let note = "# moenet-agent:2:4f1c8a09d2e7b365: its state directory\n/mnt/not-mounted\n";
-        assert!(names_other(note, Path::new("/var/lib/moenet-agent")));
-        assert!(!names_other(note, Path::new("/mnt/not-mounted")));
-        assert!(!names_other("", Path::new("/mnt/not-mounted")));
+    fn note_of_this_directory_makes_no_identity_foreign() {
+        let own = Path::new("/mnt/other/state");
+        assert!(!is_of_other(note(), own, |_| true));
+        assert!(!is_of_other(Ok(String::new()), own, |_| true));
+    }
+
+    #[test]
+    fn identity_of_a_directory_that_is_gone_is_not_foreign() {
+        let own = Path::new("/var/lib/moenet-agent");
+        assert!(is_of_other(note(), own, |_| true));
+        assert!(!is_of_other(note(), own, |_| false));
+    }
+
+    #[test]
+    fn unreadable_note_makes_its_identity_foreign() {
+        let own = Path::new("/var/lib/moenet-agent");
+        for kind in [
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::InvalidData,
+            io::ErrorKind::IsADirectory,
+            io::ErrorKind::Other,
+        ] {
+            assert!(is_of_other(Err(kind.into()), own, |_| false), "{kind}");
+        }
+        assert!(!is_of_other(
+            Err(io::ErrorKind::NotFound.into()),
+            own,
+            |_| true
+        ));
+    }
+
+    #[test]
+    fn unreadable_directory_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let looped = folder.path().join("loop");
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        assert!(is_there(&looped.join("state")), "the path is a loop");
+        assert!(!is_there(&folder.path().join("state")));
     }
 }

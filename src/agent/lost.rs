@@ -3,12 +3,15 @@
 //! then, and changes and writes nothing, until the directory is back or an operator confirms that
 //! it is lost (`approve --state-lost`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -30,18 +33,54 @@ use crate::observed::{Mark, Succession};
 use crate::ports::Kernel as _;
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
+use crate::util::file;
 
 /// The reason in conditions and `/status`.
 const REASON: &str = "StateDirectoryMissing";
 
 /// A missing state directory, with the evidence that it existed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Missing {
     dir: PathBuf,
     links: BTreeMap<InterfaceName, Alias>,
     files: BTreeMap<PathBuf, Option<Identity>>,
-    /// Why the links could not be listed.
-    unlisted: Option<String>,
+    /// The directories that notes name for these marks, and that do not exist.
+    noted: BTreeSet<PathBuf>,
+    /// Evidence that cannot be read, and so cannot be excluded.
+    unread: Option<Unread>,
+}
+
+/// Evidence that cannot be read, with the reason.
+#[derive(Debug, Clone)]
+enum Unread {
+    Identity(PathBuf, String),
+    Links(String),
+    Files(PathBuf, String),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identity(path, error) => write!(
+                f,
+                "the identity {} cannot be read ({error}). Nothing is changed. Repair the disk, or remove the file if \
+                 the directory is to start with a new identity",
+                path.display()
+            ),
+            Self::Links(error) => write!(
+                f,
+                "the kernel's links cannot be listed ({error}), so that marks of an earlier run cannot be excluded. \
+                 Nothing is changed. Mount the disk, or let the agent list links (CAP_NET_ADMIN, AF_NETLINK)"
+            ),
+            Self::Files(path, error) => write!(
+                f,
+                "{} cannot be read ({error}), so that marks of an earlier run cannot be excluded. Nothing is changed. \
+                 Mount the disk, or let the agent read {}",
+                path.display(),
+                path.display()
+            ),
+        }
+    }
 }
 
 impl std::error::Error for Missing {}
@@ -49,14 +88,16 @@ impl std::error::Error for Missing {}
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 5;
-        if let Some(error) = &self.unlisted {
-            return write!(
-                f,
-                "{REASON}: the state directory {} is missing or empty, and the kernel's links cannot be listed ({error}), \
-                 so that marks of an earlier run cannot be excluded. Nothing is changed. Mount the disk, or let the \
-                 agent list links (CAP_NET_ADMIN, AF_NETLINK)",
-                self.dir.display()
-            );
+        let dir = self.dir.display();
+        match &self.unread {
+            Some(unread @ Unread::Identity(..)) => return write!(f, "{REASON}: {unread}"),
+            Some(unread) => {
+                return write!(
+                    f,
+                    "{REASON}: the state directory {dir} is missing or empty, and {unread}"
+                );
+            }
+            None => {}
         }
         let links = self.links.keys().map(ToString::to_string);
         let files = self.files.keys().map(|path| path.display().to_string());
@@ -68,46 +109,54 @@ impl fmt::Display for Missing {
         };
         write!(
             f,
-            "{REASON}: the state directory {} is missing or empty, but {shown}{more} carry the agent's mark. Nothing is \
+            "{REASON}: the state directory {dir} is missing or empty, but {shown}{more} carry the agent's mark. Nothing is \
              changed. Mount the disk, and the agent goes on by itself; or correct state.directory and restart the agent. \
-             If the directory is lost for good, run `moenet-agent approve --state-lost`",
-            self.dir.display()
-        )
+             If the directory is lost for good, run `moenet-agent approve --state-lost`"
+        )?;
+        for noted in &self.noted {
+            write!(
+                f,
+                ". These marks were made with the state directory {}, which does not exist; if another agent uses it, \
+                 mount it first",
+                noted.display()
+            )?;
+        }
+        Ok(())
     }
 }
 
 impl Missing {
-    /// Detects a start that would make a new identity although an earlier one left its marks. Writes nothing.
+    /// Detects a start that would make a new identity although an earlier one left its marks, or
+    /// may have left them. Writes nothing.
     pub(crate) async fn look(config: &Config) -> Result<(), Self> {
         let dir = &config.state.directory;
         if StateIdentity::read(dir).is_some() || in_history(dir).await.is_some() {
             return Ok(());
         }
-        let links = match view().await {
-            Ok(view) => marked(&view, dir),
-            Err(error) => {
+        let (links, files) = match evidence(config).await {
+            Ok(found) => found,
+            Err(unread) => {
                 return Err(Self {
                     dir: dir.clone(),
-                    links: BTreeMap::new(),
-                    files: BTreeMap::new(),
-                    unlisted: Some(error),
+                    unread: Some(unread),
+                    ..Self::default()
                 });
             }
         };
-        let mut files = marked_files(&config.bird.directory, dir);
-        if links.is_empty() && is_used(dir) {
-            // A mark without an identity may be from an earlier build that served these documents.
-            files.retain(|_, identity| identity.is_some());
+        if links.is_empty() && files.is_empty() {
+            return Ok(());
         }
-        match links.is_empty() && files.is_empty() {
-            true => Ok(()),
-            false => Err(Self {
-                dir: dir.clone(),
-                links,
-                files,
-                unlisted: None,
-            }),
-        }
+        let marks = links.values().filter_map(|alias| alias.identity.as_ref());
+        let marks = marks.chain(files.values().flatten());
+        Err(Self {
+            noted: marks
+                .filter_map(|identity| known_agents::missing_directory(identity, dir))
+                .collect(),
+            dir: dir.clone(),
+            links,
+            files,
+            unread: None,
+        })
     }
 
     /// The identities whose objects a new directory takes over.
@@ -122,7 +171,7 @@ impl Missing {
 
     /// Returns whether the objects that the directory owned are known, so that a new one can take them over.
     pub(crate) fn can_be_succeeded(&self) -> bool {
-        self.unlisted.is_none()
+        self.unread.is_none()
     }
 
     /// Makes a new identity that takes over the objects of the lost directory.
@@ -156,6 +205,38 @@ async fn in_history(dir: &Path) -> Option<StateIdentity> {
     }
     let kept = History::new(dir).last_committed(Path::new(IDENTITY)).await;
     StateIdentity::parse(&kept.ok()??)
+}
+
+type Evidence = (
+    BTreeMap<InterfaceName, Alias>,
+    BTreeMap<PathBuf, Option<Identity>>,
+);
+
+/// Returns the links and files with an agent's mark.
+async fn evidence(config: &Config) -> Result<Evidence, Unread> {
+    let dir = &config.state.directory;
+    check_identity(dir)?;
+    let links = marked(&view().await.map_err(Unread::Links)?, dir);
+    let mut files = marked_files(&config.bird.directory, dir)?;
+    if links.is_empty() && is_used(dir) {
+        // A mark without an identity may be from an earlier build that served these documents.
+        files.retain(|_, identity| identity.is_some());
+    }
+    Ok((links, files))
+}
+
+/// Checks that the directory has no identity that a disk error hides.
+fn check_identity(dir: &Path) -> Result<(), Unread> {
+    let path = dir.join(IDENTITY);
+    match file::read_text(&path, file::TOKEN) {
+        Err(error) if !is_absent(&error) => Err(Unread::Identity(path, error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether an error proves that there is no such file.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// The kernel as an agent without an identity sees it: every mark is foreign.
@@ -208,36 +289,62 @@ fn is_used(dir: &Path) -> bool {
 /// The files of an agent in BIRD's directory, each with the identity in its mark: after a reboot
 /// they are the only trace of an unmounted directory. Excludes files of another agent on this host
 /// whose state directory exists.
-fn marked_files(bird: &Path, dir: &Path) -> BTreeMap<PathBuf, Option<Identity>> {
-    let folders = ["moenet", "moenet/sessions"].map(|folder| bird.join(folder));
-    let entries = folders.iter().flat_map(std::fs::read_dir).flatten();
-    let files = entries.flatten().map(|entry| entry.path());
-    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "conf"));
-    let marked = |path: PathBuf| {
-        let text = crate::util::file::read_text(&path, crate::util::file::DOCUMENT).ok()?;
-        match mark::read(&text) {
-            FileMark::Missing => None,
-            FileMark::Old => Some((path, None)),
-            FileMark::Complete { identity, .. } => Some((path, identity)),
+fn marked_files(bird: &Path, dir: &Path) -> Result<BTreeMap<PathBuf, Option<Identity>>, Unread> {
+    let mut files = vec![bird.join("bird.conf")];
+    for folder in ["moenet", "moenet/sessions"] {
+        files.extend(configurations(&bird.join(folder))?);
+    }
+    let mut marked = BTreeMap::new();
+    for path in files {
+        let Some(identity) = mark_in(&path)? else {
+            continue;
+        };
+        let of_other = identity
+            .as_ref()
+            .is_some_and(|identity| known_agents::has_directory(identity, dir));
+        if !of_other {
+            marked.insert(path, identity);
         }
+    }
+    Ok(marked)
+}
+
+/// Lists BIRD's files in a folder.
+fn configurations(folder: &Path) -> Result<Vec<PathBuf>, Unread> {
+    let unread = |error: io::Error| Unread::Files(folder.to_owned(), error.to_string());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        entries => entries.map_err(unread)?,
     };
-    let of_others = |identity: &Option<Identity>| {
-        let identity = identity.as_ref();
-        identity.is_some_and(|identity| known_agents::has_directory(identity, dir))
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths = paths.collect::<io::Result<Vec<_>>>().map_err(unread)?;
+    let is_configuration = |path: &PathBuf| path.extension().is_some_and(|it| it == "conf");
+    Ok(paths.into_iter().filter(is_configuration).collect())
+}
+
+/// Reads the identity in the mark of a file; the outer `None` for a file without a mark. A
+/// directory or a pipe has none.
+fn mark_in(path: &Path) -> Result<Option<Option<Identity>>, Unread> {
+    let text = match file::read(path, file::DOCUMENT) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if is_absent(&error) || file::is_unusable(error.kind()) => return Ok(None),
+        Err(error) => return Err(Unread::Files(path.to_owned(), error.to_string())),
     };
-    files
-        .chain([bird.join("bird.conf")])
-        .filter_map(marked)
-        .filter(|(_, identity)| !of_others(identity))
-        .collect()
+    Ok(match mark::read(&text) {
+        FileMark::Missing => None,
+        FileMark::Old => Some(None),
+        FileMark::Complete { identity, .. } => Some(identity),
+    })
 }
 
 /// Waits until the state directory is back, or an operator confirms that it is lost, and answers
 /// the local API meanwhile. Returns whether to start.
 pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
-    error!(directory = %config.state.directory.display(), error = %missing, "waiting for the state directory");
+    let directory = config.state.directory.display();
+    let waiting = Arc::new(Waiting::new(config, missing));
+    error!(%directory, error = waiting.why(), "waiting for the state directory");
     let serving = CancellationToken::new();
-    let http = serve(config.clone(), missing, serving.clone());
+    let http = serve(config.clone(), Arc::clone(&waiting), serving.clone());
     tokio::pin!(http);
     let back = loop {
         tokio::select! {
@@ -245,27 +352,24 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
             () = &mut http => break false,
             () = tokio::time::sleep(LOST_DIRECTORY_POLL) => {}
         }
-        if Missing::look(config).await.is_ok() {
-            break true;
+        match Missing::look(config).await {
+            Ok(()) => break true,
+            Err(missing) if waiting.set(&missing) => {
+                error!(%directory, error = waiting.why(), "still waiting for the state directory");
+            }
+            Err(_) => {}
         }
     };
     serving.cancel();
     if back {
         http.await;
-    }
-    if back {
-        info!(directory = %config.state.directory.display(), "state directory available; starting");
+        info!(%directory, "state directory available; starting");
     }
     back
 }
 
 /// Serves the local API until `stop`. Retries while the port is in use.
-async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
-    let state = std::sync::Arc::new(Waiting {
-        name: config.node.name.clone(),
-        why: missing.to_string(),
-        since: Instant::now(),
-    });
+async fn serve(config: Config, state: Arc<Waiting>, stop: CancellationToken) {
     loop {
         let options = HttpOptions {
             listen: config.server.listen.clone(),
@@ -288,13 +392,33 @@ async fn serve(config: Config, missing: Missing, stop: CancellationToken) {
 /// The local API of an agent that waits for its state directory.
 struct Waiting {
     name: String,
-    why: String,
+    /// The last finding.
+    why: Mutex<String>,
     since: Instant,
 }
 
 impl Waiting {
+    fn new(config: &Config, missing: Missing) -> Self {
+        Self {
+            name: config.node.name.clone(),
+            why: Mutex::new(missing.to_string()),
+            since: Instant::now(),
+        }
+    }
+
+    fn why(&self) -> String {
+        self.why.lock().clone()
+    }
+
+    /// Stores a new finding. Returns whether it differs.
+    fn set(&self, missing: &Missing) -> bool {
+        let now = missing.to_string();
+        let before = std::mem::replace(&mut *self.why.lock(), now.clone());
+        before != now
+    }
+
     fn refusal<T>(&self) -> Result<T, ApiRefusal> {
-        Err(ApiRefusal::Failed(self.why.clone()))
+        Err(ApiRefusal::Failed(self.why()))
     }
 }
 
@@ -311,7 +435,7 @@ impl AgentApi for Waiting {
                 ..NodeView::default()
             },
             circuit_breaker: "closed".to_owned(),
-            notices: vec![self.why.clone()],
+            notices: vec![self.why()],
             ..StatusView::default()
         }
     }
@@ -347,5 +471,67 @@ impl AgentApi for Waiting {
 impl From<Missing> for BuildError {
     fn from(missing: Missing) -> Self {
         Self::StateDirectoryMissing(Box::new(missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::bird::mark::marked as with_mark;
+    use std::fs;
+
+    fn bird() -> tempfile::TempDir {
+        let bird = tempfile::tempdir().unwrap();
+        fs::create_dir_all(bird.path().join("moenet/sessions")).unwrap();
+        bird
+    }
+
+    fn found(bird: &tempfile::TempDir) -> Result<usize, Unread> {
+        let dir = bird.path().join("state");
+        marked_files(bird.path(), &dir).map(|files| files.len())
+    }
+
+    #[test]
+    fn files_with_a_mark_are_evidence_and_others_are_not() {
+        let bird = bird();
+        assert_eq!(found(&bird).unwrap(), 0);
+        fs::write(bird.path().join("bird.conf"), "protocol device {}\n").unwrap();
+        fs::create_dir(bird.path().join("moenet/sessions/folder.conf")).unwrap();
+        assert_eq!(found(&bird).unwrap(), 0);
+        let text = with_mark("define A = 1;\n", None);
+        fs::write(bird.path().join("moenet/defines.conf"), &text).unwrap();
+        // Bytes that are no text do not hide the mark.
+        let bytes = [text.as_bytes(), b"\xff"].concat();
+        fs::write(bird.path().join("moenet/sessions/wg_1.conf"), bytes).unwrap();
+        assert_eq!(found(&bird).unwrap(), 2);
+    }
+
+    #[test]
+    fn unreadable_files_are_not_taken_for_missing_ones() {
+        for name in ["moenet/sessions/wg_1.conf", "moenet/sessions"] {
+            let bird = bird();
+            let path = bird.path().join(name);
+            let _ = fs::remove_dir(&path);
+            // As with a disk error, the path exists and cannot be read.
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            let Err(unread) = found(&bird) else {
+                panic!("{name} counts as missing");
+            };
+            let text = unread.to_string();
+            assert!(text.contains(&path.display().to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn unreadable_identity_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        check_identity(dir.path()).unwrap();
+        check_identity(&dir.path().join("missing")).unwrap();
+        let path = dir.path().join(IDENTITY);
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(matches!(
+            check_identity(dir.path()),
+            Err(Unread::Identity(..))
+        ));
     }
 }

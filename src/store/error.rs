@@ -27,6 +27,16 @@ pub enum StoreError {
         /// The holder of the lock, if known.
         holder: String,
     },
+    /// Another process changes the approvals.
+    #[error(
+        "another process changes the approvals in {}, so nothing was approved; look at \
+         `moenet-agent approve --list`, and approve again what it still lists",
+        dir.display()
+    )]
+    ApprovalsLocked {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// The opened directory does not exist now.
     #[error("the state directory {} {reason}; nothing is removed until it is back", dir.display())]
     Vanished {
@@ -109,7 +119,11 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Io { .. } | Self::Vanished { .. } | Self::Locked { .. } | Self::Moved { .. }
+            Self::Io { .. }
+                | Self::Vanished { .. }
+                | Self::Locked { .. }
+                | Self::ApprovalsLocked { .. }
+                | Self::Moved { .. }
         )
     }
 }

@@ -52,7 +52,7 @@ mod watch;
 mod write;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -455,8 +455,12 @@ fn change_approvals(
     let file = options.open(&lock).map_err(StoreError::io("open", &lock))?;
     let end = Instant::now() + APPROVALS_WAIT;
     while let Err(error) = file.try_lock() {
+        if let TryLockError::Error(error) = error {
+            return Err(StoreError::io("lock", &lock)(error));
+        }
         if Instant::now() >= end {
-            return Err(StoreError::io("lock", &lock)(error.into()));
+            let dir = dir.to_owned();
+            return Err(StoreError::ApprovalsLocked { dir });
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -283,3 +283,108 @@ fn a_new_node_from_the_control_plane_waits_for_approval() {
         }
     });
 }
+
+/// Creates links with this router's mark and without a document, while the agent stands still.
+fn orphans(world: &World, numbers: std::ops::RangeInclusive<u32>) {
+    world.router.while_agent_stands_still(|| {
+        for number in numbers {
+            let mark = world.router.mark(&crate::lab::world::uuid(number));
+            world.router.inside.shell(&format!(
+                "ip link add br{number} type bridge && ip link set br{number} alias {mark}"
+            ));
+        }
+    });
+}
+
+#[test]
+fn held_orphans_are_shown_everywhere_and_go_by_approval() {
+    let mut world = World::converged(1);
+    let ages = world.ages();
+    orphans(&world, 71..=74);
+    let orphan = |number: u32| format!("orphan/{}", crate::lab::world::uuid(number));
+    let why = "4 of 5 tunnels have no record, and guard.maxRemovals allows 1 to go";
+    let wait_held = |world: &World, wanted: &[u32]| {
+        wait_until(&format!("{wanted:?} are held"), 60, || {
+            let (_, text) = world.router.api("", "/status");
+            let status: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let held = status["held"].as_array().into_iter().flatten();
+            let held: Vec<_> = held.filter_map(|held| held["object"].as_str()).collect();
+            let wanted: Vec<_> = wanted.iter().copied().map(orphan).collect();
+            match held == wanted && world.metric("moenet_agent_held_changes") == wanted.len() as u64
+            {
+                true => Ok(()),
+                false => Err(text),
+            }
+        });
+    };
+    let bridges = |world: &World| {
+        let links = world.router.inside.shell("ip -o link");
+        (71..=74)
+            .filter(|number| links.contains(&format!(" br{number}:")))
+            .collect::<Vec<u32>>()
+    };
+    wait_held(&world, &[71, 72, 73, 74]);
+    let (_, status) = world.router.api("", "/status");
+    contains(&status, "\"status\":\"degraded\"").unwrap();
+    contains(&status, why).unwrap();
+    let list = agent(&world.router, &["approve", "--list"]).ended(0);
+    let plan = agent(&world.router, &["plan"]).ended(2);
+    for number in 71..=74 {
+        list.says(&orphan(number));
+        plan.says(&orphan(number));
+        let lines = world.log();
+        let said = lines.lines().filter(|line| line.contains(&orphan(number)));
+        assert_eq!(said.count(), 1, "{lines}");
+    }
+    list.says(why);
+    assert_eq!(bridges(&world), [71, 72, 73, 74]);
+
+    // One by approval, one by hand; the others are still held after a restart.
+    agent(&world.router, &["approve", &orphan(72)])
+        .ended(0)
+        .says("approved");
+    wait_held(&world, &[71, 73, 74]);
+    assert_eq!(bridges(&world), [71, 73, 74]);
+    world.router.inside.shell("ip link del br73");
+    wait_held(&world, &[71, 74]);
+    world.router.kill_agent();
+    world.router.start_agent();
+    wait_held(&world, &[71, 74]);
+    assert_eq!(bridges(&world), [71, 74]);
+    agent(&world.router, &["approve", "--all"]).ended(0);
+    wait_held(&world, &[]);
+    assert_eq!(bridges(&world), Vec::<u32>::new());
+    assert_eq!(world.ages(), ages, "a session was reset");
+}
+
+#[test]
+fn approvers_at_once_approve_each_change_once() {
+    let mut world = World::new(0);
+    let all = sessions(1..=6);
+    world.control_plane.sessions(&all);
+    world.router.start_agent();
+    wait_links(&world, 6);
+    world.control_plane.sessions(&all[..2]);
+    world.wait_polls("sessions", 4);
+    assert_eq!(links(&world), 6, "removed without approval");
+    // Each succeeds, or says that another one was faster.
+    let approve = world.router.command("approve --all 2>&1");
+    let line = format!(
+        "for n in 1 2 3 4; do ({approve} || echo \"exit $?\") & done; wait; {approve} || true"
+    );
+    let said = world.router.inside.shell(&line);
+    contains(&said, "approved").unwrap();
+    assert!(!said.contains("os error"), "{said}");
+    wait_links(&world, 2);
+    wait_until("the approval is spent", 30, || {
+        match world.router.path("state/approved").exists() {
+            true => Err("the file is there".into()),
+            false => Ok(()),
+        }
+    });
+    world.control_plane.sessions(&all);
+    wait_links(&world, 6);
+    world.control_plane.sessions(&all[..2]);
+    world.wait_polls("sessions", 4);
+    assert_eq!(links(&world), 6, "an approval was used twice");
+}

@@ -37,7 +37,7 @@ fn with_a_session_of_the_operator() -> World {
     world
 }
 
-fn aliases(world: &World) -> Vec<String> {
+pub(crate) fn aliases(world: &World) -> Vec<String> {
     let links = world.router.inside.shell("ip -o link");
     let alias = |line: &str| Some(line.split_once("alias ")?.1.trim().to_owned());
     let mut found: Vec<_> = links.lines().filter_map(alias).collect();
@@ -54,14 +54,14 @@ fn ifindex(world: &World, number: u32) -> String {
 }
 
 /// An empty mount point stands where the state directory was.
-fn unmount(world: &World) {
+pub(crate) fn unmount(world: &World) {
     let (state, away) = (world.router.path("state"), world.router.path("away"));
     std::fs::rename(&state, away).unwrap();
     std::fs::create_dir(&state).unwrap();
 }
 
 #[track_caller]
-fn wait_missing(world: &World) {
+pub(crate) fn wait_missing(world: &World) {
     wait_until("/status names the missing state directory", 20, || {
         let status = world.router.api("", "/status").1;
         contains(&status, "\"status\":\"failed\"")?;
@@ -70,7 +70,7 @@ fn wait_missing(world: &World) {
     });
 }
 
-fn entries(folder: &Path) -> usize {
+pub(crate) fn entries(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
 
@@ -184,7 +184,7 @@ fn a_lost_state_directory_is_succeeded_in_place() {
 }
 
 /// The files of BIRD's configuration, each with its content.
-fn bird_files(world: &World) -> Vec<(String, String)> {
+pub(crate) fn bird_files(world: &World) -> Vec<(String, String)> {
     let folder = world.router.bird.folder.display();
     let list = format!("cd {folder} && find . -name '*.conf*' -not -path '*/.*' | sort");
     let names = world.router.inside.shell(&list);
@@ -354,9 +354,9 @@ fn two_records_of_the_public_key_become_one() {
 }
 
 /// Another network on the same host: own state, own BIRD, own port, own firewall table, its node and session by hand.
-struct Second {
-    agent: Option<Process>,
-    bird: Bird,
+pub(crate) struct Second {
+    pub(crate) agent: Option<Process>,
+    pub(crate) bird: Bird,
     keys: KeyPair,
     folder: tempfile::TempDir,
 }
@@ -364,7 +364,7 @@ struct Second {
 const SECOND_ASN: u32 = 4_242_420_997;
 
 impl Second {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bird = Bird::new(&bird::version(), &folder.path().join("bird"));
         let keys = KeyPair::new();
@@ -381,7 +381,7 @@ impl Second {
         }
     }
 
-    fn far_end(&self) -> FarEnd {
+    pub(crate) fn far_end(&self) -> FarEnd {
         FarEnd {
             asn: SECOND_ASN,
             address: "fe80::997:2".into(),
@@ -390,7 +390,7 @@ impl Second {
         }
     }
 
-    fn start(&mut self, world: &World, neighbour: &Neighbour) {
+    pub(crate) fn start(&mut self, world: &World, neighbour: &Neighbour) {
         self.prepare(world, neighbour, |_| {});
         std::fs::write(self.bird.folder.join("bird.conf"), "protocol device {}\n").unwrap();
         self.bird.start(&world.router.inside);
@@ -405,7 +405,7 @@ impl Second {
     }
 
     /// A command of the second agent.
-    fn says(&self, world: &World, verb: &str) -> String {
+    pub(crate) fn says(&self, world: &World, verb: &str) -> String {
         let (program, folder) = (agent_program(), self.folder.path().display());
         let program = program.display();
         let line = format!("{program} --config {folder}/config.yaml {verb} 2>&1 || true");
@@ -413,7 +413,12 @@ impl Second {
     }
 
     /// Writes its configuration and documents.
-    fn prepare(&self, world: &World, neighbour: &Neighbour, edit: impl FnOnce(&mut Value)) {
+    pub(crate) fn prepare(
+        &self,
+        world: &World,
+        neighbour: &Neighbour,
+        edit: impl FnOnce(&mut Value),
+    ) {
         let path = |name: &str| self.folder.path().join(name);
         let mut config = world.router.config("http://127.0.0.1:1", 1);
         config.as_object_mut().unwrap().remove("controlPlane");
@@ -446,7 +451,7 @@ impl Second {
         std::fs::write(path("state/sessions/second.yaml"), session.to_string()).unwrap();
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
     }
 }

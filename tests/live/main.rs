@@ -42,6 +42,7 @@ mod isolation;
 mod kinds;
 mod limits;
 mod local_api;
+mod lost;
 mod maintenance;
 mod mesh;
 mod names;

@@ -206,10 +206,14 @@ fn template_that_was_never_good_stops_no_tunnel() {
 
 /// A world whose sessions come from a template of the operator's that is the built-in one.
 fn with_session_template(neighbours: u32) -> World {
+    with_template(neighbours, SESSION)
+}
+
+fn with_template(neighbours: u32, text: &str) -> World {
     let mut world = World::new(neighbours);
     let templates = world.router.path("templates");
     std::fs::create_dir_all(templates.join("moenet")).unwrap();
-    save(&world.router, "session.conf", SESSION);
+    save(&world.router, "session.conf", text);
     world
         .router
         .edit_configuration(|config| config["bird"]["templates"] = json!(templates));
@@ -281,4 +285,40 @@ fn emptied_template_keeps_every_session() {
     save(&world.router, "session.conf", SESSION);
     world.wait_condition("node", "TemplatesAccepted", "True", "InUse");
     assert_eq!(world.ages(), ages, "a neighbour saw a reset");
+}
+
+#[test]
+fn tunnel_waits_for_the_text_of_its_session() {
+    let unfit = "{% if session.description == \"unfit\" %}{{ nothing.at_all }}{% endif %}\n";
+    let mut world = with_template(1, &format!("{SESSION}{unfit}"));
+    let (ages, before) = (world.ages(), files(&world));
+    let mut sessions = world.sessions();
+    sessions[0]["description"] = "unfit".into();
+    sessions[0]["mtu"] = 1380.into();
+    world.control_plane.sessions(&sessions);
+    let waits = |world: &World| {
+        wait_until("the status names the template", 40, || {
+            contains(&world.session_status(1).to_string(), "session.conf")
+        });
+        world.wait_polls("sessions", 3);
+        let link = world
+            .router
+            .inside
+            .shell(&format!("ip link show {}", interface(1)));
+        contains(&link, "mtu 1420 ").unwrap();
+        assert_eq!(files(world), before);
+        assert_eq!(world.ages(), ages, "a session was reset");
+    };
+    waits(&world);
+    world.router.kill_agent();
+    world.router.start_agent();
+    waits(&world);
+
+    sessions[0]["description"] = "fit".into();
+    world.control_plane.sessions(&sessions);
+    world.wait_mtu(1, 1380);
+    world.wait_accepted(1);
+    let file = world.router.path("bird/moenet/sessions/wg_4242421001.conf");
+    contains(&std::fs::read_to_string(file).unwrap(), "\"fit\"").unwrap();
+    assert_eq!(world.ages(), ages, "a session was reset");
 }

@@ -105,7 +105,8 @@ fn read_directory(
             && is_read_by_bird(&name)
             && !(names::is_part(&name) && kind.is_file())
         {
-            keep_strange(live, root, path);
+            let read = file::read(&root.join(&path), MAX_BYTES);
+            keep_strange(live, path, read);
             continue;
         }
         if !names::is_part(&name) {
@@ -131,8 +132,8 @@ fn is_read_by_bird(name: &str) -> bool {
 }
 
 /// Records a directory entry of the session files that cannot be the agent's: a link, or a name that no session has.
-fn keep_strange(live: &mut LiveTree, root: &Path, path: String) {
-    match file::read(&root.join(&path), MAX_BYTES) {
+fn keep_strange(live: &mut LiveTree, path: String, read: io::Result<Vec<u8>>) {
+    match read {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             live.tree.foreign.insert(path, text);
@@ -147,10 +148,11 @@ fn is_lasting(error: &io::Error) -> bool {
     file::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
 }
 
-/// Returns whether a file has just changed.
-pub(super) fn is_young(file: &Path) -> bool {
+/// Returns whether a file may still be written: it has just changed, or is no longer the judged text.
+pub(super) fn may_be_incomplete(file: &Path, judged: &str) -> bool {
     let age = Stamp::at(file).and_then(|stamp| stamp.age());
-    age.is_some_and(|age| age < FOREIGN_FILE_QUIET)
+    let is_young = age.is_some_and(|age| age < FOREIGN_FILE_QUIET);
+    is_young || !read_file(file).is_ok_and(|now| now.as_deref() == Some(judged))
 }
 
 /// Sorts a file below `moenet/` by its mark.
@@ -409,5 +411,63 @@ mod tests {
         );
         assert_eq!(live.tree.fragments, [("x".into(), "x".into())].into());
         assert_eq!(live.generation, None);
+    }
+
+    #[test]
+    fn read_error_of_a_moment_quarantines_nothing() {
+        let unusable = |error: io::Error| {
+            let mut live = LiveTree::default();
+            keep_strange(&mut live, "moenet/sessions/a b.conf".to_owned(), Err(error));
+            assert!(live.tree.foreign.is_empty() && live.quarantined.is_empty());
+            !live.unusable.is_empty()
+        };
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        const EMFILE: i32 = 24;
+        const ESTALE: i32 = 116;
+        for number in [EIO, EACCES, EMFILE, ESTALE] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(!unusable(error), "{number}");
+        }
+        // A directory, a pipe, and a link that leads nowhere.
+        for kind in [
+            io::ErrorKind::IsADirectory,
+            io::ErrorKind::InvalidInput,
+            io::ErrorKind::NotFound,
+        ] {
+            assert!(unusable(kind.into()), "{kind}");
+        }
+    }
+
+    #[test]
+    fn unreadable_file_of_the_agent_fails_the_whole_read() {
+        let root = tempfile::tempdir().unwrap();
+        let sessions = root.path().join(SESSIONS);
+        fs::create_dir_all(&sessions).unwrap();
+        let large = File::create(sessions.join("wg_1.conf")).unwrap();
+        large.set_len(MAX_BYTES + 1).unwrap();
+        let error = read(root.path(), true, &Ownership::default()).unwrap_err();
+        assert!(error.to_string().contains("wg_1.conf"), "{error}");
+        assert_eq!(fs::read_dir(&sessions).unwrap().count(), 1);
+        assert!(sessions.join("wg_1.conf").exists());
+    }
+
+    #[test]
+    fn file_that_changed_since_it_was_judged_may_be_incomplete() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.conf");
+        fs::write(&file, "half").unwrap();
+        assert!(may_be_incomplete(&file, "half"), "it has just changed");
+        let old = std::time::SystemTime::now() - FOREIGN_FILE_QUIET * 2;
+        File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        assert!(!may_be_incomplete(&file, "half"));
+        assert!(may_be_incomplete(&file, "ha"));
+        fs::remove_file(&file).unwrap();
+        assert!(may_be_incomplete(&file, "half"));
     }
 }

@@ -184,9 +184,11 @@ impl Worker {
                     if live.others.contains_key(&path) {
                         break Err(CommitError::Tree(what).into());
                     }
-                    if live.tree.foreign.contains_key(&path)
-                        && !progress.waited
-                        && disk::is_young(&self.directory.join(&path))
+                    let judged = live.tree.foreign.get(&path);
+                    if !progress.waited
+                        && judged.is_some_and(|judged| {
+                            disk::may_be_incomplete(&self.directory.join(&path), judged)
+                        })
                     {
                         progress.waited = true;
                         progress.blamed.remove(&name);

@@ -14,7 +14,7 @@ use moenet_agent::observed::bird::mark::marked;
 use moenet_agent::observed::bird::{BirdName, Phase, Symbol};
 use moenet_agent::ports::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 
-const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
+pub(super) const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
 
 /// The program of a version. A missing one fails the test: a live test that cannot run says so.
 fn bird(version: &str) -> PathBuf {
@@ -40,7 +40,7 @@ fn port() -> u16 {
 }
 
 /// A directory with a configuration, and perhaps a daemon that is killed with it.
-struct Router {
+pub(super) struct Router {
     directory: tempfile::TempDir,
     program: PathBuf,
     daemon: Option<Child>,
@@ -55,15 +55,15 @@ impl Router {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.path("bird.ctl")
     }
 
-    fn config(&self) -> CommitterConfig {
+    pub(super) fn config(&self) -> CommitterConfig {
         CommitterConfig {
             directory: self.path("etc"),
             control_socket: self.socket(),
@@ -107,7 +107,7 @@ impl Router {
     }
 
     /// A router whose daemon runs the base.
-    async fn running(version: &str) -> (Self, Committer) {
+    pub(super) async fn running(version: &str) -> (Self, Committer) {
         let mut router = Self::new(version);
         let committer = router.committer();
         assert!(!committer.set_base(base()).await.unwrap().loaded);
@@ -122,7 +122,7 @@ impl Drop for Router {
     }
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
         assert!(
@@ -146,7 +146,7 @@ fn base() -> BTreeMap<String, String> {
     .into()
 }
 
-fn fragment(name: &str, extra: &str) -> Fragment {
+pub(super) fn fragment(name: &str, extra: &str) -> Fragment {
     let text = format!(
         "protocol bgp moe_{name} {{ {extra} disabled; local 127.0.0.1 as 65001; neighbor 127.0.0.9 as 65002; \
          multihop; ipv4 {{ import all; export none; }}; }}\n"
@@ -170,11 +170,11 @@ fn session(name: &str, ours: u8, theirs: u8, port: u16) -> Fragment {
     }
 }
 
-fn done(counters: &BirdCounters) -> (u64, u64, u64) {
+pub(super) fn done(counters: &BirdCounters) -> (u64, u64, u64) {
     (counters.configures(), counters.writes(), counters.checks())
 }
 
-async fn names(committer: &Committer) -> Vec<String> {
+pub(super) async fn names(committer: &Committer) -> Vec<String> {
     committer
         .client()
         .protocol_rows()

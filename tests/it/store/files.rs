@@ -330,6 +330,45 @@ fn spent_approval_keeps_one_that_was_given_meanwhile() {
 }
 
 #[test]
+fn approvers_at_once_lose_no_approval() {
+    let state = State::new();
+    let store = state.open();
+    let all: BTreeSet<String> = (0..16).map(|number| format!("sessions/{number}")).collect();
+    std::thread::scope(|scope| {
+        for object in &all {
+            let root = state.root();
+            scope.spawn(move || Store::approve(&root, &[object.clone()].into()).unwrap());
+        }
+    });
+    assert_eq!(store.approved(), all);
+}
+
+#[test]
+fn approver_without_the_lock_approves_nothing() {
+    let state = State::new();
+    let store = state.open();
+    let (a, b) = ("sessions/a".to_owned(), "sessions/b".to_owned());
+    Store::approve(&state.root(), &[a.clone()].into()).unwrap();
+    let lock = fs::File::open(state.root().join(".approved.lock")).unwrap();
+    lock.lock().unwrap();
+    for outcome in [
+        Store::approve(&state.root(), &[b.clone()].into()),
+        store.spend_approvals(&[a.clone()].into()),
+    ] {
+        let text = outcome.unwrap_err().to_string();
+        assert!(
+            text.contains("another process changes the approvals"),
+            "{text}"
+        );
+        assert!(text.contains("moenet-agent approve --list"), "{text}");
+    }
+    assert_eq!(store.approved(), [a].into());
+    lock.unlock().unwrap();
+    Store::approve(&state.root(), &[b].into()).unwrap();
+    assert_eq!(store.approved().len(), 2);
+}
+
+#[test]
 fn control_plane_list_does_not_decide_operators_documents() {
     let state = State::new();
     let store = state.open();

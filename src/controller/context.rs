@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -258,12 +259,13 @@ impl Context {
         self.world().held().into_iter().chain(unrecorded).collect()
     }
 
-    /// Observes everything that an object is compared with, not older than `not_before`.
+    /// Observes everything that an object of this world is compared with, not older than `not_before`.
     ///
     /// # Errors
     /// When the kernel or the state directory cannot be read; then nothing can be compared.
     pub async fn look(
         &self,
+        world: &World,
         object: Option<(Kind, &ObjectName)>,
         endpoint: Option<&Endpoint>,
         not_before: Instant,
@@ -283,9 +285,12 @@ impl Context {
             }
             None => None,
         };
-        let known = endpoint.map(|endpoint| self.resolver.current(endpoint));
-        let (resolved, name_error) =
-            known.map_or((None, None), |known| (known.address, known.error));
+        let known = endpoint.map(|endpoint| {
+            let known = self.resolver.current(endpoint);
+            let is_compared = |it: &SocketAddr| world.has_compared(endpoint, it.ip());
+            (known.address.filter(is_compared), known.error)
+        });
+        let (resolved, name_error) = known.unwrap_or_default();
         let source = resolved.and_then(|address| source_towards(address.ip()));
         Ok(Look {
             kernel,

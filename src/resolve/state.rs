@@ -86,6 +86,9 @@ impl State {
             let Host::Name(name) = &endpoint.host else {
                 continue;
             };
+            if self.endpoints.contains_key(endpoint) {
+                continue;
+            }
             wanted.insert(name.clone());
             self.names
                 .entry(name.clone())
@@ -126,7 +129,11 @@ impl State {
             let all = all.map(|address| address.to_canonical()).collect();
             Some((endpoint.clone(), all))
         };
-        self.endpoints.iter().filter_map(addresses).collect()
+        let remembered = self.remembered.iter();
+        let remembered = remembered
+            .map(|(endpoint, address)| (endpoint.clone(), [address.to_canonical()].into()));
+        let watched = self.endpoints.iter().filter_map(addresses);
+        remembered.chain(watched).collect()
     }
 
     pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {

@@ -188,6 +188,19 @@ async fn a_silent_family_gives_way_to_the_one_that_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoint_that_is_watched_twice_keeps_its_address() {
+    let (names, resolver) = start();
+    names.set("peer.example", &["2001:db8::2", "192.0.2.2"]);
+    let a = endpoint("peer.example:51820");
+    for _ in 0..PATIENCE.as_secs() + 5 {
+        resolver.watch([&a, &a]);
+        resolver.next(&a);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(address(&resolver, &a).as_deref(), Some("192.0.2.2:51820"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_peer_is_not_resolved_twice_a_minute() {
     let (names, resolver) = start();
     names.set("a.example", &["2001:db8::1", "192.0.2.1"]);

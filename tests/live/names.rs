@@ -1,6 +1,7 @@
 //! Endpoint names: apart from everything else, followed when the peer is silent, and left alone when it roams.
 
 use crate::lab::dns::{Dns, Record};
+use crate::lab::hands::{mtu_exception, override_of};
 use crate::lab::watch::NetlinkEvents;
 use crate::lab::world::{World, interface, session, uuid};
 use crate::lab::{contains, wait_until};
@@ -272,4 +273,80 @@ fn late_name_replaces_a_working_old_endpoint() {
         contains(&applied(), "endpoint: later.example:51820")
     });
     world.wait_established();
+}
+
+#[test]
+fn session_refused_for_its_address_comes_up_when_the_name_moves() {
+    let mut world = World::new(2);
+    let dns = Dns::new(&world.router, &world.control_plane.url);
+    dns.addresses("moves.example", &["172.20.1.9"]);
+    let mut sessions = world.sessions();
+    sessions[0]["ipv4"] = "172.20.1.9".into();
+    sessions[1]["endpoint"] = "moves.example:51820".into();
+    world.neighbours[1].stop_calling();
+    world.control_plane.sessions(&sessions[..1]);
+    world.router.start_agent();
+    world.neighbours[0].wait_established(40);
+    world.wait_reported(&uuid(1), 1, "");
+    world.control_plane.sessions(&sessions);
+    let clash = "172.20.1.9 is the applied peer address of sessions/";
+    world.wait_reported(&uuid(2), 2, clash);
+
+    // The refusal lasts as long as its cause, whatever else changes, and is logged once.
+    for mtu in [1380, 1390, 1400] {
+        world.write(&override_of(1), &mtu_exception(1, mtu));
+        world.wait_mtu(1, mtu);
+        world.wait_polls("sessions", 2);
+        world.wait_refused(2, &[clash]);
+        let endpoint = endpoint(&world, 2).unwrap_or_default();
+        assert!(!endpoint.contains("172.20.1.9"), "{endpoint}");
+    }
+    assert_eq!(
+        world.control_plane.reported(&uuid(2)).map(|(code, _)| code),
+        Some(2)
+    );
+    let log = world.log();
+    let refused = log
+        .lines()
+        .filter(|line| line.contains("configuration rejected") && line.contains(&interface(2)));
+    assert_eq!(refused.count(), 1, "{log}");
+
+    dns.addresses("moves.example", &["192.0.2.18"]);
+    wait_endpoint(&world, 2, "192.0.2.18:51820", 120);
+    world.wait_established();
+    world.wait_reported(&uuid(2), 1, "");
+}
+
+#[test]
+fn changed_endpoint_with_a_clash_keeps_the_applied_one_until_it_moves() {
+    let mut world = World::new(2);
+    let dns = Dns::new(&world.router, &world.control_plane.url);
+    dns.addresses("moves.example", &["172.20.1.9"]);
+    let mut sessions = world.sessions();
+    sessions[0]["ipv4"] = "172.20.1.9".into();
+    world.control_plane.sessions(&sessions);
+    world.router.start_agent();
+    world.wait_established();
+    world.wait_reported(&uuid(2), 1, "");
+    let ages = world.ages();
+    sessions[1]["endpoint"] = "moves.example:51820".into();
+    world.control_plane.sessions(&sessions);
+    let clash = "172.20.1.9 is the applied peer address of sessions/";
+    world.wait_reported(&uuid(2), 2, clash);
+    for mtu in [1380, 1390] {
+        world.write(&override_of(1), &mtu_exception(1, mtu));
+        world.wait_mtu(1, mtu);
+        world.wait_polls("sessions", 2);
+        world.wait_refused(2, &[clash]);
+        wait_endpoint(&world, 2, "192.0.2.18:51820", 1);
+    }
+    dns.addresses("moves.example", &["192.0.2.18"]);
+    wait_until("the name is in effect", 120, || {
+        contains(
+            &world.read(&format!("applied/sessions/{}.yaml", interface(2))),
+            "endpoint: moves.example:51820",
+        )
+    });
+    world.wait_reported(&uuid(2), 1, "");
+    assert_eq!(world.ages(), ages, "a session was reset");
 }

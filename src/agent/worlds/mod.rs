@@ -26,7 +26,7 @@ pub(super) use edits::settle;
 pub use maker::WorldMaker;
 
 use super::{Parts, classes, journal};
-use crate::controller::world::Object;
+use crate::controller::world::endpoints;
 use crate::controller::{Hint, World, target};
 use crate::document::Kind;
 use crate::intervals::{
@@ -308,7 +308,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     }
     approval::spend_node(parts, &world).await;
     drain::write_down(parts, &snapshot, &world).await;
-    watch_peers(parts, &world);
+    watch_peers(parts, &snapshot, &world);
     parts.maker.rpki.watch(&world.router_documents.policy.spec);
     parts.maker.rpki.keep(parts, &world.rpki).await;
     parts.publish.send_replace(Arc::new(world));
@@ -336,19 +336,22 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
         publish(parts).await?;
     }
     let world = parts.context.world();
-    let unknown = || {
-        world.endpoints().any(|(_, endpoint)| {
-            let resolution = parts.context.resolver.current(endpoint);
-            resolution.address.is_none() && resolution.error.is_none()
-        })
+    let endpoints: Vec<&Endpoint> = world.endpoints().map(|(_, endpoint)| endpoint).collect();
+    let is_unknown = |endpoint: &&Endpoint| {
+        let resolution = parts.context.resolver.current(endpoint);
+        resolution.address.is_none() && resolution.error.is_none()
     };
+    if !endpoints.iter().any(is_unknown) {
+        return Ok(());
+    }
     let waiting = async {
-        while unknown() {
+        while endpoints.iter().any(is_unknown) {
             parts.context.resolver.changed().await;
         }
     };
     let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
-    Ok(())
+    // An address is used only by a world that has compared it.
+    publish(parts).await.map(drop)
 }
 
 /// Waits a short time for the names of RPKI servers. Returns whether that may have changed the world.
@@ -362,23 +365,12 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
         .unwrap_or(true)
 }
 
-/// Watches the endpoints to resolve and the peers to probe: those of desired sessions.
-fn refused_endpoint(object: &Object) -> Option<Endpoint> {
-    if object.wanted().is_some() {
-        return None;
-    }
-    let endpoint = object.spec.as_ref()?.pointer("/tunnel/endpoint")?;
-    endpoint.as_str()?.parse().ok()
-}
-
-fn watch_peers(parts: &Parts, world: &World) {
-    let tunnels = world.endpoints().map(|(_, endpoint)| endpoint);
+/// Watches the endpoints to resolve and the peers to probe.
+fn watch_peers(parts: &Parts, snapshot: &Snapshot, world: &World) {
+    let named = endpoints(snapshot);
+    let named = named.iter().map(|(_, _, endpoint)| endpoint);
     let control_plane = super::reach::control_plane(&parts.live.get());
-    // A session that was refused for where its name leads is refused as long as that is known.
-    let refused = world.objects.values().filter_map(refused_endpoint);
-    let refused: Vec<Endpoint> = refused.collect();
-    let endpoints = tunnels.chain(&control_plane).chain(&refused);
-    parts.context.resolver.watch(endpoints);
+    parts.context.resolver.watch(named.chain(&control_plane));
     let targets = world.objects.values().filter_map(target);
     parts.context.prober.watch(targets.collect());
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::context::{Context, Look};
 use super::planning::KeyPlan;
 use super::queue::Outcome;
+use super::world::World;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED, MOVING_OBJECT, SETTLED_OBJECT};
@@ -118,8 +119,8 @@ async fn round(
     plan: impl Fn(&Look) -> KeyPlan,
 ) -> Result<Round, String> {
     let object = Some((subject.kind, subject.name));
-    let begun = Instant::now();
-    let mut look = ctx.look(object, subject.endpoint, due).await?;
+    let (begun, world) = (Instant::now(), ctx.world());
+    let mut look = ctx.look(&world, object, subject.endpoint, due).await?;
     let mut waiting = ctx.restarts.take(subject.key);
     if subject.hands_off {
         waiting
@@ -136,13 +137,15 @@ async fn round(
     }
     if !waiting.is_empty() {
         take_down(ctx, subject, &look).await?;
-        look = ctx.look(object, subject.endpoint, Instant::now()).await?;
+        look = ctx
+            .look(&world, object, subject.endpoint, Instant::now())
+            .await?;
     }
     let patience = match waiting.is_empty() {
         true => COMMIT_WAIT,
         false => COMMIT_WAIT_ATTENDED,
     };
-    let round = converge(ctx, subject, look, plan, patience).await;
+    let round = converge(ctx, subject, &world, look, plan, patience).await;
     ctx.announced.forget(subject.key, begun);
     for waiter in waiting {
         let settled =
@@ -221,6 +224,7 @@ async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Re
 async fn converge(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
+    world: &World,
     look: Look,
     plan: impl Fn(&Look) -> KeyPlan,
     patience: Duration,
@@ -237,7 +241,9 @@ async fn converge(
     record::finalizer(ctx, subject, &planned, &look).await?;
     let (steps, trouble) = apply::run(ctx, subject, &planned, &look, patience).await;
     let before = look;
-    let look = ctx.look(object, subject.endpoint, Instant::now()).await?;
+    let look = ctx
+        .look(world, object, subject.endpoint, Instant::now())
+        .await?;
     let (refusal, rest) = match plan(&look) {
         Ok(rest) => (None, rest),
         Err(refusal) => (Some(refusal), Plan::default()),

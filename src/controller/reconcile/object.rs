@@ -14,7 +14,7 @@ use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Object, Wanted, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
-use crate::model::{AdminState, ObjectKey, ObjectName, Uid};
+use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, Uid};
 use crate::observed::kernel::Link;
 use crate::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
@@ -129,7 +129,7 @@ fn in_force(object: &Object, look: &Look) -> InForce {
     let mut spec = object.spec.clone();
     if object.endpoint().is_some()
         && look.resolved.is_none()
-        && planning::endpoint_changed(object, look.applied.as_ref())
+        && recorded_endpoint(object.kind, look).as_ref() != object.endpoint()
     {
         keep_endpoint(&mut spec, object.kind, look);
     }
@@ -137,6 +137,12 @@ fn in_force(object: &Object, look: &Look) -> InForce {
         spec,
         overridden: object.exception(),
     }
+}
+
+fn recorded_endpoint(kind: Kind, look: &Look) -> Option<Endpoint> {
+    let spec = look.applied.as_ref()?.applied.spec.as_ref()?;
+    let endpoint = spec.pointer(planning::endpoint_field(kind))?;
+    endpoint.as_str()?.parse().ok()
 }
 
 /// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not

@@ -180,7 +180,12 @@ async fn set_base(
     }
     round.steps.extend(steps.iter().map(ToString::to_string));
     match ctx
-        .look(Some((subject.kind, subject.name)), None, Instant::now())
+        .look(
+            world,
+            Some((subject.kind, subject.name)),
+            None,
+            Instant::now(),
+        )
         .await
     {
         Ok(look) => {

@@ -26,13 +26,14 @@ pub(crate) mod testing;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
 use super::guard;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
-use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, RouterKey, Uid};
+use crate::model::{AdminState, Endpoint, Host, ObjectKey, ObjectName, RouterKey, Uid};
 use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
@@ -42,7 +43,7 @@ use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 pub use inputs::{Inputs, Measured, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
-pub use reach::{Reach, Use};
+pub use reach::{Reach, Use, endpoints};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
@@ -73,6 +74,8 @@ pub struct World {
     pub problems: Vec<String>,
     /// Facts of the host that could not be read, each with the reason.
     pub unread: Vec<String>,
+    /// The addresses of endpoints with names that were compared with all others.
+    pub names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
     /// Position of HEAD of the state directory's repository, while Git has moved the tree.
     pub moved: Option<String>,
     /// Overrides of objects without a document.
@@ -296,6 +299,7 @@ impl World {
                 .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
             unread: inputs.reach.unread.clone(),
+            names: inputs.reach.names().clone(),
             moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),
             key: inputs.key.clone(),
@@ -367,6 +371,14 @@ impl World {
     pub fn endpoints(&self) -> impl Iterator<Item = (&Object, &Endpoint)> {
         let objects = self.objects.values();
         objects.filter_map(|object| Some((object, object.endpoint()?)))
+    }
+
+    /// Returns whether this world may use an address of an endpoint. An address that a name got later may be the
+    /// peer address of another session; the next world compares it.
+    pub fn has_compared(&self, endpoint: &Endpoint, address: IpAddr) -> bool {
+        let known = self.names.get(endpoint);
+        matches!(endpoint.host, Host::Address(_))
+            || known.is_some_and(|known| known.contains(&address.to_canonical()))
     }
 
     /// Returns whether any tunnel is wanted.

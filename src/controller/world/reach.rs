@@ -12,7 +12,7 @@ use crate::document::{
 };
 use crate::effective::{FieldError, Router};
 use crate::model::{AddressRange, Endpoint, Host, InterfaceName, ObjectName};
-use crate::store::AppliedDocument;
+use crate::store::{AppliedDocument, Snapshot};
 
 /// How the router uses an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +83,11 @@ impl Reach {
         self.names.insert(endpoint.clone(), addresses);
     }
 
+    /// Returns the addresses of endpoints with names.
+    pub(super) fn names(&self) -> &BTreeMap<Endpoint, BTreeSet<IpAddr>> {
+        &self.names
+    }
+
     /// Returns the known addresses of an endpoint.
     fn addresses(&self, endpoint: &Endpoint) -> BTreeSet<IpAddr> {
         match endpoint.host {
@@ -91,8 +96,7 @@ impl Reach {
         }
     }
 
-    fn endpoint(&mut self, endpoint: Option<&Endpoint>, kind: Kind, name: &ObjectName) {
-        let Some(endpoint) = endpoint else { return };
+    fn endpoint(&mut self, endpoint: &Endpoint, kind: Kind, name: &ObjectName) {
         let what = match &endpoint.host {
             Host::Address(_) => format!("the endpoint of {}/{name}", kind.folder()),
             Host::Name(host) => format!("the endpoint {host} of {}/{name}", kind.folder()),
@@ -116,13 +120,11 @@ impl Reach {
     /// Returns the addresses of the host, and those that documents, overrides, records and the policy name.
     pub(super) fn of(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Self {
         let (mut reach, snapshot) = (inputs.reach.clone(), inputs.snapshot);
-        for (name, spec) in valid(&snapshot.sessions).chain(&recorded(inputs, Kind::BgpSession)) {
-            let spec: &BgpSessionSpec = spec;
-            reach.endpoint(spec.tunnel.endpoint.as_ref(), Kind::BgpSession, name);
+        for (kind, name, endpoint) in endpoints(snapshot) {
+            reach.endpoint(&endpoint, kind, &name);
         }
-        for (name, spec) in valid(&snapshot.mesh).chain(&recorded(inputs, Kind::MeshPeer)) {
+        for (name, spec) in valid(&snapshot.mesh).chain(&recorded(snapshot, Kind::MeshPeer)) {
             let spec: &MeshPeerSpec = spec;
-            reach.endpoint(spec.endpoint.as_ref(), Kind::MeshPeer, name);
             reach.loopbacks(
                 mesh_addresses(spec).map(|(_, it)| it),
                 &format!("mesh/{name}"),
@@ -134,9 +136,6 @@ impl Reach {
                 &format!("ibgp/{name}"),
             );
         }
-        for (kind, name, endpoint) in overridden_endpoints(inputs) {
-            reach.endpoint(Some(&endpoint), kind, &name);
-        }
         for server in &policy.rpki.servers {
             let endpoint = server.endpoint();
             let resolved = inputs.rpki.get(&endpoint).and_then(|known| known.address);
@@ -145,7 +144,7 @@ impl Reach {
                 reach.add(address.ip(), Use::Needed, what);
             }
         }
-        for (name, spec) in recorded::<BgpSessionSpec>(inputs, Kind::BgpSession) {
+        for (name, spec) in recorded::<BgpSessionSpec>(snapshot, Kind::BgpSession) {
             for (_, address) in peer_addresses(&spec) {
                 reach.peers.entry(address).or_default().insert(name.clone());
             }
@@ -183,8 +182,8 @@ fn valid<S>(
 }
 
 /// Returns the specifications of applied records.
-fn recorded<S: Spec>(inputs: &Inputs<'_>, kind: Kind) -> BTreeMap<ObjectName, S> {
-    let records = inputs.snapshot.applied.iter();
+fn recorded<S: Spec>(snapshot: &Snapshot, kind: Kind) -> BTreeMap<ObjectName, S> {
+    let records = snapshot.applied.iter();
     let records = records.filter(|((of, _), _)| *of == kind);
     records
         .filter_map(|((_, name), stored)| Some((name.clone(), applied_spec(&stored.document)?)))
@@ -196,21 +195,38 @@ fn applied_spec<S: Spec>(applied: &AppliedDocument) -> Option<S> {
     serde_json::from_value(applied.applied.spec.clone()?).ok()
 }
 
+/// Returns the endpoints that documents, records and overrides name, each with its object. Their names are looked up
+/// even if the object is refused: a refusal for an address holds only while the address is known.
+pub fn endpoints(snapshot: &Snapshot) -> Vec<(Kind, ObjectName, Endpoint)> {
+    let of_session = |(name, spec): (&ObjectName, &BgpSessionSpec)| {
+        let endpoint = spec.tunnel.endpoint.clone()?;
+        Some((Kind::BgpSession, name.clone(), endpoint))
+    };
+    let of_mesh = |(name, spec): (&ObjectName, &MeshPeerSpec)| {
+        Some((Kind::MeshPeer, name.clone(), spec.endpoint.clone()?))
+    };
+    let sessions = recorded(snapshot, Kind::BgpSession);
+    let sessions = valid(&snapshot.sessions).chain(&sessions);
+    let mesh = recorded(snapshot, Kind::MeshPeer);
+    let mesh = valid(&snapshot.mesh).chain(&mesh);
+    sessions
+        .filter_map(of_session)
+        .chain(mesh.filter_map(of_mesh))
+        .chain(overridden_endpoints(snapshot))
+        .collect()
+}
+
 /// Returns the endpoints that overrides set.
-fn overridden_endpoints(inputs: &Inputs<'_>) -> Vec<(Kind, ObjectName, Endpoint)> {
-    let overrides = inputs.snapshot.overrides.iter();
-    let endpoint = |((kind, name), slot): (&(Kind, ObjectName), &crate::store::Slot<_>)| {
-        let stored: &crate::store::Stored<
-            crate::document::Document<crate::document::OverrideSpec>,
-        > = slot.as_ref().ok()?;
-        let set = &stored.document.spec.set;
+fn overridden_endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (Kind, ObjectName, Endpoint)> {
+    let overrides = snapshot.overrides.iter();
+    overrides.filter_map(|((kind, name), slot)| {
+        let set = &slot.as_ref().ok()?.document.spec.set;
         let value = match kind {
             Kind::BgpSession => set.get("tunnel")?.get("endpoint")?,
             _ => set.get("endpoint")?,
         };
         Some((*kind, name.clone(), value.as_str()?.parse().ok()?))
-    };
-    overrides.filter_map(endpoint).collect()
+    })
 }
 
 /// Returns the peer's addresses that are not link-local, each with its field. A link-local address belongs to its

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::live::{Router, VERSIONS, done, eventually, fragment, names};
-use moenet_agent::bird::{Client, CommitError, Committer, CommitterConfig, FragmentError};
+use moenet_agent::bird::{Client, Committer, CommitterConfig};
+use moenet_agent::ports::{CommitError, FragmentError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 

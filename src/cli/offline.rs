@@ -32,8 +32,8 @@ use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
 pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
     match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
-            "there is no state directory {} yet: `moenet-agent run` makes it, or `apply --once`. If there was one, \
-             its disk may not be mounted, or state.directory in the configuration names another",
+            "state directory {} does not exist. First start: run `moenet-agent run`. Otherwise \
+             check the mount and state.directory",
             directory.display()
         ),
         listed => drop(

@@ -37,7 +37,7 @@ fn operator_causes_come_first_and_end_when_withdrawn() {
             ("Overridden", "spec.bgp.drained to true"),
             (
                 "Drained",
-                "the session is not closed: its bgp.drained is true",
+                "Drained (graceful shutdown, RFC 8326): its bgp.drained is true",
             ),
         ],
     );
@@ -129,7 +129,7 @@ fn rejected_documents_name_the_cause() {
         &world,
         "sessions/broken",
         false,
-        &[("DocumentInvalid", "nothing is in force for it: ")],
+        &[("DocumentInvalid", "it is not configured: ")],
     );
     expect(
         &world,

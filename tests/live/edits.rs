@@ -344,7 +344,10 @@ fn broken_document_does_not_keep_a_dropped_session_up() {
         world.write(&document_of(number), half);
         world.wait_refused(
             number,
-            &[&document_of(number), "changes by the Control Plane wait"],
+            &[
+                &document_of(number),
+                "The previous configuration stays active",
+            ],
         );
     }
     let mut sessions = world.sessions();

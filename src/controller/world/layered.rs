@@ -83,8 +83,8 @@ impl Source {
 }
 
 /// Consequences while an invalid file replaces one of the sync's documents.
-const WAITS: &str = ". Until that is mended, what was in force stays, and changes by the Control Plane wait, but \
-                     for its word to take the object down; deleted, the Control Plane's document comes back";
+const WAITS: &str = ". The previous configuration stays active. Fix the file, or delete it to \
+                     restore the Control Plane's copy";
 
 /// Inputs for the layers of an object, besides its document.
 pub(crate) struct Beside<'a> {
@@ -167,7 +167,8 @@ impl<S: Spec> Layered<S> {
                 if !beside.exceptions_complete
                     && (before.is_some() || beside.applied.is_none()) =>
             {
-                let why = "the overrides cannot be listed; what is in force stays".to_owned();
+                let why =
+                    "cannot list the overrides; the current configuration stays active".to_owned();
                 self.fall_back(why, beside.applied);
             }
             _ => match self.merged(spec) {

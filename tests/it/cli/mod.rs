@@ -845,8 +845,8 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
         &["rollback", NAME],
     ] {
         let answer = router.call(verb);
-        answer.says(1, "there is no state directory");
-        answer.says(1, "`moenet-agent run` makes it");
+        answer.says(1, "state directory");
+        answer.says(1, "First start: run `moenet-agent run`");
     }
     // A plan is made from what the Control Plane wants, and of the files for BIRD there is none without a BIRD.
     router.call(&["plan"]).says(1, "No steps, 1 in error.");

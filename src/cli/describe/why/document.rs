@@ -118,19 +118,19 @@ impl Documents {
 
     fn invalid(&self, why: &str) -> Cause {
         let stays = match self.in_force {
-            true => "what was in force before stays",
-            false => "nothing is in force for it",
+            true => "the previous configuration stays active",
+            false => "it is not configured",
         };
         Cause::new(
             Reason::DocumentInvalid,
             format!("Its documents are not valid, so {stays}: {why}"),
         )
-        .action("mend what the message names; it is read again as soon as it is saved or synced")
+        .action("fix the file; it is reloaded on save")
     }
 
     fn clash(&self, why: &str) -> Cause {
         let stays = if self.in_force {
-            "what is in force for it stays"
+            "its previous configuration stays active"
         } else {
             "it is not configured"
         };
@@ -189,24 +189,16 @@ impl Documents {
 
     /// Returns that its routes are drained, which closes no session.
     pub(super) fn drained(&self, in_force: bool) -> Option<Cause> {
-        let are = if in_force {
-            "are drained"
-        } else {
-            "are to be drained"
-        };
+        let are = if in_force { "Drained" } else { "To be drained" };
         let message = match (self.maintenance, self.drained_alone) {
             (Some(since), _) => {
                 let since = since
                     .map(|since| format!(" since {since}"))
                     .unwrap_or_default();
-                format!(
-                    "Its routes {are} (RFC 8326), and the session is not closed: the router is in maintenance{since}."
-                )
+                format!("{are} (graceful shutdown, RFC 8326): the router is in maintenance{since}.")
             }
             (None, true) => {
-                format!(
-                    "Its routes {are} (RFC 8326), and the session is not closed: its bgp.drained is true."
-                )
+                format!("{are} (graceful shutdown, RFC 8326): its bgp.drained is true.")
             }
             (None, false) => return None,
         };

@@ -119,7 +119,7 @@ fn documents_come_before_everything_that_follows_from_them() {
             ..Documents::default()
         }),
         &[Reason::DocumentInvalid, Down],
-        "nothing is in force",
+        "it is not configured",
     );
     let kept = Documents {
         invalid: why(),
@@ -129,7 +129,7 @@ fn documents_come_before_everything_that_follows_from_them() {
     expect(
         &with(kept),
         &[Reason::DocumentInvalid, Down],
-        "what was in force before stays: why",
+        "the previous configuration stays active: why",
     );
     expect(
         &with(Documents {
@@ -539,7 +539,7 @@ fn a_drain_closes_nothing_until_maintenance_does() {
     expect(
         &documents(&up, maintenance.clone()),
         &[Reason::Drained],
-        "are drained (RFC 8326), and the session is not closed",
+        "Drained (graceful shutdown, RFC 8326)",
     );
     let alone = Documents {
         drained_alone: true,
@@ -552,7 +552,7 @@ fn a_drain_closes_nothing_until_maintenance_does() {
     );
     let mut unloaded = documents(&up, maintenance.clone());
     unloaded.bird.as_mut().unwrap().base_current = false;
-    expect(&unloaded, &[Reason::Drained], "are to be drained");
+    expect(&unloaded, &[Reason::Drained], "To be drained");
     let closed = Documents {
         closed_by_maintenance: true,
         ..maintenance

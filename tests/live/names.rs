@@ -156,7 +156,7 @@ fn moved_peer_is_followed_before_its_first_handshake() {
 }
 
 #[test]
-fn name_that_resolves_into_an_applied_tunnel_is_a_clash_and_nothing_moves() {
+fn name_resolving_into_an_applied_tunnel_is_a_clash() {
     let mut world = World::new(2);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("moves.example", &["192.0.2.18"]);
@@ -276,7 +276,7 @@ fn late_name_replaces_a_working_old_endpoint() {
 }
 
 #[test]
-fn session_refused_for_its_address_comes_up_when_the_name_moves() {
+fn session_refused_for_its_address_recovers_when_name_moves() {
     let mut world = World::new(2);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("moves.example", &["172.20.1.9"]);
@@ -318,7 +318,7 @@ fn session_refused_for_its_address_comes_up_when_the_name_moves() {
 }
 
 #[test]
-fn changed_endpoint_with_a_clash_keeps_the_applied_one_until_it_moves() {
+fn clashing_new_endpoint_keeps_the_applied_one_until_it_moves() {
     let mut world = World::new(2);
     let dns = Dns::new(&world.router, &world.control_plane.url);
     dns.addresses("moves.example", &["172.20.1.9"]);

@@ -153,7 +153,7 @@ async fn relay_one(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commit_that_does_not_settle_is_known_to_the_next_one() {
+async fn unsettled_commit_is_known_to_the_next_one() {
     for version in VERSIONS {
         let (router, first) = Router::running(version).await;
         for name in ["changed", "removed"] {

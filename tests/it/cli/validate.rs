@@ -61,7 +61,7 @@ const UNREADABLE: [(Spoil, &str); 3] = [
 ];
 
 #[test]
-fn unreadable_file_of_any_kind_is_named_and_never_waited_for() {
+fn unreadable_file_of_any_kind_is_named_without_waiting() {
     let files = [
         ("config.yaml", ""),
         (

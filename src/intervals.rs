@@ -29,6 +29,9 @@ pub(crate) const RECONCILE_TICK: Duration = Duration::from_secs(10);
 pub(crate) const SETTLED_OBJECT: Duration = Duration::from_secs(3600);
 /// Interval for an object that is being configured.
 pub(crate) const MOVING_OBJECT: Duration = Duration::from_secs(1);
+/// The time after the agent's start in which a process that an earlier run forked may still become a userspace
+/// WireGuard.
+pub(crate) const LATE_LINKS: Duration = Duration::from_secs(10);
 /// Longest time without a finished pass before the agent counts as failed.
 pub(crate) const PASS_MAX: Duration = Duration::from_secs(60);
 

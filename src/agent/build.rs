@@ -230,6 +230,7 @@ impl Parts {
         }
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
+            begun: tokio::time::Instant::now(),
             observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
             kernel,
             firewall: FirewallKeeper::new(Arc::new(Nft::default()), ownership.clone()),

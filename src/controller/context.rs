@@ -47,6 +47,8 @@ pub struct Context {
     pub resolver: Resolver,
     /// Round-trip times.
     pub prober: Prober,
+    /// Start of this run of the agent.
+    pub begun: Instant,
     /// Everything that is wanted.
     pub world: watch::Receiver<Arc<World>>,
     /// Reports to the Control Plane.

@@ -226,7 +226,7 @@ fn invalid_override_is_rejected_with_line_and_column() {
         (
             exception(&name, "reason: lab\nset:\n  tunnel:\n    mtu: 70000"),
             ":8:12: ",
-            "not 70000",
+            "invalid MTU 70000",
         ),
         (
             exception(&name, "reason: lab\nset: {tunnel: {mtuu: 1400}}"),

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
+use crate::intervals::LATE_LINKS;
 use crate::model::ObjectKey;
 use crate::plan::Plan;
 use crate::redact::redact;
@@ -150,7 +151,8 @@ fn recorded(
 }
 
 /// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
-/// it created the link and its WireGuard process still runs. Without the record, that link would be foreign.
+/// it created the link: its WireGuard process still runs, or was only just forked, when it has the agent's own command
+/// line. Without the record, that link would be foreign.
 pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
     let (kind, name) = (subject.kind, subject.name.clone());
     let creating = ctx
@@ -161,7 +163,9 @@ pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
         .flatten()
         .and_then(|record| record.applied.creating)
     {
-        Some(interface) => ctx.kernel.is_starting(&interface).await,
+        Some(interface) => {
+            ctx.begun.elapsed() < LATE_LINKS || ctx.kernel.is_starting(&interface).await
+        }
         None => false,
     }
 }

@@ -107,6 +107,7 @@ impl Machine {
         let (publish, world) = watch::channel(Arc::new(maker.world()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let context = Context {
+            begun: tokio::time::Instant::now(),
             store,
             kernel: self.kernel.clone(),
             observer: Observer::new(self.kernel.clone(), self.bird.clone()),

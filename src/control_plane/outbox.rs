@@ -86,10 +86,14 @@ impl Outbox {
     /// The directory cannot be created.
     pub fn open(directory: &Path) -> Result<Self, OutboxError> {
         make(directory).map_err(|source| failed("create", directory, source))?;
-        Ok(Self {
+        let outbox = Self {
             directory: directory.to_owned(),
             memory: Mutex::default(),
-        })
+        };
+        // From here on a tool that cleans the folder removes no report. The next delivery reports a folder that cannot be
+        // read.
+        let _ = outbox.pending();
+        Ok(outbox)
     }
 
     /// Stores the newest state of a session. Writes nothing, and returns `false`, if the same state
@@ -115,6 +119,8 @@ impl Outbox {
             .filter(|pending| !memory.is_leftover(pending));
         let known = match &pending {
             Some(pending) => *pending == report,
+            // A tool removed the file: the acknowledged state is older than the pending one.
+            None if memory.pending.contains_key(&path) => false,
             None => memory
                 .acknowledged
                 .get(uid)
@@ -185,7 +191,11 @@ impl Outbox {
 
     /// Writes a pending report again whose file a tool removed or replaced.
     fn put_back(&self, path: &Path, report: &Modify) {
-        tracing::warn!(file = %path.display(), "file of a pending report is gone; writing it again");
+        tracing::warn!(
+            file = %path.display(),
+            "file of a pending report is missing; writing it again, because the report is not delivered. To drop the \
+             report, stop the agent before you delete the file"
+        );
         let text = serde_json::to_vec(report).unwrap_or_default();
         if let Err(error) = write(&self.directory, path, &text) {
             tracing::warn!(file = %path.display(), %error, "pending report not written; the next delivery tries again");
@@ -237,11 +247,13 @@ impl Outbox {
         memory.acknowledged.remove(formerly);
         memory.refused.remove(formerly);
         let (old, new) = (self.path(formerly), self.path(uid));
-        let pending = self.read(&old)?;
-        let Some(report) = pending.filter(|pending| !memory.is_leftover(pending)) else {
+        let on_disk = self
+            .read(&old)?
+            .filter(|report| !memory.is_leftover(report));
+        let Some(report) = on_disk.or_else(|| memory.pending.get(&old).cloned()) else {
             return Ok(());
         };
-        if self.read(&new)?.is_none() {
+        if self.read(&new)?.is_none() && !memory.pending.contains_key(&new) {
             let report = Modify {
                 uuid: uid.clone(),
                 ..report
@@ -251,7 +263,12 @@ impl Outbox {
             memory.pending.insert(new, report);
         }
         memory.pending.remove(&old);
-        fs::remove_file(&old).map_err(|source| failed("remove", &old, source))
+        match fs::remove_file(&old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &old, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Records that the Control Plane has accepted a report, and removes its file.

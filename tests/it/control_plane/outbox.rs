@@ -385,3 +385,85 @@ async fn cleaned_folder_loses_no_report() {
     );
     drop(fake);
 }
+
+/// The uuids and statuses that the Control Plane got.
+fn got(fake: &Shared) -> Vec<(String, u64)> {
+    let fake = fake.lock().unwrap();
+    let report = |value: &Value| {
+        let uuid = value["uuid"].as_str().unwrap().to_owned();
+        (uuid, value["status"].as_u64().unwrap())
+    };
+    fake.got.iter().map(report).collect()
+}
+
+#[tokio::test]
+async fn deleted_report_is_dropped_only_while_the_agent_is_stopped() {
+    let (client, fake, directory) = bench().await;
+    let file = |name: &str| directory.path().join(name);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    outbox.put(&uid("b"), WireStatus::Active, None).unwrap();
+    let names = files(directory.path());
+    std::fs::remove_file(file(&names[0])).unwrap();
+    assert_eq!(outbox.pending().unwrap().len(), 2);
+    assert_eq!(files(directory.path()), names, "written again");
+    drop(outbox);
+    std::fs::remove_file(file(&names[0])).unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    // A tool cleans the folder before the first delivery.
+    std::fs::remove_file(file(&names[1])).unwrap();
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+    assert_eq!(got(&fake), [("b".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn cleaned_report_moves_to_the_new_uuid() {
+    for cleaned in [true, false] {
+        let (client, fake, directory) = bench().await;
+        let outbox = Outbox::open(directory.path()).unwrap();
+        outbox
+            .put(&uid("old"), WireStatus::Error, Some("why".into()))
+            .unwrap();
+        if cleaned {
+            let name = &files(directory.path())[0];
+            std::fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        outbox.renew(&uid("old"), &uid("new")).unwrap();
+        assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+        assert_eq!(got(&fake), [("new".to_owned(), 2)], "cleaned: {cleaned}");
+        assert_eq!(files(directory.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn cleaned_report_of_the_new_uuid_is_not_replaced_by_the_old_one() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox
+        .put(&uid("old"), WireStatus::Error, Some("why".into()))
+        .unwrap();
+    outbox.put(&uid("new"), WireStatus::Active, None).unwrap();
+    for name in files(directory.path()) {
+        std::fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    outbox.renew(&uid("old"), &uid("new")).unwrap();
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
+    assert_eq!(got(&fake), [("new".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn newest_state_wins_over_a_cleaned_report() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    outbox.deliver_once(&client).await.unwrap();
+    outbox
+        .put(&uid("a"), WireStatus::Error, Some("why".into()))
+        .unwrap();
+    let name = &files(directory.path())[0];
+    std::fs::remove_file(directory.path().join(name)).unwrap();
+    assert!(outbox.put(&uid("a"), WireStatus::Active, None).unwrap());
+    outbox.deliver_once(&client).await.unwrap();
+    let statuses: Vec<u64> = got(&fake).into_iter().map(|(_, status)| status).collect();
+    assert_eq!(statuses, [1, 1]);
+}

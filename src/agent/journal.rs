@@ -369,6 +369,13 @@ pub(super) async fn catch_up(parts: &Parts) {
     }
 }
 
+/// Commits now what could not be committed while Git had moved the tree.
+pub(super) fn retry(parts: &Parts) {
+    if let Some(handle) = &*parts.recorder.lock() {
+        handle.retry();
+    }
+}
+
 /// Records all differences from the history at the start, each file under its author: a crash may
 /// have come between a write and its commit.
 async fn leftovers(parts: &Parts, handle: &HistoryHandle) {

@@ -33,6 +33,7 @@ struct Queue {
     changed: Notify,
     idle: Notify,
     ended: Notify,
+    retry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +84,11 @@ impl HistoryHandle {
     /// The last error, until a commit succeeds again: the condition `HistoryRecorded`.
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
+    }
+
+    /// Ends the wait after a failed commit: its reason may have passed, as when HEAD is back at the branch.
+    pub fn retry(&self) {
+        self.queue.retry.notify_one();
     }
 
     /// Waits until all recorded causes are committed. This never ends while git fails, so callers set a limit.
@@ -167,17 +173,25 @@ async fn keep_trying(
     recorded: &Recorded,
     report: &watch::Sender<Option<String>>,
 ) -> bool {
-    for wait in Backoff::new(HISTORY_RETRY.0, HISTORY_RETRY.1).waits() {
-        let Err(error) = history.commit_recorded(recorded).await else {
-            return true;
-        };
+    let mut failures = 0;
+    while let Err(error) = history.commit_recorded(recorded).await {
         tell(report, &error);
         if queue.causes.lock().closed {
             return false;
         }
-        let _ = tokio::time::timeout(wait, queue.ended.notified()).await;
+        failures = back_off(queue, failures).await;
     }
-    false
+    true
+}
+
+/// Waits before the next try. Returns the number of failures that the wait after that counts.
+async fn back_off(queue: &Queue, failures: u32) -> u32 {
+    let wait = Backoff::new(HISTORY_RETRY.0, HISTORY_RETRY.1).wait(failures);
+    tokio::select! {
+        () = tokio::time::sleep(wait) => failures.saturating_add(1),
+        () = queue.ended.notified() => failures,
+        () = queue.retry.notified() => 0,
+    }
 }
 
 fn tell(report: &watch::Sender<Option<String>>, error: &HistoryError) {
@@ -205,4 +219,25 @@ fn merge(last: &mut Recorded, next: Recorded) {
     ));
     body.extend(next.cause.body);
     body.truncate(LINES);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_ends_the_wait_and_the_backoff() {
+        let queue = Queue::default();
+        let begun = Instant::now();
+        let mut failures = 0;
+        for _ in 0..9 {
+            failures = back_off(&queue, failures).await;
+        }
+        assert_eq!((failures, begun.elapsed()), (9, Duration::from_secs(511)));
+        let begun = Instant::now();
+        queue.retry.notify_one();
+        assert_eq!(back_off(&queue, failures).await, 0);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
 }

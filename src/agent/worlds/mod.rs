@@ -132,6 +132,9 @@ impl Worlds {
     fn note_moved(&mut self, moved: Option<String>) {
         // Changes during the move and the return are compared with the history after the return.
         self.anywhere |= moved.is_some();
+        if self.moved.is_some() && moved.is_none() {
+            journal::retry(&self.parts);
+        }
         self.moved = moved;
     }
 

@@ -17,9 +17,12 @@ pub struct Ledger {
     /// Objects whose removal the guard allowed within the window, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<String, Removal>,
-    /// Operator-owned objects whose removal is in progress. The window does not count them.
+    /// Objects whose removal is in progress and is not counted by the window: approved ones, and operator-owned ones.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<String>,
+    /// The approved change of the node that is in progress, as a line of `approved`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Objects that were added within the window, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub added: BTreeMap<String, Timestamp>,
@@ -79,10 +82,11 @@ impl Ledger {
         self
     }
 
-    /// Forgets entries that are older than the window.
+    /// Forgets entries that are older than the window, except removals in progress.
     pub(super) fn forget(&mut self, window: Duration, now: Timestamp) {
         let young = |at: Timestamp| now.duration_since(at) < signed(window);
-        self.removed.retain(|_, removal| young(removal.at));
+        self.removed
+            .retain(|_, removal| !removal.done || young(removal.at));
         self.lost = self.lost.filter(|at| young(*at));
         // The guard's clock only counts up, so no entry is later than now.
         self.removed

@@ -80,10 +80,14 @@ impl IdentityChange {
 }
 
 impl Ledger {
-    /// Judges a change of the node. Returns the reason if the change is held.
+    /// Judges a change of the node. Returns the reason if the change is held. An approved change stays approved until it
+    /// is in effect or another one is wanted: half-way back would reset every session twice.
     pub fn node(&mut self, change: Option<&IdentityChange>, rules: &Rules<'_>) -> Option<String> {
-        let waits = change.filter(|change| !rules.approved.contains(&change.approval()));
-        let Some(change) = waits else {
+        let line = change.map(IdentityChange::approval);
+        let is_approved =
+            |line: &String| rules.approved.contains(line) || self.node.as_ref() == Some(line);
+        self.node = line.filter(is_approved);
+        let Some(change) = change.filter(|_| self.node.is_none()) else {
             self.held.remove(NODE);
             return None;
         };

@@ -44,13 +44,12 @@ impl Ledger {
         rules: &Rules<'_>,
     ) -> BTreeMap<ObjectName, Hold> {
         let object = |name: &ObjectName| format!("{}/{name}", kind.folder());
+        self.leave(kind, members, rules);
         if let Some(why) = rules.no_verdict() {
             let absent = members.iter().filter(|(_, member)| member.is_absent());
             return absent
                 .map(|(name, _)| (name, object(name)))
-                .filter(|(_, object)| {
-                    !rules.approved.contains(object) && !self.is_under_way(object)
-                })
+                .filter(|(_, object)| !self.is_under_way(object))
                 .map(|(name, object)| {
                     let before = self.held_before(&object).filter(|_| why == Hold::Settling);
                     (name.clone(), before.unwrap_or_else(|| why.clone()))
@@ -59,19 +58,18 @@ impl Ledger {
         }
         self.forget(rules.window, rules.now);
         let undisproved = members.iter().filter(|(name, member)| {
-            member.is_absent() && member.undisproved && !rules.approved.contains(&object(name))
+            member.is_absent() && member.undisproved && !self.is_under_way(&object(name))
         });
         let undisproved: BTreeMap<_, _> = undisproved
             .map(|(name, _)| (name.clone(), Hold::Approval(UNDISPROVED.to_owned())))
             .collect();
-        self.leave(kind, members);
         let members: BTreeMap<String, Member> = members
             .iter()
             .filter(|(_, member)| !member.operators && !member.undisproved)
             .map(|(name, member)| (object(name), *member))
             .collect();
         self.follow(kind, &members, rules);
-        let waiting = self.waiting(&members, rules);
+        let waiting = self.waiting(&members);
         let held = self.judge(kind, &members, &waiting, rules);
         held.into_iter()
             .filter_map(|(object, why)| {
@@ -117,7 +115,7 @@ impl Ledger {
         self.held.retain(|object, _| {
             !of_kind(object)
                 || (members.get(object).is_some_and(Member::is_absent)
-                    && !rules.approved.contains(object))
+                    && !self.leaving.contains(object))
         });
     }
 
@@ -128,24 +126,36 @@ impl Ledger {
         allowed || self.leaving.contains(object)
     }
 
-    /// Records which operator-owned objects are leaving now.
-    fn leave(&mut self, kind: Kind, members: &BTreeMap<ObjectName, Member>) {
+    /// Records the removals that the window does not count: approved ones, and those of operator-owned objects. Each
+    /// stays recorded until the object is gone or wanted again, because neither the file of approvals nor the listing
+    /// can be read while Git has moved the tree.
+    fn leave(&mut self, kind: Kind, members: &BTreeMap<ObjectName, Member>, rules: &Rules<'_>) {
         let prefix = format!("{}/", kind.folder());
-        self.leaving.retain(|object| !object.starts_with(&prefix));
-        let leaving = members
+        let judges = rules.no_verdict().is_none();
+        let absent: BTreeMap<String, &Member> = members
             .iter()
-            .filter(|(_, member)| member.is_absent() && member.operators && !member.undisproved);
-        self.leaving
-            .extend(leaving.map(|(name, _)| format!("{prefix}{name}")));
+            .filter(|(_, member)| member.is_absent())
+            .map(|(name, member)| (format!("{prefix}{name}"), member))
+            .collect();
+        // An incomplete listing does not prove that an object is gone.
+        self.leaving.retain(|object| {
+            !judges || !object.starts_with(&prefix) || absent.contains_key(object)
+        });
+        let leaves = |(object, member): &(String, &Member)| {
+            let operators = judges && member.operators && !member.undisproved;
+            operators || rules.approved.contains(object)
+        };
+        let leaving = absent.into_iter().filter(leaves);
+        self.leaving.extend(leaving.map(|(object, _)| object));
     }
 
-    /// Returns the removals that are neither approved nor in progress.
-    fn waiting(&self, members: &BTreeMap<String, Member>, rules: &Rules<'_>) -> BTreeSet<String> {
+    /// Returns the removals that are not in progress.
+    fn waiting(&self, members: &BTreeMap<String, Member>) -> BTreeSet<String> {
         members
             .iter()
             .filter(|(_, member)| member.is_absent())
             .map(|(object, _)| object.clone())
-            .filter(|object| !rules.approved.contains(object) && !self.is_under_way(object))
+            .filter(|object| !self.is_under_way(object))
             .collect()
     }
 

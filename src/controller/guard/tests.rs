@@ -309,13 +309,118 @@ fn a_removal_under_way_is_not_judged_again() {
 }
 
 #[test]
+fn removal_under_way_outlasts_the_window() {
+    let mut router = Router::new(8);
+    router.set(0..2, ABSENT);
+    assert_eq!(router.judge(), BTreeMap::new());
+    // BIRD does not answer for hours.
+    router.pass(2 * 3600);
+    router.set(2..4, ABSENT);
+    let held = router.judge();
+    assert_eq!(held.into_keys().collect::<Vec<_>>(), [name(2), name(3)]);
+}
+
+#[test]
 fn an_incomplete_listing_removes_only_what_is_approved() {
     let mut router = Router::new(10);
     router.complete = false;
     router.set(0..2, ABSENT);
     router.approved = [object(0)].into();
     assert_eq!(router.turn(), [name(1)].into());
-    assert_eq!(router.ledger, Ledger::default());
+    let leaving = Ledger {
+        leaving: [object(0)].into(),
+        ..Ledger::default()
+    };
+    assert_eq!(router.ledger, leaving);
+}
+
+#[test]
+fn approved_removal_goes_on_when_approvals_cannot_be_read() {
+    for (complete, settled, lost) in [
+        (true, true, false),
+        (false, true, false),
+        (true, false, false),
+        (true, true, true),
+    ] {
+        let mut router = Router::new(4);
+        let gone = Member {
+            operators: lost,
+            undisproved: lost,
+            ..ABSENT
+        };
+        router.set(0..4, gone);
+        assert_eq!(router.judge().len(), 4);
+        router.approved = [object(0)].into();
+        assert_eq!(router.judge().len(), 3);
+        // HEAD of the state directory moves before the object is gone.
+        router.approved.clear();
+        (router.complete, router.settled) = (complete, settled);
+        let held = router.judge();
+        assert!(!held.contains_key(&name(0)), "{held:?}");
+        assert_eq!(held.len(), 3);
+        // The restart reads the ledger back.
+        let text = serde_json::to_string(&router.ledger).unwrap();
+        router.ledger = serde_json::from_str::<Ledger>(&text)
+            .unwrap()
+            .resumed(router.now);
+        assert_eq!(router.turn().len(), 3);
+    }
+}
+
+#[test]
+fn approved_removal_ends_when_the_object_is_gone_or_wanted() {
+    for wanted in [true, false] {
+        let mut router = Router::new(4);
+        router.set(0..4, ABSENT);
+        router.approved = [object(0)].into();
+        router.judge();
+        router.approved.clear();
+        match wanted {
+            true => router.set([0], APPLIED),
+            false => drop(router.members.remove(&name(0))),
+        }
+        router.judge();
+        router.set([0], ABSENT);
+        assert_eq!(router.turn().len(), 4, "wanted again: {wanted}");
+    }
+}
+
+#[test]
+fn approved_node_change_is_not_reverted_half_way() {
+    let node = |asn: u64| -> NodeSpec {
+        serde_json::from_value(serde_json::json!({"id": 1, "asn": asn})).unwrap()
+    };
+    let (old, new, other) = (
+        node(4_242_420_998),
+        node(4_242_420_999),
+        node(4_242_421_000),
+    );
+    let change = |to: &NodeSpec| identity_change(&old, to, &BTreeSet::new());
+    let approved = change(&new).map(|change| change.approval());
+    let (some, none) = (approved.into_iter().collect(), BTreeSet::new());
+    let mut ledger = Ledger::default();
+    let mut held = |to: Option<&NodeSpec>, approved: &BTreeSet<String>| {
+        let router = Router::new(0);
+        let rules = Rules {
+            max_removals: router.limit,
+            window: HOUR,
+            approved,
+            complete: true,
+            settled: true,
+            writable: true,
+            now: router.now,
+        };
+        let change = to.and_then(change);
+        ledger.node(change.as_ref(), &rules).is_some()
+    };
+    assert!(held(Some(&new), &none));
+    assert!(!held(Some(&new), &some));
+    assert!(!held(Some(&new), &none), "HEAD moved");
+    assert!(held(Some(&other), &none), "another change");
+    assert!(held(Some(&new), &none), "the approval was for one change");
+    assert!(!held(Some(&new), &some));
+    assert!(!held(None, &none), "it is in effect");
+    assert!(held(Some(&new), &none));
 }
 
 #[test]

@@ -184,6 +184,8 @@ pub(crate) const FILE_CHANGING_MAX: Duration = Duration::from_secs(5);
 pub(crate) const WRITER_FORGOTTEN: Duration = Duration::from_secs(30);
 /// After this time the state directory is read even if Git still seems to change it.
 pub(crate) const TREE_CHANGING_MAX: Duration = Duration::from_secs(5);
+/// Interval between two checks whether another git still changes the tree.
+pub(crate) const GIT_AT_WORK_CHECK: Duration = Duration::from_millis(20);
 /// A lock of the index that is older than this belongs to a git that no longer runs, and is ignored.
 pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
 /// How long one writer of the approvals waits for another.

@@ -134,11 +134,12 @@ impl AgentApi for Api {
 
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         // Held until the history has recorded the author, so that the file is not recorded as a manual edit.
+        self.parts.context.git_at_rest().await;
         let writing = self.parts.syncing.lock().await;
         let written = self
             .parts
             .context
-            .disk(move |store| write_maintenance(store, enabled))
+            .write(move |store| write_maintenance(store, enabled))
             .await;
         let written = written.map_err(|error| ApiRefusal::Failed(chain(&error)))?;
         if written == Written::Changed {

@@ -300,6 +300,7 @@ async fn sync(
     parts: &Parts,
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
 ) -> Result<usize, String> {
+    parts.context.git_at_rest().await;
     let _writing = parts.syncing.lock().await;
     if let Some(head) = parts.context.store.moved() {
         // The next fetch after the return writes the documents.
@@ -308,7 +309,7 @@ async fn sync(
         ));
     }
     worlds::settle(parts).await;
-    let done = parts.context.disk(move |store| {
+    let done = parts.context.write(move |store| {
         let snapshot = store.load()?;
         write(store, &snapshot)
     });

@@ -21,6 +21,7 @@ use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
 use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Kind, StatusBody};
+use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdState;
@@ -322,6 +323,32 @@ impl Context {
         }
         // The closure does not panic, so the runtime is shutting down.
         done.unwrap_or_else(|_| Err(StoreError::interrupted()))
+    }
+
+    /// As [`Self::disk`], for work that writes to the tree: waits for another git that changes the tree before it takes
+    /// a turn, so that a git that hangs delays no other work.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.git_at_rest().await;
+        self.disk(work).await
+    }
+
+    /// Waits while another git changes the tree of the state directory, with a limit for a git that hangs.
+    pub async fn git_at_rest(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < TREE_CHANGING_MAX {
+            let store = Arc::clone(&self.store);
+            let at_work = tokio::task::spawn_blocking(move || store.is_git_at_work()).await;
+            if !at_work.unwrap_or_default() {
+                return;
+            }
+            tokio::time::sleep(GIT_AT_WORK_CHECK).await;
+        }
     }
 
     /// Returns the reason why the history cannot be written.

@@ -31,8 +31,7 @@ impl Store {
     /// # Errors
     /// The existing override is invalid, or a file cannot be written; the edit stays.
     pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
-        let _one_at_a_time = self.caches.lock();
-        drop(self.writable_tree()?);
+        let _one_at_a_time = self.tree_turn()?;
         match edit.change {
             Change::TakenOver => {
                 return self
@@ -68,8 +67,7 @@ impl Store {
     /// # Errors
     /// The document cannot be written.
     pub fn put_back(&self, edit: &Edit) -> Result<Absorbed, StoreError> {
-        let _one_at_a_time = self.caches.lock();
-        drop(self.writable_tree()?);
+        let _one_at_a_time = self.tree_turn()?;
         self.restore(edit).map(|()| Absorbed::Restored)
     }
 

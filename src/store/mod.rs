@@ -304,6 +304,10 @@ impl Store {
     fn list(&self) -> Result<Snapshot, StoreError> {
         let mut caches = self.caches.lock();
         identity::root(&self.dir)?;
+        if !self.is_writable() {
+            // The agent that holds the lock may have written since.
+            self.read_pending();
+        }
         if let Some(kept) = self.listing_kept()? {
             return Ok(kept);
         }
@@ -360,8 +364,8 @@ impl Store {
     /// # Errors
     /// The doubt or a missing folder cannot be written.
     pub fn confirm_listed(&self, before: &Snapshot) -> Result<(), StoreError> {
-        let _one_at_a_time = self.caches.lock();
-        let mut held = self.writable_tree()?;
+        let _one_at_a_time = self.tree_turn()?;
+        let mut held = self.writable()?;
         create_layout(&self.dir)?;
         let doubt = match held.doubt != Doubt::None && before.lacks_operators_documents() {
             true => Doubt::Operators,
@@ -380,10 +384,21 @@ impl Store {
         Ok(held)
     }
 
-    /// As [`Self::writable`], for a file of the tree that Git may have moved.
-    fn writable_tree(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+    /// Takes the turn to write to the tree, while no other git changes the tree and HEAD is at the
+    /// history's branch. Waits for git without the turn, so that listings and other writes go on.
+    fn tree_turn(&self) -> Result<MutexGuard<'_, Caches>, StoreError> {
+        let begun = Instant::now();
+        let turn = loop {
+            moved::wait_for_git(&self.dir, HEAD_FOLLOWS, begun);
+            let turn = self.caches.lock();
+            // Another git may have begun while this write waited for its turn.
+            if !moved::is_worth_waiting(&self.dir, HEAD_FOLLOWS, begun) {
+                break turn;
+            }
+        };
         at_branch(&self.dir)?;
-        self.writable()
+        drop(self.writable()?);
+        Ok(turn)
     }
 
     /// A vanished folder leaves a doubt that remains after the folder returns.
@@ -424,7 +439,6 @@ impl Store {
 
 /// Refuses to write to a tree that is not that of the history's branch: the write would prevent Git from returning.
 fn at_branch(dir: &Path) -> Result<(), StoreError> {
-    moved::wait_for_git(dir, HEAD_FOLLOWS);
     match head::moved(dir) {
         None => Ok(()),
         Some(at) => Err(StoreError::Moved {
@@ -447,6 +461,7 @@ fn change_approvals(
     dir: &Path,
     change: impl FnOnce(&mut BTreeSet<String>),
 ) -> Result<(), StoreError> {
+    moved::wait_for_git(dir, HEAD_FOLLOWS, Instant::now());
     at_branch(dir)?;
     let lock = dir.join(APPROVALS_LOCK);
     let mut options = fs::OpenOptions::new();

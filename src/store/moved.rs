@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
-use crate::intervals::TREE_CHANGING_MAX;
+use crate::intervals::{HEAD_FOLLOWS, TREE_CHANGING_MAX};
 
 use super::cache::{Slot, Stored};
 use super::{
@@ -40,11 +40,17 @@ impl Store {
         head::moved(&self.dir)
     }
 
+    /// Returns whether another git changes the tree now. Every write to the tree waits for that; a
+    /// caller that holds a lock of its own waits before it takes the lock.
+    pub(crate) fn is_git_at_work(&self) -> bool {
+        head::is_moving(&self.dir, HEAD_FOLLOWS)
+    }
+
     /// As [`Self::moved`], once no git holds the index: git writes HEAD after the files, so before
     /// that the branch of the tree is unknown. `after`: how long the index has been at rest by
     /// then.
     pub(super) fn moved_at_rest(&self, after: Duration) -> Option<String> {
-        wait_for_git(&self.dir, after);
+        wait_for_git(&self.dir, after, Instant::now());
         self.moved()
     }
 
@@ -301,8 +307,11 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the records that were waiting at a crash.
+    /// Reads the records that wait for the tree: at a start, and for every listing without the lock.
     pub(super) fn read_pending(&self) {
+        if !self.is_writable() {
+            self.memory.lock().pending.clear();
+        }
         let base = self.dir.join(PENDING);
         let maintenance = Place::single(Area::Documents, Kind::Maintenance);
         let waiting = read::text(&self.pending_path(&maintenance)).ok().flatten();
@@ -344,12 +353,16 @@ pub(super) fn is_maintenance(place: &Place) -> bool {
     place.kind == Kind::Maintenance && place.area == Area::Documents
 }
 
-/// Waits while a git changes the tree, with a limit for a git that hangs.
-pub(super) fn wait_for_git(dir: &Path, after: Duration) {
-    let begun = Instant::now();
-    while head::is_moving(dir, after) && begun.elapsed() < TREE_CHANGING_MAX {
+/// Waits while a git changes the tree, with a limit since `begun` for a git that hangs.
+pub(super) fn wait_for_git(dir: &Path, after: Duration, begun: Instant) {
+    while is_worth_waiting(dir, after, begun) {
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Returns whether a git changes the tree, and a wait since `begun` has not reached its limit.
+pub(super) fn is_worth_waiting(dir: &Path, after: Duration, begun: Instant) -> bool {
+    begun.elapsed() < TREE_CHANGING_MAX && head::is_moving(dir, after)
 }
 
 fn stored(dir: &Path, place: &Place, text: &str) -> Option<Stored<AppliedDocument>> {

@@ -180,8 +180,7 @@ impl Store {
     /// # Errors
     /// A file cannot be removed.
     pub fn remove_revived(&self, places: &[Place]) -> Result<Vec<Place>, StoreError> {
-        let _one_at_a_time = self.caches.lock();
-        drop(self.writable_tree()?);
+        let _one_at_a_time = self.tree_turn()?;
         let mut gone = Vec::new();
         for place in places {
             if self.remove_file(&self.path(place))? {

@@ -42,8 +42,7 @@ impl Store {
         if self.wait_for_tree(&place, Some(&text))?.is_some() {
             return Ok(Written::Changed);
         }
-        let _one_at_a_time = self.caches.lock();
-        drop(self.writable_tree()?);
+        let _one_at_a_time = self.tree_turn()?;
         if let Some(uid) = &document.metadata.uid {
             self.note_wanted(&place, uid);
         }
@@ -68,8 +67,7 @@ impl Store {
         document: &Document<S>,
     ) -> Result<Written, StoreError> {
         let place = Place::document(S::KIND, &document.metadata.name);
-        let one_at_a_time = self.caches.lock();
-        drop(self.writable_tree()?);
+        let one_at_a_time = self.tree_turn()?;
         self.set_aside(&place)?;
         drop(one_at_a_time);
         self.write_document(document)
@@ -83,8 +81,7 @@ impl Store {
     pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
         let place = Place::document(kind, name);
         let path = self.path(&place);
-        let mut caches = self.caches.lock();
-        drop(self.writable_tree()?);
+        let mut caches = self.tree_turn()?;
         let synced = self.synced_path(&place);
         let uid = self.uid_of(&place);
         let aside = self.set_aside(&place)?;
@@ -115,7 +112,7 @@ impl Store {
         document: &Document<OverrideSpec>,
     ) -> Result<Written, StoreError> {
         let place = Place::new(Area::Overrides, target, &document.metadata.name);
-        let _one_at_a_time = self.caches.lock();
+        let _one_at_a_time = self.tree_turn()?;
         self.write_override_locked(&place, document)
     }
 
@@ -206,7 +203,6 @@ impl Store {
         place: &Place,
         document: &Document<OverrideSpec>,
     ) -> Result<Written, StoreError> {
-        drop(self.writable_tree()?);
         let path = self.path(place);
         let current = read::text(&path)?
             .map(|current| current.text)
@@ -336,10 +332,14 @@ impl Store {
             return Ok(changed);
         }
         // A listing parallel to the removal would restore the record, as if another program had removed it.
-        let _no_listing = (place.area == Area::Applied).then(|| self.caches.lock());
+        let _no_listing = match place.area {
+            Area::Status => None,
+            Area::Applied => Some(self.caches.lock()),
+            Area::Documents | Area::Overrides => Some(self.tree_turn()?),
+        };
         drop(self.writable()?);
-        if place.area != Area::Status && self.moved().is_some() {
-            return super::at_branch(&self.dir).map(|()| false);
+        if place.area == Area::Applied {
+            super::at_branch(&self.dir)?;
         }
         let removed = self.remove_file(&self.path(place))?;
         if place.area == Area::Applied {

@@ -52,7 +52,7 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
     if approved.contains(COMPLETE) {
         let listed = parts
             .context
-            .disk(|store| store.confirm().and_then(|()| store.load()));
+            .write(|store| store.confirm().and_then(|()| store.load()));
         match listed.await {
             Ok(listed) => snapshot = listed,
             Err(error) => {
@@ -116,7 +116,7 @@ async fn write(parts: &Parts, before: BTreeSet<String>, left: BTreeSet<String>) 
     // The operator may have approved more since.
     let written = parts
         .context
-        .disk(move |store| store.spend_approvals(&spent))
+        .write(move |store| store.spend_approvals(&spent))
         .await;
     match written {
         Ok(()) => journal::record_file(

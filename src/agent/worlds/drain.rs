@@ -22,7 +22,7 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
     let document = record(json!({"enabled": wanted.enabled, "since": wanted.since}));
     if let Err(error) = parts
         .context
-        .disk(move |store| store.write_applied(&document))
+        .write(move |store| store.write_applied(&document))
         .await
     {
         // An unavailable state directory is logged once, elsewhere; the next world retries.

@@ -40,7 +40,7 @@ async fn remove_revived(parts: &Parts, revived: Vec<Place>) {
     }
     let removed = parts
         .context
-        .disk(move |store| store.remove_revived(&revived))
+        .write(move |store| store.remove_revived(&revived))
         .await;
     match removed {
         Ok(places) if places.is_empty() => {}
@@ -87,7 +87,7 @@ async fn absorb(parts: &Parts, edits: Vec<Edit>) -> BTreeMap<Place, String> {
         let restored = is_restored(parts, &edit).await;
         let done = parts
             .context
-            .disk(move |store| match restored {
+            .write(move |store| match restored {
                 true => store.put_back(&edit),
                 false => store.absorb(&edit, Timestamp::now()),
             })

@@ -204,7 +204,7 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
     }
     let (name, key) = (subject.name.clone(), subject.key);
     let removed = ctx
-        .disk(move |store| {
+        .write(move |store| {
             for ending in ["psk", "bgp"] {
                 store.remove_secret(&format!("secrets/{name}.{ending}"))?;
             }

@@ -302,6 +302,42 @@ fn document_is_written_after_git_has_changed_the_tree() {
     });
 }
 
+/// Every write to the tree.
+const WRITES: [fn(&Store) -> Result<(), StoreError>; 5] = [
+    |store| store.write_document(&session(1380)).map(drop),
+    |store| {
+        let name = "wg_1".parse().unwrap();
+        store.remove_document(Kind::BgpSession, &name).map(drop)
+    },
+    |store| {
+        let name = "wg_1".parse().unwrap();
+        store.remove_override(Kind::BgpSession, &name).map(drop)
+    },
+    |store| store.remove_revived(&[]).map(drop),
+    Store::confirm,
+];
+
+#[test]
+fn write_that_waits_for_git_blocks_no_listing_and_no_other_write() {
+    for write in WRITES {
+        let (dir, store) = two_commits();
+        store.load().unwrap();
+        let lock = dir.path().join(".git/index.lock");
+        std::fs::write(&lock, "").unwrap();
+        std::thread::scope(|scope| {
+            let write = scope.spawn(|| write(&store));
+            // The write reaches its wait.
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!store.load().unwrap().settled);
+            store.keep("held.yaml", "x").unwrap();
+            assert_eq!(generation(&store), Some(2));
+            assert!(!write.is_finished());
+            std::fs::remove_file(&lock).unwrap();
+            write.join().unwrap().unwrap();
+        });
+    }
+}
+
 fn git_removes(store: &Store) {
     std::fs::remove_file(store.dir().join("sessions/wg_1.yaml")).unwrap();
 }
@@ -455,4 +491,43 @@ fn maintenance_works_on_a_moved_tree_and_after_return() {
     assert!(text.contains("enabled: true"), "{text}");
     store.write_document(&document(false)).unwrap();
     assert!(!enabled(&store), "nothing waits any more");
+}
+
+#[test]
+fn reader_without_the_lock_sees_waiting_records_and_writes_nothing() {
+    let (dir, store) = two_commits();
+    store.load().unwrap();
+    git(&store, "checkout -q HEAD~1");
+    store.write_applied(&applied(3)).unwrap();
+    let maintenance = MaintenanceSpec {
+        enabled: true,
+        ..MaintenanceSpec::default()
+    };
+    let name = "maintenance".parse().unwrap();
+    let document = Document::new(name, None, 0, maintenance);
+    store.write_document(&document).unwrap();
+    // The agent crashes, and HEAD returns.
+    let reader = Store::open_read_only(store.dir()).unwrap();
+    git(&store, "checkout -q main");
+    drop(store);
+    let seen = || {
+        let snapshot = reader.load().unwrap();
+        let key = (Kind::BgpSession, "wg_1".parse().unwrap());
+        let maintenance = snapshot.maintenance.map(|slot| slot.unwrap());
+        let drained = maintenance.is_some_and(|stored| stored.document.spec.enabled);
+        let listed = snapshot.applied[&key].document.metadata.generation;
+        assert_eq!(generation(&reader), Some(listed));
+        (listed, drained)
+    };
+    let waiting = dir.path().join(".pending/applied/sessions/wg_1.yaml");
+    assert_eq!(seen(), (3, true));
+    assert!(waiting.exists() && !dir.path().join("maintenance.yaml").exists());
+    assert_eq!(git(&reader, "status --porcelain -uno"), "");
+    // The agent starts again and goes on.
+    let store = Store::open(dir.path()).unwrap();
+    store.load().unwrap();
+    assert!(!waiting.exists());
+    assert_eq!(seen(), (3, true));
+    store.write_applied(&applied(4)).unwrap();
+    assert_eq!(seen(), (4, true));
 }

@@ -12,7 +12,7 @@ use crate::agent::{Missing, Parts, rpki_resolved};
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
-use crate::controller::world::Object;
+use crate::controller::world::{Object, single};
 use crate::controller::{KeyPlan, World, keys};
 use crate::document::Kind;
 use crate::intervals::OFFLINE_NAMES;
@@ -266,7 +266,8 @@ impl Offline {
         let world = &self.world;
         match key {
             ObjectKey::Router | ObjectKey::Policy => {
-                planning::router(world, &self.view(None, None))
+                let applied = self.applied(Kind::Node, &single(Kind::Node));
+                planning::router(world, &self.view(applied, None))
             }
             ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
                 match world.objects.get(key) {

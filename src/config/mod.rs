@@ -335,7 +335,8 @@ impl Default for Mesh {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LoopbackInterface {
-    /// The interface they are on: a dummy device, made when missing, or `lo`.
+    /// The interface they are on: a dummy device, made when missing, or `lo`. An existing device of another program
+    /// is left as it is, and serves only if it has the addresses.
     #[schemars(extend("default" = "dummy0"))]
     pub interface: InterfaceName,
 }

@@ -55,10 +55,20 @@ pub struct View<'a> {
 
 /// Returns the plan of the node itself.
 pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
-    let mut steps = match &world.loopback {
-        Some(loopback) => plan_loopback(loopback, view.kernel)?.steps,
-        None => Vec::new(),
+    let creating = view
+        .applied
+        .and_then(|applied| applied.applied.creating.as_ref());
+    let mut plan = match &world.loopback {
+        Some(loopback) => plan_loopback(loopback, creating, view.kernel)?,
+        None => Plan::default(),
     };
+    plan.extend(shared(world, view).steps);
+    Ok(plan)
+}
+
+/// Returns the plan of the node without its own addresses: what all sessions share.
+pub fn shared(world: &World, view: &View<'_>) -> Plan {
+    let mut steps = Vec::new();
     if world.has_tunnels() {
         steps.extend(plan_host(view.kernel).steps);
     }
@@ -98,7 +108,7 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
     if !writes {
         steps.extend(enable_shared(world, view));
     }
-    Ok(Plan { steps, waits: None })
+    Plan { steps, waits: None }
 }
 
 /// Returns the obstacle that keeps the files that all sessions share from BIRD until an operator acts.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::action::{KernelAction, NewLink};
 use super::{Drift, Plan, Refusal, Step};
 use crate::model::{Address, InterfaceName, Uid};
+use crate::observed::Mark;
 use crate::observed::kernel::{KernelView, Link, LinkKind};
 
 /// The wanted addresses of the node.
@@ -37,11 +38,17 @@ impl Loopback {
     }
 }
 
-/// Plans the node's addresses.
+/// Plans the node's addresses. `creating` is the device whose creation was in progress when the node's record was last
+/// written.
 ///
 /// # Errors
-/// When the interface is neither `lo`, nor the agent's, nor a dummy device.
-pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refusal> {
+/// When the interface is neither `lo` nor the agent's, and lacks an address. Its owner may have added them: then nothing
+/// is changed.
+pub fn plan_loopback(
+    want: &Loopback,
+    creating: Option<&InterfaceName>,
+    kernel: &KernelView,
+) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
     if want.addresses.is_empty() && want.ours_before.is_empty() {
         return Ok(plan);
@@ -52,24 +59,59 @@ pub fn plan_loopback(want: &Loopback, kernel: &KernelView) -> Result<Plan, Refus
             plan.extend(create(want));
             plan.extend(settle(want, None));
         }
-        Some(link) if is_usable(want, link) => plan.extend(settle(want, Some(link))),
-        Some(_) => {
-            let reason = format!(
-                "{} is neither lo nor a dummy device; name another in loopback.interface",
-                want.interface
-            );
-            return Err(Refusal {
-                field: "loopback.interface",
-                reason,
-            });
+        Some(link) if is_usable(want, creating, link) => {
+            plan.extend(mark(want, link));
+            plan.extend(settle(want, Some(link)));
         }
+        Some(link) if has_all(want, link) => {}
+        Some(link) => return Err(foreign(want, link)),
     }
     plan.extend(surplus(want, kernel));
     Ok(plan)
 }
 
-fn is_usable(want: &Loopback, link: &Link) -> bool {
-    matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy) || link.mark.is(&want.uid)
+/// Returns whether the agent may change the link: `lo`, where the record names its addresses, a link with its mark, or
+/// one that it was creating.
+fn is_usable(want: &Loopback, creating: Option<&InterfaceName>, link: &Link) -> bool {
+    let half_created = creating == Some(&want.interface)
+        && link.kind == LinkKind::Dummy
+        && link.mark == Mark::None;
+    link.kind == LinkKind::Loopback || link.mark.is(&want.uid) || half_created
+}
+
+/// Returns whether a link has the node's addresses without any change.
+fn has_all(want: &Loopback, link: &Link) -> bool {
+    let has = |address: &Address| {
+        let mut there = link.addresses.iter();
+        there.any(|there| there.local.addr() == address.local.addr())
+    };
+    want.addresses.is_empty() || (link.up && want.addresses.iter().all(has))
+}
+
+fn foreign(want: &Loopback, link: &Link) -> Refusal {
+    let addresses: Vec<_> = want.addresses.iter().map(ToString::to_string).collect();
+    let reason = format!(
+        "interface {} {}, so it is left as it is: add {} to it, or name lo or an interface that does not exist yet in \
+         loopback.interface",
+        want.interface,
+        link.mark,
+        addresses.join(" and ")
+    );
+    Refusal {
+        field: "loopback.interface",
+        reason,
+    }
+}
+
+/// Plans the mark of a device that was created and not marked, or that an earlier build marked.
+fn mark(want: &Loopback, link: &Link) -> Option<Step> {
+    let is_marked = link.kind == LinkKind::Loopback || link.mark == Mark::Ours(want.uid.clone());
+    let action = KernelAction::SetMark {
+        interface: want.interface.clone(),
+        uid: want.uid.clone(),
+    };
+    let because = Drift::new("loopback.mark", &want.uid, &link.mark);
+    (!is_marked).then(|| Step::kernel(action, because))
 }
 
 /// Plans addresses, and up.

@@ -78,6 +78,22 @@ impl AppliedBody {
         );
         v4.into_iter().chain(v6).collect()
     }
+
+    /// Claims another interface instead of this one, which could not be created. Everything else stays, also on which
+    /// addresses on `lo` the agent added.
+    pub(crate) fn claim_instead(
+        &mut self,
+        before: Option<&InterfaceName>,
+        interface: InterfaceName,
+    ) {
+        let added = self.added_to_lo();
+        self.loopback_addresses = Some(added);
+        if let Some(before) = before {
+            self.interfaces.remove(before);
+            self.creating = self.creating.take().filter(|creating| creating != before);
+        }
+        self.interfaces.insert(interface);
+    }
 }
 
 /// What our table in nftables is about.

@@ -10,7 +10,7 @@ use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::intervals::LATE_LINKS;
-use crate::model::ObjectKey;
+use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::Plan;
 use crate::redact::redact;
 use crate::status::changed;
@@ -60,10 +60,29 @@ pub(super) async fn finalizer(
         .as_ref()
         .map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);
-    ctx.disk(move |store| store.write_applied(&document))
+    ctx.write(move |store| store.write_applied(&document))
         .await
         .map(drop)
         .map_err(|error| chain(&error))
+}
+
+/// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.
+pub(super) async fn claim_instead(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    interface: InterfaceName,
+    before: Option<&AppliedDocument>,
+) {
+    let new = || AppliedDocument::new(subject.kind, metadata(subject), AppliedBody::default());
+    let mut document = before.cloned().unwrap_or_else(new);
+    let claimed = subject
+        .claims
+        .as_ref()
+        .and_then(|claims| claims.interface.as_ref());
+    document.applied.claim_instead(claimed, interface);
+    let text = to_yaml(&document).ok();
+    let written = ctx.write(move |store| store.write_applied(&document)).await;
+    recorded(ctx, subject, written, text);
 }
 
 /// The applied state: a settled object's whole specification.
@@ -122,7 +141,7 @@ pub(super) async fn of_node(
         return recorded(ctx, subject, Ok(Written::Unchanged), None);
     }
     let text = to_yaml(&document).ok();
-    let written = ctx.disk(move |store| store.write_applied(&document)).await;
+    let written = ctx.write(move |store| store.write_applied(&document)).await;
     recorded(ctx, subject, written, text);
 }
 
@@ -174,7 +193,7 @@ pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
 pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
     let (kind, name) = (subject.kind, subject.name.clone());
     let removed = ctx
-        .disk(move |store| {
+        .write(move |store| {
             store.remove_status(kind, &name)?;
             store.remove_applied(kind, &name)
         })
@@ -199,7 +218,7 @@ pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
 pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
     match ctx
-        .disk(move |store| store.remove_applied(kind, &name))
+        .write(move |store| store.remove_applied(kind, &name))
         .await
     {
         Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),

@@ -50,7 +50,8 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
         spec: spec.as_ref(),
     };
     let before = record::status_before(ctx, &subject).await;
-    let plan = |look: &Look| planning::router(&world, &look.view());
+    // An interface that is refused for the node's own addresses keeps no session from BIRD.
+    let plan = |look: &Look| Ok(possible(&world, look));
     let mut round = match round(ctx, &subject, due, plan).await {
         Ok(round) => round,
         Err(error) => {
@@ -59,7 +60,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
             return Outcome::Failed;
         }
     };
-    if needs_dummy(&round) && use_lo(ctx, &subject).await {
+    if needs_dummy(&round) && use_lo(ctx, &subject, &round.look).await {
         return Outcome::Settled(std::time::Duration::ZERO);
     }
     orphans(ctx, &world, &round.look);
@@ -68,6 +69,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
         ctx.reports.reload();
     }
     let error = set_base(ctx, &subject, &world, &mut round).await;
+    round.refusal = planning::router(&world, &round.look.view()).err();
     conclude(ctx, &subject, &world, &before, round, error).await
 }
 
@@ -113,34 +115,17 @@ fn needs_dummy(round: &Round) -> bool {
 }
 
 /// Records that the node's addresses go on `lo`, which the next world reads. Returns whether that changed.
-async fn use_lo(ctx: &Context, subject: &Subject<'_>) -> bool {
+async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
-    let loopback = Claims {
-        interface: Some(lo),
-        protocols: Vec::new(),
-    };
-    if subject
+    let claimed = subject
         .claims
         .as_ref()
-        .is_some_and(|claims| claims.interface == loopback.interface)
-    {
+        .and_then(|claims| claims.interface.as_ref());
+    if claimed == Some(&lo) {
         return false;
     }
     info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
-    let on_lo = Subject {
-        claims: Some(loopback),
-        ..*subject
-    };
-    record::in_force(
-        ctx,
-        &on_lo,
-        InForce {
-            spec: None,
-            overridden: None,
-        },
-        None,
-    )
-    .await;
+    record::claim_instead(ctx, subject, lo, look.applied.as_ref()).await;
     ctx.reports.reload();
     true
 }
@@ -189,7 +174,7 @@ async fn set_base(
         .await
     {
         Ok(look) => {
-            round.remaining = planning::router(world, &look.view()).unwrap_or_default();
+            round.remaining = possible(world, &look);
             round.look = look;
             None
         }
@@ -219,10 +204,13 @@ async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> R
     base
 }
 
+/// Returns the plan of the node; without its own addresses if their interface is refused.
+fn possible(world: &World, look: &Look) -> Plan {
+    planning::router(world, &look.view()).unwrap_or_else(|_| planning::shared(world, &look.view()))
+}
+
 fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
-    let Ok(Plan { steps, .. }) = planning::router(world, &look.view()) else {
-        return Vec::new();
-    };
+    let Plan { steps, .. } = planning::shared(world, &look.view());
     let of_base =
         |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
     steps
@@ -260,7 +248,12 @@ async fn conclude(
         .or(error)
         .or_else(|| round.look.bird.files_error.clone());
     let error = of_bird.clone().or_else(|| round.error());
-    let settled = round.is_settled() && error.is_none() && !round.look.bird.unread;
+    // The interface of the node's own addresses concerns neither the policy nor a drain.
+    let is_shared_settled = round.trouble.is_none()
+        && round.remaining.is_done()
+        && of_bird.is_none()
+        && !round.look.bird.unread;
+    let settled = is_shared_settled && error.is_none();
     let waits = round.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
     let node = &world.router_documents.node;
@@ -288,8 +281,8 @@ async fn conclude(
     );
     let failed = error.is_some() || (!settled && world.base.is_ok());
     record::status(ctx, subject, before, status).await;
-    policy_in_force(ctx, world, settled).await;
-    if settled {
+    policy_in_force(ctx, world, is_shared_settled).await;
+    if is_shared_settled {
         maintenance_in_force(ctx, world).await;
     }
     if let Some(outcome) = waits {

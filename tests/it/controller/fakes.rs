@@ -15,7 +15,7 @@ use moenet_agent::observed::bird::{
     Version,
 };
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
-use moenet_agent::plan::action::KernelAction;
+use moenet_agent::plan::action::{KernelAction, NewLink};
 use moenet_agent::plan::firewall::{FirewallAction, FirewallView};
 use moenet_agent::ports::{
     BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
@@ -85,6 +85,8 @@ pub(crate) struct FakeKernel {
     /// Every change that was asked for, and when.
     pub(crate) asked: Mutex<Vec<(Instant, InterfaceName)>>,
     pub(crate) looks: Mutex<usize>,
+    /// The kernel has no dummy devices.
+    pub(crate) lacks_dummies: Mutex<bool>,
     /// The WireGuard configuration of these links cannot be read.
     pub(crate) unread: Mutex<BTreeSet<InterfaceName>>,
     /// Links whose userspace WireGuard runs and has not created them yet.
@@ -194,6 +196,19 @@ impl Kernel for FakeKernel {
             operation: action.to_string(),
             reason,
         };
+        let is_dummy = matches!(
+            action,
+            KernelAction::CreateLink {
+                kind: NewLink::Dummy,
+                ..
+            }
+        );
+        if is_dummy && *self.lacks_dummies.lock().unwrap() {
+            return Err(KernelError::Unsupported {
+                operation: action.to_string(),
+                missing: "no dummy devices".to_owned(),
+            });
+        }
         if self.refuses.lock().unwrap().contains(&name) {
             return Err(refused("Operation not permitted".to_owned()));
         }

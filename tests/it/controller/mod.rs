@@ -13,8 +13,10 @@ mod bird;
 mod drain;
 
 mod fakes;
+mod git;
 mod guard;
 mod lab;
+mod node;
 mod order;
 
 use fakes::Death;

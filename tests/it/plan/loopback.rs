@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use moenet_agent::model::{Address, InterfaceName, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{Link, LinkKind};
-use moenet_agent::plan::action::NewLink;
+use moenet_agent::plan::action::{KernelAction, NewLink};
 use moenet_agent::plan::{Action, Loopback, Plan, plan_loopback};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -18,6 +18,8 @@ use super::observed::addresses;
 struct World {
     want: Loopback,
     kernel: ModelKernel,
+    /// Whether the record names the device as being created.
+    created: bool,
 }
 
 fn uid() -> Uid {
@@ -32,7 +34,12 @@ fn world() -> impl Strategy<Value = World> {
         Mark::Foreign("mine".into()),
         Mark::Foreign(format!("moenet-agent:2:00000000000000ff:{}", uid())),
     ]);
-    let there = prop::option::of((mark, any::<[bool; 2]>(), addresses()));
+    let addresses = (addresses(), any::<[bool; 3]>()).prop_map(|(mut there, [all, v4, v6])| {
+        // The owner of a foreign interface may have added the node's addresses.
+        there.extend(if all { ours(true, true) } else { ours(v4, v6) });
+        there
+    });
+    let there = prop::option::of((mark, any::<[bool; 2]>(), addresses));
     (
         prop::sample::select(vec!["lo", "dummy0"]),
         there,
@@ -68,7 +75,12 @@ fn world() -> impl Strategy<Value = World> {
                 addresses: ours(v4, v6),
                 ours_before: ours(v4_before, v6_before),
             };
-            World { want, kernel }
+            let created = false;
+            World {
+                want,
+                kernel,
+                created,
+            }
         })
 }
 
@@ -91,8 +103,27 @@ fn ours(v4: bool, v6: bool) -> BTreeSet<Address> {
 }
 
 impl World {
+    /// The plan; nothing if the interface is refused.
     fn plan(&self) -> Plan {
-        plan_loopback(&self.want, &self.kernel.observe()).unwrap()
+        let creating = self.is_half_created().then_some(&self.want.interface);
+        match plan_loopback(&self.want, creating, &self.kernel.observe()) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                assert!(self.is_foreign(), "{refusal}");
+                Plan::default()
+            }
+        }
+    }
+
+    /// Whether the plan created a device and ended before it was marked.
+    fn is_half_created(&self) -> bool {
+        self.created && self.link().is_some_and(|link| link.mark == Mark::None)
+    }
+
+    /// Whether the interface is neither `lo` nor the agent's.
+    fn is_foreign(&self) -> bool {
+        let strange = |link: &Link| link.kind != LinkKind::Loopback && !link.mark.is(&uid());
+        !self.is_half_created() && self.link().is_some_and(strange)
     }
 
     fn apply(&mut self, plan: &Plan, steps: usize) {
@@ -100,6 +131,7 @@ impl World {
             let Action::Kernel(action) = &step.action else {
                 panic!("{step}")
             };
+            self.created |= matches!(action, KernelAction::CreateLink { .. });
             self.kernel
                 .apply(action)
                 .unwrap_or_else(|error| panic!("{step}: {error}"));
@@ -128,6 +160,9 @@ proptest! {
 
     #[test]
     fn node_addresses_need_one_pass(mut world in world()) {
+        if world.is_foreign() {
+            return Ok(());
+        }
         let plan = world.plan();
         world.apply(&plan, plan.steps.len());
         let have: BTreeSet<_> =
@@ -145,6 +180,23 @@ proptest! {
         let rest = world.plan();
         world.apply(&rest, rest.steps.len());
         prop_assert!(world.plan().is_empty());
+    }
+
+    #[test]
+    fn foreign_device_is_never_changed(world in world()) {
+        if !world.is_foreign() {
+            return Ok(());
+        }
+        let plan = world.plan();
+        for step in &plan.steps {
+            let Action::Kernel(action) = &step.action else { panic!("{step}") };
+            prop_assert_ne!(action.interface(), Some(&world.want.interface));
+        }
+        // A device of the agent goes only once the addresses are elsewhere.
+        let link = world.link().unwrap();
+        let has = |want: &Address| link.addresses.iter().any(|have| have.local.addr() == want.local.addr());
+        let is_complete = link.up && world.want.addresses.iter().all(has);
+        prop_assert!(plan.steps.is_empty() || is_complete || world.want.addresses.is_empty());
     }
 
     #[test]

@@ -348,7 +348,7 @@ async fn ownership(store: &Arc<Store>) -> SharedOwnership {
         ownership.set_applied(
             snapshot.applied_links(),
             snapshot.applied_firewall(),
-            !snapshot.applied.is_empty(),
+            snapshot.applied_in_bird(),
         );
     }
     ownership

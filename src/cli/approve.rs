@@ -33,6 +33,9 @@ pub struct Approve {
     /// Confirm that the state directory is lost: a new one takes over the links that its documents want
     #[arg(long)]
     state_lost: bool,
+    /// Say that links and BIRD files with the mark of an earlier build, which names no state directory, are this agent's
+    #[arg(long)]
+    earlier_build: bool,
 }
 
 /// One held change.
@@ -51,6 +54,9 @@ impl Approve {
         let config = arguments.load()?;
         if self.state_lost {
             return block_on(state_lost(config));
+        }
+        if self.earlier_build {
+            return earlier_build(&config);
         }
         let directory = config.state.directory.clone();
         let offline = block_on(Offline::look(config))?;
@@ -115,6 +121,17 @@ async fn state_lost(config: Config) -> Outcome {
             ));
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes over what an earlier build left, whose marks name no state directory. A running agent notices it by itself.
+fn earlier_build(config: &Config) -> Outcome {
+    let directory = &config.state.directory;
+    let text = match Store::approve_earlier_build(directory)? {
+        true => "Marks of earlier builds now belong to",
+        false => "Nothing to approve: marks of earlier builds already belong to",
+    };
+    output::line(format_args!("{text} {}.", directory.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -183,6 +200,7 @@ mod tests {
             all,
             list: false,
             state_lost: false,
+            earlier_build: false,
         };
         let held = [held("a"), held("b")];
         approve.lines(&approve.chosen(&held).unwrap(), false)

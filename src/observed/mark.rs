@@ -138,7 +138,8 @@ pub struct Ownership {
     pub applied: BTreeSet<(InterfaceName, Uid)>,
     /// Whether an applied record names the agent's table in nftables.
     pub firewall: bool,
-    /// Whether the directory has applied records: then files with the mark of an earlier build are the agent's.
+    /// Whether an applied record proves that this directory has configured BIRD: then files with the mark of an earlier
+    /// build are the agent's.
     pub records: bool,
     /// The paused sessions: their BIRD files stay as they are.
     pub paused: BTreeSet<ObjectName>,

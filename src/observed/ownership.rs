@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::mark::Ownership;
+use super::mark::{Ownership, Succession};
 use crate::model::{InterfaceName, ObjectName, Uid};
 
 /// The ownership used by every observation and every change. Its applied records follow the state directory.
@@ -21,7 +21,18 @@ impl SharedOwnership {
         Arc::clone(&self.0.read())
     }
 
-    /// Replaces the applied records. `records`: whether there are any.
+    /// Replaces the lost directories that this one succeeds.
+    pub fn set_succession(&self, succeeds: Succession) {
+        let mut held = self.0.write();
+        if held.succeeds != succeeds {
+            *held = Arc::new(Ownership {
+                succeeds,
+                ..Ownership::clone(&held)
+            });
+        }
+    }
+
+    /// Replaces the applied records. `records`: whether one proves that this directory has configured BIRD.
     pub fn set_applied(
         &self,
         applied: BTreeSet<(InterfaceName, Uid)>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{BirdError, CheckError};
 use crate::model::Identity;
-use crate::observed::bird::mark::whose;
+use crate::observed::bird::mark::{way_out, whose};
 use crate::observed::bird::{Diagnostic, Version};
 
 /// Reason why BIRD does not run a fragment.
@@ -102,7 +102,7 @@ pub enum CommitError {
     #[error("{} was not written by the agent and is left as it is: move it away", .0.display())]
     Foreign(PathBuf),
     /// A file carries the mark of another state directory.
-    #[error("{} {} and is left as it is: move it away", .0.display(), whose(.1.as_ref()))]
+    #[error("{} {} and is left as it is: {}", .0.display(), whose(.1.as_ref()), way_out(.1.as_ref()))]
     OtherAgent(PathBuf, Option<Identity>),
     /// BIRD's main file is the operator's and does not include the agent's files.
     #[error("{0}")]

@@ -7,8 +7,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Instant;
 
-use super::{StoreError, atomic, moved};
+use super::{HEAD_FOLLOWS, Store, StoreError, at_branch, atomic, moved};
 use crate::model::Identity;
 use crate::observed::Succession;
 use crate::util::file;
@@ -97,6 +98,25 @@ impl StateIdentity {
             text.push_str(&format!("succeeds: {lost}\n"));
         }
         text
+    }
+}
+
+impl Store {
+    /// Says that marks of earlier builds, which name no state directory, belong to this directory
+    /// (`approve --earlier-build`). Operators' commands call this while the agent runs, so it does
+    /// not need the agent's lock. `false`: this was known.
+    ///
+    /// # Errors
+    /// The directory has no identity, or the identity cannot be written.
+    pub fn approve_earlier_build(dir: &Path) -> Result<bool, StoreError> {
+        let mut known = StateIdentity::read(dir)
+            .ok_or_else(|| vanished(dir, "has no identity yet: start the agent once"))?;
+        if std::mem::replace(&mut known.succeeds.unnamed, true) {
+            return Ok(false);
+        }
+        moved::wait_for_git(dir, HEAD_FOLLOWS, Instant::now());
+        at_branch(dir)?;
+        known.write(dir).map(|()| true)
     }
 }
 
@@ -202,14 +222,20 @@ impl Held {
     pub(super) fn verify(&mut self, dir: &Path) -> Result<(), StoreError> {
         let root = root(dir)?;
         let there = StateIdentity::read(dir);
-        let same = there.is_some_and(|there| there.identity == self.known.identity);
-        if root != self.root && !same {
+        let same = there.filter(|there| there.identity == self.known.identity);
+        if root != self.root && same.is_none() {
             return Err(vanished(
                 dir,
                 "is another directory than the one that was opened; mount the right one, or restart the agent",
             ));
         }
         self.root = root;
+        // An operator's command adds to the succession; an old identity file takes nothing from it.
+        if let Some(there) = same {
+            let succeeds = &mut self.known.succeeds;
+            succeeds.identities.extend(there.succeeds.identities);
+            succeeds.unnamed |= there.succeeds.unnamed;
+        }
         if self.lock_lost(dir) {
             self.lock = lock(dir)?;
         }

@@ -103,6 +103,14 @@ impl Snapshot {
         records.any(|record| record.applied.firewall.is_some())
     }
 
+    /// Returns whether an applied record proves that this directory has configured BIRD before. The claims of an object
+    /// that is not in effect yet prove nothing, nor do the records of tunnels, which need no BIRD.
+    pub fn applied_in_bird(&self) -> bool {
+        const IN_BIRD: [Kind; 3] = [Kind::BgpSession, Kind::IbgpPeer, Kind::Node];
+        let mut records = self.applied.values().map(|stored| &stored.document);
+        records.any(|record| IN_BIRD.contains(&record.kind) && record.applied.spec.is_some())
+    }
+
     /// Returns the folders of the listed documents.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
         let documents = [

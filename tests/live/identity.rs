@@ -241,6 +241,39 @@ fn files_of_an_earlier_build_get_the_identity_without_reset() {
 }
 
 #[test]
+fn approval_takes_over_files_of_an_earlier_build_without_records() {
+    let mut world = World::converged(1);
+    let ages = world.ages();
+    let mark = format!("moenet-agent:2:{};", world.router.identity());
+    all_marked(&world, &mark).unwrap();
+    world.router.kill_agent();
+    for (name, text) in bird_files(&world) {
+        let path = world.router.bird.folder.join(name);
+        std::fs::write(path, text.replacen(&mark, "moenet-agent;", 1)).unwrap();
+    }
+    world.in_state("rm applied/*.yaml applied/*/*.yaml");
+    let files = bird_files(&world);
+    world.router.start_agent();
+    world.wait_condition("node", "BirdConfigured", "False", "BirdDirectoryInUse");
+    // The claims of the tunnel are recorded meanwhile, and prove nothing.
+    world.wait_polls("sessions", 4);
+    assert_eq!(bird_files(&world), files);
+    let told = agent(&world.router, &["describe", "node"]);
+    contains(&told.out, "moenet-agent approve --earlier-build").unwrap();
+    agent(&world.router, &["approve", "--earlier-build"])
+        .ended(0)
+        .says("belong to");
+    wait_until("every file has the identity", 60, || {
+        all_marked(&world, &mark)
+    });
+    world.wait_condition("node", "BirdConfigured", "True", "Loaded");
+    assert_eq!(world.ages(), ages);
+    agent(&world.router, &["approve", "--earlier-build"])
+        .ended(0)
+        .says("Nothing to approve");
+}
+
+#[test]
 fn marks_of_an_earlier_build_are_upgraded_in_place() {
     let mut world = World::converged(1);
     let (ages, index) = (world.ages(), ifindex(&world, 1));

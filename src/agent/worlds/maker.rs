@@ -146,10 +146,13 @@ impl WorldMaker {
     /// # Errors
     /// A secret's file cannot be listed at all.
     pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
+        if let Some(known) = self.store.identity() {
+            self.ownership.set_succession(known.succeeds);
+        }
         self.ownership.set_applied(
             snapshot.applied_links(),
             snapshot.applied_firewall(),
-            !snapshot.applied.is_empty(),
+            snapshot.applied_in_bird(),
         );
         let material = self.material(snapshot, bird).await;
         let world = self.world(snapshot, &material, self.templates.in_use());

@@ -9,7 +9,8 @@
 //! | has no mark otherwise | never replaced, renamed or truncated |
 //!
 //! A main file may hold the protocols of a distribution; any other file may hold comments only. A mark of an
-//! earlier build names no state directory: it is the agent's if the agent's state directory has applied records.
+//! earlier build names no state directory: it is the agent's if an applied record proves that the
+//! agent's state directory has configured BIRD, or an operator said so (`approve --earlier-build`).
 
 use std::fs;
 use std::io;

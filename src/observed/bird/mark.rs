@@ -82,10 +82,22 @@ pub fn hash(text: &str) -> String {
 /// Completes an error text that begins with a path ("/etc/bird/bird.conf …").
 pub(crate) fn whose(identity: Option<&Identity>) -> String {
     identity.map_or_else(
-        || "has the mark of an earlier build, which no applied record here explains,".to_owned(),
+        || "has the mark of an earlier build, and no applied record here explains it".to_owned(),
         |identity| format!("belongs to another moenet-agent (identity {identity})"),
     )
 }
+
+/// Returns what to do about such a file.
+pub(crate) fn way_out(identity: Option<&Identity>) -> String {
+    match identity {
+        Some(_) => "move it away if that agent is gone for good".to_owned(),
+        None => format!("{EARLIER_BUILD}; otherwise move it away"),
+    }
+}
+
+/// How an operator says that files of an earlier build, whose marks name no state directory, are the agent's.
+pub(super) const EARLIER_BUILD: &str =
+    "if an earlier build of this agent wrote it, run `moenet-agent approve --earlier-build`";
 
 #[cfg(test)]
 mod tests {

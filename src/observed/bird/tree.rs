@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use sha2::{Digest, Sha256};
 
 use super::main_file::{Blocked, MainFile};
-use super::mark::whose;
+use super::mark::{EARLIER_BUILD, whose};
 use crate::model::Identity;
 
 /// BIRD's main file.
@@ -101,10 +101,16 @@ impl LiveTree {
             .iter()
             .find_map(|path| self.others.get_key_value(*path))?;
         let directory = self.main.path.with_file_name("");
+        let separate = "set bird.directory and bird.controlSocket to those of a BIRD of its own";
+        let ways = match identity {
+            None => format!("{EARLIER_BUILD}; otherwise {separate}"),
+            Some(_) => format!(
+                "{separate}, or, if the other agent is gone for good, move the files with its mark away: {}",
+                self.files_of(identity.as_ref())
+            ),
+        };
         let message = format!(
-            "{} {}; nothing in {} is changed. Set bird.directory and bird.controlSocket to those of a BIRD of its \
-             own, or, if the other agent is gone for good, move {MAIN} and {TREE} out of the directory. Tunnels are \
-             configured meanwhile",
+            "{} {}; nothing in {} is changed: {ways}. Tunnels are configured meanwhile",
             directory.join(path).display(),
             whose(identity.as_ref()),
             directory.display(),
@@ -113,6 +119,19 @@ impl LiveTree {
             reason: "BirdDirectoryInUse",
             message,
         })
+    }
+
+    /// Returns the files with the mark of another agent, as a list. Files without a mark are the operator's, and stay.
+    fn files_of(&self, identity: Option<&Identity>) -> String {
+        const SHOWN: usize = 8;
+        let of_agent = |(_, named): &(_, &Option<Identity>)| named.as_ref() == identity;
+        let files = self.others.iter().filter(of_agent);
+        let files: Vec<&str> = files.map(|(path, _)| path.as_str()).collect();
+        let shown = files[..files.len().min(SHOWN)].join(", ");
+        match files.len().saturating_sub(SHOWN) {
+            0 => shown,
+            more => format!("{shown} and {more} more"),
+        }
     }
 
     /// Returns whether the agent's mark is the only thing to write.
@@ -206,6 +225,33 @@ mod tests {
         };
         assert_ne!(tree("xy", "").generation(), tree("x", "y").generation());
         assert_eq!(tree("x", "y").generation().len(), 32);
+    }
+
+    #[test]
+    fn operators_files_are_never_named_as_files_to_move() {
+        let other: Identity = "ffffffffffffffff".parse().unwrap();
+        let ours = ["moenet/main.conf", GENERATION, "moenet/sessions/a.conf"];
+        let mut live = LiveTree {
+            others: ours
+                .map(|path| (path.to_owned(), Some(other.clone())))
+                .into(),
+            ..LiveTree::default()
+        };
+        live.tree
+            .foreign
+            .insert("moenet/sessions/mine.conf".into(), String::new());
+        live.others.insert("moenet/sessions/old.conf".into(), None);
+        let message = live.in_use().unwrap().message;
+        for path in ours {
+            assert!(message.contains(path), "{message}");
+        }
+        for path in [MAIN, "mine.conf", "old.conf"] {
+            assert!(!message.contains(path), "{message}");
+        }
+        live.others = [(GENERATION.to_owned(), None)].into();
+        let message = live.in_use().unwrap().message;
+        assert!(message.contains("approve --earlier-build"), "{message}");
+        assert!(!message.contains("move"), "{message}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod disk;
 mod files;
+mod identity;
 mod inplace;
 mod moved;
 mod patience;

@@ -1,6 +1,7 @@
 //! The node's own addresses, where their interface cannot be created or belongs to another program.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use moenet_agent::document::{Kind, Metadata, NodeSpec, Phase};
 use moenet_agent::model::{Address, InterfaceName, ObjectKey, Port};
@@ -123,6 +124,8 @@ async fn foreign_dummy_device_is_left_alone_and_stops_no_session() {
             up: true,
             ..link
         });
+        // A later pass observes the kernel again.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         agent.pass().await;
         assert_eq!(error(), None);
         let asked = machine.kernel.asked.lock().unwrap().clone();

@@ -223,6 +223,8 @@ fn merge(last: &mut Recorded, next: Recorded) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tokio::time::Instant;
 

@@ -302,8 +302,10 @@ fn document_is_written_after_git_has_changed_the_tree() {
     });
 }
 
+type Write = fn(&Store) -> Result<(), StoreError>;
+
 /// Every write to the tree.
-const WRITES: [fn(&Store) -> Result<(), StoreError>; 5] = [
+const WRITES: [Write; 5] = [
     |store| store.write_document(&session(1380)).map(drop),
     |store| {
         let name = "wg_1".parse().unwrap();

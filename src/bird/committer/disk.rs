@@ -5,11 +5,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::changes::FileChanges;
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
-use crate::intervals::FOREIGN_FILE_QUIET;
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE, fragment_at};
@@ -148,10 +148,10 @@ fn is_lasting(error: &io::Error) -> bool {
     file::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
 }
 
-/// Returns whether a file may still be written: it has just changed, or is no longer the judged text.
-pub(super) fn may_be_incomplete(file: &Path, judged: &str) -> bool {
+/// Returns whether a file may still be written: it changed less than `quiet` ago, or is no longer the judged text.
+pub(super) fn may_be_incomplete(file: &Path, judged: &str, quiet: Duration) -> bool {
     let age = Stamp::at(file).and_then(|stamp| stamp.age());
-    let is_young = age.is_some_and(|age| age < FOREIGN_FILE_QUIET);
+    let is_young = age.is_some_and(|age| age < quiet);
     is_young || !read_file(file).is_ok_and(|now| now.as_deref() == Some(judged))
 }
 
@@ -457,17 +457,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.conf");
         fs::write(&file, "half").unwrap();
-        assert!(may_be_incomplete(&file, "half"), "it has just changed");
-        let old = std::time::SystemTime::now() - FOREIGN_FILE_QUIET * 2;
-        File::options()
-            .write(true)
-            .open(&file)
-            .unwrap()
-            .set_modified(old)
-            .unwrap();
-        assert!(!may_be_incomplete(&file, "half"));
-        assert!(may_be_incomplete(&file, "ha"));
+        let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
+        assert!(
+            may_be_incomplete(&file, "half", hour),
+            "it has just changed"
+        );
+        assert!(!may_be_incomplete(&file, "half", none));
+        assert!(may_be_incomplete(&file, "ha", none));
         fs::remove_file(&file).unwrap();
-        assert!(may_be_incomplete(&file, "half"));
+        assert!(may_be_incomplete(&file, "half", none));
     }
 }

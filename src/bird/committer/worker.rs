@@ -187,7 +187,11 @@ impl Worker {
                     let judged = live.tree.foreign.get(&path);
                     if !progress.waited
                         && judged.is_some_and(|judged| {
-                            disk::may_be_incomplete(&self.directory.join(&path), judged)
+                            disk::may_be_incomplete(
+                                &self.directory.join(&path),
+                                judged,
+                                FOREIGN_FILE_QUIET,
+                            )
                         })
                     {
                         progress.waited = true;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::document::{
     Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
@@ -11,6 +12,7 @@ use crate::document::{
 use crate::model::{ObjectName, Uid};
 
 use super::aside::has_uid;
+use super::list::Caches;
 use super::moved::is_maintenance;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
@@ -79,9 +81,40 @@ impl Store {
     /// # Errors
     /// The document is an operator's own, or cannot be removed.
     pub fn remove_document(&self, kind: Kind, name: &ObjectName) -> Result<bool, StoreError> {
+        let mut caches = self.tree_turn()?;
+        self.remove_in_turn(&mut caches, kind, name)
+    }
+
+    /// Removes the document and the secrets of a session that the Control Plane has removed. `None`: the document on
+    /// disk wants the session again, since the sync wrote it after the listing that the caller knows; nothing is removed.
+    ///
+    /// # Errors
+    /// As [`Store::remove_document`].
+    pub fn remove_departed(&self, name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        let kind = Kind::BgpSession;
+        let mut caches = self.tree_turn()?;
+        let text = read::text(&self.path(&Place::document(kind, name)))?;
+        let document = text.and_then(|text| parse_value::<Value>(&text.text).ok());
+        let state = document
+            .as_ref()
+            .and_then(|it| it.pointer("/spec/adminState"));
+        if document.is_some() && state.is_none_or(|state| state != "Absent") {
+            return Ok(None);
+        }
+        for ending in ["psk", "bgp"] {
+            self.remove_secret(&format!("secrets/{name}.{ending}"))?;
+        }
+        self.remove_in_turn(&mut caches, kind, name).map(Some)
+    }
+
+    fn remove_in_turn(
+        &self,
+        caches: &mut Caches,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> Result<bool, StoreError> {
         let place = Place::document(kind, name);
         let path = self.path(&place);
-        let mut caches = self.tree_turn()?;
         let synced = self.synced_path(&place);
         let uid = self.uid_of(&place);
         let aside = self.set_aside(&place)?;
@@ -298,7 +331,7 @@ impl Store {
         let files = [self.synced_path(place), self.path(place)];
         files.iter().find_map(|file| {
             let text = read::text(file).ok()??;
-            let document: serde_json::Value = parse_value(&text.text).ok()?;
+            let document: Value = parse_value(&text.text).ok()?;
             document.pointer("/metadata/uid")?.as_str()?.parse().ok()
         })
     }

@@ -189,28 +189,28 @@ async fn depart(
     if owes_report && !ctx.reports.gone(&object.uid).await {
         return Outcome::Failed;
     }
-    let removed = is_session && remove_document(ctx, subject, object).await;
+    let removed = match is_session {
+        true => remove_document(ctx, subject, object).await,
+        false => Some(false),
+    };
+    let Some(removed) = removed else {
+        return Outcome::Settled(MOVING_OBJECT);
+    };
     record::gone(ctx, subject, removed).await;
     ctx.board.remove(subject.key);
     Outcome::Gone
 }
 
 /// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
-/// removed the document already. Returns whether there was one. An operator's files are left to the operator.
-async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> bool {
+/// removed the document already. Returns whether there was one; `None` if the Control Plane wants the session again.
+/// An operator's files are left to the operator.
+async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Option<bool> {
     let is_local = object.uid == Uid::local(subject.kind.folder(), subject.name);
     if object.operator_owned || is_local {
-        return false;
+        return Some(false);
     }
     let (name, key) = (subject.name.clone(), subject.key);
-    let removed = ctx
-        .write(move |store| {
-            for ending in ["psk", "bgp"] {
-                store.remove_secret(&format!("secrets/{name}.{ending}"))?;
-            }
-            store.remove_document(Kind::BgpSession, &name)
-        })
-        .await;
+    let removed = ctx.write(move |store| store.remove_departed(&name)).await;
     removed.unwrap_or_else(|error| {
         // A moved tree and a disk that cannot be written are logged once, for the whole directory.
         let error_text = crate::telemetry::chain(&error);
@@ -220,7 +220,7 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
             }
             _ => warn!(object = %key, error = error_text, "document not removed; the next pass tries again"),
         }
-        false
+        Some(false)
     })
 }
 

@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
+use serde_json::json;
+
 use super::support::{State, applied, mtu, name, own, peer, problem};
-use moenet_agent::document::{Document, Kind, MaintenanceSpec, OverrideSpec};
+use moenet_agent::document::{BgpSessionSpec, Document, Kind, MaintenanceSpec, OverrideSpec};
 use moenet_agent::model::{ObjectName, Secret};
 use moenet_agent::observed::Succession;
 use moenet_agent::store::{IDENTITY, StateIdentity, Store, StoreError, Written};
@@ -695,4 +697,33 @@ fn an_override_in_a_place_of_nothing_is_named() {
             .map(String::from)
             .into()
     );
+}
+
+#[test]
+fn departed_session_that_is_wanted_again_keeps_everything() {
+    let state = State::new();
+    let store = state.open();
+    let secret = Secret::new("x".into());
+    let put = |admin_state: &str| {
+        let spec = json!({
+            "asn": 4_242_421_080_u32, "adminState": admin_state,
+            "address": {"peerLinkLocal": "fe80::1"},
+            "tunnel": {"publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}
+        });
+        let spec: BgpSessionSpec = serde_json::from_value(spec).unwrap();
+        let uid = Some("u".parse().unwrap());
+        let document = Document::new(name("a"), uid, 1, spec);
+        store.write_secret("secrets/a.psk", &secret).unwrap();
+        store.write_document(&document).unwrap();
+    };
+    // The removal was read back; meanwhile the Control Plane wanted the session again.
+    put("Enabled");
+    assert_eq!(store.remove_departed(&name("a")).unwrap(), None);
+    assert!(state.root().join("sessions/a.yaml").exists());
+    assert!(store.read_secret("secrets/a.psk").unwrap().is_some());
+    put("Absent");
+    assert_eq!(store.remove_departed(&name("a")).unwrap(), Some(true));
+    assert!(!state.root().join("sessions/a.yaml").exists());
+    assert!(store.read_secret("secrets/a.psk").unwrap().is_none());
+    assert_eq!(store.remove_departed(&name("a")).unwrap(), Some(false));
 }

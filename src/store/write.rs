@@ -91,20 +91,26 @@ impl Store {
     /// # Errors
     /// As [`Store::remove_document`].
     pub fn remove_departed(&self, name: &ObjectName) -> Result<Option<bool>, StoreError> {
-        let kind = Kind::BgpSession;
         let mut caches = self.tree_turn()?;
-        let text = read::text(&self.path(&Place::document(kind, name)))?;
-        let document = text.and_then(|text| parse_value::<Value>(&text.text).ok());
-        let state = document
-            .as_ref()
-            .and_then(|it| it.pointer("/spec/adminState"));
-        if document.is_some() && state.is_none_or(|state| state != "Absent") {
+        if self.is_wanted_again(name)? {
             return Ok(None);
         }
         for ending in ["psk", "bgp"] {
             self.remove_secret(&format!("secrets/{name}.{ending}"))?;
         }
-        self.remove_in_turn(&mut caches, kind, name).map(Some)
+        self.remove_in_turn(&mut caches, Kind::BgpSession, name)
+            .map(Some)
+    }
+
+    /// Returns whether the document of a session exists now and does not say that the session must go.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_wanted_again(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        let text = read::text(&self.path(&Place::document(Kind::BgpSession, name)))?;
+        let document = text.and_then(|text| parse_value::<Value>(&text.text).ok());
+        let state = |document: Value| document.pointer("/spec/adminState").cloned();
+        Ok(document.is_some_and(|document| state(document).is_none_or(|it| it != "Absent")))
     }
 
     fn remove_in_turn(

@@ -159,6 +159,10 @@ fn kill_at_any_moment_touches_no_unchanged_session() {
     for number in [3, 4] {
         world.wait_reported(&uuid(number), 0, "");
     }
+    // A report of an earlier removal counts as well, so the Control Plane looks before it drops them.
+    wait_until("what must go is gone", 40, || {
+        only_these_are_left(&world, &[1, 2])
+    });
     world.control_plane.sessions(&last[..2]);
     wait_until("nothing is left of what is gone", 40, || {
         only_these_are_left(&world, &[1, 2])

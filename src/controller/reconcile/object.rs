@@ -185,6 +185,12 @@ async fn depart(
         record::status(ctx, subject, before, status).await;
         return Outcome::Settled(SETTLED_OBJECT);
     }
+    let name = subject.name.clone();
+    let wanted_again = ctx.disk(move |store| store.is_wanted_again(&name)).await;
+    if is_session && wanted_again.unwrap_or(true) {
+        // The sync wrote its document after the listing of this world; nothing is reported.
+        return Outcome::Settled(MOVING_OBJECT);
+    }
     let owes_report = is_session && object.documented && !object.operator_owned;
     if owes_report && !ctx.reports.gone(&object.uid).await {
         return Outcome::Failed;

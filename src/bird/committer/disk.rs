@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::changes::FileChanges;
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
@@ -145,7 +147,11 @@ fn keep_strange(live: &mut LiveTree, path: String, read: io::Result<Vec<u8>>) {
 }
 
 fn is_lasting(error: &io::Error) -> bool {
-    file::is_unusable(error.kind()) || error.kind() == io::ErrorKind::NotFound
+    // A link that leads to nothing, through a file, or back to itself.
+    let leads_nowhere = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    let leads_nowhere = leads_nowhere.map(Errno::raw_os_error);
+    let number = error.raw_os_error();
+    file::is_unusable(error.kind()) || number.is_some_and(|number| leads_nowhere.contains(&number))
 }
 
 /// Returns whether a file may still be written: it changed less than `quiet` ago, or is no longer the judged text.
@@ -429,14 +435,27 @@ mod tests {
             let error = io::Error::from_raw_os_error(number);
             assert!(!unusable(error), "{number}");
         }
-        // A directory, a pipe, and a link that leads nowhere.
-        for kind in [
-            io::ErrorKind::IsADirectory,
-            io::ErrorKind::InvalidInput,
-            io::ErrorKind::NotFound,
-        ] {
+        // A directory and a pipe.
+        for kind in [io::ErrorKind::IsADirectory, io::ErrorKind::InvalidInput] {
             assert!(unusable(kind.into()), "{kind}");
         }
+    }
+
+    #[test]
+    fn link_that_leads_nowhere_is_unusable() {
+        let root = tempfile::tempdir().unwrap();
+        let sessions = root.path().join(SESSIONS);
+        fs::create_dir_all(&sessions).unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        for (name, target) in [
+            ("nothing.conf", "../../nothing"),
+            ("through.conf", "../../file/below"),
+            ("loop.conf", "loop.conf"),
+        ] {
+            std::os::unix::fs::symlink(target, sessions.join(name)).unwrap();
+        }
+        let live = read(root.path(), true, &Ownership::default()).unwrap();
+        assert_eq!(live.unusable.len(), 3, "{:?}", live.unusable);
     }
 
     #[test]

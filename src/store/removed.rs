@@ -101,12 +101,22 @@ impl Store {
 
     /// Records that the applied record of an object was removed.
     pub(super) fn note_gone(&self, place: &Place) {
+        self.set_gone(place, true);
+    }
+
+    /// Records that the agent writes the applied record of an object: Git did not restore it, though the sync may have
+    /// removed the document since the world that wants the object.
+    pub(super) fn note_applied(&self, place: &Place) {
+        self.set_gone(place, false);
+    }
+
+    fn set_gone(&self, place: &Place, is_gone: bool) {
         let document = place.within(Area::Documents).relative();
         let mut removed = self.removed.lock();
-        let known = removed.0.iter_mut().filter(|known| !known.is_gone);
+        let known = removed.0.iter_mut();
         let mut changed = false;
-        for known in known.filter(|known| known.document == document) {
-            (known.is_gone, changed) = (true, true);
+        for known in known.filter(|known| known.is_gone != is_gone && known.document == document) {
+            (known.is_gone, changed) = (is_gone, true);
         }
         drop(removed);
         if changed {

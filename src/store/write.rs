@@ -85,21 +85,20 @@ impl Store {
         self.remove_in_turn(&mut caches, kind, name)
     }
 
-    /// Removes the document and the secrets of a session that the Control Plane has removed. `None`: the document on
-    /// disk wants the session again, since the sync wrote it after the listing that the caller knows; nothing is removed.
+    /// Removes the document and the secrets of a session that the Control Plane has removed. `false`: there was none, or
+    /// it wants the session again, since the sync wrote it after the listing that the caller knows.
     ///
     /// # Errors
     /// As [`Store::remove_document`].
-    pub fn remove_departed(&self, name: &ObjectName) -> Result<Option<bool>, StoreError> {
+    pub fn remove_departed(&self, name: &ObjectName) -> Result<bool, StoreError> {
         let mut caches = self.tree_turn()?;
         if self.is_wanted_again(name)? {
-            return Ok(None);
+            return Ok(false);
         }
         for ending in ["psk", "bgp"] {
             self.remove_secret(&format!("secrets/{name}.{ending}"))?;
         }
         self.remove_in_turn(&mut caches, Kind::BgpSession, name)
-            .map(Some)
     }
 
     /// Returns whether the document of a session exists now and does not say that the session must go.
@@ -208,10 +207,9 @@ impl Store {
     /// # Errors
     /// The record cannot be written; then no step may be made.
     pub fn write_applied(&self, applied: &AppliedDocument) -> Result<Written, StoreError> {
-        self.write_own(
-            &Place::new(Area::Applied, applied.kind, &applied.metadata.name),
-            applied,
-        )
+        let place = Place::new(Area::Applied, applied.kind, &applied.metadata.name);
+        self.note_applied(&place);
+        self.write_own(&place, applied)
     }
 
     /// Removes the finalizer, after the last step of a removal. `false`: there was none.

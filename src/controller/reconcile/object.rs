@@ -195,25 +195,23 @@ async fn depart(
     if owes_report && !ctx.reports.gone(&object.uid).await {
         return Outcome::Failed;
     }
-    let removed = match is_session {
+    let removed = record::remove(ctx, subject).await;
+    let document = match is_session && removed.is_ok() {
         true => remove_document(ctx, subject, object).await,
-        false => Some(false),
+        false => false,
     };
-    let Some(removed) = removed else {
-        return Outcome::Settled(MOVING_OBJECT);
-    };
-    record::gone(ctx, subject, removed).await;
+    record::gone(ctx, subject, removed, document).await;
     ctx.board.remove(subject.key);
     Outcome::Gone
 }
 
 /// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
-/// removed the document already. Returns whether there was one; `None` if the Control Plane wants the session again.
-/// An operator's files are left to the operator.
-async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Option<bool> {
+/// removed the document already. Returns whether there was one. An operator's files are left to the operator, and a
+/// document that wants the session again stays.
+async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> bool {
     let is_local = object.uid == Uid::local(subject.kind.folder(), subject.name);
     if object.operator_owned || is_local {
-        return Some(false);
+        return false;
     }
     let (name, key) = (subject.name.clone(), subject.key);
     let removed = ctx.write(move |store| store.remove_departed(&name)).await;
@@ -226,7 +224,7 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
             }
             _ => warn!(object = %key, error = error_text, "document not removed; the next pass tries again"),
         }
-        Some(false)
+        false
     })
 }
 

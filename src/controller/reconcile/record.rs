@@ -189,15 +189,27 @@ pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
     }
 }
 
-/// Forgets an object that is gone. `document`: its document was removed too.
-pub(super) async fn gone(ctx: &Context, subject: &Subject<'_>, document: bool) {
+/// Removes the record and the status of an object that is gone. Returns whether there was a record.
+///
+/// The record goes before the document: a world that is built in between must not see an applied object without a
+/// document, which a guard may hold, and so make it again.
+pub(super) async fn remove(ctx: &Context, subject: &Subject<'_>) -> Result<bool, StoreError> {
     let (kind, name) = (subject.kind, subject.name.clone());
-    let removed = ctx
-        .write(move |store| {
-            store.remove_status(kind, &name)?;
-            store.remove_applied(kind, &name)
-        })
-        .await;
+    let removed = ctx.write(move |store| {
+        store.remove_status(kind, &name)?;
+        store.remove_applied(kind, &name)
+    });
+    removed.await
+}
+
+/// Forgets an object whose record was removed. `document`: its document was removed too.
+pub(super) async fn gone(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    removed: Result<bool, StoreError>,
+    document: bool,
+) {
+    let kind = subject.kind;
     let place = document.then(|| Place::document(kind, subject.name));
     let files = place
         .into_iter()

@@ -437,6 +437,21 @@ fn document_that_the_control_plane_removed_is_not_revived() {
 }
 
 #[test]
+fn record_that_the_agent_writes_is_not_restored_by_git() {
+    let (_dir, store) = two_commits();
+    let name = "wg_1".parse().unwrap();
+    store.remove_document(Kind::BgpSession, &name).unwrap();
+    // A reconcile of the world before claims the session's link meanwhile.
+    let mut record = applied(2);
+    record.metadata.uid = Some("u-1".parse().unwrap());
+    store.write_applied(&record).unwrap();
+    let listed = store.load().unwrap();
+    assert_eq!((listed.applied.len(), listed.revived), (1, Vec::new()));
+    store.remove_applied(Kind::BgpSession, &name).unwrap();
+    assert_eq!(store.load().unwrap().applied.len(), 0);
+}
+
+#[test]
 fn cleaned_copies_are_written_again_and_edits_still_found() {
     let (dir, store) = two_commits();
     store.load().unwrap();

@@ -223,6 +223,10 @@ pub(super) fn apply(
     let written = changes.write.iter().map(|(path, _)| path);
     let copies = owned::copies(root, live, ownership, written.chain(&changes.remove))?;
     create_directories(&root.join(SESSIONS), group)?;
+    // Under the lock, such files are of a run that was ended; they may hold the password of a removed session.
+    for folder in [root, &root.join(TREE), &root.join(SESSIONS)] {
+        file::sweep(folder);
+    }
     let staged = stage(root, changes, group)?;
     copies.iter().try_for_each(|copy| copy.make())?;
     let mut touched = BTreeSet::new();
@@ -274,9 +278,9 @@ impl Drop for Lock {
     }
 }
 
-/// Returns the writer of BIRD's files. Only the holder of the lock writes them.
+/// Returns the writer of BIRD's files.
 pub(super) fn writer(group: Option<u32>) -> Writer {
-    Writer::new(FILE_MODE).group(group).sole()
+    Writer::new(FILE_MODE).group(group)
 }
 
 /// Writes and flushes all files under temporary names, several at a time: a flush waits for the disk, and the

@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 image=${VM_IMAGE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vmrun}
 agent=${1:?the agent} live=${2:?the live tests}
-CORE="two_birds three_sessions_come_up_with killing_and_starting an_mtu_changes a_peers_key queued_for_delete a_foreign_interface maintenance_drains a_session_over_gre a_session_over_ip6gre an_uplink_that tunnels_get_their_sysctls packets_pass our_table_is_back renamed_interface_keeps refused_type_leaves changed_type_makes"
+CORE="two_birds three_sessions_come_up_with killing_and_starting an_mtu_changes a_peers_key queued_delete foreign_interface_is_refused maintenance_drains a_session_over_gre a_session_over_ip6gre uplink_keeps tunnels_get_their_sysctls packets_pass our_table_is_back rename_keeps_the_tunnel refused_type_leaves type_change_creates"
 
 if [ ! -e "$image/rootfs.img" ]; then
   # wg and git are used by the tests and by the agent's history.

@@ -222,7 +222,12 @@ impl World {
             "-c safe.directory={}",
             self.state("").display().to_string().trim_end_matches('/')
         );
-        self.in_state(&format!("git {safe} {arguments}"))
+        let git = format!("git {safe} {arguments}");
+        // The agent's own git holds the index for a moment at each commit, as an operator's would.
+        self.in_state(&format!(
+            "error=$(mktemp); until {git} 2>$error; do \
+             grep -q index.lock $error || {{ cat $error >&2; exit 1; }}; sleep 0.1; done; rm -f $error"
+        ))
     }
 
     /// A counter of `/metrics`.

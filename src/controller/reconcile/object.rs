@@ -185,10 +185,8 @@ async fn depart(
         record::status(ctx, subject, before, status).await;
         return Outcome::Settled(SETTLED_OBJECT);
     }
-    let name = subject.name.clone();
-    let wanted_again = ctx.disk(move |store| store.is_wanted_again(&name)).await;
-    if is_session && wanted_again.unwrap_or(true) {
-        // The sync wrote its document after the listing of this world; nothing is reported.
+    // The sync may have written its document after the listing of this world; then nothing is reported.
+    if is_session && is_wanted_again(ctx, subject).await {
         return Outcome::Settled(MOVING_OBJECT);
     }
     let owes_report = is_session && object.documented && !object.operator_owned;
@@ -203,6 +201,13 @@ async fn depart(
     record::gone(ctx, subject, removed, document).await;
     ctx.board.remove(subject.key);
     Outcome::Gone
+}
+
+/// Returns whether the document on disk wants a session again. One that cannot be read proves no removal.
+async fn is_wanted_again(ctx: &Context, subject: &Subject<'_>) -> bool {
+    let name = subject.name.clone();
+    let wanted = ctx.disk(move |store| store.is_wanted_again(&name)).await;
+    wanted.unwrap_or(true)
 }
 
 /// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have

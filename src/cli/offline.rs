@@ -265,10 +265,7 @@ impl Offline {
     pub(crate) fn plan(&self, key: &ObjectKey) -> KeyPlan {
         let world = &self.world;
         match key {
-            ObjectKey::Router | ObjectKey::Policy => {
-                let applied = self.applied(Kind::Node, &single(Kind::Node));
-                planning::router(world, &self.view(applied, None))
-            }
+            ObjectKey::Router | ObjectKey::Policy => planning::router(world, &self.view_of_node()),
             ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
                 match world.objects.get(key) {
                     Some(object) => planning::object(world, object, &self.view_of(object)),
@@ -279,6 +276,15 @@ impl Offline {
             // It follows the plans of all others.
             ObjectKey::Firewall => Ok(Plan::default()),
         }
+    }
+
+    /// Returns the controller's current plan for what all sessions share, without the node's own addresses.
+    pub(crate) fn shared(&self) -> Plan {
+        planning::shared(&self.world, &self.view_of_node())
+    }
+
+    fn view_of_node(&self) -> View<'_> {
+        self.view(self.applied(Kind::Node, &single(Kind::Node)), None)
     }
 
     fn view_of(&self, object: &Object) -> View<'_> {

@@ -9,6 +9,7 @@ use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, TakenStep};
 use crate::model::ObjectKey;
+use crate::plan::Plan;
 use crate::status::Hold;
 
 /// The steps for one object, or the reason why there are none.
@@ -129,20 +130,24 @@ pub(crate) fn taken(
 fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
     let world = &offline.world;
     let mut object = ObjectSteps::new(key);
-    match plan {
-        Ok(plan) => {
-            object.waits.clone_from(&plan.waits);
-            object.steps = plan
-                .steps
-                .iter()
-                .map(|step| TakenStep::from(step).into())
-                .collect()
-        }
-        Err(refusal) => object.error = Some(refusal.to_string()),
-    }
-    if *key == ObjectKey::Router {
-        object.error = object.error.or_else(|| offline.node_error());
-    }
+    let is_node = *key == ObjectKey::Router;
+    let (plan, refusal) = match plan {
+        Ok(plan) => (plan, None),
+        // As in the controller, a refused interface for the node's own addresses keeps nothing else from the node.
+        Err(refusal) if is_node => (offline.shared(), Some(refusal)),
+        Err(refusal) => (Plan::default(), Some(refusal)),
+    };
+    let errors = refusal.map(|refusal| refusal.to_string()).into_iter();
+    let errors: Vec<_> = errors
+        .chain(is_node.then(|| offline.node_error()).flatten())
+        .collect();
+    object.error = (!errors.is_empty()).then(|| errors.join("; "));
+    object.waits.clone_from(&plan.waits);
+    object.steps = plan
+        .steps
+        .iter()
+        .map(|step| TakenStep::from(step).into())
+        .collect();
     let of_world = world.objects.get(key);
     if let Some(why) = of_world.and_then(|it| it.refused()) {
         object.error.get_or_insert_with(|| why.to_owned());

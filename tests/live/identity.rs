@@ -467,6 +467,8 @@ impl Second {
             "binary": self.bird.program(), "confirmTimeout": 10, "templates": templates(&path("templates"))
         });
         config["firewall"] = json!({"enabled": true});
+        // Where the kernel has dummy devices, the default is the first agent's device.
+        config["loopback"]["interface"] = json!("lo");
         edit(&mut config);
         std::fs::write(path("config.yaml"), config.to_string()).unwrap();
         std::fs::create_dir_all(path("state/sessions")).unwrap();
@@ -570,17 +572,23 @@ fn second_agent_leaves_the_first_bird_directory_unchanged() {
     let (age, identity) = (Age::of(&world.neighbours[0]), world.router.identity());
     let files = bird_files(&world);
     let shared = (world.router.bird.socket(), world.router.bird.folder.clone());
+    // As with the first agent's dummy device on kernels that have them, the loopback interface is foreign too.
+    world.router.inside.shell("ip link add br7 type bridge");
     second.prepare(&world, &world.neighbours[1], |config| {
         config["bird"]["controlSocket"] = json!(shared.0);
         config["bird"]["directory"] = json!(shared.1);
         config["firewall"]["enabled"] = json!(false);
+        config["loopback"]["interface"] = json!("br7");
     });
     let told = |text: &str| {
         contains(text, &format!("identity {identity}"))?;
         contains(text, &shared.1.join("bird.conf").display().to_string())?;
         contains(text, "bird.directory")
     };
-    told(&second.says(&world, "plan")).unwrap();
+    let plan = second.says(&world, "plan");
+    told(&plan)
+        .and_then(|()| contains(&plan, "interface br7"))
+        .unwrap();
     for _ in 0..2 {
         second.run(&world);
         wait_until("/status of the second names the first", 40, || {
@@ -592,7 +600,9 @@ fn second_agent_leaves_the_first_bird_directory_unchanged() {
             contains(&links, &interface(2))?;
             contains(&aliases(&world).join("\n"), "local/sessions/second")
         });
-        told(&second.says(&world, "describe node")).unwrap();
+        wait_until("describe names the first", 20, || {
+            told(&second.says(&world, "describe node"))
+        });
         world.wait_polls("sessions", 4);
         assert_eq!(bird_files(&world), files);
         assert_eq!(Age::of(&world.neighbours[0]), age);

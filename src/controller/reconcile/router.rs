@@ -247,7 +247,8 @@ async fn conclude(
         .map(|blocked| blocked.message)
         .or(error)
         .or_else(|| round.look.bird.files_error.clone());
-    let error = of_bird.clone().or_else(|| round.error());
+    let errors: Vec<_> = of_bird.clone().into_iter().chain(round.error()).collect();
+    let error = (!errors.is_empty()).then(|| errors.join("; "));
     // The interface of the node's own addresses concerns neither the policy nor a drain.
     let is_shared_settled = round.trouble.is_none()
         && round.remaining.is_done()

@@ -6,6 +6,8 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 
 deps()   { tests/deps.sh tests && tests/deps.sh vm; }
 birds()  { tests/lab/fetch-birds; }
@@ -74,8 +76,27 @@ vm() {
 stage() {
   local start=$SECONDS
   printf '\n=== %s\n' "$1"
-  if "$1"; then passed=$((passed + 1)); printf '=== %s passed in %d s\n' "$1" $((SECONDS - start))
+  if logged "$1"; then passed=$((passed + 1)); printf '=== %s passed in %d s\n' "$1" $((SECONDS - start))
   else failed=$((failed + 1)) broken="$broken $1"; printf '=== %s FAILED in %d s\n' "$1" $((SECONDS - start)); fi
+}
+
+# The output goes to a file too. What a stage leaves running may keep it open, so its end is not waited for long.
+logged() {
+  local out tee rc
+  exec {out}> >(exec tee "$logs/$1")
+  tee=$!
+  "$1" >&"$out" 2>&1
+  rc=$?
+  exec {out}>&-
+  for _ in {1..50}; do kill -0 "$tee" 2>/dev/null || break; sleep 0.1; done
+  return $rc
+}
+
+# The last lines are what a reader of a failed run sees first.
+causes() {
+  [ "$failed" = 0 ] && return
+  printf '\n=== causes\n'
+  for name in $broken; do tests/lab/failures "$name" "$logs/$name"; done | head -n 100
 }
 
 [ $# -gt 0 ] || set -- deps birds fmt clippy deny schemas unit live vm demo
@@ -85,5 +106,6 @@ for name in "$@"; do
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done
+causes
 printf '\n%s%d passed, %d failed\n' "${broken:+failed:$broken; }" "$passed" "$failed"
 [ "$failed" = 0 ]

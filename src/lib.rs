@@ -23,8 +23,7 @@
 //! | [`kernel`] | links, addresses, WireGuard, sysctls | no |
 //! | [`bird`] | BIRD's control socket, its parser, the one owner of its files | no |
 //! | [`firewall`] | our table in nftables | no |
-//! | [`resolve`] | names of endpoints | no |
-//! | [`probe`] | round-trip times and loss | no |
+//! | [`sources`] | inputs that change on their own: endpoint names, probes | no |
 //! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`history`] | the Git side of the state directory | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
@@ -60,10 +59,9 @@ pub mod model;
 pub mod observed;
 pub mod plan;
 pub mod ports;
-pub mod probe;
 mod redact;
 pub mod render;
-pub mod resolve;
+pub mod sources;
 pub mod status;
 pub mod store;
 pub mod telemetry;

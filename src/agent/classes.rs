@@ -13,8 +13,8 @@ use crate::controller::target;
 use crate::controller::world::Measured;
 use crate::document::Kind;
 use crate::model::ObjectName;
-use crate::probe::Probe;
 use crate::render::{Hysteresis, Measure};
+use crate::sources::probe::Probe;
 use crate::store::Store;
 use crate::telemetry::chain;
 

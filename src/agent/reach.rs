@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::controller::world::{Reach, Use};
 use crate::kernel::LinuxKernel;
 use crate::model::{self, Endpoint, Port};
-use crate::resolve::KnownNames;
+use crate::sources::resolve::KnownNames;
 use crate::telemetry::chain;
 use crate::util::file;
 

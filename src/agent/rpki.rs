@@ -20,7 +20,7 @@ use crate::intervals::{RPKI_SILENCE, RPKI_SILENCE_MAX};
 use crate::model::{Endpoint, Host};
 use crate::observed::bird::roa::Servers;
 use crate::render::rpki_protocol;
-use crate::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
+use crate::sources::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
 use crate::status::RpkiName;
 use crate::store::Store;
 use crate::telemetry::chain;

@@ -27,8 +27,8 @@ use crate::model::{Endpoint, Host, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdState;
 use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel};
-use crate::probe::{Prober, Target};
-use crate::resolve::Resolver;
+use crate::sources::probe::{Prober, Target};
+use crate::sources::resolve::Resolver;
 use crate::status::{NameFacts, RouteFacts};
 use crate::store::{AppliedDocument, Place, Store, StoreError};
 

@@ -241,7 +241,7 @@ fn every_room_and_file_that_is_held_pure_exists() {
 
 #[test]
 fn pure_modules_import_no_io_module() {
-    const IO: [&str; 16] = [
+    const IO: [&str; 15] = [
         "agent",
         "bird",
         "cli",
@@ -254,8 +254,7 @@ fn pure_modules_import_no_io_module() {
         "http",
         "kernel",
         "ports",
-        "probe",
-        "resolve",
+        "sources",
         "store",
         "telemetry",
     ];

@@ -24,7 +24,7 @@ use crate::model::{Endpoint, ObjectName, PublicKey, RoaTable};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Renderer};
-use crate::resolve::Resolution;
+use crate::sources::resolve::Resolution;
 use crate::status::Acceptance;
 use crate::store::{Place, Snapshot, Store, StoreError};
 use crate::telemetry::chain;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::why::Answer;
 use crate::intervals::REACH_ANSWER;
 use crate::model::InterfaceName;
-use crate::probe::{IcmpPing, Ping, ProbeSettings, Target};
+use crate::sources::probe::{IcmpPing, Ping, ProbeSettings, Target};
 
 /// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links deliver it although they have no
 /// multicast flag, which is also how Babel works over them.

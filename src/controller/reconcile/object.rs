@@ -16,7 +16,7 @@ use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, Uid};
 use crate::observed::kernel::Link;
-use crate::probe::Target;
+use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 use crate::store::StoreError;
 

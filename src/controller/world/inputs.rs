@@ -8,7 +8,7 @@ use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::bird::{MainFile, Version};
 use crate::render::{Features, Renderer};
-use crate::resolve::Resolution;
+use crate::sources::resolve::Resolution;
 use crate::status::RoaFacts;
 use crate::store::Snapshot;
 use crate::wire::Rejected;

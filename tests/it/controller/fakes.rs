@@ -21,8 +21,8 @@ use moenet_agent::ports::{
     BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
     KernelError,
 };
-use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Target};
-use moenet_agent::resolve::Lookup;
+use moenet_agent::sources::probe::{Ping, ProbeError, ProbeSettings, Target};
+use moenet_agent::sources::resolve::Lookup;
 use tokio::time::{Instant, sleep};
 
 use crate::plan::kernel::ModelKernel;

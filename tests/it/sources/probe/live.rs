@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::namespace;
-use moenet_agent::probe::{IcmpPing, Ping, Probe, ProbeError, ProbeSettings, Target};
+use moenet_agent::sources::probe::{IcmpPing, Ping, Probe, ProbeError, ProbeSettings, Target};
 
 /// `lo` routes 198.51.100.1 to nobody. The nested namespace behind `left` has fe80::2, and so has the
 /// one behind `other`, which is slower.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use moenet_agent::model::Endpoint;
-use moenet_agent::resolve::{Lookup, Resolver, ResolverSettings};
+use moenet_agent::sources::resolve::{Lookup, Resolver, ResolverSettings};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Silence of a peer before its next address is tried.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moenet_agent::probe::{Ping, ProbeError, ProbeSettings, Prober, Target};
+use moenet_agent::sources::probe::{Ping, ProbeError, ProbeSettings, Prober, Target};
 use tokio::time::{Instant, sleep};
 
 #[derive(Default)]

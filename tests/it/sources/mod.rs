@@ -1,0 +1,4 @@
+//! Tests of `sources`.
+
+mod probe;
+mod resolve;

@@ -88,11 +88,6 @@ pub(crate) const TEMPLATES_POLL: Duration = Duration::from_millis(500);
 pub(crate) const TEMPLATES_QUIET: Duration = Duration::from_secs(1);
 /// Retry interval of templates that could not be tested.
 pub(crate) const TEMPLATES_RETRY: Duration = Duration::from_secs(10);
-/// Interval between two checks of the RPKI servers.
-pub(crate) const ROA_POLL: Duration = Duration::from_secs(10);
-/// Maximum age of the shared observation of BIRD: that of the controller's last tick, so that no
-/// additional observation is needed.
-pub(crate) const ROA_OBSERVATION_AGE: Duration = Duration::from_secs(12);
 /// Minimum interval between two writes when ROAs were withdrawn: each is a reload of BIRD.
 pub(crate) const ROA_WITHDRAWN: Duration = Duration::from_secs(60);
 /// Minimum interval between two writes when there are only new ROAs: BIRD has them already, the write is for the next

@@ -23,7 +23,7 @@
 //! | [`kernel`] | links, addresses, WireGuard, sysctls | no |
 //! | [`bird`] | BIRD's control socket, its parser, the one owner of its files | no |
 //! | [`firewall`] | our table in nftables | no |
-//! | [`sources`] | inputs that change on their own: endpoint names, probes | no |
+//! | [`sources`] | inputs that change on their own: endpoint names, probes and classes, ROAs, templates, the WireGuard key | no |
 //! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`history`] | the Git side of the state directory | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |

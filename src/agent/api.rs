@@ -276,7 +276,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         world.problems.iter().cloned(),
         "files with problems; `moenet-agent validate` lists them",
     );
-    notices.extend(parts.maker.key.copied());
+    notices.extend(parts.sources.key.copied());
     let waiting = world.waiting.iter().cloned();
     notices.extend(bounded_to(
         FEW,

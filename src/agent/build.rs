@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,15 +7,12 @@ use tracing::warn;
 
 use super::calls::Calls;
 use super::journal::Known;
-use super::key::KeyFile;
+use super::known_agents;
 use super::lost::{self, Missing};
-use super::reach::{self, Host};
 use super::syncs::Syncs;
 use super::tasks::Tasks;
-use super::templates::{self, Templates};
 use super::worlds::WorldMaker;
 use super::writers::is_document;
-use super::{copied, known_agents};
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
@@ -31,9 +27,9 @@ use crate::intervals::{BIRD_CHECK, FILES_QUIET};
 use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::Kernel as _;
-use crate::render::RenderError;
 use crate::sources::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::sources::resolve::{Resolver, ResolverSettings, SystemLookup};
+use crate::sources::{self, Classes, Host, KeyFile, RpkiServers, Sources, Templates, templates};
 use crate::store::{OUTBOX, Store, StoreError};
 use crate::telemetry::chain;
 use crate::wire::Dialect;
@@ -58,17 +54,6 @@ pub enum BuildError {
     /// The local API.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A template of the operator is invalid.
-    #[error(transparent)]
-    Template(#[from] RenderError),
-    /// The directory of templates cannot be read.
-    #[error("reading templates in {path}: {source}", path = path.display())]
-    Templates {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// The state directory is missing although links or files carry its marks.
     #[error(transparent)]
     StateDirectoryMissing(Box<Missing>),
@@ -94,6 +79,8 @@ pub struct Parts {
     pub context: Arc<Context>,
     /// Applies BIRD's configuration; has BIRD's counters.
     pub committer: Committer,
+    /// Inputs of the desired state.
+    pub(crate) sources: Arc<Sources>,
     /// Builds worlds.
     pub maker: WorldMaker,
     /// Publishes worlds.
@@ -196,7 +183,7 @@ impl Parts {
         );
         tasks.spawn("resolver", work);
         // The first list of sessions is compared with the Control Plane's addresses.
-        resolver.watch(reach::control_plane(&config).iter());
+        resolver.watch(sources::control_plane(&config).iter());
         let (prober, work) = Prober::new(Arc::new(IcmpPing), probe_settings(&config));
         tasks.spawn("prober", work);
         let live = Arc::new(LiveConfig::new(config.clone()));
@@ -212,22 +199,24 @@ impl Parts {
             BIRD_CHECK,
             Arc::clone(committer.counters()),
         );
+        key.find_copy().await;
+        let (rpki, work) = RpkiServers::kept(&store);
+        tasks.spawn("resolver of RPKI servers", work);
+        let sources = Arc::new(Sources {
+            key: Arc::new(key),
+            templates: Arc::new(templates),
+            classes: Classes::kept(&store),
+            roas: Arc::default(),
+            rpki: Arc::new(rpki),
+            host: Host::new(Arc::clone(&kernel), resolver.known()),
+        });
         let maker = WorldMaker::new(
             Arc::clone(&live),
             Arc::clone(&store),
-            key,
-            templates,
+            Arc::clone(&sources),
             checker,
-            (
-                ownership.clone(),
-                Host::new(Arc::clone(&kernel), resolver.known()),
-            ),
-            &mut tasks,
+            ownership.clone(),
         );
-        if let Some(ours) = maker.our_key().filter(|_| store.is_writable()) {
-            let copied = copied::look(&store, maker.key.recorded(), ours).await;
-            maker.key.set_copied(copied);
-        }
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
             begun: tokio::time::Instant::now(),
@@ -257,6 +246,7 @@ impl Parts {
         Ok(Self {
             context: Arc::new(context),
             committer,
+            sources,
             maker,
             publish,
             client,

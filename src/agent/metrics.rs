@@ -392,7 +392,7 @@ fn calls(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let of = parts.context.world().origins;
     let now = parts
-        .maker
+        .sources
         .roas
         .facts()
         .under(of.servers, of.rejects_unknown);

@@ -17,44 +17,29 @@
 //! | `api` | answers the local API |
 //! | `confirmation` | waits until BIRD runs the requested state |
 //! | `metrics` | counts for Prometheus |
-//! | `key` | the router's WireGuard key: read, created once, watched |
 //! | `overrides` | the overrides in effect, for the API and the metrics |
-//! | `copied` | a state directory that is a copy of another host's |
 //! | `lost` | a start without the state directory |
 //! | `known_agents` | the agents of this host |
-//! | `limits` | reloads routes that a limit held back, once there is room |
-//! | `roa` | BIRD's tables of ROAs → the last good table on disk |
-//! | `rpki` | names of RPKI servers → addresses |
-//! | `classes` | probes → stable classes of links |
-//! | `templates` | an operator's templates, tested before use |
 //! | `writers` | the writer of each file, and the files that may enter the history |
 
 mod announcer;
 mod api;
 mod build;
 mod calls;
-mod classes;
 mod confirmation;
-mod copied;
 mod journal;
-mod key;
 mod known_agents;
-mod limits;
 mod local_api;
 mod lost;
 mod metrics;
 mod overrides;
 mod poll;
-mod reach;
 mod reload;
 mod reporting;
-mod roa;
-mod rpki;
 mod signals;
 mod status;
 mod syncs;
 mod tasks;
-mod templates;
 mod worlds;
 mod writers;
 
@@ -69,7 +54,6 @@ pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
 pub use calls::{CallHealth, Calls};
 pub(crate) use lost::Missing;
-pub(crate) use reach::control_plane as control_plane_endpoint;
 pub use signals::Signals;
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;
@@ -84,6 +68,8 @@ use crate::intervals::{
 use crate::kernel;
 use crate::model::ObjectKey;
 use crate::plan::firewall::TABLE_NAME;
+use crate::sources::{RoaTask, limits};
+use crate::util::task::blocking;
 
 /// Number of such checks: 6 s.
 const SETTLE_TRIES: u32 = 60;
@@ -163,9 +149,8 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 
 /// The first write of a start: everything that can refuse the start has been checked.
 async fn begin_key(parts: &Arc<Parts>) {
-    let key = Arc::clone(&parts.maker.key);
-    reload::blocking(move || key.begin()).await;
-    copied::report(parts);
+    let key = Arc::clone(&parts.sources.key);
+    blocking(move || key.begin()).await;
 }
 
 /// Starts the tasks that converge the router to the state directory.
@@ -179,18 +164,35 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     tasks.spawn("kernel-events", watch_kernel(p, hints.clone(), s));
     let (p, s) = with();
     tasks.spawn("firewall-events", watch_firewall(p, hints, s));
-    let (p, s) = with();
-    tasks.spawn("roa", roa::run(p, s));
-    let (p, s) = with();
-    tasks.spawn("limits", limits::run(p, s));
-    let (p, s) = with();
-    tasks.spawn("templates", templates::watch(p, s));
+    watch_sources(parts, tasks, stop);
     let (p, s) = with();
     tasks.spawn("announcer", announcer::run(p, s));
-    let (p, s) = with();
-    tasks.spawn("key", key::watch(p, s));
     let runner = Runner::new(Arc::clone(&parts.context)).run(hinted);
     tasks.spawn("controller", after_first_world(parts, runner));
+}
+
+/// Starts the tasks of the inputs that change on their own.
+fn watch_sources(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
+    let (sources, context) = (&parts.sources, &parts.context);
+    let roas = RoaTask {
+        rpki: Arc::clone(&sources.rpki),
+        store: Arc::clone(&context.store),
+        client: parts.bird().clone(),
+        looks: context.observer.looks(),
+    };
+    tasks.spawn("roa", Arc::clone(&sources.roas).run(roas, stop.clone()));
+    tasks.spawn(
+        "limits",
+        limits::run(parts.bird().clone(), context.observer.looks(), stop.clone()),
+    );
+    let testing = Arc::clone(parts);
+    let test = move |renderer| worlds::test_templates(Arc::clone(&testing), renderer);
+    let templates = Arc::clone(&sources.templates);
+    tasks.spawn(
+        "templates",
+        templates.run(Arc::clone(&context.store), test, stop.clone()),
+    );
+    tasks.spawn("key", Arc::clone(&sources.key).run(stop.clone()));
 }
 
 /// Delays work until the first world exists, so that nothing is observed, answered or judged from a

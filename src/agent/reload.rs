@@ -15,6 +15,7 @@ use crate::http::Server;
 use crate::intervals::TOKEN_POLL;
 use crate::model::ObjectKey;
 use crate::telemetry::{self, chain};
+use crate::util::task::blocking;
 use crate::wire::Call;
 
 /// Handles signals until the agent stops.
@@ -149,16 +150,4 @@ fn heed(parts: &Parts, key: &str, news: TokenNews) {
     Call::ALL
         .into_iter()
         .for_each(|call| parts.calls.wake(call));
-}
-
-/// Runs blocking work. Propagates its panic to the caller.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and the caller with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

@@ -341,7 +341,7 @@ async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
 /// an endpoint, as in the daemon. Returns whether there were names.
 async fn resolve(parts: &Parts, world: &World) -> bool {
     let tunnels = world.endpoints().map(|(_, endpoint)| endpoint);
-    let control_plane = crate::agent::control_plane_endpoint(&parts.config);
+    let control_plane = crate::sources::control_plane(&parts.config);
     let endpoints = tunnels.chain(&control_plane);
     let names: Vec<_> = endpoints
         .filter(|endpoint| endpoint.address().is_none())

@@ -32,7 +32,7 @@ impl Plan {
             Ok((
                 steps::planned(&offline),
                 offline.world.key.clone(),
-                offline.parts.maker.key.is_to_be_created(),
+                offline.parts.sources.key.is_to_be_created(),
                 bird,
                 offline.unknown(),
             ))

@@ -97,6 +97,15 @@ impl Hysteresis {
     }
 }
 
+/// Measurements of a link by probes, in DN42's classes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Latency, 1 to 9.
+    pub latency: Option<u8>,
+    /// Loss, 91 to 94.
+    pub loss: Option<u8>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

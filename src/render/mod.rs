@@ -46,7 +46,7 @@ pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_cl
 pub use context::rpki_protocol;
 pub use error::RenderError;
 pub use features::Features;
-pub use hysteresis::{Hysteresis, Measure};
+pub use hysteresis::{Hysteresis, Measure, Measured};
 pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy, odd_policy};
 pub use quote::{MAX_STRING, quoted};
 pub use renderer::Renderer;

@@ -8,7 +8,9 @@
 //! | `file/stamp` | tells whether a file changed |
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
+//! | `task` | runs blocking work on a thread for it |
 
 pub(crate) mod backoff;
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod task;

@@ -7,24 +7,18 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::agent::classes::Classes;
-use crate::agent::key::KeyFile;
-use crate::agent::reach::Host;
-use crate::agent::roa::Roas;
-use crate::agent::rpki::RpkiServers;
-use crate::agent::tasks::Tasks;
-use crate::agent::templates::{Templates, Verdict};
 use crate::bird::Checker;
 use crate::config::LiveConfig;
-use crate::controller::world::{Inputs, Measured, Object, Reach, Refused};
+use crate::controller::world::{Inputs, Object, Reach, Refused};
 use crate::controller::{GuardMemory, World, guard};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, PublicKey, RoaTable};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
-use crate::render::{Features, Renderer};
+use crate::render::{Features, Measured, Renderer};
 use crate::sources::resolve::Resolution;
+use crate::sources::{Rejection, Sources};
 use crate::status::Acceptance;
 use crate::store::{Place, Snapshot, Store, StoreError};
 use crate::telemetry::chain;
@@ -33,18 +27,13 @@ use crate::telemetry::chain;
 pub struct WorldMaker {
     config: Arc<LiveConfig>,
     store: Arc<Store>,
-    pub(crate) key: Arc<KeyFile>,
     checker: Checker,
     ownership: SharedOwnership,
-    host: Host,
+    sources: Arc<Sources>,
     /// The address clashes that were logged.
     clashes: Mutex<BTreeSet<String>>,
     version: Mutex<Option<Version>>,
     refused: Mutex<Refused>,
-    pub(in crate::agent) templates: Templates,
-    pub(in crate::agent) classes: Classes,
-    pub(in crate::agent) roas: Roas,
-    pub(crate) rpki: RpkiServers,
     /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
     /// Manual edits that could not be imported, with the reasons: logged once.
@@ -71,31 +60,21 @@ impl WorldMaker {
     pub(in crate::agent) fn new(
         config: Arc<LiveConfig>,
         store: Arc<Store>,
-        key: KeyFile,
-        templates: Templates,
+        sources: Arc<Sources>,
         checker: Checker,
-        (ownership, host): (SharedOwnership, Host),
-        tasks: &mut Tasks,
+        ownership: SharedOwnership,
     ) -> Self {
-        let classes = Classes::kept(&store);
-        let rpki = RpkiServers::kept(&store, tasks);
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
-        let (version, refused, roas, unkept, unread) = Default::default();
-        let clashes = Default::default();
+        let (clashes, version, refused, unkept, unread) = Default::default();
         Self {
             config,
             store,
-            key: Arc::new(key),
             checker,
             ownership,
-            host,
+            sources,
             clashes,
             version,
             refused,
-            templates,
-            classes,
-            roas,
-            rpki,
             guard,
             unkept,
             unread,
@@ -104,7 +83,7 @@ impl WorldMaker {
 
     /// Returns the router's WireGuard public key, if it is known.
     pub fn our_key(&self) -> Option<PublicKey> {
-        self.key.current().public()
+        self.sources.key.current().public()
     }
 
     /// Updates the set of the Control Plane's items that do not decode. Returns whether it changed.
@@ -138,7 +117,11 @@ impl WorldMaker {
             rpki: BTreeMap::new(),
             reach: Reach::default(),
         };
-        self.world(&Snapshot::default(), &material, self.templates.in_use())
+        self.world(
+            &Snapshot::default(),
+            &material,
+            self.sources.templates.in_use(),
+        )
     }
 
     /// Makes the world of a listing. If BIRD does not answer, its program is asked for the version.
@@ -155,7 +138,7 @@ impl WorldMaker {
             snapshot.applied_in_bird(),
         );
         let material = self.material(snapshot, bird).await;
-        let world = self.world(snapshot, &material, self.templates.in_use());
+        let world = self.world(snapshot, &material, self.sources.templates.in_use());
         let sessions = world.of_kind(Kind::BgpSession);
         let paused = sessions.filter(|session| session.may_be_paused());
         self.ownership
@@ -177,10 +160,10 @@ impl WorldMaker {
             features: version.and_then(features),
             fragments: bird.live.tree.fragments.keys().cloned().collect(),
             main: bird.live.main.clone(),
-            classes: self.classes.measured(),
-            roa: self.roas.kept(&self.store),
-            rpki: self.rpki.known(),
-            reach: self.host.look(&self.config.get()).await,
+            classes: self.sources.classes.measured(),
+            roa: self.sources.roas.kept(&self.store),
+            rpki: self.sources.rpki.known(),
+            reach: self.sources.host.look(&self.config.get()).await.into(),
         }
     }
 
@@ -222,16 +205,16 @@ impl WorldMaker {
         snapshot: &Snapshot,
         material: &Material,
         renderer: &Arc<Renderer>,
-    ) -> Verdict {
-        let before = self.world(snapshot, material, self.templates.in_use());
+    ) -> Result<Tree, Rejection> {
+        let before = self.world(snapshot, material, self.sources.templates.in_use());
         let after = self.world(snapshot, material, Ok(Arc::clone(renderer)));
         if let Err(why) = &after.router {
-            return Verdict::Unknown(why.clone());
+            return Err(Rejection::Unknown(why.clone()));
         }
         if let Some(why) = not_rendered(&before, &after) {
-            return Verdict::Refused(why);
+            return Err(Rejection::Refused(why));
         }
-        Verdict::Renders(Tree {
+        Ok(Tree {
             fragments: after.texts(),
             base: after.base.unwrap_or_default(),
             ..Tree::default()
@@ -257,13 +240,13 @@ impl WorldMaker {
                 snapshot,
                 config: &config,
                 secrets: &material.secrets,
-                key: &self.key.current(),
+                key: &self.sources.key.current(),
                 renderer: renderer.as_deref().map_err(String::as_str),
-                templates_refused: self.templates.problem(),
+                templates_refused: self.sources.templates.problem(),
                 bird: material.bird,
                 features,
                 roa: material.roa.as_deref(),
-                roas: self.roas.facts(),
+                roas: self.sources.roas.facts(),
                 rpki: &material.rpki,
                 classes: &material.classes,
                 fragments: &material.fragments,

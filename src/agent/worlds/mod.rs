@@ -6,11 +6,13 @@
 //! | `edits` | manual edits → overrides, before every listing that is used |
 //! | `approval` | lifetime of approvals, and the guard's record |
 //! | `drain` | records a drain before it is applied |
+//! | `trial` | tests an operator's templates |
 
 mod approval;
 mod drain;
 mod edits;
 mod maker;
+mod trial;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -24,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use edits::settle;
 pub use maker::WorldMaker;
+pub(super) use trial::test_templates;
 
-use super::{Parts, classes, journal};
+use super::{Parts, journal};
 use crate::controller::world::endpoints;
-use crate::controller::{Hint, World, target};
-use crate::document::Kind;
+use crate::controller::{Convenience, Hint, World, target};
+use crate::document::{ConditionType, Kind};
 use crate::intervals::{
     ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_TICK, WORLD_TROUBLED, WORLD_UNSETTLED,
 };
@@ -185,7 +188,7 @@ impl Worlds {
             tokio::select! {
                 () = stop.cancelled() => return ControlFlow::Break(()),
                 () = context.reports.changed.notified() => break,
-                () = self.parts.maker.rpki.changed() => break,
+                () = self.parts.sources.changed() => break,
                 () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS_GATHER),
                 names = context.resolver.changed() => {
                     // An address may clash with a peer's, so the next world comes before the next pass.
@@ -304,7 +307,8 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
         snapshot = approval::spend(parts, snapshot).await;
     }
     let bird = parts.context.observer.bird(Instant::now()).await;
-    classes::measure(parts).await;
+    measure_classes(parts).await;
+    report_copy(parts);
     let mut world = parts.maker.make(&snapshot, &bird).await?;
     if !approval::remember(parts, &world).await {
         world = parts.maker.make(&snapshot, &bird).await?;
@@ -312,8 +316,13 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     approval::spend_node(parts, &world).await;
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &snapshot, &world);
-    parts.maker.rpki.watch(&world.router_documents.policy.spec);
-    parts.maker.rpki.keep(parts, &world.rpki).await;
+    let (policy, rejects) = (
+        &world.router_documents.policy.spec,
+        world.origins.rejects_unknown,
+    );
+    parts.sources.watch(policy, rejects);
+    let rpki = &parts.sources.rpki;
+    rpki.keep(&parts.context.store, &world.rpki).await;
     parts.publish.send_replace(Arc::new(world));
     Ok(Listed::of(&snapshot))
 }
@@ -360,7 +369,7 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
 /// Waits a short time for the names of RPKI servers. Returns whether that may have changed the world.
 pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
     let resolved = parts
-        .maker
+        .sources
         .rpki
         .resolved(&world.router_documents.policy.spec);
     tokio::time::timeout(NAMES_WAIT, resolved)
@@ -368,11 +377,37 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
         .unwrap_or(true)
 }
 
+/// Takes the probes of the current sessions into account.
+async fn measure_classes(parts: &Parts) {
+    let (context, world) = (&parts.context, parts.context.world());
+    let sessions = world.of_kind(Kind::BgpSession);
+    let links = sessions.map(|session| (session.name.clone(), target(session)));
+    let classes = &parts.sources.classes;
+    classes
+        .measure(links.collect(), &context.prober, &context.store)
+        .await;
+}
+
+/// Sets the condition of the node for a copied state directory, and clears it once the directory is no longer a copy.
+fn report_copy(parts: &Parts) {
+    let about = ConditionType::StateDirectoryUnique;
+    let conveniences = &parts.context.conveniences;
+    match parts.sources.key.copied() {
+        Some(why) => {
+            conveniences.set(about, Convenience::fails("CopiedFromAnotherHost", why));
+        }
+        None if conveniences.problem(about).is_some() => {
+            conveniences.set(about, Convenience::works("RecordsOfThisHost"));
+        }
+        None => {}
+    }
+}
+
 /// Watches the endpoints to resolve and the peers to probe.
 fn watch_peers(parts: &Parts, snapshot: &Snapshot, world: &World) {
     let named = endpoints(snapshot);
     let named = named.iter().map(|(_, _, endpoint)| endpoint);
-    let control_plane = super::reach::control_plane(&parts.live.get());
+    let control_plane = crate::sources::control_plane(&parts.live.get());
     parts.context.resolver.watch(named.chain(&control_plane));
     let targets = world.objects.values().filter_map(target);
     parts.context.prober.watch(targets.collect());

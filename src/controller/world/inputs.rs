@@ -7,6 +7,7 @@ use crate::controller::guard;
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::bird::{MainFile, Version};
+use crate::render::Measured;
 use crate::render::{Features, Renderer};
 use crate::sources::resolve::Resolution;
 use crate::status::RoaFacts;
@@ -70,13 +71,4 @@ pub struct Refused {
     pub policy: Option<String>,
     /// Remarks on the policy: values that are no error, but probably unintended.
     pub remarks: Vec<String>,
-}
-
-/// Measurements of a link by probes, in DN42's classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// Latency, 1 to 9.
-    pub latency: Option<u8>,
-    /// Loss, 91 to 94.
-    pub loss: Option<u8>,
 }

@@ -40,7 +40,7 @@ use crate::render::odd_policy;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
-pub use inputs::{Inputs, Measured, Refused};
+pub use inputs::{Inputs, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use reach::{Reach, Use, endpoints};

@@ -12,6 +12,7 @@ use crate::document::{
 };
 use crate::effective::{FieldError, Router};
 use crate::model::{AddressRange, Endpoint, Host, InterfaceName, ObjectName};
+use crate::sources::HostAddresses;
 use crate::store::{AppliedDocument, Snapshot};
 
 /// How the router uses an address.
@@ -62,6 +63,29 @@ impl Verdict {
     /// Returns the remarks as one text.
     pub(super) fn remark(self) -> Option<String> {
         (!self.remarks.is_empty()).then(|| self.remarks.join("; "))
+    }
+}
+
+impl From<HostAddresses> for Reach {
+    fn from(host: HostAddresses) -> Self {
+        let mut reach = Self {
+            names: host.names,
+            unread: host.unread,
+            ..Self::default()
+        };
+        for address in host.control_plane {
+            reach.add(address, Use::Needed, "the Control Plane's address");
+        }
+        for address in host.name_servers {
+            reach.add(address, Use::Needed, "a name server's address");
+        }
+        for address in host.own {
+            reach.add(address, Use::Own, "an address of this host");
+        }
+        for (interface, gateway) in host.gateways {
+            reach.add(gateway, Use::Gateway(interface), "a gateway of this host");
+        }
+        reach
     }
 }
 

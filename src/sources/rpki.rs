@@ -13,18 +13,17 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Parts;
-use super::tasks::Tasks;
+use super::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
 use crate::document::{RoutingPolicySpec, RpkiServer};
 use crate::intervals::{RPKI_SILENCE, RPKI_SILENCE_MAX};
 use crate::model::{Endpoint, Host};
 use crate::observed::bird::roa::Servers;
 use crate::render::rpki_protocol;
-use crate::sources::resolve::{Resolution, Resolver, ResolverSettings, SystemLookup};
 use crate::status::RpkiName;
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
+use crate::util::task::blocking;
 
 /// File with the addresses, below the state directory.
 const FILE: &str = "rpki.json";
@@ -63,8 +62,8 @@ impl Silence {
 }
 
 impl RpkiServers {
-    /// Loads the stored addresses.
-    pub(super) fn kept(store: &Store, tasks: &mut Tasks) -> Self {
+    /// Loads the stored addresses. Returns the servers, and the task that looks them up.
+    pub(crate) fn kept(store: &Store) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let read = || -> Result<BTreeMap<String, IpAddr>, Box<dyn std::error::Error>> {
             Ok(store
                 .kept(FILE)?
@@ -81,18 +80,15 @@ impl RpkiServers {
             Arc::new(SystemLookup::default()),
             ResolverSettings::default(),
         );
-        tasks.spawn("resolver of RPKI servers", work);
         let known = kept
             .iter()
             .filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
         resolver.remember(known.collect());
-        Self {
-            resolver,
-            state: Mutex::new(State {
-                kept,
-                ..State::default()
-            }),
-        }
+        let state = Mutex::new(State {
+            kept,
+            ..State::default()
+        });
+        (Self { resolver, state }, work)
     }
 
     /// Watches the servers of this policy from now on.
@@ -101,7 +97,7 @@ impl RpkiServers {
     }
 
     /// Resolutions of every name.
-    pub(super) fn known(&self) -> BTreeMap<Endpoint, Resolution> {
+    pub(crate) fn known(&self) -> BTreeMap<Endpoint, Resolution> {
         self.resolver.all()
     }
 
@@ -154,24 +150,19 @@ impl RpkiServers {
     }
 
     /// Stores the addresses in use if they differ from the file.
-    pub(super) async fn keep(&self, parts: &Parts, names: &[RpkiName]) {
+    pub(crate) async fn keep(&self, store: &Arc<Store>, names: &[RpkiName]) {
         let addresses = names
             .iter()
             .filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
         let addresses: BTreeMap<String, IpAddr> = addresses.collect();
-        if addresses.is_empty()
-            || self.state.lock().kept == addresses
-            || !parts.context.store.is_writable()
-        {
+        if addresses.is_empty() || self.state.lock().kept == addresses || !store.is_writable() {
             return;
         }
         let Ok(text) = serde_json::to_string_pretty(&addresses) else {
             return;
         };
-        let done = parts
-            .context
-            .disk(move |store| store.keep(FILE, &text))
-            .await;
+        let store = Arc::clone(store);
+        let done = blocking(move || store.keep(FILE, &text)).await;
         let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.failing, done.is_err());
         match done {
@@ -230,16 +221,12 @@ mod tests {
         store
             .keep(FILE, r#"{"rpki.nowhere.invalid:8282": "fd42::1"}"#)
             .unwrap();
-        let servers = RpkiServers::kept(&store, &mut Tasks::default());
+        let (servers, _work) = RpkiServers::kept(&store);
         let known = servers.known();
         let address = known[&endpoint("rpki.nowhere.invalid:8282")].address;
         assert_eq!(address, Some("[fd42::1]:8282".parse().unwrap()));
         store.keep(FILE, "{").unwrap();
-        assert!(
-            RpkiServers::kept(&store, &mut Tasks::default())
-                .known()
-                .is_empty()
-        );
+        assert!(RpkiServers::kept(&store).0.known().is_empty());
     }
 
     #[test]

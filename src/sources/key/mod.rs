@@ -3,23 +3,26 @@
 //! The agent creates a key only on a router that has never had one: no record of its public half in
 //! the state directory, no applied object, and no link in the kernel with this agent's mark.
 
+mod copied;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Parts, copied};
 use crate::intervals::KEY_POLL;
 use crate::kernel::keys::{self, KeyError};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::KernelView;
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::task::blocking;
 
 /// File with the public key, below the state directory.
-pub(super) const FILE: &str = "public-key";
+const FILE: &str = "public-key";
 /// A second record of the public key, in directories of earlier builds.
 const OLDER: &str = ".public-key";
 
@@ -29,6 +32,8 @@ pub(crate) struct KeyFile {
     path: PathBuf,
     store: Arc<Store>,
     state: Mutex<State>,
+    /// Signals another key, or another state of its file.
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -47,7 +52,7 @@ struct State {
 
 impl KeyFile {
     /// Reads the key and its record. Writes nothing. Blocks. `starts`: whether an agent starts, as opposed to a plan.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: PathBuf,
         store: Arc<Store>,
         kernel: Option<&KernelView>,
@@ -74,6 +79,7 @@ impl KeyFile {
             path,
             store,
             state: Mutex::new(state),
+            changed: Notify::new(),
         }
     }
 
@@ -82,19 +88,40 @@ impl KeyFile {
         self.state.lock().key.clone()
     }
 
-    /// The key in the record.
-    pub(super) fn recorded(&self) -> Option<PublicKey> {
-        self.state.lock().recorded
-    }
-
     /// Why the state directory looks like a copy of another host's.
     pub(crate) fn copied(&self) -> Option<String> {
         self.state.lock().copied.clone()
     }
 
-    /// Remembers why the state directory looks like a copy of another host's.
-    pub(super) fn set_copied(&self, why: Option<String>) {
-        self.state.lock().copied = why;
+    /// Finds out whether the state directory looks like a copy of another host's.
+    pub(crate) async fn find_copy(&self) {
+        let (recorded, ours) = {
+            let state = self.state.lock();
+            (state.recorded, state.key.public())
+        };
+        if let Some(ours) = ours.filter(|_| self.store.is_writable()) {
+            let copied = copied::look(&self.store, recorded, ours).await;
+            self.state.lock().copied = copied;
+        }
+    }
+
+    /// Waits until the key, or the state of its file, changes. For one caller at a time; cancel-safe.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Reads the file again and again until the agent stops; a key that returns or changes is used without a restart.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(KEY_POLL) => {}
+            }
+            let key = Arc::clone(&self);
+            if blocking(move || key.look()).await {
+                self.changed.notify_one();
+            }
+        }
     }
 
     /// Returns whether the first start of the agent will create the key.
@@ -103,7 +130,7 @@ impl KeyFile {
     }
 
     /// Logs a key that changed since the last run, and creates one on a router that has never had a key. Blocks.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.upgrade();
         if let Err(error) = keys::sweep(&self.path) {
             warn!(path = %self.path.display(), %error, "unfinished private key file not removed");
@@ -258,19 +285,4 @@ fn log_change(before: &RouterKey, after: &RouterKey) {
 
 fn log_replaced(old: PublicKey, new: PublicKey) {
     warn!(old_public_key = %old, new_public_key = %new, "WireGuard private key changed; every peer needs the new public key");
-}
-
-/// Polls the file every second; a key that returns or changes is used without a restart.
-pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(KEY_POLL) => {}
-        }
-        let key = Arc::clone(&parts.maker.key);
-        if super::reload::blocking(move || key.look()).await {
-            copied::report(&parts);
-            parts.context.reports.reload();
-        }
-    }
 }

@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Parts;
-use crate::observed::bird::{BirdName, Limit, Protocol};
+use crate::bird::Client;
+use crate::observed::bird::{BirdName, BirdState, Limit, Protocol};
 use crate::telemetry::chain;
 
 /// Protocol and channel.
@@ -71,8 +72,11 @@ impl Exceeded {
 /// Watches limits until the agent stops, at every observation of BIRD by the controller: one every
 /// few seconds at rest, and one before and after each change, so that a limit which is hit and
 /// raised is seen as both.
-pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
-    let mut looks = parts.context.observer.looks();
+pub(crate) async fn run(
+    client: Client,
+    mut looks: watch::Receiver<Arc<BirdState>>,
+    stop: CancellationToken,
+) {
     let mut before = Exceeded::default();
     loop {
         let look = tokio::select! {
@@ -89,7 +93,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
         }
         let now = Exceeded::of(&bird.protocols);
         for name in now.relieved(&before, &bird.protocols) {
-            match parts.bird().reload_in(name.clone()).await {
+            match client.reload_in(name.clone()).await {
                 Ok(()) => {
                     info!(protocol = %name, "below the import limit, reloading held-back routes")
                 }

@@ -8,25 +8,34 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::Parts;
-use crate::intervals::{ROA_ADDED, ROA_OBSERVATION_AGE, ROA_POLL, ROA_WITHDRAWN};
+use super::rpki::RpkiServers;
+use crate::bird::Client;
+use crate::document::RoutingPolicySpec;
+use crate::intervals::{ROA_ADDED, ROA_WITHDRAWN};
 use crate::model::RoaTable;
+use crate::observed::bird::BirdState;
 use crate::observed::bird::roa::Servers;
 use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::file::Stamp;
+use crate::util::task::blocking;
 
 /// File with the table, below the state directory.
-pub(super) const FILE: &str = "roa.conf";
+const FILE: &str = "roa.conf";
 
 /// Current and stored ROAs.
 #[derive(Debug, Default)]
-pub(super) struct Roas(Mutex<State>);
+pub(crate) struct Roas {
+    state: Mutex<State>,
+    /// Signals another verdict or another table on disk.
+    changed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,13 +48,15 @@ struct State {
     written: Option<Instant>,
     failing: bool,
     seen: Option<Verdict>,
+    /// The policy in effect, and whether it rejects routes of unknown origin.
+    policy: Option<(RoutingPolicySpec, bool)>,
 }
 
 impl Roas {
     /// Returns the table on disk. A deleted table is `None`; while the file cannot be read, the
     /// previous table stays in use.
-    pub(super) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
-        let mut state = self.0.lock();
+    pub(crate) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
+        let mut state = self.state.lock();
         let stamp = match std::fs::metadata(store.dir().join(FILE)) {
             Ok(found) => Some(Stamp::of(&found)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -78,8 +89,8 @@ impl Roas {
     }
 
     /// Returns the current facts about ROAs.
-    pub(super) fn facts(&self) -> RoaFacts {
-        let state = self.0.lock();
+    pub(crate) fn facts(&self) -> RoaFacts {
+        let state = self.state.lock();
         let kept = state.kept.as_deref();
         let collapsed = state.answering.is_some_and(|answering| answering > 0)
             && kept.is_some_and(|kept| state.live.collapsed_since(kept));
@@ -93,24 +104,24 @@ impl Roas {
 
     /// Returns whether the tables have to be read again.
     fn is_news(&self, servers: &Servers) -> bool {
-        self.0.lock().read_at.as_ref() != Some(servers)
+        self.state.lock().read_at.as_ref() != Some(servers)
     }
 
     fn take(&self, servers: Servers, live: RoaTable) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         (state.answering, state.read_at, state.live) =
             (Some(servers.answering()), Some(servers), live);
     }
 
     /// BIRD is down: it has no table, and its previous table is not valid for the next start.
     fn forget(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         (state.answering, state.read_at, state.live) = (None, None, RoaTable::default());
     }
 
     /// Returns the table that is due to be written now.
     fn due(&self, now: Instant) -> Option<RoaTable> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let good = state.answering.is_some_and(|answering| answering > 0) && !state.live.is_empty();
         let none = RoaTable::default();
         let kept = state.kept.as_deref().unwrap_or(&none);
@@ -131,7 +142,7 @@ impl Roas {
 
     /// Records the result of a write. Returns whether to log it.
     fn wrote(&self, now: Instant, well: bool) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.failing, !well);
         state.written = if well { Some(now) } else { state.written };
         well || !before
@@ -139,84 +150,96 @@ impl Roas {
 
     /// Returns whether a verdict differs from the last one.
     fn is_new(&self, verdict: Verdict) -> bool {
-        self.0.lock().seen.replace(verdict) != Some(verdict)
+        self.state.lock().seen.replace(verdict) != Some(verdict)
     }
 }
 
-/// Maintains the table until the agent stops.
-pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
-    loop {
-        look(&parts).await;
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(ROA_POLL) => {}
+/// What the task needs besides the table.
+pub(crate) struct RoaTask {
+    pub(crate) rpki: Arc<RpkiServers>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) client: Client,
+    /// Every observation of BIRD by the controller: one every few seconds at rest.
+    pub(crate) looks: watch::Receiver<Arc<BirdState>>,
+}
+
+impl Roas {
+    /// Uses the servers of this policy from now on.
+    pub(super) fn watch(&self, policy: &RoutingPolicySpec, rejects_unknown: bool) {
+        self.state.lock().policy = Some((policy.clone(), rejects_unknown));
+    }
+
+    /// Waits until the verdict or the table on disk changes. For one caller at a time; cancel-safe.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Maintains the table until the agent stops.
+    pub(crate) async fn run(self: Arc<Self>, mut task: RoaTask, stop: CancellationToken) {
+        loop {
+            let bird = Arc::clone(&task.looks.borrow_and_update());
+            self.look(&task, &bird).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                look = task.looks.changed() => if look.is_err() { return },
+            }
         }
     }
-}
 
-async fn look(parts: &Parts) {
-    let roas = &parts.maker.roas;
-    let not_before = Instant::now()
-        .checked_sub(ROA_OBSERVATION_AGE)
-        .unwrap_or_else(Instant::now);
-    let bird = parts.context.observer.bird(not_before).await;
-    let world = parts.context.world();
-    let (policy, rejects) = (
-        &world.router_documents.policy.spec,
-        world.origins.rejects_unknown,
-    );
-    if !bird.is_running() {
-        roas.forget();
-    } else if !policy.rpki.servers.is_empty() {
-        let servers = Servers::of(&bird.protocols);
-        parts.maker.rpki.judge(policy, &servers, Instant::now());
-        read(parts, servers).await;
-        keep(parts).await;
-    }
-    let origins = roas.facts().under(policy.rpki.servers.len(), rejects);
-    if roas.is_new(origins.verdict()) {
-        parts.context.reports.reload();
-    }
-}
-
-/// Reads BIRD's tables when the servers have news and are not syncing.
-async fn read(parts: &Parts, servers: Servers) {
-    let roas = &parts.maker.roas;
-    if servers.are_syncing() || !roas.is_news(&servers) {
-        return;
-    }
-    match parts.bird().roas().await {
-        Ok(live) => roas.take(servers, live),
-        // A `configure` came in between, or a template of the operator has no such table. The agent
-        // asks again at the next look, and keeps the previous result.
-        Err(error) => tracing::debug!(error = %chain(&error), "BIRD's ROA tables not readable"),
-    }
-}
-
-/// Writes the last good table when it changed.
-async fn keep(parts: &Parts) {
-    let (roas, now) = (&parts.maker.roas, Instant::now());
-    let Some(table) = roas.due(now) else { return };
-    let (count, text) = (Count::of(&table), table.to_file());
-    let done = parts
-        .context
-        .disk(move |store| store.keep(FILE, &text))
-        .await;
-    let worth_a_line = roas.wrote(now, done.is_ok());
-    match done {
-        Ok(_) => {
-            info!(
-                file = FILE,
-                ipv4 = count.ipv4,
-                ipv6 = count.ipv6,
-                "ROA table saved"
-            );
-            parts.context.reports.reload();
+    async fn look(&self, task: &RoaTask, bird: &BirdState) {
+        let Some((policy, rejects)) = self.state.lock().policy.clone() else {
+            return;
+        };
+        if !bird.is_running() {
+            self.forget();
+        } else if !policy.rpki.servers.is_empty() {
+            let servers = Servers::of(&bird.protocols);
+            task.rpki.judge(&policy, &servers, Instant::now());
+            self.read(&task.client, servers).await;
+            self.keep(&task.store).await;
         }
-        Err(error) if worth_a_line => {
-            warn!(file = FILE, error = %chain(&error), "ROA table not saved; keeping the old one");
+        let origins = self.facts().under(policy.rpki.servers.len(), rejects);
+        if self.is_new(origins.verdict()) {
+            self.changed.notify_one();
         }
-        Err(_) => {}
+    }
+
+    /// Reads BIRD's tables when the servers have news and are not syncing.
+    async fn read(&self, client: &Client, servers: Servers) {
+        if servers.are_syncing() || !self.is_news(&servers) {
+            return;
+        }
+        match client.roas().await {
+            Ok(live) => self.take(servers, live),
+            // A `configure` came in between, or a template of the operator has no such table. The agent
+            // asks again at the next look, and keeps the previous result.
+            Err(error) => debug!(error = %chain(&error), "BIRD's ROA tables not readable"),
+        }
+    }
+
+    /// Writes the last good table when it changed.
+    async fn keep(&self, store: &Arc<Store>) {
+        let now = Instant::now();
+        let Some(table) = self.due(now) else { return };
+        let (count, text) = (Count::of(&table), table.to_file());
+        let store = Arc::clone(store);
+        let done = blocking(move || store.keep(FILE, &text)).await;
+        let worth_a_line = self.wrote(now, done.is_ok());
+        match done {
+            Ok(_) => {
+                info!(
+                    file = FILE,
+                    ipv4 = count.ipv4,
+                    ipv6 = count.ipv6,
+                    "ROA table saved"
+                );
+                self.changed.notify_one();
+            }
+            Err(error) if worth_a_line => {
+                warn!(file = FILE, error = %chain(&error), "ROA table not saved; keeping the old one");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -7,9 +7,7 @@ use std::path::Path;
 
 use tracing::error;
 
-use super::{Parts, key};
-use crate::controller::Convenience;
-use crate::document::ConditionType;
+use super::FILE;
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::PublicKey;
 use crate::observed::kernel::Link;
@@ -39,7 +37,7 @@ fn text(directory: &Path, before: PublicKey, ours: PublicKey) -> String {
          former. Two routers must not share a state directory: give each its own state.directory. If the key was \
          replaced on purpose, delete the file {} in the directory",
         directory.display(),
-        key::FILE
+        FILE
     )
 }
 
@@ -65,21 +63,6 @@ async fn lacks_all_links(store: &Store, before: PublicKey) -> bool {
         .filter(|name| !shared(name.as_str()))
         .peekable();
     tunnels.peek().is_some() && !tunnels.any(|name| view.links.get(name).is_some_and(is_known))
-}
-
-/// Sets the condition of the node for a copy, and clears it once the directory is no longer a copy.
-pub(super) fn report(parts: &Parts) {
-    let about = ConditionType::StateDirectoryUnique;
-    let conveniences = &parts.context.conveniences;
-    match parts.maker.key.copied() {
-        Some(why) => {
-            conveniences.set(about, Convenience::fails("CopiedFromAnotherHost", why));
-        }
-        None if conveniences.problem(about).is_some() => {
-            conveniences.set(about, Convenience::works("RecordsOfThisHost"));
-        }
-        None => {}
-    }
 }
 
 #[cfg(test)]

@@ -3,27 +3,25 @@
 //! hour.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::Parts;
-use crate::controller::target;
-use crate::controller::world::Measured;
-use crate::document::Kind;
+use super::probe::{Probe, Prober, Target};
 use crate::model::ObjectName;
-use crate::render::{Hysteresis, Measure};
-use crate::sources::probe::Probe;
+use crate::render::{Hysteresis, Measure, Measured};
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::task::blocking;
 
 /// File with the classes, below the state directory.
 const FILE: &str = "classes.json";
 
 /// The classes of every link, with their hysteresis.
 #[derive(Debug, Default)]
-pub(super) struct Classes(Mutex<BTreeMap<ObjectName, Link>>);
+pub(crate) struct Classes(Mutex<BTreeMap<ObjectName, Link>>);
 
 /// The classes of one link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ impl Link {
 
 impl Classes {
     /// Loads the stored classes. With an invalid file all classes are measured again.
-    pub(super) fn kept(store: &Store) -> Self {
+    pub(crate) fn kept(store: &Store) -> Self {
         let read = || -> Result<_, Box<dyn std::error::Error>> {
             Ok(store
                 .kept(FILE)?
@@ -69,12 +67,37 @@ impl Classes {
     }
 
     /// The class of every link.
-    pub(super) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
+    pub(crate) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
         self.0
             .lock()
             .iter()
             .map(|(name, link)| (name.clone(), link.classes()))
             .collect()
+    }
+
+    /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if a class
+    /// changed: at most twice an hour per link.
+    pub(crate) async fn measure(
+        &self,
+        links: BTreeMap<ObjectName, Option<Target>>,
+        prober: &Prober,
+        store: &Arc<Store>,
+    ) {
+        let mut changed = false;
+        for (name, target) in &links {
+            let probe = target.as_ref().and_then(|target| prober.current(target));
+            changed |= probe.is_some_and(|probe| self.take(name, &probe));
+        }
+        if !changed || !store.is_writable() {
+            return;
+        }
+        let Some(text) = self.text(&links.keys().collect()) else {
+            return;
+        };
+        let store = Arc::clone(store);
+        if let Err(error) = blocking(move || store.keep(FILE, &text)).await {
+            warn!(file = FILE, error = %chain(&error), "latency classes not saved");
+        }
     }
 
     /// Takes a probe into account. Returns whether a class changed.
@@ -91,30 +114,6 @@ impl Classes {
         let mut links = self.0.lock();
         links.retain(|name, _| names.contains(name));
         serde_json::to_string_pretty(&*links).ok()
-    }
-}
-
-/// Takes probe results into account. Writes the file only if a class changed: at most twice an hour per link.
-pub(super) async fn measure(parts: &Parts) {
-    let (world, classes) = (parts.context.world(), &parts.maker.classes);
-    let mut changed = false;
-    let sessions = || world.of_kind(Kind::BgpSession);
-    for session in sessions() {
-        let probe = target(session).and_then(|target| parts.context.prober.current(&target));
-        changed |= probe.is_some_and(|probe| classes.take(&session.name, &probe));
-    }
-    if !changed || !parts.context.store.is_writable() {
-        return;
-    }
-    let Some(text) = classes.text(&sessions().map(|session| &session.name).collect()) else {
-        return;
-    };
-    if let Err(error) = parts
-        .context
-        .disk(move |store| store.keep(FILE, &text))
-        .await
-    {
-        warn!(file = FILE, error = %chain(&error), "latency classes not saved");
     }
 }
 

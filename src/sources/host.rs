@@ -1,14 +1,14 @@
 //! Addresses from the host: its own, its gateways, its name servers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::resolve::KnownNames;
 use crate::config::Config;
-use crate::controller::world::{Reach, Use};
 use crate::kernel::LinuxKernel;
-use crate::model::{self, Endpoint, Port};
-use crate::sources::resolve::KnownNames;
+use crate::model::{self, Endpoint, InterfaceName, Port};
 use crate::telemetry::chain;
 use crate::util::file;
 
@@ -22,53 +22,65 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(kernel: Arc<LinuxKernel>, names: KnownNames) -> Self {
+    pub(crate) fn new(kernel: Arc<LinuxKernel>, names: KnownNames) -> Self {
         Self { kernel, names }
     }
 
     /// Reads the current addresses that the host has and must reach.
-    pub(super) async fn look(&self, config: &Config) -> Reach {
-        let mut reach = Reach::default();
-        for (endpoint, addresses) in self.names.addresses() {
-            reach.name(&endpoint, addresses);
-        }
-        self.control_plane(config, &mut reach);
-        name_servers(&mut reach);
-        own_addresses(&mut reach);
+    pub(crate) async fn look(&self, config: &Config) -> HostAddresses {
+        let mut found = HostAddresses {
+            names: self.names.addresses(),
+            ..HostAddresses::default()
+        };
+        self.control_plane(config, &mut found);
+        name_servers(&mut found);
+        own_addresses(&mut found);
         match self.kernel.gateways().await {
-            Ok(gateways) => {
-                for (interface, gateway) in gateways {
-                    reach.add(gateway, Use::Gateway(interface), "a gateway of this host");
-                }
-            }
-            Err(error) => unread(&mut reach, "the gateways of this host", &chain(&error)),
+            Ok(gateways) => found.gateways.extend(gateways),
+            Err(error) => found.unread("the gateways of this host", &chain(&error)),
         }
-        reach
+        found
     }
 
-    fn control_plane(&self, config: &Config, reach: &mut Reach) {
-        const WHAT: &str = "the Control Plane's address";
+    fn control_plane(&self, config: &Config, found: &mut HostAddresses) {
         let Some(endpoint) = control_plane(config) else {
             return;
         };
         match &endpoint.host {
-            model::Host::Address(address) => reach.add(*address, Use::Needed, WHAT),
+            model::Host::Address(address) => found.control_plane.push(*address),
             model::Host::Name(name) => {
                 let known = self.names.addresses().remove(&endpoint).unwrap_or_default();
                 if known.is_empty() {
                     let why = self.names.current(&endpoint).error;
                     let why = why.unwrap_or_else(|| "not resolved yet".to_owned());
-                    unread(
-                        reach,
-                        &format!("the addresses of the Control Plane {name}"),
-                        &why,
-                    );
+                    found.unread(&format!("the addresses of the Control Plane {name}"), &why);
                 }
-                for address in known {
-                    reach.add(address, Use::Needed, WHAT);
-                }
+                found.control_plane.extend(known);
             }
         }
+    }
+}
+
+/// The addresses that the host has and must reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostAddresses {
+    /// Its own.
+    pub own: Vec<IpAddr>,
+    /// Its gateways, with the interfaces of their routes.
+    pub gateways: Vec<(InterfaceName, IpAddr)>,
+    /// Its name servers.
+    pub name_servers: Vec<IpAddr>,
+    /// The Control Plane.
+    pub control_plane: Vec<IpAddr>,
+    /// The resolved addresses of endpoints.
+    pub names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
+    /// Facts that could not be read, each with the reason.
+    pub unread: Vec<String>,
+}
+
+impl HostAddresses {
+    fn unread(&mut self, what: &str, why: &str) {
+        self.unread.push(format!("{what}: {why}"));
     }
 }
 
@@ -84,51 +96,37 @@ fn host_of(url: &str) -> Option<Endpoint> {
     Some(Endpoint { host, port })
 }
 
-fn unread(reach: &mut Reach, what: &str, why: &str) {
-    reach.unread.push(format!("{what}: {why}"));
-}
-
-fn name_servers(reach: &mut Reach) {
+fn name_servers(found: &mut HostAddresses) {
     const FILE: &str = "/etc/resolv.conf";
     match text(FILE) {
-        Ok(text) => {
-            for address in text.lines().filter_map(nameserver) {
-                reach.add(address, Use::Needed, "a name server's address");
-            }
-        }
+        Ok(text) => found
+            .name_servers
+            .extend(text.lines().filter_map(nameserver)),
         // A host without the file has only a local name server.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => unread(
-            reach,
+        Err(error) => found.unread(
             "the name servers of this host",
             &format!("read {FILE}: {error}"),
         ),
     }
 }
 
-fn own_addresses(reach: &mut Reach) {
-    const WHAT: &str = "an address of this host";
+fn own_addresses(found: &mut HostAddresses) {
     const FILES: [&str; 2] = ["/proc/net/fib_trie", "/proc/net/if_inet6"];
     for file in FILES {
-        let text = match text(file) {
-            Ok(text) => text,
-            // A kernel without IPv6 has no such file.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => {
-                unread(
-                    reach,
-                    "the addresses of this host",
-                    &format!("read {file}: {error}"),
-                );
-                continue;
+        match text(file) {
+            Ok(text) if file == FILES[0] => {
+                found.own.extend(local4(&text).into_iter().map(IpAddr::V4));
             }
-        };
-        let addresses: Vec<IpAddr> = match file == FILES[0] {
-            true => local4(&text).into_iter().map(IpAddr::V4).collect(),
-            false => text.lines().filter_map(hex6).map(IpAddr::V6).collect(),
-        };
-        for address in addresses {
-            reach.add(address, Use::Own, WHAT);
+            Ok(text) => found
+                .own
+                .extend(text.lines().filter_map(hex6).map(IpAddr::V6)),
+            // A kernel without IPv6 has no such file.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => found.unread(
+                "the addresses of this host",
+                &format!("read {file}: {error}"),
+            ),
         }
     }
 }

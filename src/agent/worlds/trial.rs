@@ -1,0 +1,43 @@
+//! Tests an operator's templates: renders everything with them and runs BIRD's parser.
+
+use std::sync::Arc;
+
+use crate::agent::Parts;
+use crate::ports::CommitError;
+use crate::render::Renderer;
+use crate::sources::Rejection;
+use crate::store::Store;
+use crate::telemetry::chain;
+
+/// Tests templates that are not in use yet.
+pub(in crate::agent) async fn test_templates(
+    parts: Arc<Parts>,
+    renderer: Arc<Renderer>,
+) -> Result<(), Rejection> {
+    let unknown = |error: &dyn std::error::Error| Rejection::Unknown(chain(error));
+    let snapshot = {
+        let _writing = parts.syncing.lock().await;
+        parts.context.disk(Store::load).await
+    };
+    let snapshot = snapshot.map_err(|error| unknown(&error))?;
+    let bird = parts
+        .context
+        .observer
+        .bird(tokio::time::Instant::now())
+        .await;
+    let material = parts.maker.material(&snapshot, &bird).await;
+    // A template may take long to render, and must not delay other work.
+    let rendering = Arc::clone(&parts);
+    let render = move || rendering.maker.render_with(&snapshot, &material, &renderer);
+    let tree = tokio::task::spawn_blocking(render)
+        .await
+        .map_err(|error| unknown(&error))??;
+    match parts.committer.check(tree).await {
+        Ok(()) => Ok(()),
+        Err(CommitError::Tree(what)) => Err(Rejection::Refused(format!(
+            "BIRD refuses the rendered templates: {what}"
+        ))),
+        Err(error @ CommitError::NotReached(_)) => Err(Rejection::Refused(chain(&error))),
+        Err(error) => Err(unknown(&error)),
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::reach::{Verdict, check_internal, ibgp_addresses, mesh_addresses};
+use super::reach::{Verdict, check_internal, check_mesh, ibgp_addresses};
 use super::{
     Inputs, Intent, Layered, Object, Objects, Reach, Wanted, beside, is_operators, layered, rules,
 };
@@ -47,7 +47,7 @@ pub(super) fn mesh(
     let refused = refused(inputs, documents, said, |spec| spec.node_id);
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &MeshPeerSpec, applied: Option<&AppliedDocument>| {
-        let mut verdict = check_internal(spec, mesh_addresses, reach, applied);
+        let mut verdict = check_mesh(spec, reach, applied);
         let theirs = |router: &Router| {
             let derived = || LinkLocal::derived(router.asn, spec.node_id);
             spec.link_local.unwrap_or_else(derived)

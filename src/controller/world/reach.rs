@@ -330,19 +330,42 @@ pub(super) fn check_peer(
     }
     let endpoint = spec.tunnel.endpoint.as_ref();
     let is_applied = before.is_some_and(|before| before.tunnel.endpoint.as_ref() == endpoint);
-    for reason in endpoint
-        .into_iter()
-        .flat_map(|it| leads_into_tunnel(it, name, reach))
-    {
+    let why = endpoint.and_then(|it| leads_into_tunnel(it, Some(name), reach));
+    if let Some(reason) = why {
         verdict.add("spec.tunnel.endpoint", reason, is_applied);
     }
     verdict
 }
 
-/// Returns the reason why packets to an endpoint would enter the tunnel of another session.
-fn leads_into_tunnel(endpoint: &Endpoint, name: &ObjectName, reach: &Reach) -> Option<String> {
+/// Compares the addresses and the endpoint of a backbone peer with the addresses that the router has, and with those
+/// that its sessions route into their tunnels.
+pub(super) fn check_mesh(
+    spec: &MeshPeerSpec,
+    reach: &Reach,
+    applied: Option<&AppliedDocument>,
+) -> Verdict {
+    let mut verdict = check_internal(spec, mesh_addresses, reach, applied);
+    let before = applied.and_then(applied_spec::<MeshPeerSpec>);
+    let is_applied = before.is_some_and(|before| before.endpoint == spec.endpoint);
+    let endpoint = spec.endpoint.as_ref();
+    if let Some(reason) = endpoint.and_then(|it| leads_into_tunnel(it, None, reach)) {
+        verdict.add("spec.endpoint", reason, is_applied);
+    }
+    verdict
+}
+
+/// Returns the reason why packets to an endpoint would enter the tunnel of a session other than its `own`.
+fn leads_into_tunnel(
+    endpoint: &Endpoint,
+    own: Option<&ObjectName>,
+    reach: &Reach,
+) -> Option<String> {
     reach.addresses(endpoint).into_iter().find_map(|address| {
-        let other = reach.peers.get(&address)?.iter().find(|it| *it != name)?;
+        let other = reach
+            .peers
+            .get(&address)?
+            .iter()
+            .find(|it| Some(*it) != own)?;
         Some(format!(
             "{address} is the applied peer address of sessions/{other}, so packets to it enter that tunnel; give \
              another endpoint"
@@ -581,6 +604,26 @@ mod tests {
             assert!(why.starts_with(wanted), "{why}");
             let before = applied(&new, Kind::BgpSession);
             let verdict = check_peer(&name("a"), &new, &reach, &[], Some(&before));
+            assert!(verdict.refused.is_empty() && verdict.remark().is_some());
+        }
+    }
+
+    #[test]
+    fn new_mesh_endpoint_inside_an_applied_tunnel_is_refused() {
+        let mut reach = Reach::default();
+        // A mesh peer may have the name of the session.
+        reach.peers.insert(address("fd42::9"), [name("a")].into());
+        let named: Endpoint = "hk1.example.com:51820".parse().unwrap();
+        reach.name(&named, [address("fd42::9")].into());
+        for endpoint in ["hk1.example.com:51820", "[fd42::9]:51820"] {
+            let spec = json!({"nodeId": 2, "endpoint": endpoint, "publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="});
+            let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+            let verdict = check_mesh(&spec, &reach, None);
+            let why = verdict.refused[0].to_string();
+            let wanted = "spec.endpoint: fd42::9 is the applied peer address of sessions/a";
+            assert!(why.starts_with(wanted), "{why}");
+            let before = applied(&spec, Kind::MeshPeer);
+            let verdict = check_mesh(&spec, &reach, Some(&before));
             assert!(verdict.refused.is_empty() && verdict.remark().is_some());
         }
     }

@@ -19,7 +19,9 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
     if recorded.enabled == wanted.enabled && (recorded.since.is_some() || !wanted.enabled) {
         return;
     }
-    let document = record(json!({"enabled": wanted.enabled, "since": wanted.since}));
+    let document = record(json!({
+        "enabled": wanted.enabled, "since": wanted.since, "externalSessionsDisabled": wanted.ebgp_disabled
+    }));
     if let Err(error) = parts
         .context
         .write(move |store| store.write_applied(&document))

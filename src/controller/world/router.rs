@@ -352,7 +352,8 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
     });
     // Disabled sessions stay down until the drain ends: a clock that is set back enables no session.
     let before = recorded(inputs.snapshot);
-    let down_already = before.external_sessions_disabled && before.since == Some(since);
+    let is_same_drain = before.enabled && before.since.is_none_or(|before| before == since);
+    let down_already = before.external_sessions_disabled && is_same_drain;
     let ebgp_disabled = at.is_some_and(|at| at <= inputs.now || down_already);
     let state = Maintenance {
         enabled: true,

@@ -45,6 +45,26 @@ async fn clock_set_back_keeps_drained_sessions_down() {
     assert!(!is_down());
 }
 
+#[tokio::test(start_paused = true)]
+async fn record_without_start_time_keeps_disabled_sessions_down() {
+    let machine = Machine::new(1);
+    let agent = machine.boot();
+    let since = Timestamp::now() - SignedDuration::from_mins(16);
+    drain(&agent, json!({"enabled": true, "since": since}));
+    agent.pass().await;
+    let is_down = || text(&machine).contains("disabled;");
+    assert!(is_down());
+    let record = machine.state().join("applied/maintenance.yaml");
+    let kept = std::fs::read_to_string(&record).unwrap();
+    let is_since = |line: &&str| line.trim_start().starts_with("since:");
+    let without: Vec<_> = kept.lines().filter(|line| !is_since(line)).collect();
+    assert!(without.len() < kept.lines().count(), "{kept}");
+    std::fs::write(&record, without.join("\n")).unwrap();
+    drain(&agent, json!({"enabled": true}));
+    agent.pass().await;
+    assert!(is_down(), "{}", std::fs::read_to_string(&record).unwrap());
+}
+
 /// What BIRD does not run yet of the world.
 async fn missing(agent: &Agent) -> Result<Option<String>, String> {
     let bird = agent.context.observer.bird(Instant::now()).await;

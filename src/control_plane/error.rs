@@ -102,6 +102,24 @@ pub enum Class {
 }
 
 impl CallError {
+    /// Identifies the cause of the failure without the words of the Control Plane, which may hold the number of a
+    /// request.
+    pub fn cause(&self) -> String {
+        match &self.failure {
+            Failure::NotFound { code, .. } => {
+                format!("not found {}", code.as_deref().unwrap_or_default())
+            }
+            Failure::Refused { status, .. } | Failure::Server { status, .. } => {
+                format!("status {status}")
+            }
+            Failure::Body(error) => error.cause(),
+            Failure::Auth { .. } | Failure::RateLimited { .. } | Failure::TooLarge(_) => {
+                self.failure.word().to_owned()
+            }
+            other => crate::telemetry::chain(other),
+        }
+    }
+
     /// Returns the reaction to the failure.
     pub fn class(&self) -> Class {
         match &self.failure {

@@ -18,6 +18,9 @@ const HOLD_ROAS_SECONDS: i64 = 15;
 /// BIRD derives `since` from a monotonic clock: a smaller difference is not a new session.
 const SINCE_JITTER_SECONDS: i64 = 2;
 
+/// Number of announced causes of one bad state that are remembered.
+const CAUSES_MAX: usize = 16;
+
 /// Subject of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
@@ -72,6 +75,8 @@ pub struct Fact {
     pub state: State,
     /// The cause in the words of its source.
     pub cause: String,
+    /// Identifies the cause where its text also holds details of another program, as the number of a request.
+    pub key: Option<String>,
     /// When the state began; for an override, when it expires.
     pub at: Option<Timestamp>,
 }
@@ -82,8 +87,18 @@ impl Fact {
         Self {
             state,
             cause: cause.into(),
+            key: None,
             at: None,
         }
+    }
+
+    /// Adds the identity of the cause.
+    pub fn of(self, key: Option<String>) -> Self {
+        Self { key, ..self }
+    }
+
+    fn identity(&self) -> &str {
+        self.key.as_deref().unwrap_or(&self.cause)
     }
 
     /// Adds the time.
@@ -133,8 +148,8 @@ struct Seen {
     state: State,
     /// When it became bad.
     bad_since: Option<Timestamp>,
-    /// The announced cause, while the state is bad.
-    announced: Option<String>,
+    /// The announced causes, while the state is bad; the last one at the end.
+    announced: Vec<String>,
     /// The time of the last good or bad fact.
     at: Option<Timestamp>,
 }
@@ -148,8 +163,18 @@ struct Rule {
     liveness: bool,
     /// Seconds that a bad state lasts before it is announced.
     hold: i64,
-    /// Whether a changed cause is announced again: it is a configuration error that an operator works on.
-    each_cause: bool,
+    /// Which causes of a bad state are announced.
+    each_cause: Each,
+}
+
+/// The causes of one bad state that are announced.
+enum Each {
+    /// The first cause only.
+    First,
+    /// Every change: it is a configuration error that an operator works on.
+    Change,
+    /// Each cause once: another program may return to an earlier one with every call.
+    New,
 }
 
 impl Edges {
@@ -178,7 +203,7 @@ impl Edges {
 
     /// Returns whether a bad state has not lasted long enough to be announced.
     pub fn is_holding(&self) -> bool {
-        let holding = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_none();
+        let holding = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
         self.seen.values().any(holding)
     }
 }
@@ -199,7 +224,7 @@ fn follow(
         State::Bad => rule.on_bad(topic, fact, &mut seen, (began, now)),
     };
     if fact.state == State::Good {
-        (seen.bad_since, seen.announced) = (None, None);
+        (seen.bad_since, seen.announced) = (None, Vec::new());
     }
     seen.state = fact.state;
     seen.at = fact.at.or(seen.at);
@@ -210,8 +235,8 @@ impl Rule {
     fn on_good(&self, topic: &Topic, fact: &Fact, seen: &Seen, began: Timestamp) -> Option<Event> {
         let good = || event(Severity::Info, topic, self.good, &fact.cause);
         if !self.liveness {
-            let announced = seen.announced.as_ref().filter(|_| !self.good.is_empty());
-            return announced.map(|_| good());
+            let ends = !seen.announced.is_empty() && !self.good.is_empty();
+            return ends.then(good);
         }
         match seen.state {
             State::Good if is_session(topic) && is_later(fact.at, seen.at) => {
@@ -237,19 +262,24 @@ impl Rule {
         }
         if matches!(topic, Topic::Override(_)) && began == now {
             // Overrides that were in effect before the agent started are in `/status`.
-            seen.announced = Some(fact.cause.clone());
+            seen.announced = vec![fact.cause.clone()];
             return None;
         }
         let since = *seen.bad_since.get_or_insert(now);
         let due = now.as_second() - since.as_second() >= self.hold;
-        let said = match &seen.announced {
-            Some(announced) => !self.each_cause || cause::is_same(announced, &fact.cause),
-            None => false,
+        let is_same = |announced: &String| cause::is_same(announced, fact.identity());
+        let said = match self.each_cause {
+            Each::First => !seen.announced.is_empty(),
+            Each::Change => seen.announced.last().is_some_and(is_same),
+            Each::New => seen.announced.iter().any(is_same),
         };
         if !due || said {
             return None;
         }
-        seen.announced = Some(fact.cause.clone());
+        if seen.announced.len() >= CAUSES_MAX {
+            seen.announced.remove(0);
+        }
+        seen.announced.push(fact.identity().to_owned());
         Some(event(self.severity, topic, self.bad, &fact.cause))
     }
 }
@@ -343,18 +373,18 @@ fn rule(topic: &Topic) -> Rule {
         | Topic::Held(_)
         | Topic::Maintenance => (Severity::Warn, false, 0),
     };
-    let each_cause = matches!(
-        topic,
-        Topic::Call(_)
-            | Topic::Condition(
-                _,
-                About::Accepted
-                    | About::TunnelConfigured
-                    | About::BirdConfigured
-                    | About::TemplatesAccepted
-                    | About::WithinLimits
-            )
-    );
+    let each_cause = match topic {
+        Topic::Call(_) => Each::New,
+        Topic::Condition(
+            _,
+            About::Accepted
+            | About::TunnelConfigured
+            | About::BirdConfigured
+            | About::TemplatesAccepted
+            | About::WithinLimits,
+        ) => Each::Change,
+        _ => Each::First,
+    };
     Rule {
         bad,
         good,

@@ -78,6 +78,17 @@ pub enum WireError {
 }
 
 impl WireError {
+    /// Identifies the error without the words and numbers of the body, which may change with every answer.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Truncated { .. } => "truncated".to_owned(),
+            Self::NotJson { .. } => "not JSON".to_owned(),
+            Self::Envelope { code, .. } => format!("error {}", code.as_deref().unwrap_or_default()),
+            Self::Field { field, .. } => field.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Returns the field of the error; an empty one when the error is about the body as a whole.
     pub fn into_field(self) -> FieldError {
         match self {

@@ -28,6 +28,8 @@ pub struct CallHealth {
     pub failing_since: Option<Timestamp>,
     /// Last error, with the advice for the operator.
     pub last_error: Option<String>,
+    /// Identifies the cause of the last error.
+    key: Option<String>,
     /// The time of the next attempt, while it fails.
     pub retry_at: Option<Timestamp>,
     /// An operator has to act, so that an early attempt is useless.
@@ -54,6 +56,7 @@ impl CallHealth {
         // An open breaker is not the cause; the failures that opened it are.
         if self.last_error.is_none() || !matches!(error.failure, Failure::BreakerOpen { .. }) {
             self.last_error = Some(chain(error));
+            self.key = Some(error.cause());
             self.not_written = matches!(error.failure, Failure::NotWritten(_));
             self.unanswered = match error.failure {
                 Failure::Network(_) => self.unanswered.saturating_add(1),
@@ -99,7 +102,7 @@ impl CallHealth {
             Some(_) if self.unanswered >= FAILING && !unreachable => State::Bad,
             Some(_) => State::Unknown,
         };
-        Fact::new(state, self.cause())
+        Fact::new(state, self.cause()).of(self.key.clone())
     }
 
     /// The notice for the operator, while the call fails.

@@ -58,6 +58,37 @@ impl Network {
     }
 }
 
+#[test]
+fn changing_words_of_the_control_plane_are_one_cause() {
+    let key = |failure: Failure| {
+        let calls = Calls::default();
+        calls.failed(&error(Call::Mesh, failure), HOUR);
+        let mut facts = calls.facts().into_iter();
+        let fact = facts.find(|(topic, _)| *topic == Topic::Call("mesh".into()));
+        fact.unwrap().1.key.unwrap()
+    };
+    let server = |status, detail: &str| {
+        key(Failure::Server {
+            status,
+            detail: detail.into(),
+            retry_after: None,
+        })
+    };
+    assert_eq!(server(500, "request 4711"), server(500, "request 4712"));
+    assert_ne!(server(500, "request 4711"), server(502, "request 4711"));
+    let envelope = |error: &str| {
+        let (error, code) = (error.to_owned(), None);
+        key(Failure::Body(crate::wire::WireError::Envelope {
+            error,
+            code,
+        }))
+    };
+    assert_eq!(envelope("id 1"), envelope("id 2"));
+    let cut = |bytes| key(Failure::Body(crate::wire::WireError::Truncated { bytes }));
+    assert_eq!(cut(1), cut(2));
+    assert_ne!(cut(1), envelope("id 1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn network_that_comes_after_boot_costs_no_interval() {
     let (calls, network) = (Calls::default(), Network::up_after(10));

@@ -203,6 +203,36 @@ fn changed_cause_is_an_edge_and_a_countdown_is_not() {
 }
 
 #[test]
+fn call_with_changing_words_logs_each_cause_once() {
+    let mut run = Run::default();
+    let mut edges = |key: &str, cause: &str| {
+        let fact = Fact::new(State::Bad, cause).of(Some(key.to_owned()));
+        run.facts.insert(Topic::Call("mesh".into()), fact);
+        run.step(0)
+    };
+    assert_eq!(edges("status 500", "status 500: request 4711 failed"), 1);
+    assert_eq!(edges("status 500", "status 500: request 4712 failed"), 0);
+    assert_eq!(edges("status 502", "status 502: request 4713 failed"), 1);
+    assert_eq!(edges("status 500", "status 500: request 4714 failed"), 0);
+    // The operator's own errors are announced at each change.
+    let mut edges = |cause: &str| {
+        run.set(about(ConditionType::Accepted), State::Bad, cause)
+            .step(9)
+    };
+    assert_eq!(edges("spec.asn: 0 is reserved"), 0, "it may pass");
+    let mut edges = |cause: &str| {
+        run.set(about(ConditionType::Accepted), State::Bad, cause)
+            .step(20)
+    };
+    let causes = [
+        "spec.asn: 0 is reserved",
+        "spec.mtu: 1 is too small",
+        "spec.asn: 0 is reserved",
+    ];
+    assert_eq!(causes.map(&mut edges), [1, 1, 1]);
+}
+
+#[test]
 fn a_state_that_setup_passes_through_is_not_announced() {
     let mut run = Run::default();
     let tunnel = about(ConditionType::TunnelConfigured);

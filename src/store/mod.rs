@@ -83,6 +83,7 @@ use parking_lot::{Mutex, MutexGuard};
 use patience::Patience;
 use place::{PLACED, folder};
 use removed::Removed;
+use secrets::Secrets;
 use trouble::Attempts;
 
 /// The folder of secrets.
@@ -111,6 +112,7 @@ pub struct Store {
     patience: Patience,
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
+    secrets: Mutex<Secrets>,
     /// Directory of the schemas, for the first line of files that the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -157,6 +159,7 @@ impl Store {
             patience: Patience::default(),
             memory: Mutex::default(),
             removed,
+            secrets: Mutex::default(),
             schemas: None,
         };
         store.sweep();
@@ -183,6 +186,7 @@ impl Store {
             patience,
             memory,
             removed,
+            secrets: Mutex::default(),
             schemas: None,
         })
     }

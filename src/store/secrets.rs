@@ -1,5 +1,6 @@
 //! Files in `secrets/`: mode 0600 from the first byte, never a link, never outside of the folder.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,9 +8,12 @@ use std::path::PathBuf;
 
 use crate::model::{ObjectName, Secret};
 use crate::redact::{forget, remember};
-use crate::util::file;
+use crate::util::file::{self, Stamp};
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
+
+/// The files in `secrets/` by their names in documents, as they were last registered.
+pub(super) type Secrets = BTreeMap<String, Option<Stamp>>;
 
 /// Size limit of a secret, in bytes.
 const MAX_BYTES: u64 = file::TOKEN;
@@ -99,14 +103,30 @@ impl Store {
         Ok(removed)
     }
 
-    /// Registers every secret for redaction, so that no output shows one that an operator pasted elsewhere.
+    /// Registers every secret for redaction, so that no output shows one that an operator pasted elsewhere, and forgets
+    /// those whose files were removed. Reads only files that changed since the last call.
     pub(crate) fn remember_secrets(&self) {
-        let entries = fs::read_dir(self.dir.join(SECRETS)).into_iter().flatten();
-        for entry in entries.flatten() {
-            let name = format!("{SECRETS}/{}", entry.file_name().display());
-            // An unreadable secret is reported by the document that names it.
-            let _ = self.read_secret(&name);
+        let entries = match fs::read_dir(self.dir.join(SECRETS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return,
+            entries => entries.into_iter().flatten().flatten(),
+        };
+        let found: Secrets = entries
+            .map(|entry| {
+                let stamp = entry.metadata().ok().as_ref().map(Stamp::of);
+                (format!("{SECRETS}/{}", entry.file_name().display()), stamp)
+            })
+            .collect();
+        let mut known = self.secrets.lock();
+        for (name, stamp) in &found {
+            if stamp.is_none() || known.get(name) != Some(stamp) {
+                // An unreadable secret is reported by the document that names it.
+                let _ = self.read_secret(name);
+            }
         }
+        for name in known.keys().filter(|name| !found.contains_key(*name)) {
+            forget(&self.dir.join(name).to_string_lossy());
+        }
+        *known = found;
     }
 
     /// Accepts only `secrets/<name>`: no `..`, no subfolder, no absolute path.
@@ -137,4 +157,32 @@ fn restrict(path: &std::path::Path) -> Result<(), StoreError> {
     }
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(StoreError::io("restrict", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::redact;
+
+    #[test]
+    fn secret_files_changed_by_hand_are_registered_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("secrets/by-hand.bgp");
+        let is_hidden = |text: &str| {
+            store.remember_secrets();
+            redact(text).contains("(secret)")
+        };
+        assert!(!is_hidden("one-9x7q"));
+        fs::write(&path, "one-9x7q\n").unwrap();
+        assert!(is_hidden("one-9x7q"));
+        fs::write(&path, "another-9x7q\n").unwrap();
+        assert!(is_hidden("another-9x7q") && !is_hidden("one-9x7q"));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_hidden("another-9x7q"));
+        fs::write(&path, "one-9x7q\n").unwrap();
+        assert!(is_hidden("one-9x7q"));
+        fs::remove_dir_all(dir.path().join("secrets")).unwrap();
+        assert!(!is_hidden("one-9x7q"));
+    }
 }

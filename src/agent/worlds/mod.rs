@@ -331,7 +331,11 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
 /// guard that holds all of them.
 async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     let _writing = parts.syncing.lock().await;
-    let snapshot = parts.context.disk(Store::load).await?;
+    let load = |store: &Store| {
+        store.remember_secrets();
+        store.load()
+    };
+    let snapshot = parts.context.disk(load).await?;
     if snapshot.edits.is_empty() && snapshot.revived.is_empty() {
         return Ok(snapshot);
     }

@@ -412,6 +412,9 @@ fn refusals(config: &Config) -> Vec<BuildError> {
         .collect()
 }
 
+/// The list of pending reports, below the state directory; in `.git`, which no tool that cleans the tree touches.
+const PENDING_REPORTS: &str = ".git/moenet-outbox";
+
 type ControlPlaneParts = (Option<Arc<Client>>, Option<Arc<Outbox>>);
 
 fn control_plane(
@@ -423,7 +426,16 @@ fn control_plane(
         return Ok((None, None));
     };
     let client = Client::new(options)?;
-    let outbox = Outbox::open(&store.dir().join(OUTBOX))?;
+    let folder = store.dir().join(OUTBOX);
+    let (outbox, lost) = Outbox::open_listed(&folder, store.dir().join(PENDING_REPORTS))?;
+    if !lost.is_empty() {
+        warn!(
+            folder = %folder.display(),
+            sessions = lost.join(", "),
+            "files of pending reports were removed while the agent was stopped; these reports are not delivered, and a \
+             session is reported again when the Control Plane lists another status"
+        );
+    }
     Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
 }
 

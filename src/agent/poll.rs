@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -18,13 +19,11 @@ use crate::controller::sync::{
 use crate::controller::world::Refused;
 use crate::document::{Kind, RoutingPolicySpec, Spec};
 use crate::history::Author;
-use crate::model::Asn;
+use crate::model::{Asn, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::chain;
-use crate::wire::{
-    Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, SessionItem, WireError,
-};
+use crate::wire::{Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, WireError};
 
 /// Result of a poll: the changed files.
 type Changed = Vec<Place>;
@@ -263,17 +262,23 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
         .context
         .reports
         .listed(statuses.chain(rejected).collect());
-    gone_already(parts, &listing).await;
+    let kernel = parts.context.observer.kernel(Instant::now()).await.ok();
     let config = &parts.config;
     let bases = PortBases {
         sessions: config.wireguard.listen_port_base,
         mesh: config.mesh.listen_port_base,
     };
-    let waiting = parts.context.reports.waiting_gone();
     let context = Arc::clone(&parts.context);
     let sessions = listing.items.len() + listing.rejected.len();
     let changed = sync(parts, move |store, snapshot| {
-        let changes = plan_sessions(&listing, snapshot, bases, |uid| waiting.contains(uid));
+        // Without an observation of the kernel the session gets a document, and is removed like any other.
+        let is_gone = |uid: &Uid| {
+            let nothing = kernel
+                .as_ref()
+                .is_some_and(|kernel| kernel.owned_by(uid).next().is_none());
+            nothing && context.reports.gone(uid)
+        };
+        let changes = plan_sessions(&listing, snapshot, bases, is_gone);
         for change in &changes {
             if let Some(formerly) = &change.formerly
                 && let Some(Change::Write(document) | Change::Displace(document)) = &change.document
@@ -426,31 +431,6 @@ fn note_rejected(
                                   while it is listed");
     }
     parts.context.reports.reload();
-}
-
-/// Reports sessions as removed that the list removes and that this router never had. Reads back
-/// that nothing of them exists.
-async fn gone_already(parts: &Parts, listing: &Listing<SessionItem>) {
-    let world = parts.context.world();
-    let known = world.of_kind(Kind::BgpSession);
-    let known: std::collections::BTreeSet<_> = known.map(|it| it.uid.clone()).collect();
-    let Ok(kernel) = parts
-        .context
-        .observer
-        .kernel(tokio::time::Instant::now())
-        .await
-    else {
-        return;
-    };
-    for item in listing
-        .items
-        .iter()
-        .filter(|item| item.spec.is_none() && !known.contains(&item.uid))
-    {
-        if kernel.owned_by(&item.uid).next().is_none() {
-            parts.context.reports.gone(&item.uid).await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::ledger::Ledger;
 use super::{CallError, Client, Failure};
 use crate::intervals::{REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX};
 use crate::model::{ObjectName, Uid};
@@ -26,6 +27,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Outbox {
     directory: PathBuf,
+    ledger: Option<Ledger>,
     memory: Mutex<Memory>,
 }
 
@@ -88,12 +90,38 @@ impl Outbox {
         make(directory).map_err(|source| failed("create", directory, source))?;
         let outbox = Self {
             directory: directory.to_owned(),
+            ledger: None,
             memory: Mutex::default(),
         };
         // From here on a tool that cleans the folder removes no report. The next delivery reports a folder that cannot be
         // read.
         let _ = outbox.pending();
         Ok(outbox)
+    }
+
+    /// As [`Outbox::open`], and lists the pending reports in this file too. Returns the sessions that it lists from an
+    /// earlier run and whose reports are gone: their files were removed while the agent was stopped.
+    ///
+    /// # Errors
+    /// The directory cannot be created.
+    pub fn open_listed(
+        directory: &Path,
+        list: PathBuf,
+    ) -> Result<(Self, Vec<String>), OutboxError> {
+        let mut outbox = Self::open(directory)?;
+        if outbox.pending().is_err() {
+            return Ok((outbox, Vec::new()));
+        }
+        let ledger = Ledger::new(list);
+        let memory = outbox.memory.get_mut();
+        let is_there = |uid: &str| memory.pending.values().any(|it| it.uuid.as_str() == uid);
+        let listed = ledger.read().into_iter();
+        let lost = listed.filter(|(uid, _)| !is_there(uid));
+        let lost = lost.map(|(uid, status)| format!("{uid} (status {status})"));
+        let lost = lost.collect();
+        ledger.set(memory.pending.values());
+        outbox.ledger = Some(ledger);
+        Ok((outbox, lost))
     }
 
     /// Stores the newest state of a session. Writes nothing, and returns `false`, if the same state
@@ -132,19 +160,25 @@ impl Outbox {
         let text = serde_json::to_vec(&report).unwrap_or_default();
         write(&self.directory, &path, &text).map_err(|source| failed("write", &path, source))?;
         memory.leftover.remove(uid);
-        memory.pending.insert(path, report);
+        self.insert(&mut memory, path, report);
         drop(memory);
         tracing::debug!(%uid, status = status.number(), "report queued");
         Ok(true)
     }
 
     /// Processes the statuses of a complete list. If the Control Plane has a status other than the
-    /// acknowledged one, it changed since, and the same report is sent again.
+    /// acknowledged one, it changed since, and the same report is sent again. A removal that was acknowledged and stays
+    /// listed did not change.
     pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
-        self.memory
-            .lock()
-            .acknowledged
-            .retain(|uid, (status, _)| statuses.get(uid) == Some(status));
+        let is_same = |acknowledged: WireStatus, listed: WireStatus| {
+            let is_removal = acknowledged == WireStatus::Disabled;
+            listed == acknowledged || (is_removal && listed == WireStatus::QueuedForDelete)
+        };
+        self.memory.lock().acknowledged.retain(|uid, (status, _)| {
+            statuses
+                .get(uid)
+                .is_some_and(|listed| is_same(*status, *listed))
+        });
     }
 
     /// Returns all pending reports, by file name. Quarantines invalid files.
@@ -187,6 +221,23 @@ impl Outbox {
         }
         memory.pending.extend(found);
         Ok(memory.pending.values().cloned().collect())
+    }
+
+    fn insert(&self, memory: &mut Memory, path: PathBuf, report: Modify) {
+        if let Some(ledger) = &self.ledger {
+            ledger.add(&report);
+        }
+        memory.pending.insert(path, report);
+    }
+
+    /// Removes a report. Without a pending report the list is emptied, so that it stays short.
+    fn forget(&self, memory: &mut Memory, path: &Path) {
+        let report = memory.pending.remove(path);
+        match (&self.ledger, report) {
+            (Some(ledger), _) if memory.pending.is_empty() => ledger.set(std::iter::empty()),
+            (Some(ledger), Some(report)) => ledger.remove(&report.uuid),
+            _ => {}
+        }
     }
 
     /// Writes a pending report again whose file a tool removed or replaced.
@@ -260,9 +311,9 @@ impl Outbox {
             };
             let text = serde_json::to_vec(&report).unwrap_or_default();
             write(&self.directory, &new, &text).map_err(|source| failed("write", &new, source))?;
-            memory.pending.insert(new, report);
+            self.insert(&mut memory, new, report);
         }
-        memory.pending.remove(&old);
+        self.forget(&mut memory, &old);
         match fs::remove_file(&old) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &old, error))
@@ -288,7 +339,7 @@ impl Outbox {
         let mut memory = self.memory.lock();
         let path = self.path(&report.uuid);
         if memory.pending.get(&path) == Some(report) {
-            memory.pending.remove(&path);
+            self.forget(&mut memory, &path);
         }
         let removed = self.read(&path).and_then(|pending| {
             if pending.as_ref() != Some(report) {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -101,23 +101,9 @@ impl Reports {
     }
 
     /// Reports a session that is gone. Returns whether the report is safe on disk.
-    pub async fn gone(&self, uid: &Uid) -> bool {
+    pub fn gone(&self, uid: &Uid) -> bool {
         self.known.lock().failed.remove(uid);
         self.put(uid, WireStatus::Disabled, None)
-    }
-
-    /// Returns the sessions whose report as gone is still pending. Reads the outbox once for all of them: one read
-    /// for each of a thousand sessions would read a thousand files a thousand times.
-    pub fn waiting_gone(&self) -> BTreeSet<Uid> {
-        let pending = self
-            .outbox
-            .as_ref()
-            .and_then(|outbox| outbox.pending().ok())
-            .unwrap_or_default();
-        let gone = pending
-            .into_iter()
-            .filter(|report| report.status == WireStatus::Disabled);
-        gone.map(|report| report.uuid).collect()
     }
 
     /// Moves the reports of a session to its new uuid.

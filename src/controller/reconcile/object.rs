@@ -190,7 +190,7 @@ async fn depart(
         return Outcome::Settled(MOVING_OBJECT);
     }
     let owes_report = is_session && object.documented && !object.operator_owned;
-    if owes_report && !ctx.reports.gone(&object.uid).await {
+    if owes_report && !ctx.reports.gone(&object.uid) {
         return Outcome::Failed;
     }
     let removed = record::remove(ctx, subject).await;

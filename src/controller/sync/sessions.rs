@@ -30,13 +30,13 @@ pub struct PortBases {
     pub mesh: u16,
 }
 
-/// Returns the changes to documents of external peerings. `acknowledged` returns whether a session's removal is
-/// complete and its report waits for delivery to the Control Plane.
+/// Returns the changes to documents of external peerings. `is_gone` returns whether nothing of a session exists on this
+/// router, which is reported then: an item that stays listed after its removal makes no document again.
 pub fn plan_sessions(
     listing: &Listing<SessionItem>,
     snapshot: &Snapshot,
     bases: PortBases,
-    acknowledged: impl Fn(&Uid) -> bool,
+    is_gone: impl Fn(&Uid) -> bool,
 ) -> Vec<SessionChange> {
     let mut names = Names::new(snapshot);
     let mut ports = Ports::new(snapshot, listing, bases);
@@ -58,7 +58,7 @@ pub fn plan_sessions(
             continue;
         }
         let leaving = item.status == WireStatus::QueuedForDelete;
-        if leaving && known.is_none() && acknowledged(&item.uid) {
+        if leaving && known.is_none() && is_gone(&item.uid) {
             continue;
         }
         let name = known.unwrap_or_else(|| names.choose(item));
@@ -515,6 +515,35 @@ mod tests {
             Some(Change::Remove(_))
         ));
         assert!(about_a_broken_one(None, false).is_none());
+    }
+
+    #[test]
+    fn removed_item_that_stays_listed_makes_no_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let item = SessionItem {
+            uid: "uid-1".parse().unwrap(),
+            status: WireStatus::QueuedForDelete,
+            name_hint: None,
+            spec: serde_json::from_value(
+                json!({"asn": 4_242_421_080_u32, "tunnel": {"type": "wireguard"}}),
+            )
+            .ok(),
+            preshared_key: None,
+            password: None,
+        };
+        let listing = Listing {
+            items: vec![item],
+            rejected: Vec::new(),
+            complete: true,
+        };
+        let bases = PortBases {
+            sessions: 24_000,
+            mesh: 23_455,
+        };
+        let plan = |is_gone| plan_sessions(&listing, &store.load().unwrap(), bases, |_| is_gone);
+        assert_eq!(plan(true), []);
+        assert_eq!(plan(false).len(), 1, "a link is left");
     }
 
     #[test]

@@ -147,6 +147,50 @@ async fn report_repeats_when_the_list_has_another_status() {
 }
 
 #[tokio::test]
+async fn report_removed_while_stopped_is_noticed_at_start() {
+    let (client, fake, directory) = bench().await;
+    let inside = directory.path().join("outbox");
+    let open = || Outbox::open_listed(&inside, directory.path().join("list")).unwrap();
+    let (outbox, _) = open();
+    for name in ["a", "b", "c"] {
+        outbox.put(&uid(name), WireStatus::Active, None).unwrap();
+        let answer = (name, if name == "a" { 200 } else { 500 });
+        fake.lock()
+            .unwrap()
+            .answers
+            .insert(answer.0.into(), (answer.1, ""));
+    }
+    assert_eq!(outbox.deliver_once(&client).await.unwrap().kept, 2);
+    drop(outbox);
+    let none: [String; 0] = [];
+    assert_eq!(open().1, none, "a was delivered, and the others are there");
+    let names = files(&inside);
+    let of_c = names.iter().find(|name| name.starts_with("c-")).unwrap();
+    std::fs::remove_file(inside.join(of_c)).unwrap();
+    assert_eq!(open().1, ["c (status 1)"]);
+    assert_eq!(open().1, none, "noticed once");
+}
+
+#[tokio::test]
+async fn acknowledged_removal_that_stays_listed_is_not_repeated() {
+    let (client, fake, directory) = bench().await;
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let listed = |status| outbox.listed(&BTreeMap::from([(uid("a"), status)]));
+    let put = || outbox.put(&uid("a"), WireStatus::Disabled, None).unwrap();
+    assert!(put());
+    outbox.deliver_once(&client).await.unwrap();
+    for _ in 0..3 {
+        listed(WireStatus::QueuedForDelete);
+        assert!(!put());
+        assert!(files(directory.path()).is_empty());
+    }
+    assert_eq!(fake.lock().unwrap().got.len(), 1);
+    listed(WireStatus::QueuedForSetup);
+    listed(WireStatus::QueuedForDelete);
+    assert!(put(), "it was queued again in between");
+}
+
+#[tokio::test]
 async fn unknown_session_drops_its_report_unknown_router_drops_none() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();

@@ -47,13 +47,14 @@ fn log(event: &Event) {
         object,
         message,
         cause,
+        action,
         ..
     } = event;
     let cause = (!cause.is_empty()).then_some(cause);
     match event.severity {
-        Severity::Info => info!(object, cause, "{message}"),
-        Severity::Warn => warn!(object, cause, "{message}"),
-        Severity::Error => error!(object, cause, "{message}"),
+        Severity::Info => info!(object, cause, action, "{message}"),
+        Severity::Warn => warn!(object, cause, action, "{message}"),
+        Severity::Error => error!(object, cause, action, "{message}"),
     }
 }
 
@@ -245,6 +246,8 @@ fn is_told_elsewhere(key: &ObjectKey, about: ConditionType) -> bool {
         ConditionType::RemovalHeld
         | ConditionType::ChangeHeld
         | ConditionType::ControlPlaneSynced
+        // Logged by `Topic::Override`, `Topic::Pause` and `Topic::Maintenance`.
+        | ConditionType::InService
         // Logged by their sources: `copied`, the sink of the log, `reload`.
         | ConditionType::StateDirectoryUnique
         | ConditionType::LogWritten
@@ -265,5 +268,6 @@ fn of_condition(condition: &Condition, status: &StatusBody) -> Fact {
         ConditionType::BgpEstablished => status.bgp.as_ref().and_then(|bgp| bgp.since),
         _ => Some(condition.last_transition_time),
     };
-    Fact::new(state, &condition.message).at(at)
+    let action = condition.next_action.clone();
+    Fact::new(state, &condition.message).action(action).at(at)
 }

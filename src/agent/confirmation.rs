@@ -67,6 +67,7 @@ mod tests {
                 status: ConditionStatus::False,
                 reason: reason.into(),
                 message: "why".into(),
+                next_action: None,
                 last_transition_time: jiff::Timestamp::UNIX_EPOCH,
             }],
             ..StatusBody::default()

@@ -116,7 +116,7 @@ fn note_problems(parts: &Parts) {
         false => Convenience::works("Written"),
         true => Convenience::fails(
             "LinesDropped",
-            "log lines were dropped within the last minute; check the disk or the reader of the log",
+            "log lines were dropped within the last minute",
         ),
     };
     let context = &parts.context;

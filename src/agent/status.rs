@@ -9,7 +9,7 @@ use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::http::{BirdView, HeldView, WaitView};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
-use crate::status::{Health, HealthFacts, Hold, is_bad};
+use crate::status::{BIRD_DOWN, Health, HealthFacts, Hold, IDENTITY_UNKNOWN, is_bad, next_action};
 
 /// Maximum entries of one list in `/status`.
 pub(super) const MANY: usize = 20;
@@ -165,8 +165,7 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
     }
     for (object, status) in board {
         waits.extend(unresolved(status).map(|condition| {
-            let action =
-                "check the name and the resolver of this host; the address is looked up again";
+            let action = condition.next_action.as_deref().unwrap_or_default();
             wait(&object.to_string(), &condition.message, action)
         }));
     }
@@ -185,41 +184,31 @@ fn waits_of_node(parts: &Parts, world: &World) -> impl Iterator<Item = WaitView>
         wait("state directory", &why, action)
     });
     let bird = parts.context.observer.last_bird();
-    let bird = bird.down.as_ref().map(|why| {
-        let action = "start BIRD (`systemctl start bird`), or correct bird.controlSocket";
-        wait("node", why, action)
-    });
-    let identity = world.router.as_ref().err().map(|why| {
-        let action = "wait for GET config, or set node.id and node.asn in the configuration";
-        wait("node", why, action)
-    });
-    let key = world.key.missing().map(|why| {
-        let action = "put the file back; the agent reads it without a restart";
-        wait("node", why, action)
-    });
+    let bird = bird.down.as_ref().map(|why| wait("node", why, BIRD_DOWN));
+    let identity = world.router.as_ref().err();
+    let identity = identity.map(|why| wait("node", why, IDENTITY_UNKNOWN));
+    let key = world.key.missing();
+    let key = key.map(|why| wait("node", why, failing(ConditionType::KeyAvailable)));
     let tokens = [
         ("controlPlane.tokenFile", parts.token.problem()),
         ("server.tokenFile", parts.api_token.problem()),
     ];
     let tokens = tokens.into_iter().filter_map(|(field, problem)| {
-        let action = "write the token into the file; the agent reads it without a restart";
+        let action = failing(ConditionType::TokensReadable);
         Some(wait(field, &problem?.to_string(), action))
     });
-    let api = parts
-        .context
-        .conveniences
-        .problem(ConditionType::ApiListening);
-    let api = api.map(|why| {
-        wait(
-            "local API",
-            &why,
-            "free the address, or change server.listen",
-        )
-    });
+    let about = ConditionType::ApiListening;
+    let api = parts.context.conveniences.problem(about);
+    let api = api.map(|why| wait("local API", &why, failing(about)));
     [directory, bird, identity, key, api]
         .into_iter()
         .flatten()
         .chain(tokens)
+}
+
+/// Returns the next action of a condition that is false.
+fn failing(about: ConditionType) -> &'static str {
+    next_action(about, ConditionStatus::False, "").unwrap_or_default()
 }
 
 fn wait(object: &str, waits_for: &str, action: &str) -> WaitView {

@@ -222,8 +222,12 @@ pub struct Look {
 
 impl Look {
     /// Returns the known facts about the endpoint's name, if the endpoint has a name.
-    pub fn name(&self, endpoint: Option<&Endpoint>) -> Option<NameFacts<'_>> {
-        matches!(endpoint?.host, Host::Name(_)).then_some(NameFacts {
+    pub fn name<'a>(&'a self, endpoint: Option<&'a Endpoint>) -> Option<NameFacts<'a>> {
+        let Host::Name(host) = &endpoint?.host else {
+            return None;
+        };
+        Some(NameFacts {
+            host: host.as_str(),
             address: self.resolved,
             error: self.name_error.as_deref(),
         })

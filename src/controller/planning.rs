@@ -111,6 +111,16 @@ pub fn shared(world: &World, view: &View<'_>) -> Plan {
     Plan { steps, waits: None }
 }
 
+/// Returns whether BIRD's shared files are as wanted.
+pub fn is_base_loaded(world: &World, view: &View<'_>) -> bool {
+    let of_base =
+        |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
+    !shared(world, view)
+        .steps
+        .iter()
+        .any(|step| of_base(&step.action))
+}
+
 /// Returns the obstacle that keeps the files that all sessions share from BIRD until an operator acts.
 pub fn router_error(world: &World, bird: &BirdState) -> Option<Blocked> {
     let foreign = || {

@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 
+use super::action::next_action;
 use crate::document::{Condition, ConditionStatus, ConditionType};
 
 /// Collects conditions, and keeps the time of the last transition for unchanged ones.
@@ -47,6 +48,13 @@ impl<'a> Conditions<'a> {
         self.push(about, ConditionStatus::Unknown, reason, message.into());
     }
 
+    /// Replaces the next action of the condition that was added last.
+    pub fn act(&mut self, action: impl Into<String>) {
+        if let Some(last) = self.found.last_mut() {
+            last.next_action = Some(action.into());
+        }
+    }
+
     fn push(
         &mut self,
         about: ConditionType,
@@ -63,8 +71,14 @@ impl<'a> Conditions<'a> {
             status,
             reason: reason.to_owned(),
             message,
+            next_action: next_action(about, status, reason).map(str::to_owned),
             last_transition_time: same.map_or(self.now, |condition| condition.last_transition_time),
         });
+    }
+
+    /// Returns the conditions, to add to their next actions.
+    pub(super) fn all_mut(&mut self) -> &mut [Condition] {
+        &mut self.found
     }
 
     /// Returns the list.

@@ -77,6 +77,8 @@ pub struct Fact {
     pub cause: String,
     /// Identifies the cause where its text also holds details of another program, as the number of a request.
     pub key: Option<String>,
+    /// The next action, while the state is bad.
+    pub action: Option<String>,
     /// When the state began; for an override, when it expires.
     pub at: Option<Timestamp>,
 }
@@ -88,6 +90,7 @@ impl Fact {
             state,
             cause: cause.into(),
             key: None,
+            action: None,
             at: None,
         }
     }
@@ -99,6 +102,11 @@ impl Fact {
 
     fn identity(&self) -> &str {
         self.key.as_deref().unwrap_or(&self.cause)
+    }
+
+    /// Adds the next action.
+    pub fn action(self, action: Option<String>) -> Self {
+        Self { action, ..self }
     }
 
     /// Adds the time.
@@ -132,6 +140,8 @@ pub struct Event {
     pub message: &'static str,
     /// The cause; empty if the message is complete.
     pub cause: String,
+    /// The next action, where the event needs one.
+    pub action: Option<String>,
 }
 
 /// Facts of the last step, and the announced ones.
@@ -233,7 +243,7 @@ fn follow(
 
 impl Rule {
     fn on_good(&self, topic: &Topic, fact: &Fact, seen: &Seen, began: Timestamp) -> Option<Event> {
-        let good = || event(Severity::Info, topic, self.good, &fact.cause);
+        let good = || event(Severity::Info, topic, self.good, fact);
         if !self.liveness {
             let ends = !seen.announced.is_empty() && !self.good.is_empty();
             return ends.then(good);
@@ -241,7 +251,7 @@ impl Rule {
         match seen.state {
             State::Good if is_session(topic) && is_later(fact.at, seen.at) => {
                 let message = "BGP session went down and came back between two observations";
-                Some(event(Severity::Warn, topic, message, &fact.cause))
+                Some(event(Severity::Warn, topic, message, fact))
             }
             State::Good => None,
             State::Bad => Some(good()),
@@ -280,7 +290,7 @@ impl Rule {
             seen.announced.remove(0);
         }
         seen.announced.push(fact.identity().to_owned());
-        Some(event(self.severity, topic, self.bad, &fact.cause))
+        Some(event(self.severity, topic, self.bad, fact))
     }
 }
 
@@ -316,10 +326,11 @@ fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
         object: Some(object.clone()),
         message,
         cause: cause.unwrap_or_default(),
+        action: None,
     })
 }
 
-fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) -> Event {
+fn event(severity: Severity, topic: &Topic, message: &'static str, fact: &Fact) -> Event {
     let object = match topic {
         Topic::Condition(object, _)
         | Topic::Override(object)
@@ -341,7 +352,8 @@ fn event(severity: Severity, topic: &Topic, message: &'static str, cause: &str) 
         severity,
         object,
         message,
-        cause: cause.to_owned(),
+        cause: fact.cause.clone(),
+        action: fact.action.clone(),
     }
 }
 
@@ -450,6 +462,8 @@ fn condition_texts(about: ConditionType) -> (&'static str, &'static str) {
             "configuration rejected, previous one stays active",
             "configuration accepted again",
         ),
+        // Logged by `Topic::Override`, `Topic::Pause` and `Topic::Maintenance`.
+        About::InService => ("", ""),
         About::EndpointResolved => (
             "endpoint name does not resolve",
             "endpoint name resolves again",

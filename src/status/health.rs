@@ -58,9 +58,11 @@ pub struct HealthFacts {
     pub conditions: Vec<(String, Condition)>,
 }
 
-/// Returns whether a condition shows a problem. A held change is a problem while it is `True`.
+/// Returns whether a condition shows a problem. A held change is a problem while it is `True`; an object out of service
+/// is intended.
 pub fn is_bad(condition: &Condition) -> bool {
     let wrong = match condition.condition_type {
+        ConditionType::InService => return false,
         ConditionType::RemovalHeld | ConditionType::ChangeHeld => ConditionStatus::True,
         _ => ConditionStatus::False,
     };
@@ -138,14 +140,17 @@ pub fn condition_text(object: &str, condition: &Condition) -> String {
         status,
         reason,
         message,
+        next_action,
         ..
     } = condition;
-    let head = format!("{object}: {condition_type:?}={status:?} ({reason})");
-    if message.is_empty() {
-        head
-    } else {
-        format!("{head}: {message}")
+    let mut text = format!("{object}: {condition_type:?}={status:?} ({reason})");
+    if !message.is_empty() {
+        text += &format!(": {message}");
     }
+    if let Some(action) = next_action {
+        text += &format!(" → {action}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -158,6 +163,7 @@ mod tests {
             status,
             reason: "Because".to_owned(),
             message: "a message".to_owned(),
+            next_action: None,
             last_transition_time: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -4,6 +4,7 @@
 //! (docs/contract/safety.md#rule-10). Values that change all the time (bytes, handshakes, route counts) are part of a
 //! status, but no reason to write one: see [`changed`].
 
+mod action;
 mod assess;
 mod changed;
 mod conditions;
@@ -11,8 +12,10 @@ mod edges;
 mod health;
 mod origins;
 
+pub use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
 pub use assess::{
-    Acceptance, BabelFacts, BirdFacts, Facts, Hold, NameFacts, RouteFacts, TunnelFacts, assess,
+    Acceptance, BabelFacts, BirdFacts, Expected, Facts, Hold, NameFacts, RouteFacts, Service,
+    TunnelFacts, assess,
 };
 pub use changed::changed;
 pub use conditions::Conditions;

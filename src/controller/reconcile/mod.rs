@@ -1,6 +1,7 @@
 //! Reconciles one key: observe, plan, apply, observe again, report the state that was read back.
 
 mod apply;
+mod facts;
 mod node_status;
 mod object;
 mod orphan;

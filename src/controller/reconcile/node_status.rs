@@ -165,7 +165,7 @@ fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
     let foreign: Vec<_> = live.tree.foreign.keys().map(String::as_str).collect();
     if !quarantined.is_empty() {
         let message = format!(
-            "{} were not written by the agent and BIRD refuses them: correct and rename them, or delete them",
+            "{} were not written by the agent and BIRD refuses them",
             list(quarantined)
         );
         conditions.set(about, false, "Quarantined", message);
@@ -304,7 +304,7 @@ pub(super) fn status(
             About::WorkTreeCurrent,
             false,
             "HeadMoved",
-            format!("HEAD is {at}; keeping the last documents and records, run `git checkout main` to return"),
+            format!("HEAD is {at}; keeping the last documents and records"),
         ),
     }
     let last_error = error.map(str::to_owned).or(refused).or(base_error);

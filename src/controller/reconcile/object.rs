@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::record::{self, InForce};
-use super::{Round, Subject, chase, claims, round};
+use super::{Round, Subject, chase, claims, facts, round};
 use crate::controller::context::{Context, Look};
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
@@ -91,7 +91,8 @@ async fn conclude(
     if let Some(endpoint) = subject.endpoint {
         chase(ctx, endpoint, subject.uid, &round);
     }
-    let status = status(ctx, world, object, before, &round);
+    let probed = ctx.probed(target(object).as_ref());
+    let status = status(world, object, before, &round, probed);
     if subject.kind == Kind::BgpSession {
         ctx.reports.session(&object.uid, &status);
     }
@@ -181,7 +182,7 @@ async fn depart(
     let is_session = subject.kind == Kind::BgpSession;
     if is_session && object.admin_state != AdminState::Absent {
         record::withdrawn(ctx, subject).await;
-        let status = status(ctx, world, object, before, round);
+        let status = status(world, object, before, round, (None, None));
         record::status(ctx, subject, before, status).await;
         return Outcome::Settled(SETTLED_OBJECT);
     }
@@ -233,53 +234,65 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
     })
 }
 
-fn status(
-    ctx: &Context,
+/// Returns the status of an object, with its measured round-trip time and loss.
+pub(super) fn status(
     world: &World,
     object: &Object,
     before: &StatusBody,
     round: &Round,
+    (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
+    let look = &round.look;
     let has_tunnel = object.kind != Kind::IbgpPeer;
     let own_file = object.kind == Kind::BgpSession;
-    let files_error = round.look.bird.files_error.clone();
+    let files_error = look.bird.files_error.clone();
     let error = round.error().or(files_error.filter(|_| own_file));
     let missing = record::remaining(round, false);
     let link = object_link(object, round);
-    let wanted = object.wanted();
-    let peer = wanted.and_then(|wanted| wanted.link()?.peer);
-    let expected = wanted.map(Wanted::protocols).unwrap_or_default();
-    let protocols = round.look.bird.protocols(&expected);
+    let expected = facts::expected(object, look.applied.as_ref());
+    let names = expected.iter().map(|it| it.protocol.clone()).collect();
+    let protocols = look.bird.protocols(&names);
     let waits = round.waits();
+    let loaded = look.bird.loaded && record::remaining(round, true).is_none();
+    let our_asn = world.router.as_ref().ok().map(|router| router.asn.get());
     let bird = BirdFacts {
-        running: round.look.bird.is_running(),
-        loaded: round.look.bird.loaded && record::remaining(round, true).is_none(),
+        running: look.bird.is_running(),
+        loaded,
         refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
         waits: waits
             .as_ref()
             .map(|(reason, message)| (*reason, message.as_str())),
         trouble: round.trouble.as_ref().and_then(|trouble| trouble.of_bird()),
         protocols: &protocols,
-        expected: expected.len(),
+        expected: &expected,
+        our_asn,
+        their_asn: facts::asn(object).or(our_asn),
     };
     let paused = object.hands_off(before.phase == Phase::Paused);
-    let (rtt_ms, loss) = ctx.probed(target(object).as_ref());
+    let drained = || loaded && missing.is_none() && planning::is_base_loaded(world, &look.view());
     assess(&Facts {
-        now: round.look.now,
+        now: look.now,
+        object: &object.path(),
         generation: object.generation,
         acceptance: acceptance(world, object),
         remark: object.remark.as_deref(),
+        applied: look
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.applied.spec.is_some()),
         admin_state: object.admin_state,
+        service: facts::service(world, object, drained),
+        operator_owned: object.operator_owned,
         paused: paused.as_deref(),
         held: object.held.as_ref(),
         tunnel: TunnelFacts {
             link,
-            peer,
+            peer: facts::peer(object, look.applied.as_ref()),
             missing: missing.as_deref(),
             error: error.as_deref(),
         },
-        name: round.look.name(object.endpoint()),
-        route: round.look.route(),
+        name: look.name(object.endpoint()),
+        route: look.route(),
         babel: babel(object, round),
         has_tunnel,
         bird: (!expected.is_empty()).then_some(bird),

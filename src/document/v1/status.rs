@@ -128,6 +128,10 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(example = &"ebgp_wg_4242421080 is active: Socket: Connection refused")]
     pub message: String,
+    /// What to do about it; absent where nothing is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"ask the peer whether its BGP daemon runs and listens on TCP port 179")]
+    pub next_action: Option<String>,
     /// When `status` last changed.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub last_transition_time: Timestamp,
@@ -140,6 +144,8 @@ pub struct Condition {
 pub enum ConditionType {
     /// The document is valid and clashes with no other.
     Accepted,
+    /// The object is meant to carry traffic: it is enabled, and neither paused nor drained.
+    InService,
     /// The name of the peer's endpoint leads to an address; in the policy's status, those of RPKI servers do.
     EndpointResolved,
     /// This host has a route to the peer's endpoint.

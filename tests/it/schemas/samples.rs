@@ -15,7 +15,7 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
-use moenet_agent::status::{Acceptance, BirdFacts, Facts, TunnelFacts, assess};
+use moenet_agent::status::{Acceptance, BirdFacts, Expected, Facts, Service, TunnelFacts, assess};
 use moenet_agent::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place};
 use serde_json::Value;
 
@@ -386,6 +386,11 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         rpki: None,
         channels: Vec::new(),
     }];
+    let expected = [Expected {
+        protocol: "ebgp_x".into(),
+        address: None,
+        source: None,
+    }];
     let bird = BirdFacts {
         waits: None,
         running: true,
@@ -393,14 +398,20 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         refused: None,
         trouble: None,
         protocols: &protocols,
-        expected: 1,
+        expected: &expected,
+        our_asn: None,
+        their_asn: None,
     };
     let facts = Facts {
         now: at,
+        object: "sessions/wg_4242421080",
         generation: 7,
         acceptance: Acceptance::Valid,
         remark: None,
+        applied: true,
         admin_state: AdminState::Enabled,
+        service: Service::Enabled,
+        operator_owned: false,
         paused: None,
         held: None,
         tunnel: TunnelFacts {

@@ -1,0 +1,112 @@
+//! Facts of an object's status that follow from the world and the applied record. Pure.
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::controller::world::{Object, Wanted, World};
+use crate::document::Kind;
+use crate::model::{AdminState, PublicKey};
+use crate::status::{Expected, Service};
+use crate::store::AppliedDocument;
+
+/// Returns the expected BGP sessions: the wanted ones, or the applied ones of an object that stays as it is.
+pub(super) fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
+    match object.wanted() {
+        Some(Wanted::Session(session, _)) => {
+            let neighbours = session.neighbours.iter();
+            let expected = neighbours.map(|neighbour| Expected {
+                protocol: neighbour.protocol.clone(),
+                address: Some(neighbour.address),
+                source: Some(neighbour.source),
+            });
+            expected.collect()
+        }
+        Some(Wanted::Ibgp(peer)) => vec![Expected {
+            protocol: peer.protocol.clone(),
+            address: Some(peer.address),
+            source: Some(peer.source),
+        }],
+        Some(Wanted::Mesh(_)) => Vec::new(),
+        None => {
+            let protocols = applied.iter().flat_map(|it| &it.applied.protocols);
+            let expected = protocols.map(|protocol| Expected {
+                protocol: protocol.clone(),
+                address: None,
+                source: None,
+            });
+            expected.collect()
+        }
+    }
+}
+
+/// Returns the WireGuard peer: the wanted one, or the applied one of an object that stays as it is.
+pub(super) fn peer(object: &Object, applied: Option<&AppliedDocument>) -> Option<PublicKey> {
+    if let Some(wanted) = object.wanted() {
+        return wanted.link()?.peer;
+    }
+    let spec = applied?.applied.spec.as_ref()?;
+    let key = spec
+        .pointer("/tunnel/publicKey")
+        .or_else(|| spec.pointer("/publicKey"));
+    key?.as_str()?.parse().ok()
+}
+
+/// Returns the neighbour's AS number in the document.
+pub(super) fn asn(object: &Object) -> Option<u32> {
+    let asn = object.spec.as_ref()?.get("asn")?.as_u64()?;
+    u32::try_from(asn).ok()
+}
+
+/// Returns whether an object is meant to carry traffic. `drained`: whether BIRD has loaded a drain.
+pub(super) fn service(world: &World, object: &Object, drained: impl FnOnce() -> bool) -> Service {
+    let maintenance = world.maintenance;
+    // A held object does not change, even if its document is absent.
+    if object.held.is_none()
+        && let Some(off) = off(world, object)
+    {
+        return off;
+    }
+    if object.kind == Kind::BgpSession && maintenance.ebgp_disabled {
+        return Service::ClosedByMaintenance;
+    }
+    if object.kind == Kind::MeshPeer {
+        return Service::Enabled;
+    }
+    let alone = spec_at(object, "/bgp/drained") == Some(&Value::Bool(true));
+    let maintenance = maintenance.enabled.then_some(maintenance.since);
+    match (maintenance, alone) {
+        (None, false) => Service::Enabled,
+        _ => Service::Drained {
+            maintenance,
+            loaded: drained(),
+        },
+    }
+}
+
+fn off(world: &World, object: &Object) -> Option<Service> {
+    let wanted =
+        spec_at(object, "/adminState").and_then(|state| AdminState::deserialize(state).ok());
+    match (wanted, object.admin_state) {
+        (_, AdminState::Absent) | (Some(AdminState::Absent), _) => Some(Service::Absent),
+        (Some(AdminState::Pending), _) | (None, AdminState::Pending) => {
+            Some(Service::PendingReview)
+        }
+        (Some(AdminState::Disabled), _) | (None, AdminState::Disabled) => Some(Service::Disabled),
+        // The backbone can be off for two further reasons; see the world's `peers`.
+        (Some(AdminState::Enabled), AdminState::Disabled | AdminState::Pending) => {
+            let id = spec_at(object, "/nodeId").and_then(Value::as_u64);
+            let router = world.router.as_ref().ok();
+            let is_own = router.is_some_and(|router| Some(u64::from(router.id)) == id);
+            Some(if is_own {
+                Service::OwnNode
+            } else {
+                Service::MeshDisabled
+            })
+        }
+        (_, AdminState::Enabled) => None,
+    }
+}
+
+fn spec_at<'a>(object: &'a Object, pointer: &str) -> Option<&'a Value> {
+    object.spec.as_ref()?.pointer(pointer)
+}

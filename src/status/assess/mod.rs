@@ -1,0 +1,341 @@
+//! The status of a session, a backbone tunnel or an internal neighbour. The modules are in the order of the conditions:
+//! a cause comes before its consequences.
+
+mod bgp;
+mod overridden;
+mod service;
+mod tunnel;
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+
+use super::Conditions;
+use crate::document::{ConditionType as About, Phase, StatusBody};
+use crate::model::{AdminState, PublicKey};
+use crate::observed::bird::Protocol;
+use crate::observed::kernel::Link;
+
+pub use service::Service;
+
+/// Acceptance of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is valid.
+    Valid,
+    /// It is invalid, and the applied state stays. The text names the field and the reason.
+    Invalid(String),
+    /// Another object already claims one of its resources.
+    Clash(String),
+    /// A prerequisite is not known yet: the identity of this router.
+    Waiting(String),
+}
+
+impl Acceptance {
+    /// Makes a valid document wait. An invalid document does not depend on the missing prerequisite, and stays invalid.
+    pub fn wait(&mut self, why: &str) {
+        if *self == Self::Valid {
+            *self = Self::Waiting(why.to_owned());
+        }
+    }
+}
+
+/// The reason why an object without a document is not removed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The removal is held until an operator approves it.
+    Approval(String),
+    /// Files of the state directory are changing, so the document may come back. No operator is needed.
+    Settling,
+}
+
+impl Hold {
+    /// Returns the reason, if the removal needs an approval.
+    pub fn approval(&self) -> Option<&str> {
+        match self {
+            Self::Approval(why) => Some(why),
+            Self::Settling => None,
+        }
+    }
+
+    /// Returns the reason.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Approval(why) => why,
+            Self::Settling => {
+                "files of the state directory are changing, so its document may come back; the removal is judged once \
+                 they are at rest"
+            }
+        }
+    }
+
+    /// Sets the condition of the removal. Only a removal that needs an approval is a problem.
+    fn set(&self, conditions: &mut Conditions<'_>) {
+        let (held, reason) = match self {
+            Self::Approval(_) => (true, "GuardTripped"),
+            Self::Settling => (false, "StateDirectoryChanging"),
+        };
+        conditions.set(About::RemovalHeld, held, reason, self.why());
+    }
+}
+
+/// The observed state of a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelFacts<'a> {
+    /// The link, when it exists and is the agent's.
+    pub link: Option<&'a Link>,
+    /// The wanted peer, for WireGuard.
+    pub peer: Option<PublicKey>,
+    /// Remaining steps for the kernel, as a text; `None` when it matches the wanted state.
+    pub missing: Option<&'a str>,
+    /// Why the last attempt failed.
+    pub error: Option<&'a str>,
+}
+
+/// The resolution state of a peer's endpoint name.
+#[derive(Debug, Clone, Copy)]
+pub struct NameFacts<'a> {
+    /// The name.
+    pub host: &'a str,
+    /// The address in use, from the last good answer.
+    pub address: Option<SocketAddr>,
+    /// Why the last lookup failed.
+    pub error: Option<&'a str>,
+}
+
+/// Whether the kernel has a route to a peer's endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteFacts {
+    /// The endpoint.
+    pub to: IpAddr,
+    /// Whether there is a route.
+    pub found: bool,
+}
+
+/// State of Babel in a backbone tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BabelFacts {
+    /// BIRD does not answer, or does not run Babel.
+    Unknown,
+    /// Whether there is a neighbour.
+    Neighbour(bool),
+}
+
+/// The observed state of BIRD.
+#[derive(Debug, Clone, Copy)]
+pub struct BirdFacts<'a> {
+    /// Whether BIRD answers.
+    pub running: bool,
+    /// Whether it has loaded the files on disk, and the session's text exists.
+    pub loaded: bool,
+    /// BIRD's message, when it rejected the session.
+    pub refused: Option<&'a str>,
+    /// The reason and message of the whole router's wait, which holds this session too.
+    pub waits: Option<(&'a str, &'a str)>,
+    /// Why the session's text could not be given to BIRD, although BIRD does not reject it.
+    pub trouble: Option<&'a str>,
+    /// The session's protocols in BIRD.
+    pub protocols: &'a [Protocol],
+    /// The expected protocols.
+    pub expected: &'a [Expected],
+    /// The AS number of this router towards the neighbour.
+    pub our_asn: Option<u32>,
+    /// The neighbour's AS number in the document.
+    pub their_asn: Option<u32>,
+}
+
+/// One expected BGP session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Name of the protocol in BIRD.
+    pub protocol: String,
+    /// The neighbour's address; unknown for a session that is applied and not wanted.
+    pub address: Option<IpAddr>,
+    /// The local address towards it.
+    pub source: Option<IpAddr>,
+}
+
+/// The input of a session's status.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The current time.
+    pub now: Timestamp,
+    /// The object, as `sessions/wg_1`.
+    pub object: &'a str,
+    /// The generation of the document.
+    pub generation: u64,
+    /// Whether the document was accepted.
+    pub acceptance: Acceptance,
+    /// An address clash of an accepted document.
+    pub remark: Option<&'a str>,
+    /// Whether the object has an applied state.
+    pub applied: bool,
+    /// The administrative state.
+    pub admin_state: AdminState,
+    /// Whether it is meant to carry traffic.
+    pub service: Service,
+    /// Whether the document is the operator's own.
+    pub operator_owned: bool,
+    /// The pause of an override, if there is one.
+    pub paused: Option<&'a str>,
+    /// Why its removal does not happen now, if no document wants it.
+    pub held: Option<&'a Hold>,
+    /// The tunnel.
+    pub tunnel: TunnelFacts<'a>,
+    /// The endpoint's name, if it has one.
+    pub name: Option<NameFacts<'a>>,
+    /// The route to the endpoint, if its address is known.
+    pub route: Option<RouteFacts>,
+    /// Babel; `None` for an object without it.
+    pub babel: Option<BabelFacts>,
+    /// Whether the object has its own tunnel.
+    pub has_tunnel: bool,
+    /// BIRD; `None` for an object that does not use it.
+    pub bird: Option<BirdFacts<'a>>,
+    /// The fields that an override sets.
+    pub overridden: Vec<String>,
+    /// Round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The share of lost echoes, 0 to 1.
+    pub loss: Option<f64>,
+    /// The steps just run; empty when there were none.
+    pub steps: Vec<String>,
+    /// The previous status.
+    pub before: &'a StatusBody,
+}
+
+/// Returns the status of an object.
+pub fn assess(facts: &Facts<'_>) -> StatusBody {
+    let mut conditions = Conditions::new(&facts.before.conditions, facts.now);
+    accepted(facts, &mut conditions);
+    service::in_service(facts, &mut conditions);
+    let wanted = facts.admin_state == AdminState::Enabled;
+    if wanted {
+        if facts.has_tunnel {
+            if let Some(name) = &facts.name {
+                tunnel::endpoint_resolved(name, &mut conditions);
+            }
+            if let Some(route) = facts.route {
+                tunnel::endpoint_routed(route, &mut conditions);
+            }
+            tunnel::tunnel(facts, &mut conditions);
+            if let Some(babel) = facts.babel {
+                tunnel::babel_adjacent(babel, &mut conditions);
+            }
+        }
+        if let Some(bird) = &facts.bird {
+            bgp::configured(bird, &mut conditions);
+            bgp::established(bird, &mut conditions);
+            bgp::limits(bird, &mut conditions);
+        }
+    }
+    if let Some(held) = facts.held {
+        held.set(&mut conditions);
+        if held.approval().is_some() {
+            conditions.act(format!(
+                "`moenet-agent approve {}` approves it, `moenet-agent approve --list` shows all that is held",
+                facts.object
+            ));
+        }
+    }
+    overridden::add(facts, &mut conditions);
+    StatusBody {
+        observed_generation: facts.generation,
+        phase: phase(facts, &conditions),
+        last_error: last_error(facts),
+        conditions: conditions.into_vec(),
+        overridden: facts.overridden.clone(),
+        tunnel: facts
+            .tunnel
+            .link
+            .map(|link| tunnel::status(link, facts.tunnel.peer)),
+        bgp: facts.bird.as_ref().filter(|_| wanted).map(bgp::status),
+        rtt_ms: facts.rtt_ms,
+        loss: facts.loss,
+        last_steps: if facts.steps.is_empty() {
+            facts.before.last_steps.clone()
+        } else {
+            facts.steps.clone()
+        },
+    }
+}
+
+fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
+    match &facts.acceptance {
+        Acceptance::Valid => match facts.remark {
+            Some(remark) => conditions.set(About::Accepted, true, "AddressClash", remark),
+            None => conditions.set(About::Accepted, true, "Valid", ""),
+        },
+        Acceptance::Invalid(why) => {
+            conditions.set(About::Accepted, false, "Invalid", why);
+            conditions.act(format!(
+                "fix what the message names: a file is reloaded on save, a list of the Control Plane with the next sync; until then {}",
+                stays(facts)
+            ));
+        }
+        Acceptance::Clash(why) => {
+            conditions.set(About::Accepted, false, "Clash", why);
+            conditions.act(format!(
+                "`moenet-agent get` shows both objects; change or remove one of them; until then {}",
+                stays(facts)
+            ));
+        }
+        Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),
+    }
+}
+
+/// Returns what happens while the documents are not accepted.
+fn stays(facts: &Facts<'_>) -> &'static str {
+    match facts.applied {
+        true => "the previous configuration stays active",
+        false => "the object is not configured",
+    }
+}
+
+fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
+    if facts.paused.is_some() {
+        return Phase::Paused;
+    }
+    if conditions.fails(About::Accepted) || failed(facts) {
+        return Phase::Error;
+    }
+    match facts.admin_state {
+        AdminState::Absent => return Phase::Deleting,
+        AdminState::Disabled => return Phase::Disabled,
+        AdminState::Pending => return Phase::Pending,
+        AdminState::Enabled => {}
+    }
+    if matches!(facts.acceptance, Acceptance::Waiting(_)) {
+        return Phase::Pending;
+    }
+    let bird = facts.bird.is_none() || conditions.holds(About::BirdConfigured);
+    let tunnel = !facts.has_tunnel || conditions.holds(About::TunnelConfigured);
+    if !tunnel || !bird {
+        return Phase::Configuring;
+    }
+    let worrying = conditions.fails(About::HandshakeRecent)
+        || facts.bird.as_ref().is_some_and(bgp::is_short_of);
+    match (conditions.holds(About::BgpEstablished), worrying) {
+        (true, false) => Phase::Established,
+        (true, true) => Phase::Degraded,
+        (false, _) => Phase::Configured,
+    }
+}
+
+/// Returns whether the kernel or BIRD refused.
+fn failed(facts: &Facts<'_>) -> bool {
+    facts.tunnel.error.is_some() || facts.bird.is_some_and(|bird| bird.refused.is_some())
+}
+
+fn last_error(facts: &Facts<'_>) -> Option<String> {
+    let refused = facts
+        .bird
+        .and_then(|bird| bird.refused)
+        .map(|text| format!("BIRD configuration failed: {text}"));
+    match &facts.acceptance {
+        Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
+        Acceptance::Valid | Acceptance::Waiting(_) => {
+            facts.tunnel.error.map(str::to_owned).or(refused)
+        }
+    }
+}

@@ -13,8 +13,10 @@ pub(crate) const BIRD_OBSERVATION_WAIT: Duration = Duration::from_millis(1500);
 pub(crate) const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// The same limit while an operator waits for the result.
 pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
-/// Time that a late failure is kept. The key is reconciled as soon as a late failure exists.
-pub(crate) const LATE_FAILURE_KEPT: Duration = Duration::from_secs(60);
+/// Shortest time between two observations of the controller, so that steps which end together share the next one.
+pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
+/// Longest such time: an observation of many objects is followed by a rest that is a multiple of its duration.
+pub(crate) const PASS_GATHER_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
 pub(crate) const ENABLE_PAUSE: Duration = Duration::from_secs(60);
 /// Time that a pass waits for further tunnels before it observes: tunnels that arrive together go into one

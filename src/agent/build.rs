@@ -236,7 +236,6 @@ impl Parts {
             pulse: crate::controller::Pulse::default(),
             announced: crate::controller::Announced::default(),
             restarts: crate::controller::Restarts::default(),
-            bird_work: crate::controller::BirdWork::default(),
             enabled: crate::controller::Enabled::default(),
             turns: crate::controller::Turns::default(),
             hints: StdMutex::new(None),

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::bird_work::BirdWork;
 use super::conveniences::Conveniences;
 use super::enabled::Enabled;
 use super::firewall::FirewallKeeper;
 use super::observe::Observer;
+use super::pass::Observation;
 use super::planning::View;
 use super::pulse::Pulse;
 use super::reports::Reports;
@@ -20,10 +20,10 @@ use super::sysctls::Sysctls;
 use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
 use super::world::{HeldChange, World};
-use crate::document::{ConditionType, Kind, StatusBody};
+use crate::document::{ConditionType, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, Host, ObjectKey, ObjectName, Uid};
+use crate::model::{Endpoint, Host, ObjectKey, Uid};
 use crate::observed::bird::BirdState;
 use crate::observed::kernel::KernelView;
 use crate::ports::{Bird, Kernel};
@@ -64,8 +64,6 @@ pub struct Context {
     pub pulse: Pulse,
     /// Objects to recreate, and the requests that wait for it.
     pub restarts: Restarts,
-    /// BIRD's part of reconciles that no longer wait for it.
-    pub bird_work: BirdWork,
     /// Time at which each protocol that a command had disabled was last enabled.
     pub enabled: Enabled,
     /// Access turns for the kernel and the state directory.
@@ -128,7 +126,8 @@ impl Announced {
 #[derive(Debug, Default)]
 pub struct Restarts(Mutex<BTreeMap<ObjectKey, Vec<Waiter>>>);
 
-type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
+/// A request that waits until an object has been recreated.
+pub(super) type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
 
 impl Restarts {
     /// Requests that an object is recreated, and returns the receiver of the result.
@@ -266,47 +265,32 @@ impl Context {
         self.world().held().into_iter().chain(unrecorded).collect()
     }
 
-    /// Observes everything that an object of this world is compared with, not older than `not_before`.
+    /// Returns what an object of this world is compared with.
     ///
     /// # Errors
-    /// When the kernel or the state directory cannot be read; then nothing can be compared.
-    pub async fn look(
+    /// When the kernel or the state directory could not be read; then nothing can be compared.
+    pub fn look(
         &self,
         world: &World,
-        object: Option<(Kind, &ObjectName)>,
+        seen: &Observation,
+        key: &ObjectKey,
         endpoint: Option<&Endpoint>,
-        not_before: Instant,
     ) -> Result<Look, String> {
-        let kernel = self
-            .observer
-            .kernel(not_before)
-            .await
-            .map_err(|error| crate::telemetry::chain(&*error))?;
-        let bird = self.observer.bird(not_before).await;
-        let applied = match object {
-            Some((kind, name)) => {
-                let name = name.clone();
-                self.disk(move |store| Ok(store.read_applied(kind, &name)))
-                    .await
-                    .map_err(|e| crate::telemetry::chain(&e))?
-            }
-            None => None,
-        };
+        let applied = seen.applied.as_ref().map_err(Clone::clone)?;
         let known = endpoint.map(|endpoint| {
             let known = self.resolver.current(endpoint);
             let is_compared = |it: &SocketAddr| world.has_compared(endpoint, it.ip());
             (known.address.filter(is_compared), known.error)
         });
         let (resolved, name_error) = known.unwrap_or_default();
-        let source = resolved.and_then(|address| source_towards(address.ip()));
         Ok(Look {
-            kernel,
-            bird,
-            applied,
+            kernel: seen.kernel.clone()?,
+            bird: Arc::clone(&seen.bird),
+            applied: applied.get(key).cloned(),
             resolved,
             name_error,
-            source,
-            now: Timestamp::now(),
+            source: resolved.and_then(|address| source_towards(address.ip())),
+            now: seen.now,
         })
     }
 

@@ -1,14 +1,16 @@
 //! The level-triggered loop.
 //!
 //! ```text
-//! state directory ─▶ world ─▶ queue ─▶ reconcile(key): observe ─▶ plan ─▶ apply ─▶ observe again ─▶ status
-//!        ▲                      ▲
-//!       sync              netlink, timers, API: a hint which key may have changed, never what
+//! state directory ─▶ world ─▶ queue of dirty keys ─▶ pass: observe once ─▶ each key: plan ─▶ kernel ─▶ next pass
+//!        ▲                      ▲                                              │    └─▶ commit to BIRD ─▶ next pass
+//!       sync              netlink, timers, API: which key may have changed     └─▶ nothing left: records, status
 //! ```
 //!
-//! Runs of one key never overlap, keys run in parallel, and a failing key backs off alone.
+//! A pass observes the kernel and BIRD once for all dirty keys, and each key plans from that observation. Steps run
+//! beside the passes: those of the kernel per key, those of BIRD in its committer. Their end makes the key dirty, so
+//! that the next pass reads back what they did. At most one pass observes at a time, runs of one key never overlap,
+//! and a failing key backs off alone.
 
-mod bird_work;
 mod context;
 mod conveniences;
 mod enabled;
@@ -16,6 +18,7 @@ mod firewall;
 pub mod guard;
 mod guard_memory;
 mod observe;
+mod pass;
 pub mod planning;
 mod pulse;
 mod queue;
@@ -29,13 +32,13 @@ mod taken;
 mod turns;
 pub mod world;
 
-pub use bird_work::BirdWork;
 pub use context::{Announced, Board, Context, Entry, Restarts, Unrecorded};
 pub use conveniences::{Convenience, Conveniences};
 pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
 pub use observe::{Observer, look_at_bird};
+pub use pass::Observation;
 pub use planning::KeyPlan;
 pub use pulse::Pulse;
 pub use queue::{Backoff, Outcome, Queue};

@@ -54,6 +54,8 @@ pub enum Outcome {
     Waiting,
     /// The object is gone.
     Gone,
+    /// The reconcile is not over: continue after this time, or when an event adds the key.
+    Again(Duration),
 }
 
 impl<K: Ord + Clone> Queue<K> {
@@ -130,6 +132,7 @@ impl<K: Ord + Clone> Queue<K> {
         }
         let spread = |wait: Duration| now + wait.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         match outcome {
+            Outcome::Again(wait) => self.schedule(key.clone(), now + wait),
             Outcome::Gone => drop(self.failures.remove(key)),
             Outcome::Settled(wait) => {
                 self.failures.remove(key);

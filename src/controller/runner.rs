@@ -6,21 +6,44 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
+use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
-use super::reconcile::reconcile;
+use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::world::World;
-use crate::intervals::RECONCILE_TICK;
+use crate::intervals::{COMMIT_WAIT, RECONCILE_TICK};
 use crate::model::ObjectKey;
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
 
-/// Runs keys, each when it is due, until the agent stops.
+/// Runs passes over the dirty keys until the agent stops.
 pub struct Runner {
     context: Arc<Context>,
     queue: Queue<ObjectKey>,
-    running: Runs<ObjectKey>,
+    /// The keys of the observation in progress; at most one.
+    observing: Runs<Keys, Observation>,
+    /// The earliest time of the next observation.
+    rest: Instant,
+    /// Keys that plan, or whose steps run in the kernel.
+    running: Runs<ObjectKey, Next>,
+    /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
+    committing: Runs<ObjectKey, Committed>,
+    /// The state of those steps, and results that no run has taken yet.
+    commits: BTreeMap<ObjectKey, Commit>,
+    /// State of the reconciles that are not over.
+    progress: BTreeMap<ObjectKey, Progress>,
+    /// Whether no further pass begins.
+    stopping: bool,
+}
+
+/// The keys of a pass.
+struct Keys(Vec<ObjectKey>);
+
+impl std::fmt::Display for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} objects", self.0.len())
+    }
 }
 
 /// Returns every key of a world.
@@ -41,38 +64,39 @@ impl Runner {
         Self {
             context,
             queue: Queue::new(backoff, Instant::now()),
+            observing: Runs::new(),
+            rest: Instant::now(),
             running: Runs::new(),
+            committing: Runs::new(),
+            commits: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            stopping: false,
         }
     }
 
-    /// Runs until the channel of hints is closed, and then until no key is running.
+    /// Runs until the channel of hints is closed, and then until the steps in progress have run.
     pub async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Hint>) {
         // The tick falls on the beats of the queue, so failed keys and all others share an observation.
         let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            self.start_due();
-            let next = self.queue.next_due();
-            let wait = next.unwrap_or_else(|| Instant::now() + RECONCILE_TICK);
             tokio::select! {
                 hint = hints.recv() => match hint {
                     Some(hint) => self.take(hint),
                     None => break,
                 },
-                Some((key, outcome)) = self.running.ended() => {
-                    self.context.pulse.end(&key);
+                ended = self.turn() => if let Some((key, outcome)) = ended {
                     self.queue.finish(&key, outcome, Instant::now(), rand::random());
-                }
+                },
                 at = tick.tick() => {
                     self.context.pulse.tick();
                     self.add_all(at);
                 }
-                () = sleep_until(wait), if next.is_some() => {}
             }
         }
-        while self.running.ended().await.is_some() {}
-        while self.context.bird_work.is_busy() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        self.stopping = true;
+        while !self.is_idle() {
+            self.turn().await;
         }
     }
 
@@ -102,42 +126,120 @@ impl Runner {
                     self.queue.add(key, Instant::now());
                 }
             }
-            self.start_due();
-            let Some((key, outcome)) = self.running.ended().await else {
-                // Keys that wait for another object are retried.
-                let Some(due) = self.queue.next_due() else {
-                    return;
-                };
-                sleep_until(due).await;
+            if self.is_idle() && self.queue.next_due().is_none() {
+                return;
+            }
+            let Some((key, outcome)) = self.turn().await else {
                 continue;
             };
             // A key may ask for an immediate retry: when the node's addresses move to `lo`.
             let again = match outcome {
                 Outcome::Settled(wait) => wait.is_zero() && seen.insert(key.clone()),
+                // Keys that wait for another object are retried.
                 Outcome::Waiting => {
                     let times = waited.entry(key.clone()).or_default();
                     *times += 1;
                     *times <= WAITS
                 }
+                Outcome::Again(_) => true,
                 Outcome::Failed | Outcome::Gone => false,
             };
-            self.queue.finish(
-                &key,
-                if again { outcome } else { Outcome::Gone },
-                Instant::now(),
-                0.0,
-            );
+            let outcome = if again { outcome } else { Outcome::Gone };
+            self.queue.finish(&key, outcome, Instant::now(), 0.0);
         }
     }
 
-    fn start_due(&mut self) {
-        while let Some((key, due)) = self.queue.next(Instant::now()) {
-            let context = Arc::clone(&self.context);
-            let of = key.clone();
-            self.context.pulse.begin(&key);
-            self.running
-                .start(key, async move { reconcile(&context, &of, due).await });
+    fn is_idle(&self) -> bool {
+        self.observing.is_empty() && self.running.is_empty() && self.committing.is_empty()
+    }
+
+    /// Begins a pass if keys are due, waits for the next event, and handles it. Returns a key whose run ended.
+    /// Cancel-safe.
+    async fn turn(&mut self) -> Option<(ObjectKey, Outcome)> {
+        self.begin_pass();
+        let due = self.queue.next_due().map(|due| due.max(self.rest));
+        let due = due.filter(|_| self.may_begin());
+        tokio::select! {
+            Some((keys, seen)) = self.observing.ended() => self.begin_runs(keys, seen),
+            Some((key, next)) = self.running.ended() => return Some(self.end_run(key, next)),
+            Some((key, committed)) = self.committing.ended() => self.end_commit(key, committed),
+            () = sleep_until(due.unwrap_or(self.rest)), if due.is_some() => {}
+            else => std::future::pending().await,
         }
+        None
+    }
+
+    fn may_begin(&self) -> bool {
+        self.observing.is_empty() && !self.stopping
+    }
+
+    /// Begins to observe for all keys that are due.
+    fn begin_pass(&mut self) {
+        let now = Instant::now();
+        if !self.may_begin() || now < self.rest {
+            return;
+        }
+        let due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
+        let Some(latest) = due.iter().map(|(_, due)| *due).max() else {
+            return;
+        };
+        let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
+        keys.iter().for_each(|key| self.context.pulse.begin(key));
+        let (context, of) = (Arc::clone(&self.context), keys.clone());
+        let observe = async move { Observation::of(&context, of, latest).await };
+        self.observing.start(Keys(keys), observe);
+    }
+
+    /// Begins a run of each key of a pass. Without an observation every key has failed.
+    fn begin_runs(&mut self, Keys(keys): Keys, seen: Option<Observation>) {
+        self.rest = Instant::now() + seen.as_ref().map(Observation::rest).unwrap_or_default();
+        let seen = seen.map(Arc::new);
+        for key in keys {
+            let mut progress = self.progress.remove(&key).unwrap_or_default();
+            progress.commit = self.commit_of(&key);
+            let (context, of, seen) = (Arc::clone(&self.context), key.clone(), seen.clone());
+            self.running.start(key, async move {
+                match seen {
+                    Some(seen) => reconcile(&context, &of, &seen, progress).await,
+                    None => Next::Done(Outcome::Failed),
+                }
+            });
+        }
+    }
+
+    /// Returns the state of a key's commit; a result is returned once.
+    fn commit_of(&mut self, key: &ObjectKey) -> Commit {
+        match self.commits.get(key) {
+            Some(Commit::Running(work)) => Commit::Running(work.clone()),
+            _ => self.commits.remove(key).unwrap_or_default(),
+        }
+    }
+
+    /// Ends a run: of a reconcile that is over, or of a part of it.
+    fn end_run(&mut self, key: ObjectKey, next: Option<Next>) -> (ObjectKey, Outcome) {
+        self.context.pulse.end(&key);
+        let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
+            Next::Done(outcome) => return (key, outcome),
+            Next::Observe(progress) => (progress, Duration::ZERO),
+            Next::Wait(progress, wait) => (progress, wait),
+            Next::Commit(progress, steps) => {
+                let running = Commit::Running(steps.work());
+                self.commits.insert(key.clone(), running);
+                self.committing.start(key.clone(), steps.run());
+                (progress, COMMIT_WAIT)
+            }
+        };
+        self.progress.insert(key.clone(), progress);
+        (key, Outcome::Again(wait))
+    }
+
+    /// Keeps the result of a commit for the next run of its key, which reads it back.
+    fn end_commit(&mut self, key: ObjectKey, committed: Option<Committed>) {
+        match committed {
+            Some(committed) => self.commits.insert(key.clone(), Commit::Ended(committed)),
+            None => self.commits.remove(&key),
+        };
+        self.queue.add(key, Instant::now());
     }
 
     fn take(&mut self, hint: Hint) {
@@ -155,12 +257,6 @@ impl Runner {
         {
             self.queue.refresh(key, now);
         }
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        self.context.bird_work.abort();
     }
 }
 

@@ -1,20 +1,18 @@
-//! Keeps the runs in progress, each with its key, so that a panicked run is still known by its key.
+//! Keeps the tasks in progress, each with its key, so that a panicked one is still known by its key.
 
 use std::collections::HashMap;
 
 use tokio::task::{Id, JoinSet};
 
-use super::queue::Outcome;
-
-/// Runs in progress.
+/// Tasks in progress. Dropping them ends them.
 #[derive(Debug)]
-pub(super) struct Runs<K> {
-    tasks: JoinSet<Outcome>,
+pub(super) struct Runs<K, T> {
+    tasks: JoinSet<T>,
     keys: HashMap<Id, K>,
 }
 
-impl<K: std::fmt::Display> Runs<K> {
-    /// Returns an empty set of runs.
+impl<K: std::fmt::Display, T: Send + 'static> Runs<K, T> {
+    /// Returns an empty set of tasks.
     pub(super) fn new() -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -22,30 +20,37 @@ impl<K: std::fmt::Display> Runs<K> {
         }
     }
 
-    /// Starts a run of a key.
-    pub(super) fn start(&mut self, key: K, run: impl Future<Output = Outcome> + Send + 'static) {
-        let task = self.tasks.spawn(run);
+    /// Starts a task for a key.
+    pub(super) fn start(&mut self, key: K, task: impl Future<Output = T> + Send + 'static) {
+        let task = self.tasks.spawn(task);
         self.keys.insert(task.id(), key);
     }
 
-    /// Waits for the next run to end, and returns its key; `None` when there are no runs. A run that panicked has
-    /// failed: its key backs off alone, and every other run continues. Cancel-safe.
-    pub(super) async fn ended(&mut self) -> Option<(K, Outcome)> {
+    /// Returns whether no task is in progress.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits for the next task to end, and returns its key; `None` when there are no tasks. A task that panicked has
+    /// no result: its key backs off alone, and every other task continues. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> Option<(K, Option<T>)> {
         loop {
-            let (id, outcome) = match self.tasks.join_next_with_id().await? {
-                Ok(ended) => ended,
-                Err(error) => (error.id(), self.failed(&error)),
+            let (id, result) = match self.tasks.join_next_with_id().await? {
+                Ok((id, result)) => (id, Some(result)),
+                Err(error) => {
+                    self.log(&error);
+                    (error.id(), None)
+                }
             };
             if let Some(key) = self.keys.remove(&id) {
-                return Some((key, outcome));
+                return Some((key, result));
             }
         }
     }
 
-    fn failed(&self, error: &tokio::task::JoinError) -> Outcome {
+    fn log(&self, error: &tokio::task::JoinError) {
         let object = self.keys.get(&error.id()).map(tracing::field::display);
         tracing::error!(object, %error, "reconcile ended early; please report this");
-        Outcome::Failed
     }
 }
 
@@ -56,7 +61,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::controller::queue::{Backoff, Queue};
+    use crate::controller::queue::{Backoff, Outcome, Queue};
 
     #[tokio::test(start_paused = true)]
     async fn panicking_run_releases_only_its_own_key() {
@@ -76,7 +81,7 @@ mod tests {
         });
 
         let ended = runs.ended().await;
-        assert_eq!(ended, Some(("bad", Outcome::Failed)));
+        assert_eq!(ended, Some(("bad", None)));
         queue.finish(&"bad", Outcome::Failed, Instant::now(), 1.0);
         queue.add("good", Instant::now());
         assert_eq!(
@@ -90,7 +95,7 @@ mod tests {
         );
 
         let (key, outcome) = runs.ended().await.unwrap();
-        queue.finish(&key, outcome, Instant::now(), 1.0);
+        queue.finish(&key, outcome.unwrap(), Instant::now(), 1.0);
         let then: Vec<_> = std::iter::from_fn(|| Some(queue.next(Instant::now())?.0)).collect();
         assert_eq!(
             then,

@@ -1,42 +1,53 @@
-//! Reconciles one key: observe, plan, apply, observe again, report the state that was read back.
+//! Reconciles one key, one part of its plan a pass: plan from the pass's observation, run the kernel's or BIRD's steps,
+//! plan again from the next one; once nothing is left to run, record and report what was read back.
 
 mod apply;
+mod commit;
 mod facts;
 mod node_status;
 mod object;
 mod orphan;
+mod progress;
 mod record;
 mod router;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::{Context, Look};
+use super::context::{Context, Look, Waiter};
+use super::pass::Observation;
 use super::planning::KeyPlan;
 use super::queue::Outcome;
-use super::world::World;
 use crate::document::Kind;
 use crate::effective::Claim;
-use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED, MOVING_OBJECT, SETTLED_OBJECT};
+use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdName;
 use crate::observed::kernel::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 
 use apply::Trouble;
+use commit::BirdSteps;
+pub(super) use commit::Committed;
 pub use object::target;
+pub(super) use progress::{Commit, Next, Progress};
+use progress::{Part, bird_steps};
 
-/// Brings one key to its wanted state. It takes the key and no reason: after any event, it compares everything
+/// Brings one key closer to its wanted state. It takes the key and no reason: after any event, it compares everything
 /// again.
-pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant) -> Outcome {
+pub(super) async fn reconcile(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    seen: &Observation,
+    progress: Progress,
+) -> Next {
     match key {
-        ObjectKey::Router | ObjectKey::Policy => router::reconcile(ctx, due).await,
-        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, uid, due).await,
-        ObjectKey::Firewall => router::firewall(ctx, due).await,
+        ObjectKey::Router | ObjectKey::Policy => router::reconcile(ctx, seen, progress).await,
+        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, uid, seen, progress).await,
+        ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen.begun).await),
         ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
-            object::reconcile(ctx, key, due).await
+            object::reconcile(ctx, key, seen, progress).await
         }
     }
 }
@@ -55,6 +66,16 @@ struct Subject<'a> {
     hands_off: bool,
     /// The whole specification, as the applied record has it after the apply.
     spec: Option<&'a serde_json::Value>,
+}
+
+impl Subject<'_> {
+    /// Returns the protocols that the object's text defines.
+    fn protocols(&self) -> Vec<String> {
+        let claims = self.claims.as_ref();
+        claims
+            .map(|claims| claims.protocols.clone())
+            .unwrap_or_default()
+    }
 }
 
 /// The claims of an object, for its finalizer.
@@ -112,55 +133,137 @@ impl Round {
     }
 }
 
-/// Observes, plans, applies, and observes again.
-async fn round(
+/// Runs the next part of an object's plan, or returns what the observation shows once no part is left.
+///
+/// # Errors
+/// When the kernel or the state directory could not be read, or the claims could not be recorded.
+async fn advance(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
-    due: Instant,
+    seen: &Observation,
     plan: impl Fn(&Look) -> KeyPlan,
-) -> Result<Round, String> {
-    let object = Some((subject.kind, subject.name));
-    let (begun, world) = (Instant::now(), ctx.world());
-    let mut look = ctx.look(&world, object, subject.endpoint, due).await?;
-    let mut waiting = ctx.restarts.take(subject.key);
-    if subject.hands_off {
-        waiting
-            .drain(..)
-            .for_each(|waiter| drop(waiter.send(Err(paused(subject)))));
+    mut progress: Progress,
+) -> Result<Advance, String> {
+    let world = ctx.world();
+    let look = ctx.look(&world, seen, subject.key, subject.endpoint)?;
+    progress.begun.get_or_insert_with(Instant::now);
+    if restart(ctx, subject, &look, &plan, &mut progress).await? {
+        return Ok(Advance::Next(Box::new(Next::Observe(progress))));
     }
-    if !waiting.is_empty()
-        && let Some(why) = unmakeable(subject, &look, &plan)
-    {
-        let why = format!("{} is left as it is: {why}", subject.key);
-        waiting
-            .drain(..)
-            .for_each(|waiter| drop(waiter.send(Err(why.clone()))));
-    }
-    if !waiting.is_empty() {
-        take_down(ctx, subject, &look).await?;
-        look = ctx
-            .look(&world, object, subject.endpoint, Instant::now())
-            .await?;
-    }
-    let patience = match waiting.is_empty() {
-        true => COMMIT_WAIT,
-        false => COMMIT_WAIT_ATTENDED,
+    let planned = match plan(&look) {
+        Ok(planned) if subject.hands_off => planned,
+        Ok(planned) => apply::without_unsettable(ctx, planned),
+        Err(refusal) => return Ok(Advance::end(ctx, subject, progress, look, Err(refusal))),
     };
-    let round = converge(ctx, subject, &world, look, plan, patience).await;
-    ctx.announced.forget(subject.key, begun);
-    for waiter in waiting {
-        let settled =
-            round
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|round| match round.is_settled() {
-                    true => Ok(()),
-                    false => Err(round.error().unwrap_or_else(|| round.remaining.to_string())),
-                });
-        // The caller may have disconnected meanwhile.
-        let _ = waiter.send(settled);
+    progress.take_commit(&planned);
+    let part = progress.next(&planned).filter(|_| !subject.hands_off);
+    match part {
+        None => {}
+        Some(Part::Kernel) => {
+            record::finalizer(ctx, subject, &planned, &look).await?;
+            if is_applied(subject, &look) {
+                progress.repair.extend(planned.steps.iter().cloned());
+            }
+            let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
+            progress.steps.extend(steps);
+            progress.trouble = trouble;
+            progress.ran_kernel();
+            return Ok(Advance::Next(Box::new(Next::Observe(progress))));
+        }
+        Some(Part::Bird) => match (&look.bird.silent, &progress.commit) {
+            (_, Commit::Running(_)) => match progress.wait(ctx.observer.is_patient()) {
+                Some(wait) => return Ok(Advance::Next(Box::new(Next::Wait(progress, wait)))),
+                None => progress.trouble = Some(apply::busy()),
+            },
+            (Some(why), _) => progress.trouble = Some(Trouble::Waiting(why.clone())),
+            (None, _) => {
+                record::finalizer(ctx, subject, &planned, &look).await?;
+                progress.begin_commit();
+                let steps = BirdSteps {
+                    ctx: Arc::clone(ctx),
+                    world,
+                    key: subject.key.clone(),
+                    generation: subject.generation,
+                    protocols: subject.protocols(),
+                    steps: bird_steps(&planned).cloned().collect(),
+                    bird: Arc::clone(&look.bird),
+                };
+                return Ok(Advance::Next(Box::new(Next::Commit(progress, steps))));
+            }
+        },
     }
-    round
+    Ok(Advance::end(ctx, subject, progress, look, Ok(planned)))
+}
+
+/// Result of [`advance`].
+enum Advance {
+    /// The reconcile continues with the next pass.
+    Next(Box<Next>),
+    /// Nothing is left to run.
+    Ended(Box<Round>),
+}
+
+impl Advance {
+    /// Ends the parts of a reconcile, logs a repair, and answers those that wait for a restart.
+    fn end(
+        ctx: &Context,
+        subject: &Subject<'_>,
+        progress: Progress,
+        look: Look,
+        planned: KeyPlan,
+    ) -> Self {
+        let (refusal, remaining) = match planned {
+            Ok(remaining) => (None, remaining),
+            Err(refusal) => (Some(refusal), Plan::default()),
+        };
+        if progress.trouble.is_none() && refusal.is_none() {
+            drift(ctx, subject, &repaired(&progress.repair, &remaining));
+        }
+        if let Some(begun) = progress.begun {
+            ctx.announced.forget(subject.key, begun);
+        }
+        let round = Round {
+            steps: progress.steps,
+            trouble: progress.trouble,
+            refusal,
+            remaining,
+            look,
+        };
+        for waiter in progress.waiting {
+            let unsettled = || round.error().unwrap_or_else(|| round.remaining.to_string());
+            let settled = round.is_settled().then_some(()).ok_or_else(unsettled);
+            // The caller may have disconnected meanwhile.
+            let _ = waiter.send(settled);
+        }
+        Self::Ended(Box::new(round))
+    }
+}
+
+/// Takes an object down that is to be recreated. Returns whether it did.
+async fn restart(
+    ctx: &Arc<Context>,
+    subject: &Subject<'_>,
+    look: &Look,
+    plan: impl Fn(&Look) -> KeyPlan,
+    progress: &mut Progress,
+) -> Result<bool, String> {
+    let asked = ctx.restarts.take(subject.key);
+    if asked.is_empty() {
+        return Ok(false);
+    }
+    let refused = match subject.hands_off {
+        true => Some(paused(subject)),
+        false => unmakeable(subject, look, plan)
+            .map(|why| format!("{} is left as it is: {why}", subject.key)),
+    };
+    if let Some(why) = refused {
+        let refuse = |waiter: Waiter| drop(waiter.send(Err(why.clone())));
+        asked.into_iter().for_each(refuse);
+        return Ok(false);
+    }
+    progress.waiting.extend(asked);
+    take_down(ctx, subject, look).await?;
+    Ok(true)
 }
 
 /// Returns the reason why an object could not be recreated, if its link were removed now.
@@ -198,66 +301,30 @@ fn paused(subject: &Subject<'_>) -> String {
 }
 
 /// Removes an object's link so that it is recreated, and its BGP sessions with it.
-async fn take_down(ctx: &Arc<Context>, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
+async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
     let because = Drift::new("restart", "a new link", "the old one");
-    for step in crate::plan::plan_tunnel_removal(subject.uid, &look.kernel).steps {
-        let step = Step {
-            because: because.clone(),
-            ..step
-        };
-        let plan = Plan {
-            steps: vec![step],
-            waits: None,
-        };
-        let (_, trouble) = apply::run(ctx, subject, &plan, look, COMMIT_WAIT_ATTENDED).await;
-        if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
-            return Err(error);
-        }
+    let mut removal = crate::plan::plan_tunnel_removal(subject.uid, &look.kernel);
+    let steps = removal.steps.iter_mut();
+    steps.for_each(|step| step.because = because.clone());
+    let (_, trouble) = apply::kernel(ctx, subject, &removal).await;
+    if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
+        return Err(error);
     }
-    let protocols = subject.claims.iter().flat_map(|claims| &claims.protocols);
-    for name in protocols.filter_map(|name| BirdName::new(name).ok()) {
+    for name in subject.protocols() {
+        let Ok(name) = BirdName::new(&name) else {
+            continue;
+        };
         // BIRD may be down, or not have the protocol yet; then there is nothing to restart.
         let _ = tokio::time::timeout(COMMIT_WAIT, ctx.committer.restart(name)).await;
     }
     Ok(())
 }
 
-async fn converge(
-    ctx: &Arc<Context>,
-    subject: &Subject<'_>,
-    world: &World,
-    look: Look,
-    plan: impl Fn(&Look) -> KeyPlan,
-    patience: Duration,
-) -> Result<Round, String> {
-    let object = Some((subject.kind, subject.name));
-    let planned = match plan(&look) {
-        Ok(planned) if subject.hands_off => planned,
-        Ok(planned) => apply::without_unsettable(ctx, planned),
-        Err(refusal) => return Ok(done(look, Some(refusal), Plan::default())),
-    };
-    if planned.is_empty() || subject.hands_off {
-        return Ok(done(look, None, planned));
-    }
-    record::finalizer(ctx, subject, &planned, &look).await?;
-    let (steps, trouble) = apply::run(ctx, subject, &planned, &look, patience).await;
-    let before = look;
-    let look = ctx
-        .look(world, object, subject.endpoint, Instant::now())
-        .await?;
-    let (refusal, rest) = match plan(&look) {
-        Ok(rest) => (None, rest),
-        Err(refusal) => (Some(refusal), Plan::default()),
-    };
-    if trouble.is_none() && refusal.is_none() {
-        drift(ctx, subject, &repaired(&planned, &rest), &before);
-    }
-    let rest = apply::without_unsettable(ctx, rest);
-    Ok(Round {
-        steps,
-        trouble,
-        ..done(look, refusal, rest)
-    })
+/// Returns whether the specification of an object was already applied before this reconcile.
+fn is_applied(subject: &Subject<'_>, look: &Look) -> bool {
+    let applied = look.applied.as_ref();
+    let applied = applied.and_then(|applied| applied.applied.spec.as_ref());
+    applied.is_some() && applied == subject.spec
 }
 
 /// Returns the kernel steps that took effect: the observation that was read back no longer needs them.
@@ -270,14 +337,7 @@ fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
 }
 
 /// Logs a repair: steps for an object whose specification was already applied.
-fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step], look: &Look) {
-    let applied = look
-        .applied
-        .as_ref()
-        .and_then(|applied| applied.applied.spec.as_ref());
-    if applied.is_none() || applied != subject.spec {
-        return;
-    }
+fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step]) {
     let Some((first, others)) = repaired.split_first() else {
         return;
     };
@@ -289,16 +349,6 @@ fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step], look: &Look) 
         announced,
         "drift repaired"
     );
-}
-
-fn done(look: Look, refusal: Option<Refusal>, remaining: Plan) -> Round {
-    Round {
-        steps: Vec::new(),
-        trouble: None,
-        refusal,
-        remaining,
-        look,
-    }
 }
 
 /// Handles a peer that does not answer and may have moved: looks up its name again, and after a while tries the

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::record::{self, InForce};
-use super::{Round, Subject, chase, claims, facts, round};
+use super::{Advance, Next, Progress, Round, Subject, advance, chase, claims, facts};
 use crate::controller::context::{Context, Look};
+use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Object, Wanted, World};
@@ -20,13 +20,18 @@ use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
 use crate::store::StoreError;
 
-pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant) -> Outcome {
+pub(super) async fn reconcile(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    seen: &Observation,
+    progress: Progress,
+) -> Next {
     let Some((kind, name)) = Kind::of(key) else {
-        return Outcome::Gone;
+        return Next::Done(Outcome::Gone);
     };
     let world = ctx.world();
     let Some(object) = world.objects.get(key) else {
-        return forget(ctx, key, kind, name).await;
+        return Next::Done(forget(ctx, key, kind, name).await);
     };
     let mut subject = Subject {
         key,
@@ -42,8 +47,9 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant)
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
     let plan = |look: &Look| planning::object(&world, object, &look.view());
-    match round(ctx, &subject, due, plan).await {
-        Ok(round) => conclude(ctx, &subject, &world, object, &before, round).await,
+    Next::Done(match advance(ctx, &subject, seen, plan, progress).await {
+        Ok(Advance::Next(next)) => return *next,
+        Ok(Advance::Ended(round)) => conclude(ctx, &subject, &world, object, &before, *round).await,
         Err(error) => {
             debug!(object = %key, %error, "observation failed");
             let status = StatusBody {
@@ -53,7 +59,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, key: &ObjectKey, due: Instant)
             record::status(ctx, &subject, &before, status).await;
             Outcome::Failed
         }
-    }
+    })
 }
 
 /// Forgets an object that existed only to report its error: a remaining status would report it indefinitely.

@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Subject, round};
-use crate::controller::context::Context;
+use super::{Advance, Next, Progress, Subject, advance};
+use crate::controller::context::{Context, Look};
+use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName, Uid};
 
-pub(super) async fn reconcile(ctx: &Arc<Context>, uid: &Uid, due: Instant) -> Outcome {
+pub(super) async fn reconcile(
+    ctx: &Arc<Context>,
+    uid: &Uid,
+    seen: &Observation,
+    progress: Progress,
+) -> Next {
     let key = ObjectKey::Orphan(uid.clone());
     if ctx.world().uids().contains(uid) {
-        return Outcome::Gone;
+        return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
     let subject = Subject {
@@ -29,18 +34,19 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, uid: &Uid, due: Instant) -> Ou
         hands_off: false,
         spec: None,
     };
-    let round = round(ctx, &subject, due, |look| {
-        planning::orphan(uid, &look.view())
-    })
-    .await;
+    let plan = |look: &Look| planning::orphan(uid, &look.view());
+    let advanced = advance(ctx, &subject, seen, plan, progress).await;
+    if let Ok(Advance::Next(next)) = advanced {
+        return *next;
+    }
     // It was never applied, so the history has no entry for it; the log has one.
     drop(ctx.taken.take(&key));
-    match round {
-        Ok(round) if round.is_settled() => Outcome::Gone,
+    Next::Done(match advanced {
+        Ok(Advance::Ended(round)) if round.is_settled() => Outcome::Gone,
         Ok(_) => Outcome::Failed,
         Err(error) => {
             debug!(object = %key, error, "observation failed");
             Outcome::Failed
         }
-    }
+    })
 }

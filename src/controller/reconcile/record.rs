@@ -55,6 +55,13 @@ pub(super) async fn finalizer(
     if !on_lo.is_empty() {
         body.loopback_addresses = Some(body.added_to_lo().into_iter().chain(on_lo).collect());
     }
+    if look
+        .applied
+        .as_ref()
+        .is_some_and(|applied| applied.applied == body)
+    {
+        return Ok(());
+    }
     let metadata = look
         .applied
         .as_ref()

@@ -4,30 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::apply::{self, Trouble};
+use super::apply::Trouble;
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
-use super::{Claims, Round, Subject, round};
+use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
 use crate::controller::context::{Context, Look};
+use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
-use crate::controller::{Convenience, FirewallState, TakenStep, bird_work, firewall};
+use crate::controller::{Convenience, FirewallState, TakenStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
-use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
+use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::ObjectKey;
-use crate::observed::bird::BirdState;
-use crate::plan::{Action, Drift, Plan};
-use crate::ports::Fragment;
+use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 
-pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
+pub(super) async fn reconcile(ctx: &Arc<Context>, seen: &Observation, progress: Progress) -> Next {
     let world = ctx.world();
     let (key, name, uid) = (ObjectKey::Router, single(Kind::Node), node_uid());
     let interface = world
@@ -52,25 +50,34 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, due: Instant) -> Outcome {
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
     let plan = |look: &Look| Ok(possible(&world, look));
-    let mut round = match round(ctx, &subject, due, plan).await {
-        Ok(round) => round,
+    match advance(ctx, &subject, seen, plan, progress).await {
+        Ok(Advance::Next(next)) => *next,
+        Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, &world, &before, *round).await),
         Err(error) => {
             // `Edges` reports a kernel or a state directory that cannot be read.
             debug!(object = %key, %error, "observation failed");
-            return Outcome::Failed;
+            Next::Done(Outcome::Failed)
         }
-    };
-    if needs_dummy(&round) && use_lo(ctx, &subject, &round.look).await {
+    }
+}
+
+async fn end(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    before: &StatusBody,
+    mut round: Round,
+) -> Outcome {
+    if needs_dummy(&round) && use_lo(ctx, subject, &round.look).await {
         return Outcome::Settled(std::time::Duration::ZERO);
     }
-    orphans(ctx, &world, &round.look);
+    orphans(ctx, world, &round.look);
     // The shared files depend on the protocols that the operator's main file defines.
     if round.look.bird.live.main != world.main {
         ctx.reports.reload();
     }
-    let error = set_base(ctx, &subject, &world, &mut round).await;
-    round.refusal = planning::router(&world, &round.look.view()).err();
-    conclude(ctx, &subject, &world, &before, round, error).await
+    round.refusal = planning::router(world, &round.look.view()).err();
+    conclude(ctx, subject, world, before, round).await
 }
 
 fn node_spec(world: &World) -> Option<serde_json::Value> {
@@ -130,93 +137,9 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
     true
 }
 
-/// Sets the shared files, together with every changed session file: texts of one world belong together, and one
-/// reload loads them all.
-async fn set_base(
-    ctx: &Arc<Context>,
-    subject: &Subject<'_>,
-    world: &Arc<World>,
-    round: &mut Round,
-) -> Option<String> {
-    let steps = base_steps(world, &round.look);
-    if steps.is_empty() {
-        return None;
-    }
-    if let Some(why) = &round.look.bird.silent {
-        round.trouble.get_or_insert(Trouble::Waiting(why.clone()));
-        return None;
-    }
-    let commit = commit(
-        Arc::clone(ctx),
-        Arc::clone(world),
-        Arc::clone(&round.look.bird),
-    );
-    let work = bird_work::Work::of(&steps);
-    match bird_work::run(ctx, subject.key, work, COMMIT_WAIT, commit).await {
-        None => {
-            round.trouble.get_or_insert_with(apply::busy);
-            return None;
-        }
-        Some(Err(error)) => return Some(error),
-        Some(Ok(())) => {}
-    }
-    for step in &steps {
-        apply::note(ctx, subject.key, subject.generation, step);
-    }
-    round.steps.extend(steps.iter().map(ToString::to_string));
-    match ctx
-        .look(
-            world,
-            Some((subject.kind, subject.name)),
-            None,
-            Instant::now(),
-        )
-        .await
-    {
-        Ok(look) => {
-            round.remaining = possible(world, &look);
-            round.look = look;
-            None
-        }
-        Err(error) => Some(error),
-    }
-}
-
-/// Commits the shared files and the changed session files at once.
-async fn commit(ctx: Arc<Context>, world: Arc<World>, bird: Arc<BirdState>) -> Result<(), String> {
-    let Ok(files) = &world.base else {
-        return Ok(());
-    };
-    let live = &bird.live.tree.fragments;
-    // A session that is paused, or may be, stays as it is.
-    let sessions = world.objects.values().filter(|it| !it.may_be_paused());
-    let sessions = sessions.filter_map(|session| {
-        let (name, text) = (session.name.as_str(), session.text()?);
-        let differs = live.get(name).is_some_and(|there| there != text);
-        let fragment = Fragment {
-            text: text.to_owned(),
-            protocols: session.wanted()?.protocols().into_iter().collect(),
-        };
-        differs.then(|| ctx.committer.set_fragment(name, Some(fragment)))
-    });
-    // The session's own reconcile reports errors of its text.
-    let (base, _) = tokio::join!(apply::base(&ctx, files), join_all(sessions));
-    base
-}
-
 /// Returns the plan of the node; without its own addresses if their interface is refused.
 fn possible(world: &World, look: &Look) -> Plan {
     planning::router(world, &look.view()).unwrap_or_else(|_| planning::shared(world, &look.view()))
-}
-
-fn base_steps(world: &World, look: &Look) -> Vec<crate::plan::Step> {
-    let Plan { steps, .. } = planning::shared(world, &look.view());
-    let of_base =
-        |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
-    steps
-        .into_iter()
-        .filter(|step| of_base(&step.action))
-        .collect()
 }
 
 /// Returns the current state of the node's conveniences.
@@ -241,11 +164,14 @@ async fn conclude(
     world: &World,
     before: &StatusBody,
     round: Round,
-    error: Option<String>,
 ) -> Outcome {
+    let of_base = match &round.trouble {
+        Some(Trouble::Base(error)) => Some(error.clone()),
+        _ => None,
+    };
     let of_bird = planning::router_error(world, &round.look.bird)
         .map(|blocked| blocked.message)
-        .or(error)
+        .or(of_base)
         .or_else(|| round.look.bird.files_error.clone());
     let errors: Vec<_> = of_bird.clone().into_iter().chain(round.error()).collect();
     let error = (!errors.is_empty()).then(|| errors.join("; "));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Refused};
 use moenet_agent::controller::{
-    BirdWork, Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports,
-    Restarts, Runner, Taken, Turns, World, guard,
+    Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
+    Runner, Taken, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -122,7 +122,6 @@ impl Machine {
             pulse: moenet_agent::controller::Pulse::default(),
             announced: moenet_agent::controller::Announced::default(),
             restarts: Restarts::default(),
-            bird_work: BirdWork::default(),
             enabled: Enabled::default(),
             turns: Turns::default(),
             hints: parking_lot::Mutex::default(),

@@ -1,0 +1,226 @@
+//! BIRD's part of a reconcile. It runs in its own task, beside the passes: a tunnel is repaired while BIRD hangs.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::apply::{Trouble, note};
+use crate::controller::context::Context;
+use crate::controller::world::World;
+use crate::model::ObjectKey;
+use crate::observed::bird::{BirdName, BirdState};
+use crate::plan::{Action, BaseFiles, Step, plan_base};
+use crate::ports::{BaseError, CommitError, Fragment, FragmentError};
+use crate::telemetry::chain;
+
+/// Steps for BIRD, to tell whether others are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    actions: Arc<[Action]>,
+    /// The time at which BIRD began to work on them.
+    pub(super) since: Instant,
+}
+
+impl Work {
+    /// Returns whether these are the same steps.
+    pub(super) fn is_of<'a>(&self, steps: impl Iterator<Item = &'a Step>) -> bool {
+        steps.map(|step| &step.action).eq(self.actions.iter())
+    }
+}
+
+/// The result of BIRD's part.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(super) work: Work,
+    /// The steps that ran, each with its reason.
+    pub(super) steps: Vec<String>,
+    /// The reason why not all ran.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// The steps of one object for BIRD.
+pub(crate) struct BirdSteps {
+    pub(super) ctx: Arc<Context>,
+    pub(super) world: Arc<World>,
+    pub(super) key: ObjectKey,
+    pub(super) generation: u64,
+    /// Protocols that the object's text defines.
+    pub(super) protocols: Vec<String>,
+    pub(super) steps: Vec<Step>,
+    /// BIRD's state from which the steps were planned.
+    pub(super) bird: Arc<BirdState>,
+}
+
+impl BirdSteps {
+    /// Returns the steps for a comparison, as begun now.
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            actions: self.steps.iter().map(|step| step.action.clone()).collect(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Runs the steps.
+    pub(crate) async fn run(self) -> Committed {
+        let work = self.work();
+        let (steps, trouble) = self.take().await;
+        Committed {
+            work,
+            steps,
+            trouble,
+        }
+    }
+
+    /// Returns the steps that ran, and the reason why not all did.
+    async fn take(&self) -> (Vec<String>, Option<Trouble>) {
+        let (mut taken, mut waiting) = (Vec::new(), None);
+        let (base, own): (Vec<_>, Vec<_>) = self.steps.iter().partition(|step| is_base(step));
+        if !base.is_empty() {
+            if let Err(error) = commit(&self.ctx, &self.world, &self.bird).await {
+                return (taken, Some(Trouble::Base(error)));
+            }
+            base.iter().for_each(|step| self.ran(step, &mut taken));
+        }
+        for step in own {
+            match self.take_one(step).await {
+                Err(trouble @ (Trouble::Waiting(_) | Trouble::TooSoon { .. })) => {
+                    waiting = Some(trouble);
+                }
+                Ok(true) => self.ran(step, &mut taken),
+                Ok(false) => {}
+                Err(trouble) => {
+                    debug!(object = %self.key, generation = self.generation, step = %step.action, error = %trouble, "step failed");
+                    return (taken, Some(trouble));
+                }
+            }
+        }
+        (taken, waiting)
+    }
+
+    fn ran(&self, step: &Step, taken: &mut Vec<String>) {
+        note(&self.ctx, &self.key, self.generation, step);
+        taken.push(step.to_string());
+    }
+
+    /// Returns whether the step changed something.
+    async fn take_one(&self, step: &Step) -> Result<bool, Trouble> {
+        match &step.action {
+            Action::WriteFragment { name, text, .. } => self.write(name, text).await?,
+            Action::RemoveFragment { name } => {
+                let removed = self.ctx.committer.set_fragment(name, None).await;
+                removed.map_err(refusal)?;
+            }
+            Action::LoadBird => {
+                let loaded = self.ctx.committer.converge().await;
+                loaded.map_err(|error| Trouble::Bird(chain(&*error)))?;
+            }
+            Action::EnableProtocol { name } => return self.enable(name).await,
+            Action::Kernel(_)
+            | Action::Firewall(_)
+            | Action::WriteBase { .. }
+            | Action::RemoveBase { .. } => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn enable(&self, name: &str) -> Result<bool, Trouble> {
+        let trouble = |error: &dyn std::error::Error| Trouble::Bird(chain(error));
+        let protocol = BirdName::new(name).map_err(|error| trouble(&error))?;
+        if let Err(left) = self.ctx.enabled.may(name, Instant::now()) {
+            let what = format!("{name} was enabled less than a minute ago");
+            return Err(Trouble::TooSoon { what, left });
+        }
+        let enabled = self.ctx.committer.enable(protocol).await;
+        enabled.map_err(|error| trouble(&error))
+    }
+
+    /// Writes a session's text. The text belongs to the shared files of the same world, so both go in the same
+    /// commit.
+    async fn write(&self, name: &str, text: &str) -> Result<(), Trouble> {
+        let fragment = Fragment {
+            text: text.to_owned(),
+            protocols: self.protocols.clone(),
+        };
+        let ctx = &self.ctx;
+        let session = ctx.committer.set_fragment(name, Some(fragment));
+        let world = ctx.world();
+        match &world.base {
+            Ok(files) => {
+                // The router's own reconcile reports an error of the shared files.
+                let (base, session) = tokio::join!(base(ctx, files), session);
+                if base.is_ok() {
+                    let generation = world.router_documents.node.generation;
+                    let steps = plan_base(files, &self.bird.live.tree.base).steps;
+                    steps
+                        .iter()
+                        .for_each(|step| note(ctx, &ObjectKey::Router, generation, step));
+                }
+                session.map(drop).map_err(refusal)
+            }
+            Err(_) => session.await.map(drop).map_err(refusal),
+        }
+    }
+}
+
+fn is_base(step: &Step) -> bool {
+    matches!(
+        step.action,
+        Action::WriteBase { .. } | Action::RemoveBase { .. }
+    )
+}
+
+/// Commits the files that all sessions share, together with every changed session file: texts of one world belong
+/// together, and one reload loads them all.
+async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(), String> {
+    let Ok(files) = &world.base else {
+        return Ok(());
+    };
+    let live = &bird.live.tree.fragments;
+    // A session that is paused, or may be, stays as it is.
+    let sessions = world.objects.values().filter(|it| !it.may_be_paused());
+    let sessions = sessions.filter_map(|session| {
+        let (name, text) = (session.name.as_str(), session.text()?);
+        let differs = live.get(name).is_some_and(|there| there != text);
+        let fragment = Fragment {
+            text: text.to_owned(),
+            protocols: session.wanted()?.protocols().into_iter().collect(),
+        };
+        differs.then(|| ctx.committer.set_fragment(name, Some(fragment)))
+    });
+    // The session's own reconcile reports errors of its text.
+    let (base, _) = tokio::join!(base(ctx, files), join_all(sessions));
+    base
+}
+
+/// Sets the files that all sessions share.
+async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), String> {
+    match ctx.committer.set_base(files.clone()).await {
+        Ok(_) => Ok(()),
+        Err(BaseError::Refused { what }) => Err(format!("BIRD configuration failed: {what}")),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn refusal(error: FragmentError) -> Trouble {
+    match error {
+        FragmentError::Refused { what, .. } => Trouble::BirdRefused(what.to_string()),
+        FragmentError::Undefined { .. }
+        | FragmentError::Unverified { .. }
+        | FragmentError::Name(_) => Trouble::BirdRefused(error.to_string()),
+        FragmentError::Commit(error) => of_commit(&error),
+    }
+}
+
+/// Returns the trouble of a commit: BIRD's refusal, or an obstacle to the file, keeps the object from being
+/// configured; every other error is temporary.
+fn of_commit(error: &Arc<CommitError>) -> Trouble {
+    match &**error {
+        CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),
+        CommitError::Foreign(_) | CommitError::OtherAgent(..) => {
+            Trouble::BirdRefused(error.to_string())
+        }
+        error => Trouble::Bird(chain(error)),
+    }
+}

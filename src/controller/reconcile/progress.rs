@@ -1,0 +1,147 @@
+//! State of a reconcile between its passes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::apply::Trouble;
+use super::commit::{BirdSteps, Committed, Work};
+use super::is_bird;
+use crate::controller::context::Waiter;
+use crate::controller::queue::Outcome;
+use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
+use crate::plan::{Action, Plan, Step};
+
+/// Largest number of commits to BIRD in one reconcile: texts, and then protocols that are to be enabled.
+const COMMITS: u8 = 3;
+
+/// What follows a run of a key.
+pub(crate) enum Next {
+    /// The reconcile is over.
+    Done(Outcome),
+    /// Steps ran in the kernel; the next pass reads them back.
+    Observe(Progress),
+    /// These steps run in BIRD; the next pass after that reads them back.
+    Commit(Progress, BirdSteps),
+    /// BIRD works for the key; its end, or the end of this time, is followed by the next run.
+    Wait(Progress, Duration),
+}
+
+/// A part of a plan. The parts run one after the other, each followed by an observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Kernel,
+    Bird,
+}
+
+/// BIRD's part of a key.
+#[derive(Debug, Default)]
+pub(crate) enum Commit {
+    /// There is none.
+    #[default]
+    None,
+    /// BIRD works on it.
+    Running(Work),
+    /// It has ended, and no run has taken its result yet.
+    Ended(Committed),
+}
+
+/// What a reconcile has done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// The time of its first run.
+    pub(super) begun: Option<Instant>,
+    /// The steps that ran, each with its reason.
+    pub(super) steps: Vec<String>,
+    /// The reason why it ended early.
+    pub(super) trouble: Option<Trouble>,
+    /// The kernel's steps for an object whose specification was already applied: a repair.
+    pub(super) repair: Plan,
+    /// Requests to recreate the object, which wait for the result.
+    pub(super) waiting: Vec<Waiter>,
+    /// BIRD's part.
+    pub(crate) commit: Commit,
+    /// Whether the kernel's part has run and was not read back yet.
+    kernel: bool,
+    /// BIRD's part that ran last, and the number of such parts.
+    bird: (Option<Work>, u8),
+}
+
+impl Progress {
+    /// Takes the result of a commit that has ended. A failure of other steps than those that are planned now, such as
+    /// of an older text, says nothing about the object.
+    pub(super) fn take_commit(&mut self, planned: &Plan) {
+        let committed = match std::mem::take(&mut self.commit) {
+            Commit::Ended(committed) => committed,
+            other => return self.commit = other,
+        };
+        let is_same = committed.work.is_of(bird_steps(planned));
+        self.steps.extend(committed.steps);
+        if is_same {
+            self.trouble = self.trouble.take().or(committed.trouble);
+        }
+        self.bird.0 = Some(committed.work);
+    }
+
+    /// Returns the part of a plan that runs next; none after a failure, or when all have run. A removal removes
+    /// BIRD's session before the tunnel under it; every other plan runs in the reverse order.
+    pub(super) fn next(&self, planned: &Plan) -> Option<Part> {
+        if self.trouble.is_some() {
+            return None;
+        }
+        let is_removal = |step: &Step| matches!(step.action, Action::RemoveFragment { .. });
+        let order = match planned.steps.first().is_some_and(is_removal) {
+            true => [Part::Bird, Part::Kernel],
+            false => [Part::Kernel, Part::Bird],
+        };
+        let kernel = || planned.steps.iter().any(|step| !is_bird(&step.action));
+        let is_due = |part: &Part| match part {
+            Part::Kernel => !self.kernel && kernel(),
+            Part::Bird => self.has_commit(planned),
+        };
+        order.into_iter().find(is_due)
+    }
+
+    /// Returns whether BIRD's steps of a plan are to run: they exist, and are not those that ran last.
+    fn has_commit(&self, planned: &Plan) -> bool {
+        let mut steps = bird_steps(planned).peekable();
+        let (last, commits) = &self.bird;
+        steps.peek().is_some()
+            && *commits < COMMITS
+            && !last.as_ref().is_some_and(|last| last.is_of(steps))
+    }
+
+    /// Records that the kernel's part ran.
+    pub(super) fn ran_kernel(&mut self) {
+        self.kernel = true;
+    }
+
+    /// Records that BIRD begins its part: a tunnel that changes meanwhile is repaired.
+    pub(super) fn begin_commit(&mut self) {
+        self.kernel = false;
+        self.bird.1 += 1;
+    }
+
+    /// Returns how much longer the reconcile waits for a running commit; none once it has waited long enough. With
+    /// `patient` it waits until the end.
+    pub(super) fn wait(&self, patient: bool) -> Option<Duration> {
+        let Commit::Running(work) = &self.commit else {
+            return None;
+        };
+        let limit = match self.waiting.is_empty() {
+            true => COMMIT_WAIT,
+            false => COMMIT_WAIT_ATTENDED,
+        };
+        match patient {
+            true => Some(COMMIT_WAIT),
+            false => limit
+                .checked_sub(work.since.elapsed())
+                .filter(|left| !left.is_zero()),
+        }
+    }
+}
+
+/// Returns the steps of a plan for BIRD.
+pub(super) fn bird_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.steps.iter().filter(|step| is_bird(&step.action))
+}

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::status::{self, MANY, bounded, bounded_to, cut};
-use super::{Parts, build, confirmation, hint, journal, metrics, overrides};
+use super::{Parts, build, confirmation, hint, metrics, overrides};
 use crate::controller::world::{HeldChange, World, maintenance_in_force};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
@@ -135,7 +135,7 @@ impl AgentApi for Api {
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         // Held until the history has recorded the author, so that the file is not recorded as a manual edit.
         self.parts.context.git_at_rest().await;
-        let writing = self.parts.syncing.lock().await;
+        let writing = self.parts.feed.writing().await;
         let written = self
             .parts
             .context
@@ -152,7 +152,8 @@ impl AgentApi for Api {
                 name: "local API".to_owned(),
             };
             let place = Place::single(Area::Documents, Kind::Maintenance);
-            journal::record_documents(&self.parts, author, subject, Vec::new(), vec![place]);
+            let feed = &self.parts.feed;
+            feed.documents(author, subject, Vec::new(), vec![place]);
         }
         drop(writing);
         self.parts.context.reports.reload();

@@ -6,22 +6,20 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
 use super::calls::Calls;
-use super::journal::Known;
 use super::known_agents;
 use super::lost::{self, Missing};
 use super::syncs::Syncs;
 use super::tasks::Tasks;
 use super::worlds::WorldMaker;
-use super::writers::is_document;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Context, Conveniences, Entry, FirewallKeeper, Hint, Observer, Reports, Sysctls, Taken,
-    World,
+    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Hint, Observer, Reports, Sysctls,
+    Taken, World,
 };
 use crate::firewall::Nft;
-use crate::history::History;
+use crate::history::{Feed, History, is_document};
 use crate::http::{ServeError, Server};
 use crate::intervals::{BIRD_CHECK, FILES_QUIET};
 use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
@@ -91,14 +89,12 @@ pub struct Parts {
     pub client: Option<Arc<Client>>,
     /// Reports that the Control Plane has not acknowledged.
     pub outbox: Option<Arc<Outbox>>,
-    /// The history.
-    pub history: Arc<History>,
-    /// Applied steps and files that the history has not recorded yet.
-    pub journal: Mutex<mpsc::UnboundedReceiver<Entry>>,
-    /// Recorder of causes in the history while the agent runs.
-    pub recorder: StdMutex<Option<crate::history::HistoryHandle>>,
-    /// State of operators' files that the history has recorded.
-    pub known: Known,
+    /// Changes of documents, for the history.
+    pub feed: Arc<Feed>,
+    /// Importer of manual edits.
+    pub edits: Arc<Edits>,
+    /// Applied steps and files that the history has not recorded yet, until its task takes them over.
+    journal: StdMutex<Option<mpsc::UnboundedReceiver<Entry>>>,
     /// Health of the calls to the Control Plane.
     pub calls: Calls,
     /// Syncs that an operator requested.
@@ -109,8 +105,6 @@ pub struct Parts {
     pub kernel_counters: Arc<KernelCounters>,
     /// Start time of the agent.
     pub started: Instant,
-    /// Held from the write of documents by a sync until the history has recorded them.
-    pub syncing: Mutex<()>,
 }
 
 impl Parts {
@@ -242,8 +236,11 @@ impl Parts {
             committer: Arc::new(committer.clone()),
             store: Arc::clone(&store),
         };
+        let history = History::new(store.dir()).accepting(is_document);
+        let feed = Arc::new(Feed::new(store, Arc::new(history)));
+        let context = Arc::new(context);
         Ok(Self {
-            context: Arc::new(context),
+            context: Arc::clone(&context),
             committer,
             sources,
             maker,
@@ -251,16 +248,14 @@ impl Parts {
             client,
             outbox,
             tasks: StdMutex::new(tasks),
-            history: Arc::new(History::new(store.dir()).accepting(is_document)),
-            journal: Mutex::new(journalled),
-            recorder: StdMutex::new(None),
-            known: Known::default(),
+            edits: Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed))),
+            feed,
+            journal: StdMutex::new(Some(journalled)),
             calls: Calls::default(),
             syncs: Syncs::default(),
             hints: Mutex::new(None),
             kernel_counters,
             started: Instant::now(),
-            syncing: Mutex::new(()),
             api_token: config.server.token_source(),
             token,
             live,
@@ -271,6 +266,12 @@ impl Parts {
     /// The background tasks of these parts; the caller takes them over and watches them.
     pub(super) fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock()
+    }
+
+    /// The applied changes for the history. The first caller gets them.
+    pub(super) fn take_journal(&self) -> mpsc::UnboundedReceiver<Entry> {
+        let journal = self.journal.lock().take();
+        journal.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
     /// The client of BIRD's control socket.

@@ -10,7 +10,6 @@
 //! | `announcer` | facts → edges → log |
 //! | `status` | the health of the agent, for `/status` |
 //! | `reporting` | heartbeats, reports and the outbox → Control Plane |
-//! | `journal` | applied changes → history |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `local_api` | listens for the local API |
@@ -20,14 +19,12 @@
 //! | `overrides` | the overrides in effect, for the API and the metrics |
 //! | `lost` | a start without the state directory |
 //! | `known_agents` | the agents of this host |
-//! | `writers` | the writer of each file, and the files that may enter the history |
 
 mod announcer;
 mod api;
 mod build;
 mod calls;
 mod confirmation;
-mod journal;
 mod known_agents;
 mod local_api;
 mod lost;
@@ -41,7 +38,6 @@ mod status;
 mod syncs;
 mod tasks;
 mod worlds;
-mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +57,8 @@ pub(crate) use worlds::rpki_resolved;
 use tasks::{Ended, Tasks};
 
 use crate::config::Config;
-use crate::controller::{Hint, Runner};
+use crate::controller::{Hint, Runner, record_changes, record_pass};
+use crate::history::Recording;
 use crate::intervals::{
     FIREWALL_QUIET, ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
 };
@@ -109,7 +106,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     let api = local_api::options(&parts);
     info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
     begin_key(&parts).await;
-    let recording = journal::begin(&parts).await;
+    let recording = begin_history(&parts).await;
     let mut tasks = std::mem::take(&mut *parts.tasks());
     let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
     let with = || (Arc::clone(&parts), stop.clone());
@@ -120,7 +117,12 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     );
     tasks.spawn(
         "journal",
-        journal::run(Arc::clone(&parts), recording, stopped.clone()),
+        record_changes(
+            Arc::clone(&parts.context),
+            parts.take_journal(),
+            recording,
+            stopped.clone(),
+        ),
     );
     converge(&parts, &mut tasks, &stop).await;
     tasks.spawn(
@@ -151,6 +153,13 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 async fn begin_key(parts: &Arc<Parts>) {
     let key = Arc::clone(&parts.sources.key);
     blocking(move || key.begin()).await;
+}
+
+/// Starts to record causes in the history.
+async fn begin_history(parts: &Parts) -> Recording {
+    let (recording, work) = parts.feed.begin().await;
+    parts.tasks().spawn("history", work);
+    recording
 }
 
 /// Starts the tasks that converge the router to the state directory.
@@ -346,12 +355,12 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
 /// The state directory cannot be read.
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, BuildError> {
     begin_key(parts).await;
-    let recording = journal::begin(parts).await;
+    let recording = begin_history(parts).await;
     parts.context.taken.keep();
     publish_settled(parts).await?;
     worlds::resolved(parts).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
-    journal::end_pass(parts, recording).await;
+    record_pass(parts.take_journal(), recording).await;
     announcer::announce_pass(parts);
     let statuses = parts.context.board.all();
     Ok(statuses

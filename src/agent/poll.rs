@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::Parts;
 use super::calls::every;
 use super::reporting::{heartbeat, outbox, report};
 use super::syncs::Synced;
-use super::{Parts, journal, worlds};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Client, Failure};
 use crate::controller::sync::{
@@ -306,14 +306,14 @@ async fn sync(
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
 ) -> Result<usize, String> {
     parts.context.git_at_rest().await;
-    let _writing = parts.syncing.lock().await;
+    let _writing = parts.feed.writing().await;
     if let Some(head) = parts.context.store.moved() {
         // The next fetch after the return writes the documents.
         return Err(format!(
             "HEAD of the state directory is {head}; run `git checkout main` there to return"
         ));
     }
-    worlds::settle(parts).await;
+    parts.edits.import().await;
     let done = parts.context.write(move |store| {
         let snapshot = store.load()?;
         write(store, &snapshot)
@@ -393,7 +393,8 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
                 [one] => format!("Sync {one}"),
                 _ => format!("Sync {} documents", names.len()),
             };
-            journal::record_documents(parts, Author::ControlPlane, &subject, names, changed);
+            let author = Author::ControlPlane;
+            parts.feed.documents(author, &subject, names, changed);
             parts.context.reports.reload();
         }
         Err(error) => {
@@ -404,7 +405,7 @@ async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
                 warn!(error = %chain(&error), "Control Plane documents not written");
             }
             // Some documents may have been written nevertheless.
-            journal::synced(parts).await;
+            parts.feed.synced().await;
         }
     }
 }

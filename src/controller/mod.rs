@@ -13,10 +13,12 @@
 
 mod context;
 mod conveniences;
+mod edits;
 mod enabled;
 mod firewall;
 pub mod guard;
 mod guard_memory;
+mod journal;
 mod observe;
 mod pass;
 pub mod planning;
@@ -34,9 +36,11 @@ pub mod world;
 
 pub use context::{Announced, Board, Context, Entry, Restarts, Unrecorded};
 pub use conveniences::{Convenience, Conveniences};
+pub use edits::Edits;
 pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
+pub use journal::{record_changes, record_pass};
 pub use observe::{Observer, look_at_bird};
 pub use pass::Observation;
 pub use planning::KeyPlan;

@@ -11,10 +11,12 @@
 
 mod commit;
 mod error;
+mod feed;
 mod git;
 mod query;
 mod queue;
 mod repair;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,8 +26,10 @@ use tokio::sync::Mutex;
 
 pub use commit::{Accepts, Author, Cause, Contents, FILES, Paths};
 pub use error::HistoryError;
+pub use feed::{Feed, Recording};
 pub use query::{CommitId, Entry};
 pub use queue::HistoryHandle;
+pub use writers::is_document;
 
 use crate::intervals::{GIT_CALL, GIT_PACKING, PACK_CHECK};
 use crate::store::state_directory;

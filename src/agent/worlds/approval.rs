@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use crate::agent::{Parts, journal};
+use crate::agent::Parts;
 use crate::controller::World;
 use crate::controller::guard::NODE;
 use crate::document::Kind;
@@ -46,7 +46,7 @@ pub(super) async fn spend_node(parts: &Parts, world: &World) {
 /// On a disk that cannot be written an approval stays, and the rest of the work goes on.
 pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
     let approved = parts.context.store.approved();
-    journal::approved(parts, &approved);
+    parts.feed.approved(&approved);
     let mut snapshot = snapshot;
     let mut confirmed = true;
     if approved.contains(COMPLETE) {
@@ -119,13 +119,9 @@ async fn write(parts: &Parts, before: BTreeSet<String>, left: BTreeSet<String>) 
         .write(move |store| store.spend_approvals(&spent))
         .await;
     match written {
-        Ok(()) => journal::record_file(
-            parts,
-            Author::Agent,
-            "The approval is spent",
-            body,
-            APPROVED,
-        ),
+        Ok(()) => parts
+            .feed
+            .file(Author::Agent, "The approval is spent", body, APPROVED),
         Err(error) => {
             debug!(error = %chain(&error), "spent approval not removed; the next build tries again");
         }

@@ -20,7 +20,7 @@ use crate::render::{Features, Measured, Renderer};
 use crate::sources::resolve::Resolution;
 use crate::sources::{Rejection, Sources};
 use crate::status::Acceptance;
-use crate::store::{Place, Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 
 /// Makes worlds from the state directory.
@@ -36,8 +36,6 @@ pub struct WorldMaker {
     refused: Mutex<Refused>,
     /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
-    /// Manual edits that could not be imported, with the reasons: logged once.
-    unkept: Mutex<BTreeMap<Place, String>>,
     /// Secrets that could not be read, with the reasons: logged once.
     unread: Mutex<BTreeMap<String, String>>,
 }
@@ -65,7 +63,7 @@ impl WorldMaker {
         ownership: SharedOwnership,
     ) -> Self {
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
-        let (clashes, version, refused, unkept, unread) = Default::default();
+        let (clashes, version, refused, unread) = Default::default();
         Self {
             config,
             store,
@@ -76,7 +74,6 @@ impl WorldMaker {
             version,
             refused,
             guard,
-            unkept,
             unread,
         }
     }
@@ -92,16 +89,6 @@ impl WorldMaker {
         let before = refused.clone();
         change(&mut refused);
         *refused != before
-    }
-
-    /// Returns why the last import of this file's edit failed.
-    pub(super) fn is_unkept(&self, place: &Place) -> Option<String> {
-        self.unkept.lock().get(place).cloned()
-    }
-
-    /// Records the edits that could not be imported.
-    pub(super) fn set_unkept(&self, unkept: BTreeMap<Place, String>) {
-        *self.unkept.lock() = unkept;
     }
 
     /// The world of an empty state directory, used before the first listing.

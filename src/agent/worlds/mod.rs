@@ -3,14 +3,12 @@
 //! | file | task |
 //! |---|---|
 //! | `maker` | combines the inputs of a world |
-//! | `edits` | manual edits → overrides, before every listing that is used |
 //! | `approval` | lifetime of approvals, and the guard's record |
 //! | `drain` | records a drain before it is applied |
 //! | `trial` | tests an operator's templates |
 
 mod approval;
 mod drain;
-mod edits;
 mod maker;
 mod trial;
 
@@ -24,11 +22,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use edits::settle;
 pub use maker::WorldMaker;
 pub(super) use trial::test_templates;
 
-use super::{Parts, journal};
+use super::Parts;
 use crate::controller::world::endpoints;
 use crate::controller::{Convenience, Hint, World, target};
 use crate::document::{ConditionType, Kind};
@@ -109,12 +106,12 @@ impl Worlds {
             Ok(listed) => {
                 self.note_moved(listed.moved);
                 if self.moved.is_none() && listed.settled {
-                    journal::catch_up(&self.parts).await;
+                    self.parts.feed.catch_up().await;
                 }
                 self.settled = listed.settled;
                 self.known.extend(listed.places.iter().cloned());
                 if self.settled && self.moved.is_none() && std::mem::take(&mut self.anywhere) {
-                    journal::edits_anywhere(&self.parts, &self.known).await;
+                    self.parts.feed.edits_anywhere(&self.known).await;
                     self.known.clone_from(&listed.places);
                 }
                 self.listed = listed.places;
@@ -136,7 +133,7 @@ impl Worlds {
         // Changes during the move and the return are compared with the history after the return.
         self.anywhere |= moved.is_some();
         if self.moved.is_some() && moved.is_none() {
-            journal::retry(&self.parts);
+            self.parts.feed.retry();
         }
         self.moved = moved;
     }
@@ -159,7 +156,7 @@ impl Worlds {
             .into_iter()
             .partition(|place| self.listed.contains(place) && is_away(place));
         self.changed.extend::<BTreeSet<Place>>(away);
-        journal::edits(&self.parts, &places).await;
+        self.parts.feed.edits(&places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
         }
@@ -330,7 +327,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
 /// Lists the state directory, never during a sync: with half of its removals a sync would pass the
 /// guard that holds all of them.
 async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
-    let _writing = parts.syncing.lock().await;
+    let _writing = parts.feed.writing().await;
     let load = |store: &Store| {
         store.remember_secrets();
         store.load()
@@ -339,7 +336,7 @@ async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
     if snapshot.edits.is_empty() && snapshot.revived.is_empty() {
         return Ok(snapshot);
     }
-    settle(parts).await;
+    parts.edits.import().await;
     parts.context.disk(Store::load).await
 }
 

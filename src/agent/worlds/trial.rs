@@ -16,7 +16,7 @@ pub(in crate::agent) async fn test_templates(
 ) -> Result<(), Rejection> {
     let unknown = |error: &dyn std::error::Error| Rejection::Unknown(chain(error));
     let snapshot = {
-        let _writing = parts.syncing.lock().await;
+        let _writing = parts.feed.writing().await;
         parts.context.disk(Store::load).await
     };
     let snapshot = snapshot.map_err(|error| unknown(&error))?;

@@ -19,7 +19,7 @@ pub(super) struct Writers {
     /// Documents of operators, by the owner of the file.
     pub(super) persons: BTreeMap<u32, Vec<Place>>,
     /// Documents of the agent.
-    pub(super) in_force: Vec<Place>,
+    pub(super) applied: Vec<Place>,
 }
 
 pub(super) fn writers(snapshot: &Snapshot) -> Writers {
@@ -44,8 +44,8 @@ pub(super) fn writers(snapshot: &Snapshot) -> Writers {
             found.synced.push(file.place);
         }
     }
-    let in_force = snapshot.applied.keys();
-    found.in_force = in_force
+    let applied = snapshot.applied.keys();
+    found.applied = applied
         .map(|(kind, name)| Place::new(Area::Applied, *kind, name))
         .collect();
     found
@@ -82,7 +82,7 @@ fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = 
 /// Returns whether a text may enter the history: only a valid document of its place, without a
 /// plain-text secret. An invalid document may contain a secret that an operator took for a field of
 /// the agent, and the history keeps everything.
-pub(super) fn is_document(path: &Path, text: &[u8]) -> bool {
+pub fn is_document(path: &Path, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };

@@ -1,0 +1,152 @@
+//! Manual edits of the sync's documents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tracing::{debug, info, warn};
+
+use super::context::Context;
+use crate::history::{Author, Feed};
+use crate::store::{Absorbed, Change, Edit, Place, Snapshot, Store};
+use crate::telemetry::chain;
+
+/// Imports manual edits.
+pub struct Edits {
+    context: Arc<Context>,
+    feed: Arc<Feed>,
+    /// The edits that could not be imported, with the reasons: logged once.
+    failed: Mutex<BTreeMap<Place, String>>,
+}
+
+impl Edits {
+    /// Returns an importer for this state directory.
+    pub fn new(context: Arc<Context>, feed: Arc<Feed>) -> Self {
+        Self {
+            context,
+            feed,
+            failed: Mutex::default(),
+        }
+    }
+
+    /// Turns manual edits into overrides, and restores deleted documents. Runs before every listing
+    /// that is used, so that the sync cannot overwrite an edit; the caller has the turn to write ([`Feed::writing`]), so
+    /// that each edit is imported once.
+    pub async fn import(&self) {
+        // The user of the listing reports an unreadable directory.
+        let Ok(Snapshot {
+            edits,
+            settled,
+            revived,
+            ..
+        }) = self.context.disk(Store::load).await
+        else {
+            return;
+        };
+        self.remove_revived(revived).await;
+        // A cached listing names no edits; the next one does.
+        if edits.is_empty() && !settled {
+            return;
+        }
+        let failed = self.absorb(edits).await;
+        *self.failed.lock() = failed;
+    }
+
+    /// Removes documents that the Control Plane had removed and that Git restored.
+    async fn remove_revived(&self, revived: Vec<Place>) {
+        if revived.is_empty() {
+            return;
+        }
+        let removed = self
+            .context
+            .write(move |store| store.remove_revived(&revived))
+            .await;
+        match removed {
+            Ok(places) if places.is_empty() => {}
+            Ok(places) => {
+                let objects: Vec<_> = places
+                    .iter()
+                    .map(|place| place.relative().display().to_string())
+                    .collect();
+                warn!(
+                    objects = objects.join(" "),
+                    "Git restored documents that the Control Plane has removed; removing them again"
+                );
+                let subject = "Remove documents that Git restored";
+                self.feed.documents(Author::Agent, subject, objects, places);
+            }
+            Err(error) => {
+                debug!(error = %chain(&error), "restored documents not removed; the next listing tries again");
+            }
+        }
+    }
+
+    /// Returns whether Git restored the last committed version of a document (`git reset --hard`, `git
+    /// stash`, `git restore .`) over a newer one of the sync that was not committed yet. That is not a
+    /// manual edit.
+    async fn is_restored(&self, edit: &Edit) -> bool {
+        // The commit at the start may hold an edit that was made while the agent was down: it is as committed, and no
+        // older than the sync's text.
+        if !matches!(edit.change, Change::Edited { older: true, .. }) {
+            return false;
+        }
+        let Some(text) = self.context.store.text(&edit.place) else {
+            return false;
+        };
+        let committed = self
+            .feed
+            .history()
+            .last_committed(&edit.place.relative())
+            .await;
+        committed.is_ok_and(|committed| committed.as_deref() == Some(text.as_str()))
+    }
+
+    /// Imports edits as overrides. Returns the failed ones, with the reasons.
+    async fn absorb(&self, edits: Vec<Edit>) -> BTreeMap<Place, String> {
+        let mut failed = BTreeMap::new();
+        for edit in edits {
+            let place = edit.place.clone();
+            let owner = edit.change.owner();
+            let restored = self.is_restored(&edit).await;
+            let done = self
+                .context
+                .write(move |store| match restored {
+                    true => store.put_back(&edit),
+                    false => store.absorb(&edit, Timestamp::now()),
+                })
+                .await;
+            match done {
+                Ok(Absorbed::Overridden(_)) => {
+                    info!(object = %place.relative().display(), "manual edit imported as an override");
+                    owner
+                        .into_iter()
+                        .for_each(|owner| self.feed.imported(&place, owner));
+                }
+                Ok(Absorbed::Restored) => {
+                    info!(object = %place.relative().display(), "Control Plane document restored");
+                    self.feed.put_back(&place);
+                }
+                Ok(Absorbed::TakenOver) => {
+                    info!(object = %place.relative().display(), "uid removed: treating the document \
+                                                             as operator-owned, ignoring Control \
+                                                             Plane updates for it");
+                }
+                Ok(Absorbed::GivenBack) => {
+                    info!(object = %place.relative().display(), "uid restored: the Control Plane owns \
+                                                             the document again");
+                    self.feed.put_back(&place);
+                }
+                Err(error) => {
+                    let why = chain(&error);
+                    if self.failed.lock().get(&place) != Some(&why) {
+                        warn!(object = %place.relative().display(), error = why, "manual edit not \
+                                                                              imported");
+                    }
+                    failed.insert(place, why);
+                }
+            }
+        }
+        failed
+    }
+}

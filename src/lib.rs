@@ -28,6 +28,7 @@
 //! | [`history`] | the Git side of the state directory | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
 //! | [`controller`] | the world of wanted things, the queue, one reconcile a key | no |
+//! | [`sync`] | the Control Plane's lists as documents; reports to it | no |
 //! | [`agent`] | the wiring of all of these into a process | no |
 //! | [`http`] | the local API | no |
 //! | [`cli`] | the command line, a file a verb | no |
@@ -64,6 +65,7 @@ pub mod render;
 pub mod sources;
 pub mod status;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 mod util;
 pub mod wire;

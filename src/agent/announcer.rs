@@ -127,7 +127,7 @@ fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
 
 /// Facts of the circuit breakers of the Control Plane's calls.
 fn of_breakers(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
-    let client = parts.client.as_ref();
+    let client = parts.sync.as_ref().map(|sync| &sync.client);
     let states = client.map(|client| {
         [
             ("fetches", client.breaker()),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::status::{self, MANY, bounded, bounded_to, cut};
-use super::{Parts, build, confirmation, hint, metrics, overrides};
+use super::{Parts, confirmation, hint, metrics, overrides};
 use crate::controller::world::{HeldChange, World, maintenance_in_force};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
@@ -22,6 +22,7 @@ use crate::model::{AdminState, InterfaceName, ObjectKey, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
 use crate::telemetry::chain;
+use crate::util::version::{COMMIT, VERSION};
 use crate::wire::Call;
 
 /// Maximum length of an overridden value in `/status`, in characters.
@@ -58,8 +59,8 @@ impl AgentApi for Api {
         StatusView {
             status: health.to_string(),
             reasons,
-            version: build::VERSION.to_owned(),
-            commit: build::COMMIT.to_owned(),
+            version: VERSION.to_owned(),
+            commit: COMMIT.to_owned(),
             uptime: self.parts.started.elapsed().as_secs(),
             node: NodeView {
                 id: router.map(|router| router.id),
@@ -69,15 +70,17 @@ impl AgentApi for Api {
             sessions: counts,
             circuit_breaker: self
                 .parts
-                .client
+                .sync
                 .as_ref()
-                .map_or("closed".to_owned(), |c| c.breaker().to_string()),
+                .map_or("closed".to_owned(), |sync| {
+                    sync.client.breaker().to_string()
+                }),
             bgp,
             phases,
             maintenance: self.maintenance().await,
             bird: status::bird(&self.parts),
-            last_sync: self.parts.calls.views(),
-            sync: self.parts.syncs.view(),
+            last_sync: status::lists(&self.parts.calls),
+            sync: self.parts.requests.view(),
             held,
             held_total,
             waiting: status::waits(&self.parts, &world, &board),
@@ -89,14 +92,13 @@ impl AgentApi for Api {
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
-        let syncs = &self.parts.syncs;
-        syncs.request();
-        let Some(client) = &self.parts.client else {
-            let why = "no Control Plane is configured (controlPlane.url and token)";
-            syncs.end(syncs.begin(), Err(why.to_owned()));
+        let requests = &self.parts.requests;
+        requests.request();
+        let Some(sync) = &self.parts.sync else {
+            requests.refuse();
             return Ok(());
         };
-        client.hurry(Call::Sessions);
+        sync.client.hurry(Call::Sessions);
         self.parts.calls.wake(Call::Sessions);
         Ok(())
     }

@@ -5,18 +5,16 @@ use parking_lot::{Mutex as StdMutex, MutexGuard};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
-use super::calls::Calls;
 use super::known_agents;
 use super::lost::{self, Missing};
-use super::syncs::Syncs;
 use super::tasks::Tasks;
 use super::worlds::WorldMaker;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Hint, Observer, Reports, Sysctls,
-    Taken, World,
+    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Hint, Observer, RefusedItems,
+    Reports, Sysctls, Taken, World,
 };
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
@@ -29,13 +27,9 @@ use crate::sources::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::sources::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::sources::{self, Classes, Host, KeyFile, RpkiServers, Sources, Templates, templates};
 use crate::store::{OUTBOX, Store, StoreError};
+use crate::sync::{Calls, Requests, Syncer};
 use crate::telemetry::chain;
 use crate::wire::Dialect;
-
-/// The agent's version.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit of the build.
-pub(super) const COMMIT: &str = env!("MOENET_COMMIT");
 
 /// A reason why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +79,8 @@ pub struct Parts {
     pub publish: watch::Sender<Arc<World>>,
     /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
-    /// The client of the Control Plane.
-    pub client: Option<Arc<Client>>,
-    /// Reports that the Control Plane has not acknowledged.
-    pub outbox: Option<Arc<Outbox>>,
+    /// The exchange with the Control Plane, if one is configured.
+    pub sync: Option<Arc<Syncer>>,
     /// Changes of documents, for the history.
     pub feed: Arc<Feed>,
     /// Importer of manual edits.
@@ -96,9 +88,9 @@ pub struct Parts {
     /// Applied steps and files that the history has not recorded yet, until its task takes them over.
     journal: StdMutex<Option<mpsc::UnboundedReceiver<Entry>>>,
     /// Health of the calls to the Control Plane.
-    pub calls: Calls,
+    pub calls: Arc<Calls>,
     /// Syncs that an operator requested.
-    pub syncs: Syncs,
+    pub requests: Arc<Requests>,
     /// Sender of hints while the agent runs.
     pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     /// Counters of the kernel's writes.
@@ -204,12 +196,13 @@ impl Parts {
             rpki: Arc::new(rpki),
             host: Host::new(Arc::clone(&kernel), resolver.known()),
         });
+        let refused = Arc::new(RefusedItems::default());
         let maker = WorldMaker::new(
             Arc::clone(&live),
             Arc::clone(&store),
             Arc::clone(&sources),
             checker,
-            ownership.clone(),
+            (ownership.clone(), Arc::clone(&refused)),
         );
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let context = Context {
@@ -239,23 +232,39 @@ impl Parts {
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
         let context = Arc::new(context);
+        let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
+        let (calls, requests, started) = (Arc::default(), Arc::default(), Instant::now());
+        let sync = client.map(|client| {
+            Arc::new(Syncer {
+                client,
+                calls: Arc::clone(&calls),
+                requests: Arc::clone(&requests),
+                outbox,
+                config: Arc::clone(&live),
+                context: Arc::clone(&context),
+                refused,
+                edits: Arc::clone(&edits),
+                feed: Arc::clone(&feed),
+                sources: Arc::clone(&sources),
+                started,
+            })
+        });
         Ok(Self {
             context: Arc::clone(&context),
             committer,
             sources,
             maker,
             publish,
-            client,
-            outbox,
+            sync,
             tasks: StdMutex::new(tasks),
-            edits: Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed))),
+            edits,
             feed,
             journal: StdMutex::new(Some(journalled)),
-            calls: Calls::default(),
-            syncs: Syncs::default(),
+            calls,
+            requests,
             hints: Mutex::new(None),
             kernel_counters,
-            started: Instant::now(),
+            started,
             api_token: config.server.token_source(),
             token,
             live,

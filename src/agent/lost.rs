@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::build::{self, BuildError};
+use super::build::BuildError;
 use super::known_agents;
 use crate::config::Config;
 use crate::history::History;
@@ -34,6 +34,7 @@ use crate::ports::Kernel as _;
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::file;
+use crate::util::version::{COMMIT, VERSION};
 
 /// The reason in conditions and `/status`.
 const REASON: &str = "StateDirectoryMissing";
@@ -427,8 +428,8 @@ impl AgentApi for Waiting {
     async fn status(&self) -> StatusView {
         StatusView {
             status: "failed".to_owned(),
-            version: build::VERSION.to_owned(),
-            commit: build::COMMIT.to_owned(),
+            version: VERSION.to_owned(),
+            commit: COMMIT.to_owned(),
             uptime: self.since.elapsed().as_secs(),
             node: NodeView {
                 name: self.name.clone(),

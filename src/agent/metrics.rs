@@ -4,11 +4,12 @@
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::status::{self, Board};
-use super::{Parts, api, build, overrides};
+use super::{Parts, api, overrides};
 use crate::control_plane::State;
 use crate::document::{Kind, StatusBody};
 use crate::http::OverrideView;
 use crate::status::Health;
+use crate::util::version::{COMMIT, VERSION};
 
 /// The text of `/metrics`.
 pub(super) fn text(parts: &Parts) -> String {
@@ -261,9 +262,9 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         parts.context.store.writes(),
     )?;
     let calls = parts
-        .client
+        .sync
         .as_ref()
-        .map(|client| client.counters().snapshot())
+        .map(|sync| sync.client.counters().snapshot())
         .unwrap_or_default();
     let opts = Opts::new(
         "moenet_agent_control_plane_requests_total",
@@ -284,9 +285,8 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Version and commit",
         &["version", "commit"],
     )?;
-    info.with_label_values(&[build::VERSION, build::COMMIT])
-        .set(1);
-    let client = parts.client.as_ref();
+    info.with_label_values(&[VERSION, COMMIT]).set(1);
+    let client = parts.sync.as_ref().map(|sync| &sync.client);
     let name = "moenet_agent_circuit_breaker";
     let fetches = client.map(|client| client.breaker());
     breaker(
@@ -330,9 +330,8 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Since the agent started",
         signed(uptime),
     )?;
-    let waiting = parts
-        .outbox
-        .as_ref()
+    let outbox = parts.sync.as_ref().and_then(|sync| sync.outbox.as_ref());
+    let waiting = outbox
         .and_then(|outbox| outbox.pending().ok())
         .map_or(0, |p| p.len() as u64);
     gauge(

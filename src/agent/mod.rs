@@ -4,12 +4,8 @@
 //! |---|---|
 //! | `build` | makes the parts from the configuration |
 //! | `worlds` | state directory → world, on every hint of a change |
-//! | `poll` | Control Plane → documents |
-//! | `calls` | repeats each call to the Control Plane, and records its health |
-//! | `syncs` | syncs that `/sync` requests |
 //! | `announcer` | facts → edges → log |
 //! | `status` | the health of the agent, for `/status` |
-//! | `reporting` | heartbeats, reports and the outbox → Control Plane |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `local_api` | listens for the local API |
@@ -23,19 +19,15 @@
 mod announcer;
 mod api;
 mod build;
-mod calls;
 mod confirmation;
 mod known_agents;
 mod local_api;
 mod lost;
 mod metrics;
 mod overrides;
-mod poll;
 mod reload;
-mod reporting;
 mod signals;
 mod status;
-mod syncs;
 mod tasks;
 mod worlds;
 
@@ -48,7 +40,6 @@ use tracing::{info, warn};
 
 pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
-pub use calls::{CallHealth, Calls};
 pub(crate) use lost::Missing;
 pub use signals::Signals;
 pub use worlds::WorldMaker;
@@ -67,6 +58,7 @@ use crate::model::ObjectKey;
 use crate::plan::firewall::TABLE_NAME;
 use crate::sources::{RoaTask, limits};
 use crate::util::task::blocking;
+use crate::util::version::{COMMIT, VERSION};
 
 /// Number of such checks: 6 s.
 const SETTLE_TRIES: u32 = 60;
@@ -104,7 +96,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     }
     let parts = Arc::new(Parts::build(config).await?);
     let api = local_api::options(&parts);
-    info!(router = %parts.config.node.name, version = build::VERSION, commit = build::COMMIT, "starting");
+    info!(router = %parts.config.node.name, version = VERSION, commit = COMMIT, "starting");
     begin_key(&parts).await;
     let recording = begin_history(&parts).await;
     let mut tasks = std::mem::take(&mut *parts.tasks());
@@ -134,11 +126,8 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     );
     let (with_parts, until) = with();
     tasks.spawn("token-files", reload::files(with_parts, until));
-    if let Some(client) = parts.client.clone() {
-        tasks.spawn(
-            "control-plane",
-            poll::run(Arc::clone(&parts), client, stop.clone()),
-        );
+    if let Some(sync) = parts.sync.clone() {
+        tasks.spawn("control-plane", sync.run(stop.clone()));
     }
 
     let early = tokio::select! {
@@ -331,8 +320,8 @@ pub(crate) async fn hint(parts: &Parts, key: ObjectKey) {
 /// # Errors
 /// The call that failed.
 pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::CallError> {
-    match &parts.client {
-        Some(client) => poll::once(parts, client).await,
+    match &parts.sync {
+        Some(sync) => sync.once().await,
         None => Ok(()),
     }
 }

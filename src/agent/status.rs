@@ -6,10 +6,12 @@ use super::Parts;
 use crate::controller::World;
 use crate::controller::world::{HeldChange, Maintenance};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::http::{BirdView, HeldView, WaitView};
+use crate::http::{BirdView, HeldView, ListView, WaitView};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
 use crate::status::{BIRD_DOWN, Health, HealthFacts, Hold, IDENTITY_UNKNOWN, is_bad, next_action};
+use crate::sync::{CallHealth, Calls};
+use crate::wire::Call;
 
 /// Maximum entries of one list in `/status`.
 pub(super) const MANY: usize = 20;
@@ -105,6 +107,20 @@ fn bad_conditions(board: &Board) -> Vec<(String, Condition)> {
             )
         })
         .collect()
+}
+
+/// The last fetch of each list.
+pub(super) fn lists(calls: &Calls) -> BTreeMap<String, ListView> {
+    let view = |(call, health): (Call, CallHealth)| {
+        let view = ListView {
+            last_success: health.last_success,
+            consecutive_failures: health.consecutive_failures,
+            last_error: health.last_error.as_deref().map(cut),
+            retry_at: health.retry_at,
+        };
+        (call.word().to_owned(), view)
+    };
+    calls.lists().into_iter().map(view).collect()
 }
 
 /// The BIRD daemon at the last observation.

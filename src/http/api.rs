@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::controller::world::HeldChange;
 use crate::model::InterfaceName;
+pub use crate::sync::SyncView;
 
 /// The interface between the local API and the agent. Each method answers a call (docs/contract/local-api.md#calls).
 #[async_trait]
@@ -142,23 +143,6 @@ pub struct ListView {
     /// Time of the next attempt, while the fetch fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
-}
-
-/// The syncs that `/sync` requested.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct SyncView {
-    /// Number of the last request.
-    pub requested: u64,
-    /// Number of the last request that is finished.
-    pub finished: u64,
-    /// End of the last finished request.
-    pub at: Option<Timestamp>,
-    /// Sessions in the list.
-    pub sessions: u64,
-    /// Documents that the sync changed.
-    pub changed: u64,
-    /// The error, if the sync failed.
-    pub error: Option<String>,
 }
 
 /// A held change.

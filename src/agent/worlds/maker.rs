@@ -9,11 +9,11 @@ use tracing::warn;
 
 use crate::bird::Checker;
 use crate::config::LiveConfig;
-use crate::controller::world::{Inputs, Object, Reach, Refused};
-use crate::controller::{GuardMemory, World, guard};
+use crate::controller::world::{Inputs, Object, Reach};
+use crate::controller::{GuardMemory, RefusedItems, World, guard};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
-use crate::model::{Endpoint, ObjectName, PublicKey, RoaTable};
+use crate::model::{Endpoint, ObjectName, RoaTable};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Measured, Renderer};
@@ -33,7 +33,7 @@ pub struct WorldMaker {
     /// The address clashes that were logged.
     clashes: Mutex<BTreeSet<String>>,
     version: Mutex<Option<Version>>,
-    refused: Mutex<Refused>,
+    refused: Arc<RefusedItems>,
     /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
     /// Secrets that could not be read, with the reasons: logged once.
@@ -60,10 +60,10 @@ impl WorldMaker {
         store: Arc<Store>,
         sources: Arc<Sources>,
         checker: Checker,
-        ownership: SharedOwnership,
+        (ownership, refused): (SharedOwnership, Arc<RefusedItems>),
     ) -> Self {
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
-        let (clashes, version, refused, unread) = Default::default();
+        let (clashes, version, unread) = Default::default();
         Self {
             config,
             store,
@@ -76,19 +76,6 @@ impl WorldMaker {
             guard,
             unread,
         }
-    }
-
-    /// Returns the router's WireGuard public key, if it is known.
-    pub fn our_key(&self) -> Option<PublicKey> {
-        self.sources.key.current().public()
-    }
-
-    /// Updates the set of the Control Plane's items that do not decode. Returns whether it changed.
-    pub fn refuse(&self, change: impl FnOnce(&mut Refused)) -> bool {
-        let mut refused = self.refused.lock();
-        let before = refused.clone();
-        change(&mut refused);
-        *refused != before
     }
 
     /// The world of an empty state directory, used before the first listing.
@@ -154,11 +141,6 @@ impl WorldMaker {
         }
     }
 
-    /// The Control Plane's items that do not decode. Copied, so that the sync never waits for a world.
-    fn refused(&self) -> Refused {
-        self.refused.lock().clone()
-    }
-
     /// Logs each address clash of an applied object once.
     fn log_clashes(&self, world: &World) {
         let found: BTreeSet<String> = world.clashes().into_iter().collect();
@@ -220,7 +202,7 @@ impl WorldMaker {
             .map(|features| *features)
             .map_err(String::as_str);
         let config = self.config.get();
-        let refused = self.refused();
+        let refused = self.refused.all();
         let build = |guard: &guard::Input<'_>| {
             World::build(&Inputs {
                 guard: *guard,

@@ -13,12 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::Parts;
+use super::Syncer;
 use crate::config::ControlPlane;
-use crate::control_plane::{CallError, Class, Client, after_failure, at, jittered};
+use crate::control_plane::{CallError, Class, after_failure, at, jittered};
 use crate::controller::Convenience;
 use crate::document::ConditionType;
-use crate::http::ListView;
 use crate::model::ObjectKey;
 use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
@@ -72,7 +71,7 @@ impl Calls {
     }
 
     /// Failing fetches of lists for the agent's health: name, consecutive failures, last error.
-    pub(super) fn failures(&self) -> Vec<(String, u32, String)> {
+    pub fn failures(&self) -> Vec<(String, u32, String)> {
         let lists = self.lists().into_iter();
         let failure = |(call, health): (Call, CallHealth)| {
             let error = health.last_error.unwrap_or_default();
@@ -81,23 +80,9 @@ impl Calls {
         lists.map(failure).collect()
     }
 
-    /// The last fetch of each list, for `/status`.
-    pub(super) fn views(&self) -> BTreeMap<String, ListView> {
-        let view = |(call, health): (Call, CallHealth)| {
-            let view = ListView {
-                last_success: health.last_success,
-                consecutive_failures: health.consecutive_failures,
-                last_error: health.last_error.as_deref().map(super::status::cut),
-                retry_at: health.retry_at,
-            };
-            (call.word().to_owned(), view)
-        };
-        self.lists().into_iter().map(view).collect()
-    }
-
     /// Facts for the log: whether the Control Plane is reachable, and each call that fails although
     /// the Control Plane answers.
-    pub(super) fn facts(&self) -> Vec<(Topic, Fact)> {
+    pub fn facts(&self) -> Vec<(Topic, Fact)> {
         let state = self.state.lock();
         let unreachable = state.silence.unreachable();
         let of_call = |(call, health): (&Call, &CallHealth)| {
@@ -205,15 +190,15 @@ impl Calls {
 pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
     call: Call,
     interval: impl Fn(&ControlPlane) -> Duration,
-    (parts, client): &(Arc<Parts>, Arc<Client>),
-    act: impl Fn(Arc<Parts>, Arc<Client>) -> F,
+    sync: &Arc<Syncer>,
+    act: impl Fn(Arc<Syncer>) -> F,
 ) {
     repeat(
-        &parts.calls,
+        &sync.calls,
         call,
-        || parts.live.get().control_plane.as_ref().map(&interval),
-        || act(Arc::clone(parts), Arc::clone(client)),
-        |recovered| tell(parts, recovered),
+        || sync.config.get().control_plane.as_ref().map(&interval),
+        || act(Arc::clone(sync)),
+        |recovered| tell(sync, recovered),
     )
     .await;
 }
@@ -259,12 +244,12 @@ fn may_succeed_early(error: &CallError) -> bool {
 }
 
 /// Updates reports and condition after a call. The announcer logs both edges.
-fn tell(parts: &Parts, recovered: bool) {
-    let context = &parts.context;
+fn tell(sync: &Syncer, recovered: bool) {
+    let context = &sync.context;
     if recovered {
         context.reports.deliver.notify_one();
     }
-    let state = parts.calls.lists_state();
+    let state = sync.calls.lists_state();
     if context
         .conveniences
         .set(ConditionType::ControlPlaneSynced, state)

@@ -7,15 +7,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Parts;
 use super::calls::every;
-use super::reporting::{heartbeat, outbox, report};
-use super::syncs::Synced;
-use crate::config::ControlPlane;
-use crate::control_plane::{CallError, Client, Failure};
-use crate::controller::sync::{
+use super::plan::{
     Change, PortBases, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single,
 };
+use super::reporting::{heartbeat, outbox, report};
+use super::requests::Synced;
+use super::{SyncError, Syncer};
+use crate::config::ControlPlane;
+use crate::control_plane::{CallError, Failure};
 use crate::controller::world::Refused;
 use crate::document::{Kind, RoutingPolicySpec, Spec};
 use crate::history::Author;
@@ -28,71 +28,68 @@ use crate::wire::{Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejec
 /// Result of a poll: the changed files.
 type Changed = Vec<Place>;
 
-/// Polls and posts until the agent stops.
-pub(super) async fn run(parts: Arc<Parts>, client: Arc<Client>, stop: CancellationToken) {
-    let with = (Arc::clone(&parts), client);
-    // The node comes first: sessions cannot be judged before the router's own identity is known.
-    let all = async {
-        tokio::join!(
-            every(Call::Config, ControlPlane::config_interval, &with, node),
-            every(
-                Call::BirdConfig,
-                |c| c.bird_config_interval.get(),
-                &with,
-                policy
-            ),
-            every(Call::Mesh, |c| c.mesh_interval.get(), &with, mesh),
-            every(Call::Sessions, |c| c.sync_interval.get(), &with, sessions),
-            every(
-                Call::Heartbeat,
-                |c| c.heartbeat_interval.get(),
-                &with,
-                heartbeat
-            ),
-            every(Call::Report, |c| c.metric_interval.get(), &with, report),
-            outbox(&parts, &with.1),
-        )
-    };
-    tokio::select! {
-        _ = all => {}
-        () = stop.cancelled() => {}
+impl Syncer {
+    /// Polls and posts until the agent stops.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let sync = &self;
+        // The node comes first: sessions cannot be judged before the router's own identity is known.
+        let all = async {
+            tokio::join!(
+                every(Call::Config, ControlPlane::config_interval, sync, node),
+                every(
+                    Call::BirdConfig,
+                    |c| c.bird_config_interval.get(),
+                    sync,
+                    policy
+                ),
+                every(Call::Mesh, |c| c.mesh_interval.get(), sync, mesh),
+                every(Call::Sessions, |c| c.sync_interval.get(), sync, sessions),
+                every(
+                    Call::Heartbeat,
+                    |c| c.heartbeat_interval.get(),
+                    sync,
+                    heartbeat
+                ),
+                every(Call::Report, |c| c.metric_interval.get(), sync, report),
+                outbox(sync),
+            )
+        };
+        tokio::select! {
+            _ = all => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Fetches everything once, the node first.
+    ///
+    /// # Errors
+    /// The first call that fails.
+    pub async fn once(self: &Arc<Self>) -> Result<(), CallError> {
+        node(Arc::clone(self)).await?;
+        policy(Arc::clone(self)).await?;
+        mesh(Arc::clone(self)).await?;
+        sessions(Arc::clone(self)).await
     }
 }
 
-/// Fetches everything once, the node first.
-///
-/// # Errors
-/// The first call that fails.
-pub(super) async fn once(parts: &Arc<Parts>, client: &Arc<Client>) -> Result<(), CallError> {
-    let with = || (Arc::clone(parts), Arc::clone(client));
-    let (parts, client) = with();
-    node(parts, client).await?;
-    let (parts, client) = with();
-    policy(parts, client).await?;
-    let (parts, client) = with();
-    mesh(parts, client).await?;
-    let (parts, client) = with();
-    sessions(parts, client).await
-}
-
-async fn node(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let parts = &*parts;
-    let fetched = client.fetch_config().await;
+async fn node(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let sync = &*sync;
+    let fetched = sync.client.fetch_config().await;
     let refused = refusal(&fetched);
-    if parts.maker.refuse(|known| known.node = refused) {
-        parts.context.reports.reload();
+    if sync.refused.change(|known| known.node = refused) {
+        sync.context.reports.reload();
     }
     let NodeItem { spec, .. } = fetched?;
-    let done = single(parts, |_| spec, |snapshot| snapshot.node.as_ref()).await;
-    written(parts, Call::Config, done)
+    let done = single(sync, |_| spec, |snapshot| snapshot.node.as_ref()).await;
+    written(sync, Call::Config, done)
 }
 
 /// Turns a list that could not be written into a failed fetch. While Git has moved the tree nothing has to be written.
-fn written<T>(parts: &Parts, call: Call, done: Result<T, String>) -> Result<(), CallError> {
+fn written<T>(sync: &Syncer, call: Call, done: Result<T, SyncError>) -> Result<(), CallError> {
     match done {
-        Err(why) if parts.context.store.moved().is_none() => Err(CallError {
+        Err(error) if sync.context.store.moved().is_none() => Err(CallError {
             call,
-            failure: Failure::NotWritten(why),
+            failure: Failure::NotWritten(chain(&error)),
         }),
         _ => Ok(()),
     }
@@ -123,9 +120,9 @@ fn bad_fields(item: &PolicyItem) -> Option<String> {
         .then(|| format!("{}; the rest of the policy is in effect", fields.join("; ")))
 }
 
-async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let parts = &*parts;
-    let fetched = client.fetch_policy().await;
+async fn policy(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let sync = &*sync;
+    let fetched = sync.client.fetch_policy().await;
     let unsafe_policy = fetched
         .as_ref()
         .ok()
@@ -133,40 +130,40 @@ async fn policy(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError>
     let refused = refusal(&fetched)
         .or_else(|| unsafe_policy.as_ref().map(ToString::to_string))
         .or_else(|| fetched.as_ref().ok().and_then(bad_fields));
-    if parts
-        .maker
-        .refuse(|known| known.policy.clone_from(&refused))
+    if sync
+        .refused
+        .change(|known| known.policy.clone_from(&refused))
     {
-        parts.context.reports.reload();
+        sync.context.reports.reload();
     }
     if unsafe_policy.is_some() {
         return Ok(());
     }
     let item = fetched?;
-    remark(parts, &item.spec, item.notes.clone(), item.asn);
+    remark(sync, &item.spec, item.notes.clone(), item.asn);
     let ibgp = item.ibgp.clone();
     let with_last_good = move |snapshot: &Snapshot| match &snapshot.policy {
         Some(Ok(last)) => item.with_last_good(&last.document.spec),
         _ => item.spec,
     };
-    let mut done = single(parts, with_last_good, |snapshot| snapshot.policy.as_ref()).await;
+    let mut done = single(sync, with_last_good, |snapshot| snapshot.policy.as_ref()).await;
     let rejected = ibgp
         .as_ref()
         .map(|listing| listing.rejected.clone())
         .unwrap_or_default();
-    note_rejected(parts, "an internal neighbour", rejected, |refused| {
+    note_rejected(sync, "an internal neighbour", rejected, |refused| {
         &mut refused.ibgp
     });
     if let Some(listing) = ibgp {
-        let ibgp = apply_ibgp(parts, listing).await;
+        let ibgp = apply_ibgp(sync, listing).await;
         done = done.and(ibgp);
     }
-    written(parts, Call::BirdConfig, done)
+    written(sync, Call::BirdConfig, done)
 }
 
 /// Logs remarks about a valid policy that is probably not intended, once each; its status shows them while they last.
-fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
-    let ours = parts
+fn remark(sync: &Syncer, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
+    let ours = sync
         .context
         .world()
         .router
@@ -182,23 +179,23 @@ fn remark(parts: &Parts, spec: &RoutingPolicySpec, mut remarks: Vec<String>, sai
     }
     remarks.extend(odd_policy(spec));
     let mut before = Vec::new();
-    if parts
-        .maker
-        .refuse(|known| before = std::mem::replace(&mut known.remarks, remarks.clone()))
+    if sync
+        .refused
+        .change(|known| before = std::mem::replace(&mut known.remarks, remarks.clone()))
     {
-        parts.context.reports.reload();
+        sync.context.reports.reload();
         let new = remarks.iter().filter(|remark| !before.contains(*remark));
         new.for_each(|remark| warn!(remark, "routing policy warning"));
     }
 }
 
 async fn single<S: Spec + Send + Sync + 'static>(
-    parts: &Parts,
+    sync: &Syncer,
     spec: impl FnOnce(&Snapshot) -> S + Send + 'static,
     slot: impl Fn(&Snapshot) -> Option<&crate::store::Slot<S>> + Send + 'static,
-) -> Result<usize, String> {
+) -> Result<usize, SyncError> {
     let place = Place::single(Area::Documents, S::KIND);
-    sync(parts, move |store, snapshot| {
+    write_documents(sync, move |store, snapshot| {
         let Some(document) = plan_single(spec(snapshot), slot(snapshot), snapshot) else {
             return Ok(Vec::new());
         };
@@ -212,42 +209,40 @@ async fn single<S: Spec + Send + Sync + 'static>(
     .await
 }
 
-async fn mesh(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let parts = &*parts;
-    let listing: Listing<MeshItem> = client.fetch_mesh().await?;
-    note_rejected(parts, "a mesh peer", listing.rejected.clone(), |refused| {
+async fn mesh(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let sync = &*sync;
+    let listing: Listing<MeshItem> = sync.client.fetch_mesh().await?;
+    note_rejected(sync, "a mesh peer", listing.rejected.clone(), |refused| {
         &mut refused.mesh
     });
-    let done = sync(parts, move |store, snapshot| {
+    let done = write_documents(sync, move |store, snapshot| {
         apply(store, plan_mesh(&listing, snapshot))
     });
     let done = done.await;
-    written(parts, Call::Mesh, done)
+    written(sync, Call::Mesh, done)
 }
 
-async fn apply_ibgp(parts: &Parts, listing: Listing<IbgpItem>) -> Result<usize, String> {
-    sync(parts, move |store, snapshot| {
+async fn apply_ibgp(sync: &Syncer, listing: Listing<IbgpItem>) -> Result<usize, SyncError> {
+    write_documents(sync, move |store, snapshot| {
         apply(store, plan_ibgp(&listing, snapshot))
     })
     .await
 }
 
-async fn sessions(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let request = parts.syncs.begin();
+async fn sessions(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let request = sync.requests.begin();
     if request.is_some() {
         // A fetch that was under way when the request came has used up the operator's passage.
-        client.hurry(Call::Sessions);
+        sync.client.hurry(Call::Sessions);
     }
-    let synced = fetch_sessions(&parts, &client).await;
-    parts
-        .syncs
-        .end(request, synced.clone().map_err(|error| chain(&error)));
-    written(&parts, Call::Sessions, synced?.changed)
+    let synced = fetch_sessions(&sync).await;
+    sync.requests.end(request, &synced);
+    written(&sync, Call::Sessions, synced?.changed)
 }
 
-async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallError> {
-    let listing = client.fetch_sessions().await?;
-    note_rejected(parts, "a session", listing.rejected.clone(), |refused| {
+async fn fetch_sessions(sync: &Syncer) -> Result<Synced, CallError> {
+    let listing = sync.client.fetch_sessions().await?;
+    note_rejected(sync, "a session", listing.rejected.clone(), |refused| {
         &mut refused.sessions
     });
     let statuses = listing
@@ -258,19 +253,18 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
         .rejected
         .iter()
         .filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
-    parts
-        .context
+    sync.context
         .reports
         .listed(statuses.chain(rejected).collect());
-    let kernel = parts.context.observer.kernel(Instant::now()).await.ok();
-    let config = &parts.config;
+    let kernel = sync.context.observer.kernel(Instant::now()).await.ok();
+    let config = sync.config.get();
     let bases = PortBases {
         sessions: config.wireguard.listen_port_base,
         mesh: config.mesh.listen_port_base,
     };
-    let context = Arc::clone(&parts.context);
+    let context = Arc::clone(&sync.context);
     let sessions = listing.items.len() + listing.rejected.len();
-    let changed = sync(parts, move |store, snapshot| {
+    let changed = write_documents(sync, move |store, snapshot| {
         // Without an observation of the kernel the session gets a document, and is removed like any other.
         let is_gone = |uid: &Uid| {
             let nothing = kernel
@@ -301,27 +295,34 @@ async fn fetch_sessions(parts: &Parts, client: &Client) -> Result<Synced, CallEr
 
 /// Writes the documents of the Control Plane, and records them in the history before anything else
 /// is recorded. Manual edits become overrides first, so that the sync cannot overwrite them.
-async fn sync(
-    parts: &Parts,
+async fn write_documents(
+    sync: &Syncer,
     write: impl FnOnce(&Store, &Snapshot) -> Result<Changed, StoreError> + Send + 'static,
-) -> Result<usize, String> {
-    parts.context.git_at_rest().await;
-    let _writing = parts.feed.writing().await;
-    if let Some(head) = parts.context.store.moved() {
-        // The next fetch after the return writes the documents.
-        return Err(format!(
-            "HEAD of the state directory is {head}; run `git checkout main` there to return"
-        ));
+) -> Result<usize, SyncError> {
+    sync.context.git_at_rest().await;
+    let _writing = sync.feed.writing().await;
+    if let Some(head) = sync.context.store.moved() {
+        return Err(SyncError::Moved { head });
     }
-    parts.edits.import().await;
-    let done = parts.context.write(move |store| {
+    sync.edits.import().await;
+    let done = sync.context.write(move |store| {
         let snapshot = store.load()?;
         write(store, &snapshot)
     });
-    let done = done.await;
-    let changed = done.as_ref().map(Vec::len).map_err(|error| chain(error));
-    conclude(parts, done).await;
-    changed
+    match done.await {
+        Ok(changed) => Ok(record(sync, changed)),
+        Err(error) => {
+            // The task that makes worlds logs an unavailable state directory once.
+            if error.is_transient() {
+                debug!(error = %chain(&error), "Control Plane documents not written");
+            } else {
+                warn!(error = %chain(&error), "Control Plane documents not written");
+            }
+            // Some documents may have been written nevertheless.
+            sync.feed.synced().await;
+            Err(error.into())
+        }
+    }
 }
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
@@ -377,49 +378,39 @@ fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed,
     Ok(changed)
 }
 
-/// Reports the changes of a sync to the world and the history.
-async fn conclude(parts: &Parts, done: Result<Changed, StoreError>) {
-    match done {
-        Ok(changed) if changed.is_empty() => {}
-        Ok(mut changed) => {
-            changed.sort();
-            changed.dedup();
-            let names: Vec<_> = changed
-                .iter()
-                .map(|place| place.relative().display().to_string())
-                .collect();
-            info!(documents = names.len(), names = names.join(" "), "synced");
-            let subject = match names.as_slice() {
-                [one] => format!("Sync {one}"),
-                _ => format!("Sync {} documents", names.len()),
-            };
-            let author = Author::ControlPlane;
-            parts.feed.documents(author, &subject, names, changed);
-            parts.context.reports.reload();
-        }
-        Err(error) => {
-            // The task that makes worlds logs an unavailable state directory once.
-            if error.is_transient() {
-                debug!(error = %chain(&error), "Control Plane documents not written");
-            } else {
-                warn!(error = %chain(&error), "Control Plane documents not written");
-            }
-            // Some documents may have been written nevertheless.
-            parts.feed.synced().await;
-        }
+/// Records the changes of a sync in the history and has the world rebuilt. Returns their number.
+fn record(sync: &Syncer, mut changed: Changed) -> usize {
+    let count = changed.len();
+    if count == 0 {
+        return count;
     }
+    changed.sort();
+    changed.dedup();
+    let names: Vec<_> = changed
+        .iter()
+        .map(|place| place.relative().display().to_string())
+        .collect();
+    info!(documents = names.len(), names = names.join(" "), "synced");
+    let subject = match names.as_slice() {
+        [one] => format!("Sync {one}"),
+        _ => format!("Sync {} documents", names.len()),
+    };
+    let author = Author::ControlPlane;
+    sync.feed.documents(author, &subject, names, changed);
+    sync.context.reports.reload();
+    count
 }
 
 /// Records items that do not decode: their applied configuration stays, and their status shows the error.
 fn note_rejected(
-    parts: &Parts,
+    sync: &Syncer,
     what: &str,
     rejected: Vec<Rejected>,
     list: impl FnOnce(&mut Refused) -> &mut Vec<Rejected>,
 ) {
-    let news = parts
-        .maker
-        .refuse(|refused| list(refused).clone_from(&rejected));
+    let news = sync
+        .refused
+        .change(|refused| list(refused).clone_from(&rejected));
     if !news {
         return;
     }
@@ -431,7 +422,7 @@ fn note_rejected(
         warn!(error = %rejected, "{what} in the list has no identity; the agent removes nothing \
                                   while it is listed");
     }
-    parts.context.reports.reload();
+    sync.context.reports.reload();
 }
 
 #[cfg(test)]

@@ -5,32 +5,33 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::Syncer;
 use super::calls::Calls;
-use super::{Parts, build};
 use crate::control_plane::{
-    CallError, Class, Client, Delivery, Failure, OutboxError, after_failure, jittered,
+    CallError, Class, Delivery, Failure, OutboxError, after_failure, jittered,
 };
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::{REPORTS_RETRY, REPORTS_RETRY_MAX};
 use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
+use crate::util::version::VERSION;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
 /// Reports that this router is alive.
-pub(super) async fn heartbeat(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
+pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
     let heartbeat = Heartbeat {
-        version: build::VERSION.to_owned(),
-        uptime: parts.started.elapsed().as_secs(),
-        mesh_public_key: parts.maker.our_key(),
+        version: VERSION.to_owned(),
+        uptime: sync.started.elapsed().as_secs(),
+        mesh_public_key: sync.sources.key.current().public(),
     };
-    client.post_heartbeat(&heartbeat).await
+    sync.client.post_heartbeat(&heartbeat).await
 }
 
 /// Reports the state of every session of the Control Plane.
-pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(), CallError> {
-    let world = parts.context.world();
-    let board = parts.context.board.all();
+pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let world = sync.context.world();
+    let board = sync.context.board.all();
     let sessions = world
         .of_kind(Kind::BgpSession)
         .filter(|session| !session.operator_owned && session.documented);
@@ -50,7 +51,7 @@ pub(super) async fn report(parts: Arc<Parts>, client: Arc<Client>) -> Result<(),
         let status = board.get(&ObjectKey::Mesh(tunnel.name.clone()))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });
-    client
+    sync.client
         .post_report(&Report {
             sessions: sessions.chain(tunnels).collect(),
         })
@@ -78,12 +79,12 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
 }
 
 /// Delivers reports of status changes as soon as they exist, and retries until they arrive.
-pub(super) async fn outbox(parts: &Parts, client: &Client) {
-    let Some(outbox) = &parts.outbox else { return };
+pub(super) async fn outbox(sync: &Syncer) {
+    let Some(outbox) = &sync.outbox else { return };
     let mut failures = 0;
     let mut readable = true;
     loop {
-        let delivery = outbox.deliver_once(client).await;
+        let delivery = outbox.deliver_once(&sync.client).await;
         readable = tell(readable, &delivery);
         let left = delivery.as_ref().map_or(true, |delivery| delivery.kept > 0);
         failures = if left { failures + 1 } else { 0 };
@@ -99,8 +100,8 @@ pub(super) async fn outbox(parts: &Parts, client: &Client) {
             _ if left => jittered(wait, rand::random()),
             _ => REPORTS_RETRY_MAX,
         };
-        note(&parts.calls, &delivery, left, pause);
-        drop(tokio::time::timeout(pause, parts.context.reports.deliver.notified()).await);
+        note(&sync.calls, &delivery, left, pause);
+        drop(tokio::time::timeout(pause, sync.context.reports.deliver.notified()).await);
     }
 }
 

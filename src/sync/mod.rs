@@ -1,0 +1,67 @@
+//! The Control Plane's lists as documents, and reports of this router to the Control Plane.
+//!
+//! | file | task |
+//! |---|---|
+//! | `poll` | fetches each list and writes its documents |
+//! | `plan` | a list against the state directory as changes of documents; pure |
+//! | `reporting` | heartbeats, reports and the outbox |
+//! | `calls` | repeats each call, and records its health |
+//! | `requests` | syncs that `/sync` requests |
+
+mod calls;
+pub mod plan;
+mod poll;
+mod reporting;
+mod requests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use calls::{CallHealth, Calls};
+pub use requests::{Requests, SyncView};
+
+use crate::config::LiveConfig;
+use crate::control_plane::{Client, Outbox};
+use crate::controller::{Context, Edits, RefusedItems};
+use crate::history::Feed;
+use crate::sources::Sources;
+use crate::store::StoreError;
+
+/// The exchange with the Control Plane.
+pub struct Syncer {
+    /// The client.
+    pub client: Arc<Client>,
+    /// Health of the calls.
+    pub calls: Arc<Calls>,
+    /// Syncs that an operator requested.
+    pub requests: Arc<Requests>,
+    /// Reports that the Control Plane has not acknowledged.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The configuration.
+    pub config: Arc<LiveConfig>,
+    /// The controller's state.
+    pub context: Arc<Context>,
+    /// Items of the lists that do not decode.
+    pub refused: Arc<RefusedItems>,
+    /// Importer of manual edits.
+    pub edits: Arc<Edits>,
+    /// Changes of documents, for the history.
+    pub feed: Arc<Feed>,
+    pub(crate) sources: Arc<Sources>,
+    /// Start time of the agent.
+    pub started: Instant,
+}
+
+/// The reason why the documents of a list are not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The next fetch after the return writes the documents.
+    #[error("HEAD of the state directory is {head}; run `git checkout main` there to return")]
+    Moved {
+        /// Position of HEAD.
+        head: String,
+    },
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

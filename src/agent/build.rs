@@ -2,23 +2,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex as StdMutex, MutexGuard};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::known_agents;
-use super::lost::{self, Missing};
 use super::tasks::Tasks;
 use super::worlds::WorldMaker;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Hint, Observer, RefusedItems,
-    Reports, Sysctls, Taken, World,
+    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, RefusedItems,
+    Reports, Sysctls, Taken, World, known_agents, put_back,
 };
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
-use crate::http::{ServeError, Server};
+use crate::http::{HttpOptions, LocalApi, ServeError, Server};
 use crate::intervals::{BIRD_CHECK, FILES_QUIET};
 use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
@@ -91,8 +89,6 @@ pub struct Parts {
     pub calls: Arc<Calls>,
     /// Syncs that an operator requested.
     pub requests: Arc<Requests>,
-    /// Sender of hints while the agent runs.
-    pub hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     /// Counters of the kernel's writes.
     pub kernel_counters: Arc<KernelCounters>,
     /// Start time of the agent.
@@ -108,7 +104,7 @@ impl Parts {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         check(&config)?;
         Missing::look(&config).await?;
-        lost::put_back(&config.state.directory).await;
+        put_back(&config.state.directory).await;
         let directory = config.state.directory.clone();
         let store = blocking(move || Store::open(&directory))
             .await??
@@ -262,7 +258,6 @@ impl Parts {
             journal: StdMutex::new(Some(journalled)),
             calls,
             requests,
-            hints: Mutex::new(None),
             kernel_counters,
             started,
             api_token: config.server.token_source(),
@@ -281,6 +276,29 @@ impl Parts {
     pub(super) fn take_journal(&self) -> mpsc::UnboundedReceiver<Entry> {
         let journal = self.journal.lock().take();
         journal.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    }
+
+    /// The local API.
+    pub(super) fn api(&self) -> HttpOptions {
+        let api = LocalApi {
+            context: Arc::clone(&self.context),
+            sources: Arc::clone(&self.sources),
+            committer: self.committer.clone(),
+            kernel_counters: Arc::clone(&self.kernel_counters),
+            feed: Arc::clone(&self.feed),
+            calls: Arc::clone(&self.calls),
+            requests: Arc::clone(&self.requests),
+            sync: self.sync.clone(),
+            name: self.config.node.name.clone(),
+            started: self.started,
+            token: self.token.clone(),
+            api_token: self.api_token.clone(),
+        };
+        HttpOptions {
+            listen: self.config.server.listen.clone(),
+            token: self.api_token.clone(),
+            state: Arc::new(api),
+        }
     }
 
     /// The client of BIRD's control socket.

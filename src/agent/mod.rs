@@ -4,30 +4,14 @@
 //! |---|---|
 //! | `build` | makes the parts from the configuration |
 //! | `worlds` | state directory → world, on every hint of a change |
-//! | `announcer` | facts → edges → log |
-//! | `status` | the health of the agent, for `/status` |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
-//! | `local_api` | listens for the local API |
-//! | `api` | answers the local API |
-//! | `confirmation` | waits until BIRD runs the requested state |
-//! | `metrics` | counts for Prometheus |
-//! | `overrides` | the overrides in effect, for the API and the metrics |
-//! | `lost` | a start without the state directory |
-//! | `known_agents` | the agents of this host |
+//! | `lost` | waits for the state directory |
 
-mod announcer;
-mod api;
 mod build;
-mod confirmation;
-mod known_agents;
-mod local_api;
 mod lost;
-mod metrics;
-mod overrides;
 mod reload;
 mod signals;
-mod status;
 mod tasks;
 mod worlds;
 
@@ -40,7 +24,6 @@ use tracing::{info, warn};
 
 pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
-pub(crate) use lost::Missing;
 pub use signals::Signals;
 pub use worlds::WorldMaker;
 pub(crate) use worlds::rpki_resolved;
@@ -48,8 +31,11 @@ pub(crate) use worlds::rpki_resolved;
 use tasks::{Ended, Tasks};
 
 use crate::config::Config;
-use crate::controller::{Hint, Runner, record_changes, record_pass};
+use crate::controller::{
+    Hint, Missing, Runner, announce, announce_pass, record_changes, record_pass,
+};
 use crate::history::Recording;
+use crate::http;
 use crate::intervals::{
     FIREWALL_QUIET, ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
 };
@@ -57,6 +43,7 @@ use crate::kernel;
 use crate::model::ObjectKey;
 use crate::plan::firewall::TABLE_NAME;
 use crate::sources::{RoaTask, limits};
+use crate::status::{Fact, Topic};
 use crate::util::task::blocking;
 use crate::util::version::{COMMIT, VERSION};
 
@@ -95,7 +82,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
         }
     }
     let parts = Arc::new(Parts::build(config).await?);
-    let api = local_api::options(&parts);
+    let api = parts.api();
     info!(router = %parts.config.node.name, version = VERSION, commit = COMMIT, "starting");
     begin_key(&parts).await;
     let recording = begin_history(&parts).await;
@@ -121,7 +108,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
         "local-api",
         after_first_world(
             &parts,
-            local_api::run(Arc::clone(&parts), api, stop.clone()),
+            http::listen(Arc::clone(&parts.context), api, stop.clone()),
         ),
     );
     let (with_parts, until) = with();
@@ -155,7 +142,6 @@ async fn begin_history(parts: &Parts) -> Recording {
 async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let with = || (Arc::clone(parts), stop.clone());
     let (hints, hinted) = mpsc::unbounded_channel();
-    *parts.hints.lock().await = Some(hints.clone());
     let (p, s) = with();
     tasks.spawn("worlds", worlds::run(p, hints.clone(), s));
     let (p, s) = with();
@@ -163,10 +149,20 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     let (p, s) = with();
     tasks.spawn("firewall-events", watch_firewall(p, hints, s));
     watch_sources(parts, tasks, stop);
-    let (p, s) = with();
-    tasks.spawn("announcer", announcer::run(p, s));
+    let facts = more_facts(parts);
+    let announcer = announce(Arc::clone(&parts.context), facts, stop.clone());
+    tasks.spawn("announcer", announcer);
     let runner = Runner::new(Arc::clone(&parts.context)).run(hinted);
     tasks.spawn("controller", after_first_world(parts, runner));
+}
+
+/// Returns the facts for the log that the controller does not know: the calls to the Control Plane.
+fn more_facts(parts: &Parts) -> impl Fn() -> Vec<(Topic, Fact)> + Send + 'static {
+    let (calls, sync) = (Arc::clone(&parts.calls), parts.sync.clone());
+    move || {
+        let breakers = sync.iter().flat_map(|sync| sync.breakers());
+        calls.facts().into_iter().chain(breakers).collect()
+    }
 }
 
 /// Starts the tasks of the inputs that change on their own.
@@ -225,7 +221,6 @@ async fn end(
         }
     };
     stop.cancel();
-    parts.hints.lock().await.take();
     tokio::select! {
         () = tasks.drain(&WORKING, limit) => {}
         () = silence(parts) => warn!("BIRD does not answer; stopping without its confirmation, \
@@ -307,13 +302,6 @@ async fn silence(parts: &Parts) {
     }
 }
 
-/// Sends a hint that one key may have changed.
-pub(crate) async fn hint(parts: &Parts, key: ObjectKey) {
-    if let Some(hints) = &*parts.hints.lock().await {
-        let _ = hints.send(Hint::Key(key));
-    }
-}
-
 /// Fetches everything from the Control Plane once, into the state directory of these parts. Does
 /// nothing without a configured Control Plane.
 ///
@@ -350,7 +338,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
     worlds::resolved(parts).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     record_pass(parts.take_journal(), recording).await;
-    announcer::announce_pass(parts);
+    announce_pass(&parts.context, more_facts(parts)());
     let statuses = parts.context.board.all();
     Ok(statuses
         .into_iter()

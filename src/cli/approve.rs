@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, objects, output};
-use crate::agent::Missing;
 use crate::config::Config;
+use crate::controller::Missing;
 use crate::controller::World;
 use crate::controller::world::HeldChange;
 use crate::document::Kind;

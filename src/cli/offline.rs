@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::{Missing, Parts, rpki_resolved};
+use crate::agent::{Parts, rpki_resolved};
 use crate::config::Config;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
 use crate::controller::world::{Object, single};
-use crate::controller::{KeyPlan, World, keys};
+use crate::controller::{KeyPlan, Missing, World, keys};
 use crate::document::Kind;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;

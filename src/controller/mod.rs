@@ -11,6 +11,7 @@
 //! that the next pass reads back what they did. At most one pass observes at a time, runs of one key never overlap,
 //! and a failing key backs off alone.
 
+mod announcer;
 mod context;
 mod conveniences;
 mod edits;
@@ -19,7 +20,9 @@ mod firewall;
 pub mod guard;
 mod guard_memory;
 mod journal;
+mod lost;
 mod observe;
+pub mod overrides;
 mod pass;
 pub mod planning;
 mod pulse;
@@ -34,6 +37,8 @@ mod taken;
 mod turns;
 pub mod world;
 
+pub(crate) use announcer::settling;
+pub use announcer::{announce, announce_pass};
 pub use context::{Announced, Board, Context, Entry, Restarts, Unrecorded};
 pub use conveniences::{Convenience, Conveniences};
 pub use edits::Edits;
@@ -41,7 +46,10 @@ pub use enabled::Enabled;
 pub use firewall::{FirewallKeeper, FirewallState};
 pub use guard_memory::GuardMemory;
 pub use journal::{record_changes, record_pass};
+pub use lost::Missing;
+pub(crate) use lost::{known_agents, put_back};
 pub use observe::{Observer, look_at_bird};
+pub use overrides::{OverriddenField, OverrideView};
 pub use pass::Observation;
 pub use planning::KeyPlan;
 pub use pulse::Pulse;

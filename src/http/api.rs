@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::controller::world::HeldChange;
+pub use crate::controller::{OverriddenField, OverrideView};
 use crate::model::InterfaceName;
 pub use crate::sync::SyncView;
 
@@ -181,35 +181,6 @@ pub struct WaitView {
     pub waits_for: String,
     /// Advice for the operator.
     pub action: String,
-}
-
-/// An override in effect.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OverrideView {
-    /// The object, as `sessions/wg_4242421080`.
-    pub object: String,
-    /// The reason, in the operator's words.
-    pub reason: String,
-    /// Time of its expiry.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Whether writes for the object are paused.
-    pub paused: bool,
-    /// The fields that it sets.
-    pub fields: Vec<OverriddenField>,
-}
-
-/// One field that an override sets. A specification names files in `secrets/` and holds no secret.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OverriddenField {
-    /// The field, as `spec.tunnel.mtu`.
-    pub field: String,
-    /// The effective value; `null` if the override removes the field.
-    pub value: Value,
-    /// The value in the document, from the Control Plane or the operator; `null` if it is not set there.
-    pub document: Value,
 }
 
 /// The identity of the router; `null` where it is not known yet.

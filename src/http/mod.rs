@@ -1,20 +1,25 @@
 //! The agent's local API (docs/contract/local-api.md): requests to the agent, over TCP or a unix
-//! socket. It has no knowledge of sessions; all its answers come from an [`AgentApi`].
+//! socket. The server has no knowledge of sessions: its answers come from an [`AgentApi`], which is `answers` for a
+//! running agent.
 
 mod accept;
+mod answers;
 mod api;
 mod bucket;
 mod error;
+mod listen;
 mod routes;
 mod server;
 mod token;
 
+pub use answers::LocalApi;
 pub use api::{
     AgentApi, ApiRefusal, BirdView, Confirmation, HeldView, ListView, MaintenanceView, NodeView,
     OverriddenField, OverrideView, SessionCounts, StatusView, SyncView, WaitView,
 };
 pub use bucket::TokenBucket;
 pub use error::ApiError;
+pub use listen::listen;
 pub use routes::{HttpOptions, app};
 pub use server::{ServeError, Server, serve};
 

@@ -21,10 +21,11 @@ pub use calls::{CallHealth, Calls};
 pub use requests::{Requests, SyncView};
 
 use crate::config::LiveConfig;
-use crate::control_plane::{Client, Outbox};
+use crate::control_plane::{Client, Outbox, State as Breaker};
 use crate::controller::{Context, Edits, RefusedItems};
 use crate::history::Feed;
 use crate::sources::Sources;
+use crate::status::{Fact, State, Topic};
 use crate::store::StoreError;
 
 /// The exchange with the Control Plane.
@@ -64,4 +65,22 @@ pub enum SyncError {
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Syncer {
+    /// Facts for the log: the circuit breakers of the calls.
+    pub fn breakers(&self) -> [(Topic, Fact); 2] {
+        let breakers = [
+            ("fetches", self.client.breaker()),
+            ("posts", self.client.post_breaker()),
+        ];
+        breakers.map(|(calls, state)| {
+            let state = match state {
+                Breaker::Closed => State::Good,
+                Breaker::Open => State::Bad,
+                Breaker::HalfOpen => State::Unknown,
+            };
+            (Topic::Breaker(calls.to_owned()), Fact::new(state, ""))
+        })
+    }
 }

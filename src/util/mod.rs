@@ -9,10 +9,12 @@
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
 //! | `task` | runs blocking work on a thread for it |
+//! | `text` | lists and texts of bounded length |
 //! | `version` | version and commit of this build |
 
 pub(crate) mod backoff;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod task;
+pub(crate) mod text;
 pub(crate) mod version;

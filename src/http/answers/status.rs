@@ -2,56 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::Parts;
-use crate::controller::World;
-use crate::controller::world::{HeldChange, Maintenance};
+use super::super::api::{BirdView, HeldView, ListView, WaitView};
+use super::LocalApi;
+use crate::controller::world::HeldChange;
+use crate::controller::{World, settling};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::http::{BirdView, HeldView, ListView, WaitView};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
-use crate::status::{BIRD_DOWN, Health, HealthFacts, Hold, IDENTITY_UNKNOWN, is_bad, next_action};
+use crate::status::{BIRD_DOWN, Health, HealthFacts, IDENTITY_UNKNOWN, is_bad, next_action};
 use crate::sync::{CallHealth, Calls};
+use crate::util::text::{MANY, bounded, cut};
 use crate::wire::Call;
-
-/// Maximum entries of one list in `/status`.
-pub(super) const MANY: usize = 20;
-/// Maximum length of one text in `/status`, in characters.
-const LONG: usize = 400;
 
 /// The last status of every object.
 pub(super) type Board = BTreeMap<ObjectKey, StatusBody>;
 
-/// Returns the first entries, and one that counts the others.
-pub(super) fn bounded(all: impl IntoIterator<Item = String>, what: &str) -> Vec<String> {
-    bounded_to(MANY, all, what)
-}
-
-/// The same, with this limit.
-pub(super) fn bounded_to(
-    limit: usize,
-    all: impl IntoIterator<Item = String>,
-    what: &str,
-) -> Vec<String> {
-    let mut all = all.into_iter();
-    let mut kept: Vec<String> = all.by_ref().take(limit).map(|text| cut(&text)).collect();
-    match all.count() {
-        0 => {}
-        more => kept.push(format!("and {more} more {what}")),
-    }
-    kept
-}
-
-/// A text of bounded length.
-pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONG) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 /// The health and its reasons.
-pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Vec<String>) {
-    let context = &parts.context;
+pub(super) fn health(api: &LocalApi, world: &World, board: &Board) -> (Health, Vec<String>) {
+    let context = &api.context;
     let bird = context.observer.last_bird();
     let facts = HealthFacts {
         since_pass: context.pulse.silence(),
@@ -67,7 +35,7 @@ pub(super) fn health(parts: &Parts, world: &World, board: &Board) -> (Health, Ve
         state_directory: context.store.trouble(),
         drained: world.maintenance.enabled,
         held: held_texts(&context.held()),
-        lists: parts.calls.failures(),
+        lists: api.calls.failures(),
         conditions: bad_conditions(board),
     };
     let (health, reasons) = facts.judge();
@@ -124,8 +92,8 @@ pub(super) fn lists(calls: &Calls) -> BTreeMap<String, ListView> {
 }
 
 /// The BIRD daemon at the last observation.
-pub(super) fn bird(parts: &Parts) -> BirdView {
-    let bird = parts.context.observer.last_bird();
+pub(super) fn bird(api: &LocalApi) -> BirdView {
+    let bird = api.context.observer.last_bird();
     BirdView {
         running: bird.is_running(),
         version: bird.running.map(|version| version.to_string()),
@@ -167,9 +135,9 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
 
 /// Lists everything the agent waits for: approvals, directories, sockets, identities, keys, names.
 /// Waits of the whole agent come first.
-pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView> {
-    let mut waits: Vec<_> = waits_of_node(parts, world).collect();
-    waits.extend(parts.context.held().into_iter().map(|held| {
+pub(super) fn waits(api: &LocalApi, world: &World, board: &Board) -> Vec<WaitView> {
+    let mut waits: Vec<_> = waits_of_node(api, world).collect();
+    waits.extend(api.context.held().into_iter().map(|held| {
         let text = format!("approval of its {}: {}", held.change, held.reason);
         let action = format!("`moenet-agent approve {}`", held.key);
         wait(&held.key.to_string(), &text, &action)
@@ -188,35 +156,29 @@ pub(super) fn waits(parts: &Parts, world: &World, board: &Board) -> Vec<WaitView
     shortened(waits)
 }
 
-/// Describes removals that wait until the files of the state directory are at rest.
-pub(super) fn settling(removals: &[ObjectKey]) -> String {
-    let names = bounded(removals.iter().map(ObjectKey::to_string), "objects");
-    format!("removal of {}: {}", names.join(", "), Hold::Settling.why())
-}
-
-fn waits_of_node(parts: &Parts, world: &World) -> impl Iterator<Item = WaitView> {
-    let directory = parts.context.store.trouble().map(|why| {
+fn waits_of_node(api: &LocalApi, world: &World) -> impl Iterator<Item = WaitView> {
+    let directory = api.context.store.trouble().map(|why| {
         let action = "mount or repair the directory; the current configuration stays active";
         wait("state directory", &why, action)
     });
-    let bird = parts.context.observer.last_bird();
+    let bird = api.context.observer.last_bird();
     let bird = bird.down.as_ref().map(|why| wait("node", why, BIRD_DOWN));
     let identity = world.router.as_ref().err();
     let identity = identity.map(|why| wait("node", why, IDENTITY_UNKNOWN));
     let key = world.key.missing();
     let key = key.map(|why| wait("node", why, failing(ConditionType::KeyAvailable)));
     let tokens = [
-        ("controlPlane.tokenFile", parts.token.problem()),
-        ("server.tokenFile", parts.api_token.problem()),
+        ("controlPlane.tokenFile", api.token.problem()),
+        ("server.tokenFile", api.api_token.problem()),
     ];
     let tokens = tokens.into_iter().filter_map(|(field, problem)| {
         let action = failing(ConditionType::TokensReadable);
         Some(wait(field, &problem?.to_string(), action))
     });
     let about = ConditionType::ApiListening;
-    let api = parts.context.conveniences.problem(about);
-    let api = api.map(|why| wait("local API", &why, failing(about)));
-    [directory, bird, identity, key, api]
+    let listening = api.context.conveniences.problem(about);
+    let listening = listening.map(|why| wait("local API", &why, failing(about)));
+    [directory, bird, identity, key, listening]
         .into_iter()
         .flatten()
         .chain(tokens)
@@ -258,20 +220,6 @@ fn unresolved(status: &StatusBody) -> impl Iterator<Item = &Condition> {
     })
 }
 
-/// Describes how long the router has been drained.
-pub(super) fn drained(state: &Maintenance) -> String {
-    let since = state.since.map(|since| format!("since {since}; "));
-    let closed = if state.ebgp_disabled {
-        "external sessions are disabled; "
-    } else {
-        ""
-    };
-    format!(
-        "{}{closed}`moenet-agent maintenance stop` ends it",
-        since.unwrap_or_default()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,18 +233,5 @@ mod tests {
             (cut.len(), cut[MANY].waits_for.as_str()),
             (MANY + 1, "and 3 more")
         );
-    }
-
-    #[test]
-    fn a_long_list_is_cut_and_counted() {
-        let texts = bounded(
-            (0..10_500).map(|n| format!("{n} {}", "x".repeat(1000))),
-            "files",
-        );
-        assert_eq!(
-            (texts.len(), texts[MANY].as_str()),
-            (MANY + 1, "and 10480 more files")
-        );
-        assert!(texts.concat().len() < 10_000);
     }
 }

@@ -3,10 +3,9 @@
 
 use tokio::time::Instant;
 
-use super::Parts;
-use crate::controller::planning;
+use super::super::api::{ApiRefusal, Confirmation};
+use crate::controller::{Context, planning};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::http::{ApiRefusal, Confirmation};
 use crate::intervals::{MAINTENANCE_POLL, MAINTENANCE_WAIT};
 use crate::model::ObjectKey;
 
@@ -15,19 +14,19 @@ const NOT_LOADED: &str = "NotLoaded";
 
 /// Waits until BIRD runs the router drained, or undrained.
 pub(super) async fn of_maintenance(
-    parts: &Parts,
+    context: &Context,
     enabled: bool,
 ) -> Result<Confirmation, ApiRefusal> {
     let mut missing = "the state directory is not read yet".to_owned();
     let confirmed = async {
-        let mut world = parts.context.world.clone();
-        // The sender lives as long as the parts do.
+        let mut world = context.world.clone();
+        // The sender lives as long as the agent does.
         let _ = world
             .wait_for(|world| world.maintenance.enabled == enabled)
             .await;
         loop {
-            let bird = parts.context.observer.bird(Instant::now()).await;
-            match planning::not_run_yet(&parts.context.world(), &bird)? {
+            let bird = context.observer.bird(Instant::now()).await;
+            match planning::not_run_yet(&context.world(), &bird)? {
                 None => return Ok(()),
                 Some(rest) => missing = rest,
             }
@@ -38,7 +37,7 @@ pub(super) async fn of_maintenance(
         Ok(Ok(())) => Ok(Confirmation::Confirmed),
         Ok(Err(why)) => Err(ApiRefusal::BirdUnavailable(why)),
         Err(_) => {
-            let status = parts.context.board.get(&ObjectKey::Router);
+            let status = context.board.get(&ObjectKey::Router);
             match status.as_ref().and_then(error_of_bird) {
                 Some(error) => Err(ApiRefusal::BirdUnavailable(error)),
                 None => Ok(Confirmation::Pending(missing)),

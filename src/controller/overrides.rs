@@ -2,15 +2,44 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::controller::World;
-use crate::controller::world::Object;
-use crate::http::{OverriddenField, OverrideView};
+use super::world::{Object, World};
 use crate::redact::redact_value;
 
+/// An override in effect.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverrideView {
+    /// The object, as `sessions/wg_4242421080`.
+    pub object: String,
+    /// The reason, in the operator's words.
+    pub reason: String,
+    /// Time of its expiry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Whether writes for the object are paused.
+    pub paused: bool,
+    /// The fields that it sets.
+    pub fields: Vec<OverriddenField>,
+}
+
+/// One field that an override sets. A specification names files in `secrets/` and holds no secret.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverriddenField {
+    /// The field, as `spec.tunnel.mtu`.
+    pub field: String,
+    /// The effective value; `null` if the override removes the field.
+    pub value: Value,
+    /// The value in the document, from the Control Plane or the operator; `null` if it is not set there.
+    pub document: Value,
+}
+
 /// Lists every override in effect. Leaves out refused and expired ones.
-pub(super) fn of(world: &World) -> Vec<OverrideView> {
+pub fn of(world: &World) -> Vec<OverrideView> {
     let singles = world.router_documents.objects();
     let objects = world.objects.values().filter_map(view);
     objects.chain(singles.iter().filter_map(view)).collect()
@@ -27,7 +56,7 @@ fn view(object: &Object) -> Option<OverrideView> {
 }
 
 /// Each overridden field with its effective value and the document's value, without secrets.
-fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec<OverriddenField> {
+fn fields(overridden: &BTreeMap<String, Value>, spec: Option<&Value>) -> Vec<OverriddenField> {
     let shown = |field: &str, mut value: Value| {
         if !field.ends_with("publicKey") {
             redact_value(&mut value);
@@ -36,7 +65,7 @@ fn fields(overridden: &BTreeMap<String, Value>, in_force: Option<&Value>) -> Vec
     };
     let field = |(field, document): (&String, &Value)| OverriddenField {
         field: field.clone(),
-        value: shown(field, value_at(in_force, field)),
+        value: shown(field, value_at(spec, field)),
         document: shown(field, document.clone()),
     };
     overridden.iter().map(field).collect()
@@ -51,48 +80,10 @@ fn value_at(spec: Option<&Value>, field: &str) -> Value {
         .unwrap_or_default()
 }
 
-/// Maximum length of a value in a label, in characters.
-const LABEL: usize = 80;
-
-/// Formats a value as a label: one line of bounded length.
-pub(super) fn label(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    };
-    let mut kept: String = text
-        .chars()
-        .take(LABEL)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(LABEL).is_some() {
-        kept.push('…');
-    }
-    kept
-}
-
-/// Returns a value as a gauge; `None` for texts.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Bool(on) => Some(f64::from(u8::from(*on))),
-        value => value.as_f64(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn only_numbers_and_switches_are_gauges() {
-        assert_eq!(number(&json!(1380)), Some(1380.0));
-        assert_eq!(number(&json!(true)), Some(1.0));
-        for text in [json!("1380"), json!(null), json!(["a"])] {
-            assert_eq!(number(&text), None, "{text}");
-        }
-    }
 
     #[test]
     fn a_field_is_found_by_its_path() {

@@ -20,7 +20,7 @@ fn record(identity: &Identity) -> PathBuf {
 
 /// Records the path of this identity's directory. Without the record only the first start of
 /// another agent on this host needs an approval.
-pub(super) fn note(identity: &Identity, dir: &Path) {
+pub(crate) fn note(identity: &Identity, dir: &Path) {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let text = format!(
         "# {}: its state directory\n{}\n",

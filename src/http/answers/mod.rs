@@ -1,27 +1,37 @@
 //! Answers the local API (docs/contract/local-api.md).
 
+mod confirmation;
+mod metrics;
+mod status;
+
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::status::{self, MANY, bounded, bounded_to, cut};
-use super::{Parts, confirmation, hint, metrics, overrides};
-use crate::controller::world::{HeldChange, World, maintenance_in_force};
-use crate::document::{
-    Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
-};
-use crate::history::Author;
-use crate::http::{
+use super::api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
     SessionCounts, StatusView,
 };
+use crate::bird::Committer;
+use crate::config::TokenSource;
+use crate::controller::world::{HeldChange, World, maintenance_in_force};
+use crate::controller::{Context, overrides};
+use crate::document::{
+    Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
+};
+use crate::history::{Author, Feed};
 use crate::intervals::RESTART_WAIT;
+use crate::kernel::KernelCounters;
 use crate::model::{AdminState, InterfaceName, ObjectKey, ObjectName};
+use crate::sources::Sources;
 use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
+use crate::sync::{Calls, Requests, Syncer};
 use crate::telemetry::chain;
+use crate::util::text::{MANY, bounded, bounded_to, cut};
 use crate::util::version::{COMMIT, VERSION};
 use crate::wire::Call;
 
@@ -31,75 +41,82 @@ const LONG_VALUE: usize = 400;
 const NOTICES: usize = 100;
 
 /// The local API of a running agent.
-pub(super) struct Api {
-    parts: Arc<Parts>,
+pub struct LocalApi {
+    pub(crate) context: Arc<Context>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) committer: Committer,
+    pub(crate) kernel_counters: Arc<KernelCounters>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) requests: Arc<Requests>,
+    /// The exchange with the Control Plane, if one is configured.
+    pub(crate) sync: Option<Arc<Syncer>>,
+    /// The router's name in the configuration.
+    pub(crate) name: String,
+    pub(crate) started: Instant,
+    /// The token for the Control Plane.
+    pub(crate) token: TokenSource,
+    /// The token for this API.
+    pub(crate) api_token: TokenSource,
 }
 
-impl Api {
-    pub(super) fn new(parts: Arc<Parts>) -> Self {
-        Self { parts }
-    }
-
+impl LocalApi {
     fn world(&self) -> Arc<World> {
-        self.parts.context.world()
+        self.context.world()
     }
 }
 
 #[async_trait]
-impl AgentApi for Api {
+impl AgentApi for LocalApi {
     async fn status(&self) -> StatusView {
         let world = self.world();
-        let board = self.parts.context.board.all();
+        let board = self.context.board.all();
         let router = world.router.as_ref().ok();
         let counts = counts(&world, |key| board.get(key).cloned());
-        let (health, reasons) = status::health(&self.parts, &world, &board);
+        let (health, reasons) = status::health(self, &world, &board);
         let (bgp, phases) = status::counts(&board);
-        let (held, held_total) = status::held(self.parts.context.held());
+        let (held, held_total) = status::held(self.context.held());
         let all = overrides::of(&world);
         StatusView {
             status: health.to_string(),
             reasons,
             version: VERSION.to_owned(),
             commit: COMMIT.to_owned(),
-            uptime: self.parts.started.elapsed().as_secs(),
+            uptime: self.started.elapsed().as_secs(),
             node: NodeView {
                 id: router.map(|router| router.id),
-                name: self.parts.config.node.name.clone(),
+                name: self.name.clone(),
                 region: router.and_then(|router| router.region.clone()),
             },
             sessions: counts,
-            circuit_breaker: self
-                .parts
-                .sync
-                .as_ref()
-                .map_or("closed".to_owned(), |sync| {
-                    sync.client.breaker().to_string()
-                }),
+            circuit_breaker: self.sync.as_ref().map_or("closed".to_owned(), |sync| {
+                sync.client.breaker().to_string()
+            }),
             bgp,
             phases,
             maintenance: self.maintenance().await,
-            bird: status::bird(&self.parts),
-            last_sync: status::lists(&self.parts.calls),
-            sync: self.parts.requests.view(),
+            bird: status::bird(self),
+            last_sync: status::lists(&self.calls),
+            sync: self.requests.view(),
             held,
             held_total,
-            waiting: status::waits(&self.parts, &world, &board),
+            waiting: status::waits(self, &world, &board),
             overridden: bounded(overridden(&all), "overridden fields"),
             overrides_total: all.len() as u64,
             overrides: all.into_iter().take(MANY).map(short).collect(),
-            notices: bounded_to(NOTICES, notices(&self.parts, &world), "notices"),
+            notices: bounded_to(NOTICES, notices(self, &world), "notices"),
         }
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
-        let requests = &self.parts.requests;
+        let requests = &self.requests;
         requests.request();
-        let Some(sync) = &self.parts.sync else {
+        let Some(sync) = &self.sync else {
             requests.refuse();
             return Ok(());
         };
         sync.client.hurry(Call::Sessions);
-        self.parts.calls.wake(Call::Sessions);
+        self.calls.wake(Call::Sessions);
         Ok(())
     }
 
@@ -114,8 +131,8 @@ impl AgentApi for Api {
             // configured without the key.
             return Err(ApiRefusal::Failed(why.to_owned()));
         }
-        let done = self.parts.context.restarts.ask(key.clone());
-        hint(&self.parts, key).await;
+        let done = self.context.restarts.ask(key.clone());
+        self.context.hint(key);
         match tokio::time::timeout(RESTART_WAIT, done).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(why))) => Err(ApiRefusal::Failed(why)),
@@ -136,10 +153,9 @@ impl AgentApi for Api {
 
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         // Held until the history has recorded the author, so that the file is not recorded as a manual edit.
-        self.parts.context.git_at_rest().await;
-        let writing = self.parts.feed.writing().await;
+        self.context.git_at_rest().await;
+        let writing = self.feed.writing().await;
         let written = self
-            .parts
             .context
             .write(move |store| write_maintenance(store, enabled))
             .await;
@@ -154,22 +170,22 @@ impl AgentApi for Api {
                 name: "local API".to_owned(),
             };
             let place = Place::single(Area::Documents, Kind::Maintenance);
-            let feed = &self.parts.feed;
+            let feed = &self.feed;
             feed.documents(author, subject, Vec::new(), vec![place]);
         }
         drop(writing);
-        self.parts.context.reports.reload();
-        confirmation::of_maintenance(&self.parts, enabled).await
+        self.context.reports.reload();
+        confirmation::of_maintenance(&self.context, enabled).await
     }
 
     async fn metrics(&self) -> String {
-        metrics::text(&self.parts)
+        metrics::text(self)
     }
 
     async fn ready(&self) -> bool {
-        let router = self.parts.context.board.get(&ObjectKey::Router);
+        let router = self.context.board.get(&ObjectKey::Router);
         let configured = router.is_some_and(|status| status.phase == Phase::Configured);
-        configured && self.parts.context.store.trouble().is_none()
+        configured && self.context.store.trouble().is_none()
     }
 }
 
@@ -251,9 +267,9 @@ fn refused(world: &World) -> impl Iterator<Item = String> {
 const FEW: usize = 5;
 
 /// Lists held changes.
-fn held(parts: &Parts) -> impl Iterator<Item = String> {
+fn held(api: &LocalApi) -> impl Iterator<Item = String> {
     let shown = |held: HeldChange| format!("{}: {} held: {}", held.key, held.change, held.reason);
-    parts.context.held().into_iter().map(shown)
+    api.context.held().into_iter().map(shown)
 }
 
 /// Lists BIRD's problems that concern the whole router, and the foreign files that BIRD reads besides the agent's.
@@ -273,13 +289,13 @@ fn bird(node: Option<StatusBody>) -> Vec<String> {
 }
 
 /// Notices for the operator.
-fn notices(parts: &Parts, world: &World) -> Vec<String> {
+fn notices(api: &LocalApi, world: &World) -> Vec<String> {
     let mut notices = bounded_to(
         MANY,
         world.problems.iter().cloned(),
         "files with problems; `moenet-agent validate` lists them",
     );
-    notices.extend(parts.sources.key.copied());
+    notices.extend(api.sources.key.copied());
     let waiting = world.waiting.iter().cloned();
     notices.extend(bounded_to(
         FEW,
@@ -287,8 +303,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
         "overrides wait for objects that do not exist",
     ));
     notices.extend(
-        parts
-            .context
+        api.context
             .store
             .trouble()
             .map(|why| format!("state directory: {why}")),
@@ -310,7 +325,7 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
     ));
     notices.extend(bounded_to(
         MANY,
-        held(parts),
+        held(api),
         "changes held; `moenet-agent approve --list` shows them",
     ));
     let documents = &world.router_documents;
@@ -322,17 +337,15 @@ fn notices(parts: &Parts, world: &World) -> Vec<String> {
             notices.push(format!("{name}: {why}"));
         }
     }
-    notices.extend(bird(parts.context.board.get(&ObjectKey::Router)));
-    notices.extend(parts.calls.notices());
+    notices.extend(bird(api.context.board.get(&ObjectKey::Router)));
+    notices.extend(api.calls.notices());
     notices.extend(
-        parts
-            .context
+        api.context
             .history_problem()
             .map(|why| format!("history: {why}")),
     );
     notices.extend(
-        parts
-            .context
+        api.context
             .firewall
             .state()
             .error

@@ -3,35 +3,37 @@
 
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use serde_json::Value;
+
 use super::status::{self, Board};
-use super::{Parts, api, overrides};
+use super::{LocalApi, counts};
 use crate::control_plane::State;
+use crate::controller::{OverrideView, overrides};
 use crate::document::{Kind, StatusBody};
-use crate::http::OverrideView;
 use crate::status::Health;
 use crate::util::version::{COMMIT, VERSION};
 
 /// The text of `/metrics`.
-pub(super) fn text(parts: &Parts) -> String {
+pub(super) fn text(api: &LocalApi) -> String {
     let registry = Registry::new();
     // Names and labels are constants here, so registration does not fail; a failed metric would be
     // missing, and a test checks each.
-    let _ = sessions(parts, &registry);
-    let _ = objects(parts, &registry);
-    let _ = health(parts, &registry);
-    let _ = overridden(&overrides::of(&parts.context.world()), &registry);
-    let _ = writes(parts, &registry);
-    let _ = state(parts, &registry);
-    let _ = origins(parts, &registry);
+    let _ = sessions(api, &registry);
+    let _ = objects(api, &registry);
+    let _ = health(api, &registry);
+    let _ = overridden(&overrides::of(&api.context.world()), &registry);
+    let _ = writes(api, &registry);
+    let _ = state(api, &registry);
+    let _ = origins(api, &registry);
     TextEncoder::new()
         .encode_to_string(&registry.gather())
         .unwrap_or_default()
 }
 
-fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let world = parts.context.world();
-    let board = parts.context.board.all();
-    let counts = api::counts(&world, |key| board.get(key).cloned());
+fn sessions(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let world = api.context.world();
+    let board = api.context.board.all();
+    let counts = counts(&world, |key| board.get(key).cloned());
     let by_status = gauges(
         registry,
         "moenet_agent_sessions_total",
@@ -49,11 +51,11 @@ fn sessions(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 }
 
 /// Health of the agent, and objects by phase.
-fn health(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let (world, board) = (parts.context.world(), parts.context.board.all());
+fn health(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let (world, board) = (api.context.world(), api.context.board.all());
     let help = "1 for the status of the agent, as in /status";
     let by_status = gauges(registry, "moenet_agent_health", help, &["status"])?;
-    let (now, _) = status::health(parts, &world, &board);
+    let (now, _) = status::health(api, &world, &board);
     for health in [Health::Ok, Health::Degraded, Health::Failed] {
         by_status
             .with_label_values(&[&health.to_string()])
@@ -124,14 +126,11 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
         }
         for field in &one.fields {
             set.with_label_values(&[session, &field.field]).set(1);
-            let (here, document) = (
-                overrides::label(&field.value),
-                overrides::label(&field.document),
-            );
+            let (here, document) = (label(&field.value), label(&field.document));
             info.with_label_values(&[session, &field.field, &here, &document])
                 .set(1);
             for (source, value) in [("here", &field.value), ("document", &field.document)] {
-                if let Some(number) = overrides::number(value) {
+                if let Some(number) = number(value) {
                     values
                         .with_label_values(&[session, &field.field, source])
                         .set(number);
@@ -142,7 +141,7 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
     Ok(())
 }
 
-fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+fn objects(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let labels = ["session"];
     let up = gauges(
         registry,
@@ -212,7 +211,7 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
             rtt.with_label_values(&[name]).set(milliseconds / 1000.0);
         }
     };
-    for (key, status) in parts.context.board.all() {
+    for (key, status) in api.context.board.all() {
         match Kind::of(&key) {
             Some((Kind::BgpSession, name)) => set(name.as_str(), &status),
             Some(_) => set(&key.to_string(), &status),
@@ -223,19 +222,19 @@ fn objects(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 }
 
 /// Counters of the agent's changes since its start; all are constant while nothing changes.
-fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let bird = parts.committer.counters();
+fn writes(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let bird = api.committer.counters();
     counter(
         registry,
         "moenet_agent_netlink_writes_total",
         "Changes requested from the kernel",
-        parts.kernel_counters.total(),
+        api.kernel_counters.total(),
     )?;
     counter(
         registry,
         "moenet_agent_firewall_writes_total",
         "Changes requested from nftables",
-        parts.context.firewall.writes(),
+        api.context.firewall.writes(),
     )?;
     counter(
         registry,
@@ -259,9 +258,9 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         registry,
         "moenet_agent_state_writes_total",
         "Files written in the state directory",
-        parts.context.store.writes(),
+        api.context.store.writes(),
     )?;
-    let calls = parts
+    let calls = api
         .sync
         .as_ref()
         .map(|sync| sync.client.counters().snapshot())
@@ -278,7 +277,7 @@ fn writes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+fn state(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let info = gauges(
         registry,
         "moenet_agent_build_info",
@@ -286,7 +285,7 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         &["version", "commit"],
     )?;
     info.with_label_values(&[VERSION, COMMIT]).set(1);
-    let client = parts.sync.as_ref().map(|sync| &sync.client);
+    let client = api.sync.as_ref().map(|sync| &sync.client);
     let name = "moenet_agent_circuit_breaker";
     let fetches = client.map(|client| client.breaker());
     breaker(
@@ -303,12 +302,12 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "1 for the state of the posts' breaker",
         posts,
     )?;
-    calls(parts, registry)?;
+    calls(api, registry)?;
     gauge(
         registry,
         "moenet_agent_held_changes",
         "Changes that wait for moenet-agent approve",
-        signed(parts.context.held().len() as u64),
+        signed(api.context.held().len() as u64),
     )?;
     counter(
         registry,
@@ -316,21 +315,21 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Log lines that could not be written",
         crate::telemetry::lost_lines(),
     )?;
-    let drained = parts.context.world().maintenance.enabled;
+    let drained = api.context.world().maintenance.enabled;
     gauge(
         registry,
         "moenet_agent_maintenance",
         "1 while the router is drained",
         i64::from(drained),
     )?;
-    let uptime = parts.started.elapsed().as_secs();
+    let uptime = api.started.elapsed().as_secs();
     gauge(
         registry,
         "moenet_agent_uptime_seconds",
         "Since the agent started",
         signed(uptime),
     )?;
-    let outbox = parts.sync.as_ref().and_then(|sync| sync.outbox.as_ref());
+    let outbox = api.sync.as_ref().and_then(|sync| sync.outbox.as_ref());
     let waiting = outbox
         .and_then(|outbox| outbox.pending().ok())
         .map_or(0, |p| p.len() as u64);
@@ -340,10 +339,10 @@ fn state(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         "Reports not acknowledged yet",
         signed(waiting),
     )?;
-    let troubled = i64::from(parts.context.store.trouble().is_some());
+    let troubled = i64::from(api.context.store.trouble().is_some());
     let help = "1 while the state directory cannot be read or written";
     gauge(registry, "moenet_agent_state_broken", help, troubled)?;
-    let broken = parts.context.history_problem().is_some();
+    let broken = api.context.history_problem().is_some();
     gauge(
         registry,
         "moenet_agent_history_broken",
@@ -369,14 +368,14 @@ fn breaker(
 }
 
 /// Health of each call to the Control Plane.
-fn calls(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+fn calls(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let name = "moenet_agent_control_plane_last_success_timestamp_seconds";
     let help = "When the call to the Control Plane last succeeded, since the agent started";
     let success = gauges(registry, name, help, &["call"])?;
     let name = "moenet_agent_control_plane_consecutive_failures";
     let help = "How often the call to the Control Plane failed since it last succeeded";
     let failures = gauges(registry, name, help, &["call"])?;
-    for (call, health) in parts.calls.all() {
+    for (call, health) in api.calls.all() {
         let label = [call.word()];
         if let Some(at) = health.last_success {
             success.with_label_values(&label).set(at.as_second());
@@ -388,9 +387,9 @@ fn calls(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 }
 
 /// How far the origins of routes can be validated.
-fn origins(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let of = parts.context.world().origins;
-    let now = parts
+fn origins(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let of = api.context.world().origins;
+    let now = api
         .sources
         .roas
         .facts()
@@ -455,13 +454,51 @@ fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// Maximum length of a value in a label, in characters.
+const LABEL: usize = 80;
+
+/// Formats a value as a label: one line of bounded length.
+fn label(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    let mut kept: String = text
+        .chars()
+        .take(LABEL)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(LABEL).is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// Returns a value as a gauge; `None` for texts.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(on) => Some(f64::from(u8::from(*on))),
+        value => value.as_f64(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::OverriddenField;
     use crate::document::Phase;
-    use crate::http::OverriddenField;
     use crate::model::ObjectKey;
     use serde_json::json;
+
+    #[test]
+    fn only_numbers_and_switches_are_gauges() {
+        assert_eq!(number(&json!(1380)), Some(1380.0));
+        assert_eq!(number(&json!(true)), Some(1.0));
+        for text in [json!("1380"), json!(null), json!(["a"])] {
+            assert_eq!(number(&text), None, "{text}");
+        }
+    }
 
     #[test]
     fn objects_are_counted_by_kind_and_phase() {

@@ -7,23 +7,27 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::status::{Board, drained, settling};
-use super::{Parts, overrides};
-use crate::control_plane::State as Breaker;
-use crate::controller::World;
+use super::context::Context;
+use super::overrides;
+use super::world::{Maintenance, World};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_WORLD};
 use crate::model::ObjectKey;
-use crate::status::{Edges, Event, Fact, FactSet, Severity, State, Topic, Verdict, is_bad};
+use crate::status::{Edges, Event, Fact, FactSet, Hold, Severity, State, Topic, Verdict, is_bad};
+use crate::util::text::bounded;
 
-/// Logs edges until the agent stops.
-pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
+/// Logs edges until the agent stops. `more` returns facts that the controller does not know.
+pub async fn announce(
+    context: Arc<Context>,
+    more: impl Fn() -> Vec<(Topic, Fact)>,
+    stop: CancellationToken,
+) {
     let mut edges = Edges::default();
-    let mut world = parts.context.world.clone();
+    let mut world = context.world.clone();
     // An unreadable state directory makes no world; the announcer reports it as a fact of its own.
     let _ = tokio::time::timeout(START_FIRST_WORLD, world.changed()).await;
     loop {
-        let facts = facts(&parts, &parts.context.world(), &parts.context.board.all());
+        let facts = facts(&context, more());
         edges.step(&facts, Timestamp::now()).iter().for_each(log);
         tokio::select! {
             () = stop.cancelled() => return,
@@ -33,8 +37,8 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 }
 
 /// Logs every bad state at the end of a single pass without the daemon, which has no later pass.
-pub(super) fn announce_pass(parts: &Parts) {
-    let facts = facts(parts, &parts.context.world(), &parts.context.board.all());
+pub fn announce_pass(context: &Context, more: Vec<(Topic, Fact)>) {
+    let facts = facts(context, more);
     let (mut edges, now) = (Edges::default(), Timestamp::now());
     let later = now.saturating_add(EDGES_HELD).unwrap_or(now);
     for at in [now, later] {
@@ -59,9 +63,11 @@ fn log(event: &Event) {
 }
 
 /// Returns the current facts.
-fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
+fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
+    let (world, board) = (&*context.world(), &context.board.all());
     let mut facts = FactSet::new();
-    let bird = parts.context.observer.last_bird();
+    facts.extend(more);
+    let bird = context.observer.last_bird();
     match (&bird.running, &bird.down) {
         (Some(version), _) => {
             facts.insert(
@@ -78,12 +84,10 @@ fn facts(parts: &Parts, world: &World, board: &Board) -> FactSet {
         Fact::new(State::Good, "")
     };
     facts.insert(Topic::Maintenance, drain);
-    facts.extend(of_daemons(parts));
-    facts.extend(parts.calls.facts());
-    facts.extend(of_breakers(parts));
+    facts.extend(of_daemons(context));
     facts.extend(of_rpki(world));
     facts.extend(of_overrides(world));
-    facts.extend(of_held(parts));
+    facts.extend(of_held(context));
     facts.extend([of_settling(world)]);
     let node_waits = board.get(&ObjectKey::Router).is_some_and(is_bird_blocked);
     for (key, status) in board {
@@ -111,8 +115,7 @@ fn of_work_tree(world: &World) -> (Topic, Fact) {
 }
 
 /// Facts of the kernel, BIRD's files and the state directory.
-fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
-    let context = &parts.context;
+fn of_daemons(context: &Context) -> [(Topic, Fact); 3] {
     let fact = |error: Option<String>| match error {
         Some(why) => Fact::new(State::Bad, why),
         None => Fact::new(State::Good, ""),
@@ -123,25 +126,6 @@ fn of_daemons(parts: &Parts) -> [(Topic, Fact); 3] {
         (Topic::BirdFiles, fact(files)),
         (Topic::StateDirectory, fact(context.store.trouble())),
     ]
-}
-
-/// Facts of the circuit breakers of the Control Plane's calls.
-fn of_breakers(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
-    let client = parts.sync.as_ref().map(|sync| &sync.client);
-    let states = client.map(|client| {
-        [
-            ("fetches", client.breaker()),
-            ("posts", client.post_breaker()),
-        ]
-    });
-    states.into_iter().flatten().map(|(calls, state)| {
-        let state = match state {
-            Breaker::Closed => State::Good,
-            Breaker::Open => State::Bad,
-            Breaker::HalfOpen => State::Unknown,
-        };
-        (Topic::Breaker(calls.to_owned()), Fact::new(state, ""))
-    })
 }
 
 /// Facts of RPKI servers and their names.
@@ -164,8 +148,8 @@ fn of_rpki(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
 }
 
 /// Facts of held changes.
-fn of_held(parts: &Parts) -> impl Iterator<Item = (Topic, Fact)> {
-    parts.context.held().into_iter().map(|held| {
+fn of_held(context: &Context) -> impl Iterator<Item = (Topic, Fact)> {
+    context.held().into_iter().map(|held| {
         let cause = format!("{}: {}", held.change, held.reason);
         (
             Topic::Held(held.key.to_string()),
@@ -270,4 +254,24 @@ fn of_condition(condition: &Condition, status: &StatusBody) -> Fact {
     };
     let action = condition.next_action.clone();
     Fact::new(state, &condition.message).action(action).at(at)
+}
+
+/// Describes removals that wait until the files of the state directory are at rest.
+pub(crate) fn settling(removals: &[ObjectKey]) -> String {
+    let names = bounded(removals.iter().map(ObjectKey::to_string), "objects");
+    format!("removal of {}: {}", names.join(", "), Hold::Settling.why())
+}
+
+/// Describes how long the router has been drained.
+fn drained(state: &Maintenance) -> String {
+    let since = state.since.map(|since| format!("since {since}; "));
+    let closed = if state.ebgp_disabled {
+        "external sessions are disabled; "
+    } else {
+        ""
+    };
+    format!(
+        "{}{closed}`moenet-agent maintenance stop` ends it",
+        since.unwrap_or_default()
+    )
 }

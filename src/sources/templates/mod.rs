@@ -24,6 +24,9 @@ use crate::util::task::blocking;
 /// Size limit of a template, in bytes; the built-in ones have up to 12 KB.
 const MOST_BYTES: u64 = 256 * 1024;
 
+/// Number of folders inside each other that are read; templates are one deep.
+const DEPTH_MAX: usize = 4;
+
 /// File with the last good templates, in the state directory; hidden, so that Git ignores it.
 const KEPT: &str = ".templates.json";
 
@@ -46,7 +49,7 @@ pub(crate) struct Templates {
     changed: Notify,
 }
 
-/// The directory of templates cannot be read.
+/// A template, or a directory of templates, cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("reading templates in {path}", path = path.display())]
 struct Unreadable {
@@ -356,28 +359,36 @@ impl Templates {
 
 fn read(directory: &Path) -> Result<Texts, Unreadable> {
     let mut found = BTreeMap::new();
-    collect(directory, directory, &mut found).map_err(|source| Unreadable {
-        path: directory.to_owned(),
-        source,
-    })?;
+    collect(directory, directory, &mut found, DEPTH_MAX)?;
     Ok(found)
 }
 
-fn collect(root: &Path, directory: &Path, found: &mut Texts) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(root, &path, found)?;
-        } else if path
+fn collect(
+    root: &Path,
+    directory: &Path,
+    found: &mut Texts,
+    depth: usize,
+) -> Result<(), Unreadable> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Unreadable { path, source }
+    };
+    for entry in std::fs::read_dir(directory).map_err(unreadable(directory))? {
+        let path = entry.map_err(unreadable(directory))?.path();
+        if path
             .extension()
             .is_some_and(|extension| extension == "conf")
         {
-            let name = path
-                .strip_prefix(root)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned();
-            found.insert(name, crate::util::file::read_text(&path, MOST_BYTES)?);
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            let name = name.to_string_lossy().into_owned();
+            let text = crate::util::file::read_text(&path, MOST_BYTES);
+            found.insert(name, text.map_err(unreadable(&path))?);
+        } else if path.is_dir() {
+            let deeper = depth.checked_sub(1).ok_or_else(|| {
+                let deep = format!("is more than {DEPTH_MAX} folders deep; a link may lead back");
+                unreadable(&path)(std::io::Error::other(deep))
+            })?;
+            collect(root, &path, found, deeper)?;
         }
     }
     Ok(())

@@ -183,8 +183,7 @@ fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
     assert!(settled(&templates).is_none());
     let refused = templates.problem().unwrap();
     let pipe = folder.path().join("moenet/bgp.conf");
-    std::fs::create_dir(&pipe).unwrap();
-    std::os::unix::fs::symlink("/nowhere", pipe.join("x.conf")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &pipe).unwrap();
     assert!(settled(&templates).is_none());
     assert!(
         templates
@@ -192,7 +191,7 @@ fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
             .unwrap()
             .contains("reading templates in ")
     );
-    std::fs::remove_dir_all(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
     assert!(settled(&templates).is_none());
     assert_eq!(templates.problem().unwrap(), refused);
 }
@@ -215,6 +214,26 @@ fn pipe_and_huge_file_are_problems_and_not_read() {
     assert!(settled(&templates).is_none());
     let problem = templates.problem().unwrap();
     assert!(problem.contains("at most 262144"), "{problem}");
+    assert!(problem.contains("moenet/bgp.conf"), "{problem}");
+}
+
+#[test]
+fn folder_named_as_a_template_and_a_link_back_are_problems() {
+    let folder = folder("# one\n");
+    let templates = opened(folder.path());
+    let path = folder.path().join("moenet/bgp.conf");
+    std::fs::create_dir(&path).unwrap();
+    assert!(settled(&templates).is_none());
+    let problem = templates.problem().unwrap();
+    assert!(
+        problem.contains("moenet/bgp.conf: is a directory"),
+        "{problem}"
+    );
+    std::fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("moenet/back")).unwrap();
+    assert!(settled(&templates).is_none());
+    let problem = templates.problem().unwrap();
+    assert!(problem.contains("folders deep"), "{problem}");
 }
 
 #[test]

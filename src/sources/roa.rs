@@ -41,6 +41,8 @@ pub(crate) struct Roas {
 struct State {
     kept: Option<Arc<RoaTable>>,
     stamp: Option<Stamp>,
+    /// Why the file cannot be read, as it was logged.
+    unread: Option<String>,
     /// The state of the servers when `live` was read.
     read_at: Option<Servers>,
     live: RoaTable,
@@ -79,10 +81,18 @@ impl Roas {
                     );
                 }
                 state.kept = Some(table).filter(|table| !table.is_empty()).map(Arc::new);
-                state.stamp = stamp;
+                (state.stamp, state.unread) = (stamp, None);
             }
             Err(error) => {
-                warn!(file = FILE, %error, "saved ROA table not readable; using the last one")
+                let why = error.to_string();
+                if state.unread.as_ref() != Some(&why) {
+                    warn!(
+                        file = FILE,
+                        error = why,
+                        "saved ROA table not readable; using the last one"
+                    );
+                    state.unread = Some(why);
+                }
             }
         }
         state.kept.clone()

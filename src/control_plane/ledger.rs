@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
+use rustix::fs::OFlags;
+
 use crate::model::Uid;
-use crate::util::file;
+use crate::util::file::{self, Writer};
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of the list, in bytes.
@@ -40,34 +43,33 @@ impl Ledger {
         pending
     }
 
-    /// Replaces the list.
+    /// Replaces the list, whatever is in its place.
     pub(super) fn set<'a>(&self, pending: impl Iterator<Item = &'a Modify>) {
         let lines = pending.map(|report| line('+', report.status, &report.uuid));
-        self.write(
-            File::options().write(true).truncate(true),
-            &lines.collect::<String>(),
-        );
+        let text: String = lines.collect();
+        self.note(Writer::new(0o600).light().replace(&self.0, text.as_bytes()));
     }
 
     pub(super) fn add(&self, report: &Modify) {
-        self.write(
-            File::options().append(true),
-            &line('+', report.status, &report.uuid),
-        );
+        self.note(self.append(&line('+', report.status, &report.uuid)));
     }
 
     pub(super) fn remove(&self, uid: &Uid) {
-        self.write(
-            File::options().append(true),
-            &line('-', WireStatus::Disabled, uid),
-        );
+        self.note(self.append(&line('-', WireStatus::Disabled, uid)));
     }
 
-    fn write(&self, how: &mut std::fs::OpenOptions, text: &str) {
-        let written = how
+    /// A pipe without a reader is an error, and not a hang.
+    fn append(&self, text: &str) -> io::Result<()> {
+        let mut file = File::options()
+            .append(true)
             .create(true)
-            .open(&self.0)
-            .and_then(|mut file| file.write_all(text.as_bytes()));
+            .mode(0o600)
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
+            .open(&self.0)?;
+        file.write_all(text.as_bytes())
+    }
+
+    fn note(&self, written: io::Result<()>) {
         if let Err(error) = written {
             tracing::debug!(file = %self.0.display(), %error, "pending reports not listed");
         }

@@ -16,6 +16,8 @@ use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::support::unreadable::UNREADABLE;
+
 const ROUTER: &str = "\
 token: s3cret
 node: {id: 1, name: jp1, region: ap-northeast, asn: 4242420998, loopbackIpv4: 172.23.105.177}
@@ -917,6 +919,24 @@ async fn serve_stops_on_shutdown_and_rejects_missing_directory() {
     let fleet = fleet();
     let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
     serve(options, async {}).await.unwrap();
+}
+
+#[test]
+fn unreadable_fleet_file_of_any_kind_is_named_without_waiting() {
+    for file in [
+        "router.yaml",
+        "sessions.yaml",
+        "mesh.yaml",
+        "bird-config.yaml",
+    ] {
+        for (spoil, why) in UNREADABLE {
+            let fleet = fleet();
+            fs::remove_file(fleet.path(file)).unwrap();
+            spoil(&fleet.path(file));
+            let said = format!("{:?}", validate(fleet.dir.path()));
+            assert!(said.contains(file) && said.contains(why), "{file}: {said}");
+        }
+    }
 }
 
 #[tokio::test]

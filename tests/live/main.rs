@@ -67,4 +67,5 @@ mod supervision;
 mod templates;
 mod the_harness;
 mod truth;
+mod unreadable;
 mod versions;

@@ -1,6 +1,7 @@
 //! A history that is broken, locked, missing or without git never holds up routing, and heals.
 
 use crate::lab::cli::{commits, git, try_git};
+use crate::lab::hands::{mtu_exception, override_of};
 use crate::lab::world::{World, interface};
 use crate::lab::{contains, wait_until};
 use std::path::Path;
@@ -179,4 +180,34 @@ fn without_git_and_with_an_operators_settings_all_goes_on() {
         &["show", &format!("main:sessions/{}.yaml", interface(1))],
     );
     assert!(!text.contains('\r'));
+}
+
+#[test]
+fn history_commits_as_soon_as_head_returns() {
+    let mut world = World::converged(1);
+    let file = override_of(1);
+    let path = format!("main:{file}");
+    world.write(&file, &mtu_exception(1, 1380));
+    wait_until("the override is in the history", 60, || {
+        try_git(&world.router, &["show", &path]).map(drop)
+    });
+    // A deletion while the agent was stopped is read from the tree, so its commit waits for the branch.
+    world.router.kill_agent();
+    world.remove(&file);
+    let lock = world.router.path("state/.git/refs/heads/main.lock");
+    std::fs::write(&lock, "").unwrap();
+    world.router.start_agent();
+    wait_condition(&world, "main.lock");
+    git(&world.router, &["checkout", "-q", "--detach"]);
+    std::fs::remove_file(&lock).unwrap();
+    wait_condition(&world, "HEAD");
+    // The sixth wait after a failure is 32 s: without a wake the next attempt is half a minute away.
+    std::thread::sleep(std::time::Duration::from_secs(34));
+    let recorded = || match try_git(&world.router, &["show", &path]) {
+        Ok(text) => Err(text),
+        Err(_) => Ok(()),
+    };
+    recorded().unwrap_err();
+    git(&world.router, &["symbolic-ref", "HEAD", "refs/heads/main"]);
+    wait_until("the deletion is in the history", 15, recorded);
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{NAME, Router, call};
+use crate::support::unreadable::UNREADABLE;
 
 impl Router {
     fn configure(&self, edit: impl FnOnce(String) -> String) {
@@ -45,21 +45,6 @@ fn unknown_log_level_is_refused_by_validate_and_run() {
     router.call(&["validate", &file]).says(1, &error);
 }
 
-/// Makes a file that cannot be read as text.
-type Spoil = fn(&Path);
-
-const UNREADABLE: [(Spoil, &str); 3] = [
-    (
-        |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
-        "is a pipe",
-    ),
-    (|path| fs::create_dir(path).unwrap(), "is a directory"),
-    (
-        |path| fs::File::create(path).unwrap().set_len(3 << 30).unwrap(),
-        "bytes long",
-    ),
-];
-
 #[test]
 fn unreadable_file_of_any_kind_is_named_without_waiting() {
     let files = [
@@ -70,18 +55,22 @@ fn unreadable_file_of_any_kind_is_named_without_waiting() {
         ),
         ("api-token", "server: {tokenFile: FILE}\n"),
         ("private.key", ""),
+        ("templates/session.conf", "TEMPLATES"),
+        ("templates/moenet/bgp.conf", "TEMPLATES"),
     ];
     for (name, section) in files {
         for (spoil, why) in UNREADABLE {
             let router = Router::new();
             let path = router.dir.path().join(name);
             let section = section.replace("FILE", &path.display().to_string());
-            router.configure(|text| match section.starts_with("server") {
-                true => text.replace(
-                    ", token: t0ken",
-                    &format!(", tokenFile: {}", path.display()),
-                ),
-                false => text + &section,
+            fs::create_dir_all(router.dir.path().join("templates/moenet")).unwrap();
+            let templates = router.dir.path().join("templates");
+            let server = format!(", tokenFile: {}", path.display());
+            let bird = format!("/nonexistent/bird, templates: {}", templates.display());
+            router.configure(|text| match section.as_str() {
+                "TEMPLATES" => text.replace("/nonexistent/bird", &bird),
+                _ if section.starts_with("server") => text.replace(", token: t0ken", &server),
+                _ => text + &section,
             });
             let _ = fs::remove_file(&path);
             spoil(&path);

@@ -2,6 +2,7 @@
 
 pub(crate) mod namespace;
 pub(crate) mod small_disk;
+pub(crate) mod unreadable;
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -6,6 +6,7 @@
 mod listen;
 mod live;
 mod load;
+mod source;
 mod token;
 mod values;
 
@@ -18,9 +19,10 @@ use serde::Deserialize;
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
 pub use listen::{InvalidListen, Listen};
-pub use live::{LiveConfig, Reloaded, Source};
+pub use live::{LiveConfig, Reloaded};
 pub use load::{ConfigError, Environment, load, parse};
 pub(crate) use load::{found, problems};
+pub use source::Source;
 pub use token::{TokenError, TokenNews, TokenSource};
 pub use values::{Backend, Interval, LogFormat, MaxRemovals};
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::retry::{bounds, full_jitter, retry_after};
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
-use super::{Breaker, CallError, Counters, Failure, State};
+use super::{Breaker, CallError, ClientError, Counters, Failure, State};
 use crate::config::TokenSource;
 use crate::intervals::{BREAKER_PROBE_STEP, CALL_WAIT_MAX, RETRY_AFTER_DEFAULT};
 use crate::model::shown;
@@ -51,23 +51,6 @@ impl fmt::Debug for ClientOptions {
             .field("router", &self.router)
             .finish_non_exhaustive()
     }
-}
-
-/// An invalid option of the client.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Not a URL.
-    #[error("controlPlane.url must be http://host/ or https://host/: {0}")]
-    Url(String),
-    /// The router's name cannot be part of a path.
-    #[error("node.name must be a name, not {0}")]
-    Router(String),
-    /// The token cannot be sent in a header.
-    #[error(
-        "controlPlane.token is empty, or has a character that no header can carry (a line \
-             break?)"
-    )]
-    Token,
 }
 
 /// The client of the Control Plane.

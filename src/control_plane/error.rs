@@ -182,3 +182,20 @@ impl Failure {
         }
     }
 }
+
+/// An invalid option of the client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not a URL.
+    #[error("controlPlane.url must be http://host/ or https://host/: {0}")]
+    Url(String),
+    /// The router's name cannot be part of a path.
+    #[error("node.name must be a name, not {0}")]
+    Router(String),
+    /// The token cannot be sent in a header.
+    #[error(
+        "controlPlane.token is empty, or has a character that no header can carry (a line \
+             break?)"
+    )]
+    Token,
+}

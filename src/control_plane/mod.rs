@@ -12,9 +12,9 @@ mod schedule;
 mod transport;
 
 pub use breaker::{Breaker, State};
-pub use client::{Client, ClientError, ClientOptions};
+pub use client::{Client, ClientOptions};
 pub use counters::Counters;
-pub use error::{CallError, Class, Failure};
+pub use error::{CallError, Class, ClientError, Failure};
 pub use outbox::{Delivery, Outbox, OutboxError};
 pub use retry::{full_jitter, retry_after};
 pub use schedule::{after_failure, at, jittered};

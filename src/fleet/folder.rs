@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::check;
+use super::finding::Finding;
 use super::good::Outcome;
 use super::parsed::{MAX_BYTES, Parsed, ReadError, is_being_written, read_quiet};
 use super::reported::Reported;
-use super::validate::Finding;
 use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};

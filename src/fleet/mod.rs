@@ -4,6 +4,7 @@
 //! of an item that an agent would reject the last valid version is served.
 
 mod check;
+mod finding;
 mod folder;
 mod good;
 mod parsed;
@@ -18,8 +19,9 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub use finding::Finding;
 pub use service::{Watcher, app, watched};
-pub use validate::{Finding, Findings, validate};
+pub use validate::{Findings, validate};
 
 /// Options of the embedded Control Plane.
 #[derive(Debug, Clone)]

@@ -1,6 +1,5 @@
 //! `fleet validate`: finds everything that an agent would reject in a fleet directory, with its place.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,30 +8,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::FleetError;
-use super::check::{self, Problem};
+use super::check;
+use super::finding::Finding;
 use super::folder::{RouterFile, file_of};
 use super::parsed::MAX_BYTES;
-use crate::document::{DocumentError, locate, parse_list, parse_value};
+use crate::document::{parse_list, parse_value};
 use crate::util::file;
 use crate::wire::Call;
 
 /// The calls whose answers come from files.
 const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig];
-
-/// An error in a fleet file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The file, below the fleet directory.
-    pub file: PathBuf,
-    /// Counted from 1; `None` for a finding about the whole file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// Counted from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub column: Option<u64>,
-    /// The field and the broken rule.
-    pub message: String,
-}
 
 /// All errors of a fleet directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -41,50 +26,6 @@ pub struct Findings {
     pub routers: usize,
     /// The errors, by file.
     pub problems: Vec<Finding>,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, "{line}:{column}:")?;
-        }
-        write!(f, " {}", self.message)
-    }
-}
-
-impl Finding {
-    /// Creates the finding for a problem of a file with this text.
-    pub(super) fn new(file: &Path, text: &str, problem: &Problem) -> Self {
-        let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-        // A missing field has no place; the innermost existing object around it is used.
-        let place = (1..=path.len())
-            .rev()
-            .find_map(|end| locate(text, &path[..end]));
-        Self {
-            file: file.to_owned(),
-            line: place.map(|(line, _)| line),
-            column: place.map(|(_, column)| column),
-            message: format!("{}: {}", dotted(&path), problem.message),
-        }
-    }
-
-    fn whole(file: &Path, message: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: None,
-            column: None,
-            message: message.into(),
-        }
-    }
-
-    fn syntax(file: &Path, error: DocumentError) -> Self {
-        Self {
-            line: error.location.map(|(line, _)| line),
-            column: error.location.map(|(_, column)| column),
-            ..Self::whole(file, error.message)
-        }
-    }
 }
 
 /// Checks every file of a fleet directory.
@@ -169,20 +110,4 @@ fn missing_file(call: Call) -> &'static str {
         Call::Mesh => "missing; write `peers: []` for a router without a backbone",
         _ => "missing; the router gets no routing policy and exchanges no routes",
     }
-}
-
-/// Formats a path as `sessions[2].mtu`.
-fn dotted(path: &[&str]) -> String {
-    let mut text = String::new();
-    for segment in path {
-        if segment.bytes().all(|b| b.is_ascii_digit()) {
-            text.push_str(&format!("[{segment}]"));
-        } else {
-            if !text.is_empty() {
-                text.push('.');
-            }
-            text.push_str(segment);
-        }
-    }
-    text
 }

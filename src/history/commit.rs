@@ -199,7 +199,7 @@ impl History {
                 let aside = self.set_aside().await?;
                 self.begin().await?;
                 let id = self.try_commit(recorded).await?;
-                self.try_commit(&begun_anew(&aside)).await?;
+                self.try_commit(&first_commit(&aside)).await?;
                 Ok(id)
             }
             outcome => outcome,
@@ -323,7 +323,7 @@ impl History {
 }
 
 /// The commit that adds everything to a new repository.
-fn begun_anew(aside: &Path) -> Recorded {
+fn first_commit(aside: &Path) -> Recorded {
     let name = aside.file_name().unwrap_or_default().display();
     let cause = Cause {
         author: Author::Agent,

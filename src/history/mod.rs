@@ -13,6 +13,7 @@ mod commit;
 mod error;
 mod feed;
 mod git;
+mod id;
 mod query;
 mod queue;
 mod repair;
@@ -27,7 +28,8 @@ use tokio::sync::Mutex;
 pub use commit::{Accepts, Author, Cause, Contents, FILES, Paths};
 pub use error::HistoryError;
 pub use feed::{Feed, Recording};
-pub use query::{CommitId, Entry};
+pub use id::CommitId;
+pub use query::Entry;
 pub use queue::HistoryHandle;
 pub use writers::is_document;
 

@@ -1,41 +1,13 @@
 //! Queries of the history.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::commit::is_kept;
-use super::{History, HistoryError};
+use super::{CommitId, History, HistoryError};
 use crate::store::BRANCH;
-
-/// The ID of a commit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub struct CommitId(String);
-
-impl CommitId {
-    /// Wraps an ID from git.
-    pub(super) fn known(text: String) -> Self {
-        Self(text)
-    }
-
-    /// Returns the full ID.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Returns the abbreviated ID.
-    pub fn short(&self) -> &str {
-        self.0.get(..10).unwrap_or(&self.0)
-    }
-}
-
-impl fmt::Display for CommitId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One commit of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

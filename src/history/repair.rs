@@ -27,15 +27,15 @@ impl History {
             return self.begin().await;
         }
         self.remove_stale_locks();
-        self.mend_head();
-        self.mend_branch();
+        self.repair_head();
+        self.repair_branch();
         Ok(())
     }
 
     /// Repairs a `HEAD` without a target, as a power failure leaves it, with which git does not
     /// recognize the repository. It only names the checked-out branch, so rewriting it loses
     /// nothing.
-    fn mend_head(&self) {
+    fn repair_head(&self) {
         let head = self.git_dir().join("HEAD");
         let good = match file::read(&head, file::DOCUMENT) {
             Ok(bytes) => {
@@ -58,7 +58,7 @@ impl History {
     /// Repairs a branch without a valid commit ID, as a power failure leaves it too. Git keeps the
     /// previous position in the branch's log; if the repository's objects are lost as well, the
     /// next commit finds it broken.
-    fn mend_branch(&self) {
+    fn repair_branch(&self) {
         let branch = self.git_dir().join(BRANCH);
         let Ok(bytes) = file::read(&branch, file::DOCUMENT) else {
             return;

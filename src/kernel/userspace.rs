@@ -225,12 +225,12 @@ mod tests {
 
     #[test]
     fn only_settings_of_wireguard_pass_on() {
-        let passes = |name: &str| passes_on(&name.into());
-        assert!(passes("PATH") && passes("WG_THREADS"));
+        let reaches = |name: &str| passes_on(&name.into());
+        assert!(reaches("PATH") && reaches("WG_THREADS"));
         assert!(
-            !passes("MOENET_AGENT_TOKEN")
-                && !passes("WG_PROCESS_FOREGROUND")
-                && !passes("LISTEN_FDS")
+            !reaches("MOENET_AGENT_TOKEN")
+                && !reaches("WG_PROCESS_FOREGROUND")
+                && !reaches("LISTEN_FDS")
         );
     }
 }

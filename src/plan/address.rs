@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::KernelAction;
-use super::tunnel::WantedTunnel;
+use super::wanted::WantedTunnel;
 use super::{Drift, Step};
 use crate::model::Address;
 use crate::observed::kernel::Link;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::{KernelAction, NewLink};
-use super::tunnel::{TunnelView, WantedTunnel};
+use super::wanted::{TunnelView, WantedTunnel};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
 use crate::observed::Mark;

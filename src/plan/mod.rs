@@ -18,6 +18,7 @@
 pub mod action;
 mod address;
 mod bird;
+mod drift;
 pub mod firewall;
 mod host;
 mod link;
@@ -25,14 +26,15 @@ mod loopback;
 mod session;
 mod step;
 mod tunnel;
+mod wanted;
 mod wireguard;
 
 pub use bird::{BaseFiles, Effect, enabled_in, plan_base, plan_enable};
+pub use drift::Drift;
 pub use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};
-pub use step::{Action, Drift, Plan, Refusal, Step};
-pub use tunnel::{
-    TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal,
-};
-pub use wireguard::{HANDSHAKE_FRESH_SECONDS, WantedWireGuard};
+pub use step::{Action, Plan, Refusal, Step};
+pub use tunnel::{plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+pub use wanted::{TunnelView, WantedTunnel, WantedWireGuard};
+pub use wireguard::HANDSHAKE_FRESH_SECONDS;

@@ -1,8 +1,7 @@
 use std::fmt;
 
-use super::tunnel::{
-    TunnelView, WantedTunnel, plan_interrupted_removal, plan_tunnel, plan_tunnel_removal,
-};
+use super::tunnel::{plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
+use super::wanted::{TunnelView, WantedTunnel};
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::action::{KernelAction, PeerPatch, WireGuardPatch};
-use super::tunnel::{TunnelView, WantedTunnel};
+use super::wanted::{TunnelView, WantedTunnel, WantedWireGuard};
 use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::{Link, WireGuard, WireGuardPeer};
@@ -15,26 +15,6 @@ use crate::observed::kernel::{Link, WireGuard, WireGuardPeer};
 /// While the last handshake is younger than this, WireGuard's own endpoint of the peer is more accurate
 /// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
 pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
-
-/// The wanted WireGuard configuration of a link: one peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedWireGuard {
-    /// The local key.
-    pub key: RouterKey,
-    /// The local UDP port.
-    pub listen_port: Port,
-    /// Whether the link's port is given up for any free one: another object waits for it, and this one waits
-    /// for another.
-    pub release_port: bool,
-    /// The peer's key.
-    pub peer: PublicKey,
-    /// The preshared key.
-    pub preshared_key: Option<PresharedKey>,
-    /// Seconds between keepalives.
-    pub keepalive: Option<u16>,
-    /// Whether this router connects to the peer; otherwise it waits for the peer, and no endpoint is wanted.
-    pub calls: bool,
-}
 
 /// Returns all prefixes: every source is allowed from a peer; the agent installs no routes for it, BGP does.
 fn allowed_ips() -> BTreeSet<IpNet> {
@@ -227,8 +207,8 @@ fn preshared_key(
     Some(want.preshared_key.clone())
 }
 
-/// Compares the endpoint. It is drift only if WireGuard has no better information: the endpoint was set again, there is
-/// none yet, or the peer has been silent for longer than its keys live.
+/// Compares the endpoint. It is drift only if WireGuard has no better information: the endpoint was set again, is
+/// not set yet, or the peer has been silent for longer than its keys live.
 fn endpoint(
     have: &WireGuardPeer,
     view: &TunnelView<'_>,

@@ -20,11 +20,8 @@ use super::names::{is_document, misnamed, names};
 use super::patience::Patience;
 use super::place::folder;
 use super::snapshot::{BrokenDocument, Snapshot};
-use super::synced::is_taken_over;
+use super::synced::{SYNCED, is_taken_over};
 use super::{AppliedDocument, Area, Place, read};
-
-/// The folder with the last versions of the sync, used to detect manual edits.
-pub(super) const SYNCED: &str = ".synced";
 
 /// The error of an override for the maintenance document.
 pub(super) const OVERRIDES_NOTHING: &str = "overrides nothing: maintenance.yaml is yours to edit";

@@ -77,13 +77,14 @@ pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 
 use identity::{Doubt, Held};
-use list::{Caches, SYNCED};
+use list::Caches;
 use moved::Memory;
 use parking_lot::{Mutex, MutexGuard};
 use patience::Patience;
 use place::{PLACED, folder};
 use removed::Removed;
 use secrets::Secrets;
+use synced::SYNCED;
 use trouble::Attempts;
 
 /// The folder of secrets.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::cache::Stored;
 use super::inplace::{Change, Edit, edited_in_place};
-use super::list::SYNCED;
+use super::synced::SYNCED;
 use super::{Area, Place, Slot, Snapshot, Store, StoreError, read};
 use crate::document::{Document, Kind, OverrideSpec, Spec, parse};
 

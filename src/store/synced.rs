@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::document::{Document, Spec};
 
-use super::list::SYNCED;
 use super::{Place, Store, StoreError, atomic, layout, read};
+
+/// The folder with the last versions of the sync, used to detect manual edits.
+pub(super) const SYNCED: &str = ".synced";
 
 /// First line of a copy whose document an operator has taken over. Without it, an invalid document
 /// could not be distinguished from one of the sync, which the Control Plane may remove.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::WireError;
+use super::scalar::kind;
 
 /// Largest number of items of a list that are read: ten times a large router.
 const ITEMS_MAX: usize = 10_000;
@@ -124,18 +125,6 @@ pub(super) fn acknowledgement(body: &[u8]) -> Result<(), WireError> {
         },
         Err(WireError::Html) => Err(WireError::Html),
         _ => Ok(()),
-    }
-}
-
-/// Returns the type of a value, for an error.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

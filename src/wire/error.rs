@@ -1,4 +1,3 @@
-use super::FieldError;
 use crate::model::shown;
 
 /// The reason why a body is no valid answer. The agent never reads it as an empty list
@@ -97,6 +96,24 @@ impl WireError {
                 field: String::new(),
                 message: other.to_string(),
             },
+        }
+    }
+}
+
+/// An invalid field, and its error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, as the wire names it: `credential.publicKey`.
+    pub field: String,
+    /// The rule that it breaks.
+    pub message: String,
+}
+
+impl From<FieldError> for WireError {
+    fn from(error: FieldError) -> Self {
+        Self::Field {
+            field: error.field,
+            message: error.message,
         }
     }
 }

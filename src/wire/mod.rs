@@ -5,6 +5,7 @@
 //! error or is marked as incomplete, and a bad item is in [`Listing::rejected`], never missing.
 
 mod body;
+mod call;
 mod dialect;
 mod error;
 mod listing;
@@ -12,10 +13,10 @@ pub mod reference;
 mod scalar;
 
 pub use body::{ErrorBody, error_body};
-pub use dialect::{Call, Dialect, UnknownDialect};
-pub use error::WireError;
+pub use call::Call;
+pub use dialect::{Dialect, UnknownDialect};
+pub use error::{FieldError, WireError};
 pub use listing::{
     IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, RejectedField, SessionItem,
 };
 pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};
-pub use scalar::FieldError;

@@ -6,27 +6,8 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::WireError;
-use super::body::kind;
+use super::FieldError;
 use crate::model::{Invalid, shown};
-
-/// An invalid field, and its error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
-    /// The field, as the wire names it: `credential.publicKey`.
-    pub field: String,
-    /// The rule that it breaks.
-    pub message: String,
-}
-
-impl From<FieldError> for WireError {
-    fn from(error: FieldError) -> Self {
-        Self::Field {
-            field: error.field,
-            message: error.message,
-        }
-    }
-}
 
 pub(super) type Read<T> = Result<T, FieldError>;
 
@@ -218,6 +199,18 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
             only.then(|| digits.parse().ok()).flatten()
         }
         _ => None,
+    }
+}
+
+/// Returns the type of a value, for an error.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }
 

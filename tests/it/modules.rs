@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// One module uses another, with a file that does.
 type Edges = BTreeMap<(String, String), String>;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
 }
 
@@ -28,7 +28,7 @@ fn rules() -> (Vec<Vec<String>>, BTreeSet<(String, String)>) {
     (layers, exceptions)
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths

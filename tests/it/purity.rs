@@ -98,7 +98,7 @@ impl Source {
 }
 
 /// A source without its tests and comments, and with every `use a::{b, c}` written out.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let bare = |line: &&str| !line.trim_start().starts_with("//");
     let lines: String = without_tests(text)
         .lines()
@@ -144,7 +144,7 @@ fn imports(code: &str) -> impl Iterator<Item = String> {
 }
 
 /// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
-fn flattened(before: &str, tree: &str) -> Vec<String> {
+pub(crate) fn flattened(before: &str, tree: &str) -> Vec<String> {
     let Some((head, group)) = tree.split_once('{') else {
         return vec![format!("{before}{}", tree.trim())];
     };

@@ -107,7 +107,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
         &[
             (
                 "WrongAddress",
-                "Nobody answers a ping at fe80::9:9 in the tunnel; its other end answers as fe80::1:6.",
+                "Nothing answers a ping at fe80::9:9 in the tunnel; its other end answers as fe80::1:6.",
             ),
             DOWN,
         ],

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::changes::{FileChanges, plan_undo};
-use super::{disk, worker};
+use super::disk;
+use super::files::blocking;
 use crate::bird::client::Client;
 use crate::bird::command::Command;
 use crate::observed::Ownership;
@@ -217,10 +218,8 @@ impl Load<'_> {
         let (directory, group) = (self.directory.to_owned(), self.group);
         let counters = Arc::clone(self.client.counters());
         let (live, ownership) = (self.live.clone(), Arc::clone(self.ownership));
-        worker::blocking(move || {
-            disk::apply(&directory, &live, &ownership, &changes, group, &counters)
-        })
-        .await
+        blocking(move || disk::apply(&directory, &live, &ownership, &changes, group, &counters))
+            .await
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::changes::FileChanges;
+use super::files::{MAX_BYTES, failed, read_file};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
 use crate::observed::Ownership;
@@ -26,19 +27,6 @@ const DIRECTORY_MODE: u32 = 0o750;
 const FLUSHES_AT_ONCE: usize = 16;
 /// Depth limit of base files below `moenet/`.
 const DEEPEST: usize = 3;
-
-/// Adds operation and path to an error of the operating system.
-pub(super) fn failed(
-    operation: &'static str,
-    path: &Path,
-) -> impl FnOnce(io::Error) -> CommitError {
-    let path = path.to_owned();
-    move |source| CommitError::Io {
-        operation,
-        path,
-        source,
-    }
-}
 
 /// Reads the live files. Only `*.conf` files with names that the agent could use count, as in BIRD's glob. Bytes that
 /// are not UTF-8 are replaced, and so never equal the wanted text. If the
@@ -66,18 +54,6 @@ pub(super) fn read(
         });
     }
     Ok(live)
-}
-
-/// Size limit of a BIRD file, in bytes: room for about 400 000 ROAs.
-const MAX_BYTES: u64 = 32 * 1024 * 1024;
-
-/// Returns the text of a file, or `None` if it does not exist.
-pub(super) fn read_file(path: &Path) -> Result<Option<String>, CommitError> {
-    match file::read(path, MAX_BYTES) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", path)(error)),
-    }
 }
 
 fn read_directory(

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::disk::read_file;
+use super::files::read_file;
+use super::names::plain;
 use super::{owned, promise};
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
@@ -155,19 +156,6 @@ pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
         .map(|file| folder.join(file))
         .collect();
     files.into_iter().collect()
-}
-
-/// Removes `.` and `..` parts, so that `./moenet/x` is recognised as the agent's.
-pub(super) fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => drop(plain.pop()),
-            part => plain.push(part),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

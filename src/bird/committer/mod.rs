@@ -28,6 +28,7 @@ mod blame;
 mod changes;
 mod confirm;
 mod disk;
+mod files;
 mod loads;
 mod main_file;
 mod names;

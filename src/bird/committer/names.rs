@@ -1,5 +1,7 @@
 //! Names and paths that the agent may use. Pure.
 
+use std::path::{Component, Path, PathBuf};
+
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE};
 use crate::ports::{BaseError, FragmentError};
 
@@ -29,6 +31,19 @@ pub(super) fn is_part(part: &str) -> bool {
         && part
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+/// Removes `.` and `..` parts, so that `./moenet/x` is recognised as the agent's.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]

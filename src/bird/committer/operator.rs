@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::main_file::{Source, is_tree, plain};
+use super::main_file::{Source, is_tree};
+use super::names::plain;
 
 /// The main file that is checked if the operator's does not include the agent's tree.
 pub(super) const GENERATED: &str = "include \"moenet/main.conf\";\n";

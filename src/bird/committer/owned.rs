@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::{failed, read_file};
+use super::files::{failed, read_file};
 use crate::model::Identity;
 use crate::observed::Ownership;
 use crate::observed::bird::main_file::beyond_distribution;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::batch::Wishes;
-use super::main_file::plain;
+use super::names::plain;
 use crate::observed::bird::Tree;
 use crate::observed::bird::outline::{Outline, protocols_in};
 use crate::observed::bird::tree::{GENERATION, MAIN, fragment_path};

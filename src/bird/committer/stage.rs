@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::files::{blocking, failed};
 use super::{disk, main_file, operator};
 use crate::bird::check::Checker;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
@@ -68,8 +69,7 @@ impl Stage {
                 _temporary: None,
             });
         }
-        let temporary =
-            tempfile::tempdir().map_err(disk::failed("create", &std::env::temp_dir()))?;
+        let temporary = tempfile::tempdir().map_err(failed("create", &std::env::temp_dir()))?;
         Ok(Place {
             path: temporary.path().join("stage"),
             _temporary: Some(temporary),
@@ -87,10 +87,10 @@ impl Stage {
         let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
         let place = self.place(live)?;
         let at = place.path.clone();
-        super::worker::blocking(move || stage.write(&at, &wanted, &main)).await?;
+        blocking(move || stage.write(&at, &wanted, &main)).await?;
         let result = checker.check(&place.path.join(MAIN)).await;
         let at = place.path.clone();
-        super::worker::blocking(move || clear(&at)).await?;
+        blocking(move || clear(&at)).await?;
         match result {
             Ok(warnings) => Ok(warnings
                 .into_iter()
@@ -147,7 +147,7 @@ impl Stage {
         }
         let writer = disk::writer(self.group).light();
         let written = writer.replace(path, text.as_bytes());
-        written.map_err(disk::failed("write", path))
+        written.map_err(failed("write", path))
     }
 
     /// Replaces names of staged files by those of the live ones; returns the path inside the tree first.
@@ -168,7 +168,7 @@ impl Stage {
 fn clear(stage: &Path) -> Result<(), CommitError> {
     match fs::remove_dir_all(stage) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(disk::failed("remove", stage)(error))
+            Err(failed("remove", stage)(error))
         }
         _ => Ok(()),
     }

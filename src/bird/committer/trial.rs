@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::batch::Wishes;
+use super::files::blocking;
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
-use super::worker::blocking;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;

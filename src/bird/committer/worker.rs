@@ -11,6 +11,7 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::changes::plan_commit;
 use super::confirm::{self, Load, LoadError, Running};
+use super::files::blocking;
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
 use super::stage::Stage;
@@ -577,13 +578,4 @@ fn report(outcome: &Outcome) {
             )
         }
     }
-}
-
-/// Runs file operations off the runtime's threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CommitError> + Send + 'static,
-) -> Result<T, CommitError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(CommitError::Gone))
 }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_what_is_free_or_its_own() {
+    fn free_ports_and_own_ports_delay_no_object() {
         let order = order(&[("a", 1, 1), ("b", 0, 3)]);
         assert_eq!(order.turn(&uid("a")), Turn::Free);
         assert_eq!(order.turn(&uid("b")), Turn::Free);

@@ -37,7 +37,7 @@ pub(super) enum Part {
 /// BIRD's part of a key.
 #[derive(Debug, Default)]
 pub(crate) enum Commit {
-    /// There is none.
+    /// No commit.
     #[default]
     None,
     /// BIRD works on it.

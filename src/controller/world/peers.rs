@@ -548,7 +548,7 @@ mod tests {
             world.objects[&ObjectKey::Mesh(name("hk1"))]
                 .wanted()
                 .is_some(),
-            "what is in force stays"
+            "the applied peer stays"
         );
         let unknown = &world.objects[&ObjectKey::Mesh(name("node3"))];
         assert!(matches!(unknown.intent, Intent::Stay));

@@ -1,9 +1,11 @@
 //! The packet filter of the tunnels: its ports and links, and the plan for the agent's table.
 
+mod action;
 mod table;
 
+pub use action::FirewallAction;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 pub use table::{
     NAME as TABLE_NAME, Table, Whose, deletion, dropping, listed_names, may_be_agents, own_name,
@@ -160,42 +162,6 @@ pub fn concerns_firewall(step: &Step) -> bool {
             )
         }
         _ => false,
-    }
-}
-
-/// One change of the firewall.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FirewallAction {
-    /// Installs the table in place of the existing one.
-    Install {
-        /// Its name.
-        table: String,
-        /// Whether one of the agent's tables has this name already.
-        replace: bool,
-        /// Its wanted contents.
-        ruleset: Ruleset,
-    },
-    /// Deletes one of the agent's tables.
-    Remove {
-        /// Its name.
-        table: String,
-    },
-}
-
-impl fmt::Display for FirewallAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Install { table, ruleset, .. } => write!(
-                f,
-                "write nftables table {} ({}, {})",
-                with_family(table),
-                counted(ruleset.ports().len(), "UDP port"),
-                counted(ruleset.tunnels.len(), "tunnel")
-            ),
-            Self::Remove { table } => {
-                write!(f, "delete nftables table {}", with_family(table))
-            }
-        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn in_service(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
         ),
         Service::Absent => off(
             "Absent",
-            "its document requests the removal, or there is none",
+            "its document requests the removal, or does not exist",
             "wait until the agent has removed it",
         ),
         Service::MeshDisabled => off(

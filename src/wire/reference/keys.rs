@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::scalar::FieldError;
+use super::super::FieldError;
 use crate::document::with_nearest;
 use crate::wire::Call;
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Call;
-use super::scalar::FieldError;
+use super::FieldError;
 
 pub use config::decode_config;
 pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport};
@@ -74,7 +74,7 @@ pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
 
 /// Returns the error for an item that is no object. Such an item has no fields, so the error names its index.
 fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
-    let message = format!("must be an object, not {}", super::body::kind(value));
+    let message = format!("must be an object, not {}", super::scalar::kind(value));
     FieldError {
         field: format!("{list}[{index}]"),
         message,

@@ -2,8 +2,9 @@ use std::str::FromStr as _;
 
 use serde_json::Value;
 
+use super::super::FieldError;
 use super::super::body::open;
-use super::super::scalar::{FieldError, Fields, Read};
+use super::super::scalar::{Fields, Read};
 use super::mesh::decode_ibgp;
 use super::symbols;
 use crate::document::{Limits, Location, OwnPrefixes, RoutingPolicySpec, Rpki, RpkiServer};

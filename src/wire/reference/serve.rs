@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::super::body::kind;
-use super::super::scalar::{FieldError, Fields};
+use super::super::FieldError;
+use super::super::scalar::Fields;
+use super::super::scalar::kind;
 use super::WireStatus;
 use crate::model::Uid;
 use crate::wire::{Call, Modify, WireError};

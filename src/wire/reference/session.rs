@@ -3,8 +3,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::super::body::{kind, open};
-use super::super::scalar::{FieldError, Fields, Read};
+use super::super::FieldError;
+use super::super::body::open;
+use super::super::scalar::kind;
+use super::super::scalar::{Fields, Read};
 use super::{WireStatus, not_an_object, repeated};
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, TunnelSpec};
 use crate::model::{

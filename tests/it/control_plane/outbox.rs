@@ -480,7 +480,7 @@ async fn cleaned_report_moves_to_the_new_uuid() {
 }
 
 #[tokio::test]
-async fn cleaned_report_of_the_new_uuid_is_not_replaced_by_the_old_one() {
+async fn old_uuid_does_not_replace_the_new_uuids_report() {
     let (client, fake, directory) = bench().await;
     let outbox = Outbox::open(directory.path()).unwrap();
     outbox

@@ -276,7 +276,7 @@ async fn ten_thousand_hints_cause_one_or_two_observations() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drift_that_nobody_announces_is_repaired_within_the_tick() {
+async fn unannounced_drift_is_repaired_within_the_tick() {
     let machine = Machine::new(2);
     let mut agent = machine.boot();
     let _hints = agent.run();

@@ -32,7 +32,7 @@ fn approval_of_an_earlier_build_reaches_the_running_agent() {
 }
 
 #[test]
-fn claims_of_a_tunnel_do_not_prove_that_bird_was_configured() {
+fn tunnel_claims_do_not_prove_configured_bird() {
     let state = State::new();
     let store = state.open();
     let write = |kind: Kind, name: &str, spec: Option<serde_json::Value>| {

@@ -320,7 +320,7 @@ const WRITES: [Write; 5] = [
 ];
 
 #[test]
-fn write_that_waits_for_git_blocks_no_listing_and_no_other_write() {
+fn write_that_waits_for_git_blocks_nothing_else() {
     for write in WRITES {
         let (dir, store) = two_commits();
         store.load().unwrap();

@@ -153,12 +153,12 @@ impl Session {
         }
         if self.others.is_empty() {
             let message = format!(
-                "Nobody answers a ping at {wanted}, though the last handshake was {} ago.",
+                "Nothing answers a ping at {wanted}, though the last handshake was {} ago.",
                 span(age)
             );
             let cause = Cause::new(Reason::NeighbourSilent, message).of_fields(ADDRESS);
             return Some(cause.action(
-                "ask the peer which address it has in the tunnel, and which of ours it knows",
+                "ask the peer which address it has in the tunnel, and which address of this router it knows",
             ));
         }
         let others = self
@@ -168,7 +168,7 @@ impl Session {
             .collect::<Vec<_>>()
             .join(" and ");
         let message = format!(
-            "Nobody answers a ping at {wanted} in the tunnel; its other end answers as {others}."
+            "Nothing answers a ping at {wanted} in the tunnel; its other end answers as {others}."
         );
         let cause = Cause::new(Reason::WrongAddress, message).of_fields(ADDRESS);
         Some(cause.action("if that is the peer's address, it belongs in the document's address"))

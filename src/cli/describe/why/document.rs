@@ -173,7 +173,7 @@ impl Documents {
             )),
             Off::Absent => Cause::new(
                 Reason::ToBeGone,
-                "It is to be gone: its document says so, or there is none.",
+                "It is to be removed: its document says so, or does not exist.",
             ),
             Off::MeshDisabled => Cause::new(
                 Reason::Disabled,

@@ -478,7 +478,7 @@ fn wrong_address_needs_working_tunnel_and_silent_address() {
     expect(
         &with_session(&works, silent),
         &[Reason::NeighbourSilent, Down],
-        "Nobody answers a ping at fe80::2",
+        "Nothing answers a ping at fe80::2",
     );
     expect(
         &with_session(&works, elsewhere),

@@ -144,30 +144,8 @@ impl Parts {
         take_branch(&store).await;
         let secrets = Arc::clone(&store);
         blocking(move || secrets.remember_secrets()).await?;
-        let templates = Templates::open(config.bird.templates.as_deref(), &store, writes);
-        let ownership = ownership(&store).await;
-        let kernel = Arc::new(LinuxKernel::new(kernel_options(&config, ownership.clone())));
-        let kernel_counters = kernel.counters();
-        let key = open_key(&config, &store, &kernel, writes).await?;
-        let mut tasks = Tasks::default();
-        let (committer, work) = Committer::new(
-            CommitterConfig {
-                stage_elsewhere: !writes,
-                ownership: ownership.clone(),
-                ..committer_config(&config)
-            },
-            BirdClient::new(&config.bird.control_socket),
-        );
-        tasks.spawn("committer", work);
-        let (resolver, work) = Resolver::new(
-            Arc::new(SystemLookup::default()),
-            ResolverSettings::default(),
-        );
-        tasks.spawn("resolver", work);
-        // The first list of sessions is compared with the Control Plane's addresses.
-        resolver.watch(sources::control_plane(&config).iter());
-        let (prober, work) = Prober::new(Arc::new(IcmpPing), probe_settings(&config));
-        tasks.spawn("prober", work);
+        let mut workers = Workers::start(&config, &store, writes).await;
+        let sources = Arc::new(workers.sources(&config, &store, writes).await?);
         let live = Arc::new(LiveConfig::new(config.clone()));
         let token = config
             .control_plane
@@ -175,96 +153,72 @@ impl Parts {
             .map(ControlPlane::token_source);
         let token = token.unwrap_or_default();
         let (client, outbox) = control_plane(&config, &token, &store)?;
-        let (journal, journalled) = mpsc::unbounded_channel();
+        let committer = workers.committer.clone();
         let checker = Checker::new(
             &config.bird.binary,
             BIRD_CHECK,
             Arc::clone(committer.counters()),
         );
-        key.find_copy().await;
-        let (rpki, work) = RpkiServers::kept(&store);
-        tasks.spawn("resolver of RPKI servers", work);
-        let sources = Arc::new(Sources {
-            key: Arc::new(key),
-            templates: Arc::new(templates),
-            classes: Classes::kept(&store),
-            roas: Arc::default(),
-            rpki: Arc::new(rpki),
-            host: Host::new(Arc::clone(&kernel), resolver.known()),
-        });
         let refused = Arc::new(RefusedItems::default());
         let maker = WorldMaker::new(
             Arc::clone(&live),
             Arc::clone(&store),
             Arc::clone(&sources),
             checker,
-            (ownership.clone(), Arc::clone(&refused)),
+            (workers.ownership.clone(), Arc::clone(&refused)),
         );
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
-        let context = Context {
-            begun: tokio::time::Instant::now(),
-            observer: Observer::new(kernel.clone(), Arc::new(committer.clone())),
-            kernel,
-            firewall: FirewallKeeper::new(Arc::new(Nft::default()), ownership.clone()),
-            resolver,
-            prober,
-            world,
-            reports: Reports::new(outbox.clone()),
-            journal,
-            taken: Taken::default(),
-            conveniences: Conveniences::default(),
-            unrecorded: Default::default(),
-            sysctls: Sysctls::default(),
-            board: Board::default(),
-            pulse: crate::controller::Pulse::default(),
-            announced: crate::controller::Announced::default(),
-            restarts: crate::controller::Restarts::default(),
-            enabled: crate::controller::Enabled::default(),
-            turns: crate::controller::Turns::default(),
-            hints: StdMutex::new(None),
-            committer: Arc::new(committer.clone()),
-            store: Arc::clone(&store),
-        };
+        let (journal, journalled) = mpsc::unbounded_channel();
+        let kernel_counters = workers.kernel.counters();
+        let reports = Reports::new(outbox.clone());
+        let (context, tasks) = workers.context(&store, world, reports, journal);
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
-        let context = Arc::new(context);
         let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
-        let (calls, requests, started) = (Arc::default(), Arc::default(), Instant::now());
-        let sync = client.map(|client| {
-            Arc::new(Syncer {
-                client,
-                calls: Arc::clone(&calls),
-                requests: Arc::clone(&requests),
-                outbox,
-                config: Arc::clone(&live),
-                context: Arc::clone(&context),
-                refused,
-                edits: Arc::clone(&edits),
-                feed: Arc::clone(&feed),
-                sources: Arc::clone(&sources),
-                started,
-            })
-        });
-        Ok(Self {
-            context: Arc::clone(&context),
+        let mut parts = Self {
+            context,
             committer,
             sources,
             maker,
             publish,
-            sync,
+            sync: None,
             tasks: StdMutex::new(tasks),
             edits,
             feed,
             journal: StdMutex::new(Some(journalled)),
-            calls,
-            requests,
+            calls: Arc::default(),
+            requests: Arc::default(),
             kernel_counters,
-            started,
+            started: Instant::now(),
             api_token: config.server.token_source(),
             token,
             live,
             config,
-        })
+        };
+        let sync = client.map(|client| parts.syncer(client, outbox, refused));
+        parts.sync = sync.map(Arc::new);
+        Ok(parts)
+    }
+
+    fn syncer(
+        &self,
+        client: Arc<Client>,
+        outbox: Option<Arc<Outbox>>,
+        refused: Arc<RefusedItems>,
+    ) -> Syncer {
+        Syncer {
+            client,
+            calls: Arc::clone(&self.calls),
+            requests: Arc::clone(&self.requests),
+            outbox,
+            config: Arc::clone(&self.live),
+            context: Arc::clone(&self.context),
+            refused,
+            edits: Arc::clone(&self.edits),
+            feed: Arc::clone(&self.feed),
+            sources: Arc::clone(&self.sources),
+            started: self.started,
+        }
     }
 
     /// The background tasks of these parts; the caller takes them over and watches them.
@@ -304,6 +258,106 @@ impl Parts {
     /// The client of BIRD's control socket.
     pub fn bird(&self) -> &BirdClient {
         self.committer.client()
+    }
+}
+
+/// The clients of kernel and BIRD, and the parts with tasks of their own.
+struct Workers {
+    tasks: Tasks,
+    ownership: SharedOwnership,
+    kernel: Arc<LinuxKernel>,
+    committer: Committer,
+    resolver: Resolver,
+    prober: Prober,
+}
+
+impl Workers {
+    async fn start(config: &Config, store: &Arc<Store>, writes: bool) -> Self {
+        let ownership = ownership(store).await;
+        let kernel = LinuxKernel::new(kernel_options(config, ownership.clone()));
+        let mut tasks = Tasks::default();
+        let (committer, work) = Committer::new(
+            CommitterConfig {
+                stage_elsewhere: !writes,
+                ownership: ownership.clone(),
+                ..committer_config(config)
+            },
+            BirdClient::new(&config.bird.control_socket),
+        );
+        tasks.spawn("committer", work);
+        let (resolver, work) = Resolver::new(
+            Arc::new(SystemLookup::default()),
+            ResolverSettings::default(),
+        );
+        tasks.spawn("resolver", work);
+        // The first list of sessions is compared with the Control Plane's addresses.
+        resolver.watch(sources::control_plane(config).iter());
+        let (prober, work) = Prober::new(Arc::new(IcmpPing), probe_settings(config));
+        tasks.spawn("prober", work);
+        Self {
+            tasks,
+            ownership,
+            kernel: Arc::new(kernel),
+            committer,
+            resolver,
+            prober,
+        }
+    }
+
+    async fn sources(
+        &mut self,
+        config: &Config,
+        store: &Arc<Store>,
+        writes: bool,
+    ) -> Result<Sources, BuildError> {
+        let key = open_key(config, store, &self.kernel, writes).await?;
+        key.find_copy().await;
+        let (rpki, work) = RpkiServers::kept(store);
+        self.tasks.spawn("resolver of RPKI servers", work);
+        let templates = Templates::open(config.bird.templates.as_deref(), store, writes);
+        Ok(Sources {
+            key: Arc::new(key),
+            templates: Arc::new(templates),
+            classes: Classes::kept(store),
+            roas: Arc::default(),
+            rpki: Arc::new(rpki),
+            host: Host::new(Arc::clone(&self.kernel), self.resolver.known()),
+        })
+    }
+
+    fn context(
+        self,
+        store: &Arc<Store>,
+        world: watch::Receiver<Arc<World>>,
+        reports: Reports,
+        journal: mpsc::UnboundedSender<Entry>,
+    ) -> (Arc<Context>, Tasks) {
+        let committer = Arc::new(self.committer);
+        let context = Context {
+            begun: tokio::time::Instant::now(),
+            observer: Observer::new(self.kernel.clone(), committer.clone()),
+            kernel: self.kernel,
+            firewall: FirewallKeeper::new(Arc::new(Nft::default()), self.ownership),
+            resolver: self.resolver,
+            prober: self.prober,
+            world,
+            reports,
+            journal,
+            taken: Taken::default(),
+            conveniences: Conveniences::default(),
+            unrecorded: Default::default(),
+            sysctls: Sysctls::default(),
+            board: Board::default(),
+            pulse: crate::controller::Pulse::default(),
+            announced: crate::controller::Announced::default(),
+            restarts: crate::controller::Restarts::default(),
+            enabled: crate::controller::Enabled::default(),
+            turns: crate::controller::Turns::default(),
+            hints: StdMutex::new(None),
+            committer,
+            store: Arc::clone(store),
+        };
+        (Arc::new(context), self.tasks)
     }
 }
 

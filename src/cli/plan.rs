@@ -1,5 +1,6 @@
 //! `plan`: the steps that the controller would run now.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -37,23 +38,7 @@ impl Plan {
                 offline.unknown(),
             ))
         })?;
-        // A mistyped name among several must not look like an object with nothing to do.
-        for name in &self.names {
-            if !planned.keys().any(|key| is_named(key, name)) {
-                return Err(objects::unknown(
-                    name,
-                    planned.keys().map(ObjectKey::to_string),
-                ));
-            }
-        }
-        let wanted = |key: &ObjectKey| {
-            self.names.is_empty() || self.names.iter().any(|name| is_named(key, name))
-        };
-        let mut objects: Vec<_> = planned
-            .into_iter()
-            .filter(|(key, _)| wanted(key))
-            .map(|(_, object)| object)
-            .collect();
+        let mut objects = named(planned, &self.names)?;
         if let Some(stand_in) = key.public().filter(|_| created) {
             let stand_in = stand_in.to_string();
             for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
@@ -87,6 +72,25 @@ impl Plan {
             (false, false) => ExitCode::SUCCESS,
         })
     }
+}
+
+/// Returns the objects with these names; without names, all.
+///
+/// # Errors
+/// A name is unknown: a mistyped name among several must not look like an object with nothing to do.
+fn named(
+    planned: BTreeMap<ObjectKey, steps::ObjectSteps>,
+    names: &[String],
+) -> anyhow::Result<Vec<steps::ObjectSteps>> {
+    for name in names {
+        if !planned.keys().any(|key| is_named(key, name)) {
+            let known = planned.keys().map(ObjectKey::to_string);
+            return Err(objects::unknown(name, known));
+        }
+    }
+    let wanted = |key: &ObjectKey| names.is_empty() || names.iter().any(|name| is_named(key, name));
+    let objects = planned.into_iter().filter(|(key, _)| wanted(key));
+    Ok(objects.map(|(_, object)| object).collect())
 }
 
 /// Returns whether a name means this key: `wg_1`, `sessions/wg_1`, `node`. The policy and maintenance are applied with

@@ -28,15 +28,7 @@ impl LinuxKernel {
             KernelAction::RenameLink { interface, uid, to } => {
                 self.rename(interface, uid, to).await
             }
-            KernelAction::SetMark { interface, uid } => {
-                let link = self.markable(interface).await?;
-                let alias = Alias {
-                    identity: Some(self.identity()?),
-                    object: uid.clone(),
-                };
-                self.change_link(link_message::alias(link.index, &alias))
-                    .await
-            }
+            KernelAction::SetMark { interface, uid } => self.set_mark(interface, uid).await,
             KernelAction::DisableKernelAddresses { interface } => {
                 let link = self.ours(interface).await?;
                 self.change_link(link_message::no_kernel_addresses(link.index))
@@ -47,14 +39,11 @@ impl LinuxKernel {
                 local,
                 remote,
             } => {
-                let link = self.ours(interface).await?;
                 let kind = NewLink::Gre {
                     local: *local,
                     remote: *remote,
                 };
-                let message = link_message::new_gre_ends(link.index, interface, &kind)
-                    .ok_or_else(two_families)?;
-                self.change_link(message).await
+                self.set_gre_ends(interface, &kind).await
             }
             KernelAction::SetMtu { interface, mtu } => {
                 let link = self.ours(interface).await?;
@@ -88,6 +77,22 @@ impl LinuxKernel {
             } => self.set_sysctl(interface.as_ref(), *key, *value).await,
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
         }
+    }
+
+    async fn set_mark(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
+        let link = self.markable(interface).await?;
+        let alias = Alias {
+            identity: Some(self.identity()?),
+            object: uid.clone(),
+        };
+        self.change_link(link_message::alias(link.index, &alias))
+            .await
+    }
+
+    async fn set_gre_ends(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
+        let link = self.ours(interface).await?;
+        let message = link_message::new_gre_ends(link.index, interface, kind);
+        self.change_link(message.ok_or_else(two_families)?).await
     }
 
     /// Reads the current state of the link.

@@ -1,5 +1,7 @@
 //! The task behind the handles: commits one batch at a time.
 
+mod exclude;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
-use super::changes::plan_commit;
+use super::changes::{FileChanges, plan_commit};
 use super::confirm::{self, Load, LoadError, Running};
 use super::files::blocking;
 use super::loads::FailedLoads;
@@ -20,7 +22,8 @@ use super::written::Written;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::intervals::{FOREIGN_FILE_QUIET, LOAD_REMEMBERED};
+use crate::intervals::LOAD_REMEMBERED;
+use crate::observed::Ownership;
 use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
@@ -115,137 +118,75 @@ impl Worker {
     }
 
     /// Commits the requested changes. Each attempt excludes one more change that is to blame, so the loop ends.
-    async fn settle(&mut self, mut wishes: Wishes, judge_only: bool) -> Outcome {
-        let mut outcome = Outcome {
-            fragments: BTreeMap::new(),
-            base: None,
-            rest: Err(CommitError::Gone.into()),
-        };
-        let mut live = match self.read().await {
-            Ok(live) => live,
+    async fn settle(&mut self, wishes: Wishes, judge_only: bool) -> Outcome {
+        let mut batch = match self.begin(wishes, judge_only).await {
+            Ok(batch) => batch,
             Err(error) => {
                 return Outcome {
+                    fragments: BTreeMap::new(),
+                    base: None,
                     rest: Err(error.into()),
-                    ..outcome
                 };
             }
         };
+        batch.outcome.rest = loop {
+            batch.progress.displaced = batch.left.keys().cloned().collect();
+            let attempt = self.attempt(&batch.live, &batch.wishes, &batch.progress);
+            match attempt.await {
+                Ok(committed) => break Ok(committed),
+                Err(blame) => {
+                    if let Err(error) = self.exclude(&mut batch, blame).await {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        self.remember(batch.tried, &batch.outcome);
+        report(&batch.outcome);
+        batch.outcome
+    }
+
+    /// Reads the live files, and leaves out the changes that are known to fail.
+    async fn begin(
+        &mut self,
+        mut wishes: Wishes,
+        judge_only: bool,
+    ) -> Result<Settling, CommitError> {
+        let mut live = self.read().await?;
         if let Some(files) = wishes.base.as_mut().filter(|_| !live.main.is_agents()) {
             files.remove(MAIN);
         }
         if let Some(blocked) = live.in_use() {
-            outcome.rest = Err(CommitError::Blocked(blocked.message).into());
-            return outcome;
+            return Err(CommitError::Blocked(blocked.message));
         }
-        if let Err(error) = self.quarantine_unusable(&mut live).await {
-            return Outcome {
-                rest: Err(error.into()),
-                ..outcome
-            };
-        }
+        self.quarantine_unusable(&mut live).await?;
         let ownership = self.config.ownership.get();
-        let paused = &ownership.paused;
         self.judged.clone_from(&live.tree.foreign);
         self.written.learn(&live);
         // Shared files affect every session; if they do not change, the sessions can be verified one by one.
-        if wishes.base.as_ref() == Some(&self.written.tree(&live, paused).base) {
+        if wishes.base.as_ref() == Some(&self.written.tree(&live, &ownership.paused).base) {
             wishes.base = None;
         }
         self.failed.expire(Instant::now());
-        outcome.fragments = self.failed.recall(&mut wishes.fragments);
+        let mut outcome = Outcome {
+            fragments: self.failed.recall(&mut wishes.fragments),
+            base: None,
+            rest: Err(CommitError::Gone.into()),
+        };
         let refused = self.recall(&live, &mut wishes);
         outcome.fragments.extend(refused);
-        let mut left = self.leave_foreign(&live, &mut wishes, &mut outcome);
-        let mut tried = HashMap::new();
-        let mut progress = Progress {
-            judge_only,
-            ..Progress::default()
-        };
-        outcome.rest = loop {
-            progress.displaced = left.keys().cloned().collect();
-            match self.attempt(&live, &wishes, &progress).await {
-                Ok(committed) => break Ok(committed),
-                Err(Blame::All(error)) => break Err(error.into()),
-                Err(Blame::Base(error)) if wishes.base.take().is_some() => {
-                    outcome.base = Some(error)
-                }
-                Err(Blame::Fragment(name, error)) if wishes.fragments.contains_key(&name) => {
-                    tried.extend(
-                        wishes
-                            .fragments
-                            .remove(&name)
-                            .flatten()
-                            .map(|fragment| (name.clone(), fragment)),
-                    );
-                    outcome.fragments.insert(name, error);
-                }
-                Err(Blame::Stale(name, what)) if progress.blamed.insert(name.clone()) => {
-                    tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
-                    let path = fragment_path(&name);
-                    if live.others.contains_key(&path) {
-                        break Err(CommitError::Tree(what).into());
-                    }
-                    let judged = live.tree.foreign.get(&path);
-                    if !progress.waited
-                        && judged.is_some_and(|judged| {
-                            disk::may_be_incomplete(
-                                &self.directory.join(&path),
-                                judged,
-                                FOREIGN_FILE_QUIET,
-                            )
-                        })
-                    {
-                        progress.waited = true;
-                        progress.blamed.remove(&name);
-                        tokio::time::sleep(FOREIGN_FILE_QUIET).await;
-                        match self.read().await {
-                            Ok(now) => live = now,
-                            Err(error) => break Err(error.into()),
-                        }
-                        continue;
-                    }
-                    if live.tree.foreign.remove(&path).is_none() {
-                        progress.stale.insert(name.clone());
-                    } else if let Err(error) = self.quarantine(path).await {
-                        break Err(error.into());
-                    }
-                    if let Some(fragment) = left.remove(&name) {
-                        outcome.fragments.remove(&name);
-                        wishes.fragments.insert(name, Some(fragment));
-                    }
-                }
-                Err(Blame::Unverified(missing))
-                    if missing
-                        .keys()
-                        .any(|name| wishes.fragments.contains_key(name)) =>
-                {
-                    for (name, missing) in missing {
-                        let fragment = wishes.fragments.remove(&name).flatten();
-                        let error = FragmentError::Unverified {
-                            name: name.clone(),
-                            missing,
-                        };
-                        if let Some(Fragment { text, .. }) = fragment {
-                            self.failed.remember_fragment(
-                                &name,
-                                text,
-                                error.clone(),
-                                Instant::now(),
-                            );
-                        }
-                        outcome.fragments.insert(name, error);
-                    }
-                }
-                // A change that is blamed twice is not the cause.
-                Err(Blame::Base(error)) => break Err(unexplained(error.to_string())),
-                Err(Blame::Fragment(_, error)) => break Err(unexplained(error.to_string())),
-                Err(Blame::Stale(_, what)) => break Err(CommitError::Tree(what).into()),
-                Err(Blame::Unverified(_)) => break Err(CommitError::NotIncluded.into()),
-            }
-        };
-        self.remember(tried, &outcome);
-        report(&outcome);
-        outcome
+        let left = self.leave_foreign(&live, &mut wishes, &mut outcome);
+        Ok(Settling {
+            live,
+            wishes,
+            outcome,
+            left,
+            tried: HashMap::new(),
+            progress: Progress {
+                judge_only,
+                ..Progress::default()
+            },
+        })
     }
 
     /// Removes the requested changes that a foreign file blocks. Returns the fragments.
@@ -351,22 +292,25 @@ impl Worker {
         let ownership = self.config.ownership.get();
         let before = self.written.tree(live, &ownership.paused);
         let wanted = wishes.applied_to(&before, &progress.stale);
-        let changes = plan_commit(live, &wanted, ownership.identity.as_ref());
-        let generation = wanted.generation();
-        let committed = |loaded, changed, warnings| Committed {
-            loaded,
-            changed,
-            warnings,
-            generation: generation.clone(),
+        let attempt = Attempt {
+            live,
+            wishes,
+            progress,
+            changes: plan_commit(live, &wanted, ownership.identity.as_ref()),
+            generation: wanted.generation(),
+            ownership,
+            before,
+            wanted,
         };
-        if wanted.is_blank() && changes.is_empty() {
-            return Ok(committed(false, false, Vec::new()));
+        let changes = &attempt.changes;
+        if attempt.wanted.is_blank() && changes.is_empty() {
+            return Ok(attempt.committed(false, false, Vec::new()));
         }
         let running = confirm::running(&self.client, self.config.confirm_timeout).await?;
-        let is_loaded = running == Running::Loaded(Some(generation.clone()));
+        let is_loaded = running == Running::Loaded(Some(attempt.generation.clone()));
         let at_rest = changes.is_empty() && (is_loaded || running == Running::Not);
         if at_rest && live.tree.foreign.is_empty() {
-            return Ok(committed(is_loaded, false, Vec::new()));
+            return Ok(attempt.committed(is_loaded, false, Vec::new()));
         }
         let blocked = live.blocked([].into_iter());
         if let Some(blocked) = blocked.as_ref().filter(|_| changes.is_empty() && !at_rest) {
@@ -374,72 +318,142 @@ impl Worker {
         }
         if running != Running::Not
             && !at_rest
-            && let Some(error) = self.failed.of_tree(&generation, Instant::now())
+            && let Some(error) = self.failed.of_tree(&attempt.generation, Instant::now())
         {
             return Err(error.into());
         }
+        let warnings = self.check(&attempt, &running).await?;
+        if at_rest || progress.judge_only {
+            return Ok(attempt.committed(is_loaded, false, warnings));
+        }
+        if let Some(lack) = promise::lack(&attempt.wanted, wishes, &self.directory) {
+            return Err(blame_lack(lack, wishes));
+        }
+        let blocked = blocked.map(|blocked| CommitError::Blocked(blocked.message));
+        self.install(&attempt, &running, blocked, warnings).await
+    }
+
+    /// Checks the wanted files with BIRD's parser. Returns its warnings.
+    async fn check(
+        &self,
+        attempt: &Attempt<'_>,
+        running: &Running,
+    ) -> Result<Vec<Diagnostic>, Blame> {
         let trial = Trial {
             stage: &self.stage,
             checker: &self.checker,
-            live,
-            before: &before,
+            live: attempt.live,
+            before: &attempt.before,
+            wishes: attempt.wishes,
+        };
+        let blame = match trial.check(&attempt.wanted).await {
+            Ok(warnings) => return Ok(warnings),
+            Err(blame) => blame,
+        };
+        let spared = Spared {
+            is_whole: attempt.is_of(running),
+            foreign: &attempt.live.tree.foreign,
+            displaced: &attempt.progress.displaced,
+            written: &self.written,
+        };
+        Err(self.explained(blame, running, &spared).await)
+    }
+
+    /// Writes the wanted files, and loads and verifies them unless something blocks that.
+    async fn install(
+        &mut self,
+        attempt: &Attempt<'_>,
+        running: &Running,
+        blocked: Option<CommitError>,
+        warnings: Vec<Diagnostic>,
+    ) -> Result<Committed, Blame> {
+        let Attempt {
             wishes,
-        };
-        let warnings = match trial.check(&wanted).await {
-            Ok(warnings) => warnings,
-            Err(blame) => {
-                let spared = Spared {
-                    is_whole: running == Running::Loaded(Some(before.generation())),
-                    foreign: &live.tree.foreign,
-                    displaced: &progress.displaced,
-                    written: &self.written,
-                };
-                return Err(self.explained(blame, &running, &spared).await);
-            }
-        };
-        if at_rest || progress.judge_only {
-            return Ok(committed(is_loaded, false, warnings));
-        }
-        if let Some(lack) = promise::lack(&wanted, wishes, &self.directory) {
-            return Err(blame_lack(lack, wishes));
-        }
+            progress,
+            ownership,
+            before,
+            wanted,
+            changes,
+            generation,
+            ..
+        } = attempt;
         let load = Load {
             client: &self.client,
             directory: &self.directory,
-            ownership: &ownership,
+            ownership,
             group: self.group,
             confirm_timeout: self.config.confirm_timeout,
-            live,
-            changes: &changes,
-            generation: &generation,
+            live: attempt.live,
+            changes,
+            generation,
             promised: promised(wishes),
             may_go_down: (wishes.base.is_none()
                 && progress.blamed.is_empty()
-                && running == Running::Loaded(Some(before.generation())))
-            .then(|| touched(&before, wishes, &progress.stale)),
+                && attempt.is_of(running))
+            .then(|| touched(before, wishes, &progress.stale)),
         };
         if let Some(blocked) = blocked {
             // The files are ready for the operator to include; the daemon runs the operator's configuration.
             load.write().await?;
-            self.written.set(&wanted);
-            return Err(CommitError::Blocked(blocked.message).into());
+            self.written.set(wanted);
+            return Err(blocked.into());
         }
         match load.run().await {
             Ok(loaded) => {
-                self.written.set(&wanted);
-                Ok(committed(loaded, loaded || !changes.is_empty(), warnings))
+                self.written.set(wanted);
+                Ok(attempt.committed(loaded, loaded || !changes.is_empty(), warnings))
             }
             Err(LoadError::Commit(error)) => {
                 if matches!(error, CommitError::NotSettled(_)) {
                     // The files stay, because BIRD is about to run them.
-                    self.written.set(&wanted);
+                    self.written.set(wanted);
                 }
                 self.failed
-                    .remember_tree(&generation, &error, Instant::now());
+                    .remember_tree(generation, &error, Instant::now());
                 Err(error.into())
             }
             Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
         }
+    }
+}
+
+/// A batch, from which the changes to blame are excluded one after another.
+struct Settling {
+    live: LiveTree,
+    wishes: Wishes,
+    outcome: Outcome,
+    /// The fragments that a foreign file blocks.
+    left: BTreeMap<String, Fragment>,
+    /// The fragments that the parser rejected.
+    tried: HashMap<String, Fragment>,
+    progress: Progress,
+}
+
+/// The input of one attempt, and the tree that it would write.
+struct Attempt<'a> {
+    live: &'a LiveTree,
+    wishes: &'a Wishes,
+    progress: &'a Progress,
+    ownership: Arc<Ownership>,
+    before: Tree,
+    wanted: Tree,
+    changes: FileChanges,
+    generation: String,
+}
+
+impl Attempt<'_> {
+    fn committed(&self, loaded: bool, changed: bool, warnings: Vec<Diagnostic>) -> Committed {
+        Committed {
+            loaded,
+            changed,
+            warnings,
+            generation: self.generation.clone(),
+        }
+    }
+
+    /// Returns whether BIRD runs all of the agent's files on disk.
+    fn is_of(&self, running: &Running) -> bool {
+        *running == Running::Loaded(Some(self.before.generation()))
     }
 }
 
@@ -546,14 +560,6 @@ fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<S
         }),
     )
     .collect()
-}
-
-fn unexplained(message: String) -> Arc<CommitError> {
-    let what = Diagnostic {
-        message,
-        ..Default::default()
-    };
-    CommitError::Tree(what).into()
 }
 
 /// Logs one line per commit; no line when nothing changed.

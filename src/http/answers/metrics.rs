@@ -142,83 +142,71 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
 }
 
 fn objects(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
-    let labels = ["session"];
-    let up = gauges(
-        registry,
-        "moenet_agent_session_established",
-        "1 while BGP is established",
-        &labels,
-    )?;
-    let imported = gauges(
-        registry,
-        "moenet_agent_session_routes_imported",
-        "Routes taken",
-        &labels,
-    )?;
-    let exported = gauges(
-        registry,
-        "moenet_agent_session_routes_exported",
-        "Routes announced",
-        &labels,
-    )?;
-    let received = gauges(
-        registry,
-        "moenet_agent_session_received_bytes",
-        "Bytes received in the tunnel",
-        &labels,
-    )?;
-    let sent = gauges(
-        registry,
-        "moenet_agent_session_sent_bytes",
-        "Bytes sent in the tunnel",
-        &labels,
-    )?;
-    let rtt = GaugeVec::new(
-        Opts::new(
-            "moenet_agent_session_rtt_seconds",
-            "Round-trip time to the peer",
-        ),
-        &labels,
-    )?;
-    registry.register(Box::new(rtt.clone()))?;
-    let opts = Opts::new(
-        "moenet_agent_session_loss_ratio",
-        "Share of lost echoes to the peer, 0 to 1",
-    );
-    let lost = GaugeVec::new(opts, &labels)?;
-    registry.register(Box::new(lost.clone()))?;
-    let set = |name: &str, status: &StatusBody| {
-        if let Some(bgp) = &status.bgp {
-            up.with_label_values(&[name])
-                .set(i64::from(bgp.state == "established"));
-            imported
-                .with_label_values(&[name])
-                .set(signed(bgp.routes_imported));
-            exported
-                .with_label_values(&[name])
-                .set(signed(bgp.routes_exported));
-        }
-        if let Some(tunnel) = &status.tunnel {
-            received
-                .with_label_values(&[name])
-                .set(signed(tunnel.rx_bytes));
-            sent.with_label_values(&[name]).set(signed(tunnel.tx_bytes));
-        }
-        if let Some(share) = status.loss {
-            lost.with_label_values(&[name]).set(share);
-        }
-        if let Some(milliseconds) = status.rtt_ms {
-            rtt.with_label_values(&[name]).set(milliseconds / 1000.0);
-        }
-    };
+    let gauges = ObjectGauges::new(registry)?;
     for (key, status) in api.context.board.all() {
         match Kind::of(&key) {
-            Some((Kind::BgpSession, name)) => set(name.as_str(), &status),
-            Some(_) => set(&key.to_string(), &status),
+            Some((Kind::BgpSession, name)) => gauges.set(name.as_str(), &status),
+            Some(_) => gauges.set(&key.to_string(), &status),
             None => {}
         }
     }
     Ok(())
+}
+
+/// The series of each object.
+struct ObjectGauges {
+    up: IntGaugeVec,
+    imported: IntGaugeVec,
+    exported: IntGaugeVec,
+    received: IntGaugeVec,
+    sent: IntGaugeVec,
+    rtt: GaugeVec,
+    lost: GaugeVec,
+}
+
+impl ObjectGauges {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = ["session"];
+        let whole = |name: &str, help: &str| {
+            let name = format!("moenet_agent_session_{name}");
+            gauges(registry, &name, help, &labels)
+        };
+        let real = |name: &str, help: &str| {
+            let name = format!("moenet_agent_session_{name}");
+            let gauge = GaugeVec::new(Opts::new(name, help), &labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            up: whole("established", "1 while BGP is established")?,
+            imported: whole("routes_imported", "Routes taken")?,
+            exported: whole("routes_exported", "Routes announced")?,
+            received: whole("received_bytes", "Bytes received in the tunnel")?,
+            sent: whole("sent_bytes", "Bytes sent in the tunnel")?,
+            rtt: real("rtt_seconds", "Round-trip time to the peer")?,
+            lost: real("loss_ratio", "Share of lost echoes to the peer, 0 to 1")?,
+        })
+    }
+
+    fn set(&self, name: &str, status: &StatusBody) {
+        let whole = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(&[name]).set(value);
+        if let Some(bgp) = &status.bgp {
+            whole(&self.up, i64::from(bgp.state == "established"));
+            whole(&self.imported, signed(bgp.routes_imported));
+            whole(&self.exported, signed(bgp.routes_exported));
+        }
+        if let Some(tunnel) = &status.tunnel {
+            whole(&self.received, signed(tunnel.rx_bytes));
+            whole(&self.sent, signed(tunnel.tx_bytes));
+        }
+        if let Some(share) = status.loss {
+            self.lost.with_label_values(&[name]).set(share);
+        }
+        if let Some(milliseconds) = status.rtt_ms {
+            let gauge = self.rtt.with_label_values(&[name]);
+            gauge.set(milliseconds / 1000.0);
+        }
+    }
 }
 
 /// Counters of the agent's changes since its start; all are constant while nothing changes.
@@ -285,23 +273,7 @@ fn state(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         &["version", "commit"],
     )?;
     info.with_label_values(&[VERSION, COMMIT]).set(1);
-    let client = api.sync.as_ref().map(|sync| &sync.client);
-    let name = "moenet_agent_circuit_breaker";
-    let fetches = client.map(|client| client.breaker());
-    breaker(
-        registry,
-        name,
-        "1 for the state of the fetches' breaker",
-        fetches,
-    )?;
-    let name = "moenet_agent_post_circuit_breaker";
-    let posts = client.map(|client| client.post_breaker());
-    breaker(
-        registry,
-        name,
-        "1 for the state of the posts' breaker",
-        posts,
-    )?;
+    breakers(api, registry)?;
     calls(api, registry)?;
     gauge(
         registry,
@@ -365,6 +337,19 @@ fn breaker(
             .set(i64::from(is_now));
     }
     Ok(())
+}
+
+/// The circuit breakers of the calls to the Control Plane.
+fn breakers(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let client = api.sync.as_ref().map(|sync| &sync.client);
+    let name = "moenet_agent_circuit_breaker";
+    let help = "1 for the state of the fetches' breaker";
+    let fetches = client.map(|client| client.breaker());
+    breaker(registry, name, help, fetches)?;
+    let name = "moenet_agent_post_circuit_breaker";
+    let help = "1 for the state of the posts' breaker";
+    let posts = client.map(|client| client.post_breaker());
+    breaker(registry, name, help, posts)
 }
 
 /// Health of each call to the Control Plane.

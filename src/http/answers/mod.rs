@@ -302,20 +302,28 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
         waiting,
         "overrides wait for objects that do not exist",
     ));
-    notices.extend(
-        api.context
-            .store
-            .trouble()
-            .map(|why| format!("state directory: {why}")),
-    );
+    let trouble = api.context.store.trouble();
+    notices.extend(trouble.map(|why| format!("state directory: {why}")));
     notices.extend(world.router.as_ref().err().cloned());
     notices.extend(world.router_documents.without_policy());
     notices.extend(world.key.missing().map(str::to_owned));
-    notices.extend(bounded_to(
+    notices.extend(of_objects(api, world));
+    notices.extend(bird(api.context.board.get(&ObjectKey::Router)));
+    notices.extend(api.calls.notices());
+    let history = api.context.history_problem();
+    notices.extend(history.map(|why| format!("history: {why}")));
+    let firewall = api.context.firewall.state().error;
+    notices.extend(firewall.map(|why| format!("firewall: {why}")));
+    notices
+}
+
+/// Notices about documents and the objects that they describe.
+fn of_objects(api: &LocalApi, world: &World) -> Vec<String> {
+    let mut notices = bounded_to(
         MANY,
         refused(world),
         "objects in error; `moenet-agent get` lists them",
-    ));
+    );
     let unread = world.unread.iter();
     notices.extend(unread.map(|fact| format!("addresses of peers are not compared with {fact}")));
     notices.extend(bounded_to(
@@ -337,19 +345,5 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
             notices.push(format!("{name}: {why}"));
         }
     }
-    notices.extend(bird(api.context.board.get(&ObjectKey::Router)));
-    notices.extend(api.calls.notices());
-    notices.extend(
-        api.context
-            .history_problem()
-            .map(|why| format!("history: {why}")),
-    );
-    notices.extend(
-        api.context
-            .firewall
-            .state()
-            .error
-            .map(|why| format!("firewall: {why}")),
-    );
     notices
 }

@@ -218,7 +218,7 @@ fn pipe_and_huge_file_are_problems_and_not_read() {
 }
 
 #[test]
-fn folder_named_as_a_template_and_a_link_back_are_problems() {
+fn template_folder_and_link_loop_are_problems() {
     let folder = folder("# one\n");
     let templates = opened(folder.path());
     let path = folder.path().join("moenet/bgp.conf");

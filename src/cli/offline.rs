@@ -49,7 +49,7 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
 pub(crate) struct Offline {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Snapshot,
-    pub(crate) world: World,
+    pub(crate) world: Arc<World>,
     pub(crate) kernel: Arc<KernelView>,
     pub(crate) bird: Arc<BirdState>,
     /// The packet filter, or why it cannot be read.
@@ -64,7 +64,7 @@ pub(crate) struct Offline {
 pub(crate) struct Wanted {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Snapshot,
-    pub(crate) world: World,
+    pub(crate) world: Arc<World>,
     bird: Arc<BirdState>,
 }
 
@@ -151,7 +151,7 @@ impl Wanted {
     }
 
     /// Rebuilds the world of the snapshot with the current facts.
-    pub(crate) async fn again(&self) -> anyhow::Result<World> {
+    pub(crate) async fn again(&self) -> anyhow::Result<Arc<World>> {
         Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
     }
 }

@@ -67,6 +67,12 @@ impl GuardMemory {
         })
     }
 
+    /// Returns whether the next decision starts from this ledger, which is on disk.
+    pub fn remembers(&self, ledger: &Ledger) -> bool {
+        let state = self.state.lock();
+        state.writable && *state.ledger == *ledger
+    }
+
     /// Writes the ledger of a decision, before the decision takes effect. Returns whether the decision is valid: if
     /// the ledger cannot be written, the guard must decide again, and holds the removals it would forget.
     pub fn remember(&self, store: &Store, ledger: &Ledger) -> bool {

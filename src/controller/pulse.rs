@@ -17,6 +17,9 @@ struct State {
     /// Time at which a run ended, or the runner had nothing to do.
     last: Instant,
     running: BTreeMap<ObjectKey, Instant>,
+    passes: u64,
+    plans: u64,
+    builds: u64,
 }
 
 impl Default for Pulse {
@@ -24,14 +27,28 @@ impl Default for Pulse {
         Self(Mutex::new(State {
             last: Instant::now(),
             running: BTreeMap::new(),
+            passes: 0,
+            plans: 0,
+            builds: 0,
         }))
     }
 }
 
 impl Pulse {
-    /// Records the start of a run.
-    pub(super) fn begin(&self, key: &ObjectKey) {
-        self.0.lock().running.insert(key.clone(), Instant::now());
+    /// Records the start of a pass, with a run of each of its keys.
+    pub(super) fn begin(&self, keys: &[ObjectKey]) {
+        let (mut state, now) = (self.0.lock(), Instant::now());
+        state.passes += 1;
+        state.plans += keys.len() as u64;
+        state
+            .running
+            .extend(keys.iter().map(|key| (key.clone(), now)));
+    }
+
+    /// Returns the number of passes, and of plans made in them.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.0.lock();
+        (state.passes, state.plans)
     }
 
     /// Records the end of a run.
@@ -39,6 +56,16 @@ impl Pulse {
         let mut state = self.0.lock();
         state.running.remove(key);
         state.last = Instant::now();
+    }
+
+    /// Records how often the desired state was built.
+    pub fn built(&self, builds: u64) {
+        self.0.lock().builds = builds;
+    }
+
+    /// Returns how often the desired state was built.
+    pub fn builds(&self) -> u64 {
+        self.0.lock().builds
     }
 
     /// Records a tick: a runner without runs has finished its pass.
@@ -72,13 +99,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn endless_run_is_stuck_and_stops_the_pulse() {
         let pulse = Pulse::default();
-        pulse.begin(&ObjectKey::Router);
+        pulse.begin(&[ObjectKey::Router]);
         tokio::time::advance(Duration::from_secs(61)).await;
         pulse.tick();
         assert_eq!(pulse.silence(), Duration::from_secs(61));
         assert_eq!(pulse.stuck(Duration::from_secs(60)), [ObjectKey::Router]);
 
-        pulse.begin(&ObjectKey::Firewall);
+        pulse.begin(&[ObjectKey::Firewall]);
         pulse.end(&ObjectKey::Firewall);
         assert_eq!(pulse.silence(), Duration::ZERO, "other keys make progress");
         pulse.end(&ObjectKey::Router);

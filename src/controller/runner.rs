@@ -184,7 +184,7 @@ impl Runner {
             return;
         };
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
-        keys.iter().for_each(|key| self.context.pulse.begin(key));
+        self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
         let observe = async move { Observation::of(&context, of, latest).await };
         self.observing.start(Keys(keys), observe);

@@ -132,7 +132,7 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + 
 }
 
 /// A document: what every file in the state directory is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Document<S> {
     /// The version of the document's form.

@@ -49,4 +49,4 @@ pub use features::Features;
 pub use hysteresis::{Hysteresis, Measure, Measured};
 pub use input::{BaseInput, DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH, check_policy, odd_policy};
 pub use quote::{MAX_STRING, quoted};
-pub use renderer::Renderer;
+pub use renderer::{Fingerprint, Peerings, Renderer};

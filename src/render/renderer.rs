@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
-use serde::Serialize;
+use minijinja::value::{Serde, merge_maps};
+use minijinja::{Environment, UndefinedBehavior, Value};
+use sha2::{Digest, Sha256};
 
-use super::context::{Base, Peering};
+use super::context::{Base, Bounds, Peering};
 use super::{BaseInput, LinkClass, RenderError, check_policy, quote};
 use crate::effective::Session;
 use crate::observed::bird::outline::{Outline, protocols_in};
@@ -70,7 +70,22 @@ pub struct Renderer {
     base: Environment<'static>,
     /// The built-in templates alone, if an operator overrides some: overrides must define the same protocols.
     measure: Option<Environment<'static>>,
+    /// The operator's templates.
+    overrides: BTreeMap<String, String>,
 }
+
+/// Everything that the texts of all sessions of a router have in common, prepared once for all of them.
+pub struct Peerings<'a> {
+    renderer: &'a Renderer,
+    ebgp_disabled: bool,
+    limits: Bounds,
+    base: Value,
+    fingerprint: Fingerprint,
+}
+
+/// A digest of everything that the text of a session depends on besides the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
 
 impl Renderer {
     /// Loads the built-in templates, overlaid by an operator's: name (a path below the folder of templates, as
@@ -87,6 +102,7 @@ impl Renderer {
             sessions: environment(overrides, SESSION_FUEL)?,
             base: environment(overrides, BASE_FUEL)?,
             measure,
+            overrides: overrides.clone(),
         })
     }
 
@@ -110,7 +126,7 @@ impl Renderer {
     /// A template that does not render, or a value that cannot be rendered into a configuration.
     pub fn base(&self, input: &BaseInput<'_>) -> Result<BTreeMap<String, String>, RenderError> {
         check_policy(input.policy)?;
-        let context = Base::new(input);
+        let context = Value::from(Serde(&Base::new(input)));
         let names = || Self::names().filter(|name| *name != SESSION);
         let names = || names().filter(|name| *name != MAIN || input.manage_main_config);
         let all = |environment| -> Result<BTreeMap<String, String>, RenderError> {
@@ -118,7 +134,7 @@ impl Renderer {
                 .map(|name| {
                     Ok((
                         name.to_owned(),
-                        text(environment, name, &context, BASE_BYTES)?,
+                        text(environment, name, context.clone(), BASE_BYTES)?,
                     ))
                 })
                 .collect()
@@ -137,19 +153,41 @@ impl Renderer {
         Ok(files)
     }
 
+    /// Prepares the texts of sessions.
+    ///
+    /// # Errors
+    /// A value that cannot be a template's variable.
+    pub fn peerings<'a>(&'a self, input: &BaseInput<'a>) -> Result<Peerings<'a>, RenderError> {
+        let base = Base::new(input);
+        let facts = serde_json::to_vec(&(&base, input.ebgp_disabled, &self.overrides));
+        let facts = facts.map_err(|error| RenderError::input(SESSION, error.to_string()))?;
+        Ok(Peerings {
+            renderer: self,
+            ebgp_disabled: input.ebgp_disabled,
+            limits: base.limits,
+            base: Serde(&base).into(),
+            fingerprint: Fingerprint(Sha256::digest(&facts).into()),
+        })
+    }
+}
+
+impl Peerings<'_> {
+    /// Returns the digest of everything that a session's text depends on besides the session and the classes of its
+    /// link.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// Renders the file of one session.
     ///
     /// # Errors
     /// As [`Renderer::base`].
-    pub fn session(
-        &self,
-        session: &Session,
-        input: &BaseInput<'_>,
-        link: &LinkClass,
-    ) -> Result<String, RenderError> {
-        let peering = Peering::new(session, input, link)?;
-        let text = text(&self.sessions, SESSION, &peering, SESSION_BYTES)?;
-        if self.measure.is_some() {
+    pub fn text(&self, session: &Session, link: &LinkClass) -> Result<String, RenderError> {
+        let peering = Peering::new(session, self.ebgp_disabled, self.limits, link)?;
+        let own = Value::from(Serde(&peering));
+        let context = merge_maps([own, self.base.clone()]);
+        let text = text(&self.renderer.sessions, SESSION, context, SESSION_BYTES)?;
+        if self.renderer.measure.is_some() {
             let there = protocols_in(&text);
             let mut wanted = session
                 .neighbours
@@ -185,7 +223,7 @@ fn environment(
 fn text(
     environment: &Environment<'_>,
     name: &str,
-    context: &impl Serialize,
+    context: Value,
     limit: usize,
 ) -> Result<String, RenderError> {
     let mut capped = Capped {
@@ -194,9 +232,7 @@ fn text(
         is_full: false,
     };
     let template = environment.get_template(name)?;
-    let rendered = template
-        .render_captured_to(Serde(context), &mut capped)
-        .map(drop);
+    let rendered = template.render_captured_to(context, &mut capped).map(drop);
     if capped.is_full {
         return Err(RenderError::TooLarge {
             template: name.to_owned(),

@@ -11,7 +11,7 @@ use crate::model::{InterfaceName, Port};
 
 /// Applied record of one object. Written before the first step and removed after the last one, so
 /// it is also the finalizer: what it names is found again after a crash at any point.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedDocument {
     /// The version of the document's form.
@@ -25,7 +25,7 @@ pub struct AppliedDocument {
 }
 
 /// The applied state.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedBody {
     /// Every interface that is or was claimed for the object and not yet proved gone.

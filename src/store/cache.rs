@@ -13,7 +13,7 @@ use super::{AppliedDocument, Place};
 use crate::util::file::Stamp;
 
 /// A document with the attributes of its file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored<D> {
     /// The document.
     pub document: D,

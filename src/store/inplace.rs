@@ -18,7 +18,7 @@ use super::synced::is_taken_over;
 pub const EDITED_IN_PLACE: &str = "edited in place";
 
 /// A synced document that differs from the version of the sync.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
     /// The document.
     pub place: Place,
@@ -27,7 +27,7 @@ pub struct Edit {
 }
 
 /// A manual change of a synced document.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The file was deleted. It is restored; the object stays.
     Deleted,

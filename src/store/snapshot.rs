@@ -18,7 +18,7 @@ use super::place::folder;
 use super::{AppliedDocument, Area, Place};
 
 /// The content of the state directory at one moment.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The identity of this router.
     pub node: Option<Slot<NodeSpec>>,
@@ -66,7 +66,7 @@ pub struct Snapshot {
 }
 
 /// The last version of the sync of a document whose file is invalid now.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenDocument {
     /// The identity of the object.
     pub uid: Uid,

@@ -20,6 +20,44 @@ fn in_force(world: &World) -> String {
     format!("{text}{applied}")
 }
 
+/// Builds of the desired state, and plans.
+fn work(world: &World) -> (u64, u64) {
+    let builds = world.metric("moenet_agent_desired_builds_total");
+    (builds, world.metric("moenet_agent_plans_total"))
+}
+
+#[test]
+fn saved_override_costs_one_build_and_plans_of_one_object() {
+    let world = World::converged(3);
+    world.wait_measured();
+    let mut costs = Vec::new();
+    // The tick of all objects may fall into one of them.
+    for mtu in [1380_u32, 1384, 1388] {
+        let before = work(&world);
+        world.write(&override_of(1), &mtu_exception(1, mtu));
+        world.wait_mtu(1, mtu);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let after = work(&world);
+        costs.push((after.0 - before.0, after.1 - before.1));
+    }
+    let is_one = |cost: &(u64, u64)| cost.0 == 1 && (1..=3).contains(&cost.1);
+    assert!(costs.iter().any(is_one), "builds and plans: {costs:?}");
+    assert!(costs.iter().all(|(builds, _)| *builds <= 2), "{costs:?}");
+}
+
+#[test]
+fn polls_without_a_change_build_nothing() {
+    let world = World::converged(2);
+    world.wait_measured();
+    // A first listing of the last records may still follow.
+    world.wait_polls("sessions", 2);
+    std::thread::sleep(std::time::Duration::from_secs(31));
+    let before = work(&world).0;
+    world.wait_polls("sessions", 8);
+    world.sync();
+    assert_eq!(work(&world).0, before);
+}
+
 #[test]
 fn override_survives_sync_and_restart_and_leaves_no_trace() {
     let mut world = World::converged_without_polls(2);

@@ -2,28 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::bird::Checker;
-use crate::config::LiveConfig;
-use crate::controller::world::{Inputs, Object, Reach};
-use crate::controller::{GuardMemory, RefusedItems, World, guard};
+use crate::config::{Config, LiveConfig};
+use crate::controller::world::{Inputs, Object, Reach, Refused, TextCache};
+use crate::controller::{GuardMemory, RefusedItems, World};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
-use crate::model::{Endpoint, ObjectName, RoaTable};
+use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Measured, Renderer};
 use crate::sources::resolve::Resolution;
 use crate::sources::{Rejection, Sources};
-use crate::status::Acceptance;
+use crate::status::{Acceptance, RoaFacts};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 
-/// Makes worlds from the state directory.
+/// Makes worlds from the state directory, each only when its ingredients differ from those of the last one.
 pub struct WorldMaker {
     config: Arc<LiveConfig>,
     store: Arc<Store>,
@@ -38,10 +39,29 @@ pub struct WorldMaker {
     pub(super) guard: Arc<GuardMemory>,
     /// Secrets that could not be read, with the reasons: logged once.
     unread: Mutex<BTreeMap<String, String>>,
+    /// The last world, and its ingredients.
+    last: Mutex<Option<Made>>,
+    texts: TextCache,
+    builds: AtomicU64,
 }
 
-/// The inputs of a world besides the state directory.
+/// A world, and the ingredients it was made of.
+struct Made {
+    snapshot: Snapshot,
+    material: Material,
+    world: Arc<World>,
+}
+
+/// The ingredients of a world besides the listing, the guard's memory and the time.
+#[derive(Clone, PartialEq)]
 pub(in crate::agent) struct Material {
+    config: Same<Config>,
+    key: RouterKey,
+    renderer: Result<Same<Renderer>, String>,
+    templates_refused: Option<String>,
+    roas: RoaFacts,
+    approved: BTreeSet<String>,
+    refused: Refused,
     secrets: Secrets,
     bird: Option<Version>,
     features: Result<Features, String>,
@@ -51,6 +71,21 @@ pub(in crate::agent) struct Material {
     roa: Option<Arc<RoaTable>>,
     rpki: BTreeMap<Endpoint, Resolution>,
     reach: Reach,
+}
+
+/// A shared value that is compared by identity.
+struct Same<T>(Arc<T>);
+
+impl<T> Clone for Same<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Same<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl WorldMaker {
@@ -64,6 +99,7 @@ impl WorldMaker {
     ) -> Self {
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
         let (clashes, version, unread) = Default::default();
+        let (last, texts, builds) = Default::default();
         Self {
             config,
             store,
@@ -75,34 +111,35 @@ impl WorldMaker {
             refused,
             guard,
             unread,
+            last,
+            texts,
+            builds,
         }
+    }
+
+    /// Returns how often a world was built.
+    pub fn builds(&self) -> u64 {
+        self.builds.load(Ordering::Relaxed)
     }
 
     /// The world of an empty state directory, used before the first listing.
     pub fn empty(&self) -> World {
-        let material = Material {
-            secrets: Secrets::new(),
-            bird: None,
-            features: Err("not looked at yet".to_owned()),
-            fragments: BTreeSet::new(),
-            main: MainFile::default(),
-            classes: BTreeMap::new(),
-            roa: None,
-            rpki: BTreeMap::new(),
-            reach: Reach::default(),
-        };
-        self.world(
-            &Snapshot::default(),
-            &material,
-            self.sources.templates.in_use(),
-        )
+        let unread = Err("not looked at yet".to_owned());
+        let known = (unread, None, Secrets::new(), Reach::default());
+        let material = self.material_of(&BirdState::default(), known);
+        self.world(&Snapshot::default(), &material)
     }
 
-    /// Makes the world of a listing. If BIRD does not answer, its program is asked for the version.
+    /// Makes the world of a listing, or returns the last one if nothing that it was made of has changed. If BIRD does
+    /// not answer, its program is asked for the version.
     ///
     /// # Errors
     /// A secret's file cannot be listed at all.
-    pub async fn make(&self, snapshot: &Snapshot, bird: &BirdState) -> Result<World, StoreError> {
+    pub async fn make(
+        &self,
+        snapshot: &Snapshot,
+        bird: &BirdState,
+    ) -> Result<Arc<World>, StoreError> {
         if let Some(known) = self.store.identity() {
             self.ownership.set_succession(known.succeeds);
         }
@@ -112,7 +149,22 @@ impl WorldMaker {
             snapshot.applied_in_bird(),
         );
         let material = self.material(snapshot, bird).await;
-        let world = self.world(snapshot, &material, self.sources.templates.in_use());
+        if let Some(made) = &mut *self.last.lock() {
+            match self.outdated(made, snapshot, &material) {
+                None => {
+                    made.snapshot = snapshot.clone();
+                    return Ok(Arc::clone(&made.world));
+                }
+                Some(because) => debug!(because, "building the desired state"),
+            }
+        }
+        self.builds.fetch_add(1, Ordering::Relaxed);
+        let world = Arc::new(self.world(snapshot, &material));
+        *self.last.lock() = Some(Made {
+            snapshot: snapshot.clone(),
+            material,
+            world: Arc::clone(&world),
+        });
         let sessions = world.of_kind(Kind::BgpSession);
         let paused = sessions.filter(|session| session.may_be_paused());
         self.ownership
@@ -128,17 +180,72 @@ impl WorldMaker {
         bird: &BirdState,
     ) -> Material {
         let version = self.version(bird.running).await;
+        let known = version.as_ref().ok().copied();
+        let reach = self.sources.host.look(&self.config.get()).await.into();
+        let secrets = self.secrets(snapshot);
+        self.material_of(bird, (version.and_then(features), known, secrets, reach))
+    }
+
+    /// Collects the ingredients in memory, and adds those that had to be read.
+    fn material_of(
+        &self,
+        bird: &BirdState,
+        (features, version, secrets, reach): (
+            Result<Features, String>,
+            Option<Version>,
+            Secrets,
+            Reach,
+        ),
+    ) -> Material {
+        let sources = &self.sources;
         Material {
-            secrets: self.secrets(snapshot),
-            bird: version.as_ref().ok().copied(),
-            features: version.and_then(features),
+            config: Same(self.config.get()),
+            key: sources.key.current(),
+            renderer: sources.templates.in_use().map(Same),
+            templates_refused: sources.templates.problem(),
+            roas: sources.roas.facts(),
+            approved: self.store.approved(),
+            refused: self.refused.all(),
+            secrets,
+            bird: version,
+            features,
             fragments: bird.live.tree.fragments.keys().cloned().collect(),
             main: bird.live.main.clone(),
-            classes: self.sources.classes.measured(),
-            roa: self.sources.roas.kept(&self.store),
-            rpki: self.sources.rpki.known(),
-            reach: self.sources.host.look(&self.config.get()).await.into(),
+            classes: sources.classes.measured(),
+            roa: sources.roas.kept(&self.store),
+            rpki: sources.rpki.known(),
+            reach,
         }
+    }
+
+    /// Returns why the last world is not the one of these ingredients, if it is not: something is due by time, a held
+    /// change may have waited long enough, or an ingredient differs.
+    fn outdated(
+        &self,
+        made: &Made,
+        snapshot: &Snapshot,
+        material: &Material,
+    ) -> Option<&'static str> {
+        let world = &made.world;
+        let is_due = world.changes_at.is_some_and(|at| at <= Timestamp::now());
+        let waits = !world.held().is_empty() || !world.settling().is_empty();
+        // A file that is being written is listed as it was before.
+        let mut listed = snapshot.clone();
+        listed.settled = made.snapshot.settled;
+        let foreseen = world.foresaw(&made.snapshot.applied, &snapshot.applied);
+        if foreseen {
+            listed.applied.clone_from(&made.snapshot.applied);
+        }
+        [
+            (is_due, "time"),
+            (waits, "held changes"),
+            (!self.guard.remembers(&world.ledger), "the guard's record"),
+            (made.material != *material, "inputs besides documents"),
+            (!foreseen, "applied records"),
+            (made.snapshot != listed, "documents"),
+        ]
+        .into_iter()
+        .find_map(|(differs, what)| differs.then_some(what))
     }
 
     /// Logs each address clash of an applied object once.
@@ -175,8 +282,13 @@ impl WorldMaker {
         material: &Material,
         renderer: &Arc<Renderer>,
     ) -> Result<Tree, Rejection> {
-        let before = self.world(snapshot, material, self.sources.templates.in_use());
-        let after = self.world(snapshot, material, Ok(Arc::clone(renderer)));
+        let before = self.world(snapshot, material);
+        let renderer = Ok(Same(Arc::clone(renderer)));
+        let material = Material {
+            renderer,
+            ..material.clone()
+        };
+        let after = self.world(snapshot, &material);
         if let Err(why) = &after.router {
             return Err(Rejection::Unknown(why.clone()));
         }
@@ -190,43 +302,33 @@ impl WorldMaker {
         })
     }
 
-    fn world(
-        &self,
-        snapshot: &Snapshot,
-        material: &Material,
-        renderer: Result<Arc<Renderer>, String>,
-    ) -> World {
-        let features = material
-            .features
-            .as_ref()
-            .map(|features| *features)
-            .map_err(String::as_str);
-        let config = self.config.get();
-        let refused = self.refused.all();
-        let build = |guard: &guard::Input<'_>| {
+    fn world(&self, snapshot: &Snapshot, material: &Material) -> World {
+        let renderer = material.renderer.as_ref();
+        let features = material.features.as_ref();
+        self.guard.recall(|guard| {
             World::build(&Inputs {
                 guard: *guard,
                 snapshot,
-                config: &config,
+                config: &material.config.0,
                 secrets: &material.secrets,
-                key: &self.sources.key.current(),
-                renderer: renderer.as_deref().map_err(String::as_str),
-                templates_refused: self.sources.templates.problem(),
+                key: &material.key,
+                renderer: renderer.map(|it| &*it.0).map_err(String::as_str),
+                templates_refused: material.templates_refused.clone(),
                 bird: material.bird,
-                features,
+                features: features.copied().map_err(String::as_str),
                 roa: material.roa.as_deref(),
-                roas: self.sources.roas.facts(),
+                roas: material.roas,
                 rpki: &material.rpki,
                 classes: &material.classes,
                 fragments: &material.fragments,
                 main: &material.main,
-                approved: &self.store.approved(),
-                refused: &refused,
+                approved: &material.approved,
+                refused: &material.refused,
                 reach: &material.reach,
+                texts: &self.texts,
                 now: Timestamp::now(),
             })
-        };
-        self.guard.recall(build)
+        })
     }
 
     /// Returns the version of BIRD: of the running daemon, else of the last one that answered, else

@@ -26,7 +26,7 @@ pub use maker::WorldMaker;
 pub(super) use trial::test_templates;
 
 use super::Parts;
-use crate::controller::world::endpoints;
+use crate::controller::world::{Changed, endpoints};
 use crate::controller::{Convenience, Hint, World, target};
 use crate::document::{ConditionType, Kind};
 use crate::intervals::{
@@ -74,6 +74,8 @@ struct Worlds {
     moved: Option<String>,
     /// Names whose resolution changed since the last world.
     resolved: BTreeSet<String>,
+    /// The keys in which the last world differs from the one before.
+    differs: Changed,
 }
 
 impl Worlds {
@@ -92,6 +94,7 @@ impl Worlds {
             anywhere: false,
             moved: None,
             resolved: BTreeSet::new(),
+            differs: Changed::default(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Worlds {
                     self.known.clone_from(&listed.places);
                 }
                 self.listed = listed.places;
+                self.differs = listed.changed;
                 if recovered || self.failing {
                     // Objects that failed in the meantime are retried without waiting for their
                     // backoff, and the folders may have changed.
@@ -164,7 +168,12 @@ impl Worlds {
         for key in named(&self.parts.context.world(), &resolved) {
             let _ = self.hints.send(Hint::Key(key));
         }
-        let _ = self.hints.send(Hint::Everything);
+        match std::mem::take(&mut self.differs) {
+            Changed::Everything => drop(self.hints.send(Hint::Everything)),
+            Changed::Keys(keys) => keys
+                .into_iter()
+                .for_each(|key| drop(self.hints.send(Hint::Key(key)))),
+        }
     }
 
     /// Waits until a world may have changed. Breaks when the agent stops.
@@ -270,10 +279,12 @@ pub(super) struct Listed {
     moved: Option<String>,
     /// Places of documents and overrides.
     places: BTreeSet<Place>,
+    /// The keys in which the world differs from the one before.
+    changed: Changed,
 }
 
 impl Listed {
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of(snapshot: &Snapshot, changed: Changed) -> Self {
         let document = |kind: Kind| move |name: &ObjectName| Place::document(kind, name);
         let many = snapshot.sessions.keys().map(document(Kind::BgpSession));
         let many = many.chain(snapshot.mesh.keys().map(document(Kind::MeshPeer)));
@@ -293,6 +304,7 @@ impl Listed {
             settled: snapshot.settled,
             moved: snapshot.moved.clone(),
             places: many.chain(single).chain(overrides).collect(),
+            changed,
         }
     }
 }
@@ -310,6 +322,7 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     if !approval::remember(parts, &world).await {
         world = parts.maker.make(&snapshot, &bird).await?;
     }
+    parts.context.pulse.built(parts.maker.builds());
     approval::spend_node(parts, &world).await;
     drain::write_down(parts, &snapshot, &world).await;
     watch_peers(parts, &snapshot, &world);
@@ -320,8 +333,16 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
     parts.sources.watch(policy, rejects);
     let rpki = &parts.sources.rpki;
     rpki.keep(&parts.context.store, &world.rpki).await;
-    parts.publish.send_replace(Arc::new(world));
-    Ok(Listed::of(&snapshot))
+    let mut changed = Changed::default();
+    parts.publish.send_if_modified(|published| {
+        if Arc::ptr_eq(published, &world) {
+            return false;
+        }
+        changed = world.changed_since(published);
+        *published = world;
+        true
+    });
+    Ok(Listed::of(&snapshot, changed))
 }
 
 /// Lists the state directory, never during a sync: with half of its removals a sync would pass the

@@ -52,6 +52,8 @@ pub struct Inputs<'a> {
     pub refused: &'a Refused,
     /// Addresses of the host, and addresses that it must reach.
     pub reach: &'a super::Reach,
+    /// Texts that need no rendering again.
+    pub texts: &'a super::TextCache,
     /// The current time.
     pub now: Timestamp,
 }

@@ -6,6 +6,8 @@
 //! | file | content |
 //! |---|---|
 //! | `inputs` | inputs of a world |
+//! | `changed` | the objects in which two worlds differ |
+//! | `text_cache` | texts of sessions that need no rendering again |
 //! | `object` | one object: its wanted state, and whether its documents were accepted |
 //! | `layered` | a document and its override, or the reason why neither applies |
 //! | `router` | node, policy, maintenance, the node's own addresses |
@@ -14,6 +16,7 @@
 //! | `reach` | addresses that no peer and no loopback may claim |
 //! | `texts` | the text for BIRD |
 
+mod changed;
 mod inputs;
 mod layered;
 mod object;
@@ -23,6 +26,7 @@ mod router;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod testing;
+mod text_cache;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +44,7 @@ use crate::render::odd_policy;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
+pub use changed::Changed;
 pub use inputs::{Inputs, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
@@ -47,6 +52,7 @@ pub use reach::{Reach, Use, endpoints};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_force, recorded_maintenance};
 pub use sessions::claims_of;
+pub use text_cache::TextCache;
 use texts::Parts;
 
 /// Everything that is wanted.
@@ -103,7 +109,7 @@ pub struct World {
 }
 
 /// Node and policy as documents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterDocuments {
     /// The identity of this router; unknown without a specification.
     pub node: SingleDocument<Option<NodeSpec>>,
@@ -141,7 +147,7 @@ const NO_POLICY: &str = "this router has never had a valid routing policy: BGP s
                          (RFC 8212); write policy.yaml, or have the Control Plane answer GET bird-config";
 
 /// A document of a single-instance kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SingleDocument<S> {
     /// Whether it was accepted.
     pub acceptance: Acceptance,

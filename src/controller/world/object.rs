@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use crate::store::AppliedOverride;
 pub type Objects = BTreeMap<ObjectKey, Object>;
 
 /// One object: its wanted state, and whether its documents were accepted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its kind.
     pub kind: Kind,
@@ -59,7 +60,7 @@ pub struct Object {
 }
 
 /// The intent for an object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
     /// The object is wanted.
     Present(Wanted),
@@ -70,13 +71,13 @@ pub enum Intent {
 }
 
 /// A wanted object, resolved.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// An external peering.
     Session(
         Box<Session>,
         /** Its text for BIRD; `None` while it cannot be rendered: then BIRD's file stays as it is. */
-         Option<String>,
+         Option<Arc<str>>,
     ),
     /// A backbone tunnel.
     Mesh(Box<MeshTunnel>),
@@ -276,7 +277,7 @@ mod tests {
         let filled = spec.filled(&router, &crate::effective::Defaults::default());
         let (name, uid) = ("a".parse().unwrap(), "a".parse().unwrap());
         let session = Session::resolve(&name, &uid, &filled, &router, &BTreeMap::new()).unwrap();
-        let text = Some("password \"hunter2\";".to_owned());
+        let text = Some("password \"hunter2\";".into());
         let intent = Intent::Present(Wanted::Session(Box::new(session), text));
         let shown = format!("{intent:?}");
         assert!(

@@ -10,6 +10,7 @@ use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Claim, Claimant, Defaults, FieldError, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName, Uid};
+use crate::render::Peerings;
 use crate::status::{Acceptance, Hold};
 use crate::store::AppliedDocument;
 use crate::wire::Rejected;
@@ -46,6 +47,14 @@ pub(super) fn sessions(
         })
         .collect();
     let clashes = conflicts(&claimants(parts, &candidates));
+    let peerings = match router {
+        Ok(router) => parts.peerings(router),
+        Err(why) => Err(why.clone()),
+    };
+    parts
+        .inputs
+        .texts
+        .keep(|name| candidates.contains_key(name));
     candidates
         .into_iter()
         .map(|(name, mut candidate)| {
@@ -53,7 +62,7 @@ pub(super) fn sessions(
                 candidate.layers.acceptance = Acceptance::Clash(clash.to_string());
                 candidate.session = None;
             }
-            object(parts, router, &name, candidate)
+            object(parts, &peerings, &name, candidate)
         })
         .map(|object| (object.key(), object))
         .collect()
@@ -311,7 +320,7 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
 
 fn object(
     parts: &Parts<'_>,
-    router: &Result<Router, String>,
+    peerings: &Result<Peerings<'_>, String>,
     name: &ObjectName,
     candidate: Candidate,
 ) -> Object {
@@ -328,13 +337,16 @@ fn object(
         None => AdminState::Enabled,
     };
     let clash = matches!(layers.acceptance, Acceptance::Clash(_));
-    let intent = match (session, router) {
+    let intent = match session {
         _ if clash => Intent::Stay,
-        (None, _) if held.is_some() => Intent::Stay,
-        (None, _) if !layers.documented => Intent::Absent,
-        (Some(session), Ok(router)) => {
+        None if held.is_some() => Intent::Stay,
+        None if !layers.documented => Intent::Absent,
+        Some(session) => {
             // An unusable template never stops the tunnel.
-            let fragment = parts.fragment(router, &session);
+            let fragment = match peerings {
+                Ok(peerings) => parts.fragment(peerings, &session),
+                Err(why) => Err(why.clone()),
+            };
             match fragment.map_err(|why| layers.acceptance.wait(&why)) {
                 Err(()) if needs_text => Intent::Stay,
                 text => Intent::Present(Wanted::Session(Box::new(session), text.ok())),

@@ -17,6 +17,7 @@ pub(crate) fn world(store: &Store, refused: &Refused) -> World {
 pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> World {
     let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
     World::build(&Inputs {
+        texts: &super::TextCache::default(),
         snapshot: &store.load().unwrap(),
         config: &crate::config::parse(config).unwrap(),
         secrets: &Default::default(),

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Inputs, Maintenance, Object, Objects, RouterDocuments, router};
 use crate::effective::{InternalNeighbour, Router, Session};
 use crate::model::{Endpoint, InterfaceName};
 use crate::plan::BaseFiles;
-use crate::render::{BaseInput, LinkClass, Renderer};
+use crate::render::{BaseInput, LinkClass, Peerings, Renderer};
 use crate::status::RpkiName;
 
 /// The pieces from which sessions and shared files are rendered.
@@ -58,18 +59,14 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn with_input<R>(
-        &self,
-        router: &Router,
-        render: impl FnOnce(&Renderer, &BaseInput<'_>) -> Result<R, String>,
-    ) -> Result<R, String> {
+    /// Returns the renderer and its input.
+    fn input<'s>(&'s self, router: &'s Router) -> Result<(&'s Renderer, BaseInput<'s>), String> {
         let renderer = self.inputs.renderer.map_err(str::to_owned)?;
-        let features = self.inputs.features.map_err(str::to_owned)?;
         let input = BaseInput {
             router,
             policy: &self.documents.policy.spec,
             has_policy: self.documents.has_policy,
-            features,
+            features: self.inputs.features.map_err(str::to_owned)?,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
             manage_main_config: self.inputs.main.is_agents()
@@ -81,30 +78,35 @@ impl<'a> Parts<'a> {
             rpki: &self.rpki,
             roa: self.inputs.roa,
         };
-        render(renderer, &input)
+        Ok((renderer, input))
     }
 
     /// Returns the files that all sessions share.
     pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, String> {
-        self.with_input(router, |renderer, input| {
-            renderer.base(input).map_err(|error| error.to_string())
-        })
+        let (renderer, input) = self.input(router)?;
+        renderer.base(&input).map_err(|error| error.to_string())
+    }
+
+    /// Prepares the texts of sessions.
+    pub(super) fn peerings<'s>(&'s self, router: &'s Router) -> Result<Peerings<'s>, String> {
+        let (renderer, input) = self.input(router)?;
+        renderer.peerings(&input).map_err(|error| error.to_string())
     }
 
     /// Returns the text of a session.
-    pub(super) fn fragment(&self, router: &Router, session: &Session) -> Result<String, String> {
-        let measured = self
-            .inputs
-            .classes
-            .get(&session.name)
-            .copied()
-            .unwrap_or_default();
+    pub(super) fn fragment(
+        &self,
+        peerings: &Peerings<'_>,
+        session: &Session,
+    ) -> Result<Arc<str>, String> {
+        let measured = self.inputs.classes.get(&session.name);
+        let measured = measured.copied().unwrap_or_default();
         let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
-        self.with_input(router, |renderer, input| {
-            renderer
-                .session(session, input, &class)
-                .map_err(|error| error.to_string())
+        let texts = self.inputs.texts;
+        texts.text(peerings.fingerprint(), session, class, || {
+            let text = peerings.text(session, &class);
+            text.map_err(|error| error.to_string())
         })
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn text(api: &LocalApi) -> String {
     let _ = health(api, &registry);
     let _ = overridden(&overrides::of(&api.context.world()), &registry);
     let _ = writes(api, &registry);
+    let _ = work(api, &registry);
     let _ = state(api, &registry);
     let _ = origins(api, &registry);
     TextEncoder::new()
@@ -263,6 +264,30 @@ fn writes(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         requests.with_label_values(&[word]).inc_by(count);
     }
     Ok(())
+}
+
+/// Counters of the controller's work.
+fn work(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
+    let pulse = &api.context.pulse;
+    let (passes, plans) = pulse.counts();
+    counter(
+        registry,
+        "moenet_agent_desired_builds_total",
+        "Builds of the desired state",
+        pulse.builds(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_passes_total",
+        "Passes of the controller, each with one observation",
+        passes,
+    )?;
+    counter(
+        registry,
+        "moenet_agent_plans_total",
+        "Plans of one object each, made in passes",
+        plans,
+    )
 }
 
 fn state(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {

@@ -17,7 +17,7 @@ pub(in crate::render) struct Base<'a> {
     router: Node<'a>,
     own: Own,
     location: Place,
-    pub(super) limits: Bounds,
+    pub(in crate::render) limits: Bounds,
     rpki: Validation,
     has_policy: bool,
     drained: bool,
@@ -69,8 +69,8 @@ struct Place {
 }
 
 /// Limits with their defaults.
-#[derive(Debug, Serialize)]
-pub(super) struct Bounds {
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(in crate::render) struct Bounds {
     pub(super) ebgp_import: u32,
     pub(super) ebgp_export: Option<u32>,
     ibgp_import: Option<u32>,

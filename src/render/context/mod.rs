@@ -4,8 +4,8 @@
 mod base;
 mod session;
 
-pub(super) use base::Base;
 pub use base::rpki_protocol;
+pub(super) use base::{Base, Bounds};
 pub(super) use session::Peering;
 
 /// Returns a limit. Zero means "not set" on the wire, so it has the same meaning here: a limit of zero would

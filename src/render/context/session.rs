@@ -2,21 +2,19 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Base, some};
+use super::{Bounds, some};
 use crate::effective::{Neighbour, Session};
 use crate::model::{AdminState, PeeringPolicy};
-use crate::render::{BaseInput, LinkClass, RenderError};
+use crate::render::{LinkClass, RenderError};
 
 /// Factor from the import limit to the receive limit, which includes rejected routes. Far above what a
 /// neighbour in DN42 ever sends, and far below what fills a small router's memory.
 const RECEIVE_FACTOR: u32 = 10;
 
-/// The additional variables of a session's template.
+/// The variables of a session's template besides those of every template.
 // No `Debug`, here and for `Peer`: it contains a password.
 #[derive(Serialize)]
 pub(in crate::render) struct Peering<'a> {
-    #[serde(flatten)]
-    base: Base<'a>,
     session: Peer<'a>,
     link: Link,
 }
@@ -67,13 +65,13 @@ struct Link {
 impl<'a> Peering<'a> {
     pub(in crate::render) fn new(
         session: &'a Session,
-        input: &BaseInput<'a>,
+        ebgp_disabled: bool,
+        limits: Bounds,
         link: &LinkClass,
     ) -> Result<Self, RenderError> {
-        let base = Base::new(input);
         let sides = session.neighbours.iter().map(side).collect::<Vec<_>>();
         check(session)?;
-        let import_limit = some(session.import_limit).unwrap_or(base.limits.ebgp_import);
+        let import_limit = some(session.import_limit).unwrap_or(limits.ebgp_import);
         let peer = Peer {
             name: session.name.as_str(),
             asn: session.asn.get(),
@@ -85,7 +83,7 @@ impl<'a> Peering<'a> {
                 session.policy,
                 PeeringPolicy::Full | PeeringPolicy::Downstream
             ),
-            disabled: input.ebgp_disabled || session.admin_state != AdminState::Enabled,
+            disabled: ebgp_disabled || session.admin_state != AdminState::Enabled,
             drained: session.drained,
             multihop: session.multihop,
             link_protocol: format!("moe_link_{}", session.name),
@@ -95,11 +93,10 @@ impl<'a> Peering<'a> {
                 .map(|secret| secret.expose().as_str()),
             import_limit,
             receive_limit: import_limit.saturating_mul(RECEIVE_FACTOR),
-            export_limit: some(session.export_limit).or(base.limits.ebgp_export),
+            export_limit: some(session.export_limit).or(limits.ebgp_export),
             neighbours: sides,
         };
         Ok(Self {
-            base,
             session: peer,
             link: classes(link),
         })

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moenet_agent::config::{self, Config};
-use moenet_agent::controller::world::{Inputs, Refused};
+use moenet_agent::controller::world::{Inputs, Refused, TextCache};
 use moenet_agent::controller::{
     Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
     Runner, Taken, Turns, World, guard,
@@ -101,6 +101,7 @@ impl Machine {
             renderer,
             guard: GuardMemory::open(&store, jiff::Timestamp::now()),
             store: store_too,
+            texts: TextCache::default(),
             clock: Mutex::default(),
             changing: Mutex::default(),
         };
@@ -188,6 +189,7 @@ struct Maker {
     renderer: Renderer,
     store: Arc<Store>,
     guard: GuardMemory,
+    texts: TextCache,
     /// How far its clock is off.
     clock: Mutex<jiff::SignedDuration>,
     /// Whether files of the state directory are being written.
@@ -226,6 +228,7 @@ impl Maker {
             guard: *guard,
             refused: &Refused::default(),
             reach: &moenet_agent::controller::world::Reach::default(),
+            texts: &self.texts,
             now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })
     }

@@ -132,7 +132,9 @@ impl Case {
                 .link
                 .unwrap_or_else(|| LinkClass::of(&session, None, None, None));
             let text = renderer
-                .session(&session, &input, &link)
+                .peerings(&input)
+                .unwrap()
+                .text(&session, &link)
                 .map_err(|error| error.to_string())?;
             files.insert(format!("moenet/sessions/{name}.conf"), text);
         }

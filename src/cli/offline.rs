@@ -15,6 +15,7 @@ use crate::controller::planning::{self, View};
 use crate::controller::world::{Object, single};
 use crate::controller::{KeyPlan, Missing, World, keys};
 use crate::document::Kind;
+use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
 use crate::model::{ObjectKey, ObjectName};
@@ -53,7 +54,7 @@ pub(crate) struct Offline {
     pub(crate) kernel: Arc<KernelView>,
     pub(crate) bird: Arc<BirdState>,
     /// The packet filter, or why it cannot be read.
-    pub(crate) filter: Result<FirewallView, String>,
+    pub(crate) filter: Result<FirewallView, FirewallError>,
     /// Why BIRD's parser rejects the files together with the operator's main file.
     pub(crate) refused: Option<String>,
     /// The state directory of a plan before the first start.
@@ -190,7 +191,6 @@ impl Offline {
         } = wanted;
         let kernel = parts.context.observer.kernel(Instant::now()).await?;
         let filter = parts.context.firewall.look(world.firewall).await;
-        let filter = filter.map_err(|error| crate::telemetry::chain(&error));
         Ok(Self {
             parts,
             snapshot,
@@ -244,9 +244,9 @@ impl Offline {
             .firewall
             .then(|| planning::ruleset(&self.world, &self.kernel).after(steps, &self.kernel))
             .map(|ruleset| ruleset.marked(&ownership));
-        let unreadable = |reason: &String| Refusal {
+        let unreadable = |error: &FirewallError| Refusal {
             field: "firewall.enabled",
-            reason: reason.clone(),
+            reason: crate::telemetry::chain(error),
         };
         let view = self.filter.as_ref().map_err(unreadable)?;
         let step = planning::firewall(wanted.as_ref(), view, &ownership)?;

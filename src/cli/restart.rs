@@ -8,7 +8,7 @@ use serde_json::json;
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, objects, offline, output};
 use crate::config::Config;
-use crate::model::{InterfaceName, ObjectName};
+use crate::model::{InterfaceName, Invalid, ObjectName};
 
 /// Recreate a tunnel and its BGP session.
 #[derive(Debug, Args)]
@@ -19,10 +19,9 @@ pub struct Restart {
 }
 
 /// Parses a name, with or without its kind.
-fn named(text: &str) -> Result<String, String> {
+fn named(text: &str) -> Result<String, Invalid> {
     let bare: Result<ObjectName, _> = text.rsplit('/').next().unwrap_or_default().parse();
     bare.map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
 }
 
 impl Restart {

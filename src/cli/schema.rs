@@ -35,15 +35,20 @@ pub fn schemas() -> Vec<(String, Value)> {
 }
 
 /// Returns the name of the requested schema: `BgpSession`, `sessions`, `config`, ….
-fn known(word: &str) -> Result<String, String> {
+fn known(word: &str) -> Result<String, UnknownSchema> {
     let word = match word.to_ascii_lowercase().as_str() {
         "configuration" => "config".to_owned(),
         lower => Kind::from_word(lower).map_or_else(|| lower.to_owned(), |kind| kind.to_string()),
     };
     let names = || schemas().into_iter().map(|(name, _)| name);
     let found = names().find(|name| name.eq_ignore_ascii_case(&word));
-    found.ok_or_else(|| format!("there are {}", names().collect::<Vec<_>>().join(", ")))
+    found.ok_or_else(|| UnknownSchema(names().collect::<Vec<_>>().join(", ")))
 }
+
+/// No schema has the requested name.
+#[derive(Debug, thiserror::Error)]
+#[error("there are {0}")]
+struct UnknownSchema(String);
 
 impl Schema {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {

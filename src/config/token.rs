@@ -34,7 +34,16 @@ enum From {
          restart is needed", path = path.display())]
 pub struct TokenError {
     path: PathBuf,
-    reason: String,
+    reason: Unusable,
+}
+
+/// The fault of a token file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Unusable {
+    #[error("is empty")]
+    Empty,
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// The result of reading the token file again.
@@ -183,10 +192,11 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let text = file::read_text(path, file::TOKEN).map_err(|error| error.to_string())?;
+fn read(path: &Path) -> Result<String, Unusable> {
+    let unreadable = |error: std::io::Error| Unusable::Unreadable(error.to_string());
+    let text = file::read_text(path, file::TOKEN).map_err(unreadable)?;
     match text.trim() {
-        "" => Err("is empty".to_owned()),
+        "" => Err(Unusable::Empty),
         token => Ok(token.to_owned()),
     }
 }

@@ -15,7 +15,8 @@ use crate::intervals::FIREWALL_GATHER;
 use crate::model::ObjectKey;
 use crate::observed::{Ownership, SharedOwnership};
 use crate::plan::firewall::{FirewallView, Ruleset, concerns_firewall};
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Refusal, Step};
+use crate::ports::KernelError;
 use crate::telemetry::chain;
 
 /// Brings the agent's table in line with the tunnels, and stores the result.
@@ -129,7 +130,7 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     let state = match pass(ctx, wanted, now).await {
         Ok(state) => state,
         Err(error) => FirewallState {
-            error: Some(error),
+            error: Some(chain(&error)),
             ..before.clone()
         },
     };
@@ -148,22 +149,25 @@ pub(super) async fn follow(ctx: &Context, not_before: Instant) -> Option<String>
     error
 }
 
+/// The reason why the table is not as wanted.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Kernel(#[from] Arc<KernelError>),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
 /// Observes, plans and applies. The apply reads back by itself.
-async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, String> {
-    let kernel = ctx
-        .observer
-        .kernel(now)
-        .await
-        .map_err(|error| chain(&*error))?;
-    let view = ctx
-        .firewall
-        .look(wanted)
-        .await
-        .map_err(|error| chain(&error))?;
+async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, PassError> {
+    let kernel = ctx.observer.kernel(now).await?;
+    let view = ctx.firewall.look(wanted).await?;
     let ownership = ctx.firewall.ownership();
     let ruleset = wanted.then(|| planning::ruleset(&ctx.world(), &kernel).marked(&ownership));
-    let step = planning::firewall(ruleset.as_ref(), &view, &ownership)
-        .map_err(|refusal| refusal.to_string())?;
+    let step = planning::firewall(ruleset.as_ref(), &view, &ownership);
+    let step = step.map_err(PassError::Refused)?;
     if let Some(step) = step {
         take(ctx, &step).await?;
     }
@@ -177,15 +181,11 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
     })
 }
 
-async fn take(ctx: &Context, step: &Step) -> Result<(), String> {
+async fn take(ctx: &Context, step: &Step) -> Result<(), FirewallError> {
     let Action::Firewall(action) = &step.action else {
         return Ok(());
     };
-    ctx.firewall
-        .firewall
-        .apply(action)
-        .await
-        .map_err(|error| chain(&error))?;
+    ctx.firewall.firewall.apply(action).await?;
     info!(object = %ObjectKey::Firewall, step = %step.action, because = %step.because, "applied");
     ctx.taken.note(&ObjectKey::Firewall, step);
     Ok(())

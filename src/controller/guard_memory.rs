@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::guard::{Input, Ledger};
-use crate::document::{parse_list, to_yaml};
-use crate::store::{HELD, Store};
+use crate::document::{DocumentError, parse_list, to_yaml};
+use crate::store::{HELD, Store, StoreError};
 use crate::telemetry::chain;
 
 /// The guard's ledger in `held.yaml`, and the guard's clock.
@@ -33,7 +33,7 @@ impl GuardMemory {
             Err(error) => {
                 warn!(
                     file = HELD,
-                    error,
+                    error = chain(&error),
                     "the guard's record cannot be read; removals wait for approval until guard.window is over"
                 );
                 Ledger::lost(wall)
@@ -85,15 +85,10 @@ impl GuardMemory {
         if *before == *ledger && writable && is_there {
             return true;
         }
-        let written = to_yaml(ledger)
-            .map_err(|error| error.to_string())
-            .and_then(|text| {
-                let kept = store.keep(HELD, &format!("{HEAD}{text}"));
-                kept.map_err(|error| chain(&error))
-            });
+        let written = write(store, ledger);
         let mut state = self.state.lock();
         match written {
-            Ok(_) => {
+            Ok(()) => {
                 *state = State {
                     ledger: Arc::new(ledger.clone()),
                     writable: true,
@@ -106,7 +101,8 @@ impl GuardMemory {
                 if writable {
                     warn!(
                         file = HELD,
-                        error, "the guard's record cannot be written; removals wait until it can"
+                        error = chain(&error),
+                        "the guard's record cannot be written; removals wait until it can"
                     );
                 }
                 !writable
@@ -120,12 +116,32 @@ const HEAD: &str = "# Written by moenet-agent: changes that wait for `moenet-age
 
 /// Reads the ledger from disk. A missing file is an empty ledger only where nothing was ever applied: `git clean`
 /// removes the file, and a power cut leaves an empty file.
-fn read(store: &Store) -> Result<Ledger, String> {
-    match store.kept(HELD) {
-        Ok(None) if store.has_applied() => Err("the file is missing".to_owned()),
-        Ok(None) => Ok(Ledger::default()),
-        Ok(Some(text)) if text.trim().is_empty() => Err("the file is empty".to_owned()),
-        Ok(Some(text)) => parse_list(&text).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+fn read(store: &Store) -> Result<Ledger, LedgerError> {
+    match store.kept(HELD)? {
+        None if store.has_applied() => Err(LedgerError::Missing),
+        None => Ok(Ledger::default()),
+        Some(text) if text.trim().is_empty() => Err(LedgerError::Empty),
+        Some(text) => Ok(parse_list(&text)?),
     }
+}
+
+/// The reason why the ledger cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+enum LedgerError {
+    #[error("the file is missing")]
+    Missing,
+    #[error("the file is empty")]
+    Empty,
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn write(store: &Store, ledger: &Ledger) -> Result<(), LedgerError> {
+    let text = to_yaml(ledger)?;
+    store.keep(HELD, &format!("{HEAD}{text}"))?;
+    Ok(())
 }

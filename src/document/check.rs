@@ -49,6 +49,8 @@ impl Fault {
     }
 }
 
+impl std::error::Error for Fault {}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field("spec"), without_keys(&self.reason))
@@ -161,7 +163,7 @@ fn pointer(path: &[String]) -> String {
 ///
 /// # Errors
 /// The field and its error, without values that may be secret.
-pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), String> {
+pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), Fault> {
     match kind {
         Kind::Node => read::<NodeSpec>(spec).map(drop),
         Kind::RoutingPolicy => read::<RoutingPolicySpec>(spec).map(drop),
@@ -171,7 +173,6 @@ pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), String> {
         Kind::IbgpPeer => read::<IbgpPeerSpec>(spec).map(drop),
         Kind::Override => read::<OverrideSpec>(spec).map(drop),
     }
-    .map_err(|fault| fault.to_string())
 }
 
 /// Any valid public key; all zeros would mean no key.
@@ -202,7 +203,7 @@ pub(super) fn sample(kind: Kind) -> Value {
 ///
 /// # Errors
 /// As [`check_spec`].
-pub(crate) fn check_patch(kind: Kind, patch: &Map<String, Value>) -> Result<(), String> {
+pub(crate) fn check_patch(kind: Kind, patch: &Map<String, Value>) -> Result<(), Fault> {
     let mut spec = minimal(kind);
     json_patch::merge(&mut spec, &Value::Object(patch.clone()));
     check_spec(kind, &spec)

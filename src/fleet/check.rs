@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::effective::{Claimant, Defaults, Router, Secrets, Session, conflicts};
+use crate::effective::{self, Claimant, Defaults, Router, Secrets, Session, conflicts};
 use crate::model::{InterfaceName, ObjectName, PublicKey};
 use crate::wire::reference::{Part, answer_key, top_keys, unknown_key};
 use crate::wire::{
@@ -164,7 +164,7 @@ fn rejected(
                     holds: BTreeSet::new(),
                 });
             }
-            Some(Err(message)) => drop(rejected.insert(index, message)),
+            Some(Err(error)) => drop(rejected.insert(index, error.to_string())),
             None => {}
         }
     }
@@ -178,15 +178,20 @@ fn rejected(
 }
 
 /// `None`: the session will not be configured, and claims nothing.
-fn resolve(item: &SessionItem, router: &Router) -> Option<Result<Session, String>> {
+fn resolve(item: &SessionItem, router: &Router) -> Option<Result<Session, effective::FieldError>> {
     if !item.status.takes_error() {
         return None;
     }
     let spec = item.spec.as_ref()?.filled(router, &Defaults::default());
     let name = item.name_hint.as_ref().map(InterfaceName::as_str);
     let name = ObjectName::sanitised(name.unwrap_or_default());
-    let session = Session::resolve(&name, &item.uid, &spec, router, &Secrets::new());
-    Some(session.map_err(|error| error.to_string()))
+    Some(Session::resolve(
+        &name,
+        &item.uid,
+        &spec,
+        router,
+        &Secrets::new(),
+    ))
 }
 
 fn peers(

@@ -6,6 +6,7 @@
 
 mod address;
 mod asn;
+mod class;
 mod endpoint;
 mod identity;
 mod interface;
@@ -23,6 +24,7 @@ mod tunnel;
 
 pub use address::Address;
 pub use asn::Asn;
+pub use class::ErrorClass;
 pub use endpoint::{Endpoint, Host};
 pub use identity::Identity;
 pub use interface::InterfaceName;

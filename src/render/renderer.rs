@@ -350,7 +350,7 @@ mod tests {
         name: &str,
         text: &str,
         policy: serde_json::Value,
-    ) -> Result<BTreeMap<String, String>, String> {
+    ) -> Result<BTreeMap<String, String>, RenderError> {
         let node: NodeSpec =
             serde_json::from_value(json!({"id": 1, "asn": 4242420998u32})).unwrap();
         let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -373,12 +373,11 @@ mod tests {
             roa: None,
         };
         let overrides = BTreeMap::from([(name.to_owned(), text.to_owned())]);
-        let renderer = Renderer::new(&overrides).map_err(|error| error.to_string())?;
-        renderer.base(&input).map_err(|error| error.to_string())
+        Renderer::new(&overrides)?.base(&input)
     }
 
     fn refusal(name: &str, text: &str) -> String {
-        with(name, text, json!({})).unwrap_err()
+        with(name, text, json!({})).unwrap_err().to_string()
     }
 
     #[test]
@@ -468,7 +467,8 @@ mod tests {
     #[test]
     fn own_default_prefix_is_an_error_of_the_policy() {
         for (family, net) in [("ipv4", "0.0.0.0/0"), ("ipv6", "::/0")] {
-            let error = with("_x", "", json!({"prefixes": {family: net}})).unwrap_err();
+            let error = with("_x", "", json!({"prefixes": {family: net}}));
+            let error = error.unwrap_err().to_string();
             assert!(
                 error.starts_with(&format!("spec.prefixes.{family}: ")),
                 "{error}"

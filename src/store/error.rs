@@ -2,6 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::document::DocumentError;
+use crate::model::ErrorClass;
 
 /// A failure to open, read or write the state directory. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -115,16 +116,18 @@ impl StoreError {
         }
     }
 
-    /// Returns whether the same call may succeed later although no document changes: disk full, read-only, unmounted.
-    pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
+    /// Returns what the error means for a retry and for the log.
+    pub fn class(&self) -> ErrorClass {
+        match self {
             Self::Io { .. }
-                | Self::Vanished { .. }
-                | Self::Locked { .. }
-                | Self::ApprovalsLocked { .. }
-                | Self::Moved { .. }
-        )
+            | Self::Vanished { .. }
+            | Self::Locked { .. }
+            | Self::ApprovalsLocked { .. }
+            | Self::Moved { .. } => ErrorClass::Transient,
+            Self::OperatorOwned { .. } | Self::EditedInPlace { .. } => ErrorClass::Conflict,
+            Self::Document(_) | Self::SecretName | Self::Secret { .. } => ErrorClass::Invalid,
+            Self::ReadOnly { .. } | Self::Bug(_) => ErrorClass::Bug,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::config::LiveConfig;
 use crate::control_plane::{Client, Outbox, State as Breaker};
 use crate::controller::{Context, Edits, RefusedItems};
 use crate::history::Feed;
+use crate::model::ErrorClass;
 use crate::sources::Sources;
 use crate::status::{Fact, State, Topic};
 use crate::store::StoreError;
@@ -65,6 +66,16 @@ pub enum SyncError {
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl SyncError {
+    /// Returns what the error means for a retry and for the log.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Moved { .. } => ErrorClass::Transient,
+            Self::Store(error) => error.class(),
+        }
+    }
 }
 
 impl Syncer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::calls::every;
 use super::plan::{
@@ -22,7 +22,7 @@ use crate::history::Author;
 use crate::model::{Asn, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, failed};
 use crate::wire::{Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, WireError};
 
 /// Result of a poll: the changed files.
@@ -312,15 +312,16 @@ async fn write_documents(
     match done.await {
         Ok(changed) => Ok(record(sync, changed)),
         Err(error) => {
-            // The task that makes worlds logs an unavailable state directory once.
-            if error.is_transient() {
-                debug!(error = %chain(&error), "Control Plane documents not written");
-            } else {
-                warn!(error = %chain(&error), "Control Plane documents not written");
-            }
+            let error = SyncError::from(error);
+            failed(
+                error.class(),
+                &"sync",
+                &error,
+                "Control Plane documents not written",
+            );
             // Some documents may have been written nevertheless.
             sync.feed.synced().await;
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -350,10 +351,13 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
             Ok(true) => changed.push(Place::document(S::KIND, &name)),
             Ok(false) => {}
             // A document that cannot be written does not affect others.
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => {
-                warn!(%name, error = %chain(&error), "Control Plane document not written")
-            }
+            Err(error) if error.class().stops_others() => return Err(error),
+            Err(error) => failed(
+                error.class(),
+                &name,
+                &error,
+                "Control Plane document not written",
+            ),
         }
     }
     Ok(changed)

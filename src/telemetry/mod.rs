@@ -19,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
+use crate::model::ErrorClass;
 use sink::Sink;
 pub use sink::{loses_lines, lost_lines};
 
@@ -109,6 +110,17 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         backtrace,
         "panic, please report this"
     );
+}
+
+/// Logs the failure of work on an object. The class decides the level: a transient failure has an edge of its own, which
+/// is logged once.
+pub fn failed(class: ErrorClass, object: &dyn std::fmt::Display, error: &dyn Error, what: &str) {
+    let error = chain(error);
+    match class {
+        ErrorClass::Transient => tracing::debug!(%object, error, "{what}"),
+        ErrorClass::Invalid | ErrorClass::Conflict => tracing::warn!(%object, error, "{what}"),
+        ErrorClass::Bug => tracing::error!(%object, error, "{what}"),
+    }
 }
 
 /// Returns an error and its causes on one line. A cause that its error already quotes is not repeated.

@@ -23,6 +23,7 @@ mod control_plane;
 mod controller;
 mod cycles;
 mod docs;
+mod errors;
 mod examples;
 mod fleet;
 mod history;

@@ -21,7 +21,7 @@ use crate::observed::bird::mark::Mark as FileMark;
 use crate::observed::kernel::KernelView;
 use crate::observed::mark::Alias;
 use crate::observed::{Mark, Succession};
-use crate::ports::Kernel as _;
+use crate::ports::{Kernel as _, KernelError};
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::file;
@@ -207,7 +207,10 @@ type Evidence = (
 async fn evidence(config: &Config) -> Result<Evidence, Unread> {
     let dir = &config.state.directory;
     check_identity(dir)?;
-    let links = marked(&view().await.map_err(Unread::Links)?, dir);
+    let links = marked(
+        &view().await.map_err(|error| Unread::Links(chain(&error)))?,
+        dir,
+    );
     let mut files = marked_files(&config.bird.directory, dir)?;
     if links.is_empty() && is_used(dir) {
         // A mark without an identity may be from an earlier build that served these documents.
@@ -231,9 +234,9 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// The kernel as an agent without an identity sees it: every mark is foreign.
-async fn view() -> Result<KernelView, String> {
+async fn view() -> Result<KernelView, KernelError> {
     let kernel = LinuxKernel::new(KernelOptions::default());
-    kernel.observe().await.map_err(|error| chain(&error))
+    kernel.observe().await
 }
 
 /// The links with the mark of an agent. Excludes links in the applied records of this directory (an

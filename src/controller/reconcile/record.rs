@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use tracing::{debug, warn};
-
 use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
@@ -18,7 +16,7 @@ use crate::store::{
     AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
     Written,
 };
-use crate::telemetry::chain;
+use crate::telemetry::{chain, failed};
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
     Metadata {
@@ -309,11 +307,7 @@ fn is_missing(ctx: &Context, subject: &Subject<'_>) -> bool {
 /// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,
 /// elsewhere.
 fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
-    if error.is_transient() {
-        debug!(object = %subject.key, error = %chain(error), "{what}");
-    } else {
-        warn!(object = %subject.key, error = %chain(error), "{what}");
-    }
+    failed(error.class(), subject.key, error, what);
 }
 
 /// Returns the last status: from memory, else from its file.

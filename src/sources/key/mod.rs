@@ -18,7 +18,7 @@ use crate::kernel::keys::{self, KeyError};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::KernelView;
 use crate::store::Store;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, failed};
 use crate::util::task::blocking;
 
 /// File with the public key, below the state directory.
@@ -208,10 +208,8 @@ impl KeyFile {
         if state.copied.is_some() {
             return;
         }
-        if let Err(error) = self.store.keep(FILE, &format!("{public}\n"))
-            && !error.is_transient()
-        {
-            warn!(file = FILE, error = %chain(&error), "public key not recorded");
+        if let Err(error) = self.store.keep(FILE, &format!("{public}\n")) {
+            failed(error.class(), &FILE, &error, "public key not recorded");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::small_disk::{fill, on_a_small_disk, remount};
 use moenet_agent::document::{Document, Kind, MeshPeerSpec};
-use moenet_agent::model::{ObjectName, Secret};
+use moenet_agent::model::{ErrorClass, ObjectName, Secret};
 use moenet_agent::store::{Store, StoreError, Written};
 
 fn peer(mtu: u16) -> Document<MeshPeerSpec> {
@@ -33,7 +33,7 @@ fn full_disk_keeps_last_good_state_until_there_is_room() {
             fill(&disk.join("ballast"));
 
             let error = store.write_document(&peer(1410)).unwrap_err();
-            assert!(error.is_transient());
+            assert_eq!(error.class(), ErrorClass::Transient);
             let shown = error.to_string();
             assert!(
                 shown.contains("disk is full") && shown.contains("mesh/a.yaml"),
@@ -105,7 +105,7 @@ fn approvals_on_a_read_only_disk_stay_as_they_are() {
             ];
             for error in refused.map(|outcome| outcome.unwrap_err()) {
                 let shown = error.to_string();
-                assert!(error.is_transient(), "{shown}");
+                assert_eq!(error.class(), ErrorClass::Transient, "{shown}");
                 assert!(
                     shown.contains("approved") && shown.contains("read-only"),
                     "{shown}"

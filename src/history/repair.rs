@@ -221,7 +221,7 @@ impl History {
             ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
                 .map(|name| git_dir.join(name)),
         );
-        for lock in locks.into_iter().filter(|lock| is_stale(lock)) {
+        for lock in locks.into_iter().filter(|lock| is_stale(lock, &self.dir)) {
             tracing::warn!(lock = %lock.display(), "removing the lock of a git that has ended");
             let _ = fs::remove_file(lock);
         }
@@ -246,23 +246,66 @@ fn remove_named(folder: &Path, start: &str, older: Duration) {
     }
 }
 
-fn is_stale(lock: &Path) -> bool {
+fn is_stale(lock: &Path, repository: &Path) -> bool {
     let modified = fs::symlink_metadata(lock)
         .and_then(|found| found.modified())
         .ok();
     let Some(age) = modified.and_then(|at| at.elapsed().ok()) else {
         return false;
     };
-    age > GIT_LOCK_STALE || (age > GIT_LOCK_YOUNG && !git_is_running())
+    age > GIT_LOCK_STALE || (age > GIT_LOCK_YOUNG && !git_runs_in(repository))
 }
 
-/// Returns whether any git runs on this machine; `true` if that is unknown.
-fn git_is_running() -> bool {
+/// Returns whether a git may run in this directory; `true` if that is unknown.
+fn git_runs_in(repository: &Path) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else {
         return true;
     };
-    let names = processes
-        .flatten()
-        .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok());
-    names.into_iter().any(|name| name.starts_with("git"))
+    let mut processes = processes.flatten().map(|process| process.path());
+    processes.any(|process| {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        name.starts_with("git") && may_work_in(&process, repository)
+    })
+}
+
+/// Returns whether a process has this directory as its working directory, or names it in its arguments or its
+/// environment. A process that cannot be read may.
+fn may_work_in(process: &Path, repository: &Path) -> bool {
+    let names = |file: &str| {
+        let Ok(text) = fs::read(process.join(file)) else {
+            return process.exists();
+        };
+        let name = repository.as_os_str().as_encoded_bytes();
+        text.windows(name.len()).any(|part| part == name)
+    };
+    let is_inside = match fs::read_link(process.join("cwd")) {
+        Ok(folder) => folder.starts_with(repository),
+        Err(_) => process.exists(),
+    };
+    is_inside || names("cmdline") || names("environ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn only_a_git_in_this_directory_holds_its_lock() {
+        let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let program = elsewhere.path().join("git");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        for (folder, holds) in [(elsewhere.path(), false), (state.path(), true)] {
+            let mut git = Command::new(&program)
+                .arg("60")
+                .current_dir(folder)
+                .spawn()
+                .unwrap();
+            assert_eq!(git_runs_in(state.path()), holds);
+            git.kill().unwrap();
+            git.wait().unwrap();
+        }
+        assert!(!git_runs_in(state.path()));
+    }
 }

@@ -229,7 +229,13 @@ fn follow(
     let rule = rule(topic);
     let mut seen = before.unwrap_or_default();
     let event = match fact.state {
-        State::Unknown => return (seen, None),
+        State::Unknown => {
+            // A state that was bad before it became unknown has not lasted since.
+            if seen.announced.is_empty() {
+                seen.bad_since = None;
+            }
+            return (seen, None);
+        }
         State::Good => rule.on_good(topic, fact, &seen, began),
         State::Bad => rule.on_bad(topic, fact, &mut seen, (began, now)),
     };

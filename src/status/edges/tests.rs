@@ -203,6 +203,20 @@ fn changed_cause_is_an_edge_and_a_countdown_is_not() {
 }
 
 #[test]
+fn time_before_an_unknown_state_does_not_count() {
+    let mut run = Run::default();
+    let loaded = about(ConditionType::BirdConfigured);
+    run.set(loaded.clone(), State::Bad, "waits for the node")
+        .step(0);
+    // The node reports its own problem, and the session's is the same one.
+    run.set(loaded.clone(), State::Unknown, "").step(1);
+    run.set(loaded.clone(), State::Bad, "waits for the node");
+    assert_eq!(run.step(60), 0);
+    run.set(loaded, State::Good, "");
+    assert_eq!(run.step(61), 0);
+}
+
+#[test]
 fn call_with_changing_words_logs_each_cause_once() {
     let mut run = Run::default();
     let mut edges = |key: &str, cause: &str| {

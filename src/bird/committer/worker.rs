@@ -44,6 +44,8 @@ pub(super) struct Worker {
     stage: Stage,
     refusals: Refusals,
     failed: FailedLoads,
+    /// Why the parser rejects the base files, while none of them is on disk.
+    no_base: Option<Diagnostic>,
     written: Written,
     trials: Trials,
     /// The foreign files, as they were last judged.
@@ -71,6 +73,7 @@ impl Worker {
             stage,
             refusals: HashMap::new(),
             failed: FailedLoads::default(),
+            no_base: None,
             written: Written::default(),
             trials,
             judged: BTreeMap::new(),
@@ -129,7 +132,11 @@ impl Worker {
                 };
             }
         };
+        let requests_base = batch.wishes.base.is_some();
         batch.outcome.rest = loop {
+            if let Some(what) = self.rejected_base(&batch, requests_base) {
+                break Err(CommitError::Tree(what).into());
+            }
             batch.progress.displaced = batch.left.keys().cloned().collect();
             let attempt = self.attempt(&batch.live, &batch.wishes, &batch.progress);
             match attempt.await {
@@ -141,9 +148,20 @@ impl Worker {
                 }
             }
         };
+        if requests_base {
+            self.no_base = refused_base(&batch.outcome, true, None);
+        }
         self.remember(batch.tried, &batch.outcome);
         report(&batch.outcome);
         batch.outcome
+    }
+
+    /// Returns why there is no base on disk and in this batch: without it every fragment would be rejected, for a wrong
+    /// reason.
+    fn rejected_base(&self, batch: &Settling, is_requested: bool) -> Option<Diagnostic> {
+        let is_missing = batch.wishes.base.is_none() && batch.live.generation.is_none();
+        let why = || refused_base(&batch.outcome, is_requested, self.no_base.as_ref());
+        is_missing.then(why)?
     }
 
     /// Reads the live files, and leaves out the changes that are known to fail.
@@ -516,6 +534,19 @@ impl Spared<'_> {
         let path = fragment_path(name);
         let is_written = self.displaced.contains(name) || self.written.knows(&path);
         self.foreign.contains_key(&path) && (self.is_whole || is_written)
+    }
+}
+
+/// Returns why the parser rejects the base: in this commit if it was requested, otherwise `before`.
+fn refused_base(
+    outcome: &Outcome,
+    is_requested: bool,
+    before: Option<&Diagnostic>,
+) -> Option<Diagnostic> {
+    match &outcome.base {
+        Some(BaseError::Refused { what }) => Some(what.clone()),
+        _ if is_requested => None,
+        _ => before.cloned(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::diagnostics::Diagnostic;
-use super::outline::{Block, Outline, Statement};
+use super::outline::{Block, Outline, Statement, line_of};
 
 /// Depth limit of templates that inherit from templates.
 const DEEPEST: usize = 8;
@@ -54,6 +54,8 @@ pub struct OperatorProtocol {
     pub file: PathBuf,
     /// The line where it begins, from 1.
     pub line: usize,
+    /// The line where it ends.
+    end: usize,
     /// Its statements, including those from templates.
     statements: Vec<(Option<String>, Vec<String>)>,
 }
@@ -179,8 +181,7 @@ impl MainFile {
         let here = self
             .protocols
             .iter()
-            .filter(|protocol| protocol.file == file && protocol.line <= line)
-            .max_by_key(|protocol| protocol.line);
+            .find(|it| it.file == file && (it.line..=it.end).contains(&line));
         if let Some(protocol) = here {
             let what_to_do = if clash {
                 "the agent's files define it too: remove it"
@@ -193,17 +194,32 @@ impl MainFile {
             ));
         }
         if file.starts_with(self.path.with_file_name("moenet")) {
-            let other = self.protocols.iter().find(|protocol| {
-                clash
-                    && (what.message.contains(&protocol.name)
-                        || what.message.to_lowercase().contains(&protocol.class))
-            })?;
-            return Some(format!(
-                "{other} at {} clashes with it: remove it there",
-                other.place()
-            ));
+            return clash.then(|| self.clashing(&what.message))?;
         }
         Some("correct the operator's file".to_owned())
+    }
+
+    /// Returns the definition of the operator that the agent's files repeat, as BIRD's message describes it.
+    fn clashing(&self, message: &str) -> Option<String> {
+        let symbol = message.split('\'').nth(1);
+        let named = |name: &str| symbol.map_or_else(|| message.contains(name), |it| it == name);
+        let of_class = |class: &str| symbol.is_none() && message.to_lowercase().contains(class);
+        let protocol = self
+            .protocols
+            .iter()
+            .find(|protocol| named(&protocol.name) || of_class(&protocol.class));
+        if let Some(protocol) = protocol {
+            let place = protocol.place();
+            return Some(format!(
+                "{protocol} at {place} clashes with it: remove it there"
+            ));
+        }
+        let mut beyond = self.beyond.iter();
+        let defined = beyond.find(|it| it.split(' ').any(|word| Some(word) == symbol))?;
+        let path = self.path.display();
+        Some(format!(
+            "{defined} in {path}, or a file that it includes, clashes with it: rename it there"
+        ))
     }
 }
 
@@ -343,7 +359,8 @@ fn protocols<'a>(
                 class: block.class.to_owned(),
                 name,
                 file: path.to_path_buf(),
-                line: super::outline::line_of(text, block.class),
+                line: line_of(text, block.class),
+                end: line_of(text, block.end),
                 statements: statements(block, &templates, DEEPEST),
             });
         }
@@ -480,5 +497,29 @@ mod tests {
             advice.contains("device device1 at /etc/bird/bird.conf:1"),
             "{advice}"
         );
+    }
+
+    #[test]
+    fn error_outside_protocols_blames_no_protocol() {
+        let main = operators(
+            "protocol kernel { ipv4; }\nfilter moe_kernel_export4 { accept; }\ninclude \"moenet/main.conf\";\n",
+        );
+        let what = |file: &str, line, message: &str| Diagnostic {
+            file: Some(file.to_owned()),
+            line: Some(line),
+            column: Some(8),
+            message: message.to_owned(),
+        };
+        let message = "Symbol 'moe_kernel_export4' already defined";
+        let advice = main.advice(&what("/etc/bird/moenet/filters.conf", 167, message));
+        let advice = advice.unwrap();
+        let wanted = "filter moe_kernel_export4 in /etc/bird/bird.conf";
+        assert!(advice.starts_with(wanted), "{advice}");
+        let advice = main.advice(&what(
+            "/etc/bird/bird.conf",
+            3,
+            "Unable to open included file x",
+        ));
+        assert_eq!(advice.unwrap(), "correct the operator's file");
     }
 }

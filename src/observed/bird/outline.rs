@@ -24,6 +24,8 @@ pub struct Block<'a> {
     pub name: Option<&'a str>,
     /// Its statements; those of channels are listed one by one.
     pub statements: Vec<Statement<'a>>,
+    /// Its last word, usually the closing brace, as a part of the text.
+    pub end: &'a str,
 }
 
 /// One statement, without the semicolon. It includes text in braces, except for channels.
@@ -92,6 +94,7 @@ impl<'a> Block<'a> {
             class: head.first().copied().unwrap_or_default(),
             name: name.map(|name| name.trim_matches('\'')),
             statements,
+            end: rest.last().copied().unwrap_or_default(),
         })
     }
 }

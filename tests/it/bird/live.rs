@@ -916,6 +916,47 @@ async fn operators_main_file_is_checked_and_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_base_that_clashes_is_every_sessions_error() {
+    for version in VERSIONS {
+        let mut router = Router::new(version);
+        fs::create_dir_all(router.path("etc")).unwrap();
+        let theirs = "router id 10.0.0.1;\nprotocol static theirs { ipv4; }\nfilter moe_static { accept; }\n";
+        fs::write(router.path("etc/bird.conf"), theirs).unwrap();
+        router.start().await;
+        let include = format!("{theirs}include \"moenet/main.conf\";\n");
+        fs::write(router.path("etc/bird.conf"), &include).unwrap();
+        let committer = Committer::start(CommitterConfig {
+            manage_main_config: false,
+            ..router.config()
+        });
+        let (base_error, together) = tokio::join!(
+            committer.set_base(base()),
+            committer.set_fragment("a", Some(fragment("a", "")))
+        );
+        let alone = committer.set_fragment("b", Some(fragment("b", ""))).await;
+        for error in [
+            base_error.unwrap_err().to_string(),
+            together.unwrap_err().to_string(),
+            alone.unwrap_err().to_string(),
+        ] {
+            assert!(error.contains("moe_static"), "{version}: {error}");
+            assert!(!error.contains("Unable to open"), "{version}: {error}");
+        }
+        fs::write(
+            router.path("etc/bird.conf"),
+            include.replace("filter moe_static { accept; }\n", ""),
+        )
+        .unwrap();
+        assert!(
+            committer.set_base(base()).await.unwrap().loaded,
+            "{version}"
+        );
+        let after = committer.set_fragment("b", Some(fragment("b", ""))).await;
+        assert!(after.unwrap().loaded, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bird_without_the_agents_include_is_detected() {
     for version in VERSIONS {
         let mut router = Router::new(version);

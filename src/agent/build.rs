@@ -6,13 +6,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::tasks::Tasks;
-use super::worlds::WorldMaker;
 use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, RefusedItems,
-    Reports, Sysctls, Taken, World, known_agents, put_back,
+    Board, Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer,
+    RefusedItems, Reports, Sysctls, Taken, World, WorldMaker, known_agents, put_back,
 };
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
@@ -71,10 +70,8 @@ pub struct Parts {
     pub committer: Committer,
     /// Inputs of the desired state.
     pub(crate) sources: Arc<Sources>,
-    /// Builds worlds.
-    pub maker: WorldMaker,
-    /// Publishes worlds.
-    pub publish: watch::Sender<Arc<World>>,
+    /// Builds the desired state.
+    pub builder: Arc<Builder>,
     /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
     /// The exchange with the Control Plane, if one is configured.
@@ -147,18 +144,11 @@ impl Parts {
         let mut workers = Workers::start(&config, &store, writes).await;
         let sources = Arc::new(workers.sources(&config, &store, writes).await?);
         let live = Arc::new(LiveConfig::new(config.clone()));
-        let token = config
-            .control_plane
-            .as_ref()
-            .map(ControlPlane::token_source);
-        let token = token.unwrap_or_default();
+        let token = control_plane_token(&config);
         let (client, outbox) = control_plane(&config, &token, &store)?;
         let committer = workers.committer.clone();
-        let checker = Checker::new(
-            &config.bird.binary,
-            BIRD_CHECK,
-            Arc::clone(committer.counters()),
-        );
+        let counters = Arc::clone(committer.counters());
+        let checker = Checker::new(&config.bird.binary, BIRD_CHECK, counters);
         let refused = Arc::new(RefusedItems::default());
         let maker = WorldMaker::new(
             Arc::clone(&live),
@@ -175,12 +165,21 @@ impl Parts {
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
         let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
+        let builder = Builder {
+            context: Arc::clone(&context),
+            live: Arc::clone(&live),
+            sources: Arc::clone(&sources),
+            feed: Arc::clone(&feed),
+            edits: Arc::clone(&edits),
+            committer: committer.clone(),
+            maker,
+            publish,
+        };
         let mut parts = Self {
             context,
             committer,
             sources,
-            maker,
-            publish,
+            builder: Arc::new(builder),
             sync: None,
             tasks: StdMutex::new(tasks),
             edits,
@@ -195,8 +194,7 @@ impl Parts {
             live,
             config,
         };
-        let sync = client.map(|client| parts.syncer(client, outbox, refused));
-        parts.sync = sync.map(Arc::new);
+        parts.sync = client.map(|client| Arc::new(parts.syncer(client, outbox, refused)));
         Ok(parts)
     }
 
@@ -479,13 +477,15 @@ pub(crate) fn start_problems(config: &Config) -> Vec<String> {
     templates.into_iter().chain(refusals).collect()
 }
 
+fn control_plane_token(config: &Config) -> TokenSource {
+    let control_plane = config.control_plane.as_ref();
+    let token = control_plane.map(ControlPlane::token_source);
+    token.unwrap_or_default()
+}
+
 fn refusals(config: &Config) -> Vec<BuildError> {
     let api = Server::check(&config.server.listen, &config.server.token_source()).err();
-    let token = config
-        .control_plane
-        .as_ref()
-        .map(ControlPlane::token_source);
-    let options = client_options(config, &token.unwrap_or_default());
+    let options = client_options(config, &control_plane_token(config));
     let client = options.and_then(|options| Client::new(options).err());
     let api = api.map(BuildError::from);
     api.into_iter()

@@ -3,7 +3,6 @@
 //! | file | task |
 //! |---|---|
 //! | `build` | makes the parts from the configuration |
-//! | `worlds` | state directory → world, on every hint of a change |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `lost` | waits for the state directory |
@@ -13,7 +12,6 @@ mod lost;
 mod reload;
 mod signals;
 mod tasks;
-mod worlds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +23,12 @@ use tracing::{info, warn};
 pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
 pub use signals::Signals;
-pub use worlds::WorldMaker;
-pub(crate) use worlds::rpki_resolved;
 
 use tasks::{Ended, Tasks};
 
 use crate::config::Config;
 use crate::controller::{
-    Hint, Missing, Runner, announce, announce_pass, record_changes, record_pass,
+    Hint, Missing, Runner, announce, announce_pass, builder, record_changes, record_pass,
 };
 use crate::history::Recording;
 use crate::http;
@@ -142,8 +138,10 @@ async fn begin_history(parts: &Parts) -> Recording {
 async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let with = || (Arc::clone(parts), stop.clone());
     let (hints, hinted) = mpsc::unbounded_channel();
-    let (p, s) = with();
-    tasks.spawn("worlds", worlds::run(p, hints.clone(), s));
+    tasks.spawn(
+        "worlds",
+        builder::run(Arc::clone(&parts.builder), hints.clone(), stop.clone()),
+    );
     let (p, s) = with();
     tasks.spawn("kernel-events", watch_kernel(p, hints.clone(), s));
     let (p, s) = with();
@@ -179,8 +177,8 @@ fn watch_sources(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken
         "limits",
         limits::run(parts.bird().clone(), context.observer.looks(), stop.clone()),
     );
-    let testing = Arc::clone(parts);
-    let test = move |renderer| worlds::test_templates(Arc::clone(&testing), renderer);
+    let testing = Arc::clone(&parts.builder);
+    let test = move |renderer| builder::test_templates(Arc::clone(&testing), renderer);
     let templates = Arc::clone(&sources.templates);
     tasks.spawn(
         "templates",
@@ -318,7 +316,7 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
 /// pass has no later listing.
 async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     for _ in 0..SETTLE_TRIES {
-        if worlds::publish(parts).await?.settled {
+        if builder::publish(&parts.builder).await?.settled {
             break;
         }
         tokio::time::sleep(ONCE_QUIET_POLL).await;
@@ -335,7 +333,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
     let recording = begin_history(parts).await;
     parts.context.taken.keep();
     publish_settled(parts).await?;
-    worlds::resolved(parts).await?;
+    builder::resolved(&parts.builder).await?;
     Runner::new(Arc::clone(&parts.context)).run_once().await;
     record_pass(parts.take_journal(), recording).await;
     announce_pass(&parts.context, more_facts(parts)());

@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::{Parts, rpki_resolved};
+use crate::agent::Parts;
 use crate::config::Config;
+use crate::controller::builder::rpki_resolved;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
 use crate::controller::world::{Object, single};
@@ -88,7 +89,7 @@ impl Wanted {
         snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
         parts.context.observer.wait_for_bird();
         let bird = parts.context.observer.bird(Instant::now()).await;
-        let world = parts.maker.make(&snapshot, &bird).await?;
+        let world = parts.builder.maker.make(&snapshot, &bird).await?;
         Ok(Self {
             parts,
             snapshot,
@@ -143,7 +144,7 @@ impl Wanted {
 
     /// Returns the same after resolving names for a few seconds at most: addresses may clash with theirs.
     pub(crate) async fn resolved(mut self) -> anyhow::Result<Self> {
-        let servers = rpki_resolved(&self.parts, &self.world).await;
+        let servers = rpki_resolved(&self.parts.builder, &self.world).await;
         let names = resolve(&self.parts, &self.world).await;
         if servers || names {
             self.world = self.again().await?;
@@ -153,7 +154,12 @@ impl Wanted {
 
     /// Rebuilds the world of the snapshot with the current facts.
     pub(crate) async fn again(&self) -> anyhow::Result<Arc<World>> {
-        Ok(self.parts.maker.make(&self.snapshot, &self.bird).await?)
+        Ok(self
+            .parts
+            .builder
+            .maker
+            .make(&self.snapshot, &self.bird)
+            .await?)
     }
 }
 

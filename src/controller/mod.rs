@@ -12,6 +12,7 @@
 //! and a failing key backs off alone.
 
 mod announcer;
+pub(crate) mod builder;
 mod context;
 mod conveniences;
 mod edits;
@@ -39,6 +40,7 @@ pub mod world;
 
 pub(crate) use announcer::settling;
 pub use announcer::{announce, announce_pass};
+pub use builder::{Builder, WorldMaker};
 pub use context::{Announced, Board, Context, Entry, Restarts, Unrecorded};
 pub use conveniences::{Convenience, Conveniences};
 pub use edits::Edits;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use crate::agent::Parts;
+use super::Builder;
 use crate::controller::World;
 use crate::controller::guard::NODE;
 use crate::document::Kind;
@@ -15,20 +15,20 @@ use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
 use crate::telemetry::chain;
 
 /// Stores the guard's state before the world takes effect. Returns whether the world remains valid.
-pub(super) async fn remember(parts: &Parts, world: &World) -> bool {
-    let (guard, ledger) = (Arc::clone(&parts.maker.guard), world.ledger.clone());
+pub(super) async fn remember(builder: &Builder, world: &World) -> bool {
+    let (guard, ledger) = (Arc::clone(&builder.maker.guard), world.ledger.clone());
     let remember = move |store: &Store| Ok(guard.remember(store, &ledger));
-    parts.context.disk(remember).await.unwrap_or_default()
+    builder.context.disk(remember).await.unwrap_or_default()
 }
 
 /// Ends an approval of a node change: it is valid for that change alone, and ends when the change
 /// is applied, or when another change is desired.
-pub(super) async fn spend_node(parts: &Parts, world: &World) {
+pub(super) async fn spend_node(builder: &Builder, world: &World) {
     let is_of_node = |line: &String| line.starts_with(&format!("{NODE} "));
     let change = world.router_documents.node_change.as_ref();
     let pending = change.map(|change| change.approval());
     let spent = |line: &String| is_of_node(line) && Some(line) != pending.as_ref();
-    let approved = parts.context.store.approved();
+    let approved = builder.context.store.approved();
     if !approved.iter().any(spent) {
         return;
     }
@@ -37,20 +37,20 @@ pub(super) async fn spend_node(parts: &Parts, world: &World) {
         .filter(|line| !spent(line))
         .cloned()
         .collect();
-    write(parts, approved, left).await;
+    write(builder, approved, left).await;
 }
 
 /// Ends approvals. An approval is valid once, for the changes that were held when it was given: it
 /// ends for an object that is desired again, and completely when none of its objects is left.
 ///
 /// On a disk that cannot be written an approval stays, and the rest of the work goes on.
-pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
-    let approved = parts.context.store.approved();
-    parts.feed.approved(&approved);
+pub(super) async fn spend(builder: &Builder, snapshot: Snapshot) -> Snapshot {
+    let approved = builder.context.store.approved();
+    builder.feed.approved(&approved);
     let mut snapshot = snapshot;
     let mut confirmed = true;
     if approved.contains(COMPLETE) {
-        let listed = parts
+        let listed = builder
             .context
             .write(|store| store.confirm().and_then(|()| store.load()));
         match listed.await {
@@ -72,10 +72,10 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
         .keys()
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
     // What a lost state directory left in BIRD has no record.
-    let world = parts.context.world();
+    let world = builder.context.world();
     let sessions = world.of_kind(Kind::BgpSession);
     let sessions = sessions.map(|session| session.key().to_string());
-    let links = parts
+    let links = builder
         .context
         .observer
         .kernel(tokio::time::Instant::now())
@@ -100,13 +100,13 @@ pub(super) async fn spend(parts: &Arc<Parts>, snapshot: Snapshot) -> Snapshot {
         BTreeSet::new()
     };
     if left != approved {
-        write(parts, approved, left).await;
+        write(builder, approved, left).await;
     }
     snapshot
 }
 
 /// Writes what is left of the approvals, and records what is spent.
-async fn write(parts: &Parts, before: BTreeSet<String>, left: BTreeSet<String>) {
+async fn write(builder: &Builder, before: BTreeSet<String>, left: BTreeSet<String>) {
     let spent: BTreeSet<String> = before.difference(&left).cloned().collect();
     let body = spent
         .iter()
@@ -114,12 +114,12 @@ async fn write(parts: &Parts, before: BTreeSet<String>, left: BTreeSet<String>) 
         .map(|object| without_keys(object).into_owned())
         .collect();
     // The operator may have approved more since.
-    let written = parts
+    let written = builder
         .context
         .write(move |store| store.spend_approvals(&spent))
         .await;
     match written {
-        Ok(()) => parts
+        Ok(()) => builder
             .feed
             .file(Author::Agent, "The approval is spent", body, APPROVED),
         Err(error) => {

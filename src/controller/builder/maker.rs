@@ -54,7 +54,7 @@ struct Made {
 
 /// The ingredients of a world besides the listing, the guard's memory and the time.
 #[derive(Clone, PartialEq)]
-pub(in crate::agent) struct Material {
+pub(crate) struct Material {
     config: Same<Config>,
     key: RouterKey,
     renderer: Result<Same<Renderer>, String>,
@@ -90,7 +90,7 @@ impl<T> PartialEq for Same<T> {
 
 impl WorldMaker {
     /// Returns a maker of worlds for this configuration.
-    pub(in crate::agent) fn new(
+    pub(crate) fn new(
         config: Arc<LiveConfig>,
         store: Arc<Store>,
         sources: Arc<Sources>,
@@ -174,11 +174,7 @@ impl WorldMaker {
     }
 
     /// Collects the inputs of a world besides the listing and the templates.
-    pub(in crate::agent) async fn material(
-        &self,
-        snapshot: &Snapshot,
-        bird: &BirdState,
-    ) -> Material {
+    pub(crate) async fn material(&self, snapshot: &Snapshot, bird: &BirdState) -> Material {
         let version = self.version(bird.running).await;
         let known = version.as_ref().ok().copied();
         let reach = self.sources.host.look(&self.config.get()).await.into();
@@ -276,7 +272,7 @@ impl WorldMaker {
     }
 
     /// Renders with other templates. May take long, and does no IO.
-    pub(in crate::agent) fn render_with(
+    pub(crate) fn render_with(
         &self,
         snapshot: &Snapshot,
         material: &Material,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tracing::debug;
 
-use crate::agent::Parts;
+use super::Builder;
 use crate::controller::World;
 use crate::controller::world::{recorded_maintenance, single};
 use crate::document::{Kind, Metadata};
@@ -14,7 +14,7 @@ use crate::telemetry::chain;
 /// Records whether the router should be drained, if the record differs: a document that becomes
 /// invalid later is judged by the record, and BIRD may be down until then. The node's reconcile
 /// records that the drain is in effect, after reading it back.
-pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World) {
+pub(super) async fn write_down(builder: &Builder, snapshot: &Snapshot, world: &World) {
     let (recorded, wanted) = (recorded_maintenance(snapshot), world.maintenance);
     if recorded.enabled == wanted.enabled && (recorded.since.is_some() || !wanted.enabled) {
         return;
@@ -22,7 +22,7 @@ pub(super) async fn write_down(parts: &Parts, snapshot: &Snapshot, world: &World
     let document = record(json!({
         "enabled": wanted.enabled, "since": wanted.since, "externalSessionsDisabled": wanted.ebgp_disabled
     }));
-    if let Err(error) = parts
+    if let Err(error) = builder
         .context
         .write(move |store| store.write_applied(&document))
         .await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::agent::Parts;
+use super::Builder;
 use crate::ports::CommitError;
 use crate::render::Renderer;
 use crate::sources::Rejection;
@@ -10,29 +10,29 @@ use crate::store::Store;
 use crate::telemetry::chain;
 
 /// Tests templates that are not in use yet.
-pub(in crate::agent) async fn test_templates(
-    parts: Arc<Parts>,
+pub(crate) async fn test_templates(
+    builder: Arc<Builder>,
     renderer: Arc<Renderer>,
 ) -> Result<(), Rejection> {
     let unknown = |error: &dyn std::error::Error| Rejection::Unknown(chain(error));
     let snapshot = {
-        let _writing = parts.feed.writing().await;
-        parts.context.disk(Store::load).await
+        let _writing = builder.feed.writing().await;
+        builder.context.disk(Store::load).await
     };
     let snapshot = snapshot.map_err(|error| unknown(&error))?;
-    let bird = parts
+    let bird = builder
         .context
         .observer
         .bird(tokio::time::Instant::now())
         .await;
-    let material = parts.maker.material(&snapshot, &bird).await;
+    let material = builder.maker.material(&snapshot, &bird).await;
     // A template may take long to render, and must not delay other work.
-    let rendering = Arc::clone(&parts);
+    let rendering = Arc::clone(&builder);
     let render = move || rendering.maker.render_with(&snapshot, &material, &renderer);
     let tree = tokio::task::spawn_blocking(render)
         .await
         .map_err(|error| unknown(&error))??;
-    match parts.committer.check(tree).await {
+    match builder.committer.check(tree).await {
         Ok(()) => Ok(()),
         Err(CommitError::Tree(what)) => Err(Rejection::Refused(format!(
             "BIRD refuses the rendered templates: {what}"

@@ -1,4 +1,4 @@
-//! State directory → world, on every hint of a change.
+//! Builds the desired state: state directory → world, on every hint of a change.
 //!
 //! | file | task |
 //! |---|---|
@@ -18,31 +18,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use maker::WorldMaker;
-pub(super) use trial::test_templates;
+pub(crate) use trial::test_templates;
 
-use super::Parts;
+use crate::bird::Committer;
+use crate::config::LiveConfig;
 use crate::controller::world::{Changed, endpoints};
-use crate::controller::{Convenience, Hint, World, target};
+use crate::controller::{Context, Convenience, Edits, Hint, World, target};
 use crate::document::{ConditionType, Kind};
+use crate::history::Feed;
 use crate::intervals::{
     ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_TICK, WORLD_TROUBLED, WORLD_UNSETTLED,
 };
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
+use crate::sources::Sources;
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
+/// The builder of the desired state, with what it needs.
+pub struct Builder {
+    /// The controller's state.
+    pub context: Arc<Context>,
+    /// The configuration.
+    pub live: Arc<LiveConfig>,
+    pub(crate) sources: Arc<Sources>,
+    /// Changes of documents, for the history.
+    pub feed: Arc<Feed>,
+    /// Importer of manual edits.
+    pub edits: Arc<Edits>,
+    /// Applies BIRD's configuration, and checks it.
+    pub committer: Committer,
+    /// Combines the inputs of a world.
+    pub maker: WorldMaker,
+    /// Publishes worlds.
+    pub publish: watch::Sender<Arc<World>>,
+}
+
 /// Makes a world whenever something may have changed, until the agent stops.
-pub(super) async fn run(
-    parts: Arc<Parts>,
+pub(crate) async fn run(
+    builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     stop: CancellationToken,
 ) {
-    *parts.context.hints.lock() = Some(hints.clone());
-    let mut worlds = Worlds::new(Arc::clone(&parts), hints);
+    *builder.context.hints.lock() = Some(hints.clone());
+    let mut worlds = Worlds::new(Arc::clone(&builder), hints);
     loop {
         worlds.make().await;
         worlds.tell().await;
@@ -50,12 +72,12 @@ pub(super) async fn run(
             break;
         }
     }
-    *parts.context.hints.lock() = None;
+    *builder.context.hints.lock() = None;
 }
 
 /// State between two worlds.
 struct Worlds {
-    parts: Arc<Parts>,
+    builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     watched: mpsc::Receiver<store::Hint>,
     /// No file was being written at the last listing.
@@ -79,11 +101,11 @@ struct Worlds {
 }
 
 impl Worlds {
-    fn new(parts: Arc<Parts>, hints: mpsc::UnboundedSender<Hint>) -> Self {
-        let watched = parts.context.store.watch();
+    fn new(builder: Arc<Builder>, hints: mpsc::UnboundedSender<Hint>) -> Self {
+        let watched = builder.context.store.watch();
         let (changed, known, listed) = Default::default();
         Self {
-            parts,
+            builder,
             hints,
             watched,
             settled: true,
@@ -100,21 +122,21 @@ impl Worlds {
 
     /// Makes and publishes a world; on failure the applied state stays.
     async fn make(&mut self) {
-        let context = &self.parts.context;
+        let context = &self.builder.context;
         let recovered = context
             .disk(|store| Ok(store.has_recovered()))
             .await
             .unwrap_or_default();
-        match publish(&self.parts).await {
+        match publish(&self.builder).await {
             Ok(listed) => {
                 self.note_moved(listed.moved);
                 if self.moved.is_none() && listed.settled {
-                    self.parts.feed.catch_up().await;
+                    self.builder.feed.catch_up().await;
                 }
                 self.settled = listed.settled;
                 self.known.extend(listed.places.iter().cloned());
                 if self.settled && self.moved.is_none() && std::mem::take(&mut self.anywhere) {
-                    self.parts.feed.edits_anywhere(&self.known).await;
+                    self.builder.feed.edits_anywhere(&self.known).await;
                     self.known.clone_from(&listed.places);
                 }
                 self.listed = listed.places;
@@ -122,8 +144,8 @@ impl Worlds {
                 if recovered || self.failing {
                     // Objects that failed in the meantime are retried without waiting for their
                     // backoff, and the folders may have changed.
-                    retry(&self.parts, &self.hints);
-                    self.watched = self.parts.context.store.watch();
+                    retry(&self.builder, &self.hints);
+                    self.watched = self.builder.context.store.watch();
                 }
                 self.failing = false;
             }
@@ -137,7 +159,7 @@ impl Worlds {
         // Changes during the move and the return are compared with the history after the return.
         self.anywhere |= moved.is_some();
         if self.moved.is_some() && moved.is_none() {
-            self.parts.feed.retry();
+            self.builder.feed.retry();
         }
         self.moved = moved;
     }
@@ -154,18 +176,18 @@ impl Worlds {
             BTreeSet::new()
         };
         // A file that was listed and is missing now is being saved again; it is reported once it is complete.
-        let store = &self.parts.context.store;
+        let store = &self.builder.context.store;
         let is_away = |place: &Place| std::fs::symlink_metadata(store.path(place)).is_err();
         let (away, places) = places
             .into_iter()
             .partition(|place| self.listed.contains(place) && is_away(place));
         self.changed.extend::<BTreeSet<Place>>(away);
-        self.parts.feed.edits(&places).await;
+        self.builder.feed.edits(&places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
         }
         let resolved = std::mem::take(&mut self.resolved);
-        for key in named(&self.parts.context.world(), &resolved) {
+        for key in named(&self.builder.context.world(), &resolved) {
             let _ = self.hints.send(Hint::Key(key));
         }
         match std::mem::take(&mut self.differs) {
@@ -178,7 +200,7 @@ impl Worlds {
 
     /// Waits until a world may have changed. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
-        let context = Arc::clone(&self.parts.context);
+        let context = Arc::clone(&self.builder.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
             WORLD_TROUBLED
         } else {
@@ -194,7 +216,7 @@ impl Worlds {
             tokio::select! {
                 () = stop.cancelled() => return ControlFlow::Break(()),
                 () = context.reports.changed.notified() => break,
-                () = self.parts.sources.changed() => break,
+                () = self.builder.sources.changed() => break,
                 () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS_GATHER),
                 names = context.resolver.changed() => {
                     // An address may clash with a peer's, so the next world comes before the next pass.
@@ -233,8 +255,8 @@ impl Worlds {
 }
 
 /// Reconciles every key as if its documents had changed.
-fn retry(parts: &Parts, hints: &mpsc::UnboundedSender<Hint>) {
-    for key in crate::controller::keys(&parts.context.world()) {
+fn retry(builder: &Builder, hints: &mpsc::UnboundedSender<Hint>) {
+    for key in crate::controller::keys(&builder.context.world()) {
         let _ = hints.send(Hint::Key(key));
     }
 }
@@ -272,9 +294,9 @@ fn named(world: &World, names: &BTreeSet<String>) -> Vec<ObjectKey> {
 }
 
 /// The listing that a world was made from.
-pub(super) struct Listed {
+pub(crate) struct Listed {
     /// No file is being written: all changes are in the world.
-    pub(super) settled: bool,
+    pub(crate) settled: bool,
     /// Position of the repository's HEAD while Git has moved the tree.
     moved: Option<String>,
     /// Places of documents and overrides.
@@ -310,31 +332,31 @@ impl Listed {
 }
 
 /// Lists, imports manual edits as overrides, and publishes the world.
-pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
-    let mut snapshot = listing(parts).await?;
-    if !parts.context.store.approved().is_empty() {
-        snapshot = approval::spend(parts, snapshot).await;
+pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
+    let mut snapshot = listing(builder).await?;
+    if !builder.context.store.approved().is_empty() {
+        snapshot = approval::spend(builder, snapshot).await;
     }
-    let bird = parts.context.observer.bird(Instant::now()).await;
-    measure_classes(parts).await;
-    report_copy(parts);
-    let mut world = parts.maker.make(&snapshot, &bird).await?;
-    if !approval::remember(parts, &world).await {
-        world = parts.maker.make(&snapshot, &bird).await?;
+    let bird = builder.context.observer.bird(Instant::now()).await;
+    measure_classes(builder).await;
+    report_copy(builder);
+    let mut world = builder.maker.make(&snapshot, &bird).await?;
+    if !approval::remember(builder, &world).await {
+        world = builder.maker.make(&snapshot, &bird).await?;
     }
-    parts.context.pulse.built(parts.maker.builds());
-    approval::spend_node(parts, &world).await;
-    drain::write_down(parts, &snapshot, &world).await;
-    watch_peers(parts, &snapshot, &world);
+    builder.context.pulse.built(builder.maker.builds());
+    approval::spend_node(builder, &world).await;
+    drain::write_down(builder, &snapshot, &world).await;
+    watch_peers(builder, &snapshot, &world);
     let (policy, rejects) = (
         &world.router_documents.policy.spec,
         world.origins.rejects_unknown,
     );
-    parts.sources.watch(policy, rejects);
-    let rpki = &parts.sources.rpki;
-    rpki.keep(&parts.context.store, &world.rpki).await;
+    builder.sources.watch(policy, rejects);
+    let rpki = &builder.sources.rpki;
+    rpki.keep(&builder.context.store, &world.rpki).await;
     let mut changed = Changed::default();
-    parts.publish.send_if_modified(|published| {
+    builder.publish.send_if_modified(|published| {
         if Arc::ptr_eq(published, &world) {
             return false;
         }
@@ -347,32 +369,32 @@ pub(super) async fn publish(parts: &Arc<Parts>) -> Result<Listed, StoreError> {
 
 /// Lists the state directory, never during a sync: with half of its removals a sync would pass the
 /// guard that holds all of them.
-async fn listing(parts: &Parts) -> Result<Snapshot, StoreError> {
-    let _writing = parts.feed.writing().await;
+async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
+    let _writing = builder.feed.writing().await;
     let load = |store: &Store| {
         store.remember_secrets();
         store.load()
     };
-    let snapshot = parts.context.disk(load).await?;
+    let snapshot = builder.context.disk(load).await?;
     if snapshot.edits.is_empty() && snapshot.revived.is_empty() {
         return Ok(snapshot);
     }
-    parts.edits.import().await;
-    parts.context.disk(Store::load).await
+    builder.edits.import().await;
+    builder.context.disk(Store::load).await
 }
 
 /// Waits a short time for the names of endpoints and RPKI servers, for a single pass.
 ///
 /// # Errors
 /// The state directory cannot be read.
-pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
-    if rpki_resolved(parts, &parts.context.world()).await {
-        publish(parts).await?;
+pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
+    if rpki_resolved(builder, &builder.context.world()).await {
+        publish(builder).await?;
     }
-    let world = parts.context.world();
+    let world = builder.context.world();
     let endpoints: Vec<&Endpoint> = world.endpoints().map(|(_, endpoint)| endpoint).collect();
     let is_unknown = |endpoint: &&Endpoint| {
-        let resolution = parts.context.resolver.current(endpoint);
+        let resolution = builder.context.resolver.current(endpoint);
         resolution.address.is_none() && resolution.error.is_none()
     };
     if !endpoints.iter().any(is_unknown) {
@@ -380,17 +402,17 @@ pub(super) async fn resolved(parts: &Arc<Parts>) -> Result<(), StoreError> {
     }
     let waiting = async {
         while endpoints.iter().any(is_unknown) {
-            parts.context.resolver.changed().await;
+            builder.context.resolver.changed().await;
         }
     };
     let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
     // An address is used only by a world that has compared it.
-    publish(parts).await.map(drop)
+    publish(builder).await.map(drop)
 }
 
 /// Waits a short time for the names of RPKI servers. Returns whether that may have changed the world.
-pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
-    let resolved = parts
+pub(crate) async fn rpki_resolved(builder: &Builder, world: &World) -> bool {
+    let resolved = builder
         .sources
         .rpki
         .resolved(&world.router_documents.policy.spec);
@@ -400,21 +422,21 @@ pub(crate) async fn rpki_resolved(parts: &Parts, world: &World) -> bool {
 }
 
 /// Takes the probes of the current sessions into account.
-async fn measure_classes(parts: &Parts) {
-    let (context, world) = (&parts.context, parts.context.world());
+async fn measure_classes(builder: &Builder) {
+    let (context, world) = (&builder.context, builder.context.world());
     let sessions = world.of_kind(Kind::BgpSession);
     let links = sessions.map(|session| (session.name.clone(), target(session)));
-    let classes = &parts.sources.classes;
+    let classes = &builder.sources.classes;
     classes
         .measure(links.collect(), &context.prober, &context.store)
         .await;
 }
 
 /// Sets the condition of the node for a copied state directory, and clears it once the directory is no longer a copy.
-fn report_copy(parts: &Parts) {
+fn report_copy(builder: &Builder) {
     let about = ConditionType::StateDirectoryUnique;
-    let conveniences = &parts.context.conveniences;
-    match parts.sources.key.copied() {
+    let conveniences = &builder.context.conveniences;
+    match builder.sources.key.copied() {
         Some(why) => {
             conveniences.set(about, Convenience::fails("CopiedFromAnotherHost", why));
         }
@@ -426,11 +448,11 @@ fn report_copy(parts: &Parts) {
 }
 
 /// Watches the endpoints to resolve and the peers to probe.
-fn watch_peers(parts: &Parts, snapshot: &Snapshot, world: &World) {
+fn watch_peers(builder: &Builder, snapshot: &Snapshot, world: &World) {
     let named = endpoints(snapshot);
     let named = named.iter().map(|(_, _, endpoint)| endpoint);
-    let control_plane = crate::sources::control_plane(&parts.live.get());
-    parts.context.resolver.watch(named.chain(&control_plane));
+    let control_plane = crate::sources::control_plane(&builder.live.get());
+    builder.context.resolver.watch(named.chain(&control_plane));
     let targets = world.objects.values().filter_map(target);
-    parts.context.prober.watch(targets.collect());
+    builder.context.prober.watch(targets.collect());
 }

@@ -11,11 +11,12 @@ use tracing::{error, info, warn};
 use super::build::BuildError;
 use crate::config::Config;
 use crate::controller::Missing;
+use crate::document::{Kind, StatusBody};
 use crate::http::{
     AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
 };
 use crate::intervals::LOST_DIRECTORY_POLL;
-use crate::model::InterfaceName;
+use crate::model::{InterfaceName, ObjectName};
 use crate::telemetry::chain;
 use crate::util::version::{COMMIT, VERSION};
 
@@ -120,6 +121,10 @@ impl AgentApi for Waiting {
             notices: vec![self.why()],
             ..StatusView::default()
         }
+    }
+
+    async fn object_status(&self, _: Kind, _: &ObjectName) -> Option<StatusBody> {
+        None
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {

@@ -14,8 +14,8 @@ use crate::controller::builder::rpki_resolved;
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning::{self, View};
 use crate::controller::world::{Object, single};
-use crate::controller::{KeyPlan, Missing, World, keys};
-use crate::document::Kind;
+use crate::controller::{KeyPlan, Look, Missing, World, keys, observed};
+use crate::document::{Kind, StatusBody};
 use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
@@ -291,6 +291,23 @@ impl Offline {
 
     fn view_of_node(&self) -> View<'_> {
         self.view(self.applied(Kind::Node, &single(Kind::Node)), None)
+    }
+
+    /// Returns the status that the controller would write, from this observation.
+    pub(crate) fn status(&self, object: &Object, before: &StatusBody) -> StatusBody {
+        let (key, endpoint) = (object.key(), object.endpoint());
+        let known = endpoint.map(|endpoint| self.parts.context.resolver.current(endpoint));
+        let (resolved, name_error) = known.map_or((None, None), |it| (it.address, it.error));
+        let look = Look {
+            kernel: Arc::clone(&self.kernel),
+            bird: Arc::clone(&self.bird),
+            applied: self.applied(object.kind, &object.name).cloned(),
+            resolved,
+            name_error,
+            source: resolved.and_then(|it| source_towards(it.ip())),
+            now: Timestamp::now(),
+        };
+        observed(&self.world, &key, look, self.plan(&key), before)
     }
 
     fn view_of(&self, object: &Object) -> View<'_> {

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::controller::world::HeldChange;
 pub use crate::controller::{OverriddenField, OverrideView};
-use crate::model::InterfaceName;
+use crate::document::{Kind, StatusBody};
+use crate::model::{InterfaceName, ObjectName};
 pub use crate::sync::SyncView;
 
 /// The interface between the local API and the agent. Each method answers a call (docs/contract/local-api.md#calls).
@@ -14,6 +15,9 @@ pub use crate::sync::SyncView;
 pub trait AgentApi: Send + Sync {
     /// Returns the answer of `GET /status`.
     async fn status(&self) -> StatusView;
+
+    /// Returns the answer of `GET /status/OBJECT`, where an object has a status.
+    async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody>;
 
     /// Requests a sync without waiting for it; requests that come meanwhile coalesce.
     async fn trigger_sync(&self) -> Result<(), ApiRefusal>;

@@ -4,18 +4,20 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{AgentApi, ApiError, ApiRefusal, Confirmation, StatusView, TokenBucket, bearer, same};
+use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, same};
 use crate::config::{Listen, TokenSource};
+use crate::document::Kind;
 use crate::intervals::HTTP_BODY;
-use crate::model::InterfaceName;
+use crate::model::{InterfaceName, ObjectName};
 use crate::redact::redact_value;
 
 /// Size limit of a body; a real one has fifty bytes.
@@ -72,10 +74,14 @@ async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response
     response
 }
 
+/// The path of an object's status, before the object.
+const OBJECT: &str = "/status/";
+
 /// The calls of the API.
 #[derive(Clone, Copy, PartialEq)]
 enum Call {
     Status,
+    ObjectStatus,
     Sync,
     Metrics,
     Maintenance,
@@ -90,6 +96,7 @@ enum Call {
 fn route(path: &str) -> Option<(&'static str, Call)> {
     Some(match path {
         "/status" => ("GET", Call::Status),
+        path if path.starts_with(OBJECT) => ("GET", Call::ObjectStatus),
         "/sync" => ("GET", Call::Sync),
         "/metrics" => ("GET", Call::Metrics),
         "/maintenance" => ("GET", Call::Maintenance),
@@ -117,7 +124,7 @@ impl Api {
             return Err(ApiError::method_not_allowed(method));
         }
         let body = read_body(body, BODY_MAX, HTTP_BODY).await?;
-        self.answer(call, &parts.headers, &body).await
+        self.answer(call, &parts, &body).await
     }
 
     fn admit(&self, headers: &HeaderMap, open: bool) -> Result<(), ApiError> {
@@ -134,23 +141,25 @@ impl Api {
         }
     }
 
-    async fn answer(
-        &self,
-        call: Call,
-        headers: &HeaderMap,
-        body: &Bytes,
-    ) -> Result<Response, ApiError> {
+    async fn answer(&self, call: Call, parts: &Parts, body: &Bytes) -> Result<Response, ApiError> {
         match call {
             Call::Status => Ok(status(&self.agent.status().await)),
+            Call::ObjectStatus => self.object_status(parts.uri.path()).await,
             Call::Sync => self.sync().await,
             Call::Metrics => Ok(metrics(self.agent.metrics().await)),
             Call::Maintenance => Ok(Json(self.agent.maintenance().await).into_response()),
             Call::MaintenanceStart => self.set_maintenance(true).await,
             Call::MaintenanceStop => self.set_maintenance(false).await,
-            Call::Restart => self.restart(headers, body).await,
+            Call::Restart => self.restart(&parts.headers, body).await,
             Call::Health => Ok(Json(json!({"status": "ok"})).into_response()),
             Call::Ready => self.ready().await,
         }
+    }
+
+    async fn object_status(&self, path: &str) -> Result<Response, ApiError> {
+        let (kind, name) = object_of(path).ok_or_else(unknown_object)?;
+        let found = self.agent.object_status(kind, &name).await;
+        found.map(|found| status(&found)).ok_or_else(unknown_object)
     }
 
     async fn sync(&self) -> Result<Response, ApiError> {
@@ -212,6 +221,17 @@ impl Api {
     }
 }
 
+/// Returns the object of `/status/sessions/wg_1` or `/status/node`.
+fn object_of(path: &str) -> Option<(Kind, ObjectName)> {
+    let object = path.strip_prefix(OBJECT)?;
+    let (word, name) = object.split_once('/').unwrap_or((object, object));
+    Some((Kind::from_word(word)?, name.parse().ok()?))
+}
+
+fn unknown_object() -> ApiError {
+    ApiError::not_found("no object with a status has this name; `moenet-agent get` lists them")
+}
+
 #[derive(Deserialize)]
 struct RestartBody {
     interface: InterfaceName,
@@ -239,7 +259,7 @@ fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiErro
 }
 
 /// Returns the status without secrets: reasons and messages quote operators' texts.
-fn status(view: &StatusView) -> Response {
+fn status(view: &impl Serialize) -> Response {
     let mut value = json!(view);
     redact_value(&mut value);
     Json(value).into_response()
@@ -323,6 +343,17 @@ fn is_local_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn object_of_a_path_has_kind_and_name() {
+        let of = |path: &str| object_of(path).map(|(kind, name)| kind.path(&name));
+        for object in ["sessions/wg_1", "mesh/hk1", "ibgp/hk1", "node", "policy"] {
+            assert_eq!(of(&format!("/status/{object}")).as_deref(), Some(object));
+        }
+        for unknown in ["", "nowhere/wg_1", "sessions/..", "sessions/a/b"] {
+            assert_eq!(of(&format!("/status/{unknown}")), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn only_pages_of_this_server_are_own_origins() {

@@ -143,6 +143,19 @@ impl Plan {
         }
     }
 
+    /// Returns the first step with its reason, the number of the others, and what the plan waits for.
+    pub fn summary(&self) -> String {
+        let first = self.steps.first().map(ToString::to_string);
+        let more = self.steps.len().saturating_sub(1);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        let all: Vec<_> = first
+            .into_iter()
+            .chain(more)
+            .chain(self.waits.clone())
+            .collect();
+        all.join("; ")
+    }
+
     /// Returns whether nothing is left to do, now or later.
     pub fn is_done(&self) -> bool {
         self.steps.is_empty() && self.waits.is_none()

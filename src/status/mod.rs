@@ -14,8 +14,8 @@ mod origins;
 
 pub use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
 pub use assess::{
-    Acceptance, BabelFacts, BirdFacts, Expected, Facts, Hold, NameFacts, RouteFacts, Service,
-    TunnelFacts, assess,
+    Acceptance, BabelFacts, BirdFacts, Expected, Facts, HANDSHAKE_STALE, Hold, NameFacts,
+    RouteFacts, Service, TunnelFacts, assess, state_word,
 };
 pub use changed::changed;
 pub use conditions::Conditions;

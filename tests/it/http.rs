@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::config::Listen;
+use moenet_agent::document::{Kind, StatusBody};
 use moenet_agent::http::{
     AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, ServeError, Server,
     SessionCounts, StatusView, app,
 };
-use moenet_agent::model::{InterfaceName, Secret};
+use moenet_agent::model::{InterfaceName, ObjectName, Secret};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
@@ -49,6 +50,10 @@ impl AgentApi for Fake {
             circuit_breaker: "closed".into(),
             ..StatusView::default()
         }
+    }
+
+    async fn object_status(&self, _: Kind, _: &ObjectName) -> Option<StatusBody> {
+        None
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {

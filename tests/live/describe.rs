@@ -23,7 +23,13 @@ pub(crate) fn object(number: u32) -> String {
     format!("sessions/{}", interface(number))
 }
 
-/// Waits until the chain has these reasons in this order, each with these words in its message.
+/// Returns the message of a cause, and its next action.
+pub(crate) fn text(cause: &Value) -> String {
+    let part = |name: &str| cause[name].as_str().unwrap_or_default();
+    format!("{} → {}", part("message"), part("nextAction"))
+}
+
+/// Waits until the chain has these reasons in this order, each with these words in its message or next action.
 #[track_caller]
 pub(crate) fn expect(world: &World, object: &str, up: bool, chain: &[(&str, &str)]) {
     expect_by(world, "", object, up, chain);
@@ -44,10 +50,7 @@ pub(crate) fn expect_by(
             let described = described_by(world, before, object)?;
             let why = described["why"].as_array().ok_or("no why")?;
             let told = |(cause, (reason, words)): (&Value, &(&str, &str))| {
-                cause["reason"] == *reason
-                    && cause["message"]
-                        .as_str()
-                        .is_some_and(|text| text.contains(words))
+                cause["reason"] == *reason && text(cause).contains(words)
             };
             let good = described["up"] == up
                 && why.len() == chain.len()

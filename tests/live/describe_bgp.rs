@@ -1,6 +1,7 @@
 //! `describe`, where BIRD or the neighbour's BGP says why a session is not up.
 
-use crate::describe::{delete_override, expect, expect_up, object, save_override};
+use crate::describe::{delete_override, described_by, expect, expect_up, object, save_override};
+use crate::lab::contains;
 use crate::lab::world::World;
 
 /// The neighbour's operator edits BIRD's configuration and loads it.
@@ -42,7 +43,7 @@ fn bgp_errors_name_the_rejecting_side() {
         &world,
         1,
         "RefusedByNeighbour",
-        "the neighbour refuses our AS number, AS4242420998 (BIRD: “Received: Bad peer AS”)",
+        "the neighbour refuses this router's AS number, AS4242420998 (BIRD: “Received: Bad peer AS”)",
     );
     told(
         &world,
@@ -102,10 +103,12 @@ fn password_limit_and_missing_bird_are_distinguished() {
     );
     world.router.start_agent();
     let silent = (
-        "BgpNotEstablished",
-        "BIRD knows of no error, though fe80::1:1 answers a ping.",
+        "NotEstablished",
+        "BIRD reports no error → ping fe80::1:1; if it answers, compare the session's password",
     );
     expect(&world, &object(1), false, &[silent]);
+    let probes = described_by(&world, "", &object(1)).unwrap()["probes"].clone();
+    contains(&probes.to_string(), "fe80::1:1 answers").unwrap();
     edit(&mut world, 1, "password \"theirs\";", "");
     expect_up(&world, 1);
     edit(
@@ -119,10 +122,11 @@ fn password_limit_and_missing_bird_are_distinguished() {
         &world,
         &object(1),
         true,
-        &[
-            ("Overridden", "spec.bgp.importLimit to 1"),
-            ("LimitHit", "has hit its ipv4 import limit of 1 (block)."),
-        ],
+        &[(
+            "LimitExceeded",
+            "ipv4: import limit of 1 exceeded (block) → routes above the limit are not accepted; if they are right, \
+             raise bgp.importLimit; an override sets spec.bgp.importLimit",
+        )],
     );
     delete_override(&world, 1);
     expect_up(&world, 1);
@@ -131,7 +135,7 @@ fn password_limit_and_missing_bird_are_distinguished() {
         &world,
         &object(1),
         false,
-        &[("BirdNotRunning", "does not answer on its control socket")],
+        &[("NotRunning", "BIRD is not running (")],
     );
     world.router.start_bird();
     expect_up(&world, 1);

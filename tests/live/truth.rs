@@ -69,7 +69,7 @@ fn each_edge_is_logged_once_with_its_cause() {
     let waiting = agent(&world.router, &["status"]).ended(0);
     waiting.says("waiting: node: BIRD is not running");
     waiting.says("bird.ctl");
-    waiting.says("systemctl start bird");
+    waiting.says("→ `systemctl start bird`, or correct bird.controlSocket");
     world.router.start_bird();
     world.wait_log("BIRD is up");
     world.wait_established();

@@ -103,7 +103,7 @@ fn unknown_document_version_keeps_the_applied_state() {
         .replace("spec:", "spec:\n  warpFactor: 9");
     std::fs::write(&file, &theirs).unwrap();
     let told = "apiVersion: this agent reads moenet.work/v1, not \"moenet.work/v2\"; the document is left alone";
-    expect(&world, &object(1), true, &[("DocumentInvalid", told)]);
+    expect(&world, &object(1), true, &[("Invalid", told)]);
     let status = world
         .router
         .path("state")

@@ -1,10 +1,11 @@
-//! `describe`: one object in full: the origin of each field, the observed state, and why it is not up.
+//! `describe`: one object in full: the origin of each field, its status document, and live probes. The status is the
+//! agent's own; while the agent does not run, the same function makes it from an observation of this command.
 
-mod facts;
+mod causes;
 mod fields;
 mod print;
+mod probes;
 mod reach;
-mod why;
 
 use std::process::ExitCode;
 
@@ -17,17 +18,18 @@ use super::objects;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
 use crate::config::Config;
+use crate::controller::expected;
 use crate::controller::world::Object;
-use crate::document::{
-    Condition, ConditionStatus, ConditionType, Kind, Phase, StatusBody, TunnelStatus,
-};
+use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
 use crate::history::History;
 use crate::intervals::DAEMON_CHECK;
 use crate::model::ObjectName;
+use crate::status::{Conditions, state_word};
 use crate::store::{Area, Place};
+use causes::Cause;
 use fields::Field;
-use why::Cause;
+use probes::{Probe, Target};
 
 /// One object in full.
 #[derive(Debug, Args)]
@@ -64,7 +66,10 @@ struct Described {
     bgp: Vec<Bgp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_steps: Vec<String>,
-    /// Why it is not up, root cause first; for an object that is up, its warnings.
+    /// Live probes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<Probe>,
+    /// Conditions and probes that need an action, root cause first.
     why: Vec<Cause>,
 }
 
@@ -122,181 +127,151 @@ impl Describe {
     }
 
     async fn look(&self, config: Config) -> anyhow::Result<Described> {
-        let agent_runs = agent_runs(&config).await;
+        let agent = Agent::find(&config).await;
         let offline = Offline::look(config).await?;
         if Kind::from_word(&self.name) == Some(Kind::Maintenance) {
-            return maintenance(&offline, agent_runs);
+            return maintenance(&offline, &agent);
         }
         match objects::find(&offline.world, &offline.snapshot, &self.name) {
-            Ok(object) if object.kind.is_single() => {
-                Ok(single(&offline, &object, agent_runs).await)
-            }
-            Ok(object) => Ok(described(&offline, &object, agent_runs).await),
+            Ok(object) => Ok(described(&offline, &object, &agent).await),
             // Objects that the Control Plane lists but that do not decode have only a status.
-            Err(error) => self.by_status(&offline, agent_runs).ok_or(error),
+            Err(error) => self.by_status(&offline, &agent).await.ok_or(error),
         }
     }
 
-    fn by_status(&self, offline: &Offline, agent_runs: bool) -> Option<Described> {
-        let mut places = history::places(&self.name).into_iter();
-        let found =
-            places.find_map(|(kind, name)| Some((kind, status(offline, kind, &name)?, name)));
-        let (kind, status, name) = found?;
-        let object = format!("{}/{name}", kind.folder());
-        Some(Described {
-            up: Some(false),
-            ..of_status(object, status, agent_runs)
-        })
+    async fn by_status(&self, offline: &Offline, agent: &Agent) -> Option<Described> {
+        for (kind, name) in history::places(&self.name) {
+            let recorded = || recorded(offline, kind, &name);
+            if let Some(status) = agent.status(&kind.path(&name)).await.or_else(recorded) {
+                return Some(Described {
+                    object: kind.path(&name),
+                    up: Some(false),
+                    agent_running: agent.0.is_some(),
+                    ..of_status(status, Vec::new())
+                });
+            }
+        }
+        None
     }
 }
 
-/// Returns whether the daemon answers on its local API.
-async fn agent_runs(config: &Config) -> bool {
-    let Ok(api) = Api::new(config) else {
-        return false;
-    };
-    tokio::time::timeout(DAEMON_CHECK, api.get("/healthz"))
-        .await
-        .is_ok_and(|answer| answer.is_ok())
-}
+/// The running agent, if there is one.
+struct Agent(Option<Api>);
 
-/// Describes the node and the policy: their applied state, and the problems of their documents.
-async fn single(offline: &Offline, object: &Object, agent_runs: bool) -> Described {
-    let described = of_status_of(offline, object.kind, &object.name, agent_runs);
-    let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
-    let refused = object.refused().map(Cause::invalid);
-    let unread = document
-        .iter()
-        .filter_map(|loaded| loaded.as_ref().err())
-        .map(|error| error.to_string());
-    let unread = unread.map(|error| Cause::invalid(&error)).next();
-    // Without a daemon the status may hold an error that has been fixed since.
-    let noted = if agent_runs {
-        described.why
-    } else {
-        Vec::new()
-    };
-    let why = refused.or(unread).map_or(noted, |cause| vec![cause]);
-    let waits = (object.kind == Kind::Node).then(|| node_waits(offline));
-    let why = waits.into_iter().flatten().chain(why).collect();
-    let owner = if object.operator_owned {
-        Origin::Operator
-    } else {
-        Origin::ControlPlane
-    };
-    Described {
-        document_from: document.is_some().then_some(owner),
-        exception: exception(offline, object).await,
-        fields: fields::of_object(object, document.as_ref()),
-        why,
-        ..described
+impl Agent {
+    async fn find(config: &Config) -> Self {
+        let Ok(api) = Api::new(config) else {
+            return Self(None);
+        };
+        let answers = tokio::time::timeout(DAEMON_CHECK, api.get("/healthz")).await;
+        Self(matches!(answers, Ok(Ok(_))).then_some(api))
     }
-}
 
-/// Returns the causes that hold the whole node.
-fn node_waits(offline: &Offline) -> Vec<Cause> {
-    let identity = offline.world.router.as_ref().err();
-    let identity = identity.map(|why| Cause::waiting(why));
-    let bird = offline.bird.down.as_ref();
-    identity
-        .into_iter()
-        .chain(bird.map(|why| Cause::bird_down(why)))
-        .collect()
+    /// Returns its status of an object.
+    async fn status(&self, object: &str) -> Option<StatusBody> {
+        let api = self.0.as_ref()?;
+        let status = api.get(&format!("/status/{object}")).await.ok()?;
+        serde_json::from_value(status).ok()
+    }
 }
 
 /// Describes maintenance: drained or not, according to the document.
-fn maintenance(offline: &Offline, agent_runs: bool) -> anyhow::Result<Described> {
+fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, Kind::Maintenance).name;
     let loaded = documents::all(&offline.snapshot).remove(&(Kind::Maintenance, name.clone()));
     let loaded = loaded.ok_or_else(|| {
         anyhow::anyhow!("there is no maintenance.yaml, so the router is not drained; `moenet-agent maintenance start` drains it")
     })?;
-    let described = of_status_of(offline, Kind::Maintenance, &name, agent_runs);
-    Ok(match loaded {
-        Ok((_, spec)) => Described {
-            document_from: Some(Origin::Operator),
-            fields: fields::of_document(&spec, Origin::Operator),
-            ..described
-        },
-        Err(error) => Described {
-            why: vec![Cause::invalid(&error.to_string())],
-            ..described
-        },
-    })
-}
-
-/// Describes a singleton object by the daemon's status; empty before the first pass.
-fn of_status_of(
-    offline: &Offline,
-    kind: Kind,
-    name: &ObjectName,
-    agent_running: bool,
-) -> Described {
-    let object = kind.folder().to_owned();
-    match status(offline, kind, name) {
-        Some(status) => of_status(object, status, agent_running),
-        None => Described {
-            object,
-            agent_running,
-            ..Described::default()
-        },
+    let mut described = Described {
+        object: Kind::Maintenance.path(&name),
+        agent_running: agent.0.is_some(),
+        ..Described::default()
+    };
+    match loaded {
+        Ok((_, spec)) => {
+            described.document_from = Some(Origin::Operator);
+            described.fields = fields::of_document(&spec, Origin::Operator);
+        }
+        Err(error) => {
+            let mut conditions = Conditions::new(&[], Timestamp::now());
+            conditions.set(ConditionType::Accepted, false, "Invalid", error.to_string());
+            let conditions = conditions.into_vec();
+            let status = StatusBody {
+                conditions,
+                ..StatusBody::default()
+            };
+            described.why = causes::causes(&status, &[]);
+        }
     }
+    Ok(described)
 }
 
-/// Describes an object by the daemon's status.
-fn of_status(object: String, status: StatusBody, agent_running: bool) -> Described {
-    let refused = |c: &Condition| {
-        c.condition_type == ConditionType::Accepted && c.status == ConditionStatus::False
-    };
-    let cause = match status.conditions.iter().any(refused) {
-        true => Cause::invalid,
-        false => Cause::not_configured,
-    };
+/// Returns the status in the state directory.
+fn recorded(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
+    let document = offline.parts.context.store.read_status(kind, name);
+    document.map(|document| document.status)
+}
+
+/// Returns the parts that the status and the probes have.
+fn of_status(status: StatusBody, probes: Vec<Probe>) -> Described {
     Described {
-        object,
-        agent_running,
         phase: Some(status.phase),
+        why: causes::causes(&status, &probes),
         conditions: status.conditions,
         last_steps: status.last_steps,
-        why: status.last_error.iter().map(|error| cause(error)).collect(),
+        probes,
         ..Described::default()
     }
 }
 
-fn status(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
-    offline
-        .parts
-        .context
-        .store
-        .read_status(kind, name)
-        .map(|document| document.status)
-}
-
-async fn described(offline: &Offline, object: &Object, agent_running: bool) -> Described {
-    let status = status(offline, object.kind, &object.name);
-    let wanted = facts::wanted(offline, object);
-    let facts = facts::gather(offline, object, &wanted, status.as_ref(), agent_running).await;
+async fn described(offline: &Offline, object: &Object, agent: &Agent) -> Described {
+    let agent_running = agent.0.is_some();
+    let status = match agent.status(&object.path()).await {
+        Some(status) => status,
+        None => {
+            let before = recorded(offline, object.kind, &object.name);
+            offline.status(object, &before.unwrap_or_default())
+        }
+    };
     let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
-    let phase = status.as_ref().map(|status| status.phase);
-    let status = status.unwrap_or_default();
     let owner = if object.operator_owned {
         Origin::Operator
     } else {
         Origin::ControlPlane
     };
-    Described {
+    let described = Described {
         object: object.path(),
-        up: Some(facts.documents.off.is_none() && why::is_up(&facts)),
-        phase,
         agent_running,
         document_from: document.is_some().then_some(owner),
         exception: exception(offline, object).await,
         fields: fields::of_object(object, document.as_ref()),
-        conditions: status.conditions,
-        tunnel: tunnel(offline, object, &wanted),
-        bgp: bgp(offline, &wanted),
-        last_steps: status.last_steps,
-        why: why::chain(&facts),
+        ..Described::default()
+    };
+    if object.kind.is_single() {
+        return described.with(of_status(status, Vec::new()));
+    }
+    let (up, target) = (causes::is_up(&status), Target::new(offline, object));
+    let quiet = probes::is_quiet(&status, up);
+    let probes = target.probe(agent_running, quiet).await;
+    Described {
+        up: Some(up),
+        tunnel: tunnel(&target),
+        bgp: bgp(offline, object),
+        ..described.with(of_status(status, probes))
+    }
+}
+
+impl Described {
+    /// Takes over the parts that the status and the probes have.
+    fn with(self, of: Self) -> Self {
+        Self {
+            phase: of.phase,
+            why: of.why,
+            conditions: of.conditions,
+            last_steps: of.last_steps,
+            probes: of.probes,
+            ..self
+        }
     }
 }
 
@@ -320,39 +295,31 @@ async fn exception(offline: &Offline, object: &Object) -> Option<Exception> {
     })
 }
 
-fn tunnel(offline: &Offline, object: &Object, wanted: &facts::Wanted<'_>) -> Option<Tunnel> {
-    let (name, link) = facts::link(offline, object)?;
-    let peer = facts::peer(link, wanted).map(|peer| TunnelStatus {
-        last_handshake: peer.last_handshake,
-        rx_bytes: peer.rx_bytes,
-        tx_bytes: peer.tx_bytes,
-        endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
-    });
+fn tunnel(target: &Target<'_>) -> Option<Tunnel> {
+    let (name, link) = target.link?;
     Some(Tunnel {
         interface: name.to_string(),
         up: link.up,
         mtu: link.mtu,
         addresses: link.addresses.iter().map(ToString::to_string).collect(),
-        peer,
+        peer: target.peer.map(|peer| TunnelStatus {
+            last_handshake: peer.last_handshake,
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+            endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
+        }),
     })
 }
 
-fn bgp(offline: &Offline, wanted: &facts::Wanted<'_>) -> Vec<Bgp> {
-    let names = wanted
-        .protocols
-        .iter()
-        .map(|neighbour| neighbour.protocol.clone())
-        .collect();
+fn bgp(offline: &Offline, object: &Object) -> Vec<Bgp> {
+    let expected = expected(object, offline.applied(object.kind, &object.name));
+    let names = expected.into_iter().map(|it| it.protocol).collect();
     let protocols = offline.bird.protocols(&names).into_iter().map(|protocol| {
-        let routes = || {
-            protocol
-                .channels
-                .iter()
-                .filter_map(|channel| channel.routes)
-        };
+        let state = state_word(&protocol).to_owned();
+        let routes = || protocol.channels.iter().filter_map(|it| it.routes);
         let bgp = protocol.bgp.clone().unwrap_or_default();
         Bgp {
-            state: facts::state_word(&bgp.state),
+            state,
             since: protocol
                 .since
                 .and_then(|since| Timestamp::from_second(since).ok()),

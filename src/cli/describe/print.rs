@@ -12,7 +12,7 @@ pub(super) fn print(described: &Described) {
     let phase = described.phase.map(|phase| format!("{phase:?}"));
     let phase = phase.as_deref().map(output::shade).unwrap_or_default();
     let stale = if described.phase.is_some() && !described.agent_running {
-        "  as the agent last saw it, which does not answer now"
+        "  the agent does not answer; observed by this command"
     } else {
         ""
     };
@@ -31,6 +31,7 @@ pub(super) fn print(described: &Described) {
     described.tunnel.iter().for_each(tunnel);
     described.bgp.iter().for_each(bgp);
     list("Last steps", &described.last_steps);
+    probes(described);
     verdict(described);
 }
 
@@ -73,9 +74,10 @@ fn verdict(described: &Described) {
     };
     section(&title, None::<&str>);
     for (number, cause) in (1..).zip(&described.why) {
-        output::line(format_args!("  {number}. {}", cause.message));
+        let (about, reason, message) = (&cause.about, &cause.reason, &cause.message);
+        output::line(format_args!("  {number}. {about} ({reason}): {message}"));
         cause
-            .action
+            .next_action
             .iter()
             .for_each(|action| output::line(format_args!("     → {action}")));
     }
@@ -128,13 +130,16 @@ fn conditions(described: &Described) {
     if described.conditions.is_empty() {
         return;
     }
+    // The causes have their messages at the end, with the next action.
+    let is_cause = |text: &String| described.why.iter().any(|cause| cause.message == *text);
     let rows = described.conditions.iter().map(|condition| {
+        let message = Some(&condition.message).filter(|text| !is_cause(text));
         vec![
             format!("{:?}", condition.condition_type),
             format!("{:?}", condition.status),
             condition.reason.clone(),
             ago(condition.last_transition_time),
-            condition.message.clone(),
+            message.cloned().unwrap_or_default(),
         ]
     });
     section(
@@ -144,6 +149,17 @@ fn conditions(described: &Described) {
             rows,
         )),
     );
+}
+
+fn probes(described: &Described) {
+    if described.probes.is_empty() {
+        return;
+    }
+    section("Live probes", None::<&str>);
+    for probe in &described.probes {
+        let state = if probe.good { "" } else { "failed: " };
+        output::line(format_args!("  {}: {state}{}", probe.probe, probe.message));
+    }
 }
 
 fn tunnel(tunnel: &Tunnel) {

@@ -8,10 +8,20 @@ use surge_ping::{AsyncSocket, Config, ICMP};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::why::Answer;
 use crate::intervals::REACH_ANSWER;
 use crate::model::InterfaceName;
 use crate::sources::probe::{IcmpPing, Ping, ProbeSettings, Target};
+
+/// The network's answer to a datagram to an endpoint; silence gives no information.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// No process listens on that port (ICMP port unreachable, RFC 792 and RFC 4443).
+    Closed,
+    /// The network has no path to it, in the system's words.
+    Unreachable(String),
+    /// This router itself has no route to it, in the system's words.
+    NoRoute(String),
+}
 
 /// All nodes on the link (RFC 4291, section 2.7.1). WireGuard links deliver it although they have no
 /// multicast flag, which is also how Babel works over them.

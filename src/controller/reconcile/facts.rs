@@ -10,7 +10,7 @@ use crate::status::{Expected, Service};
 use crate::store::AppliedDocument;
 
 /// Returns the expected BGP sessions: the wanted ones, or the applied ones of an object that stays as it is.
-pub(super) fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
+pub fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
     match object.wanted() {
         Some(Wanted::Session(session, _)) => {
             let neighbours = session.neighbours.iter();
@@ -40,7 +40,7 @@ pub(super) fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Ve
 }
 
 /// Returns the WireGuard peer: the wanted one, or the applied one of an object that stays as it is.
-pub(super) fn peer(object: &Object, applied: Option<&AppliedDocument>) -> Option<PublicKey> {
+pub fn peer(object: &Object, applied: Option<&AppliedDocument>) -> Option<PublicKey> {
     if let Some(wanted) = object.wanted() {
         return wanted.link()?.peer;
     }

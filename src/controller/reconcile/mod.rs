@@ -6,6 +6,7 @@ mod commit;
 mod facts;
 mod node_status;
 mod object;
+mod observed;
 mod orphan;
 mod progress;
 mod record;
@@ -30,7 +31,9 @@ use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
 use apply::Trouble;
 use commit::BirdSteps;
 pub(super) use commit::Committed;
+pub use facts::{expected, peer};
 pub use object::target;
+pub use observed::observed;
 pub(super) use progress::{Commit, Next, Progress};
 use progress::{Part, bird_steps};
 

@@ -248,7 +248,7 @@ fn bird_configured(
             conditions.unknown(
                 About::BirdConfigured,
                 "NotRunning",
-                "BIRD does not answer on its control socket",
+                round.look.bird.why_down(),
             );
         }
         (Ok(_), Ok(_)) => {

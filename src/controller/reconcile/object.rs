@@ -262,7 +262,7 @@ pub(super) fn status(
     let loaded = look.bird.loaded && record::remaining(round, true).is_none();
     let our_asn = world.router.as_ref().ok().map(|router| router.asn.get());
     let bird = BirdFacts {
-        running: look.bird.is_running(),
+        down: (!look.bird.is_running()).then(|| look.bird.why_down()),
         loaded,
         refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
         waits: waits

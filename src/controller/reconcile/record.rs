@@ -336,5 +336,5 @@ pub(super) fn remaining(round: &Round, of_bird: bool) -> Option<String> {
             .collect(),
         waits: all.waits.clone().filter(|_| !of_bird),
     };
-    (!rest.is_done()).then(|| rest.to_string())
+    (!rest.is_done()).then(|| rest.summary())
 }

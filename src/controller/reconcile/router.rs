@@ -354,7 +354,18 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         record::in_force(ctx, &subject, in_force, None).await;
     }
     let before = record::status_before(ctx, &subject).await;
-    let mut conditions = Conditions::new(&before.conditions, jiff::Timestamp::now());
+    let status = policy_status(world, &before, jiff::Timestamp::now());
+    record::status(ctx, &subject, &before, status).await;
+}
+
+/// Returns the policy's status.
+pub(super) fn policy_status(
+    world: &World,
+    before: &StatusBody,
+    now: jiff::Timestamp,
+) -> StatusBody {
+    let policy = &world.router_documents.policy;
+    let mut conditions = Conditions::new(&before.conditions, now);
     let last_error = accepted(&policy.acceptance, &world.remarks, &mut conditions);
     origins(world, &mut conditions);
     rpki_names(world, &mut conditions);
@@ -363,13 +374,12 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         (None, true) => Phase::Configured,
         (None, false) => Phase::Pending,
     };
-    let status = StatusBody {
+    StatusBody {
         observed_generation: policy.generation,
         phase,
         conditions: conditions.into_vec(),
         overridden: fields(policy.exception.as_ref()),
         last_error,
         ..StatusBody::default()
-    };
-    record::status(ctx, &subject, &before, status).await;
+    }
 }

@@ -108,6 +108,10 @@ impl AgentApi for LocalApi {
         }
     }
 
+    async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
+        self.context.board.get(&kind.key(name))
+    }
+
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
         let requests = &self.requests;
         requests.request();

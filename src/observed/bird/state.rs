@@ -43,6 +43,12 @@ impl BirdState {
         self.running.is_some()
     }
 
+    /// Returns why BIRD does not answer.
+    pub fn why_down(&self) -> &str {
+        let why = self.down.as_deref();
+        why.unwrap_or("BIRD does not answer on its control socket")
+    }
+
     /// Returns the reason why nothing can be loaded into BIRD until an operator acts.
     pub fn blocked(&self) -> Option<Blocked> {
         const SHARED: [&str; 3] = ["Device", "Kernel", "Direct"];

@@ -18,8 +18,8 @@ pub(super) fn configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) 
         conditions.set(about, false, reason, message);
     } else if let Some(message) = bird.trouble {
         conditions.set(about, false, "Failed", message);
-    } else if !bird.running {
-        conditions.unknown(about, "NotRunning", SILENT);
+    } else if let Some(why) = bird.down {
+        conditions.unknown(about, "NotRunning", why);
     } else if !bird.loaded || bird.protocols.len() < bird.expected.len() {
         conditions.set(
             about,
@@ -32,12 +32,10 @@ pub(super) fn configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) 
     }
 }
 
-const SILENT: &str = "BIRD does not answer on its control socket";
-
 pub(super) fn established(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::BgpEstablished;
-    if !bird.running {
-        return conditions.unknown(about, "NotRunning", SILENT);
+    if let Some(why) = bird.down {
+        return conditions.unknown(about, "NotRunning", why);
     }
     let is_up = |expected: &&Expected| bird.of(expected).is_some_and(Protocol::is_established);
     match bird.expected.iter().find(|expected| !is_up(expected)) {
@@ -253,6 +251,9 @@ fn exceeded<'a>(
 
 pub(super) fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::WithinLimits;
+    if let Some(why) = bird.down {
+        return conditions.unknown(about, "NotRunning", why);
+    }
     let texts = exceeded(bird).map(|(protocol, channel, word, limit)| {
         let action = limit.action.as_ref().map(|action| format!(" ({action})"));
         let (name, action) = (&protocol.name, action.unwrap_or_default());
@@ -298,7 +299,7 @@ pub(super) fn status(bird: &BirdFacts<'_>) -> BgpStatus {
 }
 
 /// Returns the state's word in a report (docs/contract/session.md#report-states).
-fn state_word(protocol: &Protocol) -> &'static str {
+pub fn state_word(protocol: &Protocol) -> &'static str {
     match protocol.bgp.as_ref().map(|bgp| &bgp.state) {
         Some(BgpState::Established) => "established",
         Some(BgpState::Active | BgpState::Passive) => "active",

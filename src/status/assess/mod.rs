@@ -16,7 +16,9 @@ use crate::model::{AdminState, PublicKey};
 use crate::observed::bird::Protocol;
 use crate::observed::kernel::Link;
 
+pub use bgp::state_word;
 pub use service::Service;
+pub use tunnel::HANDSHAKE_STALE;
 
 /// Acceptance of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +126,8 @@ pub enum BabelFacts {
 /// The observed state of BIRD.
 #[derive(Debug, Clone, Copy)]
 pub struct BirdFacts<'a> {
-    /// Whether BIRD answers.
-    pub running: bool,
+    /// Why it does not answer; `None` while it does.
+    pub down: Option<&'a str>,
     /// Whether it has loaded the files on disk, and the session's text exists.
     pub loaded: bool,
     /// BIRD's message, when it rejected the session.
@@ -218,7 +220,10 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
             if let Some(route) = facts.route {
                 tunnel::endpoint_routed(route, &mut conditions);
             }
-            tunnel::tunnel(facts, &mut conditions);
+            // An object that was never accepted is to have no tunnel.
+            if facts.applied || !conditions.fails(About::Accepted) {
+                tunnel::tunnel(facts, &mut conditions);
+            }
             if let Some(babel) = facts.babel {
                 tunnel::babel_adjacent(babel, &mut conditions);
             }
@@ -237,6 +242,9 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
                 facts.object
             ));
         }
+    }
+    if facts.paused.is_some() {
+        withheld(&mut conditions);
     }
     overridden::add(facts, &mut conditions);
     StatusBody {
@@ -260,6 +268,15 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
     }
 }
 
+/// A difference stays while the object is paused.
+fn withheld(conditions: &mut Conditions<'_>) {
+    for condition in conditions.all_mut() {
+        if matches!(condition.reason.as_str(), "Drift" | "NotLoaded") {
+            condition.next_action = Some(format!("see {:?} first", About::InService));
+        }
+    }
+}
+
 fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     match &facts.acceptance {
         Acceptance::Valid => match facts.remark {
@@ -280,7 +297,12 @@ fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
                 stays(facts)
             ));
         }
-        Acceptance::Waiting(why) => conditions.unknown(About::Accepted, "Waiting", why),
+        Acceptance::Waiting(why) => {
+            conditions.unknown(About::Accepted, "Waiting", why);
+            conditions.act(
+                "wait, or provide what the message names; `moenet-agent describe node` shows more",
+            );
+        }
     }
 }
 
@@ -339,3 +361,6 @@ fn last_error(facts: &Facts<'_>) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,10 @@ use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
 use crate::status::Conditions;
 
+/// The action for a handshake that is too old.
+pub const HANDSHAKE_STALE: &str =
+    "it worked before: ask the peer whether it is up and has moved, or look for a firewall between";
+
 pub(super) fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     let (about, tunnel) = (About::TunnelConfigured, &facts.tunnel);
     let unread = tunnel.link.is_some_and(|link| link.unread.is_some());
@@ -50,9 +54,7 @@ fn handshake(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
                 "Stale",
                 "no handshake for more than three minutes",
             );
-            conditions.act(
-                "it worked before: ask the peer whether it is up and has moved, or look for a firewall between",
-            );
+            conditions.act(HANDSHAKE_STALE);
         }
     }
     // This router first: no peer is to blame for a packet that does not leave.

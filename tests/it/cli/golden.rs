@@ -74,7 +74,7 @@ fn check(name: &str, text: &str) {
 
 impl Router {
     /// Calls the program, and returns the command, its output and the exit code without what differs from host to host:
-    /// the test's directory, ages, the widths of columns, the sysctls that this kernel has with the number of steps, and
+    /// the test's directory, the uplink, ages, the widths of columns, the sysctls that this kernel has with the number of steps, and
     /// the version of BIRD.
     fn transcript(&self, arguments: &[&str]) -> String {
         let answer = self.call(arguments);
@@ -93,8 +93,20 @@ impl Router {
 
     fn stable(&self, line: &str) -> String {
         let line = line.replace(&self.dir.path().display().to_string(), "/router");
-        if let Some((_, rest)) = line.split_once(" steps") {
+        if let Some((route, _)) = line.split_once(" is reached from ") {
+            return format!("{route} is reached from ADDRESS by LINK");
+        }
+        // How many steps there are depends on the sysctls of this kernel.
+        let is_count = |count: &str| count.parse::<u32>().is_ok();
+        if let Some((count, rest)) = line.split_once(" steps")
+            && is_count(count)
+        {
             return format!("N steps{rest}");
+        }
+        if let Some((rest, count)) = line.rsplit_once("; and ")
+            && count.strip_suffix(" more").is_some_and(is_count)
+        {
+            return self.stable(&format!("{rest}; and N more"));
         }
         let indent = line.len() - line.trim_start().len();
         let cells = line.trim().split("  ").map(str::trim);

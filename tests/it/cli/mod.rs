@@ -373,7 +373,7 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     );
     assert_eq!(
         reasons(&described),
-        ["Waiting", "AgentNotRunning", "NoLink", "BirdNotRunning"],
+        ["Waiting", "AgentNotRunning", "Failed", "NotRunning"],
         "{}",
         described["why"]
     );
@@ -393,6 +393,7 @@ fn describe_tells_origins_and_the_chain_of_causes() {
         "fields",
         "conditions",
         "lastSteps",
+        "probes",
         "why",
     ];
     assert_eq!(keys, shape, "programs read these");
@@ -400,14 +401,15 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     let described = router.call(&["describe", NAME, "-o", "json"]).json();
     assert_eq!(
         reasons(&described),
-        ["AgentNotRunning", "NoLink", "BirdNotRunning"],
+        ["AgentNotRunning", "Failed", "NotRunning"],
         "{}",
         described["why"]
     );
     let text = router.call(&["describe", NAME]);
     text.says(0, "override (the Control Plane says 1420)");
     text.says(0, "Why it is not up, root cause first");
-    text.says(0, &format!(" There is no link {NAME}."));
+    text.says(0, " TunnelConfigured (Failed): wireguard.privateKeyPath: ");
+    text.says(0, "     → `moenet-agent plan sessions/");
     router.call(&["describe", "node"]).says(0, "spec.asn");
     router
         .call(&["describe", "hk1"])
@@ -418,7 +420,7 @@ fn describe_tells_origins_and_the_chain_of_causes() {
 fn reasons(described: &Value) -> Vec<&str> {
     let why = described["why"].as_array().unwrap().iter();
     why.map(|cause| cause["reason"].as_str().unwrap())
-        .filter(|reason| *reason != "NameNotResolved")
+        .filter(|reason| *reason != "NotResolved")
         .collect()
 }
 
@@ -479,14 +481,14 @@ fn agent_failure_is_not_blamed_on_the_document() {
     let status = |accepted: &str| {
         let text = format!(
             "apiVersion: moenet.work/v1\nkind: BgpSession\nmetadata: {{name: wg_new}}\nstatus:\n  phase: Error\n  \
-             lastError: a reason\n  conditions:\n  - {{type: Accepted, status: \"{accepted}\", reason: x, \
+             lastError: a reason\n  conditions:\n  - {{type: Accepted, status: \"{accepted}\", reason: Invalid, message: a reason, \
              lastTransitionTime: 2026-11-23T18:02:11Z}}\n"
         );
         fs::write(router.state("status/sessions/wg_new.yaml"), text).unwrap();
         router.call(&["describe", "wg_new", "-o", "json"]).json()
     };
-    assert_eq!(reasons(&status("False")), ["DocumentInvalid"]);
-    assert_eq!(reasons(&status("True")), ["NotConfigured"]);
+    assert_eq!(reasons(&status("False")), ["Invalid"]);
+    assert_eq!(reasons(&status("True")), ["Failed"]);
 }
 
 #[test]
@@ -506,7 +508,7 @@ fn a_document_of_another_version_is_told_as_such() {
     let policy = router.call(&["describe", "policy", "-o", "json"]).json();
     assert_eq!(
         (&policy["why"][0]["reason"], &policy["phase"]),
-        (&"DocumentInvalid".into(), &Value::Null)
+        (&"Invalid".into(), &"Error".into())
     );
     assert_eq!(
         fs::read_to_string(&file).unwrap(),

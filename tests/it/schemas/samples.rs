@@ -393,7 +393,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
     }];
     let bird = BirdFacts {
         waits: None,
-        running: true,
+        down: None,
         loaded: true,
         refused: None,
         trouble: None,

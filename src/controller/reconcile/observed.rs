@@ -1,0 +1,72 @@
+//! The status of an object from one observation, without a reconcile, for `describe` while the agent does not run.
+
+use std::collections::BTreeMap;
+
+use super::apply::Trouble;
+use super::{Round, node_status, object, router};
+use crate::controller::FirewallState;
+use crate::controller::context::Look;
+use crate::controller::planning::{self, KeyPlan};
+use crate::controller::world::World;
+use crate::document::{ConditionStatus, ConditionType, StatusBody};
+use crate::model::ObjectKey;
+use crate::plan::Plan;
+
+/// Returns the status of an object: `before` is the last one that the agent wrote, `plan` the current plan.
+pub fn observed(
+    world: &World,
+    key: &ObjectKey,
+    look: Look,
+    plan: KeyPlan,
+    before: &StatusBody,
+) -> StatusBody {
+    let (remaining, refusal) = match plan {
+        Ok(remaining) => (remaining, None),
+        Err(refusal) => (Plan::default(), Some(refusal)),
+    };
+    let round = Round {
+        steps: Vec::new(),
+        trouble: None,
+        refusal,
+        remaining,
+        look,
+    };
+    match world.objects.get(key) {
+        Some(object) => {
+            let trouble = last_trouble(&round, before);
+            let round = Round { trouble, ..round };
+            object::status(world, object, before, &round, (before.rtt_ms, before.loss))
+        }
+        None if *key == ObjectKey::Policy => router::policy_status(world, before, round.look.now),
+        None => node(world, before, &round),
+    }
+}
+
+fn node(world: &World, before: &StatusBody, round: &Round) -> StatusBody {
+    let blocked = planning::router_error(world, &round.look.bird).map(|blocked| blocked.message);
+    let of_bird = blocked.or_else(|| round.look.bird.files_error.clone());
+    let error = of_bird.clone().or_else(|| round.error());
+    let errors = (error.as_deref(), of_bird.as_deref());
+    let (filter, none) = (FirewallState::default(), BTreeMap::new());
+    node_status::status(world, before, round, &filter, errors, &none)
+}
+
+/// Returns the failure that the agent recorded. It is over when nothing is left to do.
+fn last_trouble(round: &Round, before: &StatusBody) -> Option<Trouble> {
+    if round.is_settled() {
+        return None;
+    }
+    let recorded = |about: ConditionType, reason: &str| {
+        let mut conditions = before.conditions.iter();
+        let found = conditions.find(|condition| {
+            condition.condition_type == about
+                && condition.status == ConditionStatus::False
+                && condition.reason == reason
+        });
+        found.map(|condition| condition.message.clone())
+    };
+    let refused = || recorded(ConditionType::BirdConfigured, "Refused").map(Trouble::BirdRefused);
+    let failed = || recorded(ConditionType::BirdConfigured, "Failed").map(Trouble::Bird);
+    let kernel = recorded(ConditionType::TunnelConfigured, "Failed").map(Trouble::Kernel);
+    kernel.or_else(refused).or_else(failed)
+}

@@ -1,0 +1,623 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::document::{Condition, ConditionStatus};
+use crate::observed::Mark;
+use crate::observed::bird::{Bgp, BgpState, Channel, Limit, ProtocolState, Routes};
+use crate::observed::kernel::{LinkKind, WireGuard, WireGuardPeer};
+
+const NOW: i64 = 1_795_000_000;
+
+/// The facts of a session, which a test changes.
+struct Case {
+    peer: WireGuardPeer,
+    port: Option<u16>,
+    missing: Option<&'static str>,
+    error: Option<&'static str>,
+    acceptance: Acceptance,
+    applied: bool,
+    service: Service,
+    paused: Option<&'static str>,
+    held: Option<Hold>,
+    overridden: Vec<String>,
+    name: Option<NameFacts<'static>>,
+    route: Option<RouteFacts>,
+    down: Option<&'static str>,
+    loaded: bool,
+    refused: Option<&'static str>,
+    protocols: Vec<Protocol>,
+}
+
+fn protocol(state: BgpState, error: Option<&str>) -> Protocol {
+    Protocol {
+        name: "bgp_1".into(),
+        proto: "BGP".into(),
+        table: None,
+        state: match state {
+            BgpState::Established => ProtocolState::Up,
+            _ => ProtocolState::Start,
+        },
+        since: None,
+        info: String::new(),
+        description: None,
+        message: None,
+        bgp: Some(Bgp {
+            state,
+            last_error: error.map(str::to_owned),
+            ..Bgp::default()
+        }),
+        rpki: None,
+        channels: Vec::new(),
+    }
+}
+
+fn fresh() -> WireGuardPeer {
+    WireGuardPeer {
+        last_handshake: Timestamp::from_second(NOW - 20).ok(),
+        endpoint: "192.0.2.1:1".parse().ok(),
+        rx_bytes: 1,
+        tx_bytes: 1,
+        ..WireGuardPeer::default()
+    }
+}
+
+/// A session whose tunnel works and whose BGP is down.
+fn case() -> Case {
+    Case {
+        peer: fresh(),
+        port: None,
+        missing: None,
+        error: None,
+        acceptance: Acceptance::Valid,
+        applied: false,
+        service: Service::Enabled,
+        paused: None,
+        held: None,
+        overridden: Vec::new(),
+        name: None,
+        route: None,
+        down: None,
+        loaded: true,
+        refused: None,
+        protocols: vec![protocol(BgpState::Connect, None)],
+    }
+}
+
+impl Case {
+    fn link(&self, key: PublicKey) -> Link {
+        let wireguard = WireGuard {
+            peers: BTreeMap::from([(key, self.peer.clone())]),
+            listen_port: self.port.and_then(|port| port.to_string().parse().ok()),
+            ..WireGuard::default()
+        };
+        Link {
+            index: 1,
+            kind: LinkKind::WireGuard,
+            mtu: 1420,
+            up: true,
+            mark: Mark::None,
+            addrgen_none: true,
+            addresses: BTreeSet::new(),
+            routes: BTreeSet::new(),
+            wireguard: Some(wireguard),
+            unread: None,
+            gre: None,
+            learnt_address: false,
+            sysctls: BTreeMap::new(),
+        }
+    }
+
+    fn assess(&self) -> StatusBody {
+        let key = PublicKey::new([1; 32]);
+        let link = self.link(key);
+        let expected = [Expected {
+            protocol: "bgp_1".into(),
+            address: "fe80::2".parse().ok(),
+            source: "fe80::1".parse().ok(),
+        }];
+        let bird = BirdFacts {
+            down: self.down,
+            loaded: self.loaded,
+            refused: self.refused,
+            waits: None,
+            trouble: None,
+            protocols: &self.protocols,
+            expected: &expected,
+            our_asn: Some(64500),
+            their_asn: Some(64501),
+        };
+        assess(&Facts {
+            now: Timestamp::from_second(NOW).unwrap(),
+            object: "sessions/wg_1",
+            generation: 1,
+            acceptance: self.acceptance.clone(),
+            remark: None,
+            applied: self.applied,
+            admin_state: AdminState::Enabled,
+            service: self.service,
+            operator_owned: false,
+            paused: self.paused,
+            held: self.held.as_ref(),
+            tunnel: TunnelFacts {
+                link: Some(&link),
+                peer: Some(key),
+                missing: self.missing,
+                error: self.error,
+            },
+            name: self.name,
+            route: self.route,
+            babel: None,
+            has_tunnel: true,
+            bird: Some(bird),
+            overridden: self.overridden.clone(),
+            rtt_ms: None,
+            loss: None,
+            steps: Vec::new(),
+            before: &StatusBody::default(),
+        })
+    }
+
+    fn about(&self, about: About) -> Condition {
+        let conditions = self.assess().conditions;
+        let mut conditions = conditions.into_iter();
+        conditions
+            .find(|condition| condition.condition_type == about)
+            .unwrap()
+    }
+
+    /// Checks the reason of a condition that is not true, and words of its message and of its next action.
+    #[track_caller]
+    fn expect(&self, about: About, reason: &str, words: &str, action: &str) {
+        let found = self.about(about);
+        assert_ne!(found.status, ConditionStatus::True, "{found:#?}");
+        assert_eq!(found.reason, reason, "{found:#?}");
+        assert!(found.message.contains(words), "{words:?}: {found:#?}");
+        let next = found.next_action.as_deref().unwrap_or_default();
+        assert!(
+            !next.is_empty() && next.contains(action),
+            "{action:?}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn session_that_is_up_needs_no_action() {
+    let up = Case {
+        protocols: vec![protocol(BgpState::Established, None)],
+        ..case()
+    };
+    let status = up.assess();
+    let is_good = |it: &Condition| it.status == ConditionStatus::True && it.next_action.is_none();
+    assert!(status.conditions.iter().all(is_good), "{status:#?}");
+    assert_eq!(status.phase, Phase::Established);
+}
+
+#[test]
+fn rejected_documents_say_what_stays_active() {
+    let with = |acceptance, applied| Case {
+        acceptance,
+        applied,
+        ..case()
+    };
+    let invalid = || Acceptance::Invalid("why".into());
+    with(invalid(), false).expect(About::Accepted, "Invalid", "why", "is not configured");
+    with(invalid(), true).expect(
+        About::Accepted,
+        "Invalid",
+        "why",
+        "the previous configuration stays active",
+    );
+    let clash = Acceptance::Clash("why".into());
+    with(clash, false).expect(About::Accepted, "Clash", "why", "moenet-agent get");
+    let waiting = Acceptance::Waiting("why".into());
+    with(waiting, false).expect(About::Accepted, "Waiting", "why", "describe node");
+}
+
+#[test]
+fn out_of_service_names_the_way_back() {
+    let maintenance = Some(Timestamp::from_second(NOW).ok());
+    let drained = |maintenance, loaded| Service::Drained {
+        maintenance,
+        loaded,
+    };
+    for (service, reason, words, action) in [
+        (
+            Service::Disabled,
+            "Disabled",
+            "adminState is Disabled",
+            "override",
+        ),
+        (
+            Service::PendingReview,
+            "PendingReview",
+            "waits for review",
+            "approve",
+        ),
+        (Service::Absent, "Absent", "or does not exist", "wait"),
+        (
+            Service::MeshDisabled,
+            "MeshDisabled",
+            "mesh.enabled",
+            "mesh.enabled: true",
+        ),
+        (
+            Service::OwnNode,
+            "OwnNode",
+            "this router's own",
+            "spec.nodeId",
+        ),
+        (
+            Service::ClosedByMaintenance,
+            "ClosedByMaintenance",
+            "external sessions are closed",
+            "maintenance stop",
+        ),
+        (
+            drained(maintenance, true),
+            "Drained",
+            "drained (graceful shutdown, RFC 8326): the router is in maintenance since 20",
+            "maintenance stop",
+        ),
+        (
+            drained(maintenance, false),
+            "Drained",
+            "to be drained",
+            "maintenance stop",
+        ),
+        (
+            drained(None, true),
+            "Drained",
+            "bgp.drained is true",
+            "bgp.drained: false",
+        ),
+    ] {
+        let off = Case { service, ..case() };
+        off.expect(About::InService, reason, words, action);
+    }
+}
+
+#[test]
+fn pause_and_held_removal_name_the_way_out() {
+    let paused = Case {
+        paused: Some("why"),
+        ..case()
+    };
+    paused.expect(
+        About::InService,
+        "Paused",
+        "writes nothing: why",
+        "overrides/sessions/wg_1.yaml",
+    );
+    let withheld = Case {
+        missing: Some("x"),
+        ..paused
+    };
+    withheld.expect(About::TunnelConfigured, "Drift", "x", "see InService first");
+    let held = Case {
+        held: Some(Hold::Approval("why".into())),
+        ..case()
+    };
+    let found = held.about(About::RemovalHeld);
+    let action = found.next_action.unwrap_or_default();
+    assert!(action.contains("approve sessions/wg_1`"), "{action}");
+}
+
+#[test]
+fn override_is_named_at_its_first_consequence_only() {
+    let never = WireGuardPeer {
+        tx_bytes: 5,
+        ..WireGuardPeer::default()
+    };
+    let fields = ["spec.asn", "spec.tunnel.endpoint", "spec.tunnel.mtu"];
+    let overridden = Case {
+        peer: never,
+        missing: Some("x"),
+        overridden: fields.map(str::to_owned).into(),
+        ..case()
+    };
+    let hint = "an override sets spec.tunnel.endpoint: `moenet-agent diff sessions/wg_1`";
+    overridden.expect(About::TunnelConfigured, "Drift", "x", hint);
+    let handshake = overridden.about(About::HandshakeRecent).next_action;
+    assert!(!handshake.unwrap_or_default().contains("override"));
+    overridden.expect(
+        About::BgpEstablished,
+        "NotEstablished",
+        "",
+        "an override sets spec.asn:",
+    );
+}
+
+#[test]
+fn silent_peer_is_explained_by_the_direction_of_packets() {
+    let with = |peer| Case { peer, ..case() };
+    let endpoint = "192.0.2.1:1".parse().ok();
+    let sent = WireGuardPeer {
+        tx_bytes: 148,
+        endpoint,
+        ..WireGuardPeer::default()
+    };
+    let never = |case: &Case, words: &str, action: &str| {
+        case.expect(About::HandshakeRecent, "Never", words, action);
+    };
+    never(
+        &with(sent.clone()),
+        "packets have gone out to 192.0.2.1:1, and none that WireGuard accepts",
+        "firewalls",
+    );
+    let answered = WireGuardPeer {
+        rx_bytes: 9,
+        ..sent.clone()
+    };
+    never(&with(answered), "for this router's key", "preshared keys");
+    let waits = Case {
+        port: Some(5),
+        ..with(WireGuardPeer::default())
+    };
+    never(
+        &waits,
+        "no packet has come in on UDP port 5",
+        "ask the peer to call",
+    );
+    let idle = WireGuardPeer {
+        endpoint,
+        ..WireGuardPeer::default()
+    };
+    never(
+        &with(idle),
+        "no packet has gone out to 192.0.2.1:1",
+        "persistentKeepalive",
+    );
+    let stale = WireGuardPeer {
+        last_handshake: Timestamp::from_second(NOW - 600).ok(),
+        ..fresh()
+    };
+    let stale = with(stale);
+    stale.expect(
+        About::HandshakeRecent,
+        "Stale",
+        "three minutes",
+        "it worked before",
+    );
+    stale.expect(
+        About::BgpEstablished,
+        "NotEstablished",
+        "",
+        "see HandshakeRecent first",
+    );
+    let counts = WireGuardPeer {
+        tx_bytes: 149,
+        ..sent.clone()
+    };
+    assert!(!crate::status::changed(
+        &with(sent).assess(),
+        &with(counts).assess()
+    ));
+}
+
+#[test]
+fn own_side_comes_before_the_peer() {
+    let name = NameFacts {
+        host: "peer.example",
+        address: None,
+        error: Some("NXDOMAIN"),
+    };
+    let unresolved = Case {
+        peer: WireGuardPeer::default(),
+        name: Some(name),
+        ..case()
+    };
+    unresolved.expect(
+        About::EndpointResolved,
+        "NotResolved",
+        "NXDOMAIN",
+        "getent ahosts peer.example",
+    );
+    unresolved.expect(
+        About::HandshakeRecent,
+        "Never",
+        "",
+        "see EndpointResolved first",
+    );
+    let no_route = Case {
+        peer: WireGuardPeer::default(),
+        route: Some(RouteFacts {
+            to: "192.0.2.1".parse().unwrap(),
+            found: false,
+        }),
+        ..case()
+    };
+    no_route.expect(
+        About::EndpointRouted,
+        "NoRoute",
+        "no route to 192.0.2.1",
+        "ip route get 192.0.2.1",
+    );
+    no_route.expect(
+        About::HandshakeRecent,
+        "Never",
+        "",
+        "see EndpointRouted first",
+    );
+}
+
+#[test]
+fn tunnel_that_differs_names_the_plan() {
+    let with = |missing, error| Case {
+        missing,
+        error,
+        ..case()
+    };
+    let about = About::TunnelConfigured;
+    let plan = "moenet-agent plan sessions/wg_1";
+    with(Some("mtu: want 1, have 2"), None).expect(about, "Drift", "want 1, have 2", plan);
+    with(Some("x"), Some("EPERM")).expect(about, "Failed", "EPERM", plan);
+}
+
+#[test]
+fn bgp_errors_name_the_rejecting_side() {
+    let about = About::BgpEstablished;
+    for (error, reason, words, action) in [
+        (
+            "Received: Bad peer AS",
+            "RefusedByNeighbour",
+            "refuses this router's AS number, AS64500",
+            "AS64500",
+        ),
+        (
+            "Received: Administrative shutdown",
+            "RefusedByNeighbour",
+            "on purpose",
+            "ask the peer why",
+        ),
+        (
+            "Received: Cease",
+            "RefusedByNeighbour",
+            "the neighbour refuses",
+            "its log",
+        ),
+        (
+            "BGP Error: Bad peer AS",
+            "RefusedByUs",
+            "another AS than AS64501",
+            "spec.asn",
+        ),
+        (
+            "Socket: Connection refused",
+            "RefusedByNeighbour",
+            "fe80::2 refuses the connection on TCP port 179",
+            "listens there",
+        ),
+        (
+            "Socket: Connection closed",
+            "RefusedByNeighbour",
+            "closed the connection",
+            "knows the address fe80::1 and the AS number AS64500",
+        ),
+        (
+            "Socket: No route to host",
+            "NotEstablished",
+            "“Socket: No route to host”",
+            "ask the peer",
+        ),
+    ] {
+        let down = Case {
+            protocols: vec![protocol(BgpState::Active, Some(error))],
+            ..case()
+        };
+        down.expect(about, reason, words, action);
+    }
+    case().expect(
+        about,
+        "NotEstablished",
+        "BGP bgp_1 is connect, and BIRD reports no error",
+        "ping fe80::2; if it answers, compare the session's password",
+    );
+    let mut another = protocol(BgpState::Active, None);
+    another.bgp.as_mut().unwrap().neighbor_address = Some("fe80::7%wg_1".into());
+    let another = Case {
+        protocols: vec![another],
+        ..case()
+    };
+    another.expect(
+        about,
+        "WrongAddress",
+        "speaks to fe80::7%wg_1, expected fe80::2",
+        "spec.address",
+    );
+    let none = Case {
+        protocols: Vec::new(),
+        ..case()
+    };
+    none.expect(
+        about,
+        "NoProtocol",
+        "BIRD has no session bgp_1",
+        "moenet-agent plan",
+    );
+}
+
+#[test]
+fn bird_is_named_for_its_own_faults() {
+    let refused = Case {
+        refused: Some("syntax error"),
+        ..case()
+    };
+    refused.expect(
+        About::BirdConfigured,
+        "Refused",
+        "syntax error",
+        "correct the template",
+    );
+    refused.expect(
+        About::BgpEstablished,
+        "NotEstablished",
+        "",
+        "see BirdConfigured first",
+    );
+    let unloaded = Case {
+        loaded: false,
+        ..case()
+    };
+    unloaded.expect(About::BirdConfigured, "NotLoaded", "not loaded", "wait");
+    let down = Case {
+        down: Some("BIRD is not running (/run/bird.ctl)"),
+        ..case()
+    };
+    for about in [
+        About::BirdConfigured,
+        About::BgpEstablished,
+        About::WithinLimits,
+    ] {
+        down.expect(about, "NotRunning", "/run/bird.ctl", "systemctl start bird");
+    }
+}
+
+#[test]
+fn stale_limit_mark_is_not_reported_as_exceeded() {
+    let with = |imported: Option<u64>, limit, action: &str| {
+        let limit = Limit {
+            limit,
+            hit: true,
+            action: Some(action.to_owned()),
+        };
+        let routes = imported.map(|imported| Routes {
+            imported,
+            ..Routes::default()
+        });
+        let channel = Channel {
+            name: "ipv4".into(),
+            routes,
+            import_limit: Some(limit),
+            ..Channel::default()
+        };
+        let protocol = Protocol {
+            channels: vec![channel],
+            ..protocol(BgpState::Established, None)
+        };
+        Case {
+            protocols: vec![protocol],
+            ..case()
+        }
+    };
+    let hit = with(Some(1), 1, "block");
+    hit.expect(
+        About::WithinLimits,
+        "LimitExceeded",
+        "bgp_1 ipv4: import limit of 1 exceeded (block)",
+        "raise bgp.importLimit",
+    );
+    assert_eq!(hit.assess().phase, Phase::Degraded);
+    let raised = with(Some(2), 10000, "block");
+    assert_eq!(
+        raised.about(About::WithinLimits).status,
+        ConditionStatus::True
+    );
+    assert_eq!(raised.assess().phase, Phase::Established);
+    let closed = with(None, 5, "disable");
+    closed.expect(
+        About::WithinLimits,
+        "LimitExceeded",
+        "import limit of 5 exceeded (disable)",
+        "raise the limit",
+    );
+}

@@ -5,23 +5,14 @@ use std::fs;
 use crate::modules::{root, sources};
 
 /// Largest number of lines of a file.
-const FILE: usize = 650;
+const FILE: usize = 600;
 /// Largest number of lines of a function in `src`. A test may tell a longer story.
 const FUNCTION: usize = 60;
 /// Largest number of words of a test's name.
 const NAME: usize = 10;
 
 /// Files that are still too long. Only remove lines.
-const LONG_FILES: [&str; 8] = [
-    "tests/it/bird/live.rs",
-    "tests/it/cli/mod.rs",
-    "tests/it/fleet.rs",
-    "tests/it/history/git.rs",
-    "tests/it/kernel/live.rs",
-    "tests/it/store/files.rs",
-    "tests/live/identity.rs",
-    "tests/live/shapes.rs",
-];
+const LONG_FILES: [&str; 0] = [];
 
 /// Functions that are still too long. Only remove lines.
 const LONG_FUNCTIONS: [&str; 8] = [

@@ -165,13 +165,22 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+/// Returns whether a file holds the tests of another file.
+fn is_test(path: &Path) -> bool {
+    let parts = path.iter().filter_map(|part| part.to_str());
+    parts
+        .skip_while(|part| *part != "src")
+        .any(|part| matches!(part, "tests" | "tests.rs"))
+}
+
 fn sources() -> Vec<Source> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test(&path)
+            {
                 found.push(path);
             }
         }

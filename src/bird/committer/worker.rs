@@ -1,6 +1,7 @@
 //! The task behind the handles: commits one batch at a time.
 
 mod exclude;
+mod spared;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+
+use spared::Spared;
 
 use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
@@ -508,33 +511,6 @@ struct Progress {
     displaced: BTreeSet<String>,
     /// The fragments and files that were blamed; each is blamed at most once.
     blamed: BTreeSet<String>,
-}
-
-/// The files that stay although a running BIRD would reject them now. A file that BIRD has loaded, maybe with an
-/// established session, must not be removed because another parser is installed. A BIRD that does not run cannot start
-/// with it. A foreign file is removed, unless it replaced one of the agent's that is not written again now.
-struct Spared<'a> {
-    /// Whether BIRD runs all of the agent's files on disk, so that none was replaced.
-    is_whole: bool,
-    foreign: &'a BTreeMap<String, String>,
-    /// The fragments to write in place of such a file.
-    displaced: &'a BTreeSet<String>,
-    written: &'a Written,
-}
-
-impl Spared<'_> {
-    fn spare(&self, blame: Blame) -> Blame {
-        match blame {
-            Blame::Stale(name, what) if !self.goes(&name) => CommitError::Tree(what).into(),
-            blame => blame,
-        }
-    }
-
-    fn goes(&self, name: &str) -> bool {
-        let path = fragment_path(name);
-        let is_written = self.displaced.contains(name) || self.written.knows(&path);
-        self.foreign.contains_key(&path) && (self.is_whole || is_written)
-    }
 }
 
 /// Returns why the parser rejects the base: in this commit if it was requested, otherwise `before`.

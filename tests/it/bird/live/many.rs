@@ -1,0 +1,75 @@
+//! Many fragments at once.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_fragments_at_once_are_one_reload() {
+    for version in VERSIONS {
+        let (_router, committer) = Router::running(version).await;
+        let start = Instant::now();
+        let tasks = (0..50).map(|i| {
+            let committer = committer.clone();
+            async move {
+                committer
+                    .set_fragment(&format!("s{i}"), Some(fragment(&format!("s{i}"), "")))
+                    .await
+            }
+        });
+        let results = futures::future::join_all(tasks).await;
+        assert!(
+            results
+                .iter()
+                .all(|result| result.as_ref().is_ok_and(|done| done.loaded)),
+            "{version}"
+        );
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+        println!("{version}: 50 fragments in {:?}", start.elapsed());
+    }
+}
+
+/// Prints what the committer costs at a thousand sessions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_fragments_are_one_reload_and_then_one_question() {
+    for version in VERSIONS {
+        let (router, _) = Router::running(version).await;
+        // A slow machine takes longer than the usual gather time to ask for a thousand.
+        let committer = Committer::start(CommitterConfig {
+            gather: Duration::from_secs(1),
+            ..router.config()
+        });
+        let set = |i: usize, extra: &'static str| {
+            let committer = committer.clone();
+            async move {
+                committer
+                    .set_fragment(&format!("s{i}"), Some(fragment(&format!("s{i}"), extra)))
+                    .await
+            }
+        };
+        let mut start = Instant::now();
+        let mut lap = || std::mem::replace(&mut start, Instant::now()).elapsed();
+        let results = futures::future::join_all((0..1000).map(|i| set(i, ""))).await;
+        assert!(results.iter().all(Result::is_ok), "{version}");
+        assert_eq!(committer.counters().configures(), 1, "{version}");
+        let first = lap();
+        assert!(set(500, "hold time 90;").await.unwrap().loaded, "{version}");
+        let one = lap();
+        let before = done(committer.counters());
+        let reads = committer.counters().reads();
+        committer.converge().await.unwrap();
+        assert_eq!(
+            (done(committer.counters()), committer.counters().reads()),
+            (before, reads + 2),
+            "{version}"
+        );
+        let none = lap();
+        assert_eq!(
+            committer.client().protocols().await.unwrap().len(),
+            1003,
+            "{version}"
+        );
+        println!(
+            "{version}: 1000 new {first:?}, one changed {one:?}, none {none:?}, read all {:?}",
+            lap()
+        );
+    }
+}

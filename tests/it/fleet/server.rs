@@ -1,0 +1,275 @@
+//! The server: tokens, limits, faults.
+
+use super::*;
+
+#[tokio::test]
+async fn tokens_and_routers_are_told_apart() {
+    let fleet = fleet();
+    // Of a file that is being written the token may be half.
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/sessions", Some("s3c"), "")
+        .await;
+    is_error(&(status, body), 500, "INTERNAL");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for (path, token, status, code) in [
+        ("/agent/jp1/sessions", None, 401, "INVALID_TOKEN"),
+        ("/agent/jp1/sessions", Some("wrong"), 401, "INVALID_TOKEN"),
+        ("/agent/jp1/nowhere", Some("wrong"), 401, "INVALID_TOKEN"),
+        (
+            "/agent/nope/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        ("/agent/nope/sessions", None, 401, "INVALID_TOKEN"),
+        (
+            "/agent/../sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        (
+            "/agent/%2e%2e/sessions",
+            Some("s3cret"),
+            404,
+            "ROUTER_NOT_FOUND",
+        ),
+        ("/agent//sessions", Some("s3cret"), 404, "ROUTER_NOT_FOUND"),
+        ("/agent/jp1/nowhere", Some("s3cret"), 404, "NOT_FOUND"),
+        ("/agent/jp1/sessions/", Some("s3cret"), 404, "NOT_FOUND"),
+        ("/", None, 404, "NOT_FOUND"),
+    ] {
+        let (got, _, body) = fleet.send("GET", path, token, "").await;
+        is_error(&(got, body), status, code);
+    }
+    let (status, headers, body) = fleet
+        .send("POST", "/agent/jp1/sessions", Some("s3cret"), "")
+        .await;
+    is_error(&(status, body), 405, "METHOD_NOT_ALLOWED");
+    assert_eq!(headers["allow"], "GET");
+}
+
+#[tokio::test]
+async fn a_token_can_stand_in_a_file_of_its_own() {
+    let fleet = fleet();
+    fleet.edit("router.yaml", "token: s3cret", "tokenFile: token");
+    fs::write(fleet.path("token"), "0ther\n").unwrap();
+    let (status, _, _) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("0ther"), "")
+        .await;
+    assert_eq!(status, 200);
+    fs::write(fleet.path("token"), "\n").unwrap();
+    let (status, _, body) = fleet.send("GET", "/agent/jp1/mesh", Some("x"), "").await;
+    is_error(&(status, body), 500, "INTERNAL");
+}
+
+#[tokio::test]
+async fn broken_fleet_file_is_an_error_with_its_position() {
+    let fleet = fleet();
+    for text in [
+        "sessions: [{uuid: a\n",
+        "sessions:\n",
+        "sessions: {}\n",
+        "",
+        "{}\n",
+        "- 1\n",
+    ] {
+        fs::write(fleet.path("sessions.yaml"), text).unwrap();
+        let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
+        assert!(message.starts_with("jp1/sessions.yaml"), "{message}");
+    }
+    fs::write(fleet.path("sessions.yaml"), "sessions:\n  - a: [\n").unwrap();
+    let message = is_error(&fleet.get("sessions").await, 500, "INTERNAL");
+    let place = message.strip_prefix("jp1/sessions.yaml:").unwrap();
+    assert!(place.chars().next().unwrap().is_ascii_digit(), "{message}");
+    is_error(
+        &fleet
+            .post("modify", r#"{"uuid":"abc-123","status":1}"#)
+            .await,
+        500,
+        "INTERNAL",
+    );
+    fs::remove_file(fleet.path("mesh.yaml")).unwrap();
+    is_error(&fleet.get("mesh").await, 404, "NOT_FOUND");
+    fs::write(fleet.path("router.yaml"), "token: [s3cret\n").unwrap();
+    let (status, _, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+        .await;
+    let message = is_error(&(status, body), 500, "INTERNAL");
+    assert!(
+        message.starts_with("jp1/router.yaml:") && !message.contains("s3cret"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn maintenance_answers_503() {
+    let fleet = fleet();
+    fs::write(fleet.path("maintenance"), "").unwrap();
+    is_error(&fleet.get("sessions").await, 503, "MAINTENANCE_MODE");
+    fs::remove_file(fleet.path("maintenance")).unwrap();
+    assert_eq!(fleet.get("sessions").await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_tells_when_the_next_request_is_allowed() {
+    let fleet = fleet_with(RateLimit {
+        per_second: 0.5,
+        burst: 3,
+    });
+    for _ in 0..3 {
+        assert_eq!(fleet.get("mesh").await.0, 200);
+    }
+    let (status, headers, body) = fleet
+        .send("GET", "/agent/jp1/mesh", Some("s3cret"), "")
+        .await;
+    is_error(&(status, body), 429, "RATE_LIMITED");
+    assert_eq!(headers["retry-after"], "2");
+}
+
+#[tokio::test]
+async fn guessing_tokens_is_slow_and_does_not_hinder_the_router() {
+    let fleet = fleet();
+    let mut limited = false;
+    for _ in 0..80 {
+        let (status, _, _) = fleet
+            .send("GET", "/agent/jp1/mesh", Some("guess"), "")
+            .await;
+        limited |= status == 429;
+    }
+    assert!(limited);
+    assert_eq!(fleet.get("mesh").await.0, 200);
+}
+
+#[tokio::test]
+async fn posted_reports_survive_restart_and_broken_ones_are_quarantined() {
+    let fleet = fleet();
+    fleet.modify("abc-123", 1, None).await;
+    let again = Fleet {
+        app: app(&FleetOptions::new(
+            fleet.dir.path(),
+            "127.0.0.1:0".parse().unwrap(),
+        )),
+        dir: fleet.dir,
+    };
+    assert_eq!(again.served().await[0].1, 1);
+    let file = again.kept().pop().unwrap();
+    fs::write(&file, "{").unwrap();
+    assert_eq!(again.served().await[0].1, 4);
+    assert!(file.with_extension("json.broken").exists());
+}
+
+#[tokio::test]
+async fn the_agents_client_and_outbox_speak_with_it() {
+    let fleet = fleet();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = fleet.app.clone();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = |router: &str, token: &str| {
+        Client::new(ClientOptions {
+            url: url.clone(),
+            router: router.into(),
+            token: Secret::new(token.into()).into(),
+            dialect: Dialect::Reference,
+            request_timeout: Duration::from_secs(5),
+            max_retries: 0,
+            retry_initial_delay: Duration::from_millis(1),
+        })
+        .unwrap()
+    };
+    let jp1 = client("jp1", "s3cret");
+    assert_eq!(jp1.fetch_sessions().await.unwrap().items.len(), 2);
+    assert_eq!(jp1.fetch_config().await.unwrap().name, "jp1");
+    assert_eq!(jp1.fetch_mesh().await.unwrap().items.len(), 1);
+    assert!(
+        jp1.fetch_policy()
+            .await
+            .unwrap()
+            .spec
+            .prefixes
+            .ipv4
+            .is_some()
+    );
+    let heartbeat = Heartbeat {
+        version: "1".into(),
+        uptime: 1,
+        mesh_public_key: None,
+    };
+    jp1.post_heartbeat(&heartbeat).await.unwrap();
+    jp1.post_report(&Report::default()).await.unwrap();
+    let outbox = Outbox::open(&fleet.dir.path().join("outbox")).unwrap();
+    for (uid, status) in [
+        ("abc-123", WireStatus::Active),
+        ("old", WireStatus::Disabled),
+    ] {
+        outbox.put(&uid.parse().unwrap(), status, None).unwrap();
+    }
+    assert_eq!(outbox.deliver_once(&jp1).await.unwrap().delivered, 2);
+    assert_eq!(fleet.served().await, [("abc-123".to_owned(), 1)]);
+    let wrong = client("jp1", "x").fetch_sessions().await.unwrap_err();
+    assert!(matches!(wrong.failure, Failure::Auth { .. }));
+    let unknown = client("nope", "s3cret").fetch_sessions().await.unwrap_err();
+    assert!(matches!(
+        unknown.failure,
+        Failure::NotFound { code: Some(_), .. }
+    ));
+}
+
+#[tokio::test]
+async fn serve_stops_on_shutdown_and_rejects_missing_directory() {
+    let nowhere = FleetOptions::new(
+        Path::new("/nonexistent/fleet"),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    assert!(matches!(
+        serve(nowhere, async {}).await,
+        Err(FleetError::NoDirectory(_))
+    ));
+    let fleet = fleet();
+    let options = FleetOptions::new(fleet.dir.path(), "127.0.0.1:0".parse().unwrap());
+    serve(options, async {}).await.unwrap();
+}
+
+#[test]
+fn unreadable_fleet_file_of_any_kind_is_named_without_waiting() {
+    for file in [
+        "router.yaml",
+        "sessions.yaml",
+        "mesh.yaml",
+        "bird-config.yaml",
+    ] {
+        for (spoil, why) in UNREADABLE {
+            let fleet = fleet();
+            fs::remove_file(fleet.path(file)).unwrap();
+            spoil(&fleet.path(file));
+            let said = format!("{:?}", validate(fleet.dir.path()));
+            assert!(said.contains(file) && said.contains(why), "{file}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pipe_or_huge_fleet_file_fails_at_once() {
+    let fleet = fleet();
+    for file in ["sessions.yaml", "mesh.yaml", "bird-config.yaml"] {
+        fs::remove_file(fleet.path(file)).unwrap();
+    }
+    let made = std::process::Command::new("mkfifo")
+        .arg(fleet.path("sessions.yaml"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::create_dir(fleet.path("mesh.yaml")).unwrap();
+    let huge = fs::File::create(fleet.path("bird-config.yaml")).unwrap();
+    huge.set_len(3 << 30).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    huge.set_modified(old).unwrap();
+    for (call, words) in [
+        ("sessions", "sessions.yaml: is a pipe"),
+        ("mesh", "mesh.yaml: is a directory"),
+        ("bird-config", "bird-config.yaml: is 3221225472 bytes long"),
+    ] {
+        let error = is_error(&fleet.get(call).await, 500, "INTERNAL");
+        assert!(error.contains(words), "{error}");
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use crate::modules::{root, sources};
 
 /// Largest number of lines of a file.
-const FILE: usize = 600;
+const FILE: usize = 630;
 /// Largest number of lines of a function in `src`. A test may tell a longer story.
 const FUNCTION: usize = 60;
 /// Largest number of words of a test's name.

@@ -56,7 +56,7 @@ pub(super) fn causes(status: &StatusBody, probes: &[Probe]) -> Vec<Cause> {
     };
     let failed = probes.iter().filter(|probe| !probe.good);
     let failed = failed.filter(|probe| !probe.restates.is_some_and(is_known));
-    causes.extend(failed.map(Probe::cause));
+    causes.extend(failed.map(of_probe));
     let place = |cause: &Cause| ORDER.iter().position(|about| *about == cause.about);
     causes.sort_by_key(|cause| place(cause).unwrap_or(ORDER.len()));
     // BIRD that does not answer is the same message for its configuration and for the session.
@@ -78,6 +78,15 @@ fn of_condition(condition: &Condition) -> Cause {
         reason: condition.reason.clone(),
         message: condition.message.clone(),
         next_action: condition.next_action.clone(),
+    }
+}
+
+fn of_probe(probe: &Probe) -> Cause {
+    Cause {
+        about: probe.probe.to_owned(),
+        reason: probe.reason.to_owned(),
+        message: probe.message.clone(),
+        next_action: probe.next_action.clone(),
     }
 }
 

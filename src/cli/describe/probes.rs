@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::causes::Cause;
 use super::reach::{self, Answer};
 use crate::cli::offline::Offline;
 use crate::controller::world::Object;
@@ -28,7 +27,7 @@ pub(super) struct Probe {
     pub(super) probe: &'static str,
     pub(super) good: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'static str,
+    pub(super) reason: &'static str,
     pub(super) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next_action: Option<String>,
@@ -72,15 +71,6 @@ impl Probe {
     pub(super) fn restates(self, about: ConditionType) -> Self {
         let restates = Some(about);
         Self { restates, ..self }
-    }
-
-    pub(super) fn cause(&self) -> Cause {
-        Cause {
-            about: self.probe.to_owned(),
-            reason: self.reason.to_owned(),
-            message: self.message.clone(),
-            next_action: self.next_action.clone(),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::lab::cli::agent;
 use crate::lab::control_plane::Answer;
+use crate::lab::hands::condition;
 use crate::lab::neighbour::Neighbour;
 use crate::lab::router;
 use crate::lab::wireguard::KeyPair;
@@ -122,6 +123,24 @@ fn new_endpoint_inside_an_applied_tunnel_is_refused() {
     );
     world.neighbours[0].wait_established(10);
     world.has_no_link(2).unwrap();
+
+    // So is one of the backbone's.
+    let peer = json!({
+        "nodeId": 2, "name": "hk1", "endpoint": "172.20.1.9:51820", "publicKey": KeyPair::new().public,
+        "loopbackIpv6": "fd48:4242:420::2"
+    });
+    let peers = Answer::Json(json!({"peers": [peer]}));
+    world.control_plane.answer("mesh", peers);
+    wait_until("the backbone's peer is rejected", 30, || {
+        let accepted = condition(&world.status("mesh/hk1"), "Accepted");
+        contains(
+            &accepted.to_string(),
+            "spec.endpoint: 172.20.1.9 is the applied peer address of sessions/",
+        )
+    });
+    let links = world.router.inside.shell("ip -o link");
+    assert!(!links.contains("mesh_hk1"), "{links}");
+    world.neighbours[0].wait_established(10);
 }
 
 /// A neighbour that looks like another one: the same ASN and the same link-local address.

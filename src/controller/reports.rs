@@ -9,6 +9,7 @@ use crate::control_plane::Outbox;
 use crate::document::{Phase, StatusBody};
 use crate::model::Uid;
 use crate::telemetry::chain;
+use crate::util::notices::Notices;
 use crate::wire::WireStatus;
 
 /// Reports of sessions to the Control Plane, from the comparison of its last list with the observation
@@ -18,6 +19,8 @@ use crate::wire::WireStatus;
 pub struct Reports {
     outbox: Option<Arc<Outbox>>,
     known: Mutex<Known>,
+    /// Whether the last report could not be stored.
+    unkept: Notices,
     /// Notified when there is a report to deliver.
     pub deliver: Notify,
     /// Notified when the world must be rebuilt.
@@ -30,8 +33,6 @@ struct Known {
     listed: BTreeMap<Uid, WireStatus>,
     /// Sessions that were reported as failed.
     failed: BTreeMap<Uid, String>,
-    /// Whether the last report could not be stored, which was logged.
-    unkept: bool,
 }
 
 impl Reports {
@@ -132,7 +133,7 @@ impl Reports {
             return true;
         };
         let kept = outbox.put(uid, status, error);
-        let said = std::mem::replace(&mut self.known.lock().unkept, kept.is_err());
+        let begins = self.unkept.edge(kept.is_err()) == Some(true);
         match kept {
             Ok(true) => {
                 self.deliver.notify_one();
@@ -140,9 +141,10 @@ impl Reports {
             }
             Ok(false) => true,
             // Every observation retries this, and a full disk does not need a log line each time.
-            Err(_) if said => false,
             Err(error) => {
-                warn!(%uid, error = %chain(&error), "report not saved");
+                if begins {
+                    warn!(%uid, error = %chain(&error), "report not saved");
+                }
                 false
             }
         }

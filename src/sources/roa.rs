@@ -24,6 +24,7 @@ use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::file::Stamp;
+use crate::util::notices::Notices;
 use crate::util::task::blocking;
 
 /// File with the table, below the state directory.
@@ -41,14 +42,14 @@ pub(crate) struct Roas {
 struct State {
     kept: Option<Arc<RoaTable>>,
     stamp: Option<Stamp>,
-    /// Why the file cannot be read, as it was logged.
-    unread: Option<String>,
+    /// Why the file cannot be read.
+    unread: Notices,
     /// The state of the servers when `live` was read.
     read_at: Option<Servers>,
     live: RoaTable,
     answering: Option<usize>,
     written: Option<Instant>,
-    failing: bool,
+    failing: Notices,
     seen: Option<Verdict>,
     /// The policy in effect, and whether it rejects routes of unknown origin.
     policy: Option<(RoutingPolicySpec, bool)>,
@@ -81,17 +82,15 @@ impl Roas {
                     );
                 }
                 state.kept = Some(table).filter(|table| !table.is_empty()).map(Arc::new);
-                (state.stamp, state.unread) = (stamp, None);
+                state.stamp = stamp;
+                state.unread.new_in([]);
             }
             Err(error) => {
-                let why = error.to_string();
-                if state.unread.as_ref() != Some(&why) {
+                for error in state.unread.new_in([error.to_string()]) {
                     warn!(
                         file = FILE,
-                        error = why,
-                        "saved ROA table not readable; using the last one"
+                        error, "saved ROA table not readable; using the last one"
                     );
-                    state.unread = Some(why);
                 }
             }
         }
@@ -153,9 +152,8 @@ impl Roas {
     /// Records the result of a write. Returns whether to log it.
     fn wrote(&self, now: Instant, well: bool) -> bool {
         let mut state = self.state.lock();
-        let before = std::mem::replace(&mut state.failing, !well);
         state.written = if well { Some(now) } else { state.written };
-        well || !before
+        state.failing.edge(!well) == Some(true) || well
     }
 
     /// Returns whether a verdict differs from the last one.

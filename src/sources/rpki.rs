@@ -23,6 +23,7 @@ use crate::status::RpkiName;
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
+use crate::util::notices::Notices;
 use crate::util::task::blocking;
 
 /// File with the addresses, below the state directory.
@@ -40,7 +41,7 @@ struct State {
     /// The content of the file.
     kept: BTreeMap<String, IpAddr>,
     silent: BTreeMap<Endpoint, Silence>,
-    failing: bool,
+    failing: Notices,
 }
 
 /// A server that does not answer.
@@ -164,10 +165,10 @@ impl RpkiServers {
         let store = Arc::clone(store);
         let done = blocking(move || store.keep(FILE, &text)).await;
         let mut state = self.state.lock();
-        let before = std::mem::replace(&mut state.failing, done.is_err());
+        let begins = state.failing.edge(done.is_err()) == Some(true);
         match done {
             Ok(_) => state.kept = addresses,
-            Err(error) if !before => {
+            Err(error) if begins => {
                 warn!(file = FILE, error = %chain(&error), "RPKI server addresses not saved");
             }
             Err(_) => {}

@@ -7,14 +7,13 @@ use tracing::{info, warn};
 
 use super::Syncer;
 use super::calls::Calls;
-use crate::control_plane::{
-    CallError, Class, Delivery, Failure, OutboxError, after_failure, jittered,
-};
+use crate::control_plane::{CallError, Class, Delivery, Failure, after_failure, jittered};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::{REPORTS_RETRY, REPORTS_RETRY_MAX};
 use crate::model::{ObjectKey, Uid};
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
+use crate::util::notices::Notices;
 use crate::util::version::VERSION;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
@@ -82,10 +81,16 @@ fn tunnel_report(uuid: Uid, status: &StatusBody) -> Option<SessionReport> {
 pub(super) async fn outbox(sync: &Syncer) {
     let Some(outbox) = &sync.outbox else { return };
     let mut failures = 0;
-    let mut readable = true;
+    let unlisted = Notices::default();
     loop {
         let delivery = outbox.deliver_once(&sync.client).await;
-        readable = tell(readable, &delivery);
+        match (unlisted.edge(delivery.is_err()), &delivery) {
+            (Some(_), Err(error)) => {
+                warn!(error = %chain(error), "status reports not delivered; keeping them in the outbox");
+            }
+            (Some(_), Ok(_)) => info!("status reports delivered again"),
+            (None, _) => {}
+        }
         let left = delivery.as_ref().map_or(true, |delivery| delivery.kept > 0);
         failures = if left { failures + 1 } else { 0 };
         let wait = Backoff::new(REPORTS_RETRY, REPORTS_RETRY_MAX).wait(failures);
@@ -103,18 +108,6 @@ pub(super) async fn outbox(sync: &Syncer) {
         note(&sync.calls, &delivery, left, pause);
         drop(tokio::time::timeout(pause, sync.context.reports.deliver.notified()).await);
     }
-}
-
-/// Logs both edges of an outbox that cannot be listed. Returns whether it can be listed.
-fn tell(readable: bool, delivery: &Result<Delivery, OutboxError>) -> bool {
-    match delivery {
-        Err(error) if readable => {
-            warn!(error = %chain(error), "status reports not delivered; keeping them in the outbox");
-        }
-        Ok(_) if !readable => info!("status reports delivered again"),
-        _ => {}
-    }
-    delivery.is_ok()
 }
 
 /// Records the health of `modify`, like that of every other call.

@@ -8,6 +8,7 @@
 //! | `file/stamp` | tells whether a file changed |
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
+//! | `notices` | problems that are logged once while they last |
 //! | `task` | runs blocking work on a thread for it |
 //! | `text` | lists and texts of bounded length |
 //! | `version` | version and commit of this build |
@@ -15,6 +16,7 @@
 pub(crate) mod backoff;
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod notices;
 pub(crate) mod task;
 pub(crate) mod text;
 pub(crate) mod version;

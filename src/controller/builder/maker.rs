@@ -23,6 +23,7 @@ use crate::sources::{Rejection, Sources};
 use crate::status::{Acceptance, RoaFacts};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
+use crate::util::notices::Notices;
 
 /// Makes worlds from the state directory, each only when its ingredients differ from those of the last one.
 pub struct WorldMaker {
@@ -32,13 +33,13 @@ pub struct WorldMaker {
     ownership: SharedOwnership,
     sources: Arc<Sources>,
     /// The address clashes that were logged.
-    clashes: Mutex<BTreeSet<String>>,
+    clashes: Notices,
     version: Mutex<Option<Version>>,
     refused: Arc<RefusedItems>,
     /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
     /// Secrets that could not be read, with the reasons: logged once.
-    unread: Mutex<BTreeMap<String, String>>,
+    unread: Notices,
     /// The last world, and its ingredients.
     last: Mutex<Option<Made>>,
     texts: TextCache,
@@ -246,28 +247,22 @@ impl WorldMaker {
 
     /// Logs each address clash of an applied object once.
     fn log_clashes(&self, world: &World) {
-        let found: BTreeSet<String> = world.clashes().into_iter().collect();
-        let mut known = self.clashes.lock();
-        for clash in found.difference(&known) {
+        for clash in self.clashes.new_in(world.clashes()) {
             warn!(
                 clash,
                 "applied address clashes with an address that the router needs; keeping the applied object"
             );
         }
-        *known = found;
     }
 
     /// Reads the secrets that documents name. Logs each unreadable secret once.
     fn secrets(&self, snapshot: &Snapshot) -> Secrets {
         let (found, unread) = secrets(&self.store, snapshot);
-        let mut told = self.unread.lock();
-        for (file, error) in unread
-            .iter()
-            .filter(|(file, error)| told.get(*file) != Some(*error))
-        {
-            warn!(file, error, "secret not readable");
+        let unread = unread.into_iter();
+        let unread = unread.map(|(file, error)| format!("{file}: {error}"));
+        for error in self.unread.new_in(unread) {
+            warn!(error, "secret not readable");
         }
-        *told = unread;
         found
     }
 

@@ -25,12 +25,12 @@
 //! | [`firewall`] | our table in nftables | no |
 //! | [`sources`] | inputs that change on their own: endpoint names, probes and classes, ROAs, templates, the WireGuard key | no |
 //! | [`store`] | the state directory: list, write, lock, watch | no |
-//! | [`history`] | the Git side of the state directory | no |
+//! | [`history`] | the Git side of the state directory: causes, commits, queries | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
-//! | [`controller`] | the world of wanted things, the queue, one reconcile a key | no |
+//! | [`controller`] | the builder of the world of wanted things, the queue, one reconcile a key | no |
 //! | [`sync`] | the Control Plane's lists as documents; reports to it | no |
-//! | [`agent`] | the wiring of all of these into a process | no |
-//! | [`http`] | the local API | no |
+//! | [`http`] | the local API and its answers, metrics | no |
+//! | [`agent`] | construction, run and drain of the process | no |
 //! | [`cli`] | the command line, a file a verb | no |
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | `intervals` | every interval, gather window and deadline | yes |

@@ -53,10 +53,10 @@ pub struct Config {
     /// The node's own addresses.
     #[serde(default)]
     pub loopback: LoopbackInterface,
-    /// Our table in nftables.
+    /// The agent's table in nftables.
     #[serde(default)]
     pub firewall: Firewall,
-    /// Protection against removing too much.
+    /// Protection against bulk removals.
     #[serde(default)]
     pub guard: Guard,
     /// Draining.
@@ -93,7 +93,7 @@ pub struct Node {
     /// Our AS number.
     #[serde(default)]
     pub asn: Option<Asn>,
-    /// Where the router stands.
+    /// The router's place.
     #[serde(default)]
     #[schemars(example = "ap-northeast")]
     pub region: Option<String>,
@@ -134,7 +134,7 @@ pub struct ControlPlane {
     #[serde(default)]
     #[schemars(example = "/run/credentials/moenet-agent.service/token")]
     pub token_file: Option<PathBuf>,
-    /// Its dialect.
+    /// The dialect of its API.
     #[serde(default)]
     #[schemars(extend("default" = "reference"))]
     pub dialect: Dialect,
@@ -255,13 +255,13 @@ pub struct Bird {
     /// The program that checks a configuration (`bird -p`).
     #[schemars(extend("default" = "bird"))]
     pub binary: PathBuf,
-    /// Whether `bird.conf` is ours. Otherwise the operator's includes `moenet/main.conf`.
+    /// Whether the agent writes `bird.conf`. Otherwise the operator's file includes `moenet/main.conf`.
     #[schemars(extend("default" = true))]
     pub manage_main_config: bool,
     /// A directory whose files replace the built-in templates of the same names.
     #[schemars(example = "/etc/moenet-agent/templates")]
     pub templates: Option<PathBuf>,
-    /// How long BIRD waits for us to confirm a configuration before it goes back to the last one.
+    /// How long BIRD waits for the agent's confirmation of a configuration before it undoes the load.
     #[schemars(extend("default" = 30))]
     pub confirm_timeout: Interval,
 }
@@ -292,7 +292,7 @@ pub struct WireGuard {
     /// Where the search for a free port begins when the conventional one is taken.
     #[schemars(range(min = 1), extend("default" = 24000))]
     pub listen_port_base: u16,
-    /// Which WireGuard.
+    /// The WireGuard implementation.
     #[schemars(extend("default" = "auto"))]
     pub backend: Backend,
 }
@@ -315,10 +315,10 @@ pub struct Mesh {
     /// Whether its tunnels are configured.
     #[schemars(extend("default" = true))]
     pub enabled: bool,
-    /// What the names of its interfaces begin with.
+    /// The prefix of its interface names.
     #[schemars(extend("default" = "mesh_"))]
     pub interface_prefix: String,
-    /// Our port for a peer is this and the peer's node id added up.
+    /// The agent's port for a peer is the sum of this and the peer's node id.
     #[schemars(extend("default" = 23455))]
     pub listen_port_base: u16,
 }
@@ -351,7 +351,7 @@ impl Default for LoopbackInterface {
     }
 }
 
-/// Our table in nftables.
+/// The agent's table in nftables.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Firewall {
@@ -359,7 +359,7 @@ pub struct Firewall {
     pub enabled: bool,
 }
 
-/// Protection against removing too much.
+/// Protection against bulk removals.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Guard {
@@ -419,7 +419,7 @@ impl Default for Probe {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Log {
-    /// The least level that is logged; `RUST_LOG` wins.
+    /// The lowest level that is logged; `RUST_LOG` wins.
     #[serde(deserialize_with = "level")]
     #[schemars(extend("default" = "info"))]
     pub level: String,

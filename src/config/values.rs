@@ -161,11 +161,11 @@ impl JsonSchema for MaxRemovals {
     }
 }
 
-/// Which WireGuard is used.
+/// A WireGuard implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// The kernel's where there is one, else a userspace one.
+    /// The kernel's if available, else a userspace one.
     #[default]
     Auto,
     /// The kernel's.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ObjectKey, ObjectName, Uid};
 
-/// The version of a document's form.
+/// A document's schema version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ApiVersion {
-    /// The first, and the only one for now.
+    /// The first version.
     #[default]
     #[serde(rename = "moenet.work/v1")]
     V1,
@@ -24,7 +24,7 @@ impl ApiVersion {
     }
 }
 
-/// What a document is about.
+/// The kind of a document.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -41,7 +41,7 @@ pub enum Kind {
     MeshPeer,
     /// One internal BGP neighbour.
     IbgpPeer,
-    /// An operator's exception.
+    /// An operator's override.
     Override,
 }
 
@@ -135,17 +135,17 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Document<S> {
-    /// The version of the document's form.
+    /// The document's schema version.
     pub api_version: ApiVersion,
     /// What the document is about.
     pub kind: Kind,
-    /// Which object it is.
+    /// The object's metadata.
     pub metadata: Metadata,
-    /// What is wanted.
+    /// The desired state.
     pub spec: S,
 }
 
-/// Which object a document is about.
+/// The object of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {

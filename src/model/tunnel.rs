@@ -29,7 +29,7 @@ pub enum TunnelType {
     Ip6gre,
 }
 
-/// What the administrator of a session wants of it.
+/// The administrative state of an object.
 #[derive(
     Debug,
     Clone,
@@ -56,7 +56,7 @@ pub enum AdminState {
     Absent,
 }
 
-/// What the BGP session announces in its capabilities.
+/// A capability of the BGP session.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -68,7 +68,7 @@ pub enum Extension {
     ExtendedNexthop,
 }
 
-/// What the neighbour is to us, and so what is imported and exported.
+/// The relation to the neighbour, which decides imports and exports.
 #[derive(
     Debug,
     Clone,
@@ -96,7 +96,7 @@ pub enum PeeringPolicy {
     Upstream,
 }
 
-/// What this node is in the backbone.
+/// The node's role in the backbone.
 #[derive(
     Debug,
     Clone,

@@ -14,9 +14,9 @@ use crate::model::{InterfaceName, Port};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedDocument {
-    /// The version of the document's form.
+    /// The document's schema version.
     pub api_version: ApiVersion,
-    /// What the object is.
+    /// The object's kind.
     pub kind: Kind,
     /// The object, and the applied generation of its document.
     pub metadata: Metadata,
@@ -39,7 +39,7 @@ pub struct AppliedBody {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schemars(example = ["ebgp_wg_4242421080"])]
     pub protocols: BTreeSet<String>,
-    /// What our table in nftables is about; of the node alone.
+    /// Content of the agent's table in nftables; of the node alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<AppliedFirewall>,
     /// Sysctls of all links together that were changed, each with its value before; of the node alone.
@@ -96,7 +96,7 @@ impl AppliedBody {
     }
 }
 
-/// What our table in nftables is about.
+/// Content of the agent's table in nftables.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedFirewall {
@@ -110,10 +110,10 @@ pub struct AppliedFirewall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppliedOverride {
-    /// Why, in the operator's words.
+    /// The operator's reason.
     #[schemars(example = "their side is on PPPoE until January")]
     pub reason: String,
-    /// When it ends by itself.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
     pub expires_at: Option<Timestamp>,

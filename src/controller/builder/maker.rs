@@ -198,7 +198,11 @@ impl WorldMaker {
         Material {
             config: Same(self.config.get()),
             key: sources.key.current(),
-            renderer: sources.templates.in_use().map(Same),
+            renderer: sources
+                .templates
+                .in_use()
+                .map(Same)
+                .map_err(|error| error.to_string()),
             templates_refused: sources.templates.problem(),
             roas: sources.roas.facts(),
             approved: self.store.approved(),

@@ -12,7 +12,7 @@ pub struct MaintenanceSpec {
     /// Drained or not.
     #[serde(default)]
     pub enabled: bool,
-    /// Since when, in RFC 3339. Left out: since the agent first saw it.
+    /// Start of the drain, in RFC 3339. Default: when the agent first saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2026-11-23T20:00:00Z")]
     pub since: Option<Timestamp>,

@@ -10,7 +10,7 @@ use crate::model::{AdminState, Endpoint, InterfaceName, LinkLocal, Mtu, Port, Pu
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshPeerSpec {
-    /// What the administrator wants of it.
+    /// The administrative state.
     #[serde(default)]
     pub admin_state: AdminState,
     /// The peer's node id.
@@ -47,7 +47,7 @@ pub struct MeshPeerSpec {
     /// node id, as every router of the network does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_local: Option<LinkLocal>,
-    /// What reports to the Control Plane call the tunnel. Absent: it is not reported on.
+    /// The tunnel's uuid in reports to the Control Plane. Absent: it is not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uid>,
 }
@@ -60,7 +60,7 @@ impl Spec for MeshPeerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IbgpPeerSpec {
-    /// What the administrator wants of it.
+    /// The administrative state.
     #[serde(default)]
     pub admin_state: AdminState,
     /// The neighbour's node id.

@@ -16,7 +16,7 @@ pub struct NodeSpec {
     pub id: u16,
     /// Our AS number.
     pub asn: Asn,
-    /// Where the router stands, in the operator's words.
+    /// The router's place, as free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = "ap-northeast")]
     pub region: Option<String>,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::document::{Kind, Spec};
 
-/// An operator's exception to one document: a merge patch on its specification.
+/// An operator's override of one document: a merge patch on its specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OverrideSpec {
@@ -16,7 +16,7 @@ pub struct OverrideSpec {
         example = "their side is on PPPoE until January"
     )]
     pub reason: String,
-    /// When the exception ends by itself, in RFC 3339. Absent: never.
+    /// When the override expires, in RFC 3339. Absent: never.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -24,7 +24,7 @@ pub struct OverrideSpec {
     )]
     #[schemars(with = "Option<String>", extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
     pub expires_at: Option<Timestamp>,
-    /// Observe and plan, and write nothing.
+    /// Pause (hands off): observe and plan, and change nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
     /// A JSON Merge Patch (RFC 7396) on the specification: `tunnel: {mtu: 1380}`.

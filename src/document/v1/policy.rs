@@ -12,7 +12,7 @@ use crate::model::{AddressRange, Bandwidth, Endpoint, Host, NodeType, Port};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RoutingPolicySpec {
-    /// What this node is in the backbone.
+    /// The node's role in the backbone.
     #[serde(default)]
     pub node_type: NodeType,
     /// Where the node is, for communities and cold potato.

@@ -14,7 +14,7 @@ use crate::model::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpSessionSpec {
-    /// What the administrator wants of it.
+    /// The administrative state.
     #[serde(default)]
     pub admin_state: AdminState,
     /// The peer's AS number.
@@ -69,7 +69,7 @@ pub struct TunnelSpec {
         example = "secrets/wg_4242421080.psk"
     )]
     pub preshared_key_file: Option<String>,
-    /// Where the peer listens. Absent: we wait for the peer to call.
+    /// The peer's endpoint. Absent: the agent waits for the peer to connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
     /// Seconds between keepalives, 0 for none. Default: the configuration's, 25.
@@ -120,7 +120,7 @@ pub struct BgpSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = ["mp-bgp", "extended-nexthop"]))]
     pub extensions: Option<BTreeSet<Extension>>,
-    /// What the neighbour is to us.
+    /// The relation to the neighbour.
     #[serde(default)]
     pub policy: PeeringPolicy,
     /// Hops to a neighbour that is not on the link. Default: directly connected.

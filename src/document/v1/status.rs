@@ -4,25 +4,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{ApiVersion, Kind, Metadata};
 
-/// What was observed and done, for one object. Written by the controller, read by everybody.
+/// Observations and steps of one object. Written by the controller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StatusDocument {
-    /// The version of the document's form.
+    /// The document's schema version.
     pub api_version: ApiVersion,
-    /// What the object is.
+    /// The object's kind.
     pub kind: Kind,
-    /// Which object it is.
+    /// The object's metadata.
     pub metadata: Metadata,
-    /// What was observed and done.
+    /// Observations and steps.
     pub status: StatusBody,
 }
 
-/// What was observed and done.
+/// Observations and steps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StatusBody {
-    /// The generation of the document that this status is about.
+    /// The document's generation at this status.
     #[serde(default)]
     pub observed_generation: u64,
     /// The one-word summary.
@@ -74,22 +74,22 @@ pub struct StatusBody {
     JsonSchema,
 )]
 pub enum Phase {
-    /// Not configured: it waits for approval, or was not looked at yet.
+    /// Not configured: it waits for approval, or was not reconciled yet.
     #[default]
     Pending,
     /// Not configured: its document or an override disables it.
     Disabled,
     /// Being configured.
     Configuring,
-    /// As wanted in the kernel and in BIRD; the neighbour has not answered yet.
+    /// Configured in the kernel and in BIRD; the neighbour has not answered yet.
     Configured,
-    /// As wanted, and the BGP session is up.
+    /// Configured, and the BGP session is up.
     Established,
     /// As desired, with a warning: an import limit hit, a stale handshake.
     Degraded,
     /// Cannot be configured.
     Error,
-    /// An override says to write nothing.
+    /// An override pauses it.
     Paused,
     /// Being removed.
     Deleting,
@@ -112,19 +112,19 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// One thing that is true, false or unknown of an object.
+/// One condition of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Condition {
-    /// What the condition is about.
+    /// The condition's type.
     #[serde(rename = "type")]
     pub condition_type: ConditionType,
-    /// Whether it holds.
+    /// The condition's status.
     pub status: ConditionStatus,
-    /// One word for programs.
+    /// The reason, one word for programs.
     #[schemars(example = &"NotEstablished")]
     pub reason: String,
-    /// A sentence for people.
+    /// The message for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(example = &"ebgp_wg_4242421080 is active: Socket: Connection refused")]
     pub message: String,
@@ -137,7 +137,7 @@ pub struct Condition {
     pub last_transition_time: Timestamp,
 }
 
-/// What a condition is about.
+/// The type of a condition.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -146,17 +146,17 @@ pub enum ConditionType {
     Accepted,
     /// The object is meant to carry traffic: it is enabled, and neither paused nor drained.
     InService,
-    /// The name of the peer's endpoint leads to an address; in the policy's status, those of RPKI servers do.
+    /// The name of the peer's endpoint resolves; in the policy's status, the names of RPKI servers do.
     EndpointResolved,
     /// This host has a route to the peer's endpoint.
     EndpointRouted,
-    /// The tunnel is as wanted.
+    /// The tunnel is configured.
     TunnelConfigured,
     /// The peer has answered lately.
     HandshakeRecent,
     /// Babel has a neighbour in the tunnel.
     BabelAdjacent,
-    /// BIRD has the session as wanted.
+    /// BIRD runs the session as configured.
     BirdConfigured,
     /// The BGP session is up.
     BgpEstablished,
@@ -178,9 +178,9 @@ pub enum ConditionType {
     BirdFilesAccepted,
     /// The version of BIRD is one that the agent was tested with.
     BirdSupported,
-    /// Our table in nftables is as wanted.
+    /// The agent's table in nftables is configured.
     FirewallConfigured,
-    /// The kernel's settings let packets pass between tunnels.
+    /// The kernel forwards packets between tunnels.
     Forwarding,
     /// There is a routing policy; without one BGP sessions import and export no routes (RFC 8212).
     PolicyInEffect,
@@ -200,24 +200,24 @@ pub enum ConditionType {
     LogWritten,
 }
 
-/// Whether a condition holds.
+/// The status of a condition.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum ConditionStatus {
-    /// It holds.
+    /// The condition is met.
     True,
-    /// It does not.
+    /// The condition is not met.
     False,
     /// Unknown.
     Unknown,
 }
 
-/// A tunnel as it was read.
+/// A tunnel as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TunnelStatus {
-    /// When the last handshake was.
+    /// Time of the last handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_handshake: Option<Timestamp>,
@@ -227,13 +227,13 @@ pub struct TunnelStatus {
     /// Bytes sent.
     #[schemars(example = 50012)]
     pub tx_bytes: u64,
-    /// Where packets go.
+    /// The peer's current endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"203.0.113.9:51820")]
     pub endpoint: Option<String>,
 }
 
-/// A BGP session as it was read.
+/// A BGP session as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpStatus {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::intervals::{TEMPLATES_POLL, TEMPLATES_QUIET, TEMPLATES_RETRY};
-use crate::render::Renderer;
+use crate::render::{RenderError, Renderer};
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::task::blocking;
@@ -75,6 +75,17 @@ struct State {
     good: Option<(Texts, bool)>,
 }
 
+/// No template is usable, with the reason and its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotUsable(String);
+
+impl NotUsable {
+    fn of(error: RenderError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Templates that were not tested yet.
 struct Candidate {
     texts: Texts,
@@ -96,7 +107,7 @@ impl Templates {
     pub(crate) fn open(directory: Option<&Path>, store: &Store, writes: bool) -> Self {
         let state = match directory {
             Some(directory) => State::begin(directory, store, writes),
-            None => State::of(Renderer::new(&Texts::new()).map_err(|error| error.to_string())),
+            None => State::of(Renderer::new(&Texts::new()).map_err(NotUsable::of)),
         };
         Self {
             directory: directory.map(Path::to_owned),
@@ -106,10 +117,11 @@ impl Templates {
     }
 
     /// The templates in use, or why there are none.
-    pub(crate) fn in_use(&self) -> Result<Arc<Renderer>, String> {
+    pub(crate) fn in_use(&self) -> Result<Arc<Renderer>, NotUsable> {
         let state = self.state.lock();
         let problem = || state.trouble().unwrap_or_default();
-        state.in_use.clone().ok_or_else(problem)
+        let renderer = state.in_use.clone();
+        renderer.ok_or_else(|| NotUsable(problem()))
     }
 
     /// The problem of the templates on disk; the templates in use are older in that case.
@@ -228,10 +240,10 @@ pub(crate) fn problem(directory: &Path) -> Option<String> {
 }
 
 impl State {
-    fn of(renderer: Result<Renderer, String>) -> Self {
+    fn of(renderer: Result<Renderer, NotUsable>) -> Self {
         let (in_use, problem) = match renderer {
             Ok(renderer) => (Some(Arc::new(renderer)), None),
-            Err(why) => (None, Some(why)),
+            Err(NotUsable(why)) => (None, Some(why)),
         };
         Self {
             in_use,
@@ -251,8 +263,8 @@ impl State {
 
     /// The state at the start, from the templates on disk and the last good ones.
     fn begin(directory: &Path, store: &Store, writes: bool) -> Self {
-        let texts = read(directory).map_err(|error| chain(&error));
-        let rendering = |texts: &Texts| Renderer::new(texts).map_err(|error| error.to_string());
+        let texts = read(directory).map_err(|error| NotUsable(chain(&error)));
+        let rendering = |texts: &Texts| Renderer::new(texts).map_err(NotUsable::of);
         let on_disk = texts.clone().and_then(|texts| rendering(&texts));
         let kept = kept(directory, store);
         let Some((kept, renderer)) =
@@ -273,8 +285,8 @@ impl State {
                 Self {
                     judged: Some(kept.clone()),
                     good: Some((kept, true)),
-                    problem: on_disk.err().filter(|_| texts.is_ok()),
-                    unread: texts.err(),
+                    problem: on_disk.err().filter(|_| texts.is_ok()).map(|it| it.0),
+                    unread: texts.err().map(|it| it.0),
                     ..Self::of(Ok(renderer))
                 }
             }

@@ -38,7 +38,7 @@ fn settled(templates: &Templates) -> Option<Candidate> {
 fn broken_template_at_the_start_is_named_and_stops_nothing() {
     let folder = folder("{% if %}");
     let templates = opened(folder.path());
-    let problem = templates.in_use().unwrap_err();
+    let problem = templates.in_use().unwrap_err().to_string();
     assert!(
         problem.starts_with("template moenet/babel.conf, line 1: "),
         "{problem}"
@@ -241,7 +241,7 @@ fn late_template_directory_is_used_when_it_appears() {
     let folder = folder("# one\n");
     let later = folder.path().join("later");
     let templates = opened(&later);
-    let why = templates.in_use().unwrap_err();
+    let why = templates.in_use().unwrap_err().to_string();
     assert!(why.contains("reading templates in "), "{why}");
     std::fs::create_dir(&later).unwrap();
     templates.adopt(settled(&templates).unwrap());

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::conveniences::Conveniences;
 use super::enabled::Enabled;
 use super::firewall::FirewallKeeper;
+use super::hint::Hint;
 use super::observe::Observer;
-use super::pass::Observation;
+use super::pass::{Observation, record_of};
 use super::planning::View;
 use super::pulse::Pulse;
 use super::reports::Reports;
-use super::runner::Hint;
 use super::sysctls::Sysctls;
 use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
@@ -292,6 +292,31 @@ impl Context {
             source: resolved.and_then(|address| source_towards(address.ip())),
             now: seen.now,
         })
+    }
+
+    /// Observes for these keys, not earlier than `not_before`.
+    pub(super) async fn observe(&self, keys: Vec<ObjectKey>, not_before: Instant) -> Observation {
+        let begun = Instant::now();
+        let kernel = self.observer.kernel(not_before).await;
+        let bird = self.observer.bird(not_before).await;
+        let read = move |store: &Store| {
+            let applied = keys.into_iter().filter_map(|key| {
+                let (kind, name) = record_of(&key)?;
+                let applied = store.read_applied(kind, &name)?;
+                Some((key, applied))
+            });
+            Ok(applied.collect())
+        };
+        Observation {
+            kernel: kernel.map_err(|error| crate::telemetry::chain(&*error)),
+            bird,
+            applied: self
+                .disk(read)
+                .await
+                .map_err(|error| crate::telemetry::chain(&error)),
+            now: Timestamp::now(),
+            begun,
+        }
     }
 
     /// Runs work on the state directory on a thread that may block.

@@ -7,15 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::context::Context;
 use super::world::single;
 use crate::document::Kind;
 use crate::intervals::{PASS_GATHER, PASS_GATHER_MAX};
 use crate::model::{ObjectKey, ObjectName};
 use crate::observed::bird::BirdState;
 use crate::observed::kernel::KernelView;
-use crate::store::{AppliedDocument, Store};
-use crate::telemetry::chain;
+use crate::store::AppliedDocument;
 
 /// Share of the time that observations may take: between two of them pass at least this many times their duration.
 const REST: u32 = 3;
@@ -36,28 +34,6 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Observes for these keys, not earlier than `not_before`.
-    pub(super) async fn of(ctx: &Context, keys: Vec<ObjectKey>, not_before: Instant) -> Self {
-        let begun = Instant::now();
-        let kernel = ctx.observer.kernel(not_before).await;
-        let bird = ctx.observer.bird(not_before).await;
-        let read = move |store: &Store| {
-            let applied = keys.into_iter().filter_map(|key| {
-                let (kind, name) = record_of(&key)?;
-                let applied = store.read_applied(kind, &name)?;
-                Some((key, applied))
-            });
-            Ok(applied.collect())
-        };
-        Self {
-            kernel: kernel.map_err(|error| chain(&*error)),
-            bird,
-            applied: ctx.disk(read).await.map_err(|error| chain(&error)),
-            now: Timestamp::now(),
-            begun,
-        }
-    }
-
     /// Returns the time until the next observation may begin: steps that end meanwhile share it.
     pub(super) fn rest(&self) -> Duration {
         (self.begun.elapsed() * REST).clamp(PASS_GATHER, PASS_GATHER_MAX)
@@ -65,7 +41,7 @@ impl Observation {
 }
 
 /// Returns the object whose record says what is applied for a key.
-fn record_of(key: &ObjectKey) -> Option<(Kind, ObjectName)> {
+pub(super) fn record_of(key: &ObjectKey) -> Option<(Kind, ObjectName)> {
     match key {
         ObjectKey::Router => Some((Kind::Node, single(Kind::Node))),
         key => Kind::of(key).map(|(kind, name)| (kind, name.clone())),

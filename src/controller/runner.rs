@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
+use super::hint::Hint;
 use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
@@ -186,7 +187,7 @@ impl Runner {
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
-        let observe = async move { Observation::of(&context, of, latest).await };
+        let observe = async move { context.observe(of, latest).await };
         self.observing.start(Keys(keys), observe);
     }
 
@@ -258,13 +259,4 @@ impl Runner {
             self.queue.refresh(key, now);
         }
     }
-}
-
-/// A hint about a possible change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
-    /// The changed object is unknown; reconcile everything.
-    Everything,
-    /// This object.
-    Key(ObjectKey),
 }

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{FirewallState, Pass};
+use crate::controller::context::Context;
+use crate::controller::planning;
+use crate::firewall::FirewallError;
+use crate::intervals::FIREWALL_GATHER;
+use crate::model::ObjectKey;
+use crate::plan::firewall::concerns_firewall;
+use crate::plan::{Action, Refusal, Step};
+use crate::ports::KernelError;
+use crate::telemetry::chain;
+
+/// Runs a pass after an object has changed its links and before BIRD learns of it, so that the ports are open when
+/// BGP connects. A firewall that failed last time is not waited for.
+pub(in crate::controller) async fn after_links(ctx: &Context, steps: &[&Step]) {
+    if !ctx.world().firewall || !steps.iter().any(|step| concerns_firewall(step)) {
+        return;
+    }
+    if ctx.firewall.state().error.is_none() {
+        follow(ctx, Instant::now()).await;
+    } else {
+        ctx.hint(ObjectKey::Firewall);
+    }
+}
+
+/// Runs one pass, unless a pass has begun to observe since `not_before`. Returns the error.
+pub(in crate::controller) async fn follow(ctx: &Context, not_before: Instant) -> Option<String> {
+    let keeper = &ctx.firewall;
+    let mut last = keeper.pass.lock().await;
+    let wanted = ctx.world().firewall;
+    let settled = !wanted && keeper.nothing_there.load(Ordering::Relaxed);
+    if settled || last.as_ref().is_some_and(|pass| pass.answers(not_before)) {
+        return keeper.state().error;
+    }
+    if wanted {
+        tokio::time::sleep(FIREWALL_GATHER).await;
+    }
+    let now = Instant::now();
+    let before = keeper.state();
+    let state = match pass(ctx, wanted, now).await {
+        Ok(state) => state,
+        Err(error) => FirewallState {
+            error: Some(chain(&error)),
+            ..before.clone()
+        },
+    };
+    *last = Some(Pass {
+        begun: now,
+        failed: state.error.as_ref().map(|_| Instant::now()),
+    });
+    keeper
+        .nothing_there
+        .store(!wanted && state.error.is_none(), Ordering::Relaxed);
+    let error = state.error.clone();
+    *keeper.state.lock() = state.clone();
+    if state != before {
+        ctx.hint(ObjectKey::Router);
+    }
+    error
+}
+
+/// The reason why the table is not as wanted.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Kernel(#[from] Arc<KernelError>),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Observes, plans and applies. The apply reads back by itself.
+async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, PassError> {
+    let kernel = ctx.observer.kernel(now).await?;
+    let view = ctx.firewall.look(wanted).await?;
+    let ownership = ctx.firewall.ownership();
+    let ruleset = wanted.then(|| planning::ruleset(&ctx.world(), &kernel).marked(&ownership));
+    let step = planning::firewall(ruleset.as_ref(), &view, &ownership);
+    let step = step.map_err(PassError::Refused)?;
+    if let Some(step) = step {
+        take(ctx, &step).await?;
+    }
+    // The record follows when the node has settled; a table that is flushed before that is the agent's, too.
+    ctx.firewall.ownership.set_firewall(ruleset.is_some());
+    let dropping = if wanted { view.dropping } else { Vec::new() };
+    Ok(FirewallState {
+        in_force: ruleset,
+        dropping,
+        error: None,
+    })
+}
+
+async fn take(ctx: &Context, step: &Step) -> Result<(), FirewallError> {
+    let Action::Firewall(action) = &step.action else {
+        return Ok(());
+    };
+    ctx.firewall.firewall.apply(action).await?;
+    info!(object = %ObjectKey::Firewall, step = %step.action, because = %step.because, "applied");
+    ctx.taken.note(&ObjectKey::Firewall, step);
+    Ok(())
+}

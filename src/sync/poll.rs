@@ -412,27 +412,51 @@ fn note_rejected(
     rejected: Vec<Rejected>,
     list: impl FnOnce(&mut Refused) -> &mut Vec<Rejected>,
 ) {
+    let mut before = Vec::new();
     let news = sync
         .refused
-        .change(|refused| list(refused).clone_from(&rejected));
+        .change(|refused| before = std::mem::replace(list(refused), rejected.clone()));
     if !news {
         return;
     }
-    // An item with an identity has a status, whose edges are logged.
-    let nameless = rejected
-        .iter()
-        .filter(|rejected| rejected.uid.is_none() && rejected.node_id.is_none());
-    for rejected in nameless {
+    for rejected in newly_nameless(&before, &rejected) {
         warn!(error = %rejected, "{what} in the list has no identity; the agent removes nothing \
                                   while it is listed");
     }
     sync.context.reports.reload();
 }
 
+/// Returns the items without an identity that were not listed before. An item with an identity has a status, whose edges
+/// are logged.
+fn newly_nameless<'a>(
+    before: &'a [Rejected],
+    now: &'a [Rejected],
+) -> impl Iterator<Item = &'a Rejected> {
+    let nameless = |it: &&Rejected| it.uid.is_none() && it.node_id.is_none();
+    now.iter()
+        .filter(nameless)
+        .filter(|it| !before.contains(it))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::Dialect;
+
+    #[test]
+    fn item_without_identity_is_news_once() {
+        let rejected = |items: &str| {
+            let body = format!(r#"{{"sessions": [{items}]}}"#);
+            let listing = Dialect::Reference.decode_sessions(body.as_bytes()).unwrap();
+            listing.rejected
+        };
+        let before = rejected(r#""nonsense""#);
+        let now = rejected(r#""nonsense", {"uuid": "x", "asn": 0, "status": 4}, {"status": 4}"#);
+        assert_eq!(newly_nameless(&[], &before).count(), 1);
+        let news: Vec<_> = newly_nameless(&before, &now).collect();
+        assert_eq!(news, [&now[2]]);
+        assert_eq!(newly_nameless(&now, &now).count(), 0);
+    }
 
     #[test]
     fn bad_list_item_is_reported_as_ignored() {

@@ -45,6 +45,8 @@ pub struct Missing {
 #[derive(Debug, Clone)]
 enum Unread {
     Identity(PathBuf, String),
+    /// The identity, which another user owns.
+    Denied(PathBuf, String),
     Links(String),
     Files(PathBuf, String),
 }
@@ -56,6 +58,12 @@ impl fmt::Display for Unread {
                 f,
                 "the identity {} cannot be read ({error}). Nothing is changed. Repair the disk, or remove the file if \
                  the directory is to start with a new identity",
+                path.display()
+            ),
+            Self::Denied(path, error) => write!(
+                f,
+                "the identity {} cannot be read ({error}). Nothing is changed. Run the agent as the user that owns the \
+                 state directory, usually root",
                 path.display()
             ),
             Self::Links(error) => write!(
@@ -81,7 +89,9 @@ impl fmt::Display for Missing {
         const SHOWN: usize = 5;
         let dir = self.dir.display();
         match &self.unread {
-            Some(unread @ Unread::Identity(..)) => return write!(f, "{REASON}: {unread}"),
+            Some(unread @ (Unread::Identity(..) | Unread::Denied(..))) => {
+                return write!(f, "{REASON}: {unread}");
+            }
             Some(unread) => {
                 return write!(
                     f,
@@ -223,8 +233,15 @@ async fn evidence(config: &Config) -> Result<Evidence, Unread> {
 fn check_identity(dir: &Path) -> Result<(), Unread> {
     let path = dir.join(IDENTITY);
     match file::read_text(&path, file::TOKEN) {
-        Err(error) if !is_absent(&error) => Err(Unread::Identity(path, error.to_string())),
+        Err(error) if !is_absent(&error) => Err(unread_identity(path, &error)),
         _ => Ok(()),
+    }
+}
+
+fn unread_identity(path: PathBuf, error: &io::Error) -> Unread {
+    match error.kind() {
+        ErrorKind::PermissionDenied => Unread::Denied(path, error.to_string()),
+        _ => Unread::Identity(path, error.to_string()),
     }
 }
 
@@ -390,5 +407,22 @@ mod tests {
             check_identity(dir.path()),
             Err(Unread::Identity(..))
         ));
+    }
+
+    #[test]
+    fn identity_of_another_user_is_not_to_be_removed() {
+        let missing = Missing {
+            unread: Some(unread_identity(
+                "/s/identity".into(),
+                &ErrorKind::PermissionDenied.into(),
+            )),
+            ..Missing::default()
+        };
+        let text = missing.to_string();
+        assert!(
+            text.contains("/s/identity") && text.contains("Run the agent as the user"),
+            "{text}"
+        );
+        assert!(!text.contains("remove"), "{text}");
     }
 }

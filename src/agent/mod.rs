@@ -28,16 +28,15 @@ use tasks::{Ended, Tasks};
 
 use crate::config::Config;
 use crate::controller::{
-    Hint, Missing, Runner, announce, announce_pass, builder, record_changes, record_pass,
+    Missing, Runner, announce, announce_pass, builder, record_changes, record_pass, watch_firewall,
+    watch_kernel,
 };
 use crate::history::Recording;
 use crate::http;
 use crate::intervals::{
-    FIREWALL_QUIET, ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
+    ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
 };
-use crate::kernel;
 use crate::model::ObjectKey;
-use crate::plan::firewall::TABLE_NAME;
 use crate::sources::{RoaTask, limits};
 use crate::status::{Fact, Topic};
 use crate::util::task::blocking;
@@ -84,7 +83,6 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     let recording = begin_history(&parts).await;
     let mut tasks = std::mem::take(&mut *parts.tasks());
     let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
-    let with = || (Arc::clone(&parts), stop.clone());
 
     tasks.spawn(
         "signals",
@@ -107,8 +105,8 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
             http::listen(Arc::clone(&parts.context), api, stop.clone()),
         ),
     );
-    let (with_parts, until) = with();
-    tasks.spawn("token-files", reload::files(with_parts, until));
+    let files = reload::files(Arc::clone(&parts), stop.clone());
+    tasks.spawn("token-files", files);
     if let Some(sync) = parts.sync.clone() {
         tasks.spawn("control-plane", sync.run(stop.clone()));
     }
@@ -136,16 +134,18 @@ async fn begin_history(parts: &Parts) -> Recording {
 
 /// Starts the tasks that converge the router to the state directory.
 async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
-    let with = || (Arc::clone(parts), stop.clone());
     let (hints, hinted) = mpsc::unbounded_channel();
     tasks.spawn(
         "worlds",
         builder::run(Arc::clone(&parts.builder), hints.clone(), stop.clone()),
     );
-    let (p, s) = with();
-    tasks.spawn("kernel-events", watch_kernel(p, hints.clone(), s));
-    let (p, s) = with();
-    tasks.spawn("firewall-events", watch_firewall(p, hints, s));
+    let kernel = watch_kernel(Arc::clone(&parts.context), hints.clone(), stop.clone());
+    tasks.spawn("kernel-events", kernel);
+    let is_enabled = parts.config.firewall.enabled;
+    tasks.spawn(
+        "firewall-events",
+        watch_firewall(is_enabled, hints, stop.clone()),
+    );
     watch_sources(parts, tasks, stop);
     let facts = more_facts(parts);
     let announcer = announce(Arc::clone(&parts.context), facts, stop.clone());
@@ -227,66 +227,6 @@ async fn end(
     stopped.cancel();
     tasks.drain(&["journal", "local-api"], limit).await;
     early.map_or(Ok(()), |_| Err(BuildError::TaskEnded))
-}
-
-/// Watches netlink events. Each names a link; the objects that have or want it are reconciled.
-async fn watch_kernel(
-    parts: Arc<Parts>,
-    hints: mpsc::UnboundedSender<Hint>,
-    stop: CancellationToken,
-) {
-    let mut events = match kernel::events() {
-        Ok(events) => events,
-        Err(error) => {
-            warn!(%error, "kernel events not available; polling for changes every few seconds");
-            return stop.cancelled().await;
-        }
-    };
-    loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = stop.cancelled() => return,
-        };
-        let Some(event) = event else { return };
-        let hint = match &event.interface {
-            None => Some(Hint::Everything),
-            Some(name) => parts.context.world().key_of(name).map(Hint::Key),
-        };
-        if let Some(hint) = hint {
-            if let Hint::Key(key) = &hint {
-                parts.context.announced.note(key.clone(), "kernel event");
-            }
-            let _ = hints.send(hint);
-        }
-    }
-}
-
-/// Watches changes of the agent's table in nftables and reacts at once; without the kernel's events, at the next tick.
-async fn watch_firewall(
-    parts: Arc<Parts>,
-    hints: mpsc::UnboundedSender<Hint>,
-    stop: CancellationToken,
-) {
-    if !parts.config.firewall.enabled {
-        return stop.cancelled().await;
-    }
-    let mut events = match kernel::nftables_events(TABLE_NAME) {
-        Ok(events) => events,
-        Err(error) => {
-            warn!(%error, "nftables events not available; polling for changes every few seconds");
-            return stop.cancelled().await;
-        }
-    };
-    loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = stop.cancelled() => return,
-        };
-        if event.is_none() || hints.send(Hint::Key(ObjectKey::Firewall)).is_err() {
-            return;
-        }
-        tokio::time::sleep(FIREWALL_QUIET).await;
-    }
 }
 
 /// Ends when BIRD has left a command unanswered for too long to wait for it.

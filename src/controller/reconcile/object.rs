@@ -88,6 +88,9 @@ async fn conclude(
         Intent::Absent if settled => {
             return depart(ctx, subject, world, object, before, &round).await;
         }
+        // While BIRD's directory belongs to another agent, the session is not in effect: a record would claim that this
+        // state directory wrote the files there.
+        Intent::Present(_) if subject.kind != Kind::MeshPeer && is_taken(&round) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
             let applied = in_force(object, &round.look);
             record::in_force(ctx, subject, applied, round.look.applied.as_ref()).await;
@@ -119,6 +122,10 @@ async fn conclude(
         }
         _ => Outcome::Settled(SETTLED_OBJECT),
     }
+}
+
+fn is_taken(round: &Round) -> bool {
+    round.look.bird.live.in_use().is_some()
 }
 
 /// Returns whether a settled object may be recorded as applied: a session once its text is known. A held or refused

@@ -16,6 +16,7 @@ use crate::document::{
 };
 use crate::effective::leaves;
 use crate::model::ObjectName;
+use crate::status;
 use crate::store::{Snapshot, Store};
 
 /// Documents joined with their status.
@@ -267,7 +268,8 @@ fn print(rows: &[Row]) {
         if let Some(held) = &row.held {
             let object = row.kind.path(&row.name);
             output::line(format_args!(
-                "{object}: change held: {held}; approve it with `moenet-agent approve {object}`"
+                "{object}: change held: {held} → {}",
+                status::approve(&object)
             ));
         }
         let rejected = row.status.as_ref().and_then(|status| {

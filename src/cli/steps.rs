@@ -10,7 +10,7 @@ use super::output;
 use crate::controller::{KeyPlan, TakenStep};
 use crate::model::ObjectKey;
 use crate::plan::Plan;
-use crate::status::Hold;
+use crate::status::{self, Hold};
 
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -184,10 +184,7 @@ pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, complete
         };
         if let Some(why) = paused {
             count.paused += 1;
-            output::line(format_args!(
-                "{}  paused, so none of this is done: {why}",
-                object.object
-            ));
+            output::line(format_args!("{}  {}", object.object, status::paused(why)));
         }
         if let Some(waits) = &object.waits {
             output::line(format_args!("{}  {waits}", object.object));

@@ -237,7 +237,7 @@ fn an_apply_does_byte_for_byte_what_the_plan_says() {
     .unwrap();
     let planned = agent(router, &["plan"]).ended(2);
     planned.says(&format!("set MTU of {first} to 1310"));
-    planned.says("paused, so none of this is done: hands off");
+    planned.says("paused, so the agent observes and writes nothing: hands off");
     assert_eq!(
         agent(router, &["apply", "--once"]).ended(0).out,
         planned.out

@@ -17,7 +17,7 @@ use crate::observed::bird::Protocol;
 use crate::observed::kernel::Link;
 
 pub use bgp::state_word;
-pub use service::Service;
+pub use service::{Service, paused};
 pub use tunnel::HANDSHAKE_STALE;
 
 /// Acceptance of a document.
@@ -237,10 +237,7 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
     if let Some(held) = facts.held {
         held.set(&mut conditions);
         if held.approval().is_some() {
-            conditions.act(format!(
-                "`moenet-agent approve {}` approves it, `moenet-agent approve --list` shows all that is held",
-                facts.object
-            ));
+            conditions.act(approve(facts.object));
         }
     }
     if facts.paused.is_some() {
@@ -304,6 +301,13 @@ fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
             );
         }
     }
+}
+
+/// Returns the action for a held change of an object.
+pub fn approve(object: &str) -> String {
+    format!(
+        "`moenet-agent approve {object}` approves it, `moenet-agent approve --list` shows all that is held"
+    )
 }
 
 /// Returns what happens while the documents are not accepted.

@@ -32,6 +32,11 @@ pub enum Service {
     },
 }
 
+/// Returns what a pause does, with its reason.
+pub fn paused(why: &str) -> String {
+    format!("paused, so the agent observes and writes nothing: {why}")
+}
+
 /// Sets the condition for whether the object is meant to carry traffic.
 pub(super) fn in_service(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     let mut off = |reason: &str, message: &str, action: &str| {
@@ -39,11 +44,10 @@ pub(super) fn in_service(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
         conditions.act(action);
     };
     if let Some(why) = facts.paused {
-        let message = format!("paused, so the agent observes and writes nothing: {why}");
         let file = facts.object;
         return off(
             "Paused",
-            &message,
+            &paused(why),
             &format!("set paused: false in overrides/{file}.yaml, or delete the file"),
         );
     }

@@ -13,19 +13,19 @@ spec:
   asn: 4242421080
   description: AS4242421080
   tunnel:
-type: wireguard
-interface: wg_4242421080
-listenPort: 21080
-mtu: 1420
-publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
-endpoint: example.com:51820
+    type: wireguard
+    interface: wg_4242421080
+    listenPort: 21080
+    mtu: 1420
+    publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
+    endpoint: example.com:51820
   address:
-peerLinkLocal: fe80::2
+    peerLinkLocal: fe80::2
   bgp:
-extensions:
-- mp-bgp
-- extended-nexthop
-policy: full
+    extensions:
+    - mp-bgp
+    - extended-nexthop
+    policy: full
 ";
 
 fn error(text: &str) -> DocumentError {

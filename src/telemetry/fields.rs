@@ -25,12 +25,25 @@ pub(super) fn write(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -
     let value = shown
         .strip_prefix(name)
         .and_then(|rest| rest.strip_prefix('='));
-    let (Some(value), true) = (value, writer.has_ansi_escapes()) else {
+    let Some(value) = value else {
         return writer.write_str(&printable(&shown));
     };
+    let value = quoted(value);
+    let value = printable(&value);
+    if !writer.has_ansi_escapes() {
+        return write!(writer, "{name}={value}");
+    }
     let (italic, dim) = (Style::new().italic(), Style::new().dimmed());
-    let value = printable(value);
     write!(writer, "{italic}{name}{italic:#}{dim}={dim:#}{value}")
+}
+
+/// Quotes a value with spaces or quotes, so that programs can tell where it ends.
+fn quoted(value: &str) -> Cow<'_, str> {
+    let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+    match !is_quoted && value.contains(|c: char| c.is_whitespace() || c == '"') {
+        true => Cow::Owned(format!("{value:?}")),
+        false => Cow::Borrowed(value),
+    }
 }
 
 /// Replaces control characters, which could change the terminal, by their escapes.
@@ -52,6 +65,18 @@ fn printable(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_with_spaces_are_quoted_once() {
+        for (value, shown) in [
+            ("wg_1", "wg_1"),
+            ("add a route", "\"add a route\""),
+            ("\"add a route\"", "\"add a route\""),
+            ("say \"no\"", "\"say \\\"no\\\"\""),
+        ] {
+            assert_eq!(quoted(value), shown);
+        }
+    }
 
     #[test]
     fn control_characters_are_escaped() {

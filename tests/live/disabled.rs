@@ -48,6 +48,8 @@ fn repaired(version: &str) {
     world.wait_established();
     // A reload for a measured class would enable everything.
     world.wait_measured();
+    world.router.kill_agent();
+    world.router.start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     for protocol in [SESSION, "device1", "moe_kernel4", "moe_own4"] {
         let step = format!("enable BIRD protocol {protocol}");
         let plan = world.router.with_agent_stopped(|| {
@@ -177,7 +179,7 @@ fn disabled_internal_neighbour_is_enabled_and_told() {
     disable(&world.router, "ibgp_hk2");
     assert!(is_down(&world.router, "ibgp_hk2"));
     wait_up(&world.router, "ibgp_hk2");
-    world.wait_log("enable BIRD protocol ibgp_hk2");
+    world.wait_log("protocol ibgp_hk2 enabled, have disabled");
 }
 
 #[test]

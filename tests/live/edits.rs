@@ -455,8 +455,7 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
     drained(&world);
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     world.wait_file("maintenance.yaml", "enabled: false");
-    let written =
-        "write BIRD file moenet/defines.conf because=bird.file: want define MOE_DRAINED = false;";
+    let written = "because=\"bird.file: want define MOE_DRAINED = false;";
     let log = world.log();
     assert_eq!(log.matches(written).count(), 1, "drained until the stop");
     world.wait_log("HEAD of the state directory is at branch main again");
@@ -472,10 +471,13 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
         "git reset -q --hard",
         "git clean -qxfd",
     ] {
-        world.in_state(&line.replace(
+        let line_of_operator = line.replace(
             "git ",
             "git -c safe.directory='*' -c user.name=op -c user.email=op@x ",
-        ));
+        );
+        // What the agent writes again while `git clean` runs makes that end with a warning.
+        let may_warn = if line.contains("clean") { " || :" } else { "" };
+        world.in_state(&format!("{line_of_operator}{may_warn}"));
         world.sync();
         unchanged(&world, line);
     }

@@ -110,7 +110,7 @@ fn firewall_has_all_tunnel_ports_and_keeps_foreign_rules() {
     .unwrap();
     assert!(ours(&world).is_err(), "a plan writes nothing");
 
-    world.router.start_agent();
+    world.router.start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     wait_ports(&world, "21001, 21002");
     let table = ours(&world).unwrap();
     assert_eq!(
@@ -172,7 +172,9 @@ fn firewall_has_all_tunnel_ports_and_keeps_foreign_rules() {
 fn our_table_is_back_after_somebody_flushed_or_changed_it() {
     let mut world = World::new(1);
     enable(&world, true);
-    world.router.start_agent();
+    world
+        .router
+        .start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     wait_ports(&world, "21001");
     world.wait_reported(&uuid(1), 1, "");
     let log = std::fs::read_to_string(world.router.path("agent.log")).unwrap();

@@ -246,6 +246,9 @@ fn babel_neighbour_is_logged_when_lost_and_when_back() {
         });
     };
     babel(&backbone, "True");
+    wait_until("the first one is logged", 20, || {
+        contains(&backbone.at("jp1").router.log(), "Babel neighbour found")
+    });
     let start = backbone.at("jp1").router.log().len();
     backbone.at_mut("jp2").router.bird.kill();
     babel(&backbone, "False");

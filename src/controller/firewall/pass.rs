@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{FirewallState, Pass};
 use crate::controller::context::Context;
@@ -101,7 +101,9 @@ async fn take(ctx: &Context, step: &Step) -> Result<(), FirewallError> {
         return Ok(());
     };
     ctx.firewall.firewall.apply(action).await?;
-    info!(object = %ObjectKey::Firewall, step = %step.action, because = %step.because, "applied");
+    let (object, because) = (ObjectKey::Firewall.to_string(), step.because.to_string());
+    debug!(object, step = %step.action, because, "applied");
+    info!(object, steps = 1, because, "firewall configured");
     ctx.taken.note(&ObjectKey::Firewall, step);
     Ok(())
 }

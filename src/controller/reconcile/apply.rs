@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{Subject, is_bird};
 use crate::controller::context::Context;
@@ -152,7 +152,7 @@ async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool,
 /// together.
 pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step) {
     if ctx.taken.note(key, step) {
-        info!(object = %key, generation, step = %step.action, because = %step.because, "applied");
+        debug!(object = %key, generation, step = %step.action, because = %step.because, "applied");
     }
 }
 

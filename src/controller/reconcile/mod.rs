@@ -11,6 +11,7 @@ mod orphan;
 mod progress;
 mod record;
 mod router;
+mod summary;
 
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdName;
 use crate::observed::kernel::KernelView;
-use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal, Step};
+use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
+use crate::store::AppliedOverride;
 
 use apply::Trouble;
 use commit::BirdSteps;
@@ -36,6 +38,7 @@ pub use object::target;
 pub use observed::observed;
 pub(super) use progress::{Commit, Next, Progress};
 use progress::{Part, bird_steps};
+use summary::Beginning;
 
 /// Brings one key closer to its wanted state. It takes the key and no reason: after any event, it compares everything
 /// again.
@@ -69,6 +72,8 @@ struct Subject<'a> {
     hands_off: bool,
     /// The whole specification, as the applied record has it after the apply.
     spec: Option<&'a serde_json::Value>,
+    /// The override that applies.
+    overridden: Option<AppliedOverride>,
 }
 
 impl Subject<'_> {
@@ -160,13 +165,13 @@ async fn advance(
     };
     progress.take_commit(&planned);
     let part = progress.next(&planned).filter(|_| !subject.hands_off);
+    if part.is_some() && progress.beginning.is_none() {
+        progress.beginning = Beginning::of(ctx, subject, &planned, &look);
+    }
     match part {
         None => {}
         Some(Part::Kernel) => {
             record::finalizer(ctx, subject, &planned, &look).await?;
-            if is_applied(subject, &look) {
-                progress.repair.extend(planned.steps.iter().cloned());
-            }
             let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
             progress.steps.extend(steps);
             progress.trouble = trouble;
@@ -207,7 +212,7 @@ enum Advance {
 }
 
 impl Advance {
-    /// Ends the parts of a reconcile, logs a repair, and answers those that wait for a restart.
+    /// Ends the parts of a reconcile, logs what changed, and answers those that wait for a restart.
     fn end(
         ctx: &Context,
         subject: &Subject<'_>,
@@ -219,8 +224,13 @@ impl Advance {
             Ok(remaining) => (None, remaining),
             Err(refusal) => (Some(refusal), Plan::default()),
         };
-        if progress.trouble.is_none() && refusal.is_none() {
-            drift(ctx, subject, &repaired(&progress.repair, &remaining));
+        let (steps, is_failed) = (progress.steps.len(), progress.trouble.is_some());
+        if let Some(beginning) = &progress.beginning
+            && steps > 0
+            && !is_failed
+            && refusal.is_none()
+        {
+            beginning.log(ctx, subject, steps, &remaining);
         }
         if let Some(begun) = progress.begun {
             ctx.announced.forget(subject.key, begun);
@@ -323,37 +333,6 @@ async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<
     Ok(())
 }
 
-/// Returns whether the specification of an object was already applied before this reconcile.
-fn is_applied(subject: &Subject<'_>, look: &Look) -> bool {
-    let applied = look.applied.as_ref();
-    let applied = applied.and_then(|applied| applied.applied.spec.as_ref());
-    applied.is_some() && applied == subject.spec
-}
-
-/// Returns the kernel steps that took effect: the observation that was read back no longer needs them.
-fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
-    let is_left = |step: &Step| rest.steps.iter().any(|left| left.action == step.action);
-    let steps = planned.steps.iter();
-    steps
-        .filter(|step| matches!(step.action, Action::Kernel(_)) && !is_left(step))
-        .collect()
-}
-
-/// Logs a repair: steps for an object whose specification was already applied.
-fn drift(ctx: &Context, subject: &Subject<'_>, repaired: &[&Step]) {
-    let Some((first, others)) = repaired.split_first() else {
-        return;
-    };
-    let announced = ctx.announced.take(subject.key);
-    tracing::info!(
-        object = %subject.key,
-        because = %first.because,
-        more = others.len(),
-        announced,
-        "drift repaired"
-    );
-}
-
 /// Handles a peer that does not answer and may have moved: looks up its name again, and after a while tries the
 /// next of its addresses.
 fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
@@ -391,32 +370,4 @@ fn claims(claims: impl IntoIterator<Item = Claim>) -> Claims {
         }
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observed::kernel::Sysctl;
-    use crate::plan::action::KernelAction;
-
-    fn plan(steps: &[(Sysctl, i64)]) -> Plan {
-        let mut plan = Plan::default();
-        plan.extend(steps.iter().map(|(key, value)| {
-            let action = KernelAction::SetSysctl {
-                interface: "wg_1".parse().ok(),
-                key: *key,
-                value: *value,
-            };
-            Step::kernel(action, Drift::new("tunnel.sysctl", value, "another"))
-        }));
-        plan
-    }
-
-    #[test]
-    fn only_what_was_read_back_counts_as_repaired() {
-        let (works, fails) = ((Sysctl::RpFilter, 0), (Sysctl::AcceptRa, 0));
-        let planned = plan(&[works, fails]);
-        let repaired = repaired(&planned, &plan(&[fails]));
-        assert_eq!(repaired, [&plan(&[works]).steps[0]]);
-    }
 }

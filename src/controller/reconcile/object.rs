@@ -43,6 +43,7 @@ pub(super) async fn reconcile(
         claims: object.wanted().map(|wanted| claims(wanted.claims())),
         hands_off: false,
         spec: object.spec.as_ref(),
+        overridden: object.exception(),
     };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();

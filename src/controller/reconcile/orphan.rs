@@ -33,6 +33,7 @@ pub(super) async fn reconcile(
         claims: None,
         hands_off: false,
         spec: None,
+        overridden: None,
     };
     let plan = |look: &Look| planning::orphan(uid, &look.view());
     let advanced = advance(ctx, &subject, seen, plan, progress).await;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::apply::Trouble;
 use super::commit::{BirdSteps, Committed, Work};
 use super::is_bird;
+use super::summary::Beginning;
 use crate::controller::context::Waiter;
 use crate::controller::queue::Outcome;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
@@ -55,8 +56,8 @@ pub(crate) struct Progress {
     pub(super) steps: Vec<String>,
     /// The reason why it ended early.
     pub(super) trouble: Option<Trouble>,
-    /// The kernel's steps for an object whose specification was already applied: a repair.
-    pub(super) repair: Plan,
+    /// Facts from before the first step, for the log.
+    pub(super) beginning: Option<Beginning>,
     /// Requests to recreate the object, which wait for the result.
     pub(super) waiting: Vec<Waiter>,
     /// BIRD's part.

@@ -46,6 +46,7 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, seen: &Observation, progress: 
         }),
         hands_off: false,
         spec: spec.as_ref(),
+        overridden: world.router_documents.node.exception.clone(),
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
@@ -303,6 +304,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         claims: None,
         hands_off: false,
         spec: None,
+        overridden: None,
     };
     if world.maintenance.enabled {
         let MaintenanceState {
@@ -344,6 +346,7 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
         claims: None,
         hands_off: false,
         spec: None,
+        overridden: None,
     };
     if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();

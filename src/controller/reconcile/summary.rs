@@ -1,0 +1,163 @@
+//! One line of the log for each reconcile that changed something.
+
+use jiff::Timestamp;
+
+use super::{Subject, is_bird};
+use crate::controller::context::{Context, Look};
+use crate::document::Kind;
+use crate::model::ObjectKey;
+use crate::plan::{Action, Drift, Plan, Step};
+
+/// What made the steps necessary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The first reconcile of an applied object in this run of the agent.
+    Start,
+    /// The kernel or BIRD was changed from outside.
+    Drift,
+    /// An override began, changed or was deleted.
+    Override,
+    /// An override ended by its time.
+    Expiry,
+    /// The document changed.
+    Sync,
+}
+
+impl Cause {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Drift => "drift",
+            Self::Override => "override",
+            Self::Expiry => "expiry",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// Facts from before the first step.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    cause: Option<Cause>,
+    because: Drift,
+    is_removal: bool,
+    /// The kernel's steps for an object whose specification was already applied.
+    repair: Plan,
+}
+
+impl Beginning {
+    /// Returns the facts for the log, if there are steps.
+    pub(super) fn of(
+        ctx: &Context,
+        subject: &Subject<'_>,
+        plan: &Plan,
+        look: &Look,
+    ) -> Option<Self> {
+        let applied = look.applied.as_ref().map(|applied| &applied.applied);
+        let spec = applied.and_then(|applied| applied.spec.as_ref());
+        let is_applied = spec.is_some() && spec == subject.spec;
+        let before = applied.and_then(|applied| applied.overridden.as_ref());
+        let ended = before.and_then(|before| before.expires_at);
+        // A text of an applied object also follows the policy, the node and measured classes.
+        let is_own = plan.steps.iter().any(is_repair);
+        let cause = match () {
+            () if is_applied && !is_own => None,
+            () if is_applied && ctx.board.get(subject.key).is_none() => Some(Cause::Start),
+            () if is_applied => Some(Cause::Drift),
+            () if before.is_some() && ended.is_some_and(|end| end <= Timestamp::now()) => {
+                Some(Cause::Expiry)
+            }
+            () if before != subject.overridden.as_ref() => Some(Cause::Override),
+            () => Some(Cause::Sync),
+        };
+        let kernel = plan.steps.iter().filter(|_| is_applied).cloned();
+        Some(Self {
+            cause,
+            because: plan.steps.first()?.because.clone(),
+            is_removal: subject.claims.is_none(),
+            repair: Plan {
+                steps: kernel.collect(),
+                waits: None,
+            },
+        })
+    }
+
+    /// Logs the end of a reconcile that changed something. A step counts as a repair if the last observation no longer
+    /// needs it.
+    pub(super) fn log(&self, ctx: &Context, subject: &Subject<'_>, steps: usize, rest: &Plan) {
+        let (object, generation) = (subject.key.to_string(), subject.generation);
+        let cause = self.cause.map(Cause::word);
+        if self.cause != Some(Cause::Drift) {
+            let what = what(subject, self.is_removal);
+            let because = self.because.to_string();
+            return tracing::info!(object, generation, steps, cause, because, "{what}");
+        }
+        let repaired = repaired(&self.repair, rest);
+        let because = repaired.first().map_or(&self.because, |step| &step.because);
+        let (because, announced) = (because.to_string(), ctx.announced.take(subject.key));
+        tracing::info!(
+            object,
+            generation,
+            steps,
+            cause,
+            because,
+            announced,
+            "drift repaired"
+        );
+    }
+}
+
+/// Returns whether a step of an applied object repairs what was changed from outside.
+fn is_repair(step: &Step) -> bool {
+    !is_bird(&step.action) || matches!(step.action, Action::EnableProtocol { .. })
+}
+
+/// Returns the message, such as `session configured`.
+fn what(subject: &Subject<'_>, is_removal: bool) -> String {
+    let object = match (subject.key, subject.kind) {
+        (ObjectKey::Orphan(_), _) => "link without a record",
+        (_, Kind::BgpSession) => "session",
+        (_, Kind::MeshPeer) => "backbone tunnel",
+        (_, Kind::IbgpPeer) => "internal neighbour",
+        _ => "node",
+    };
+    let done = if is_removal { "removed" } else { "configured" };
+    format!("{object} {done}")
+}
+
+/// Returns the kernel steps that took effect: the observation that was read back no longer needs them.
+fn repaired<'a>(planned: &'a Plan, rest: &Plan) -> Vec<&'a Step> {
+    let is_left = |step: &Step| rest.steps.iter().any(|left| left.action == step.action);
+    let steps = planned.steps.iter();
+    steps
+        .filter(|step| is_repair(step) && !is_left(step))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::kernel::Sysctl;
+    use crate::plan::action::KernelAction;
+
+    fn plan(steps: &[(Sysctl, i64)]) -> Plan {
+        let mut plan = Plan::default();
+        plan.extend(steps.iter().map(|(key, value)| {
+            let action = KernelAction::SetSysctl {
+                interface: "wg_1".parse().ok(),
+                key: *key,
+                value: *value,
+            };
+            Step::kernel(action, Drift::new("tunnel.sysctl", value, "another"))
+        }));
+        plan
+    }
+
+    #[test]
+    fn only_what_was_read_back_counts_as_repaired() {
+        let (works, fails) = ((Sysctl::RpFilter, 0), (Sysctl::AcceptRa, 0));
+        let planned = plan(&[works, fails]);
+        let repaired = repaired(&planned, &plan(&[fails]));
+        assert_eq!(repaired, [&plan(&[works]).steps[0]]);
+    }
+}

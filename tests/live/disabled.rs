@@ -49,7 +49,9 @@ fn repaired(version: &str) {
     // A reload for a measured class would enable everything.
     world.wait_measured();
     world.router.kill_agent();
-    world.router.start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
+    world
+        .router
+        .start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     for protocol in [SESSION, "device1", "moe_kernel4", "moe_own4"] {
         let step = format!("enable BIRD protocol {protocol}");
         let plan = world.router.with_agent_stopped(|| {

@@ -110,7 +110,9 @@ fn firewall_has_all_tunnel_ports_and_keeps_foreign_rules() {
     .unwrap();
     assert!(ours(&world).is_err(), "a plan writes nothing");
 
-    world.router.start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
+    world
+        .router
+        .start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     wait_ports(&world, "21001, 21002");
     let table = ours(&world).unwrap();
     assert_eq!(

@@ -92,7 +92,9 @@ fn start(world: &mut World, fields: &[Value]) {
     world.router.inside.shell(&format!(
         "ip addr add {v4}/32 dev lo && ip addr add {v6}/128 dev lo"
     ));
-    world.router.start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
+    world
+        .router
+        .start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
 }
 
 /// The neighbour has our prefix by way of this next hop, and packets come back from behind the router.
@@ -241,7 +243,7 @@ fn ula_peer_has_128_bit_point_to_point_addresses() {
 
 #[test]
 fn deleted_peer_routes_return_and_others_are_untouched() {
-    let mut world = established(|neighbour| Shape {
+    let world = established(|neighbour| Shape {
         session: json!({"ipv6": "fd42:1::1", "ipv4": "172.20.1.1", "extensions": []}),
         setup: format!(
             "ip addr add fd42:1::1/128 peer {OUR_IPV6} dev wg0 nodad && ip addr add 172.20.1.1/32 peer {OUR_IPV4} dev wg0"

@@ -16,7 +16,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::patience::Writers;
-use super::{APPROVED, Area, Place, SECRETS, document_folders};
+use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL};
 use crate::util::file::Stamp;
 
@@ -217,6 +217,7 @@ impl Watched {
         }
         if first == SECRETS
             || first == APPROVED
+            || first == IDENTITY
             || document_folders().any(|folder| folder == inside)
             || inside.ends_with("overrides")
         {

@@ -269,8 +269,11 @@ fn git_runs_in(repository: &Path) -> bool {
 }
 
 /// Returns whether a process has this directory as its working directory, or names it in its arguments or its
-/// environment. A process that cannot be read may.
+/// environment. A process that cannot be read may; one that has ended and was not waited for has no arguments.
 fn may_work_in(process: &Path, repository: &Path) -> bool {
+    if fs::read(process.join("cmdline")).is_ok_and(|arguments| arguments.is_empty()) {
+        return false;
+    }
     let names = |file: &str| {
         let Ok(text) = fs::read(process.join(file)) else {
             return process.exists();
@@ -302,6 +305,11 @@ mod tests {
                 .current_dir(folder)
                 .spawn()
                 .unwrap();
+            // The name follows a moment after the program.
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while holds && !git_runs_in(state.path()) && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             assert_eq!(git_runs_in(state.path()), holds);
             git.kill().unwrap();
             git.wait().unwrap();

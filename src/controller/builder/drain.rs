@@ -19,9 +19,13 @@ pub(super) async fn write_down(builder: &Builder, snapshot: &Snapshot, world: &W
     if recorded.enabled == wanted.enabled && (recorded.since.is_some() || !wanted.enabled) {
         return;
     }
-    let document = record(json!({
-        "enabled": wanted.enabled, "since": wanted.since, "externalSessionsDisabled": wanted.ebgp_disabled
-    }));
+    let mut spec = json!({"enabled": wanted.enabled, "since": wanted.since});
+    // Without this field while it is false: the node's reconcile writes the whole record, and that change is the
+    // history's entry for the drain.
+    if wanted.ebgp_disabled {
+        spec["externalSessionsDisabled"] = true.into();
+    }
+    let document = record(spec);
     if let Err(error) = builder
         .context
         .write(move |store| store.write_applied(&document))

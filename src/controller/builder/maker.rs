@@ -14,7 +14,7 @@ use crate::controller::world::{Inputs, Object, Reach, Refused, TextCache};
 use crate::controller::{GuardMemory, RefusedItems, World};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
-use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
+use crate::model::{Endpoint, ObjectKey, ObjectName, RoaTable, RouterKey};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Measured, Renderer};
@@ -51,6 +51,17 @@ struct Made {
     snapshot: Snapshot,
     material: Material,
     world: Arc<World>,
+    /// The objects with documents in the last world of files at rest: only then the guard counts what came and went.
+    counted: BTreeSet<ObjectKey>,
+}
+
+/// Returns the objects with documents.
+fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
+    let of = |kind: Kind| move |name: &ObjectName| kind.key(name);
+    let sessions = snapshot.sessions.keys().map(of(Kind::BgpSession));
+    let mesh = snapshot.mesh.keys().map(of(Kind::MeshPeer));
+    let ibgp = snapshot.ibgp.keys().map(of(Kind::IbgpPeer));
+    sessions.chain(mesh).chain(ibgp).collect()
 }
 
 /// The ingredients of a world besides the listing, the guard's memory and the time.
@@ -150,7 +161,14 @@ impl WorldMaker {
             snapshot.applied_in_bird(),
         );
         let material = self.material(snapshot, bird).await;
+        let mut counted = match snapshot.settled {
+            true => documented(snapshot),
+            false => BTreeSet::new(),
+        };
         if let Some(made) = &mut *self.last.lock() {
+            if !snapshot.settled {
+                counted.clone_from(&made.counted);
+            }
             match self.outdated(made, snapshot, &material) {
                 None => {
                     made.snapshot = snapshot.clone();
@@ -165,6 +183,7 @@ impl WorldMaker {
             snapshot: snapshot.clone(),
             material,
             world: Arc::clone(&world),
+            counted,
         });
         let sessions = world.of_kind(Kind::BgpSession);
         let paused = sessions.filter(|session| session.may_be_paused());
@@ -243,6 +262,10 @@ impl WorldMaker {
             (!self.guard.remembers(&world.ledger), "the guard's record"),
             (made.material != *material, "inputs besides documents"),
             (!foreseen, "applied records"),
+            (
+                snapshot.settled && made.counted != documented(snapshot),
+                "objects that came or went while files changed",
+            ),
             (made.snapshot != listed, "documents"),
         ]
         .into_iter()

@@ -49,11 +49,14 @@ impl World {
     }
 
     /// Returns whether records differ from earlier ones only in that objects are applied now as this world wants them:
-    /// then a world of the new records is the same. An object that was refused for a clash may be accepted now.
+    /// then a world of the new records is the same. An object that was refused may be accepted now, because it clashed
+    /// with what another one had applied, and an object with a new uuid no longer has the former one.
     pub fn foresaw(&self, before: &Records, now: &Records) -> bool {
         let documents = self.router_documents.objects();
         let is_clear = |object: &Object| {
-            !matches!(object.acceptance, Acceptance::Clash(_)) && object.remark.is_none()
+            object.acceptance == Acceptance::Valid
+                && object.remark.is_none()
+                && object.formerly.is_none()
         };
         let all = || self.objects.values().chain(&documents);
         let is_foreseen = |(key, record): (&(Kind, ObjectName), &Arc<Stored<AppliedDocument>>)| {
@@ -64,8 +67,7 @@ impl World {
             };
             let (applied, of) = (&record.document.applied, &record.document.metadata);
             object.is_some_and(|object| {
-                object.acceptance == Acceptance::Valid
-                    && applied.creating.is_none()
+                applied.creating.is_none()
                     && applied.spec == object.spec
                     && of.uid.as_ref() == Some(&object.uid)
             })

@@ -181,7 +181,7 @@ fn disabled_internal_neighbour_is_enabled_and_told() {
     disable(&world.router, "ibgp_hk2");
     assert!(is_down(&world.router, "ibgp_hk2"));
     wait_up(&world.router, "ibgp_hk2");
-    world.wait_log("protocol ibgp_hk2 enabled, have disabled");
+    world.wait_log("have disabled by a command");
 }
 
 #[test]

@@ -84,7 +84,9 @@ fn tunnels_get_their_sysctls_and_no_other_interface_is_changed() {
         .control_plane
         .sessions(&[dotted, session(2, &world.neighbours[1])]);
     let before = ["u1", "default"].map(|name| sysctls(&world, name));
-    world.router.start_agent();
+    world
+        .router
+        .start_agent_with(&["RUST_LOG=info,moenet_agent=debug"]);
     world.wait_established();
     for name in ["wg_a.b".to_owned(), interface(2)] {
         wait_sysctls(&world, &name);

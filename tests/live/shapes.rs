@@ -277,6 +277,11 @@ fn deleted_peer_routes_return_and_others_are_untouched() {
             .inside
             .shell(&format!("ip -4 route show; ip -6 route show dev {device}"))
     };
+    wait_until("BIRD's routes are in the kernel", 20, || {
+        let routes = routes();
+        crate::lab::contains(&routes, "172.20.1.0/24 via")?;
+        crate::lab::contains(&routes, "fd42:1::/48 via")
+    });
     world.router.inside.shell(&format!(
         "ip route add 172.20.1.1/32 dev u1 metric 9 && ip route add fd42:1::1/128 dev {device} metric 9"
     ));

@@ -13,10 +13,12 @@ pub(crate) const BIRD_OBSERVATION_WAIT: Duration = Duration::from_millis(1500);
 pub(crate) const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// The same limit while an operator waits for the result.
 pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
-/// Shortest time between two observations of the controller, so that steps which end together share the next one.
+/// Time between the kernel's steps of an object and the observation that reads them back: steps that end meanwhile
+/// share it.
 pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
-/// Longest such time: an observation of many objects is followed by a rest that is a multiple of its duration.
-pub(crate) const PASS_GATHER_MAX: Duration = Duration::from_secs(1);
+/// Longest time between two observations: an observation of many objects is followed by a rest of three times its
+/// duration.
+pub(crate) const PASS_REST_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two enables of one protocol: an operator who disables it repeatedly must notice.
 pub(crate) const ENABLE_PAUSE: Duration = Duration::from_secs(60);
 /// Time that a pass waits for further tunnels before it observes: tunnels that arrive together go into one

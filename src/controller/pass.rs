@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::world::single;
 use crate::document::Kind;
-use crate::intervals::{PASS_GATHER, PASS_GATHER_MAX};
+use crate::intervals::PASS_REST_MAX;
 use crate::model::{ObjectKey, ObjectName};
 use crate::observed::bird::BirdState;
 use crate::observed::kernel::KernelView;
@@ -34,9 +34,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Returns the time until the next observation may begin: steps that end meanwhile share it.
+    /// Returns the time until the next observation may begin.
     pub(super) fn rest(&self) -> Duration {
-        (self.begun.elapsed() * REST).clamp(PASS_GATHER, PASS_GATHER_MAX)
+        (self.begun.elapsed() * REST).min(PASS_REST_MAX)
     }
 }
 

@@ -128,7 +128,9 @@ impl<K: Ord + Clone> Queue<K> {
     pub fn finish(&mut self, key: &K, outcome: Outcome, now: Instant, random: f64) {
         // An addition during the run remains valid, and is sooner than the times below.
         if let Some(again) = self.running.remove(key).flatten() {
-            self.schedule(key.clone(), again);
+            // The steps of a reconcile that continues may be younger than the addition.
+            let is_continued = matches!(outcome, Outcome::Again(_));
+            self.schedule(key.clone(), if is_continued { now } else { again });
         }
         let spread = |wait: Duration| now + wait.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         match outcome {
@@ -237,6 +239,17 @@ mod tests {
         assert_eq!(queue.next(now), None);
         queue.add("a", now);
         assert_eq!(queue.next(now), Some(("a", now)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn continued_reconcile_is_due_after_its_steps() {
+        let (mut queue, now) = queue();
+        queue.add("a", now);
+        queue.next(now);
+        queue.add("a", now);
+        let later = now + Duration::from_millis(5);
+        queue.finish(&"a", Outcome::Again(Duration::from_secs(5)), later, 1.0);
+        assert_eq!(queue.next(later), Some(("a", later)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -12,7 +11,7 @@ use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::world::World;
-use crate::intervals::{COMMIT_WAIT, RECONCILE_TICK};
+use crate::intervals::{COMMIT_WAIT, PASS_GATHER, RECONCILE_TICK};
 use crate::model::ObjectKey;
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
@@ -34,7 +33,7 @@ pub struct Runner {
     commits: BTreeMap<ObjectKey, Commit>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
-    /// Whether no further pass begins.
+    /// Whether no further reconcile begins.
     stopping: bool,
 }
 
@@ -95,9 +94,23 @@ impl Runner {
                 }
             }
         }
+        self.stop().await;
+    }
+
+    /// Ends the reconciles in progress, so that no tunnel stays half made, and begins no other.
+    async fn stop(&mut self) {
         self.stopping = true;
-        while !self.is_idle() {
-            self.turn().await;
+        for key in self.queue.waiting() {
+            if !self.progress.contains_key(&key) {
+                self.queue.remove(&key);
+            }
+        }
+        while !(self.is_idle() && self.progress.is_empty()) {
+            if let Some((key, outcome)) = self.turn().await
+                && self.progress.contains_key(&key)
+            {
+                self.queue.finish(&key, outcome, Instant::now(), 0.0);
+            }
         }
     }
 
@@ -171,7 +184,7 @@ impl Runner {
     }
 
     fn may_begin(&self) -> bool {
-        self.observing.is_empty() && !self.stopping
+        self.observing.is_empty()
     }
 
     /// Begins to observe for all keys that are due.
@@ -196,8 +209,16 @@ impl Runner {
         self.rest = Instant::now() + seen.as_ref().map(Observation::rest).unwrap_or_default();
         let seen = seen.map(Arc::new);
         for key in keys {
-            let mut progress = self.progress.remove(&key).unwrap_or_default();
-            progress.commit = self.commit_of(&key);
+            let progress = self.progress.remove(&key);
+            if self.stopping && progress.is_none() {
+                continue;
+            }
+            let mut progress = progress.unwrap_or_default();
+            match self.commit_of(&key) {
+                // An earlier run has not looked at this result yet.
+                Commit::None if matches!(progress.commit, Commit::Ended(_)) => {}
+                commit => progress.commit = commit,
+            }
             let (context, of, seen) = (Arc::clone(&self.context), key.clone(), seen.clone());
             self.running.start(key, async move {
                 match seen {
@@ -221,7 +242,7 @@ impl Runner {
         self.context.pulse.end(&key);
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
             Next::Done(outcome) => return (key, outcome),
-            Next::Observe(progress) => (progress, Duration::ZERO),
+            Next::Observe(progress) => (progress, PASS_GATHER),
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
                 let running = Commit::Running(steps.work());

@@ -14,6 +14,7 @@ mod router;
 mod summary;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use super::context::{Context, Look, Waiter};
 use super::pass::Observation;
 use super::planning::KeyPlan;
 use super::queue::Outcome;
+use super::world::World;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
@@ -41,21 +43,42 @@ use progress::{Part, bird_steps};
 use summary::Beginning;
 
 /// Brings one key closer to its wanted state. It takes the key and no reason: after any event, it compares everything
-/// again.
+/// again. A reconcile keeps to the world in which it began: an object that stops being wanted half-way is recorded as
+/// applied first, and then removed or held like any other. If the world wants another state by then, the next
+/// reconcile follows at once.
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
     key: &ObjectKey,
     seen: &Observation,
-    progress: Progress,
+    mut progress: Progress,
 ) -> Next {
-    match key {
-        ObjectKey::Router | ObjectKey::Policy => router::reconcile(ctx, seen, progress).await,
-        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, uid, seen, progress).await,
+    let world = Arc::clone(progress.world.get_or_insert_with(|| ctx.world()));
+    let next = match key {
+        ObjectKey::Router | ObjectKey::Policy => {
+            router::reconcile(ctx, &world, seen, progress).await
+        }
+        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, &world, uid, seen, progress).await,
         ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen.begun).await),
         ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
-            object::reconcile(ctx, key, seen, progress).await
+            object::reconcile(ctx, &world, key, seen, progress).await
         }
+    };
+    match next {
+        Next::Done(_) if is_outdated(&world, &ctx.world(), key) => {
+            Next::Done(Outcome::Again(Duration::ZERO))
+        }
+        next => next,
     }
+}
+
+/// Returns whether the current world wants another state of a key than this one.
+fn is_outdated(world: &Arc<World>, now: &Arc<World>, key: &ObjectKey) -> bool {
+    let is_other = match key {
+        ObjectKey::Router | ObjectKey::Policy => true,
+        ObjectKey::Firewall => false,
+        key => world.objects.get(key) != now.objects.get(key),
+    };
+    is_other && !Arc::ptr_eq(world, now)
 }
 
 /// Facts about the object of a reconcile, besides how to plan for it.
@@ -148,12 +171,14 @@ impl Round {
 async fn advance(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
+    world: &Arc<World>,
     seen: &Observation,
     plan: impl Fn(&Look) -> KeyPlan,
     mut progress: Progress,
 ) -> Result<Advance, String> {
-    let world = ctx.world();
-    let look = ctx.look(&world, seen, subject.key, subject.endpoint)?;
+    let look = ctx
+        .look(world, seen, subject.key, subject.endpoint)
+        .map_err(|error| progress.failed(error))?;
     progress.begun.get_or_insert_with(Instant::now);
     if restart(ctx, subject, &look, &plan, &mut progress).await? {
         return Ok(Advance::Next(Box::new(Next::Observe(progress))));
@@ -164,32 +189,40 @@ async fn advance(
         Err(refusal) => return Ok(Advance::end(ctx, subject, progress, look, Err(refusal))),
     };
     progress.take_commit(&planned);
-    let part = progress.next(&planned).filter(|_| !subject.hands_off);
+    let part = progress.next(&planned, subject.kind == Kind::Node);
+    let part = part.filter(|_| !subject.hands_off);
     if part.is_some() && progress.beginning.is_none() {
         progress.beginning = Beginning::of(ctx, subject, &planned, &look);
+    }
+    // What BIRD still works on may come or go with its end. A tunnel is repaired meanwhile, and removed only after it.
+    let waits = part != Some(Part::Kernel) || subject.claims.is_none();
+    if matches!(progress.commit, Commit::Running(_)) && waits {
+        if let Some(wait) = progress.wait(ctx.observer.is_patient()) {
+            return Ok(Advance::Next(Box::new(Next::Wait(progress, wait))));
+        }
+        progress.trouble = Some(apply::busy());
+        return Ok(Advance::end(ctx, subject, progress, look, Ok(planned)));
     }
     match part {
         None => {}
         Some(Part::Kernel) => {
-            record::finalizer(ctx, subject, &planned, &look).await?;
+            let recorded = record::finalizer(ctx, subject, &planned, &look).await;
+            recorded.map_err(|error| progress.failed(error))?;
             let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
             progress.steps.extend(steps);
             progress.trouble = trouble;
             progress.ran_kernel();
             return Ok(Advance::Next(Box::new(Next::Observe(progress))));
         }
-        Some(Part::Bird) => match (&look.bird.silent, &progress.commit) {
-            (_, Commit::Running(_)) => match progress.wait(ctx.observer.is_patient()) {
-                Some(wait) => return Ok(Advance::Next(Box::new(Next::Wait(progress, wait)))),
-                None => progress.trouble = Some(apply::busy()),
-            },
-            (Some(why), _) => progress.trouble = Some(Trouble::Waiting(why.clone())),
-            (None, _) => {
-                record::finalizer(ctx, subject, &planned, &look).await?;
+        Some(Part::Bird) => match &look.bird.silent {
+            Some(why) => progress.trouble = Some(Trouble::Waiting(why.clone())),
+            None => {
+                let recorded = record::finalizer(ctx, subject, &planned, &look).await;
+                recorded.map_err(|error| progress.failed(error))?;
                 progress.begin_commit();
                 let steps = BirdSteps {
                     ctx: Arc::clone(ctx),
-                    world,
+                    world: Arc::clone(world),
                     key: subject.key.clone(),
                     generation: subject.generation,
                     protocols: subject.protocols(),
@@ -235,6 +268,7 @@ impl Advance {
         if let Some(begun) = progress.begun {
             ctx.announced.forget(subject.key, begun);
         }
+        let waiting = progress.waiting;
         let round = Round {
             steps: progress.steps,
             trouble: progress.trouble,
@@ -242,12 +276,11 @@ impl Advance {
             remaining,
             look,
         };
-        for waiter in progress.waiting {
-            let unsettled = || round.error().unwrap_or_else(|| round.remaining.to_string());
-            let settled = round.is_settled().then_some(()).ok_or_else(unsettled);
-            // The caller may have disconnected meanwhile.
-            let _ = waiter.send(settled);
-        }
+        let unsettled = || round.error().unwrap_or_else(|| round.remaining.to_string());
+        let settled = round.is_settled().then_some(()).ok_or_else(unsettled);
+        waiting
+            .into_iter()
+            .for_each(|waiter| drop(waiter.send(settled.clone())));
         Self::Ended(Box::new(round))
     }
 }
@@ -275,7 +308,9 @@ async fn restart(
         return Ok(false);
     }
     progress.waiting.extend(asked);
-    take_down(ctx, subject, look).await?;
+    progress.taken_down();
+    let taken_down = take_down(ctx, subject, look).await;
+    taken_down.map_err(|error| progress.failed(error))?;
     Ok(true)
 }
 

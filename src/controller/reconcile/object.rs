@@ -22,6 +22,7 @@ use crate::store::StoreError;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
+    world: &Arc<World>,
     key: &ObjectKey,
     seen: &Observation,
     progress: Progress,
@@ -29,7 +30,6 @@ pub(super) async fn reconcile(
     let Some((kind, name)) = Kind::of(key) else {
         return Next::Done(Outcome::Gone);
     };
-    let world = ctx.world();
     let Some(object) = world.objects.get(key) else {
         return Next::Done(forget(ctx, key, kind, name).await);
     };
@@ -47,20 +47,24 @@ pub(super) async fn reconcile(
     };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
-    let plan = |look: &Look| planning::object(&world, object, &look.view());
-    Next::Done(match advance(ctx, &subject, seen, plan, progress).await {
-        Ok(Advance::Next(next)) => return *next,
-        Ok(Advance::Ended(round)) => conclude(ctx, &subject, &world, object, &before, *round).await,
-        Err(error) => {
-            debug!(object = %key, %error, "observation failed");
-            let status = StatusBody {
-                last_error: Some(error),
-                ..before.clone()
-            };
-            record::status(ctx, &subject, &before, status).await;
-            Outcome::Failed
-        }
-    })
+    let plan = |look: &Look| planning::object(world, object, &look.view());
+    Next::Done(
+        match advance(ctx, &subject, world, seen, plan, progress).await {
+            Ok(Advance::Next(next)) => return *next,
+            Ok(Advance::Ended(round)) => {
+                conclude(ctx, &subject, world, object, &before, *round).await
+            }
+            Err(error) => {
+                debug!(object = %key, %error, "observation failed");
+                let status = StatusBody {
+                    last_error: Some(error),
+                    ..before.clone()
+                };
+                record::status(ctx, &subject, &before, status).await;
+                Outcome::Failed
+            }
+        },
+    )
 }
 
 /// Forgets an object that existed only to report its error: a remaining status would report it indefinitely.

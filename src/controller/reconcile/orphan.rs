@@ -9,17 +9,19 @@ use crate::controller::context::{Context, Look};
 use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
+use crate::controller::world::World;
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName, Uid};
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
+    world: &Arc<World>,
     uid: &Uid,
     seen: &Observation,
     progress: Progress,
 ) -> Next {
     let key = ObjectKey::Orphan(uid.clone());
-    if ctx.world().uids().contains(uid) {
+    if world.uids().contains(uid) {
         return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
@@ -36,7 +38,7 @@ pub(super) async fn reconcile(
         overridden: None,
     };
     let plan = |look: &Look| planning::orphan(uid, &look.view());
-    let advanced = advance(ctx, &subject, seen, plan, progress).await;
+    let advanced = advance(ctx, &subject, world, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {
         return *next;
     }

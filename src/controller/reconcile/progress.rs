@@ -1,5 +1,6 @@
 //! State of a reconcile between its passes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use super::is_bird;
 use super::summary::Beginning;
 use crate::controller::context::Waiter;
 use crate::controller::queue::Outcome;
+use crate::controller::world::World;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
 use crate::plan::{Action, Plan, Step};
 
@@ -52,6 +54,8 @@ pub(crate) enum Commit {
 pub(crate) struct Progress {
     /// The time of its first run.
     pub(super) begun: Option<Instant>,
+    /// The world in which it began.
+    pub(super) world: Option<Arc<World>>,
     /// The steps that ran, each with its reason.
     pub(super) steps: Vec<String>,
     /// The reason why it ended early.
@@ -79,16 +83,18 @@ impl Progress {
         let is_same = committed.work.is_of(bird_steps(planned));
         self.steps.extend(committed.steps);
         if is_same {
-            self.trouble = self.trouble.take().or(committed.trouble);
+            self.trouble = committed.trouble.or(self.trouble.take());
         }
         self.bird.0 = Some(committed.work);
     }
 
     /// Returns the part of a plan that runs next; none after a failure, or when all have run. A removal removes
-    /// BIRD's session before the tunnel under it; every other plan runs in the reverse order.
-    pub(super) fn next(&self, planned: &Plan) -> Option<Part> {
+    /// BIRD's session before the tunnel under it; every other plan runs in the reverse order. The node's files for
+    /// BIRD do not depend on its addresses.
+    pub(super) fn next(&self, planned: &Plan, is_node: bool) -> Option<Part> {
         if self.trouble.is_some() {
-            return None;
+            let is_due = is_node && self.kernel && self.has_commit(planned);
+            return is_due.then_some(Part::Bird);
         }
         let is_removal = |step: &Step| matches!(step.action, Action::RemoveFragment { .. });
         let order = match planned.steps.first().is_some_and(is_removal) {
@@ -119,8 +125,22 @@ impl Progress {
 
     /// Records that BIRD begins its part: a tunnel that changes meanwhile is repaired.
     pub(super) fn begin_commit(&mut self) {
-        self.kernel = false;
+        self.kernel = self.trouble.is_some();
         self.bird.1 += 1;
+    }
+
+    /// Begins again after the object was taken down: nothing that ran before counts.
+    pub(super) fn taken_down(&mut self) {
+        (self.trouble, self.kernel, self.bird) = (None, false, (None, 0));
+    }
+
+    /// Answers the requests that wait for a restart with the error that ends the reconcile, and returns it.
+    pub(super) fn failed(&mut self, error: String) -> String {
+        for waiter in std::mem::take(&mut self.waiting) {
+            // The caller may have disconnected meanwhile.
+            let _ = waiter.send(Err(error.clone()));
+        }
+        error
     }
 
     /// Returns how much longer the reconcile waits for a running commit; none once it has waited long enough. With

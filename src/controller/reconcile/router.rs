@@ -25,14 +25,18 @@ use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
 
-pub(super) async fn reconcile(ctx: &Arc<Context>, seen: &Observation, progress: Progress) -> Next {
-    let world = ctx.world();
+pub(super) async fn reconcile(
+    ctx: &Arc<Context>,
+    world: &Arc<World>,
+    seen: &Observation,
+    progress: Progress,
+) -> Next {
     let (key, name, uid) = (ObjectKey::Router, single(Kind::Node), node_uid());
     let interface = world
         .loopback
         .as_ref()
         .map(|loopback| loopback.interface.clone());
-    let spec = node_spec(&world);
+    let spec = node_spec(world);
     let subject = Subject {
         key: &key,
         kind: Kind::Node,
@@ -50,10 +54,10 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, seen: &Observation, progress: 
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
-    let plan = |look: &Look| Ok(possible(&world, look));
-    match advance(ctx, &subject, seen, plan, progress).await {
+    let plan = |look: &Look| Ok(possible(world, look));
+    match advance(ctx, &subject, world, seen, plan, progress).await {
         Ok(Advance::Next(next)) => *next,
-        Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, &world, &before, *round).await),
+        Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, world, &before, *round).await),
         Err(error) => {
             // `Edges` reports a kernel or a state directory that cannot be read.
             debug!(object = %key, %error, "observation failed");

@@ -88,12 +88,17 @@ impl Beginning {
         let (object, generation) = (subject.key.to_string(), subject.generation);
         let cause = self.cause.map(Cause::word);
         if self.cause != Some(Cause::Drift) {
+            if !rest.is_done() {
+                return;
+            }
             let what = what(subject, self.is_removal);
             let because = self.because.to_string();
             return tracing::info!(object, generation, steps, cause, because, "{what}");
         }
         let repaired = repaired(&self.repair, rest);
-        let because = repaired.first().map_or(&self.because, |step| &step.because);
+        let Some(because) = repaired.first().map(|step| &step.because) else {
+            return;
+        };
         let (because, announced) = (because.to_string(), ctx.announced.take(subject.key));
         tracing::info!(
             object,

@@ -280,6 +280,15 @@ impl Agent {
         hints
     }
 
+    /// Ends as at SIGTERM: what has begun is done first.
+    pub(crate) async fn stop(&mut self, hints: mpsc::UnboundedSender<Hint>) {
+        drop(hints);
+        *self.context.hints.lock() = None;
+        if let Some(running) = self.running.take() {
+            running.await.unwrap();
+        }
+    }
+
     /// Ends the agent where it is, and gives its lock back.
     pub(crate) async fn kill(mut self) {
         if let Some(running) = self.running.take() {

@@ -521,3 +521,43 @@ async fn kill_during_removal_completes_after_restart() {
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn session_removed_during_its_first_commit_leaves_nothing() {
+    let machine = Machine::new(2);
+    let mut agent = machine.boot();
+    let hints = agent.run();
+    sleep(Duration::from_secs(30)).await;
+    for wait in (0..300).step_by(30) {
+        write::<BgpSessionSpec>(agent.store(), &name(3), &uid(3), session(3, "Enabled"));
+        agent.relist();
+        hints.send(Hint::Key(session_key(3))).unwrap();
+        sleep(Duration::from_millis(wait)).await;
+        write::<BgpSessionSpec>(agent.store(), &name(3), &uid(3), session(3, "Absent"));
+        agent.relist();
+        hints.send(Hint::Key(session_key(3))).unwrap();
+        sleep(Duration::from_secs(30)).await;
+        assert!(!machine.kernel.links().contains_key(&interface(3)));
+        let fragments = machine.bird.tree.lock().unwrap().fragments.clone();
+        assert!(!fragments.contains_key(&name(3)), "after {wait} ms");
+        assert_eq!(agent.applied(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_ends_what_has_begun_and_begins_nothing_else() {
+    for wait in (0..100).step_by(5) {
+        let machine = Machine::new(2);
+        let mut agent = machine.boot();
+        let hints = agent.run();
+        hints.send(Hint::Key(session_key(1))).unwrap();
+        sleep(Duration::from_millis(wait)).await;
+        agent.stop(hints).await;
+        let (links, fragments) = machine.in_force();
+        let there = [links.len(), fragments.len(), agent.applied()];
+        assert!(
+            there.iter().all(|count| *count == there[0]),
+            "{wait} ms: {there:?}"
+        );
+    }
+}

@@ -132,3 +132,15 @@ async fn foreign_dummy_device_is_left_alone_and_stops_no_session() {
         assert!(asked.iter().all(|(_, name)| *name != dummy0()), "{asked:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn refused_node_address_does_not_keep_bird_from_its_files() {
+    let (machine, _) = machine();
+    machine.kernel.refuses.lock().unwrap().insert(dummy0());
+    let agent = machine.boot();
+    agent.pass().await;
+    let router = agent.context.board.get(&ObjectKey::Router).unwrap();
+    let why = router.last_error.unwrap();
+    assert!(why.contains("Operation not permitted"), "{why}");
+    assert!(!machine.bird.tree.lock().unwrap().base.is_empty());
+}

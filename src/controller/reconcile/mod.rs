@@ -217,23 +217,36 @@ async fn advance(
         Some(Part::Bird) => match &look.bird.silent {
             Some(why) => progress.trouble = Some(Trouble::Waiting(why.clone())),
             None => {
-                let recorded = record::finalizer(ctx, subject, &planned, &look).await;
-                recorded.map_err(|error| progress.failed(error))?;
-                progress.begin_commit();
-                let steps = BirdSteps {
-                    ctx: Arc::clone(ctx),
-                    world: Arc::clone(world),
-                    key: subject.key.clone(),
-                    generation: subject.generation,
-                    protocols: subject.protocols(),
-                    steps: bird_steps(&planned).cloned().collect(),
-                    bird: Arc::clone(&look.bird),
-                };
-                return Ok(Advance::Next(Box::new(Next::Commit(progress, steps))));
+                let next = begin_commit(ctx, subject, world, &planned, &look, progress).await?;
+                return Ok(Advance::Next(Box::new(next)));
             }
         },
     }
     Ok(Advance::end(ctx, subject, progress, look, Ok(planned)))
+}
+
+/// Hands a plan's steps for BIRD to a task of their own.
+async fn begin_commit(
+    ctx: &Arc<Context>,
+    subject: &Subject<'_>,
+    world: &Arc<World>,
+    planned: &Plan,
+    look: &Look,
+    mut progress: Progress,
+) -> Result<Next, String> {
+    let recorded = record::finalizer(ctx, subject, planned, look).await;
+    recorded.map_err(|error| progress.failed(error))?;
+    progress.begin_commit();
+    let steps = BirdSteps {
+        ctx: Arc::clone(ctx),
+        world: Arc::clone(world),
+        key: subject.key.clone(),
+        generation: subject.generation,
+        protocols: subject.protocols(),
+        steps: bird_steps(planned).cloned().collect(),
+        bird: Arc::clone(&look.bird),
+    };
+    Ok(Next::Commit(progress, steps))
 }
 
 /// Result of [`advance`].

@@ -24,6 +24,14 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// Returns these steps, as begun now.
+    pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>) -> Self {
+        Self {
+            actions: steps.map(|step| step.action.clone()).collect(),
+            since: Instant::now(),
+        }
+    }
+
     /// Returns whether these are the same steps.
     pub(super) fn is_of<'a>(&self, steps: impl Iterator<Item = &'a Step>) -> bool {
         steps.map(|step| &step.action).eq(self.actions.iter())
@@ -56,10 +64,7 @@ pub(crate) struct BirdSteps {
 impl BirdSteps {
     /// Returns the steps for a comparison, as begun now.
     pub(crate) fn work(&self) -> Work {
-        Work {
-            actions: self.steps.iter().map(|step| step.action.clone()).collect(),
-            since: Instant::now(),
-        }
+        Work::of(self.steps.iter())
     }
 
     /// Runs the steps.

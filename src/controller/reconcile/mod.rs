@@ -211,7 +211,7 @@ async fn advance(
             let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
             progress.steps.extend(steps);
             progress.trouble = trouble;
-            progress.ran_kernel();
+            progress.ran_kernel(&planned);
             return Ok(Advance::Next(Box::new(Next::Observe(progress))));
         }
         Some(Part::Bird) => match &look.bird.silent {

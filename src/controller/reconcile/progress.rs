@@ -17,6 +17,8 @@ use crate::plan::{Action, Plan, Step};
 
 /// Largest number of commits to BIRD in one reconcile: texts, and then protocols that are to be enabled.
 const COMMITS: u8 = 3;
+/// Largest number of kernel parts before a commit: a change from outside may fall between two observations.
+const KERNEL_PARTS: u8 = 3;
 
 /// What follows a run of a key.
 pub(crate) enum Next {
@@ -66,8 +68,8 @@ pub(crate) struct Progress {
     pub(super) waiting: Vec<Waiter>,
     /// BIRD's part.
     pub(crate) commit: Commit,
-    /// Whether the kernel's part has run and was not read back yet.
-    kernel: bool,
+    /// The kernel's part that ran last, and the number of such parts since BIRD's last one.
+    kernel: (Option<Work>, u8),
     /// BIRD's part that ran last, and the number of such parts.
     bird: (Option<Work>, u8),
 }
@@ -93,7 +95,7 @@ impl Progress {
     /// BIRD do not depend on its addresses.
     pub(super) fn next(&self, planned: &Plan, is_node: bool) -> Option<Part> {
         if self.trouble.is_some() {
-            let is_due = is_node && self.kernel && self.has_commit(planned);
+            let is_due = is_node && self.kernel.1 > 0 && self.has_commit(planned);
             return is_due.then_some(Part::Bird);
         }
         let is_removal = |step: &Step| matches!(step.action, Action::RemoveFragment { .. });
@@ -101,9 +103,8 @@ impl Progress {
             true => [Part::Bird, Part::Kernel],
             false => [Part::Kernel, Part::Bird],
         };
-        let kernel = || planned.steps.iter().any(|step| !is_bird(&step.action));
         let is_due = |part: &Part| match part {
-            Part::Kernel => !self.kernel && kernel(),
+            Part::Kernel => is_other(&self.kernel, kernel_steps(planned), KERNEL_PARTS),
             Part::Bird => self.has_commit(planned),
         };
         order.into_iter().find(is_due)
@@ -111,27 +112,25 @@ impl Progress {
 
     /// Returns whether BIRD's steps of a plan are to run: they exist, and are not those that ran last.
     fn has_commit(&self, planned: &Plan) -> bool {
-        let mut steps = bird_steps(planned).peekable();
-        let (last, commits) = &self.bird;
-        steps.peek().is_some()
-            && *commits < COMMITS
-            && !last.as_ref().is_some_and(|last| last.is_of(steps))
+        is_other(&self.bird, bird_steps(planned), COMMITS)
     }
 
-    /// Records that the kernel's part ran.
-    pub(super) fn ran_kernel(&mut self) {
-        self.kernel = true;
+    /// Records that the kernel's part of a plan ran.
+    pub(super) fn ran_kernel(&mut self, planned: &Plan) {
+        self.kernel = (Some(Work::of(kernel_steps(planned))), self.kernel.1 + 1);
     }
 
     /// Records that BIRD begins its part: a tunnel that changes meanwhile is repaired.
     pub(super) fn begin_commit(&mut self) {
-        self.kernel = self.trouble.is_some();
+        if self.trouble.is_none() {
+            self.kernel = (None, 0);
+        }
         self.bird.1 += 1;
     }
 
     /// Begins again after the object was taken down: nothing that ran before counts.
     pub(super) fn taken_down(&mut self) {
-        (self.trouble, self.kernel, self.bird) = (None, false, (None, 0));
+        (self.trouble, self.kernel, self.bird) = (None, (None, 0), (None, 0));
     }
 
     /// Answers the requests that wait for a restart with the error that ends the reconcile, and returns it.
@@ -160,6 +159,21 @@ impl Progress {
                 .filter(|left| !left.is_zero()),
         }
     }
+}
+
+/// Returns whether steps are to run: there are any, and they are not those that ran last.
+fn is_other<'a>(
+    (last, parts): &(Option<Work>, u8),
+    steps: impl Iterator<Item = &'a Step>,
+    most: u8,
+) -> bool {
+    let mut steps = steps.peekable();
+    steps.peek().is_some() && *parts < most && !last.as_ref().is_some_and(|last| last.is_of(steps))
+}
+
+/// Returns the steps of a plan for the kernel.
+fn kernel_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.steps.iter().filter(|step| !is_bird(&step.action))
 }
 
 /// Returns the steps of a plan for BIRD.

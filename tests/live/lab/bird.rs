@@ -82,7 +82,7 @@ impl Bird {
     pub(crate) fn try_ask(&self, inside: &Namespace, request: &str) -> Result<String, String> {
         let birdc = program(&self.version, "birdc");
         inside.try_shell(&format!(
-            "{} -s {} '{request}'",
+            "timeout 20 {} -s {} '{request}'",
             birdc.display(),
             self.socket().display()
         ))

@@ -79,7 +79,7 @@ fn rollback_brings_back_what_was_in_force() {
     );
     router.call(&["diff", NAME]).says(2, "rolled back to ");
     router.call(&["rollback", NAME]).says(1, "--force");
-    // What was in force then is brought back exactly, also where that takes no override at all.
+    // The rollback restores exactly the earlier applied state, also where that needs no override.
     router
         .call(&["rollback", NAME, "HEAD~1", "--force"])
         .says(0, "before: rolled back to ");
@@ -249,7 +249,7 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
         answer.says(1, "state directory");
         answer.says(1, "First start: run `moenet-agent run`");
     }
-    // A plan is made from what the Control Plane wants, and of the files for BIRD there is none without a BIRD.
+    // A plan compares with the files of BIRD, and without a BIRD there are none to compare with.
     router.call(&["plan"]).says(1, "No steps, 1 in error.");
     assert!(!router.state("").exists());
 }

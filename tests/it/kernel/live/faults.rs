@@ -131,7 +131,7 @@ live!(a_half_made_link_is_seen_without_a_mark, async || {
         link.wireguard
             .is_some_and(|it| it.peers.is_empty() && it.public_key.is_none())
     );
-    // It is nobody's yet, so nothing but the mark can be set.
+    // Without a mark only the mark can be set.
     assert!(matches!(
         bench.kernel.apply(&bench.mtu(1400)).await,
         Err(KernelError::NotOurs { .. })

@@ -229,7 +229,8 @@ pub(crate) const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(10);
 pub(crate) const CALL_RETRY: Duration = Duration::from_secs(5);
 /// The shortest wait after a failure that an operator has to act on.
 pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(300);
-/// The first wait after a report that the Control Plane refuses; doubled each time.
+/// The first wait before a report is repeated that the Control Plane refuses, or acknowledges without effect; doubled
+/// each time.
 pub(crate) const REFUSED_REPORT_RETRY: Duration = Duration::from_secs(60);
 /// The longest wait between tries of one report.
 pub(crate) const REFUSED_REPORT_RETRY_MAX: Duration = Duration::from_secs(3600);

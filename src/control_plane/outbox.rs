@@ -36,7 +36,9 @@ pub struct Outbox {
 struct Memory {
     /// Pending reports by file: a tool that cleans the folder removes no report.
     pending: BTreeMap<PathBuf, Modify>,
-    acknowledged: BTreeMap<Uid, (WireStatus, Option<String>)>,
+    acknowledged: BTreeMap<Uid, Acknowledged>,
+    /// The last statuses from the Control Plane.
+    listed: BTreeMap<Uid, WireStatus>,
     refused: BTreeMap<Uid, Refusal>,
     /// Acknowledged reports whose files cannot be removed, as on a disk that became read-only. They are not sent again.
     leftover: BTreeMap<Uid, Modify>,
@@ -45,6 +47,23 @@ struct Memory {
 impl Memory {
     fn is_leftover(&self, report: &Modify) -> bool {
         self.leftover.get(&report.uuid) == Some(report)
+    }
+}
+
+/// The last acknowledged report of a session.
+#[derive(Debug)]
+struct Acknowledged {
+    report: Modify,
+    /// How often it was acknowledged before and the list did not change.
+    times: u32,
+    /// When to send it again, while the list does not show it.
+    again_at: Option<Instant>,
+}
+
+impl Acknowledged {
+    fn is_enough(&self, report: &Modify) -> bool {
+        let is_due = self.again_at.is_some_and(|at| at <= Instant::now());
+        self.report == *report && !is_due
     }
 }
 
@@ -152,7 +171,7 @@ impl Outbox {
             None => memory
                 .acknowledged
                 .get(uid)
-                .is_some_and(|(s, e)| *s == status && *e == report.error),
+                .is_some_and(|acknowledged| acknowledged.is_enough(&report)),
         };
         if known {
             return Ok(false);
@@ -166,19 +185,28 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Processes the statuses of a complete list. If the Control Plane has a status other than the
-    /// acknowledged one, it changed since, and the same report is sent again. A removal that was acknowledged and stays
-    /// listed did not change.
-    pub fn listed(&self, statuses: &BTreeMap<Uid, WireStatus>) {
-        let is_same = |acknowledged: WireStatus, listed: WireStatus| {
-            let is_removal = acknowledged == WireStatus::Disabled;
-            listed == acknowledged || (is_removal && listed == WireStatus::QueuedForDelete)
-        };
-        self.memory.lock().acknowledged.retain(|uid, (status, _)| {
-            statuses
-                .get(uid)
-                .is_some_and(|listed| is_same(*status, *listed))
+    /// Processes the statuses of a list. If the Control Plane changed a status to another than the acknowledged one, the
+    /// same report is sent again at once. If it acknowledged the report and did not change what it lists, later and later.
+    pub fn listed(&self, statuses: BTreeMap<Uid, WireStatus>) {
+        let memory = &mut *self.memory.lock();
+        let before = std::mem::replace(&mut memory.listed, statuses);
+        memory.acknowledged.retain(|uid, acknowledged| {
+            let now = memory.listed.get(uid);
+            if now == Some(&acknowledged.report.status) {
+                (acknowledged.times, acknowledged.again_at) = (0, None);
+            } else if acknowledged.again_at.is_none() {
+                let wait = retry_of_a_report().wait(acknowledged.times);
+                acknowledged.again_at = Some(Instant::now() + wait);
+            }
+            now.is_some_and(|now| {
+                *now == acknowledged.report.status || before.get(uid) == Some(now)
+            })
         });
+    }
+
+    /// Returns the status that the Control Plane last listed for a session.
+    pub fn listed_status(&self, uid: &Uid) -> Option<WireStatus> {
+        self.memory.lock().listed.get(uid).copied()
     }
 
     /// Returns all pending reports, by file name. Quarantines invalid files.
@@ -326,9 +354,16 @@ impl Outbox {
     fn acknowledge(&self, report: &Modify) {
         let mut memory = self.memory.lock();
         memory.refused.remove(&report.uuid);
+        let before = memory.acknowledged.get(&report.uuid);
+        let before = before.filter(|before| before.report == *report);
+        let acknowledged = Acknowledged {
+            report: report.clone(),
+            times: before.map_or(0, |before| before.times + 1),
+            again_at: None,
+        };
         memory
             .acknowledged
-            .insert(report.uuid.clone(), (report.status, report.error.clone()));
+            .insert(report.uuid.clone(), acknowledged);
         drop(memory);
         self.remove(report);
     }
@@ -385,7 +420,7 @@ impl Outbox {
             .get(&report.uuid)
             .filter(|refusal| refusal.report == *report);
         let times = before.map_or(0, |refusal| refusal.times);
-        let wait = Backoff::new(REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX).wait(times);
+        let wait = retry_of_a_report().wait(times);
         tracing::warn!(uid = %report.uuid, %error, wait_s = wait.as_secs(), "report refused");
         let not_before = Instant::now() + wait;
         let refusal = Refusal {
@@ -426,6 +461,11 @@ impl Outbox {
                 .map_err(|source| failed("quarantine", path, source)),
         }
     }
+}
+
+/// The waits before a report is repeated that the Control Plane refuses, or acknowledges without effect.
+fn retry_of_a_report() -> Backoff {
+    Backoff::new(REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX)
 }
 
 /// Returns whether the session no longer exists, so that the report is obsolete. A 404 without this

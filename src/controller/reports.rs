@@ -18,21 +18,14 @@ use crate::wire::WireStatus;
 #[derive(Debug, Default)]
 pub struct Reports {
     outbox: Option<Arc<Outbox>>,
-    known: Mutex<Known>,
+    /// Sessions that were reported as failed.
+    failed: Mutex<BTreeMap<Uid, String>>,
     /// Whether the last report could not be stored.
     unkept: Notices,
     /// Notified when there is a report to deliver.
     pub deliver: Notify,
     /// Notified when the world must be rebuilt.
     pub changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// The last statuses from the Control Plane.
-    listed: BTreeMap<Uid, WireStatus>,
-    /// Sessions that were reported as failed.
-    failed: BTreeMap<Uid, String>,
 }
 
 impl Reports {
@@ -45,15 +38,10 @@ impl Reports {
         let failed = pending
             .into_iter()
             .filter(|report| report.status == WireStatus::Error);
-        let known = Known {
-            failed: failed
-                .map(|report| (report.uuid, report.error.unwrap_or_default()))
-                .collect(),
-            ..Known::default()
-        };
+        let failed = failed.map(|report| (report.uuid, report.error.unwrap_or_default()));
         Self {
+            failed: Mutex::new(failed.collect()),
             outbox,
-            known: Mutex::new(known),
             ..Self::default()
         }
     }
@@ -61,14 +49,13 @@ impl Reports {
     /// Stores the statuses that the Control Plane lists now.
     pub fn listed(&self, statuses: BTreeMap<Uid, WireStatus>) {
         if let Some(outbox) = &self.outbox {
-            outbox.listed(&statuses);
+            outbox.listed(statuses);
         }
-        self.known.lock().listed = statuses;
     }
 
     /// Returns the status that the Control Plane last listed for a session.
     pub fn listed_status(&self, uid: &Uid) -> Option<WireStatus> {
-        self.known.lock().listed.get(uid).copied()
+        self.outbox.as_ref()?.listed_status(uid)
     }
 
     /// Reports a session that was observed.
@@ -82,7 +69,7 @@ impl Reports {
         match status.phase {
             Phase::Error => self.error(uid, status.last_error.clone().unwrap_or_default()),
             Phase::Configured | Phase::Established | Phase::Degraded => {
-                let recovered = self.known.lock().failed.remove(uid).is_some();
+                let recovered = self.failed.lock().remove(uid).is_some();
                 if recovered || listed != WireStatus::Active {
                     self.put(uid, WireStatus::Active, None);
                 }
@@ -97,23 +84,23 @@ impl Reports {
 
     /// Reports a session that cannot be configured.
     pub fn error(&self, uid: &Uid, why: String) {
-        self.known.lock().failed.insert(uid.clone(), why.clone());
+        self.failed.lock().insert(uid.clone(), why.clone());
         self.put(uid, WireStatus::Error, Some(why));
     }
 
     /// Reports a session that is gone. Returns whether the report is safe on disk.
     pub fn gone(&self, uid: &Uid) -> bool {
-        self.known.lock().failed.remove(uid);
+        self.failed.lock().remove(uid);
         self.put(uid, WireStatus::Disabled, None)
     }
 
     /// Moves the reports of a session to its new uuid.
     pub fn renew(&self, formerly: &Uid, uid: &Uid) {
-        let mut known = self.known.lock();
-        if let Some(why) = known.failed.remove(formerly) {
-            known.failed.insert(uid.clone(), why);
+        let mut failed = self.failed.lock();
+        if let Some(why) = failed.remove(formerly) {
+            failed.insert(uid.clone(), why);
         }
-        drop(known);
+        drop(failed);
         let renewed = self
             .outbox
             .as_ref()

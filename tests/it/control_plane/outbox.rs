@@ -137,9 +137,9 @@ async fn report_repeats_when_the_list_has_another_status() {
     let outbox = Outbox::open(directory.path()).unwrap();
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     outbox.deliver_once(&client).await.unwrap();
-    outbox.listed(&BTreeMap::from([(uid("a"), WireStatus::Active)]));
+    outbox.listed(BTreeMap::from([(uid("a"), WireStatus::Active)]));
     assert!(!outbox.put(&uid("a"), WireStatus::Active, None).unwrap());
-    outbox.listed(&BTreeMap::from([(uid("a"), WireStatus::QueuedForSetup)]));
+    outbox.listed(BTreeMap::from([(uid("a"), WireStatus::QueuedForSetup)]));
     assert!(
         outbox.put(&uid("a"), WireStatus::Active, None).unwrap(),
         "somebody queued it again"
@@ -172,22 +172,38 @@ async fn report_removed_while_stopped_is_noticed_at_start() {
 }
 
 #[tokio::test]
-async fn acknowledged_removal_that_stays_listed_is_not_repeated() {
-    let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
-    let listed = |status| outbox.listed(&BTreeMap::from([(uid("a"), status)]));
-    let put = || outbox.put(&uid("a"), WireStatus::Disabled, None).unwrap();
-    assert!(put());
-    outbox.deliver_once(&client).await.unwrap();
-    for _ in 0..3 {
-        listed(WireStatus::QueuedForDelete);
+async fn unchanged_list_repeats_an_acknowledged_report_later_and_later() {
+    let reports = [
+        (WireStatus::QueuedForDelete, WireStatus::Disabled),
+        (WireStatus::QueuedForSetup, WireStatus::Active),
+        (WireStatus::Active, WireStatus::Error),
+    ];
+    for (before, report) in reports {
+        let (client, fake, directory) = bench().await;
+        let outbox = Outbox::open(directory.path()).unwrap();
+        let list = |status| outbox.listed(BTreeMap::from([(uid("a"), status)]));
+        let put = || outbox.put(&uid("a"), report, None).unwrap();
+        list(before);
+        assert!(put());
+        outbox.deliver_once(&client).await.unwrap();
+        for wait in [60, 120, 240] {
+            list(before);
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(wait - 1)).await;
+            list(before);
+            assert!(!put());
+            assert!(files(directory.path()).is_empty());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::time::resume();
+            assert!(put(), "after {wait} s");
+            outbox.deliver_once(&client).await.unwrap();
+        }
+        assert_eq!(fake.lock().unwrap().got.len(), 4);
+        list(report);
         assert!(!put());
-        assert!(files(directory.path()).is_empty());
+        list(before);
+        assert!(put(), "it was changed in between");
     }
-    assert_eq!(fake.lock().unwrap().got.len(), 1);
-    listed(WireStatus::QueuedForSetup);
-    listed(WireStatus::QueuedForDelete);
-    assert!(put(), "it was queued again in between");
 }
 
 #[tokio::test]
@@ -301,7 +317,7 @@ async fn deliver_read_only(disk: &Path) {
     assert!(!outbox.put(&uid("b"), WireStatus::Active, None).unwrap());
 
     // The same state becomes news before its old file can be removed.
-    outbox.listed(&BTreeMap::from([(uid("b"), WireStatus::QueuedForSetup)]));
+    outbox.listed(BTreeMap::from([(uid("b"), WireStatus::QueuedForSetup)]));
     outbox.put(&uid("b"), WireStatus::Active, None).unwrap_err();
     remount(disk, "rw");
     assert!(outbox.put(&uid("b"), WireStatus::Active, None).unwrap());

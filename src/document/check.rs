@@ -9,10 +9,7 @@ use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
 use super::words::plain;
-use super::{
-    ApiVersion, BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, with_nearest,
-};
+use super::{ApiVersion, Kind, Spec, with_nearest, with_spec};
 use crate::model::without_keys;
 
 /// Largest number of problems that are listed for one value.
@@ -164,30 +161,12 @@ fn pointer(path: &[String]) -> String {
 /// # Errors
 /// The field and its error, without values that may be secret.
 pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), Fault> {
-    match kind {
-        Kind::Node => read::<NodeSpec>(spec).map(drop),
-        Kind::RoutingPolicy => read::<RoutingPolicySpec>(spec).map(drop),
-        Kind::Maintenance => read::<MaintenanceSpec>(spec).map(drop),
-        Kind::BgpSession => read::<BgpSessionSpec>(spec).map(drop),
-        Kind::MeshPeer => read::<MeshPeerSpec>(spec).map(drop),
-        Kind::IbgpPeer => read::<IbgpPeerSpec>(spec).map(drop),
-        Kind::Override => read::<OverrideSpec>(spec).map(drop),
-    }
+    with_spec!(kind, S => read::<S>(spec).map(drop))
 }
-
-/// Any valid public key; all zeros would mean no key.
-const ANY_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 /// Returns the shortest valid specification of a kind.
 pub(crate) fn minimal(kind: Kind) -> Value {
-    match kind {
-        Kind::Node => json!({"id": 1, "asn": 4_242_420_000u32}),
-        Kind::BgpSession => json!({"asn": 4_242_420_000u32}),
-        Kind::MeshPeer => json!({"nodeId": 1, "publicKey": ANY_KEY}),
-        Kind::IbgpPeer => json!({"nodeId": 1}),
-        Kind::Override => json!({"reason": "sample"}),
-        Kind::RoutingPolicy | Kind::Maintenance => json!({}),
-    }
+    with_spec!(kind, S => S::minimal())
 }
 
 /// Returns the shortest valid document of a kind.
@@ -212,6 +191,7 @@ pub(crate) fn check_patch(kind: Kind, patch: &Map<String, Value>) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{BgpSessionSpec, MeshPeerSpec};
 
     #[test]
     fn every_wrong_field_is_listed() {

@@ -3,6 +3,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::{ObjectKey, ObjectName, Uid};
 
@@ -129,6 +130,12 @@ impl fmt::Display for Kind {
 pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + fmt::Debug {
     /// The kind that it specifies.
     const KIND: Kind;
+
+    /// Returns the shortest valid specification.
+    fn minimal() -> Value;
+
+    /// Returns `set` of an override, as an example in the schema; `None`: the kind has no overrides.
+    fn patch_example() -> Option<Value>;
 }
 
 /// A document: what every file in the state directory is.

@@ -17,4 +17,5 @@ pub(crate) use codec::{locate, placed, problems, value};
 pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
 pub use schema::{override_schema, schema, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};
+pub(crate) use v1::with_spec;
 pub use v1::*;

@@ -4,22 +4,11 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{
-    BgpSessionSpec, Document, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
-};
+use super::{Document, Kind, OverrideSpec, Spec, StatusDocument, with_spec};
 
 /// Returns the schema of a kind's documents, the content of `schemas/<Kind>.json`.
 pub fn schema(kind: Kind) -> Value {
-    match kind {
-        Kind::Node => of::<NodeSpec>(),
-        Kind::RoutingPolicy => of::<RoutingPolicySpec>(),
-        Kind::Maintenance => of::<MaintenanceSpec>(),
-        Kind::BgpSession => of::<BgpSessionSpec>(),
-        Kind::MeshPeer => of::<MeshPeerSpec>(),
-        Kind::IbgpPeer => of::<IbgpPeerSpec>(),
-        Kind::Override => of::<OverrideSpec>(),
-    }
+    with_spec!(kind, S => of::<S>())
 }
 
 /// Returns the schema of the documents below `status/`, the content of `schemas/Status.json`.
@@ -31,14 +20,7 @@ pub fn status_schema() -> Value {
 /// accepts the kind's specification without required fields, and `null` removes a field (RFC 7396). `None`: objects
 /// of this kind have no overrides.
 pub fn override_schema(kind: Kind) -> Option<Value> {
-    let example = match kind {
-        Kind::BgpSession => json!({"tunnel": {"mtu": 1380}}),
-        Kind::MeshPeer => json!({"mtu": 1380}),
-        Kind::IbgpPeer => json!({"adminState": "Disabled"}),
-        Kind::Node => json!({"linkLocal": "fe80::998:1"}),
-        Kind::RoutingPolicy => json!({"limits": {"ebgpImport": 20000}}),
-        Kind::Maintenance | Kind::Override => return None,
-    };
+    let example = with_spec!(kind, S => S::patch_example())?;
     let file = if kind.is_single() {
         kind.folder().to_owned()
     } else {

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::document::{
-    BgpSessionSpec, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, check_patch, parse, parse_value,
-};
+use crate::document::{Kind, OverrideSpec, Spec, check_patch, parse, parse_value, with_spec};
 use crate::model::{ObjectName, plain_key};
 use crate::redact::find_secret;
 use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
@@ -91,20 +88,12 @@ pub fn is_document(path: &Path, text: &[u8]) -> bool {
 }
 
 fn is_of_place(place: &Place, text: &str) -> bool {
-    fn is<S: Spec>(text: &str) -> bool {
-        parse::<S>(text).is_ok()
-    }
     match (place.area, place.kind) {
         (Area::Status, _) | (Area::Documents, Kind::Override) => false,
         (Area::Applied, _) => parse_value::<AppliedDocument>(text).is_ok(),
         (Area::Overrides, kind) => parse::<OverrideSpec>(text)
             .is_ok_and(|document| check_patch(kind, &document.spec.set).is_ok()),
-        (Area::Documents, Kind::Node) => is::<NodeSpec>(text),
-        (Area::Documents, Kind::RoutingPolicy) => is::<RoutingPolicySpec>(text),
-        (Area::Documents, Kind::Maintenance) => is::<MaintenanceSpec>(text),
-        (Area::Documents, Kind::BgpSession) => is::<BgpSessionSpec>(text),
-        (Area::Documents, Kind::MeshPeer) => is::<MeshPeerSpec>(text),
-        (Area::Documents, Kind::IbgpPeer) => is::<IbgpPeerSpec>(text),
+        (Area::Documents, kind) => with_spec!(kind, S => parse::<S>(text).is_ok()),
     }
 }
 

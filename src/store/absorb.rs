@@ -2,10 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::document::{
-    BgpSessionSpec, Document, IbgpPeerSpec, MaintenanceSpec, MeshPeerSpec, NodeSpec, OverrideSpec,
-    RoutingPolicySpec, Spec, parse,
-};
+use crate::document::{Document, Kind, OverrideSpec, Spec, parse, with_spec};
 
 use super::inplace::{Change, Edit, edited_in_place};
 use super::synced::without_mark;
@@ -93,28 +90,18 @@ impl Store {
         match (&edit.change, read::text(&path)?) {
             // An editor that renames the old file writes a new one next, which has priority.
             (Change::Deleted, None) => return self.create(&path, without_mark(&synced.text)),
-            (Change::Edited { now, .. }, Some(current)) if same_spec(&current.text, now) => {}
+            (Change::Edited { now, .. }, Some(current))
+                if same_spec(edit.place.kind, &current.text, now) => {}
             _ => return Ok(()),
         }
         self.put(&path, without_mark(&synced.text))
     }
 }
 
-/// Returns whether a document has this specification. Compares parsed values: defaults may be written or not.
-fn same_spec(text: &str, spec: &serde_json::Value) -> bool {
+/// Returns whether a document of this kind has this specification. Compares parsed values: defaults may be written or not.
+fn same_spec(kind: Kind, text: &str, spec: &serde_json::Value) -> bool {
     fn of<S: Spec>(text: &str) -> Option<serde_json::Value> {
         serde_json::to_value(parse::<S>(text).ok()?.spec).ok()
     }
-    let readings = [
-        of::<BgpSessionSpec>,
-        of::<MeshPeerSpec>,
-        of::<IbgpPeerSpec>,
-        of::<NodeSpec>,
-        of::<RoutingPolicySpec>,
-        of::<MaintenanceSpec>,
-    ];
-    readings
-        .into_iter()
-        .find_map(|read| read(text))
-        .is_some_and(|found| found == *spec)
+    with_spec!(kind, S => of::<S>(text)).is_some_and(|found| found == *spec)
 }

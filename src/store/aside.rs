@@ -5,10 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::document::{
-    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec,
-    Spec, parse, parse_value,
-};
+use crate::document::{DocumentError, Kind, Spec, parse, parse_value, with_spec};
 
 use super::synced::is_taken_over;
 use super::{Place, Store, StoreError, read};
@@ -59,13 +56,9 @@ fn is_document(place: &Place, text: &str) -> bool {
             .is_ok_and(|found| place.kind.is_single() || found.metadata.name == place.name)
     }
     match place.kind {
-        Kind::BgpSession => is::<BgpSessionSpec>(place, text),
-        Kind::MeshPeer => is::<MeshPeerSpec>(place, text),
-        Kind::IbgpPeer => is::<IbgpPeerSpec>(place, text),
-        Kind::Node => is::<NodeSpec>(place, text),
-        Kind::RoutingPolicy => is::<RoutingPolicySpec>(place, text),
         // The sync writes neither of these kinds.
         Kind::Maintenance | Kind::Override => true,
+        kind => with_spec!(kind, S => is::<S>(place, text)),
     }
 }
 

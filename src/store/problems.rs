@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crate::document::{
-    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
-    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
+    self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };
 
 use super::cache::{Cache, Parsed, Slot, check_name};
@@ -29,12 +28,7 @@ pub(crate) fn problems(path: &Path, place: &Place) -> Vec<DocumentError> {
             .collect(),
         (Area::Overrides, Kind::Maintenance) => vec![read::error(path, OVERRIDES_NOTHING)],
         (Area::Overrides, _) | (_, Kind::Override) => of::<OverrideSpec>(&text, place),
-        (_, Kind::Node) => of::<NodeSpec>(&text, place),
-        (_, Kind::RoutingPolicy) => of::<RoutingPolicySpec>(&text, place),
-        (_, Kind::Maintenance) => of::<MaintenanceSpec>(&text, place),
-        (_, Kind::BgpSession) => of::<BgpSessionSpec>(&text, place),
-        (_, Kind::MeshPeer) => of::<MeshPeerSpec>(&text, place),
-        (_, Kind::IbgpPeer) => of::<IbgpPeerSpec>(&text, place),
+        (_, kind) => with_spec!(kind, S => of::<S>(&text, place)),
     };
     let found = found.into_iter().map(|error| error.in_file(path));
     found.chain(in_plain_sight(path, &text)).collect()

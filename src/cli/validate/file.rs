@@ -9,8 +9,7 @@ use serde_json::Value;
 use crate::config::{self, Environment};
 use crate::controller::world::{Beside, layered};
 use crate::document::{
-    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
-    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec, StatusDocument,
+    self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };
 use crate::model::ObjectName;
 use crate::status::Acceptance;
@@ -78,15 +77,7 @@ fn list<T>(parsed: Result<T, DocumentError>) -> Vec<DocumentError> {
 }
 
 fn document_problems(kind: Kind, text: &str) -> Vec<DocumentError> {
-    match kind {
-        Kind::Node => document::problems::<NodeSpec>(text),
-        Kind::RoutingPolicy => document::problems::<RoutingPolicySpec>(text),
-        Kind::Maintenance => document::problems::<MaintenanceSpec>(text),
-        Kind::BgpSession => document::problems::<BgpSessionSpec>(text),
-        Kind::MeshPeer => document::problems::<MeshPeerSpec>(text),
-        Kind::IbgpPeer => document::problems::<IbgpPeerSpec>(text),
-        Kind::Override => document::problems::<OverrideSpec>(text),
-    }
+    with_spec!(kind, S => document::problems::<S>(text))
 }
 
 /// Checks an override whose folder names no kind: it must fit a document of some kind.
@@ -126,12 +117,8 @@ fn merged(
     exception: &Slot<OverrideSpec>,
 ) -> Vec<String> {
     match kind {
-        Kind::Node => merged_with::<NodeSpec>(name, directory, exception),
-        Kind::RoutingPolicy => merged_with::<RoutingPolicySpec>(name, directory, exception),
-        Kind::BgpSession => merged_with::<BgpSessionSpec>(name, directory, exception),
-        Kind::MeshPeer => merged_with::<MeshPeerSpec>(name, directory, exception),
-        Kind::IbgpPeer => merged_with::<IbgpPeerSpec>(name, directory, exception),
         Kind::Maintenance | Kind::Override => Vec::new(),
+        kind => with_spec!(kind, S => merged_with::<S>(name, directory, exception)),
     }
 }
 

@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::document::{Kind, Spec};
 
@@ -20,4 +21,12 @@ pub struct MaintenanceSpec {
 
 impl Spec for MaintenanceSpec {
     const KIND: Kind = Kind::Maintenance;
+
+    fn minimal() -> Value {
+        json!({})
+    }
+
+    fn patch_example() -> Option<Value> {
+        None
+    }
 }

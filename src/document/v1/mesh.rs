@@ -2,6 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::document::{Kind, Spec};
 use crate::model::{AdminState, Endpoint, InterfaceName, LinkLocal, Mtu, Port, PublicKey, Uid};
@@ -54,6 +55,15 @@ pub struct MeshPeerSpec {
 
 impl Spec for MeshPeerSpec {
     const KIND: Kind = Kind::MeshPeer;
+
+    fn minimal() -> Value {
+        // Any valid public key; all zeros would mean no key.
+        json!({"nodeId": 1, "publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="})
+    }
+
+    fn patch_example() -> Option<Value> {
+        Some(json!({"mtu": 1380}))
+    }
 }
 
 /// One internal BGP neighbour (`ibgpPeers` of `GET bird-config`).
@@ -82,4 +92,12 @@ pub struct IbgpPeerSpec {
 
 impl Spec for IbgpPeerSpec {
     const KIND: Kind = Kind::IbgpPeer;
+
+    fn minimal() -> Value {
+        json!({"nodeId": 1})
+    }
+
+    fn patch_example() -> Option<Value> {
+        Some(json!({"adminState": "Disabled"}))
+    }
 }

@@ -9,6 +9,29 @@ mod rules;
 mod session;
 mod status;
 
+/// Evaluates an expression with the specification type of a kind: `with_spec!(kind, S => check::<S>(text))`.
+macro_rules! with_spec {
+    ($kind:expr, $spec:ident => $result:expr) => {
+        $crate::document::v1::with_spec!(@ $kind, $spec => $result,
+            Node => NodeSpec,
+            RoutingPolicy => RoutingPolicySpec,
+            Maintenance => MaintenanceSpec,
+            BgpSession => BgpSessionSpec,
+            MeshPeer => MeshPeerSpec,
+            IbgpPeer => IbgpPeerSpec,
+            Override => OverrideSpec)
+    };
+    (@ $kind:expr, $spec:ident => $result:expr, $($name:ident => $type:ident),+) => {
+        match $kind {
+            $($crate::document::Kind::$name => {
+                type $spec = $crate::document::$type;
+                $result
+            })+
+        }
+    };
+}
+pub(crate) use with_spec;
+
 pub use maintenance::MaintenanceSpec;
 pub use mesh::{IbgpPeerSpec, MeshPeerSpec};
 pub use node::NodeSpec;

@@ -2,6 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::document::{Kind, Spec};
 use crate::model::{Asn, LinkLocal};
@@ -35,6 +36,14 @@ pub struct NodeSpec {
 
 impl Spec for NodeSpec {
     const KIND: Kind = Kind::Node;
+
+    fn minimal() -> Value {
+        json!({"id": 1, "asn": 4_242_420_000u32})
+    }
+
+    fn patch_example() -> Option<Value> {
+        Some(json!({"linkLocal": "fe80::998:1"}))
+    }
 }
 
 impl NodeSpec {

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::document::{Kind, Spec};
 
@@ -35,6 +35,14 @@ pub struct OverrideSpec {
 
 impl Spec for OverrideSpec {
     const KIND: Kind = Kind::Override;
+
+    fn minimal() -> Value {
+        json!({"reason": "sample"})
+    }
+
+    fn patch_example() -> Option<Value> {
+        None
+    }
 }
 
 impl OverrideSpec {

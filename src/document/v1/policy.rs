@@ -3,6 +3,7 @@ use std::fmt;
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::document::{Kind, Spec};
 use crate::model::{AddressRange, Bandwidth, Endpoint, Host, NodeType, Port};
@@ -36,6 +37,14 @@ pub struct RoutingPolicySpec {
 
 impl Spec for RoutingPolicySpec {
     const KIND: Kind = Kind::RoutingPolicy;
+
+    fn minimal() -> Value {
+        json!({})
+    }
+
+    fn patch_example() -> Option<Value> {
+        Some(json!({"limits": {"ebgpImport": 20000}}))
+    }
 }
 
 /// Where the node is.

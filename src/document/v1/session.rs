@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::document::{Kind, Spec};
 use crate::model::{
@@ -36,6 +37,14 @@ pub struct BgpSessionSpec {
 
 impl Spec for BgpSessionSpec {
     const KIND: Kind = Kind::BgpSession;
+
+    fn minimal() -> Value {
+        json!({"asn": 4_242_420_000u32})
+    }
+
+    fn patch_example() -> Option<Value> {
+        Some(json!({"tunnel": {"mtu": 1380}}))
+    }
 }
 
 /// The tunnel of a peering.

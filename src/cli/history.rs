@@ -94,8 +94,7 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
     else {
         return Vec::new();
     };
-    let kinds = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer].into_iter();
-    kinds
+    Kind::many()
         .filter(|kind| objects::is_meant(*kind, &name, meant))
         .map(|kind| (kind, name.clone()))
         .collect()

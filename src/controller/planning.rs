@@ -203,7 +203,7 @@ pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
 
 /// Returns the plan for an object that must go; an internal neighbour has only its text in the shared files.
 fn removal(object: &Object, view: &View<'_>) -> KeyPlan {
-    if object.kind == Kind::IbgpPeer {
+    if !object.kind.has_tunnel() {
         return Ok(Plan::default());
     }
     let observed = Observed {

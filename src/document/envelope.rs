@@ -58,6 +58,12 @@ impl Kind {
         Self::Override,
     ];
 
+    /// Returns the kinds with many documents.
+    pub fn many() -> impl Iterator<Item = Self> {
+        let many = |kind: &Self| !kind.is_single() && *kind != Self::Override;
+        Self::ALL.into_iter().filter(many)
+    }
+
     /// Returns the folder of a kind with many documents, or the file (without `.yaml`) of a kind with one.
     pub fn folder(self) -> &'static str {
         match self {
@@ -95,6 +101,38 @@ impl Kind {
         }
     }
 
+    /// Returns the word for an object of this kind in the log.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::BgpSession => "session",
+            Self::MeshPeer => "backbone tunnel",
+            Self::IbgpPeer => "internal neighbour",
+            Self::Node | Self::RoutingPolicy | Self::Maintenance | Self::Override => "node",
+        }
+    }
+
+    /// Returns the word for many objects of this kind.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::BgpSession => "sessions",
+            Self::MeshPeer => "mesh tunnels",
+            Self::IbgpPeer => "internal neighbours",
+            Self::Node | Self::RoutingPolicy | Self::Maintenance | Self::Override => "objects",
+        }
+    }
+
+    /// Returns whether an object of this kind has a tunnel of its own.
+    pub(crate) fn has_tunnel(self) -> bool {
+        match self {
+            Self::BgpSession | Self::MeshPeer => true,
+            Self::IbgpPeer
+            | Self::Node
+            | Self::RoutingPolicy
+            | Self::Maintenance
+            | Self::Override => false,
+        }
+    }
+
     /// Returns the name of an object for people: `sessions/wg_1`; `node` for a kind with one document.
     pub fn path(self, name: &ObjectName) -> String {
         match self.is_single() {
@@ -119,6 +157,9 @@ impl Kind {
         })
     }
 }
+
+/// A new kind goes before the last one, and into the list of all.
+const _: () = assert!(Kind::ALL.len() == Kind::Override as usize + 1);
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

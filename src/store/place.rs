@@ -41,14 +41,13 @@ pub struct Place {
 }
 
 /// The kinds that have a place; an override has the place of its target.
-pub(super) const PLACED: [Kind; 6] = [
-    Kind::Node,
-    Kind::RoutingPolicy,
-    Kind::Maintenance,
-    Kind::BgpSession,
-    Kind::MeshPeer,
-    Kind::IbgpPeer,
-];
+pub(super) const PLACED: [Kind; COUNT] = match Kind::ALL.first_chunk() {
+    Some(placed) => *placed,
+    None => [Kind::Override; COUNT],
+};
+
+/// Overrides are the last kind.
+const COUNT: usize = Kind::ALL.len() - 1;
 
 impl Place {
     /// Returns the place of an object in a tree. The name is ignored for a kind with one document.

@@ -189,7 +189,6 @@ impl Store {
 
     /// Returns the objects with a status, of the kinds with many objects.
     pub fn statuses(&self) -> Vec<(Kind, ObjectName)> {
-        let many = [Kind::BgpSession, Kind::MeshPeer, Kind::IbgpPeer];
         let of = |kind: Kind| {
             let folder = self.dir().join(Area::Status.folder()).join(kind.folder());
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -199,7 +198,7 @@ impl Store {
                 Some((kind, name))
             })
         };
-        many.into_iter().flat_map(of).collect()
+        Kind::many().flat_map(of).collect()
     }
 
     /// Writes an applied record: before the first step of a plan, and after each step that claims something.

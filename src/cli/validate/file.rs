@@ -94,14 +94,11 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
     };
     let name = document.metadata.name.clone();
     let exception: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
-    let kinds = [
-        Kind::BgpSession,
-        Kind::MeshPeer,
-        Kind::IbgpPeer,
-        Kind::Node,
-        Kind::RoutingPolicy,
-    ];
-    let refused = kinds.map(|kind| merged(kind, &name, None, &exception));
+    let singles = [Kind::Node, Kind::RoutingPolicy];
+    let refused: Vec<_> = Kind::many()
+        .chain(singles)
+        .map(|kind| merged(kind, &name, None, &exception))
+        .collect();
     // A kind that has all the fields gives the best errors about the values.
     let knows = |texts: &&Vec<String>| !texts.iter().any(|text| text.contains("unknown field"));
     let fits = refused.iter().find(|texts| texts.is_empty());

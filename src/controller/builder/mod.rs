@@ -273,12 +273,12 @@ fn until_next(world: &World) -> Duration {
 }
 
 fn key_of(place: &Place) -> Option<ObjectKey> {
-    let name = place.name.clone();
-    match (place.area, place.kind) {
-        (Area::Documents | Area::Overrides, Kind::BgpSession) => Some(ObjectKey::Session(name)),
-        (Area::Documents | Area::Overrides, Kind::MeshPeer) => Some(ObjectKey::Mesh(name)),
-        (Area::Documents | Area::Overrides, Kind::IbgpPeer) => Some(ObjectKey::Ibgp(name)),
-        (Area::Documents | Area::Overrides, _) => Some(ObjectKey::Router),
+    match place.area {
+        // The node's key reconciles the policy too.
+        Area::Documents | Area::Overrides => Some(match place.kind.key(&place.name) {
+            ObjectKey::Policy => ObjectKey::Router,
+            key => key,
+        }),
         _ => None,
     }
 }

@@ -223,7 +223,7 @@ impl Ledger {
         let old: BTreeSet<&String> = left.intersection(&base).copied().collect();
         let goes = |all: &BTreeSet<&String>| all.iter().all(|object| waiting.contains(*object));
         if goes(&left) || (!old.is_empty() && goes(&old)) {
-            let (word, total) = (plural(kind), waiting.len());
+            let (word, total) = (kind.plural(), waiting.len());
             return Some(format!(
                 "it would remove every one of the {word} that the Control Plane gave this router ({total} now)"
             ));
@@ -234,7 +234,7 @@ impl Ledger {
         if counted > allowed {
             return Some(format!(
                 "{counted} of {total} {} would be removed within {window}, and guard.maxRemovals allows {allowed}",
-                plural(kind)
+                kind.plural()
             ));
         }
         self.lost.map(|_| {
@@ -300,15 +300,6 @@ const INCOMPLETE: &str = "the state directory is new, or a folder of it is missi
 const UNDISPROVED: &str = "its document is missing, and the state directory was lost or lacked a \
                            folder; the Control Plane's lists do not cover objects of the operator";
 const UNWRITABLE: &str = "held.yaml cannot be written, so the guard could not remember the removal";
-
-fn plural(kind: Kind) -> &'static str {
-    match kind {
-        Kind::BgpSession => "sessions",
-        Kind::MeshPeer => "mesh tunnels",
-        Kind::IbgpPeer => "internal neighbours",
-        _ => "objects",
-    }
-}
 
 /// Links that carry the agent's mark and that neither a document nor a record has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

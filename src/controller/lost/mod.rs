@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::document::Kind;
 use crate::history::History;
 use crate::kernel::{KernelOptions, LinuxKernel};
 use crate::model::{Identity, InterfaceName};
@@ -285,8 +286,9 @@ fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
 
 /// Returns whether an operator has put documents into the directory, so that it is not an empty mount point.
 fn is_used(dir: &Path) -> bool {
-    let folders = ["", "sessions", "mesh", "ibgp", "applied", "overrides"];
-    folders.iter().any(|folder| {
+    let kinds = Kind::many().map(Kind::folder);
+    let mut folders = ["", "applied", "overrides"].into_iter().chain(kinds);
+    folders.any(|folder| {
         let entries = std::fs::read_dir(dir.join(folder)).into_iter().flatten();
         entries.flatten().any(|entry| {
             entry

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use crate::controller::world::{Intent, WantedLink};
-use crate::document::Kind;
 use crate::model::{InterfaceName, Port, Uid};
 use crate::observed::kernel::{KernelView, Link};
 
@@ -123,7 +122,7 @@ fn order<T: Ord + Clone>(
     let tunnels = world
         .objects
         .values()
-        .filter(|object| object.kind != Kind::IbgpPeer && !object.may_be_paused());
+        .filter(|object| object.kind.has_tunnel() && !object.may_be_paused());
     for object in tunnels {
         match &object.intent {
             Intent::Present(wanted) => {

@@ -261,7 +261,7 @@ pub(super) fn status(
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
     let look = &round.look;
-    let has_tunnel = object.kind != Kind::IbgpPeer;
+    let has_tunnel = object.kind.has_tunnel();
     let own_file = object.kind == Kind::BgpSession;
     let files_error = look.bird.files_error.clone();
     let error = round.error().or(files_error.filter(|_| own_file));

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 
 use super::{Subject, is_bird};
 use crate::controller::context::{Context, Look};
-use crate::document::Kind;
 use crate::model::ObjectKey;
 use crate::plan::{Action, Drift, Plan, Step};
 
@@ -119,12 +118,9 @@ fn is_repair(step: &Step) -> bool {
 
 /// Returns the message, such as `session configured`.
 fn what(subject: &Subject<'_>, is_removal: bool) -> String {
-    let object = match (subject.key, subject.kind) {
-        (ObjectKey::Orphan(_), _) => "link without a record",
-        (_, Kind::BgpSession) => "session",
-        (_, Kind::MeshPeer) => "backbone tunnel",
-        (_, Kind::IbgpPeer) => "internal neighbour",
-        _ => "node",
+    let object = match subject.key {
+        ObjectKey::Orphan(_) => "link without a record",
+        _ => subject.kind.noun(),
     };
     let done = if is_removal { "removed" } else { "configured" };
     format!("{object} {done}")

@@ -399,7 +399,7 @@ impl World {
             && self
                 .objects
                 .values()
-                .filter(|object| object.kind != Kind::IbgpPeer)
+                .filter(|object| object.kind.has_tunnel())
                 .all(|object| matches!(object.intent, Intent::Absent))
     }
 
@@ -449,7 +449,7 @@ impl World {
         let tunnels = self
             .objects
             .values()
-            .filter(|object| object.kind != Kind::IbgpPeer);
+            .filter(|object| object.kind.has_tunnel());
         // A link belongs to its object until its mark is rewritten.
         tunnels
             .flat_map(|object| [Some(object.uid.clone()), object.formerly.clone()])
